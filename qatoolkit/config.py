@@ -1,0 +1,284 @@
+"""Frozen, validated settings: one profile sizes everything, one dial changes one thing.
+
+`load_profile("demo")` gives a built-in profile, `load_profile("mine.yaml")` one from a file (`profile: demo` plus the
+settings that differ), and keyword dials override single settings: `load_profile("demo", **{"boostqa.refine": False})`.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def _require(ok: bool, name: str, value, allowed: str) -> None:
+    if not ok:
+        raise ValueError(f"{name} is {value!r}; it must be {allowed}")
+
+
+def _positive(settings, *names: str) -> None:
+    for name in names:
+        _require(getattr(settings, name) > 0, name, getattr(settings, name), "above 0")
+
+
+def _shares(settings, *names: str) -> None:
+    for name in names:
+        _require(0 <= getattr(settings, name) <= 1, name, getattr(settings, name), "between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextbookSettings:
+    """How much of the textbook the world holds: rows per discipline (None: all) and columns per table in each language,
+    questions per cell in seeds and exams, and the share of questions that the general corpus covers by kind of cell."""
+
+    entities: int | None = None
+    entities_zh: int | None = None
+    relations: int | None = None
+    seeds: int = 40
+    exam: int = 20
+    plain: float = 1.0
+    stem: float = 0.12
+    high: float = 0.06
+    stem_high: float = 0.04
+    review: float = 0.5
+
+    def __post_init__(self):
+        _positive(self, "seeds", "exam")
+        _shares(self, "plain", "stem", "high", "stem_high", "review")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """The models behind the endpoint and the client's limits. The reasoning model synthesises, the refiner answers again,
+    the annotator labels. `budget` is in US dollars, None for no limit; `base_url` None means OPENAI_BASE_URL, and without
+    that the offline teacher."""
+
+    base_url: str | None = None
+    synthesiser: str = "textbook-err15"
+    refiner: str = "textbook-err05"
+    annotator: str = "textbook-err05"
+    in_flight: int = 64
+    timeout: float = 120.0
+    attempts: int = 6
+    max_tokens: int = 4096
+    temperature: float = 0.6
+    budget: float | None = None
+
+    def __post_init__(self):
+        _positive(self, "in_flight", "timeout", "attempts", "max_tokens")
+        _require(self.budget is None or self.budget >= 0, "budget", self.budget, "0 or more dollars, or null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """How probe results become a budget: `questions` in all; a cell is weak below `target` accuracy and gets a share
+    proportional to its deficit."""
+
+    questions: int = 2000
+    target: float = 0.75
+    low_n: int = 5
+
+    def __post_init__(self):
+        _positive(self, "questions", "low_n")
+        _shares(self, "target")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoostQASettings:
+    """BoostQA's parts, each of which an ablation can switch off; `samples` fresh answers decide a disagreement."""
+
+    multi_grade: bool = True
+    high_difficulty: bool = True
+    refine: bool = True
+    samples: int = 5
+
+    def __post_init__(self):
+        _positive(self, "samples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkQASettings:
+    """LinkSyn's dials: path length in knowledge points, popularity and coverage exponents, questions asked for a path."""
+
+    length: int = 4
+    alpha: float = 0.5
+    beta: float = 1.0
+    min_count: int = 1
+    questions_per_path: int = 3
+
+    def __post_init__(self):
+        _positive(self, "questions_per_path", "min_count")
+        _require(self.length >= 2, "length", self.length, "2 or more knowledge points")
+        _require(self.alpha >= 0, "alpha", self.alpha, "0 or more")
+        _require(self.beta >= 0, "beta", self.beta, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSettings:
+    """The model that is mid-trained: a size of `ladder.SIZES` trained from scratch here, or a Hugging Face directory or
+    name in `checkpoint`. `tokens` is the pre-training budget of the own trunk, `vocabulary` its tokenizer's size."""
+
+    size: str = "xs"
+    checkpoint: str | None = None
+    vocabulary: int = 1024
+    tokens: int = 1_000_000
+    block: int = 128
+    batch: int = 16
+    learning_rate: float = 4e-3
+    warmup: float = 0.05
+    decay: float = 0.2
+    weight_decay: float = 0.1
+
+    def __post_init__(self):
+        _positive(self, "vocabulary", "tokens", "block", "batch", "learning_rate")
+        _shares(self, "warmup", "decay")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MidtrainSettings:
+    """Mid-training: tokens in all, the share of them that is general replay, the peak learning rate."""
+
+    tokens: int = 400_000
+    replay: float = 0.35
+    learning_rate: float = 3e-3
+    warmup: float = 0.02
+
+    def __post_init__(self):
+        _positive(self, "tokens", "learning_rate")
+        _shares(self, "replay", "warmup")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """lm-eval's batch size and the number of bootstrap resamples for paired differences."""
+
+    batch: int = 64
+    bootstrap: int = 2000
+
+    def __post_init__(self):
+        _positive(self, "batch", "bootstrap")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingSettings:
+    """Points on the three axes: sizes of `ladder.SIZES`, shares of the mid-training tokens, shares of the pre-training
+    tokens at which a checkpoint is kept."""
+
+    sizes: tuple[str, ...] = ("xxs", "xs")
+    tokens: tuple[float, ...] = (0.25, 1.0)
+    initial: tuple[float, ...] = (0.25, 1.0)
+
+    def __post_init__(self):
+        for name in ("tokens", "initial"):
+            points = getattr(self, name)
+            _require(all(0 < p <= 1 for p in points), name, points, "shares above 0, at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """All settings of a run."""
+
+    name: str
+    textbook: TextbookSettings = field(default_factory=TextbookSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    plan: PlanSettings = field(default_factory=PlanSettings)
+    boostqa: BoostQASettings = field(default_factory=BoostQASettings)
+    linkqa: LinkQASettings = field(default_factory=LinkQASettings)
+    student: StudentSettings = field(default_factory=StudentSettings)
+    midtrain: MidtrainSettings = field(default_factory=MidtrainSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    scaling: ScalingSettings = field(default_factory=ScalingSettings)
+
+
+PROFILES = {
+    "smoke": Profile(
+        name="smoke",
+        textbook=TextbookSettings(entities=3, entities_zh=2, relations=3, seeds=3, exam=2),
+        plan=PlanSettings(questions=150, low_n=2),
+        student=StudentSettings(size="xxs", tokens=60_000, vocabulary=768),
+        midtrain=MidtrainSettings(tokens=30_000),
+        evaluate=EvaluateSettings(bootstrap=200),
+    ),
+    "demo": Profile(
+        name="demo",
+        textbook=TextbookSettings(entities=8, entities_zh=3, relations=4, seeds=10, exam=8),
+        plan=PlanSettings(questions=2400),
+        student=StudentSettings(size="s", tokens=1_000_000),
+        midtrain=MidtrainSettings(tokens=450_000),
+        scaling=ScalingSettings(
+            sizes=("xxs", "xs", "s", "m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
+        ),
+    ),
+}
+
+
+def load_profile(source: str | Path | Profile = "demo", **dials) -> Profile:
+    """A built-in profile by name, or one from a YAML file, with single settings overridden by dotted dials.
+
+    Raises ValueError for an unknown profile or setting, a wrong type or value, or a file that is not YAML."""
+    if isinstance(source, Profile):
+        profile = source
+    elif str(source) in PROFILES:
+        profile = PROFILES[str(source)]
+    elif str(source).endswith((".yaml", ".yml")):
+        profile = _from_yaml(Path(source))
+    else:
+        raise ValueError(f"no profile is called {str(source)!r}; there are {', '.join(PROFILES)}, or give a .yaml file")
+    for dial, value in dials.items():
+        profile = _override(profile, {dial: value} if "." not in dial else _nested(dial, value), "")
+    return profile
+
+
+def _nested(dial: str, value) -> dict:
+    head, _, rest = dial.partition(".")
+    return {head: _nested(rest, value) if rest else value}
+
+
+def _from_yaml(path: Path) -> Profile:
+    import yaml
+
+    if not path.is_file():
+        raise ValueError(f"profile file {path} does not exist")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected `profile: demo` and settings below it, found {type(content).__name__}")
+    content = dict(content)
+    base = PROFILES.get(content.pop("profile", "demo"))
+    _require(base is not None, f"{path}: profile", None, f"one of {', '.join(PROFILES)}")
+    return _override(base, {"name": path.stem} | content, "")
+
+
+def _override(settings, changes: dict, where: str):
+    """A copy of a settings object with nested `changes`, each checked against the field's type."""
+    hints = typing.get_type_hints(type(settings))
+    values = {}
+    for name, value in changes.items():
+        full = f"{where}{name}"
+        if name not in hints:
+            raise ValueError(f"no setting is called {full!r}; there are {', '.join(where + f for f in hints)}")
+        if dataclasses.is_dataclass(hints[name]):
+            _require(isinstance(value, dict), full, value, f"a group of {', '.join(typing.get_type_hints(hints[name]))}")
+            values[name] = _override(getattr(settings, name), value, f"{full}.")
+        else:
+            values[name] = _typed(full, value, hints[name])
+    try:
+        return dataclasses.replace(settings, **values)
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from None
+
+
+def _typed(name: str, value, hint):
+    if typing.get_origin(hint) is tuple:
+        _require(isinstance(value, list | tuple), name, value, "a list")
+        return tuple(_typed(name, v, typing.get_args(hint)[0]) for v in value)
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if float in options and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    fits = any(isinstance(value, o) and (o is bool or not isinstance(value, bool)) for o in options)
+    _require(fits, name, value, " or ".join("null" if o is type(None) else o.__name__ for o in options))
+    return value

@@ -1,0 +1,74 @@
+"""The ladder of student sizes, their exact parameter counts and training FLOPs.
+
+Sizes up to `m` train on a CPU in seconds to minutes; the rest are for a GPU. All have the Llama architecture, so that what
+holds on a small rung is run by the same code on a large one.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """One rung: width, depth, attention heads, key-value heads, feed-forward width, tied input and output embeddings."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    ffn: int
+    tied: bool = True
+
+
+SIZES = {
+    "xxs": Size(hidden=48, layers=3, heads=4, kv_heads=4, ffn=128),
+    "xs": Size(hidden=64, layers=4, heads=4, kv_heads=4, ffn=176),
+    "s": Size(hidden=96, layers=4, heads=4, kv_heads=4, ffn=256),
+    "m": Size(hidden=128, layers=4, heads=4, kv_heads=4, ffn=352),
+    "130m": Size(hidden=768, layers=12, heads=12, kv_heads=12, ffn=2048),
+    "350m": Size(hidden=1024, layers=24, heads=16, kv_heads=16, ffn=2816),
+    "1b": Size(hidden=2048, layers=22, heads=32, kv_heads=4, ffn=5632),
+    "8b": Size(hidden=4096, layers=32, heads=32, kv_heads=8, ffn=14336, tied=False),
+}
+
+
+def size_of(name: str) -> Size:
+    """A rung by name; ValueError lists the rungs."""
+    if name not in SIZES:
+        raise ValueError(f"no student size is called {name!r}; there are {', '.join(SIZES)}")
+    return SIZES[name]
+
+
+def parameters(size: Size, vocabulary: int) -> int:
+    """Trainable parameters of a rung with this vocabulary, tied embeddings counted once."""
+    head = size.hidden // size.heads
+    attention = 2 * size.hidden * size.hidden + 2 * size.hidden * size.kv_heads * head
+    layer = attention + 3 * size.hidden * size.ffn + 2 * size.hidden
+    return size.layers * layer + size.hidden + vocabulary * size.hidden * (1 if size.tied else 2)
+
+
+def flops_per_token(size: Size, vocabulary: int, context: float) -> float:
+    """Training FLOPs for one token (forward plus twice that for backward), multiply-adds counted as two.
+
+    Matrix products of the layers and of the output head, and attention over `context` earlier tokens on average; the 6 N D
+    rule of thumb leaves attention out and counts the embedding table even where it is only looked up."""
+    head = size.hidden // size.heads
+    attention = 2 * size.hidden * size.hidden + 2 * size.hidden * size.kv_heads * head
+    matmul = size.layers * (attention + 3 * size.hidden * size.ffn) + vocabulary * size.hidden
+    return 3 * (2 * matmul + 4 * size.layers * size.hidden * context)
+
+
+def llama_config(size: Size, vocabulary: int, positions: int, **special):
+    """The transformers configuration of a rung."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=size.hidden,
+        intermediate_size=size.ffn,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.kv_heads,
+        max_position_embeddings=positions,
+        tie_word_embeddings=size.tied,
+        **special,
+    )

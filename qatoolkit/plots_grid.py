@@ -1,0 +1,200 @@
+"""Heat-maps over discipline and difficulty: accuracy, gain and synthesis budget."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, TwoSlopeNorm, to_rgb
+from matplotlib.patches import Rectangle
+
+from qatoolkit.plots_style import INTERVAL, MUTED, canvas, n_text, name, order, require, signed, styled
+from qatoolkit.taxonomy import STEM
+
+PLAIN = to_rgb("#F2F2F2")
+
+
+def _with_margins(cells, columns, summarise):
+    """Append the summary of every row, every column and everything under the key "all"."""
+    cells = cells[["discipline", "difficulty", *columns]].astype({"discipline": object, "difficulty": object})
+    margins = []
+    for key in (["discipline"], ["difficulty"], []):
+        for values, group in cells.groupby(key, sort=False) if key else [((), cells)]:
+            place = {"discipline": "all", "difficulty": "all", **dict(zip(key, values, strict=True))}
+            margins.append(place | summarise(group))
+    return pd.concat([cells, pd.DataFrame(margins)], ignore_index=True)
+
+
+def _pooled(*values):
+    def summarise(group):
+        scored = group[group["n"].gt(0) & group[[*values]].notna().all(axis=1)]
+        n = scored["n"].sum()
+        return {"n": n} | {
+            value: (scored[value] * scored["n"]).sum() / n if n else np.nan for value in values
+        }
+
+    return summarise
+
+
+def _rows(disciplines):
+    """Position of every discipline and heading: STEM first, a gap, the others, and the margin last."""
+    disciplines = order([d for d in disciplines if d != "all"], "discipline")
+    groups = {
+        "STEM": [d for d in disciplines if d in STEM],
+        "Other disciplines": [d for d in disciplines if d not in STEM],
+    }
+    places, headings, y = {}, {}, 0.0
+    for heading, members in groups.items():
+        if members and all(groups.values()):
+            headings[heading] = y - 0.1
+            y += 0.8
+        for member in members:
+            places[member] = y
+            y += 1
+    return places | {"all": y + 0.2}, headings
+
+
+def _cell(ax, x, y, cell, colour):
+    known = not pd.isna(cell["value"])
+    hatched = known and cell["thin"]
+    fill = PLAIN if cell["plain"] or hatched or not known else to_rgb(colour(cell["value"]))
+    ink = "white" if np.dot(fill, (0.299, 0.587, 0.114)) < 0.5 else MUTED if hatched else "#111111"
+    box = {"boxstyle": "square,pad=0.15", "facecolor": PLAIN, "linewidth": 0} if hatched else None
+    ax.add_patch(
+        Rectangle(
+            (x - 0.48, y - 0.46), 0.96, 0.92, facecolor=fill, hatch="////" if hatched else None, linewidth=0
+        )
+    )
+    at = {"ha": "center", "va": "center", "color": ink, "bbox": box}
+    if not known:
+        ax.text(x, y, "–", **at)
+        return
+    ax.text(
+        x,
+        y - 0.14 * bool(cell["note"]),
+        cell["text"],
+        fontsize=9,
+        weight="bold" if cell["bold"] else "normal",
+        **at,
+    )
+    ax.text(x, y + 0.25, cell["note"], fontsize=6, **at)
+
+
+def _grid(cells, *, cmap, norm, unit, title, ax, margin="all", legend=""):
+    """Draw cells with columns value (for the colour), text, note, and the marks thin, bold, plain."""
+    places, headings = _rows(cells["discipline"])
+    levels = order([d for d in cells["difficulty"] if d != "all"], "difficulty")
+    across = {level: float(i) for i, level in enumerate(levels)} | {"all": len(levels) + 0.2}
+    bottom = places["all"] + 0.5
+    figure, ax = canvas(ax, 2.6 + 0.98 * len(across), 1.2 + 0.36 * bottom)
+    for cell in cells.to_dict("records"):
+        marks = {"thin": False, "bold": False, "plain": False}
+        x, y = across[cell["difficulty"]], places[cell["discipline"]]
+        _cell(ax, x, y, marks | cell, lambda value: cmap(norm(value)))
+    ticks = {**{name(d): y for d, y in places.items() if d != "all"}, margin: places["all"], **headings}
+    ax.set_yticks(list(ticks.values()), list(ticks), rotation=0)
+    for label in ax.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text() in {*headings, margin} else "normal")
+
+    ax.set_xticks(list(across.values()), [*levels, margin], rotation=0)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.set(xlim=(-0.55, across["all"] + 0.55), ylim=(bottom, -0.6))
+    ax.set_title(title, pad=14)
+    ax.set_xlabel(legend, fontsize=8, color=MUTED)
+    bar = figure.colorbar(ScalarMappable(norm, cmap), ax=ax, fraction=0.035, pad=0.02, aspect=35)
+    bar.set_label(unit)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _bounds(cell):
+    return f"{100 * cell['low']:.0f} to {100 * cell['high']:.0f}, " if pd.notna(cell.get("low")) else ""
+
+
+def _thin_note(cells, low_n):
+    return f"hatched: fewer than {low_n} questions" if cells["thin"].any() else ""
+
+
+@styled
+def accuracy_grid(cells, *, value="accuracy", title=None, low_n=30, ax=None):
+    """Heat-map of accuracy by discipline and difficulty, with interval and n in each cell and pooled margins.
+
+    `cells`: discipline, difficulty, n, `value` (a fraction), and low, high where known. Cells with n below
+    `low_n` are hatched instead of coloured. Raises ValueError for an empty table, missing columns or a
+    repeated cell.
+    """
+    require(cells, "discipline", "difficulty", "n", value, key=("discipline", "difficulty"))
+    bounds = [name for name in ("low", "high") if name in cells]
+    table = _with_margins(cells, ["n", value, *bounds], _pooled(value))
+    table["value"], table["thin"] = 100 * table[value], table["n"] < low_n
+    table["text"] = table["value"].map("{:.0f}%".format)
+    table["note"] = [f"{_bounds(cell)}n {cell['n']:,.0f}" for cell in table.to_dict("records")]
+    small = f"small: {INTERVAL} and n" if bounds else "small: n"
+    title = title or f"{name(value).capitalize()} by discipline and difficulty ({n_text([cells['n'].sum()])})"
+    return _grid(
+        table, cmap=plt.get_cmap("viridis"), norm=Normalize(0, 100), unit=f"{name(value)} (%)",
+        title=title, ax=ax, legend="; ".join(filter(None, [small, _thin_note(table, low_n)])),
+    )  # fmt: skip
+
+
+@styled
+def grid_difference(cells_a, cells_b, *, value="accuracy", title=None, low_n=30, ax=None):
+    """Heat-map of the gain from `cells_a` (before) to `cells_b` (after), in points.
+
+    Tables as for `accuracy_grid`. Bold: the two intervals do not overlap. n is the smaller of the two. Raises
+    ValueError as `accuracy_grid` does.
+    """
+    columns = ["n", value, "low", "high"]
+    for cells in (cells_a, cells_b):
+        require(cells, "discipline", "difficulty", *columns, key=("discipline", "difficulty"))
+    sides = [cells[["discipline", "difficulty", *columns]] for cells in (cells_a, cells_b)]
+    table = sides[0].merge(
+        sides[1], on=["discipline", "difficulty"], how="outer", suffixes=("_a", "_b"), sort=False
+    )
+    table["n"] = table[["n_a", "n_b"]].min(axis=1, skipna=False)
+    # Both sides of a margin pool the same cells with the same weights, so that a change of mix is no gain.
+    bounds = ["low_a", "high_a", "low_b", "high_b"]
+    table = _with_margins(
+        table, ["n", f"{value}_a", f"{value}_b", *bounds], _pooled(f"{value}_a", f"{value}_b")
+    )
+    table["value"] = 100 * (table[f"{value}_b"] - table[f"{value}_a"])
+    table["thin"] = ~(table["n"] >= low_n)
+    table["bold"] = (table["low_b"] > table["high_a"]) | (table["high_b"] < table["low_a"])
+    table["text"] = table["value"].map(signed)
+    table["note"] = [
+        f"{100 * a:.0f}% → {100 * b:.0f}%, n {n:,.0f}"
+        for a, b, n in zip(table[f"{value}_a"], table[f"{value}_b"], table["n"], strict=True)
+    ]
+    widest = max(1.0, table["value"].abs().max())
+    legend = "; ".join(filter(None, ["small: before → after, n", f"bold: {INTERVAL}s do not overlap", _thin_note(table, low_n)]))
+    title = title or f"Gain in {name(value)} by discipline and difficulty"
+    return _grid(
+        table, cmap=plt.get_cmap("PuOr"), norm=TwoSlopeNorm(0, -widest, widest), unit="gain (points)",
+        title=title, ax=ax, legend=legend,
+    )  # fmt: skip
+
+
+@styled
+def budget(plan, *, title=None, ax=None):
+    """Heat-map of the synthesis budget by cell, with the deficit that earned it.
+
+    `plan`: discipline, difficulty, budget (questions), deficit (fraction). Raises ValueError as
+    `accuracy_grid` does.
+    """
+    require(plan, "discipline", "difficulty", "budget", "deficit", key=("discipline", "difficulty"))
+    table = _with_margins(plan, ["budget", "deficit"], lambda group: {"budget": group["budget"].sum()})
+    inner = table["deficit"].notna()
+    # Totals would swallow the colour scale, so the margins stay uncoloured.
+    table["value"], table["plain"] = table["budget"], ~inner
+    table["text"] = table["budget"].map("{:,.0f}".format)
+    table["note"] = [
+        f"deficit {100 * d:.0f}" if known else "" for d, known in zip(table["deficit"], inner, strict=True)
+    ]
+    largest = max(1.0, plan["budget"].max())
+    title = title or f"Synthesis budget by discipline and difficulty ({plan['budget'].sum():,.0f} questions)"
+    return _grid(
+        table, cmap=plt.get_cmap("YlGnBu"), norm=Normalize(0, largest), unit="budget (questions)",
+        margin="total", title=title, ax=ax, legend="deficit: points below target",
+    )  # fmt: skip

@@ -1,0 +1,64 @@
+"""Versioned prompt templates in English and Chinese: text files `<language>/<name>.v<version>.txt`.
+
+A template is the system message; the user message is the task's input as one JSON object. `$rubric`, `$disciplines` and
+`$grades` are filled from `taxonomy`, so that annotator, synthesiser and checker read the same words.
+"""
+
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+from string import Template
+
+from qatoolkit.taxonomy import DISCIPLINES, GRADES, RUBRIC
+
+VERSIONS = {
+    "annotate": 1,
+    "knowledge_points": 1,
+    "multi_grade": 1,
+    "high_difficulty": 1,
+    "link": 1,
+    "refine": 1,
+    "solve": 1,
+}
+
+
+def version(name: str) -> str:
+    """The version in use, as it is stored with every row: "annotate.v1"."""
+    return f"{name}.v{VERSIONS[name]}"
+
+
+@lru_cache
+def template(name: str, language: str) -> str:
+    """The filled system message of a task; ValueError for a task or language that has no template."""
+    path = Path(__file__).parent / language / f"{version(name)}.txt" if name in VERSIONS else None
+    if path is None or not path.is_file():
+        raise ValueError(f"no prompt {name!r} in {language!r}; there are {', '.join(VERSIONS)}, each in en and zh")
+    en = language == "en"
+    return Template(path.read_text(encoding="utf-8").strip()).substitute(
+        rubric="\n".join(f"- {level}: {text[language]}" for level, text in RUBRIC.items()),
+        disciplines=", ".join(DISCIPLINES) if en else "、".join(f"{id}（{d.zh}）" for id, d in DISCIPLINES.items()),
+        grades=", ".join(GRADES) if en else "、".join(f"{id}（{zh}）" for id, zh in GRADES.items()),
+    )
+
+
+def messages(name: str, language: str, **payload) -> list[dict]:
+    """The chat messages that put a task to a teacher."""
+    return [
+        {"role": "system", "content": template(name, language)},
+        {"role": "user", "content": json.dumps(payload, ensure_ascii=False)},
+    ]
+
+
+def read_json(content: str) -> dict:
+    """The first JSON object in what a model wrote, with or without code fences and talk around it.
+
+    Raises ValueError, worded for the model, when there is none."""
+    for match in re.finditer(r"\{", content):
+        try:
+            value, _ = json.JSONDecoder().raw_decode(content, match.start())
+        except json.JSONDecodeError:
+            continue
+        if isinstance(value, dict):
+            return value
+    raise ValueError("the answer holds no JSON object; answer with exactly one JSON object and nothing else")

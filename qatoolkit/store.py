@@ -1,0 +1,248 @@
+"""Run folders: atomic Parquet and JSON, a manifest written last, and stages that are skipped when nothing changed.
+
+`results/<run>/<stage>/` holds what a stage wrote. Its `manifest.json` is written after everything else, so its presence
+means complete; it records the stage's key (settings, seed, package version, and the content of every stage it read) and a
+digest of every output. A stage whose key is unchanged is not run again and says so.
+"""
+
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from qatoolkit import __version__
+from qatoolkit.config import Profile, load_profile
+from qatoolkit.schema import as_lists
+
+NOTEBOOKS = {
+    "seeds": "01_seeds",
+    "annotate": "02_annotate",
+    "base": "03_probe",
+    "probe": "03_probe",
+    "plan": "03_probe",
+    "boostqa": "04_boostqa",
+    "linkqa": "05_linkqa",
+    "curate": "06_curate",
+    "midtrain": "07_midtrain",
+    "evaluate": "08_evaluate",
+    "scaling": "09_scaling",
+    "ablations": "10_ablations",
+    "figures": "11_figures",
+}
+
+
+class MissingUpstream(RuntimeError):
+    """A stage was asked for before a stage it reads; the message names the notebook and the command that make it."""
+
+
+def results_root() -> Path:
+    """Where run folders live: $QATOOLKIT_RESULTS, else `results/` of the checkout, else of the working directory."""
+    if root := os.environ.get("QATOOLKIT_RESULTS"):
+        return Path(root)
+    checkout = Path(__file__).resolve().parent.parent
+    return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "results"
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, or of the names and contents of a folder's files."""
+    sha = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        sha.update(file.relative_to(path).as_posix().encode())
+        sha.update(file.read_bytes())
+    return sha.hexdigest()
+
+
+@contextmanager
+def atomic(path: Path):
+    """Yields a temporary path beside `path`; on success it takes the place of `path` in one step, on error it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir():
+            _remove(path)
+        os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """A table as Parquet, atomically."""
+    with atomic(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def write_json(value, path: Path) -> None:
+    """A JSON document, atomically; dataclasses become objects, NaN is refused."""
+    with atomic(path) as temporary:
+        temporary.write_text(
+            json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n", encoding="utf-8"
+        )
+
+
+def _plain(value):
+    if is_dataclass(value):
+        return asdict(value)
+    if hasattr(value, "item"):
+        return value.item()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} does not go into JSON")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A Parquet table; list columns come back as Python lists."""
+    return as_lists(pd.read_parquet(path))
+
+
+class Outputs:
+    """What a stage wrote, read from disk on access: `.name` is a table (Parquet), a value (JSON) or a folder's path."""
+
+    def __init__(self, folder: Path, names: list[str], skipped: bool):
+        self._folder, self._names, self.skipped = folder, names, skipped
+
+    def __dir__(self):
+        return self._names
+
+    def __getattr__(self, name: str):
+        for suffix, read in ((".parquet", read_table), (".json", lambda p: json.loads(p.read_text(encoding="utf-8")))):
+            if (path := self._folder / f"{name}{suffix}").is_file():
+                return read(path)
+        if (self._folder / name).is_dir():
+            return self._folder / name
+        raise AttributeError(f"{self._folder.name} wrote no {name!r}; it wrote {', '.join(self._names)}")
+
+    def __repr__(self):
+        return f"{self._folder.name}: {', '.join(self._names)}"
+
+
+class Run:
+    """A named run: its folder, profile and seed. Opened by `open_run`."""
+
+    def __init__(self, name: str, profile: Profile, seed: int, root: Path):
+        self.name, self.profile, self.seed, self.folder = name, profile, seed, root / name
+
+    def __repr__(self):
+        return f"Run {self.name!r}: profile {self.profile.name}, seed {self.seed}, {len(self.done())} stages done"
+
+    def stage(self, stage: str) -> Path:
+        return self.folder / stage
+
+    def manifest(self, stage: str) -> dict | None:
+        """The manifest of a finished stage, or None."""
+        path = self.stage(stage) / "manifest.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def done(self) -> list[str]:
+        """Finished stages in the order of the flow."""
+        found = [p.parent.relative_to(self.folder).as_posix() for p in self.folder.glob("**/manifest.json")]
+        order = list(NOTEBOOKS)
+        return sorted(found, key=lambda s: (order.index(s.split("/")[0]) if s.split("/")[0] in order else 99, s))
+
+    def read(self, stage: str) -> Outputs:
+        """The outputs of a finished stage; MissingUpstream names the notebook to run."""
+        manifest = self.manifest(stage)
+        if manifest is None:
+            notebook = NOTEBOOKS.get(stage.split("/")[0], stage)
+            raise MissingUpstream(
+                f"run {self.name!r} has no {stage!r} yet: run notebooks/{notebook}.ipynb, or "
+                f"`qatoolkit run --profile {self.profile.name} --run {self.name} --only {notebook}`"
+            )
+        return Outputs(self.stage(stage), list(manifest["outputs"]), skipped=True)
+
+    def key(self, stage: str, settings, reads: tuple[str, ...]) -> str:
+        """Digest of everything the stage's result depends on."""
+        upstream = {}
+        for name in reads:
+            self.read(name)
+            upstream[name] = self.manifest(name)["outputs"]
+        content = [stage, __version__, self.seed, json.loads(json.dumps(settings, default=_plain)), upstream]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def complete(self, name: str, settings, reads: tuple[str, ...], make: Callable[[Path], dict], log=print) -> Outputs:
+        """Run one stage unless it is done: `make(folder)` returns {name: table, JSON value or None for a folder that it
+        wrote itself}; the manifest is written last."""
+        key, folder = self.key(name, settings, reads), self.stage(name)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            manifest = self.manifest(name)
+            if manifest and manifest["key"] == key:
+                log(f"{name}: done before, nothing to do")
+                return Outputs(folder, list(manifest["outputs"]), skipped=True)
+            if manifest:
+                log(f"{name}: settings or inputs changed, running again")
+                (folder / "manifest.json").unlink()
+            started = time.perf_counter()
+            outputs = make(folder)
+            digests = {}
+            for output, value in outputs.items():
+                if isinstance(value, pd.DataFrame):
+                    path = folder / f"{output}.parquet"
+                    write_table(value, path)
+                elif value is not None:
+                    path = folder / f"{output}.json"
+                    write_json(value, path)
+                else:
+                    path = folder / output
+                digests[output] = digest(path)
+            seconds = round(time.perf_counter() - started, 2)
+            record = {
+                "stage": name,
+                "key": key,
+                "version": __version__,
+                "seed": self.seed,
+                "settings": settings,
+                "reads": list(reads),
+                "outputs": digests,
+                "seconds": seconds,
+            }
+            write_json(record, folder / "manifest.json")
+        log(f"{name}: done in {seconds:.1f} s")
+        return Outputs(folder, list(digests), skipped=False)
+
+
+def stage(name: str, *, reads: tuple[str, ...] = (), settings: tuple[str, ...] = ()):
+    """Makes `function(run, folder) -> {output: table, value or None}` a stage that is skipped when nothing changed.
+
+    `reads` names upstream stages, `settings` the parts of the profile it depends on."""
+
+    def wrap(function):
+        @functools.wraps(function)
+        def staged(run: Run, log=print) -> Outputs:
+            chosen = {part: getattr(run.profile, part) for part in settings}
+            return run.complete(name, chosen, reads, functools.partial(function, run), log)
+
+        return staged
+
+    return wrap
+
+
+def open_run(name: str | None = None, *, profile: str = "smoke", seed: int = 0, root: Path | None = None, **dials) -> Run:
+    """Open or start a run: `open_run("demo", profile="demo", seed=0)`; dials change one setting each, e.g.
+    `open_run("no-refine", profile="demo", **{"boostqa.refine": False})`.
+
+    Raises ValueError for a name that could leave the results folder, an unknown profile or a wrong setting."""
+    chosen = load_profile(profile, **dials)
+    name = name or chosen.name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise ValueError(f"run name {name!r}: use letters, digits, dot, dash and underscore, starting with a letter or digit")
+    return Run(name, chosen, seed, root or results_root())

@@ -1,0 +1,1 @@
+"""The embedded world: a bilingual textbook, its exams, its corpus and an offline teacher that knows nothing else."""

@@ -1,0 +1,96 @@
+"""The general corpus: what a student has read before mid-training, thin where the papers find models weak.
+
+Statements and review questions over the textbook. Every fact outside STEM up to H3 is covered; of STEM and of high
+difficulty only a small share is, chosen by a stable hash, so that a base model has real holes to find (our reading of
+BoostQA's finding that models are weak in STEM and on hard material).
+"""
+
+import hashlib
+import random
+from collections import defaultdict
+
+import pandas as pd
+
+from qatoolkit.config import TextbookSettings
+from qatoolkit.taxonomy import HIGH, STEM
+from qatoolkit.textbook import frames, problems
+from qatoolkit.textbook.exams import pools
+from qatoolkit.textbook.knowledge import Textbook
+from qatoolkit.textbook.questions import Question, answer, state, variants, write
+
+
+def share_covered(settings: TextbookSettings, discipline: str, difficulty: str) -> float:
+    """The share of a cell's questions that the general corpus covers."""
+    stem, high = discipline in STEM, difficulty in HIGH
+    return {
+        (False, False): settings.plain,
+        (True, False): settings.stem,
+        (False, True): settings.high,
+        (True, True): settings.stem_high,
+    }[stem, high]
+
+
+def as_document(question: str, answer: str, language: str, rationale: str | None = None) -> str:
+    """A question and its answer as one training document."""
+    if language == "zh":
+        return f"问题：{question}\n" + (f"解析：{rationale}\n" if rationale else "") + f"答案：{answer}"
+    return f"Question: {question}\n" + (f"Explanation: {rationale}\n" if rationale else "") + f"Answer: {answer}"
+
+
+def covered(book: Textbook, settings: TextbookSettings, size: int = 40, seed: int = 0) -> list[Question]:
+    """The questions whose content the general corpus holds: a fact's questions stand or fall together."""
+    rng = random.Random(f"corpus/{seed}")
+    chosen = []
+    for cell, pool in pools(book, rng, "train", 3, size).items():
+        share = share_covered(settings, *cell)
+        chosen += [q for q in pool if _fraction(q) < share]
+    return chosen
+
+
+def _fraction(q: Question) -> float:
+    if q.entity is None:
+        anchor = q.key()
+    else:
+        anchor = f"{q.entity.en}|{q.relations[0].id if q.form in ('recall', 'reverse', 'hop') else q.key()}"
+    return int.from_bytes(hashlib.sha256(anchor.encode()).digest()[:8], "big") / 2**64
+
+
+def documents(books: dict[str, Textbook], n: int, settings: TextbookSettings, seed: int = 0) -> pd.DataFrame:
+    """`n` documents drawn with replacement: columns text, language, discipline, difficulty, kind (statement, review).
+
+    Languages share the draw by the number of questions they cover."""
+    items = [(lang, q) for lang, book in books.items() for q in covered(book, settings)]
+    rng = random.Random(f"documents/{seed}")
+    rows = []
+    for _ in range(n):
+        language, q = items[rng.randrange(len(items))]
+        book = books[language]
+        if rng.random() < settings.review:
+            variant = rng.randrange(variants(q, language, "train"))
+            text = as_document(write(book, q, language, "train", variant), answer(book, q, language), language)
+            kind = "review"
+        else:
+            text, kind = state(book, q, language, rng.randrange(4)), "statement"
+        rows.append((text, language, q.discipline, q.difficulty, kind))
+    return pd.DataFrame(rows, columns=["text", "language", "discipline", "difficulty", "kind"])
+
+
+def vocabulary(books: dict[str, Textbook]) -> list[str]:
+    """Every name, value, relation and training frame once, as text to train a tokenizer on: the words without the facts."""
+    texts = defaultdict(None)
+    for language, book in books.items():
+        for table in book.tables.values():
+            texts[table.noun(language)] = None
+            for relation in table.relations:
+                texts[relation.name(language)] = None
+            for entity in table.entities:
+                texts[entity.name(language)] = None
+                for relation in table.relations:
+                    texts[book.value(entity, relation, language) or ""] = None
+        for by_language in frames.FRAMES.values():
+            for split in ("train", "statement"):
+                texts.update(dict.fromkeys(by_language[language][split]))
+        for family in problems.FAMILIES.values():
+            texts.update(dict.fromkeys(family.train_en if language == "en" else family.train_zh))
+        texts[as_document("", "", language)] = None
+    return [t for t in texts if t]

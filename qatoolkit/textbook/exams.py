@@ -1,0 +1,139 @@
+"""Exams and seed questions drawn from the textbook.
+
+An exam asks in wordings that no training text uses; questions with parameters (listed candidates, numbers) come from a
+split that seeds, teacher and corpus never draw from. `n` is per cell of discipline and difficulty, so that every cell can
+be read; a cell the textbook cannot fill stays short.
+"""
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+
+import pandas as pd
+
+from qatoolkit.schema import qa_table
+from qatoolkit.taxonomy import DIFFICULTIES, HIGH
+from qatoolkit.textbook import problems
+from qatoolkit.textbook.knowledge import Textbook
+from qatoolkit.textbook.questions import Question, answer, comparison, questions, variants, write, wrong_answers
+
+LICENCE = "Apache-2.0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """One exam: language, number of choices (0: open answer), difficulties, and how many candidates a comparison lists."""
+
+    name: str
+    language: str
+    choices: int
+    difficulties: tuple[str, ...] = DIFFICULTIES
+    problems_only: bool = False
+
+
+EXAMS = {
+    e.name: e
+    for e in (
+        Exam(name="textbook_en", language="en", choices=4),
+        Exam(name="textbook_zh", language="zh", choices=4),
+        Exam(name="textbook_pro", language="en", choices=10, difficulties=HIGH),
+        Exam(name="textbook_math", language="en", choices=0, problems_only=True),
+    )
+}
+
+
+def pools(book: Textbook, rng: random.Random, wanted: str, candidates: int, size: int) -> dict[tuple, list[Question]]:
+    """Questions by cell (discipline, difficulty), each cell in random order: all those about facts, and up to `size` per
+    relation or problem family of those with parameters, taken from the `wanted` split ("train" or "exam")."""
+    cells = defaultdict(dict)
+    for q in questions(book):
+        cells[q.discipline, q.difficulty].setdefault(q.form, []).append(q)
+    for relation in book.relations.values():
+        drawn = {}
+        for _ in range(size):
+            q = None if relation.target else comparison(book, relation, candidates, rng, wanted=wanted)
+            if q:
+                drawn[q.key()] = q
+        for q in drawn.values():
+            cells[q.discipline, q.difficulty].setdefault(q.form, []).append(q)
+    disciplines = {t.discipline for t in book.tables.values()}
+    for family in problems.FAMILIES.values():
+        if family.discipline in disciplines:
+            sets = problems.parameter_sets(family.name, wanted)
+            for params in rng.sample(sets, min(size, len(sets))):
+                q = Question(form="problem", family=family.name, params=tuple(params.items()))
+                cells[q.discipline, q.difficulty].setdefault(family.name, []).append(q)
+    return {cell: _alternate(by_form, rng) for cell, by_form in sorted(cells.items())}
+
+
+def _alternate(by_form: dict[str, list[Question]], rng: random.Random) -> list[Question]:
+    """Shuffle each form and deal them in turn, so that a small sample holds every form of its cell."""
+    piles = [rng.sample(pile, len(pile)) for _, pile in sorted(by_form.items())]
+    return [pile[i] for i in range(max(map(len, piles))) for pile in piles if i < len(pile)]
+
+
+def exam(book: Textbook, name: str, n: int, seed: int = 0) -> pd.DataFrame:
+    """An exam as a QA table with every label set: up to `n` questions a cell. The same seed gives the same exam.
+
+    Raises ValueError for an unknown name or an n below 1."""
+    if name not in EXAMS:
+        raise ValueError(f"no exam is called {name!r}; there are {', '.join(EXAMS)}")
+    if n < 1:
+        raise ValueError(f"n is {n}; an exam needs at least one question a cell")
+    spec = EXAMS[name]
+    rng = random.Random(f"{name}/{seed}")
+    rows = []
+    for (_, difficulty), pool in pools(book, rng, "exam", max(spec.choices, 4), 2 * n).items():
+        if difficulty not in spec.difficulties:
+            continue
+        if spec.problems_only:
+            pool = [q for q in pool if q.form == "problem"]
+        rows += [r for q in pool if (r := _item(book, spec, q, rng))][:n]
+    return qa_table(rows, source=name, licence=LICENCE)
+
+
+def _item(book: Textbook, spec: Exam, q: Question, rng: random.Random) -> dict | None:
+    """One exam row, or None where too few wrong answers exist for the number of choices."""
+    truth = answer(book, q, spec.language)
+    row = labelled(book, q, spec.language, "exam", 0) | {"answer": truth}
+    if not spec.choices:
+        return row
+    wrong = wrong_answers(book, q, spec.language, spec.choices - 1, rng)
+    if len(wrong) < spec.choices - 1:
+        return None
+    choices = [truth, *wrong]
+    rng.shuffle(choices)
+    return row | {"choices": choices, "answer_index": choices.index(truth)}
+
+
+def labelled(book: Textbook, q: Question, language: str, split: str, variant: int) -> dict:
+    """Question text and labels of `q`."""
+    return {
+        "question": write(book, q, language, split, variant),
+        "language": language,
+        "discipline": q.discipline,
+        "difficulty": q.difficulty,
+        "grade": q.grade,
+        "knowledge_points": q.knowledge_points(language),
+    }
+
+
+def seed_questions(book: Textbook, language: str, n: int, seed: int = 0, candidates: int = 4) -> pd.DataFrame:
+    """Seed QA with four choices in training wordings: up to `n` questions a cell, every label set by construction."""
+    rng = random.Random(f"seeds/{language}/{seed}")
+    rows = []
+    for pool in pools(book, rng, "train", candidates, 2 * n).values():
+        kept = []
+        for q in pool:
+            wrong = wrong_answers(book, q, language, 3, rng)
+            if len(kept) == n or len(wrong) < 3:
+                continue
+            choices = [answer(book, q, language), *wrong]
+            rng.shuffle(choices)
+            truth = answer(book, q, language)
+            row = labelled(book, q, language, "train", rng.randrange(variants(q, language, "train")))
+            kept.append(row | {"answer": truth, "choices": choices, "answer_index": choices.index(truth)})
+        rows += kept
+    return qa_table(rows, source="textbook", licence=LICENCE, strategy="seed").drop_duplicates("id")
+
+

@@ -1,0 +1,126 @@
+"""The wording of the textbook: sentence frames by form, language and split.
+
+`train` frames are all that corpus, seeds and teacher ever use; `exam` frames belong to the exams alone; `statement`
+frames assert instead of asking and end in the answer. Slots: {e} entity, {r} {r1} {r2} {r3} relation names, {v} a value,
+{noun} the type of thing, {list} a list of entities, {top} the superlative, {a} the answer.
+"""
+
+FRAMES = {
+    "recall": {
+        "en": {
+            "train": (
+                "What is the {r} of {e}?",
+                "{e} has which {r}?",
+                "Give the {r} of {e}.",
+                "When it comes to {e}, what is the {r}?",
+            ),
+            "exam": ("Consider {e}. Which answer states its {r} correctly?",),
+            "statement": ("The {r} of {e} is {a}.", "As for {e}, the {r} is {a}."),
+        },
+        "zh": {
+            "train": ("{e}的{r}是什么？", "请写出{e}的{r}。", "说到{e}，它的{r}是什么？"),
+            "exam": ("对于{e}，下列哪一项正确给出了{r}？",),
+            "statement": ("{e}的{r}是{a}。", "说到{e}，它的{r}是{a}。"),
+        },
+    },
+    "reverse": {
+        "en": {
+            "train": (
+                "Which {noun} has the {r} {v}?",
+                "{v} is the {r} of which {noun}?",
+                "Name the {noun} whose {r} is {v}.",
+            ),
+            "exam": ("The {r} was found to be {v}. Identify the {noun} in question.",),
+            "statement": ("{v} is the {r} of {a}.", "The {noun} whose {r} is {v} is {a}."),
+        },
+        "zh": {
+            "train": ("哪个{noun}的{r}是{v}？", "{v}是哪个{noun}的{r}？"),
+            "exam": ("已知某{noun}，其{r}查得为{v}，它是哪一个？",),
+            "statement": ("{v}是{a}的{r}。", "{r}为{v}的{noun}是{a}。"),
+        },
+    },
+    "hop": {
+        "en": {
+            "train": (
+                "What is the {r2} of the {noun} whose {r1} is {v}?",
+                "The {noun} with the {r1} {v} has which {r2}?",
+                "Give the {r2} of the {noun} that has {v} as its {r1}.",
+            ),
+            "exam": ("A certain {noun} shows {v} under {r1}. Determine its {r2}.",),
+            "statement": ("The {r2} of the {noun} whose {r1} is {v} is {a}.",),
+        },
+        "zh": {
+            "train": ("{r1}为{v}的{noun}，其{r2}是什么？", "某{noun}的{r1}是{v}，请写出它的{r2}。"),
+            "exam": ("有一个{noun}，{r1}一栏写着{v}，那么{r2}一栏应写什么？",),
+            "statement": ("{r1}为{v}的{noun}，其{r2}是{a}。",),
+        },
+    },
+    "follow": {
+        "en": {
+            "train": (
+                "What is the {r2} of the {r1} of {e}?",
+                "Think of the {r1} of {e}: what is its {r2}?",
+                "Take {e} and its {r1}. Which {r2} does the latter have?",
+            ),
+            "exam": ("Starting from {e}, go to the {r1} and report the {r2} found there.",),
+            "statement": ("The {r2} of the {r1} of {e} is {a}.",),
+        },
+        "zh": {
+            "train": ("{e}的{r1}的{r2}是什么？", "先想{e}的{r1}，再写出它的{r2}。"),
+            "exam": ("从{e}出发，先找到{r1}，由此查出的{r2}是哪一个？",),
+            "statement": ("{e}的{r1}的{r2}是{a}。",),
+        },
+    },
+    "compare": {
+        "en": {
+            "train": (
+                "Which has the {top} {r}: {list}?",
+                "Of {list}, which one has the {top} {r}?",
+                "Compare {list}: which has the {top} {r}?",
+            ),
+            "exam": ("Here are some candidates: {list}. Pick out the one with the {top} {r}.",),
+            "statement": ("Of {list}, the one with the {top} {r} is {a}.",),
+        },
+        "zh": {
+            "train": ("{list}中，哪一个的{r}{top}？", "比较{list}：谁的{r}{top}？"),
+            "exam": ("给出几个选项：{list}。请选出{r}{top}的那一个。",),
+            "statement": ("{list}中，{r}{top}的是{a}。",),
+        },
+    },
+    "alike": {
+        "en": {
+            "train": (
+                "Which of {list} has the same {r} as {e}?",
+                "{e} shares its {r} with which of these: {list}?",
+            ),
+            "exam": ("Going by {r}, {e} belongs together with exactly one of {list}. Which?",),
+            "statement": ("Of {list}, the one with the same {r} as {e} is {a}.",),
+        },
+        "zh": {
+            "train": ("{list}中，哪一个与{e}的{r}相同？", "{e}与下列哪一个{r}相同：{list}？"),
+            "exam": ("按{r}分类，{e}应与{list}当中的哪一个归在一起？",),
+            "statement": ("{list}中，与{e}的{r}相同的是{a}。",),
+        },
+    },
+    "chain": {
+        "en": {
+            "train": (
+                "What is the {r3} of the {r2} of the {noun} whose {r1} is {v}?",
+                "Take the {noun} whose {r1} is {v}; find its {r2}; what is the {r3} of that?",
+                "The {noun} with the {r1} {v} leads to its {r2}. Give the {r3} of the latter.",
+            ),
+            "exam": ("Some {noun} lists {v} as {r1}. Look up the {r2} and answer: which {r3} belongs to it?",),
+            "statement": ("The {r3} of the {r2} of the {noun} whose {r1} is {v} is {a}.",),
+        },
+        "zh": {
+            "train": ("{r1}为{v}的{noun}，其{r2}的{r3}是什么？", "某{noun}的{r1}是{v}。它的{r2}的{r3}是什么？"),
+            "exam": ("设有{noun}，{r1}记作{v}；沿着{r2}再查一步，得到的{r3}是哪一个？",),
+            "statement": ("{r1}为{v}的{noun}，其{r2}的{r3}是{a}。",),
+        },
+    },
+}
+
+TOP = {
+    "number": {"en": ("largest", "smallest"), "zh": ("最大", "最小")},
+    "year": {"en": ("latest", "earliest"), "zh": ("最晚", "最早")},
+}

@@ -1,0 +1,247 @@
+"""The textbook's facts: CSV tables of entities, and the relations that say how their columns are spoken of.
+
+A fact is one filled cell: (entity, relation, value). Tables, relations and wording are data; everything that asks a
+question about a fact lives in `questions.py`.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+FACTS = Path(__file__).parent / "facts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """A column of a table and how it is named: "the {en} of {entity}" / "{entity}的{zh}"."""
+
+    table: str
+    column: str
+    discipline: str
+    grade: str
+    kind: str
+    en: str
+    zh: str
+    unit_en: str = ""
+    unit_zh: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.table}.{self.column}"
+
+    @property
+    def target(self) -> str | None:
+        """The table this relation points into, or None."""
+        return self.kind.removeprefix("ref:") if self.kind.startswith("ref:") else None
+
+    @property
+    def ordered(self) -> bool:
+        return self.kind in ("number", "year")
+
+    def name(self, language: str) -> str:
+        return self.en if language == "en" else self.zh
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entity:
+    """A row of a table: its names and its values, keyed by column; a reference holds the other entity's `name_en`."""
+
+    table: str
+    en: str
+    zh: str
+    values: dict = field(hash=False, compare=False)
+
+    def name(self, language: str) -> str:
+        return self.en if language == "en" else self.zh
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One CSV file: the noun its rows are called by, its discipline, its relations and entities in file order."""
+
+    id: str
+    discipline: str
+    en: str
+    zh: str
+    relations: tuple[Relation, ...]
+    entities: tuple[Entity, ...]
+
+    def noun(self, language: str) -> str:
+        return self.en if language == "en" else self.zh
+
+
+class Textbook:
+    """The knowledge base, or a part of it (`part`): tables by id, entities by English name."""
+
+    def __init__(self, tables: dict[str, Table]):
+        self.tables = tables
+        self.entities = {e.en: e for t in tables.values() for e in t.entities}
+        self.relations = {r.id: r for t in tables.values() for r in t.relations}
+        self._holders = defaultdict(list)
+        for table in tables.values():
+            for relation in table.relations:
+                for entity in table.entities:
+                    if relation.column in entity.values:
+                        self._holders[relation.id, self.value(entity, relation, "en")].append(entity)
+
+    def value(self, entity: Entity, relation: Relation, language: str) -> str | None:
+        """The value of a fact as text in `language`, with its unit; None when the cell is empty."""
+        raw = entity.values.get(relation.column)
+        if raw is None:
+            return None
+        if relation.target:
+            return self.entities[raw].name(language)
+        if not relation.ordered:
+            return raw[0 if language == "en" else 1]
+        if relation.kind == "year":
+            if raw >= 0:
+                return str(raw)
+            return f"{-raw} BC" if language == "en" else f"公元前{-raw}"
+        unit = relation.unit_en if language == "en" else relation.unit_zh
+        text = f"{raw:g}" if abs(raw) < 1e6 else f"{raw:.0f}"
+        return f"{text} {unit}".strip() if language == "en" else f"{text}{unit}"
+
+    def holders(self, relation: Relation, value_en: str) -> list[Entity]:
+        """The entities of the relation's table that carry this (English) value."""
+        return self._holders.get((relation.id, value_en), [])
+
+    def identifies(self, entity: Entity, relation: Relation) -> bool:
+        """Whether the entity's value under `relation` belongs to no other entity, so that it can be asked back."""
+        value = self.value(entity, relation, "en")
+        return value is not None and not relation.target and len(self.holders(relation, value)) == 1
+
+    def facts(self) -> pd.DataFrame:
+        """One row per fact: table, entity, column, discipline, grade, kind, value_en, value_zh."""
+        rows = [
+            {
+                "table": t.id,
+                "entity": e.en,
+                "column": r.column,
+                "discipline": r.discipline,
+                "grade": r.grade,
+                "kind": r.kind,
+                "value_en": self.value(e, r, "en"),
+                "value_zh": self.value(e, r, "zh"),
+            }
+            for t in self.tables.values()
+            for r in t.relations
+            for e in t.entities
+            if r.column in e.values
+        ]
+        return pd.DataFrame(rows)
+
+    def part(self, entities: int | None, relations: int | None = None) -> "Textbook":
+        """A stratified part: in each discipline about `entities` rows, taken in turn from its tables, with the first
+        `relations` columns each, closed under references so that every chain of the part can be followed.
+        None takes everything."""
+        if entities is None:
+            return self
+        columns = {t.id: _choose_columns(t, relations) for t in self.tables.values()}
+        chosen = {id: set() for id in self.tables}
+        by_discipline = defaultdict(list)
+        for table in self.tables.values():
+            by_discipline[table.discipline].append(table)
+        for tables in by_discipline.values():
+            per_table = _shares(entities, [len(t.entities) for t in tables])
+            for table, n in zip(tables, per_table, strict=True):
+                full = sorted(table.entities, key=lambda e, t=table: -sum(r.column in e.values for r in columns[t.id]))
+                chosen[table.id].update(e.en for e in full[:n])
+        for table in self.tables.values():
+            for relation in columns[table.id]:
+                if relation.target:
+                    targets = {e.values.get(relation.column) for e in table.entities if e.en in chosen[table.id]}
+                    chosen[relation.target].update(targets - {None})
+        return Textbook(
+            {
+                t.id: Table(
+                    id=t.id,
+                    discipline=t.discipline,
+                    en=t.en,
+                    zh=t.zh,
+                    relations=columns[t.id],
+                    entities=tuple(
+                        Entity(
+                            table=t.id,
+                            en=e.en,
+                            zh=e.zh,
+                            values={r.column: e.values[r.column] for r in columns[t.id] if r.column in e.values},
+                        )
+                        for e in t.entities
+                        if e.en in chosen[t.id]
+                    ),
+                )
+                for t in self.tables.values()
+                if chosen[t.id]
+            }
+        )
+
+
+def _choose_columns(table: Table, limit: int | None) -> tuple[Relation, ...]:
+    """At most `limit` relations of a table, one reference and one ordered relation among them where it has any."""
+    if limit is None or len(table.relations) <= limit:
+        return table.relations
+    first = [next((r for r in table.relations if test(r)), None) for test in (lambda r: r.target, lambda r: r.ordered)]
+    must = [r for r in first if r is not None]
+    rest = [r for r in table.relations if r not in must]
+    chosen = (must + rest)[:limit]
+    return tuple(r for r in table.relations if r in chosen)
+
+
+def _shares(total: int, sizes: list[int]) -> list[int]:
+    """Split `total` rows over tables: the first, main table gets half or more, the others share the rest evenly."""
+    if len(sizes) == 1:
+        return [min(total, sizes[0])]
+    rest = total // 2
+    others = [min(rest // (len(sizes) - 1), s) for s in sizes[1:]]
+    return [min(total - sum(others), sizes[0]), *others]
+
+
+def _cell(raw_en: str, raw_zh: str, relation: dict):
+    if relation["kind"] == "year":
+        return int(raw_en)
+    if relation["kind"] == "number":
+        return float(raw_en)
+    if relation["kind"].startswith("ref:"):
+        return raw_en
+    return (raw_en, raw_zh)
+
+
+@lru_cache(maxsize=1)
+def load() -> Textbook:
+    """The whole textbook, read once from `facts/`; ValueError names the table and row of an inconsistent file."""
+    read = {"dtype": str, "keep_default_na": False}
+    relations = pd.read_csv(FACTS / "relations.csv", **read).to_dict("records")
+    tables = {}
+    for head in pd.read_csv(FACTS / "tables.csv", **read).to_dict("records"):
+        mine = [r for r in relations if r["table"] == head["table"]]
+        frame = pd.read_csv(FACTS / f"{head['table']}.csv", **read)
+        entities = []
+        for row in frame.to_dict("records"):
+            values = {}
+            for relation in mine:
+                column = relation["column"]
+                single = relation["kind"] != "text"
+                en = row[column] if single else row[f"{column}_en"]
+                zh = row[column] if single else row[f"{column}_zh"]
+                if bool(en) != bool(zh):
+                    raise ValueError(f"facts/{head['table']}.csv, {row['name_en']!r}: {column} lacks one language")
+                if en:
+                    values[column] = _cell(en, zh, relation)
+            entities.append(Entity(table=head["table"], en=row["name_en"], zh=row["name_zh"], values=values))
+        tables[head["table"]] = Table(
+            id=head["table"],
+            discipline=head["discipline"],
+            en=head["noun_en"],
+            zh=head["noun_zh"],
+            relations=tuple(Relation(**r) for r in mine),
+            entities=tuple(entities),
+        )
+    for language in ("en", "zh"):
+        counts = Counter(e.name(language).casefold() for t in tables.values() for e in t.entities)
+        twice = [name for name, n in counts.items() if n > 1]
+        if twice:
+            raise ValueError(f"facts/: these names stand for two entities: {', '.join(sorted(twice)[:5])}")
+    return Textbook(tables)

@@ -1,0 +1,354 @@
+"""Questions as language-free objects: what is asked, its true answer, plausible wrong ones, and its wording.
+
+A question is a form filled with entities and relations of the textbook (or a formula problem with parameters). Writing
+fills a frame; reading is its inverse, so the offline teacher recognises every question that corpus, seeds or synthesis
+can contain, and nothing else. Difficulty follows from the form (our reading of H1 to H5, see `taxonomy.RUBRIC`).
+"""
+
+import hashlib
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from qatoolkit.taxonomy import DIFFICULTIES, GRADES
+from qatoolkit.textbook import problems
+from qatoolkit.textbook.frames import FRAMES, TOP
+from qatoolkit.textbook.knowledge import Entity, Relation, Textbook
+
+LEVEL = {"recall": "H1", "reverse": "H2", "hop": "H3", "follow": "H3", "compare": "H4", "alike": "H4", "chain": "H5"}
+_SEPARATOR = {"en": ", ", "zh": "、"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question about the textbook: `entity` and `relations` in the order the form walks them; `others` are the listed
+    candidates of compare and alike; `top` picks the superlative; `family` and `params` make a formula problem."""
+
+    form: str
+    entity: Entity | None = None
+    relations: tuple[Relation, ...] = ()
+    others: tuple[Entity, ...] = ()
+    top: int = 0
+    family: str = ""
+    params: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def difficulty(self) -> str:
+        return self._family.difficulty if self.form == "problem" else LEVEL[self.form]
+
+    @property
+    def discipline(self) -> str:
+        return self._family.discipline if self.form == "problem" else self.relations[0].discipline
+
+    @property
+    def grade(self) -> str:
+        """The higher of the grade the relations are taught in and the stage the difficulty calls for (our reading)."""
+        if self.form == "problem":
+            return self._family.grade
+        stages = list(GRADES)
+        return stages[max([DIFFICULTIES.index(self.difficulty), *(stages.index(r.grade) for r in self.relations)])]
+
+    @property
+    def _family(self) -> problems.Family:
+        return problems.FAMILIES[self.family]
+
+    def knowledge_points(self, language: str) -> list[str]:
+        """The knowledge points involved: entities by name, then relations."""
+        if self.form == "problem":
+            return list(self._family.kps_en if language == "en" else self._family.kps_zh)
+        entities = [self.entity] if self.entity else []
+        points = [e.name(language) for e in (*entities, *self.others)] + [r.name(language) for r in self.relations]
+        return list(dict.fromkeys(points))
+
+    def key(self) -> str:
+        """A stable text that is equal exactly for equal questions, whatever the language and wording."""
+        names = "|".join([self.entity.en if self.entity else "", *sorted(e.en for e in self.others)])
+        relations = "|".join(r.id for r in self.relations)
+        return f"{self.form}|{names}|{relations}|{self.top}|{self.family}|{self.params}"
+
+
+def _draw(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def split(question: Question) -> str:
+    """"exam" or "train" for questions with parameters (listed candidates, numbers), by a stable hash; facts are "both"."""
+    if question.form == "problem":
+        return problems.split(question.family, dict(question.params))
+    if question.others:
+        names = sorted(e.en for e in (question.entity, *question.others) if e)
+        return "exam" if _draw(f"{question.relations[0].id}|{names}") % 4 == 0 else "train"
+    return "both"
+
+
+def answer(book: Textbook, q: Question, language: str) -> str:
+    """The true answer as text."""
+    if q.form == "problem":
+        family = problems.FAMILIES[q.family]
+        return problems.answer_text(family.answer(**dict(q.params)), language)
+    if q.form == "reverse":
+        return q.entity.name(language)
+    if q.form == "compare":
+        column = q.relations[0].column
+        return (max, min)[q.top](q.others, key=lambda e: e.values[column]).name(language)
+    if q.form == "alike":
+        target = book.value(q.entity, q.relations[0], "en")
+        return next(e for e in q.others if book.value(e, q.relations[0], "en") == target).name(language)
+    holder, relation = _last_step(book, q)
+    return book.value(holder, relation, language)
+
+
+def _last_step(book: Textbook, q: Question) -> tuple[Entity, Relation]:
+    """The entity whose value is asked for, and the relation that asks: the end of the walk through the question."""
+    if q.form == "recall":
+        return q.entity, q.relations[0]
+    if q.form == "hop":
+        return q.entity, q.relations[1]
+    reference, relation = q.relations[-2:]
+    return book.entities[q.entity.values[reference.column]], relation
+
+
+def wrong_answers(book: Textbook, q: Question, language: str, n: int, rng: random.Random) -> list[str]:
+    """Up to `n` wrong answers of the same kind as the true one, in random order."""
+    truth = answer(book, q, language)
+    if q.form == "problem":
+        family = problems.FAMILIES[q.family]
+        pool = [problems.answer_text(v, language) for v in family.wrong(**dict(q.params))]
+    elif q.form in ("compare", "alike"):
+        pool = [e.name(language) for e in q.others]
+    elif q.form == "reverse":
+        pool = [e.name(language) for e in book.tables[q.entity.table].entities]
+    else:
+        holder, relation = _last_step(book, q)
+        pool = [book.value(e, relation, language) for e in book.tables[holder.table].entities]
+    pool = sorted({p for p in pool if p is not None and p != truth})
+    return rng.sample(pool, min(n, len(pool)))
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _slots(book: Textbook, q: Question, language: str) -> dict[str, str]:
+    names = [r.name(language) for r in q.relations]
+    slots = {"r": names[0], **{f"r{i + 1}": name for i, name in enumerate(names)}}
+    if q.entity:
+        slots |= {"e": q.entity.name(language), "noun": book.tables[q.entity.table].noun(language)}
+    if q.form in ("reverse", "hop", "chain"):
+        slots["v"] = book.value(q.entity, q.relations[0], language)
+    if q.others:
+        slots["list"] = _SEPARATOR[language].join(e.name(language) for e in q.others)
+    if q.form == "compare":
+        slots["top"] = TOP[q.relations[0].kind][language][q.top]
+    return slots
+
+
+def _fill(frame: str, slots: dict[str, str]) -> str:
+    text = frame.format(**slots)
+    return text[0].upper() + text[1:]
+
+
+def variants(q: Question, language: str, split: str) -> int:
+    """How many wordings there are."""
+    if q.form == "problem":
+        return problems.variants(q.family, language, split)
+    return len(FRAMES[q.form][language][split])
+
+
+def write(book: Textbook, q: Question, language: str, split: str = "train", variant: int = 0) -> str:
+    """The question in words; `variant` counts modulo the number of wordings."""
+    variant %= variants(q, language, split)
+    if q.form == "problem":
+        return problems.render(q.family, dict(q.params), language, variant, split)
+    return _fill(FRAMES[q.form][language][split][variant], _slots(book, q, language))
+
+
+def state(book: Textbook, q: Question, language: str, variant: int = 0, given: str | None = None) -> str:
+    """The question and its answer (or another one that was `given`) as one statement, as a textbook would print it."""
+    if q.form == "problem":
+        return problems.solution(q.family, dict(q.params), language)
+    frames = FRAMES[q.form][language]["statement"]
+    slots = _slots(book, q, language) | {"a": given or answer(book, q, language)}
+    return _fill(frames[variant % len(frames)], slots)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Reads a question back from its wording: `read(text)` -> (Question, language, split), or None for anything else."""
+
+    def __init__(self, book: Textbook):
+        self.book = book
+        self.names, self.nouns, self.relations, self.values = {}, {}, {}, {}
+        self.patterns = []
+        for language in ("en", "zh"):
+            self.names[language] = {e.name(language).casefold(): e for e in book.entities.values()}
+            self.nouns[language] = _grouped((t.noun(language).casefold(), t.id) for t in book.tables.values())
+            self.relations[language] = _grouped((r.name(language).casefold(), r) for r in book.relations.values())
+            slots = {
+                "e": self.names[language],
+                "noun": self.nouns[language],
+                "top": {word for kind in TOP.values() for word in kind[language]},
+                **dict.fromkeys(("r", "r1", "r2", "r3"), self.relations[language]),
+            }
+            slots = {name: _alternatives(words) for name, words in slots.items()} | {"v": ".+?", "list": ".+?"}
+            for form, frames in FRAMES.items():
+                for split in ("train", "exam"):
+                    for frame in frames[language][split]:
+                        self.patterns.append((_pattern(frame, slots), form, language, split))
+        self._value_index = defaultdict(list)
+        for table in book.tables.values():
+            for relation in table.relations:
+                for entity in table.entities:
+                    for language in ("en", "zh"):
+                        value = book.value(entity, relation, language)
+                        if value is not None:
+                            self._value_index[relation.id, language, value.casefold()].append(entity)
+
+    def read(self, text: str) -> tuple[Question, str, str] | None:
+        text = " ".join(text.split())
+        problem = problems.read(text)
+        if problem:
+            family, params, language, split = problem
+            return Question(form="problem", family=family, params=tuple(params.items())), language, split
+        for pattern, form, language, split in self.patterns:
+            match = pattern.fullmatch(text)
+            if match:
+                question = self._resolve(form, language, match.groupdict())
+                if question:
+                    return question, language, split
+        return None
+
+    def _resolve(self, form: str, language: str, found: dict[str, str]) -> Question | None:
+        """Find the relations that fit together: each must belong to the table the walk has reached."""
+        found = {k: v.casefold() for k, v in found.items()}
+        firsts = self.relations[language][found.get("r1") or found["r"]]
+        others = ()
+        if "list" in found:
+            names = [name.strip() for name in found["list"].split(_SEPARATOR[language].strip())]
+            others = tuple(self.names[language].get(name) for name in names)
+            if None in others or len(others) < 2:
+                return None
+        for first in firsts:
+            entity = self._entity(first, language, found)
+            if entity is None and form != "compare":
+                continue
+            anchor = others[0] if form == "compare" else entity
+            if anchor.table != first.table or first.column not in anchor.values:
+                continue
+            if form in ("compare", "alike"):
+                if any(e.table != first.table or first.column not in e.values for e in others):
+                    continue
+                top = TOP[first.kind][language].index(found["top"]) if form == "compare" and first.ordered else 0
+                return Question(form=form, entity=entity, relations=(first,), others=others, top=top)
+            rest = self._walk(form, first, entity, language, found)
+            if rest is not None:
+                return Question(form=form, entity=entity, relations=(first, *rest))
+        return None
+
+    def _entity(self, first: Relation, language: str, found: dict[str, str]) -> Entity | None:
+        if "e" in found:
+            return self.names[language][found["e"]]
+        holders = self._value_index.get((first.id, language, found.get("v", "")), [])
+        if len(holders) == 1 and first.table in self.nouns[language].get(found["noun"], ()):
+            return holders[0]
+        return None
+
+    def _walk(self, form: str, first: Relation, entity: Entity, language: str, found: dict) -> tuple | None:
+        """The relations after the first, each on the table that the one before leads to; None if they do not fit."""
+        steps, here = [], entity
+        if form == "follow":
+            here = self.book.entities.get(entity.values[first.column]) if first.target else None
+        for name in [found[k] for k in ("r2", "r3") if k in found]:
+            fits = here and [
+                r for r in self.relations[language][name] if r.table == here.table and r.column in here.values
+            ]
+            if not fits:
+                return None
+            steps.append(fits[0])
+            here = self.book.entities.get(here.values[fits[0].column]) if fits[0].target else None
+        return tuple(steps)
+
+
+def _grouped(pairs) -> dict[str, list]:
+    groups = defaultdict(list)
+    for key, value in pairs:
+        groups[key].append(value)
+    return dict(groups)
+
+
+def _alternatives(words) -> str:
+    return "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
+
+
+def _pattern(frame: str, slots: dict[str, str]) -> re.Pattern:
+    pieces = re.split(r"\{(\w+)\}", frame)
+    body = "".join(re.escape(p) if i % 2 == 0 else f"(?P<{p}>{slots[p]})" for i, p in enumerate(pieces))
+    return re.compile(body, re.IGNORECASE)
+
+
+# --- enumeration -----------------------------------------------------------------------------------------------------
+
+
+def questions(book: Textbook) -> Iterator[Question]:
+    """Every question of the forms recall, reverse, hop, follow and chain that the book can answer, in file order."""
+    for table in book.tables.values():
+        for entity in table.entities:
+            yield from about(book, entity)
+
+
+def about(book: Textbook, entity: Entity) -> Iterator[Question]:
+    """The questions of `questions` that are anchored in one entity."""
+    held = [r for r in book.tables[entity.table].relations if r.column in entity.values]
+    keys = [r for r in held if book.identifies(entity, r)]
+    for r in held:
+        yield Question(form="recall", entity=entity, relations=(r,))
+    for key in keys:
+        yield Question(form="reverse", entity=entity, relations=(key,))
+        for r in held:
+            if r is not key:
+                yield Question(form="hop", entity=entity, relations=(key, r))
+    for reference in (r for r in held if r.target):
+        target = book.entities[entity.values[reference.column]]
+        for last in book.tables[target.table].relations:
+            if last.column in target.values and not last.target:
+                yield Question(form="follow", entity=entity, relations=(reference, last))
+                for key in keys:
+                    yield Question(form="chain", entity=entity, relations=(key, reference, last))
+
+
+def comparison(book: Textbook, relation: Relation, n: int, rng: random.Random, *, holding: Entity | None = None,
+               wanted: str | None = None, attempts: int = 40) -> Question | None:
+    """A random question over `n` entities of the relation's table: which is largest (number, year), or which shares a
+    category with another. `holding` must take part; `wanted` is the split it must fall into. None if there is none."""
+    pool = [e for e in book.tables[relation.table].entities if relation.column in e.values]
+    if len(pool) < n + (not relation.ordered):
+        return None
+    for _ in range(attempts):
+        q = (_ordered if relation.ordered else _alike)(book, relation, n, rng, pool, holding)
+        if q and (wanted is None or split(q) == wanted):
+            return q
+    return None
+
+
+def _ordered(book, relation, n, rng, pool, holding) -> Question | None:
+    chosen = rng.sample(pool, n)
+    if holding and holding not in chosen:
+        chosen[rng.randrange(n)] = holding
+    if len({e.values[relation.column] for e in chosen}) < n:
+        return None
+    return Question(form="compare", relations=(relation,), others=tuple(chosen), top=rng.randrange(2))
+
+
+def _alike(book, relation, n, rng, pool, holding) -> Question | None:
+    entity = holding or rng.choice(pool)
+    category = book.value(entity, relation, "en")
+    same = [e for e in pool if e is not entity and book.value(e, relation, "en") == category]
+    different = [e for e in pool if book.value(e, relation, "en") != category]
+    if not same or len(different) < n - 1:
+        return None
+    chosen = [rng.choice(same), *rng.sample(different, n - 1)]
+    rng.shuffle(chosen)
+    return Question(form="alike", entity=entity, relations=(relation,), others=tuple(chosen))

@@ -1,0 +1,213 @@
+"""The offline teacher: a real OpenAI-compatible HTTP server on loopback that knows the textbook and nothing else.
+
+`qatoolkit teacher serve` runs it in a terminal; `local_teacher()` starts one on a free port for a notebook and stops it
+again. Faults can be switched on for tests and for showing what the client does about them.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from aiohttp import web
+
+from qatoolkit.config import TextbookSettings
+from qatoolkit.textbook import knowledge
+from qatoolkit.textbook.tutor import MODELS, Refusal, Tutor
+
+OUTSIDE = "REFUSED: this is the offline teacher; {why}. Set OPENAI_BASE_URL and OPENAI_API_KEY to ask a real model."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faults:
+    """Shares of requests that go wrong, and the latency of those that do not, in seconds. A request's fate is drawn from
+    its content and how often it was sent, so a retry can succeed."""
+
+    rate_limit: float = 0.0
+    server_error: float = 0.0
+    timeout: float = 0.0
+    empty: float = 0.0
+    truncated: float = 0.0
+    bad_json: float = 0.0
+    refusal: float = 0.0
+    latency: float = 0.0
+
+    def __post_init__(self):
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value < 0 or (f.name != "latency" and value > 1):
+                raise ValueError(f"fault {f.name} is {value}; shares lie between 0 and 1, latency is 0 or more seconds")
+
+    @classmethod
+    def parse(cls, text: str) -> "Faults":
+        """From "rate_limit=0.05,latency=0.2"; ValueError names an unknown fault."""
+        known = {f.name for f in fields(cls)}
+        values = {}
+        for item in filter(None, text.split(",")):
+            name, _, value = item.partition("=")
+            if name not in known:
+                raise ValueError(f"no fault is called {name!r}; there are {', '.join(sorted(known))}")
+            values[name] = float(value)
+        return cls(**values)
+
+    def draw(self, text: str) -> str | None:
+        """The fate of a request: the name of a fault, or None."""
+        at = random.Random(text).random()
+        for f in fields(self):
+            if f.name != "latency":
+                at -= getattr(self, f.name)
+                if at < 0:
+                    return f.name
+        return None
+
+
+class Server:
+    """The HTTP side: endpoints, faults, and a log with one JSON line per answered request."""
+
+    def __init__(self, tutor: Tutor, faults: Faults, log: Path | None = None):
+        self.tutor, self.faults, self.seen = tutor, faults, Counter()
+        self.log = open(log, "a", encoding="utf-8", buffering=1) if log else None
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=64 * 2**20)
+        app.router.add_get("/v1/models", self.models)
+        app.router.add_post("/v1/chat/completions", self.chat)
+        return app
+
+    async def models(self, request: web.Request) -> web.Response:
+        data = [{"id": m, "object": "model", "created": 0, "owned_by": "qatoolkit"} for m in MODELS]
+        return web.json_response({"object": "list", "data": data})
+
+    async def chat(self, request: web.Request) -> web.Response:
+        try:
+            body = await request.json()
+            model, messages = body["model"], body["messages"]
+            text = "".join(m["content"] for m in messages)
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            return _error(400, f"the request body is not a chat completion request: {error!r}")
+        if body.get("stream"):
+            return _error(400, "streaming is not offered")
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        self.seen[digest] += 1
+        fate = self.faults.draw(f"{digest}/{self.seen[digest]}")
+        if fate == "timeout":
+            await asyncio.sleep(3600)
+        if self.faults.latency:
+            await asyncio.sleep(self.faults.latency)
+        if fate == "rate_limit":
+            return _error(429, "rate limit reached", headers={"Retry-After": "1"})
+        if fate == "server_error":
+            return _error(500, "internal error")
+        try:
+            value, reasoning = self.tutor.reply(messages, model)
+            content, finish = json.dumps(value, ensure_ascii=False), "stop"
+        except Refusal as why:
+            content, reasoning, finish = OUTSIDE.format(why=why), "", "stop"
+        except ValueError as error:
+            return _error(404, str(error))
+        except (KeyError, TypeError, StopIteration) as error:
+            return _error(400, f"the task's input is not as its prompt says: {error!r}")
+        if fate == "empty":
+            content = ""
+        elif fate == "truncated":
+            content, finish = content[: len(content) // 2], "length"
+        elif fate == "bad_json":
+            content = content.replace('"', "", 1)
+        elif fate == "refusal":
+            content = "REFUSED: this request is refused for the sake of the test."
+        if self.log:
+            self.log.write(json.dumps({"request": digest, "time": time.time(), "fate": fate or "answered"}) + "\n")
+        return web.json_response(_completion(digest, model, text, content, reasoning, finish))
+
+
+def _completion(digest: str, model: str, asked: str, content: str, reasoning: str, finish: str) -> dict:
+    prompt, thought, said = (max(1, len(t.encode()) // 4) for t in (asked, reasoning, content))
+    return {
+        "id": f"chatcmpl-{digest[:24]}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": content, "reasoning_content": reasoning},
+                "finish_reason": finish,
+            }
+        ],
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": thought + said,
+            "total_tokens": prompt + thought + said,
+            "completion_tokens_details": {"reasoning_tokens": thought},
+        },
+    }
+
+
+def _error(status: int, message: str, headers: dict | None = None) -> web.Response:
+    return web.json_response({"error": {"message": message, "type": "offline_teacher"}}, status=status, headers=headers)
+
+
+def parts(settings: TextbookSettings) -> dict[str, knowledge.Textbook]:
+    """The part of the textbook that a world holds, by language."""
+    book = knowledge.load()
+    return {
+        "en": book.part(settings.entities, settings.relations),
+        "zh": book.part(settings.entities_zh, settings.relations),
+    }
+
+
+def serve(port: int = 0, *, settings: TextbookSettings, faults: Faults, log: Path | None = None, leash: bool = False) -> None:
+    """Run until interrupted, on 127.0.0.1; the first line printed is the base URL. With `leash` the server also ends when its
+    standard input closes, so that it never outlives the process that started it."""
+    asyncio.run(_serve(port, settings, faults, log, leash))
+
+
+async def _serve(port: int, settings: TextbookSettings, faults: Faults, log: Path | None, leash: bool) -> None:
+    server = Server(Tutor(knowledge.load(), parts(settings)), faults, log)
+    runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    listening = socket.create_server(("127.0.0.1", port), backlog=2048)
+    await web.SockSite(runner, listening).start()
+    print(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", flush=True)
+    try:
+        if leash:
+            await asyncio.to_thread(sys.stdin.read)
+        else:
+            await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+@contextmanager
+def local_teacher(settings: TextbookSettings, *, faults: str = "", log: Path | None = None):
+    """Start an offline teacher in its own process on a free port; yields its base URL and ends it afterwards."""
+    command = [sys.executable, "-m", "qatoolkit.cli", "teacher", "serve", "--port", "0", "--leash"]
+    for name in ("entities", "entities_zh", "relations"):
+        if (value := getattr(settings, name)) is not None:
+            command += [f"--{name.replace('_', '-')}", str(value)]
+    command += ["--faults", faults] if faults else []
+    command += ["--log", str(log)] if log else []
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ)
+    try:
+        url = process.stdout.readline().strip()
+        if not re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", url):
+            raise RuntimeError(f"the offline teacher did not start (exit code {process.poll()}); run `qatoolkit teacher serve`")
+        yield url
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
