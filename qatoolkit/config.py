@@ -10,6 +10,8 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qatoolkit.curate import CurateSettings
+
 
 def _require(ok: bool, name: str, value, allowed: str) -> None:
     if not ok:
@@ -175,19 +177,43 @@ class ScalingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeedSettings:
+    """Files, folders or `hf:` names to read seed questions from; none means the textbook's own seed files."""
+
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationSettings:
+    """Tokens of an ablation run as a share of the mid-training tokens, and the replay shares to try."""
+
+    tokens: float = 0.5
+    replay: tuple[float, ...] = (0.0, 0.7)
+
+    def __post_init__(self):
+        _require(0 < self.tokens <= 1, "tokens", self.tokens, "a share above 0, at most 1")
+        _require(
+            all(0 <= r < 1 for r in self.replay), "replay", self.replay, "shares of at least 0 and below 1"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """All settings of a run."""
 
     name: str
     textbook: TextbookSettings = field(default_factory=TextbookSettings)
+    seeds: SeedSettings = field(default_factory=SeedSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     plan: PlanSettings = field(default_factory=PlanSettings)
     boostqa: BoostQASettings = field(default_factory=BoostQASettings)
     linkqa: LinkQASettings = field(default_factory=LinkQASettings)
+    curate: CurateSettings = field(default_factory=CurateSettings)
     student: StudentSettings = field(default_factory=StudentSettings)
     midtrain: MidtrainSettings = field(default_factory=MidtrainSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     scaling: ScalingSettings = field(default_factory=ScalingSettings)
+    ablations: AblationSettings = field(default_factory=AblationSettings)
 
 
 PROFILES = {
@@ -201,7 +227,7 @@ PROFILES = {
     ),
     "demo": Profile(
         name="demo",
-        textbook=TextbookSettings(entities=8, entities_zh=3, relations=4, seeds=10, exam=8),
+        textbook=TextbookSettings(entities=6, entities_zh=3, relations=3, seeds=10, exam=8),
         plan=PlanSettings(questions=2400),
         student=StudentSettings(size="s", tokens=1_000_000),
         midtrain=MidtrainSettings(tokens=450_000),
@@ -223,7 +249,9 @@ def load_profile(source: str | Path | Profile = "demo", **dials) -> Profile:
     elif str(source).endswith((".yaml", ".yml")):
         profile = _from_yaml(Path(source))
     else:
-        raise ValueError(f"no profile is called {str(source)!r}; there are {', '.join(PROFILES)}, or give a .yaml file")
+        raise ValueError(
+            f"no profile is called {str(source)!r}; there are {', '.join(PROFILES)}, or give a .yaml file"
+        )
     for dial, value in dials.items():
         profile = _override(profile, {dial: value} if "." not in dial else _nested(dial, value), "")
     return profile
@@ -246,7 +274,9 @@ def _from_yaml(path: Path) -> Profile:
         where = f", line {mark.line + 1}" if mark else ""
         raise ValueError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected `profile: demo` and settings below it, found {type(content).__name__}")
+        raise ValueError(
+            f"{path}: expected `profile: demo` and settings below it, found {type(content).__name__}"
+        )
     content = dict(content)
     base = PROFILES.get(content.pop("profile", "demo"))
     _require(base is not None, f"{path}: profile", None, f"one of {', '.join(PROFILES)}")
@@ -260,9 +290,16 @@ def _override(settings, changes: dict, where: str):
     for name, value in changes.items():
         full = f"{where}{name}"
         if name not in hints:
-            raise ValueError(f"no setting is called {full!r}; there are {', '.join(where + f for f in hints)}")
+            raise ValueError(
+                f"no setting is called {full!r}; there are {', '.join(where + f for f in hints)}"
+            )
         if dataclasses.is_dataclass(hints[name]):
-            _require(isinstance(value, dict), full, value, f"a group of {', '.join(typing.get_type_hints(hints[name]))}")
+            _require(
+                isinstance(value, dict),
+                full,
+                value,
+                f"a group of {', '.join(typing.get_type_hints(hints[name]))}",
+            )
             values[name] = _override(getattr(settings, name), value, f"{full}.")
         else:
             values[name] = _typed(full, value, hints[name])

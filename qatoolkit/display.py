@@ -1,7 +1,8 @@
 """What notebooks show besides figures: questions, key numbers, tables and progress.
 
-JupyterLab strips `<style>` and scripts from the outputs of a notebook that ran elsewhere, so the HTML here has inline
-styles only and folds with `<details>`. Everything that comes from data is escaped and, where long, visibly clipped.
+JupyterLab strips `<style>` and scripts from the outputs of a notebook that ran elsewhere, so the HTML here
+has inline styles only and folds with `<details>`. Everything that comes from data is escaped and, where long,
+visibly clipped.
 """
 
 import sys
@@ -19,7 +20,7 @@ CARD = "border-left:3px solid #0072B2;padding:4px 0 6px 12px;margin:0 0 14px 0;m
 RIGHT = "background-color:rgba(0,158,115,0.18);font-weight:bold"
 PROSE = "white-space:pre-wrap;word-wrap:break-word"
 CELL = "padding:3px 10px;border-bottom:1px solid rgba(128,128,128,0.3)"
-PERCENT = ("accuracy", "share", "rate", "coverage", "wrong")
+PERCENT = ("accuracy", "share", "coverage", "wrong", "error_rate", "degradation_rate")
 POINTS = ("difference", "gain")
 
 
@@ -68,7 +69,9 @@ def _choices(row, limit):
         return []
     index = row.get("answer_index")
     right = list(choices).index(row["answer"]) if _missing(index) and row["answer"] in choices else index
-    return [(_clip(choice, limit), not _missing(right) and i == int(right)) for i, choice in enumerate(choices)]
+    return [
+        (_clip(choice, limit), not _missing(right) and i == int(right)) for i, choice in enumerate(choices)
+    ]
 
 
 def _card(row, hide, limit):
@@ -84,7 +87,10 @@ def _card(row, hide, limit):
     shown = {"question", "answer", "choices", "answer_index", *hide}
     rest = {k: _clip(_plain(v), limit) for k, v in row.items() if k not in shown and not _missing(v)}
     if rest:
-        head = " · ".join(rest[k] for k in ("discipline", "difficulty", "grade", "source") if k in rest) or "more"
+        head = (
+            " · ".join(rest[k] for k in ("discipline", "difficulty", "grade", "source") if k in rest)
+            or "more"
+        )
         items = "".join(
             f'<div style="{PROSE}"><span style="{MUTED}">{escape(str(k))}</span> {escape(v)}</div>'
             for k, v in rest.items()
@@ -95,14 +101,16 @@ def _card(row, hide, limit):
 
 
 def qa(table, n=5, seed=0, hide=(), limit=1200):
-    """Show up to `n` questions of a QA table, drawn with `seed`: question and answer first, the rest folded away.
+    """Show `n` questions of a QA table, drawn with `seed`: question and answer first, the rest folded away.
 
-    `hide` names columns to leave out (the question and the answer always show); texts are clipped after `limit`
+    `hide` names columns to leave out (question and answer always show); texts are clipped after `limit`
     characters. Raises ValueError for an empty table or one without question and answer.
     """
     lacking = [column for column in ("question", "answer") if column not in table.columns]
     if len(table) == 0 or lacking:
-        raise ValueError(f"no questions to show: {len(table)} rows, missing columns {lacking}; pass a QA table")
+        raise ValueError(
+            f"no questions to show: {len(table)} rows, missing columns {lacking}; pass a QA table"
+        )
     chosen = np.sort(np.random.default_rng(seed).permutation(len(table))[:n])
     cards = [_card(row, hide, limit) for row in table.iloc[chosen].to_dict("records")]
     count = f"{len(cards):,} of {len(table):,} questions"
@@ -149,8 +157,8 @@ def _formatter(column, columns, formats):
 def table(df, formats=None, *, limit=50):
     """Show a table: accuracies and shares in percent, differences and gains in points, at most `limit` rows.
 
-    `formats` overrides by column: a format spec such as ".2f", or a function of the value. A named index is shown as
-    columns.
+    `formats` overrides by column: a format spec such as ".2f", or a function of the value. A named index is
+    shown as columns.
     """
     if df.index.names != [None]:
         df = df.reset_index()
@@ -183,13 +191,15 @@ def _duration(seconds):
         return f"{seconds:.1f} s"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    return (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    )
 
 
 def is_live():
     """True in a notebook with a person in front of it.
 
-    Front-ends let a cell ask for input; nbclient, nbconvert and papermill forbid it in every request they send.
+    Front-ends let a cell ask for input; nbclient, nbconvert and papermill forbid it in every request.
     """
     ipython = sys.modules.get("IPython")
     kernel = getattr(ipython.get_ipython(), "kernel", None) if ipython else None
@@ -199,7 +209,7 @@ def is_live():
 
 
 class Progress:
-    """Progress of `total` things (None: unknown), as a context manager: a widget when live, else lines on stdout.
+    """Progress of `total` things (None: unknown), as a context manager: a widget when live, else text.
 
     Headless runs get a line at most every `every` seconds, and every run gets a closing line, so that a saved
     notebook never shows a frozen bar. `update` may be called from any thread.

@@ -12,6 +12,11 @@ import aiohttp
 from qatoolkit.admission import TeacherError
 
 ANSWERED = frozenset({"ok", "empty", "length", "refusal"})  # outcomes that are answers, paid for and kept
+HOPELESS = {  # statuses that no retry and no other prompt will change, and what will
+    401: "check the key in {key_env}",
+    402: "the account is empty: top it up",
+    404: "check base_url and the model name {model!r}",
+}
 REFUSED = "REFUSED:"  # how the offline teacher marks what it has no answer for
 
 
@@ -66,6 +71,11 @@ class Got(NamedTuple):
     headers: Mapping[str, str]
     text: str
     failure: str = ""
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may fare better later; a 200 only gets here when it held no completion."""
+        return bool(self.failure) or self.status in (200, 408, 409, 425, 429) or self.status >= 500
 
 
 class Reply(NamedTuple):

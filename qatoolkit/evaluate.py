@@ -34,7 +34,10 @@ def accuracy(samples: pd.DataFrame, by: list[str] | str | None = None) -> pd.Dat
     for key, correct in groups:
         key = key if isinstance(key, tuple) else (key,)
         low, high = wilson(int(correct.sum()), len(correct))
-        rows.append(dict(zip(keys, key, strict=True)) | {"n": len(correct), "accuracy": correct.mean(), "low": low, "high": high})
+        rows.append(
+            dict(zip(keys, key, strict=True))
+            | {"n": len(correct), "accuracy": correct.mean(), "low": low, "high": high}
+        )
     return pd.DataFrame(rows, columns=[*keys, "n", "accuracy", "low", "high"])
 
 
@@ -42,7 +45,9 @@ def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000
     """Mean of `a` minus `b` over the same questions with a paired-bootstrap 95% interval.
 
     Both have `id` and `correct`; ValueError if they do not hold the same ids. Returns {difference, low, high, n}."""
-    joined = a[["id", "correct"]].merge(b[["id", "correct"]], on="id", suffixes=("_a", "_b"), validate="one_to_one")
+    joined = a[["id", "correct"]].merge(
+        b[["id", "correct"]], on="id", suffixes=("_a", "_b"), validate="one_to_one"
+    )
     if not len(joined) == len(a) == len(b):
         raise ValueError(f"paired difference: {len(a)} and {len(b)} samples share only {len(joined)} ids")
     if joined.empty:
@@ -75,7 +80,9 @@ def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int = 16_384) -> 
     import torch
 
     if table["choices"].isna().any():
-        raise ValueError(f"score: row {table['choices'].isna().idxmax()} has no choices; open answers go through lm-eval")
+        raise ValueError(
+            f"score: row {table['choices'].isna().idxmax()} has no choices; open answers go through lm-eval"
+        )
     contexts = [PROMPT[row.language][0].format(question=row.question) for row in table.itertuples()]
     wholes = [
         context + PROMPT[row.language][1] + choice
@@ -138,11 +145,22 @@ def export_tasks(exams: dict[str, pd.DataFrame], folder: Path) -> Path:
         for name, table in exams.items():
             languages = table["language"].unique()
             if len(languages) != 1:
-                raise ValueError(f"exam {name!r} mixes languages {', '.join(languages)}; export one task per language")
+                raise ValueError(
+                    f"exam {name!r} mixes languages {', '.join(languages)}; export one task per language"
+                )
             prompt, delimiter = PROMPT[languages[0]]
             with open(temporary / f"{name}.jsonl", "w", encoding="utf-8") as file:
                 for row in table.to_dict("records"):
-                    keep = ("id", "question", "choices", "answer", "answer_index", "discipline", "difficulty", "grade")
+                    keep = (
+                        "id",
+                        "question",
+                        "choices",
+                        "answer",
+                        "answer_index",
+                        "discipline",
+                        "difficulty",
+                        "grade",
+                    )
                     row = {k: row[k] for k in keep if row[k] is not None and row[k] == row[k]}
                     row |= {"answer_index": int(row["answer_index"])} if "answer_index" in row else {}
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -169,7 +187,9 @@ def export_tasks(exams: dict[str, pd.DataFrame], folder: Path) -> Path:
                     "generation_kwargs": {"until": ["\n", "<eos>"], "max_gen_toks": 16, "do_sample": False},
                     "metric_list": [{"metric": "exact_match", "ignore_case": True}],
                 }
-            (temporary / f"{name}.yaml").write_text(yaml.safe_dump(task, sort_keys=False, allow_unicode=True), encoding="utf-8")
+            (temporary / f"{name}.yaml").write_text(
+                yaml.safe_dump(task, sort_keys=False, allow_unicode=True), encoding="utf-8"
+            )
     return folder
 
 
@@ -205,7 +225,9 @@ def evaluate(model: str | Path, tasks: Path, names: list[str], *, batch: int = 6
                     "discipline": doc["discipline"],
                     "difficulty": doc["difficulty"],
                     "correct": bool(sample["exact_match" if open_answer else "acc"]),
-                    "given": response[0] if open_answer else doc["choices"][int(np.argmax([r[0] for r in response]))],
+                    "given": response[0]
+                    if open_answer
+                    else doc["choices"][int(np.argmax([r[0] for r in response]))],
                 }
             )
     return pd.DataFrame(rows)

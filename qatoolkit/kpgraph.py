@@ -1,8 +1,8 @@
 """Knowledge points and their graph: LinkSyn's first step (arXiv 2508.01317; details are our reading).
 
-A knowledge point (KP) is a node; an edge joins two KPs that occur in one seed question, weighted by the number of such
-seeds or by PMI. Beside the adjacency the graph keeps which seeds hold a KP and which seeds make an edge, so that a walk
-over KPs leads back to questions.
+A knowledge point (KP) is a node; an edge joins two KPs that occur in one seed question, weighted by the
+number of such seeds or by PMI. Beside the adjacency the graph keeps which seeds hold a KP and which seeds
+make an edge, so that a walk over KPs leads back to questions.
 """
 
 import html
@@ -24,6 +24,7 @@ from scipy.sparse.csgraph import connected_components
 WEIGHTS = ("count", "pmi")
 _FORMAT = "qatoolkit-kpgraph-1"
 _MATRICES = ("adjacency", "incidence", "edge_seeds")
+_PARTS = ("data", "indices", "indptr")
 _LABELS = ("discipline", "difficulty")
 
 # Symbols such as + - * # ! stay: "c" and "c++", "cl" and "cl-", "n" and "n!" are different knowledge points.
@@ -36,12 +37,14 @@ _VARIANTS = str.maketrans(
 
 _LAST_WORD = re.compile(r"(?<![^\s\-/])[a-z]{4,}$")
 _SAME_IN_PLURAL = re.compile(r"(ss|us|is|as|os|ics|oes|oses|zzes|lves|(?<![ao])uses)$")
-_NOT_PLURAL = frozenset(
-    """aids alps andes archimedes arms athens axes bases biceps brussels ceres commons customs descartes diabetes
-    earnings euripides forceps ganges goods halves hercules herpes hippocrates kubernetes leaves lens lives maldives
-    mars maths means measles mumps netherlands news odds pericles philippines proceeds rabies sales scabies scissors
-    series socrates sophocles species states stokes triceps wales""".split()
-)
+_NOT_PLURAL = {
+    "aids", "alps", "andes", "archimedes", "arms", "athens", "axes", "bases", "biceps", "brussels",
+    "ceres", "commons", "customs", "descartes", "diabetes", "earnings", "euripides", "forceps", "ganges",
+    "goods", "halves", "hercules", "herpes", "hippocrates", "kubernetes", "leaves", "lens", "lives",
+    "maldives", "mars", "maths", "means", "measles", "mumps", "netherlands", "news", "odds", "pericles",
+    "philippines", "proceeds", "rabies", "sales", "scabies", "scissors", "series", "socrates",
+    "sophocles", "species", "states", "stokes", "triceps", "wales",
+}  # fmt: skip
 _IRREGULAR = {
     "areas": "area", "bacteria": "bacterium", "biases": "bias", "calories": "calorie", "crises": "crisis",
     "criteria": "criterion", "equilibria": "equilibrium", "formulae": "formula", "formulas": "formula",
@@ -49,17 +52,11 @@ _IRREGULAR = {
     "movies": "movie", "nuclei": "nucleus", "phenomena": "phenomenon", "radii": "radius", "ratios": "ratio",
     "spectra": "spectrum", "valves": "valve", "vertices": "vertex", "viruses": "virus",
 }  # fmt: skip
-_PLURAL_RULES = tuple(
-    (re.compile(pattern), ending)
-    for pattern, ending in (
-        (r"(?<=thes)es$|(?<=ys)es$", "is"),  # hypotheses, analyses
-        (r"(?<=[a-z][a-z])ies$", "y"),  # theories
-        (
-            r"(?<=ss)es$|(?<=sh)es$|(?<=x)es$|(?<=[^aeiou]ch)es$|(?<=oach)es$|(?<=eech)es$",
-            "",
-        ),  # classes, branches
-        (r"s$", ""),
-    )
+_PLURAL_RULES = (
+    (re.compile(r"(?<=thes)es$|(?<=ys)es$"), "is"),  # hypotheses, analyses
+    (re.compile(r"(?<=[a-z][a-z])ies$"), "y"),  # theories
+    (re.compile(r"(?<=ss|sh)es$|(?<=x)es$|(?<=[^aeiou]ch)es$|(?<=oach|eech)es$"), ""),  # classes, branches
+    (re.compile(r"s$"), ""),
 )
 
 
@@ -77,11 +74,11 @@ def _singular(match):
 
 
 def normalise_kp(text: str) -> str:
-    """One spelling for a knowledge point: `" Newton’s Laws. "` becomes `"newton's law"`; Chinese stays as it is.
+    """One spelling for a knowledge point: " Newton’s Laws. " becomes "newton's law"; Chinese stays as it is.
 
-    NFKC, casefold, one kind of apostrophe and hyphen, white space and marks trimmed at the ends, and the last English
-    word made singular where the ending leaves little doubt: a plural missed costs less than two subjects merged.
-    Returns "" where nothing is left. Our reading.
+    NFKC, casefold, one kind of apostrophe and hyphen, white space and marks trimmed at the ends, and the last
+    English word made singular where the ending leaves little doubt: a plural missed costs less than two
+    subjects merged. Returns "" where nothing is left. Our reading.
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_VARIANTS)
     text = " ".join(text.split())
@@ -101,7 +98,7 @@ class KPGraph:
 
     adjacency: K x K symmetric CSR of edge weights (float64), sorted, no self loops.
     incidence: K x S CSR, one where the seed holds the KP.
-    edge_seeds: E x S CSR, one where the seed holds both ends; rows in the order of the upper triangle of `adjacency`.
+    edge_seeds: E x S CSR, one where the seed holds both ends; rows as in the upper triangle of `adjacency`.
     names: K normalised KPs. seeds: S rows of `id` and the categories `discipline`, `difficulty`.
     weight: what the edge weights are, "count" or "pmi".
     """
@@ -154,7 +151,7 @@ class KPGraph:
         return ((upper + upper.T).tocsr().data - 1).astype(np.int32)
 
     def degrees(self) -> pd.DataFrame:
-        """One row per KP, most linked first: `kp`, `degree`, `strength` (summed weight), `popularity`, `component`."""
+        """One row per KP, most linked first: `kp`, `degree`, `strength`, `popularity`, `component`."""
         table = pd.DataFrame(
             {
                 "kp": self.names,
@@ -167,7 +164,7 @@ class KPGraph:
         return table.sort_values(["degree", "popularity"], ascending=False, kind="stable", ignore_index=True)
 
     def to_networkx(self):
-        """The graph as `networkx.Graph`: nodes are names with `popularity`, edges carry `weight`. For small graphs."""
+        """The graph as `networkx.Graph`: `popularity` on nodes, `weight` on edges. For small graphs."""
         import networkx as nx
 
         upper = sparse.triu(self.adjacency, format="coo")
@@ -206,10 +203,7 @@ class KPGraph:
         def listed(kps):
             return html.escape(", ".join(kp if len(kp) <= 60 else kp[:59] + "…" for kp in kps))
 
-        rows = [
-            (name, f"{value:,}" if isinstance(value, int) else value)
-            for name, value in self.summary().items()
-        ]
+        rows = [(k, f"{v:,}" if isinstance(v, int) else v) for k, v in self.summary().items()]
         hubs, orphans = self.degrees().query("degree > 0")["kp"].head(5), self.orphans
         rows += [("hubs", listed(hubs))] if len(hubs) else []
         rows += [("orphans", listed(orphans[:5]) + (" …" if len(orphans) > 5 else ""))] if orphans else []
@@ -220,25 +214,24 @@ class KPGraph:
     def save(self, folder) -> Path:
         """Write the graph under `folder` (npy and Parquet) and return the folder.
 
-        The manifest `graph.json` is replaced last, so a reader meets the old graph or the new one, never a half.
-        Raises ValueError where `folder` holds something else.
+        The manifest `graph.json` is replaced last, so a reader meets the old graph or the new one, never a
+        half. Raises ValueError where `folder` holds something else.
         """
         folder = Path(folder)
         manifest = folder / "graph.json"
-        if folder.exists() and not manifest.exists() and any(p.name != "v1" for p in folder.iterdir()):
-            raise ValueError(f"{folder} holds files that are not a KP graph; save into a new or empty folder")
-        old = json.loads(manifest.read_text())["data"] if manifest.exists() else "v0"
-        data = folder / f"v{int(old[1:]) + 1}"
+        old = _read_manifest(folder)["data"] if manifest.exists() else "kpgraph-0"
+        data = folder / f"kpgraph-{int(old.removeprefix('kpgraph-')) + 1}"
+        ours = {"graph.json", "graph.json.tmp", old, data.name}
+        if folder.exists() and (others := sorted({p.name for p in folder.iterdir()} - ours)):
+            raise ValueError(f"{folder} holds {others[0]!r}, not a KP graph; save into a folder of its own")
         if data.exists():  # left by a save that was killed
             shutil.rmtree(data)
         data.mkdir(parents=True)
         for name in _MATRICES:
             matrix = getattr(self, name)
-            for part in ("data", "indices", "indptr"):
+            for part in _PARTS:
                 np.save(data / f"{name}.{part}.npy", getattr(matrix, part), allow_pickle=False)
-        pd.DataFrame({"name": pd.Series(self.names, dtype="str")}).to_parquet(
-            data / "names.parquet", index=False
-        )
+        self.names.to_frame(index=False).to_parquet(data / "names.parquet", index=False)
         self.seeds.to_parquet(data / "seeds.parquet", index=False)
         about = {"format": _FORMAT, "data": data.name, "weight": self.weight}
         about["shapes"] = {name: [int(n) for n in getattr(self, name).shape] for name in _MATRICES}
@@ -252,51 +245,50 @@ class KPGraph:
     def load(cls, folder) -> "KPGraph":
         """Read a saved graph; the matrices are memory-mapped, so pages load as they are used.
 
-        Raises FileNotFoundError where no complete graph was saved and ValueError for another format or a damaged file.
+        Raises FileNotFoundError where no complete graph was saved, ValueError for another format or damage.
         """
-        folder = Path(folder)
-        if not (folder / "graph.json").exists():
-            raise FileNotFoundError(
-                f"{folder} holds no saved KP graph (no graph.json); write one with KPGraph.save"
-            )
-        about = json.loads((folder / "graph.json").read_text())
-        if about.get("format") != _FORMAT or not re.fullmatch(r"v\d+", str(about.get("data"))):
-            raise ValueError(
-                f"{folder}/graph.json has format {about.get('format')!r}, not {_FORMAT!r}; build it again"
-            )
-        data = folder / about["data"]
+        about = _read_manifest(Path(folder))
+        data = Path(folder) / about["data"]
+
+        def mapped(file):
+            # Copy-on-write, for numba would compile anew for read-only arrays. An empty array, a header of 128
+            # bytes, cannot be mapped.
+            return np.asarray(np.load(file, mmap_mode="c" if file.stat().st_size > 128 else None))
 
         def matrix(name):
-            # Copy-on-write rather than read-only: numba would compile its kernels anew for read-only arrays.
-            parts = ("data", "indices", "indptr")
-            parts = [
-                np.load(data / f"{name}.{part}.npy", mmap_mode=_map_mode(data, name, part)) for part in parts
-            ]
+            values, indices, indptr = (mapped(data / f"{name}.{part}.npy") for part in _PARTS)
             rows, _ = shape = tuple(about["shapes"][name])
-            if len(parts[2]) != rows + 1 or parts[2][-1] != len(parts[1]) or len(parts[0]) != len(parts[1]):
+            if len(indptr) != rows + 1 or not indptr[-1] == len(indices) == len(values):
                 raise ValueError(f"{data}/{name}.*.npy do not fit together; build and save the graph again")
-            return sparse.csr_matrix(tuple(map(np.asarray, parts)), shape=shape, copy=False)
+            return sparse.csr_matrix((values, indices, indptr), shape=shape, copy=False)
 
         return cls(
             **{name: matrix(name) for name in _MATRICES},
-            names=pd.Index(pd.read_parquet(data / "names.parquet")["name"], name="kp"),
+            names=pd.Index(pd.read_parquet(data / "names.parquet")["kp"]),
             seeds=pd.read_parquet(data / "seeds.parquet"),
             weight=about["weight"],
         )
 
 
-def _map_mode(data, name, part):
-    # An empty array cannot be mapped; the header alone is at most 128 bytes.
-    return "c" if (data / f"{name}.{part}.npy").stat().st_size > 128 else None
+def _read_manifest(folder):
+    if not (folder / "graph.json").exists():
+        raise FileNotFoundError(f"{folder} holds no saved KP graph; write one with KPGraph.save")
+    about = json.loads((folder / "graph.json").read_text())
+    if about.get("format") != _FORMAT or not re.fullmatch(r"kpgraph-\d+", str(about.get("data"))):
+        raise ValueError(
+            f"{folder}/graph.json is not of format {_FORMAT!r}: {about}; build and save it again"
+        )
+    return about
 
 
 def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int = 1) -> KPGraph:
-    """The KP graph of a QA table with `id`, `knowledge_points` (list or null), and optional `discipline`, `difficulty`.
+    """The KP graph of a QA table.
 
-    Rows that share an `id` are one seed. weight="count": seeds that hold both KPs. weight="pmi": log of that count over
-    the count expected of independent KPs; pairs at or below chance get no edge. Pairs in fewer than `min_count` seeds
-    get no edge either; their KPs stay. Raises ValueError for a missing column, a null id, or KPs that are not lists of
-    text. Our reading of LinkSyn's KP graph.
+    table: `id`, `knowledge_points` (list or null) and, optionally, `discipline` and `difficulty`. Rows that
+    share an `id` are one seed. weight="count": seeds that hold both KPs. weight="pmi": log of that count over
+    the count expected of independent KPs; pairs at or below chance get no edge. Pairs in fewer than
+    `min_count` seeds get no edge either; their KPs stay. Raises ValueError for a missing column, a null id,
+    or KPs that are not lists of text. Our reading of LinkSyn's KP graph.
     """
     if weight not in WEIGHTS:
         raise ValueError(f"weight={weight!r}; allowed: {', '.join(WEIGHTS)}")
@@ -304,22 +296,20 @@ def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int
         raise ValueError(f"min_count={min_count!r}; allowed: a whole number from 1")
     missing = {"id", "knowledge_points"} - set(table.columns)
     if missing:
-        raise ValueError(
-            f"table lacks {sorted(missing)} (it has {list(table.columns)}); extract knowledge points first"
-        )
+        raise ValueError(f"table lacks {sorted(missing)}; it has {list(table.columns)}")
 
-    seed_of_row, ids = pd.factorize(table["id"])
+    seed_of_row, _ = pd.factorize(table["id"])
     if (seed_of_row < 0).any():
         raise ValueError(f"id is null in {(seed_of_row < 0).sum()} rows; give every seed an id")
-    first = np.full(len(ids), len(table))
-    np.minimum.at(first, seed_of_row, np.arange(len(table)))
-    seeds = pd.DataFrame({"id": ids})
-    for label in _LABELS:
-        column = table[label].iloc[first] if label in table else [None] * len(ids)
-        seeds[label] = pd.Categorical(column)
+    seeds = (
+        table.loc[~table["id"].duplicated().to_numpy()]
+        .reindex(columns=["id", *_LABELS])
+        .reset_index(drop=True)
+    )
+    seeds = seeds.astype(dict.fromkeys(_LABELS, "category"))
 
     seed, kp, names = _memberships(seed_of_row, table["knowledge_points"])
-    n_kps, n_seeds = len(names), len(ids)
+    n_kps, n_seeds = len(names), len(seeds)
     incidence = _pattern(kp, seed, (n_kps, n_seeds))
 
     low, high, both = _pairs(seed, kp)
@@ -353,15 +343,11 @@ def _memberships(seed_of_row, column):
     given = column.notna().to_numpy()
     lists, seed_of_row = lists[given], seed_of_row[given]
     if wrong := set(map(type, lists)) - {list, tuple, np.ndarray}:
-        raise ValueError(
-            f"knowledge_points holds {sorted(k.__name__ for k in wrong)}; each must be a list or null"
-        )
+        raise ValueError(f"knowledge_points holds {_names(wrong)}; allowed: lists of text and null")
     sizes = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
     flat = np.fromiter(chain.from_iterable(lists), dtype=object, count=int(sizes.sum()))
     if wrong := {kind for kind in set(map(type, flat)) if not issubclass(kind, str | type(None))}:
-        raise ValueError(
-            f"knowledge_points holds {sorted(k.__name__ for k in wrong)} in a list; a KP must be text"
-        )
+        raise ValueError(f"knowledge_points holds lists of {_names(wrong)}; allowed: lists of text and null")
     raw, spellings = pd.factorize(flat)
     code, names = pd.factorize(np.array([normalise_kp(s) or None for s in spellings], dtype=object))
     kp = np.append(code, -1)[raw]  # a null within a list has raw == -1
@@ -369,6 +355,10 @@ def _memberships(seed_of_row, column):
     member.sort()
     member = member[np.diff(member, prepend=-1) > 0]
     return *np.divmod(member, max(len(names), 1)), names
+
+
+def _names(types):
+    return ", ".join(sorted(kind.__name__ for kind in types))
 
 
 def _pairs(seed, kp):

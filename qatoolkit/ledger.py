@@ -135,14 +135,12 @@ class Ledger:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._reader, connection = self._open(), self._open()
+        self._reader, self._writer_connection = self._open(), self._open()
         self._reading = threading.Lock()
         self._closing = threading.Lock()
         self._closed = False
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(
-            target=self._write_forever, args=(connection,), name="qatoolkit-ledger", daemon=True
-        )
+        self._writer = threading.Thread(target=self._write_forever, name="qatoolkit-ledger", daemon=True)
         self._writer.start()
 
     def _open(self) -> sqlite3.Connection:
@@ -254,7 +252,7 @@ class Ledger:
                 raise RuntimeError(f"ledger {self.path} is closed: open it again with Ledger(path)")
             self._queue.put(_Write(attempt, row, waiter))
 
-    def _write_forever(self, connection: sqlite3.Connection) -> None:
+    def _write_forever(self) -> None:
         going = True
         while going:
             batch = [self._queue.get()]
@@ -264,15 +262,16 @@ class Ledger:
             if None in batch:  # the last item ever: close() lets nothing in behind it
                 going = False
                 batch.remove(None)
-            error = self._commit(connection, batch)
-            if error is None or len(batch) == 1:
+            error = self._commit(batch)
+            if error is None or isinstance(error.__cause__, sqlite3.OperationalError):  # disk full, locked
                 _settle(batch, error)
             else:  # one bad write must not take the others down with it
                 for write in batch:
-                    _settle([write], self._commit(connection, [write]))
-        connection.close()
+                    _settle([write], self._commit([write]))
+        self._writer_connection.close()
 
-    def _commit(self, connection: sqlite3.Connection, batch: list[_Write]) -> RuntimeError | None:
+    def _commit(self, batch: list[_Write]) -> RuntimeError | None:
+        connection = self._writer_connection
         try:
             connection.execute("BEGIN IMMEDIATE")
             responses = [write.response for write in batch if write.response]
@@ -285,9 +284,11 @@ class Ledger:
         except Exception as error:  # whatever it is must reach those who wait, or they wait forever
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            return RuntimeError(
-                f"cannot write the ledger {self.path}: {error}; free the disk or the file and rerun"
+            problem = RuntimeError(
+                f"cannot write {self.path}: {error}; free the disk or the file, then rerun"
             )
+            problem.__cause__ = error
+            return problem
         return None
 
 

@@ -42,9 +42,13 @@ class Job:
 
     def __post_init__(self):
         if bool(self.start) == bool(self.size):
-            raise ValueError(f"job {self.name!r}: give either a start checkpoint or a size, found {self.start!r} and {self.size!r}")
+            raise ValueError(
+                f"job {self.name!r}: give either a start checkpoint or a size, found {self.start!r} and {self.size!r}"
+            )
         if self.batch < 1 or self.learning_rate <= 0:
-            raise ValueError(f"job {self.name!r}: batch is {self.batch}, learning rate {self.learning_rate}; both must be above 0")
+            raise ValueError(
+                f"job {self.name!r}: batch is {self.batch}, learning rate {self.learning_rate}; both must be above 0"
+            )
 
 
 def learning_rate(step: int, steps: int, job: Job) -> float:
@@ -73,12 +77,18 @@ def train(job: Job) -> dict:
         model = AutoModelForCausalLM.from_pretrained(job.start, dtype=torch.float32)
     else:
         size = ladder.size_of(job.size)
-        special = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id}
+        special = {
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+        }
         config = ladder.llama_config(size, len(tokenizer), data.input_ids.shape[1], **special)
         model = AutoModelForCausalLM.from_config(config)
     model.to(device).train()
 
-    optimizer = torch.optim.AdamW(_groups(model, job.weight_decay), lr=job.learning_rate, betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.AdamW(
+        _groups(model, job.weight_decay), lr=job.learning_rate, betas=(0.9, 0.95), fused=True
+    )
     order = np.random.default_rng(job.seed).permutation(len(data))
     steps = math.ceil(len(data) / job.batch)
     marks = {max(1, round(share * steps)): share for share in job.keep}
@@ -101,11 +111,18 @@ def train(job: Job) -> dict:
         seen += int((labels != IGNORED).sum())
         value = loss.item()
         if not math.isfinite(value):
-            raise RuntimeError(f"job {job.name!r}: loss is {value} at step {step}; lower the learning rate ({job.learning_rate})")
+            raise RuntimeError(
+                f"job {job.name!r}: loss is {value} at step {step}; lower the learning rate ({job.learning_rate})"
+            )
         metrics.append({"step": step, "tokens": seen, "loss": value, "lr": rate})
         if step + 1 in marks:
             share = marks[step + 1]
-            _save(model, tokenizer, Path(job.out) / f"at-{share:g}", _manifest(job, model, seen, per_token, value))
+            _save(
+                model,
+                tokenizer,
+                Path(job.out) / f"at-{share:g}",
+                _manifest(job, model, seen, per_token, value),
+            )
     manifest = _manifest(job, model, seen, per_token, metrics[-1]["loss"])
     _save(model, tokenizer, Path(job.out), manifest, metrics)
     return manifest
@@ -125,7 +142,9 @@ def _loss(model, ids, labels, positions):
 
 def _groups(model, weight_decay: float) -> list[dict]:
     """Weight decay on matrices only: not on norms, biases and embeddings."""
-    embeddings = {id(p) for m in (model.get_input_embeddings(), model.get_output_embeddings()) for p in m.parameters()}
+    embeddings = {
+        id(p) for m in (model.get_input_embeddings(), model.get_output_embeddings()) for p in m.parameters()
+    }
     decayed = [p for p in model.parameters() if p.ndim >= 2 and id(p) not in embeddings]
     rest = [p for p in model.parameters() if p.ndim < 2 or id(p) in embeddings]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -145,7 +164,11 @@ def _flops_per_token(config, data: Blocks) -> float:
 
 
 def _manifest(job: Job, model, tokens: int, per_token: float, loss: float) -> dict:
-    start = json.loads((Path(job.start) / "training.json").read_text()) if job.start and _trained(job.start) else None
+    start = (
+        json.loads((Path(job.start) / "training.json").read_text())
+        if job.start and _trained(job.start)
+        else None
+    )
     return {
         "name": job.name,
         "job": {k: v for k, v in asdict(job).items() if k not in ("blocks", "out", "tokenizer", "start")},
@@ -186,7 +209,9 @@ def train_all(jobs: Iterable[Job], *, workers: int | None = None, log=print) -> 
             futures = {pool.submit(train, job): job for job in todo}
             for done, future in enumerate(as_completed(futures), 1):
                 result = future.result()
-                log(f"  {done}/{len(todo)} {futures[future].name}: {result['tokens']:,} tokens, loss {result['loss']:.3f}")
+                log(
+                    f"  {done}/{len(todo)} {futures[future].name}: {result['tokens']:,} tokens, loss {result['loss']:.3f}"
+                )
     return [json.loads((Path(job.out) / "training.json").read_text()) for job in jobs]
 
 

@@ -12,12 +12,12 @@ from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from qatoolkit.plots_graph import coverage, frontier, graph_neighbourhood, kp_degree
 from qatoolkit.plots_grid import accuracy_grid, budget, grid_difference
 from qatoolkit.plots_style import (
+    BACKED,
     INTERVAL,
     MUTED,
     big,
@@ -32,6 +32,7 @@ from qatoolkit.plots_style import (
     save,
     signed,
     styled,
+    whiskers,
 )
 
 __all__ = [
@@ -68,10 +69,9 @@ def _dots(ax, rows, names, value, *, number="{:.1f}".format, hollow=()):
             at = {"xycoords": ax.get_yaxis_transform(), "va": "center"}
             ax.annotate("no score", (0.03, y), color=MUTED, style="italic", **at)
             continue
-        ax.plot(point, y, "o", color="C0", markerfacecolor="white" if y in hollow else "C0")
+        ax.plot(point, y, "o", color="C0", markerfacecolor="white" if y in hollow else "C0", zorder=4)
         at = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
-        halo = [withStroke(linewidth=2, foreground="white")]
-        ax.annotate(number(point), (point, y), (0, 4.5), path_effects=halo, **at)
+        ax.annotate(number(point), (point, y), (0, 4.5), bbox=BACKED, **at)
     ax.set_yticks(np.arange(len(rows)), names)
     ax.set_ylim(len(rows) - 0.5, -0.8)
     ax.grid(axis="y", visible=False)
@@ -209,7 +209,7 @@ def scaling(table, *, value="accuracy", title=None):
             ax.errorbar(
                 rows["x"],
                 y,
-                (y - low, high - y),
+                whiskers(y, low, high),
                 linestyle="none" if fitted else "-",
                 **style[arm],
                 elinewidth=1,
@@ -290,7 +290,7 @@ def refinement(table, *, title="Wrong answers before and after refinement", ax=N
             continue
         x = 100 * rows["teacher_error_rate"].to_numpy(float)
         y, low, high = (100 * rows[column].to_numpy(float) for column in ("wrong", "low", "high"))
-        ax.errorbar(x, y, (y - low, high - y), elinewidth=1, clip_on=False, **style)
+        ax.errorbar(x, y, whiskers(y, low, high), elinewidth=1, clip_on=False, **style)
         ends.append((x[-1], y[-1], name(stage), style["color"]))
     ax.set_ylim(bottom=0)
     ax.set_xticks(100 * np.unique(table["teacher_error_rate"]))

@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.collections import LineCollection
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 
 from qatoolkit.plots_style import (
+    BACKED,
     big,
     canvas,
     chinese_font,
@@ -100,7 +100,8 @@ def frontier(table, *, title="Coverage against popularity", ax=None):
     ax.set_ylabel("correlation of visits with popularity")
     ax.set_title(title)
     texts = [f"α {alpha:g}, β {beta:g}" for alpha, beta in zip(rows["alpha"], rows["beta"], strict=True)]
-    label_points(ax, [(px, py, text, {"fontsize": 8}) for px, py, text in zip(x, y, texts, strict=True)])
+    look = {"fontsize": 8, "bbox": BACKED}
+    label_points(ax, [(px, py, text, look) for px, py, text in zip(x, y, texts, strict=True)])
     return figure
 
 
@@ -143,9 +144,9 @@ def graph_neighbourhood(graph, path=None, *, title=None, ax=None):
         ax.plot(*place[node], "o", color="C1" if step else "C0", markersize=8 if step else 5, zorder=3)
         text = str(graph.nodes[node].get("label", node))
         text = (f"{step}. " if step else "") + (text if len(text) <= 32 else text[:31] + "…")
-        halo = {"path_effects": [withStroke(linewidth=2.5, foreground="white")], "zorder": 5 if step else 4}
+        back = {"bbox": BACKED, "zorder": 5 if step else 4}
         font = {"fontsize": 8.5, "weight": "bold"} if step else {"fontsize": 7}
-        labels.append((*place[node], text, {**font, **halo, "parse_math": False}))
+        labels.append((*place[node], text, {**font, **back, "parse_math": False}))
     if not chinese_font() and any(character >= "\u2e80" for _, _, text, _ in labels for character in text):
         warnings.warn(
             "no Chinese font found, PNG shows boxes; install Noto Sans CJK (SVG is unaffected)", stacklevel=3

@@ -79,7 +79,7 @@ def _cell(ax, x, y, cell, colour):
     ax.text(x, y + 0.25, cell["note"], fontsize=6, **at)
 
 
-def _grid(cells, *, cmap, norm, unit, title, ax, margin="all", legend=""):
+def _grid(cells, *, cmap, norm, unit, title, ax, margin="all", legend=()):
     """Draw cells with columns value (for the colour), text, note, and the marks thin, bold, plain."""
     places, headings = _rows(cells["discipline"])
     levels = order([d for d in cells["difficulty"] if d != "all"], "difficulty")
@@ -102,7 +102,7 @@ def _grid(cells, *, cmap, norm, unit, title, ax, margin="all", legend=""):
     ax.spines[:].set_visible(False)
     ax.set(xlim=(-0.55, across["all"] + 0.55), ylim=(bottom, -0.6))
     ax.set_title(title, pad=14)
-    ax.set_xlabel(legend, fontsize=8, color=MUTED)
+    ax.set_xlabel("; ".join(filter(None, legend)), fontsize=8, color=MUTED)
     bar = figure.colorbar(ScalarMappable(norm, cmap), ax=ax, fraction=0.035, pad=0.02, aspect=35)
     bar.set_label(unit)
     bar.outline.set_visible(False)
@@ -126,7 +126,7 @@ def accuracy_grid(cells, *, value="accuracy", title=None, low_n=30, ax=None):
     repeated cell.
     """
     require(cells, "discipline", "difficulty", "n", value, key=("discipline", "difficulty"))
-    bounds = [name for name in ("low", "high") if name in cells]
+    bounds = [bound for bound in ("low", "high") if bound in cells]
     table = _with_margins(cells, ["n", value, *bounds], _pooled(value))
     table["value"], table["thin"] = 100 * table[value], table["n"] < low_n
     table["text"] = table["value"].map("{:.0f}%".format)
@@ -135,7 +135,7 @@ def accuracy_grid(cells, *, value="accuracy", title=None, low_n=30, ax=None):
     title = title or f"{name(value).capitalize()} by discipline and difficulty ({n_text([cells['n'].sum()])})"
     return _grid(
         table, cmap=plt.get_cmap("viridis"), norm=Normalize(0, 100), unit=f"{name(value)} (%)",
-        title=title, ax=ax, legend="; ".join(filter(None, [small, _thin_note(table, low_n)])),
+        title=title, ax=ax, legend=[small, _thin_note(table, low_n)],
     )  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def grid_difference(cells_a, cells_b, *, value="accuracy", title=None, low_n=30,
         for a, b, n in zip(table[f"{value}_a"], table[f"{value}_b"], table["n"], strict=True)
     ]
     widest = max(1.0, table["value"].abs().max())
-    legend = "; ".join(filter(None, ["small: before → after, n", f"bold: {INTERVAL}s do not overlap", _thin_note(table, low_n)]))
+    legend = ["small: before → after, n", f"bold: {INTERVAL}s do not overlap", _thin_note(table, low_n)]
     title = title or f"Gain in {name(value)} by discipline and difficulty"
     return _grid(
         table, cmap=plt.get_cmap("PuOr"), norm=TwoSlopeNorm(0, -widest, widest), unit="gain (points)",
@@ -185,16 +185,18 @@ def budget(plan, *, title=None, ax=None):
     """
     require(plan, "discipline", "difficulty", "budget", "deficit", key=("discipline", "difficulty"))
     table = _with_margins(plan, ["budget", "deficit"], lambda group: {"budget": group["budget"].sum()})
-    inner = table["deficit"].notna()
     # Totals would swallow the colour scale, so the margins stay uncoloured.
-    table["value"], table["plain"] = table["budget"], ~inner
+    table["value"], table["plain"] = (
+        table["budget"],
+        table[["discipline", "difficulty"]].eq("all").any(axis=1),
+    )
     table["text"] = table["budget"].map("{:,.0f}".format)
     table["note"] = [
-        f"deficit {100 * d:.0f}" if known else "" for d, known in zip(table["deficit"], inner, strict=True)
+        "" if pd.isna(deficit) else f"deficit {100 * deficit:.0f}" for deficit in table["deficit"]
     ]
     largest = max(1.0, plan["budget"].max())
     title = title or f"Synthesis budget by discipline and difficulty ({plan['budget'].sum():,.0f} questions)"
     return _grid(
         table, cmap=plt.get_cmap("YlGnBu"), norm=Normalize(0, largest), unit="budget (questions)",
-        margin="total", title=title, ax=ax, legend="deficit: points below target",
+        margin="total", title=title, ax=ax, legend=["small: deficit, points below target"],
     )  # fmt: skip

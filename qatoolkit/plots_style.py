@@ -27,6 +27,13 @@ KNOWN_ORDER = {"difficulty": list(DIFFICULTIES), "discipline": list(DISCIPLINES)
 MARKERS = "osD^vPX"
 MUTED = "#666666"
 INTERVAL = "95% interval"
+# A stroke round the letters would turn text into outlines in SVG; a box behind them does not.
+BACKED = {"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.85, "linewidth": 0}
+
+# Where a point's label may stand, best first: offset in points and alignment.
+ABOVE, BESIDE = [(0, 7, "center"), (0, -14, "center")], [(8, -3, "left"), (-8, -3, "right")]
+CORNERS = [(6, 5, "left"), (6, -12, "left"), (-6, 5, "right"), (-6, -12, "right")]
+SIDES = [*ABOVE, *BESIDE, *CORNERS, (0, 18, "center"), (0, -25, "center")]
 
 
 def chinese_font():
@@ -47,9 +54,9 @@ def house_style():
 def styled(draw):
     """Run a drawing function in the house style and return its finished Figure.
 
-    The layout is done before the style ends, because ticks are made lazily and would take the user's
+    The layout is done, and fixed, before the style ends: ticks are made lazily and would take the user's
     settings. A figure of our own leaves pyplot's list, or a notebook cell would show it twice; one drawn on
-    the caller's `ax` stays.
+    the caller's `ax` stays as it is.
     """
 
     @functools.wraps(draw)
@@ -58,6 +65,7 @@ def styled(draw):
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()
         if kwargs.get("ax") is None:
+            figure.set_layout_engine("none")
             plt.close(figure)
         return figure
 
@@ -83,6 +91,9 @@ def require(table, *columns, key=()):
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise ValueError(f"columns missing for this figure: {missing}; the table has {list(table.columns)}")
+    unnamed = [column for column in key if table[column].isna().any()]
+    if unnamed:
+        raise ValueError(f"null values in {unnamed}; drop those rows or give them a name")
     repeated = table[table.duplicated(list(key))] if key else ()
     if len(repeated):
         found = repeated[list(key)].iloc[0].to_dict()
@@ -114,8 +125,13 @@ def looks(names):
     }
 
 
+def whiskers(middle, low, high):
+    """Lengths below and above for `errorbar`; rounding may put a bound a hair inside the middle."""
+    return np.clip((middle - low, high - middle), 0, None)
+
+
 def n_text(counts):
-    """ "n = 400", or the range where counts differ."""
+    """As in "n = 400", or the range where counts differ."""
     counts = pd.Series(counts).dropna().astype(int)
     if counts.empty:
         return "n unknown"
@@ -177,32 +193,23 @@ def label_ends(ax, ends):
         ax.annotate(text, (x, place), (9, 0), color=colour, **at)
 
 
-def label_points(ax, labels, obstacles=()):
+def label_points(ax, labels):
     """Name points where the text covers least; `labels` is a list of (x, y, text, text properties).
 
-    Earlier labels choose first. `obstacles` are further points (x, y) to keep clear.
+    Earlier labels choose first. The limits of the axes must be final.
     """
     ax.figure.draw_without_rendering()
-    dots = ax.transData.transform([*((x, y) for x, y, *_ in labels), *obstacles])
+    dots = ax.transData.transform([(x, y) for x, y, *_ in labels])
     taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
-    sides = [
-        (0, 7, "center"),
-        (0, -14, "center"),
-        (8, -3, "left"),
-        (-8, -3, "right"),
-        (6, 5, "left"),
-        (6, -12, "left"),
-    ]
-    sides += [(-6, 5, "right"), (-6, -12, "right"), (0, 18, "center"), (0, -25, "center")]
     for x, y, text, properties in labels:
         tried = []
-        for dx, dy, ha in sides:
+        for i, (dx, dy, ha) in enumerate(SIDES):
             label = ax.annotate(text, (x, y), (dx, dy), textcoords="offset points", ha=ha, **properties)
             box = label.get_window_extent()
             label.remove()
             shared = (Bbox.intersection(box, other) for other in taken)
-            tried.append((sum(part.width * part.height for part in shared if part), len(tried), box))
-        _, best, box = min(tried[:])
-        dx, dy, ha = sides[best]
+            tried.append((sum(part.width * part.height for part in shared if part), i, box))
+        _, best, box = min(tried)
+        dx, dy, ha = SIDES[best]
         ax.annotate(text, (x, y), (dx, dy), textcoords="offset points", ha=ha, **properties)
         taken.append(box)

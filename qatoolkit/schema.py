@@ -44,7 +44,11 @@ def normalise(text: str) -> str:
 
 def qa_id(question: str, answer: str, choices: Iterable[str] | None = None) -> str:
     """The id of a question: 16 hex digits of the sha256 of its normalised content."""
-    content = [normalise(question), normalise(answer), [normalise(c) for c in choices] if choices is not None else None]
+    content = [
+        normalise(question),
+        normalise(answer),
+        [normalise(c) for c in choices] if choices is not None else None,
+    ]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
@@ -64,11 +68,15 @@ def validate(table: pd.DataFrame) -> pd.DataFrame:
     """The table itself, if it is a QA table; ValueError names column, row and value of the first fault."""
     missing = [c for c in REQUIRED if c not in table.columns]
     if missing:
-        raise ValueError(f"not a QA table: no column {missing[0]!r}; it has {', '.join(map(str, table.columns))}")
+        raise ValueError(
+            f"not a QA table: no column {missing[0]!r}; it has {', '.join(map(str, table.columns))}"
+        )
     for column in REQUIRED:
         empty = table[column].isna() | (table[column].astype(str).str.strip() == "")
         if empty.any():
-            raise ValueError(f"QA table: {column} is empty in row {empty.idxmax()}; reject such rows when reading")
+            raise ValueError(
+                f"QA table: {column} is empty in row {empty.idxmax()}; reject such rows when reading"
+            )
     for column, allowed in _ALLOWED.items():
         if column in table:
             wrong = table[column].notna() & ~table[column].isin(allowed)
@@ -87,6 +95,8 @@ def as_lists(table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
     for column in _LISTS:
         if column in table:
-            values = [list(v) if hasattr(v, "__len__") and not isinstance(v, str) else None for v in table[column]]
+            values = [
+                list(v) if hasattr(v, "__len__") and not isinstance(v, str) else None for v in table[column]
+            ]
             table[column] = pd.Series(values, index=table.index, dtype=object)
     return table

@@ -94,7 +94,8 @@ def write_json(value, path: Path) -> None:
     """A JSON document, atomically; dataclasses become objects, NaN is refused."""
     with atomic(path) as temporary:
         temporary.write_text(
-            json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n", encoding="utf-8"
+            json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n",
+            encoding="utf-8",
         )
 
 
@@ -123,7 +124,10 @@ class Outputs:
         return self._names
 
     def __getattr__(self, name: str):
-        for suffix, read in ((".parquet", read_table), (".json", lambda p: json.loads(p.read_text(encoding="utf-8")))):
+        for suffix, read in (
+            (".parquet", read_table),
+            (".json", lambda p: json.loads(p.read_text(encoding="utf-8"))),
+        ):
             if (path := self._folder / f"{name}{suffix}").is_file():
                 return read(path)
         if (self._folder / name).is_dir():
@@ -155,7 +159,9 @@ class Run:
         """Finished stages in the order of the flow."""
         found = [p.parent.relative_to(self.folder).as_posix() for p in self.folder.glob("**/manifest.json")]
         order = list(NOTEBOOKS)
-        return sorted(found, key=lambda s: (order.index(s.split("/")[0]) if s.split("/")[0] in order else 99, s))
+        return sorted(
+            found, key=lambda s: (order.index(s.split("/")[0]) if s.split("/")[0] in order else 99, s)
+        )
 
     def read(self, stage: str) -> Outputs:
         """The outputs of a finished stage; MissingUpstream names the notebook to run."""
@@ -177,7 +183,9 @@ class Run:
         content = [stage, __version__, self.seed, json.loads(json.dumps(settings, default=_plain)), upstream]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def complete(self, name: str, settings, reads: tuple[str, ...], make: Callable[[Path], dict], log=print) -> Outputs:
+    def complete(
+        self, name: str, settings, reads: tuple[str, ...], make: Callable[[Path], dict], log=print
+    ) -> Outputs:
         """Run one stage unless it is done: `make(folder)` returns {name: table, JSON value or None for a folder that it
         wrote itself}; the manifest is written last."""
         key, folder = self.key(name, settings, reads), self.stage(name)
@@ -236,7 +244,9 @@ def stage(name: str, *, reads: tuple[str, ...] = (), settings: tuple[str, ...] =
     return wrap
 
 
-def open_run(name: str | None = None, *, profile: str = "smoke", seed: int = 0, root: Path | None = None, **dials) -> Run:
+def open_run(
+    name: str | None = None, *, profile: str = "smoke", seed: int = 0, root: Path | None = None, **dials
+) -> Run:
     """Open or start a run: `open_run("demo", profile="demo", seed=0)`; dials change one setting each, e.g.
     `open_run("no-refine", profile="demo", **{"boostqa.refine": False})`.
 
@@ -244,5 +254,7 @@ def open_run(name: str | None = None, *, profile: str = "smoke", seed: int = 0, 
     chosen = load_profile(profile, **dials)
     name = name or chosen.name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise ValueError(f"run name {name!r}: use letters, digits, dot, dash and underscore, starting with a letter or digit")
+        raise ValueError(
+            f"run name {name!r}: use letters, digits, dot, dash and underscore, starting with a letter or digit"
+        )
     return Run(name, chosen, seed, root or results_root())

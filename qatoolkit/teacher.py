@@ -23,6 +23,7 @@ import pandas as pd
 from qatoolkit.admission import Budget, BudgetError, Gate, TeacherError, backoff, retry_after
 from qatoolkit.endpoint import (
     ANSWERED,
+    HOPELESS,
     Endpoint,
     Got,
     Reply,
@@ -40,12 +41,6 @@ __all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError", "run"]
 Messages = list[dict[str, Any]]
 
 RETAKES = 1  # how often an empty or truncated answer is asked for again
-HOPELESS = {  # statuses that no retry and no other prompt will change
-    401: "check the key in {key_env}",
-    402: "the account is empty: top it up",
-    404: "check base_url and the model name {model!r}",
-}
-TRANSIENT = frozenset({200, 408, 409, 425, 429})  # to be tried again, as every 5xx; 200: no completion
 CORRECTION = (
     "That answer could not be read: {error}\nAnswer again, in exactly the format asked for and nothing else."
 )
@@ -75,6 +70,14 @@ class _Tally:
     attempts: int = 0
     cost: float = 0.0
     unpriced: bool = False
+
+
+@dataclass
+class _Tries:
+    """How one request has fared so far."""
+
+    failed: int = 0
+    throttled: int = 0
 
 
 class Teacher:
@@ -156,17 +159,9 @@ class Teacher:
         tick = progress and (lambda: progress(state.done, state.total))
         return run(self._ask(state), tick=tick)
 
-    async def aask(
-        self,
-        prompts: Sequence[str | Messages],
-        *,
-        parse: Callable[[str], Any] | None = None,
-        samples: int = 1,
-        ids: Sequence[Any] | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> pd.DataFrame:
-        """`ask` for coroutines, from any event loop."""
-        state = _Ask(prompts, parse=parse, samples=samples, ids=ids)
+    async def aask(self, prompts: Sequence[str | Messages], *, progress=None, **options: Any) -> pd.DataFrame:
+        """`ask` for coroutines, from any event loop; takes what `ask` takes."""
+        state = _Ask(prompts, **options)
         if asyncio.get_running_loop() is background_loop():
             return await self._ask(state)
         work = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._ask(state), background_loop()))
@@ -190,7 +185,7 @@ class Teacher:
                         await asyncio.sleep(0)  # nothing was awaited: let Ctrl-C and the others through
 
             try:
-                # Twice as many workers as places: those that back off or wait for a commit hold none.
+                # Twice as many workers as places: those that back off hold none.
                 await gather_all(worker() for _ in range(min(state.total, 2 * self.in_flight)))
             except BaseException:
                 self.ledger.flush()
@@ -247,66 +242,75 @@ class Teacher:
         return key, reply
 
     async def _send(self, send: Send, key: str, request: str, body: dict, tally: _Tally) -> Reply:
-        """Send until answered or out of attempts; a 429 says `not now`, so it has a longer allowance."""
-        failures = throttles = 0
+        """Send until answered or out of attempts."""
+        tries = _Tries()
         while True:
-            got, reply, burst = await self._attempt(send, key, request, body, tally)
-            if reply.outcome in ANSWERED:
-                self._gate.succeeded()
-                return reply
-            wait = retry_after(got.headers)
-            if got.status == 429:
-                if "insufficient_quota" in got.text:
-                    raise TeacherError(f"the quota at {self.endpoint.name} is used up: {reply.error}")
-                throttles += 1
-                self._gate.throttled(burst, wait, reply.error)
-                wait = 0.0 if wait else backoff(key, throttles, self._backoff)
-            else:
-                if got.status in HOPELESS:
-                    remedy = HOPELESS[got.status].format(key_env=self.endpoint.key_env, model=self.model)
-                    raise TeacherError(f"{self.endpoint.name} answered {reply.error}; {remedy}")
-                retriable = got.failure or got.status in TRANSIENT or got.status >= 500
-                if retriable or not self._gate.answered:  # a live server may well reject one prompt
-                    self._gate.failed(reply.error)
-                failures = failures + 1 if retriable else self.attempts
-                wait = max(min(wait, 60.0), backoff(key, failures, self._backoff))
-            if failures >= self.attempts or throttles >= 5 * self.attempts:
+            reply, wait = await self._attempt(send, key, request, body, tally, tries)
+            if wait is None:
                 return reply
             await asyncio.sleep(wait)
 
     async def _attempt(
-        self, send: Send, key: str, request: str, body: dict, tally: _Tally
-    ) -> tuple[Got, Reply, int]:
-        """One HTTP request, admitted, read and recorded."""
+        self, send: Send, key: str, request: str, body: dict, tally: _Tally, tries: _Tries
+    ) -> tuple[Reply, float | None]:
+        """One HTTP request: admitted, read, committed, judged; the place is held until all that is done.
+
+        So a 429 pauses the others before any of them can take the place, and a kill can cost no more answers
+        than `in_flight`. Returns the seconds to wait before the next attempt, None when this was the last.
+        """
         most = self._most(body) if self._budget else 0.0
         paid = 0.0
         if self._budget:
             await self._budget.reserve(most)
         try:
             burst = await self._gate.enter()
-            paid = most  # from here on it may be billed, until we know better
-            started, clock = time.time(), time.perf_counter()
             try:
+                paid = most  # from here on it may be billed, until we know better
+                started, clock = time.time(), time.perf_counter()
                 got = await send(body)
+                seconds = time.perf_counter() - clock
+                reply, answer = read_got(got)
+                cost = self._cost(reply)
+                if cost is not None or not (answer or got.failure == "timeout"):
+                    paid = cost or 0.0
+                tally.attempts += 1
+                tally.cost += cost or 0.0
+                tally.unpriced |= bool(answer) and cost is None
+                attempt = Attempt(
+                    *(key, self.model, self.run, self.stage, started, seconds, got.status, reply.outcome),
+                    *(reply.prompt_tokens, reply.completion_tokens, reply.reasoning_tokens, cost),
+                )
+                await self.ledger.aput(attempt, answer and request, answer)  # before anybody parses it
+                return reply, self._judge(key, got, reply, burst, tries)
             finally:
                 self._gate.leave()
-            seconds = time.perf_counter() - clock
-            tally.attempts += 1
-            reply, answer = read_got(got)
-            cost = self._cost(reply)
-            if cost is not None or not (reply.outcome in ANSWERED or got.failure == "timeout"):
-                paid = cost or 0.0
-            tally.cost += cost or 0.0
-            tally.unpriced |= cost is None and reply.outcome in ANSWERED
-            attempt = Attempt(
-                *(key, self.model, self.run, self.stage, started, seconds, got.status, reply.outcome),
-                *(reply.prompt_tokens, reply.completion_tokens, reply.reasoning_tokens, cost),
-            )
-            await self.ledger.aput(attempt, answer and request, answer)  # before anybody parses it
-            return got, reply, burst
         finally:
             if self._budget:
                 self._budget.settle(most, paid)
+
+    def _judge(self, key: str, got: Got, reply: Reply, burst: int, tries: _Tries) -> float | None:
+        """Tell the gate how it went; returns the seconds to wait before another attempt, None for none."""
+        if reply.outcome in ANSWERED:
+            self._gate.succeeded()
+            return None
+        asked = retry_after(got.headers)
+        if got.status == 429:
+            if "insufficient_quota" in got.text:
+                raise TeacherError(f"the quota at {self.endpoint.name} is used up: {reply.error}")
+            tries.throttled += 1
+            self._gate.throttled(burst, asked, reply.error)
+            if tries.throttled >= 5 * self.attempts:  # it only says `not now`, hence the longer allowance
+                return None
+            return 0.0 if asked else backoff(key, tries.throttled, self._backoff)
+        if remedy := HOPELESS.get(got.status):
+            remedy = remedy.format(key_env=self.endpoint.key_env, model=self.model)
+            raise TeacherError(f"{self.endpoint.name} answered {reply.error}; {remedy}")
+        if got.transient or not self._gate.answered:  # a live server may well reject one prompt
+            self._gate.failed(reply.error)
+        tries.failed += 1
+        if not got.transient or tries.failed >= self.attempts:
+            return None
+        return max(min(asked, 60.0), backoff(key, tries.failed, self._backoff))
 
     def _cost(self, reply: Reply) -> float | None:
         if self.price is None or reply.prompt_tokens is None or reply.completion_tokens is None:
@@ -350,7 +354,7 @@ class Teacher:
 class _Ask:
     """One call of ask(): its jobs, checked, and the rows as they come."""
 
-    def __init__(self, prompts, *, parse, samples: int, ids):
+    def __init__(self, prompts, *, parse=None, samples: int = 1, ids=None):
         if isinstance(prompts, str):
             raise ValueError("prompts is one string: pass a list, ask([prompt])")
         self.prompts = list(prompts)

@@ -1,19 +1,18 @@
-"""Value-guided walks over the KP graph: LinkSyn's second step (arXiv 2508.01317; the formulas are our reading).
+"""Value-guided walks over the KP graph: LinkSyn's second step (arXiv 2508.01317; formulas are our reading).
 
 The value of a knowledge point k after some paths,
 
     V(k) = popularity(k)^alpha * (1 + visits(k))^-beta * discipline(k) * difficulty(k),
 
-balances popularity against coverage and holds the discipline and difficulty shares of the seeds under control. A walk
-starts in proportion to V and steps from u to an unvisited k in proportion to weight(u, k) * V(k). V is frozen within a
-round; every walk has a random stream of its own, so the paths depend on the seed and not on the number of threads.
+weighs popularity against coverage and steers the seeds' discipline and difficulty. A walk starts in
+proportion to V and steps from u to an unvisited k in proportion to weight(u, k) * V(k). V is frozen within a
+round, and every walk has its own random stream: paths depend on the seed, not on the number of threads.
 """
 
 import functools
 import math
 import warnings
 from collections.abc import Mapping
-from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -23,8 +22,8 @@ from qatoolkit.kpgraph import KPGraph
 
 _RESTARTS = 16  # starts a walk may try before it is given up as shorter than two KPs
 _PROPOSALS = 32  # proposals refused before a step scans the whole row
-_ACCEPTANCE = 0.5  # expected share of proposals accepted below which the proposals are made anew
-_FACTOR_LIMIT = 1e4  # how far control may lean on a label that hardly any walk reaches
+_ACCEPTANCE = 0.5  # expected share of proposals accepted below which the tables are made anew
+_LEAN = 30.0  # how far control may move a factor: a label out of reach must not starve the rest
 
 
 def sample_paths(
@@ -41,16 +40,18 @@ def sample_paths(
     seed: int = 0,
     threads: int | None = None,
 ) -> pd.DataFrame:
-    """Sample `n` paths of at most `length` KPs: a table of `path` (int), `kps` (names) and `seeds` (ids, one per step).
+    """Sample `n` paths of at most `length` KPs: `path` (int), `kps` (names), `seeds` (ids, one per step).
 
-    alpha: pull of popularity. beta: push towards KPs that few paths used. discipline, difficulty: target shares by
-    label, scaled to sum to 1, labels left out get none. focus: weight by (discipline, difficulty), such as the probe's
-    weak cells; V is multiplied by the mean weight of the KP's seeds, cells left out weigh 1 (our own addition, not
-    LinkSyn's). rounds: how often V is renewed, by default 16 to 256 times.
+    Our reading of LinkSyn's knowledge distribution value function; see the module's formula.
 
-    A step's seed holds both its KPs: the least used so far, ties by table order. Paths end early where no neighbour is
-    left. Walks that find no second KP after 16 starts are left out with a warning. Raises ValueError for a setting out
-    of range, for a graph without edges, and where targets and focus leave no KP any value. Our reading of LinkSyn.
+    alpha: pull of popularity. beta: push towards KPs that few paths used. discipline, difficulty: target
+    shares by label, scaled to sum to 1; labels left out get none. focus: weight by (discipline, difficulty),
+    such as the probe's weak cells; V is multiplied by the mean weight of the KP's seeds, cells left out weigh
+    1 (our own addition, not LinkSyn's). rounds: how often V is renewed, by default 16 to 256 times.
+
+    A step's seed holds both its KPs: the least used so far, ties by table order. A path ends early where no
+    neighbour is left; walks without a second KP after 16 starts are left out with a warning. Raises
+    ValueError for a setting out of range, a graph without edges, and targets or focus that leave no value.
     """
     nodes, seeds = sample_codes(
         graph, n, length, alpha=alpha, beta=beta, discipline=discipline, difficulty=difficulty, focus=focus,
@@ -58,77 +59,68 @@ def sample_paths(
     )  # fmt: skip
     walked = nodes[:, 1] >= 0
     if lost := int(n - walked.sum()):
-        warnings.warn(f"{lost} of {n} walks found no second KP of value above 0 and are left out", stacklevel=2)
-    nodes, seeds = nodes[walked], seeds[walked]
-    return pd.DataFrame(
-        {
-            "path": np.arange(len(nodes)),
-            "kps": _as_lists(graph.names, nodes),
-            "seeds": _as_lists(graph.seeds["id"], seeds),
-        }
-    )
+        warnings.warn(f"{lost} of {n} walks found no second KP of value above 0: left out", stacklevel=2)
+    paths = pd.DataFrame({"path": np.arange(n - lost)})
+    paths["kps"] = _as_lists(graph.names, nodes[walked])
+    paths["seeds"] = _as_lists(graph.seeds["id"], seeds[walked])
+    return paths
 
 
-def sample_codes(
-    graph, n, length, *, alpha=1.0, beta=1.0, discipline=None, difficulty=None, focus=None, rounds=None, seed=0,
-    threads=None,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """`sample_paths` as int32 codes: KPs, n x length, and seeds, n x (length - 1), both filled up with -1.
+def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value_settings):
+    """`sample_paths` as int32 codes, for timing and for tens of millions of paths.
 
-    For millions of paths and for timing; a row with one KP is a walk that found no second.
+    Returns KPs, n x length, and seeds, n x (length - 1), filled up with -1; walks of one KP stay in.
     """
-    for name, number, least in (("n", n, 1), ("length", length, 2), ("seed", seed, 0)):
-        if not isinstance(number, int | np.integer) or number < least:
-            raise ValueError(f"{name}={number!r}; allowed: a whole number from {least}")
-    if rounds is None:
-        linked = max(int((graph.degree > 0).sum()), 1)
-        rounds = min(n, max(16, min(256, math.ceil(4 * n * length / linked))))
-    if not isinstance(rounds, int | np.integer) or not 1 <= rounds <= n:
-        raise ValueError(f"rounds={rounds!r}; allowed: a whole number from 1 to n={n}")
+    import numba
+
+    usual, most = numba.get_num_threads(), numba.config.NUMBA_NUM_THREADS
+    threads = usual if threads is None else threads
+    _check_whole("n", n, 1)
+    _check_whole("length", length, 2)
+    _check_whole("seed", seed, 0)
+    _check_whole("threads", threads, 1, most)
     if not graph.n_edges:
-        raise ValueError(f"{graph!r} has no edge to walk; it takes seeds with two or more KPs (and a lower min_count)")
-    value = _Value(graph, alpha, beta, discipline, difficulty, focus)
-    proposals = _Proposals(graph)
+        raise ValueError(f"{graph!r} has no edge; give seeds with two or more KPs, or a lower min_count")
+    if rounds is None:
+        rounds = min(n, max(16, min(256, math.ceil(4 * n * length / (graph.degree > 0).sum()))))
+    _check_whole("rounds", rounds, 1, n)
+    value_after = KnowledgeValue(graph, **value_settings)
+    proposals = _Proposals(graph.adjacency)
     _, walk, assign = _kernels()
 
-    nodes = np.full((n, length), -1, dtype=np.int32)
-    edges = np.full((n, length - 1), -1, dtype=np.int32)
-    seeds = np.full((n, length - 1), -1, dtype=np.int32)
+    nodes, edges, seeds = (np.full((n, width), -1, np.int32) for width in (length, length - 1, length - 1))
     used = np.zeros(len(graph.seeds), dtype=np.int32)
     cursor, level = np.zeros((2, graph.n_edges), dtype=np.int32)
-    adjacency, edge_seeds = graph.adjacency, graph.edge_seeds
-    key = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
     visits = np.zeros(len(graph.names), dtype=np.int64)
-    with _numba_threads(threads):
+    key = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    links = graph.adjacency.indptr, graph.adjacency.indices, graph.adjacency.data, graph.edge_ids
+    members = graph.edge_seeds.indptr, graph.edge_seeds.indices
+    numba.set_num_threads(threads)
+    try:
         for first, last in pairwise(np.linspace(0, n, rounds + 1).astype(np.int64)):
-            now = value(visits)
-            accept = proposals.towards(now)
-            part = slice(first, last)
-            walk(
-                adjacency.indptr, adjacency.indices, adjacency.data, graph.edge_ids, now, np.cumsum(now), accept,
-                proposals.cumulative, proposals.guide, key, first, nodes[part], edges[part],
-            )  # fmt: skip
-            assign(edge_seeds.indptr, edge_seeds.indices, edges[part], used, cursor, level, seeds[part])
-            visits += np.bincount(nodes[part][nodes[part] >= 0], minlength=len(visits))
-            value.learn(seeds[part][seeds[part] >= 0])
+            kps, steps, drawn = nodes[first:last], edges[first:last], seeds[first:last]
+            value = value_after(visits)
+            walk(*links, value, np.cumsum(value), *proposals.towards(value), key, first, kps, steps)
+            assign(*members, steps, used, cursor, level, drawn)
+            visits += np.bincount(kps[kps >= 0], minlength=len(visits))
+            value_after.learn(drawn[drawn >= 0])
+    finally:
+        numba.set_num_threads(usual)
     return nodes, seeds
 
 
-def knowledge_value(
-    graph, visits=0, *, alpha=1.0, beta=1.0, discipline=None, difficulty=None, focus=None
-) -> np.ndarray:
-    """V of every KP (float64, up to a common factor) before any path, or after `visits` paths used it.
+def _check_whole(name, number, least, most=math.inf):
+    if not isinstance(number, int | np.integer) or not least <= number <= most:
+        raise ValueError(f"{name}={number!r}; allowed: a whole number from {least} to {most}")
 
-    KPs without a link get 0. The current shares are those of the graph's linked seeds, as in the first round.
+
+class KnowledgeValue:
+    """V of every KP as a function of `visits`, up to a common factor; 0 for KPs without a link.
+
+    Settings as in `sample_paths`. `KnowledgeValue(graph, alpha=0.5)(0)` is V before any path.
     """
-    visits = np.broadcast_to(np.asarray(visits), len(graph.names))
-    return _Value(graph, alpha, beta, discipline, difficulty, focus)(visits)
 
-
-class _Value:
-    """V(k), with the state that control needs."""
-
-    def __init__(self, graph, alpha, beta, discipline, difficulty, focus):
+    def __init__(self, graph, *, alpha=1.0, beta=1.0, discipline=None, difficulty=None, focus=None):
         if not math.isfinite(alpha):
             raise ValueError(f"alpha={alpha!r}; allowed: a finite number")
         if not (math.isfinite(beta) and beta >= 0):
@@ -136,52 +128,52 @@ class _Value:
         targets = {"discipline": discipline, "difficulty": difficulty}
         self.controls = [_Control(graph, *item) for item in targets.items() if item[1] is not None]
         self.beta = beta
-        self.linked = graph.degree > 0
-        with np.errstate(divide="ignore"):  # a focus of 0 is a log value of minus infinity, as it should be
+        with np.errstate(divide="ignore"):  # log 0 is minus infinity, as it should be
             self.log_static = alpha * np.log(graph.popularity) + np.log(_focus_per_kp(graph, focus))
+        self.log_static[graph.degree == 0] = -np.inf
 
-    def __call__(self, visits):
-        log_value = np.where(self.linked, self.log_static - self.beta * np.log1p(visits), -np.inf)
-        top = log_value.max(initial=-np.inf)
-        value = np.exp(log_value - top) if np.isfinite(top) else np.zeros(len(log_value))
+    def __call__(self, visits) -> np.ndarray:
+        log_value = self.log_static - self.beta * np.log1p(visits)
+        alive = log_value > -np.inf
+        top = log_value.max(initial=-np.inf, where=alive)
+        value = np.zeros(len(log_value))  # kept above the smallest float: an underflow would cut links
+        value[alive] = np.exp(np.maximum(log_value[alive] - top, -600.0))
         for control in self.controls:
             value *= control.per_kp()
         if not value.any():
-            raise ValueError("no linked KP has a value above 0: the targets and the focus exclude them all; widen them")
+            raise ValueError("every linked KP has value 0: targets and focus exclude them all; widen them")
         return value
 
     def learn(self, seeds):
+        """Correct the factors by the seeds that a round drew."""
         for control in self.controls:
             control.learn(seeds)
 
 
 class _Control:
-    """Target share over current share of one label, averaged over each KP's seeds; seeds without the label count 1.
+    """Target share over current share of one label, averaged over a KP's seeds; unlabelled seeds count 1.
 
-    The current share is what walks show without this factor: at first the share among the linked seeds, then the share
-    drawn in a round divided by the factor it was drawn under. The factor so keeps moving until the drawn share meets
-    the target; were it target over drawn share, it would settle halfway (their geometric mean).
+    The current share is what walks show without this factor: at first the share among linked seeds, later the
+    share drawn in a round divided by the factor it was drawn under. So the factor moves until the drawn share
+    meets the target; target over drawn share would settle halfway, at their geometric mean.
     """
 
     def __init__(self, graph, label, target):
-        category = graph.seeds[label].cat
-        self.codes = category.codes.to_numpy()
-        linked = self.codes[graph.linked_seeds & (self.codes >= 0)]
-        current = pd.Series(np.bincount(linked, minlength=len(category.categories)), index=category.categories)
-        target = _shares(label, target)
-        reachable = target[target.index.isin(current.index[current > 0])]
-        if not reachable.sum():
-            have = current.index[current > 0].tolist()
-            raise ValueError(f"{label} target {target.to_dict()} names no label of a linked seed; the graph has {have}")
-        if beyond := sorted(set(target.index[target > 0]) - set(reachable.index)):
-            warnings.warn(f"{label} target: no linked seed is {beyond}; the other shares grow", stacklevel=5)
-        self.target = (reachable / reachable.sum()).reindex(current.index, fill_value=0.0).to_numpy()
-        self.factor = self.target * current.sum() / np.maximum(current.to_numpy(), 1)
-
-        one_hot = np.zeros((len(self.codes), len(current)))
-        one_hot[np.flatnonzero(self.codes >= 0), self.codes[self.codes >= 0]] = 1.0
-        self.shares = (graph.incidence @ one_hot) / graph.popularity[:, None]
+        labels = graph.seeds[label].cat.categories
+        self.codes = graph.seeds[label].cat.codes.to_numpy()
+        one_hot = (self.codes[:, None] == np.arange(len(labels))).astype(np.float64)
+        self.shares = _mean_over_seeds(graph, one_hot)
         self.unlabelled = 1.0 - self.shares.sum(axis=1)
+        current = one_hot[graph.linked_seeds].sum(axis=0)
+        have = labels[current > 0]
+        target = _shares(label, target)
+        reachable = target[target.index.isin(have)]
+        if not reachable.sum():
+            raise ValueError(f"{label}={target.to_dict()}: no linked seed; allowed: {have.tolist()}")
+        if beyond := sorted(target.index[target > 0].difference(have)):
+            warnings.warn(f"{label}: no linked seed is {beyond}; the rest takes their share", stacklevel=5)
+        self.target = (reachable / reachable.sum()).reindex(labels, fill_value=0.0).to_numpy()
+        self.first = self.factor = self.target * current.sum() / np.maximum(current, 1)
 
     def per_kp(self):
         return self.shares @ self.factor + self.unlabelled
@@ -191,14 +183,19 @@ class _Control:
         calm = 8 * len(self.target)  # seeds' worth of belief that the target is met: small rounds are noisy
         share = (drawn + calm * self.target) / (drawn.sum() + calm)
         change = np.divide(self.target, share, out=np.ones(len(share)), where=share > 0)
-        self.factor = np.minimum(self.factor * change, _FACTOR_LIMIT)
+        self.factor = np.clip(self.factor * change, self.first / _LEAN, self.first * _LEAN)
+
+
+def _mean_over_seeds(graph, values):
+    """Mean over each KP's seeds of `values`, S or S x L."""
+    return ((graph.incidence @ values).T / graph.popularity).T
 
 
 def _shares(label, target):
     """A target as shares that sum to 1."""
     weights = pd.Series(dict(target), dtype=float)
     if not len(weights) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum():
-        raise ValueError(f"{label}={dict(target)!r}; allowed: label -> share, finite, not negative, not all 0")
+        raise ValueError(f"{label}={dict(target)!r}; allowed: label -> share, finite, from 0, not all 0")
     return weights / weights.sum()
 
 
@@ -206,56 +203,52 @@ def _focus_per_kp(graph, focus):
     """Mean focus weight of each KP's seeds."""
     if focus is None:
         return np.ones(len(graph.names))
-    for cell, weight in (focus := dict(focus)).items():
-        if not isinstance(cell, tuple) or len(cell) != 2 or not (math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"focus holds {cell!r}: {weight!r}; allowed: (discipline, difficulty) -> weight from 0")
+    focus = dict(focus)
+    for cell, weight in focus.items():
+        if not isinstance(cell, tuple) or len(cell) != 2 or not 0 <= weight < math.inf:
+            raise ValueError(f"focus[{cell!r}]={weight!r}; allowed: (discipline, difficulty) -> from 0")
     cells = pd.MultiIndex.from_frame(graph.seeds[["discipline", "difficulty"]].astype(object))
     code, distinct = cells.factorize()
     if not set(distinct) & set(focus):
-        raise ValueError(f"focus names {len(focus)} cells and no seed lies in any of them; check labels, e.g. {cell}")
-    weights = np.array([focus.get(cell, 1.0) for cell in distinct])[code]
-    return (graph.incidence @ weights) / graph.popularity
+        raise ValueError(f"focus={focus!r}: no seed there; allowed, for instance: {distinct[:3].tolist()}")
+    return _mean_over_seeds(graph, np.array([focus.get(cell, 1.0) for cell in distinct])[code])
 
 
 class _Proposals:
-    """Row-wise tables from which a step draws a neighbour in proportion to weight * V, V being that of some round.
+    """Tables that draw a neighbour in proportion to weight * V, V being that of this or an earlier round.
 
-    Renewing them costs a pass over all edges, so they are kept while V has moved little: a proposal k is then accepted
-    in proportion to V now over V then, which leaves the draw exact.
+    Making them takes a pass over all edges, so they are kept while V moves little: a proposed k is then
+    accepted in proportion to V now over V then, and the draw stays exact.
     """
 
-    def __init__(self, graph):
-        self.adjacency = graph.adjacency
-        self.strength = np.asarray(graph.adjacency.sum(axis=1)).ravel()
-        self.cumulative = np.empty(graph.adjacency.nnz)
-        self.guide = np.empty(graph.adjacency.nnz, dtype=np.int32)
+    def __init__(self, adjacency):
+        self.adjacency = adjacency
+        self.strength = np.asarray(adjacency.sum(axis=1)).ravel()
+        self.cumulative, self.guide = np.empty(adjacency.nnz), np.empty(adjacency.nnz, dtype=np.int32)
         self.then = np.zeros(len(self.strength))
 
     def towards(self, value):
-        """Probability to accept each KP once proposed, such that steps follow `value`."""
+        """Probability to accept each KP, and the tables it is proposed from, so that steps follow `value`."""
         ratio = np.divide(value, self.then, out=np.zeros(len(value)), where=self.then > 0)
         mass = self.then * self.strength
-        fits = not (value[self.then == 0] > 0).any() and mass @ ratio >= _ACCEPTANCE * mass.sum() * ratio.max()
-        if fits:
-            return ratio / ratio.max()
-        fill = _kernels()[0]
-        fill(self.adjacency.indptr, self.adjacency.indices, self.adjacency.data, value, self.cumulative, self.guide)
-        self.then = value
-        return np.ones(len(value))
+        if value[self.then == 0].any() or mass @ ratio < _ACCEPTANCE * mass.sum() * ratio.max():
+            fill, of = _kernels()[0], self.adjacency
+            fill(of.indptr, of.indices, of.data, value, self.cumulative, self.guide)
+            self.then, ratio = value, np.ones(len(value))
+        return ratio / ratio.max(), self.cumulative, self.guide
 
 
 @functools.cache
 def _kernels():
-    """The compiled loops. In a function, so that numba loads on the first walk and not on import."""
+    """The compiled loops; in a function, so that numba loads on the first walk and not on import."""
     from numba import njit, prange
 
     @njit(parallel=True, cache=True)
     def fill(indptr, indices, weight, value, cumulative, guide):
-        # Guide table (Chen and Asau 1974): for u in [b/d, (b+1)/d) the search starts at guide[b]; two looks on average.
-        rows = len(indptr) - 1
-        blocks = 64  # rows are dealt out in turn, as hubs tend to stand together
-        for block in prange(blocks):
-            for row in range(block, rows, blocks):
+        # Guide table (Chen and Asau 1974): for u in [b/d, (b+1)/d) the search starts at guide[b] and takes
+        # about two looks. Rows are dealt out to blocks in turn, since hubs tend to stand together.
+        for block in prange(64):
+            for row in range(block, len(indptr) - 1, 64):
                 low, degree = indptr[row], indptr[row + 1] - indptr[row]
                 total = 0.0
                 for j in range(low, low + degree):
@@ -263,18 +256,15 @@ def _kernels():
                     cumulative[j] = total
                 j = 0
                 for b in range(degree):
-                    floor = total * (b / degree)
-                    while j < degree - 1 and cumulative[low + j] <= floor:
+                    while j < degree - 1 and cumulative[low + j] <= total * (b / degree):
                         j += 1
                     guide[low + b] = j
 
     @njit(parallel=True, cache=True)
-    def walk(
-        indptr, indices, weight, edge_ids, value, start, accept, cumulative, guide, key, first, nodes, edges
-    ):  # fmt: skip
+    def walk(indptr, indices, weight, ids, value, start, accept, cumulative, guide, key, first, nodes, edges):
         gamma = np.uint64(0x9E3779B97F4A7C15)
 
-        def mix(z):  # SplitMix64's finaliser
+        def mix(z):  # SplitMix64 (Steele, Lea and Flood 2014)
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             return z ^ (z >> np.uint64(31))
@@ -282,16 +272,15 @@ def _kernels():
         def uniform(state):
             return (mix(state) >> np.uint64(11)) * 2.0**-53
 
-        length = nodes.shape[1]
         for w in prange(len(nodes)):
             path = nodes[w]
             state = mix(key + gamma * np.uint64(first + w + 1))
             for _ in range(_RESTARTS):
                 state += gamma
-                u = uniform(state) * start[-1]
-                path[0] = min(np.searchsorted(start, u, side="right"), len(start) - 1)
+                k = np.searchsorted(start, uniform(state) * start[-1], side="right")
+                path[0] = min(k, len(start) - 1)
                 size = 1
-                while size < length:
+                while size < len(path):
                     low, high = indptr[path[size - 1]], indptr[path[size - 1] + 1]
                     degree = high - low
                     total = cumulative[high - 1] if degree else 0.0
@@ -309,7 +298,7 @@ def _kernels():
                         if fresh:
                             chosen = j
                             break
-                    if chosen < 0:  # the same law over the unvisited neighbours, in one pass (weighted reservoir)
+                    if chosen < 0:  # the same law over all unvisited neighbours, in one pass (a reservoir)
                         total = 0.0
                         for j in range(low, high):
                             gain = weight[j] * value[indices[j]]
@@ -322,15 +311,15 @@ def _kernels():
                     if chosen < 0:
                         break
                     path[size] = indices[chosen]
-                    edges[w, size - 1] = edge_ids[chosen]
+                    edges[w, size - 1] = ids[chosen]
                     size += 1
                 if size > 1:
                     break
 
     @njit(cache=True)
     def assign(indptr, members, edges, used, cursor, level, seeds):
-        # Of an edge's seeds all are used at least level[e] times and those before cursor[e] more often: the next seed
-        # is found in a few looks, where a search for the minimum would pass over thousands at every step of a hub.
+        # All of an edge's seeds are used at least level[e] times, those before cursor[e] more often. The next
+        # seed is found in a few looks; a search for the minimum would read thousands at every step of a hub.
         for w in range(len(edges)):
             for step in range(edges.shape[1]):
                 e = edges[w, step]
@@ -341,10 +330,7 @@ def _kernels():
                 while j < high and used[members[j]] > level[e]:
                     j += 1
                 if j == high:
-                    j = low
-                    for other in range(low, high):
-                        if used[members[other]] < used[members[j]]:
-                            j = other
+                    j = low + np.argmin(used[members[low:high]])
                     level[e] = used[members[j]]
                 seeds[w, step] = members[j]
                 used[members[j]] += 1
@@ -353,79 +339,57 @@ def _kernels():
     return fill, walk, assign
 
 
-@contextmanager
-def _numba_threads(threads):
-    import numba
-
-    before, most = numba.get_num_threads(), numba.config.NUMBA_NUM_THREADS
-    if threads is not None and not (isinstance(threads, int | np.integer) and 1 <= threads <= most):
-        raise ValueError(f"threads={threads!r}; allowed: None or a whole number from 1 to {most} on this machine")
-    numba.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
-
-
 def _as_lists(values, codes):
     """Rows of codes as lists of values, without the -1 at the end."""
     present = codes >= 0
     flat = np.asarray(values, dtype=object)[codes[present]].tolist()
-    ends = present.sum(axis=1).cumsum().tolist()
-    return [flat[low:high] for low, high in pairwise([0, *ends])]
+    return [flat[low:high] for low, high in pairwise([0, *present.sum(axis=1).cumsum().tolist()])]
 
 
-def path_diagnostics(graph: KPGraph, paths: pd.DataFrame, *, discipline=None, difficulty=None) -> pd.DataFrame:
-    """One row that describes a table of `sample_paths`: coverage, balance, popularity, control and reuse.
+def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=None) -> pd.DataFrame:
+    """One row that describes a table of `sample_paths`: coverage, balance, popularity, control, reuse.
 
-    coverage: share of linked KPs visited. gini, entropy_bits (and evenness, over its maximum): of visits over linked
-    KPs. spearman, pearson: visits against popularity over linked KPs. kl_discipline, kl_difficulty: KL(target || seeds
-    drawn) in nats, half a seed added to each label; missing_*: target share on labels of no linked seed, out of any
-    walk's reach. Null where no target is given or a correlation is undefined. Raises ValueError for names that are not
-    in the graph.
+    coverage: share of linked KPs visited. gini, entropy_bits, evenness (entropy over its maximum): of visits
+    over linked KPs. spearman, pearson: visits against popularity. kl_*: KL(target || seeds drawn) in nats,
+    half a seed added to each label; missing_*: target share on labels of no linked seed, beyond any walk's
+    reach. Null where no target is given or nothing varies. Raises ValueError for names not in the graph.
     """
-    kps = _codes(graph.names, paths["kps"], "KP")
-    seeds = _codes(graph.seeds["id"], paths["seeds"], "seed")
     linked = graph.degree > 0
-    visits = np.bincount(kps, minlength=len(linked))[linked]
-    popularity = pd.Series(graph.popularity[linked])
-    count, total = len(visits), max(visits.sum(), 1)
+    visits = np.bincount(_codes(graph.names, paths["kps"], "KP"), minlength=len(linked))[linked]
+    seeds = _codes(graph.seeds["id"], paths["seeds"], "seed")
+    both = pd.DataFrame({"visits": visits, "popularity": graph.popularity[linked]})
+    count, total = len(visits), visits.sum()
     share = visits[visits > 0] / total
     entropy = float(-(share * np.log2(share)).sum())
-    ranked = np.sort(visits)
     row = {
         "paths": len(paths),
         "mean_length": paths["kps"].map(len).mean(),
-        "kps_visited": int((visits > 0).sum()),
-        "coverage": (visits > 0).mean() if count else np.nan,
-        "gini": ((2 * np.arange(1, count + 1) - count - 1) @ ranked) / (count * total) if count else np.nan,
+        "kps_visited": len(share),
+        "coverage": len(share) / count if count else np.nan,
+        "gini": (2 * np.arange(count) + 1 - count) @ np.sort(visits) / (count * total) if total else np.nan,
         "entropy_bits": entropy,
         "evenness": entropy / math.log2(count) if count > 1 else np.nan,
-        "spearman": _correlation(pd.Series(visits).rank(), popularity.rank()),
-        "pearson": _correlation(pd.Series(visits), popularity),
+        "spearman": both.corr("spearman").iloc[0, 1],
+        "pearson": both.corr("pearson").iloc[0, 1],
         "distinct_seeds": len(np.unique(seeds)),
     }
     for label, target in (("discipline", discipline), ("difficulty", difficulty)):
         row[f"kl_{label}"] = row[f"missing_{label}"] = np.nan
         if target is not None:
             target = _shares(label, target)
-            drawn = graph.seeds[label].iloc[seeds].value_counts()
+            drawn = graph.seeds[label].iloc[seeds].astype(object).value_counts()
             drawn = drawn.reindex(drawn.index.union(target.index), fill_value=0) + 0.5
             target = target[target > 0]
-            row[f"kl_{label}"] = float((target * np.log(target / (drawn / drawn.sum())[target.index])).sum())
+            row[f"kl_{label}"] = (target * np.log(target * drawn.sum() / drawn[target.index])).sum()
             there = graph.seeds.loc[graph.linked_seeds, label].unique()
             row[f"missing_{label}"] = target[~target.index.isin(there)].sum()
     return pd.DataFrame([row])
-
-
-def _correlation(one, other):
-    """Pearson's r; null, not 0, where either side does not vary."""
-    return one.corr(other) if one.nunique() > 1 and other.nunique() > 1 else np.nan
 
 
 def _codes(index, lists, what):
     flat = [name for names in lists for name in names]
     codes = pd.Index(index, dtype=object).get_indexer(np.fromiter(flat, dtype=object, count=len(flat)))
     if (codes < 0).any():
-        raise ValueError(f"{what} {flat[int(np.argmin(codes))]!r} is not in the graph; pass the graph the paths came from")
+        unknown = flat[int(np.argmin(codes))]
+        raise ValueError(f"{what} {unknown!r} is not in the graph; pass the graph that the paths came from")
     return codes

@@ -33,11 +33,15 @@ def template(name: str, language: str) -> str:
     """The filled system message of a task; ValueError for a task or language that has no template."""
     path = Path(__file__).parent / language / f"{version(name)}.txt" if name in VERSIONS else None
     if path is None or not path.is_file():
-        raise ValueError(f"no prompt {name!r} in {language!r}; there are {', '.join(VERSIONS)}, each in en and zh")
+        raise ValueError(
+            f"no prompt {name!r} in {language!r}; there are {', '.join(VERSIONS)}, each in en and zh"
+        )
     en = language == "en"
     return Template(path.read_text(encoding="utf-8").strip()).substitute(
         rubric="\n".join(f"- {level}: {text[language]}" for level, text in RUBRIC.items()),
-        disciplines=", ".join(DISCIPLINES) if en else "、".join(f"{id}（{d.zh}）" for id, d in DISCIPLINES.items()),
+        disciplines=", ".join(DISCIPLINES)
+        if en
+        else "、".join(f"{id}（{d.zh}）" for id, d in DISCIPLINES.items()),
         grades=", ".join(GRADES) if en else "、".join(f"{id}（{zh}）" for id, zh in GRADES.items()),
     )
 

@@ -34,7 +34,9 @@ def as_document(question: str, answer: str, language: str, rationale: str | None
     """A question and its answer as one training document."""
     if language == "zh":
         return f"问题：{question}\n" + (f"解析：{rationale}\n" if rationale else "") + f"答案：{answer}"
-    return f"Question: {question}\n" + (f"Explanation: {rationale}\n" if rationale else "") + f"Answer: {answer}"
+    return (
+        f"Question: {question}\n" + (f"Explanation: {rationale}\n" if rationale else "") + f"Answer: {answer}"
+    )
 
 
 def covered(book: Textbook, settings: TextbookSettings, size: int = 40, seed: int = 0) -> list[Question]:
@@ -67,7 +69,9 @@ def documents(books: dict[str, Textbook], n: int, settings: TextbookSettings, se
         book = books[language]
         if rng.random() < settings.review:
             variant = rng.randrange(variants(q, language, "train"))
-            text = as_document(write(book, q, language, "train", variant), answer(book, q, language), language)
+            text = as_document(
+                write(book, q, language, "train", variant), answer(book, q, language), language
+            )
             kind = "review"
         else:
             text, kind = state(book, q, language, rng.randrange(4)), "statement"

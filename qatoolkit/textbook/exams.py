@@ -15,7 +15,15 @@ from qatoolkit.schema import qa_table
 from qatoolkit.taxonomy import DIFFICULTIES, HIGH
 from qatoolkit.textbook import problems
 from qatoolkit.textbook.knowledge import Textbook
-from qatoolkit.textbook.questions import Question, answer, comparison, questions, variants, write, wrong_answers
+from qatoolkit.textbook.questions import (
+    Question,
+    answer,
+    comparison,
+    questions,
+    variants,
+    write,
+    wrong_answers,
+)
 
 LICENCE = "Apache-2.0"
 
@@ -42,7 +50,9 @@ EXAMS = {
 }
 
 
-def pools(book: Textbook, rng: random.Random, wanted: str, candidates: int, size: int) -> dict[tuple, list[Question]]:
+def pools(
+    book: Textbook, rng: random.Random, wanted: str, candidates: int, size: int
+) -> dict[tuple, list[Question]]:
     """Questions by cell (discipline, difficulty), each cell in random order: all those about facts, and up to `size` per
     relation or problem family of those with parameters, taken from the `wanted` split ("train" or "exam")."""
     cells = defaultdict(dict)
@@ -135,5 +145,3 @@ def seed_questions(book: Textbook, language: str, n: int, seed: int = 0, candida
             kept.append(row | {"answer": truth, "choices": choices, "answer_index": choices.index(truth)})
         rows += kept
     return qa_table(rows, source="textbook", licence=LICENCE, strategy="seed").drop_duplicates("id")
-
-

@@ -76,8 +76,8 @@ class Table:
 class Textbook:
     """The knowledge base, or a part of it (`part`): tables by id, entities by English name."""
 
-    def __init__(self, tables: dict[str, Table]):
-        self.tables = tables
+    def __init__(self, tables: dict[str, Table], whole: "Textbook | None" = None):
+        self.tables, self.whole = tables, whole or self
         self.entities = {e.en: e for t in tables.values() for e in t.entities}
         self.relations = {r.id: r for t in tables.values() for r in t.relations}
         self._holders = defaultdict(list)
@@ -109,9 +109,10 @@ class Textbook:
         return self._holders.get((relation.id, value_en), [])
 
     def identifies(self, entity: Entity, relation: Relation) -> bool:
-        """Whether the entity's value under `relation` belongs to no other entity, so that it can be asked back."""
+        """Whether the entity's value under `relation` belongs to no other entity of the whole book, so that it can be asked
+        back."""
         value = self.value(entity, relation, "en")
-        return value is not None and not relation.target and len(self.holders(relation, value)) == 1
+        return value is not None and not relation.target and len(self.whole.holders(relation, value)) == 1
 
     def facts(self) -> pd.DataFrame:
         """One row per fact: table, entity, column, discipline, grade, kind, value_en, value_zh."""
@@ -134,8 +135,8 @@ class Textbook:
         return pd.DataFrame(rows)
 
     def part(self, entities: int | None, relations: int | None = None) -> "Textbook":
-        """A stratified part: in each discipline about `entities` rows, taken in turn from its tables, with the first
-        `relations` columns each, closed under references so that every chain of the part can be followed.
+        """A stratified part: `entities` rows in each discipline, from the tables that can be compared and followed first,
+        with at most `relations` columns each, closed under references so that every chain of the part can be walked.
         None takes everything."""
         if entities is None:
             return self
@@ -145,14 +146,19 @@ class Textbook:
         for table in self.tables.values():
             by_discipline[table.discipline].append(table)
         for tables in by_discipline.values():
-            per_table = _shares(entities, [len(t.entities) for t in tables])
-            for table, n in zip(tables, per_table, strict=True):
-                full = sorted(table.entities, key=lambda e, t=table: -sum(r.column in e.values for r in columns[t.id]))
-                chosen[table.id].update(e.en for e in full[:n])
+            left = entities
+            for table in sorted(tables, key=lambda t: -_kinds(columns[t.id])):
+                full = sorted(
+                    table.entities, key=lambda e, t=table: -sum(r.column in e.values for r in columns[t.id])
+                )
+                chosen[table.id].update(e.en for e in full[:left])
+                left -= min(left, len(full))
         for table in self.tables.values():
             for relation in columns[table.id]:
                 if relation.target:
-                    targets = {e.values.get(relation.column) for e in table.entities if e.en in chosen[table.id]}
+                    targets = {
+                        e.values.get(relation.column) for e in table.entities if e.en in chosen[table.id]
+                    }
                     chosen[relation.target].update(targets - {None})
         return Textbook(
             {
@@ -167,7 +173,9 @@ class Textbook:
                             table=t.id,
                             en=e.en,
                             zh=e.zh,
-                            values={r.column: e.values[r.column] for r in columns[t.id] if r.column in e.values},
+                            values={
+                                r.column: e.values[r.column] for r in columns[t.id] if r.column in e.values
+                            },
                         )
                         for e in t.entities
                         if e.en in chosen[t.id]
@@ -175,7 +183,8 @@ class Textbook:
                 )
                 for t in self.tables.values()
                 if chosen[t.id]
-            }
+            },
+            whole=self.whole,
         )
 
 
@@ -183,20 +192,19 @@ def _choose_columns(table: Table, limit: int | None) -> tuple[Relation, ...]:
     """At most `limit` relations of a table, one reference and one ordered relation among them where it has any."""
     if limit is None or len(table.relations) <= limit:
         return table.relations
-    first = [next((r for r in table.relations if test(r)), None) for test in (lambda r: r.target, lambda r: r.ordered)]
+    first = [
+        next((r for r in table.relations if test(r)), None)
+        for test in (lambda r: r.target, lambda r: r.ordered)
+    ]
     must = [r for r in first if r is not None]
     rest = [r for r in table.relations if r not in must]
     chosen = (must + rest)[:limit]
     return tuple(r for r in table.relations if r in chosen)
 
 
-def _shares(total: int, sizes: list[int]) -> list[int]:
-    """Split `total` rows over tables: the first, main table gets half or more, the others share the rest evenly."""
-    if len(sizes) == 1:
-        return [min(total, sizes[0])]
-    rest = total // 2
-    others = [min(rest // (len(sizes) - 1), s) for s in sizes[1:]]
-    return [min(total - sum(others), sizes[0]), *others]
+def _kinds(relations: tuple[Relation, ...]) -> int:
+    """2 for a table that can be compared by number or year and followed to another table, 1 for either, 0 for neither."""
+    return any(r.ordered for r in relations) + any(r.target is not None for r in relations)
 
 
 def _cell(raw_en: str, raw_zh: str, relation: dict):
@@ -227,7 +235,9 @@ def load() -> Textbook:
                 en = row[column] if single else row[f"{column}_en"]
                 zh = row[column] if single else row[f"{column}_zh"]
                 if bool(en) != bool(zh):
-                    raise ValueError(f"facts/{head['table']}.csv, {row['name_en']!r}: {column} lacks one language")
+                    raise ValueError(
+                        f"facts/{head['table']}.csv, {row['name_en']!r}: {column} lacks one language"
+                    )
                 if en:
                     values[column] = _cell(en, zh, relation)
             entities.append(Entity(table=head["table"], en=row["name_en"], zh=row["name_zh"], values=values))

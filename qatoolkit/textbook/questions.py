@@ -17,7 +17,15 @@ from qatoolkit.textbook import problems
 from qatoolkit.textbook.frames import FRAMES, TOP
 from qatoolkit.textbook.knowledge import Entity, Relation, Textbook
 
-LEVEL = {"recall": "H1", "reverse": "H2", "hop": "H3", "follow": "H3", "compare": "H4", "alike": "H4", "chain": "H5"}
+LEVEL = {
+    "recall": "H1",
+    "reverse": "H2",
+    "hop": "H3",
+    "follow": "H3",
+    "compare": "H4",
+    "alike": "H4",
+    "chain": "H5",
+}
 _SEPARATOR = {"en": ", ", "zh": "、"}
 
 
@@ -48,7 +56,9 @@ class Question:
         if self.form == "problem":
             return self._family.grade
         stages = list(GRADES)
-        return stages[max([DIFFICULTIES.index(self.difficulty), *(stages.index(r.grade) for r in self.relations)])]
+        return stages[
+            max([DIFFICULTIES.index(self.difficulty), *(stages.index(r.grade) for r in self.relations)])
+        ]
 
     @property
     def _family(self) -> problems.Family:
@@ -59,7 +69,9 @@ class Question:
         if self.form == "problem":
             return list(self._family.kps_en if language == "en" else self._family.kps_zh)
         entities = [self.entity] if self.entity else []
-        points = [e.name(language) for e in (*entities, *self.others)] + [r.name(language) for r in self.relations]
+        points = [e.name(language) for e in (*entities, *self.others)] + [
+            r.name(language) for r in self.relations
+        ]
         return list(dict.fromkeys(points))
 
     def key(self) -> str:
@@ -74,7 +86,7 @@ def _draw(text: str) -> int:
 
 
 def split(question: Question) -> str:
-    """"exam" or "train" for questions with parameters (listed candidates, numbers), by a stable hash; facts are "both"."""
+    """ "exam" or "train" for questions with parameters (listed candidates, numbers), by a stable hash; facts are "both"."""
     if question.form == "problem":
         return problems.split(question.family, dict(question.params))
     if question.others:
@@ -186,14 +198,19 @@ class Reader:
         for language in ("en", "zh"):
             self.names[language] = {e.name(language).casefold(): e for e in book.entities.values()}
             self.nouns[language] = _grouped((t.noun(language).casefold(), t.id) for t in book.tables.values())
-            self.relations[language] = _grouped((r.name(language).casefold(), r) for r in book.relations.values())
+            self.relations[language] = _grouped(
+                (r.name(language).casefold(), r) for r in book.relations.values()
+            )
             slots = {
                 "e": self.names[language],
                 "noun": self.nouns[language],
                 "top": {word for kind in TOP.values() for word in kind[language]},
                 **dict.fromkeys(("r", "r1", "r2", "r3"), self.relations[language]),
             }
-            slots = {name: _alternatives(words) for name, words in slots.items()} | {"v": ".+?", "list": ".+?"}
+            slots = {name: _alternatives(words) for name, words in slots.items()} | {
+                "v": ".+?",
+                "list": ".+?",
+            }
             for form, frames in FRAMES.items():
                 for split in ("train", "exam"):
                     for frame in frames[language][split]:
@@ -241,7 +258,11 @@ class Reader:
             if form in ("compare", "alike"):
                 if any(e.table != first.table or first.column not in e.values for e in others):
                     continue
-                top = TOP[first.kind][language].index(found["top"]) if form == "compare" and first.ordered else 0
+                top = (
+                    TOP[first.kind][language].index(found["top"])
+                    if form == "compare" and first.ordered
+                    else 0
+                )
                 return Question(form=form, entity=entity, relations=(first,), others=others, top=top)
             rest = self._walk(form, first, entity, language, found)
             if rest is not None:
@@ -319,8 +340,16 @@ def about(book: Textbook, entity: Entity) -> Iterator[Question]:
                     yield Question(form="chain", entity=entity, relations=(key, reference, last))
 
 
-def comparison(book: Textbook, relation: Relation, n: int, rng: random.Random, *, holding: Entity | None = None,
-               wanted: str | None = None, attempts: int = 40) -> Question | None:
+def comparison(
+    book: Textbook,
+    relation: Relation,
+    n: int,
+    rng: random.Random,
+    *,
+    holding: Entity | None = None,
+    wanted: str | None = None,
+    attempts: int = 40,
+) -> Question | None:
     """A random question over `n` entities of the relation's table: which is largest (number, year), or which shares a
     category with another. `holding` must take part; `wanted` is the split it must fall into. None if there is none."""
     pool = [e for e in book.tables[relation.table].entities if relation.column in e.values]

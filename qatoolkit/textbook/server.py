@@ -25,7 +25,9 @@ from qatoolkit.config import TextbookSettings
 from qatoolkit.textbook import knowledge
 from qatoolkit.textbook.tutor import MODELS, Refusal, Tutor
 
-OUTSIDE = "REFUSED: this is the offline teacher; {why}. Set OPENAI_BASE_URL and OPENAI_API_KEY to ask a real model."
+OUTSIDE = (
+    "REFUSED: this is the offline teacher; {why}. Set OPENAI_BASE_URL and OPENAI_API_KEY to ask a real model."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,9 @@ class Faults:
         for f in fields(self):
             value = getattr(self, f.name)
             if value < 0 or (f.name != "latency" and value > 1):
-                raise ValueError(f"fault {f.name} is {value}; shares lie between 0 and 1, latency is 0 or more seconds")
+                raise ValueError(
+                    f"fault {f.name} is {value}; shares lie between 0 and 1, latency is 0 or more seconds"
+                )
 
     @classmethod
     def parse(cls, text: str) -> "Faults":
@@ -126,7 +130,9 @@ class Server:
         elif fate == "refusal":
             content = "REFUSED: this request is refused for the sake of the test."
         if self.log:
-            self.log.write(json.dumps({"request": digest, "time": time.time(), "fate": fate or "answered"}) + "\n")
+            self.log.write(
+                json.dumps({"request": digest, "time": time.time(), "fate": fate or "answered"}) + "\n"
+            )
         return web.json_response(_completion(digest, model, text, content, reasoning, finish))
 
 
@@ -154,7 +160,9 @@ def _completion(digest: str, model: str, asked: str, content: str, reasoning: st
 
 
 def _error(status: int, message: str, headers: dict | None = None) -> web.Response:
-    return web.json_response({"error": {"message": message, "type": "offline_teacher"}}, status=status, headers=headers)
+    return web.json_response(
+        {"error": {"message": message, "type": "offline_teacher"}}, status=status, headers=headers
+    )
 
 
 def parts(settings: TextbookSettings) -> dict[str, knowledge.Textbook]:
@@ -166,13 +174,17 @@ def parts(settings: TextbookSettings) -> dict[str, knowledge.Textbook]:
     }
 
 
-def serve(port: int = 0, *, settings: TextbookSettings, faults: Faults, log: Path | None = None, leash: bool = False) -> None:
+def serve(
+    port: int = 0, *, settings: TextbookSettings, faults: Faults, log: Path | None = None, leash: bool = False
+) -> None:
     """Run until interrupted, on 127.0.0.1; the first line printed is the base URL. With `leash` the server also ends when its
     standard input closes, so that it never outlives the process that started it."""
     asyncio.run(_serve(port, settings, faults, log, leash))
 
 
-async def _serve(port: int, settings: TextbookSettings, faults: Faults, log: Path | None, leash: bool) -> None:
+async def _serve(
+    port: int, settings: TextbookSettings, faults: Faults, log: Path | None, leash: bool
+) -> None:
     server = Server(Tutor(knowledge.load(), parts(settings)), faults, log)
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=1)
     await runner.setup()
@@ -197,11 +209,15 @@ def local_teacher(settings: TextbookSettings, *, faults: str = "", log: Path | N
             command += [f"--{name.replace('_', '-')}", str(value)]
     command += ["--faults", faults] if faults else []
     command += ["--log", str(log)] if log else []
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
+    )
     try:
         url = process.stdout.readline().strip()
         if not re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", url):
-            raise RuntimeError(f"the offline teacher did not start (exit code {process.poll()}); run `qatoolkit teacher serve`")
+            raise RuntimeError(
+                f"the offline teacher did not start (exit code {process.poll()}); run `qatoolkit teacher serve`"
+            )
         yield url
     finally:
         process.stdin.close()

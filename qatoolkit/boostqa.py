@@ -1,0 +1,245 @@
+"""BoostQA: multi-grade and high-difficulty synthesis from seeds, the check against degradation, and refinement.
+
+Stated in arXiv 2508.01326: a reasoning teacher writes STEM-focused multi-grade and high-difficulty questions, a second
+teacher refines the answers. Our reading: H4 and H5 cells of the plan go to high-difficulty synthesis, the others to
+multi-grade synthesis with one question per grade; what comes out is annotated again, a question that fell short is asked
+for once more with the reason, and then kept under its true label.
+"""
+
+import itertools
+import math
+import random
+
+import pandas as pd
+
+from qatoolkit import prompts
+from qatoolkit.annotate import annotate, split_answers
+from qatoolkit.config import BoostQASettings
+from qatoolkit.schema import qa_id, qa_table
+from qatoolkit.taxonomy import DIFFICULTIES, GRADES, HIGH
+from qatoolkit.teacher import Teacher
+from qatoolkit.verify import consensus, same_answer
+
+EACH = 2  # questions per high-difficulty request
+
+
+def requests(
+    seeds: pd.DataFrame, plan: pd.DataFrame, settings: BoostQASettings, seed: int = 0
+) -> pd.DataFrame:
+    """What to ask for: one row per teacher request with strategy, seed id, language, asked difficulty and payload.
+
+    Seeds of a cell's discipline take turns in random order; a discipline without seeds is left out and its budget stays
+    unspent, which `spent` shows. With a strategy switched off its cells are asked for the plain way: more questions like
+    the seed, at the seed's own grade."""
+    rng = random.Random(f"boostqa/{seed}")
+    rows = []
+    pools = {d: group.to_dict("records") for d, group in seeds.groupby("discipline", sort=True)}
+    for cell in plan[plan["budget"] > 0].to_dict("records"):
+        pool = pools.get(cell["discipline"])
+        if not pool:
+            continue
+        turns = itertools.cycle(rng.sample(pool, len(pool)))
+        high = cell["difficulty"] in HIGH
+        active = settings.high_difficulty if high else settings.multi_grade
+        strategy = "high_difficulty" if high and active else "multi_grade"
+        each = EACH if strategy == "high_difficulty" else len(GRADES)
+        for turn in range(math.ceil(cell["budget"] / each)):
+            source = next(turns)
+            count = min(each, cell["budget"] - turn * each)
+            payload = {
+                "seed": {"question": source["question"], "answer": source["answer"]},
+                "round": turn // len(pool),
+            }
+            if strategy == "high_difficulty":
+                payload |= {"difficulty": cell["difficulty"], "count": count}
+            elif active:
+                payload["wanted"] = [
+                    {"grade": g, "difficulty": cell["difficulty"]} for g in list(GRADES)[:count]
+                ]
+            else:
+                payload["wanted"] = [{"grade": source["grade"]}] * count
+            rows.append(
+                {
+                    "strategy": strategy,
+                    "parent": source["id"],
+                    "language": source["language"],
+                    "asked_discipline": cell["discipline"],
+                    "asked_difficulty": cell["difficulty"],
+                    "payload": payload,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def synthesise(
+    seeds: pd.DataFrame,
+    plan: pd.DataFrame,
+    teacher: Teacher,
+    annotator: Teacher,
+    settings: BoostQASettings,
+    seed: int = 0,
+    progress=None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write questions for a plan, label them, and ask once more where H4 or H5 came out easier.
+
+    Returns the questions (with `asked_difficulty` and `attempt`) and the rejects: failed requests, unlabelled questions and
+    the degraded first attempts that a better second one replaced."""
+    asked = requests(seeds, plan, settings, seed)
+    made, rejects = write(asked, teacher, progress)
+    made, unlabelled = annotate(made, annotator, progress)
+    made["attempt"] = 1
+    fallen = degraded(made)
+    if fallen.any():
+        again, lost = write(_informed(made[fallen]), teacher, progress)
+        again, unlabelled_again = annotate(again[~again["id"].isin(made["id"])], annotator, progress)
+        again["attempt"] = 2
+        better = again[~degraded(again)]
+        replaced = made["id"].isin(better["replaces"])
+        dropped = made[replaced].assign(reason="degraded", detail="a second attempt reached the level")
+        made = pd.concat([made[~replaced], better], ignore_index=True)
+        rejects = pd.concat([rejects, lost, unlabelled_again, dropped], ignore_index=True)
+    rejects = pd.concat([rejects, unlabelled], ignore_index=True)
+    return made.drop(columns="replaces").drop_duplicates("id", ignore_index=True), rejects
+
+
+def degraded(table: pd.DataFrame) -> pd.Series:
+    """Which rows were asked for at H4 or H5 and are labelled below what was asked."""
+    rank = {level: i for i, level in enumerate(DIFFICULTIES)}
+    return table["asked_difficulty"].isin(HIGH) & (
+        table["difficulty"].map(rank) < table["asked_difficulty"].map(rank)
+    )
+
+
+def _informed(fallen: pd.DataFrame) -> pd.DataFrame:
+    """One further request for each degraded question, with the reason."""
+    rows = []
+    for row in fallen.to_dict("records"):
+        short = {
+            "question": row["question"],
+            "reason": f"labelled {row['difficulty']}, asked {row['asked_difficulty']}",
+        }
+        payload = {"seed": row["seed"], "difficulty": row["asked_difficulty"], "count": 1, "too_easy": short}
+        keep = ("language", "asked_discipline", "asked_difficulty")
+        rows.append(
+            {k: row[k] for k in keep}
+            | {
+                "strategy": "high_difficulty",
+                "parent": row["parents"][0],
+                "payload": payload,
+                "replaces": row["id"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def write(asked: pd.DataFrame, teacher: Teacher, progress=None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Put requests to the teacher; returns a QA table of what it wrote and a rejects table of requests that failed."""
+    messages = [prompts.messages(row.strategy, row.language, **row.payload) for row in asked.itertuples()]
+    said = teacher.ask(messages, parse=read_questions, ids=list(asked.index), progress=progress)
+    answered, failed = split_answers(asked, said, lambda value: {"written": value})
+    rows, extra = {}, {}
+    for row in answered.to_dict("records"):
+        for item in row["written"]:
+            id = qa_id(item["question"], item["answer"])
+            if id in rows:
+                continue
+            rows[id] = item | {
+                "id": id,
+                "language": row["language"],
+                "strategy": row["strategy"],
+                "parents": row.get("parents") or [row["parent"]],
+                "knowledge_points": row.get("path"),
+                "prompt_version": prompts.version(row["strategy"]),
+            }
+            extra[id] = (
+                row.get("asked_discipline"),
+                row.get("asked_difficulty"),
+                row["payload"].get("seed"),
+                row.get("replaces"),
+            )
+    table = qa_table(rows.values(), source="synthetic", teacher=teacher.model)
+    columns = ["asked_discipline", "asked_difficulty", "seed", "replaces"]
+    table[columns] = pd.DataFrame(list(extra.values()), columns=columns, dtype=object)
+    failed["payload"] = [str(p) for p in failed["payload"]]
+    return table, failed.drop(columns="parents", errors="ignore")
+
+
+def read_questions(content: str) -> list[dict]:
+    """The questions a teacher wrote; ValueError, worded for the model, when none can be read."""
+    items = prompts.read_json(content).get("questions")
+    if not isinstance(items, list):
+        raise ValueError('the JSON object needs a list "questions"')
+    kept = []
+    for item in items:
+        if not isinstance(item, dict) or not all(
+            str(item.get(k) or "").strip() for k in ("question", "answer")
+        ):
+            raise ValueError('every entry of "questions" needs a non-empty "question" and "answer"')
+        kept.append({k: str(item[k]).strip() for k in ("question", "answer", "rationale") if item.get(k)})
+    return kept
+
+
+def refine(
+    table: pd.DataFrame, refiner: Teacher, settings: BoostQASettings, progress=None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A second teacher answers every question again; where the two differ, fresh samples decide by majority.
+
+    Returns the rows with the decided answer (`verified`, `first_answer`, `decided`: agreed, first, refined or other) and the
+    rejects without a majority. Our reading of BoostQA's refinement."""
+    messages = [
+        prompts.messages("refine", r.language, question=r.question, answer=r.answer)
+        for r in table.itertuples()
+    ]
+    said = refiner.ask(messages, parse=_read_answer, ids=list(table["id"]), progress=progress)
+    answered, rejects = split_answers(
+        table, said, lambda v: {"refined": v["answer"], "new_rationale": v["rationale"]}
+    )
+    agree = [bool(same_answer(r.answer, r.refined)) for r in answered.itertuples()]
+    disputed = answered[[not a for a in agree]]
+    votes = _votes(disputed, refiner, settings.samples, progress)
+    rows, unresolved = [], []
+    for row, same in zip(answered.to_dict("records"), agree, strict=True):
+        first, second = row["answer"], row.pop("refined")
+        rationale = row.pop("new_rationale")
+        winner, share = (first, 1.0) if same else votes[row["id"]]
+        if winner is None or share <= 0.5:
+            reason = {"reason": "unresolved", "detail": f"first {first!r}, refined {second!r}, no majority"}
+            unresolved.append(row | reason)
+            continue
+        decided = "agreed" if same else "other"
+        for name, candidate in (("refined", second), ("first", first)):
+            if not same and same_answer(winner, candidate):
+                decided, winner = name, candidate
+        if decided == "refined":
+            row["rationale"] = rationale or None
+        elif decided == "other":
+            row["rationale"] = None
+        rows.append(row | {"answer": winner, "first_answer": first, "decided": decided, "verified": True})
+    rejects = pd.concat([rejects, pd.DataFrame(unresolved)], ignore_index=True)
+    return pd.DataFrame(rows), rejects
+
+
+def _votes(
+    disputed: pd.DataFrame, solver: Teacher, samples: int, progress
+) -> dict[str, tuple[str | None, float]]:
+    messages = [
+        prompts.messages("solve", row.language, question=row.question, draw=draw)
+        for row in disputed.itertuples()
+        for draw in range(samples)
+    ]
+    said = solver.ask(messages, parse=_read_answer, progress=progress)
+    answers = [
+        v["answer"] if o == "ok" else None for v, o in zip(said["value"], said["outcome"], strict=True)
+    ]
+    votes = {}
+    for i, id in enumerate(disputed["id"]):
+        given = [a for a in answers[i * samples : (i + 1) * samples] if a is not None]
+        votes[id] = consensus(given) if given else (None, 0.0)
+    return votes
+
+
+def _read_answer(content: str) -> dict:
+    value = prompts.read_json(content)
+    if not str(value.get("answer") or "").strip():
+        raise ValueError('the JSON object needs a non-empty "answer"')
+    return {"answer": str(value["answer"]).strip(), "rationale": str(value.get("rationale") or "").strip()}

@@ -1,0 +1,356 @@
+"""The training half of the flow: base student, arms, evaluation, scaling, ablations and the summary of a run.
+
+Same contract as `stages`: read finished stages, call the library, store the result, skip what has not changed.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from qatoolkit import mixture, stages
+from qatoolkit import scaling as sweeps
+from qatoolkit.boostqa import degraded
+from qatoolkit.curate import curate
+from qatoolkit.evaluate import accuracy, evaluate, export_tasks, load_model, paired_difference, score
+from qatoolkit.kpgraph import KPGraph
+from qatoolkit.midtrain import Job, train_all
+from qatoolkit.probe import CELL
+from qatoolkit.probe import cells as grid_of
+from qatoolkit.store import Run, stage, write_json
+from qatoolkit.textbook import corpus
+from qatoolkit.textbook.server import parts
+
+ARMS = ("seeds_only", "general_control", "boostqa_untargeted", "boostqa", "linkqa", "boostqa_linkqa")
+TOKENS_PER_DOCUMENT = 16  # a lower bound, so that enough documents are drawn for a token budget
+
+
+def general_text(run: Run, tokens: int, seed: int) -> list[str]:
+    """Documents of the general corpus worth at least `tokens` tokens."""
+    books = parts(run.profile.textbook)
+    return list(
+        corpus.documents(books, tokens // TOKENS_PER_DOCUMENT + 1, run.profile.textbook, seed)["text"]
+    )
+
+
+def qa_text(table: pd.DataFrame) -> list[str]:
+    """QA rows as training documents."""
+    return [corpus.as_document(r.question, r.answer, r.language) for r in table.itertuples()]
+
+
+def packed(texts: list[str], tokenizer, block: int) -> mixture.Blocks:
+    """Texts as packed blocks."""
+    return mixture.pack(mixture.tokenise(texts, tokenizer, block)[0], block, tokenizer.pad_token_id)
+
+
+def base_job(run: Run, folder: Path, size: str, keep: tuple[float, ...] = ()) -> Job:
+    """Pre-training of one rung on the run's general corpus, at a constant rate after warm-up."""
+    student = run.profile.student
+    base = run.stage("base")
+    return Job(
+        name=f"base {size}",
+        blocks=str(base / "data" / "general.npz"),
+        tokenizer=str(base / "tokenizer"),
+        out=str(folder),
+        size=size,
+        learning_rate=student.learning_rate,
+        warmup=student.warmup,
+        decay=0.0,
+        weight_decay=student.weight_decay,
+        batch=student.batch,
+        seed=run.seed,
+        keep=keep,
+    )
+
+
+def midtrain_job(run: Run, name: str, start: Path, blocks: Path, out: Path) -> Job:
+    """Mid-training of one arm from a checkpoint, with the rate decaying to zero."""
+    settings = run.profile.midtrain
+    return Job(
+        name=name,
+        blocks=str(blocks),
+        tokenizer=str(run.stage("base") / "tokenizer"),
+        out=str(out),
+        start=str(start),
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        weight_decay=run.profile.student.weight_decay,
+        batch=run.profile.student.batch,
+        seed=run.seed,
+    )
+
+
+@stage("base", settings=("textbook", "student", "scaling"))
+def base(run: Run, folder: Path) -> dict:
+    """The base student: a tokenizer, the general corpus in blocks, and a trunk with checkpoints along the way."""
+    student, data = run.profile.student, folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    texts = general_text(run, student.tokens, run.seed)
+    tokenizer = mixture.train_tokenizer(
+        corpus.vocabulary(parts(run.profile.textbook)) + texts[:3000], student.vocabulary
+    )
+    tokenizer.save_pretrained(folder / "tokenizer")
+    blocks = packed(texts, tokenizer, student.block)
+    rows = mixture.draw(blocks, student.tokens, np.random.default_rng(run.seed))
+    blocks.take(rows).save(data / "general.npz")
+    replay = general_text(run, 2 * run.profile.midtrain.tokens, run.seed + 1)
+    packed(replay, tokenizer, student.block).save(data / "replay.npz")
+    job = base_job(run, folder / "model", student.size, run.profile.scaling.initial)
+    manifest = train_all([job])[0]
+    return {"tokenizer": None, "data": None, "model": None, "training": manifest, "metrics": metrics_of(job)}
+
+
+def metrics_of(job: Job) -> pd.DataFrame:
+    """Loss and learning rate by step of a finished job."""
+    return pd.read_json(Path(job.out) / "metrics.jsonl", lines=True).assign(arm=job.name)
+
+
+def arm_texts(run: Run) -> dict[str, list[str]]:
+    """The QA documents of every arm."""
+    data = run.read("curate")
+    texts = {
+        name: qa_text(getattr(data, name)) for name in ("seeds", "boostqa", "boostqa_untargeted", "linkqa")
+    }
+    return {
+        "seeds_only": texts["seeds"],
+        "general_control": [],
+        "boostqa_untargeted": texts["boostqa_untargeted"],
+        "boostqa": texts["boostqa"],
+        "linkqa": texts["linkqa"],
+        "boostqa_linkqa": texts["boostqa"] + texts["linkqa"],
+    }
+
+
+def blended(run: Run, texts: list[str], path: Path, *, tokens: int, replay: float) -> dict:
+    """Mix QA with general replay, store the blocks at `path`, and return the realised token counts."""
+    from transformers import AutoTokenizer
+
+    stored = run.read("base")
+    tokenizer = AutoTokenizer.from_pretrained(stored.tokenizer)
+    general = mixture.Blocks.load(stored.data / "replay.npz")
+    qa = packed(texts, tokenizer, run.profile.student.block)
+    blocks, report = mixture.mix(qa, general, tokens, replay if texts else 1.0, run.seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blocks.save(path)
+    return report
+
+
+@stage("midtrain", reads=("base", "curate"), settings=("student", "midtrain"))
+def midtrain(run: Run, folder: Path) -> dict:
+    """Every arm from the same base checkpoint with the same number of tokens."""
+    settings, start = run.profile.midtrain, run.read("base").model
+    mixtures, jobs = [], []
+    for arm, texts in arm_texts(run).items():
+        blocks = folder / "data" / f"{arm}.npz"
+        report = blended(run, texts, blocks, tokens=settings.tokens, replay=settings.replay)
+        mixtures.append({"arm": arm, "documents": len(texts)} | report)
+        jobs.append(midtrain_job(run, arm, start, blocks, folder / arm))
+    manifests = train_all(jobs)
+    metrics = pd.concat([metrics_of(job) for job in jobs], ignore_index=True)
+    return {
+        **dict.fromkeys(ARMS),
+        "mixtures": pd.DataFrame(mixtures),
+        "metrics": metrics,
+        "training": {job.name: m for job, m in zip(jobs, manifests, strict=True)},
+    }
+
+
+@stage("evaluate", reads=("base", "midtrain", "exams", "plan"), settings=("evaluate",))
+def evaluation(run: Run, folder: Path) -> dict:
+    """lm-eval on every exam for the base and every arm; accuracy by exam and cell, and paired differences."""
+    settings, exams = run.profile.evaluate, stages.exam_tables(run)
+    tasks = export_tasks(exams, folder / "tasks")
+    models = {"base": run.read("base").model} | {arm: getattr(run.read("midtrain"), arm) for arm in ARMS}
+    samples = pd.concat(
+        [evaluate(m, tasks, list(exams), batch=settings.batch).assign(arm=arm) for arm, m in models.items()],
+        ignore_index=True,
+    )
+    choice = samples[samples["exam"] != "textbook_math"]
+    return {
+        "tasks": None,
+        "samples": samples,
+        "exams": accuracy(samples, ["arm", "exam"]),
+        "cells": pd.concat(
+            [grid_of(s).assign(arm=a) for a, s in choice.groupby("arm", sort=False)], ignore_index=True
+        ),
+        "comparisons": comparisons(choice, run.read("plan").weak, settings.bootstrap, run.seed),
+    }
+
+
+COMPARED = (
+    ("boostqa", "base"),
+    ("boostqa", "general_control"),
+    ("boostqa", "boostqa_untargeted"),
+    ("boostqa", "seeds_only"),
+    ("linkqa", "base"),
+    ("linkqa", "general_control"),
+    ("linkqa", "boostqa"),
+    ("boostqa_linkqa", "boostqa"),
+)
+
+
+def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """Paired differences between arms on the multiple-choice exams: in the cells the probe found weak, in the others
+    (strong), and over all."""
+    is_weak = pd.MultiIndex.from_frame(samples[CELL]).isin(pd.MultiIndex.from_frame(weak[CELL]))
+    groups = {"weak": samples[is_weak], "strong": samples[~is_weak], "all": samples}
+    rows = []
+    for a, b in COMPARED:
+        for on, group in groups.items():
+            pair = [group[group["arm"] == arm] for arm in (a, b)]
+            rows.append({"a": a, "b": b, "on": on} | paired_difference(*pair, resamples=resamples, seed=seed))
+    return pd.DataFrame(rows)
+
+
+@stage(
+    "scaling",
+    reads=("base", "curate", "midtrain", "exams", "plan"),
+    settings=("student", "midtrain", "scaling"),
+)
+def scaling(run: Run, folder: Path) -> dict:
+    """Accuracy of base and BoostQA-mid-trained students against model size, mid-training tokens and initial FLOPs."""
+    points = sweeps.points(run.profile.scaling, run.profile.student, run.profile.midtrain)
+    trunk, texts = run.read("base").model, qa_text(run.read("curate").boostqa)
+    rungs = {
+        s: trunk if s == run.profile.student.size else folder / f"base-{s}" for s in points["size"].unique()
+    }
+    train_all([base_job(run, path, size) for size, path in rungs.items() if path != trunk])
+    jobs = []
+    for p in points.to_dict("records"):
+        start = rungs[p["size"]] / (f"at-{p['initial']:g}" if p["initial"] < 1 else "")
+        blocks = folder / "data" / f"{p['tokens']}.npz"
+        if not blocks.exists():
+            blended(run, texts, blocks, tokens=p["tokens"], replay=run.profile.midtrain.replay)
+        jobs.append(midtrain_job(run, p["point"], start, blocks, folder / p["point"]))
+    trained = train_all(jobs)
+    points["parameters"] = [m["parameters"] for m in trained]
+    points["initial_flops"] = [m["initial_flops"] for m in trained]
+    choice = [e for e in stages.exam_tables(run).values() if e["choices"].notna().all()]
+    exam = pd.concat(choice, ignore_index=True)
+    scored = {path: score(*load_model(path), exam) for job in jobs for path in (job.out, job.start)}
+    rows = []
+    for p, job in zip(points.to_dict("records"), jobs, strict=True):
+        for arm, path in (("boostqa", job.out), ("base", job.start)):
+            rows.append(p | {"arm": arm} | accuracy(scored[path]).iloc[0].to_dict())
+    table = sweeps.by_axis(pd.DataFrame(rows))
+    return {"points": table, "fits": sweeps.fits(table)}
+
+
+@stage(
+    "ablations",
+    reads=("annotate", "plan", "linkqa", "boostqa", "curate", "base", "exams"),
+    settings=("teacher", "boostqa", "linkqa", "plan", "curate", "student", "midtrain", "ablations"),
+)
+def ablations(run: Run, folder: Path) -> dict:
+    """One part of BoostQA switched off at a time, LinkSyn's value function in four settings, and the share of replay;
+    every variant with the same number of tokens."""
+    tables, replays = ablation_tables(run)
+    exams = stages.exam_tables(run)
+    tokens = round(run.profile.midtrain.tokens * run.profile.ablations.tokens)
+    jobs, rows = [], []
+    for (group, variant), table in tables.items():
+        name = f"{group}-{variant}".replace(" ", "_")
+        kept, _, _ = curate(table, exams, run.profile.curate)
+        replay = replays.get((group, variant), run.profile.midtrain.replay)
+        report = blended(run, qa_text(kept), folder / "data" / f"{name}.npz", tokens=tokens, replay=replay)
+        jobs.append(
+            midtrain_job(run, name, run.read("base").model, folder / "data" / f"{name}.npz", folder / name)
+        )
+        rows.append({"ablation": group, "variant": variant, "questions": len(kept)} | report)
+    train_all(jobs)
+    exam = pd.concat([e for e in exams.values() if e["choices"].notna().all()], ignore_index=True)
+    weak = pd.MultiIndex.from_frame(run.read("plan").weak[CELL])
+    results = []
+    for row, job in zip(rows, jobs, strict=True):
+        samples = exam[["id", *CELL]].merge(score(*load_model(job.out), exam), on="id")
+        on_weak = samples[pd.MultiIndex.from_frame(samples[CELL]).isin(weak)]
+        for on, part in (("weak", on_weak), ("all", samples)):
+            results.append(row | {"on": on} | accuracy(part).iloc[0].to_dict())
+    return {"ablations": pd.DataFrame(results)}
+
+
+def ablation_tables(run: Run) -> tuple[dict, dict]:
+    """QA tables by (ablation, variant), the reference variant first in its group, and the replay shares that differ."""
+    from dataclasses import replace
+
+    profile, seeds, plans = run.profile, run.read("annotate").seeds, run.read("plan")
+    full = run.read("boostqa")
+    tables = {("BoostQA", "full"): full.boostqa}
+    with stages.teachers(run, "ablations") as teacher:
+        for part in ("multi_grade", "high_difficulty"):
+            settings = replace(profile.boostqa, **{part: False})
+            _, table, _ = stages.synthesise_and_refine(run, teacher, seeds, plans.targeted, settings)
+            tables["BoostQA", f"no {part}"] = table
+        tables["BoostQA", "no refinement"] = full.boostqa_made
+        tables["BoostQA", "untargeted"] = full.boostqa_untargeted
+        graph = KPGraph.load(run.read("linkqa").graph)
+        tables["LinkSyn", "balanced"] = run.read("linkqa").linkqa
+        for variant, (alpha, beta) in {
+            "popularity": (1.0, 0.0),
+            "coverage": (0.0, 1.0),
+            "uniform": (0.0, 0.0),
+        }.items():
+            settings = replace(profile.linkqa, alpha=alpha, beta=beta)
+            _, _, table, _ = stages.link_and_refine(run, teacher, graph, seeds, plans.targeted, settings)
+            tables["LinkSyn", variant] = table
+    replays = {("replay", f"{share:.0%}"): share for share in profile.ablations.replay}
+    tables |= dict.fromkeys(replays, full.boostqa)
+    return tables, replays
+
+
+@stage("summary", reads=("annotate", "boostqa", "midtrain", "evaluate", "scaling"), settings=("teacher",))
+def summary(run: Run, folder: Path) -> dict:
+    """`results/<run>/summary.json`: the run's figures in one document; accuracies and differences are fractions."""
+    evaluated, trained = run.read("evaluate"), run.read("midtrain").training
+    trained = {"base": run.read("base").training} | trained
+    exams, cells = evaluated.exams, evaluated.cells
+    arms = {}
+    for arm, manifest in trained.items():
+        arms[arm] = {
+            "exams": records(exams[exams["arm"] == arm].set_index("exam"), "index"),
+            "cells": records(cells[cells["arm"] == arm][[*CELL, "n", "accuracy"]]),
+            "tokens": manifest["tokens"],
+            "flops": manifest["flops"],
+        }
+        for exam in arms[arm]["exams"].values():
+            del exam["arm"]
+    points = run.read("scaling").points
+    boosted = points[points["arm"] == "boostqa"]
+    document = {
+        "run": run.name,
+        "profile": run.profile.name,
+        "seed": run.seed,
+        "arms": arms,
+        "comparisons": records(evaluated.comparisons),
+        "refinement": {"teacher_error_rate": teacher_error(run)} | run.read("boostqa").refinement,
+        "degradation": degradation(run.read("boostqa").boostqa_made),
+        "scaling": {
+            axis: records(rows[["x", "accuracy", "low", "high", "n"]])
+            for axis, rows in boosted.groupby("axis", sort=False)
+        },
+        "seconds": {name: run.manifest(name)["seconds"] for name in run.done()},
+    }
+    write_json(document, run.folder / "summary.json")
+    return {"summary": {k: v for k, v in document.items() if k != "seconds"}}
+
+
+def records(table: pd.DataFrame, orient: str = "records"):
+    """A table as plain JSON values."""
+    return json.loads(table.to_json(orient=orient, double_precision=15))
+
+
+def teacher_error(run: Run) -> float | None:
+    """The offline synthesiser's built-in error rate, None for a real teacher."""
+    from qatoolkit.textbook.tutor import error_rate
+
+    try:
+        return error_rate(run.profile.teacher.synthesiser)
+    except ValueError:
+        return None
+
+
+def degradation(made: pd.DataFrame) -> dict:
+    """How many questions asked for at H4 or H5 were kept, and the share of them labelled lower after the second try."""
+    asked = made[made["asked_difficulty"].isin(("H4", "H5"))]
+    return {"n": len(asked), "degraded": float(degraded(asked).mean()) if len(asked) else None}

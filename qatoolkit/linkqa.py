@@ -1,0 +1,83 @@
+"""LinkQA: questions that join several seeds linked by knowledge points along a walk through the graph.
+
+Stated in arXiv 2508.01317: knowledge points are extracted from seeds, a walk under a value function picks paths, and a
+teacher writes from the several seeds of a path. Our reading: 2 to 4 seeds a path, and the difficulty asked for follows the
+plan's distribution.
+"""
+
+import random
+
+import pandas as pd
+
+from qatoolkit import prompts
+from qatoolkit.annotate import annotate, split_answers
+from qatoolkit.boostqa import write
+from qatoolkit.config import LinkQASettings
+from qatoolkit.teacher import Teacher
+
+MOST_SEEDS = 4
+
+
+def extract(table: pd.DataFrame, teacher: Teacher, progress=None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Name the knowledge points of every question; returns the table with `knowledge_points` set, and the rejects."""
+    messages = [
+        prompts.messages("knowledge_points", r.language, question=r.question, answer=r.answer)
+        for r in table.itertuples()
+    ]
+    said = teacher.ask(messages, parse=_read_points, ids=list(table["id"]), progress=progress)
+    return split_answers(table, said, lambda value: {"knowledge_points": value})
+
+
+def _read_points(content: str) -> list[str]:
+    points = prompts.read_json(content).get("knowledge_points")
+    if (
+        not isinstance(points, list)
+        or not all(isinstance(p, str) and p.strip() for p in points)
+        or not points
+    ):
+        raise ValueError('the JSON object needs a non-empty list of texts "knowledge_points"')
+    return list(dict.fromkeys(p.strip() for p in points))
+
+
+def requests(
+    paths: pd.DataFrame, seeds: pd.DataFrame, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0
+) -> pd.DataFrame:
+    """One request per path that found at least two different seeds; a path's other language is left out, since a question
+    is in one language. The difficulty asked for is drawn from the plan's budget."""
+    rng = random.Random(f"linkqa/{seed}")
+    by_id = seeds.set_index("id")
+    budget = plan.groupby("difficulty")["budget"].sum()
+    rows = []
+    for path in paths.itertuples():
+        found = by_id.loc[list(dict.fromkeys(path.seeds))]
+        found = found[found["language"] == found["language"].iloc[0]] if len(found) else found
+        found = found[:MOST_SEEDS]
+        if len(found) < 2:
+            continue
+        difficulty = rng.choices(list(budget.index), list(budget))[0]
+        rows.append(
+            {
+                "strategy": "link",
+                "parents": list(found.index),
+                "language": found["language"].iloc[0],
+                "asked_difficulty": difficulty,
+                "path": list(path.kps),
+                "payload": {
+                    "path": list(path.kps),
+                    "seeds": found[["question", "answer"]].to_dict("records"),
+                    "count": settings.questions_per_path,
+                    "difficulty": difficulty,
+                    "round": int(path.path),
+                },
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def synthesise(
+    asked: pd.DataFrame, teacher: Teacher, annotator: Teacher, progress=None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write from the paths' seeds and label what came out; multi-hop items carry their whole path as knowledge points."""
+    made, rejects = write(asked, teacher, progress)
+    made, unlabelled = annotate(made, annotator, progress)
+    return made.drop(columns=["replaces", "seed"]), pd.concat([rejects, unlabelled], ignore_index=True)

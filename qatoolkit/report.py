@@ -1,0 +1,66 @@
+"""One self-contained HTML page of a run: what was asked, what came out, every figure and the main tables."""
+
+import base64
+import html
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from qatoolkit import display
+from qatoolkit.store import MissingUpstream, Run, atomic
+
+STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "img{max-width:100%}figure{margin:2rem 0}figcaption{color:#555}h2{margin-top:2.5rem}"
+)
+
+
+def write(run: Run) -> Path:
+    """Write `report.html` into the run folder and return its path.
+
+    Raises MissingUpstream, naming the notebook to run, when the run has no summary or figures yet."""
+    figures = run.folder / "figures"
+    if not (run.folder / "summary.json").exists() or not (figures / "captions.json").exists():
+        raise MissingUpstream(
+            f"run {run.name!r} has no summary and figures yet: run notebooks/11_figures.ipynb, or "
+            f"`qatoolkit run --profile {run.profile.name} --run {run.name}`"
+        )
+    summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
+    captions = json.loads((figures / "captions.json").read_text(encoding="utf-8"))
+    parts = [
+        f"<h1>{html.escape(run.name)}: which data made the model better at what it was bad at?</h1>",
+        f"<p>Profile {html.escape(run.profile.name)}, seed {run.seed}. Accuracies in percent; intervals are 95%.</p>",
+        "<h2>Accuracy</h2>",
+        display.table(accuracy_table(summary))._repr_html_(),
+        "<h2>Differences</h2>",
+        display.table(pd.DataFrame(summary["comparisons"]))._repr_html_(),
+        "<h2>Refinement</h2>",
+        display.facts(summary["refinement"])._repr_html_(),
+        "<h2>Figures</h2>",
+        *(_figure(figures / f"{name}.png", caption) for name, caption in captions.items()),
+        "<h2>Seconds by stage</h2>",
+        display.facts(summary["seconds"])._repr_html_(),
+    ]
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(run.name)}</title>'
+        f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
+    )
+    with atomic(run.folder / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return run.folder / "report.html"
+
+
+def accuracy_table(summary: dict) -> pd.DataFrame:
+    """One row per arm: accuracy on every exam, tokens and FLOPs."""
+    rows = []
+    for arm, values in summary["arms"].items():
+        exams = {f"{name} accuracy": exam["accuracy"] for name, exam in values["exams"].items()}
+        rows.append({"arm": arm} | exams | {"tokens": values["tokens"], "flops": values["flops"]})
+    return pd.DataFrame(rows)
+
+
+def _figure(path: Path, caption: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    text = html.escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'

@@ -1,0 +1,124 @@
+"""Running the notebooks in order, outside Jupyter: executed copies in `results/<run>/notebooks/`, finished ones skipped."""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from qatoolkit import __version__
+from qatoolkit.store import Run, atomic
+
+ORDER = (
+    "01_seeds",
+    "02_annotate",
+    "03_probe",
+    "04_boostqa",
+    "05_linkqa",
+    "06_curate",
+    "07_midtrain",
+    "08_evaluate",
+    "09_scaling",
+    "10_ablations",
+    "11_figures",
+    "00_tour",  # last: it reads what the others made, and computes nothing twice
+)
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook stopped with an error; the message holds the error and where the executed copy lies."""
+
+
+def notebooks_folder() -> Path:
+    """The `notebooks/` folder of the checkout; ValueError where the package was installed without one."""
+    folder = Path(__file__).resolve().parent.parent / "notebooks"
+    if not folder.is_dir():
+        raise ValueError(
+            "the notebooks are not part of an installed package: run from a checkout (pip install -e .)"
+        )
+    return folder
+
+
+def chosen(only: list[str]) -> list[str]:
+    """The notebooks to run, in order; a number, a name or its beginning picks one. ValueError for anything else."""
+    picked = []
+    for name in only:
+        found = [n for n in ORDER if n == name or n.startswith(name.removesuffix(".ipynb"))]
+        if len(found) != 1:
+            raise ValueError(
+                f"--only {name!r} fits {len(found)} notebooks; there are {', '.join(sorted(ORDER))}"
+            )
+        picked += found
+    return [n for n in ORDER if n in picked] if only else list(ORDER)
+
+
+def run_notebooks(run: Run, profile: str, only: list[str] | None = None, log=print) -> int:
+    """Execute notebooks for a run and return how many were not done before.
+
+    A notebook is done when its executed copy was made from the same source with the same settings, seed and version.
+    Raises NotebookFailed at the first error; what was finished stays."""
+    names = chosen(only or [])
+    folder = run.folder / "notebooks"
+    started, executed = time.perf_counter(), 0
+    for position, name in enumerate(names, 1):
+        source, target = notebooks_folder() / f"{name}.ipynb", folder / f"{name}.ipynb"
+        key = _key(run, source)
+        if _key_of(target) == key:
+            continue
+        log(f"[{position}/{len(names)}] {name}")
+        begun = time.perf_counter()
+        _execute(run, profile, source, target, key)
+        executed += 1
+        log(f"[{position}/{len(names)}] {name} done in {time.perf_counter() - begun:.0f} s")
+    where = os.path.relpath(run.folder)
+    if executed:
+        log(
+            f"run {run.name!r}: {executed} notebooks in {time.perf_counter() - started:.0f} s, results in {where}"
+        )
+    else:
+        log(f"run {run.name!r}: nothing to do, all {len(names)} notebooks are done; results in {where}")
+    return executed
+
+
+def _key(run: Run, source: Path) -> str:
+    content = json.dumps([__version__, run.name, run.seed, asdict(run.profile)], sort_keys=True)
+    return hashlib.sha256(content.encode() + source.read_bytes()).hexdigest()
+
+
+def _key_of(executed: Path) -> str | None:
+    if not executed.exists():
+        return None
+    return json.loads(executed.read_text(encoding="utf-8"))["metadata"].get("qatoolkit", {}).get("key")
+
+
+def _execute(run: Run, profile: str, source: Path, target: Path, key: str) -> None:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    working = target.with_name(f".{source.stem}.running.ipynb")
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(working),
+            parameters={"PROFILE": profile, "RUN": run.name, "SEED": run.seed},
+            kernel_name="python3",
+            cwd=str(source.parent),
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
+    except PapermillExecutionError as error:
+        failed = target.with_name(f"{source.stem}.failed.ipynb")
+        os.replace(working, failed)
+        raise NotebookFailed(
+            f"{source.stem} stopped: {error.ename}: {error.evalue} (executed copy: {os.path.relpath(failed)})"
+        ) from None
+    notebook = json.loads(working.read_text(encoding="utf-8"))
+    notebook["metadata"]["qatoolkit"] = {"key": key}
+    notebook["metadata"].pop("papermill", None)
+    with atomic(target) as temporary:
+        temporary.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    working.unlink()

@@ -1,0 +1,237 @@
+"""The flow, stage by stage: each function reads finished stages of a run, calls the library, and stores what it made.
+
+Notebooks and the command line call these; every step inside is a plain function over tables that can be called by hand. A
+stage whose settings and inputs have not changed is skipped (`store.stage`).
+"""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pandas as pd
+
+from qatoolkit import boostqa as boost
+from qatoolkit import linkqa as link
+from qatoolkit import plan as planning
+from qatoolkit import probe as probing
+from qatoolkit.annotate import annotate as label
+from qatoolkit.curate import curate as curated
+from qatoolkit.display import Progress
+from qatoolkit.kpgraph import build_kp_graph
+from qatoolkit.ledger import Ledger
+from qatoolkit.schema import COLUMNS
+from qatoolkit.seeds import quality_report, read_seeds
+from qatoolkit.store import Run, results_root, stage
+from qatoolkit.teacher import Endpoint, Teacher
+from qatoolkit.textbook import exams as textbook_exams
+from qatoolkit.textbook import sources
+from qatoolkit.textbook.server import local_teacher, parts
+from qatoolkit.textbook.tutor import Tutor
+from qatoolkit.walks import path_diagnostics, sample_paths
+
+BOOSTQA_ARMS = ("boostqa", "boostqa_untargeted")
+
+
+@contextmanager
+def teachers(run: Run, stage: str):
+    """The run's synthesiser, refiner and annotator, sharing one ledger; an offline teacher is started where no endpoint is
+    set, and stopped afterwards."""
+    settings = run.profile.teacher
+    with endpoint_of(run) as endpoint, Ledger(results_root() / "ledger.sqlite") as ledger:
+        yield SimpleNamespace(
+            **{
+                role: Teacher(
+                    getattr(settings, role),
+                    endpoint=endpoint,
+                    ledger=ledger,
+                    run=run.name,
+                    stage=stage,
+                    in_flight=settings.in_flight,
+                    timeout=settings.timeout,
+                    attempts=settings.attempts,
+                    max_tokens=settings.max_tokens,
+                    temperature=settings.temperature,
+                    budget=settings.budget,
+                )
+                for role in ("synthesiser", "refiner", "annotator")
+            }
+        )
+
+
+@contextmanager
+def endpoint_of(run: Run):
+    """The endpoint of the profile or of OPENAI_BASE_URL, else a local offline teacher."""
+    import os
+
+    settings = run.profile.teacher
+    if settings.base_url:
+        yield Endpoint(base_url=settings.base_url)
+    elif os.environ.get("OPENAI_BASE_URL"):
+        yield Endpoint.from_env()
+    else:
+        with local_teacher(run.profile.textbook, log=results_root() / "teacher.log.jsonl") as url:
+            yield Endpoint(base_url=url, name="offline-textbook")
+
+
+@stage("exams", settings=("textbook",))
+def exams(run: Run, folder) -> dict:
+    """The four exams of the textbook world, one table each."""
+    books, n = parts(run.profile.textbook), run.profile.textbook.exam
+    return {
+        name: textbook_exams.exam(books[exam.language], name, n, run.seed)
+        for name, exam in textbook_exams.EXAMS.items()
+    }
+
+
+def exam_tables(run: Run) -> dict[str, pd.DataFrame]:
+    """The run's exams by name."""
+    stored = run.read("exams")
+    return {name: getattr(stored, name) for name in textbook_exams.EXAMS}
+
+
+@stage("seeds", settings=("textbook", "seeds"))
+def seeds(run: Run, folder) -> dict:
+    """Seed QA from the profile's sources, else from files written out of the textbook in several layouts."""
+    paths = list(run.profile.seeds.sources)
+    outputs = {}
+    if not paths:
+        paths = sources.write_sources(
+            parts(run.profile.textbook), folder / "raw", run.profile.textbook.seeds, run.seed
+        )
+        outputs["raw"] = None
+    table, rejects = read_seeds(paths)
+    return outputs | {"seeds": table, "rejects": rejects, "quality": quality_report(table, rejects)}
+
+
+@stage("annotate", reads=("seeds",), settings=("teacher",))
+def annotate(run: Run, folder) -> dict:
+    """Discipline, difficulty, grade and knowledge points of every seed, by the annotator."""
+    table = run.read("seeds").seeds
+    with teachers(run, "annotate") as teacher, Progress(2 * len(table), "annotate", "requests") as progress:
+        labelled, rejects = label(table, teacher.annotator, ticking(progress))
+        labelled, more = link.extract(labelled, teacher.annotator, ticking(progress))
+    return {"seeds": labelled, "rejects": pd.concat([rejects, more], ignore_index=True)}
+
+
+def ticking(progress: Progress):
+    """A callback for `Teacher.ask` that moves a progress display on."""
+    before = 0
+
+    def tick(done: int, total: int) -> None:
+        nonlocal before
+        progress.update(done - before)
+        before = done
+
+    return tick
+
+
+@stage("probe", reads=("base", "annotate"))
+def probe(run: Run, folder) -> dict:
+    """The base model's accuracy on the annotated seeds, by cell."""
+    samples = probing.probe(run.read("base").model, run.read("annotate").seeds)
+    return {"samples": samples, "cells": probing.cells(samples)}
+
+
+@stage("plan", reads=("probe",), settings=("plan",))
+def plan(run: Run, folder) -> dict:
+    """The synthesis budget by cell, targeted at what the probe found, and the untargeted control."""
+    grid, settings = run.read("probe").cells, run.profile.plan
+    return {
+        "targeted": planning.targeted(grid, settings),
+        "untargeted": planning.untargeted(grid, settings),
+        "weak": probing.weak(grid, settings.target, settings.low_n),
+    }
+
+
+@stage("boostqa", reads=("annotate", "plan"), settings=("teacher", "boostqa"))
+def boostqa(run: Run, folder) -> dict:
+    """BoostQA for the targeted plan and for the untargeted one: synthesis, then refinement."""
+    seeds, plans, outputs = run.read("annotate").seeds, run.read("plan"), {}
+    with teachers(run, "boostqa") as teacher:
+        for arm, plan in zip(BOOSTQA_ARMS, (plans.targeted, plans.untargeted), strict=True):
+            made, table, rejects = synthesise_and_refine(run, teacher, seeds, plan, run.profile.boostqa)
+            outputs |= {f"{arm}_made": made, arm: table, f"{arm}_rejects": rejects}
+    return outputs | {"refinement": refinement(run, outputs["boostqa_made"], outputs["boostqa"])}
+
+
+def synthesise_and_refine(run: Run, teacher, seeds: pd.DataFrame, plan: pd.DataFrame, settings):
+    """(written, refined, rejects) of one BoostQA variant; `settings` says which parts are on."""
+    made, rejects = boost.synthesise(seeds, plan, teacher.synthesiser, teacher.annotator, settings, run.seed)
+    made = made.drop(columns="seed")
+    if not settings.refine:
+        return made, made, rejects
+    table, unresolved = boost.refine(made, teacher.refiner, settings)
+    return made, table, pd.concat([rejects.drop(columns=["seed", "replaces"], errors="ignore"), unresolved])
+
+
+def refinement(run: Run, made: pd.DataFrame, table: pd.DataFrame) -> dict:
+    """Shares of wrong answers before and after refinement, against the textbook's truth; nulls where the truth is unknown
+    (questions from a real teacher)."""
+    tutor = Tutor(*textbook_world(run))
+
+    def wrong(rows):
+        checks = [tutor.is_correct(q, a) for q, a in zip(rows["question"], rows["answer"], strict=True)]
+        known = [not c for c in checks if c is not None]
+        return (sum(known) / len(known) if known else None), len(known)
+
+    before, n = wrong(made)
+    after, kept = wrong(table)
+    return {
+        "wrong_before": before,
+        "wrong_after": after,
+        "n": n,
+        "n_after": kept,
+        "rejected": len(made) - len(table),
+    }
+
+
+def textbook_world(run: Run):
+    """The whole textbook and the parts that the run's world holds."""
+    books = parts(run.profile.textbook)
+    return books["en"].whole, books
+
+
+@stage("linkqa", reads=("annotate", "plan", "boostqa"), settings=("teacher", "boostqa", "linkqa"))
+def linkqa(run: Run, folder) -> dict:
+    """LinkQA: graph, walks that lean to the weak cells, synthesis from the seeds of each path, refinement."""
+    seeds, plan = run.read("annotate").seeds, run.read("plan").targeted
+    graph = build_kp_graph(seeds, min_count=run.profile.linkqa.min_count)
+    graph.save(folder / "graph")
+    with teachers(run, "linkqa") as teacher:
+        paths, made, table, rejects = link_and_refine(run, teacher, graph, seeds, plan, run.profile.linkqa)
+    return {
+        "graph": None,
+        "paths": paths,
+        "diagnostics": path_diagnostics(graph, paths),
+        "linkqa_made": made,
+        "linkqa": table,
+        "linkqa_rejects": rejects,
+    }
+
+
+def link_and_refine(run: Run, teacher, graph, seeds: pd.DataFrame, plan: pd.DataFrame, settings):
+    """(paths, written, refined, rejects) of one LinkQA variant."""
+    focus = {(r.discipline, r.difficulty): 1.0 + 4.0 * r.deficit for r in plan.itertuples()}
+    n = -(-2 * run.profile.plan.questions // settings.questions_per_path)
+    paths = sample_paths(
+        graph, n, settings.length, alpha=settings.alpha, beta=settings.beta, focus=focus, seed=run.seed
+    )
+    asked = link.requests(paths, seeds, plan, settings, run.seed)
+    made, rejects = link.synthesise(asked, teacher.synthesiser, teacher.annotator)
+    made = made[: run.profile.plan.questions]
+    if not run.profile.boostqa.refine:
+        return paths, made, made, rejects
+    table, unresolved = boost.refine(made, teacher.refiner, run.profile.boostqa)
+    return paths, made, table, pd.concat([rejects, unresolved], ignore_index=True)
+
+
+@stage("curate", reads=("annotate", "boostqa", "linkqa", "exams"), settings=("curate",))
+def curate(run: Run, folder) -> dict:
+    """Filters, near-duplicates and decontamination against every exam, for each data set that will be trained on."""
+    tables = {"seeds": run.read("annotate").seeds, "linkqa": run.read("linkqa").linkqa}
+    tables |= {arm: getattr(run.read("boostqa"), arm) for arm in BOOSTQA_ARMS}
+    against, outputs, reports = exam_tables(run), {}, []
+    for name, table in tables.items():
+        kept, rejects, report = curated(table, against, run.profile.curate)
+        outputs |= {name: kept[list(COLUMNS)], f"{name}_rejects": rejects}
+        reports.append(report.assign(dataset=name))
+    return outputs | {"report": pd.concat(reports, ignore_index=True)}

@@ -1,0 +1,118 @@
+"""A family of formula problems: one formula, a grid of small whole numbers, its wordings in two languages.
+
+Our reading: seed questions of this kind stand beside factual ones. Each family carries its own proof: an
+answer is believed because sympy confirms it another way, not because the formula was typed correctly.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import count
+from string import Formatter
+
+from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
+
+WRONG = 9  # with the true answer: ten choices
+
+
+def span(first: int, last: int, step: int = 1) -> tuple[int, ...]:
+    """The allowed values first, first + step, ... up to and including `last`."""
+    return tuple(range(first, last + 1, step))
+
+
+def slots(template: str) -> set[str]:
+    """The names in braces of a template."""
+    return {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One family of problems; its callables take the parameters by name.
+
+    `parameters` lists the allowed values of each; `valid` leaves out combinations that do not come out even.
+    `answer` is exact (int or Fraction); `check` confirms it by another route; `slips` are results of typical
+    mistakes. Wordings name every parameter as digits: `train` wordings serve corpus, seeds and synthesis,
+    `exam` wordings the exams only; the `solution` states the problem with its answer, for the corpus.
+    Raises ValueError naming the family and the field that is wrong.
+    """
+
+    name: str
+    discipline: str
+    difficulty: str
+    grade: str
+    kps_en: tuple[str, ...]
+    kps_zh: tuple[str, ...]
+    parameters: dict[str, tuple[int, ...]]
+    answer: Callable[..., int | Fraction]
+    check: Callable[..., bool]
+    slips: Callable[..., tuple[int | Fraction, ...]]
+    train_en: tuple[str, ...]
+    train_zh: tuple[str, ...]
+    exam_en: str
+    exam_zh: str
+    solution_en: str
+    solution_zh: str
+    valid: Callable[..., bool] = lambda **_: True
+
+    def __post_init__(self):
+        for field, allowed in (("discipline", DISCIPLINES), ("difficulty", DIFFICULTIES), ("grade", GRADES)):
+            if getattr(self, field) not in allowed:
+                self._refuse(field, getattr(self, field), f"one of {', '.join(allowed)}")
+        for name, values in self.parameters.items():
+            if not values or min(values) < 0:
+                self._refuse(f"parameters[{name!r}]", values, "one or more whole numbers from 0 up")
+        for language in ("en", "zh"):
+            for template in (*self.wordings(language, "train"), *self.wordings(language, "exam")):
+                if slots(template) != set(self.parameters):
+                    self._refuse("wording", template, f"a text with the slots {', '.join(self.parameters)}")
+            if not slots(self.solution(language)) <= {*self.parameters, "answer"}:
+                self._refuse(
+                    "solution", self.solution(language), "a text with slots for parameters and answer only"
+                )
+
+    def _refuse(self, field: str, found, allowed: str):
+        raise ValueError(f"family {self.name!r}: {field} is {found!r}; it must be {allowed}")
+
+    def wordings(self, language: str, split: str) -> tuple[str, ...]:
+        """The question templates of one language ("en" or "zh") and split ("train" or "exam")."""
+        if split == "exam":
+            return (self.exam_en if language == "en" else self.exam_zh,)
+        return self.train_en if language == "en" else self.train_zh
+
+    def solution(self, language: str) -> str:
+        """The template of the worked solution."""
+        return self.solution_en if language == "en" else self.solution_zh
+
+    def allows(self, params: dict[str, int]) -> bool:
+        """Whether `params` is a point of the grid."""
+        return all(params[p] in self.parameters[p] for p in self.parameters) and bool(self.valid(**params))
+
+    def wrong(self, **params: int) -> list[int | Fraction]:
+        """Nine distinct wrong values of the answer's kind: slips first, then values near the answer."""
+        truth = Fraction(self.answer(**params))
+        found = []
+        for value in _candidates(truth, self.slips(**params)):
+            if value != truth and value not in found and _same_kind(value, truth):
+                found.append(value)
+            if len(found) == WRONG:
+                return found
+
+
+def _same_kind(value: Fraction, truth: Fraction) -> bool:
+    """No wrong value stands out: whole, positive or below one where the truth is."""
+    if truth.denominator == 1 and value.denominator > 1:
+        return False
+    return (value > 0 or truth < 0) and (value < 1 or truth >= 1 or truth.denominator == 1)
+
+
+def _candidates(truth: Fraction, slips):
+    """The slips, then values ever further from the truth; a round number has round neighbours."""
+    yield from map(Fraction, slips)
+    step = Fraction(1, truth.denominator)
+    while abs(truth) >= 100 and truth % (10 * step) == 0:
+        step *= 10
+    for distance in count(1):
+        yield truth + distance * step
+        yield truth - distance * step
+        if truth.denominator > 1:
+            yield Fraction(truth.numerator, truth.denominator + distance)

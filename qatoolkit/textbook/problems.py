@@ -1,0 +1,122 @@
+"""Formula problems of the textbook: which there are, their split, and how they are written and read.
+
+A parameter set belongs to training or to the exams by a stable hash, whatever the wording. Reading inverts
+writing: a question with its numbers cut out is looked up among the templates with their slots cut out.
+"""
+
+import hashlib
+import re
+import unicodedata
+from fractions import Fraction
+from functools import lru_cache
+from itertools import product
+
+from qatoolkit.textbook import families_applied, families_math, families_other, families_science
+from qatoolkit.textbook.family import Family
+
+_NUMBER = re.compile(r"[0-9]+")
+_SLOT_OR_NUMBER = re.compile(r"\{(\w+)\}|([0-9]+)")
+_LONGEST = 1000  # characters; no question comes near, so anything longer is not worth reading
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for module in (families_math, families_science, families_applied, families_other)
+    for family in module.FAMILIES
+}
+
+
+def split(name: str, params: dict[str, int]) -> str:
+    """ "exam" for about one parameter set in four, else "train"; the order of `params` does not matter."""
+    key = f"{name}|{sorted(params.items())}"
+    return "exam" if hashlib.sha256(key.encode()).digest()[0] < 64 else "train"
+
+
+@lru_cache
+def _grid(name: str) -> dict[str, tuple[dict[str, int], ...]]:
+    family = FAMILIES[name]
+    points = (
+        dict(zip(family.parameters, values, strict=True)) for values in product(*family.parameters.values())
+    )
+    points = [p for p in points if family.allows(p)]
+    return {wanted: tuple(p for p in points if split(name, p) == wanted) for wanted in ("train", "exam")}
+
+
+def parameter_sets(name: str, split: str) -> list[dict[str, int]]:
+    """Every parameter set of a family in one split ("train" or "exam"), in the order of the grid."""
+    return [dict(p) for p in _grid(name)[split]]
+
+
+def variants(name: str, language: str, split: str) -> int:
+    """How many wordings a family has in a language and split."""
+    return len(FAMILIES[name].wordings(language, split))
+
+
+def render(name: str, params: dict[str, int], language: str, variant: int, split: str) -> str:
+    """The question in words; `variant` counts modulo the number of wordings."""
+    wordings = FAMILIES[name].wordings(language, split)
+    return wordings[variant % len(wordings)].format(**params)
+
+
+def solution(name: str, params: dict[str, int], language: str) -> str:
+    """The problem worked out in one line that ends in the answer."""
+    family = FAMILIES[name]
+    return family.solution(language).format(**params, answer=answer_text(family.answer(**params), language))
+
+
+def wrong(name: str, params: dict[str, int]) -> list[int | Fraction]:
+    """Nine distinct wrong values, typical slips first, never the answer."""
+    return FAMILIES[name].wrong(**params)
+
+
+def answer_text(value: int | Fraction, language: str) -> str:
+    """The canonical text of a value, "12" or "3/4": the same digits in every `language`."""
+    return str(Fraction(value))
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+def _skeleton(text: str, cut: re.Pattern) -> str:
+    """`text` without blanks and case, with a mark for every match of `cut`."""
+    return "".join(cut.sub("#", text).split()).casefold()
+
+
+def _plain(text: str) -> str:
+    """One form for look-alike characters, full-width digits and superscripts among them."""
+    return unicodedata.normalize("NFKC", text)
+
+
+@lru_cache(maxsize=1)
+def _forms() -> dict[str, tuple[str, str, str, tuple[str, ...]]]:
+    """Skeleton -> family, language, split, and the role of each number: a parameter, or itself if fixed."""
+    forms = {}
+    for name, family in FAMILIES.items():
+        for language, wanted in product(("en", "zh"), ("train", "exam")):
+            for template in map(_plain, family.wordings(language, wanted)):
+                skeleton = _skeleton(template, _SLOT_OR_NUMBER)
+                if skeleton in forms:
+                    raise ValueError(
+                        f"families {forms[skeleton][0]!r} and {name!r} share the wording {template!r}"
+                    )
+                roles = tuple(m[1] or m[2] for m in _SLOT_OR_NUMBER.finditer(template))
+                forms[skeleton] = (name, language, wanted, roles)
+    return forms
+
+
+def read(text: str) -> tuple[str, dict[str, int], str, str] | None:
+    """Family, parameters, language and split of the wording of a rendered question; None for any other text.
+
+    Blanks, case and character width do not matter; numbers outside the family's grid do."""
+    if len(text) > _LONGEST or not (text := _plain(text)) or not _NUMBER.search(text):
+        return None
+    form = _forms().get(_skeleton(text, _NUMBER))
+    if form is None:
+        return None
+    name, language, wanted, roles = form
+    numbers, family = _NUMBER.findall(text), FAMILIES[name]
+    if len(numbers) != len(roles):  # the text itself holds the mark
+        return None
+    params = {role: int(n) for role, n in zip(roles, numbers, strict=True) if role in family.parameters}
+    if numbers != [str(params.get(role, role)) for role in roles] or not family.allows(params):
+        return None
+    return name, {p: params[p] for p in family.parameters}, language, wanted

@@ -1,0 +1,85 @@
+"""Seed files written out of the textbook, in the layouts that benchmarks really use, with a few faulty rows among them.
+
+What a user brings is never one clean table; neither is what the demo starts from. Labels are left out on purpose: the
+annotator has to find them, and construction knows the truth.
+"""
+
+import json
+import random
+from pathlib import Path
+
+import pandas as pd
+
+from qatoolkit.textbook.exams import seed_questions
+from qatoolkit.textbook.knowledge import Textbook
+
+LETTERS = "ABCDEFGHIJ"
+
+
+def write_sources(books: dict[str, Textbook], folder: Path, n: int, seed: int = 0) -> list[Path]:
+    """Write up to `n` seed questions a cell and language as four files; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(f"sources/{seed}")
+    english = seed_questions(books["en"], "en", n, seed).sample(frac=1, random_state=seed)
+    chinese = seed_questions(books["zh"], "zh", n, seed)
+    third = -(-len(english) // 3)
+    thirds = [english.iloc[i * third : (i + 1) * third] for i in range(3)]
+    return [
+        _lines(
+            folder / "choices_list.jsonl", [_listed(r) for r in thirds[0].to_dict("records")] + _faulty(rng)
+        ),
+        _lettered_columns(folder / "lettered_columns.csv", thirds[1]),
+        _table(folder / "choice_dict.parquet", thirds[2]),
+        _lines(folder / "chinese.jsonl", [_listed(r) for r in chinese.to_dict("records")]),
+    ]
+
+
+def _listed(row: dict) -> dict:
+    return {
+        "question": row["question"],
+        "choices": list(row["choices"]),
+        "answer": LETTERS[int(row["answer_index"])],
+    }
+
+
+def _faulty(rng: random.Random) -> list[dict]:
+    """Rows as they turn up in real files: no question, no answer, an answer letter that no choice has."""
+    rows = [
+        {"question": "", "choices": ["1", "2", "3", "4"], "answer": "A"},
+        {
+            "question": "What is the capital of the country that has no name?",
+            "choices": ["a", "b", "c", "d"],
+            "answer": "",
+        },
+        {"question": "Which option is the right one?", "choices": ["first", "second"], "answer": "E"},
+    ]
+    return rng.sample(rows, len(rows))
+
+
+def _lines(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+    return path
+
+
+def _lettered_columns(path: Path, table: pd.DataFrame) -> Path:
+    rows = [
+        {"question": r["question"]}
+        | dict(zip(LETTERS, r["choices"], strict=False))
+        | {"answer": LETTERS[int(r["answer_index"])]}
+        for r in table.to_dict("records")
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False, sep=";")
+    return path
+
+
+def _table(path: Path, table: pd.DataFrame) -> Path:
+    rows = [
+        {
+            "query": r["question"],
+            "options": {"label": list(LETTERS[: len(r["choices"])]), "text": list(r["choices"])},
+            "answerKey": LETTERS[int(r["answer_index"])],
+        }
+        for r in table.to_dict("records")
+    ]
+    pd.DataFrame(rows).to_parquet(path, index=False)
+    return path

@@ -1,0 +1,286 @@
+"""Every figure draws from a small table, says what it must, and is saved with the same bytes each time."""
+
+import functools
+from itertools import combinations
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+from matplotlib.transforms import Bbox
+
+from qatoolkit import plots
+from qatoolkit.plots_style import big, power, spread
+
+
+def frame(columns, *rows):
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def cells(shift=0.0):
+    table = frame(
+        "discipline difficulty n accuracy low high",
+        ("law", "H1", 40, 0.9, 0.77, 0.96),
+        ("physics", "H1", 40, 0.4, 0.26, 0.55),
+        ("physics", "H5", 12, 0.25, 0.09, 0.53),
+        ("chemistry", "H2", 0, np.nan, np.nan, np.nan),
+    )
+    return table.assign(accuracy=table["accuracy"] + shift)
+
+
+ARMS = frame(
+    "arm exam accuracy low high n",
+    ("base", "textbook_en", 0.3, 0.26, 0.35, 400),
+    ("boostqa", "textbook_en", 0.7, 0.65, 0.74, 400),
+    ("base", "textbook_zh", 0.31, 0.26, 0.36, 380),
+    ("boostqa", "textbook_zh", np.nan, np.nan, np.nan, 0),
+)
+COMPARISONS = frame(
+    "a b on difference low high n", ("boostqa", "base", "textbook_en", -0.02, -0.05, 0.01, 400)
+)
+SCALING = frame(
+    "axis arm x accuracy low high n fit",
+    ("parameters", "base", 160_000, 0.3, 0.26, 0.35, 400, 0.31),
+    ("parameters", "base", 740_000, 0.4, 0.35, 0.45, 400, 0.41),
+    ("initial_flops", "base", 1e12, 0.3, 0.26, 0.35, 400, np.nan),
+)
+REFINEMENT = frame(
+    "teacher_error_rate stage wrong low high n",
+    (0.1, "before", 0.1, 0.08, 0.12, 500),
+    (0.1, "after", 0.01, 0.0, 0.02, 500),
+    (0.3, "before", 0.3, 0.27, 0.33, 500),
+    (0.3, "after", 0.04, 0.02, 0.06, 500),
+)
+ABLATION = frame(
+    "ablation variant accuracy low high n reference",
+    ("refinement", "with", 0.8, 0.77, 0.83, 600, True),
+    ("refinement", "without", 0.7, 0.67, 0.73, 600, False),
+    ("path_length", "4", 0.8, 0.77, 0.83, 600, True),
+)
+LOSS = frame("step tokens loss lr arm", (1, 4096, 6.0, 1e-3, "boostqa"), (2, 8192, 5.0, 5e-4, "boostqa"))
+PLAN = frame("discipline difficulty budget deficit", ("physics", "H5", 300, 0.4), ("law", "H1", 0, 0.0))
+QUESTIONS = pd.DataFrame(
+    {"source": ["seeds"] * 3 + ["linkqa"] * 2, "difficulty": ["H1", "H5", None, "H1", "H1"]}
+)
+DEGREES = pd.DataFrame({"degree": [0, 1, 1, 2, 3, 9]})
+COVERAGE = frame("paths coverage policy", (0, 0.0, "uniform"), (10, 0.5, "uniform"), (10, 0.6, "balanced"))
+FRONTIER = frame("alpha beta coverage popularity_correlation", (1, 0, 0.3, 0.9), (0, 1, 0.9, 0.1))
+
+FIGURES = {
+    "accuracy_grid": lambda: plots.accuracy_grid(cells()),
+    "grid_difference": lambda: plots.grid_difference(cells(), cells(0.02)),
+    "budget": lambda: plots.budget(PLAN),
+    "arms": lambda: plots.arms(ARMS, chance={"textbook_en": 0.25}),
+    "comparisons": lambda: plots.comparisons(COMPARISONS),
+    "scaling": lambda: plots.scaling(SCALING),
+    "ablation": lambda: plots.ablation(ABLATION),
+    "distribution": lambda: plots.distribution(QUESTIONS, "difficulty"),
+    "refinement": lambda: plots.refinement(REFINEMENT),
+    "loss": lambda: plots.loss(LOSS),
+    "kp_degree": lambda: plots.kp_degree(DEGREES),
+    "coverage": lambda: plots.coverage(COVERAGE),
+    "frontier": lambda: plots.frontier(FRONTIER),
+    "graph_neighbourhood": lambda: plots.graph_neighbourhood(nx.path_graph(5), [1, 2, 3]),
+}
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_trace():
+    settings = dict(plt.rcParams)
+    yield
+    assert plt.get_fignums() == []
+    assert dict(plt.rcParams) == settings
+
+
+@functools.cache
+def drawn(name):
+    return FIGURES[name]()
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(plt.Text)]
+
+
+def says(figure, part):
+    return any(part in text for text in texts(figure))
+
+
+def test_every_public_figure_is_covered_here():
+    assert {*FIGURES, "save"} == set(plots.__all__)
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_figure_is_saved_with_the_same_bytes_twice(figure, tmp_path):
+    first = plots.save(drawn(figure), tmp_path / "a" / "first")
+    second = plots.save(FIGURES[figure](), tmp_path / "b" / "second.png")
+    assert [path.name for path in second] == ["second.png", "second.svg"]
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+    pixels = imread(first[0])
+    assert min(pixels.shape[:2]) > 200
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20
+    assert sorted(path.name for path in first[0].parent.iterdir()) == ["first.png", "first.svg"]
+
+
+def drawn_texts(ax):
+    """Annotations and the tick labels within the axes' limits."""
+    for axis in (ax.xaxis, ax.yaxis) if ax.axison else ():
+        low, high = sorted(axis.get_view_interval())
+        for tick in axis.get_major_ticks():
+            if low <= tick.get_loc() <= high:
+                yield from (label for label in (tick.label1, tick.label2) if label.get_visible())
+    yield from ax.texts
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_no_text_leaves_the_figure_or_covers_other_text_in_its_axes(figure):
+    for ax in drawn(figure).axes:
+        shown = [text for text in drawn_texts(ax) if text.get_text()]
+        boxes = [text.get_window_extent().padded(-1) for text in shown]
+        for text, box in zip(shown, boxes, strict=True):
+            assert box.x0 >= 0, text
+            assert box.x1 <= ax.figure.bbox.x1, text
+        for (one, a), (two, b) in combinations(zip(shown, boxes, strict=True), 2):
+            assert Bbox.intersection(a, b) is None, (one, two)
+
+
+@pytest.mark.parametrize(
+    ("draw", "table"),
+    [
+        (plots.accuracy_grid, cells()),
+        (lambda table: plots.grid_difference(cells(), table), cells()),
+        (plots.budget, PLAN),
+        (plots.arms, ARMS),
+        (plots.comparisons, COMPARISONS),
+        (plots.scaling, SCALING),
+        (plots.ablation, ABLATION),
+        (lambda table: plots.distribution(table, "difficulty"), QUESTIONS),
+        (plots.refinement, REFINEMENT),
+        (plots.loss, LOSS),
+        (plots.kp_degree, DEGREES),
+        (plots.coverage, COVERAGE),
+        (plots.frontier, FRONTIER),
+    ],
+)
+def test_an_empty_table_or_a_missing_column_is_a_clear_error(draw, table):
+    with pytest.raises(ValueError, match="no rows"):
+        draw(table.iloc[:0])
+    lost = table.columns[0]
+    with pytest.raises(ValueError, match=rf"columns missing.*{lost}"):
+        draw(table.drop(columns=lost))
+
+
+def test_repeated_and_unnamed_rows_are_refused():
+    with pytest.raises(ValueError, match=r"more than one row for .*physics"):
+        plots.accuracy_grid(pd.concat([cells(), cells().iloc[[1]]]))
+    with pytest.raises(ValueError, match=r"null values in \['exam'\]"):
+        plots.arms(ARMS.assign(exam=None))
+
+
+def test_a_figure_can_be_drawn_on_given_axes():
+    own, ax = plt.subplots()
+    try:
+        assert plots.kp_degree(DEGREES, ax=ax) is own
+        assert plt.get_fignums() == [own.number]
+    finally:
+        plt.close(own)
+
+
+def test_grid_puts_stem_first_pools_margins_by_n_and_shows_a_missing_score_as_missing():
+    grid = drawn("accuracy_grid")
+    labels = [label.get_text() for label in grid.axes[0].get_yticklabels()]
+    assert labels == ["Physics", "Chemistry", "Law", "all", "STEM", "Other disciplines"]
+    positions = dict(zip(labels, grid.axes[0].get_yticks(), strict=True))
+    assert (
+        positions["STEM"]
+        < positions["Physics"]
+        < positions["Chemistry"]
+        < positions["Law"]
+        < positions["all"]
+    )
+    pooled = (40 * 0.4 + 12 * 0.25) / 52
+    assert says(grid, f"{100 * pooled:.0f}%")
+    assert says(grid, "–")
+    assert "0%" not in texts(grid.axes[0])
+    assert (
+        sum(patch.get_hatch() is not None for patch in grid.axes[0].patches) == 2
+    )  # the cell and its column's margin
+
+
+def test_grid_difference_pools_both_sides_over_the_same_cells():
+    after = cells(0.1)
+    after.loc[after["discipline"] == "law", "n"] = 4000
+    grid = plots.grid_difference(cells(), after)
+    assert {text for text in texts(grid.axes[0]) if text.startswith(("+", "−"))} == {"+10"}
+
+
+def test_figures_state_n_and_interval():
+    assert says(drawn("arms"), "n = 400")
+    assert says(drawn("arms"), "no score")
+    assert says(drawn("arms"), "95% interval")
+    assert says(drawn("comparisons"), "−2.0")
+    assert says(drawn("distribution"), "seeds (n = 3)")
+    assert says(drawn("distribution"), "unknown")
+
+
+def test_distribution_takes_counts_as_well_as_questions():
+    counts = frame("source difficulty n", ("seeds", "H1", 1), ("seeds", "H5", 1), ("linkqa", "H1", 2))
+    rows = QUESTIONS.dropna()
+    assert texts(plots.distribution(counts, "difficulty")) == texts(plots.distribution(rows, "difficulty"))
+
+
+def test_scaling_refuses_unknown_axes_and_sizes_without_logarithm():
+    with pytest.raises(ValueError, match="axis must be one of"):
+        plots.scaling(SCALING.assign(axis="epochs"))
+    with pytest.raises(ValueError, match="positive"):
+        plots.scaling(SCALING.iloc[:1].assign(x=0.0))
+
+
+def test_graph_refuses_what_cannot_be_drawn():
+    with pytest.raises(ValueError, match="81 nodes"):
+        plots.graph_neighbourhood(nx.path_graph(81))
+    with pytest.raises(ValueError, match="leaves the graph"):
+        plots.graph_neighbourhood(nx.path_graph(3), [0, 2])
+
+
+@pytest.mark.filterwarnings("ignore:no Chinese font")
+def test_chinese_labels_stay_text_in_svg(tmp_path):
+    graph = nx.path_graph(["牛顿第二定律", "$m$ and < &"])
+    _, svg = plots.save(plots.graph_neighbourhood(graph), tmp_path / "graph")
+    assert "牛顿第二定律" in svg.read_text(encoding="utf-8")
+    assert "$m$ and &lt; &amp;" in svg.read_text(encoding="utf-8")
+
+
+def test_a_failed_save_leaves_the_old_figure(tmp_path):
+    png, _ = plots.save(plots.kp_degree(DEGREES), tmp_path / "figure")
+    old = png.read_bytes()
+    broken = plots.kp_degree(DEGREES)
+    broken.axes[0].set_title("$\\frac{$")
+    with pytest.raises(ValueError, match="frac"):
+        plots.save(broken, tmp_path / "figure")
+    assert png.read_bytes() == old
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "figure.svg"]
+
+
+def test_numbers_read_as_the_field_writes_them():
+    assert [big(x) for x in (50_000, 160_000, 2.1e6, 1.24e9, 40e9)] == [
+        "50k",
+        "0.16M",
+        "2.1M",
+        "1.24B",
+        "40B",
+    ]
+    assert [power(x) for x in (1e12, 3.2e12)] == ["1e12", "3.2e12"]
+
+
+def test_spread_labels_keep_order_distance_and_bounds():
+    placed = spread([5.0, 5.1, 0.0, 4.9], 1.0, 0.0, 5.5)
+    assert list(np.argsort(placed)) == [2, 3, 0, 1]
+    assert np.diff(np.sort(placed)).min() >= 0.98
+    assert placed.max() <= 5.5

@@ -1,0 +1,316 @@
+import subprocess
+import sys
+import warnings
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import chisquare
+
+from qatoolkit.kpgraph import KPGraph, build_kp_graph
+from qatoolkit.walks import KnowledgeValue, path_diagnostics, sample_codes, sample_paths
+
+DISCIPLINES = ["mathematics", "physics", "law", "history"]
+EVEN = dict.fromkeys(DISCIPLINES, 0.25)
+
+
+def seeds(*kps, **columns):
+    return pd.DataFrame({"id": [f"s{i}" for i in range(len(kps))], "knowledge_points": list(kps), **columns})
+
+
+@pytest.fixture(scope="module")
+def world():
+    """1,200 seeds of four disciplines of unequal size, KPs of Zipf popularity, a tenth of the KPs borrowed."""
+    rng = np.random.default_rng(0)
+    pop = 1 / np.arange(1, 61) ** 0.8
+    rows = []
+    for home in rng.choice(4, size=1200, p=[0.6, 0.25, 0.1, 0.05]):
+        of = np.where(rng.random(3) < 0.1, rng.choice(4, 3), home)
+        kps = [
+            f"{DISCIPLINES[d]} kp{k}" for d, k in zip(of, rng.choice(60, 3, p=pop / pop.sum()), strict=True)
+        ]
+        rows.append((kps, DISCIPLINES[home], rng.choice(["H1", "H3", "H5"])))
+    kps, discipline, difficulty = zip(*rows, strict=True)
+    return build_kp_graph(seeds(*kps, discipline=discipline, difficulty=difficulty))
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Nine KPs with unequal weights, popularity and labels, small enough to count every step."""
+    rng = np.random.default_rng(1)
+    kps = [[f"k{k}" for k in rng.choice(9, 3, replace=False, p=np.arange(9, 0, -1) / 45)] for _ in range(60)]
+    labels = {"discipline": rng.choice(DISCIPLINES, 60), "difficulty": rng.choice(["H1", "H5", None], 60)}
+    return build_kp_graph(seeds(*kps, **labels))
+
+
+def formula(graph, visits, alpha, beta, discipline=None, focus=None):
+    """V(k) written out, KP by KP."""
+    table = graph.seeds
+    share = table["discipline"].value_counts(normalize=True)
+    value = []
+    for k, used in enumerate(visits):
+        holders = table.iloc[
+            graph.incidence.indices[graph.incidence.indptr[k] : graph.incidence.indptr[k + 1]]
+        ]
+        v = len(holders) ** alpha * (1 + used) ** -beta
+        if discipline:
+            v *= np.mean([discipline.get(d, 0) / share[d] for d in holders["discipline"]])
+        if focus:
+            v *= np.mean(
+                [focus.get(cell, 1) for cell in zip(*holders[["discipline", "difficulty"]].T.values)]
+            )
+        value.append(v)
+    return np.array(value)
+
+
+TARGET = {"mathematics": 0.1, "law": 0.6, "physics": 0.3}
+CASES = [
+    (0, 0, None, None),
+    (1, 0, None, None),
+    (0.5, 1, None, None),
+    (-1, 2, TARGET, None),
+    (1, 1, TARGET, None),
+]
+CASES += [(1, 0.5, None, {("law", "H5"): 20.0, ("history", "H1"): 0.0})]
+
+
+@pytest.mark.parametrize(("alpha", "beta", "discipline", "focus"), CASES)
+def test_value_follows_the_formula(small, alpha, beta, discipline, focus):
+    visits = np.arange(len(small.names)) ** 2
+    value = KnowledgeValue(small, alpha=alpha, beta=beta, discipline=discipline, focus=focus)(visits)
+    expected = formula(small, visits, alpha, beta, discipline, focus)
+    np.testing.assert_allclose(value / value.sum(), expected / expected.sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("alpha", "beta", "discipline", "focus"), CASES)
+def test_starts_and_steps_follow_the_formula(small, alpha, beta, discipline, focus):
+    nodes, _ = sample_codes(
+        small, 70_000, 4, alpha=alpha, beta=beta, discipline=discipline, focus=focus, rounds=1, seed=3
+    )
+    value = formula(small, np.zeros(len(small.names)), alpha, beta, discipline, focus)
+    starts = np.bincount(nodes[:, 0], minlength=len(value))
+    assert chisquare(starts[value > 0], len(nodes) * value[value > 0] / value.sum()).pvalue > 1e-4
+
+    weight = small.adjacency.toarray() * value
+    statistic = freedom = steps = 0
+    for size in (1, 2, 3):  # given the whole path so far: this also tests that no KP comes twice
+        for path, group in pd.DataFrame(nodes).groupby(list(range(size))):
+            law = weight[path[-1]].copy()
+            law[list(path)] = 0
+            seen = np.bincount(group[size], minlength=len(law))
+            assert not seen[law == 0].any()
+            expected = len(group) * law / law.sum()
+            if (common := expected >= 5).sum() > 1:
+                rest = max(len(group) - expected[common].sum(), 0)
+                of, got = [*expected[common], rest], [*seen[common], len(group) - seen[common].sum()]
+                statistic += sum((g - e) ** 2 / e for g, e in zip(got, of, strict=True) if e > 1)
+                freedom += sum(e > 1 for e in of) - 1
+                steps += len(group)
+    assert steps > 100_000
+    assert abs(statistic - freedom) < 5 * np.sqrt(2 * freedom)
+
+
+def test_steps_follow_the_formula_where_proposals_are_stale_or_refused():
+    # k0 is visited by every path, so that V falls there between rounds; the tables are not renewed each time.
+    kps = [["k0", f"k{i}"] for i in range(1, 40) for _ in range(i)]
+    graph = build_kp_graph(seeds(*kps))
+    rounds, per_round = 40, 1500
+    nodes, _ = sample_codes(graph, rounds * per_round, 3, alpha=0.5, beta=1, rounds=rounds, seed=5)
+    visits = np.zeros(len(graph.names))
+    seen, expected = np.zeros(len(visits)), np.zeros(len(visits))
+    weight = graph.adjacency.toarray()
+    for part in nodes.reshape(rounds, per_round, 3):
+        value = formula(graph, visits, 0.5, 1)
+        for third in np.flatnonzero(part[:, 1] == 0):
+            law = weight[0] * value
+            law[part[third, 0]] = 0
+            expected += law / law.sum()
+            seen[part[third, 2]] += 1
+        visits += np.bincount(part[part >= 0], minlength=len(visits))
+    assert chisquare(seen[1:], expected[1:]).pvalue > 1e-4
+
+
+def test_same_seed_gives_the_same_table_for_any_number_of_threads(world):
+    import numba
+
+    settings = {"discipline": EVEN, "rounds": 20, "seed": 7}
+    one = sample_paths(world, 3000, 5, threads=1, **settings)
+    for threads in range(2, numba.config.NUMBA_NUM_THREADS + 1):
+        pd.testing.assert_frame_equal(sample_paths(world, 3000, 5, threads=threads, **settings), one)
+    assert not sample_paths(world, 3000, 5, **settings | {"seed": 8})["kps"].equals(one["kps"])
+
+
+def test_a_loaded_graph_gives_the_same_paths(world, tmp_path):
+    again = KPGraph.load(world.save(tmp_path))
+    pd.testing.assert_frame_equal(sample_paths(again, 200, 4), sample_paths(world, 200, 4))
+
+
+def test_paths_do_not_revisit_and_their_seeds_hold_both_kps(world):
+    paths = sample_paths(world, 2000, 6, beta=0)
+    assert paths["path"].tolist() == list(range(len(paths)))
+    held = {
+        (seed, kp)
+        for kp, row in zip(
+            world.names, np.split(world.incidence.indices, world.incidence.indptr[1:-1]), strict=True
+        )
+        for seed in world.seeds["id"].iloc[row]
+    }
+    for kps, ids in zip(paths["kps"], paths["seeds"], strict=True):
+        assert 2 <= len(kps) <= 6
+        assert len(set(kps)) == len(kps) == len(ids) + 1
+        assert all({(seed, a), (seed, b)} <= held for a, b, seed in zip(kps, kps[1:], ids, strict=False))
+
+
+def test_seeds_are_the_least_used_with_ties_in_table_order(small):
+    nodes, drawn = sample_codes(small, 500, 4, seed=2)
+    used = Counter()
+    for path, row in zip(nodes, drawn, strict=True):
+        for a, b, seed in zip(path, path[1:], row, strict=False):
+            if b >= 0:
+                both = np.flatnonzero(small.incidence[[a, b]].toarray().all(axis=0))
+                assert seed == min(both, key=lambda s: (used[s], s))
+                used[seed] += 1
+
+
+def test_beta_spreads_coverage_and_alpha_follows_popularity(world):
+    n = len(world.names)
+
+    def described(alpha, beta):
+        return path_diagnostics(world, sample_paths(world, n, 4, alpha=alpha, beta=beta)).iloc[0]
+
+    popular, spread = described(1, 0), described(0, 1)
+    assert spread["coverage"] > 1.3 * popular["coverage"]
+    assert spread["gini"] < popular["gini"]
+    assert spread["evenness"] > popular["evenness"]
+    assert popular["pearson"] > spread["pearson"]
+
+
+@pytest.mark.parametrize("beta", [0, 1])
+def test_a_discipline_target_takes_most_of_the_distance_away(world, beta):
+    free = path_diagnostics(world, sample_paths(world, 2000, 4, beta=beta), discipline=EVEN)
+    held = path_diagnostics(world, sample_paths(world, 2000, 4, beta=beta, discipline=EVEN), discipline=EVEN)
+    assert held["kl_discipline"][0] < 0.2 * free["kl_discipline"][0]
+
+
+def test_labels_without_a_target_share_are_left_out():
+    graph = build_kp_graph(
+        seeds(
+            *[["a", "b"], ["b", "c"], ["x", "y"], ["y", "z"]] * 5,
+            discipline=["law", "law", "physics", "physics"] * 5,
+        )
+    )
+    paths = sample_paths(graph, 200, 3, discipline={"physics": 2.0})
+    assert set(paths["kps"].explode()) == {"x", "y", "z"}
+
+
+def test_targets_out_of_reach_are_reported(world):
+    target = {"law": 0.5, "medicine": 0.5}
+    with pytest.warns(UserWarning, match="no linked seed is .'medicine'."):
+        paths = sample_paths(world, 100, 3, discipline=target)
+    assert path_diagnostics(world, paths, discipline=target)["missing_discipline"][0] == 0.5
+
+
+def test_focus_leans_to_the_weak_cells(world):
+    def share(focus):
+        ids = sample_paths(world, 2000, 4, focus=focus)["seeds"].explode()
+        cells = world.seeds.set_index("id").loc[ids, ["discipline", "difficulty"]]
+        return (cells == ("law", "H5")).all(axis=1).mean()
+
+    assert share({("law", "H5"): 10.0}) > 1.5 * share(None)
+
+
+def test_walks_stay_in_their_component_and_end_where_it_ends():
+    graph = build_kp_graph(seeds(["a", "b"], ["b", "c"], ["x", "y"], ["lonely"]))
+    paths = sample_paths(graph, 300, 5)
+    assert set(map(frozenset, paths["kps"])) <= {frozenset(s) for s in ("abc", "ab", "bc", "xy")}
+    assert "lonely" not in set(paths["kps"].explode())
+
+
+def test_walks_that_find_no_second_kp_are_left_out_with_a_warning():
+    graph = build_kp_graph(seeds(["a", "b"], *[["a"]] * 9, discipline=["law"] + ["physics"] * 9))
+    value = {"alpha": 0, "focus": {("physics", None): 0.0}}
+    table = graph.seeds.assign(difficulty=pd.Categorical(["H1"] * 10))
+    graph = KPGraph(**{**vars_of(graph), "seeds": table})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(sample_paths(graph, 10, 2, alpha=value["alpha"])) == 10
+    lone = build_kp_graph(seeds(["a", "b"], ["b"], discipline=["law", "physics"], difficulty=["H1", "H1"]))
+    with pytest.warns(UserWarning, match="20 of 20 walks found no second KP"):
+        assert sample_paths(lone, 20, 2, focus={("law", "H1"): 0.0}).empty
+
+
+def vars_of(graph):
+    return {name: getattr(graph, name) for name in KPGraph.__dataclass_fields__}
+
+
+def test_chinese_seeds_and_whole_number_ids_come_back_as_they_are():
+    table = seeds(["欧姆定律", "电阻"], ["电阻", "功率"]).assign(id=[11, 12])
+    paths = sample_paths(build_kp_graph(table), 10, 3)
+    assert set(paths["kps"].explode()) == {"欧姆定律", "电阻", "功率"}
+    assert set(paths["seeds"].explode()) == {11, 12}
+
+
+@pytest.mark.parametrize("table", [seeds(), seeds(None), seeds(["one"]), seeds(["a"], ["b"])])
+def test_a_graph_without_edges_says_so(table):
+    with pytest.raises(ValueError, match="has no edge; give seeds with two or more KPs"):
+        sample_paths(build_kp_graph(table), 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n": 0}, "n=0; allowed"),
+        ({"length": 1}, "length=1; allowed: a whole number from 2"),
+        ({"rounds": 99}, "rounds=99; allowed: a whole number from 1 to 10"),
+        ({"seed": -1}, "seed=-1"),
+        ({"threads": 0}, "threads=0"),
+        ({"alpha": float("nan")}, "alpha=nan"),
+        ({"beta": -1}, "beta=-1"),
+        ({"discipline": {}}, "discipline={}; allowed"),
+        ({"discipline": {"law": -1}}, "discipline=.*from 0"),
+        ({"discipline": {"medicine": 1}}, "no linked seed; allowed: .*'law'"),
+        ({"focus": {"law": 2}}, r"focus\['law'\]=2; allowed"),
+        ({"focus": {("medicine", "H9"): 2}}, "no seed there"),
+    ],
+)
+def test_a_wrong_setting_is_named(world, settings, message):
+    with pytest.raises(ValueError, match=message):
+        sample_paths(world, **{"n": 10, "length": 3} | settings)
+
+
+def test_extreme_exponents_neither_overflow_nor_stop():
+    graph = build_kp_graph(seeds(*[["hub", f"k{i}"] for i in range(300)]))
+    for alpha in (-300, 300):
+        assert len(sample_paths(graph, 50, 3, alpha=alpha, beta=50)) == 50
+
+
+def test_diagnostics_agree_with_hand_counts():
+    graph = build_kp_graph(seeds(["a", "b"], ["b", "c"], ["d"], discipline=["law", "law", "physics"]))
+    paths = pd.DataFrame({"path": [0, 1], "kps": [["a", "b"], ["b", "a"]], "seeds": [["s0"], ["s0"]]})
+    row = path_diagnostics(graph, paths, discipline={"law": 0.5, "physics": 0.5}).iloc[0]
+    assert row["coverage"] == pytest.approx(2 / 3)
+    assert row["entropy_bits"] == pytest.approx(1.0)
+    assert row["gini"] == pytest.approx(1 / 3)
+    assert row["pearson"] == pytest.approx(0.5)
+    assert row["distinct_seeds"] == 1
+    assert row["mean_length"] == 2
+    assert row["kl_discipline"] == pytest.approx(
+        0.5 * np.log(0.5 / (2.5 / 3)) + 0.5 * np.log(0.5 / (0.5 / 3))
+    )
+    assert row["missing_discipline"] == 0.5
+    assert np.isnan(row["kl_difficulty"])
+
+
+def test_diagnostics_of_foreign_or_no_paths(world):
+    foreign = pd.DataFrame({"path": [0], "kps": [["nowhere", "b"]], "seeds": [["s0"]]})
+    with pytest.raises(ValueError, match="KP 'nowhere' is not in the graph"):
+        path_diagnostics(world, foreign)
+    row = path_diagnostics(world, foreign.iloc[:0]).iloc[0]
+    assert (row["paths"], row["coverage"]) == (0, 0)
+    assert np.isnan(row["spearman"])
+
+
+def test_importing_walks_does_not_load_numba():
+    code = "import sys, qatoolkit.walks; assert 'numba' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
