@@ -1,9 +1,10 @@
-"""Filters, decontamination and near-duplicates: which rows of a QA table go into training, and why the others do not.
+"""Which rows of a QA table go into training, and why the others do not.
 
-Nothing is dropped in silence: `curate` splits a table into kept and rejected rows, and every rejected row carries
-its reason. QA rows are short and come from templates, so the usual document recipe fails on them: texts shorter than a
-shingle must not share one empty signature, and two questions that differ in one number or name are two questions.
-(Our reading: neither paper describes its curation; the coverage rule follows Tulu 3, arXiv 2411.15124.)
+Filters, decontamination, conflicts, near-duplicates. Nothing is dropped in silence: `curate` splits a table
+into kept and rejected rows, and every rejected row carries its reason. QA rows are short and come from
+templates, so the usual document recipe fails on them: texts shorter than a shingle must not share one empty
+signature, and two questions that differ in one number or name are two questions. (Our reading: neither paper
+describes its curation; the coverage rule follows Tulu 3, arXiv 2411.15124.)
 """
 
 import re
@@ -11,6 +12,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -23,7 +25,7 @@ _LAYOUT = re.compile(r"\\(?:left|right|text[a-z]*|math[a-z]+|displaystyle|quad|q
 _NUMBERING = re.compile(
     r"\s*(?:【[^】]{1,20}】\s*)?(?:\d{1,3}\s*(?:[.、)](?!\d))\s*)?(?:\(\s*\d+\s*分\s*\)\s*)?"
 )
-_OPERATOR = re.compile(r"[+*/^=<>≤≥≠∧∨¬⊃≡·×÷√∪∩∈⊂]|~(?=[A-Za-z(])|(?<![^\W\d_])-(?=\s*\w)")
+_OPERATOR = re.compile(r"[+*/^=<>≤≥≠∧∨¬⊃≡·×÷√∪∩∈⊂]|(?<![^\s(])~(?=[A-Za-z(])|(?<![^\W\d_])-(?=\s*\w)")
 _NEGATION = re.compile(
     r"\b(?:no|not|never|except|least|without|cannot|\w+n't)\b|[不没未非无]|除了|最[小少低]"
 )
@@ -34,11 +36,14 @@ _WEAK_ANSWERS |= {"以上都是", "以上都不是", "不确定", *"abcdefghij",
 _UNREADABLE = re.compile("[\ufffd\ue000-\uf8ff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _BOILERPLATE = 20  # an n-gram in more items of one exam than this is its instructions, not an item
 _PERMUTATIONS = 128
+_NEIGHBOURS = (
+    32  # earlier rows that a row meets in one bucket: bounds the work on one template filled 100,000 times
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurateSettings:
-    """Every dial of `curate`. Lengths in characters, n-grams and shingles in tokens (a word or one CJK character)."""
+    """Every dial of `curate`: lengths in characters, n-grams in tokens (a word or one CJK character)."""
 
     max_question: int = 20_000
     max_answer: int = 20_000
@@ -86,13 +91,14 @@ def near_duplicates(
     guard: bool = True,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Clusters of rows that ask the same thing: one row per row of `table`, in order (id, cluster, keep, similarity).
+    """Clusters of rows that ask the same thing, one line per row, in order: (id, cluster, keep, similarity).
 
-    The first column of `on` is compared by shingle Jaccard, which must reach `threshold`; every further column must be
-    equal (answers by meaning, choices resolved). `guard` also asks for the same numbers, operators, negations and
-    names, and for an identical question when the answer says nothing (yes, true, "all of the above").
-    MinHash (rensa) with banding proposes pairs, exact Jaccard decides, union-find joins; the first row of a cluster
-    is kept and `similarity` is to it. Raises ValueError for a missing column or a threshold outside (0, 1].
+    The first column of `on` is compared by shingle Jaccard, which must reach `threshold`; every further
+    column must be equal (answers by meaning, choices resolved). `guard` also asks for the same numbers,
+    operators, negations and names, and for an identical question when the answer says nothing (yes, true,
+    "all of the above"). MinHash (rensa) with banding proposes pairs, exact Jaccard decides, union-find
+    joins; the first row of a cluster is kept and `similarity` is to it. Raises ValueError for a missing
+    column or a threshold outside (0, 1].
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold}: must be in (0, 1]")
@@ -105,14 +111,14 @@ def near_duplicates(
     others = zip(*(map(_text, table[column]) for column in on[1:] if column != "answer"), strict=True)
     others = list(others) or [()] * len(table)
     marks = [_marks(text) if guard else () for text in texts]
-    options = [_option_set(choices) for choices in _column(table, "choices")]
+    choices = _column(table, "choices")
     weak = [guard and "answer" in on[1:] and answer in _WEAK_ANSWERS for answer in answers]
 
     clusters = _Clusters(len(table))
     firsts: dict[tuple, int] = {}
     for i, text in enumerate(words):
         if text:  # an empty question is the filters' business and duplicates nothing
-            key = (text, answers[i], others[i], marks[i], options[i] if weak[i] else None)
+            key = (text, answers[i], others[i], marks[i], _option_set(choices[i]) if weak[i] else None)
             clusters.join(firsts.setdefault(key, i), i)
     single = np.array([i for i in sorted(firsts.values()) if not weak[i]], dtype=np.int64)
     # Rows that the guards would part never meet: a template with thousands of fillings stays linear.
@@ -136,7 +142,7 @@ def near_duplicates(
     for bucket in _buckets((shingles(texts[i], n) for i in single), block, threshold, seed):
         members = single[bucket].tolist()
         for b, j in enumerate(members):
-            for i in members[:b]:
+            for i in members[max(0, b - _NEIGHBOURS) : b]:
                 if clusters.find(i) == clusters.find(j) or (i, j) in refused:
                     continue
                 if _jaccard(shingle_set(i), shingle_set(j)) >= threshold and (not guard or same_names(i, j)):
@@ -153,7 +159,7 @@ def near_duplicates(
         {
             "id": table["id"].to_numpy(),
             "cluster": pd.factorize(np.array(roots, dtype=np.int64))[0],
-            "keep": [root == i for i, root in enumerate(roots)],
+            "keep": np.array([root == i for i, root in enumerate(roots)], dtype=bool),
             "similarity": np.array(similarity, dtype=float),
         }
     )
@@ -167,28 +173,31 @@ def decontaminate(
     n_cjk: int = 13,
     min_overlap: float = 0.5,
 ) -> pd.DataFrame:
-    """Rows of `table` that hold an exam question: best hit per row and exam (row, id, exam, exam_id, overlap, matched).
+    """Rows that hold an exam question, best hit per row and exam: (row, id, exam, exam_id, overlap, matched).
 
-    `overlap` is the share of the exam question's tokens that lie in n-grams found in the row's question (n_cjk
-    characters for mostly Chinese exam questions); a hit needs `min_overlap`, or an identical normalised question of
-    any length (overlap 1). Where both have choices, an identical question must share half of them: many stems are
-    only "Which of the following is true?". N-grams in more than 20 items of one exam are its boilerplate and count
-    nowhere. `row` is the position in `table`. Raises ValueError for an exam without a question column.
+    `overlap` is the share of the exam question's tokens that lie in n-grams found in the row's question
+    (n_cjk characters for mostly Chinese exam questions); a hit needs `min_overlap`, or an identical
+    normalised question of any length (overlap 1). Where both have choices, an identical question must
+    share half of them: many stems are only "Which of the following is true?". N-grams in more than 20
+    items of one exam are its boilerplate and count nowhere. `row` is the position in `table`. Raises
+    ValueError for an exam without a question column.
     """
     items, grams, exact = _exam_index(exams, n, n_cjk)
+    vocabulary = {word for item in items for word in item.words}
     found = []
     for row, (text, choices) in enumerate(zip(table["question"], _column(table, "choices"), strict=True)):
         words = tokens(_stem(text))
-        options = _option_set(choices)
         best: dict[str, tuple[float, int, str]] = {}
-        for item in exact.get((tuple(words), _marks(_stem(text))), ()):
-            if _share_options(options, items[item].options):
+        for item in exact.get(tuple(words), ()):
+            same_stem = items[item].marks == _marks(_stem(text))
+            if same_stem and _share_options(_option_set(choices), _option_set(items[item].choices)):
                 best[items[item].exam] = (1.0, item, _join(words))
         places = defaultdict(set)
-        for size, index in grams.items():
-            for start in range(len(words) - size + 1):
-                for item, place in index.get(" ".join(words[start : start + size]), ()):
-                    places[item].add(place)
+        for start, end in _known_runs(words, vocabulary):
+            for size, index in grams.items():
+                for first in range(start, end - size + 1):
+                    for item, place in index.get(" ".join(words[first : first + size]), ()):
+                        places[item].add(place)
         for item, starts in places.items():
             entry = items[item]
             covered = sorted({p + k for p in starts for k in range(entry.size)})
@@ -205,11 +214,11 @@ def decontaminate(
 
 
 def filters(table: pd.DataFrame, *, max_question: int = 20_000, max_answer: int = 20_000) -> pd.DataFrame:
-    """Rule breaks, several per row if so: (row, id, reason, detail, reject). `row` is the position in `table`.
+    """Rule breaks, several per row if so: (row, id, reason, detail, reject); `row` is the position.
 
-    Rejecting: empty_question, empty_answer, too_long, choices (they contradict the answer), language (the text is not
-    in the language stated). Only flagged: answer_in_question, unreadable (replacement, private-use or control
-    characters).
+    Rejecting: empty_question, empty_answer, too_long, choices (they contradict the answer), language (the
+    text is not in the language stated). Only flagged: answer_in_question, unreadable (replacement,
+    private-use or control characters).
     """
     found = []
     columns = ("question", "answer", "choices", "answer_index", "language")
@@ -246,9 +255,10 @@ def curate(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Split a QA table into (kept, rejects, report); rows in = kept + rejects, both in table order.
 
-    Order: filters, decontamination against every exam, conflicts (the question and choices of an earlier row with
-    another answer), near-duplicates. `rejects` keep every column plus `reason` and `detail`, the first reason found.
-    `report`: rows and share of the strategy's rows by outcome (kept, rejected, flagged), reason and strategy.
+    Order: filters, decontamination against every exam, conflicts (the question and choices of an earlier
+    row with another answer), near-duplicates. `rejects` keep every column plus `reason` and `detail`, the
+    first reason found. `report`: rows and share of the strategy's rows by outcome (kept, rejected,
+    flagged), reason and strategy.
     """
     settings = settings or CurateSettings()
     table = table.reset_index(drop=True)
@@ -269,7 +279,8 @@ def curate(
     if settings.conflicts:
         rest = _without(table, reasons)
         for row, first in _conflicts(rest):
-            detail = f"same question as {rest['id'].iloc[first]}, which answers {_text(rest['answer'].iloc[first])[:80]!r}"
+            other = _text(rest["answer"].iloc[first])[:80]
+            detail = f"same question as {rest['id'].iloc[first]}, which answers {other!r}"
             reasons[int(rest.index[row])] = ("conflicting_answer", detail)
 
     rest = _without(table, reasons)
@@ -322,7 +333,8 @@ class _Item:
     exam: str
     id: str
     words: list[str]
-    options: frozenset[str] | None
+    marks: tuple[str, ...]
+    choices: Sequence | None
     size: int
     counted: int = 0  # tokens in n-grams that are not boilerplate
 
@@ -345,8 +357,8 @@ def _exam_index(exams: Mapping[str, pd.DataFrame], n: int, n_cjk: int):
             if not words:
                 continue
             size = n_cjk if 2 * sum(map(_is_cjk, words)) > len(words) else n
-            items.append(_Item(exam, str(name), words, _option_set(choices), size))
-            exact[tuple(words), _marks(_stem(text))].append(len(items) - 1)
+            items.append(_Item(exam, str(name), words, _marks(_stem(text)), choices, size))
+            exact[tuple(words)].append(len(items) - 1)
             if seen.setdefault(tuple(words), len(items) - 1) == len(items) - 1:
                 for place in range(len(words) - size + 1):
                     own[size][" ".join(words[place : place + size])].append((len(items) - 1, place))
@@ -361,6 +373,12 @@ def _exam_index(exams: Mapping[str, pd.DataFrame], n: int, n_cjk: int):
         for item, places in zip(items[start:], covered, strict=True):
             item.counted = len(places)
     return items, grams, exact
+
+
+def _known_runs(words: list[str], vocabulary: set[str]):
+    """(start, end) of the stretches that hold only words of the exams: no n-gram reaches beyond them."""
+    edges = [-1, *(i for i, word in enumerate(words) if word not in vocabulary), len(words)]
+    return [(a + 1, b) for a, b in pairwise(edges) if b - a > 1]
 
 
 class _Clusters:
@@ -381,7 +399,7 @@ class _Clusters:
 
 
 def _buckets(sets, block: np.ndarray, threshold: float, seed: int):
-    """Groups of positions that share a band of their MinHash within a block; a pair may come in several groups."""
+    """Groups of positions that share a MinHash band within a block; a pair may come in several groups."""
     if len(block) < 2:
         return
     signatures = _signatures(sets, seed)
@@ -399,7 +417,7 @@ def _buckets(sets, block: np.ndarray, threshold: float, seed: int):
 
 
 def _signatures(sets, seed: int) -> np.ndarray:
-    """MinHash signatures, uint64 (rows, permutations), made in chunks so that shingles are not all held at once."""
+    """MinHash signatures, uint64 (rows, permutations), in chunks: not all shingles are held at once."""
     from rensa import RMinHash
 
     parts, chunk = [], []
@@ -452,7 +470,7 @@ def _stem(text) -> str:
 
 
 def _marks(text: str) -> tuple[str, ...]:
-    """What turns a question into another one although the words stay: numbers, operators, negations. Sorted."""
+    """What makes another question of the same words: numbers, operators, negations. Sorted."""
     numbers = re.findall(r"\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
     return tuple(sorted([*numbers, *_OPERATOR.findall(text), *_NEGATION.findall(text.casefold())]))
 
@@ -503,6 +521,6 @@ def _wrong_language(row: Mapping) -> str | None:
 
 
 def _repeats(question: str, answer: str) -> bool:
-    """Whether the question says the answer verbatim; single words and numbers are too often there by chance."""
+    """Whether the question says the answer; single words and numbers are too often there by chance."""
     words = tokens(answer)
     return len(words) >= 2 and f" {' '.join(words)} " in f" {' '.join(tokens(question))} "

@@ -251,8 +251,8 @@ class KPGraph:
         data = Path(folder) / about["data"]
 
         def mapped(file):
-            # Copy-on-write, for numba would compile anew for read-only arrays. An empty array, a header of 128
-            # bytes, cannot be mapped.
+            # Copy-on-write, for numba would compile anew for read-only arrays. Empty arrays, no more than
+            # a header of 128 bytes, cannot be mapped.
             return np.asarray(np.load(file, mmap_mode="c" if file.stat().st_size > 128 else None))
 
         def matrix(name):

@@ -1,8 +1,8 @@
-"""Choices and answer of one seed row, in the layouts that benchmarks use, and the faults a row is rejected for.
+"""Choices and answer of one seed row in the layouts of benchmarks, and the faults a row is rejected for.
 
-An answer such as "2" can be a choice's text, an index from 0 or an index from 1; one row cannot tell, all rows of a source
-together can. So `readings` lists every reading that fits a row, `settle` lets the rows vote, and `resolve` applies the
-result (our reading: the papers do not say how their seeds were read).
+An answer such as "2" can be a choice's text, an index from 0 or an index from 1; one row cannot tell, all
+rows of a source together can. So `readings` lists every reading that fits a row, `settle` lets the rows vote,
+and `resolve` applies the result (our reading: the papers do not say how their seeds were read).
 """
 
 import ast
@@ -49,12 +49,15 @@ _UNPAIRED = re.compile("[\ud800-\udfff]")
 _MARK = r"(?:[(（【\[]\s?(?P<a>[{0}])\s?[)）】\]]|(?P<b>[{0}])\s?(?P<c>[.．、:：)）]))"  # (A) or A.
 _OPTION = {
     lower: re.compile(r"(?<![A-Za-z0-9\\{$^_])" + _MARK.replace("{0}", letters))
-    for lower, letters in ((False, "A-Z"), (True, "A-Za-z"))
+    for lower, letters in ((False, "A-J"), (True, "A-Ja-j"))
 }
 _OWN_LETTER = re.compile(_MARK.replace("{0}", "A-Za-z") + r"\s*(?P<text>.*)", re.DOTALL)
-_ANNOUNCED = r"(?:(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)s?(?:\s+is)?|(?:正确)?答案(?:是|为)?|[故应]*选项?)\s*[:：]?)?"
-_LETTER_ANSWER = re.compile(
-    rf"(?i:{_ANNOUNCED})[\s\[(（【*]*(?P<letters>[A-Z](?:(?:\s*(?:[,，、;；/&+和与]|\band\b)\s*|\s*)[A-Z])*)[\])）】*]*\s*[.．。]?"
+_ANNOUNCED = (  # before a letter: "The correct answer is", "答案：", "故选"
+    r"(?:(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)s?(?:\s+is)?"
+    r"|(?:正确)?答案(?:是|为)?|[故应]*选项?)\s*[:：]?)?"
+)
+_LETTER_ANSWER = re.compile(  # no semicolons: "B; C" answers two blanks
+    rf"(?i:{_ANNOUNCED})[\s\[(（【*]*(?P<letters>[A-Z](?:(?:\s*(?:[,，、/&+和与]|\band\b)\s*|\s*)[A-Z])*)[\])）】*]*\s*[.．。]?"
 )
 _ONE_LETTER = re.compile(r"[(（\[]?([a-z])[)）\].]*")
 _INTEGER = re.compile(r"\d{1,3}(?:\.0)?")
@@ -62,18 +65,22 @@ _ARRAY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=\w+)?\)", re.DOTALL)
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
 
 
+def storable(text: str) -> str:
+    """The text with halves of surrogate pairs escaped: no file and no table column can hold them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class Fault(ValueError):
     """Why a row is rejected: `reason` is a key of `REASONS`, `detail` names the value found."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{REASONS[reason]}: {detail}")
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail = reason, storable(detail)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """The choices of one question: their texts, the labels by which its answer may name them, and whether the source
-    wrote them as numbers."""
+    """Texts of the choices, the labels by which an answer may name them, whether the source has numbers."""
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
@@ -86,7 +93,7 @@ def missing(value: object) -> bool:
 
 
 def clean(value: object) -> str:
-    """A cell as text: stripped, otherwise as it stands; numbers and truth values in their JSON form, nothing as "".
+    """A cell as text: stripped, otherwise as it stands; other values in their JSON form, nothing as "".
 
     Raises Fault for null bytes, unpaired surrogates, texts over `MAX_CHARS` and cells that are no text."""
     if isinstance(value, str):
@@ -127,7 +134,7 @@ def literal(text: str) -> object:
 
 
 def split_options(text: str, *, lower: bool = False) -> tuple[str, list[str]] | None:
-    """Stem and options of "Which …? A. … B. …", or None where the text holds no list of options, or more than one.
+    """Stem and options of "Which …? A. … B. …"; None where the text holds no list of options, or several.
 
     Letters stand bare before . 、 : or ), or in brackets, and run on from A; with `lower` also from a."""
     found = {}
@@ -145,7 +152,7 @@ def split_options(text: str, *, lower: bool = False) -> tuple[str, list[str]] | 
                 runs[-1].append(mark)
             elif runs:
                 runs[-1].append(None)  # out of order: no list of options
-        ends = [run[0][1] for run in runs[1:]] + [len(text)]
+        ends = [*(run[0][1] for run in runs[1:]), len(text)][: len(runs)]
         for run, end in zip(runs, ends, strict=True):
             if None in run or len(run) < 2:
                 continue
@@ -162,7 +169,9 @@ def split_options(text: str, *, lower: bool = False) -> tuple[str, list[str]] | 
 
 
 def parse_choices(value: object) -> Choices | None:
-    """Choices from a list, a dict, a list of dicts, or a text that holds one of these or lettered options; None if empty.
+    """Choices from a list, a dict, a list of dicts, or a text that holds these or lettered options.
+
+    None for an empty value.
 
     Raises Fault for a layout that is none of these, fewer than two choices, empty ones and repeated ones."""
     if isinstance(value, str):
@@ -184,7 +193,9 @@ def parse_choices(value: object) -> Choices | None:
 
 
 def make_choices(texts: list[str], labels: Iterable[str] | None = None, *, numbers: bool = False) -> Choices:
-    """Choices of checked texts; letters they carry themselves ("A) 5", "B) 6", …) are taken off. Raises Fault."""
+    """Choices of checked texts; letters they carry themselves ("A) 5", "B) 6") are taken off.
+
+    Raises Fault."""
     own = [_OWN_LETTER.fullmatch(t) for t in texts]
     if all(own) and [(m["a"] or m["b"]).upper() for m in own] == list(_LETTERS[: len(own)]):
         texts = [m["text"].strip(_EDGES) for m in own]
@@ -205,7 +216,7 @@ def make_choices(texts: list[str], labels: Iterable[str] | None = None, *, numbe
 
 
 def _written(text):
-    """The choices written into one cell, as a list or dict; the text itself where they cannot be told apart."""
+    """The choices written into one cell as a list or dict; the text itself where they do not part."""
     if not text:
         return None
     if (value := literal(text)) is not None:
@@ -240,7 +251,7 @@ def _from_dicts(value):
 
 
 def readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]]:
-    """Every reading of `READINGS` under which the answer (a value, or a list of several) names choices, by position."""
+    """Reading -> positions of the choices the answer (a value or a list) then names, for all that fit."""
     parts = list(answer) if isinstance(answer, list | tuple) else [answer]
     whole = [isinstance(p, Integral) and not isinstance(p, bool) for p in parts]
     texts = [clean(p) for p in parts]
@@ -252,10 +263,9 @@ def readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]]:
     }
     result = {}
     for reading, positions in found.items():
-        if positions and all(positions):
-            flat = sorted(p for ps in positions for p in ps)
-            if len(set(flat)) == len(flat):
-                result[reading] = tuple(flat)
+        flat = tuple(p for ps in positions for p in ps)
+        if positions and all(positions) and len(set(flat)) == len(flat):
+            result[reading] = flat
     if all(whole) and not choices.numbers and "index from 0" in result:
         result.pop(
             "text", None
@@ -270,7 +280,8 @@ def _by_letter(text, choices):
         letter = (m["a"] or m["b"]).upper()
         if m["text"] and letter in choices.labels:
             position = choices.labels.index(letter)
-            return (position,) if normalise(m["text"]) == normalise(choices.texts[position]) else ()
+            if normalise(m["text"]) == normalise(choices.texts[position]):
+                return (position,)
     if len(text) > 80:
         return ()
     if m := _LETTER_ANSWER.fullmatch(text):
@@ -300,7 +311,7 @@ def _by_index(text, choices, base):
 
 
 def settle(rows: Iterable[Mapping[str, tuple[int, ...]]]) -> tuple[tuple[str, ...], str]:
-    """The readings to try, best first, after the rows of one source voted, and the winner with its doubts for the report.
+    """The readings to try, best first, after the rows of one source voted, and the best with its doubts.
 
     An index is read from one base or not at all; 0 where both fit equally well."""
     votes = Counter(reading for found in rows for reading in found)
@@ -311,7 +322,7 @@ def settle(rows: Iterable[Mapping[str, tuple[int, ...]]]) -> tuple[tuple[str, ..
 
 
 def resolve(answer: str, choices: Choices, found: Mapping, order: Iterable[str]) -> tuple[str, int | None]:
-    """Answer and position: the text of the right choice, or for several right ones their letters ("BD") and None.
+    """Answer and position: the text of the right choice; where several are right, letters ("BD") and None.
 
     Raises Fault where no reading in `order` fits."""
     positions = next((found[reading] for reading in order if reading in found), None)
@@ -325,4 +336,4 @@ def resolve(answer: str, choices: Choices, found: Mapping, order: Iterable[str])
         raise Fault(reason, f"{answer[:60]!r} with {len(choices.texts)} choices")
     if len(positions) == 1:
         return choices.texts[positions[0]], positions[0]
-    return "".join(_LETTERS[p] for p in positions), None
+    return "".join(_LETTERS[p] for p in sorted(positions)), None

@@ -1,12 +1,12 @@
 """From a record with whatever column names to the fields of a seed: layouts, languages, final answers.
 
-Column names are compared without case, spaces and punctuation, and the first name of a list that a record has wins. The
-lists hold the names that MMLU, MMLU-Pro, CMMLU, C-Eval, ARC, RACE, MedMCQA, HellaSwag, AQuA, MathQA, GSM8K, MATH, TheoremQA,
-GAOKAO-Bench, PubMedQA, TAL-SCQ5K and instruction sets use.
+Column names are compared without case, spaces and punctuation, and the first name of a list that a record has
+wins. The lists hold the names that MMLU, MMLU-Pro, CMMLU, C-Eval, ARC, RACE, MedMCQA, HellaSwag, AQuA,
+MathQA, GSM8K, MATH, TheoremQA, GAOKAO-Bench, PubMedQA, TAL-SCQ5K and instruction sets use.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from qatoolkit.schema import normalise
@@ -25,15 +25,15 @@ from qatoolkit.seed_choices import (
 from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
 
 NAMES = {
-    "question": "question questiontext query questionstem stem problem problemstatement ctx prompt instruction body input "
-    "题目 问题 题干 q",
-    "answer": "answer answerkey correctanswer correct correctoption correctchoice correctindex finalanswer finaldecision "
-    "answervalue goldanswer gold target cop answerindex answeridx label output completion response answers "
-    "solution 答案 正确答案",
-    "context": "context contexts passage article background input material 材料",
-    "choices": "choices options candidates endings alternatives answerchoices answeroptionlist optionlist 选项",
-    "rationale": "rationale explanation analysis reasoning cot cotcontent chainofthought exp longanswer answeranalysis support "
-    "solution 解析 解答",
+    "question": "question questiontext query questionstem stem problem problemstatement ctx prompt"
+    " instruction body input 题目 題目 问题 問題 题干 q",
+    "answer": "answer answerkey correctanswer correct correctoption correctchoice correctindex finalanswer"
+    " finaldecision answervalue goldanswer gold target cop answerindex answeridx label output completion"
+    " response answers solution 答案 正确答案",
+    "context": "context contexts passage article background input 材料",
+    "choices": "choices options candidates endings alternatives answerchoices answeroptionlist 选项 選項",
+    "rationale": "rationale explanation analysis reasoning cot cotcontent chainofthought exp longanswer"
+    " answeranalysis support solution 解析 解答",
     "language": "language lang",
     "licence": "licence license",
     "source": "source dataset",
@@ -63,7 +63,8 @@ _LANGUAGES = {
     "中文": "zh",
 }
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")  # not the commands of LaTeX
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z][a-z]+")  # not the commands of LaTeX, nor points such as ABC
+_ADDRESS = re.compile(r"https?://\S+")
 _OTHER = re.compile(
     r"[\u0400-\u07ff\u0900-\u0fff\u3040-\u30ff\uac00-\ud7af]"
 )  # Cyrillic to Tibetan, kana, Hangul
@@ -71,7 +72,7 @@ _OTHER = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A record whose fields are found and whose answer, where it has choices, waits for the vote of its source."""
+    """A record whose fields are found; its answer, where it has choices, waits for the vote of its source."""
 
     question: str
     answer: str
@@ -82,15 +83,13 @@ class Draft:
 
 
 def find_layout(columns: tuple[str, ...], mapping: Mapping | None = None) -> dict[str, object]:
-    """Which column holds which field: field -> column name; choices may also be a tuple of columns, one per choice.
+    """Field -> name of the column that holds it; for choices also a tuple of columns, one per choice.
 
     `mapping` goes first; its columns may be dotted paths into nested records."""
     by_name = {}
     for column in columns:
         by_name.setdefault(_plain(column), column)
-    layout = {
-        f: c if isinstance(c, str) else tuple(c) for f, c in (mapping or {}).items() if _has(columns, c)
-    }
+    layout = {f: c if isinstance(c, str) else tuple(c) for f, c in (mapping or {}).items() if has(columns, c)}
     for field, names in _NAMES.items():
         if field in layout:
             continue
@@ -108,7 +107,8 @@ def _plain(name):
     return re.sub(r"[\W_]+", "", str(name).casefold())
 
 
-def _has(columns, wanted):
+def has(columns: tuple[str, ...], wanted: str | Iterable[str]) -> bool:
+    """Whether records with these columns can hold the wanted one, which may be a dotted path, or several."""
     wanted = [wanted] if isinstance(wanted, str) else wanted
     return all(w in columns or w.split(".")[0] in columns for w in wanted)
 
@@ -134,6 +134,14 @@ def get(record: Mapping, column: str) -> object:
     for key in column.split("."):
         record = record.get(key) if isinstance(record, Mapping) else None
     return record
+
+
+def flat(record: dict) -> dict:
+    """The record, with an object called question unfolded: ARC keeps stem and choices there."""
+    inner = record.get("question")
+    if not isinstance(inner, Mapping):
+        return record
+    return {k: v for k, v in record.items() if k != "question"} | {str(k): v for k, v in inner.items()}
 
 
 def draft(record: Mapping, layout: Mapping) -> Draft:
@@ -170,6 +178,11 @@ def draft(record: Mapping, layout: Mapping) -> Draft:
 
 def _question(cell, layout):
     """The question with the passage it is about before it, or the input of an instruction after it."""
+    if isinstance(cell["question"], list | dict):
+        raise Fault(
+            "no_question",
+            f"column {layout['question']} holds a {type(cell['question']).__name__}, not a text",
+        )
     question, context = clean(cell["question"]), cell.get("context")
     if isinstance(context, list | tuple):
         context = "\n".join(clean(part) for part in context)
@@ -181,14 +194,15 @@ def _question(cell, layout):
 
 
 def _answer(cell):
-    """The answer's value (a text, a number, or a list of several) and the rationale; "… #### 12" is parted into both."""
+    """The answer's value (text, number or list) and the rationale; "… #### 12" is parted into both."""
     value, rationale = cell["answer"], clean(cell.get("rationale"))
-    if isinstance(value, str) and (written := literal(value.strip())) and isinstance(written, list):
-        value = written
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        written = literal(value.strip())
+        value = written if isinstance(written, list) and all(isinstance(w, str) for w in written) else value
     if isinstance(value, Mapping):  # SQuAD and TriviaQA: the first of several wordings
         value = next((value[k] for k in ("text", "value", "answer") if k in value), value)
         value = value[0] if isinstance(value, list | tuple) and value else value
-    if isinstance(value, list | tuple) and len(value) == 1:
+    if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
         value = value[0]
     if isinstance(value, str) and "####" in value:
         work, _, value = clean(value).rpartition("####")
@@ -204,7 +218,7 @@ def _joined(value):
 
 
 def _boxed(answer, rationale):
-    """The content of the last \\boxed{} in an open answer, and the text around it as rationale where there is none."""
+    """An open answer's last \\boxed{}, and the text around it as rationale where there is none."""
     start = answer.rfind("\\boxed{")
     depth = 0
     for end in range(start + 6, len(answer) if start >= 0 else 0):
@@ -228,12 +242,18 @@ def _choices(record, layout):
 
 
 def _embedded(question, value, stem, options):
-    """Stem, choices and readings where the answer points at the options in the stem; else the question as it stands."""
+    """Stem, choices and readings if the answer points at options in the stem; else the question as it is.
+
+    Letters out of order ("D, A, C") answer several blanks: such an item stays open."""
     try:
         choices = make_choices(options)
     except Fault:
         return question, None, {}
-    found = {r: positions for r, positions in readings(value, choices).items() if r in ("letter", "text")}
+    found = {
+        reading: positions
+        for reading, positions in readings(value, choices).items()
+        if reading in ("letter", "text") and list(positions) == sorted(positions)
+    }
     return (stem, choices, found) if found and any(c.isalnum() for c in stem) else (question, None, {})
 
 
@@ -248,12 +268,13 @@ def _own_labels(record, cell):
 
 
 def detect_language(text: str) -> str:
-    """ "en" or "zh" by script: zh where there are more Han characters than words in Latin letters (LaTeX commands do not
-    count). Latin script counts as English.
+    """The language by script: zh where Han characters outnumber words in Latin letters, else en.
 
-    Raises Fault where another script has the most letters."""
+    LaTeX commands, names of points (ABC) and web addresses are no words. All languages in Latin script count
+    as English. Raises Fault where another script has the most letters."""
     if text.isascii():
         return "en"
+    text = _ADDRESS.sub(" ", text)
     han, words, other = len(_HAN.findall(text)), _WORD.findall(text), len(_OTHER.findall(text))
     if other > han / 2 + sum(map(len, words)):
         raise Fault("other_language", repr(text[:60]))

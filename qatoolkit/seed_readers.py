@@ -1,36 +1,40 @@
-"""From files, folders, tables and data sets to numbered records; a row that is no record keeps its place with its fault.
+"""From files, folders, tables and data sets to numbered records; what is no record keeps place and fault.
 
-What a file is, its encoding and its delimiter are decided by its content, not by its name: benchmarks ship JSON lines as
-.json, semicolons as .csv, and tables that are not UTF-8.
+What a file is, its encoding and its delimiter are decided by its content, not by its name: benchmarks ship
+JSON lines as .json, semicolons as .csv, and tables that are not UTF-8.
 """
 
 import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.seed_choices import Fault
+from qatoolkit.seed_choices import Fault, storable
 from qatoolkit.seed_fields import find_layout
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _DELIMITERS = ",;\t|^~:"
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f"))
-_CURLY = set("“”‘’–—…°·•€£©®«»§±×÷¼½¾²³µ")
+_WRONG, _BEYOND = re.compile("[\ud800-\udfff]"), re.compile("[^\x00-\x7f]")
+_COMMON = {"gb18030": (*range(0xA1, 0xA4), *range(0xB0, 0xD8)), "big5": range(0xA1, 0xC7)}  # lead bytes
+_SIGNS = set("“”‘’–—…°·•€£©®«»§±×÷¼½¾²³µ")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What was read from one file or table: its name, how it was read (for the report) and its rows.
+    """What was read from one file or table: its name, the label of its rows, how it was read, and its rows.
 
-    A row is (number, record, fault): the line in JSON lines and CSV, the position elsewhere, both from 1; the record as a
-    dict, or whatever stands in its place beside a Fault."""
+    A row is (number, record, fault): the line in JSON lines and CSV, the position elsewhere, both from 1; the
+    record as a dict, or whatever stands in its place beside a Fault."""
 
     name: str
+    label: str
     how: str
     rows: list[tuple[int, object, Fault | None]]
 
@@ -44,11 +48,14 @@ def sources(source: object) -> Iterator[tuple[int, Source]]:
     )
     if several and not source:
         raise ValueError("no seeds: the list of sources is empty")
+    names = Counter()
     for entry, one in enumerate(source if several else [source]):
         for read in _one(one):
             if not read.rows:
                 raise ValueError(f"no seeds: {read.name} holds no rows")
-            yield entry, read
+            names[read.name] += 1
+            again = f" ({names[read.name]})" if names[read.name] > 1 else ""
+            yield entry, replace(read, name=storable(read.name + again), label=storable(read.label))
 
 
 def _one(source):
@@ -60,12 +67,17 @@ def _one(source):
         for file in files:
             yield read_file(file)
     elif isinstance(source, pd.DataFrame):
-        yield Source(name="table", how="table", rows=_numbered(source.to_dict("records")))
+        yield Source(
+            name="table", label="table", how="table", rows=_numbered(map(_native, source.to_dict("records")))
+        )
     elif _is_hub(source) and isinstance(source, Mapping):  # a DatasetDict: its splits
         for split, part in source.items():
-            yield Source(name=str(split), how="datasets", rows=_numbered(part))
+            yield Source(
+                name=str(split), label=str(split), how="datasets", rows=_numbered(map(_native, part))
+            )
     elif _is_hub(source) or isinstance(source, list | tuple):
-        yield Source(name="rows", how="datasets" if _is_hub(source) else "rows", rows=_numbered(source))
+        how = "datasets" if _is_hub(source) else "rows"
+        yield Source(name="rows", label="rows", how=how, rows=_numbered(map(_native, source)))
     else:
         raise ValueError(
             f"no seeds: a source is a path, a list of dicts, a DataFrame, a Dataset or 'hf:org/name:split', "
@@ -78,7 +90,7 @@ def _is_hub(source):
 
 
 def _hub(name):
-    """The splits of a data set on the Hugging Face hub: hf:org/name, hf:org/name:split or hf:org/name:config:split."""
+    """Splits of a data set on the hub: hf:org/name, hf:org/name:split or hf:org/name:config:split."""
     try:
         import datasets
     except ImportError:
@@ -90,7 +102,8 @@ def _hub(name):
     except Exception as error:  # network, hub and loader each have their own exceptions
         raise ValueError(f"cannot load {name}: {' '.join(str(error).split())[:300]}") from None
     for part, rows in ({split: data} if split else data).items():
-        yield Source(name=f"{path}:{part}", how="datasets", rows=_numbered(rows))
+        rows = _numbered(map(_native, rows))
+        yield Source(name=f"{path}:{part}", label=path, how="datasets", rows=rows)
 
 
 def _folder(path):
@@ -107,17 +120,21 @@ def _numbered(records: Iterable) -> list:
 
 
 def _row(number, record):
-    if isinstance(record, Mapping):
-        return number, {str(k): _native(v) for k, v in record.items()}, None
+    if isinstance(record, dict):
+        return number, record, None
     return number, record, Fault("not_a_record", f"{type(record).__name__}: {str(record)[:60]!r}")
 
 
 def _native(value):
-    """Arrays as lists, scalars of numpy and pandas as Python's, other missing values as None."""
-    if isinstance(value, str | list | dict | int | float | None):
+    """A record or cell in Python's own types: arrays as lists, nothing as None, names of fields as text."""
+    if value is None or type(value) in (str, int, float, bool):
         return value
+    if isinstance(value, Mapping):
+        return {str(k): _native(v) for k, v in value.items()}
     if hasattr(value, "tolist"):
-        return value.tolist()
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_native(v) for v in value]
     return None if value is pd.NA or value is pd.NaT else value
 
 
@@ -136,6 +153,8 @@ def read_file(path: Path) -> Source:
     text, encoding = decode(data, path)
     how = [] if encoding == "utf-8" else [encoding]
     start = text.lstrip()[:1]
+    if not start:
+        raise ValueError(f"cannot read seeds from {path}: the file is empty")
     if path.suffix.casefold() in (".jsonl", ".ndjson"):
         rows, how = _json_lines(text), ["JSON lines", *how]
     elif start in ("{", "["):
@@ -144,49 +163,58 @@ def read_file(path: Path) -> Source:
     else:
         rows, delimiter = _csv(text, path)
         how = ["CSV", f"delimiter {delimiter!r}", *how]
-    return Source(name=path.name, how=", ".join(how), rows=rows)
+    return Source(name=path.name, label=path.stem, how=", ".join(how), rows=rows)
 
 
 def decode(data: bytes, path: Path) -> tuple[str, str]:
-    """Text and encoding of a file: by its byte order mark, else UTF-8, else the likeliest of GB18030, cp1252 and Mac Roman.
+    """Text and encoding: by its mark, else UTF-8, else the likeliest of cp1252, Mac Roman, GB18030 and Big5.
 
-    Bytes that are wrong in a file otherwise UTF-8 become unpaired surrogates, so that only their rows are rejected.
+    A few wrong bytes become unpaired surrogates, so that only the rows that hold them are rejected.
     Raises ValueError for binary files."""
-    for mark, encoding in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if data.startswith(mark):
-            return data.decode(encoding, "surrogatepass"), encoding
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        try:
+            return data.decode("utf-16"), "utf-16"
+        except UnicodeDecodeError as error:
+            raise ValueError(f"cannot read seeds from {path}: broken UTF-16 ({error.reason})") from None
     head = data[: 1 << 16]
     if len(head.translate(None, _CONTROL)) < 0.95 * len(head):
         raise ValueError(f"cannot read seeds from {path}: it is binary, neither text nor Parquet")
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    wrong = len(re.findall("[\ud800-\udfff]", text))
+    wrong = len(_WRONG.findall(text))
     if not wrong:
         return text, "utf-8"
-    if sum(c > "\x7f" for c in text) > 2 * wrong:
+    if len(_BEYOND.findall(text)) > 2 * wrong:
         return text, f"utf-8 with {wrong} wrong bytes"
-    best = min(("gb18030", "cp1252", "mac_roman"), key=lambda encoding: _oddness(data, encoding))
-    return data.decode(best, "surrogateescape" if best == "gb18030" else "replace"), best
+    best = min(("cp1252", "mac_roman", "gb18030", "big5"), key=lambda encoding: _oddness(data, encoding))
+    text = data.decode(best, "surrogateescape")
+    wrong = len(_WRONG.findall(text))
+    return text, f"{best} with {wrong} wrong bytes" if wrong else best
 
 
 def _oddness(data, encoding):
-    """The share of letters beyond ASCII that are unlikely in text: GB18030 in a text of few Han characters, and in single
-    byte encodings signs and capitals after small letters (the apostrophe of Mac Roman is a capital O in cp1252)."""
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError:
-        return 2.0
-    beyond = [m.start() for m in re.finditer(r"[^\x00-\x7f]", text)]
-    if encoding == "gb18030":
-        common = sum(
-            "\u4e00" <= text[i] <= "\u9fff" or "\u3000" <= text[i] <= "\u303f" or text[i] > "\uff00"
+    """The share of characters beyond ASCII that are unlikely in text of this encoding.
+
+    These are rare Han characters and, in single byte encodings, signs and capitals after small letters: the
+    apostrophe of Mac Roman is a capital O in cp1252."""
+    text = data.decode(encoding, "surrogateescape")
+    beyond = [m.start() for m in _BEYOND.finditer(text)]
+    if encoding not in _COMMON:
+        odd = sum(
+            not (
+                text[i] in _SIGNS
+                or text[i].islower()
+                or (text[i].isupper() and not text[i - 1 : i].islower())
+            )
             for i in beyond
         )
-        return 1 - common / len(beyond) if len(beyond) > 0.02 * len(text) else 2.0
-    odd = sum(
-        not (text[i] in _CURLY or text[i].islower() or (text[i].isupper() and not text[i - 1 : i].islower()))
-        for i in beyond
-    )
-    return odd / len(beyond)
+        return odd / len(beyond)
+    likely = {c for c in {text[i] for i in beyond} if _is_common(c, encoding)}
+    return sum(text[i] not in likely for i in beyond) / len(beyond)
+
+
+def _is_common(character, encoding):
+    code = character.encode(encoding, "surrogateescape")
+    return len(code) == 2 and code[0] in _COMMON[encoding] and (encoding == "big5" or code[1] > 0xA0)
 
 
 def _json(text, path):
@@ -204,19 +232,19 @@ def _json(text, path):
 
 def _json_lines(text):
     rows = []
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
         if not line.strip():
             continue
         try:
             rows.append(_row(number, json.loads(line)))
         except (ValueError, RecursionError) as error:
             reason = "null_byte" if "\0" in line else "not_json"
-            rows.append((number, line, Fault(reason, f"{error}: {line.strip()[:60]!r}")))
+            rows.append((number, line.rstrip("\n"), Fault(reason, f"{error}: {line.strip()[:60]!r}")))
     return rows
 
 
 def _records(document):
-    """The records of a JSON document: a list, the lists inside an object, records by id, or columns by name."""
+    """The records of a JSON document: a list, lists in an object, records by id, columns by name."""
     if not isinstance(document, Mapping):
         return document if isinstance(document, list) else [document]
     values, layout = list(document.values()), find_layout(tuple(document))
@@ -244,9 +272,10 @@ def _parquet(path):
     import pyarrow.parquet as pq
 
     try:
-        return Source(name=path.name, how="Parquet", rows=_numbered(pq.read_table(path).to_pylist()))
+        rows = _numbered(pq.read_table(path).to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"cannot read seeds from {path}: broken Parquet ({str(error)[:200]})") from None
+    return Source(name=path.name, label=path.stem, how="Parquet", rows=rows)
 
 
 def _csv(text, path):
@@ -267,14 +296,14 @@ def _csv(text, path):
         parsed = parsed[1:]
         header = [name.strip() for name in header]
         header = [f"{n}.{i}" if n in header[:i] else n for i, n in enumerate(header)]
-    rows = [
-        (at, cells if fault else dict(zip(header, cells, strict=True)), fault) for at, cells, fault in parsed
-    ]
+    rows = []
+    for number, cells, fault in parsed:
+        rows.append((number, cells if fault else dict(zip(header, cells, strict=True)), fault))
     return rows, delimiter
 
 
 def _csv_rows(lines, delimiter):
-    """(line, cells, fault) of every record. A quote that is never closed costs its own line, not the rest of the file."""
+    """(line, cells, fault) of every record; a quote that is never closed costs its own line, not the file."""
     at, width = 0, None
     while at < len(lines):
         first = at
@@ -282,34 +311,27 @@ def _csv_rows(lines, delimiter):
         try:
             for cells in reader:
                 start, at = at, first + reader.line_num
-                if not any(cells):
-                    if len(cells) < 2:
-                        continue  # a blank line
-                elif width is None:
-                    width = len(cells)
+                if len(cells) < 2 and not any(cells):
+                    continue  # a blank line
+                width = width or len(cells)
                 if len(cells) == width:
                     yield start + 1, cells, None
-                elif at - start == 1:
-                    yield (
-                        start + 1,
-                        cells,
-                        Fault("field_count", f"{len(cells)} fields, the header has {width}"),
-                    )
+                elif at == start + 1:
+                    fault = Fault("field_count", f"{len(cells)} fields, the header has {width}")
+                    yield start + 1, cells, fault
                 else:
-                    yield (
-                        start + 1,
-                        lines[start],
-                        Fault("bad_quotes", f"a quote opened here runs on to line {at}"),
-                    )
+                    fault = Fault("bad_quotes", f"a quote opened here runs on to line {at}")
+                    yield start + 1, lines[start].rstrip("\r\n"), fault
                     at = start + 1
                     break
         except csv.Error as error:
-            yield at + 1, lines[at], Fault("bad_quotes", f"{error}: {lines[at].strip()[:60]!r}")
+            fault = Fault("bad_quotes", f"{error}: {lines[at].strip()[:60]!r}")
+            yield at + 1, lines[at].rstrip("\r\n"), fault
             at += 1
 
 
 def _fitness(lines, delimiter):
-    """How well a delimiter suits the first lines: known column names, then columns, then rows of equal width."""
+    """How well a delimiter suits the first lines: known names, then columns, then rows of equal width."""
     parsed = list(_csv_rows(lines, delimiter))
     if not parsed or parsed[0][2]:
         return (0, False, 0.0, 0)

@@ -3,9 +3,9 @@
 Used wherever a row is believed only after a check: refinement (does the second teacher agree?), voting over
 fresh samples, multiple-choice consistency, and scoring of open answers. Text and numbers are compared here;
 algebra goes to a sympy worker process. Answers come from models and from the web, so an expression is never
-evaluated as code: it is cut into allowed tokens in this process and built into sympy objects by a small parser
-in the worker, which has a memory limit and is killed when it overruns its time. (Our reading: neither paper
-describes its checker.)
+evaluated as code: it is cut into allowed tokens in this process and built into sympy objects by a small
+parser in the worker, which has a memory limit and is killed when it overruns its time. (Our reading: neither
+paper describes its checker.)
 """
 
 import atexit
@@ -42,6 +42,7 @@ _DECORATION = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|boldsymbol|[,
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|operatorname|mbox)\s*\{([^{}]*)\}")
 
 _NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
+_HAS_NUMBER = re.compile(r"[\d零一二两三四五六七八九十百千万]")
 _SCIENTIFIC = re.compile(r"\s*(?:\\times|\\cdot|[×·*x])\s*10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\d+)\s*\}?")
 _FRACTION = re.compile(r"([+-]?)\s*(\d+)?\s*\\[dt]?frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?")
 _QUANTITY = re.compile(
@@ -104,9 +105,9 @@ def same_answer(a, b, *, choices: Sequence | None = None) -> bool | None:
 
     Tolerates letter case, articles, punctuation, a unit given on one side only, thousands separators,
     fractions, percent, scientific and LaTeX notation, Chinese numerals, and decimals rounded to three digits
-    or more. With `choices`, letters ("B", "(B)", "BD") and option texts are resolved first. Undecided: an empty
-    answer, two different texts of a sentence or more, quantities in different units, case that may carry
-    the meaning (Co, CO), and algebra that the worker could not settle in time.
+    or more. With `choices`, letters ("B", "(B)", "BD") and option texts are resolved first. Undecided: an
+    empty answer, two different texts of a sentence or more, quantities in different units, case that may
+    carry the meaning (Co, CO), and algebra that the worker could not settle in time.
 
     Raises RuntimeError when the sympy worker does not start.
     """
@@ -385,7 +386,7 @@ def _same_parts(a: tuple[str, list[str]], b: tuple[str, list[str]]) -> bool | No
 
 def _quantity(text: str) -> tuple[Fraction, int | None, frozenset[str], bool] | None:
     """(value, decimal places or None when exact, unit words, percent?) of "1,200 km", "3/4", "三十五"."""
-    if len(text) > _MAX_EXACT_DIGITS:
+    if len(text) > _MAX_EXACT_DIGITS or not _HAS_NUMBER.search(text):
         return None
     text = text[1:-1].strip() if re.fullmatch(r"\([^()]*\)", text) else text
     text = re.sub(r"^[a-zA-Zα-ω]\s*(?:=|≈)\s*", "", text)

@@ -95,7 +95,8 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
     key = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
     links = graph.adjacency.indptr, graph.adjacency.indices, graph.adjacency.data, graph.edge_ids
     members = graph.edge_seeds.indptr, graph.edge_seeds.indices
-    numba.set_num_threads(threads)
+    work = max(n * length // rounds, graph.adjacency.nnz)  # waking a thread costs more than a few walks
+    numba.set_num_threads(int(min(threads, 1 + work // 20_000)))
     try:
         for first, last in pairwise(np.linspace(0, n, rounds + 1).astype(np.int64)):
             kps, steps, drawn = nodes[first:last], edges[first:last], seeds[first:last]

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import warnings
 from collections import Counter
 
 import numpy as np
@@ -21,15 +20,14 @@ def seeds(*kps, **columns):
 
 @pytest.fixture(scope="module")
 def world():
-    """1,200 seeds of four disciplines of unequal size, KPs of Zipf popularity, a tenth of the KPs borrowed."""
+    """1,200 seeds of four disciplines, unequal in size; KPs of Zipf popularity, a tenth of them borrowed."""
     rng = np.random.default_rng(0)
     pop = 1 / np.arange(1, 61) ** 0.8
     rows = []
     for home in rng.choice(4, size=1200, p=[0.6, 0.25, 0.1, 0.05]):
         of = np.where(rng.random(3) < 0.1, rng.choice(4, 3), home)
-        kps = [
-            f"{DISCIPLINES[d]} kp{k}" for d, k in zip(of, rng.choice(60, 3, p=pop / pop.sum()), strict=True)
-        ]
+        drawn = rng.choice(60, 3, p=pop / pop.sum())
+        kps = [f"{DISCIPLINES[d]} kp{k}" for d, k in zip(of, drawn, strict=True)]
         rows.append((kps, DISCIPLINES[home], rng.choice(["H1", "H3", "H5"])))
     kps, discipline, difficulty = zip(*rows, strict=True)
     return build_kp_graph(seeds(*kps, discipline=discipline, difficulty=difficulty))
@@ -50,16 +48,14 @@ def formula(graph, visits, alpha, beta, discipline=None, focus=None):
     share = table["discipline"].value_counts(normalize=True)
     value = []
     for k, used in enumerate(visits):
-        holders = table.iloc[
-            graph.incidence.indices[graph.incidence.indptr[k] : graph.incidence.indptr[k + 1]]
-        ]
-        v = len(holders) ** alpha * (1 + used) ** -beta
+        row = slice(*graph.incidence.indptr[k : k + 2])
+        holders = table.iloc[graph.incidence.indices[row]]
+        v = len(holders) ** float(alpha) * (1.0 + used) ** -beta
         if discipline:
             v *= np.mean([discipline.get(d, 0) / share[d] for d in holders["discipline"]])
         if focus:
-            v *= np.mean(
-                [focus.get(cell, 1) for cell in zip(*holders[["discipline", "difficulty"]].T.values)]
-            )
+            cells = zip(holders["discipline"], holders["difficulty"], strict=True)
+            v *= np.mean([focus.get(cell, 1) for cell in cells])
         value.append(v)
     return np.array(value)
 
@@ -134,11 +130,11 @@ def test_steps_follow_the_formula_where_proposals_are_stale_or_refused():
 def test_same_seed_gives_the_same_table_for_any_number_of_threads(world):
     import numba
 
-    settings = {"discipline": EVEN, "rounds": 20, "seed": 7}
-    one = sample_paths(world, 3000, 5, threads=1, **settings)
-    for threads in range(2, numba.config.NUMBA_NUM_THREADS + 1):
-        pd.testing.assert_frame_equal(sample_paths(world, 3000, 5, threads=threads, **settings), one)
-    assert not sample_paths(world, 3000, 5, **settings | {"seed": 8})["kps"].equals(one["kps"])
+    settings = {"discipline": EVEN, "rounds": 4, "seed": 7}  # rounds large enough to be shared out
+    one = sample_paths(world, 20_000, 5, threads=1, **settings)
+    for threads in range(2, min(numba.config.NUMBA_NUM_THREADS, 4) + 1):
+        pd.testing.assert_frame_equal(sample_paths(world, 20_000, 5, threads=threads, **settings), one)
+    assert not sample_paths(world, 20_000, 5, **settings | {"seed": 8})["kps"].equals(one["kps"])
 
 
 def test_a_loaded_graph_gives_the_same_paths(world, tmp_path):
@@ -215,7 +211,7 @@ def test_focus_leans_to_the_weak_cells(world):
     def share(focus):
         ids = sample_paths(world, 2000, 4, focus=focus)["seeds"].explode()
         cells = world.seeds.set_index("id").loc[ids, ["discipline", "difficulty"]]
-        return (cells == ("law", "H5")).all(axis=1).mean()
+        return ((cells["discipline"] == "law") & (cells["difficulty"] == "H5")).mean()
 
     assert share({("law", "H5"): 10.0}) > 1.5 * share(None)
 
@@ -228,20 +224,10 @@ def test_walks_stay_in_their_component_and_end_where_it_ends():
 
 
 def test_walks_that_find_no_second_kp_are_left_out_with_a_warning():
-    graph = build_kp_graph(seeds(["a", "b"], *[["a"]] * 9, discipline=["law"] + ["physics"] * 9))
-    value = {"alpha": 0, "focus": {("physics", None): 0.0}}
-    table = graph.seeds.assign(difficulty=pd.Categorical(["H1"] * 10))
-    graph = KPGraph(**{**vars_of(graph), "seeds": table})
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert len(sample_paths(graph, 10, 2, alpha=value["alpha"])) == 10
-    lone = build_kp_graph(seeds(["a", "b"], ["b"], discipline=["law", "physics"], difficulty=["H1", "H1"]))
+    graph = build_kp_graph(seeds(["a", "b"], ["b"], discipline=["law", "physics"], difficulty=["H1", "H1"]))
+    assert len(sample_paths(graph, 20, 2)) == 20
     with pytest.warns(UserWarning, match="20 of 20 walks found no second KP"):
-        assert sample_paths(lone, 20, 2, focus={("law", "H1"): 0.0}).empty
-
-
-def vars_of(graph):
-    return {name: getattr(graph, name) for name in KPGraph.__dataclass_fields__}
+        assert sample_paths(graph, 20, 2, focus={("law", "H1"): 0.0}).empty  # a is worth nothing, b all
 
 
 def test_chinese_seeds_and_whole_number_ids_come_back_as_they_are():

@@ -127,7 +127,7 @@ FAMILIES = (
             "Which is the smallest number that both {a} and {b} divide?",
         ),
         train_zh=("{a}和{b}的最小公倍数是多少？", "求能同时被{a}和{b}整除的最小正整数。"),
-        exam_en="Bells ring every {a} and {b} minutes, now together. When do they next coincide?",
+        exam_en="Bells ring every {a} and {b} minutes, now together. After how many minutes again?",
         exam_zh="两盏灯每{a}秒、每{b}秒各闪一次，同时闪过后，再过几秒又同时闪？",
         solution_en="The least common multiple of {a} and {b} is {answer}.",
         solution_zh="{a}和{b}的最小公倍数是{answer}。",

@@ -1,0 +1,132 @@
+"""Cards: what the hub reads, what a reader needs, and what must never be in them."""
+
+import re
+
+import pandas as pd
+import pytest
+import yaml
+
+from qatoolkit.cards import dataset_card, model_card
+from qatoolkit.curate import CurateSettings, curate
+
+
+def _table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "id": ["a", "b", "c"],
+            "question": [
+                "What is the boiling point of water?",
+                "水的沸点是多少？",
+                "Which force keeps the Moon in orbit?",
+            ],
+            "answer": ["100 °C", "100 °C", "gravity"],
+            "language": ["en", "zh", "en"],
+            "source": [
+                "/home/someone/private/seeds.jsonl",
+                "textbook",
+                "textbook <script>alert(1)</script> | x",
+            ],
+            "licence": ["MIT", "MIT", "MIT"],
+            "strategy": ["seed", "seed", "link"],
+            "difficulty": ["H1", "H1", "H4"],
+            "discipline": ["physics", "chemistry", "physics"],
+            "teacher": [None, None, "deepseek-r1"],
+        }
+    )
+
+
+def _head(card: str) -> dict:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def test_the_head_of_a_dataset_card_is_yaml_for_the_hub():
+    head = _head(dataset_card(_table(), name="demo"))
+    assert head["license"] == "mit"
+    assert head["language"] == ["en", "zh"]
+    assert head["size_categories"] == ["n<1K"]
+    assert "synthetic" in head["tags"]
+
+
+def test_several_licences_are_other_and_are_all_counted():
+    table = _table().assign(licence=["MIT", "CC-BY-4.0", None])
+    card = dataset_card(table, name="demo")
+    assert _head(card)["license"] == "other"
+    for licence in ("MIT", "CC-BY-4.0", "unknown"):
+        assert f"| {licence} | 1 |" in card
+
+
+def test_counts_strategy_difficulty_curation_and_limits_are_shown():
+    kept, _, report = curate(_table())
+    card = dataset_card(kept, name="demo", settings=CurateSettings(), report=report)
+    assert "| link | 0 | 1 | 1 |" in card
+    assert "| kept |" in card
+    assert "near_threshold" in card
+    assert "What it is not for" in card
+
+
+def test_no_machine_path_key_or_local_endpoint_reaches_a_card():
+    settings = {
+        "out": "/mnt/disk7/runs/x.parquet",
+        "api_key": "abc",
+        "note": "see C:\\Users\\me\\x and ~/secret/place, key sk-0123456789abcdef",
+        "base_url": "http://127.0.0.1:8931/v1",
+        "page": "https://arxiv.org/abs/2508.01326",
+    }
+    data = dataset_card(_table(), name="/tmp/somewhere/demo", settings=settings)
+    model = model_card(
+        {"name": "m", "base_model": "/root/models/Llama-3-8B", "settings": settings, "device": "/dev/x0"}
+    )
+    for card in (data, model):
+        for private in (
+            "/home/",
+            "/mnt/",
+            "/tmp/",
+            "/root/",
+            "/dev/",
+            "C:\\",
+            "~/",
+            "127.0.0.1",
+            "sk-0123",
+            "abc |",
+        ):
+            assert private not in card
+        assert "https://arxiv.org/abs/2508.01326" in card
+    assert "seeds.jsonl" in data
+    assert "Llama-3-8B" in model
+
+
+def test_table_text_can_neither_run_nor_break_the_table():
+    card = dataset_card(_table(), name="demo")
+    assert "<script" not in card
+    rows = [line for line in card.splitlines() if "alert(1)" in line]
+    assert rows
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows)
+
+
+def test_a_model_card_shows_scores_mixture_and_what_it_is_not_for():
+    card = model_card(
+        {
+            "name": "student",
+            "base_model": "meta-llama/Meta-Llama-3-8B",
+            "licence": "llama3",
+            "language": "en",
+            "mixture": {"qa": 0.3, "general": 0.7},
+            "tokens": 40_000_000_000,
+            "evaluation": pd.DataFrame({"task": ["mmlu"], "metric": ["acc"], "value": [0.6512]}),
+        }
+    )
+    assert _head(card)["base_model"] == "meta-llama/Meta-Llama-3-8B"
+    assert "| mmlu | acc | 0.6512 |" in card
+    assert "40,000,000,000" in card
+    assert "not for" in card
+
+
+def test_missing_essentials_are_named():
+    with pytest.raises(ValueError, match="source"):
+        dataset_card(_table().drop(columns="source"), name="demo")
+    with pytest.raises(ValueError, match="name"):
+        model_card({"tokens": 1})
+
+
+def test_the_same_table_gives_the_same_card():
+    assert dataset_card(_table(), name="demo") == dataset_card(_table(), name="demo")
