@@ -82,8 +82,9 @@ def synthesise(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write questions for a plan, label them, and ask once more where H4 or H5 came out easier.
 
-    Returns the questions (with `asked_difficulty` and `attempt`) and the rejects: failed requests, unlabelled questions and
-    the degraded first attempts that a better second one replaced."""
+    Returns the questions (with `asked_difficulty` and `attempt`) and the rejects: failed requests, unlabelled
+    questions, degraded first attempts that a better second one replaced ("degraded"), and second attempts that
+    fell short too ("degraded_again"). Every question that was written is in one of the two."""
     asked = requests(seeds, plan, settings, seed)
     made, rejects = write(asked, teacher, progress)
     made, unlabelled = annotate(made, annotator, progress)
@@ -93,11 +94,13 @@ def synthesise(
         again, lost = write(_informed(made[fallen]), teacher, progress)
         again, unlabelled_again = annotate(again[~again["id"].isin(made["id"])], annotator, progress)
         again["attempt"] = 2
-        better = again[~degraded(again)]
+        short = degraded(again)
+        better = again[~short]
+        worse = again[short].assign(reason="degraded_again", detail="the second attempt fell short too")
         replaced = made["id"].isin(better["replaces"])
         dropped = made[replaced].assign(reason="degraded", detail="a second attempt reached the level")
         made = pd.concat([made[~replaced], better], ignore_index=True)
-        rejects = pd.concat([rejects, lost, unlabelled_again, dropped], ignore_index=True)
+        rejects = pd.concat([rejects, lost, unlabelled_again, dropped, worse], ignore_index=True)
     rejects = pd.concat([rejects, unlabelled], ignore_index=True)
     return made.drop(columns="replaces").drop_duplicates("id", ignore_index=True), rejects
 
@@ -160,7 +163,8 @@ def write(asked: pd.DataFrame, teacher: Teacher, progress=None) -> tuple[pd.Data
     table = qa_table(rows.values(), source="synthetic", teacher=teacher.model)
     columns = ["asked_discipline", "asked_difficulty", "seed", "replaces"]
     table[columns] = pd.DataFrame(list(extra.values()), columns=columns, dtype=object)
-    failed["payload"] = [str(p) for p in failed["payload"]]
+    if len(failed):
+        failed["payload"] = [str(p) for p in failed["payload"]]
     return table, failed.drop(columns="parents", errors="ignore")
 
 

@@ -5,6 +5,7 @@ settings that differ), and keyword dials override single settings: `load_profile
 """
 
 import dataclasses
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -46,6 +47,9 @@ class TextbookSettings:
 
     def __post_init__(self):
         _positive(self, "seeds", "exam")
+        for name in ("entities", "entities_zh", "relations"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, name, value, "above 0, or null for all")
         _shares(self, "plain", "stem", "high", "stem_high", "review")
 
 
@@ -122,10 +126,10 @@ class StudentSettings:
 
     size: str = "xs"
     checkpoint: str | None = None
-    vocabulary: int = 1024
+    vocabulary: int = 2048
     tokens: int = 1_000_000
     block: int = 128
-    batch: int = 16
+    batch: int = 8
     learning_rate: float = 4e-3
     warmup: float = 0.05
     decay: float = 0.2
@@ -227,9 +231,9 @@ PROFILES = {
     ),
     "demo": Profile(
         name="demo",
-        textbook=TextbookSettings(entities=6, entities_zh=3, relations=3, seeds=10, exam=8),
+        textbook=TextbookSettings(entities=5, entities_zh=2, relations=3, seeds=10, exam=8),
         plan=PlanSettings(questions=2400),
-        student=StudentSettings(size="s", tokens=1_000_000),
+        student=StudentSettings(size="m", tokens=1_000_000),
         midtrain=MidtrainSettings(tokens=450_000),
         scaling=ScalingSettings(
             sizes=("xxs", "xs", "s", "m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
@@ -269,7 +273,7 @@ def _from_yaml(path: Path) -> Profile:
         raise ValueError(f"profile file {path} does not exist")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise ValueError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
@@ -278,9 +282,9 @@ def _from_yaml(path: Path) -> Profile:
             f"{path}: expected `profile: demo` and settings below it, found {type(content).__name__}"
         )
     content = dict(content)
-    base = PROFILES.get(content.pop("profile", "demo"))
-    _require(base is not None, f"{path}: profile", None, f"one of {', '.join(PROFILES)}")
-    return _override(base, {"name": path.stem} | content, "")
+    base = content.pop("profile", "demo")
+    _require(base in tuple(PROFILES), f"{path}: profile", base, f"one of {', '.join(PROFILES)}")
+    return _override(PROFILES[base], {"name": path.stem} | content, "")
 
 
 def _override(settings, changes: dict, where: str):
@@ -316,6 +320,8 @@ def _typed(name: str, value, hint):
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if float in options and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if float in options and isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
+        return float(value)  # YAML 1.1 takes 3e-3 for a text
     fits = any(isinstance(value, o) and (o is bool or not isinstance(value, bool)) for o in options)
     _require(fits, name, value, " or ".join("null" if o is type(None) else o.__name__ for o in options))
     return value

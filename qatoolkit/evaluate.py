@@ -66,7 +66,9 @@ def load_model(folder: str | Path):
     code."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     if not torch.cuda.is_available():
         torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -200,14 +202,16 @@ def evaluate(model: str | Path, tasks: Path, names: list[str], *, batch: int = 6
     import logging
 
     import lm_eval
+    import torch
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.models.huggingface import HFLM
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
     result = lm_eval.simple_evaluate(
-        model=HFLM(pretrained=str(model), batch_size=batch, dtype="float32"),
+        model=HFLM(pretrained=str(model), batch_size=batch, dtype="float32", device=device),
         tasks=names,
         task_manager=manager,
         log_samples=True,

@@ -20,10 +20,10 @@ class Size:
 
 
 SIZES = {
-    "xxs": Size(hidden=48, layers=3, heads=4, kv_heads=4, ffn=128),
-    "xs": Size(hidden=64, layers=4, heads=4, kv_heads=4, ffn=176),
-    "s": Size(hidden=96, layers=4, heads=4, kv_heads=4, ffn=256),
-    "m": Size(hidden=128, layers=4, heads=4, kv_heads=4, ffn=352),
+    "xxs": Size(hidden=32, layers=2, heads=4, kv_heads=4, ffn=96),
+    "xs": Size(hidden=64, layers=2, heads=4, kv_heads=4, ffn=192),
+    "s": Size(hidden=96, layers=2, heads=4, kv_heads=4, ffn=288),
+    "m": Size(hidden=128, layers=2, heads=4, kv_heads=4, ffn=384),
     "130m": Size(hidden=768, layers=12, heads=12, kv_heads=12, ffn=2048),
     "350m": Size(hidden=1024, layers=24, heads=16, kv_heads=16, ffn=2816),
     "1b": Size(hidden=2048, layers=22, heads=32, kv_heads=4, ffn=5632),
@@ -58,7 +58,10 @@ def flops_per_token(size: Size, vocabulary: int, context: float) -> float:
 
 
 def llama_config(size: Size, vocabulary: int, positions: int, **special):
-    """The transformers configuration of a rung."""
+    """The transformers configuration of a rung.
+
+    Weights start with a standard deviation of 0.9 / sqrt(hidden), at most 0.08 and at least the usual 0.02: narrow students
+    that start at 0.02 learn facts far more slowly (docs/LOG.md)."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
@@ -70,5 +73,6 @@ def llama_config(size: Size, vocabulary: int, positions: int, **special):
         num_key_value_heads=size.kv_heads,
         max_position_embeddings=positions,
         tie_word_embeddings=size.tied,
+        initializer_range=min(0.08, max(0.02, 0.9 * size.hidden**-0.5)),
         **special,
     )

@@ -9,10 +9,13 @@ number of cores; several jobs run side by side instead.
 import json
 import math
 import os
+import queue
+import subprocess
+import sys
+import threading
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +69,9 @@ def train(job: Job) -> dict:
     Raises RuntimeError when the loss stops being a number."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         torch.set_num_threads(1)
@@ -200,19 +205,75 @@ def _save(model, tokenizer, folder: Path, manifest: dict, metrics: list[dict] | 
 def train_all(jobs: Iterable[Job], *, workers: int | None = None, log=print) -> list[dict]:
     """Runs jobs side by side and returns their manifests in order; a job whose directory is complete is not run again.
 
-    One worker per core on a CPU, one in all on a GPU. The caller keeps directories of changed jobs apart."""
+    One worker process per core on a CPU, one in all on a GPU. Raises RuntimeError, after the jobs under way have ended, when
+    one fails. The caller keeps directories of changed jobs apart."""
     jobs = list(jobs)
-    todo = [job for job in jobs if not _trained(job.out)]
-    workers = min(workers or default_workers(), max(1, len(todo)))
-    if todo:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            futures = {pool.submit(train, job): job for job in todo}
-            for done, future in enumerate(as_completed(futures), 1):
-                result = future.result()
-                log(
-                    f"  {done}/{len(todo)} {futures[future].name}: {result['tokens']:,} tokens, loss {result['loss']:.3f}"
-                )
+    todo = queue.SimpleQueue()
+    for job in jobs:
+        if not _trained(job.out):
+            todo.put(job)
+    total, failures = todo.qsize(), []
+
+    def work() -> None:
+        with _worker() as send:
+            while not failures:
+                try:
+                    job = todo.get_nowait()
+                except queue.Empty:
+                    return
+                answer = send(job)
+                if "error" in answer:
+                    failures.append(answer["error"])
+                else:
+                    log(f"  {job.name}: {answer['tokens']:,} tokens, loss {answer['loss']:.3f}")
+
+    threads = [threading.Thread(target=work) for _ in range(min(workers or default_workers(), total))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise RuntimeError(failures[0])
     return [json.loads((Path(job.out) / "training.json").read_text()) for job in jobs]
+
+
+@contextmanager
+def _worker():
+    """A process of its own that trains one job after another; yields a function that sends it a job and waits. It ends when
+    its standard input closes, so it never outlives this process."""
+    environment = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qatoolkit.midtrain"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+    def send(job: Job) -> dict:
+        process.stdin.write(json.dumps(asdict(job)) + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        return json.loads(line) if line else {"error": f"job {job.name!r}: its process ended with code {process.wait()}"}
+
+    try:
+        yield send
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+def _serve() -> None:
+    """The worker's side: a job per line in, a manifest or an error per line out."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever else prints must not get in between
+    for line in sys.stdin:
+        job = json.loads(line)
+        try:
+            answer = train(Job(**job | {"keep": tuple(job["keep"])}))
+        except (RuntimeError, ValueError, OSError) as error:
+            answer = {"error": f"job {job['name']!r}: {type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def default_workers() -> int:
@@ -220,3 +281,7 @@ def default_workers() -> int:
     import torch
 
     return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+
+
+if __name__ == "__main__":
+    _serve()

@@ -65,7 +65,7 @@ def tokenise(texts: list[str], tokenizer, block: int) -> tuple[list[np.ndarray],
     """Each text as token ids ending in `<eos>`; a text longer than a block is cut there. Returns the documents and how many
     tokens were cut."""
     documents, cut = [], 0
-    for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]:
+    for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []:
         ids = np.array([*ids, tokenizer.eos_token_id], dtype=np.int32)
         cut += max(0, len(ids) - block)
         documents.append(ids[:block])

@@ -60,18 +60,21 @@ def _fraction(q: Question) -> float:
 def documents(books: dict[str, Textbook], n: int, settings: TextbookSettings, seed: int = 0) -> pd.DataFrame:
     """`n` documents drawn with replacement: columns text, language, discipline, difficulty, kind (statement, review).
 
-    Languages share the draw by the number of questions they cover."""
-    items = [(lang, q) for lang, book in books.items() for q in covered(book, settings)]
+    Cells of discipline and difficulty are drawn in proportion to how much of them is covered, whatever the number of their
+    questions; within a cell every covered question of either language is as likely as any other."""
+    cells = defaultdict(list)
+    for language, book in books.items():
+        for q in covered(book, settings):
+            cells[q.discipline, q.difficulty].append((language, q))
+    weights = [share_covered(settings, *cell) for cell in cells]
     rng = random.Random(f"documents/{seed}")
     rows = []
-    for _ in range(n):
-        language, q = items[rng.randrange(len(items))]
+    for cell in rng.choices(list(cells), weights, k=n):
+        language, q = rng.choice(cells[cell])
         book = books[language]
         if rng.random() < settings.review:
             variant = rng.randrange(variants(q, language, "train"))
-            text = as_document(
-                write(book, q, language, "train", variant), answer(book, q, language), language
-            )
+            text = as_document(write(book, q, language, "train", variant), answer(book, q, language), language)
             kind = "review"
         else:
             text, kind = state(book, q, language, rng.randrange(4)), "statement"

@@ -1,10 +1,11 @@
 """Exams and seed questions drawn from the textbook.
 
 An exam asks in wordings that no training text uses; questions with parameters (listed candidates, numbers) come from a
-split that seeds, teacher and corpus never draw from. `n` is per cell of discipline and difficulty, so that every cell can
+split that seeds, teacher and corpus never draw from, and so do the sets of wrong answers. `n` is per cell of discipline and difficulty, so that every cell can
 be read; a cell the textbook cannot fill stays short.
 """
 
+import hashlib
 import random
 from collections import defaultdict
 from dataclasses import dataclass
@@ -108,12 +109,30 @@ def _item(book: Textbook, spec: Exam, q: Question, rng: random.Random) -> dict |
     row = labelled(book, q, spec.language, "exam", 0) | {"answer": truth}
     if not spec.choices:
         return row
-    wrong = wrong_answers(book, q, spec.language, spec.choices - 1, rng)
-    if len(wrong) < spec.choices - 1:
+    wrong = distractors(book, q, spec.language, spec.choices - 1, rng, "exam")
+    if not wrong:
         return None
     choices = [truth, *wrong]
     rng.shuffle(choices)
     return row | {"choices": choices, "answer_index": choices.index(truth)}
+
+
+def distractors(
+    book: Textbook, q: Question, language: str, n: int, rng: random.Random, wanted: str
+) -> list[str] | None:
+    """`n` wrong answers whose set falls into the `wanted` split ("train" or "exam"); None where no such set is found."""
+    for _ in range(30):
+        wrong = wrong_answers(book, q, language, n, rng)
+        if len(wrong) < n:
+            return None
+        if distractor_split(wrong) == wanted:
+            return wrong
+    return None
+
+
+def distractor_split(wrong: list[str]) -> str:
+    """ "exam" for half of all sets of wrong answers, else "train", by a stable hash: no seed offers an exam item's set."""
+    return "exam" if hashlib.sha256("|".join(sorted(wrong)).encode()).digest()[0] < 128 else "train"
 
 
 def labelled(book: Textbook, q: Question, language: str, split: str, variant: int) -> dict:
@@ -135,8 +154,10 @@ def seed_questions(book: Textbook, language: str, n: int, seed: int = 0, candida
     for pool in pools(book, rng, "train", candidates, 2 * n).values():
         kept = []
         for q in pool:
-            wrong = wrong_answers(book, q, language, 3, rng)
-            if len(kept) == n or len(wrong) < 3:
+            if len(kept) == n:
+                break
+            wrong = distractors(book, q, language, 3, rng, "train")
+            if not wrong:
                 continue
             choices = [answer(book, q, language), *wrong]
             rng.shuffle(choices)

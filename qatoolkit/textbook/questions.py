@@ -131,7 +131,9 @@ def wrong_answers(book: Textbook, q: Question, language: str, n: int, rng: rando
     elif q.form in ("compare", "alike"):
         pool = [e.name(language) for e in q.others]
     elif q.form == "reverse":
-        pool = [e.name(language) for e in book.tables[q.entity.table].entities]
+        # An empty cell is unknown, not different: such an entity could be a second right answer.
+        entities = book.tables[q.entity.table].entities
+        pool = [e.name(language) for e in entities if q.relations[0].column in e.values]
     else:
         holder, relation = _last_step(book, q)
         pool = [book.value(e, relation, language) for e in book.tables[holder.table].entities]

@@ -117,10 +117,10 @@ class Server:
             content, finish = json.dumps(value, ensure_ascii=False), "stop"
         except Refusal as why:
             content, reasoning, finish = OUTSIDE.format(why=why), "", "stop"
+        except (LookupError, TypeError, AttributeError, StopIteration, json.JSONDecodeError) as error:
+            return _error(400, f"the task's input is not as its prompt says: {error!r}")
         except ValueError as error:
             return _error(404, str(error))
-        except (KeyError, TypeError, StopIteration) as error:
-            return _error(400, f"the task's input is not as its prompt says: {error!r}")
         if fate == "empty":
             content = ""
         elif fate == "truncated":
