@@ -56,7 +56,7 @@ class TextbookSettings:
 @dataclass(frozen=True, kw_only=True)
 class TeacherSettings:
     """The models behind the endpoint and the client's limits. The reasoning model synthesises, the refiner answers again,
-    the annotator labels. `budget` is in US dollars, None for no limit; `base_url` None means OPENAI_BASE_URL, and without
+    the annotator labels. `budget` is in US dollars for each model and stage, None for no limit; `base_url` None means OPENAI_BASE_URL, and without
     that the offline teacher."""
 
     base_url: str | None = None
@@ -223,9 +223,9 @@ class Profile:
 PROFILES = {
     "smoke": Profile(
         name="smoke",
-        textbook=TextbookSettings(entities=3, entities_zh=2, relations=3, seeds=3, exam=2),
-        plan=PlanSettings(questions=150, low_n=2),
-        student=StudentSettings(size="xxs", tokens=60_000, vocabulary=768),
+        textbook=TextbookSettings(entities=4, entities_zh=2, relations=3, seeds=2, exam=1),
+        plan=PlanSettings(questions=120, low_n=2),
+        student=StudentSettings(size="xs", tokens=60_000, vocabulary=1024),
         midtrain=MidtrainSettings(tokens=30_000),
         evaluate=EvaluateSettings(bootstrap=200),
     ),
@@ -238,6 +238,35 @@ PROFILES = {
         scaling=ScalingSettings(
             sizes=("xxs", "xs", "s", "m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
         ),
+    ),
+    "gpu": Profile(
+        name="gpu",
+        textbook=TextbookSettings(seeds=60, exam=20),
+        plan=PlanSettings(questions=40_000),
+        student=StudentSettings(
+            size="130m", tokens=200_000_000, vocabulary=8192, block=1024, batch=64, learning_rate=6e-4
+        ),
+        midtrain=MidtrainSettings(tokens=50_000_000, learning_rate=6e-4),
+        scaling=ScalingSettings(
+            sizes=("s", "m", "130m", "350m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
+        ),
+    ),
+    "paper": Profile(
+        name="paper",
+        textbook=TextbookSettings(seeds=60, exam=20),
+        teacher=TeacherSettings(
+            base_url="https://api.deepseek.com/v1",
+            synthesiser="deepseek-reasoner",
+            refiner="deepseek-chat",
+            annotator="deepseek-chat",
+            in_flight=4096,
+            timeout=900.0,
+            max_tokens=32_768,
+        ),
+        plan=PlanSettings(questions=100_000_000),
+        student=StudentSettings(size="8b", checkpoint="meta-llama/Meta-Llama-3-8B", block=4096, batch=256),
+        midtrain=MidtrainSettings(tokens=40_000_000_000, learning_rate=3e-5),
+        scaling=ScalingSettings(sizes=(), tokens=(0.125, 0.25, 0.5, 1.0), initial=()),
     ),
 }
 
@@ -282,6 +311,10 @@ def _from_yaml(path: Path) -> Profile:
             f"{path}: expected `profile: demo` and settings below it, found {type(content).__name__}"
         )
     content = dict(content)
+    seeds = content.get("seeds")
+    if isinstance(seeds, dict) and isinstance(seeds.get("sources"), list):  # relative to the file, not to who reads it
+        here = [s if str(s).startswith("hf:") else str(path.resolve().parent / str(s)) for s in seeds["sources"]]
+        content["seeds"] = seeds | {"sources": here}
     base = content.pop("profile", "demo")
     _require(base in tuple(PROFILES), f"{path}: profile", base, f"one of {', '.join(PROFILES)}")
     return _override(PROFILES[base], {"name": path.stem} | content, "")

@@ -4,6 +4,8 @@ Both score the likelihood of each answer text after "Question: ... Answer:" (tin
 a letter). Exams are exported as ordinary lm-eval tasks, so the `lm_eval` command gives the same figures.
 """
 
+import contextlib
+import io
 import json
 import os
 from collections.abc import Iterable
@@ -210,13 +212,14 @@ def evaluate(model: str | Path, tasks: Path, names: list[str], *, batch: int = 6
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
-    result = lm_eval.simple_evaluate(
-        model=HFLM(pretrained=str(model), batch_size=batch, dtype="float32", device=device),
-        tasks=names,
-        task_manager=manager,
-        log_samples=True,
-        bootstrap_iters=0,
-    )
+    with contextlib.redirect_stderr(io.StringIO()):  # a dozen progress bars for each model
+        result = lm_eval.simple_evaluate(
+            model=HFLM(pretrained=str(model), batch_size=batch, dtype="float32", device=device),
+            tasks=names,
+            task_manager=manager,
+            log_samples=True,
+            bootstrap_iters=0,
+        )
     rows = []
     for name in names:
         for sample in result["samples"][name]:

@@ -4,6 +4,7 @@ Same contract as `stages`: read finished stages, call the library, store the res
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from qatoolkit.boostqa import degraded
 from qatoolkit.curate import curate
 from qatoolkit.evaluate import accuracy, evaluate, export_tasks, load_model, paired_difference, score
 from qatoolkit.kpgraph import KPGraph
-from qatoolkit.midtrain import Job, train_all
+from qatoolkit.midtrain import Job, adopt, train_all
 from qatoolkit.probe import CELL
 from qatoolkit.probe import cells as grid_of
 from qatoolkit.store import Run, stage, write_json
@@ -41,7 +42,8 @@ def qa_text(table: pd.DataFrame) -> list[str]:
 
 def packed(texts: list[str], tokenizer, block: int) -> mixture.Blocks:
     """Texts as packed blocks."""
-    return mixture.pack(mixture.tokenise(texts, tokenizer, block)[0], block, tokenizer.pad_token_id)
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return mixture.pack(mixture.tokenise(texts, tokenizer, block)[0], block, pad)
 
 
 def base_job(run: Run, folder: Path, size: str, keep: tuple[float, ...] = ()) -> Job:
@@ -81,24 +83,32 @@ def midtrain_job(run: Run, name: str, start: Path, blocks: Path, out: Path) -> J
     )
 
 
-@stage("base", settings=("textbook", "student", "scaling"))
+@stage("base", settings=("textbook", "student", "midtrain", "scaling"))
 def base(run: Run, folder: Path) -> dict:
-    """The base student: a tokenizer, the general corpus in blocks, and a trunk with checkpoints along the way."""
+    """The base student: a trunk pre-trained here on the general corpus with checkpoints along the way, or the profile's
+    checkpoint; with its tokenizer, the general corpus in blocks, and the other rungs of the scaling axis."""
     student, data = run.profile.student, folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     texts = general_text(run, student.tokens, run.seed)
-    tokenizer = mixture.train_tokenizer(
-        corpus.vocabulary(parts(run.profile.textbook)) + texts[:3000], student.vocabulary
-    )
+    if student.checkpoint:
+        tokenizer, manifest = adopt(student.checkpoint, folder / "model")
+        metrics = pd.DataFrame(columns=["step", "tokens", "loss", "lr", "arm"])
+    else:
+        words = corpus.vocabulary(parts(run.profile.textbook))
+        tokenizer = mixture.train_tokenizer(words + texts[:3000], student.vocabulary)
     tokenizer.save_pretrained(folder / "tokenizer")
-    blocks = packed(texts, tokenizer, student.block)
-    rows = mixture.draw(blocks, student.tokens, np.random.default_rng(run.seed))
-    blocks.take(rows).save(data / "general.npz")
     replay = general_text(run, 2 * run.profile.midtrain.tokens, run.seed + 1)
     packed(replay, tokenizer, student.block).save(data / "replay.npz")
-    job = base_job(run, folder / "model", student.size, run.profile.scaling.initial)
-    manifest = train_all([job])[0]
-    return {"tokenizer": None, "data": None, "model": None, "training": manifest, "metrics": metrics_of(job)}
+    if not student.checkpoint:
+        blocks = packed(texts, tokenizer, student.block)
+        rows = mixture.draw(blocks, student.tokens, np.random.default_rng(run.seed))
+        blocks.take(rows).save(data / "general.npz")
+        job = base_job(run, folder / "model", student.size, run.profile.scaling.initial)
+        others = [size for size in run.profile.scaling.sizes if size != student.size]
+        rungs = [base_job(run, folder / "rungs" / size, size) for size in others]
+        manifest, metrics = train_all([job, *rungs])[0], metrics_of(job)
+    folders = [name for name in ("tokenizer", "data", "model", "rungs") if (folder / name).is_dir()]
+    return dict.fromkeys(folders) | {"training": manifest, "metrics": metrics}
 
 
 def metrics_of(job: Job) -> pd.DataFrame:
@@ -211,11 +221,9 @@ def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, resamples: int, seed:
 def scaling(run: Run, folder: Path) -> dict:
     """Accuracy of base and BoostQA-mid-trained students against model size, mid-training tokens and initial FLOPs."""
     points = sweeps.points(run.profile.scaling, run.profile.student, run.profile.midtrain)
-    trunk, texts = run.read("base").model, qa_text(run.read("curate").boostqa)
-    rungs = {
-        s: trunk if s == run.profile.student.size else folder / f"base-{s}" for s in points["size"].unique()
-    }
-    train_all([base_job(run, path, size) for size, path in rungs.items() if path != trunk])
+    stored, texts = run.read("base"), qa_text(run.read("curate").boostqa)
+    rungs = {s: stored.rungs / s for s in points["size"].unique() if s != run.profile.student.size}
+    rungs[run.profile.student.size] = stored.model
     jobs = []
     for p in points.to_dict("records"):
         start = rungs[p["size"]] / (f"at-{p['initial']:g}" if p["initial"] < 1 else "")
@@ -223,12 +231,13 @@ def scaling(run: Run, folder: Path) -> dict:
         if not blocks.exists():
             blended(run, texts, blocks, tokens=p["tokens"], replay=run.profile.midtrain.replay)
         jobs.append(midtrain_job(run, p["point"], start, blocks, folder / p["point"]))
+    jobs[0] = replace(jobs[0], out=str(run.read("midtrain").boostqa))  # the full run is the arm, trained already
     trained = train_all(jobs)
     points["parameters"] = [m["parameters"] for m in trained]
     points["initial_flops"] = [m["initial_flops"] for m in trained]
     choice = [e for e in stages.exam_tables(run).values() if e["choices"].notna().all()]
     exam = pd.concat(choice, ignore_index=True)
-    scored = {path: score(*load_model(path), exam) for job in jobs for path in (job.out, job.start)}
+    scored = {path: score(*load_model(path), exam) for path in {p for job in jobs for p in (job.out, job.start)}}
     rows = []
     for p, job in zip(points.to_dict("records"), jobs, strict=True):
         for arm, path in (("boostqa", job.out), ("base", job.start)):
@@ -272,8 +281,6 @@ def ablations(run: Run, folder: Path) -> dict:
 
 def ablation_tables(run: Run) -> tuple[dict, dict]:
     """QA tables by (ablation, variant), the reference variant first in its group, and the replay shares that differ."""
-    from dataclasses import replace
-
     profile, seeds, plans = run.profile, run.read("annotate").seeds, run.read("plan")
     full = run.read("boostqa")
     tables = {("BoostQA", "full"): full.boostqa}
@@ -294,7 +301,9 @@ def ablation_tables(run: Run) -> tuple[dict, dict]:
             settings = replace(profile.linkqa, alpha=alpha, beta=beta)
             _, _, table, _ = stages.link_and_refine(run, teacher, graph, seeds, plans.targeted, settings)
             tables["LinkSyn", variant] = table
-    replays = {("replay", f"{share:.0%}"): share for share in profile.ablations.replay}
+    replays = {
+        ("replay", f"{share:.0%}"): share for share in (profile.midtrain.replay, *profile.ablations.replay)
+    }
     tables |= dict.fromkeys(replays, full.boostqa)
     return tables, replays
 

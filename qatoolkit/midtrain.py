@@ -155,13 +155,34 @@ def _groups(model, weight_decay: float) -> list[dict]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
+def adopt(checkpoint: str, out: Path):
+    """Copy a Hugging Face checkpoint (directory or name; safetensors only, no remote code) to `out` as the start of
+    mid-training; returns its tokenizer and a manifest. Its own pre-training compute is not known here and counts as 0."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, use_safetensors=True)
+    manifest = {
+        "name": "adopted",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "tokens": 0,
+        "flops": 0.0,
+        "initial_flops": 0.0,
+        "initial_tokens": 0,
+        "loss": None,
+    }
+    _save(model, tokenizer, out, manifest)
+    return tokenizer, manifest
+
+
 def _flops_per_token(config, data: Blocks) -> float:
+    """Exact for Llama-like configurations."""
     size = ladder.Size(
         hidden=config.hidden_size,
         layers=config.num_hidden_layers,
         heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
-        ffn=config.intermediate_size,
+        kv_heads=getattr(config, "num_key_value_heads", config.num_attention_heads),
+        ffn=getattr(config, "intermediate_size", 4 * config.hidden_size),
         tied=config.tie_word_embeddings,
     )
     valid = data.labels != IGNORED
@@ -254,7 +275,11 @@ def _worker():
         process.stdin.write(json.dumps(asdict(job)) + "\n")
         process.stdin.flush()
         line = process.stdout.readline()
-        return json.loads(line) if line else {"error": f"job {job.name!r}: its process ended with code {process.wait()}"}
+        return (
+            json.loads(line)
+            if line
+            else {"error": f"job {job.name!r}: its process ended with code {process.wait()}"}
+        )
 
     try:
         yield send

@@ -102,9 +102,7 @@ def write_json(value, path: Path) -> None:
 def _plain(value):
     if is_dataclass(value):
         return asdict(value)
-    if hasattr(value, "item"):
-        return value.item()
-    if hasattr(value, "tolist"):
+    if hasattr(value, "tolist"):  # numpy, scalars included
         return value.tolist()
     raise TypeError(f"{type(value).__name__} does not go into JSON")
 

@@ -43,7 +43,9 @@ def gold(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     found = [reader.read(q) for q in table["question"]]
     columns = ("discipline", "difficulty", "grade")
     return pd.DataFrame(
-        [{c: getattr(f[0], c) if f else None for c in columns} for f in found], columns=columns, index=table.index
+        [{c: getattr(f[0], c) if f else None for c in columns} for f in found],
+        columns=columns,
+        index=table.index,
     )
 
 
@@ -79,7 +81,10 @@ def synthesis_counts(run: Run, name: str) -> dict:
 def against_seeds(run: Run, name: str) -> pd.DataFrame:
     """The annotated seeds and a synthetic data set one below the other, with a column `dataset`."""
     return pd.concat(
-        [run.read("annotate").seeds.assign(dataset="seeds"), getattr(run.read(name), name).assign(dataset=name)]
+        [
+            run.read("annotate").seeds.assign(dataset="seeds"),
+            getattr(run.read(name), name).assign(dataset=name),
+        ]
     )
 
 
@@ -129,7 +134,9 @@ def path_story(run: Run, seed: int = 0) -> Rich:
     row = table.sample(1, random_state=seed)
     seeds = run.read("annotate").seeds
     parents = seeds[seeds["id"].isin(row["parents"].iloc[0])]
-    told = pd.concat([row, parents]).assign(role=["written from the path", *["seed on the path"] * len(parents)])
+    told = pd.concat([row, parents]).assign(
+        role=["written from the path", *["seed on the path"] * len(parents)]
+    )
     return qa(told, n=len(told), seed=None)
 
 
@@ -142,7 +149,12 @@ def frontier(run: Run, graph: KPGraph) -> pd.DataFrame:
             paths = sample_paths(graph, n, run.profile.linkqa.length, alpha=alpha, beta=beta, seed=run.seed)
             found = path_diagnostics(graph, paths).iloc[0]
             rows.append(
-                {"alpha": alpha, "beta": beta, "coverage": found["coverage"], "popularity_correlation": found["spearman"]}
+                {
+                    "alpha": alpha,
+                    "beta": beta,
+                    "coverage": found["coverage"],
+                    "popularity_correlation": found["spearman"],
+                }
             )
     return pd.DataFrame(rows)
 
@@ -153,7 +165,10 @@ def planted_contamination(run: Run, n: int = 20, seed: int = 0) -> pd.DataFrame:
     clean = run.read("curate").boostqa
     against = exam_tables(run)
     rows = []
-    for kind, disguise in (("verbatim", str), ("upper case, double spaces", lambda q: q.upper().replace(" ", "  "))):
+    for kind, disguise in (
+        ("verbatim", str),
+        ("upper case, double spaces", lambda q: q.upper().replace(" ", "  ")),
+    ):
         planted = pd.concat([t.sample(min(n, len(t)), random_state=seed) for t in against.values()])
         planted = planted.assign(question=[disguise(q) for q in planted["question"]])
         found = set(decontaminate(pd.concat([clean, planted], ignore_index=True), against)["id"])

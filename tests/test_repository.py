@@ -1,4 +1,4 @@
-"""The repository keeps its promises: one environment, a light import, clean notebooks, pages without dead names."""
+"""The repository keeps its promises: one environment, a light import, clean notebooks, names that exist."""
 
 import json
 import re

@@ -74,7 +74,9 @@ def documents(books: dict[str, Textbook], n: int, settings: TextbookSettings, se
         book = books[language]
         if rng.random() < settings.review:
             variant = rng.randrange(variants(q, language, "train"))
-            text = as_document(write(book, q, language, "train", variant), answer(book, q, language), language)
+            text = as_document(
+                write(book, q, language, "train", variant), answer(book, q, language), language
+            )
             kind = "review"
         else:
             text, kind = state(book, q, language, rng.randrange(4)), "statement"

@@ -9,6 +9,7 @@ import hashlib
 import random
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import islice
 
 import pandas as pd
 
@@ -99,7 +100,7 @@ def exam(book: Textbook, name: str, n: int, seed: int = 0) -> pd.DataFrame:
             continue
         if spec.problems_only:
             pool = [q for q in pool if q.form == "problem"]
-        rows += [r for q in pool if (r := _item(book, spec, q, rng))][:n]
+        rows += islice((r for q in pool if (r := _item(book, spec, q, rng))), n)
     return qa_table(rows, source=name, licence=LICENCE)
 
 

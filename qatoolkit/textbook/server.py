@@ -80,7 +80,7 @@ class Server:
 
     def __init__(self, tutor: Tutor, faults: Faults, log: Path | None = None):
         self.tutor, self.faults, self.seen = tutor, faults, Counter()
-        self.log = open(log, "a", encoding="utf-8", buffering=1) if log else None
+        self.log = open(log, "a", encoding="utf-8", buffering=1) if log else None  # noqa: SIM115 (open for life)
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=64 * 2**20)

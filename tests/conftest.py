@@ -1,0 +1,32 @@
+"""Shared by the tests: one smoke run of all notebooks in a results folder of its own, and where the real data lies."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """All notebooks executed once by the command line in the smoke profile: `folder` (the run), `environment`, `said`."""
+    results = tmp_path_factory.mktemp("results")
+    environment = os.environ | {
+        "QATOOLKIT_RESULTS": str(results),
+        "HF_HUB_OFFLINE": "1",
+        "OPENAI_BASE_URL": "",
+        # Any connection that leaves the machine goes to a proxy that is not there, and fails.
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+    command = [sys.executable, "-m", "qatoolkit.cli", "run", "--profile", "smoke"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return SimpleNamespace(
+        folder=results / "smoke", results=results, environment=environment, said=done.stdout
+    )

@@ -1,0 +1,140 @@
+"""The notebooks run top to bottom, in order, from the command line; a second run does nothing."""
+
+import json
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+from qatoolkit.runner import ORDER, chosen
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def again(smoke, *arguments):
+    command = [sys.executable, "-m", "qatoolkit.cli", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=smoke.environment, capture_output=True, text=True)
+
+
+def test_every_notebook_of_the_folder_is_run():
+    assert sorted(ORDER) == sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("name", sorted(ORDER))
+def test_notebook_ran_and_shows_something(smoke, name):
+    notebook = nbformat.read(smoke.folder / "notebooks" / f"{name}.ipynb", as_version=4)
+    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error"]
+    assert any("text/html" in o.get("data", {}) or "image/png" in o.get("data", {}) for o in outputs)
+
+
+def test_second_run_does_nothing_and_says_so(smoke):
+    started = time.perf_counter()
+    done = again(smoke, "run", "--profile", "smoke")
+    assert done.returncode == 0, done.stderr
+    assert "nothing to do" in done.stdout
+    assert time.perf_counter() - started < 30
+
+
+def test_summary_holds_every_arm_exam_and_axis(smoke):
+    summary = json.loads((smoke.folder / "summary.json").read_text())
+    assert list(summary["arms"]) == [
+        "base",
+        "seeds_only",
+        "general_control",
+        "boostqa_untargeted",
+        "boostqa",
+        "linkqa",
+        "boostqa_linkqa",
+    ]
+    for arm in summary["arms"].values():
+        assert set(arm["exams"]) == {"textbook_en", "textbook_zh", "textbook_pro", "textbook_math"}
+        assert all(
+            0 <= e["low"] <= e["accuracy"] <= e["high"] <= 1 and e["n"] > 0 for e in arm["exams"].values()
+        )
+        assert arm["cells"]
+        assert arm["tokens"] > 0
+        assert arm["flops"] > 0
+    assert {c["on"] for c in summary["comparisons"]} == {"weak", "strong", "all"}
+    assert set(summary["scaling"]) == {"parameters", "tokens", "initial_flops"}
+    assert all(len(points) >= 2 for points in summary["scaling"].values())
+    assert set(summary["refinement"]) >= {"teacher_error_rate", "wrong_before", "wrong_after", "n"}
+    assert set(summary["seconds"]) >= {"base", "midtrain", "evaluate"}
+
+
+def test_arms_are_matched_in_tokens(smoke):
+    arms = json.loads((smoke.folder / "summary.json").read_text())["arms"]
+    tokens = [arm["tokens"] for name, arm in arms.items() if name != "base"]
+    assert max(tokens) - min(tokens) < 0.02 * max(tokens)
+
+
+def test_report_is_one_self_contained_page(smoke):
+    page = (smoke.folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 10
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_status_names_what_is_done(smoke):
+    done = again(smoke, "status", "--profile", "smoke")
+    assert done.returncode == 0
+    assert "to do" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (("run", "--profile", "nope"), "nope"),
+        (("run", "--profile", "smoke", "--run", "../outside"), "../outside"),
+        (("run", "--profile", "smoke", "--only", "99_none"), "99_none"),
+        (("run", "--profile", "missing.yaml"), "missing.yaml"),
+        (("teacher", "serve", "--faults", "gremlins=1"), "gremlins"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(smoke, arguments, names):
+    before = sorted(smoke.results.rglob("*"))
+    done = again(smoke, *arguments)
+    assert done.returncode == 2
+    assert names in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert sorted(smoke.results.rglob("*")) == before
+
+
+def test_missing_upstream_names_the_notebook_and_the_command(smoke):
+    done = again(smoke, "run", "--profile", "smoke", "--run", "empty", "--only", "06_curate")
+    assert done.returncode == 1
+    assert "--only 02_annotate" in done.stderr or "--only 01_seeds" in done.stderr
+
+
+def test_the_plain_library_opens_the_result(smoke):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = smoke.folder / "midtrain" / "boostqa"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer("Question: What is the capital of Japan?\nAnswer:", return_tensors="pt")
+    assert model.generate(**prompt, max_new_tokens=4, do_sample=False).shape[1] > prompt["input_ids"].shape[1]
+
+
+def test_the_lm_eval_command_gives_the_same_accuracy(smoke, tmp_path):
+    command = [
+        sys.executable, "-m", "lm_eval", "run", "--model", "hf",
+        "--model_args", f"pretrained={smoke.folder / 'midtrain' / 'boostqa'},dtype=float32",
+        "--include_path", str(smoke.folder / "evaluate" / "tasks"), "--tasks", "textbook_zh",
+        "--device", "cpu", "--batch_size", "64", "--output_path", str(tmp_path / "out"),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, env=smoke.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    [file] = (tmp_path / "out").rglob("results*.json")
+    accuracy = json.loads(file.read_text())["results"]["textbook_zh"]["acc,none"]
+    summary = json.loads((smoke.folder / "summary.json").read_text())
+    assert accuracy == pytest.approx(summary["arms"]["boostqa"]["exams"]["textbook_zh"]["accuracy"], abs=1e-9)
+
+
+def test_only_takes_a_number_or_a_name():
+    assert chosen(["03"]) == ["03_probe"]
+    assert chosen(["11_figures", "02_annotate.ipynb"]) == ["02_annotate", "11_figures"]
+    with pytest.raises(ValueError, match="99"):
+        chosen(["99"])

@@ -1,0 +1,333 @@
+"""From seeds to refined questions against a real offline teacher on a tiny part of the textbook."""
+
+import json
+import sqlite3
+from collections import Counter
+
+import pandas as pd
+import pytest
+
+from qatoolkit import boostqa, linkqa, plan, prompts
+from qatoolkit.annotate import agreement, annotate
+from qatoolkit.config import BoostQASettings, LinkQASettings, PlanSettings, TextbookSettings
+from qatoolkit.endpoint import read
+from qatoolkit.kpgraph import build_kp_graph
+from qatoolkit.ledger import Ledger
+from qatoolkit.schema import STRATEGIES, qa_id, qa_table, validate
+from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, HIGH
+from qatoolkit.teacher import Endpoint, Teacher
+from qatoolkit.textbook import exams, knowledge
+from qatoolkit.textbook.server import local_teacher, parts
+from qatoolkit.textbook.tutor import Tutor
+from qatoolkit.walks import sample_paths
+
+SETTINGS = TextbookSettings(entities=3, entities_zh=2, relations=3)
+OUTSIDE = qa_table(
+    [{"question": "Who let the dogs out?", "answer": "Who?", "language": "en", "source": "radio"}]
+)
+
+
+@pytest.fixture(scope="module")
+def books():
+    return parts(SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def tutor(books):
+    return Tutor(knowledge.load(), books)
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
+    with Ledger(tmp_path_factory.mktemp("synthesis") / "ledger.sqlite") as ledger:
+        yield ledger
+
+
+@pytest.fixture(scope="module")
+def teacher(ledger):
+    """A function from a model's name to a Teacher of it."""
+    with local_teacher(SETTINGS) as url:
+        endpoint = Endpoint(base_url=url, name="offline")
+        yield lambda model: Teacher(model, endpoint=endpoint, ledger=ledger)
+
+
+@pytest.fixture(scope="module")
+def seeds(books):
+    """Seeds as they come: in two languages, with no label the annotator could copy."""
+    tables = [exams.seed_questions(books[language], language, 2) for language in ("en", "zh")]
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def labelled(seeds, teacher):
+    return annotate(seeds.assign(discipline=None, difficulty=None, grade=None), teacher("textbook"))[0]
+
+
+@pytest.fixture(scope="module")
+def grid(labelled):
+    """A probe grid of a model that is weak where the papers say."""
+    rows = [
+        {"discipline": d, "difficulty": level, "n": 10, "accuracy": 0.4 if level in HIGH else 0.7}
+        for d in DISCIPLINES
+        for level in DIFFICULTIES
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def targeted(grid):
+    return plan.targeted(grid, PlanSettings(questions=300))
+
+
+@pytest.fixture(scope="module")
+def written(labelled, targeted, teacher):
+    """(questions, rejects) of BoostQA with a teacher that errs in 15% of its answers."""
+    return boostqa.synthesise(
+        labelled, targeted, teacher("textbook-err15"), teacher("textbook"), BoostQASettings()
+    )
+
+
+@pytest.fixture(scope="module")
+def refined(written, teacher):
+    return boostqa.refine(written[0], teacher("textbook-err05"), BoostQASettings())
+
+
+def wrong_share(tutor, table):
+    return 1 - sum(map(tutor.is_correct, table["question"], table["answer"])) / len(table)
+
+
+# --- annotate ------------------------------------------------------------------------------------------
+
+
+def test_a_teacher_without_errors_finds_the_labels_by_construction(seeds, labelled):
+    for name in ("discipline", "difficulty", "grade"):
+        assert labelled[name].tolist() == seeds[name].tolist()
+
+
+def test_rows_in_are_rows_labelled_plus_rejects(seeds, teacher):
+    mixed = pd.concat([seeds[:20], OUTSIDE, seeds[20:40]], ignore_index=True)
+    done, rejects = annotate(mixed, teacher("textbook-err30"))
+    assert [*done["id"], *rejects["id"]] == [*seeds["id"][:40], *OUTSIDE["id"]]
+    assert rejects["reason"].tolist() == ["refusal"]
+    assert "OPENAI_BASE_URL" in rejects["detail"].item()
+    assert validate(done) is done
+
+
+def test_a_teacher_that_errs_agrees_less_but_mostly_within_one_level(seeds, teacher):
+    done, _ = annotate(seeds, teacher("textbook-err30"))
+    exact = agreement(done["difficulty"], seeds["difficulty"], DIFFICULTIES)
+    assert 0.55 < exact["accuracy"] < 0.85
+    assert exact["weighted_kappa"] > exact["kappa"]
+
+
+def test_an_empty_table_is_annotated_too(seeds, teacher):
+    done, rejects = annotate(seeds[:0], teacher("textbook"))
+    assert len(done) == len(rejects) == 0
+
+
+# --- plan ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("questions", [1, 89, 300, 2001])
+def test_targeted_and_untargeted_plans_have_equal_totals(grid, questions):
+    settings = PlanSettings(questions=questions)
+    plans = [plan.targeted(grid, settings), plan.untargeted(grid, settings)]
+    assert [int(p["budget"].sum()) for p in plans] == [questions, questions]
+    assert plans[1]["budget"].max() - plans[1]["budget"].min() <= 1
+    deepest = plans[0].loc[plans[0]["deficit"].idxmax(), "budget"]
+    assert deepest == plans[0]["budget"].max()
+
+
+def test_cells_too_small_to_judge_or_above_the_target_get_no_budget(grid):
+    known = grid.assign(n=[2, *grid["n"][1:]], accuracy=[0.0, 1.0, *grid["accuracy"][2:]])
+    assert plan.targeted(known, PlanSettings())["budget"][:2].tolist() == [0, 0]
+
+
+def test_a_model_without_weakness_has_no_plan(grid):
+    with pytest.raises(ValueError, match="nothing to plan for"):
+        plan.targeted(grid.assign(accuracy=1.0), PlanSettings())
+
+
+# --- BoostQA -------------------------------------------------------------------------------------------
+
+
+def test_requests_spend_the_budget_of_every_cell_that_has_seeds(labelled, targeted):
+    asked = boostqa.requests(labelled, targeted, BoostQASettings())
+    counts = [p.get("count") or len(p["wanted"]) for p in asked["payload"]]
+    spent = asked.assign(n=counts).groupby(["asked_discipline", "asked_difficulty"])["n"].sum().to_dict()
+    held = set(labelled["discipline"])
+    due = {(r.discipline, r.difficulty): r.budget for r in targeted.itertuples() if r.discipline in held}
+    assert spent == {cell: n for cell, n in due.items() if n}
+    high = asked["asked_difficulty"].isin(HIGH)
+    assert set(asked[high]["strategy"]) == {"high_difficulty"}
+    assert set(asked[~high]["strategy"]) == {"multi_grade"}
+
+
+def test_a_strategy_that_is_off_is_asked_for_the_plain_way(labelled, targeted):
+    asked = boostqa.requests(labelled, targeted, BoostQASettings(high_difficulty=False, multi_grade=False))
+    assert set(asked["strategy"]) == {"multi_grade"}
+    assert all("difficulty" not in w for p in asked["payload"] for w in p["wanted"])
+
+
+def test_what_is_written_carries_its_lineage(written, labelled):
+    made, _ = written
+    assert validate(made) is made
+    known = set(labelled["id"])
+    assert all(len(p) == 1 and set(p) <= known for p in made["parents"])
+    assert set(made["teacher"]) == {"textbook-err15"}
+    assert set(made["strategy"]) == {"multi_grade", "high_difficulty"} <= set(STRATEGIES)
+    assert made["prompt_version"].tolist() == [prompts.version(s) for s in made["strategy"]]
+    assert made[["discipline", "difficulty", "grade", "rationale"]].notna().all(axis=None)
+    parents = made["parents"].str[0].map(labelled.set_index("id")["language"])
+    assert parents.tolist() == made["language"].tolist()
+
+
+def test_every_question_the_teacher_wrote_is_kept_or_rejected(written, ledger):
+    made, rejects = written
+    ledger.flush()
+    with sqlite3.connect(ledger.path) as connection:
+        rows = connection.execute("SELECT request, response FROM responses").fetchall()
+    said = set()
+    for request, response in rows:
+        body = json.loads(request)["body"]
+        if body["model"] == "textbook-err15" and '"path"' not in body["messages"][1]["content"]:
+            value = prompts.read_json(read(json.loads(response)).content)
+            said |= {qa_id(q["question"], q["answer"]) for q in value.get("questions", [])}
+    assert said
+    assert said == {*made["id"], *rejects["id"].dropna()}
+
+
+def test_degraded_questions_are_asked_for_once_more(written):
+    made, rejects = written
+    assert set(made["attempt"]) == {1, 2}
+    second = made[made["attempt"] == 2]
+    assert not boostqa.degraded(second).any()
+    replaced = rejects[rejects["reason"] == "degraded"]
+    assert len(replaced) == len(second)
+    assert boostqa.degraded(replaced).all()
+    first = pd.concat([made[made["attempt"] == 1], replaced])
+    first = first[first["asked_difficulty"].isin(HIGH)]
+    final = made[made["asked_difficulty"].isin(HIGH)]
+    assert boostqa.degraded(final).mean() < boostqa.degraded(first).mean() / 2
+
+
+def test_the_same_seed_and_ledger_give_the_same_table_for_no_request(written, labelled, targeted, teacher):
+    synthesiser = teacher("textbook-err15")
+    before = len(synthesiser.ledger.attempts())
+    made, rejects = boostqa.synthesise(
+        labelled, targeted, synthesiser, teacher("textbook"), BoostQASettings()
+    )
+    assert len(synthesiser.ledger.attempts()) == before
+    pd.testing.assert_frame_equal(made, written[0])
+    pd.testing.assert_frame_equal(rejects, written[1])
+
+
+def test_a_failed_request_is_a_reject_with_its_reason(labelled, targeted, teacher):
+    strange = OUTSIDE.assign(discipline="physics", difficulty="H1", grade="high")
+    made, rejects = boostqa.synthesise(
+        strange, targeted, teacher("textbook"), teacher("textbook"), BoostQASettings()
+    )
+    assert len(made) == 0
+    asked = boostqa.requests(strange, targeted, BoostQASettings())
+    assert len(rejects) == len(asked)
+    assert set(rejects["reason"]) == {"refusal"}
+
+
+def test_no_seeds_for_the_plan_give_an_empty_table(labelled, targeted, teacher):
+    made, rejects = boostqa.synthesise(
+        labelled[:0], targeted, teacher("textbook"), teacher("textbook"), BoostQASettings()
+    )
+    assert len(made) == len(rejects) == 0
+
+
+# --- refinement ----------------------------------------------------------------------------------------
+
+
+def test_refinement_lowers_the_share_of_wrong_answers_at_err15(written, refined, tutor):
+    before, after = wrong_share(tutor, written[0]), wrong_share(tutor, refined[0])
+    assert 0.08 < before < 0.22
+    assert after < before / 3
+
+
+def test_rows_in_are_rows_refined_plus_rejects(written, refined):
+    table, rejects = refined
+    assert sorted([*table["id"], *rejects["id"]]) == sorted(written[0]["id"])
+    assert validate(table) is table
+    assert table["verified"].all()
+
+
+def test_decisions_tell_what_happened_to_the_answer(written, refined):
+    table, _ = refined
+    first = written[0].set_index("id")["answer"]
+    assert table["first_answer"].tolist() == first[table["id"]].tolist()
+    kept = table["answer"] == table["first_answer"]
+    assert kept[table["decided"].isin(["agreed", "first"])].all()
+    assert not kept[table["decided"].isin(["refined", "other"])].any()
+    counts = Counter(table["decided"])
+    assert counts["agreed"] > counts["refined"] > 0
+
+
+def test_refinement_keeps_lineage(written, refined):
+    columns = ["parents", "teacher", "prompt_version", "strategy", "question"]
+    before = written[0].set_index("id")[columns]
+    after = refined[0].set_index("id")[columns]
+    pd.testing.assert_frame_equal(after, before.loc[after.index])
+
+
+# --- LinkQA --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def linked(labelled, targeted, teacher):
+    """(requests, questions, rejects) of LinkQA."""
+    extracted, rejects = linkqa.extract(labelled, teacher("textbook"))
+    assert len(rejects) == 0
+    paths = sample_paths(build_kp_graph(extracted), 60, 4, alpha=0.5, beta=1.0, seed=0)
+    asked = linkqa.requests(paths, extracted, targeted, LinkQASettings())
+    made, rejects = linkqa.synthesise(asked, teacher("textbook-err15"), teacher("textbook"))
+    return asked, made, rejects
+
+
+def test_extraction_names_points_for_every_row_or_rejects_it(seeds, teacher):
+    mixed = pd.concat([seeds[:10], OUTSIDE], ignore_index=True)
+    done, rejects = linkqa.extract(mixed.assign(knowledge_points=None), teacher("textbook"))
+    assert [*done["id"], *rejects["id"]] == mixed["id"].tolist()
+    assert done["knowledge_points"].tolist() == [p[:6] for p in seeds["knowledge_points"][:10]]
+
+
+def test_paths_ask_with_two_to_four_seeds_of_one_language(linked, labelled):
+    asked, _, _ = linked
+    language = labelled.set_index("id")["language"]
+    assert len(asked) > 10
+    for row in asked.itertuples():
+        assert 2 <= len(row.parents) == len(set(row.parents)) <= linkqa.MOST_SEEDS
+        assert {language[p] for p in row.parents} == {row.language}
+        assert len(row.payload["seeds"]) == len(row.parents)
+
+
+def test_linked_questions_carry_their_whole_path_and_all_parents(linked):
+    asked, made, _ = linked
+    assert len(made) > 10
+    assert validate(made) is made
+    paths = {(tuple(r.parents), tuple(r.path)) for r in asked.itertuples()}
+    assert {
+        (tuple(p), tuple(k)) for p, k in zip(made["parents"], made["knowledge_points"], strict=True)
+    } <= paths
+    assert set(made["strategy"]) == {"link"}
+    assert set(made["teacher"]) == {"textbook-err15"}
+    assert set(made["prompt_version"]) == {prompts.version("link")}
+    assert made[["discipline", "difficulty", "grade"]].notna().all(axis=None)
+
+
+def test_linked_questions_are_none_of_their_seeds(linked, labelled):
+    _, made, _ = linked
+    assert not set(made["question"]) & set(labelled["question"])
+    assert made["id"].is_unique
+
+
+def test_the_difficulty_asked_for_follows_the_plan(linked, targeted):
+    asked, _, _ = linked
+    budget = targeted.groupby("difficulty")["budget"].sum()
+    shares = asked["asked_difficulty"].value_counts(normalize=True)
+    assert shares[shares.index.isin(HIGH)].sum() > 0.6
+    assert set(shares.index) <= set(budget[budget > 0].index)

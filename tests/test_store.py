@@ -1,0 +1,275 @@
+"""Run folders: what is written is whole, what is done is skipped, what is missing is named."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qatoolkit.config import load_profile
+from qatoolkit.store import (
+    NOTEBOOKS,
+    MissingUpstream,
+    atomic,
+    digest,
+    open_run,
+    read_table,
+    stage,
+    write_json,
+    write_table,
+)
+
+TABLE = pd.DataFrame({"n": [1, 2], "choices": [["a", "b"], None]})
+calls = []
+
+
+@pytest.fixture(autouse=True)
+def counted():
+    calls.clear()
+
+
+@pytest.fixture
+def run(tmp_path):
+    return open_run("trial", profile="smoke", root=tmp_path)
+
+
+@stage("seeds", settings=("plan",))
+def first(run, folder):
+    """A stage without upstream: a table, a value and a folder of its own."""
+    calls.append("first")
+    (folder / "raw").mkdir(parents=True, exist_ok=True)
+    (folder / "raw" / "a.txt").write_text("a")
+    return {"table": TABLE.assign(n=run.profile.plan.questions + run.seed), "value": {"x": 1.5}, "raw": None}
+
+
+@stage("annotate", reads=("seeds",), settings=("teacher",))
+def second(run, folder):
+    calls.append("second")
+    return {"total": int(run.read("seeds").table["n"].sum())}
+
+
+def turned(run, **dials):
+    """The same run opened with other dials."""
+    return open_run(run.name, profile="smoke", root=run.folder.parent, **dials)
+
+
+# --- stages --------------------------------------------------------------------------------------------
+
+
+def test_outputs_are_read_from_disk_by_name(run):
+    made = first(run, log=calls.append)
+    assert not made.skipped
+    assert made.value == {"x": 1.5}
+    assert made.table["choices"].tolist() == [["a", "b"], None]
+    assert (made.raw / "a.txt").read_text() == "a"
+    assert dir(made) == ["raw", "table", "value"]
+    with pytest.raises(AttributeError, match="wrote no 'colour'; it wrote table, value, raw"):
+        _ = made.colour
+
+
+def test_an_unchanged_stage_is_skipped_and_says_so(run):
+    first(run, log=calls.append)
+    calls.clear()
+    again = first(turned(run), log=calls.append)
+    assert calls == ["seeds: done before, nothing to do"]
+    assert again.skipped
+    assert again.value == {"x": 1.5}
+
+
+def test_a_changed_setting_runs_the_stage_again(run):
+    first(run, log=calls.append)
+    calls.clear()
+    changed = first(turned(run, **{"plan.questions": 9}), log=calls.append)
+    assert calls[:2] == ["seeds: settings or inputs changed, running again", "first"]
+    assert changed.table["n"].tolist() == [9, 9]
+
+
+def test_a_setting_of_another_stage_does_not(run):
+    first(run, log=calls.append)
+    first(turned(run, **{"midtrain.tokens": 7}), log=calls.append)
+    assert calls.count("first") == 1
+
+
+def test_another_seed_runs_the_stage_again(run):
+    first(run, log=calls.append)
+    first(open_run("trial", profile="smoke", seed=1, root=run.folder.parent), log=calls.append)
+    assert calls.count("first") == 2
+
+
+def test_a_changed_upstream_runs_the_stage_again_and_an_equal_one_does_not(run):
+    first(run, log=calls.append)
+    second(run, log=calls.append)
+    (run.stage("seeds") / "manifest.json").unlink()
+    first(run, log=calls.append)  # made again, but equal
+    second(run, log=calls.append)
+    assert calls.count("second") == 1
+    other = turned(run, **{"plan.questions": 9})
+    first(other, log=calls.append)
+    second(other, log=calls.append)
+    assert calls.count("second") == 2
+    assert other.read("annotate").total == 18
+
+
+def test_the_manifest_says_what_was_made_from_what(run):
+    first(run, log=calls.append)
+    second(run, log=calls.append)
+    manifest = run.manifest("annotate")
+    assert manifest["reads"] == ["seeds"]
+    assert manifest["settings"] == {"teacher": dataclasses.asdict(run.profile.teacher)}
+    assert manifest["outputs"] == {"total": digest(run.stage("annotate") / "total.json")}
+    assert run.done() == ["seeds", "annotate"]
+    assert "2 stages done" in repr(run)
+
+
+def test_a_stage_that_fails_is_not_done_and_its_old_result_is_not_taken_for_new(run):
+    first(run, log=calls.append)
+
+    @stage("seeds", settings=("plan",))
+    def failing(run, folder):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        failing(turned(run, **{"plan.questions": 9}), log=calls.append)
+    assert run.done() == []
+    with pytest.raises(MissingUpstream):
+        run.read("seeds")
+    first(run, log=calls.append)
+    assert run.done() == ["seeds"]
+
+
+@pytest.mark.parametrize("name", list(NOTEBOOKS))
+def test_a_missing_upstream_names_notebook_and_command(run, name):
+    with pytest.raises(MissingUpstream) as caught:
+        run.read(name)
+    assert f"no {name!r} yet: run notebooks/{NOTEBOOKS[name]}.ipynb" in str(caught.value)
+    command = f"qatoolkit run --profile smoke --run trial --only {NOTEBOOKS[name]}"
+    assert command in str(caught.value)
+
+
+def test_a_stage_before_its_upstream_writes_nothing(run):
+    with pytest.raises(MissingUpstream, match="01_seeds"):
+        second(run, log=calls.append)
+    assert calls == []
+    assert not run.folder.exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import pandas as pd
+from qatoolkit import store
+
+def make(folder):
+    return {"table": pd.DataFrame({"n": [1]}), "value": 1}
+
+write = store.write_json
+def until_manifest(value, path):
+    if path.name == "manifest.json":
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(value, path)
+store.write_json = until_manifest
+run = store.open_run("trial", profile="smoke", root=Path(sys.argv[1]))
+run.complete("seeds", {}, (), make)
+"""
+
+
+def test_a_kill_between_outputs_and_manifest_leaves_the_stage_undone(run, tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (run.stage("seeds") / "table.parquet").exists()
+    assert run.done() == []
+    with pytest.raises(MissingUpstream):
+        run.read("seeds")
+    assert first(run, log=calls.append).skipped is False  # the lock died with its holder
+    assert run.done() == ["seeds"]
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "../other", "/etc", "a/b", "a\\b", ".hidden", "-x", "", " ", "a b", "a\n", "x" * 65, "é"]
+)
+def test_run_names_cannot_leave_the_results_folder(tmp_path, name):
+    profile = dataclasses.replace(load_profile("smoke"), name=name)
+    with pytest.raises(ValueError, match="run name"):
+        open_run(None, profile=profile, root=tmp_path)
+    if name:
+        with pytest.raises(ValueError, match="run name"):
+            open_run(name, profile="smoke", root=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_opening_a_run_writes_nothing_and_takes_the_profiles_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path / "elsewhere"))
+    assert open_run(profile="smoke").folder == tmp_path / "elsewhere" / "smoke"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+# --- files ---------------------------------------------------------------------------------------------
+
+
+def half_written(path, folder=False):
+    """Write half of something, then fail."""
+    with atomic(path) as temporary:
+        if folder:
+            temporary.mkdir()
+        (temporary / "weights" if folder else temporary).write_text("half")
+        raise RuntimeError("half way")
+
+
+def test_an_error_while_writing_keeps_the_old_file_and_leaves_no_temporary(tmp_path):
+    path = tmp_path / "value.json"
+    write_json({"a": 1}, path)
+    with pytest.raises(ValueError, match="JSON"):
+        write_json({"a": float("nan")}, path)
+    with pytest.raises(TypeError, match="does not go into JSON"):
+        write_json({"a": object()}, path)
+    with pytest.raises(RuntimeError, match="half"):
+        half_written(path)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert os.listdir(tmp_path) == ["value.json"]
+
+
+def test_an_error_while_writing_a_folder_keeps_the_old_one(tmp_path):
+    path = tmp_path / "model"
+    for text in ("old", "new"):
+        with atomic(path) as temporary:
+            temporary.mkdir()
+            (temporary / "weights").write_text(text)
+    with pytest.raises(RuntimeError, match="half"):
+        half_written(path, folder=True)
+    assert (path / "weights").read_text() == "new"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_table_that_parquet_refuses_leaves_nothing(tmp_path):
+    with pytest.raises(Exception, match=r"."):  # whatever pyarrow raises
+        write_table(pd.DataFrame({"mixed": [1, "a", object()]}), tmp_path / "t.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_and_values_come_back_as_they_were(tmp_path):
+    write_table(TABLE, tmp_path / "deep" / "t.parquet")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "deep" / "t.parquet"), TABLE)
+    value = {
+        "n": np.int64(3),
+        "x": np.float64(0.5),
+        "list": np.arange(2),
+        "zh": "一",
+        "plan": load_profile("smoke").plan,
+    }
+    write_json(value, tmp_path / "v.json")
+    back = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))
+    assert back == {"n": 3, "x": 0.5, "list": [0, 1], "zh": "一", "plan": dataclasses.asdict(value["plan"])}
+
+
+def test_a_digest_follows_contents_and_names(tmp_path):
+    for folder, name, text in (("a", "x", "1"), ("b", "x", "1"), ("c", "y", "1"), ("d", "x", "2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(text)
+    a, b, c, d = (digest(tmp_path / folder) for folder in "abcd")
+    assert a == b
+    assert len({a, c, d}) == 3
