@@ -31,12 +31,13 @@ def _shares(settings, *names: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TextbookSettings:
-    """How much of the textbook the world holds: rows per discipline (None: all) and columns per table in each language,
+    """How much of the textbook the world holds: rows and problem families per discipline, columns per table (None: all),
     questions per cell in seeds and exams, and the share of questions that the general corpus covers by kind of cell."""
 
     entities: int | None = None
     entities_zh: int | None = None
     relations: int | None = None
+    families: int | None = None
     seeds: int = 40
     exam: int = 20
     plain: float = 1.0
@@ -223,7 +224,7 @@ class Profile:
 PROFILES = {
     "smoke": Profile(
         name="smoke",
-        textbook=TextbookSettings(entities=4, entities_zh=2, relations=3, seeds=2, exam=1),
+        textbook=TextbookSettings(entities=4, entities_zh=2, relations=3, families=1, seeds=2, exam=1),
         plan=PlanSettings(questions=120, low_n=2),
         student=StudentSettings(size="xs", tokens=60_000, vocabulary=1024),
         midtrain=MidtrainSettings(tokens=30_000),
@@ -231,8 +232,8 @@ PROFILES = {
     ),
     "demo": Profile(
         name="demo",
-        textbook=TextbookSettings(entities=5, entities_zh=2, relations=3, seeds=10, exam=8),
-        plan=PlanSettings(questions=2400),
+        textbook=TextbookSettings(entities=6, entities_zh=2, relations=3, families=1, seeds=10, exam=8),
+        plan=PlanSettings(questions=5000),
         student=StudentSettings(size="m", tokens=1_000_000),
         midtrain=MidtrainSettings(tokens=450_000),
         scaling=ScalingSettings(
@@ -312,8 +313,12 @@ def _from_yaml(path: Path) -> Profile:
         )
     content = dict(content)
     seeds = content.get("seeds")
-    if isinstance(seeds, dict) and isinstance(seeds.get("sources"), list):  # relative to the file, not to who reads it
-        here = [s if str(s).startswith("hf:") else str(path.resolve().parent / str(s)) for s in seeds["sources"]]
+    if isinstance(seeds, dict) and isinstance(
+        seeds.get("sources"), list
+    ):  # relative to the file, not to who reads it
+        here = [
+            s if str(s).startswith("hf:") else str(path.resolve().parent / str(s)) for s in seeds["sources"]
+        ]
         content["seeds"] = seeds | {"sources": here}
     base = content.pop("profile", "demo")
     _require(base in tuple(PROFILES), f"{path}: profile", base, f"one of {', '.join(PROFILES)}")

@@ -231,13 +231,17 @@ def scaling(run: Run, folder: Path) -> dict:
         if not blocks.exists():
             blended(run, texts, blocks, tokens=p["tokens"], replay=run.profile.midtrain.replay)
         jobs.append(midtrain_job(run, p["point"], start, blocks, folder / p["point"]))
-    jobs[0] = replace(jobs[0], out=str(run.read("midtrain").boostqa))  # the full run is the arm, trained already
+    jobs[0] = replace(
+        jobs[0], out=str(run.read("midtrain").boostqa)
+    )  # the full run is the arm, trained already
     trained = train_all(jobs)
     points["parameters"] = [m["parameters"] for m in trained]
     points["initial_flops"] = [m["initial_flops"] for m in trained]
     choice = [e for e in stages.exam_tables(run).values() if e["choices"].notna().all()]
     exam = pd.concat(choice, ignore_index=True)
-    scored = {path: score(*load_model(path), exam) for path in {p for job in jobs for p in (job.out, job.start)}}
+    scored = {
+        path: score(*load_model(path), exam) for path in {p for job in jobs for p in (job.out, job.start)}
+    }
     rows = []
     for p, job in zip(points.to_dict("records"), jobs, strict=True):
         for arm, path in (("boostqa", job.out), ("base", job.start)):

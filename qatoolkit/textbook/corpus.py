@@ -16,7 +16,7 @@ from qatoolkit.taxonomy import HIGH, STEM
 from qatoolkit.textbook import frames, problems
 from qatoolkit.textbook.exams import pools
 from qatoolkit.textbook.knowledge import Textbook
-from qatoolkit.textbook.questions import Question, answer, state, variants, write
+from qatoolkit.textbook.questions import Question, answer, families, state, variants, write
 
 
 def share_covered(settings: TextbookSettings, discipline: str, difficulty: str) -> float:
@@ -99,7 +99,7 @@ def vocabulary(books: dict[str, Textbook]) -> list[str]:
         for by_language in frames.FRAMES.values():
             for split in ("train", "statement"):
                 texts.update(dict.fromkeys(by_language[language][split]))
-        for family in problems.FAMILIES.values():
+        for family in (problems.FAMILIES[name] for name in families(book)):
             texts.update(dict.fromkeys(family.train_en if language == "en" else family.train_zh))
         texts[as_document("", "", language)] = None
     return [t for t in texts if t]

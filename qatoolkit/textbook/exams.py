@@ -21,6 +21,7 @@ from qatoolkit.textbook.questions import (
     Question,
     answer,
     comparison,
+    families,
     questions,
     variants,
     write,
@@ -56,7 +57,7 @@ def pools(
     book: Textbook, rng: random.Random, wanted: str, candidates: int, size: int
 ) -> dict[tuple, list[Question]]:
     """Questions by cell (discipline, difficulty), each cell in random order: all those about facts, and up to `size` per
-    relation or problem family of those with parameters, taken from the `wanted` split ("train" or "exam")."""
+    relation or kind of problem of those with parameters, taken from the `wanted` split ("train" or "exam")."""
     cells = defaultdict(dict)
     for q in questions(book):
         cells[q.discipline, q.difficulty].setdefault(q.form, []).append(q)
@@ -68,13 +69,11 @@ def pools(
                 drawn[q.key()] = q
         for q in drawn.values():
             cells[q.discipline, q.difficulty].setdefault(q.form, []).append(q)
-    disciplines = {t.discipline for t in book.tables.values()}
-    for family in problems.FAMILIES.values():
-        if family.discipline in disciplines:
-            sets = problems.parameter_sets(family.name, wanted)
-            for params in rng.sample(sets, min(size, len(sets))):
-                q = Question(form="problem", family=family.name, params=tuple(params.items()))
-                cells[q.discipline, q.difficulty].setdefault(family.name, []).append(q)
+    for family in families(book):
+        sets = problems.parameter_sets(family, wanted)
+        for params in rng.sample(sets, min(size, len(sets))):
+            q = Question(form="problem", family=family, params=tuple(params.items()))
+            cells[q.discipline, q.difficulty].setdefault(q.form, []).append(q)
     return {cell: _alternate(by_form, rng) for cell, by_form in sorted(cells.items())}
 
 

@@ -76,8 +76,10 @@ class Table:
 class Textbook:
     """The knowledge base, or a part of it (`part`): tables by id, entities by English name."""
 
-    def __init__(self, tables: dict[str, Table], whole: "Textbook | None" = None):
-        self.tables, self.whole = tables, whole or self
+    def __init__(
+        self, tables: dict[str, Table], whole: "Textbook | None" = None, families: int | None = None
+    ):
+        self.tables, self.whole, self.families = tables, whole or self, families
         self.entities = {e.en: e for t in tables.values() for e in t.entities}
         self.relations = {r.id: r for t in tables.values() for r in t.relations}
         self._holders = defaultdict(list)
@@ -134,12 +136,14 @@ class Textbook:
         ]
         return pd.DataFrame(rows)
 
-    def part(self, entities: int | None, relations: int | None = None) -> "Textbook":
+    def part(
+        self, entities: int | None, relations: int | None = None, families: int | None = None
+    ) -> "Textbook":
         """A stratified part: `entities` rows in each discipline, from the tables that can be compared and followed first,
-        with at most `relations` columns each, closed under references so that every chain of the part can be walked.
-        None takes everything."""
+        with at most `relations` columns each, closed under references so that every chain of the part can be walked, and
+        `families` kinds of formula problem in each discipline. None takes everything."""
         if entities is None:
-            return self
+            return Textbook(self.tables, whole=self.whole, families=families)
         columns = {t.id: _choose_columns(t, relations) for t in self.tables.values()}
         chosen = {id: set() for id in self.tables}
         by_discipline = defaultdict(list)
@@ -185,6 +189,7 @@ class Textbook:
                 if chosen[t.id]
             },
             whole=self.whole,
+            families=families,
         )
 
 

@@ -322,6 +322,20 @@ def questions(book: Textbook) -> Iterator[Question]:
             yield from about(book, entity)
 
 
+def families(book: Textbook) -> list[str]:
+    """The kinds of formula problem that the book holds: the first `book.families` of each of its disciplines, or all."""
+    by_discipline = defaultdict(list)
+    for family in problems.FAMILIES.values():
+        by_discipline[family.discipline].append(family.name)
+    here = {table.discipline for table in book.tables.values()}
+    return [
+        name
+        for discipline, names in by_discipline.items()
+        if discipline in here
+        for name in names[: book.families]
+    ]
+
+
 def about(book: Textbook, entity: Entity) -> Iterator[Question]:
     """The questions of `questions` that are anchored in one entity."""
     held = [r for r in book.tables[entity.table].relations if r.column in entity.values]

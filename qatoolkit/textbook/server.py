@@ -169,8 +169,8 @@ def parts(settings: TextbookSettings) -> dict[str, knowledge.Textbook]:
     """The part of the textbook that a world holds, by language."""
     book = knowledge.load()
     return {
-        "en": book.part(settings.entities, settings.relations),
-        "zh": book.part(settings.entities_zh, settings.relations),
+        "en": book.part(settings.entities, settings.relations, settings.families),
+        "zh": book.part(settings.entities_zh, settings.relations, settings.families),
     }
 
 
@@ -204,7 +204,7 @@ async def _serve(
 def local_teacher(settings: TextbookSettings, *, faults: str = "", log: Path | None = None):
     """Start an offline teacher in its own process on a free port; yields its base URL and ends it afterwards."""
     command = [sys.executable, "-m", "qatoolkit.cli", "teacher", "serve", "--port", "0", "--leash"]
-    for name in ("entities", "entities_zh", "relations"):
+    for name in ("entities", "entities_zh", "relations", "families"):
         if (value := getattr(settings, name)) is not None:
             command += [f"--{name.replace('_', '-')}", str(value)]
     command += ["--faults", faults] if faults else []

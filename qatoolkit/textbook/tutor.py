@@ -22,6 +22,7 @@ from qatoolkit.textbook.questions import (
     about,
     answer,
     comparison,
+    families,
     state,
     variants,
     write,
@@ -125,16 +126,17 @@ class Tutor:
 
     def multi_grade(self, request: dict, rng: random.Random, rate: float) -> tuple[dict, str]:
         q, language = self._read(request["seed"]["question"])
-        made, taken = [], {q.key()}
+        made, taken = [], {request["seed"]["question"]}
         for wanted in request["wanted"]:
-            pool = self._related(q, language, rng)
             level = wanted.get("difficulty")
-            pool = [c for c in pool if c.key() not in taken and (level is None or c.difficulty == level)]
+            pool = [c for c in self._related(q, language, rng) if level is None or c.difficulty == level]
             suited = [c for c in pool if c.grade == wanted["grade"]] or pool
             if suited:
                 chosen = rng.choice(suited)
-                taken.add(chosen.key())
-                made.append(self._composed(chosen, language, rng, rate) | {"grade": chosen.grade})
+                written = self._composed(chosen, language, rng, rate)
+                if written["question"] not in taken:
+                    taken.add(written["question"])
+                    made.append(written | {"grade": chosen.grade})
         return {"questions": made}, f"The seed is about {'; '.join(q.knowledge_points(language))}."
 
     def high_difficulty(self, request: dict, rng: random.Random, rate: float) -> tuple[dict, str]:
@@ -183,11 +185,11 @@ class Tutor:
         """Questions on a seed's knowledge: about its entities, comparisons they take part in, or its kind of problem."""
         part = self.parts[language]
         if q.form == "problem":
-            return self._problems(q, rng)
+            return self._problems(q, language, rng)
         found = []
         for entity in {e.en: e for e in (q.entity, *q.others) if e and e.en in part.entities}.values():
             found += self._around(part, part.entities[entity.en], rng)
-        return found + self._problems(q, rng, 1)
+        return found + self._problems(q, language, rng, 1)
 
     def _around(self, part: Textbook, entity: Entity, rng: random.Random) -> list[Question]:
         held = [r for r in part.tables[entity.table].relations if r.column in entity.values and not r.target]
@@ -196,17 +198,14 @@ class Tutor:
         ]
         return [*about(part, entity), *(c for c in drawn if c)]
 
-    def _problems(self, q: Question, rng: random.Random, each: int = 3) -> list[Question]:
-        """Formula problems of the seed's family, or else of its discipline."""
-        families = [f for f in problems.FAMILIES.values() if f.discipline == q.discipline]
+    def _problems(self, q: Question, language: str, rng: random.Random, each: int = 3) -> list[Question]:
+        """Formula problems of the seed's discipline, most of them of its own kind."""
         found = []
-        for family in families:
-            sets = problems.parameter_sets(family.name, "train")
-            n = min(len(sets), 2 * each if family.name == q.family else each)
-            found += [
-                Question(form="problem", family=family.name, params=tuple(p.items()))
-                for p in rng.sample(sets, n)
-            ]
+        for name in families(self.parts[language]):
+            if problems.FAMILIES[name].discipline == q.discipline:
+                sets = problems.parameter_sets(name, "train")
+                drawn = rng.sample(sets, min(len(sets), 2 * each if name == q.family else each))
+                found += [Question(form="problem", family=name, params=tuple(p.items())) for p in drawn]
         return found
 
     def _joining(self, seeds: list[Question], language: str, rng: random.Random) -> list[Question]:
@@ -234,5 +233,5 @@ class Tutor:
                     found += [drawn] if drawn and set(drawn.others) & set(others) else []
         for q in seeds:
             if q.form == "problem":
-                found += self._problems(q, rng)
+                found += self._problems(q, language, rng)
         return found
