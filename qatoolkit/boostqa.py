@@ -29,7 +29,7 @@ def requests(
     """What to ask for: one row per teacher request with strategy, seed id, language, asked difficulty and payload.
 
     Seeds of a cell's discipline take turns in random order; a discipline without seeds is left out and its budget stays
-    unspent, which `spent` shows. With a strategy switched off its cells are asked for the plain way: more questions like
+    unspent. With a strategy switched off its cells are asked for the plain way: more questions like
     the seed, at the seed's own grade."""
     rng = random.Random(f"boostqa/{seed}")
     rows = []

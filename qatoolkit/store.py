@@ -181,6 +181,15 @@ class Run:
         content = [stage, __version__, self.seed, json.loads(json.dumps(settings, default=_plain)), upstream]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def _begin(self, folder: Path, key: str) -> None:
+        """Keep what an interrupted attempt with the same key left, except half-written files; remove all else."""
+        begun = folder / "begun.json"
+        if not begun.exists() or json.loads(begun.read_text(encoding="utf-8")) != key:
+            _remove(folder)
+            write_json(key, begun)
+        for leftover in list(folder.rglob(".*.tmp")):
+            _remove(leftover)
+
     def complete(
         self, name: str, settings, reads: tuple[str, ...], make: Callable[[Path], dict], log=print
     ) -> Outputs:
@@ -196,7 +205,7 @@ class Run:
                 return Outputs(folder, list(manifest["outputs"]), skipped=True)
             if manifest:
                 log(f"{name}: settings or inputs changed, running again")
-                (folder / "manifest.json").unlink()
+            self._begin(folder, key)
             started = time.perf_counter()
             outputs = make(folder)
             digests = {}
