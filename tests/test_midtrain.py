@@ -36,7 +36,9 @@ def weights(folder):
 @pytest.fixture(scope="module")
 def trunk(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("trunk")
-    manifest = train_all([job(data, out / "a", keep=(0.5, 1.0)), job(data, out / "b", keep=(0.5, 1.0))], log=str)[0]
+    manifest = train_all(
+        [job(data, out / "a", keep=(0.5, 1.0)), job(data, out / "b", keep=(0.5, 1.0))], log=str
+    )[0]
     return out, manifest
 
 
@@ -55,7 +57,9 @@ def test_checkpoints_on_the_way_say_what_they_cost(trunk):
 
 def test_midtraining_remembers_the_compute_it_started_from(trunk, data, tmp_path):
     out, manifest = trunk
-    mid = train_all([job(data, tmp_path / "mid", name="mid", size=None, start=str(out / "a"), decay=1.0)], log=str)[0]
+    mid = train_all(
+        [job(data, tmp_path / "mid", name="mid", size=None, start=str(out / "a"), decay=1.0)], log=str
+    )[0]
     assert mid["initial_flops"] == manifest["flops"]
     assert mid["initial_tokens"] == manifest["tokens"]
     assert weights(tmp_path / "mid") != weights(out / "a")
@@ -70,13 +74,17 @@ def test_a_finished_job_is_not_run_again(trunk, data):
 
 def test_a_failing_job_is_named(data, tmp_path):
     with pytest.raises(RuntimeError, match="'broken'"):
-        train_all([job(data, tmp_path / "x", name="broken", size=None, start=str(tmp_path / "nowhere"))], log=str)
+        train_all(
+            [job(data, tmp_path / "x", name="broken", size=None, start=str(tmp_path / "nowhere"))], log=str
+        )
 
 
 def test_packed_logits_equal_solo_logits(data):
     tokenizer = AutoTokenizer.from_pretrained(data / "tokenizer")
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(ladder.llama_config(ladder.size_of("xs"), len(tokenizer), 64)).eval()
+    model = AutoModelForCausalLM.from_config(
+        ladder.llama_config(ladder.size_of("xs"), len(tokenizer), 64)
+    ).eval()
     documents, _ = tokenise(TEXTS[:2], tokenizer, 64)
     ids = torch.tensor(np.concatenate(documents)[None], dtype=torch.long)
     positions = torch.tensor(np.concatenate([np.arange(len(d)) for d in documents])[None])
@@ -97,7 +105,9 @@ def test_the_rate_warms_up_and_decays_to_zero():
     rates = [learning_rate(step, 100, one) for step in range(100)]
     assert rates[0] < rates[9]
     assert rates[-1] == pytest.approx(0.01)
-    trunk = Job(name="j", blocks="", out="", tokenizer="", size="xxs", learning_rate=1.0, warmup=0.1, decay=0.0)
+    trunk = Job(
+        name="j", blocks="", out="", tokenizer="", size="xxs", learning_rate=1.0, warmup=0.1, decay=0.0
+    )
     assert learning_rate(99, 100, trunk) == 1.0
 
 

@@ -1,11 +1,15 @@
 """Packing keeps documents whole and apart; mixing is by tokens."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from qatoolkit.mixture import IGNORED, Blocks, draw, mix, pack, tokenise, train_tokenizer
 
-TEXTS = [f"Question: What is {i} plus {i}?\nAnswer: {2 * i}" for i in range(200)] + ["问题：首都是什么？\n答案：北京"] * 5
+TEXTS = [f"Question: What is {i} plus {i}?\nAnswer: {2 * i}" for i in range(200)] + [
+    "问题：首都是什么？\n答案：北京"
+] * 5
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def split(ids, labels, positions):
     real = labels != IGNORED
     ids, positions = ids[real], positions[real]
     starts = [*np.flatnonzero(positions == 0), len(ids)]
-    return [ids[a:b].tolist() for a, b in zip(starts, starts[1:], strict=False)]
+    return [ids[a:b].tolist() for a, b in itertools.pairwise(starts)]
 
 
 def test_best_fit_wastes_little(blocks):
@@ -70,7 +74,9 @@ def test_an_epoch_repeats_nothing_before_it_is_over(blocks):
 def test_blocks_come_back_from_disk(blocks, tmp_path):
     blocks.save(tmp_path / "b.npz")
     again = Blocks.load(tmp_path / "b.npz")
-    assert all((getattr(again, n) == getattr(blocks, n)).all() for n in ("input_ids", "labels", "position_ids"))
+    assert all(
+        (getattr(again, n) == getattr(blocks, n)).all() for n in ("input_ids", "labels", "position_ids")
+    )
 
 
 def test_nothing_to_draw_from_is_an_error(blocks):
