@@ -126,7 +126,7 @@ def _add_teacher(commands) -> None:
     serve.add_argument("--entities", type=int, help="rows per discipline it writes about (default: all)")
     serve.add_argument("--entities-zh", type=int, help="the same in Chinese")
     serve.add_argument("--relations", type=int, help="columns per table it writes about (default: all)")
-    serve.add_argument("--families", type=int, help="kinds of formula problem per discipline (default: all)")
+    serve.add_argument("--families", type=int, help="kinds of formula problem (default: all)")
     serve.add_argument("--faults", default="", help="e.g. rate_limit=0.05,server_error=0.02,latency=0.2")
     serve.add_argument("--log", type=Path, help="append one JSON line per answered request")
     serve.add_argument("--leash", action="store_true", help="end when standard input closes")

@@ -31,7 +31,7 @@ def _shares(settings, *names: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TextbookSettings:
-    """How much of the textbook the world holds: rows and problem families per discipline, columns per table (None: all),
+    """How much of the textbook the world holds: rows per discipline, columns per table and kinds of formula problem in all (None: all),
     questions per cell in seeds and exams, and the share of questions that the general corpus covers by kind of cell."""
 
     entities: int | None = None
@@ -192,7 +192,7 @@ class SeedSettings:
 class AblationSettings:
     """Tokens of an ablation run as a share of the mid-training tokens, and the replay shares to try."""
 
-    tokens: float = 0.5
+    tokens: float = 0.25
     replay: tuple[float, ...] = (0.0, 0.7)
 
     def __post_init__(self):
@@ -224,7 +224,7 @@ class Profile:
 PROFILES = {
     "smoke": Profile(
         name="smoke",
-        textbook=TextbookSettings(entities=4, entities_zh=2, relations=3, families=1, seeds=2, exam=1),
+        textbook=TextbookSettings(entities=4, entities_zh=2, relations=3, families=4, seeds=2, exam=1),
         plan=PlanSettings(questions=120, low_n=2),
         student=StudentSettings(size="xs", tokens=60_000, vocabulary=1024),
         midtrain=MidtrainSettings(tokens=30_000),
@@ -232,10 +232,10 @@ PROFILES = {
     ),
     "demo": Profile(
         name="demo",
-        textbook=TextbookSettings(entities=6, entities_zh=2, relations=3, families=1, seeds=10, exam=8),
+        textbook=TextbookSettings(entities=6, entities_zh=2, relations=3, families=4, seeds=10, exam=8),
         plan=PlanSettings(questions=5000),
         student=StudentSettings(size="m", tokens=1_000_000),
-        midtrain=MidtrainSettings(tokens=450_000),
+        midtrain=MidtrainSettings(tokens=700_000, learning_rate=5e-3),
         scaling=ScalingSettings(
             sizes=("xxs", "xs", "s", "m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
         ),

@@ -141,7 +141,7 @@ class Textbook:
     ) -> "Textbook":
         """A stratified part: `entities` rows in each discipline, from the tables that can be compared and followed first,
         with at most `relations` columns each, closed under references so that every chain of the part can be walked, and
-        `families` kinds of formula problem in each discipline. None takes everything."""
+        `families` kinds of formula problem in all. None takes everything."""
         if entities is None:
             return Textbook(self.tables, whole=self.whole, families=families)
         columns = {t.id: _choose_columns(t, relations) for t in self.tables.values()}

@@ -11,8 +11,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
-from qatoolkit.taxonomy import DIFFICULTIES, GRADES
+from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
 from qatoolkit.textbook import problems
 from qatoolkit.textbook.frames import FRAMES, TOP
 from qatoolkit.textbook.knowledge import Entity, Relation, Textbook
@@ -323,17 +324,14 @@ def questions(book: Textbook) -> Iterator[Question]:
 
 
 def families(book: Textbook) -> list[str]:
-    """The kinds of formula problem that the book holds: the first `book.families` of each of its disciplines, or all."""
+    """The kinds of formula problem that the book holds: `book.families` of them dealt over its disciplines in turn, or all."""
+    here = {table.discipline for table in book.tables.values()}
     by_discipline = defaultdict(list)
     for family in problems.FAMILIES.values():
-        by_discipline[family.discipline].append(family.name)
-    here = {table.discipline for table in book.tables.values()}
-    return [
-        name
-        for discipline, names in by_discipline.items()
-        if discipline in here
-        for name in names[: book.families]
-    ]
+        if family.discipline in here:
+            by_discipline[family.discipline].append(family.name)
+    ordered = [by_discipline[d] for d in DISCIPLINES if d in by_discipline]
+    return [name for turn in zip_longest(*ordered) for name in turn if name][: book.families]
 
 
 def about(book: Textbook, entity: Entity) -> Iterator[Question]:
