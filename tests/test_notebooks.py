@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from qatoolkit.runner import ORDER, chosen
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1500)
 
 
 def again(smoke, *arguments):

@@ -325,6 +325,8 @@ def test_progress_is_told_in_the_callers_thread(server, teacher):
 
 
 CLIENT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may ignore it
 import sys
 from qatoolkit.ledger import Ledger
 from qatoolkit.teacher import Endpoint, Teacher
