@@ -71,8 +71,8 @@ def gain_grid(run: Run):
     cells = run.read("evaluate").cells
     by_arm = {arm: rows.drop(columns="arm") for arm, rows in cells.groupby("arm")}
     return plots.grid_difference(
-        by_arm["boostqa"],
         by_arm["base"],
+        by_arm["boostqa"],
         low_n=run.profile.plan.low_n,
         title="Gain of BoostQA over the base student",
     )
