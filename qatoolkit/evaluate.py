@@ -106,9 +106,12 @@ def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int = 16_384) -> 
             for k, i in enumerate(rows):
                 ids[k, : len(encoded[i])] = torch.tensor(encoded[i])
                 answer[k, starts[i] - 1 : len(encoded[i]) - 1] = True
-            logits = model(input_ids=ids.to(model.device), use_cache=False).logits[:, :-1].float().cpu()
-            each = -torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-            likelihood[rows] = (each * answer).sum(1).numpy()
+            ids, answer = ids.to(model.device), answer.to(model.device)
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+            logits = model.get_output_embeddings()(hidden[answer]).float()  # of the answers' tokens only
+            each = torch.nn.functional.cross_entropy(logits, ids[:, 1:][answer], reduction="none").cpu()
+            owner = answer.nonzero()[:, 0].cpu()
+            likelihood[rows] = -torch.zeros(len(rows)).index_add_(0, owner, each).numpy()
     return _judge(table, likelihood)
 
 
