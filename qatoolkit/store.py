@@ -37,7 +37,7 @@ NOTEBOOKS = {
     "evaluate": "08_evaluate",
     "scaling": "09_scaling",
     "ablations": "10_ablations",
-    "figures": "11_figures",
+    "summary": "11_figures",
 }
 
 

@@ -89,11 +89,17 @@ def test_tour_runs_in_jupyterlab_and_shows_the_heat_map(lab, tmp_path):
             ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']"
         ).all_inner_texts()
         assert not [e for e in errors if "Error" in e]
-        page.locator("text=Where is the student weak?").first.scroll_into_view_if_needed()
-        images = page.locator(".jp-RenderedImage img")
-        assert images.count() >= 4
-        box = images.first.bounding_box()
+        # Cells out of view are in the page but not painted: ask the images themselves.
+        drawn = page.evaluate(
+            "() => [...document.querySelectorAll('.jp-RenderedImage img')].map(i => [i.naturalWidth, i.naturalHeight])"
+        )
+        assert len(drawn) >= 4
+        assert all(width > 300 and height > 200 for width, height in drawn)
+        page.evaluate(
+            "() => document.querySelector('.jp-RenderedImage img').scrollIntoView({block: 'center'})"
+        )
+        page.wait_for_timeout(1000)
+        box = page.locator(".jp-RenderedImage img").first.bounding_box()
         assert box["width"] > 300
-        assert box["height"] > 200
         page.screenshot(path=str(os.environ.get("QATOOLKIT_SCREENSHOT") or tmp_path / "tour.png"))
         browser.close()
