@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qatoolkit import verify
+from qatoolkit import symbolic
 from qatoolkit.verify import answer_key, choice_consistent, consensus, final_answer, same_answer
 
 
@@ -115,7 +115,7 @@ def test_letters_and_option_texts_meet(a, b, choices, same):
 def test_a_hostile_expression_neither_hangs_nor_kills_the_next_question(power_tower):
     start = time.monotonic()
     assert same_answer(power_tower, "x+3") is not True
-    assert time.monotonic() - start < verify.SYMBOLIC_SECONDS + 3
+    assert time.monotonic() - start < symbolic.SYMBOLIC_SECONDS + 3
     assert same_answer("2(x+1)", "2x+2") is True
 
 
@@ -129,19 +129,19 @@ def test_no_text_is_executed(tmp_path, monkeypatch):
 
 def test_the_worker_sees_no_key_of_the_environment(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "not-for-the-worker")
-    verify._WORKER.stop()
+    symbolic.WORKER.stop()
     assert same_answer("x+x", "2x") is True
-    with open(f"/proc/{verify._WORKER.process.pid}/environ", "rb") as environment:
+    with open(f"/proc/{symbolic.WORKER.process.pid}/environ", "rb") as environment:
         assert b"not-for-the-worker" not in environment.read()
 
 
 def test_the_worker_is_kept_warm_and_replaced_when_it_dies():
     assert same_answer("y+y", "2y") is True
-    pid = verify._WORKER.process.pid
+    pid = symbolic.WORKER.process.pid
     assert same_answer("z+z", "2z") is True
-    assert verify._WORKER.process.pid == pid
-    verify._WORKER.process.kill()
-    verify._WORKER.process.wait()
+    assert symbolic.WORKER.process.pid == pid
+    symbolic.WORKER.process.kill()
+    symbolic.WORKER.process.wait()
     assert same_answer("a+a", "2a") is True
 
 

@@ -1,0 +1,148 @@
+"""Quantities in answers: the number, its precision and its unit, as people and models write them.
+
+Thousands separators, fractions, percent, scientific and LaTeX notation, Chinese numerals, currencies and common units.
+"""
+
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+_MAX_EXACT_DIGITS = 400  # beyond this a number is text: 1e999999999 must not be expanded
+
+_NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
+_HAS_NUMBER = re.compile(r"[\d零一二两三四五六七八九十百千万]")
+_SCIENTIFIC = re.compile(r"\s*(?:\\times|\\cdot|[×·*x])\s*10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\d+)\s*\}?")
+_FRACTION = re.compile(r"([+-]?)\s*(\d+)?\s*\\[dt]?frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?")
+_QUANTITY = re.compile(
+    rf"(?P<currency>[$€£¥]?)\s*(?:(?P<whole>[+-]?\d+)\s+(?=\d+/))?(?P<top>{_NUMBER})(?:\s*/\s*(?P<bottom>\d+(?:\.\d+)?))?"
+    r"\s*(?P<percent>(?:\\?%|percent\b|per cent\b)?)\s*(?P<unit>°|°?[^\W\d_][^\d+=*^\\(){}\[\]<>,;]{0,30})?",
+    re.IGNORECASE,
+)
+_UNIT_ALIASES = {
+    **dict.fromkeys(("$", "usd", "dollar", "美元"), "dollar"),
+    **dict.fromkeys(("¥", "rmb", "cny", "yuan", "元"), "yuan"),
+    **dict.fromkeys(("km", "kilometer", "kilometre", "千米", "公里"), "km"),
+    **dict.fromkeys(("m", "meter", "metre", "米"), "m"),
+    **dict.fromkeys(("cm", "centimeter", "centimetre", "厘米"), "cm"),
+    **dict.fromkeys(("kg", "kilogram", "千克", "公斤"), "kg"),
+    **dict.fromkeys(("g", "gram", "克"), "g"),
+    **dict.fromkeys(("s", "sec", "second", "秒"), "s"),
+    **dict.fromkeys(("min", "minute", "分钟", "分"), "min"),
+    **dict.fromkeys(("h", "hr", "hour", "小时"), "h"),
+    **dict.fromkeys(("°", "deg", "degree", "度"), "degree"),
+    **dict.fromkeys(("j", "joule", "焦耳"), "j"),
+    **dict.fromkeys(("n", "newton", "牛顿"), "n"),
+    **dict.fromkeys(("w", "watt", "瓦特"), "w"),
+}
+# After a number these are algebra and no unit: 2x, 3i, 2 pi. Any single letter is a unit only after a space.
+_ALGEBRA = re.compile(r"(?:[xyzabcknpqrtuvwi]|pi|sqrt|sin|cos|tan|ln|log|exp|π|√)\b.*")
+_ZH_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
+_ZH_UNITS = {"十": 10, "百": 100, "千": 1000}
+
+
+class Quantity(NamedTuple):
+    """An exact value, the decimal places it was written with (None: exact), its unit words, and whether it is a percentage."""
+
+    value: Fraction
+    places: int | None = None
+    units: frozenset[str] = frozenset()
+    percent: bool = False
+
+
+def quantity(text: str) -> Quantity | None:
+    """The quantity that the whole of a text is: "1,200 km", "3/4", "三十五"; None for anything else."""
+    if len(text) > _MAX_EXACT_DIGITS or not _HAS_NUMBER.search(text):
+        return None
+    text = text[1:-1].strip() if re.fullmatch(r"\([^()]*\)", text) else text
+    text = re.sub(r"^[a-zA-Zα-ω]\s*(?:=|≈)\s*", "", text)
+    text = _FRACTION.sub(lambda m: f"{m[1]}{m[2] + ' ' if m[2] else ''}{m[3]}/{m[4]}", text)
+    text = _SCIENTIFIC.sub(r"e\1", text)
+    text = re.sub(r"\s*\^\s*\{?\\circ\}?", "°", text)
+    found = _QUANTITY.fullmatch(text)
+    if found and found["unit"]:
+        glued = re.fullmatch("[A-Za-z]", found["unit"]) and text[found.start("unit") - 1].isdigit()
+        if glued or _ALGEBRA.fullmatch(found["unit"]):
+            return None
+    if not found:
+        value = _chinese_number(text)
+        return None if value is None else Quantity(Fraction(value))
+    top = found["top"].replace(",", "")
+    mantissa, _, exponent = top.lower().partition("e")
+    if (
+        len(mantissa) + abs(int(exponent or 0)) > _MAX_EXACT_DIGITS
+        or len(found["bottom"] or "") > _MAX_EXACT_DIGITS
+    ):
+        return None
+    value = Fraction(top)
+    places = (
+        len(mantissa.partition(".")[2]) - int(exponent or 0)
+        if "." in mantissa and not found["bottom"]
+        else None
+    )
+    if found["bottom"]:
+        if Fraction(found["bottom"]) == 0:
+            return None
+        value /= Fraction(found["bottom"])
+    if found["whole"]:
+        whole = int(found["whole"])
+        value = whole - value if found["whole"].startswith("-") else whole + value
+    words = re.findall(
+        r"°|[\u3400-\u9fff]+|[^\W\d_]+", f"{found['currency']} {(found['unit'] or '').casefold()}"
+    )
+    words = [found["currency"]] * bool(found["currency"]) + words
+    singular = (w if w in _UNIT_ALIASES or len(w) < 4 else w.removesuffix("s") for w in words)
+    units = frozenset(_UNIT_ALIASES.get(w, w) for w in singular)
+    return Quantity(value, places, units, bool(found["percent"]))
+
+
+def same_number(a: str, b: str, *, undecided: bool = False):
+    """Whether two quantities agree; False (or "not numbers" when `undecided`) if either is not a quantity."""
+    x, y = quantity(a), quantity(b)
+    if x is None or y is None:
+        return "not numbers" if undecided else False
+    (value_a, places_a, unit_a, percent_a), (value_b, places_b, unit_b, percent_b) = x, y
+    equal = _rounds_to(value_a, places_a, value_b, places_b)
+    if percent_a != percent_b:  # "50%" answers "what share" as 0.5 and "what percentage" as 50
+        scaled_a, scaled_b = (value_a / 100, value_b) if percent_a else (value_a, value_b / 100)
+        shift_a, shift_b = 2 * percent_a, 2 * percent_b
+        places = [None if p is None else p + s for p, s in ((places_a, shift_a), (places_b, shift_b))]
+        equal = equal or _rounds_to(scaled_a, places[0], scaled_b, places[1])
+    units_agree = unit_a <= unit_b or unit_b <= unit_a  # a missing unit, or "eggs" for "duck eggs"
+    if units_agree:
+        return equal
+    return False if equal or not undecided else None  # 1 km and 1000 m: no conversion here
+
+
+def decimal_places(a: str, b: str) -> int | None:
+    """Places to which a closed form may be rounded: those of the one side that is a decimal of 3+ digits."""
+    decimals = [q for q in (quantity(a), quantity(b)) if q is not None and q.places is not None]
+    if len(decimals) != 1 or abs(decimals[0].value) < 100 * Fraction(10) ** -decimals[0].places:
+        return None
+    return decimals[0].places
+
+
+def _rounds_to(a: Fraction, places_a: int | None, b: Fraction, places_b: int | None) -> bool:
+    """Equal, or the coarser decimal is the other one rounded, with three significant digits or more."""
+    if a == b:
+        return True
+    written = [(p, v, other) for p, v, other in ((places_a, a, b), (places_b, b, a)) if p is not None]
+    if not written:
+        return False
+    places, value, other = min(written, key=lambda w: w[0])
+    unit = Fraction(10) ** -places
+    return abs(value) >= 100 * unit and abs(value - other) <= unit / 2
+
+
+def _chinese_number(text: str) -> int | None:
+    if not re.fullmatch(r"[零〇一二两三四五六七八九十百千万]{1,12}", text):
+        return None
+    total = section = digit = 0
+    for character in text:
+        if character in _ZH_DIGITS:
+            digit = _ZH_DIGITS[character]
+        elif character == "万":
+            total, section, digit = (total + section + digit) * 10_000, 0, 0
+        else:
+            section += (digit or 1) * _ZH_UNITS[character]
+            digit = 0
+    return total + section + digit
