@@ -11,8 +11,6 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qatoolkit.curate import CurateSettings
-
 
 def _require(ok: bool, name: str, value, allowed: str) -> None:
     if not ok:
@@ -118,6 +116,41 @@ class LinkQASettings:
         _require(self.length >= 2, "length", self.length, "2 or more knowledge points")
         _require(self.alpha >= 0, "alpha", self.alpha, "0 or more")
         _require(self.beta >= 0, "beta", self.beta, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurateSettings:
+    """Every dial of `curate`: lengths in characters, n-grams in tokens (a word or one CJK character)."""
+
+    max_question: int = 20_000
+    max_answer: int = 20_000
+    near_threshold: float = 0.8
+    shingle: int = 2
+    on: tuple[str, ...] = ("question", "answer")
+    exam_n: int = 8
+    exam_n_cjk: int = 13
+    exam_overlap: float = 0.5
+    conflicts: bool = True
+    seed: int = 0
+
+    def __post_init__(self):
+        _positive(
+            self,
+            "max_question",
+            "max_answer",
+            "shingle",
+            "exam_n",
+            "exam_n_cjk",
+            "near_threshold",
+            "exam_overlap",
+        )
+        _shares(self, "near_threshold", "exam_overlap")
+        _require(
+            bool(self.on) and not isinstance(self.on, str),
+            "on",
+            self.on,
+            "a list of column names, the compared text first",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

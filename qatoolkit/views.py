@@ -6,7 +6,7 @@ import pandas as pd
 
 from qatoolkit import annotate as annotation
 from qatoolkit.boostqa import degraded
-from qatoolkit.curate import decontaminate
+from qatoolkit.decontaminate import decontaminate
 from qatoolkit.display import Rich, qa
 from qatoolkit.kpgraph import KPGraph
 from qatoolkit.ledger import Ledger

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from qatoolkit.cards import dataset_card, model_card
-from qatoolkit.curate import CurateSettings, curate
+from qatoolkit.config import CurateSettings
+from qatoolkit.curate import curate
 
 
 def _table() -> pd.DataFrame:

@@ -12,7 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qatoolkit.curate import CurateSettings, curate, decontaminate, filters, near_duplicates, shingles
+from qatoolkit.config import CurateSettings
+from qatoolkit.curate import curate, filters
+from qatoolkit.decontaminate import decontaminate
+from qatoolkit.duplicates import near_duplicates
+from qatoolkit.texts import shingles
 
 REAL = Path(os.environ.get("QATOOLKIT_REAL_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
 real_data = pytest.mark.skipif(
