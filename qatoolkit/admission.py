@@ -1,6 +1,6 @@
-"""Who may send a request now: requests in flight, rate limits, a dead server, the budget.
+"""Who may send a request now: rates a minute, requests in flight, a dead server, the budget.
 
-One `Gate` stands before everything a teacher sends. A 429 halves the number of requests in flight, once per
+A `Rate` spaces what the provider counts by the minute, and one `Gate` stands before everything a teacher sends. A 429 halves the number of requests in flight, once per
 burst, and every success lets it creep back (additive increase, multiplicative decrease); a server that only
 fails trips the breaker. All of it lives on one event loop, so nothing here needs a lock.
 """
@@ -118,6 +118,39 @@ class Gate:
                 f"{failures} requests failed in a row, the last with {seen}. Check that the server is up and "
                 "that base_url, model and key are right, then run again: answers so far are in the ledger"
             )
+
+
+class Rate:
+    """At most `per_minute` of something (requests, tokens), refilled evenly: a bucket that holds one second's worth.
+
+    Whoever takes more than is there waits until it has been refilled, first come first served; `refund` gives back what was
+    taken and not used, or takes more where it was too little.
+    """
+
+    def __init__(self, per_minute: float):
+        self.per_second = per_minute / 60
+        self._most = self._level = max(1.0, self.per_second)
+        self._at: float | None = None
+        self._turn = asyncio.Lock()
+
+    async def take(self, amount: float = 1.0) -> None:
+        """Return when `amount` may be used; an amount above one second's worth is owed, and the next ones wait for it."""
+        async with self._turn:
+            self._refill()
+            if (missing := min(amount, self._most) - self._level) > 0:
+                await asyncio.sleep(missing / self.per_second)
+                self._refill()
+            self._level -= amount
+
+    def refund(self, amount: float) -> None:
+        """Give `amount` back (negative: it was more than taken)."""
+        self._level = min(self._most, self._level + amount)
+
+    def _refill(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._at is not None:
+            self._level = min(self._most, self._level + (now - self._at) * self.per_second)
+        self._at = now
 
 
 class Budget:

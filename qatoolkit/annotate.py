@@ -27,7 +27,10 @@ def annotate(table: pd.DataFrame, teacher: Teacher, progress=None) -> tuple[pd.D
 
 
 def split_answers(table: pd.DataFrame, said: pd.DataFrame, columns) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Divide `table` by what the teacher said, row by row: answered rows with `columns(value)` set, and rejects."""
+    """Divide `table` by what the teacher said, row by row: answered rows with `columns(value)` set, and rejects.
+
+    Raises KeyboardInterrupt when the answers were interrupted: half a table is not a stage."""
+    stop_if_interrupted(said)
     ok = (said["outcome"] == "ok").to_numpy()
     answered, rejects = table[ok].copy(), table[~ok].copy()
     values = pd.DataFrame([columns(v) for v in said.loc[ok, "value"]], index=answered.index)
@@ -37,6 +40,12 @@ def split_answers(table: pd.DataFrame, said: pd.DataFrame, columns) -> tuple[pd.
     rejects["reason"] = failed["outcome"].to_numpy()
     rejects["detail"] = failed["error"].fillna(failed["content"]).fillna("").str.slice(0, 300).to_numpy()
     return answered.reset_index(drop=True), rejects.reset_index(drop=True)
+
+
+def stop_if_interrupted(said: pd.DataFrame) -> None:
+    """KeyboardInterrupt when Ctrl-C cut a teacher's answers short."""
+    if (said["outcome"] == "interrupted").any():
+        raise KeyboardInterrupt
 
 
 def _labels(content: str) -> dict:

@@ -13,7 +13,7 @@ import random
 import pandas as pd
 
 from qatoolkit import prompts
-from qatoolkit.annotate import annotate, split_answers
+from qatoolkit.annotate import annotate, split_answers, stop_if_interrupted
 from qatoolkit.config import BoostQASettings
 from qatoolkit.schema import qa_id, qa_table
 from qatoolkit.taxonomy import DIFFICULTIES, GRADES, HIGH
@@ -232,6 +232,7 @@ def _votes(
         for draw in range(samples)
     ]
     said = solver.ask(messages, parse=_read_answer, progress=progress)
+    stop_if_interrupted(said)
     answers = [
         v["answer"] if o == "ok" else None for v, o in zip(said["value"], said["outcome"], strict=True)
     ]

@@ -77,15 +77,16 @@ class TeacherSettings:
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings:
     """How probe results become a budget: `questions` in all; a cell is weak below `target` accuracy and gets a share
-    proportional to its deficit."""
+    proportional to its deficit, H4 and H5 together at most the share `high`."""
 
     questions: int = 2000
     target: float = 0.75
+    high: float = 0.5
     low_n: int = 5
 
     def __post_init__(self):
         _positive(self, "questions", "low_n")
-        _shares(self, "target")
+        _shares(self, "target", "high")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,9 +267,9 @@ PROFILES = {
     "demo": Profile(
         name="demo",
         textbook=TextbookSettings(entities=6, entities_zh=2, relations=3, families=4, seeds=10, exam=8),
-        plan=PlanSettings(questions=5000),
+        plan=PlanSettings(questions=5000, high=0.25),
         student=StudentSettings(size="m", tokens=1_000_000),
-        midtrain=MidtrainSettings(tokens=700_000, learning_rate=5e-3),
+        midtrain=MidtrainSettings(tokens=700_000, replay=0.3, learning_rate=5e-3),
         scaling=ScalingSettings(
             sizes=("xxs", "xs", "s", "m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
         ),

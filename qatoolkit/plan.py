@@ -1,19 +1,22 @@
 """From weakness to a synthesis budget: how many questions to ask for in each cell of discipline and difficulty.
 
-BoostQA sets its synthesis by what the probe found; the rule (shares proportional to the deficit below a target accuracy) is
-our reading.
+BoostQA sets its synthesis by what the probe found; the rule (shares proportional to the deficit below a target accuracy,
+with a bound on high difficulty) is our reading. The bound is there because the deepest holes are not where a question
+teaches most: a small student learns far less from a hard question than from an easy one (docs/LOG.md).
 """
 
 import numpy as np
 import pandas as pd
 
 from qatoolkit.config import PlanSettings
+from qatoolkit.taxonomy import HIGH
 
 
 def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     """The probe grid with `deficit` and `budget`: questions in proportion to how far a cell lies below the target.
 
-    Cells with too few questions to judge get none. ValueError when no cell is weak."""
+    H4 and H5 together get at most the share `settings.high`; cells with too few questions to judge get none. ValueError when
+    no cell is weak."""
     plan = grid.copy()
     judged = plan["n"] >= settings.low_n
     plan["deficit"] = np.where(judged, (settings.target - plan["accuracy"]).clip(lower=0), 0.0)
@@ -22,8 +25,17 @@ def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
             f"no cell with n >= {settings.low_n} lies below the target accuracy {settings.target}: nothing to plan for; "
             "raise plan.target or probe with harder questions"
         )
-    plan["budget"] = apportion(plan["deficit"], settings.questions)
+    plan["budget"] = apportion(_bounded(plan, settings.high), settings.questions)
     return plan
+
+
+def _bounded(plan: pd.DataFrame, high: float) -> pd.Series:
+    """The deficits, those of H4 and H5 scaled down to at most the share `high` of all."""
+    hard = plan["difficulty"].isin(HIGH)
+    above, below = plan["deficit"][hard].sum(), plan["deficit"][~hard].sum()
+    if below == 0 or above <= high * (above + below):
+        return plan["deficit"]
+    return plan["deficit"].where(~hard, plan["deficit"] * (below * high / (1 - high) / above))
 
 
 def untargeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:

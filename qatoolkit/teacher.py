@@ -10,17 +10,20 @@ and papermill.
 
 import asyncio
 import hashlib
+import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import pandas as pd
 
-from qatoolkit.admission import Budget, BudgetError, Gate, TeacherError, backoff, retry_after
+from qatoolkit.admission import Budget, BudgetError, Gate, Rate, TeacherError, backoff, retry_after
+from qatoolkit.asked import Ask, Messages, Row, checked, jobs_of, parsed, table_of
 from qatoolkit.endpoint import (
     ANSWERED,
     HOPELESS,
@@ -38,29 +41,10 @@ from qatoolkit.loop import TICK, background_loop, gather_all, run
 
 __all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError", "run"]
 
-Messages = list[dict[str, Any]]
-
 RETAKES = 1  # how often an empty or truncated answer is asked for again
 CORRECTION = (
     "That answer could not be read: {error}\nAnswer again, in exactly the format asked for and nothing else."
 )
-
-
-class _Row(NamedTuple):
-    id: Any
-    sample: int
-    key: str
-    outcome: str
-    value: Any
-    content: str | None
-    reasoning: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    reasoning_tokens: int | None
-    cost: float | None
-    cached: bool
-    attempts: int
-    error: str | None
 
 
 @dataclass
@@ -85,7 +69,8 @@ class Teacher:
 
     `timeout` in seconds per request, `attempts` per request before its failure becomes the row's outcome,
     `backoff` in seconds before the first retry, `extra` for any other field of the request body (top_p, seed,
-    response_format). `budget` in USD bounds what `run` and `stage` may spend on this model in this ledger,
+    response_format). `requests_per_minute` and `tokens_per_minute` keep below a provider's limits (the tokens of a request
+    are estimated before and corrected after). `budget` in USD bounds what `run` and `stage` may spend on this model in this ledger,
     earlier sessions included; it needs a price from prices.csv or `price`. With
     `client=openai.AsyncOpenAI(...)` (or Azure, or any subclass) requests go through that client, about a
     fifth as fast as the built-in transport; do not share it with another loop.
@@ -106,11 +91,15 @@ class Teacher:
         max_tokens: int | None = 8192,
         temperature: float | None = 0.6,
         extra: Mapping[str, Any] | None = None,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
         budget: float | None = None,
         price: Price | None = None,
         client: Any = None,
     ):
-        for name, value in (("in_flight", in_flight), ("attempts", attempts), ("timeout", timeout)):
+        limits = {"in_flight": in_flight, "attempts": attempts, "timeout": timeout}
+        rates = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+        for name, value in (limits | {n: v for n, v in rates.items() if v is not None}).items():
             if not value > 0:
                 raise ValueError(f"Teacher {name} is {value!r}: give a number above 0")
         if reserved := {"model", "messages", "stream", "n"} & set(extra or ()):
@@ -129,6 +118,8 @@ class Teacher:
         }
         self._body = {"model": model} | {name: value for name, value in sampling.items() if value is not None}
         self._gate = Gate(in_flight, attempts=attempts)
+        self._requests, self._tokens = (None if r is None else Rate(r) for r in rates.values())
+        self._usual: float | None = None  # tokens of an answer, a running mean
         self._budget = self._open_budget(budget)
         self._pending: dict[str, asyncio.Future[Reply | None]] = {}
 
@@ -149,19 +140,86 @@ class Teacher:
         Columns: id, sample, key (of the ledger's response shown), outcome, value, content, reasoning,
         prompt_tokens, completion_tokens, reasoning_tokens (of the answer shown), cost (USD this call paid for
         the row, retries included, 0 if cached, NaN if the price is unknown), cached (no request was made),
-        attempts, error. `outcome` is ok, empty, length, refusal, unparsed, http_<status>, timeout or
-        connection. `parse(content)` gives `value` (default the content) and raises ValueError to have the
+        attempts, error. `outcome` is ok, empty, length, refusal, unparsed, http_<status>, timeout, connection, or
+        interrupted: Ctrl-C returns what is done. `parse(content)` gives `value` (default the content) and raises ValueError to have the
         teacher correct itself once. Raises TeacherError when the server is gone or refuses the key,
-        BudgetError, ValueError for a bad prompt, and KeyboardInterrupt on Ctrl-C; what was answered before is
-        in the ledger and costs nothing the next time.
+        BudgetError, and ValueError for a bad prompt; what was answered before is in the ledger and costs
+        nothing the next time.
         """
-        state = _Ask(prompts, parse=parse, samples=samples, ids=ids)
+        state = Ask(prompts, parse=parse, samples=samples, ids=ids)
         tick = progress and (lambda: progress(state.done, state.total))
-        return run(self._ask(state), tick=tick)
+        try:
+            return run(self._ask(state), tick=tick)
+        except KeyboardInterrupt:
+            return table_of(state.finished())
+
+    def stream(
+        self,
+        prompts: Iterable[str | Messages],
+        *,
+        parse: Callable[[str], Any] | None = None,
+        samples: int = 1,
+        ids: Iterable[Any] | None = None,
+        chunk: int = 1000,
+    ) -> Iterator[pd.DataFrame]:
+        """`ask` for more than memory holds: prompts from any iterable, read as they are needed, and their rows in the order
+        given as tables of `chunk` rows. A slow answer holds up no request, only the table it belongs to; at most
+        `chunk` + 2 `in_flight` rows wait for it. Raises what `ask` raises, and KeyboardInterrupt.
+        """
+        if isinstance(prompts, str):
+            raise ValueError("prompts is one string: pass a list, stream([prompt])")
+        tables: asyncio.Queue[pd.DataFrame | None] = asyncio.Queue(1)
+        jobs = jobs_of(prompts, itertools.count() if ids is None else iter(ids), checked(samples))
+        pump = asyncio.run_coroutine_threadsafe(self._pump(jobs, parse, chunk, tables), background_loop())
+        try:
+            while (table := run(_next(tables, pump))) is not None:
+                yield table
+            pump.result()
+        finally:
+            pump.cancel()
+
+    async def _pump(self, jobs: Iterator, parse, chunk: int, tables: asyncio.Queue) -> None:
+        """Answer jobs and put their tables in order; no further job is read while too many rows wait to be put."""
+        ahead, putting = asyncio.Semaphore(chunk + 2 * self.in_flight), asyncio.Lock()
+        rows: dict[int, Row] = {}
+        first = ready = 0  # of the next table; of the first row that is missing
+
+        async def put(least: int) -> None:
+            nonlocal first
+            async with putting:
+                while ready - first >= least:
+                    part = [rows.pop(i) for i in range(first, min(first + chunk, ready))]
+                    first += len(part)
+                    await tables.put(table_of(part))
+                    for _ in part:
+                        ahead.release()
+
+        async def worker(send: Send) -> None:
+            nonlocal ready
+            while True:
+                await ahead.acquire()
+                if (job := next(jobs, None)) is None:
+                    ahead.release()
+                    return
+                index, id, sample, messages = job
+                rows[index] = await self._answer(send, id, sample, messages, parse)
+                if rows[index].cached:
+                    await asyncio.sleep(0)
+                while ready in rows:
+                    ready += 1
+                if ready - first >= chunk:
+                    await put(chunk)
+
+        try:
+            async with self._transport() as send:
+                await gather_all(worker(send) for _ in range(2 * self.in_flight))
+            await put(1)
+        finally:
+            self.ledger.flush()
 
     async def aask(self, prompts: Sequence[str | Messages], *, progress=None, **options: Any) -> pd.DataFrame:
         """`ask` for coroutines, from any event loop; takes what `ask` takes."""
-        state = _Ask(prompts, **options)
+        state = Ask(prompts, **options)
         if asyncio.get_running_loop() is background_loop():
             return await self._ask(state)
         work = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._ask(state), background_loop()))
@@ -173,7 +231,7 @@ class Teacher:
         finally:
             work.cancel()
 
-    async def _ask(self, state: "_Ask") -> pd.DataFrame:
+    async def _ask(self, state: "Ask") -> pd.DataFrame:
         jobs = state.jobs()
         async with self._transport() as send:
 
@@ -190,9 +248,9 @@ class Teacher:
             except BaseException:
                 self.ledger.flush()
                 raise
-        return _table(state.rows)
+        return table_of(state.rows)
 
-    async def _answer(self, send: Send, id: Any, sample: int, messages: Messages, parse) -> _Row:
+    async def _answer(self, send: Send, id: Any, sample: int, messages: Messages, parse) -> Row:
         tally = _Tally()
         for retake in range(RETAKES + 1):
             key, reply = await self._reply(send, messages, sample, retake, tally)
@@ -202,14 +260,14 @@ class Teacher:
         if outcome != "ok":
             value = None
         elif parse:
-            value, error = _parse(parse, reply.content, id)
+            value, error = parsed(parse, reply.content, id)
             if error is not None:
                 told = {"role": "user", "content": CORRECTION.format(error=error)}
                 said = {"role": "assistant", "content": reply.content}
                 second_key, second = await self._reply(send, [*messages, said, told], sample, 0, tally)
                 if second.outcome == "ok":
                     key, reply = second_key, second
-                    value, error = _parse(parse, reply.content, id)
+                    value, error = parsed(parse, reply.content, id)
                 else:
                     error = f"{error}; correction failed: {second.error or second.outcome}"
                 outcome = "ok" if error is None else "unparsed"
@@ -217,7 +275,7 @@ class Teacher:
         tokens = reply.prompt_tokens, reply.completion_tokens, reply.reasoning_tokens
         shown = (key, outcome, value, reply.content, reply.reasoning, *tokens)
         cached = tally.attempts == 0 and reply.outcome in ANSWERED
-        return _Row(id, sample, *shown, cost, cached, tally.attempts, error)
+        return Row(id, sample, *shown, cost, cached, tally.attempts, error)
 
     async def _reply(
         self, send: Send, messages: Messages, sample: int, retake: int, tally: _Tally
@@ -263,6 +321,7 @@ class Teacher:
         if self._budget:
             await self._budget.reserve(most)
         try:
+            guessed = await self._pace(body)
             burst = await self._gate.enter()
             try:
                 paid = most  # from here on it may be billed, until we know better
@@ -270,6 +329,7 @@ class Teacher:
                 got = await send(body)
                 seconds = time.perf_counter() - clock
                 reply, answer = read_got(got)
+                self._settle_tokens(guessed, reply)
                 cost = self._cost(reply)
                 if cost is not None or not (answer or got.failure == "timeout"):
                     paid = cost or 0.0
@@ -287,6 +347,30 @@ class Teacher:
         finally:
             if self._budget:
                 self._budget.settle(most, paid)
+
+    async def _pace(self, body: dict) -> float:
+        """Wait for the rates a minute; returns the tokens taken for this request: 4 bytes each for the prompt, and for the
+        answer what answers took so far."""
+        if self._requests:
+            await self._requests.take()
+        if not self._tokens:
+            return 0.0
+        prompt = sum(len(str(m.get("content")).encode("utf-8", "replace")) for m in body["messages"]) / 4
+        guessed = prompt + (
+            self._usual or body.get("max_tokens") or body.get("max_completion_tokens") or 1024
+        )
+        await self._tokens.take(guessed)
+        return guessed
+
+    def _settle_tokens(self, guessed: float, reply: Reply) -> None:
+        """Replace the tokens taken by those used; a request that failed used none."""
+        if not self._tokens:
+            return
+        used = (reply.prompt_tokens or 0) + (reply.completion_tokens or 0)
+        self._tokens.refund(guessed - used)
+        if reply.completion_tokens:
+            before = reply.completion_tokens if self._usual is None else self._usual
+            self._usual = 0.95 * before + 0.05 * reply.completion_tokens
 
     def _judge(self, key: str, got: Got, reply: Reply, burst: int, tries: _Tries) -> float | None:
         """Tell the gate how it went; returns the seconds to wait before another attempt, None for none."""
@@ -351,52 +435,11 @@ class Teacher:
             yield raw_transport(session, self.endpoint)
 
 
-class _Ask:
-    """One call of ask(): its jobs, checked, and the rows as they come."""
-
-    def __init__(self, prompts, *, parse=None, samples: int = 1, ids=None):
-        if isinstance(prompts, str):
-            raise ValueError("prompts is one string: pass a list, ask([prompt])")
-        self.prompts = list(prompts)
-        self.ids = list(range(len(self.prompts))) if ids is None else list(ids)
-        if len(self.ids) != len(self.prompts):
-            raise ValueError(f"ids has {len(self.ids)} entries, prompts {len(self.prompts)}: give one each")
-        if samples < 1:
-            raise ValueError(f"samples is {samples!r}: give 1 or more")
-        self.parse, self.samples, self.done = parse, samples, 0
-        for place, prompt in enumerate(self.prompts):
-            if not isinstance(prompt, str) and not (prompt and all("role" in message for message in prompt)):
-                raise ValueError(f"prompt {place} is {prompt!r:.60}: give a string or role/content messages")
-        self.total = len(self.prompts) * samples
-        self.rows: list[_Row | None] = [None] * self.total
-
-    def jobs(self) -> Iterator[tuple[int, Any, int, Messages]]:
-        for place, prompt in enumerate(self.prompts):
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-            for sample in range(self.samples):
-                yield place * self.samples + sample, self.ids[place], sample, messages
-
-
-def _parse(parse: Callable[[str], Any], content: str, id: Any) -> tuple[Any, str | None]:
-    """The parsed value, or the parser's complaint (ValueError); any other error is the parser's bug."""
-    try:
-        return parse(content), None
-    except ValueError as error:
-        return None, str(error) or type(error).__name__
-    except Exception as error:
-        error.add_note(f"raised by parse() on the answer to id {id!r}; the answer is kept: rerunning is free")
-        raise
-
-
-_DTYPES = {
-    **dict.fromkeys(("sample", "attempts"), "int64"),
-    **dict.fromkeys(("prompt_tokens", "completion_tokens", "reasoning_tokens"), "Int64"),
-    **dict.fromkeys(("key", "outcome", "content", "reasoning", "error"), "str"),
-    **{"value": "object", "cost": "float64", "cached": "bool"},
-}
-
-
-def _table(rows: list[_Row]) -> pd.DataFrame:
-    columns = zip(*rows, strict=True) if rows else [()] * len(_Row._fields)
-    named = zip(_Row._fields, columns, strict=True)
-    return pd.DataFrame({name: pd.Series(column, dtype=_DTYPES.get(name)) for name, column in named})
+async def _next(tables: asyncio.Queue, pump: Future) -> pd.DataFrame | None:
+    """The next table, None when the pump has ended and left none."""
+    getting, ending = asyncio.ensure_future(tables.get()), asyncio.wrap_future(pump)
+    await asyncio.wait([getting, ending], return_when=asyncio.FIRST_COMPLETED)
+    if getting.done():
+        return getting.result()
+    getting.cancel()
+    return None if tables.empty() else tables.get_nowait()

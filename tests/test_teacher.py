@@ -334,8 +334,69 @@ from qatoolkit.teacher import Endpoint, Teacher
 with Ledger(sys.argv[2]) as ledger:
     endpoint = Endpoint(base_url=sys.argv[1], name="test")
     teacher = Teacher("textbook-r1", endpoint=endpoint, ledger=ledger, in_flight=8, max_tokens=100)
-    teacher.ask([f"p{i}" for i in range(200)])
+    table = teacher.ask([f"p{i}" for i in range(200)])
+    counts = table["outcome"].value_counts()
+    done = table["outcome"] == "ok"
+    assert counts["ok"] + counts["interrupted"] == 200
+    assert table["content"][done].str.startswith("answer").all() and table["value"][~done].isna().all()
+    print("returned what is done", file=sys.stderr)
 """
+
+
+def test_a_stream_gives_the_same_rows_in_tables_and_reads_prompts_as_it_goes(server, teacher):
+    taken = 0
+
+    def prompts():
+        nonlocal taken
+        for i in range(500):
+            taken += 1
+            yield f"p{i}"
+
+    server.answer = lambda prompt, nth: completion(f"answer to {prompt}")
+    seen, ahead = [], []
+    for table in teacher(in_flight=8).stream(prompts(), chunk=50):
+        seen += table["content"].tolist()
+        ahead.append(taken - len(seen))
+    assert seen == [f"answer to p{i}" for i in range(500)]
+    assert max(ahead) <= 2 * 50 + 2 * 8 + 50  # a table waiting, one being filled, and the window
+    assert len(server.requests) == 500
+
+
+def test_a_stream_stops_sending_when_nobody_reads_on(server, teacher):
+    tables = teacher(in_flight=4).stream((f"p{i}" for i in range(1000)), chunk=10)
+    assert len(next(tables)) == 10
+    tables.close()
+    time.sleep(0.1)
+    before = len(server.requests)
+    time.sleep(0.2)
+    assert len(server.requests) == before < 100
+
+
+def test_an_error_in_a_stream_reaches_the_reader_after_the_tables_before_it(server, teacher):
+    server.answer = lambda prompt, nth: (
+        completion("fine") if prompt != "p25" else failure(401, "the key is no good")
+    )
+    tables = teacher(in_flight=1).stream((f"p{i}" for i in range(40)), chunk=10)
+    assert [len(next(tables)) for _ in range(2)] == [10, 10]
+    with pytest.raises(TeacherError, match="check the key"):
+        list(tables)
+
+
+def test_requests_a_minute_are_kept(server, teacher):
+    begun = time.monotonic()
+    teacher(requests_per_minute=1200).ask([f"p{i}" for i in range(50)])  # 20 a second, of which 20 at once
+    assert time.monotonic() - begun > (50 - 20) / 20 - 0.1
+
+
+def test_tokens_a_minute_are_guessed_before_and_corrected_after(server, teacher):
+    """max_tokens of 100 would allow 12 answers a second; they take 40 tokens, so most of it is given back."""
+    begun = time.monotonic()
+    one = teacher(tokens_per_minute=1200 * 60, in_flight=4)
+    one.ask([f"p{i}" for i in range(60)])
+    seconds = time.monotonic() - begun
+    assert (60 * 40 - 1200) / 1200 - 0.1 < seconds < 60 * 100 / 1200
+    with pytest.raises(ValueError, match="tokens_per_minute"):
+        teacher(tokens_per_minute=0)
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
@@ -348,7 +409,7 @@ def test_killed_in_the_middle_a_rerun_sends_only_what_is_missing(server, teacher
         time.sleep(0.005)
     client.send_signal(blow)
     _, errors = client.communicate(timeout=20)
-    assert blow == signal.SIGKILL or "KeyboardInterrupt" in errors
+    assert blow == signal.SIGKILL or "returned what is done" in errors
     assert "never retrieved" not in errors
     before = len(server.requests)
     assert before < 200
