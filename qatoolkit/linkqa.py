@@ -5,14 +5,14 @@ teacher writes from the several seeds of a path. Our reading: 2 to 4 seeds a pat
 plan's distribution.
 """
 
-import random
-
+import numpy as np
 import pandas as pd
 
 from qatoolkit import prompts
 from qatoolkit.annotate import annotate, split_answers
 from qatoolkit.boostqa import write
 from qatoolkit.config import LinkQASettings
+from qatoolkit.plan import apportion
 from qatoolkit.teacher import Teacher
 
 MOST_SEEDS = 4
@@ -43,10 +43,8 @@ def requests(
     paths: pd.DataFrame, seeds: pd.DataFrame, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0
 ) -> pd.DataFrame:
     """One request per path that found at least two different seeds; a path's other language is left out, since a question
-    is in one language. The difficulty asked for is drawn from the plan's budget."""
-    rng = random.Random(f"linkqa/{seed}")
+    is in one language. The difficulties asked for stand in the proportions of the plan's budget, dealt in random order."""
     by_id = seeds.set_index("id")
-    budget = plan.groupby("difficulty")["budget"].sum()
     rows = []
     for path in paths.itertuples():
         found = by_id.loc[list(dict.fromkeys(path.seeds))]
@@ -54,23 +52,25 @@ def requests(
         found = found[:MOST_SEEDS]
         if len(found) < 2:
             continue
-        difficulty = rng.choices(list(budget.index), list(budget))[0]
+        payload = {
+            "path": list(path.kps),
+            "seeds": found[["question", "answer"]].to_dict("records"),
+            "count": settings.questions_per_path,
+            "round": int(path.path),
+        }
         rows.append(
             {
                 "strategy": "link",
                 "parents": list(found.index),
                 "language": found["language"].iloc[0],
-                "asked_difficulty": difficulty,
                 "path": list(path.kps),
-                "payload": {
-                    "path": list(path.kps),
-                    "seeds": found[["question", "answer"]].to_dict("records"),
-                    "count": settings.questions_per_path,
-                    "difficulty": difficulty,
-                    "round": int(path.path),
-                },
+                "payload": payload,
             }
         )
+    budget = plan.groupby("difficulty")["budget"].sum()
+    wanted = np.repeat(budget.index.to_numpy(str), apportion(budget, len(rows)))
+    for row, difficulty in zip(rows, np.random.default_rng(seed).permutation(wanted), strict=True):
+        row["asked_difficulty"] = row["payload"]["difficulty"] = str(difficulty)
     return pd.DataFrame(rows)
 
 

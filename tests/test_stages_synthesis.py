@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections import Counter
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -132,6 +133,12 @@ def test_an_empty_table_is_annotated_too(seeds, teacher):
 def test_targeted_and_untargeted_plans_have_equal_totals(grid, questions):
     settings = PlanSettings(questions=questions)
     plans = [plan.targeted(grid, settings), plan.untargeted(grid, settings)]
+    bounded = plan.targeted(grid, replace(settings, high=0.2))
+    hard = bounded["difficulty"].isin(HIGH)
+    assert bounded["budget"].sum() == questions
+    assert bounded.loc[hard, "budget"].sum() == pytest.approx(
+        0.2 * questions, abs=hard.sum() / 2
+    )  # whole questions
     assert [int(p["budget"].sum()) for p in plans] == [questions, questions]
     assert plans[1]["budget"].max() - plans[1]["budget"].min() <= 1
     deepest = plans[0].loc[plans[0]["deficit"].idxmax(), "budget"]
@@ -321,7 +328,8 @@ def test_linked_questions_carry_their_whole_path_and_all_parents(linked):
 
 def test_linked_questions_are_none_of_their_seeds(linked, labelled):
     _, made, _ = linked
-    assert not set(made["question"]) & set(labelled["question"])
+    asked = labelled.set_index("id")["question"]
+    assert not any(row.question in set(asked[list(row.parents)]) for row in made.itertuples())
     assert made["id"].is_unique
 
 
@@ -329,5 +337,6 @@ def test_the_difficulty_asked_for_follows_the_plan(linked, targeted):
     asked, _, _ = linked
     budget = targeted.groupby("difficulty")["budget"].sum()
     shares = asked["asked_difficulty"].value_counts(normalize=True)
-    assert shares[shares.index.isin(HIGH)].sum() > 0.6
+    high = budget[budget.index.isin(HIGH)].sum() / budget.sum()
+    assert shares[shares.index.isin(HIGH)].sum() == pytest.approx(high, abs=1 / len(asked))
     assert set(shares.index) <= set(budget[budget > 0].index)
