@@ -11,8 +11,10 @@ round, and every walk has its own random stream: paths depend on the seed, not o
 
 import functools
 import math
+import os
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +25,7 @@ from qatoolkit.kpgraph import KPGraph
 _RESTARTS = 16  # starts a walk may try before it is given up as shorter than two KPs
 _PROPOSALS = 32  # proposals refused before a step scans the whole row
 _ACCEPTANCE = 0.5  # expected share of proposals accepted below which the tables are made anew
+_BLOCKS = 64  # in which rows are dealt to threads
 _LEAN = 30.0  # how far control may move a factor: a label out of reach must not starve the rest
 
 
@@ -71,10 +74,8 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
 
     Returns KPs, n x length, and seeds, n x (length - 1), filled up with -1; walks of one KP stay in.
     """
-    import numba
-
-    usual, most = numba.get_num_threads(), numba.config.NUMBA_NUM_THREADS
-    threads = usual if threads is None else threads
+    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = most if threads is None else threads
     _check_whole("n", n, 1)
     _check_whole("length", length, 2)
     _check_whole("seed", seed, 0)
@@ -85,7 +86,6 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
         rounds = min(n, max(16, min(256, math.ceil(4 * n * length / (graph.degree > 0).sum()))))
     _check_whole("rounds", rounds, 1, n)
     value_after = KnowledgeValue(graph, **value_settings)
-    proposals = _Proposals(graph.adjacency)
     _, walk, assign = _kernels()
 
     nodes, edges, seeds = (np.full((n, width), -1, np.int32) for width in (length, length - 1, length - 1))
@@ -96,17 +96,16 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
     links = graph.adjacency.indptr, graph.adjacency.indices, graph.adjacency.data, graph.edge_ids
     members = graph.edge_seeds.indptr, graph.edge_seeds.indices
     work = max(n * length // rounds, graph.adjacency.nnz)  # waking a thread costs more than a few walks
-    numba.set_num_threads(int(min(threads, 1 + work // 20_000)))
-    try:
+    with _Threads(int(min(threads, 1 + work // 20_000))) as pool:
+        proposals = _Proposals(graph.adjacency, pool)
         for first, last in pairwise(np.linspace(0, n, rounds + 1).astype(np.int64)):
             kps, steps, drawn = nodes[first:last], edges[first:last], seeds[first:last]
             value = value_after(visits)
-            walk(*links, value, np.cumsum(value), *proposals.towards(value), key, first, kps, steps)
+            state = value, np.cumsum(value), *proposals.towards(value), key
+            pool.over(first, last, lambda a, b, state=state: walk(*links, *state, a, nodes[a:b], edges[a:b]))
             assign(*members, steps, used, cursor, level, drawn)
             visits += np.bincount(kps[kps >= 0], minlength=len(visits))
             value_after.learn(drawn[drawn >= 0])
-    finally:
-        numba.set_num_threads(usual)
     return nodes, seeds
 
 
@@ -215,6 +214,20 @@ def _focus_per_kp(graph, focus):
     return _mean_over_seeds(graph, np.array([focus.get(cell, 1.0) for cell in distinct])[code])
 
 
+class _Threads(ThreadPoolExecutor):
+    """Python threads for kernels that release the lock. Numba's own threads switch nested OpenMP on for the whole process,
+    which made scoring with torch twenty times slower afterwards (docs/LOG.md)."""
+
+    def over(self, first: int, last: int, call) -> None:
+        """`call(a, b)` over consecutive stretches of first..last, several a thread since their lengths are uneven."""
+        parts = 1 if self._max_workers == 1 else min(4 * self._max_workers, last - first)
+        stretches = pairwise(np.linspace(first, last, parts + 1).astype(np.int64).tolist())
+        if parts == 1:
+            call(first, last)
+        else:
+            list(self.map(lambda stretch: call(*stretch), stretches))
+
+
 class _Proposals:
     """Tables that draw a neighbour in proportion to weight * V, V being that of this or an earlier round.
 
@@ -222,8 +235,8 @@ class _Proposals:
     accepted in proportion to V now over V then, and the draw stays exact.
     """
 
-    def __init__(self, adjacency):
-        self.adjacency = adjacency
+    def __init__(self, adjacency, pool):
+        self.adjacency, self.pool = adjacency, pool
         self.strength = np.asarray(adjacency.sum(axis=1)).ravel()
         self.cumulative, self.guide = np.empty(adjacency.nnz), np.empty(adjacency.nnz, dtype=np.int32)
         self.then = np.zeros(len(self.strength))
@@ -234,7 +247,8 @@ class _Proposals:
         mass = self.then * self.strength
         if value[self.then == 0].any() or mass @ ratio < _ACCEPTANCE * mass.sum() * ratio.max():
             fill, of = _kernels()[0], self.adjacency
-            fill(of.indptr, of.indices, of.data, value, self.cumulative, self.guide)
+            tables = of.indptr, of.indices, of.data, value, self.cumulative, self.guide
+            self.pool.over(0, _BLOCKS, lambda a, b: fill(*tables, a, b))
             self.then, ratio = value, np.ones(len(value))
         return ratio / ratio.max(), self.cumulative, self.guide
 
@@ -242,14 +256,14 @@ class _Proposals:
 @functools.cache
 def _kernels():
     """The compiled loops; in a function, so that numba loads on the first walk and not on import."""
-    from numba import njit, prange
+    from numba import njit
 
-    @njit(parallel=True, cache=True)
-    def fill(indptr, indices, weight, value, cumulative, guide):
+    @njit(nogil=True, cache=True)
+    def fill(indptr, indices, weight, value, cumulative, guide, first, last):
         # Guide table (Chen and Asau 1974): for u in [b/d, (b+1)/d) the search starts at guide[b] and takes
         # about two looks. Rows are dealt out to blocks in turn, since hubs tend to stand together.
-        for block in prange(64):
-            for row in range(block, len(indptr) - 1, 64):
+        for block in range(first, last):
+            for row in range(block, len(indptr) - 1, _BLOCKS):
                 low, degree = indptr[row], indptr[row + 1] - indptr[row]
                 total = 0.0
                 for j in range(low, low + degree):
@@ -261,7 +275,7 @@ def _kernels():
                         j += 1
                     guide[low + b] = j
 
-    @njit(parallel=True, cache=True)
+    @njit(nogil=True, cache=True)
     def walk(indptr, indices, weight, ids, value, start, accept, cumulative, guide, key, first, nodes, edges):
         gamma = np.uint64(0x9E3779B97F4A7C15)
 
@@ -273,7 +287,7 @@ def _kernels():
         def uniform(state):
             return (mix(state) >> np.uint64(11)) * 2.0**-53
 
-        for w in prange(len(nodes)):
+        for w in range(len(nodes)):
             path = nodes[w]
             state = mix(key + gamma * np.uint64(first + w + 1))
             for _ in range(_RESTARTS):
