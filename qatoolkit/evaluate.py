@@ -1,22 +1,19 @@
-"""Scoring: exams through lm-eval for every reported number, and a batched cloze scorer for probes and sweeps.
+"""Evaluation: exams through lm-eval for every reported number; intervals and paired differences.
 
-Both score the likelihood of each answer text after "Question: ... Answer:" (tiny models sit at chance when they must name
-a letter). Exams are exported as ordinary lm-eval tasks, so the `lm_eval` command gives the same figures.
+Exams are exported as ordinary lm-eval tasks, so the `lm_eval` command gives the same figures.
 """
 
 import contextlib
 import io
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from qatoolkit.scorer import PROMPT
 from qatoolkit.store import atomic
-
-PROMPT = {"en": ("Question: {question}\nAnswer:", " "), "zh": ("问题：{question}\n答案：", "")}
 
 
 def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -58,86 +55,6 @@ def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000
     draws = np.random.default_rng(seed).integers(0, len(gain), (resamples, len(gain)))
     low, high = np.quantile(gain[draws].mean(axis=1), [0.025, 0.975])
     return {"difference": float(gain.mean()), "low": float(low), "high": float(high), "n": len(gain)}
-
-
-# --- the cloze scorer ------------------------------------------------------------------------------------------------
-
-
-def load_model(folder: str | Path):
-    """A causal model and its tokenizer from a Hugging Face directory or name, ready to score; safetensors only, no remote
-    code."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    if not torch.cuda.is_available():
-        torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True).to(device).eval()
-    return model, AutoTokenizer.from_pretrained(folder)
-
-
-def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int = 16_384) -> pd.DataFrame:
-    """Cloze-score a multiple-choice QA table: columns id, predicted, correct, margin (log-likelihood of the right choice
-    minus the best wrong one, in nats). Rows without choices raise ValueError."""
-    import torch
-
-    if table["choices"].isna().any():
-        raise ValueError(
-            f"score: row {table['choices'].isna().idxmax()} has no choices; open answers go through lm-eval"
-        )
-    contexts = [PROMPT[row.language][0].format(question=row.question) for row in table.itertuples()]
-    wholes = [
-        context + PROMPT[row.language][1] + choice
-        for row, context in zip(table.itertuples(), contexts, strict=True)
-        for choice in row.choices
-    ]
-    starts = [len(ids) for ids in tokenizer(contexts, add_special_tokens=False)["input_ids"]]
-    starts = np.repeat(starts, [len(c) for c in table["choices"]])
-    encoded = tokenizer(wholes, add_special_tokens=False)["input_ids"]
-    likelihood = np.empty(len(encoded))
-    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
-    with torch.inference_mode():
-        for rows in _batches(order, encoded, batch_tokens):
-            width = len(encoded[rows[-1]])
-            ids = torch.zeros((len(rows), width), dtype=torch.long)
-            answer = torch.zeros((len(rows), width - 1), dtype=torch.bool)
-            for k, i in enumerate(rows):
-                ids[k, : len(encoded[i])] = torch.tensor(encoded[i])
-                answer[k, starts[i] - 1 : len(encoded[i]) - 1] = True
-            ids, answer = ids.to(model.device), answer.to(model.device)
-            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-            logits = model.get_output_embeddings()(hidden[answer]).float()  # of the answers' tokens only
-            each = torch.nn.functional.cross_entropy(logits, ids[:, 1:][answer], reduction="none").cpu()
-            owner = answer.nonzero()[:, 0].cpu()
-            likelihood[rows] = -torch.zeros(len(rows)).index_add_(0, owner, each).numpy()
-    return _judge(table, likelihood)
-
-
-def _batches(order: list[int], encoded: list, budget: int) -> Iterable[list[int]]:
-    batch = []
-    for i in order:
-        if batch and len(encoded[i]) * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-def _judge(table: pd.DataFrame, likelihood: np.ndarray) -> pd.DataFrame:
-    rows, at = [], 0
-    for row in table.itertuples():
-        values = likelihood[at : at + len(row.choices)]
-        at += len(row.choices)
-        truth = int(row.answer_index)
-        margin = values[truth] - np.delete(values, truth).max()
-        rows.append((row.id, int(values.argmax()), bool(values.argmax() == truth), float(margin)))
-    return pd.DataFrame(rows, columns=["id", "predicted", "correct", "margin"])
-
-
-# --- lm-eval ---------------------------------------------------------------------------------------------------------
 
 
 def export_tasks(exams: dict[str, pd.DataFrame], folder: Path) -> Path:

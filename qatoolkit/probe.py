@@ -6,7 +6,8 @@ the margin are our reading.
 
 import pandas as pd
 
-from qatoolkit.evaluate import accuracy, load_model, score
+from qatoolkit.evaluate import accuracy
+from qatoolkit.scorer import load_model, score
 
 CELL = ["discipline", "difficulty"]
 

@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from qatoolkit import ladder
-from qatoolkit.evaluate import accuracy, evaluate, export_tasks, load_model, paired_difference, score, wilson
+from qatoolkit.evaluate import accuracy, evaluate, export_tasks, paired_difference, wilson
 from qatoolkit.mixture import train_tokenizer
 from qatoolkit.plan import apportion
+from qatoolkit.scorer import load_model, log_likelihoods, score
 from qatoolkit.textbook import exams, knowledge
 
 
@@ -33,6 +35,24 @@ def test_the_cloze_scorer_predicts_what_lm_eval_predicts(world):
         given = [c[i] for c, i in zip(ours["choices"], ours["predicted"], strict=True)]
         assert given == list(reported.loc[ours["id"], "given"])
         assert list(ours["correct"]) == list(reported.loc[ours["id"], "correct"])
+
+
+def test_continuations_read_together_score_as_if_each_were_read_alone(world):
+    network, _ = load_model(world[0])
+    rng = np.random.default_rng(0)
+    draw = lambda n: rng.integers(2, 500, n).tolist()  # noqa: E731
+    pairs = [(context, draw(1 + i % 4)) for context in (draw(9), draw(3)) for i in range(20)] + [
+        (draw(1), draw(6))
+    ]
+
+    def alone(context, continuation):
+        logits = network(torch.tensor([context + continuation])).logits[0, len(context) - 1 : -1].double()
+        return -torch.nn.functional.cross_entropy(logits, torch.tensor(continuation), reduction="sum").item()
+
+    with torch.inference_mode():
+        wanted = [alone(*pair) for pair in pairs]
+    for batch_tokens in (10, 16_384):
+        np.testing.assert_allclose(log_likelihoods(network, pairs, batch_tokens), wanted, atol=1e-4)
 
 
 def test_open_questions_cannot_be_cloze_scored(world):
