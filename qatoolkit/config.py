@@ -77,7 +77,7 @@ class TeacherSettings:
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings:
     """How probe results become a budget: `questions` in all; a cell is weak below `target` accuracy and gets a share
-    proportional to its deficit, H4 and H5 together at most the share `high`."""
+    proportional to the root of its deficit, H4 and H5 together at most the share `high`."""
 
     questions: int = 2000
     target: float = 0.75
@@ -267,7 +267,7 @@ PROFILES = {
     "demo": Profile(
         name="demo",
         textbook=TextbookSettings(entities=6, entities_zh=2, relations=3, families=4, seeds=10, exam=8),
-        plan=PlanSettings(questions=5000, high=0.25),
+        plan=PlanSettings(questions=5000, high=0.35),
         student=StudentSettings(size="m", tokens=1_000_000),
         midtrain=MidtrainSettings(tokens=700_000, replay=0.3, learning_rate=5e-3),
         scaling=ScalingSettings(

@@ -1,8 +1,10 @@
 """From weakness to a synthesis budget: how many questions to ask for in each cell of discipline and difficulty.
 
-BoostQA sets its synthesis by what the probe found; the rule (shares proportional to the deficit below a target accuracy,
-with a bound on high difficulty) is our reading. The bound is there because the deepest holes are not where a question
-teaches most: a small student learns far less from a hard question than from an easy one (docs/LOG.md).
+BoostQA sets its synthesis by what the probe found; the rule is our reading: shares proportional to the square root of the
+deficit below a target accuracy, with a bound on high difficulty. The root, because returns diminish: if a cell's deficit d
+falls like d/n with its n questions, n proportional to the root of d leaves the smallest sum. The bound, because the deepest
+holes are not where a question teaches most: a small student learns far less from a hard question than from an easy one
+(docs/LOG.md).
 """
 
 import numpy as np
@@ -13,7 +15,7 @@ from qatoolkit.taxonomy import HIGH
 
 
 def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
-    """The probe grid with `deficit` and `budget`: questions in proportion to how far a cell lies below the target.
+    """The probe grid with `deficit` and `budget`: questions in proportion to the root of how far a cell lies below the target.
 
     H4 and H5 together get at most the share `settings.high`; cells with too few questions to judge get none. ValueError when
     no cell is weak."""
@@ -25,17 +27,17 @@ def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
             f"no cell with n >= {settings.low_n} lies below the target accuracy {settings.target}: nothing to plan for; "
             "raise plan.target or probe with harder questions"
         )
-    plan["budget"] = apportion(_bounded(plan, settings.high), settings.questions)
+    plan["budget"] = apportion(_weights(plan, settings.high), settings.questions)
     return plan
 
 
-def _bounded(plan: pd.DataFrame, high: float) -> pd.Series:
-    """The deficits, those of H4 and H5 scaled down to at most the share `high` of all."""
-    hard = plan["difficulty"].isin(HIGH)
-    above, below = plan["deficit"][hard].sum(), plan["deficit"][~hard].sum()
+def _weights(plan: pd.DataFrame, high: float) -> pd.Series:
+    """Roots of the deficits, those of H4 and H5 scaled down to at most the share `high` of all."""
+    roots, hard = plan["deficit"] ** 0.5, plan["difficulty"].isin(HIGH)
+    above, below = roots[hard].sum(), roots[~hard].sum()
     if below == 0 or above <= high * (above + below):
-        return plan["deficit"]
-    return plan["deficit"].where(~hard, plan["deficit"] * (below * high / (1 - high) / above))
+        return roots
+    return roots.where(~hard, roots * (below * high / (1 - high) / above))
 
 
 def untargeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
