@@ -268,8 +268,8 @@ PROFILES = {
         name="demo",
         textbook=TextbookSettings(entities=6, entities_zh=2, relations=3, families=4, seeds=10, exam=8),
         plan=PlanSettings(questions=5000, high=0.35),
-        student=StudentSettings(size="m", tokens=1_000_000),
-        midtrain=MidtrainSettings(tokens=700_000, replay=0.3, learning_rate=5e-3),
+        student=StudentSettings(size="m", tokens=950_000),
+        midtrain=MidtrainSettings(tokens=650_000, replay=0.3, learning_rate=5e-3),
         scaling=ScalingSettings(
             sizes=("xxs", "xs", "s", "m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
         ),
