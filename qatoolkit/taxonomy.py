@@ -1,7 +1,8 @@
-"""Disciplines, grades and the difficulty rubric that annotation, probing and synthesis share.
+"""Disciplines and the rubrics of difficulty and grade that annotation, probing and synthesis share.
 
 The papers name five difficulty levels, H1 to H5, with H4 and H5 called high, and synthesis over the stages of schooling
-(BoostQA, arXiv 2508.01326). The list of disciplines, the wording of the levels and the five grades are our reading.
+(BoostQA, arXiv 2508.01326). The list of disciplines, the five grades and the wording of levels and grades are our
+reading. Which discipline a benchmark's task belongs to is in `subjects`.
 """
 
 from dataclasses import dataclass
@@ -84,6 +85,29 @@ RUBRIC = {
     "H5": {
         "en": "several steps: a chain across disciplines, or a formula problem of more than one step",
         "zh": "多步推理：跨学科的链条，或需要多步的公式题",
+    },
+}
+
+GRADE_RUBRIC = {
+    "primary": {
+        "en": "reads, counts and names: whole numbers and simple shapes, and what every child learns about the world",
+        "zh": "能读、会算、知名称：整数、简单图形，以及每个孩子都学到的常识",
+    },
+    "middle": {
+        "en": "knows the basic terms of each school subject: ratios, linear equations, a formula with its numbers given",
+        "zh": "掌握各学科的基本概念：比例、一次方程、直接代入数值的公式",
+    },
+    "high": {
+        "en": "applies the laws, works and events of the school syllabus: functions, probability, a formula to rearrange",
+        "zh": "能运用高中课程中的定律、作品与史实：函数、概率、需要变形的公式",
+    },
+    "undergraduate": {
+        "en": "knows the theory, methods and authors of one field, as a first degree teaches them: calculus, case law",
+        "zh": "掌握某一专业本科阶段的理论、方法与代表人物：微积分、判例等",
+    },
+    "graduate": {
+        "en": "knows the details of a specialism: results, derivations and dates that a first degree leaves out",
+        "zh": "熟悉某一研究方向的细节：本科课程不涉及的结论、推导与年代",
     },
 }
 

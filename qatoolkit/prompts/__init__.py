@@ -1,7 +1,7 @@
 """Versioned prompt templates in English and Chinese: text files `<language>/<name>.v<version>.txt`.
 
-A template is the system message; the user message is the task's input as one JSON object. `$rubric`, `$disciplines` and
-`$grades` are filled from `taxonomy`, so that annotator, synthesiser and checker read the same words.
+A template is the system message; the user message is the task's input as one JSON object. `$rubric`, `$disciplines`,
+`$grades` and `$grade_rubric` are filled from `taxonomy`, so that annotator, synthesiser and checker read the same words.
 """
 
 import json
@@ -10,10 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from string import Template
 
-from qatoolkit.taxonomy import DISCIPLINES, GRADES, RUBRIC
+from qatoolkit.taxonomy import DISCIPLINES, GRADE_RUBRIC, GRADES, RUBRIC
 
 VERSIONS = {
-    "annotate": 1,
+    "annotate": 2,
     "knowledge_points": 1,
     "multi_grade": 1,
     "high_difficulty": 1,
@@ -24,7 +24,7 @@ VERSIONS = {
 
 
 def version(name: str) -> str:
-    """The version in use, as it is stored with every row: "annotate.v1"."""
+    """The version in use, as it is stored with every row: "annotate.v2"."""
     return f"{name}.v{VERSIONS[name]}"
 
 
@@ -43,6 +43,10 @@ def template(name: str, language: str) -> str:
         if en
         else "、".join(f"{id}（{d.zh}）" for id, d in DISCIPLINES.items()),
         grades=", ".join(GRADES) if en else "、".join(f"{id}（{zh}）" for id, zh in GRADES.items()),
+        grade_rubric="\n".join(
+            f"- {id}: {text['en']}" if en else f"- {id}（{GRADES[id]}）：{text['zh']}"
+            for id, text in GRADE_RUBRIC.items()
+        ),
     )
 
 

@@ -1,0 +1,52 @@
+"""Which discipline each task of MMLU, CMMLU, C-Eval, MMLU-Pro and AGIEval asks for, under the names that lm-eval gives its tasks.
+
+`subject_maps/<benchmark>.csv` holds task, subject and discipline; the list of tasks is that of lm-eval 0.4.13. A task belongs
+to the discipline whose knowledge its questions need most, the rule of the annotate prompt. Our reading where
+`taxonomy.DISCIPLINES` has no field of that name:
+
+- psychology, ageing, sexuality, nutrition, sports science, veterinary medicine and everyday health and safety
+  (elementary_commonsense): medicine, as are anatomy, which lm-eval counts as STEM, virology and medical genetics;
+- politics, security, the civil service and traffic rules: law, but foreign policy, asked as a course of events: history;
+- sociology, education, religion, Marxist theory, ethics and logic (with LogiQA and LSAT reasoning): philosophy;
+- business, accounting, management, public relations and MMLU-Pro's "other": economics;
+- econometrics and actuarial science: statistics; agronomy and plant protection: biology;
+  food science, hydrology and planning: engineering;
+- peoples, customs and facts of the world (ethnology, food culture, tour guides, global_facts): geography;
+- school Chinese, journalism and reading in the native language (SAT, LSAT): literature; the Chinese language as such and
+  English for Chinese pupils: linguistics; MMLU's miscellaneous, mostly general culture: arts.
+"""
+
+import csv
+from functools import cache
+from pathlib import Path
+
+BENCHMARKS = ("mmlu", "cmmlu", "ceval", "mmlu_pro", "agieval")
+
+
+@cache
+def rows(benchmark: str) -> tuple[dict[str, str], ...]:
+    """One row per task, with its task, subject and discipline; ValueError for a benchmark that has no map."""
+    if benchmark not in BENCHMARKS:
+        raise ValueError(
+            f"no subject map for {benchmark!r}; pass one of {', '.join(BENCHMARKS)} (qatoolkit/subject_maps)"
+        )
+    path = Path(__file__).parent / "subject_maps" / f"{benchmark}.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return tuple(csv.DictReader(file))
+
+
+def subjects(benchmark: str) -> dict[str, str]:
+    """The discipline id of every task of a benchmark, by task name; ValueError for a benchmark that has no map.
+
+    `subjects("ceval")["ceval-valid_accountant"]` is "economics"."""
+    return {row["task"]: row["discipline"] for row in rows(benchmark)}
+
+
+@cache
+def _disciplines() -> dict[str, str]:
+    return {task: discipline for name in BENCHMARKS for task, discipline in subjects(name).items()}
+
+
+def discipline_of(task: str) -> str | None:
+    """The discipline id of a task of any of the benchmarks; None for other tasks, whole benchmarks included."""
+    return _disciplines().get(task)
