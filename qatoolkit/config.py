@@ -56,7 +56,7 @@ class TextbookSettings:
 class TeacherSettings:
     """The models behind the endpoint and the client's limits. The reasoning model synthesises, the refiner answers again,
     the annotator labels. `budget` is in US dollars for each model and stage, None for no limit; `base_url` None means OPENAI_BASE_URL, and without
-    that the offline teacher."""
+    that the offline teacher. `batch` asks through the endpoint's Batch API: half the price, answers within a day."""
 
     base_url: str | None = None
     synthesiser: str = "textbook-err15"
@@ -68,6 +68,7 @@ class TeacherSettings:
     max_tokens: int = 4096
     temperature: float = 0.6
     budget: float | None = None
+    batch: bool = False
 
     def __post_init__(self):
         _positive(self, "in_flight", "timeout", "attempts", "max_tokens")

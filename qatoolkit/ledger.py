@@ -15,7 +15,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -123,10 +123,14 @@ class Attempt(NamedTuple):
     cost: float | None = None
 
 
+Statement = tuple[str, list[tuple]]  # SQL, and the values of each time it is executed
+
+
 class _Write(NamedTuple):
-    attempt: Attempt | None  # None only to flush
+    attempt: Attempt | None
     response: tuple[str, str, str, float] | None  # key, request, response, created
     waiter: Any  # concurrent Future, or (loop, asyncio Future)
+    statements: tuple[Statement, ...] = ()
 
 
 class Ledger:
@@ -197,6 +201,17 @@ class Ledger:
             self._queue.put(_Write(None, None, waiter))
         waiter.result()
 
+    def write(self, *statements: Statement) -> None:
+        """Execute statements on tables that another module keeps in this file, all of them or none; returns after the commit."""
+        waiter: Future[None] = Future()
+        self._hand_over(_Write(None, None, waiter, statements))
+        waiter.result()
+
+    def read(self, sql: str, values: Sequence = ()) -> list[tuple]:
+        """The rows that a query finds; what others have written since shows."""
+        with self._reading:
+            return self._reader.execute(sql, values).fetchall()
+
     def attempts(self) -> pd.DataFrame:
         """Every attempt in order, one row each, `started` as UTC time."""
         table = self._frame("SELECT * FROM attempts ORDER BY id")
@@ -247,10 +262,13 @@ class Ledger:
         if (request is None) != (response is None):
             raise ValueError("put() takes request and response together, or neither for a failed attempt")
         row = None if response is None else (attempt.key, request, response, time.time())
+        self._hand_over(_Write(attempt, row, waiter))
+
+    def _hand_over(self, write: _Write) -> None:
         with self._closing:
             if self._closed:
                 raise RuntimeError(f"ledger {self.path} is closed: open it again with Ledger(path)")
-            self._queue.put(_Write(attempt, row, waiter))
+            self._queue.put(write)
 
     def _write_forever(self) -> None:
         going = True
@@ -280,6 +298,8 @@ class Ledger:
                 f"INSERT INTO attempts ({', '.join(Attempt._fields)}) VALUES ({', '.join('?' * 12)})",
                 [write.attempt for write in batch if write.attempt],
             )
+            for sql, values in (statement for write in batch for statement in write.statements):
+                connection.executemany(sql, values)
             connection.execute("COMMIT")
         except Exception as error:  # whatever it is must reach those who wait, or they wait forever
             if connection.in_transaction:

@@ -14,6 +14,7 @@ from qatoolkit import linkqa as link
 from qatoolkit import plan as planning
 from qatoolkit import probe as probing
 from qatoolkit.annotate import annotate as label
+from qatoolkit.batches import BatchTeacher
 from qatoolkit.curate import curate as curated
 from qatoolkit.display import Progress
 from qatoolkit.kpgraph import build_kp_graph
@@ -36,10 +37,11 @@ def teachers(run: Run, stage: str):
     """The run's synthesiser, refiner and annotator, sharing one ledger; an offline teacher is started where no endpoint is
     set, and stopped afterwards."""
     settings = run.profile.teacher
+    kind = BatchTeacher if settings.batch else Teacher
     with endpoint_of(run) as endpoint, Ledger(results_root() / "ledger.sqlite") as ledger:
         yield SimpleNamespace(
             **{
-                role: Teacher(
+                role: kind(
                     getattr(settings, role),
                     endpoint=endpoint,
                     ledger=ledger,

@@ -23,6 +23,7 @@ from aiohttp import web
 
 from qatoolkit.config import TextbookSettings
 from qatoolkit.textbook import knowledge
+from qatoolkit.textbook.batch_server import Batches, error_document, refused
 from qatoolkit.textbook.tutor import MODELS, Refusal, Tutor
 
 OUTSIDE = (
@@ -33,7 +34,8 @@ OUTSIDE = (
 @dataclass(frozen=True, kw_only=True)
 class Faults:
     """Shares of requests that go wrong, and the latency of those that do not, in seconds. A request's fate is drawn from
-    its content and how often it was sent, so a retry can succeed."""
+    its content and how often it was sent, so a retry can succeed. `expired` is the share of a batch's requests that its
+    time was too short for."""
 
     rate_limit: float = 0.0
     server_error: float = 0.0
@@ -43,6 +45,7 @@ class Faults:
     bad_json: float = 0.0
     refusal: float = 0.0
     latency: float = 0.0
+    expired: float = 0.0
 
     def __post_init__(self):
         for f in fields(self):
@@ -68,7 +71,7 @@ class Faults:
         """The fate of a request: the name of a fault, or None."""
         at = random.Random(text).random()
         for f in fields(self):
-            if f.name != "latency":
+            if f.name not in ("latency", "expired"):
                 at -= getattr(self, f.name)
                 if at < 0:
                     return f.name
@@ -86,6 +89,7 @@ class Server:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_get("/v1/models", self.models)
         app.router.add_post("/v1/chat/completions", self.chat)
+        Batches(self.answer, self.faults.expired).add_to(app)
         return app
 
     async def models(self, request: web.Request) -> web.Response:
@@ -95,32 +99,45 @@ class Server:
     async def chat(self, request: web.Request) -> web.Response:
         try:
             body = await request.json()
+        except json.JSONDecodeError as error:
+            return refused(400, f"the request body is not JSON: {error!r}")
+        try:
+            status, document = await self.answer(body)
+        except TimeoutError:
+            await asyncio.sleep(3600)
+        headers = {"Retry-After": "1"} if status == 429 else None
+        return web.json_response(document, status=status, headers=headers)
+
+    async def answer(self, body: dict) -> tuple[int, dict]:
+        """Status and document for the body of a chat completion request; TimeoutError when its fate is to get none. What is
+        answered stands in the log before it is returned."""
+        try:
             model, messages = body["model"], body["messages"]
             text = "".join(m["content"] for m in messages)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            return _error(400, f"the request body is not a chat completion request: {error!r}")
+        except (KeyError, TypeError) as error:
+            return error_document(400, f"the request body is not a chat completion request: {error!r}")
         if body.get("stream"):
-            return _error(400, "streaming is not offered")
+            return error_document(400, "streaming is not offered")
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         self.seen[digest] += 1
         fate = self.faults.draw(f"{digest}/{self.seen[digest]}")
         if fate == "timeout":
-            await asyncio.sleep(3600)
+            raise TimeoutError
         if self.faults.latency:
             await asyncio.sleep(self.faults.latency)
         if fate == "rate_limit":
-            return _error(429, "rate limit reached", headers={"Retry-After": "1"})
+            return error_document(429, "rate limit reached")
         if fate == "server_error":
-            return _error(500, "internal error")
+            return error_document(500, "internal error")
         try:
             value, reasoning = self.tutor.reply(messages, model)
             content, finish = json.dumps(value, ensure_ascii=False), "stop"
         except Refusal as why:
             content, reasoning, finish = OUTSIDE.format(why=why), "", "stop"
         except (LookupError, TypeError, AttributeError, StopIteration, json.JSONDecodeError) as error:
-            return _error(400, f"the task's input is not as its prompt says: {error!r}")
+            return error_document(400, f"the task's input is not as its prompt says: {error!r}")
         except ValueError as error:
-            return _error(404, str(error))
+            return error_document(404, str(error))
         if fate == "empty":
             content = ""
         elif fate == "truncated":
@@ -133,7 +150,7 @@ class Server:
             self.log.write(
                 json.dumps({"request": digest, "time": time.time(), "fate": fate or "answered"}) + "\n"
             )
-        return web.json_response(_completion(digest, model, text, content, reasoning, finish))
+        return 200, _completion(digest, model, text, content, reasoning, finish)
 
 
 def _completion(digest: str, model: str, asked: str, content: str, reasoning: str, finish: str) -> dict:
@@ -157,12 +174,6 @@ def _completion(digest: str, model: str, asked: str, content: str, reasoning: st
             "completion_tokens_details": {"reasoning_tokens": thought},
         },
     }
-
-
-def _error(status: int, message: str, headers: dict | None = None) -> web.Response:
-    return web.json_response(
-        {"error": {"message": message, "type": "offline_teacher"}}, status=status, headers=headers
-    )
 
 
 def parts(settings: TextbookSettings) -> dict[str, knowledge.Textbook]:
