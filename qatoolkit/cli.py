@@ -1,4 +1,4 @@
-"""The command line: qatoolkit run | status | report | doctor | teacher."""
+"""The command line: qatoolkit run | status | plan | report | doctor | teacher."""
 
 import argparse
 import os
@@ -14,6 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_run(commands)
     _add_status(commands)
+    _add_plan(commands)
     _add_report(commands)
     _add_doctor(commands)
     _add_teacher(commands)
@@ -87,6 +88,43 @@ def _status(arguments) -> None:
         print(f"  {stage:<12} {state}")
     finished = sum((run.folder / "notebooks" / f"{name}.ipynb").exists() for name in ORDER)
     print(f"  {finished} of {len(ORDER)} notebooks executed")
+
+
+def _add_plan(commands) -> None:
+    parser = commands.add_parser(
+        "plan", help="requests, tokens, money and hours of a profile's synthesis, before it starts"
+    )
+    parser.add_argument(
+        "--profile", default="demo", help="smoke, demo, gpu, paper, or a YAML file (default %(default)s)"
+    )
+    parser.set_defaults(call=_plan)
+
+
+def _plan(arguments) -> None:
+    from qatoolkit.config import load_profile
+    from qatoolkit.estimate import estimate
+    from qatoolkit.ledger import Ledger
+    from qatoolkit.store import results_root
+
+    profile, path = load_profile(arguments.profile), results_root() / "ledger.sqlite"
+    if path.exists():
+        with Ledger(path) as ledger:
+            table = estimate(profile, ledger)
+    else:
+        table = estimate(profile)
+    shown = {"usd": "${:,.2f}".format, "hours": "{:,.1f}".format}
+    whole = ("requests", "prompt_tokens", "completion_tokens")
+    print(
+        table.to_string(index=False, formatters=shown | dict.fromkeys(whole, "{:,}".format), na_rep="unknown")
+    )
+    cost = "unknown" if table["usd"].isna().any() else f"${table['usd'].sum():,.2f}"
+    print(
+        f"{profile.plan.questions:,} questions an arm: {table['requests'].sum():,} requests, "
+        f"{(table['prompt_tokens'] + table['completion_tokens']).sum():,} tokens, {cost}, "
+        f"{table['hours'].sum():,.1f} hours with {profile.teacher.in_flight:,} in flight"
+    )
+    if not table["measured"].all():
+        print("tokens and seconds of models without earlier requests are assumptions (qatoolkit/estimate.py)")
 
 
 def _add_report(commands) -> None:

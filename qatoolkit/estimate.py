@@ -1,0 +1,86 @@
+"""What a profile's synthesis will take, before anything is spent: requests, tokens, money and hours.
+
+Counts follow from the settings; tokens and seconds of a request are those of earlier requests to the same model where a
+ledger has them, else `USUAL`, round figures of ours for a question of some hundred words and a reasoning synthesiser.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from qatoolkit.config import Profile
+from qatoolkit.ledger import Ledger, price_of
+from qatoolkit.taxonomy import GRADES
+
+DEGRADED = 0.25  # share of high-difficulty questions asked for once more
+DISPUTED = 0.2  # share of answers on which the two teachers differ
+ENOUGH = 30  # requests to a model before its ledger's means replace `USUAL`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usual:
+    """A request as assumed where nothing was measured: tokens in, tokens out (reasoning included), seconds."""
+
+    prompt: int
+    completion: int
+    seconds: float
+
+
+USUAL = {
+    "synthesise": Usual(prompt=700, completion=4000, seconds=90.0),
+    "annotate": Usual(prompt=600, completion=60, seconds=4.0),
+    "refine": Usual(prompt=600, completion=800, seconds=25.0),
+}
+
+
+def requests(profile: Profile) -> pd.DataFrame:
+    """Requests by arm, task and model: one row each with arm, task, model, requests."""
+    n, high, boost, teacher = profile.plan.questions, profile.plan.high, profile.boostqa, profile.teacher
+    hard = n * high if boost.high_difficulty else 0
+    again = DEGRADED * hard
+    written = {
+        "boostqa": ((n - hard) / len(GRADES) + hard / 2 + again, n + again),
+        "boostqa_untargeted": (
+            0.6 * n / len(GRADES) + 0.4 * n / 2 + DEGRADED * 0.4 * n,
+            n + DEGRADED * 0.4 * n,
+        ),
+        "linkqa": (2 * n / profile.linkqa.questions_per_path, 2 * n),
+    }
+    rows = []
+    for arm, (asked, labelled) in written.items():
+        rows += [
+            (arm, "synthesise", teacher.synthesiser, asked),
+            (arm, "annotate", teacher.annotator, labelled),
+        ]
+        if boost.refine:
+            rows.append((arm, "refine", teacher.refiner, n * (1 + DISPUTED * boost.samples)))
+    return pd.DataFrame(rows, columns=["arm", "task", "model", "requests"]).astype({"requests": int})
+
+
+def estimate(profile: Profile, ledger: Ledger | None = None) -> pd.DataFrame:
+    """`requests` with prompt and completion tokens, USD (NaN where a price is unknown), hours at the profile's number of
+    requests in flight, and whether tokens and seconds of the model were measured."""
+    table, known = requests(profile), {} if ledger is None else measured(ledger)
+    rows = []
+    for row in table.itertuples():
+        each, price = known.get(row.model, USUAL[row.task]), price_of(row.model)
+        prompt, completion = row.requests * each.prompt, row.requests * each.completion
+        cost = float("nan") if price is None else price.cost(prompt, completion)
+        hours = row.requests * each.seconds / profile.teacher.in_flight / 3600
+        rows.append((prompt, completion, cost, hours, row.model in known))
+    table[["prompt_tokens", "completion_tokens", "usd", "hours", "measured"]] = pd.DataFrame(rows)
+    return table
+
+
+def measured(ledger: Ledger) -> dict[str, Usual]:
+    """Mean tokens and seconds of the answered requests to each model that has enough of them."""
+    attempts = ledger.attempts().dropna(subset=["prompt_tokens", "completion_tokens"])
+    return {
+        model: Usual(
+            prompt=round(rows["prompt_tokens"].mean()),
+            completion=round(rows["completion_tokens"].mean()),
+            seconds=float(rows["seconds"].mean()),
+        )
+        for model, rows in attempts.groupby("model")
+        if len(rows) >= ENOUGH
+    }
