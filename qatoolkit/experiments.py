@@ -216,7 +216,7 @@ def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, resamples: int, seed:
 
 @stage(
     "scaling",
-    reads=("base", "curate", "midtrain", "exams", "plan"),
+    reads=("base", "curate", "midtrain", "exams"),
     settings=("student", "midtrain", "scaling"),
 )
 def scaling(run: Run, folder: Path) -> dict:
@@ -253,7 +253,7 @@ def scaling(run: Run, folder: Path) -> dict:
 
 @stage(
     "ablations",
-    reads=("annotate", "plan", "linkqa", "boostqa", "curate", "base", "exams"),
+    reads=("annotate", "plan", "boostqa", "linkqa", "base", "exams"),
     settings=("teacher", "boostqa", "linkqa", "plan", "curate", "student", "midtrain", "ablations"),
 )
 def ablations(run: Run, folder: Path) -> dict:

@@ -192,7 +192,7 @@ def textbook_world(run: Run):
     return books["en"].whole, books
 
 
-@stage("linkqa", reads=("annotate", "plan", "boostqa"), settings=("teacher", "boostqa", "linkqa"))
+@stage("linkqa", reads=("annotate", "plan"), settings=("teacher", "boostqa", "linkqa"))
 def linkqa(run: Run, folder) -> dict:
     """LinkQA: graph, walks that lean to the weak cells, synthesis from the seeds of each path, refinement."""
     seeds, plan = run.read("annotate").seeds, run.read("plan").targeted
