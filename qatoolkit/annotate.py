@@ -3,6 +3,10 @@
 BoostQA's annotation system; the rubric behind the five levels is our reading (`taxonomy.RUBRIC`).
 """
 
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -13,24 +17,67 @@ from qatoolkit.teacher import Teacher
 LABELS = {"discipline": tuple(DISCIPLINES), "difficulty": DIFFICULTIES, "grade": tuple(GRADES)}
 
 
-def annotate(table: pd.DataFrame, teacher: Teacher, progress=None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Label every row of a QA table; labels that a row had are replaced.
+def annotate(table: pd.DataFrame, teacher: Teacher, samples: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Label every row of a QA table, be it of seeds, of synthetic questions or of a benchmark; labels a row had are replaced.
 
-    Returns the labelled rows and the rejects (refused, failed or unreadable), which keep their columns plus `reason` and
-    `detail`; together they are the rows that came in."""
-    messages = [
-        prompts.messages("annotate", row.language, question=row.question, answer=row.answer)
-        for row in table.itertuples()
+    With several `samples` the labels are their consensus (our reading: the most frequent discipline, the median of
+    difficulty and grade), and `label_agreement` is the share of samples that gave all three labels of the consensus.
+    Returns the labelled rows and the rejects (refused, failed or unreadable in half of the samples or more), which keep
+    their columns plus `reason` and `detail`; together they are the rows that came in."""
+    said = teacher.ask(
+        requests(table, samples), parse=_labels, ids=np.repeat(table["id"], samples), label="annotate"
+    )
+    answered, rejects = split_answers(table, merged(said, samples, _consensus), lambda v: v, "annotate")
+    if samples == 1:
+        answered = answered.drop(columns="label_agreement", errors="ignore")
+    return answered, rejects
+
+
+def requests(table: pd.DataFrame, samples: int = 1) -> list[list[dict]]:
+    """The chat messages that `annotate` sends, `samples` for each row; from the second on they carry their number, since a
+    cache or a deterministic server would give the same answer again."""
+    return [
+        prompts.messages("annotate", r.language, question=r.question, answer=r.answer, **_draw(sample))
+        for r in table.itertuples()
+        for sample in range(samples)
     ]
-    said = teacher.ask(messages, parse=_labels, ids=list(table["id"]), progress=progress)
-    return split_answers(table, said, lambda value: value)
 
 
-def split_answers(table: pd.DataFrame, said: pd.DataFrame, columns) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _draw(sample: int) -> dict:
+    return {"draw": sample} if sample else {}
+
+
+def merged(said: pd.DataFrame, samples: int, decide) -> pd.DataFrame:
+    """One row for every `samples` answers to the same thing: `decide(values)` over those that could be read, if they are more
+    than half, else the first answer that could not. The keys of all are kept."""
+    rows = []
+    for first in range(0, len(said), samples):
+        part = said.iloc[first : first + samples]
+        ok = part["outcome"] == "ok"
+        row = (part if ok.all() else part[~ok]).iloc[0].to_dict()
+        if 2 * ok.sum() > samples:
+            row |= {"outcome": "ok", "value": decide(list(part.loc[ok, "value"]))}
+        rows.append(row | {"keys": tuple(k for keys in part["keys"] for k in keys)})
+    return pd.DataFrame(rows, columns=said.columns).astype(said.dtypes)
+
+
+def _consensus(values: list[dict]) -> dict:
+    chosen = {"discipline": Counter(v["discipline"] for v in values).most_common(1)[0][0]}
+    for name in ("difficulty", "grade"):
+        order = LABELS[name]
+        chosen[name] = order[statistics.median_low(order.index(v[name]) for v in values)]
+    return chosen | {"label_agreement": sum(v == chosen for v in values) / len(values)}
+
+
+def split_answers(
+    table: pd.DataFrame, said: pd.DataFrame, columns, step: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Divide `table` by what the teacher said, row by row: answered rows with `columns(value)` set, and rejects.
 
-    Raises KeyboardInterrupt when the answers were interrupted: half a table is not a stage."""
+    Both keep what was asked for them in `calls`, a list of "step/ledger key". Raises KeyboardInterrupt when the answers were
+    interrupted: half a table is not a stage."""
     stop_if_interrupted(said)
+    table = with_calls(table, step, said["keys"])
     ok = (said["outcome"] == "ok").to_numpy()
     answered, rejects = table[ok].copy(), table[~ok].copy()
     values = pd.DataFrame([columns(v) for v in said.loc[ok, "value"]], index=answered.index)
@@ -40,6 +87,13 @@ def split_answers(table: pd.DataFrame, said: pd.DataFrame, columns) -> tuple[pd.
     rejects["reason"] = failed["outcome"].to_numpy()
     rejects["detail"] = failed["error"].fillna(failed["content"]).fillna("").str.slice(0, 300).to_numpy()
     return answered.reset_index(drop=True), rejects.reset_index(drop=True)
+
+
+def with_calls(table: pd.DataFrame, step: str, keys: Iterable[Iterable[str]]) -> pd.DataFrame:
+    """A copy with the ledger keys of what a step asked for each row added to its `calls`."""
+    before = table["calls"] if "calls" in table else [()] * len(table)
+    calls = [[*had, *(f"{step}/{key}" for key in some)] for had, some in zip(before, keys, strict=True)]
+    return table.assign(calls=pd.Series(calls, index=table.index, dtype=object))
 
 
 def stop_if_interrupted(said: pd.DataFrame) -> None:

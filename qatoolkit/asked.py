@@ -26,6 +26,7 @@ class Row(NamedTuple):
     cached: bool
     attempts: int
     error: str | None
+    keys: tuple[str, ...]
 
 
 class Ask:
@@ -38,7 +39,8 @@ class Ask:
         self.ids = list(range(len(self.prompts))) if ids is None else list(ids)
         if len(self.ids) != len(self.prompts):
             raise ValueError(f"ids has {len(self.ids)} entries, prompts {len(self.prompts)}: give one each")
-        self.parse, self.samples, self.done = parse, checked(samples), 0
+        self.parse, self.samples = parse, checked(samples)
+        self.done, self.cost = 0, 0.0
         for place, prompt in enumerate(self.prompts):
             _as_messages(place, prompt)
         self.total = len(self.prompts) * samples
@@ -47,12 +49,18 @@ class Ask:
     def jobs(self) -> Iterator[Job]:
         return jobs_of(self.prompts, self.ids, self.samples)
 
+    def put(self, index: int, row: Row) -> None:
+        """A row is answered; its cost counts, NaN once one is unknown."""
+        self.rows[index] = row
+        self.done += 1
+        self.cost += float("nan") if row.cost is None else row.cost
+
     def finished(self) -> list[Row]:
         """The rows, those that were not answered marked as interrupted."""
         told = "stopped before it was answered; ask again to go on"
         missing = (None,) * 7
         return [
-            row or Row(id, sample, "", "interrupted", *missing, False, 0, told)
+            row or Row(id, sample, "", "interrupted", *missing, False, 0, told, ())
             for row, (_, id, sample, _) in zip(self.rows, self.jobs(), strict=True)
         ]
 
@@ -95,7 +103,7 @@ _DTYPES = {
     **dict.fromkeys(("sample", "attempts"), "int64"),
     **dict.fromkeys(("prompt_tokens", "completion_tokens", "reasoning_tokens"), "Int64"),
     **dict.fromkeys(("key", "outcome", "content", "reasoning", "error"), "str"),
-    **{"value": "object", "cost": "float64", "cached": "bool"},
+    **{"value": "object", "keys": "object", "cost": "float64", "cached": "bool"},
 }
 
 

@@ -87,8 +87,7 @@ class BatchTeacher(Teacher):
         wants: Wants = {}
 
         async def row(index: int, id: Any, sample: int, messages: Messages) -> None:
-            state.rows[index] = await self._answer(wants, id, sample, messages, state.parse)
-            state.done += 1
+            state.put(index, await self._answer(wants, id, sample, messages, state.parse))
 
         async with self._carrier() as carrier:
             await gather_all([self._serve(carrier, state, wants), *(row(*job) for job in state.jobs())])

@@ -78,21 +78,23 @@ def synthesise(
     annotator: Teacher,
     settings: BoostQASettings,
     seed: int = 0,
-    progress=None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write questions for a plan, label them, and ask once more where H4 or H5 came out easier.
 
     Returns the questions (with `asked_difficulty` and `attempt`) and the rejects: failed requests, unlabelled
     questions, degraded first attempts that a better second one replaced ("degraded"), and second attempts that
-    fell short too ("degraded_again"). Every question that was written is in one of the two."""
+    fell short too ("degraded_again") or repeated a known question ("repeated"). Every question that was written is in one
+    of the two."""
     asked = requests(seeds, plan, settings, seed)
-    made, rejects = write(asked, teacher, progress)
-    made, unlabelled = annotate(made, annotator, progress)
+    made, rejects = write(asked, teacher)
+    made, unlabelled = annotate(made, annotator)
     made["attempt"] = 1
     fallen = degraded(made)
     if fallen.any():
-        again, lost = write(_informed(made[fallen]), teacher, progress)
-        again, unlabelled_again = annotate(again[~again["id"].isin(made["id"])], annotator, progress)
+        again, lost = write(_informed(made[fallen]), teacher)
+        known = again["id"].isin(made["id"])
+        repeated = again[known].assign(reason="repeated", detail="the second attempt wrote a known question")
+        again, unlabelled_again = annotate(again[~known], annotator)
         again["attempt"] = 2
         short = degraded(again)
         better = again[~short]
@@ -100,7 +102,7 @@ def synthesise(
         replaced = made["id"].isin(better["replaces"])
         dropped = made[replaced].assign(reason="degraded", detail="a second attempt reached the level")
         made = pd.concat([made[~replaced], better], ignore_index=True)
-        rejects = pd.concat([rejects, lost, unlabelled_again, dropped, worse], ignore_index=True)
+        rejects = pd.concat([rejects, lost, repeated, unlabelled_again, dropped, worse], ignore_index=True)
     rejects = pd.concat([rejects, unlabelled], ignore_index=True)
     return made.drop(columns="replaces").drop_duplicates("id", ignore_index=True), rejects
 
@@ -135,16 +137,19 @@ def _informed(fallen: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write(asked: pd.DataFrame, teacher: Teacher, progress=None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Put requests to the teacher; returns a QA table of what it wrote and a rejects table of requests that failed."""
+def write(asked: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Put requests to the teacher; returns a QA table of what it wrote and a rejects table of requests that failed.
+
+    A question that several requests wrote stands once, with the calls of all."""
     messages = [prompts.messages(row.strategy, row.language, **row.payload) for row in asked.itertuples()]
-    said = teacher.ask(messages, parse=read_questions, ids=list(asked.index), progress=progress)
-    answered, failed = split_answers(asked, said, lambda value: {"written": value})
+    said = teacher.ask(messages, parse=read_questions, ids=list(asked.index), label="write")
+    answered, failed = split_answers(asked, said, lambda value: {"written": value}, "write")
     rows, extra = {}, {}
     for row in answered.to_dict("records"):
         for item in row["written"]:
             id = qa_id(item["question"], item["answer"])
             if id in rows:
+                extra[id][0].extend(c for c in row["calls"] if c not in extra[id][0])
                 continue
             rows[id] = item | {
                 "id": id,
@@ -155,13 +160,14 @@ def write(asked: pd.DataFrame, teacher: Teacher, progress=None) -> tuple[pd.Data
                 "prompt_version": prompts.version(row["strategy"]),
             }
             extra[id] = (
+                list(row["calls"]),
                 row.get("asked_discipline"),
                 row.get("asked_difficulty"),
                 row["payload"].get("seed"),
                 row.get("replaces"),
             )
     table = qa_table(rows.values(), source="synthetic", teacher=teacher.model)
-    columns = ["asked_discipline", "asked_difficulty", "seed", "replaces"]
+    columns = ["calls", "asked_discipline", "asked_difficulty", "seed", "replaces"]
     table[columns] = pd.DataFrame(list(extra.values()), columns=columns, dtype=object)
     if len(failed):
         failed["payload"] = [str(p) for p in failed["payload"]]
@@ -184,28 +190,28 @@ def read_questions(content: str) -> list[dict]:
 
 
 def refine(
-    table: pd.DataFrame, refiner: Teacher, settings: BoostQASettings, progress=None
+    table: pd.DataFrame, refiner: Teacher, settings: BoostQASettings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A second teacher answers every question again; where the two differ, fresh samples decide by majority.
 
-    Returns the rows with the decided answer (`verified`, `first_answer`, `decided`: agreed, first, refined or other) and the
-    rejects without a majority. Our reading of BoostQA's refinement."""
+    Returns the rows with the decided answer (`verified`, `first_answer`, `second_answer`, `decided`: agreed, first, refined
+    or other) and the rejects without a majority. Our reading of BoostQA's refinement."""
     messages = [
         prompts.messages("refine", r.language, question=r.question, answer=r.answer)
         for r in table.itertuples()
     ]
-    said = refiner.ask(messages, parse=_read_answer, ids=list(table["id"]), progress=progress)
+    said = refiner.ask(messages, parse=_read_answer, ids=list(table["id"]), label="refine")
     answered, rejects = split_answers(
-        table, said, lambda v: {"refined": v["answer"], "new_rationale": v["rationale"]}
+        table, said, lambda v: {"second_answer": v["answer"], "new_rationale": v["rationale"]}, "refine"
     )
-    agree = [bool(same_answer(r.answer, r.refined)) for r in answered.itertuples()]
-    disputed = answered[[not a for a in agree]]
-    votes = _votes(disputed, refiner, settings.samples, progress)
+    agree = [bool(same_answer(r.answer, r.second_answer)) for r in answered.itertuples()]
+    votes = _votes(answered[[not a for a in agree]], refiner, settings.samples)
     rows, unresolved = [], []
     for row, same in zip(answered.to_dict("records"), agree, strict=True):
-        first, second = row["answer"], row.pop("refined")
+        first, second = row["answer"], row["second_answer"]
         rationale = row.pop("new_rationale")
-        winner, share = (first, 1.0) if same else votes[row["id"]]
+        winner, share, calls = (first, 1.0, []) if same else votes[row["id"]]
+        row["calls"] = [*row["calls"], *calls]
         if winner is None or share <= 0.5:
             reason = {"reason": "unresolved", "detail": f"first {first!r}, refined {second!r}, no majority"}
             unresolved.append(row | reason)
@@ -224,22 +230,25 @@ def refine(
 
 
 def _votes(
-    disputed: pd.DataFrame, solver: Teacher, samples: int, progress
-) -> dict[str, tuple[str | None, float]]:
+    disputed: pd.DataFrame, solver: Teacher, samples: int
+) -> dict[str, tuple[str | None, float, list[str]]]:
+    """By id: the answer of most fresh samples, its share of them, and the calls."""
     messages = [
         prompts.messages("solve", row.language, question=row.question, draw=draw)
         for row in disputed.itertuples()
         for draw in range(samples)
     ]
-    said = solver.ask(messages, parse=_read_answer, progress=progress)
+    said = solver.ask(messages, parse=_read_answer, label="solve")
     stop_if_interrupted(said)
     answers = [
         v["answer"] if o == "ok" else None for v, o in zip(said["value"], said["outcome"], strict=True)
     ]
     votes = {}
     for i, id in enumerate(disputed["id"]):
-        given = [a for a in answers[i * samples : (i + 1) * samples] if a is not None]
-        votes[id] = consensus(given) if given else (None, 0.0)
+        part = slice(i * samples, (i + 1) * samples)
+        given = [a for a in answers[part] if a is not None]
+        calls = [f"solve/{key}" for keys in said["keys"][part] for key in keys]
+        votes[id] = (*(consensus(given) if given else (None, 0.0)), calls)
     return votes
 
 

@@ -76,6 +76,16 @@ class TeacherSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnnotateSettings:
+    """Answers of the annotator for each seed; with more than one their consensus is the label."""
+
+    samples: int = 1
+
+    def __post_init__(self):
+        _positive(self, "samples")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanSettings:
     """How probe results become a budget: `questions` in all; a cell is weak below `target` accuracy and gets a share
     proportional to the root of its deficit, H4 and H5 together at most the share `high`."""
@@ -92,15 +102,17 @@ class PlanSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class BoostQASettings:
-    """BoostQA's parts, each of which an ablation can switch off; `samples` fresh answers decide a disagreement."""
+    """BoostQA's parts, each of which an ablation can switch off; `samples` fresh answers decide a disagreement; `trial`
+    questions are written at each of the offline teacher's error rates to see what refinement is worth."""
 
     multi_grade: bool = True
     high_difficulty: bool = True
     refine: bool = True
     samples: int = 5
+    trial: int = 600
 
     def __post_init__(self):
-        _positive(self, "samples")
+        _positive(self, "samples", "trial")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +257,7 @@ class Profile:
     textbook: TextbookSettings = field(default_factory=TextbookSettings)
     seeds: SeedSettings = field(default_factory=SeedSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    annotate: AnnotateSettings = field(default_factory=AnnotateSettings)
     plan: PlanSettings = field(default_factory=PlanSettings)
     boostqa: BoostQASettings = field(default_factory=BoostQASettings)
     linkqa: LinkQASettings = field(default_factory=LinkQASettings)
@@ -261,6 +274,7 @@ PROFILES = {
         name="smoke",
         textbook=TextbookSettings(entities=4, entities_zh=2, relations=3, families=4, seeds=2, exam=1),
         plan=PlanSettings(questions=120, low_n=2),
+        boostqa=BoostQASettings(trial=60),
         student=StudentSettings(size="xs", tokens=60_000, vocabulary=1024),
         midtrain=MidtrainSettings(tokens=30_000),
         evaluate=EvaluateSettings(bootstrap=200),

@@ -212,11 +212,12 @@ class Progress:
     """Progress of `total` things (None: unknown), as a context manager: a widget when live, else text.
 
     Headless runs get a line at most every `every` seconds, and every run gets a closing line, so that a saved
-    notebook never shows a frozen bar. `update` may be called from any thread.
+    notebook never shows a frozen bar; only what ends well within `brief` seconds leaves none. `update` may be called
+    from any thread.
     """
 
-    def __init__(self, total, label, unit="items", *, every=5.0):
-        self.total, self.label, self.unit, self.every = total, label, unit, every
+    def __init__(self, total, label, unit="items", *, every=5.0, brief=0.0):
+        self.total, self.label, self.unit, self.every, self.brief = total, label, unit, every, brief
         self.done, self.notes = 0, {}
         self._lock, self._widget = threading.Lock(), None
 
@@ -250,7 +251,10 @@ class Progress:
         with self._lock:
             if self._widget:
                 self._widget.close()
-            took = _duration(time.monotonic() - self._start)
+            seconds = time.monotonic() - self._start
+            if kind is None and seconds < self.brief:
+                return
+            took = _duration(seconds)
             end = f"in {took}" if kind is None else f"when {kind.__name__} stopped it after {took}"
             print(f"{self._count()} {end}{self._aside(self._rate())}", flush=True)
 

@@ -11,6 +11,7 @@ import pandas as pd
 from qatoolkit.config import Profile
 from qatoolkit.ledger import Ledger, price_of
 from qatoolkit.taxonomy import GRADES
+from qatoolkit.teacher import Teacher
 
 DEGRADED = 0.25  # share of high-difficulty questions asked for once more
 DISPUTED = 0.2  # share of answers on which the two teachers differ
@@ -70,6 +71,28 @@ def estimate(profile: Profile, ledger: Ledger | None = None) -> pd.DataFrame:
         rows.append((prompt, completion, cost, hours, row.model in known))
     table[["prompt_tokens", "completion_tokens", "usd", "hours", "measured"]] = pd.DataFrame(rows)
     return table
+
+
+def asking(teacher: Teacher, messages: list, task: str = "annotate") -> dict:
+    """What putting these messages to a teacher will take, beyond what its ledger has answered already: requests, answered,
+    prompt_tokens (4 bytes each), completion_tokens, usd (NaN where the price is unknown), minutes, and whether tokens and
+    seconds of an answer were measured. `task` is a key of `USUAL`."""
+    keys = teacher.keys(messages)
+    done = teacher.ledger.answered(keys)
+    fresh = [m for m, key in zip(messages, keys, strict=True) if key not in done]
+    known = measured(teacher.ledger)
+    each = known.get(teacher.model, USUAL[task])
+    prompt = sum(len(part["content"].encode()) for m in fresh for part in m) // 4
+    completion = len(fresh) * each.completion
+    return {
+        "requests": len(messages),
+        "answered": len(messages) - len(fresh),
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "usd": float("nan") if teacher.price is None else teacher.price.cost(prompt, completion),
+        "minutes": len(fresh) * each.seconds / teacher.in_flight / 60,
+        "measured": teacher.model in known,
+    }
 
 
 def measured(ledger: Ledger) -> dict[str, Usual]:

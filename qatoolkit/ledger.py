@@ -176,6 +176,14 @@ class Ledger:
                 )
         return {key: json.loads(response) for key, response in found.items()}
 
+    def answered(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` under which a response stands."""
+        found = self.read(
+            "SELECT key FROM responses WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(keys)),),
+        )
+        return {key for (key,) in found}
+
     def put(self, attempt: Attempt, request: str | None = None, response: str | None = None) -> None:
         """Record an attempt and, with both JSON texts, its response; returns when the commit is on disk.
 
@@ -231,6 +239,25 @@ class Ledger:
             sum(cost IS NULL AND completion_tokens IS NOT NULL) AS unpriced
             FROM attempts {where} GROUP BY model, stage ORDER BY model, stage""",
             values,
+        )
+
+    def costs(self, keys: Iterable[str]) -> pd.DataFrame:
+        """Attempts, tokens and USD of each key that was asked, over all runs: key, model, attempts, prompt_tokens,
+        completion_tokens, reasoning_tokens, cost (NaN where tokens were used at an unknown price)."""
+        return self._frame(
+            """SELECT key, model, count(*) AS attempts, coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
+            coalesce(sum(completion_tokens), 0) AS completion_tokens,
+            coalesce(sum(reasoning_tokens), 0) AS reasoning_tokens,
+            CASE WHEN sum(cost IS NULL AND completion_tokens IS NOT NULL) THEN NULL ELSE total(cost) END AS cost
+            FROM attempts WHERE key IN (SELECT value FROM json_each(?)) GROUP BY key""",
+            (json.dumps(list(keys)),),
+        ).astype({"cost": "float64"})
+
+    def exchanges(self, keys: Iterable[str]) -> pd.DataFrame:
+        """The stored JSON texts of request and response under each key that was answered: key, request, response."""
+        return self._frame(
+            "SELECT key, request, response FROM responses WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(keys)),),
         )
 
     def close(self) -> None:

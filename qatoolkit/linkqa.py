@@ -18,14 +18,14 @@ from qatoolkit.teacher import Teacher
 MOST_SEEDS = 4
 
 
-def extract(table: pd.DataFrame, teacher: Teacher, progress=None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def extract(table: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Name the knowledge points of every question; returns the table with `knowledge_points` set, and the rejects."""
     messages = [
         prompts.messages("knowledge_points", r.language, question=r.question, answer=r.answer)
         for r in table.itertuples()
     ]
-    said = teacher.ask(messages, parse=_read_points, ids=list(table["id"]), progress=progress)
-    return split_answers(table, said, lambda value: {"knowledge_points": value})
+    said = teacher.ask(messages, parse=_read_points, ids=list(table["id"]), label="knowledge points")
+    return split_answers(table, said, lambda value: {"knowledge_points": value}, "knowledge_points")
 
 
 def _read_points(content: str) -> list[str]:
@@ -75,9 +75,9 @@ def requests(
 
 
 def synthesise(
-    asked: pd.DataFrame, teacher: Teacher, annotator: Teacher, progress=None
+    asked: pd.DataFrame, teacher: Teacher, annotator: Teacher
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write from the paths' seeds and label what came out; multi-hop items carry their whole path as knowledge points."""
-    made, rejects = write(asked, teacher, progress)
-    made, unlabelled = annotate(made, annotator, progress)
+    made, rejects = write(asked, teacher)
+    made, unlabelled = annotate(made, annotator)
     return made.drop(columns=["replaces", "seed"]), pd.concat([rejects, unlabelled], ignore_index=True)

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from qatoolkit.plots_graph import coverage, frontier, graph_neighbourhood, kp_degree
-from qatoolkit.plots_grid import accuracy_grid, budget, grid_difference
+from qatoolkit.plots_grid import accuracy_grid, budget, confusion, grid_difference
 from qatoolkit.plots_style import (
     BACKED,
     INTERVAL,
@@ -41,6 +41,7 @@ __all__ = [
     "arms",
     "budget",
     "comparisons",
+    "confusion",
     "coverage",
     "distribution",
     "frontier",

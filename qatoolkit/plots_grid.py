@@ -200,3 +200,43 @@ def budget(plan, *, title=None, ax=None):
         table, cmap=plt.get_cmap("YlGnBu"), norm=Normalize(0, largest), unit="budget (questions)",
         margin="total", title=title, ax=ax, legend=["small: deficit, points below target"],
     )  # fmt: skip
+
+
+@styled
+def confusion(table, *, title=None, ax=None):
+    """Heat-map of a confusion table: true labels in rows, labels given in columns, counts written, colour by share of the row.
+
+    `table`: square, counts, labelled alike on both sides. Rows without a question stay blank. Raises ValueError
+    for a table that is not square.
+    """
+    if list(table.index) != list(table.columns) or table.empty:
+        raise ValueError(f"a confusion table has the same labels on both sides; this one is {table.shape}")
+    counts = table.to_numpy(float)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
+    size = len(table)
+    figure, ax = canvas(ax, 1.9 + 0.42 * size, 1.3 + 0.34 * size)
+    colours = plt.get_cmap("Blues")
+    ax.imshow(100 * shares, cmap=colours, vmin=0, vmax=100, aspect="auto")
+    for (y, x), count in np.ndenumerate(counts):
+        if count:
+            dark = shares[y, x] > 0.55
+            ax.text(
+                x,
+                y,
+                f"{count:,.0f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if dark else "#111111",
+            )
+    labels = [name(label) for label in table.index]
+    upright = max(map(len, labels)) > 3
+    ax.set_xticks(range(size), labels, rotation=45 if upright else 0, ha="right" if upright else "center")
+    ax.set_yticks(range(size), labels)
+    ax.grid(visible=False)
+    ax.tick_params(length=0)
+    ax.set_xlabel("label given")
+    ax.set_ylabel("true label")
+    ax.set_title(title or f"Questions by true and given label, {n_text([counts.sum()])}")
+    return figure

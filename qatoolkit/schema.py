@@ -27,7 +27,7 @@ OPTIONAL = (
 )
 COLUMNS = REQUIRED + OPTIONAL
 STRATEGIES = ("seed", "multi_grade", "high_difficulty", "link", "refine")
-_LISTS = ("choices", "knowledge_points", "parents")
+_LISTS = ("choices", "knowledge_points", "parents", "calls")
 _ALLOWED = {
     "language": ("en", "zh"),
     "discipline": tuple(DISCIPLINES),

@@ -4,7 +4,10 @@ Notebooks and the command line call these; every step inside is a plain function
 stage whose settings and inputs have not changed is skipped (`store.stage`).
 """
 
+import functools
+import os
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -15,18 +18,19 @@ from qatoolkit import plan as planning
 from qatoolkit import probe as probing
 from qatoolkit.annotate import annotate as label
 from qatoolkit.batches import BatchTeacher
+from qatoolkit.config import TextbookSettings
 from qatoolkit.curate import curate as curated
-from qatoolkit.display import Progress
 from qatoolkit.kpgraph import build_kp_graph
 from qatoolkit.ledger import Ledger
 from qatoolkit.schema import COLUMNS
 from qatoolkit.seeds import quality_report, read_seeds
 from qatoolkit.store import Run, results_root, stage
+from qatoolkit.taxonomy import HIGH
 from qatoolkit.teacher import Endpoint, Teacher
 from qatoolkit.textbook import exams as textbook_exams
 from qatoolkit.textbook import sources
 from qatoolkit.textbook.server import local_teacher, parts
-from qatoolkit.textbook.tutor import Tutor
+from qatoolkit.textbook.tutor import MODELS, Tutor, error_rate
 from qatoolkit.walks import path_diagnostics, sample_paths
 
 BOOSTQA_ARMS = ("boostqa", "boostqa_untargeted")
@@ -34,44 +38,48 @@ BOOSTQA_ARMS = ("boostqa", "boostqa_untargeted")
 
 @contextmanager
 def teachers(run: Run, stage: str):
-    """The run's synthesiser, refiner and annotator, sharing one ledger; an offline teacher is started where no endpoint is
-    set, and stopped afterwards."""
+    """The run's synthesiser, refiner and annotator, and `named(model)` for any other, sharing one ledger; an offline teacher is
+    started where no endpoint is set, and stopped afterwards."""
     settings = run.profile.teacher
     kind = BatchTeacher if settings.batch else Teacher
     with endpoint_of(run) as endpoint, Ledger(results_root() / "ledger.sqlite") as ledger:
-        yield SimpleNamespace(
-            **{
-                role: kind(
-                    getattr(settings, role),
-                    endpoint=endpoint,
-                    ledger=ledger,
-                    run=run.name,
-                    stage=stage,
-                    in_flight=settings.in_flight,
-                    timeout=settings.timeout,
-                    attempts=settings.attempts,
-                    max_tokens=settings.max_tokens,
-                    temperature=settings.temperature,
-                    budget=settings.budget,
-                )
-                for role in ("synthesiser", "refiner", "annotator")
-            }
-        )
+
+        def named(model: str) -> Teacher:
+            return kind(
+                model,
+                endpoint=endpoint,
+                ledger=ledger,
+                run=run.name,
+                stage=stage,
+                in_flight=settings.in_flight,
+                timeout=settings.timeout,
+                attempts=settings.attempts,
+                max_tokens=settings.max_tokens,
+                temperature=settings.temperature,
+                budget=settings.budget,
+                progress=True,
+            )
+
+        roles = {role: named(getattr(settings, role)) for role in ("synthesiser", "refiner", "annotator")}
+        yield SimpleNamespace(**roles, named=named)
 
 
 @contextmanager
 def endpoint_of(run: Run):
     """The endpoint of the profile or of OPENAI_BASE_URL, else a local offline teacher."""
-    import os
-
     settings = run.profile.teacher
     if settings.base_url:
         yield Endpoint(base_url=settings.base_url)
-    elif os.environ.get("OPENAI_BASE_URL"):
+    elif not is_offline(run):
         yield Endpoint.from_env()
     else:
         with local_teacher(run.profile.textbook, log=results_root() / "teacher.log.jsonl") as url:
             yield Endpoint(base_url=url, name="offline-textbook")
+
+
+def is_offline(run: Run) -> bool:
+    """Whether the teachers of a run are the offline ones: neither the profile nor OPENAI_BASE_URL names an endpoint."""
+    return not (run.profile.teacher.base_url or os.environ.get("OPENAI_BASE_URL"))
 
 
 @stage("exams", settings=("textbook",))
@@ -104,26 +112,14 @@ def seeds(run: Run, folder) -> dict:
     return outputs | {"seeds": table, "rejects": rejects, "quality": quality_report(table, rejects)}
 
 
-@stage("annotate", reads=("seeds",), settings=("teacher",))
+@stage("annotate", reads=("seeds",), settings=("teacher", "annotate"))
 def annotate(run: Run, folder) -> dict:
     """Discipline, difficulty, grade and knowledge points of every seed, by the annotator."""
     table = run.read("seeds").seeds
-    with teachers(run, "annotate") as teacher, Progress(2 * len(table), "annotate", "requests") as progress:
-        labelled, rejects = label(table, teacher.annotator, ticking(progress))
-        labelled, more = link.extract(labelled, teacher.annotator, ticking(progress))
+    with teachers(run, "annotate") as teacher:
+        labelled, rejects = label(table, teacher.annotator, run.profile.annotate.samples)
+        labelled, more = link.extract(labelled, teacher.annotator)
     return {"seeds": labelled, "rejects": pd.concat([rejects, more], ignore_index=True)}
-
-
-def ticking(progress: Progress):
-    """A callback for `Teacher.ask` that moves a progress display on."""
-    before = 0
-
-    def tick(done: int, total: int) -> None:
-        nonlocal before
-        progress.update(done - before)
-        before = done
-
-    return tick
 
 
 @stage("probe", reads=("base", "annotate"))
@@ -152,7 +148,8 @@ def boostqa(run: Run, folder) -> dict:
         for arm, plan in zip(BOOSTQA_ARMS, (plans.targeted, plans.untargeted), strict=True):
             made, table, rejects = synthesise_and_refine(run, teacher, seeds, plan, run.profile.boostqa)
             outputs |= {f"{arm}_made": made, arm: table, f"{arm}_rejects": rejects}
-    return outputs | {"refinement": refinement(run, outputs["boostqa_made"], outputs["boostqa"])}
+    counted = refinement(run, *(outputs[f"boostqa{part}"] for part in ("_made", "", "_rejects")))
+    return outputs | {"refinement": counted}
 
 
 def synthesise_and_refine(run: Run, teacher, seeds: pd.DataFrame, plan: pd.DataFrame, settings):
@@ -165,31 +162,77 @@ def synthesise_and_refine(run: Run, teacher, seeds: pd.DataFrame, plan: pd.DataF
     return made, table, pd.concat([rejects.drop(columns=["seed", "replaces"], errors="ignore"), unresolved])
 
 
-def refinement(run: Run, made: pd.DataFrame, table: pd.DataFrame) -> dict:
-    """Shares of wrong answers before and after refinement, against the textbook's truth; nulls where the truth is unknown
-    (questions from a real teacher)."""
-    tutor = Tutor(*textbook_world(run))
-
-    def wrong(rows):
-        checks = [tutor.is_correct(q, a) for q, a in zip(rows["question"], rows["answer"], strict=True)]
-        known = [not c for c in checks if c is not None]
-        return (sum(known) / len(known) if known else None), len(known)
-
-    before, n = wrong(made)
-    after, kept = wrong(table)
+def refinement(run: Run, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.DataFrame) -> dict:
+    """Shares of wrong answers against the textbook's truth: as written, as the second teacher answered, and as decided; nulls
+    where the truth is unknown (questions from a real teacher)."""
+    before, n = wrong_answers(run, made)
+    after, kept = wrong_answers(run, table)
+    answered = [rows[rows["second_answer"].notna()] for rows in (table, rejects) if "second_answer" in rows]
+    second = pd.concat(answered) if answered else made[:0].assign(second_answer=None)
     return {
         "wrong_before": before,
+        "wrong_second": wrong_answers(run, second.assign(answer=second["second_answer"]))[0],
         "wrong_after": after,
         "n": n,
+        "n_second": len(second),
         "n_after": kept,
         "rejected": len(made) - len(table),
     }
+
+
+def wrong_answers(run: Run, table: pd.DataFrame) -> tuple[float | None, int]:
+    """The share of a table's answers that are wrong, and how many the textbook could judge; None where it could judge none."""
+    tutor = _tutor(run.profile.textbook)
+    checks = [tutor.is_correct(q, a) for q, a in zip(table["question"], table["answer"], strict=True)]
+    known = [not c for c in checks if c is not None]
+    return (sum(known) / len(known) if known else None), len(known)
+
+
+@functools.lru_cache(maxsize=1)
+def _tutor(settings: TextbookSettings) -> Tutor:
+    books = parts(settings)
+    return Tutor(books["en"].whole, books)
 
 
 def textbook_world(run: Run):
     """The whole textbook and the parts that the run's world holds."""
     books = parts(run.profile.textbook)
     return books["en"].whole, books
+
+
+@stage("error_rates", reads=("annotate", "probe"), settings=("teacher", "boostqa", "plan", "textbook"))
+def error_rates(run: Run, folder) -> dict:
+    """BoostQA in small with each offline synthesiser: what refinement and the check of difficulty are worth when the teacher
+    errs more or less often. Empty tables for a real teacher, whose truth is unknown."""
+    seeds, settings = run.read("annotate").seeds, run.profile.boostqa
+    plan = planning.targeted(run.read("probe").cells, replace(run.profile.plan, questions=settings.trial))
+    answers, levels = [], []
+    if not is_offline(run):
+        return {"answers": pd.DataFrame(answers), "levels": pd.DataFrame(levels)}
+    with teachers(run, "error_rates") as teacher:
+        for model in (model for model in MODELS if error_rate(model)):
+            teacher.synthesiser = teacher.named(model)
+            made, table, rejects = synthesise_and_refine(run, teacher, seeds, plan, settings)
+            rate = {"teacher": model, "teacher_error_rate": error_rate(model)}
+            answers.append(rate | refinement(run, made, table, rejects))
+            levels.append(rate | high_shares(plan, made, table, rejects))
+    return {"answers": pd.DataFrame(answers), "levels": pd.DataFrame(levels)}
+
+
+def high_shares(plan: pd.DataFrame, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.DataFrame) -> dict:
+    """H4 and H5 together: share of the questions asked for, shares of those asked for there that were labelled lower at the
+    first attempt and in the end, and share of the accepted questions by their labels."""
+    asked = made[made["asked_difficulty"].isin(HIGH)]
+    first = pd.concat([asked[asked["attempt"] == 1], rejects[rejects["reason"] == "degraded"]])
+    budget = plan.groupby("difficulty")["budget"].sum()
+    return {
+        "asked_share": budget.reindex(HIGH, fill_value=0).sum() / budget.sum(),
+        "first_n": len(first),
+        "degraded_first_share": boost.degraded(first).mean(),
+        "degraded_share": boost.degraded(asked).mean(),
+        "accepted": len(table),
+        "accepted_share": table["difficulty"].isin(HIGH).mean(),
+    }
 
 
 @stage("linkqa", reads=("annotate", "plan"), settings=("teacher", "boostqa", "linkqa"))
@@ -219,7 +262,9 @@ def link_and_refine(run: Run, teacher, graph, seeds: pd.DataFrame, plan: pd.Data
     )
     asked = link.requests(paths, seeds, plan, settings, run.seed)
     made, rejects = link.synthesise(asked, teacher.synthesiser, teacher.annotator)
-    made = made[: run.profile.plan.questions]
+    n = run.profile.plan.questions
+    spare = made[n:].assign(reason="over_budget", detail=f"the plan asks for {n:,} questions")
+    made, rejects = made[:n], pd.concat([rejects, spare], ignore_index=True)
     if not run.profile.boostqa.refine:
         return paths, made, made, rejects
     table, unresolved = boost.refine(made, teacher.refiner, run.profile.boostqa)

@@ -31,6 +31,7 @@ NOTEBOOKS = {
     "probe": "03_probe",
     "plan": "03_probe",
     "boostqa": "04_boostqa",
+    "error_rates": "04_boostqa",
     "linkqa": "05_linkqa",
     "curate": "06_curate",
     "midtrain": "07_midtrain",

@@ -50,3 +50,21 @@ def _disciplines() -> dict[str, str]:
 def discipline_of(task: str) -> str | None:
     """The discipline id of a task of any of the benchmarks; None for other tasks, whole benchmarks included."""
     return _disciplines().get(task)
+
+
+def discipline_of_subject(subject: str) -> str | None:
+    """The discipline id of a subject as a source names it: a task of lm-eval, or its subject in any spelling ("college_physics",
+    "College Physics"); None for other subjects."""
+    name = "_".join(str(subject).casefold().replace("-", " ").replace("_", " ").split())
+    return discipline_of(subject) or _by_subject().get(name)
+
+
+@cache
+def _by_subject() -> dict[str, str]:
+    """Disciplines by subject; a subject that two benchmarks place differently is left out."""
+    found: dict[str, set[str]] = {}
+    for benchmark in BENCHMARKS:
+        for row in rows(benchmark):
+            name = "_".join(row["subject"].casefold().replace("-", " ").replace("_", " ").split())
+            found.setdefault(name, set()).add(row["discipline"])
+    return {name: min(fields) for name, fields in found.items() if len(fields) == 1}

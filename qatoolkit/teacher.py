@@ -15,8 +15,8 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -24,6 +24,7 @@ import pandas as pd
 
 from qatoolkit.admission import Budget, BudgetError, Gate, Rate, TeacherError, backoff, retry_after
 from qatoolkit.asked import Ask, Messages, Row, checked, jobs_of, parsed, table_of
+from qatoolkit.display import Progress
 from qatoolkit.endpoint import (
     ANSWERED,
     HOPELESS,
@@ -49,11 +50,12 @@ CORRECTION = (
 
 @dataclass
 class _Tally:
-    """What one row caused: HTTP requests, USD, and whether some answer has no known price."""
+    """What one row caused: HTTP requests, USD, whether some answer has no known price, and the keys asked under."""
 
     attempts: int = 0
     cost: float = 0.0
     unpriced: bool = False
+    keys: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -73,7 +75,8 @@ class Teacher:
     are estimated before and corrected after). `budget` in USD bounds what `run` and `stage` may spend on this model in this ledger,
     earlier sessions included; it needs a price from prices.csv or `price`. With
     `client=openai.AsyncOpenAI(...)` (or Azure, or any subclass) requests go through that client, about a
-    fifth as fast as the built-in transport; do not share it with another loop.
+    fifth as fast as the built-in transport; do not share it with another loop. With `progress` every `ask` that takes a second shows
+    its rate, the time left and the USD spent.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Teacher:
         budget: float | None = None,
         price: Price | None = None,
         client: Any = None,
+        progress: bool = False,
     ):
         limits = {"in_flight": in_flight, "attempts": attempts, "timeout": timeout}
         rates = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
@@ -110,7 +114,7 @@ class Teacher:
         self.endpoint = endpoint
         self.timeout, self.attempts, self.in_flight = timeout, attempts, in_flight
         self.price = price or price_of(model)
-        self._backoff, self._client = backoff, client
+        self._backoff, self._client, self._progress = backoff, client, progress
         sampling = {
             "max_tokens": max_tokens,
             "temperature": None if temperature is None else float(temperature),
@@ -133,23 +137,23 @@ class Teacher:
         parse: Callable[[str], Any] | None = None,
         samples: int = 1,
         ids: Sequence[Any] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        label: str = "ask",
     ) -> pd.DataFrame:
         """Answer every prompt `samples` times; one row per prompt and sample, in the order given.
 
         Columns: id, sample, key (of the ledger's response shown), outcome, value, content, reasoning,
         prompt_tokens, completion_tokens, reasoning_tokens (of the answer shown), cost (USD this call paid for
         the row, retries included, 0 if cached, NaN if the price is unknown), cached (no request was made),
-        attempts, error. `outcome` is ok, empty, length, refusal, unparsed, http_<status>, timeout, connection, or
+        attempts, error, keys (of every request made for the row, retakes and correction included). `outcome` is ok, empty, length, refusal, unparsed, http_<status>, timeout, connection, or
         interrupted: Ctrl-C returns what is done. `parse(content)` gives `value` (default the content) and raises ValueError to have the
         teacher correct itself once. Raises TeacherError when the server is gone or refuses the key,
         BudgetError, and ValueError for a bad prompt; what was answered before is in the ledger and costs
-        nothing the next time.
+        nothing the next time. `label` names the call where progress is shown.
         """
         state = Ask(prompts, parse=parse, samples=samples, ids=ids)
-        tick = progress and (lambda: progress(state.done, state.total))
         try:
-            return run(self._ask(state), tick=tick)
+            with self._showing(state, label) as tick:
+                return run(self._ask(state), tick=tick)
         except KeyboardInterrupt:
             return table_of(state.finished())
 
@@ -217,19 +221,36 @@ class Teacher:
         finally:
             self.ledger.flush()
 
-    async def aask(self, prompts: Sequence[str | Messages], *, progress=None, **options: Any) -> pd.DataFrame:
+    async def aask(
+        self, prompts: Sequence[str | Messages], *, label: str = "ask", **options: Any
+    ) -> pd.DataFrame:
         """`ask` for coroutines, from any event loop; takes what `ask` takes."""
         state = Ask(prompts, **options)
         if asyncio.get_running_loop() is background_loop():
             return await self._ask(state)
         work = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._ask(state), background_loop()))
         try:
-            while progress and not work.done():
-                await asyncio.wait([work], timeout=TICK)
-                progress(state.done, state.total)
-            return await work
+            with self._showing(state, label) as tick:
+                while tick and not work.done():
+                    await asyncio.wait([work], timeout=TICK)
+                    tick()
+                return await work
         finally:
             work.cancel()
+
+    @contextmanager
+    def _showing(self, state: Ask, label: str) -> Iterator[Callable[[], None] | None]:
+        """A function that brings the display of a call up to date; None where nothing is to be shown."""
+        if not (self._progress and state.total):
+            yield None
+            return
+        with Progress(state.total, label, "requests", brief=1.0) as shown:
+
+            def tick() -> None:
+                spent = "an unknown amount" if state.cost != state.cost else f"${state.cost:,.2f}"
+                shown.update(state.done - shown.done, spent=spent)
+
+            yield tick
 
     async def _ask(self, state: "Ask") -> pd.DataFrame:
         jobs = state.jobs()
@@ -237,8 +258,7 @@ class Teacher:
 
             async def worker() -> None:
                 for index, id, sample, messages in jobs:
-                    state.rows[index] = await self._answer(send, id, sample, messages, state.parse)
-                    state.done += 1
+                    state.put(index, await self._answer(send, id, sample, messages, state.parse))
                     if state.rows[index].cached:
                         await asyncio.sleep(0)  # nothing was awaited: let Ctrl-C and the others through
 
@@ -275,16 +295,16 @@ class Teacher:
         tokens = reply.prompt_tokens, reply.completion_tokens, reply.reasoning_tokens
         shown = (key, outcome, value, reply.content, reply.reasoning, *tokens)
         cached = tally.attempts == 0 and reply.outcome in ANSWERED
-        return Row(id, sample, *shown, cost, cached, tally.attempts, error)
+        return Row(id, sample, *shown, cost, cached, tally.attempts, error, tuple(tally.keys))
 
     async def _reply(
         self, send: Send, messages: Messages, sample: int, retake: int, tally: _Tally
     ) -> tuple[str, Reply]:
         """One answer: from whoever is asking the same right now, from the ledger, or from the server."""
         body = {**self._body, "messages": messages}
-        asked = {"endpoint": self.endpoint.name, "body": body, "sample": sample, "retake": retake}
-        request = canonical(asked)
+        request = self._request(body, sample, retake)
         key = hashlib.sha256(request.encode()).hexdigest()
+        tally.keys.append(key)
         while (leader := self._pending.get(key)) is not None:
             if (reply := await asyncio.shield(leader)) is not None:
                 return key, reply
@@ -298,6 +318,18 @@ class Teacher:
             del self._pending[key]
             shared.set_result(reply)
         return key, reply
+
+    def _request(self, body: dict, sample: int, retake: int = 0) -> str:
+        """The canonical text of a request: its hash is its key in the ledger."""
+        return canonical({"endpoint": self.endpoint.name, "body": body, "sample": sample, "retake": retake})
+
+    def keys(self, prompts: Sequence[str | Messages], samples: int = 1) -> list[str]:
+        """The ledger keys under which the first answers to these prompts stand, one per prompt and sample."""
+        jobs = jobs_of(prompts, itertools.count(), checked(samples))
+        return [
+            hashlib.sha256(self._request({**self._body, "messages": m}, sample).encode()).hexdigest()
+            for _, _, sample, m in jobs
+        ]
 
     async def _send(self, send: Send, key: str, request: str, body: dict, tally: _Tally) -> Reply:
         """Send until answered or out of attempts."""

@@ -1,21 +1,27 @@
 """Tables that notebooks show: each reads finished stages of a run and computes nothing that is stored."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from qatoolkit import annotate as annotation
+from qatoolkit import plan as planning
 from qatoolkit.boostqa import degraded
 from qatoolkit.decontaminate import decontaminate
 from qatoolkit.display import Rich, qa
+from qatoolkit.estimate import asking, estimate
+from qatoolkit.evaluate import accuracy, wilson
 from qatoolkit.kpgraph import KPGraph
 from qatoolkit.ledger import Ledger
-from qatoolkit.stages import exam_tables, textbook_world
+from qatoolkit.stages import exam_tables, teachers, textbook_world
 from qatoolkit.store import Run, results_root
-from qatoolkit.taxonomy import DIFFICULTIES, GRADES, HIGH, STEM
+from qatoolkit.subjects import discipline_of_subject
+from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES, HIGH, STEM
 from qatoolkit.textbook.questions import Reader
 from qatoolkit.walks import path_diagnostics, sample_paths
 
+LABEL_ORDERS = {"discipline": None, "difficulty": DIFFICULTIES, "grade": tuple(GRADES)}
 PAPER_REFERENCE = Path(__file__).resolve().parent.parent / "data" / "paper_reference.csv"
 
 
@@ -49,20 +55,131 @@ def gold(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def agreement(run: Run) -> pd.DataFrame:
-    """Agreement of the annotator with the labels by construction: n, accuracy, kappa, quadratic-weighted kappa."""
-    labelled = run.read("annotate").seeds
-    truth = gold(run, labelled)
-    orders = {"discipline": None, "difficulty": DIFFICULTIES, "grade": tuple(GRADES)}
-    return pd.DataFrame(
-        [{"label": c} | annotation.agreement(labelled[c], truth[c], order) for c, order in orders.items()]
+def annotation_estimate(run: Run) -> dict:
+    """What labelling the seeds will take, before anything is spent; requests that the ledger has answered are free."""
+    messages = annotation.requests(run.read("seeds").seeds, run.profile.annotate.samples)
+    with teachers(run, "annotate") as teacher:
+        return asking(teacher.annotator, messages, "annotate")
+
+
+def agreement(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Agreement of an annotator (default: of the run's seeds) with the labels by construction, by language and over all: n,
+    accuracy, kappa, quadratic-weighted kappa."""
+    labelled = run.read("annotate").seeds if table is None else table
+    truth, rows = gold(run, labelled), []
+    for label, order in LABEL_ORDERS.items():
+        for language in ("all", *sorted(labelled["language"].unique())):
+            part = labelled["language"].eq(language) | (language == "all")
+            found = annotation.agreement(labelled.loc[part, label], truth.loc[part, label], order)
+            rows.append({"label": label, "language": language} | found)
+    return pd.DataFrame(rows)
+
+
+def confusion(run: Run, label: str) -> pd.DataFrame:
+    """True labels (rows) against the annotator's (columns), in seed questions; `label` is difficulty, grade or discipline."""
+    labelled, order = run.read("annotate").seeds, LABEL_ORDERS[label] or tuple(DISCIPLINES)
+    return annotation.confusion(labelled[label], gold(run, labelled)[label], order)
+
+
+def consensus_gain(run: Run, samples: int = 5, n: int = 200) -> pd.DataFrame:
+    """What more samples are worth: agreement with the labels by construction of one answer and of the consensus of several,
+    on the first `n` seeds, with the requests that each took. Empty where the truth is unknown."""
+    table, rows = run.read("seeds").seeds.head(n), []
+    if gold(run, table)["difficulty"].isna().all():
+        return pd.DataFrame(rows)
+    with teachers(run, "annotate") as teacher:
+        for k in (1, samples):
+            labelled, _ = annotation.annotate(table, teacher.annotator, k)
+            found = agreement(run, labelled)
+            found = found[found["language"] == "all"].drop(columns="language")
+            rows.append(found.assign(samples=k, requests=k * len(table)))
+    return pd.concat(rows, ignore_index=True).sort_values(["label", "samples"], ignore_index=True)
+
+
+def subject_agreement(run: Run) -> pd.DataFrame:
+    """The annotator's discipline against that of the subject which a seed's source names, by benchmark source; no rows where no
+    seed names a subject of the subject maps."""
+    labelled, rows = run.read("annotate").seeds, []
+    mapped = labelled["subject"].map(discipline_of_subject, na_action="ignore")
+    for source, part in labelled[mapped.notna()].groupby("source"):
+        found = annotation.agreement(part["discipline"], mapped[part.index])
+        rows.append({"source": source, "of": int((labelled["source"] == source).sum())} | found)
+    columns = ["source", "of", "n", "accuracy", "kappa"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def synthesis_estimate(run: Run) -> pd.DataFrame:
+    """Requests, tokens, money and hours of the synthesis that the run's profile asks for, by arm and task."""
+    with Ledger(results_root() / "ledger.sqlite") as ledger:
+        return estimate(run.profile, ledger)
+
+
+def probe_summary(run: Run) -> pd.DataFrame:
+    """The probe pooled over STEM and the rest, and over H1-H3 and H4-H5: n, accuracy with interval, mean margin in nats."""
+    samples = run.read("probe").samples
+    field = samples["discipline"].isin(STEM).map({True: "STEM", False: "other"})
+    level = samples["difficulty"].isin(HIGH).map({True: "H4-H5", False: "H1-H3"})
+    keyed = samples.assign(field=field, level=level)
+    parts = [
+        keyed,
+        keyed.assign(level="all"),
+        keyed.assign(field="all"),
+        keyed.assign(field="all", level="all"),
+    ]
+    pooled = pd.concat(parts, ignore_index=True)
+    margin = pooled.groupby(["field", "level"])["margin"].mean().rename("margin").reset_index()
+    return (
+        accuracy(pooled, ["field", "level"]).merge(margin).sort_values(["field", "level"], ignore_index=True)
     )
 
 
-def difficulty_confusion(run: Run) -> pd.DataFrame:
-    """True difficulty (rows) against the annotator's (columns), in questions."""
-    labelled = run.read("annotate").seeds
-    return annotation.confusion(labelled["difficulty"], gold(run, labelled)["difficulty"], DIFFICULTIES)
+def missed(run: Run, n: int = 8) -> pd.DataFrame:
+    """The seed questions that the base model missed with the widest margin (nats), with the answer it preferred."""
+    samples = run.read("probe").samples.nsmallest(n, "margin")
+    found = run.read("annotate").seeds.merge(samples[["id", "predicted", "margin"]], on="id")
+    said = [choices[i] for choices, i in zip(found["choices"], found["predicted"], strict=True)]
+    columns = ["discipline", "difficulty", "question", "answer", "model says", "margin"]
+    return found.assign(**{"model says": said}).sort_values("margin")[columns]
+
+
+def plan_shares(run: Run) -> pd.DataFrame:
+    """The targeted plan beside the untargeted one, and beside what other targets would have planned: cells that get questions,
+    shares of the budget in STEM and at H4-H5, and the largest cell."""
+    grid, settings, stored = run.read("probe").cells, run.profile.plan, run.read("plan")
+    plans = {f"targeted, {settings.target:g}": stored.targeted, "untargeted": stored.untargeted}
+    for target in (0.5, 0.9):
+        if ((grid["accuracy"] < target) & (grid["n"] >= settings.low_n)).any():
+            plans[f"if the target were {target:g}"] = planning.targeted(
+                grid, replace(settings, target=target)
+            )
+    rows = []
+    for name, plan in plans.items():
+        budget, top = plan["budget"], plan.loc[plan["budget"].idxmax()]
+        rows.append(
+            {
+                "plan": name,
+                "questions": int(budget.sum()),
+                "cells": int((budget > 0).sum()),
+                "STEM share": budget[plan["discipline"].isin(STEM)].sum() / budget.sum(),
+                "H4-H5 share": budget[plan["difficulty"].isin(HIGH)].sum() / budget.sum(),
+                "largest cell": f"{top['discipline']} {top['difficulty']} ({top['budget']})",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def disputes(run: Run, n: int = 8) -> pd.DataFrame:
+    """Answers on which the two teachers differed: the first, the second, what fresh samples decided, or that they could not."""
+    stored = run.read("boostqa")
+    columns = ["question", "first_answer", "second_answer", "answer", "decided"]
+    unresolved = stored.boostqa_rejects
+    unresolved = unresolved[unresolved["reason"] == "unresolved"]
+    open_ones = unresolved.assign(first_answer=unresolved["answer"], answer=None, decided="no majority")
+    found = [rows for rows in (stored.boostqa, open_ones) if "second_answer" in rows]
+    if not found:
+        return pd.DataFrame(columns=columns)
+    rows = pd.concat([f[f["decided"] != "agreed"].reindex(columns=columns).head(n) for f in found])
+    return rows.groupby("decided", sort=False).head(-(-n // 3)).head(n).reset_index(drop=True)
 
 
 def synthesis_counts(run: Run, name: str) -> dict:
@@ -120,6 +237,23 @@ def decisions(run: Run) -> pd.DataFrame:
     counts = stored.boostqa["decided"].value_counts()
     counts["rejected, no majority"] = int((stored.boostqa_rejects["reason"] == "unresolved").sum())
     return counts.rename("questions").rename_axis("decided").reset_index()
+
+
+def refinement_by_error_rate(run: Run) -> pd.DataFrame:
+    """Wrong answers at each error rate of the offline synthesiser: stage (before, second answer, after), wrong, low, high
+    (Wilson 95%), n. Empty for a real teacher."""
+    rows = []
+    for found in run.read("error_rates").answers.to_dict("records"):
+        stages = {
+            "before": ("wrong_before", "n"),
+            "second answer": ("wrong_second", "n_second"),
+            "after": ("wrong_after", "n_after"),
+        }
+        for stage, (share, count) in stages.items():
+            low, high = wilson(round(found[share] * found[count]), found[count])
+            place = {"teacher_error_rate": found["teacher_error_rate"], "stage": stage}
+            rows.append(place | {"wrong": found[share], "low": low, "high": high, "n": found[count]})
+    return pd.DataFrame(rows)
 
 
 def spend(run: Run) -> pd.DataFrame:

@@ -4,8 +4,9 @@ import pytest
 
 from qatoolkit.cli import main
 from qatoolkit.config import load_profile
-from qatoolkit.estimate import ENOUGH, USUAL, estimate, requests
+from qatoolkit.estimate import ENOUGH, USUAL, asking, estimate, requests
 from qatoolkit.ledger import Attempt, Ledger
+from qatoolkit.teacher import Endpoint, Teacher
 
 
 def test_requests_follow_from_the_settings():
@@ -38,6 +39,29 @@ def test_earlier_requests_replace_the_assumptions(tmp_path):
     assert known["measured"].all()
     assert (known["prompt_tokens"] == 100 * known["requests"]).all()
     assert not table.loc[table["model"] == profile.teacher.synthesiser, "measured"].any()
+
+
+def test_what_the_ledger_has_answered_is_not_asked_for_again(tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        teacher = Teacher(
+            "deepseek-chat", endpoint=Endpoint(base_url="http://127.0.0.1:9/v1"), ledger=ledger, in_flight=2
+        )
+        messages = [[{"role": "user", "content": "abcd" * n}] for n in (1, 10, 100)]
+        before = asking(teacher, messages)
+        usual = USUAL["annotate"]
+        assert before == {
+            "requests": 3,
+            "answered": 0,
+            "prompt_tokens": 111,
+            "completion_tokens": 3 * usual.completion,
+            "usd": teacher.price.cost(111, 3 * usual.completion),
+            "minutes": 3 * usual.seconds / 2 / 60,
+            "measured": False,
+        }
+        attempt = Attempt(teacher.keys(messages)[2], teacher.model, "", "", 0.0, 1.0, 200, "ok")
+        ledger.put(attempt, "{}", "{}")
+        after = asking(teacher, messages)
+    assert (after["requests"], after["answered"], after["prompt_tokens"]) == (3, 1, 11)
 
 
 def test_the_command_prints_the_bill_and_spends_nothing(tmp_path, monkeypatch, capsys):

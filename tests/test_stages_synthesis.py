@@ -340,3 +340,24 @@ def test_the_difficulty_asked_for_follows_the_plan(linked, targeted):
     high = budget[budget.index.isin(HIGH)].sum() / budget.sum()
     assert shares[shares.index.isin(HIGH)].sum() == pytest.approx(high, abs=1 / len(asked))
     assert set(shares.index) <= set(budget[budget > 0].index)
+
+
+def test_the_consensus_of_samples_errs_less_than_one_answer(seeds, teacher, tutor):
+    rough = teacher("textbook-err30")
+    truth = pd.Series([tutor.reader.read(q)[0].difficulty for q in seeds["question"]])
+    right = {}
+    for samples in (1, 5):
+        labelled, rejects = annotate(seeds, rough, samples)
+        assert len(rejects) == 0
+        right[samples] = (labelled["difficulty"] == truth).mean()
+    assert right[5] > right[1] + 0.05
+    assert labelled["label_agreement"].between(0, 1).all()
+    assert labelled["label_agreement"].nunique() > 2
+    assert {len(calls) for calls in labelled["calls"]} == {5}
+
+
+def test_a_row_that_most_samples_refuse_is_a_reject_with_all_its_calls(teacher):
+    labelled, rejects = annotate(OUTSIDE, teacher("textbook"), samples=3)
+    assert len(labelled) == 0
+    assert rejects[["reason"]].to_dict("list") == {"reason": ["refusal"]}
+    assert len(rejects.loc[0, "calls"]) == 3

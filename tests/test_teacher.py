@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -316,12 +317,31 @@ def test_it_works_inside_a_running_event_loop(server, teacher):
     assert run(teacher().aask(["a"]))["cached"].all()
 
 
-def test_progress_is_told_in_the_callers_thread(server, teacher):
-    server.delay = 0.3
-    told = []
-    teacher().ask(["a", "b"], progress=lambda *now: told.append((*now, threading.current_thread().name)))
-    assert told[0] == (0, 2, "MainThread")
-    assert told[-1] == (2, 2, "MainThread")
+def test_progress_shows_rate_and_spend(server, teacher, capsys):
+    server.delay = 1.0
+    price = Price(input=0.0, output=1e6)  # a dollar for each token of an answer
+    teacher(progress=True, price=price).ask(["a", "b", "c"], label="annotate")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"annotate: 3/3 requests in .+ s \(.+/s, spent \$90\.00\)", last)
+
+
+def test_progress_is_silent_unless_asked_for_and_admits_an_unknown_price(server, teacher, ledger, capsys):
+    server.delay = 1.0
+    teacher().ask(["a"])
+    assert capsys.readouterr().out == ""
+    stranger = Teacher("a-new-model", endpoint=Endpoint(base_url=server.url), ledger=ledger, progress=True)
+    stranger.ask(["a"])
+    assert "spent an unknown amount" in capsys.readouterr().out
+
+
+def test_every_row_names_the_ledger_keys_of_all_that_was_asked_for_it(server, teacher, ledger):
+    server.answer = lambda prompt, nth: completion("no" if "could not be read" not in prompt else "7")
+    client = teacher()
+    table = client.ask(["one", "two"], parse=int, samples=2)
+    assert [len(keys) for keys in table["keys"]] == [2] * 4  # the answer and its correction
+    assert [keys[0] for keys in table["keys"]] == client.keys(["one", "two"], samples=2)
+    assert all(key == keys[-1] for key, keys in zip(table["key"], table["keys"], strict=True))
+    assert set(ledger.attempts()["key"]) == {key for keys in table["keys"] for key in keys}
 
 
 CLIENT = """

@@ -1,0 +1,132 @@
+"""Every question of the smoke run can be explained back to its seeds and calls, and every call is paid for by some question."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from qatoolkit import provenance, views
+from qatoolkit.ledger import Ledger, Price, price_of
+from qatoolkit.provenance import cost_per_question, lineage
+from qatoolkit.store import open_run
+
+
+@pytest.fixture
+def run(smoke, monkeypatch):
+    monkeypatch.setenv("QATOOLKIT_RESULTS", str(smoke.results))
+    return open_run(None, profile="smoke")
+
+
+@pytest.fixture
+def ledger(smoke):
+    with Ledger(smoke.results / "ledger.sqlite") as ledger:
+        yield ledger
+
+
+def test_a_refined_question_shows_its_seed_its_calls_and_its_checks(run):
+    table = run.read("boostqa").boostqa
+    disputed = table[table["decided"] == "refined"].iloc[0]
+    found = lineage(run, disputed["id"])
+    assert found.seeds["id"].tolist() == list(disputed["parents"])
+    assert found.calls["step"].tolist()[:3] == ["write", "annotate", "refine"]
+    assert (found.calls["step"] == "solve").sum() == run.profile.boostqa.samples
+    assert found.calls["response"].notna().all()
+    steps = found.steps.set_index("step")["result"]
+    assert repr(disputed["first_answer"]) in steps["refined: refined"]
+    assert "curated" in steps
+    assert disputed["question"] in repr(found)
+    html = found._repr_html_()
+    assert "<script" not in html
+    assert "Task: high_difficulty" in html or "Task: multi_grade" in html
+    assert found.cost == 0.0
+
+
+def test_a_linked_question_shows_all_its_seeds(run):
+    row = run.read("linkqa").linkqa.iloc[0]
+    found = lineage(run, row["id"])
+    assert set(found.seeds["id"]) == set(row["parents"])
+    assert 2 <= len(found.seeds) <= 4
+
+
+def test_a_seed_and_a_rejected_question_have_a_lineage_too(run):
+    seed = run.read("annotate").seeds.iloc[0]
+    found = lineage(run, seed["id"])
+    assert found.calls["step"].tolist() == ["annotate", "knowledge_points"]
+    assert found.steps["step"].iloc[0] == "labelled"
+    rejects = run.read("boostqa").boostqa_rejects
+    rejects = rejects[rejects["reason"].isin(("degraded", "degraded_again"))]
+    fallen = lineage(run, rejects["id"].iloc[0])
+    assert fallen.steps["step"].iloc[-1] == "rejected"
+
+
+def test_an_unknown_id_is_explained(run):
+    with pytest.raises(ValueError, match="no stage of 'smoke' knows a question with id 'nonsense'"):
+        lineage(run, "nonsense")
+
+
+@pytest.mark.parametrize("datasets", [("boostqa", "boostqa_untargeted"), ("linkqa",)])
+def test_no_call_of_a_synthesis_is_left_unattributed(run, ledger, datasets):
+    calls = pd.concat([provenance.rows_of(run, dataset)["calls"].explode() for dataset in datasets])
+    keys = set(calls.dropna().str.split("/").str[1])
+    attempts = ledger.attempts()
+    assert keys >= set(attempts.loc[attempts["stage"] == datasets[-1].split("_")[0], "key"])
+
+
+def test_the_costs_of_strategies_add_up_to_those_of_the_calls(run, ledger):
+    table = cost_per_question(run)
+    for dataset, ours in table.groupby("dataset"):
+        calls = provenance.rows_of(run, dataset)["calls"].explode().dropna()
+        keys = set(calls.str.split("/").str[1])
+        costs = ledger.costs(keys)
+        assert set(costs["key"]) == keys
+        assert ours["requests"].sum() == pytest.approx(len(keys), abs=len(ours))
+        for count in ("attempts", "prompt_tokens", "completion_tokens"):
+            assert ours[count].sum() == pytest.approx(costs[count].sum(), abs=len(ours)), (dataset, count)
+
+
+def test_a_call_that_wrote_several_questions_is_shared_among_them(run):
+    made = run.read("boostqa").boostqa_made
+    first = made["calls"].str[0]
+    several = first[first.duplicated(keep=False)].iloc[0]
+    ids = made.loc[first == several, "id"]
+    rows = provenance.rows_of(run, "boostqa")
+    bearers = rows["calls"].map(lambda calls: several in list(calls)).sum()
+    for id in ids:
+        calls = lineage(run, id).calls
+        assert calls.loc[calls["key"] == several.split("/")[1], "share"].iloc[0] == pytest.approx(1 / bearers)
+
+
+def test_costs_can_be_put_at_the_list_price_of_another_model(run):
+    priced = {"textbook-err15": "deepseek-reasoner", "textbook-err05": "deepseek-chat"}
+    free, paid = cost_per_question(run), cost_per_question(run, priced_as=priced)
+    assert (free["usd"] == 0).all()
+    assert (paid["usd"] > 0).all()
+    price: Price = price_of("deepseek-reasoner")
+    most = paid["prompt_tokens"] * price.input + paid["completion_tokens"] * price.output
+    assert (paid["usd"] <= most / 1e6 + 1e-9).all()
+    assert paid["usd_per_accepted"].iloc[0] == pytest.approx(paid["usd"].iloc[0] / paid["accepted"].iloc[0])
+    with pytest.raises(ValueError, match=r"'nobody', which is not in prices\.csv"):
+        cost_per_question(run, priced_as={"textbook-err15": "nobody"})
+
+
+def test_refinement_is_counted_at_three_error_rates(run):
+    table = views.refinement_by_error_rate(run)
+    assert table["teacher_error_rate"].unique().tolist() == [0.05, 0.15, 0.30]
+    wrong = table.pivot(index="teacher_error_rate", columns="stage", values="wrong")
+    assert (wrong["after"] < wrong["before"]).all()
+    assert table[["low", "high"]].notna().all(axis=None)
+    assert run.read("error_rates").levels["asked_share"].between(0, 1).all()
+
+
+def test_what_the_views_say_of_the_run_adds_up(run):
+    shares = views.plan_shares(run)
+    assert (shares["questions"] == run.profile.plan.questions).all()
+    pooled = views.probe_summary(run).set_index(["field", "level"])["n"]
+    assert pooled["all", "all"] == pooled["STEM", "all"] + pooled["other", "all"]
+    assert pooled["all", "all"] == pooled["all", "H1-H3"] + pooled["all", "H4-H5"]
+    assert (views.missed(run)["margin"] < 0).all()
+    counted = views.confusion(run, "grade").to_numpy().sum()
+    assert counted == views.agreement(run).set_index(["label", "language"]).loc[("grade", "all"), "n"]
+    again = views.annotation_estimate(run)
+    assert again["requests"] == again["answered"]
+    assert math.isclose(again["usd"], 0.0)
