@@ -17,8 +17,11 @@ to the discipline whose knowledge its questions need most, the rule of the annot
 """
 
 import csv
+import re
 from functools import cache
 from pathlib import Path
+
+import pandas as pd
 
 BENCHMARKS = ("mmlu", "cmmlu", "ceval", "mmlu_pro", "agieval")
 
@@ -50,3 +53,35 @@ def _disciplines() -> dict[str, str]:
 def discipline_of(task: str) -> str | None:
     """The discipline id of a task of any of the benchmarks; None for other tasks, whole benchmarks included."""
     return _disciplines().get(task)
+
+
+def _plain(subject: object) -> str:
+    return re.sub(r"[\W_]+", "", str(subject).casefold())
+
+
+@cache
+def _by_subject(benchmark: str) -> dict[str, str]:
+    prefix = "ceval-valid_" if benchmark == "ceval" else f"{benchmark}_"
+    return {
+        _plain(written): row["discipline"]
+        for row in rows(benchmark)
+        for written in (row["task"], row["task"].removeprefix(prefix), row["subject"])
+    }
+
+
+def with_disciplines(table: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """The table with the benchmark's discipline where a row has none and its `subject` is a subject of that benchmark.
+
+    A subject may be written as the task (mmlu_college_physics), without the benchmark's name (college_physics) or as the
+    map writes it (College physics); case, spaces and punctuation do not count. Other rows stay as they are: pass the rows
+    of one source where another source uses the same words in another sense. ValueError for a benchmark that has no map and
+    for a table without the column `subject`, which `read_seeds` fills."""
+    known = _by_subject(benchmark)
+    if "subject" not in table:
+        raise ValueError(
+            f"no column 'subject' to look up in the map of {benchmark}; pass a table of read_seeds"
+        )
+    found = [None if pd.isna(subject) else known.get(_plain(subject)) for subject in table["subject"]]
+    own = table["discipline"] if "discipline" in table else [None] * len(table)
+    filled = [new if pd.isna(old) else old for old, new in zip(own, found, strict=True)]
+    return table.assign(discipline=pd.Series(filled, index=table.index, dtype=object))
