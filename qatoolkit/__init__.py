@@ -20,7 +20,9 @@ _MODULES = (
     "plots",
     "probe",
     "report",
+    "seeds",
     "stages",
+    "subjects",
     "views",
 )
 _NAMES = {
