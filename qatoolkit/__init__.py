@@ -21,7 +21,9 @@ _MODULES = (
     "probe",
     "provenance",
     "report",
+    "seeds",
     "stages",
+    "subjects",
     "views",
 )
 _NAMES = {

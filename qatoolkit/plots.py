@@ -5,7 +5,8 @@ bound the 95% interval that the caller computed. A missing value is drawn as mis
 function raises ValueError for an empty table, for missing columns and for repeated rows, and applies the
 house style inside the call only.
 
-The heat-maps live in `plots_grid`, the knowledge-point graph in `plots_graph`; all are available from here.
+The heat-maps live in `plots_grid`, the knowledge-point graph in `plots_graph`, the seeds in `plots_seeds`; all are
+available from here.
 """
 
 from functools import partial
@@ -16,6 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from qatoolkit.plots_graph import coverage, frontier, graph_neighbourhood, kp_degree
 from qatoolkit.plots_grid import accuracy_grid, budget, confusion, grid_difference
+from qatoolkit.plots_seeds import lengths, seed_quality
 from qatoolkit.plots_style import (
     BACKED,
     INTERVAL,
@@ -48,10 +50,12 @@ __all__ = [
     "graph_neighbourhood",
     "grid_difference",
     "kp_degree",
+    "lengths",
     "loss",
     "refinement",
     "save",
     "scaling",
+    "seed_quality",
 ]
 
 AXES = {

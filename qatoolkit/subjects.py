@@ -17,8 +17,11 @@ to the discipline whose knowledge its questions need most, the rule of the annot
 """
 
 import csv
+import re
 from functools import cache
 from pathlib import Path
+
+import pandas as pd
 
 BENCHMARKS = ("mmlu", "cmmlu", "ceval", "mmlu_pro", "agieval")
 
@@ -52,19 +55,33 @@ def discipline_of(task: str) -> str | None:
     return _disciplines().get(task)
 
 
-def discipline_of_subject(subject: str) -> str | None:
-    """The discipline id of a subject as a source names it: a task of lm-eval, or its subject in any spelling ("college_physics",
-    "College Physics"); None for other subjects."""
-    name = "_".join(str(subject).casefold().replace("-", " ").replace("_", " ").split())
-    return discipline_of(subject) or _by_subject().get(name)
+def _plain(subject: object) -> str:
+    return re.sub(r"[\W_]+", "", str(subject).casefold())
 
 
 @cache
-def _by_subject() -> dict[str, str]:
-    """Disciplines by subject; a subject that two benchmarks place differently is left out."""
-    found: dict[str, set[str]] = {}
-    for benchmark in BENCHMARKS:
-        for row in rows(benchmark):
-            name = "_".join(row["subject"].casefold().replace("-", " ").replace("_", " ").split())
-            found.setdefault(name, set()).add(row["discipline"])
-    return {name: min(fields) for name, fields in found.items() if len(fields) == 1}
+def _by_subject(benchmark: str) -> dict[str, str]:
+    prefix = "ceval-valid_" if benchmark == "ceval" else f"{benchmark}_"
+    return {
+        _plain(written): row["discipline"]
+        for row in rows(benchmark)
+        for written in (row["task"], row["task"].removeprefix(prefix), row["subject"])
+    }
+
+
+def with_disciplines(table: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """The table with the benchmark's discipline where a row has none and its `subject` is a subject of that benchmark.
+
+    A subject may be written as the task (mmlu_college_physics), without the benchmark's name (college_physics) or as the
+    map writes it (College physics); case, spaces and punctuation do not count. Other rows stay as they are: pass the rows
+    of one source where another source uses the same words in another sense. ValueError for a benchmark that has no map and
+    for a table without the column `subject`, which `read_seeds` fills."""
+    known = _by_subject(benchmark)
+    if "subject" not in table:
+        raise ValueError(
+            f"no column 'subject' to look up in the map of {benchmark}; pass a table of read_seeds"
+        )
+    found = [None if pd.isna(subject) else known.get(_plain(subject)) for subject in table["subject"]]
+    own = table["discipline"] if "discipline" in table else [None] * len(table)
+    filled = [new if pd.isna(old) else old for old, new in zip(own, found, strict=True)]
+    return table.assign(discipline=pd.Series(filled, index=table.index, dtype=object))

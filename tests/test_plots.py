@@ -17,6 +17,7 @@ from matplotlib.transforms import Bbox
 
 from qatoolkit import plots
 from qatoolkit.plots_style import big, power, spread
+from qatoolkit.seeds import quality_report, read_seeds
 
 
 def frame(columns, *rows):
@@ -71,6 +72,17 @@ QUESTIONS = pd.DataFrame(
 DEGREES = pd.DataFrame({"degree": [0, 1, 1, 2, 3, 9]})
 COVERAGE = frame("paths coverage policy", (0, 0.0, "uniform"), (10, 0.5, "uniform"), (10, 0.6, "balanced"))
 FRONTIER = frame("alpha beta coverage popularity_correlation", (1, 0, 0.3, 0.9), (0, 1, 0.9, 0.1))
+SEEDS, REJECTS = read_seeds(
+    [
+        [{"question": "ab", "answer": "1"}, {"question": "abcd", "answer": "12"}],
+        [
+            {"question": "二加三等于几？", "answer": "5", "source": "chinese"},
+            {"question": "二加三等于几？", "answer": "5", "source": "chinese"},
+            {"question": "", "answer": "5", "source": "chinese"},
+        ],
+    ]
+)
+QUALITY = quality_report(SEEDS, REJECTS)
 
 FIGURES = {
     "accuracy_grid": lambda: plots.accuracy_grid(cells()),
@@ -83,6 +95,8 @@ FIGURES = {
     "distribution": lambda: plots.distribution(QUESTIONS, "difficulty"),
     "refinement": lambda: plots.refinement(REFINEMENT),
     "loss": lambda: plots.loss(LOSS),
+    "seed_quality": lambda: plots.seed_quality(QUALITY),
+    "lengths": lambda: plots.lengths(SEEDS),
     "kp_degree": lambda: plots.kp_degree(DEGREES),
     "coverage": lambda: plots.coverage(COVERAGE),
     "frontier": lambda: plots.frontier(FRONTIER),
@@ -163,6 +177,8 @@ def test_no_text_leaves_the_figure_or_covers_other_text_in_its_axes(figure):
         (lambda table: plots.distribution(table, "difficulty"), QUESTIONS),
         (plots.refinement, REFINEMENT),
         (plots.loss, LOSS),
+        (plots.seed_quality, QUALITY),
+        (plots.lengths, SEEDS[["question", "answer", "language", "source"]]),
         (plots.kp_degree, DEGREES),
         (plots.coverage, COVERAGE),
         (plots.frontier, FRONTIER),
@@ -227,6 +243,39 @@ def test_figures_state_n_and_interval():
     assert says(drawn("comparisons"), "−2.0")
     assert says(drawn("distribution"), "seeds (n = 3)")
     assert says(drawn("distribution"), "unknown")
+
+
+def test_seed_quality_counts_every_row_once_and_names_every_reason():
+    figure = drawn("seed_quality")
+    titles = [ax.get_title(loc="left").replace("\n", " ") for ax in figure.axes]
+    assert titles == ["accepted n = 3", "duplicate n = 1", "empty question n = 1"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        "rows (n = 2)",
+        "chinese (n = 3)",
+    ]
+    assert says(figure, "3 of 5 rows accepted")
+    assert {"100.0", "33.3"} <= set(texts(figure.axes[0]))
+    assert figure.axes[1].get_xlim() == figure.axes[2].get_xlim()
+
+
+def test_seed_quality_pools_the_rarest_reasons_and_draws_sources_without_faults():
+    counts = [("a", 100, "accepted", 64), *(("a", 100, f"reason_{i}", i) for i in range(1, 9))]
+    report = frame("source rows_in reason count", *counts, ("b", 7, "accepted", 7))
+    panels = plots.seed_quality(report).axes
+    assert len(panels) == 7
+    assert panels[-1].get_title(loc="left") == "other reasons\nn = 6"
+    assert sum(bar.get_width() for ax in panels for bar in ax.patches) == pytest.approx(200)
+    assert len(plots.seed_quality(report[report["source"] == "b"]).axes) == 1
+
+
+def test_lengths_show_the_median_of_every_source_and_language():
+    figure = drawn("lengths")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["rows, en (n = 2)", "chinese, zh (n = 1)"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["3", "7"]
+    assert says(figure, "characters of the answer")
+    one = plots.lengths(SEEDS, by="language")
+    assert [label.get_text() for label in one.axes[0].get_yticklabels()] == ["en (n = 2)", "zh (n = 1)"]
 
 
 def test_distribution_takes_counts_as_well_as_questions():

@@ -633,6 +633,25 @@ def test_reports_of_nothing_accepted_or_nothing_rejected_work():
     assert quality_report(table, rejects)["reason"].tolist() == ["accepted"]
 
 
+def test_a_qa_table_written_as_parquet_is_a_source_that_keeps_its_labels(tmp_path):
+    paper = [{"question": "Which are prime? A. 2  B. 9  C. 11", "answer": "AC", "source": "paper"}]
+    club = [
+        {
+            "text": "7 × 8?",
+            "options": {"A": "54", "B": "56"},
+            "answer": "B",
+            "source": "club",
+            "subject": "sums",
+        }
+    ]
+    table, _ = read_seeds([club, paper], mapping={"question": "text"}, licence="CC-BY-4.0")
+    table.to_parquet(tmp_path / "mine.parquet")
+    again, rejects = read_seeds(tmp_path / "mine.parquet")
+    assert rejects.empty
+    kept = ["id", "question", "answer", "answer_index", "choices", "source", "licence", "subject", "language"]
+    pd.testing.assert_frame_equal(again[kept], table[kept])
+
+
 def test_ten_thousand_rows_take_seconds():
     rows = [
         {"question": f"What is {i} + 1?", "choices": [str(i), str(i + 1)], "answer": "B"}

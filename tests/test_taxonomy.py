@@ -5,6 +5,7 @@ import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -144,3 +145,37 @@ def test_the_annotate_prompt_states_every_discipline_level_and_grade(language):
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_a_prompt_names_its_own_task_and_version(name, language):
     assert prompts.template(name, language).startswith(f"Task: {name}, version {prompts.VERSIONS[name]}.")
+
+
+def test_a_source_s_subject_gives_the_discipline_of_its_map_and_no_row_loses_one():
+    table = pd.DataFrame(
+        {
+            "subject": [
+                "college_physics",
+                "College Physics",
+                "mmlu_college_physics",
+                "physics club",
+                None,
+                "virology",
+            ],
+            "discipline": [None, None, None, None, None, "biology"],
+        },
+        index=[3, 1, 4, 1, 5, 9],
+    )
+    found = subjects.with_disciplines(table, "mmlu")
+    assert found["discipline"].tolist() == ["physics", "physics", "physics", None, None, "biology"]
+    assert found.index.tolist() == table.index.tolist()
+    assert table["discipline"].isna().sum() == 5
+
+
+@pytest.mark.parametrize("benchmark", subjects.BENCHMARKS)
+def test_every_way_to_write_a_subject_of_a_benchmark_finds_its_own_discipline(benchmark):
+    own = subjects.rows(benchmark)
+    for written in ("task", "subject"):
+        found = subjects.with_disciplines(pd.DataFrame({"subject": [row[written] for row in own]}), benchmark)
+        assert found["discipline"].tolist() == [row["discipline"] for row in own]
+
+
+def test_a_table_without_subjects_is_told_where_they_come_from():
+    with pytest.raises(ValueError, match=r"no column 'subject'.*read_seeds"):
+        subjects.with_disciplines(pd.DataFrame({"question": ["?"]}), "mmlu")

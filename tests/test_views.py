@@ -1,0 +1,82 @@
+"""Tables about seeds say what was read, and a folder that is not there is a sentence, not an error."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from qatoolkit import views
+from qatoolkit.seeds import quality_report, read_seeds
+
+ROWS = [
+    {
+        "question": "2 + 2?",
+        "choices": ["4", "5"],
+        "answer": "A",
+        "source": "sums",
+        "subject": "college_physics",
+    },
+    {
+        "question": "3 + 2?",
+        "choices": ["4", "5", "6"],
+        "answer": "B",
+        "source": "sums",
+        "subject": "keyboard",
+    },
+    {"question": "Even?", "choices": ["4", "5", "6"], "answer": "AC", "source": "sums"},
+    {"question": "1 + 1?", "answer": "2", "source": "open"},
+    {"question": "", "answer": "2", "source": "open"},
+]
+
+
+@pytest.fixture
+def read():
+    return read_seeds(ROWS)
+
+
+def test_sources_show_how_each_was_read(read):
+    table = views.seed_sources(read[0], quality_report(*read)).set_index("source")
+    assert table["rows"].to_dict() == {"sums": 3, "open": 1}
+    assert table["multi_select"].to_dict() == {"sums": 1, "open": 0}
+    assert table["read_as"].str.startswith("rows, answers by letter").all()
+
+
+def test_choices_show_the_accuracy_of_guessing_and_where_right_answers_stand(read):
+    [row] = views.seed_choices(read[0]).to_dict("records")
+    assert (row["source"], row["questions"], row["choices"]) == ("sums", 2, "2 to 3")
+    assert row["guessing accuracy"] == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert [row[f"{letter} share"] for letter in "ABC"] == [0.5, 0.5, 0]
+    assert views.seed_choices(read[0].iloc[3:]).empty
+
+
+def test_subjects_name_the_map_that_knows_most_of_them(read):
+    table = views.seed_subjects(read[0]).set_index("source")
+    assert table.loc["sums", ["rows", "subjects", "map"]].tolist() == [3, 2, "mmlu"]
+    assert table.loc["sums", "map share"] == pytest.approx(1 / 3)
+    assert table.loc["sums", "subject share"] == pytest.approx(2 / 3)
+    assert pd.isna(table.loc["open", "map"])
+    assert table.loc["open", "map share"] == 0
+
+
+def test_real_seeds_count_every_row_of_the_folder(tmp_path, monkeypatch):
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    (tmp_path / "mine.jsonl").write_text(lines, encoding="utf-8")
+    monkeypatch.setenv("QATOOLKIT_REAL_DATA", str(tmp_path))
+    real = views.real_seeds()
+    assert real.found
+    assert real.quality["count"].sum() == len(real.seeds) + len(real.rejects) == 5
+    assert "5 rows in = 4 accepted + 1 rejected" in repr(real.said)
+
+
+@pytest.mark.parametrize("what", ["unset", "missing", "empty", "broken"])
+def test_real_seeds_that_are_not_there_are_a_sentence_and_empty_tables(what, tmp_path, monkeypatch):
+    monkeypatch.delenv("QATOOLKIT_REAL_DATA", raising=False)
+    if what == "broken":
+        (tmp_path / "mine.parquet").write_bytes(b"no Parquet")
+    folder = {"unset": None, "missing": tmp_path / "none"}.get(what, tmp_path)
+    real = views.real_seeds(folder)
+    assert not real.found
+    assert real.seeds.empty
+    assert real.quality.empty
+    assert "QATOOLKIT_REAL_DATA" in repr(real.said)
+    assert views.seed_subjects(real.seeds).empty
