@@ -138,12 +138,17 @@ def _informed(fallen: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(asked: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Put requests to the teacher; returns a QA table of what it wrote and a rejects table of requests that failed.
+    """Put requests to the teacher; returns a QA table of what it wrote and a rejects table of requests that failed or
+    got no question.
 
     A question that several requests wrote stands once, with the calls of all."""
     messages = [prompts.messages(row.strategy, row.language, **row.payload) for row in asked.itertuples()]
     said = teacher.ask(messages, parse=read_questions, ids=list(asked.index), label="write")
     answered, failed = split_answers(asked, said, lambda value: {"written": value}, "write")
+    nothing = answered["written"].map(len) == 0 if len(answered) else pd.Series(dtype=bool)
+    silent = answered[nothing].drop(columns="written")
+    silent = silent.assign(reason="nothing_written", detail="the teacher answered with no question")
+    failed = pd.concat([failed, silent], ignore_index=True)
     rows, extra = {}, {}
     for row in answered.to_dict("records"):
         for item in row["written"]:

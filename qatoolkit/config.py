@@ -230,9 +230,12 @@ class ScalingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedSettings:
-    """Files, folders or `hf:` names to read seed questions from; none means the textbook's own seed files."""
+    """Files, folders or `hf:` names to read seed questions from (none means the textbook's own seed files); `mapping` from field
+    to column and `licence` as in `seeds.read_seeds`."""
 
     sources: tuple[str, ...] = ()
+    mapping: dict | None = None
+    licence: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,12 +146,13 @@ def _fate(run: Run, dataset: str, id: str) -> list[dict]:
 
 
 def rows_of(run: Run, dataset: str) -> pd.DataFrame:
-    """Every row that a data set's synthesis ended with, questions and failed requests, with `strategy`, `id` (null for a
-    request that failed) and `calls`, the longest list that a row ever had."""
+    """What a data set's synthesis wrote or failed to write, one row each: `id` (null for a request that failed), `strategy`, and
+    `calls`, all that were made for it anywhere along the way."""
     stored = run.read(DATASETS[dataset])
-    names = (f"{dataset}_rejects", dataset, f"{dataset}_made")
-    rows = pd.concat([getattr(stored, name).reindex(columns=["id", "strategy", "calls"]) for name in names])
-    questions = rows[rows["id"].notna()].drop_duplicates("id")
+    tables = (getattr(stored, f"{dataset}{part}") for part in ("_made", "", "_rejects"))
+    rows = pd.concat([table.reindex(columns=["id", "strategy", "calls"]) for table in tables])
+    questions = rows[rows["id"].notna()].explode("calls").drop_duplicates(["id", "calls"])
+    questions = questions.groupby(["id", "strategy"], sort=False)["calls"].agg(list).reset_index()
     return pd.concat([questions, rows[rows["id"].isna()]], ignore_index=True)
 
 

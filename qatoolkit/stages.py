@@ -101,14 +101,14 @@ def exam_tables(run: Run) -> dict[str, pd.DataFrame]:
 @stage("seeds", settings=("textbook", "seeds"))
 def seeds(run: Run, folder) -> dict:
     """Seed QA from the profile's sources, else from files written out of the textbook in several layouts."""
-    paths = list(run.profile.seeds.sources)
-    outputs = {}
+    settings, outputs = run.profile.seeds, {}
+    paths = list(settings.sources)
     if not paths:
         paths = sources.write_sources(
             parts(run.profile.textbook), folder / "raw", run.profile.textbook.seeds, run.seed
         )
         outputs["raw"] = None
-    table, rejects = read_seeds(paths)
+    table, rejects = read_seeds(paths, mapping=settings.mapping, licence=settings.licence)
     return outputs | {"seeds": table, "rejects": rejects, "quality": quality_report(table, rejects)}
 
 

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+from qatoolkit import stages
 from qatoolkit.config import PROFILES, Profile, load_profile
+from qatoolkit.store import open_run
 
 
 def yaml_file(folder, text):
@@ -173,3 +175,19 @@ def test_the_command_line_ends_with_code_2_and_that_line_and_writes_nothing(tmp_
     assert ended.stderr.count("\n") == 1
     assert part in ended.stderr
     assert not results.exists()
+
+
+def test_a_profile_says_how_its_sources_are_to_be_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "odd.jsonl").write_text('{"task_text": "What is 2 + 2?", "key": "4"}\n', encoding="utf-8")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "profile: smoke\nseeds:\n  sources: [odd.jsonl]\n  licence: CC0\n"
+        "  mapping: {question: task_text, answer: key}\n",
+        encoding="utf-8",
+    )
+    seeds = stages.seeds(open_run("odd", profile=str(mine))).seeds
+    assert seeds[["question", "answer", "licence"]].values.tolist() == [["What is 2 + 2?", "4", "CC0"]]
+    mine.write_text("profile: smoke\nseeds:\n  mapping: task_text\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"seeds\.mapping is 'task_text'"):
+        load_profile(mine)
