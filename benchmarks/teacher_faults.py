@@ -2,7 +2,7 @@
 
     python benchmarks/teacher_faults.py [--quick]
 
-The offline teacher answers 20,000 requests (2,000 with --quick) while 5% of what it is sent gets a 429, 2% a 500, 1% no answer,
+The offline teacher answers 20,000 requests (2,000 with --quick) while 5% of what it is sent gets a 429 (50 in a row), 2% a 500, 1% no answer,
 1% an empty one, 1% a truncated one, 2% broken JSON and 1% a refusal, and the client is killed (-9) at 20 (3) random moments.
 Its table is compared with that of a run without faults, and the server's own log with the ledger. The last line is one JSON
 object; its ratios are shares of the requests.
@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +28,7 @@ from qatoolkit.textbook.exams import seed_questions
 from qatoolkit.textbook.server import local_teacher, parts
 
 WORLD = TextbookSettings(entities=6, entities_zh=2, relations=3, families=4)
-FAULTS = "rate_limit=0.05,server_error=0.02,timeout=0.01,empty=0.01,truncated=0.01,bad_json=0.02,refusal=0.01"
+FAULTS = "rate_limit=0.05,burst=50,server_error=0.02,timeout=0.01,empty=0.01,truncated=0.01,bad_json=0.02,refusal=0.01"
 IN_FLIGHT = 64
 
 
@@ -89,29 +88,33 @@ def main() -> None:
                     break
             assert start(url, rough, n).wait() == 0
         tables = [pd.read_parquet(folder / "table.parquet") for folder in (calm, rough)]
-        answered = Counter(json.loads(line)["request"] for line in log.read_text().splitlines())
+        said = pd.DataFrame(json.loads(line) for line in log.read_text().splitlines())
         with Ledger(rough / "ledger.sqlite") as ledger:
             attempts = ledger.attempts()
     outcomes = tables[1]["outcome"].value_counts().to_dict()
     both = (tables[0]["outcome"] == "ok") & (tables[1]["outcome"] == "ok")
-    recorded = int(attempts["outcome"].isin(ANSWERED).sum())
-    lost = sum(answered.values()) - recorded  # answered while the client was being killed
-    print(
-        f"{n:,} requests, {done} kills; outcomes {outcomes}; attempts {attempts['outcome'].value_counts().to_dict()}"
-    )
-    print(
-        f"server: {sum(answered.values()):,} answers; ledger: {recorded:,}; difference {lost}, at most {done * IN_FLIGHT} in flight"
-    )
+    ours = attempts[attempts["outcome"].isin(ANSWERED)]
+    lost = len(said) - len(ours)  # answered while the client was being killed
+    whole_ones = said[~said["fate"].isin(["empty", "truncated"])]  # these are asked for once more on purpose
+    twice = int(whole_ones["request"].duplicated().sum())
+    tokens = pd.json_normalize(said["usage"])["total_tokens"].sum()
+    recorded = int((ours["prompt_tokens"] + ours["completion_tokens"]).sum())
+    told = f"{n:,} requests, {done} kills with up to {IN_FLIGHT} in flight each; outcomes {outcomes}"
+    print(f"{told}; attempts {attempts['outcome'].value_counts().to_dict()}")
+    print(f"server: {len(said):,} answers, {tokens:,} tokens; ledger: {len(ours):,}, {recorded:,}")
     ratios = {
         "rows_with_an_outcome": len(tables[1]) / n,
         "same_answers_as_without_faults": float((tables[0]["value"] == tables[1]["value"])[both].mean()),
         "answered_or_rejected_with_a_reason": float(
             ((tables[1]["outcome"] == "ok") | tables[1]["error"].notna()).mean()
         ),
-        "ledger_per_server_answer": recorded / sum(answered.values()),
+        "ledger_per_server_answer": len(ours) / len(said),
+        "ledger_per_server_token": float(recorded / tokens),
     }
-    assert 0 <= lost <= done * IN_FLIGHT, "the ledger and the server disagree by more than was in flight"
-    print(json.dumps({"benchmark": "teacher_faults", "ratios": ratios, "kills": done, "outcomes": outcomes}))
+    counts = {"kills": done, "answered_twice": twice, "answered_but_killed": lost}
+    assert 0 <= lost <= done * IN_FLIGHT, f"ledger and server disagree by {lost} answers: more than in flight"
+    assert twice <= done * IN_FLIGHT, f"{twice} requests were answered twice: more than in flight"
+    print(json.dumps({"benchmark": "teacher_faults", "ratios": ratios, **counts, "outcomes": outcomes}))
 
 
 if __name__ == "__main__":

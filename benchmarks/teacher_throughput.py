@@ -128,6 +128,7 @@ def curator(url: str, n: int, in_flight: int) -> None:
     from bespokelabs import curator as curated
 
     os.environ["CURATOR_DISABLE_RICH_DISPLAY"] = os.environ["TELEMETRY_ENABLED"] = "0"
+    os.environ["OPENAI_API_KEY"] = "none"
     model = curated.LLM(
         model_name="openai/textbook",
         backend="litellm",
@@ -139,7 +140,9 @@ def curator(url: str, n: int, in_flight: int) -> None:
             "max_tokens_per_minute": 10_000_000_000,
         },
     )
-    answers = model(prompts(n))
+    with tempfile.TemporaryDirectory() as folder:  # a cache from an earlier round would answer for it
+        os.environ["CURATOR_CACHE_DIR"] = folder
+        answers = model(prompts(n))
     assert len(getattr(answers, "dataset", answers)) == n
 
 

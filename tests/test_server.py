@@ -1,5 +1,7 @@
 """The offline teacher over real HTTP: what it answers, what it refuses, how it errs, and how it ends."""
 
+import asyncio
+import itertools
 import json
 import os
 import re
@@ -19,7 +21,7 @@ from qatoolkit.config import TextbookSettings
 from qatoolkit.ledger import Ledger
 from qatoolkit.teacher import Endpoint, Teacher, TeacherError
 from qatoolkit.textbook import exams, knowledge
-from qatoolkit.textbook.server import Faults, local_teacher, parts
+from qatoolkit.textbook.server import Faults, Server, local_teacher, parts
 from qatoolkit.textbook.tutor import MODELS, Tutor
 
 SETTINGS = TextbookSettings(entities=3, entities_zh=2, relations=3)
@@ -241,6 +243,18 @@ def test_failures_carry_their_status_429_its_retry_after_and_the_server_ends_wit
             seen[caught.value.status_code] = caught.value.response.headers.get("retry-after")
     assert seen == {429: "1", 500: None}
     assert gone(int(re.search(r":(\d+)/", url)[1]))
+
+
+def test_429s_come_in_bursts_at_the_share_asked_for():
+    async def statuses(n):
+        server = Server(Tutor(knowledge.load(), parts(SETTINGS)), Faults(rate_limit=0.2, burst=10))
+        bodies = ({"model": "textbook", "messages": [{"role": "user", "content": str(i)}]} for i in range(n))
+        return [(await server.answer(body))[0] for body in bodies]
+
+    codes = asyncio.run(statuses(4000))
+    lengths = [len(list(run)) for status, run in itertools.groupby(codes) if status == 429]
+    assert min(lengths[:-1]) >= 10
+    assert 0.12 < codes.count(429) / len(codes) < 0.28
 
 
 def test_our_client_survives_all_faults_at_once_and_the_log_holds_one_line_an_answer(

@@ -34,8 +34,8 @@ OUTSIDE = (
 @dataclass(frozen=True, kw_only=True)
 class Faults:
     """Shares of requests that go wrong, and the latency of those that do not, in seconds. A request's fate is drawn from
-    its content and how often it was sent, so a retry can succeed. `expired` is the share of a batch's requests that its
-    time was too short for."""
+    its content and how often it was sent, so a retry can succeed. 429s come in a row of `burst` requests, as a provider's do.
+    `expired` is the share of a batch's requests that its time was too short for."""
 
     rate_limit: float = 0.0
     server_error: float = 0.0
@@ -46,13 +46,14 @@ class Faults:
     refusal: float = 0.0
     latency: float = 0.0
     expired: float = 0.0
+    burst: float = 1.0
 
     def __post_init__(self):
         for f in fields(self):
             value = getattr(self, f.name)
-            if value < 0 or (f.name != "latency" and value > 1):
+            if value < 0 or (f.name not in ("latency", "burst") and value > 1):
                 raise ValueError(
-                    f"fault {f.name} is {value}; shares lie between 0 and 1, latency is 0 or more seconds"
+                    f"fault {f.name} is {value}; shares lie between 0 and 1, latency is 0 or more seconds, burst 1 or more"
                 )
 
     @classmethod
@@ -71,8 +72,8 @@ class Faults:
         """The fate of a request: the name of a fault, or None."""
         at = random.Random(text).random()
         for f in fields(self):
-            if f.name not in ("latency", "expired"):
-                at -= getattr(self, f.name)
+            if f.name not in ("latency", "expired", "burst"):
+                at -= getattr(self, f.name) / (self.burst if f.name == "rate_limit" else 1)
                 if at < 0:
                     return f.name
         return None
@@ -82,7 +83,7 @@ class Server:
     """The HTTP side: endpoints, faults, and a log with one JSON line per answered request."""
 
     def __init__(self, tutor: Tutor, faults: Faults, log: Path | None = None):
-        self.tutor, self.faults, self.seen = tutor, faults, Counter()
+        self.tutor, self.faults, self.seen, self.refusing = tutor, faults, Counter(), 0
         self.log = open(log, "a", encoding="utf-8", buffering=1) if log else None  # noqa: SIM115 (open for life)
 
     def app(self) -> web.Application:
@@ -121,6 +122,10 @@ class Server:
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         self.seen[digest] += 1
         fate = self.faults.draw(f"{digest}/{self.seen[digest]}")
+        if self.refusing:
+            fate, self.refusing = "rate_limit", self.refusing - 1
+        elif fate == "rate_limit":
+            self.refusing = round(self.faults.burst) - 1
         if fate == "timeout":
             raise TimeoutError
         if self.faults.latency:
@@ -146,11 +151,11 @@ class Server:
             content = content.replace('"', "", 1)
         elif fate == "refusal":
             content = "REFUSED: this request is refused for the sake of the test."
+        document = _completion(digest, model, text, content, reasoning, finish)
         if self.log:
-            self.log.write(
-                json.dumps({"request": digest, "time": time.time(), "fate": fate or "answered"}) + "\n"
-            )
-        return 200, _completion(digest, model, text, content, reasoning, finish)
+            line = {"request": digest, "time": time.time(), "fate": fate or "answered"}
+            self.log.write(json.dumps(line | {"model": model, "usage": document["usage"]}) + "\n")
+        return 200, document
 
 
 def _completion(digest: str, model: str, asked: str, content: str, reasoning: str, finish: str) -> dict:
