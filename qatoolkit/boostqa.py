@@ -181,17 +181,20 @@ def write(asked: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataF
 
 def read_questions(content: str) -> list[dict]:
     """The questions a teacher wrote; ValueError, worded for the model, when none can be read."""
-    items = prompts.read_json(content).get("questions")
+    items = prompts.read_json(content, "questions", bare_list=True).get("questions")
     if not isinstance(items, list):
         raise ValueError('the JSON object needs a list "questions"')
     kept = []
     for item in items:
-        if not isinstance(item, dict) or not all(
-            str(item.get(k) or "").strip() for k in ("question", "answer")
-        ):
+        texts = _texts(item, "question", "answer", "rationale") if isinstance(item, dict) else {}
+        if not (texts.get("question") and texts.get("answer")):
             raise ValueError('every entry of "questions" needs a non-empty "question" and "answer"')
-        kept.append({k: str(item[k]).strip() for k in ("question", "answer", "rationale") if item.get(k)})
+        kept.append({name: text for name, text in texts.items() if text})
     return kept
+
+
+def _texts(value: dict, *names: str) -> dict[str, str]:
+    return {name: prompts.as_text(value.get(name)) for name in names}
 
 
 def refine(
@@ -258,7 +261,7 @@ def _votes(
 
 
 def _read_answer(content: str) -> dict:
-    value = prompts.read_json(content)
-    if not str(value.get("answer") or "").strip():
+    texts = _texts(prompts.read_json(content, "answer"), "answer", "rationale")
+    if not texts["answer"]:
         raise ValueError('the JSON object needs a non-empty "answer"')
-    return {"answer": str(value["answer"]).strip(), "rationale": str(value.get("rationale") or "").strip()}
+    return texts
