@@ -213,7 +213,7 @@ def refine(
         table, said, lambda v: {"second_answer": v["answer"], "new_rationale": v["rationale"]}, "refine"
     )
     agree = [bool(same_answer(r.answer, r.second_answer)) for r in answered.itertuples()]
-    votes = _votes(answered[[not a for a in agree]], refiner, settings.samples)
+    votes = _votes(answered.loc[[not a for a in agree]], refiner, settings.samples)
     rows, unresolved = [], []
     for row, same in zip(answered.to_dict("records"), agree, strict=True):
         first, second = row["answer"], row["second_answer"]
@@ -234,7 +234,8 @@ def refine(
             row["rationale"] = None
         rows.append(row | {"answer": winner, "first_answer": first, "decided": decided, "verified": True})
     rejects = pd.concat([rejects, pd.DataFrame(unresolved)], ignore_index=True)
-    return pd.DataFrame(rows), rejects
+    columns = None if rows else list(dict.fromkeys([*table.columns, "first_answer", "decided", "verified"]))
+    return pd.DataFrame(rows, columns=columns), rejects
 
 
 def _votes(
