@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -51,8 +53,10 @@ class Endpoint:
         return host in ("localhost", "::1") or host.startswith("127.")
 
     def headers(self) -> dict[str, str]:
-        """The Authorization header, read now; TeacherError when a remote host has no key in `key_env`."""
+        """The Authorization header, read now; TeacherError when a remote host has no key in `key_env`, or an impossible one."""
         if key := os.environ.get(self.key_env, "").strip():
+            if not (key.isascii() and key.isprintable()):
+                raise TeacherError(f"{self.key_env} holds a line break or a letter no key has: set it again")
             return {"Authorization": f"Bearer {key}"}
         if self.is_local:
             return {}
@@ -68,10 +72,15 @@ class Endpoint:
 
 def without(text: str, key: str, instead: str) -> str:
     """`text` with every spelling of a secret replaced; fewer than 8 characters, or 16 if all are letters, are none."""
-    if len(key) >= (16 if key.isalpha() else 8):
-        for spelling in {key, key.replace("/", "\\/"), json.dumps(key)[1:-1], quote(key, safe="")}:
-            text = text.replace(spelling, instead)
-    return text
+    return _spellings(key).sub(instead, text) if len(key) >= (16 if key.isalpha() else 8) else text
+
+
+@lru_cache(maxsize=8)
+def _spellings(key: str) -> re.Pattern[str]:
+    """The key as it is, and with its punctuation escaped as JSON ("\\/", "\\u002b") or a URL ("%2b") may do it."""
+    escaped = r"(?:\\?{}|(?i:\\u{:04x}|%{:02x}))"
+    plain = (c if c.isalnum() or c in "-_" else escaped.format(re.escape(c), ord(c), ord(c)) for c in key)
+    return re.compile("".join(plain))
 
 
 class Got(NamedTuple):
