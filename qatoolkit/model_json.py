@@ -12,7 +12,7 @@ from typing import Any
 DEPTH = 64  # deeper nesting answers none of our prompts
 
 _QUOTE = "[\"'“”]"
-_KEY = rf"(?:\s|//[^\n]*\n)*+{_QUOTE}[^\"'“”{{}}\n]{{0,100}}{_QUOTE}\s*[:：]"
+_KEY = rf"(?:\s|//[^\n]*\n)*+{_QUOTE}[^\"'“”{{}}\n]*+{_QUOTE}\s*[:：]"
 _START = re.compile(rf"\{{(?=\s*\}}|{_KEY})|\[(?=\s*(?:{_QUOTE}|\{{{_KEY}))")
 _TOKEN = re.compile(
     r"\s++|//[^\n]*+|/\*.*?\*/|(?P<bracket>[{}\[\]])|(?P<mark>[,，:：])"
