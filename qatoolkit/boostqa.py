@@ -145,8 +145,8 @@ def write(asked: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataF
     messages = [prompts.messages(row.strategy, row.language, **row.payload) for row in asked.itertuples()]
     said = teacher.ask(messages, parse=read_questions, ids=list(asked.index), label="write")
     answered, failed = split_answers(asked, said, lambda value: {"written": value}, "write")
-    nothing = answered["written"].map(len) == 0 if len(answered) else pd.Series(dtype=bool)
-    silent = answered[nothing].drop(columns="written")
+    nothing = [not row["written"] for row in answered.to_dict("records")]
+    silent = answered.loc[nothing].drop(columns="written", errors="ignore")  # no such column where nobody answered
     silent = silent.assign(reason="nothing_written", detail="the teacher answered with no question")
     failed = pd.concat([failed, silent], ignore_index=True)
     rows, extra = {}, {}
@@ -234,8 +234,8 @@ def refine(
             row["rationale"] = None
         rows.append(row | {"answer": winner, "first_answer": first, "decided": decided, "verified": True})
     rejects = pd.concat([rejects, pd.DataFrame(unresolved)], ignore_index=True)
-    columns = None if rows else list(dict.fromkeys([*table.columns, "first_answer", "decided", "verified"]))
-    return pd.DataFrame(rows, columns=columns), rejects
+    added = ("calls", "second_answer", "first_answer", "decided", "verified")
+    return pd.DataFrame(rows, columns=None if rows else list(dict.fromkeys([*table, *added]))), rejects
 
 
 def _votes(
