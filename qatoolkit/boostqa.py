@@ -146,7 +146,7 @@ def write(asked: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataF
     said = teacher.ask(messages, parse=read_questions, ids=list(asked.index), label="write")
     answered, failed = split_answers(asked, said, lambda value: {"written": value}, "write")
     nothing = [not row["written"] for row in answered.to_dict("records")]
-    silent = answered.loc[nothing].drop(columns="written", errors="ignore")  # no such column where nobody answered
+    silent = answered.loc[nothing].drop(columns="written", errors="ignore")  # absent when nobody answered
     silent = silent.assign(reason="nothing_written", detail="the teacher answered with no question")
     failed = pd.concat([failed, silent], ignore_index=True)
     rows, extra = {}, {}

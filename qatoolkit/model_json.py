@@ -133,7 +133,9 @@ def _unescaped(body: str) -> str:
     if "\\" in body:
         found = list(_ESCAPE.finditer(body))
         # A backslash before a letter, a bracket or another one is escaped with a second one, where anything is.
-        escaped = any(e[1] == "\\" and re.match(r"[A-Za-z(\[{]|\\\\", body[e.end() :][:2]) for e in found)
+        escaped = any(
+            e[1] == "\\" and re.match(r"[A-Za-z(\[{]|\\\\", body[e.end() : e.end() + 2]) for e in found
+        )
         bare = not escaped and any(
             e[1][0] not in "\"'\\/bfnrtu" or _COMMAND.match(body, e.start()) for e in found
         )
@@ -155,6 +157,6 @@ def _unescaped(body: str) -> str:
 def _is_command(body: str, at: int, escaped: bool, bare: bool) -> bool:
     if escaped or not _PERHAPS.match(body, at):
         return bool(_COMMAND.match(body, at))
-    if body[at + 1] == "t" or bare or (body.count("$", 0, at) % 2 and "$" in body[at:]):
+    if body[at + 1] == "t" or bare or (body.count("$", 0, at) % 2 and body.find("$", at) > 0):
         return True
     return bool(_SYMBOL.search(body[max(0, at - 3) : at]) and _GOES_ON.match(body, at))
