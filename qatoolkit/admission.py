@@ -205,6 +205,8 @@ def retry_after(headers: Mapping[str, str]) -> float:
         value = headers.get("Retry-After", "0")
         if value.replace(".", "", 1).isdigit():
             return float(value)
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
+        until = parsedate_to_datetime(value)
+        until = until if until.tzinfo else until.replace(tzinfo=UTC)  # "-0000": UTC, place unknown
+        return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError, OverflowError):
         return 0.0

@@ -103,7 +103,7 @@ def stop_if_interrupted(said: pd.DataFrame) -> None:
 
 
 def _labels(content: str) -> dict:
-    value = prompts.read_json(content)
+    value = prompts.read_json(content, "discipline")
     for name, allowed in LABELS.items():
         if value.get(name) not in allowed:
             raise ValueError(f"{name} is {value.get(name)!r}; it must be one of {', '.join(allowed)}")

@@ -57,7 +57,7 @@ def output_lines(lines: Iterable[bytes], endpoint: Endpoint) -> dict[str, Got]:
                 code = str(error.get("code") or "")
                 known = code if code.startswith("batch_") else "timeout" if "timeout" in code else "error"
                 got = Got(None, {}, str(error.get("message") or code or "no response"), known)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
         fared.setdefault(key, got)
     return fared

@@ -145,8 +145,8 @@ def write(asked: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataF
     messages = [prompts.messages(row.strategy, row.language, **row.payload) for row in asked.itertuples()]
     said = teacher.ask(messages, parse=read_questions, ids=list(asked.index), label="write")
     answered, failed = split_answers(asked, said, lambda value: {"written": value}, "write")
-    nothing = answered["written"].map(len) == 0 if len(answered) else pd.Series(dtype=bool)
-    silent = answered[nothing].drop(columns="written")
+    nothing = [not row["written"] for row in answered.to_dict("records")]
+    silent = answered.loc[nothing].drop(columns="written", errors="ignore")  # absent when nobody answered
     silent = silent.assign(reason="nothing_written", detail="the teacher answered with no question")
     failed = pd.concat([failed, silent], ignore_index=True)
     rows, extra = {}, {}
@@ -181,17 +181,20 @@ def write(asked: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataF
 
 def read_questions(content: str) -> list[dict]:
     """The questions a teacher wrote; ValueError, worded for the model, when none can be read."""
-    items = prompts.read_json(content).get("questions")
+    items = prompts.read_json(content, "questions", bare_list=True).get("questions")
     if not isinstance(items, list):
         raise ValueError('the JSON object needs a list "questions"')
     kept = []
     for item in items:
-        if not isinstance(item, dict) or not all(
-            str(item.get(k) or "").strip() for k in ("question", "answer")
-        ):
+        texts = _texts(item, "question", "answer", "rationale") if isinstance(item, dict) else {}
+        if not (texts.get("question") and texts.get("answer")):
             raise ValueError('every entry of "questions" needs a non-empty "question" and "answer"')
-        kept.append({k: str(item[k]).strip() for k in ("question", "answer", "rationale") if item.get(k)})
+        kept.append({name: text for name, text in texts.items() if text})
     return kept
+
+
+def _texts(value: dict, *names: str) -> dict[str, str]:
+    return {name: prompts.as_text(value.get(name)) for name in names}
 
 
 def refine(
@@ -210,7 +213,7 @@ def refine(
         table, said, lambda v: {"second_answer": v["answer"], "new_rationale": v["rationale"]}, "refine"
     )
     agree = [bool(same_answer(r.answer, r.second_answer)) for r in answered.itertuples()]
-    votes = _votes(answered[[not a for a in agree]], refiner, settings.samples)
+    votes = _votes(answered.loc[[not a for a in agree]], refiner, settings.samples)
     rows, unresolved = [], []
     for row, same in zip(answered.to_dict("records"), agree, strict=True):
         first, second = row["answer"], row["second_answer"]
@@ -231,7 +234,8 @@ def refine(
             row["rationale"] = None
         rows.append(row | {"answer": winner, "first_answer": first, "decided": decided, "verified": True})
     rejects = pd.concat([rejects, pd.DataFrame(unresolved)], ignore_index=True)
-    return pd.DataFrame(rows), rejects
+    added = ("calls", "second_answer", "first_answer", "decided", "verified")
+    return pd.DataFrame(rows, columns=None if rows else list(dict.fromkeys([*table, *added]))), rejects
 
 
 def _votes(
@@ -258,7 +262,7 @@ def _votes(
 
 
 def _read_answer(content: str) -> dict:
-    value = prompts.read_json(content)
-    if not str(value.get("answer") or "").strip():
+    texts = _texts(prompts.read_json(content, "answer"), "answer", "rationale")
+    if not texts["answer"]:
         raise ValueError('the JSON object needs a non-empty "answer"')
-    return {"answer": str(value["answer"]).strip(), "rationale": str(value.get("rationale") or "").strip()}
+    return texts

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -51,17 +53,34 @@ class Endpoint:
         return host in ("localhost", "::1") or host.startswith("127.")
 
     def headers(self) -> dict[str, str]:
-        """The Authorization header, read now; TeacherError when a remote host has no key in `key_env`."""
+        """The Authorization header, read now; TeacherError when a remote host has no key in `key_env`, or an impossible one."""
         if key := os.environ.get(self.key_env, "").strip():
+            if not (key.isascii() and key.isprintable()):
+                raise TeacherError(f"{self.key_env} holds a line break or a letter no key has: set it again")
             return {"Authorization": f"Bearer {key}"}
         if self.is_local:
             return {}
         raise TeacherError(f"no key for {self.base_url}: set the environment variable {self.key_env}")
 
     def redact(self, text: str) -> str:
-        """`text` without the key, should a server repeat it."""
+        """`text` without the key, should a server repeat it, in whatever spelling JSON or a URL gives it.
+
+        What is only a placeholder ("none", "EMPTY") stays: answers may hold the word."""
         key = os.environ.get(self.key_env, "").strip()
-        return text.replace(key, f"[{self.key_env}]") if key else text
+        return without(text, key, f"[{self.key_env}]")
+
+
+def without(text: str, key: str, instead: str) -> str:
+    """`text` with every spelling of a secret replaced; fewer than 8 characters, or 16 if all are letters, are none."""
+    return _spellings(key).sub(instead, text) if len(key) >= (16 if key.isalpha() else 8) else text
+
+
+@lru_cache(maxsize=8)
+def _spellings(key: str) -> re.Pattern[str]:
+    """The key as it is, and with its punctuation escaped as JSON ("\\/", "\\u002b") or a URL ("%2b") may do it."""
+    escaped = r"(?:\\?{}|(?i:\\u{:04x}|%{:02x}))"
+    plain = (c if c.isalnum() or c in "-_" else escaped.format(re.escape(c), ord(c), ord(c)) for c in key)
+    return re.compile("".join(plain))
 
 
 class Got(NamedTuple):
@@ -124,7 +143,7 @@ def sdk_transport(client: Any, endpoint: Endpoint) -> Send:
 
     def redact(text: str) -> str:
         key = client.api_key if isinstance(client.api_key, str) else ""
-        return endpoint.redact(text.replace(key, "[key]") if key else text)
+        return endpoint.redact(without(text, key, "[key]"))
 
     async def send(body: dict[str, Any]) -> Got:
         try:
@@ -146,7 +165,7 @@ def read_got(got: Got) -> tuple[Reply, str | None]:
     if 200 <= got.status < 300:
         try:
             return read(json.loads(got.text)), got.text
-        except ValueError:
+        except (ValueError, RecursionError):
             said = f"no chat completion but {got.text[:200]!r}"
     else:
         said = _message(got.text)
@@ -161,18 +180,18 @@ def read(response: dict[str, Any]) -> Reply:
     try:
         choice = response["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
-        content, reasoning = _text(message.get("content")), message.get("reasoning_content")
-        reasoning = reasoning or message.get("reasoning")
-        usage = _usage(response.get("usage") or {})
-        refusal = message.get("refusal")
+        content, refusal = _text(message.get("content")), message.get("refusal")
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
+        reasoning = _text(reasoning) if isinstance(reasoning, str) else ""
+        usage = _usage(_named(response.get("usage")))
     except (KeyError, IndexError, TypeError, AttributeError):
         raise ValueError("not a chat completion") from None
     if not reasoning:
         content, reasoning = _split_thinking(content)
-    reply = Reply("ok", content, _text(reasoning) or None, **usage)
+    reply = Reply("ok", content, reasoning or None, **usage)
     if refusal or finish == "content_filter" or content.startswith(REFUSED):
         return reply._replace(
-            outcome="refusal", error=_text(refusal) or content or "stopped by a content filter"
+            outcome="refusal", error=_text(str(refusal or "")) or content or "stopped by a content filter"
         )
     if finish == "length":
         return reply._replace(outcome="length", error="cut off at max_tokens")
@@ -206,14 +225,23 @@ def _split_thinking(content: str) -> tuple[str, str | None]:
 
 def _usage(usage: dict[str, Any]) -> dict[str, int | None]:
     """Token counts as OpenAI and DeepSeek name them."""
-    details = usage.get("completion_tokens_details") or {}
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    details = _named(usage.get("completion_tokens_details"))
+    cached = _named(usage.get("prompt_tokens_details")).get("cached_tokens")
     return {
-        "prompt_tokens": usage.get("prompt_tokens"),
-        "completion_tokens": usage.get("completion_tokens"),
-        "reasoning_tokens": details.get("reasoning_tokens"),
-        "cached_tokens": cached or usage.get("prompt_cache_hit_tokens") or 0,
+        "prompt_tokens": _count(usage.get("prompt_tokens")),
+        "completion_tokens": _count(usage.get("completion_tokens")),
+        "reasoning_tokens": _count(details.get("reasoning_tokens")),
+        "cached_tokens": _count(cached or usage.get("prompt_cache_hit_tokens")) or 0,
     }
+
+
+def _named(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens; None for anything that cannot be one."""
+    return int(value) if type(value) in (int, float) and 0 <= value < 2**40 else None
 
 
 def _message(text: str) -> str:
@@ -221,5 +249,5 @@ def _message(text: str) -> str:
     try:
         error = json.loads(text)["error"]
         return str(error["message"] if isinstance(error, dict) else error)[:300]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return text[:300] or "no body"

@@ -29,7 +29,7 @@ def extract(table: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.Dat
 
 
 def _read_points(content: str) -> list[str]:
-    points = prompts.read_json(content).get("knowledge_points")
+    points = prompts.read_json(content, "knowledge_points", bare_list=True).get("knowledge_points")
     if (
         not isinstance(points, list)
         or not all(isinstance(p, str) and p.strip() for p in points)

@@ -5,12 +5,14 @@ A template is the system message; the user message is the task's input as one JS
 """
 
 import json
-import re
 from functools import lru_cache
 from pathlib import Path
 from string import Template
 
+from qatoolkit.model_json import as_text, read_json
 from qatoolkit.taxonomy import DISCIPLINES, GRADE_RUBRIC, GRADES, RUBRIC
+
+__all__ = ["VERSIONS", "as_text", "messages", "read_json", "template", "version"]
 
 VERSIONS = {
     "annotate": 2,
@@ -56,17 +58,3 @@ def messages(name: str, language: str, **payload) -> list[dict]:
         {"role": "system", "content": template(name, language)},
         {"role": "user", "content": json.dumps(payload, ensure_ascii=False)},
     ]
-
-
-def read_json(content: str) -> dict:
-    """The first JSON object in what a model wrote, with or without code fences and talk around it.
-
-    Raises ValueError, worded for the model, when there is none."""
-    for match in re.finditer(r"\{", content):
-        try:
-            value, _ = json.JSONDecoder().raw_decode(content, match.start())
-        except json.JSONDecodeError:
-            continue
-        if isinstance(value, dict):
-            return value
-    raise ValueError("the answer holds no JSON object; answer with exactly one JSON object and nothing else")
