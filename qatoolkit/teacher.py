@@ -14,7 +14,6 @@ import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +38,7 @@ from qatoolkit.endpoint import (
 )
 from qatoolkit.ledger import Attempt, Ledger, Price, canonical, price_of
 from qatoolkit.loop import TICK, background_loop, gather_all, run
+from qatoolkit.streaming import InOrder, streamed
 
 __all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError", "run"]
 
@@ -172,52 +172,23 @@ class Teacher:
         """
         if isinstance(prompts, str):
             raise ValueError("prompts is one string: pass a list, stream([prompt])")
-        tables: asyncio.Queue[pd.DataFrame | None] = asyncio.Queue(1)
         jobs = jobs_of(prompts, itertools.count() if ids is None else iter(ids), checked(samples))
-        pump = asyncio.run_coroutine_threadsafe(self._pump(jobs, parse, chunk, tables), background_loop())
-        try:
-            while (table := run(_next(tables, pump))) is not None:
-                yield table
-            pump.result()
-        finally:
-            pump.cancel()
+        return streamed(self._stream, jobs, parse, chunk, self.in_flight)
 
-    async def _pump(self, jobs: Iterator, parse, chunk: int, tables: asyncio.Queue) -> None:
-        """Answer jobs and put their tables in order; no further job is read while too many rows wait to be put."""
-        ahead, putting = asyncio.Semaphore(chunk + 2 * self.in_flight), asyncio.Lock()
-        rows: dict[int, Row] = {}
-        first = ready = 0  # of the next table; of the first row that is missing
-
-        async def put(least: int) -> None:
-            nonlocal first
-            async with putting:
-                while ready - first >= least:
-                    part = [rows.pop(i) for i in range(first, min(first + chunk, ready))]
-                    first += len(part)
-                    await tables.put(table_of(part))
-                    for _ in part:
-                        ahead.release()
+    async def _stream(self, jobs: Iterator, parse, rows: InOrder) -> None:
+        """Answer jobs as long as rows may wait, each in its place."""
 
         async def worker(send: Send) -> None:
-            nonlocal ready
-            while True:
-                await ahead.acquire()
-                if (job := next(jobs, None)) is None:
-                    ahead.release()
-                    return
+            while (job := await rows.next_of(jobs)) is not None:
                 index, id, sample, messages = job
-                rows[index] = await self._answer(send, id, sample, messages, parse)
-                if rows[index].cached:
+                row = await self._answer(send, id, sample, messages, parse)
+                if row.cached:
                     await asyncio.sleep(0)
-                while ready in rows:
-                    ready += 1
-                if ready - first >= chunk:
-                    await put(chunk)
+                await rows.put(index, row)
 
         try:
             async with self._transport() as send:
                 await gather_all(worker(send) for _ in range(2 * self.in_flight))
-            await put(1)
         finally:
             self.ledger.flush()
 
@@ -465,13 +436,3 @@ class Teacher:
             trust_env=not self.endpoint.is_local,
         ) as session:
             yield raw_transport(session, self.endpoint)
-
-
-async def _next(tables: asyncio.Queue, pump: Future) -> pd.DataFrame | None:
-    """The next table, None when the pump has ended and left none."""
-    getting, ending = asyncio.ensure_future(tables.get()), asyncio.wrap_future(pump)
-    await asyncio.wait([getting, ending], return_when=asyncio.FIRST_COMPLETED)
-    if getting.done():
-        return getting.result()
-    getting.cancel()
-    return None if tables.empty() else tables.get_nowait()
