@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import pandas as pd
@@ -42,6 +42,7 @@ from qatoolkit.streaming import InOrder, streamed
 
 __all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError", "run"]
 
+AHEAD = 256  # prompts that are looked up in the ledger together
 RETAKES = 1  # how often an empty or truncated answer is asked for again
 CORRECTION = (
     "That answer could not be read: {error}\nAnswer again, in exactly the format asked for and nothing else."
@@ -56,6 +57,14 @@ class _Tally:
     cost: float = 0.0
     unpriced: bool = False
     keys: list[str] = field(default_factory=list)
+
+
+class _Request(NamedTuple):
+    """A request: the body sent, the canonical text stored, and its hash, the key in the ledger."""
+
+    body: dict[str, Any]
+    text: str
+    key: str
 
 
 @dataclass
@@ -126,6 +135,7 @@ class Teacher:
         self._usual: float | None = None  # tokens of an answer, a running mean
         self._budget = self._open_budget(budget)
         self._pending: dict[str, asyncio.Future[Reply | None]] = {}
+        self._absent: set[str] = set()  # looked up lately and not in the ledger
 
     def __repr__(self) -> str:
         return f"Teacher({self._body}, at {self.endpoint.name!r}, {self.ledger!r})"
@@ -224,12 +234,12 @@ class Teacher:
             yield tick
 
     async def _ask(self, state: "Ask") -> pd.DataFrame:
-        jobs = state.jobs()
+        jobs = self._looked_up(state.jobs())
         async with self._transport() as send:
 
             async def worker() -> None:
-                for index, id, sample, messages in jobs:
-                    state.put(index, await self._answer(send, id, sample, messages, state.parse))
+                for (index, id, sample, messages), request in jobs:
+                    state.put(index, await self._answer(send, id, sample, messages, state.parse, request))
                     if state.rows[index].cached:
                         await asyncio.sleep(0)  # nothing was awaited: let Ctrl-C and the others through
 
@@ -241,10 +251,22 @@ class Teacher:
                 raise
         return table_of(state.rows)
 
-    async def _answer(self, send: Send, id: Any, sample: int, messages: Messages, parse) -> Row:
+    def _looked_up(self, jobs: Iterator) -> Iterator:
+        """Jobs with their requests, some at a time looked up in the ledger together: a look at a file that grows costs as much
+        as the rest of the bookkeeping. Whoever sends a request takes its key out of those known to be absent."""
+        while some := list(itertools.islice(jobs, AHEAD)):
+            requests = [self._request(messages, sample) for _, _, sample, messages in some]
+            keys = {request.key for request in requests} - self._pending.keys()
+            self._absent |= keys - self.ledger.answered(keys)
+            yield from zip(some, requests, strict=True)
+
+    async def _answer(
+        self, send: Send, id: Any, sample: int, messages: Messages, parse, first: _Request | None = None
+    ) -> Row:
         tally = _Tally()
         for retake in range(RETAKES + 1):
-            key, reply = await self._reply(send, messages, sample, retake, tally)
+            request = first if first and not retake else self._request(messages, sample, retake)
+            key, reply = await self._reply(send, request, tally)
             if reply.outcome not in ("empty", "length"):
                 break
         outcome, value, error = reply.outcome, reply.content, reply.error
@@ -255,7 +277,8 @@ class Teacher:
             if error is not None:
                 told = {"role": "user", "content": CORRECTION.format(error=error)}
                 said = {"role": "assistant", "content": reply.content}
-                second_key, second = await self._reply(send, [*messages, said, told], sample, 0, tally)
+                request = self._request([*messages, said, told], sample)
+                second_key, second = await self._reply(send, request, tally)
                 if second.outcome == "ok":
                     key, reply = second_key, second
                     value, error = parsed(parse, reply.content, id)
@@ -268,39 +291,36 @@ class Teacher:
         cached = tally.attempts == 0 and reply.outcome in ANSWERED
         return Row(id, sample, *shown, cost, cached, tally.attempts, error, tuple(tally.keys))
 
-    async def _reply(
-        self, send: Send, messages: Messages, sample: int, retake: int, tally: _Tally
-    ) -> tuple[str, Reply]:
+    async def _reply(self, send: Send, request: _Request, tally: _Tally) -> tuple[str, Reply]:
         """One answer: from whoever is asking the same right now, from the ledger, or from the server."""
-        body = {**self._body, "messages": messages}
-        request = self._request(body, sample, retake)
-        key = hashlib.sha256(request.encode()).hexdigest()
+        key = request.key
         tally.keys.append(key)
         while (leader := self._pending.get(key)) is not None:
             if (reply := await asyncio.shield(leader)) is not None:
                 return key, reply
-        if stored := self.ledger.get([key]):
+        if key in self._absent:
+            self._absent.remove(key)
+        elif stored := self.ledger.get([key]):
             return key, read(stored[key])
         self._pending[key] = shared = asyncio.get_running_loop().create_future()
         reply = None
         try:
-            reply = await self._send(send, key, request, body, tally)
+            reply = await self._send(send, key, request.text, request.body, tally)
         finally:  # with None, if this one was cancelled, somebody else takes over
             del self._pending[key]
             shared.set_result(reply)
         return key, reply
 
-    def _request(self, body: dict, sample: int, retake: int = 0) -> str:
-        """The canonical text of a request: its hash is its key in the ledger."""
-        return canonical({"endpoint": self.endpoint.name, "body": body, "sample": sample, "retake": retake})
+    def _request(self, messages: Messages, sample: int, retake: int = 0) -> _Request:
+        body = {**self._body, "messages": messages}
+        asked = {"endpoint": self.endpoint.name, "body": body, "sample": sample, "retake": retake}
+        text = canonical(asked)
+        return _Request(body, text, hashlib.sha256(text.encode()).hexdigest())
 
     def keys(self, prompts: Sequence[str | Messages], samples: int = 1) -> list[str]:
         """The ledger keys under which the first answers to these prompts stand, one per prompt and sample."""
         jobs = jobs_of(prompts, itertools.count(), checked(samples))
-        return [
-            hashlib.sha256(self._request({**self._body, "messages": m}, sample).encode()).hexdigest()
-            for _, _, sample, m in jobs
-        ]
+        return [self._request(messages, sample).key for _, _, sample, messages in jobs]
 
     async def _send(self, send: Send, key: str, request: str, body: dict, tally: _Tally) -> Reply:
         """Send until answered or out of attempts."""
