@@ -159,7 +159,8 @@ def rows_of(run: Run, dataset: str) -> pd.DataFrame:
 def _shares(rows: pd.DataFrame) -> pd.DataFrame:
     """One line for each row and call: strategy, step, key, and the row's share of the call."""
     lines = rows.explode("calls").dropna(subset="calls")
-    lines[["step", "key"]] = lines["calls"].str.split("/", n=1, expand=True)
+    step_and_key = lines["calls"].astype("str").str.split("/")
+    lines = lines.assign(step=step_and_key.str[0], key=step_and_key.str[1])
     return lines.assign(share=1.0 / lines.groupby("key")["key"].transform("size"))
 
 

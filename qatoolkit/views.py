@@ -133,8 +133,9 @@ def disputes(run: Run, n: int = 8) -> pd.DataFrame:
     found = [rows for rows in (stored.boostqa, open_ones) if "second_answer" in rows]
     if not found:
         return pd.DataFrame(columns=columns)
-    rows = pd.concat([f[f["decided"] != "agreed"].reindex(columns=columns).head(n) for f in found])
-    return rows.groupby("decided", sort=False).head(-(-n // 3)).head(n).reset_index(drop=True)
+    rows = pd.concat([f[f["decided"] != "agreed"].reindex(columns=columns) for f in found])
+    some = rows.sample(frac=1, random_state=0).groupby("decided").head(-(-n // 3))
+    return some.sort_values("decided", kind="stable").head(n).reset_index(drop=True)
 
 
 def synthesis_counts(run: Run, name: str) -> dict:
