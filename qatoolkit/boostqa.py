@@ -7,6 +7,7 @@ for once more with the reason, and then kept under its true label.
 """
 
 import itertools
+import json
 import math
 import random
 
@@ -61,7 +62,7 @@ def requests(
             rows.append(
                 {
                     "strategy": strategy,
-                    "parent": source["id"],
+                    "parents": [source["id"]],
                     "language": source["language"],
                     "asked_discipline": cell["discipline"],
                     "asked_difficulty": cell["difficulty"],
@@ -79,61 +80,70 @@ def synthesise(
     settings: BoostQASettings,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write questions for a plan, label them, and ask once more where H4 or H5 came out easier.
+    """Write questions for a plan, label them, and ask once more where H4 or H5 came out easier; returns what `carry_out` does."""
+    return carry_out(requests(seeds, plan, settings, seed), teacher, annotator)
 
-    Returns the questions (with `asked_difficulty` and `attempt`) and the rejects: failed requests, unlabelled
-    questions, degraded first attempts that a better second one replaced ("degraded"), and second attempts that
-    fell short too ("degraded_again") or repeated a known question ("repeated"). Every question that was written is in one
-    of the two."""
-    asked = requests(seeds, plan, settings, seed)
+
+def carry_out(asked: pd.DataFrame, teacher: Teacher, annotator: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Put a table of requests to the teacher, label what it wrote, and ask once more, with the reason, for what missed.
+
+    Returns the questions (with `asked_difficulty` and `attempt`) and the rejects: failed requests, unlabelled questions,
+    first attempts that a better second one replaced ("degraded"), and second attempts that missed too ("degraded_again")
+    or repeated a known question ("repeated"). Every question that was written is in one of the two."""
     made, rejects = write(asked, teacher)
     made, unlabelled = annotate(made, annotator)
     made["attempt"] = 1
-    fallen = degraded(made)
+    fallen = missed(made)
     if fallen.any():
         again, lost = write(_informed(made[fallen]), teacher)
         known = again["id"].isin(made["id"])
         repeated = again[known].assign(reason="repeated", detail="the second attempt wrote a known question")
         again, unlabelled_again = annotate(again[~known], annotator)
         again["attempt"] = 2
-        short = degraded(again)
+        short = missed(again)
         better = again[~short]
-        worse = again[short].assign(reason="degraded_again", detail="the second attempt fell short too")
+        worse = again[short].assign(reason="degraded_again", detail="the second attempt missed the level too")
         replaced = made["id"].isin(better["replaces"])
         dropped = made[replaced].assign(reason="degraded", detail="a second attempt reached the level")
         made = pd.concat([made[~replaced], better], ignore_index=True)
         rejects = pd.concat([rejects, lost, repeated, unlabelled_again, dropped, worse], ignore_index=True)
     rejects = pd.concat([rejects, unlabelled], ignore_index=True)
-    return made.drop(columns="replaces").drop_duplicates("id", ignore_index=True), rejects
+    rejects["payload"] = [json.dumps(p, ensure_ascii=False, default=str) for p in rejects["payload"]]
+    made = made.drop(columns=["payload", "replaces", "exact"]).drop_duplicates("id", ignore_index=True)
+    return made, rejects.drop(columns=["replaces", "exact"], errors="ignore")
+
+
+RANK = {level: i for i, level in enumerate(DIFFICULTIES)}
 
 
 def degraded(table: pd.DataFrame) -> pd.Series:
     """Which rows were asked for at H4 or H5 and are labelled below what was asked."""
-    rank = {level: i for i, level in enumerate(DIFFICULTIES)}
     return table["asked_difficulty"].isin(HIGH) & (
-        table["difficulty"].map(rank) < table["asked_difficulty"].map(rank)
+        table["difficulty"].map(RANK) < table["asked_difficulty"].map(RANK)
     )
 
 
+def missed(table: pd.DataFrame) -> pd.Series:
+    """Which rows to ask for once more: the degraded ones, and where the level must be met exactly, all others off it; not those
+    of multi-grade synthesis, whose prompt asks for a grade."""
+    off = table["exact"].eq(True) & (table["difficulty"] != table["asked_difficulty"])
+    return (degraded(table) | off) & table["strategy"].ne("multi_grade")
+
+
 def _informed(fallen: pd.DataFrame) -> pd.DataFrame:
-    """One further request for each degraded question, with the reason."""
+    """One further request for each question that missed its level, with the reason."""
     rows = []
     for row in fallen.to_dict("records"):
-        short = {
+        easy = RANK[row["difficulty"]] < RANK[row["asked_difficulty"]]
+        told = {
             "question": row["question"],
             "reason": f"labelled {row['difficulty']}, asked {row['asked_difficulty']}",
         }
-        payload = {"seed": row["seed"], "difficulty": row["asked_difficulty"], "count": 1, "too_easy": short}
-        keep = ("language", "asked_discipline", "asked_difficulty")
-        rows.append(
-            {k: row[k] for k in keep}
-            | {
-                "strategy": "high_difficulty",
-                "parent": row["parents"][0],
-                "payload": payload,
-                "replaces": row["id"],
-            }
-        )
+        payload = {name: value for name, value in row["payload"].items() if name != "round"}
+        payload |= {"count": 1, "too_easy" if easy else "too_hard": told}
+        keep = ("strategy", "language", "parents", "asked_discipline", "asked_difficulty", "exact")
+        path = {"path": row["knowledge_points"]} if row["strategy"] == "link" else {}
+        rows.append({k: row[k] for k in keep} | path | {"payload": payload, "replaces": row["id"]})
     return pd.DataFrame(rows)
 
 
@@ -160,7 +170,7 @@ def write(asked: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataF
                 "id": id,
                 "language": row["language"],
                 "strategy": row["strategy"],
-                "parents": row.get("parents") or [row["parent"]],
+                "parents": row["parents"],
                 "knowledge_points": row.get("path"),
                 "prompt_version": prompts.version(row["strategy"]),
             }
@@ -168,15 +178,14 @@ def write(asked: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataF
                 list(row["calls"]),
                 row.get("asked_discipline"),
                 row.get("asked_difficulty"),
-                row["payload"].get("seed"),
+                row["payload"],
+                row.get("exact"),
                 row.get("replaces"),
             )
     table = qa_table(rows.values(), source="synthetic", teacher=teacher.model)
-    columns = ["calls", "asked_discipline", "asked_difficulty", "seed", "replaces"]
+    columns = ["calls", "asked_discipline", "asked_difficulty", "payload", "exact", "replaces"]
     table[columns] = pd.DataFrame(list(extra.values()), columns=columns, dtype=object)
-    if len(failed):
-        failed["payload"] = [str(p) for p in failed["payload"]]
-    return table, failed.drop(columns="parents", errors="ignore")
+    return table, failed.drop(columns=["parents", "path"], errors="ignore")
 
 
 def read_questions(content: str) -> list[dict]:

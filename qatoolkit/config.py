@@ -11,6 +11,8 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES
+
 
 def _require(ok: bool, name: str, value, allowed: str) -> None:
     if not ok:
@@ -117,15 +119,23 @@ class BoostQASettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LinkQASettings:
-    """LinkSyn's dials: path length in knowledge points, popularity and coverage exponents, questions asked for a path."""
+    """LinkSyn's dials: path length in knowledge points, popularity and coverage exponents, questions asked for a path, and
+    `adjust`, the shares of difficulty to ask for within chosen disciplines: {physics: {H4: 0.5, H5: 0.5}}."""
 
     length: int = 4
     alpha: float = 0.5
     beta: float = 1.0
     min_count: int = 1
     questions_per_path: int = 3
+    adjust: dict | None = None
 
     def __post_init__(self):
+        for discipline, shares in (self.adjust or {}).items():
+            _require(discipline in DISCIPLINES, "adjust", discipline, f"one of {', '.join(DISCIPLINES)}")
+            fits = isinstance(shares, dict) and set(shares) <= set(DIFFICULTIES)
+            fits = fits and all(isinstance(s, int | float) and s >= 0 for s in shares.values())
+            allowed = f"shares of {', '.join(DIFFICULTIES)}, not all 0"
+            _require(fits and sum(shares.values()) > 0, f"adjust.{discipline}", shares, allowed)
         _positive(self, "questions_per_path", "min_count")
         _require(self.length >= 2, "length", self.length, "2 or more knowledge points")
         _require(self.alpha >= 0, "alpha", self.alpha, "0 or more")

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit import prompts
-from qatoolkit.annotate import annotate, split_answers
-from qatoolkit.boostqa import write
+from qatoolkit.annotate import split_answers
+from qatoolkit.boostqa import carry_out
 from qatoolkit.config import LinkQASettings
 from qatoolkit.plan import apportion
+from qatoolkit.taxonomy import DIFFICULTIES
 from qatoolkit.teacher import Teacher
 
 MOST_SEEDS = 4
@@ -43,7 +44,11 @@ def requests(
     paths: pd.DataFrame, seeds: pd.DataFrame, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0
 ) -> pd.DataFrame:
     """One request per path that found at least two different seeds; a path's other language is left out, since a question
-    is in one language. The difficulties asked for stand in the proportions of the plan's budget, dealt in random order."""
+    is in one language. A path belongs to the discipline that most of its seeds have.
+
+    The difficulties asked for are dealt in random order within a discipline: where `settings.adjust` names the discipline, in
+    its shares, to be met exactly (LinkSyn's difficulty adjustment in given disciplines; the rule is our reading); else in the
+    proportions of the plan's budget for all disciplines."""
     by_id = seeds.set_index("id")
     rows = []
     for path in paths.itertuples():
@@ -64,20 +69,47 @@ def requests(
                 "parents": list(found.index),
                 "language": found["language"].iloc[0],
                 "path": list(path.kps),
+                "asked_discipline": found["discipline"].mode().iloc[0],
                 "payload": payload,
             }
         )
-    budget = plan.groupby("difficulty")["budget"].sum()
-    wanted = np.repeat(budget.index.to_numpy(str), apportion(budget, len(rows)))
-    for row, difficulty in zip(rows, np.random.default_rng(seed).permutation(wanted), strict=True):
-        row["asked_difficulty"] = row["payload"]["difficulty"] = str(difficulty)
+    adjust, rng = settings.adjust or {}, np.random.default_rng(seed)
+    free = [row for row in rows if row["asked_discipline"] not in adjust]
+    _deal(free, plan.groupby("difficulty")["budget"].sum(), rng, exact=False)
+    for discipline, shares in adjust.items():
+        chosen = [row for row in rows if row["asked_discipline"] == discipline]
+        _deal(chosen, pd.Series(shares, dtype=float), rng, exact=True)
     return pd.DataFrame(rows)
+
+
+def _deal(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exact: bool) -> None:
+    wanted = np.repeat(shares.index.to_numpy(str), apportion(shares, len(rows)))
+    for row, difficulty in zip(rows, rng.permutation(wanted), strict=True):
+        row["asked_difficulty"] = row["payload"]["difficulty"] = str(difficulty)
+        row["exact"] = exact
 
 
 def synthesise(
     asked: pd.DataFrame, teacher: Teacher, annotator: Teacher
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write from the paths' seeds and label what came out; multi-hop items carry their whole path as knowledge points."""
-    made, rejects = write(asked, teacher)
-    made, unlabelled = annotate(made, annotator)
-    return made.drop(columns=["replaces", "seed"]), pd.concat([rejects, unlabelled], ignore_index=True)
+    """Write from the paths' seeds, label what came out and ask once more for what missed its level (`boostqa.carry_out`);
+    multi-hop items carry their whole path as knowledge points."""
+    return carry_out(asked, teacher, annotator)
+
+
+def control(made: pd.DataFrame) -> pd.DataFrame:
+    """Difficulty asked for against difficulty as labelled: discipline, difficulty, asked, got (questions), and for each discipline
+    `kl`, the divergence in nats of the labels from what was asked, half a question added to each level."""
+    tables = []
+    for discipline, rows in made.groupby("asked_discipline"):
+        asked, got = (
+            rows[c].value_counts().reindex(DIFFICULTIES, fill_value=0)
+            for c in ("asked_difficulty", "difficulty")
+        )
+        wanted, found = asked / asked.sum(), (got + 0.5) / (got + 0.5).sum()
+        some = wanted > 0
+        kl = float((wanted[some] * np.log(wanted[some] / found[some])).sum())
+        table = pd.DataFrame({"asked": asked, "got": got}).rename_axis("difficulty").reset_index()
+        tables.append(table.assign(discipline=discipline, kl=kl))
+    columns = ["discipline", "difficulty", "asked", "got", "kl"]
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)

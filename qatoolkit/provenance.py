@@ -41,7 +41,7 @@ class Lineage:
         return float((self.calls["cost"] * self.calls["share"]).sum(skipna=False))
 
     def _parts(self):
-        hide = ("calls", "seed", "replaces", "parents")
+        hide = ("calls", "parents")
         yield "", display.qa(pd.DataFrame([self.row]), n=1, hide=hide)
         yield "what was done", display.table(self.steps)
         if len(self.seeds):

@@ -155,11 +155,10 @@ def boostqa(run: Run, folder) -> dict:
 def synthesise_and_refine(run: Run, teacher, seeds: pd.DataFrame, plan: pd.DataFrame, settings):
     """(written, refined, rejects) of one BoostQA variant; `settings` says which parts are on."""
     made, rejects = boost.synthesise(seeds, plan, teacher.synthesiser, teacher.annotator, settings, run.seed)
-    made = made.drop(columns="seed")
     if not settings.refine:
         return made, made, rejects
     table, unresolved = boost.refine(made, teacher.refiner, settings)
-    return made, table, pd.concat([rejects.drop(columns=["seed", "replaces"], errors="ignore"), unresolved])
+    return made, table, pd.concat([rejects, unresolved], ignore_index=True)
 
 
 def refinement(run: Run, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.DataFrame) -> dict:

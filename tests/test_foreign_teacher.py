@@ -170,7 +170,7 @@ def test_refinement_rejects_what_it_cannot_check_and_takes_nothing_too(teacher, 
     assert kept.empty
     assert_all_rejected(rejects, len(labelled))
     made, _ = boostqa.synthesise(labelled, plan, teacher(), teacher(), SETTINGS)
-    for table in (made, made.drop(columns="seed")):
+    for table in (made, made.drop(columns="attempt")):
         kept, rejects = boostqa.refine(table, teacher(), SETTINGS)
         assert len(kept) == len(rejects) == 0
         assert set(COLUMNS) <= set(kept)

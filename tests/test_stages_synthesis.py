@@ -1,6 +1,7 @@
 """From seeds to refined questions against a real offline teacher on a tiny part of the textbook."""
 
 import json
+import re
 import sqlite3
 from collections import Counter
 from dataclasses import replace
@@ -361,3 +362,52 @@ def test_a_row_that_most_samples_refuse_is_a_reject_with_all_its_calls(teacher):
     assert len(labelled) == 0
     assert rejects[["reason"]].to_dict("list") == {"reason": ["refusal"]}
     assert len(rejects.loc[0, "calls"]) == 3
+
+
+def test_difficulty_is_adjusted_within_the_chosen_disciplines_and_checked_by_annotation(
+    linked, labelled, targeted, teacher
+):
+    extracted, _ = linkqa.extract(labelled, teacher("textbook"))
+    paths = sample_paths(build_kp_graph(extracted), 60, 3, seed=3)
+    plain = linkqa.requests(paths, extracted, targeted, LinkQASettings())
+    busiest = plain["asked_discipline"].value_counts().index[0]
+    shares = {busiest: {"H3": 0.5, "H4": 0.5}}
+    asked = linkqa.requests(paths, extracted, targeted, LinkQASettings(adjust=shares))
+    ours = asked["asked_discipline"] == busiest
+    counts = asked.loc[ours, "asked_difficulty"].value_counts()
+    assert set(counts.index) == {"H3", "H4"}
+    assert abs(counts["H3"] - counts["H4"]) <= 1
+    assert asked["exact"].tolist() == ours.tolist()
+
+    made, rejects = linkqa.synthesise(asked, teacher("textbook"), teacher("textbook"))
+    met = linkqa.control(made).set_index(["discipline", "difficulty"])
+    free, _ = linkqa.synthesise(plain, teacher("textbook"), teacher("textbook"))
+    before = linkqa.control(free.assign(asked_difficulty=free["asked_difficulty"]))
+    assert len(before)
+    got = met.loc[busiest, "got"] / met.loc[busiest, "got"].sum()
+    unasked = free[free["asked_discipline"] == busiest]["difficulty"].value_counts(normalize=True)
+    distance = abs(
+        got.reindex(DIFFICULTIES) - pd.Series({"H3": 0.5, "H4": 0.5}).reindex(DIFFICULTIES, fill_value=0)
+    )
+    other = abs(
+        unasked.reindex(DIFFICULTIES, fill_value=0)
+        - pd.Series({"H3": 0.5, "H4": 0.5}).reindex(DIFFICULTIES, fill_value=0)
+    )
+    assert distance.sum() < other.sum()
+    second = made[made["attempt"] == 2]
+    assert (second["difficulty"] == second["asked_difficulty"])[second["asked_discipline"] == busiest].all()
+    assert {"degraded", "degraded_again", "repeated", "nothing_written"} >= set(rejects["reason"])
+
+
+@pytest.mark.parametrize(
+    ("adjust", "message"),
+    [
+        ({"alchemy": {"H1": 1.0}}, "adjust is 'alchemy'"),
+        ({"physics": {"H9": 1.0}}, "adjust.physics is"),
+        ({"physics": {"H1": 0.0}}, "not all 0"),
+        ({"physics": "H1"}, "adjust.physics is 'H1'"),
+    ],
+)
+def test_an_impossible_adjustment_is_explained(adjust, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        LinkQASettings(adjust=adjust)

@@ -19,7 +19,7 @@ VERSIONS = {
     "knowledge_points": 1,
     "multi_grade": 1,
     "high_difficulty": 1,
-    "link": 1,
+    "link": 2,
     "refine": 1,
     "solve": 1,
 }
