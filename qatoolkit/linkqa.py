@@ -5,6 +5,8 @@ teacher writes from the several seeds of a path. Our reading: 2 to 4 seeds a pat
 plan's distribution.
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -17,6 +19,9 @@ from qatoolkit.taxonomy import DIFFICULTIES
 from qatoolkit.teacher import Teacher
 
 MOST_SEEDS = 4
+SPARE = (
+    1.1  # requests put for each that is still needed: some questions are repeated, some cannot be labelled
+)
 
 
 def extract(table: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -75,7 +80,8 @@ def requests(
         )
     adjust, rng = settings.adjust or {}, np.random.default_rng(seed)
     free = [row for row in rows if row["asked_discipline"] not in adjust]
-    _deal(free, plan.groupby("difficulty")["budget"].sum(), rng, exact=False)
+    reachable = plan["difficulty"].where(~plan["difficulty"].isin(("H1", "H2")), "H3")
+    _deal(free, plan.groupby(reachable)["budget"].sum(), rng, exact=False)
     for discipline, shares in adjust.items():
         chosen = [row for row in rows if row["asked_discipline"] == discipline]
         _deal(chosen, pd.Series(shares, dtype=float), rng, exact=True)
@@ -90,11 +96,30 @@ def _deal(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exac
 
 
 def synthesise(
-    asked: pd.DataFrame, teacher: Teacher, annotator: Teacher
+    asked: pd.DataFrame, teacher: Teacher, annotator: Teacher, n: int | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write from the paths' seeds, label what came out and ask once more for what missed its level (`boostqa.carry_out`);
-    multi-hop items carry their whole path as knowledge points."""
-    return carry_out(asked, teacher, annotator)
+    multi-hop items carry their whole path as knowledge points.
+
+    With `n`, requests are put in order, a part at a time, until `n` questions are written or none is left; those beyond `n`
+    are rejects ("over_budget"), as are questions that an earlier part had written ("repeated")."""
+    if n is None:
+        return carry_out(asked, teacher, annotator)
+    each = max((payload["count"] for payload in asked["payload"]), default=1) if len(asked) else 1
+    made, rejects, at = [], [], 0
+    while at < len(asked) and (short := n - sum(map(len, made))) > 0:
+        part = asked.iloc[at : at + math.ceil(SPARE * short / each)]
+        at += len(part)
+        written, failed = carry_out(part, teacher, annotator)
+        known = written["id"].isin([id for table in made for id in table["id"]])
+        repeated = written[known].assign(reason="repeated", detail="an earlier request wrote it")
+        made.append(written[~known])
+        rejects += [failed, repeated]
+    if not made:
+        return carry_out(asked, teacher, annotator)
+    table = pd.concat(made, ignore_index=True)
+    spare = table[n:].assign(reason="over_budget", detail=f"{n:,} questions were asked for")
+    return table[:n], pd.concat([*rejects, spare], ignore_index=True)
 
 
 def control(made: pd.DataFrame) -> pd.DataFrame:

@@ -260,10 +260,7 @@ def link_and_refine(run: Run, teacher, graph, seeds: pd.DataFrame, plan: pd.Data
         graph, n, settings.length, alpha=settings.alpha, beta=settings.beta, focus=focus, seed=run.seed
     )
     asked = link.requests(paths, seeds, plan, settings, run.seed)
-    made, rejects = link.synthesise(asked, teacher.synthesiser, teacher.annotator)
-    n = run.profile.plan.questions
-    spare = made[n:].assign(reason="over_budget", detail=f"the plan asks for {n:,} questions")
-    made, rejects = made[:n], pd.concat([rejects, spare], ignore_index=True)
+    made, rejects = link.synthesise(asked, teacher.synthesiser, teacher.annotator, run.profile.plan.questions)
     if not run.profile.boostqa.refine:
         return paths, made, made, rejects
     table, unresolved = boost.refine(made, teacher.refiner, run.profile.boostqa)

@@ -8,14 +8,13 @@ import pandas as pd
 from qatoolkit import plan as planning
 from qatoolkit.boostqa import degraded
 from qatoolkit.decontaminate import decontaminate
-from qatoolkit.display import Rich, qa
 from qatoolkit.estimate import estimate
 from qatoolkit.evaluate import accuracy, wilson
-from qatoolkit.kpgraph import KPGraph
 from qatoolkit.ledger import Ledger
 from qatoolkit.stages import exam_tables
 from qatoolkit.store import Run, results_root
 from qatoolkit.taxonomy import HIGH, STEM
+from qatoolkit.views_links import adjusted, asked_and_got, frontier, path_story, walk_control
 from qatoolkit.views_seeds import (
     agreement,
     annotation_estimate,
@@ -29,12 +28,13 @@ from qatoolkit.views_seeds import (
     seed_subjects,
     subject_agreement,
 )
-from qatoolkit.walks import path_diagnostics, sample_paths
 
 __all__ = [
+    "adjusted",
     "against_seeds",
     "agreement",
     "annotation_estimate",
+    "asked_and_got",
     "confusion",
     "consensus_gain",
     "decisions",
@@ -58,6 +58,7 @@ __all__ = [
     "subject_agreement",
     "synthesis_counts",
     "synthesis_estimate",
+    "walk_control",
 ]
 
 PAPER_REFERENCE = Path(__file__).resolve().parent.parent / "data" / "paper_reference.csv"
@@ -216,37 +217,6 @@ def spend(run: Run) -> pd.DataFrame:
     """The run's requests, tokens and cost in US dollars, by model and stage, over all sessions."""
     with Ledger(results_root() / "ledger.sqlite") as ledger:
         return ledger.spend(run.name)
-
-
-def path_story(run: Run, seed: int = 0) -> Rich:
-    """One question that was written along a path, with the path and the seeds it came from."""
-    table = run.read("linkqa").linkqa
-    row = table.sample(1, random_state=seed)
-    seeds = run.read("annotate").seeds
-    parents = seeds[seeds["id"].isin(row["parents"].iloc[0])]
-    told = pd.concat([row, parents]).assign(
-        role=["written from the path", *["seed on the path"] * len(parents)]
-    )
-    return qa(told, n=len(told), seed=None)
-
-
-def frontier(run: Run, graph: KPGraph) -> pd.DataFrame:
-    """Coverage and correlation with popularity of as many walks as there are linked KPs, over a grid of exponents."""
-    rows = []
-    n = max(1, int((graph.degree > 0).sum()))
-    for alpha in (0.0, 0.5, 1.0):
-        for beta in (0.0, 0.5, 1.0, 2.0):
-            paths = sample_paths(graph, n, run.profile.linkqa.length, alpha=alpha, beta=beta, seed=run.seed)
-            found = path_diagnostics(graph, paths).iloc[0]
-            rows.append(
-                {
-                    "alpha": alpha,
-                    "beta": beta,
-                    "coverage": found["coverage"],
-                    "popularity_correlation": found["spearman"],
-                }
-            )
-    return pd.DataFrame(rows)
 
 
 def planted_contamination(run: Run, n: int = 20, seed: int = 0) -> pd.DataFrame:

@@ -340,7 +340,22 @@ def test_the_difficulty_asked_for_follows_the_plan(linked, targeted):
     shares = asked["asked_difficulty"].value_counts(normalize=True)
     high = budget[budget.index.isin(HIGH)].sum() / budget.sum()
     assert shares[shares.index.isin(HIGH)].sum() == pytest.approx(high, abs=1 / len(asked))
-    assert set(shares.index) <= set(budget[budget > 0].index)
+    assert set(shares.index) <= {"H3", *HIGH}  # joining two seeds takes two hops
+
+
+def test_links_are_asked_for_until_there_are_enough_and_no_longer(linked, teacher):
+    asked, _, _ = linked
+    most, _ = linkqa.synthesise(asked, teacher("textbook"), teacher("textbook"))
+    few, rejects = linkqa.synthesise(asked, teacher("textbook"), teacher("textbook"), n=20)
+    assert len(few) == 20
+    assert few["id"].is_unique
+    spare = rejects["reason"].isin(("over_budget", "repeated")).sum()
+    assert len(few) + spare < len(most)
+    every, rejects = linkqa.synthesise(asked, teacher("textbook"), teacher("textbook"), n=10_000)
+    assert set(every["id"]) == set(most["id"])
+    assert "over_budget" not in set(rejects["reason"])
+    nothing, rejects = linkqa.synthesise(asked[:0], teacher("textbook"), teacher("textbook"), n=5)
+    assert len(nothing) == len(rejects) == 0
 
 
 def test_the_consensus_of_samples_errs_less_than_one_answer(seeds, teacher, tutor):
@@ -382,8 +397,6 @@ def test_difficulty_is_adjusted_within_the_chosen_disciplines_and_checked_by_ann
     made, rejects = linkqa.synthesise(asked, teacher("textbook"), teacher("textbook"))
     met = linkqa.control(made).set_index(["discipline", "difficulty"])
     free, _ = linkqa.synthesise(plain, teacher("textbook"), teacher("textbook"))
-    before = linkqa.control(free.assign(asked_difficulty=free["asked_difficulty"]))
-    assert len(before)
     got = met.loc[busiest, "got"] / met.loc[busiest, "got"].sum()
     unasked = free[free["asked_discipline"] == busiest]["difficulty"].value_counts(normalize=True)
     distance = abs(

@@ -1,0 +1,102 @@
+"""Tables of notebook 05: walks through the knowledge-point graph, what steers them, and what was written along them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
+
+from qatoolkit import linkqa
+from qatoolkit.display import Rich, qa
+from qatoolkit.kpgraph import KPGraph
+from qatoolkit.stages import teachers
+from qatoolkit.store import Run
+from qatoolkit.taxonomy import DIFFICULTIES
+from qatoolkit.walks import path_diagnostics, sample_paths
+
+
+def path_story(run: Run, seed: int = 0) -> Rich:
+    """One question that was written along a path, with the path and the seeds it came from."""
+    table = run.read("linkqa").linkqa
+    row = table.sample(1, random_state=seed)
+    seeds = run.read("annotate").seeds
+    parents = seeds[seeds["id"].isin(row["parents"].iloc[0])]
+    told = pd.concat([row, parents]).assign(
+        role=["written from the path", *["seed on the path"] * len(parents)]
+    )
+    return qa(told, n=len(told), seed=None)
+
+
+def frontier(run: Run, graph: KPGraph) -> pd.DataFrame:
+    """Coverage and correlation with popularity of as many walks as there are linked KPs, over a grid of exponents."""
+    rows = []
+    n = max(1, int((graph.degree > 0).sum()))
+    for alpha in (0.0, 0.5, 1.0):
+        for beta in (0.0, 0.5, 1.0, 2.0):
+            paths = sample_paths(graph, n, run.profile.linkqa.length, alpha=alpha, beta=beta, seed=run.seed)
+            found = path_diagnostics(graph, paths).iloc[0]
+            rows.append(
+                {
+                    "alpha": alpha,
+                    "beta": beta,
+                    "coverage": found["coverage"],
+                    "popularity_correlation": found["spearman"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def walk_control(run: Run, graph: KPGraph, difficulty: Mapping[str, float], n: int = 2000) -> pd.DataFrame:
+    """What a target distribution of difficulty does to `n` walks: for no target, the target, and the target under strong coverage,
+    the divergence from it (nats), coverage of KPs, and the share of drawn seeds at each level."""
+    rows = []
+    levels = graph.seeds.set_index("id")["difficulty"]
+    for name, target, beta in (("none", None, 1.0), ("set", difficulty, 1.0), ("set", difficulty, 2.0)):
+        paths = sample_paths(
+            graph, n, run.profile.linkqa.length, alpha=0.5, beta=beta, difficulty=target, seed=run.seed
+        )
+        found = path_diagnostics(graph, paths, difficulty=difficulty).iloc[0]
+        drawn = levels[[id for ids in paths["seeds"] for id in ids]].value_counts(normalize=True)
+        rows.append(
+            {"target": name, "beta": beta, "kl": found["kl_difficulty"], "coverage": found["coverage"]}
+            | {f"{level} share": float(drawn.get(level, 0.0)) for level in DIFFICULTIES}
+        )
+    return pd.DataFrame(rows)
+
+
+def asked_and_got(run: Run) -> pd.DataFrame:
+    """LinkQA's questions by difficulty: asked for, labelled so, and accepted after refinement."""
+    stored = run.read("linkqa")
+    return (
+        pd.DataFrame(
+            {
+                "asked": stored.linkqa_made["asked_difficulty"].value_counts(),
+                "labelled": stored.linkqa_made["difficulty"].value_counts(),
+                "accepted": stored.linkqa["difficulty"].value_counts(),
+            },
+            index=pd.Index(DIFFICULTIES, name="difficulty"),
+        )
+        .fillna(0)
+        .astype(int)
+    )
+
+
+def adjusted(
+    run: Run, graph: KPGraph, adjust: Mapping[str, Mapping[str, float]], n: int = 200
+) -> pd.DataFrame:
+    """Difficulty adjustment tried on `n` walks that lean to the chosen disciplines: asked, labelled, and the divergence of the
+    labels from the target in nats, by discipline and difficulty, with the plan's difficulties and with `adjust`.
+
+    It asks the run's teachers, and pays for it where they are not the offline ones."""
+    seeds, plan = run.read("annotate").seeds, run.read("plan").targeted
+    settings = run.profile.linkqa
+    focus = {(d, level): 20.0 for d in adjust for level in DIFFICULTIES}
+    paths = sample_paths(graph, n, settings.length, alpha=0.5, beta=1.0, focus=focus, seed=run.seed)
+    tables = []
+    with teachers(run, "linkqa") as teacher:
+        for name, shares in (("plan", None), ("adjusted", {d: dict(s) for d, s in adjust.items()})):
+            asked = linkqa.requests(paths, seeds, plan, replace(settings, adjust=shares), run.seed)
+            asked = asked[asked["asked_discipline"].isin(list(adjust))]
+            made, _ = linkqa.synthesise(asked, teacher.synthesiser, teacher.annotator)
+            tables.append(linkqa.control(made).assign(difficulties=name))
+    table = pd.concat(tables, ignore_index=True)
+    return table[["difficulties", "discipline", "difficulty", "asked", "got", "kl"]]
