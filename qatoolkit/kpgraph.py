@@ -149,7 +149,8 @@ class KPGraph:
 
         fresh = place < 0
         place[fresh] = len(known) + np.arange(fresh.sum())
-        seeds = pd.concat([self.seeds, new[fresh]], ignore_index=True).astype(dict.fromkeys(_LABELS, object))
+        parts = [part for part in (self.seeds, new[fresh]) if len(part)] or [new]
+        seeds = pd.concat(parts, ignore_index=True)
         old = np.repeat(np.arange(len(known)), np.diff(holders.indptr)) * len(names) + holders.indices
         added = place[seed[fresh[seed]]] * len(names) + kp[fresh[seed]]
         members = np.divmod(np.sort(np.concatenate([old, added])), max(len(names), 1))

@@ -60,7 +60,9 @@ def load(folder: Path) -> dict:
 
     return {name: matrix(name) for name in _MATRICES} | {
         "names": pd.Index(pd.read_parquet(data / "names.parquet")["kp"]),
-        "seeds": pd.read_parquet(data / "seeds.parquet"),
+        "seeds": pd.read_parquet(data / "seeds.parquet").astype(
+            dict.fromkeys(("discipline", "difficulty"), "category")  # Parquet forgets it where all are null
+        ),
         "weight": about["weight"],
         "min_count": about.get("min_count"),  # not written by the first versions
     }

@@ -94,7 +94,7 @@ def kps_from_column(
     and begins them all with words that name no KP, which under=("Knowledge Point", "知识点") leaves out.
 
     Texts that `normalise_kp` makes alike are one KP, in the spelling that comes first. Rows whose cell holds none keep the
-    knowledge points that they had, null otherwise. Raises ValueError for an unknown column, a wrong setting, and cells of
+    knowledge points that they had (null where `column` is `knowledge_points` itself). Raises ValueError for an unknown column, a wrong setting, and cells of
     another kind.
     """
     if column not in table:
@@ -112,7 +112,8 @@ def kps_from_column(
         raise ValueError(f"under={tuple(under)!r} is about routes; give levels, such as levels='leaf'")
     last = {None: None, "leaf": 1, "all": 0}.get(levels, levels)
 
-    before = table["knowledge_points"] if "knowledge_points" in table else [None] * len(table)
+    kept = "knowledge_points" in table and column != "knowledge_points"
+    before = table["knowledge_points"] if kept else [None] * len(table)
     filled = []
     for row, cell, had in zip(table.index, table[column], before, strict=True):
         texts = _texts(cell, f"{column} in row {row!r}")
