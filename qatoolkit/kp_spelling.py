@@ -201,8 +201,8 @@ def spelling_words(name: str) -> tuple[str, ...]:
     name = _plain_latin(name)
     if re.search(f"[{CJK}]", name):
         name = _plain_han(name)
-    words = [part for word in name.replace(" & ", " and ").split() for part in _parts(word)]
-    words = [word for word in words if word != "the"] or words
+    words = [word for word in name.replace(" & ", " and ").split() if word != "the"] or [name]
+    words = [part for word in words for part in _parts(word)]
     if len(words) > 2 and words[-1] == f"({''.join(word[0] for word in words[:-1])})":
         words.pop()  # "ordinary differential equation (ode)"
     return tuple(_word(word, before) for word, before in zip(words, ["", *words], strict=False))
@@ -283,35 +283,33 @@ def order_key(words: tuple[str, ...]) -> str:
 
 
 _REAL_WORDS = {
-    frozenset(pair.split("/"))
-    for pair in [
-        "calvary/cavalry",
-        "causally/casually",
-        "complaint/compliant",
-        "dairies/diaries",
-        "discreetly/discretely",
-        "marital/martial",
-        "premartial/premarital",
-    ]
+    frozenset(pair)
+    for pair in (
+        ("ailments", "aliments"),
+        ("causally", "casually"),
+        ("complaint", "compliant"),
+        ("discreetly", "discretely"),
+        ("trailing", "trialing"),
+        ("unsigned", "unsinged"),
+    )
 }
 
 
 def misspellings(words_of: Mapping[str, tuple[str, ...]], popularity: Mapping[str, int]) -> dict[str, str]:
     """Word -> the word that it is a slip of: two neighbouring letters swapped, or a doubled letter written once.
 
-    Words of seven letters or more, eight for doubled ones; the first and last letter are the same, pairs of real words and
+    Words of eight letters or more, for shorter ones are words as well ("farming", "framing"); the first and last letter are the same, pairs of real words and
     endings such as -pping are left out, and the slip is the rarer of the two.
     """
     count = Counter()
     for name, words in words_of.items():
         for word in words:
-            if len(word) >= 7 and word.isascii() and word.isalpha():
+            if len(word) >= 8 and word.isascii() and word.isalpha():
                 count[word] += popularity[name]
     buckets = defaultdict(list)
     for word in sorted(count):
         buckets[word[0], word[-1], "".join(sorted(word))].append(word)
-        if len(word) >= 8:
-            buckets[re.sub(r"(.)\1", r"\1", word)].append(word)
+        buckets[re.sub(r"(.)\1", r"\1", word)].append(word)
     right = {}
     for bucket in buckets.values():
         bucket = sorted(bucket, key=lambda word: (-count[word], word))[:50]
@@ -333,6 +331,6 @@ def _is_slip(a: str, b: str) -> bool:
         return False
     long, short = sorted((a, b), key=len, reverse=True)
     at = next((i for i, (x, y) in enumerate(zip(long, short, strict=False)) if x != y), len(short))
-    if long[:at] + long[at + 1 :] != short or at == 0 or long[at] != long[at - 1] or len(short) < 8:
+    if long[:at] + long[at + 1 :] != short or at == 0 or long[at] != long[at - 1]:
         return False
     return re.match(r"(?:ing|ed|ers?)$", long[at + 1 :]) is None
