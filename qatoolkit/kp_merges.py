@@ -16,7 +16,7 @@ import pandas as pd
 
 from qatoolkit.kp_spelling import misspellings, order_key, spelling_words, written
 from qatoolkit.kpgraph import KPGraph
-from qatoolkit.kps import _texts, normalise_kp
+from qatoolkit.kps import cell_texts, normalise_kp
 
 COLUMNS = ("kept", "merged", "reason", "similarity", "kept_popularity", "merged_popularity")
 REASONS = {
@@ -140,7 +140,7 @@ def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
     into = _targets(merges)
 
     def merged(row, cell):
-        texts = _texts(cell, f"knowledge_points in row {row!r}")
+        texts = cell_texts(cell, f"knowledge_points in row {row!r}")
         distinct = {}
         for text in texts:
             kept = into.get(normalise_kp(text), text)

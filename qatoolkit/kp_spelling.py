@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import combinations, pairwise
 
-from qatoolkit.kps import _LAST_WORD, _singular
+from qatoolkit.kps import singular
 from qatoolkit.texts import CJK
 
 _ORDINALS = dict(
@@ -223,8 +223,8 @@ def _plain_latin(name: str) -> str:
 
 
 def _plain_han(name: str) -> str:
-    """Without spaces and dots next to Chinese characters and the particle 的 between words; 第一 as 第1."""
-    name = re.sub(rf"(?<=[{CJK}])[ ·-]+|[ ·-]+(?=[{CJK}])", "", name)
+    """Without spaces and dots next to Chinese characters, hyphens and the particle 的 between them; 第一 as 第1."""
+    name = re.sub(rf"(?<=[{CJK}])[ ·]+|[ ·]+(?=[{CJK}])|(?<=[{CJK}])-(?=[{CJK}])", "", name)
     name = re.sub(rf"(?<=[{CJK}]{{2}})的(?=[{CJK}]{{2}})", "", name)
     return re.sub(
         r"(?<=第)[一二三四五六七八九十](?![一二三四五六七八九十百])", lambda m: _HAN_NUMBERS[m[0]], name
@@ -256,7 +256,7 @@ def _word(word: str, before: str) -> str:
         word = _ROMAN[word]
     elif len(word) > 3 and word.endswith(("'s", "s'")):
         word = word[:-2] + ("s" if word.endswith("s'") else "")
-    word = _LAST_WORD.sub(_singular, word)
+    word = singular(word)
     if len(word) > 3 and word.isascii() and word.isalpha():
         for pattern, american in _BRITISH:
             word = pattern.sub(american, word)

@@ -57,6 +57,11 @@ def _singular(match):
     return word
 
 
+def singular(text: str) -> str:
+    """The text with its last word in the singular where the ending leaves little doubt, lower case expected."""
+    return _LAST_WORD.sub(_singular, text)
+
+
 def normalise_kp(text: str) -> str:
     """One spelling for a knowledge point: " Newton’s Laws. " becomes "newton's law"; Chinese stays as it is.
 
@@ -72,7 +77,7 @@ def normalise_kp(text: str) -> str:
         if len(trimmed) > 1 and trimmed[-1] == closing and trimmed[1:-1].count(closing) == 0:
             trimmed = trimmed[1:-1]
         if trimmed == text:
-            return _LAST_WORD.sub(_singular, text)
+            return singular(text)
         text = trimmed
 
 
@@ -116,7 +121,7 @@ def kps_from_column(
     before = table["knowledge_points"] if kept else [None] * len(table)
     filled = []
     for row, cell, had in zip(table.index, table[column], before, strict=True):
-        texts = _texts(cell, f"{column} in row {row!r}")
+        texts = cell_texts(cell, f"{column} in row {row!r}")
         parts = [part for text in texts for part in (text.split(separator) if separator else [text])]
         if last is not None:
             parts = [step for part in parts for step in _steps(part.split(arrow), last, under)]
@@ -124,7 +129,7 @@ def kps_from_column(
         for part in parts:
             distinct.setdefault(normalise_kp(part), part.strip())
         distinct.pop("", None)
-        filled.append(list(distinct.values()) or (had if _texts(had, "knowledge_points") else None))
+        filled.append(list(distinct.values()) or (had if cell_texts(had, "knowledge_points") else None))
     return table.assign(knowledge_points=pd.Series(filled, index=table.index, dtype=object))
 
 
@@ -137,7 +142,7 @@ def _steps(route, last, under):
     return steps[passed[-1] + 1 if passed else 0 :][-last:]
 
 
-def _texts(cell, where) -> list[str]:
+def cell_texts(cell, where) -> list[str]:
     """The texts of a cell: none where it is null or holds nothing."""
     if isinstance(cell, str):
         return [cell]

@@ -19,7 +19,7 @@ inequality/equality prostate/prostrate perimeter/parameter carboxyl/carbonyl amm
 concave/convex convection/conduction causally/casually complaint/compliant cavalry/calvary martial/marital perform/preform farming/framing signing/singing
 butanol/butanal pyridine/pyrimidine thymine/thiamine covariance/variance dessert/desert planning/planing
 ureter/urethra divergent/convergent ion/iron c/c++ n/n! cl/cl- x-1/x1 2-butene/1-butene carbon-12/carbon-14
-氧化/还原 加法/减法 正/负 正数/负数 有丝分裂/减数分裂 牛顿第一定律/牛顿第二定律 吸热反应/放热反应 阳离子/阴离子 目的/目
+氧化/还原 加法/减法 正/负 正数/负数 有丝分裂/减数分裂 牛顿第一定律/牛顿第二定律 吸热反应/放热反应 阳离子/阴离子 目的/目 电荷-1/电荷1
 """
 LONG_TRAPS = [
     ("first law of thermodynamics", "second law of thermodynamics"),
