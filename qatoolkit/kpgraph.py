@@ -6,11 +6,7 @@ make an edge, so that a walk over KPs leads back to questions.
 """
 
 import html
-import json
-import os
 import re
-import shutil
-import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -21,75 +17,12 @@ import pandas as pd
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from qatoolkit import kpgraph_store
+from qatoolkit.kps import normalise_kp
+
 WEIGHTS = ("count", "pmi")
-_FORMAT = "qatoolkit-kpgraph-1"
-_MATRICES = ("adjacency", "incidence", "edge_seeds")
-_PARTS = ("data", "indices", "indptr")
 _LABELS = ("discipline", "difficulty")
-
-# Symbols such as + - * # ! stay: "c" and "c++", "cl" and "cl-", "n" and "n!" are different knowledge points.
-_EDGE_MARKS = ' "`,;:?·•。、“”「」『』《》〈〉【】'
-_BULLET = re.compile(r"^[-*]+ ")
-_BRACKETS = {"(": ")", "[": "]", "{": "}", "'": "'"}
-_VARIANTS = str.maketrans(
-    dict.fromkeys("‘’‛′ʼ", "'") | dict.fromkeys("‐‑‒–—−", "-") | dict.fromkeys("\u200b\ufeff\u00ad\u2060")
-)
-
-_LAST_WORD = re.compile(r"(?<![^\s\-/])[a-z]{4,}$")
-_SAME_IN_PLURAL = re.compile(r"(ss|us|is|as|os|ics|oes|oses|zzes|lves|(?<![ao])uses)$")
-_NOT_PLURAL = {
-    "aids", "alps", "andes", "archimedes", "arms", "athens", "axes", "bases", "biceps", "brussels",
-    "ceres", "commons", "customs", "descartes", "diabetes", "earnings", "euripides", "forceps", "ganges",
-    "goods", "halves", "hercules", "herpes", "hippocrates", "kubernetes", "leaves", "lens", "lives",
-    "maldives", "mars", "maths", "means", "measles", "mumps", "netherlands", "news", "odds", "pericles",
-    "philippines", "proceeds", "rabies", "sales", "scabies", "scissors", "series", "socrates",
-    "sophocles", "species", "states", "stokes", "triceps", "wales",
-}  # fmt: skip
-_IRREGULAR = {
-    "areas": "area", "bacteria": "bacterium", "biases": "bias", "calories": "calorie", "crises": "crisis",
-    "criteria": "criterion", "equilibria": "equilibrium", "formulae": "formula", "formulas": "formula",
-    "gases": "gas", "indices": "index", "lenses": "lens", "matrices": "matrix", "momenta": "momentum",
-    "movies": "movie", "nuclei": "nucleus", "phenomena": "phenomenon", "radii": "radius", "ratios": "ratio",
-    "spectra": "spectrum", "valves": "valve", "vertices": "vertex", "viruses": "virus",
-}  # fmt: skip
-_PLURAL_RULES = (
-    (re.compile(r"(?<=thes)es$|(?<=ys)es$"), "is"),  # hypotheses, analyses
-    (re.compile(r"(?<=[a-z][a-z])ies$"), "y"),  # theories
-    (re.compile(r"(?<=ss|sh)es$|(?<=x)es$|(?<=[^aeiou]ch)es$|(?<=oach|eech)es$"), ""),  # classes, branches
-    (re.compile(r"s$"), ""),
-)
-
-
-def _singular(match):
-    word = match[0]
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
-    if word in _NOT_PLURAL or not word.endswith("s") or _SAME_IN_PLURAL.search(word):
-        return word
-    for pattern, ending in _PLURAL_RULES:
-        singular, changed = pattern.subn(ending, word)
-        if changed:
-            return singular
-    return word
-
-
-def normalise_kp(text: str) -> str:
-    """One spelling for a knowledge point: " Newton’s Laws. " becomes "newton's law"; Chinese stays as it is.
-
-    NFKC, casefold, one kind of apostrophe and hyphen, white space and marks trimmed at the ends, and the last
-    English word made singular where the ending leaves little doubt: a plural missed costs less than two
-    subjects merged. Returns "" where nothing is left. Our reading.
-    """
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_VARIANTS)
-    text = " ".join(text.split())
-    while True:
-        trimmed = _BULLET.sub("", text).lstrip(_EDGE_MARKS).rstrip(_EDGE_MARKS + ".")
-        closing = _BRACKETS.get(trimmed[:1])
-        if len(trimmed) > 1 and trimmed[-1] == closing and trimmed[1:-1].count(closing) == 0:
-            trimmed = trimmed[1:-1]
-        if trimmed == text:
-            return _LAST_WORD.sub(_singular, text)
-        text = trimmed
+_NOT_XML = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -100,7 +33,8 @@ class KPGraph:
     incidence: K x S CSR, one where the seed holds the KP.
     edge_seeds: E x S CSR, one where the seed holds both ends; rows as in the upper triangle of `adjacency`.
     names: K normalised KPs. seeds: S rows of `id` and the categories `discipline`, `difficulty`.
-    weight: what the edge weights are, "count" or "pmi".
+    weight: what the edge weights are, "count" or "pmi". min_count: seeds below which a pair has no edge; None
+    in a graph that was saved before this was written down.
     """
 
     adjacency: sparse.csr_matrix
@@ -109,6 +43,7 @@ class KPGraph:
     names: pd.Index
     seeds: pd.DataFrame
     weight: str
+    min_count: int | None
 
     @property
     def n_edges(self) -> int:
@@ -176,6 +111,66 @@ class KPGraph:
         graph.add_weighted_edges_from(zip(*ends, upper.data.tolist(), strict=True))
         return graph
 
+    def to_graphml(self, path) -> Path:
+        """Write the graph as GraphML, for Gephi, yEd, igraph and others, and return the path.
+
+        Nodes n0, n1, … in the order of `names`, with `label` (the KP; characters that XML forbids become
+        U+FFFD), `popularity` and `component`; edges with `weight`. For graphs up to some 100,000 edges.
+        """
+        import networkx as nx
+
+        graph = self.to_networkx()
+        about = zip(self.names, self.components.tolist(), strict=True)
+        for kp, component in about:
+            graph.nodes[kp].update(label=_NOT_XML.sub("\ufffd", kp), component=component)
+        graph = nx.relabel_nodes(graph, {kp: f"n{i}" for i, kp in enumerate(self.names)})
+        nx.write_graphml(graph, path)
+        return Path(path)
+
+    def add(self, table: pd.DataFrame) -> "KPGraph":
+        """A new graph with the seeds of `table` added: the one that all rows at once would have given.
+
+        Columns as for `build_kp_graph`; weight and min_count are those of this graph, and pairs that were too
+        rare so far count, since `incidence` keeps every KP of every seed. Seeds whose id is known must have the
+        same KPs and change nothing. Raises ValueError where their KPs differ, and as `build_kp_graph` does.
+        """
+        if self.min_count is None:
+            raise ValueError(
+                "this graph was saved without its min_count, so nothing can be added; build it again"
+            )
+        new, seed, kp, spelt = _read_seeds(table)
+        spelt = pd.Index(spelt, dtype="str")
+        names = self.names.append(spelt[~spelt.isin(self.names)])
+        kp = names.get_indexer(spelt)[kp]
+        known = pd.Index(self.seeds["id"], dtype=object)
+        place = known.get_indexer(new["id"].astype(object))
+        holders = self.incidence.T.tocsr()
+        self._check_known(holders, new["id"], place, seed, kp, names)
+
+        fresh = place < 0
+        place[fresh] = len(known) + np.arange(fresh.sum())
+        parts = [part for part in (self.seeds, new[fresh]) if len(part)] or [new]
+        seeds = pd.concat(parts, ignore_index=True)
+        old = np.repeat(np.arange(len(known)), np.diff(holders.indptr)) * len(names) + holders.indices
+        added = place[seed[fresh[seed]]] * len(names) + kp[fresh[seed]]
+        members = np.divmod(np.sort(np.concatenate([old, added])), max(len(names), 1))
+        return _assemble(_as_categories(seeds), *members, names, self.weight, self.min_count)
+
+    def _check_known(self, holders, ids, place, seed, kp, names):
+        """ValueError where a known seed comes with other KPs; `place` is its row of `holders` (S x K), or -1."""
+        again = np.flatnonzero(place >= 0)
+        given = _pattern(seed, kp, (len(ids), len(names)))[again]
+        had = holders[place[again]]
+        had.resize(given.shape)
+        differing = np.diff((given != had).tocsr().indptr) > 0
+        if differing.any():
+            i = int(differing.argmax())
+            had, given = (sorted(names[m.indices[m.indptr[i] : m.indptr[i + 1]]]) for m in (had, given))
+            raise ValueError(
+                f"{differing.sum()} seeds are in the graph with other knowledge points: {ids.iloc[again[i]]!r} has "
+                f"{had} there and {given} in the table; leave them out, or build the graph again from all seeds"
+            )
+
     def summary(self) -> dict:
         """Counts that describe the graph, and degree quantiles over linked KPs."""
         linked = self.degree[self.degree > 0]
@@ -217,29 +212,7 @@ class KPGraph:
         The manifest `graph.json` is replaced last, so a reader meets the old graph or the new one, never a
         half. Raises ValueError where `folder` holds something else.
         """
-        folder = Path(folder)
-        manifest = folder / "graph.json"
-        old = _read_manifest(folder)["data"] if manifest.exists() else "kpgraph-0"
-        data = folder / f"kpgraph-{int(old.removeprefix('kpgraph-')) + 1}"
-        ours = {"graph.json", "graph.json.tmp", old, data.name}
-        if folder.exists() and (others := sorted({p.name for p in folder.iterdir()} - ours)):
-            raise ValueError(f"{folder} holds {others[0]!r}, not a KP graph; save into a folder of its own")
-        if data.exists():  # left by a save that was killed
-            shutil.rmtree(data)
-        data.mkdir(parents=True)
-        for name in _MATRICES:
-            matrix = getattr(self, name)
-            for part in _PARTS:
-                np.save(data / f"{name}.{part}.npy", getattr(matrix, part), allow_pickle=False)
-        self.names.to_frame(index=False).to_parquet(data / "names.parquet", index=False)
-        self.seeds.to_parquet(data / "seeds.parquet", index=False)
-        about = {"format": _FORMAT, "data": data.name, "weight": self.weight}
-        about["shapes"] = {name: [int(n) for n in getattr(self, name).shape] for name in _MATRICES}
-        new = folder / "graph.json.tmp"
-        new.write_text(json.dumps(about, indent=1))
-        os.replace(new, manifest)
-        shutil.rmtree(folder / old, ignore_errors=True)
-        return folder
+        return kpgraph_store.save(self, Path(folder))
 
     @classmethod
     def load(cls, folder) -> "KPGraph":
@@ -247,38 +220,7 @@ class KPGraph:
 
         Raises FileNotFoundError where no complete graph was saved, ValueError for another format or damage.
         """
-        about = _read_manifest(Path(folder))
-        data = Path(folder) / about["data"]
-
-        def mapped(file):
-            # Copy-on-write, for numba would compile anew for read-only arrays. Empty arrays, no more than
-            # a header of 128 bytes, cannot be mapped.
-            return np.asarray(np.load(file, mmap_mode="c" if file.stat().st_size > 128 else None))
-
-        def matrix(name):
-            values, indices, indptr = (mapped(data / f"{name}.{part}.npy") for part in _PARTS)
-            rows, _ = shape = tuple(about["shapes"][name])
-            if len(indptr) != rows + 1 or not indptr[-1] == len(indices) == len(values):
-                raise ValueError(f"{data}/{name}.*.npy do not fit together; build and save the graph again")
-            return sparse.csr_matrix((values, indices, indptr), shape=shape, copy=False)
-
-        return cls(
-            **{name: matrix(name) for name in _MATRICES},
-            names=pd.Index(pd.read_parquet(data / "names.parquet")["kp"]),
-            seeds=pd.read_parquet(data / "seeds.parquet"),
-            weight=about["weight"],
-        )
-
-
-def _read_manifest(folder):
-    if not (folder / "graph.json").exists():
-        raise FileNotFoundError(f"{folder} holds no saved KP graph; write one with KPGraph.save")
-    about = json.loads((folder / "graph.json").read_text())
-    if about.get("format") != _FORMAT or not re.fullmatch(r"kpgraph-\d+", str(about.get("data"))):
-        raise ValueError(
-            f"{folder}/graph.json is not of format {_FORMAT!r}: {about}; build and save it again"
-        )
-    return about
+        return cls(**kpgraph_store.load(Path(folder)))
 
 
 def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int = 1) -> KPGraph:
@@ -294,10 +236,14 @@ def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int
         raise ValueError(f"weight={weight!r}; allowed: {', '.join(WEIGHTS)}")
     if not isinstance(min_count, int | np.integer) or min_count < 1:
         raise ValueError(f"min_count={min_count!r}; allowed: a whole number from 1")
+    return _assemble(*_read_seeds(table), weight, int(min_count))
+
+
+def _read_seeds(table):
+    """The distinct seeds of a table, and its memberships: seed and KP as codes, sorted, and the KPs' names."""
     missing = {"id", "knowledge_points"} - set(table.columns)
     if missing:
         raise ValueError(f"table lacks {sorted(missing)}; it has {list(table.columns)}")
-
     seed_of_row, _ = pd.factorize(table["id"])
     if (seed_of_row < 0).any():
         raise ValueError(f"id is null in {(seed_of_row < 0).sum()} rows; give every seed an id")
@@ -306,9 +252,15 @@ def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int
         .reindex(columns=["id", *_LABELS])
         .reset_index(drop=True)
     )
-    seeds = seeds.astype(dict.fromkeys(_LABELS, "category"))
+    return _as_categories(seeds), *_memberships(seed_of_row, table["knowledge_points"])
 
-    seed, kp, names = _memberships(seed_of_row, table["knowledge_points"])
+
+def _as_categories(seeds):
+    return seeds.astype(dict.fromkeys(_LABELS, object)).astype(dict.fromkeys(_LABELS, "category"))
+
+
+def _assemble(seeds, seed, kp, names, weight, min_count):
+    """The graph of distinct memberships (int64 codes, sorted by seed, then KP)."""
     n_kps, n_seeds = len(names), len(seeds)
     incidence = _pattern(kp, seed, (n_kps, n_seeds))
 
@@ -334,6 +286,7 @@ def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int
         names=pd.Index(names, dtype="str", name="kp"),
         seeds=seeds,
         weight=weight,
+        min_count=min_count,
     )
 
 

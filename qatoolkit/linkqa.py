@@ -14,18 +14,22 @@ from qatoolkit import prompts
 from qatoolkit.annotate import split_answers
 from qatoolkit.boostqa import carry_out
 from qatoolkit.config import LinkQASettings
+from qatoolkit.kps import normalise_kp
 from qatoolkit.plan import apportion
 from qatoolkit.taxonomy import DIFFICULTIES
 from qatoolkit.teacher import Teacher
 
 MOST_SEEDS = 4
-SPARE = (
-    1.1  # requests put for each that is still needed: some questions are repeated, some cannot be labelled
-)
+# Requests put for each question still needed: some are repeated, some cannot be labelled.
+SPARE = 1.1
+MOST_POINTS = 6  # as the prompt says; it asks for 2 at least, but where one fact is all there is, a second would be filler
 
 
 def extract(table: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Name the knowledge points of every question; returns the table with `knowledge_points` set, and the rejects."""
+    """Name the knowledge points of every question; returns the table with `knowledge_points` set, and the rejects.
+
+    One to six for each question, in the teacher's spelling, those that `normalise_kp` makes alike once; none or more go back to
+    the teacher for its one correction. Where a source carries KPs of its own, `kps.kps_from_column` takes them without a call."""
     messages = [
         prompts.messages("knowledge_points", r.language, question=r.question, answer=r.answer)
         for r in table.itertuples()
@@ -36,13 +40,17 @@ def extract(table: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.Dat
 
 def _read_points(content: str) -> list[str]:
     points = prompts.read_json(content, "knowledge_points", bare_list=True).get("knowledge_points")
-    if (
-        not isinstance(points, list)
-        or not all(isinstance(p, str) and p.strip() for p in points)
-        or not points
-    ):
+    if not isinstance(points, list) or not all(isinstance(p, str) and normalise_kp(p) for p in points):
         raise ValueError('the JSON object needs a non-empty list of texts "knowledge_points"')
-    return list(dict.fromkeys(p.strip() for p in points))
+    distinct = {}
+    for point in points:
+        distinct.setdefault(normalise_kp(point), point.strip())
+    if not 1 <= len(distinct) <= MOST_POINTS:
+        raise ValueError(
+            f'"knowledge_points" names {len(distinct)} different knowledge points; '
+            f"name the 2 to {MOST_POINTS} that a solver must know"
+        )
+    return list(distinct.values())
 
 
 def requests(

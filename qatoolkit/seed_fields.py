@@ -40,6 +40,7 @@ NAMES = {
     "source_id": "id questionid qid queid uid uuid index idx",
     "subject": "subject subjectname topicname topic category field type discipline 学科 科目",
     "level": "level difficulty difficultylevel grade 难度 年级",
+    "knowledge_points": "knowledgepoints knowledgepoint knowledgepointroutes 知识点 知識點",
 }
 _NAMES = {field: names.split() for field, names in NAMES.items()}
 _SHARED = (
@@ -262,9 +263,16 @@ def _own_labels(record, cell):
     own = {f: clean(cell.get(f)) or None for f in ("subject", "level", "source_id", "licence", "source")}
     for column, allowed in _LABELS.items():
         own[column] = record[column] if record.get(column) in allowed else None
-    points = record.get("knowledge_points")
-    own["knowledge_points"] = list(points) if isinstance(points, list | tuple) and points else None
+    own["knowledge_points"] = _points(cell.get("knowledge_points"))
     return own
+
+
+def _points(cell):
+    """The texts of a cell of knowledge points as they stand; parting texts and routes is for `kps.kps_from_column`."""
+    if isinstance(cell, str) and isinstance(written := literal(cell.strip()), list):
+        cell = written
+    cells = cell if isinstance(cell, list | tuple) else [cell]
+    return [text for c in cells if (text := clean(c))] or None
 
 
 def detect_language(text: str) -> str:

@@ -14,7 +14,7 @@ from qatoolkit.ledger import Ledger
 from qatoolkit.stages import exam_tables
 from qatoolkit.store import Run, results_root
 from qatoolkit.taxonomy import HIGH, STEM
-from qatoolkit.views_links import adjusted, asked_and_got, frontier, path_story, walk_control
+from qatoolkit.views_links import adjusted, around, asked_and_got, frontier, path_story, walk_control
 from qatoolkit.views_seeds import (
     agreement,
     annotation_estimate,
@@ -34,6 +34,7 @@ __all__ = [
     "against_seeds",
     "agreement",
     "annotation_estimate",
+    "around",
     "asked_and_got",
     "confusion",
     "consensus_gain",

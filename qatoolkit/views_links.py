@@ -45,6 +45,25 @@ def frontier(run: Run, graph: KPGraph) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def around(graph: KPGraph, path: list[str], most: int = 24):
+    """The networkx graph of a path's knowledge points and of their most strongly linked neighbours, `most` nodes at the most."""
+    codes = list(dict.fromkeys(graph.names.get_indexer(list(path))))
+    links = graph.adjacency[codes].tocoo()
+    near = pd.Series(links.data, index=links.col).groupby(level=0).sum().drop(codes, errors="ignore")
+    chosen = codes + near.sort_values(ascending=False, kind="stable").index[: most - len(codes)].tolist()
+    import networkx as nx
+
+    part = graph.adjacency[chosen][:, chosen].tocoo()
+    drawn = nx.Graph()
+    drawn.add_nodes_from(graph.names[chosen])
+    drawn.add_weighted_edges_from(
+        (graph.names[chosen[a]], graph.names[chosen[b]], w)
+        for a, b, w in zip(part.row, part.col, part.data, strict=True)
+        if a < b
+    )
+    return drawn
+
+
 def walk_control(run: Run, graph: KPGraph, difficulty: Mapping[str, float], n: int = 2000) -> pd.DataFrame:
     """What a target distribution of difficulty does to `n` walks: for no target, the target, and the target under strong coverage,
     the divergence from it (nats), coverage of KPs, and the share of drawn seeds at each level."""

@@ -1,0 +1,79 @@
+"""A KP graph in a folder: matrices as npy files that are mapped when read, names and seeds as Parquet, a manifest last."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+_FORMAT = "qatoolkit-kpgraph-1"
+_MATRICES = ("adjacency", "incidence", "edge_seeds")
+_PARTS = ("data", "indices", "indptr")
+
+
+def save(graph, folder: Path) -> Path:
+    """Write the graph and return the folder; ValueError where it holds something else."""
+    manifest = folder / "graph.json"
+    old = _read_manifest(folder)["data"] if manifest.exists() else "kpgraph-0"
+    data = folder / f"kpgraph-{int(old.removeprefix('kpgraph-')) + 1}"
+    ours = {"graph.json", "graph.json.tmp", old, data.name}
+    if folder.exists() and (others := sorted({p.name for p in folder.iterdir()} - ours)):
+        raise ValueError(f"{folder} holds {others[0]!r}, not a KP graph; save into a folder of its own")
+    if data.exists():  # left by a save that was killed
+        shutil.rmtree(data)
+    data.mkdir(parents=True)
+    for name in _MATRICES:
+        matrix = getattr(graph, name)
+        for part in _PARTS:
+            np.save(data / f"{name}.{part}.npy", getattr(matrix, part), allow_pickle=False)
+    graph.names.to_frame(index=False).to_parquet(data / "names.parquet", index=False)
+    graph.seeds.to_parquet(data / "seeds.parquet", index=False)
+    about = {"format": _FORMAT, "data": data.name, "weight": graph.weight, "min_count": graph.min_count}
+    about["shapes"] = {name: [int(n) for n in getattr(graph, name).shape] for name in _MATRICES}
+    new = folder / "graph.json.tmp"
+    new.write_text(json.dumps(about, indent=1))
+    os.replace(new, manifest)
+    shutil.rmtree(folder / old, ignore_errors=True)
+    return folder
+
+
+def load(folder: Path) -> dict:
+    """The fields of the graph saved in a folder. Raises FileNotFoundError and ValueError as `KPGraph.load` does."""
+    about = _read_manifest(folder)
+    data = folder / about["data"]
+
+    def mapped(file):
+        # Copy-on-write, for numba would compile anew for read-only arrays. Empty arrays, no more than
+        # a header of 128 bytes, cannot be mapped.
+        return np.asarray(np.load(file, mmap_mode="c" if file.stat().st_size > 128 else None))
+
+    def matrix(name):
+        values, indices, indptr = (mapped(data / f"{name}.{part}.npy") for part in _PARTS)
+        rows, _ = shape = tuple(about["shapes"][name])
+        if len(indptr) != rows + 1 or not indptr[-1] == len(indices) == len(values):
+            raise ValueError(f"{data}/{name}.*.npy do not fit together; build and save the graph again")
+        return sparse.csr_matrix((values, indices, indptr), shape=shape, copy=False)
+
+    return {name: matrix(name) for name in _MATRICES} | {
+        "names": pd.Index(pd.read_parquet(data / "names.parquet")["kp"]),
+        "seeds": pd.read_parquet(data / "seeds.parquet").astype(
+            dict.fromkeys(("discipline", "difficulty"), "category")  # Parquet forgets it where all are null
+        ),
+        "weight": about["weight"],
+        "min_count": about.get("min_count"),  # not written by the first versions
+    }
+
+
+def _read_manifest(folder):
+    if not (folder / "graph.json").exists():
+        raise FileNotFoundError(f"{folder} holds no saved KP graph; write one with KPGraph.save")
+    about = json.loads((folder / "graph.json").read_text())
+    if about.get("format") != _FORMAT or not re.fullmatch(r"kpgraph-\d+", str(about.get("data"))):
+        raise ValueError(
+            f"{folder}/graph.json is not of format {_FORMAT!r}: {about}; build and save it again"
+        )
+    return about
