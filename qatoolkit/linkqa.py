@@ -6,6 +6,7 @@ plan's distribution.
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -130,18 +131,19 @@ def synthesise(
     return table[:n], pd.concat([*rejects, spare], ignore_index=True)
 
 
-def control(made: pd.DataFrame) -> pd.DataFrame:
+def control(made: pd.DataFrame, targets: Mapping[str, Mapping[str, float]] | None = None) -> pd.DataFrame:
     """Difficulty asked for against difficulty as labelled: discipline, difficulty, asked, got (questions), and for each discipline
-    `kl`, the divergence in nats of the labels from what was asked, half a question added to each level."""
+    `kl`, the divergence in nats of the labels from the target (by discipline; where none is given, from what was asked), half
+    a question added to each level."""
     tables = []
     for discipline, rows in made.groupby("asked_discipline"):
         asked, got = (
             rows[c].value_counts().reindex(DIFFICULTIES, fill_value=0)
             for c in ("asked_difficulty", "difficulty")
         )
-        wanted, found = asked / asked.sum(), (got + 0.5) / (got + 0.5).sum()
-        some = wanted > 0
-        kl = float((wanted[some] * np.log(wanted[some] / found[some])).sum())
+        wanted = pd.Series((targets or {}).get(discipline, asked), dtype=float)
+        wanted, found = wanted[wanted > 0] / wanted.sum(), (got + 0.5) / (got + 0.5).sum()
+        kl = float((wanted * np.log(wanted / found[wanted.index])).sum())
         table = pd.DataFrame({"asked": asked, "got": got}).rename_axis("difficulty").reset_index()
         tables.append(table.assign(discipline=discipline, kl=kl))
     columns = ["discipline", "difficulty", "asked", "got", "kl"]

@@ -83,7 +83,7 @@ def coverage(table, *, title="Knowledge points reached by sampled paths", ax=Non
 
 @styled
 def frontier(table, *, title="Coverage against popularity", ax=None):
-    """Correlation of visits with popularity against KP coverage, one point per value function.
+    """Correlation of visits with popularity against KP coverage, one point per value function and a line per alpha.
 
     `table`: alpha, beta, coverage (fraction), popularity_correlation, and optionally n (paths sampled per
     point).
@@ -92,7 +92,11 @@ def frontier(table, *, title="Coverage against popularity", ax=None):
     rows = table.sort_values("coverage", kind="stable")
     x, y = 100 * rows["coverage"].to_numpy(float), rows["popularity_correlation"].to_numpy(float)
     figure, ax = canvas(ax, 5.6, 3.9)
-    ax.plot(x, y, "-", color="#BBBBBB", linewidth=1, zorder=1)
+    for _, line in rows.groupby("alpha"):
+        line = line.sort_values("beta")
+        ax.plot(
+            100 * line["coverage"], line["popularity_correlation"], color="#BBBBBB", linewidth=1, zorder=1
+        )
     ax.plot(x, y, "o", color="C0")
     ax.margins(x=0.16, y=0.12)
     paths = f", n = {int(table['n'].min()):,} paths per point" if "n" in table else ""

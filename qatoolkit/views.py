@@ -14,7 +14,15 @@ from qatoolkit.ledger import Ledger
 from qatoolkit.stages import exam_tables
 from qatoolkit.store import Run, results_root
 from qatoolkit.taxonomy import HIGH, STEM
-from qatoolkit.views_links import adjusted, around, asked_and_got, frontier, path_story, walk_control
+from qatoolkit.views_links import (
+    adjusted,
+    around,
+    asked_and_got,
+    frontier,
+    path_story,
+    told_walk,
+    walk_control,
+)
 from qatoolkit.views_seeds import (
     agreement,
     annotation_estimate,
@@ -59,6 +67,7 @@ __all__ = [
     "subject_agreement",
     "synthesis_counts",
     "synthesis_estimate",
+    "told_walk",
     "walk_control",
 ]
 

@@ -17,7 +17,8 @@ from qatoolkit.walks import path_diagnostics, sample_paths
 def path_story(run: Run, seed: int = 0) -> Rich:
     """One question that was written along a path, with the path and the seeds it came from."""
     table = run.read("linkqa").linkqa
-    row = table.sample(1, random_state=seed)
+    english = table[table["language"] == "en"]
+    row = (english if len(english) else table).sample(1, random_state=seed)
     seeds = run.read("annotate").seeds
     parents = seeds[seeds["id"].isin(row["parents"].iloc[0])]
     told = pd.concat([row, parents]).assign(
@@ -43,6 +44,13 @@ def frontier(run: Run, graph: KPGraph) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def told_walk(paths: pd.DataFrame) -> list[str]:
+    """The knowledge points of the first of the longest walks, one in Latin letters where there is one: every font has these."""
+    kps = paths["kps"].map(list)
+    latin = kps[kps.map(lambda names: all(name.isascii() for name in names))]
+    return max(latin if len(latin) else kps, key=len)
 
 
 def around(graph: KPGraph, path: list[str], most: int = 24):
@@ -103,7 +111,7 @@ def adjusted(
     run: Run, graph: KPGraph, adjust: Mapping[str, Mapping[str, float]], n: int = 200
 ) -> pd.DataFrame:
     """Difficulty adjustment tried on `n` walks that lean to the chosen disciplines: asked, labelled, and the divergence of the
-    labels from the target in nats, by discipline and difficulty, with the plan's difficulties and with `adjust`.
+    labels from the target `adjust` in nats, by discipline and difficulty, with the plan's difficulties and with `adjust`.
 
     It asks the run's teachers, and pays for it where they are not the offline ones."""
     seeds, plan = run.read("annotate").seeds, run.read("plan").targeted
@@ -116,6 +124,6 @@ def adjusted(
             asked = linkqa.requests(paths, seeds, plan, replace(settings, adjust=shares), run.seed)
             asked = asked[asked["asked_discipline"].isin(list(adjust))]
             made, _ = linkqa.synthesise(asked, teacher.synthesiser, teacher.annotator)
-            tables.append(linkqa.control(made).assign(difficulties=name))
+            tables.append(linkqa.control(made, adjust).assign(difficulties=name))
     table = pd.concat(tables, ignore_index=True)
     return table[["difficulties", "discipline", "difficulty", "asked", "got", "kl"]]
