@@ -20,8 +20,10 @@ from qatoolkit.views_links import (
     asked_and_got,
     frontier,
     path_story,
+    real_graph,
     told_walk,
     walk_control,
+    walk_settings,
 )
 from qatoolkit.views_seeds import (
     agreement,
@@ -58,6 +60,7 @@ __all__ = [
     "plan_shares",
     "planted_contamination",
     "probe_summary",
+    "real_graph",
     "real_seeds",
     "refinement_by_error_rate",
     "seed_choices",
@@ -69,6 +72,7 @@ __all__ = [
     "synthesis_estimate",
     "told_walk",
     "walk_control",
+    "walk_settings",
 ]
 
 PAPER_REFERENCE = Path(__file__).resolve().parent.parent / "data" / "paper_reference.csv"

@@ -1,17 +1,26 @@
 """Tables of notebook 05: walks through the knowledge-point graph, what steers them, and what was written along them."""
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
+import networkx as nx
 import pandas as pd
 
 from qatoolkit import linkqa
 from qatoolkit.display import Rich, qa
-from qatoolkit.kpgraph import KPGraph
+from qatoolkit.kpgraph import KPGraph, build_kp_graph
+from qatoolkit.kps import kps_from_column
 from qatoolkit.stages import teachers
 from qatoolkit.store import Run
 from qatoolkit.taxonomy import DIFFICULTIES
+from qatoolkit.views_seeds import real_seeds
 from qatoolkit.walks import path_diagnostics, sample_paths
+
+TAL_ROUTES = "tal_scq5k_knowledge_points.json"
 
 
 def path_story(run: Run, seed: int = 0) -> Rich:
@@ -59,8 +68,6 @@ def around(graph: KPGraph, path: list[str], most: int = 24):
     links = graph.adjacency[codes].tocoo()
     near = pd.Series(links.data, index=links.col).groupby(level=0).sum().drop(codes, errors="ignore")
     chosen = codes + near.sort_values(ascending=False, kind="stable").index[: most - len(codes)].tolist()
-    import networkx as nx
-
     part = graph.adjacency[chosen][:, chosen].tocoo()
     drawn = nx.Graph()
     drawn.add_nodes_from(graph.names[chosen])
@@ -127,3 +134,39 @@ def adjusted(
             tables.append(linkqa.control(made, adjust).assign(difficulties=name))
     table = pd.concat(tables, ignore_index=True)
     return table[["difficulties", "discipline", "difficulty", "asked", "got", "kl"]]
+
+
+def real_graph(folder: str | Path | None = None) -> SimpleNamespace:
+    """The graph of the labelled knowledge points among real questions: routes of TAL-SCQ5K, joined by the source's id, with its
+    levels as difficulties. `found` is False where `views.real_seeds` finds no folder or it holds no routes; `said` says so."""
+    real = real_seeds(folder)
+    routes = Path(folder or os.environ.get("QATOOLKIT_REAL_DATA", "")) / "sidecar" / TAL_ROUTES
+    if not real.found or not routes.is_file():
+        said = real.said if not real.found else f"no labelled knowledge points: {routes} is missing"
+        return SimpleNamespace(found=False, said=said, graph=None)
+    labels = json.loads(routes.read_text(encoding="utf-8"))
+    table = real.seeds[real.seeds["source_id"].isin(list(labels))]
+    table = table.assign(routes=[labels[id]["knowledge_point_routes"] for id in table["source_id"]])
+    table = kps_from_column(table, "routes", levels="all", under=("Knowledge Point", "知识点"))
+    graph = build_kp_graph(table.assign(difficulty=table["level"]))
+    return SimpleNamespace(found=True, said=f"{len(table):,} questions with routes", graph=graph)
+
+
+def walk_settings(graph: KPGraph, length: int = 4, seed: int = 0) -> pd.DataFrame:
+    """As many walks as there are linked KPs under plain weights, under coverage, and under coverage with an even target for every
+    difficulty: coverage, Gini of visits, correlation with popularity, seeds used, divergence from the even target in nats."""
+    n = int((graph.degree > 0).sum())
+    even = dict.fromkeys(graph.seeds["difficulty"].cat.categories, 1.0)
+    settings = {
+        "edge weights alone": {"alpha": 0.0, "beta": 0.0},
+        "popularity": {"alpha": 1.0, "beta": 0.0},
+        "coverage": {"alpha": 0.0, "beta": 1.0},
+        "coverage, even difficulties": {"alpha": 0.0, "beta": 1.0, "difficulty": even},
+    }
+    rows = []
+    for name, dials in settings.items():
+        paths = sample_paths(graph, n, length, seed=seed, **dials)
+        found = path_diagnostics(graph, paths, difficulty=even).iloc[0]
+        shown = ["paths", "coverage", "gini", "spearman", "distinct_seeds", "kl_difficulty"]
+        rows.append({"walks": name} | found[shown].to_dict())
+    return pd.DataFrame(rows)

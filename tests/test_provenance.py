@@ -1,11 +1,13 @@
 """Every question of the smoke run can be explained back to its seeds and calls, and every call is paid for by some question."""
 
+import itertools
 import math
 
 import pandas as pd
 import pytest
 
 from qatoolkit import provenance, views
+from qatoolkit.kpgraph import KPGraph
 from qatoolkit.ledger import Ledger, Price, price_of
 from qatoolkit.provenance import cost_per_question, lineage
 from qatoolkit.store import open_run
@@ -130,3 +132,27 @@ def test_what_the_views_say_of_the_run_adds_up(run):
     again = views.annotation_estimate(run)
     assert again["requests"] == again["answered"]
     assert math.isclose(again["usd"], 0.0)
+
+
+def test_walks_and_difficulties_follow_the_dials(run):
+    graph = KPGraph.load(run.read("linkqa").graph)
+    control = views.walk_control(run, graph, {"H4": 0.5, "H5": 0.5}, n=300)
+    assert control["kl"].iloc[1] < control["kl"].iloc[0]
+    settings = views.walk_settings(graph).set_index("walks")
+    assert settings.loc["coverage", "coverage"] > settings.loc["popularity", "coverage"]
+    assert settings["kl_difficulty"].idxmin() == "coverage, even difficulties"
+    counts = views.asked_and_got(run)
+    assert counts["accepted"].sum() == len(run.read("linkqa").linkqa)
+    assert (counts.loc[["H1", "H2"], "asked"] == 0).all()
+    table = views.adjusted(run, graph, {"physics": {"H4": 0.5, "H5": 0.5}}, n=60)
+    kl = table.groupby("difficulties")["kl"].first()
+    assert kl["adjusted"] < kl["plan"]
+
+
+def test_a_drawing_shows_a_walk_among_its_strongest_neighbours(run):
+    stored = run.read("linkqa")
+    graph, walk = KPGraph.load(stored.graph), views.told_walk(stored.paths)
+    drawn = views.around(graph, walk, most=12)
+    assert len(drawn) <= 12
+    assert set(walk) <= set(drawn)
+    assert all(drawn.has_edge(a, b) for a, b in itertools.pairwise(walk))
