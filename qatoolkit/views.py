@@ -9,11 +9,11 @@ from qatoolkit import plan as planning
 from qatoolkit.boostqa import degraded
 from qatoolkit.decontaminate import decontaminate
 from qatoolkit.estimate import estimate
-from qatoolkit.evaluate import accuracy, wilson
+from qatoolkit.evaluate import accuracy, paired_difference, wilson
 from qatoolkit.ledger import Ledger
 from qatoolkit.stages import exam_tables
 from qatoolkit.store import Run, results_root
-from qatoolkit.taxonomy import HIGH, STEM
+from qatoolkit.taxonomy import DIFFICULTIES, HIGH, STEM
 from qatoolkit.views_links import (
     adjusted,
     around,
@@ -46,6 +46,7 @@ __all__ = [
     "annotation_estimate",
     "around",
     "asked_and_got",
+    "by_level",
     "confusion",
     "consensus_gain",
     "decisions",
@@ -254,6 +255,21 @@ def planted_contamination(run: Run, n: int = 20, seed: int = 0) -> pd.DataFrame:
                 "clean rows lost": int(clean["id"].isin(found).sum()),
             }
         )
+    return pd.DataFrame(rows)
+
+
+def by_level(run: Run) -> pd.DataFrame:
+    """Paired differences on the multiple-choice exams by difficulty: BoostQA and LinkQA over the base student, and LinkQA over
+    BoostQA, with 95% bootstrap intervals."""
+    samples, settings = run.read("evaluate").samples, run.profile.evaluate
+    samples = samples[samples["exam"] != "textbook_math"]
+    rows = []
+    for level in DIFFICULTIES:
+        part = samples[samples["difficulty"] == level]
+        for a, b in (("boostqa", "base"), ("linkqa", "base"), ("linkqa", "boostqa")):
+            pair = [part[part["arm"] == arm] for arm in (a, b)]
+            found = paired_difference(*pair, resamples=settings.bootstrap, seed=run.seed)
+            rows.append({"difficulty": level, "a": a, "b": b} | found)
     return pd.DataFrame(rows)
 
 
