@@ -125,27 +125,34 @@ def hub():
 
 
 def misfit(graph, nodes, value):
-    """Chi-square statistic and degrees of freedom of the walks' starts and steps, V being frozen at `value`."""
+    """Squared z-scores of the counts of starts, of steps from KP to KP and of steps to a KP, V being frozen at `value`.
+
+    Paths differ in what they may not revisit, so a count is a sum of unequal chances: its mean and variance are summed over
+    steps, and each squared z-score has a mean of exactly 1.
+    """
     weight, size = graph.adjacency.toarray() * value, len(value)
-    tables = [(np.bincount(nodes[:, 0], minlength=size), len(nodes) * value / value.sum())]
+    start = value / value.sum()
+    cells = [(np.bincount(nodes[:, 0], minlength=size), len(nodes) * start, len(nodes) * start * (1 - start))]
     for step in range(1, nodes.shape[1]):
         path = nodes[nodes[:, step] >= 0, : step + 1]
         last, behind = path[:, -2], path[:, :-1]
         share = 1 / (weight[last].sum(axis=1) - weight[last[:, None], behind].sum(axis=1))
-        open_ways = np.bincount(last, share, size)[:, None] - np.bincount(
-            (last[:, None] * size + behind).ravel(), np.repeat(share, step), size**2
-        ).reshape(size, size)  # times weight: the number of steps expected from one KP to another
+
+        def summed(
+            chance, last=last, behind=behind, step=step
+        ):  # over the steps from a KP that could go to another
+            blocked = np.bincount((last[:, None] * size + behind).ravel(), np.repeat(chance, step), size**2)
+            return np.maximum(np.bincount(last, chance, size)[:, None] - blocked.reshape(size, size), 0)
+
+        expected = weight * summed(share)
+        variance = expected - weight**2 * summed(share**2)
         seen = np.bincount(last * size + path[:, -1], minlength=size**2).reshape(size, size)
-        tables += zip(seen, weight * np.maximum(open_ways, 0), strict=True)
-    statistic = freedom = 0
-    for seen, expected in tables:
         assert not seen[expected == 0].any()
-        common = expected >= 5
-        got, of = (np.append(of[common], of[~common].sum()) for of in (seen, expected))
-        kept = of >= 5
-        statistic += ((got - of)[kept] ** 2 / of[kept]).sum()
-        freedom += max(kept.sum() - 1, 0)
-    return statistic, freedom
+        cells.append([table.ravel() for table in (seen, expected, variance)])
+        cells.append([table.sum(axis=0) for table in (seen, expected, variance)])
+    seen, expected, variance = map(np.concatenate, zip(*cells, strict=True))
+    common = variance >= 5
+    return (seen - expected)[common] ** 2 / variance[common]
 
 
 LAW_HARD = {"law": 3.0, "physics": 1.0}, {"H5": 3.0, "H1": 1.0}
@@ -166,7 +173,7 @@ STEERED = [
 @pytest.mark.parametrize("steered", STEERED, ids=str)
 @pytest.mark.parametrize("name", ["small", "hub"])
 def test_a_million_steps_follow_the_value_of_their_round_on_one_thread_and_on_two(name, steered, request):
-    graph, rounds, per_round = request.getfixturevalue(name), 5, 50_000
+    graph, rounds, per_round = request.getfixturevalue(name), 5, 70_000
     settings = steered | {"rounds": rounds, "seed": 11}
     nodes, drawn = sample_codes(graph, rounds * per_round, 5, threads=1, **settings)
     if len(os.sched_getaffinity(0)) > 1:
@@ -176,16 +183,16 @@ def test_a_million_steps_follow_the_value_of_their_round_on_one_thread_and_on_tw
             np.testing.assert_array_equal(one, two)
     assert (nodes[:, 1:] >= 0).sum() >= 1_000_000
     value_after, visits = KnowledgeValue(graph, **steered), np.zeros(len(graph.names))
-    statistic = freedom = 0
+    squares = []
     for part, ids in zip(
         nodes.reshape(rounds, per_round, -1), drawn.reshape(rounds, per_round, -1), strict=True
     ):
-        got = misfit(graph, part, value_after(visits))
-        statistic, freedom = statistic + got[0], freedom + got[1]
+        squares.append(misfit(graph, part, value_after(visits)))
         visits += np.bincount(part[part >= 0], minlength=len(visits))
         value_after.learn(ids[ids >= 0])
-    assert freedom > 100
-    assert statistic - freedom < 5 * np.sqrt(2 * freedom)
+    squares = np.concatenate(squares)
+    assert len(squares) > 100
+    assert abs(squares.mean() - 1) < 5 * np.sqrt(4 / len(squares))
 
 
 def test_steps_follow_the_formula_where_proposals_are_stale_or_refused():
