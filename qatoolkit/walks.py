@@ -15,7 +15,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ _RESTARTS = 16  # starts a walk may try before it is given up as shorter than tw
 _PROPOSALS = 32  # proposals refused before a step scans the whole row
 _ACCEPTANCE = 0.5  # expected share of proposals accepted below which the tables are made anew
 _BLOCKS = 64  # in which rows are dealt to threads
+_RARELY = 1e-9  # how often a seed of a label without a target share is drawn, where an edge has no other
 _LEAN = 30.0  # how far control may move a factor: a label out of reach must not starve the rest
 
 
@@ -52,7 +53,8 @@ def sample_paths(
     such as the probe's weak cells; V is multiplied by the mean weight of the KP's seeds, cells left out weigh
     1 (our own addition, not LinkSyn's). rounds: how often V is renewed, by default 16 to 256 times.
 
-    A step's seed holds both its KPs: the least used so far, ties by table order. A path ends early where no
+    A step's seed holds both its KPs: the least used so far, ties by table order; targets divide the steps of an
+    edge between its seeds in proportion to target over current share, by Webster's method of dividing seats. A path ends early where no
     neighbour is left; walks without a second KP after 16 starts are left out with a warning. Raises
     ValueError for a setting out of range, a graph without edges, and targets or focus that leave no value.
     """
@@ -89,8 +91,9 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
     _, walk, assign = _kernels()
 
     nodes, edges, seeds = (np.full((n, width), -1, np.int32) for width in (length, length - 1, length - 1))
-    used = np.zeros(len(graph.seeds), dtype=np.int32)
-    cursor, level = np.zeros((2, graph.n_edges), dtype=np.int32)
+    wait = value_after.wait_per_seed()
+    due = wait / 2
+    cursor, level = np.zeros(graph.n_edges, dtype=np.int32), np.zeros(graph.n_edges)
     visits = np.zeros(len(graph.names), dtype=np.int64)
     key = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
     links = graph.adjacency.indptr, graph.adjacency.indices, graph.adjacency.data, graph.edge_ids
@@ -103,7 +106,7 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
             value = value_after(visits)
             state = value, np.cumsum(value), *proposals.towards(value), key
             pool.over(first, last, lambda a, b, state=state: walk(*links, *state, a, nodes[a:b], edges[a:b]))
-            assign(*members, steps, used, cursor, level, drawn)
+            assign(*members, steps, wait, due, cursor, level, drawn)
             visits += np.bincount(kps[kps >= 0], minlength=len(visits))
             value_after.learn(drawn[drawn >= 0])
     return nodes, seeds
@@ -127,7 +130,7 @@ class KnowledgeValue:
             raise ValueError(f"beta={beta!r}; allowed: a finite number from 0")
         targets = {"discipline": discipline, "difficulty": difficulty}
         self.controls = [_Control(graph, *item) for item in targets.items() if item[1] is not None]
-        self.beta = beta
+        self.beta, self.seeds = beta, graph.seeds
         with np.errstate(divide="ignore"):  # log 0 is minus infinity, as it should be
             self.log_static = alpha * np.log(graph.popularity) + np.log(_focus_per_kp(graph, focus))
         self.log_static[graph.degree == 0] = -np.inf
@@ -143,6 +146,13 @@ class KnowledgeValue:
         if not value.any():
             raise ValueError("every linked KP has value 0: targets and focus exclude them all; widen them")
         return value
+
+    def wait_per_seed(self) -> np.ndarray:
+        """Draws of a common seed for one of each seed: current share over target share of its labels; 1 without targets."""
+        wait = np.ones(len(self.seeds))
+        for control in self.controls:
+            wait /= np.maximum(np.append(control.first, 1.0)[control.codes], _RARELY)  # code -1: unlabelled
+        return wait
 
     def learn(self, seeds):
         """Correct the factors by the seeds that a round drew."""
@@ -332,9 +342,10 @@ def _kernels():
                     break
 
     @njit(cache=True)
-    def assign(indptr, members, edges, used, cursor, level, seeds):
-        # All of an edge's seeds are used at least level[e] times, those before cursor[e] more often. The next
-        # seed is found in a few looks; a search for the minimum would read thousands at every step of a hub.
+    def assign(indptr, members, edges, wait, due, cursor, level, seeds):
+        # The seed with the smallest due = (uses + 1/2) * wait comes next. All of an edge's seeds are due at level[e]
+        # or later, those before cursor[e] later. So the next is found in a few looks; a search for the minimum would
+        # read thousands at every step of a hub.
         for w in range(len(edges)):
             for step in range(edges.shape[1]):
                 e = edges[w, step]
@@ -342,13 +353,13 @@ def _kernels():
                     break
                 low, high = indptr[e], indptr[e + 1]
                 j = low + cursor[e]
-                while j < high and used[members[j]] > level[e]:
+                while j < high and due[members[j]] > level[e]:
                     j += 1
                 if j == high:
-                    j = low + np.argmin(used[members[low:high]])
-                    level[e] = used[members[j]]
+                    j = low + np.argmin(due[members[low:high]])
+                    level[e] = due[members[j]]
                 seeds[w, step] = members[j]
-                used[members[j]] += 1
+                due[members[j]] += wait[members[j]]
                 cursor[e] = j + 1 - low
 
     return fill, walk, assign
@@ -386,7 +397,7 @@ def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=
         "evenness": entropy / math.log2(count) if count > 1 else np.nan,
         "spearman": both.corr("spearman").iloc[0, 1],
         "pearson": both.corr("pearson").iloc[0, 1],
-        "distinct_seeds": len(np.unique(seeds)),
+        "distinct_seeds": np.count_nonzero(np.bincount(seeds)),
     }
     for label, target in (("discipline", discipline), ("difficulty", difficulty)):
         row[f"kl_{label}"] = row[f"missing_{label}"] = np.nan
@@ -402,9 +413,14 @@ def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=
 
 
 def _codes(index, lists, what):
-    flat = [name for names in lists for name in names]
-    codes = pd.Index(index, dtype=object).get_indexer(np.fromiter(flat, dtype=object, count=len(flat)))
-    if (codes < 0).any():
-        unknown = flat[int(np.argmin(codes))]
-        raise ValueError(f"{what} {unknown!r} is not in the graph; pass the graph that the paths came from")
-    return codes
+    code = dict(
+        zip(pd.Index(index).tolist(), range(len(index)), strict=True)
+    )  # ids and names hash faster here than in pandas
+    flat = chain.from_iterable(lists)
+    try:
+        return np.fromiter(map(code.__getitem__, flat), dtype=np.int64)
+    except KeyError as error:
+        unknown = error.args[0]
+        raise ValueError(
+            f"{what} {unknown!r} is not in the graph; pass the graph that the paths came from"
+        ) from None

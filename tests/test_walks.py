@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -107,6 +108,93 @@ def test_starts_and_steps_follow_the_formula(small, alpha, beta, discipline, foc
     assert abs(statistic - freedom) < 5 * np.sqrt(2 * freedom)
 
 
+@pytest.fixture(scope="module")
+def hub():
+    """A KP of 400 neighbours, one of which has nearly all its weight, and a ring among them.
+
+    A walk that came by the heavy neighbour has nearly all its proposals refused and scans the whole row.
+    """
+    rng = np.random.default_rng(2)
+    kps = [["hub", "k0"]] * 20_000 + [["hub", f"k{i}"] for i in range(1, 400)]
+    kps += [[f"k{i}", f"k{(i + 1) % 400}"] for i in range(400)]
+    labels = {
+        "discipline": rng.choice(DISCIPLINES, len(kps)),
+        "difficulty": rng.choice(["H1", "H5"], len(kps)),
+    }
+    return build_kp_graph(seeds(*kps, **labels))
+
+
+def misfit(graph, nodes, value):
+    """Squared z-scores of the counts of starts, of steps from KP to KP and of steps to a KP, V being frozen at `value`.
+
+    Paths differ in what they may not revisit, so a count is a sum of unequal chances: its mean and variance are summed over
+    steps, and each squared z-score has a mean of exactly 1.
+    """
+    weight, size = graph.adjacency.toarray() * value, len(value)
+    start = value / value.sum()
+    cells = [(np.bincount(nodes[:, 0], minlength=size), len(nodes) * start, len(nodes) * start * (1 - start))]
+    for step in range(1, nodes.shape[1]):
+        path = nodes[nodes[:, step] >= 0, : step + 1]
+        last, behind = path[:, -2], path[:, :-1]
+        share = 1 / (weight[last].sum(axis=1) - weight[last[:, None], behind].sum(axis=1))
+
+        def summed(
+            chance, last=last, behind=behind, step=step
+        ):  # over the steps from a KP that could go to another
+            blocked = np.bincount((last[:, None] * size + behind).ravel(), np.repeat(chance, step), size**2)
+            return np.maximum(np.bincount(last, chance, size)[:, None] - blocked.reshape(size, size), 0)
+
+        expected = weight * summed(share)
+        variance = expected - weight**2 * summed(share**2)
+        seen = np.bincount(last * size + path[:, -1], minlength=size**2).reshape(size, size)
+        assert not seen[expected == 0].any()
+        cells.append([table.ravel() for table in (seen, expected, variance)])
+        cells.append([table.sum(axis=0) for table in (seen, expected, variance)])
+    seen, expected, variance = map(np.concatenate, zip(*cells, strict=True))
+    common = variance >= 5
+    return (seen - expected)[common] ** 2 / variance[common]
+
+
+LAW_HARD = {"law": 3.0, "physics": 1.0}, {"H5": 3.0, "H1": 1.0}
+STEERED = [
+    {"alpha": 0, "beta": 0},
+    {"alpha": 1, "beta": 1},
+    {"alpha": -0.5, "beta": 2},
+    {"alpha": 0.5, "beta": 1, "discipline": LAW_HARD[0], "difficulty": LAW_HARD[1]},
+    {
+        "alpha": 1,
+        "beta": 0.5,
+        "difficulty": LAW_HARD[1],
+        "focus": {("law", "H5"): 20.0, ("history", "H1"): 0.0},
+    },
+]
+
+
+@pytest.mark.parametrize("steered", STEERED, ids=str)
+@pytest.mark.parametrize("name", ["small", "hub"])
+def test_a_million_steps_follow_the_value_of_their_round_on_one_thread_and_on_two(name, steered, request):
+    graph, rounds, per_round = request.getfixturevalue(name), 5, 70_000
+    settings = steered | {"rounds": rounds, "seed": 11}
+    nodes, drawn = sample_codes(graph, rounds * per_round, 5, threads=1, **settings)
+    if len(os.sched_getaffinity(0)) > 1:
+        for one, two in zip(
+            (nodes, drawn), sample_codes(graph, len(nodes), 5, threads=2, **settings), strict=True
+        ):
+            np.testing.assert_array_equal(one, two)
+    assert (nodes[:, 1:] >= 0).sum() >= 1_000_000
+    value_after, visits = KnowledgeValue(graph, **steered), np.zeros(len(graph.names))
+    squares = []
+    for part, ids in zip(
+        nodes.reshape(rounds, per_round, -1), drawn.reshape(rounds, per_round, -1), strict=True
+    ):
+        squares.append(misfit(graph, part, value_after(visits)))
+        visits += np.bincount(part[part >= 0], minlength=len(visits))
+        value_after.learn(ids[ids >= 0])
+    squares = np.concatenate(squares)
+    assert len(squares) > 100
+    assert abs(squares.mean() - 1) < 5 * np.sqrt(4 / len(squares))
+
+
 def test_steps_follow_the_formula_where_proposals_are_stale_or_refused():
     # k0 is visited by every path, so that V falls there between rounds; the tables are not renewed each time.
     kps = [["k0", f"k{i}"] for i in range(1, 40) for _ in range(i)]
@@ -166,6 +254,24 @@ def test_seeds_are_the_least_used_with_ties_in_table_order(small):
             if b >= 0:
                 both = np.flatnonzero(small.incidence[[a, b]].toarray().all(axis=0))
                 assert seed == min(both, key=lambda s: (used[s], s))
+                used[seed] += 1
+
+
+def test_under_targets_an_edges_seeds_take_turns_by_websters_method(small):
+    target = {"discipline": {"law": 3, "physics": 1}, "difficulty": {"H5": 0.9, "H1": 0.1}}
+    wait = np.ones(len(small.seeds))
+    for label, shares in target.items():
+        current = small.seeds.loc[small.linked_seeds, label].value_counts(normalize=True)
+        for value, share in current.items():
+            times = shares.get(value, 0) / sum(shares.values()) / share
+            wait[small.seeds[label] == value] /= max(times, 1e-9)
+    nodes, drawn = sample_codes(small, 500, 4, seed=2, **target)
+    used = np.zeros(len(wait))
+    for path, row in zip(nodes, drawn, strict=True):
+        for a, b, seed in zip(path, path[1:], row, strict=False):
+            if b >= 0:
+                both = np.flatnonzero(small.incidence[[a, b]].toarray().all(axis=0))
+                assert (used[seed] + 0.5) * wait[seed] <= ((used + 0.5) * wait)[both].min() * (1 + 1e-9)
                 used[seed] += 1
 
 
