@@ -15,6 +15,9 @@ pecanpy, igraph and networkx. What each one does:
 - igraph: `random_walk` with weights, once a walk; igraph_cut: one long walk, cut into pieces.
 - networkx: it has no weighted walk for graphs of this size, so `random.choices` over `graph.adj[kp]` at each step.
 
+Of the ratios, *_vs_pecanpy sets tables of names against lists of ids, *_vs_pecanpy_loop arrays against arrays, each against
+the faster of the two modes. Walks by SparseOTF are fewer, and igraph and networkx walk for two seconds.
+
 The last line is one JSON object; peers that are not installed are null.
 """
 

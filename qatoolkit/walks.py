@@ -255,9 +255,8 @@ class _Proposals:
         """Probability to accept each KP, and the tables it is proposed from, so that steps follow `value`."""
         ratio = np.divide(value, self.then, out=np.zeros(len(value)), where=self.then > 0)
         mass = self.then * self.strength
-        accepted = (
-            mass * ratio
-        ).sum()  # not mass @ ratio: BLAS threads wait for each other, and round as their number is
+        # Not mass @ ratio: BLAS threads wait for each other, and round as their number is.
+        accepted = (mass * ratio).sum()
         if value[self.then == 0].any() or accepted < _ACCEPTANCE * mass.sum() * ratio.max():
             fill, of = _kernels()[0], self.adjacency
             tables = of.indptr, of.indices, of.data, value, self.cumulative, self.guide
