@@ -186,7 +186,7 @@ class _Control:
         self.first = self.factor = self.target * current.sum() / np.maximum(current, 1)
 
     def per_kp(self):
-        return self.shares @ self.factor + self.unlabelled
+        return np.einsum("kl,l->k", self.shares, self.factor) + self.unlabelled  # no BLAS, as in _Proposals
 
     def learn(self, seeds):
         drawn = np.bincount(self.codes[seeds][self.codes[seeds] >= 0], minlength=len(self.target))
@@ -255,7 +255,9 @@ class _Proposals:
         """Probability to accept each KP, and the tables it is proposed from, so that steps follow `value`."""
         ratio = np.divide(value, self.then, out=np.zeros(len(value)), where=self.then > 0)
         mass = self.then * self.strength
-        if value[self.then == 0].any() or mass @ ratio < _ACCEPTANCE * mass.sum() * ratio.max():
+        # Not mass @ ratio: BLAS threads wait for each other, and round as their number is.
+        accepted = (mass * ratio).sum()
+        if value[self.then == 0].any() or accepted < _ACCEPTANCE * mass.sum() * ratio.max():
             fill, of = _kernels()[0], self.adjacency
             tables = of.indptr, of.indices, of.data, value, self.cumulative, self.guide
             self.pool.over(0, _BLOCKS, lambda a, b: fill(*tables, a, b))
