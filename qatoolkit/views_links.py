@@ -126,7 +126,7 @@ def adjusted(
     focus = {(d, level): 20.0 for d in adjust for level in DIFFICULTIES}
     paths = sample_paths(graph, n, settings.length, alpha=0.5, beta=1.0, focus=focus, seed=run.seed)
     tables = []
-    with teachers(run, "linkqa") as teacher:
+    with teachers(run, "adjustment") as teacher:
         for name, shares in (("plan", None), ("adjusted", {d: dict(s) for d, s in adjust.items()})):
             asked = linkqa.requests(paths, seeds, plan, replace(settings, adjust=shares), run.seed)
             asked = asked[asked["asked_discipline"].isin(list(adjust))]

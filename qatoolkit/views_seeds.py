@@ -156,7 +156,7 @@ def consensus_gain(run: Run, samples: int = 5, n: int = 200) -> pd.DataFrame:
     table, rows = run.read("seeds").seeds.head(n), []
     if gold(run, table)["difficulty"].isna().all():
         return pd.DataFrame(rows)
-    with teachers(run, "annotate") as teacher:
+    with teachers(run, "consensus") as teacher:
         for k in (1, samples):
             labelled, _ = annotation.annotate(table, teacher.annotator, k)
             found = agreement(run, labelled)

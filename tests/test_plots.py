@@ -58,6 +58,7 @@ REFINEMENT = frame(
     (0.3, "before", 0.3, 0.27, 0.33, 500),
     (0.3, "after", 0.04, 0.02, 0.06, 500),
 )
+CONFUSION = pd.DataFrame([[8, 2, 0], [1, 9, 0], [0, 0, 0]], index=list("abc"), columns=list("abc"))
 ABLATION = frame(
     "ablation variant accuracy low high n reference",
     ("refinement", "with", 0.8, 0.77, 0.83, 600, True),
@@ -94,6 +95,7 @@ FIGURES = {
     "ablation": lambda: plots.ablation(ABLATION),
     "distribution": lambda: plots.distribution(QUESTIONS, "difficulty"),
     "refinement": lambda: plots.refinement(REFINEMENT),
+    "confusion": lambda: plots.confusion(CONFUSION),
     "loss": lambda: plots.loss(LOSS),
     "seed_quality": lambda: plots.seed_quality(QUALITY),
     "lengths": lambda: plots.lengths(SEEDS),
@@ -333,3 +335,11 @@ def test_spread_labels_keep_order_distance_and_bounds():
     assert list(np.argsort(placed)) == [2, 3, 0, 1]
     assert np.diff(np.sort(placed)).min() >= 0.98
     assert placed.max() <= 5.5
+
+
+def test_a_confusion_figure_writes_the_counts_and_leaves_empty_cells_blank():
+    axes = plots.confusion(CONFUSION).axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == ["1", "2", "8", "9"]
+    assert "n = 20" in axes.get_title()
+    with pytest.raises(ValueError, match="same labels on both sides"):
+        plots.confusion(CONFUSION.iloc[:2])
