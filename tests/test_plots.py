@@ -340,6 +340,6 @@ def test_spread_labels_keep_order_distance_and_bounds():
 def test_a_confusion_figure_writes_the_counts_and_leaves_empty_cells_blank():
     axes = plots.confusion(CONFUSION).axes[0]
     assert sorted(text.get_text() for text in axes.texts) == ["1", "2", "8", "9"]
-    assert "n = 20" in axes.get_title()
+    assert "n = 20" in axes.get_title("left")
     with pytest.raises(ValueError, match="same labels on both sides"):
         plots.confusion(CONFUSION.iloc[:2])
