@@ -102,7 +102,7 @@ def _add_plan(commands) -> None:
 
 def _plan(arguments) -> None:
     from qatoolkit.config import load_profile
-    from qatoolkit.estimate import estimate
+    from qatoolkit.estimate import QA_TOKENS, estimate
     from qatoolkit.ledger import Ledger
     from qatoolkit.store import results_root
 
@@ -119,7 +119,8 @@ def _plan(arguments) -> None:
     )
     cost = "unknown" if table["usd"].isna().any() else f"${table['usd'].sum():,.2f}"
     print(
-        f"{profile.plan.questions:,} questions an arm: {table['requests'].sum():,} requests, "
+        f"{profile.plan.questions:,} questions an arm ({profile.plan.questions * QA_TOKENS:,} tokens of QA at "
+        f"{QA_TOKENS:,} each): {table['requests'].sum():,} requests, "
         f"{(table['prompt_tokens'] + table['completion_tokens']).sum():,} tokens, {cost}, "
         f"{table['hours'].sum():,.1f} hours with {profile.teacher.in_flight:,} in flight"
     )

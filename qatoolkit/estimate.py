@@ -10,11 +10,13 @@ import pandas as pd
 
 from qatoolkit.config import Profile
 from qatoolkit.ledger import Ledger, price_of
+from qatoolkit.linkqa import SPARE
 from qatoolkit.taxonomy import GRADES
 from qatoolkit.teacher import Teacher
 
 DEGRADED = 0.25  # share of high-difficulty questions asked for once more
 DISPUTED = 0.2  # share of answers on which the two teachers differ
+QA_TOKENS = 1000  # of a question with answer and rationale, as it is trained on
 ENOUGH = 30  # requests to a model before its ledger's means replace `USUAL`
 
 
@@ -45,7 +47,7 @@ def requests(profile: Profile) -> pd.DataFrame:
             0.6 * n / len(GRADES) + 0.4 * n / 2 + DEGRADED * 0.4 * n,
             n + DEGRADED * 0.4 * n,
         ),
-        "linkqa": (2 * n / profile.linkqa.questions_per_path, 2 * n),
+        "linkqa": (SPARE * n / profile.linkqa.questions_per_path, SPARE * n),
     }
     rows = []
     for arm, (asked, labelled) in written.items():

@@ -15,6 +15,7 @@ def test_requests_follow_from_the_settings():
     assert table["boostqa", "synthesise"] == 800 / 5 + 200 / 2 + 50
     assert table["boostqa", "annotate"] == 1050
     assert table["boostqa", "refine"] == 1000 * 2
+    assert table["linkqa", "synthesise"] == int(1.1 * 1000 / profile.linkqa.questions_per_path)
     without = requests(load_profile(profile, **{"boostqa.refine": False}))
     assert "refine" not in set(without["task"])
 
@@ -68,7 +69,7 @@ def test_the_command_prints_the_bill_and_spends_nothing(tmp_path, monkeypatch, c
     monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path / "results"))
     assert main(["plan", "--profile", "paper"]) == 0
     said = capsys.readouterr().out
-    for word in ("requests", "tokens", "$", "hours", "assumptions"):
+    for word in ("requests", "100,000,000,000 tokens of QA", "$", "hours", "assumptions"):
         assert word in said
     assert not (tmp_path / "results").exists()
 
