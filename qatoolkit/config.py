@@ -298,6 +298,7 @@ PROFILES = {
         plan=PlanSettings(questions=5000, high=0.35),
         student=StudentSettings(size="m", tokens=950_000),
         midtrain=MidtrainSettings(tokens=650_000, replay=0.3, learning_rate=5e-3),
+        ablations=AblationSettings(tokens=0.2),
         scaling=ScalingSettings(
             sizes=("xxs", "xs", "s", "m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
         ),
