@@ -2,7 +2,7 @@
 
 Stated in arXiv 2508.01317: knowledge points are extracted from seeds, a walk under a value function picks paths, and a
 teacher writes from the several seeds of a path. Our reading: 2 to 4 seeds a path, and the difficulty asked for follows the
-plan's distribution.
+plan's distribution from H3 up.
 """
 
 import math
@@ -62,7 +62,7 @@ def requests(
 
     The difficulties asked for are dealt in random order within a discipline: where `settings.adjust` names the discipline, in
     its shares, to be met exactly (LinkSyn's difficulty adjustment in given disciplines; the rule is our reading); else in the
-    proportions of the plan's budget for all disciplines."""
+    proportions of the plan's budget for all disciplines, what it wants below H3 at H3: joining two seeds takes two hops."""
     by_id = seeds.set_index("id")
     rows = []
     for path in paths.itertuples():
