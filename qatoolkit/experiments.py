@@ -15,12 +15,13 @@ from qatoolkit import scaling as sweeps
 from qatoolkit.boostqa import degraded
 from qatoolkit.curate import curate
 from qatoolkit.evaluate import accuracy, evaluate, export_tasks, paired_difference
+from qatoolkit.files import write_json
 from qatoolkit.kpgraph import KPGraph
 from qatoolkit.midtrain import Job, adopt, train_all
 from qatoolkit.probe import CELL
 from qatoolkit.probe import cells as grid_of
 from qatoolkit.scorer import load_model, score
-from qatoolkit.store import Run, stage, write_json
+from qatoolkit.store import Run, stage
 from qatoolkit.textbook import corpus
 from qatoolkit.textbook.server import parts
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from qatoolkit import plots
+from qatoolkit.files import write_json
 from qatoolkit.kpgraph import KPGraph
-from qatoolkit.store import Run, write_json
+from qatoolkit.store import Run
 
 CHANCE = {"textbook_en": 0.25, "textbook_zh": 0.25, "textbook_pro": 0.1}
 

@@ -12,7 +12,7 @@ from matplotlib import font_manager
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from qatoolkit.store import atomic
+from qatoolkit.files import atomic
 from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
 
 STYLE = Path(__file__).with_name("qatoolkit.mplstyle")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit import display
-from qatoolkit.store import MissingUpstream, Run, atomic
+from qatoolkit.files import atomic
+from qatoolkit.store import MissingUpstream, Run
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from qatoolkit import __version__
-from qatoolkit.store import Run, atomic
+from qatoolkit.files import atomic
+from qatoolkit.store import Run
 
 ORDER = (
     "01_seeds",

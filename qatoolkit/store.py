@@ -11,17 +11,15 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from qatoolkit import __version__
 from qatoolkit.config import Profile, load_profile
+from qatoolkit.files import atomic, digest, plain, remove, write_json
 from qatoolkit.schema import as_lists
 
 NOTEBOOKS = {
@@ -54,58 +52,10 @@ def results_root() -> Path:
     return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "results"
 
 
-def digest(path: Path) -> str:
-    """sha256 of a file, or of the names and contents of a folder's files."""
-    sha = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        sha.update(file.relative_to(path).as_posix().encode())
-        sha.update(file.read_bytes())
-    return sha.hexdigest()
-
-
-@contextmanager
-def atomic(path: Path):
-    """Yields a temporary path beside `path`; on success it takes the place of `path` in one step, on error it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _remove(temporary)
-    try:
-        yield temporary
-        if temporary.is_dir():
-            _remove(path)
-        os.replace(temporary, path)
-    finally:
-        _remove(temporary)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """A table as Parquet, atomically."""
     with atomic(path) as temporary:
         table.to_parquet(temporary, index=False)
-
-
-def write_json(value, path: Path) -> None:
-    """A JSON document, atomically; dataclasses become objects, NaN is refused."""
-    with atomic(path) as temporary:
-        temporary.write_text(
-            json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n",
-            encoding="utf-8",
-        )
-
-
-def _plain(value):
-    if is_dataclass(value):
-        return asdict(value)
-    if hasattr(value, "tolist"):  # numpy, scalars included
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} does not go into JSON")
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -179,17 +129,17 @@ class Run:
         for name in reads:
             self.read(name)
             upstream[name] = self.manifest(name)["outputs"]
-        content = [stage, __version__, self.seed, json.loads(json.dumps(settings, default=_plain)), upstream]
+        content = [stage, __version__, self.seed, json.loads(json.dumps(settings, default=plain)), upstream]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def _begin(self, folder: Path, key: str) -> None:
         """Keep what an interrupted attempt with the same key left, except half-written files; remove all else."""
         begun = folder / "begun.json"
         if not begun.exists() or json.loads(begun.read_text(encoding="utf-8")) != key:
-            _remove(folder)
+            remove(folder)
             write_json(key, begun)
         for leftover in list(folder.rglob(".*.tmp")):
-            _remove(leftover)
+            remove(leftover)
 
     def complete(
         self, name: str, settings, reads: tuple[str, ...], make: Callable[[Path], dict], log=print

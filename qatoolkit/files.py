@@ -1,0 +1,65 @@
+"""Files that are whole or absent: atomic writes, JSON and digests. Standard library only."""
+
+import hashlib
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+
+TIMING = "timing.jsonl"  # wall-clock figures, which differ between equal runs: no part of a digest
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, or of the names and contents of a folder's files (timings left out)."""
+    sha = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        if file.name == TIMING:
+            continue
+        sha.update(file.relative_to(path).as_posix().encode())
+        with open(file, "rb") as content:
+            while piece := content.read(1 << 22):
+                sha.update(piece)
+    return sha.hexdigest()
+
+
+@contextmanager
+def atomic(path: Path):
+    """Yields a temporary path beside `path`; on success it takes the place of `path` in one step, on error it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir():
+            remove(path)
+        os.replace(temporary, path)
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all it holds; nothing happens where there is none."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(value, path: Path) -> None:
+    """A JSON document, atomically; dataclasses become objects, NaN is refused."""
+    with atomic(path) as temporary:
+        temporary.write_text(
+            json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=plain) + "\n",
+            encoding="utf-8",
+        )
+
+
+def plain(value):
+    """For `json.dumps(default=...)`: dataclasses as objects, numpy values as lists and numbers."""
+    if is_dataclass(value):
+        return asdict(value)
+    if hasattr(value, "tolist"):  # numpy, scalars included
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} does not go into JSON")
