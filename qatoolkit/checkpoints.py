@@ -1,0 +1,215 @@
+"""What a training run leaves on disk: Hugging Face directories, states to resume from, and averages of checkpoints.
+
+A state holds everything that the next step depends on: weights, the optimizer's moments, every random generator, and the place
+in the order of blocks. It is complete or absent, holds no pickle, and does not depend on the number of devices.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+
+from qatoolkit.files import atomic, remove, write_json
+from qatoolkit.recipe import identity_digest
+
+STATES = "states"  # in the job's folder
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor in main memory, gathered from all devices where it is sharded (then every process must ask for it)."""
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).cpu()
+
+
+def like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A whole tensor as `parameter` lies: on its device, in its type, sharded as it is."""
+    value = value.to(parameter.device, parameter.dtype)
+    if not hasattr(parameter, "full_tensor"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+
+
+def optimizer_tensors(model, optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state by `parameter/entry`, whole and in main memory."""
+    return {
+        f"{name}/{entry}": whole(value)
+        for name, parameter in model.named_parameters()
+        for entry, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer(model, optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Set the optimizer's state from `optimizer_tensors`."""
+    for name, parameter in model.named_parameters():
+        state = {}
+        for key in (k for k in tensors if k.startswith(f"{name}/")):
+            value, entry = tensors[key], key.rsplit("/", 1)[1]
+            if value.shape == parameter.shape:
+                state[entry] = like(parameter, value).to(value.dtype)
+            else:  # a count of steps: fused optimizers keep it beside the weights, others in main memory
+                fused = any(group.get("fused") for group in optimizer.param_groups)
+                state[entry] = value.to(parameter.device) if fused else value.clone()
+        optimizer.state[parameter] = state
+
+
+def model_tensors(model) -> dict[str, torch.Tensor]:
+    """The model's weights by name, whole and in main memory; weights that are tied stay one tensor."""
+    seen: dict[int, torch.Tensor] = {}
+    found = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if id(value) not in seen:
+            seen[id(value)] = whole(value)
+        found[name] = seen[id(value)]
+    return found
+
+
+def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: bool = True) -> None:
+    """A plain Hugging Face directory of the model as it is now: weights in `dtype`, tokenizer, model card, `training.json`.
+
+    The manifest comes last, so that its presence means complete. Every process calls this, the leader writes."""
+    tensors = model_tensors(model)
+    if not leader:
+        return
+    casts = {id(t): t.to(dtype) if t.is_floating_point() else t for t in tensors.values()}
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.dtype = dtype
+    model.save_pretrained(folder, state_dict={name: casts[id(t)] for name, t in tensors.items()})
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(card(manifest), encoding="utf-8")
+    write_json(manifest, folder / "training.json")
+
+
+def card(manifest: dict) -> str:
+    """The model card of a training manifest."""
+    from qatoolkit.cards import model_card
+
+    known = ("name", "parameters", "tokens", "flops", "initial_flops", "initial_tokens", "loss")
+    told = {name: manifest[name] for name in known if manifest.get(name) is not None}
+    mixture, job = manifest["mixture"], manifest["job"]
+    shares = {"QA": 1 - mixture["realised_replay"], "general": mixture["realised_replay"]}
+    versions = manifest.get("versions")
+    return model_card(
+        told
+        | {"base_model": manifest["base_model"], "mixture": shares, "settings": job, "versions": versions}
+    )
+
+
+def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, leader: bool = True) -> None:
+    """Write the state after `step` steps and forget all but the last `job.keep_states`. Raises OSError where the disk is full;
+    the states before are untouched then."""
+    from safetensors.torch import save_file
+
+    tensors = {f"model/{name}": whole(value) for name, value in model.named_parameters()}
+    tensors |= {f"buffer/{name}": whole(value) for name, value in model.named_buffers()}
+    tensors |= {f"optimizer/{name}": value for name, value in optimizer_tensors(model, optimizer).items()}
+    tensors |= {f"random/{name}": value for name, value in random_states().items()}
+    if not leader:
+        return
+    folder = Path(job.out) / STATES
+    try:
+        with atomic(folder / f"{step:09d}") as temporary:
+            temporary.mkdir()
+            save_file(
+                {name: value.contiguous().clone() for name, value in tensors.items()},
+                temporary / "state.safetensors",
+            )
+            write_json({"step": step, "tokens": seen, "identity": identity}, temporary / "state.json")
+    except OSError as error:
+        raise OSError(
+            f"job {job.name!r}: the state after step {step} could not be written to {folder} ({error}); earlier states are "
+            "whole. Free some space and start the job again: it goes on from the last one"
+        ) from error
+    for old in states(job.out)[: -job.keep_states]:
+        remove(old)
+
+
+def states(out: str | Path) -> list[Path]:
+    """The complete states of a job's folder, the oldest first."""
+    return sorted(p for p in (Path(out) / STATES).glob("[0-9]*") if (p / "state.json").is_file())
+
+
+def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
+    """Go on from the last state of the job: sets weights, moments and random generators, and returns (steps, tokens) done; (0,
+    0) where there is none. ValueError names the settings that differ from the interrupted run's."""
+    from safetensors.torch import load_file
+
+    found = states(job.out)
+    if not found:
+        return 0, 0
+    about = json.loads((found[-1] / "state.json").read_text())
+    if identity_digest(about["identity"]) != identity_digest(identity):
+        before = about["identity"]
+        differ = [
+            f"{name} was {before.get(name)!r} and is {identity.get(name)!r}"
+            for name in sorted({*before, *identity})
+            if before.get(name) != identity.get(name)
+        ]
+        raise ValueError(
+            f"job {job.name!r}: {job.out} holds an interrupted run with other settings: {'; '.join(differ)}. Set them back "
+            "to resume it, or give another `out`, or delete that folder to begin anew"
+        )
+    tensors = load_file(found[-1] / "state.safetensors")
+
+    def part(kind: str) -> dict[str, torch.Tensor]:
+        return {k.removeprefix(f"{kind}/"): v for k, v in tensors.items() if k.startswith(f"{kind}/")}
+
+    with torch.no_grad():
+        kept = dict(model.named_parameters())
+        for name, value in part("model").items():
+            kept[name].copy_(like(kept[name], value))
+        buffers = dict(model.named_buffers())
+        for name, value in part("buffer").items():
+            buffers[name].copy_(value)
+    load_optimizer(model, optimizer, part("optimizer"))
+    set_random_states(part("random"))
+    return about["step"], about["tokens"]
+
+
+def random_states() -> dict[str, torch.Tensor]:
+    """The states of torch's generators on the CPU and on this process's GPU."""
+    found = {"cpu": torch.get_rng_state()}
+    return found | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def set_random_states(found: dict[str, torch.Tensor]) -> None:
+    """Set what `random_states` gave."""
+    torch.set_rng_state(found["cpu"])
+    if "cuda" in found and torch.cuda.is_available():
+        torch.cuda.set_rng_state(found["cuda"])
+
+
+def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | None = None) -> Path:
+    """The average of checkpoints of one architecture, weight by weight, as a Hugging Face directory with the first one's
+    tokenizer ("model soup"; here along one run, or over seeds of it). `weights` are shares, by default equal.
+
+    Raises ValueError for fewer than two checkpoints, shares that do not fit, or models of different shape."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if len(checkpoints) < 2 or (weights is not None and len(weights) != len(checkpoints)):
+        raise ValueError(
+            f"soup: give two or more checkpoints and as many weights; found {len(checkpoints)} and {weights}"
+        )
+    shares = torch.tensor(weights or [1.0] * len(checkpoints), dtype=torch.float64)
+    if (shares < 0).any() or not shares.sum():
+        raise ValueError(f"soup: weights are {weights}; they must be 0 or more and not all 0")
+    model = AutoModelForCausalLM.from_pretrained(checkpoints[0], dtype="auto", use_safetensors=True)
+    total = {
+        name: p.detach().double() * float(shares[0] / shares.sum()) for name, p in model.named_parameters()
+    }
+    for checkpoint, share in zip(checkpoints[1:], shares[1:] / shares.sum(), strict=True):
+        other = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", use_safetensors=True)
+        parts = dict(other.named_parameters())
+        if {n: p.shape for n, p in parts.items()} != {n: p.shape for n, p in total.items()}:
+            raise ValueError(f"soup: {checkpoint} is not of the same architecture as {checkpoints[0]}")
+        for name, value in total.items():
+            value += parts[name].detach().double() * float(share)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(total[name])
+    out = Path(out)
+    with atomic(out) as temporary:
+        model.save_pretrained(temporary)
+        AutoTokenizer.from_pretrained(checkpoints[0]).save_pretrained(temporary)
+    return out

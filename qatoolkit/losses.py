@@ -1,0 +1,125 @@
+"""Cross-entropy straight from hidden states, without ever holding the logits of all tokens.
+
+The logits of a chunk of tokens are made, turned into gradients and forgotten before the next chunk. A model whose logits are
+more than `hidden @ weight.T` (scaled or capped ones) is found out by comparison and falls back to its own logits.
+"""
+
+import torch
+from torch.nn.functional import cross_entropy
+
+CHUNK_ON_CPU, CHUNK_ON_GPU = 1 << 21, 1 << 28  # logits at once: about what a cache holds; 1 GiB
+
+
+class _FusedCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies and of `z_loss` times log Z squared; gradients are made in the forward pass."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, z_loss, chunk):
+        device = hidden.device.type
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        to_hidden = torch.empty_like(hidden)
+        to_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        to_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        with torch.autocast(device, enabled=False):
+            reader = weight.to(kind)
+            for a in range(0, len(targets), chunk):
+                states, right = hidden[a : a + chunk].to(kind), targets[a : a + chunk, None]
+                logits = (states @ reader.t()).float()
+                if bias is not None:
+                    logits += bias
+                log_z = logits.logsumexp(-1, keepdim=True)
+                total += (log_z - logits.gather(1, right)).sum() + z_loss * log_z.square().sum()
+                slope = logits.sub_(log_z).exp_()  # from here on the gradient of the logits
+                if z_loss:
+                    slope *= 1 + 2 * z_loss * log_z
+                slope.scatter_add_(1, right, slope.new_full((len(right), 1), -1.0))
+                if bias is not None:
+                    to_bias += slope.sum(0)
+                slope = slope.to(kind)
+                to_hidden[a : a + chunk] = slope @ reader
+                if kind == torch.float32:
+                    to_weight.addmm_(slope.t(), states)
+                else:
+                    to_weight += slope.t() @ states
+        ctx.save_for_backward(to_hidden, to_weight, to_bias)
+        ctx.kinds = weight.dtype, None if bias is None else bias.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx, scale):
+        to_hidden, to_weight, to_bias = ctx.saved_tensors
+        of_weight, of_bias = ctx.kinds
+        bias = None if to_bias is None else (to_bias * scale).to(of_bias)
+        return (
+            to_hidden * scale.to(to_hidden.dtype),
+            (to_weight * scale).to(of_weight),
+            bias,
+            None,
+            None,
+            None,
+        )
+
+
+def fused_cross_entropy(hidden, weight, targets, *, bias=None, z_loss: float = 0.0, chunk: int | None = None):
+    """Sum over tokens of cross-entropy in nats, plus `z_loss` times the squared log of the softmax's sum.
+
+    hidden: [tokens, width] states that predict `targets` [tokens] through `weight` [vocabulary, width] and `bias`. Under
+    autocast products run in its type; sums are float32. chunk: tokens at once, by default what the device's memory likes."""
+    if chunk is None:
+        room = CHUNK_ON_CPU if hidden.device.type == "cpu" else CHUNK_ON_GPU
+        chunk = max(128, room // len(weight))
+    return _FusedCrossEntropy.apply(hidden, weight, bias, targets, z_loss, chunk)
+
+
+def plain_cross_entropy(logits, targets, *, z_loss: float = 0.0):
+    """The same sum from logits [tokens, vocabulary]."""
+    logits = logits.float()
+    total = cross_entropy(logits, targets, reduction="sum")
+    return total + z_loss * logits.logsumexp(-1).square().sum() if z_loss else total
+
+
+class Scored(torch.nn.Module):
+    """A causal model that answers with the summed loss of a batch; the module that is sharded over devices, so that the output
+    matrix is whole wherever the loss needs it."""
+
+    def __init__(self, model, *, fused: bool = True, z_loss: float = 0.0):
+        super().__init__()
+        self.model, self.fused, self.z_loss = model, fused, z_loss
+
+    def forward(self, ids, positions, where, targets):
+        """Summed loss of the places `where` (flat indices); `ids` and `positions` are [blocks, block].
+
+        No attention mask is given: with `position_ids` alone transformers keeps packed documents apart, and an all-ones mask
+        would switch that off in silence."""
+        if not self.fused:
+            logits = self.model(input_ids=ids, position_ids=positions, use_cache=False).logits
+            return plain_cross_entropy(logits.flatten(0, 1)[where], targets, z_loss=self.z_loss)
+        states = self.model.base_model(
+            input_ids=ids, position_ids=positions, use_cache=False
+        ).last_hidden_state
+        head = self.model.get_output_embeddings()
+        return fused_cross_entropy(
+            states.flatten(0, 1)[where],
+            head.weight,
+            targets,
+            bias=getattr(head, "bias", None),
+            z_loss=self.z_loss,
+        )
+
+
+def fused_loss_fits(scored: Scored, ids, positions, where, targets) -> bool:
+    """Whether the fused loss of a batch equals that of the model's own logits, within rounding."""
+    was, training = scored.fused, scored.training
+    scored.eval()
+    with torch.no_grad():
+        found = []
+        for scored.fused in (True, False):
+            try:
+                found.append(float(scored(ids, positions, where, targets)))
+            except (AttributeError, RuntimeError, TypeError):
+                found.append(float("nan"))
+    scored.fused = was
+    scored.train(training)
+    coarse = torch.is_autocast_enabled(ids.device.type) or scored.model.dtype != torch.float32
+    return abs(found[0] - found[1]) <= (2e-2 if coarse else 1e-4) * abs(found[1])

@@ -1,0 +1,135 @@
+"""Token files: documents tokenised once and memory-mapped from then on.
+
+A folder holds `tokens.bin` (all documents one after another), `offsets.npy`, `given.npy` and, written last, `tokens.json`. Forty
+billion tokens are 160 GB on disk and next to nothing in memory.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qatoolkit.files import atomic, write_json
+
+Document = str | tuple[str, str]  # a text, or a prompt and what follows it
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenFile:
+    """Tokenised documents: `tokens` [tokens] (memory-mapped), `offsets` [documents + 1] int64 of where each begins, `given`
+    [documents] int32, the tokens at its beginning that belong to its prompt; `about` says how it was made."""
+
+    folder: Path
+    tokens: np.ndarray
+    offsets: np.ndarray
+    given: np.ndarray
+    about: dict
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __repr__(self):
+        return f"{len(self):,} documents, {len(self.tokens):,} tokens in {self.folder.name}"
+
+
+def train_tokenizer(texts: list[str], vocabulary: int):
+    """A byte-level BPE tokenizer with `<pad>` and `<eos>`, as transformers saves and loads it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<pad>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+
+
+def tokenizer_digest(tokenizer) -> str:
+    """sha256 of a tokenizer's vocabulary and end-of-text token: two tokenizers that share it give the same ids to tokens."""
+    content = [sorted(tokenizer.get_vocab().items()), tokenizer.eos_token_id]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def write_tokens(
+    documents: Iterable[Document], tokenizer, folder: Path, *, together: int = 4096
+) -> TokenFile:
+    """Tokenise documents into a token file, `together` at a time; a document may be a prompt and what follows it.
+
+    Every document begins as the tokenizer begins a text (some put a token there) and ends with its end-of-text token. Raises
+    ValueError for a tokenizer without such a token. A token belongs to the prompt if it begins inside it."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the tokenizer {type(tokenizer).__name__} has no end-of-text token, which must close every document; "
+            "set tokenizer.eos_token"
+        )
+    kind = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
+    lengths, given, documents = [], [], iter(documents)
+    folder = Path(folder)
+    with atomic(folder) as temporary:
+        temporary.mkdir(parents=True)
+        with open(temporary / "tokens.bin", "wb") as file:
+            while batch := list(itertools.islice(documents, together)):
+                pairs = [("", d) if isinstance(d, str) else d for d in batch]
+                encoded = tokenizer([a + b for a, b in pairs], return_offsets_mapping=True)
+                for ids, spans, (prompt, _) in zip(
+                    encoded["input_ids"], encoded["offset_mapping"], pairs, strict=True
+                ):
+                    if not ids or ids[-1] != tokenizer.eos_token_id:
+                        ids = [*ids, tokenizer.eos_token_id]
+                    file.write(np.array(ids, dtype=kind).tobytes())
+                    lengths.append(len(ids))
+                    given.append(sum(begin < len(prompt) for begin, _ in spans) if prompt else 0)
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        np.save(temporary / "offsets.npy", offsets.astype(np.int64))
+        np.save(temporary / "given.npy", np.array(given, dtype=np.int32))
+        about = {
+            "documents": len(lengths),
+            "tokens": int(offsets[-1]),
+            "dtype": np.dtype(kind).name,
+            "tokenizer": tokenizer_digest(tokenizer),
+            "vocabulary": len(tokenizer),
+            "eos": tokenizer.eos_token_id,
+            "pad": tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+        }
+        write_json(about | {"digest": _content_digest(temporary)}, temporary / "tokens.json")
+    return open_tokens(folder)
+
+
+def open_tokens(folder: str | Path) -> TokenFile:
+    """Open a token file without reading it; ValueError where there is none, or where it is cut short."""
+    folder = Path(folder)
+    if not (folder / "tokens.json").is_file():
+        raise ValueError(
+            f"{folder} is no finished token file (it lacks tokens.json): make it with write_tokens"
+        )
+    about = json.loads((folder / "tokens.json").read_text())
+    file, kind = folder / "tokens.bin", np.dtype(about["dtype"])
+    if file.stat().st_size != about["tokens"] * kind.itemsize:
+        raise ValueError(
+            f"{file} has {file.stat().st_size:,} bytes instead of {about['tokens'] * kind.itemsize:,}: it is cut short, make it again"
+        )
+    return TokenFile(
+        folder=folder,
+        tokens=np.memmap(file, dtype=kind, mode="r") if about["tokens"] else np.empty(0, dtype=kind),
+        offsets=np.load(folder / "offsets.npy", mmap_mode="r"),
+        given=np.load(folder / "given.npy", mmap_mode="r"),
+        about=about,
+    )
+
+
+def _content_digest(folder: Path) -> str:
+    sha = hashlib.sha256()
+    for name in ("tokens.bin", "offsets.npy", "given.npy"):
+        with open(folder / name, "rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    return sha.hexdigest()

@@ -1,0 +1,123 @@
+"""Several training jobs side by side, each in a worker process: one per core on a CPU, one in all on a GPU."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from qatoolkit.display import Progress
+from qatoolkit.recipe import Job, job_of
+
+
+def train_all(jobs: Iterable[Job], *, workers: int | None = None, log=print) -> list[dict]:
+    """Runs jobs side by side and returns their manifests in order; a job whose directory is complete is not run again, one that
+    was interrupted goes on.
+
+    Raises RuntimeError, after the jobs under way have ended, when one fails. The caller keeps directories of changed jobs
+    apart."""
+    jobs = list(jobs)
+    todo = queue.SimpleQueue()
+    open_jobs = [job for job in jobs if not (Path(job.out) / "training.json").is_file()]
+    for job in open_jobs:
+        todo.put(job)
+    failures = []
+
+    def work(progress: Progress) -> None:
+        with _worker() as send:
+            while not failures:
+                try:
+                    job = todo.get_nowait()
+                except queue.Empty:
+                    return
+                answer = send(job, progress.update)
+                if "error" in answer:
+                    failures.append(answer["error"])
+                else:
+                    log(f"  {job.name}: {answer['tokens']:,} tokens, loss {answer['loss']:.3f}")
+
+    if open_jobs:
+        with Progress(sum(job.tokens for job in open_jobs), "training", "tokens", every=10.0) as progress:
+            count = min(workers or default_workers(), len(open_jobs))
+            threads = [threading.Thread(target=work, args=(progress,)) for _ in range(count)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    if failures:
+        raise RuntimeError(failures[0])
+    return [json.loads((Path(job.out) / "training.json").read_text()) for job in jobs]
+
+
+@contextmanager
+def _worker():
+    """A process of its own that trains one job after another; yields a function that sends it a job and waits, passing on
+    tokens and loss as they come. It ends when its standard input closes, so it never outlives this process."""
+    environment = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qatoolkit.workers"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+    def send(job: Job, told: Callable) -> dict:
+        process.stdin.write(json.dumps(asdict(job)) + "\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            answer = json.loads(line)
+            if "more" not in answer:
+                return answer
+            told(answer["more"], loss=answer["loss"])
+        return {"error": f"job {job.name!r}: its process ended with code {process.wait()}"}
+
+    try:
+        yield send
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+def _serve() -> None:
+    """The worker's side: a job per line in; lines of progress, then a manifest or an error out."""
+    from qatoolkit.midtrain import TrainingFailed, train
+
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever else prints must not get in between
+
+    def say(answer: dict) -> None:
+        print(json.dumps(answer), file=answers, flush=True)
+
+    for line in sys.stdin:
+        job = job_of(json.loads(line))
+        told = {"tokens": 0, "at": time.monotonic()}
+
+        def hook(row: dict, told=told) -> None:
+            if time.monotonic() - told["at"] > 0.5:
+                say({"more": row["tokens"] - told["tokens"], "loss": round(row["loss"], 3)})
+                told.update(tokens=row["tokens"], at=time.monotonic())
+
+        try:
+            answer = train(job, hook=hook, log=lambda _: None)
+            say({"more": answer["tokens"] - told["tokens"], "loss": round(answer["loss"], 3)})
+        except (TrainingFailed, RuntimeError, ValueError, OSError) as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        say(answer)
+
+
+def default_workers() -> int:
+    """Jobs side by side: one on a GPU, else one per core."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+
+
+if __name__ == "__main__":
+    _serve()
