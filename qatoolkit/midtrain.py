@@ -24,8 +24,10 @@ from qatoolkit import ladder
 from qatoolkit.files import TIMING, remove
 from qatoolkit.mixture import Mixture, mix
 from qatoolkit.packing import pack
+from qatoolkit.preflight import Needs, check_disk, disk_needed, matmul_rate, preflight
 from qatoolkit.recipe import Job, identity, learning_rate, read_job
 from qatoolkit.tokens import open_tokens, tokenizer_digest
+from qatoolkit.trackers import tracker
 
 TOLD = 5.0  # seconds between two lines of progress
 
@@ -73,7 +75,9 @@ def processes() -> Processes:
     return Processes(rank=rank, count=count, device=device)
 
 
-def train(job: Job, *, hook: Callable[[dict], None] | None = None, log: Callable[[str], None] = print) -> dict:
+def train(
+    job: Job, *, hook: Callable[[dict], None] | None = None, log: Callable[[str], None] = print
+) -> dict:
     """Run a job to its end, or go on with it, and return its manifest: tokens, FLOPs, parameters, mixture, final loss.
 
     `hook` gets every step's metrics as they come: `wandb.log`, say. `log` gets lines of progress. Raises TrainingFailed when
@@ -82,6 +86,7 @@ def train(job: Job, *, hook: Callable[[dict], None] | None = None, log: Callable
     from transformers.utils import logging
 
     from qatoolkit import checkpoints
+    from qatoolkit.losses import fused_loss_fits
 
     logging.disable_progress_bar()
     ours = processes()
@@ -90,9 +95,18 @@ def train(job: Job, *, hook: Callable[[dict], None] | None = None, log: Callable
     tokenizer = _tokenizer(job)
     data = mixture_of(job)
     _check_tokens(job, data, tokenizer)
-    model, kind = _model(job, tokenizer, ours)
-    _check_model(job, model, data)
+    config = _config(job, tokenizer)
+    _check_config(job, config, data)
+    needs = plan(job, config, data, ours)
+    log(needs.describe())
+    needs.refuse()
+    check_disk(job.out, disk_needed(needs.parameters, job.keep_states if job.save_every else 0, job.memory))
+    model = _model(job, config, ours)
     scored, optimizer = _prepare(job, model, ours)
+    first = data.batch(np.arange(1), job.loss_on == "answer")
+    if job.fused_loss and ours.total(not fused_loss_fits(scored, *_on(first, ours.device))):
+        log(f"{job.name}: this model's logits are not its states times a matrix; the fused loss is off")
+        scored.fused = False
 
     steps = math.ceil(len(data) / job.batch)
     inherited = _inherit(job, model, optimizer) if job.rate == "inherit" else None
@@ -106,7 +120,8 @@ def train(job: Job, *, hook: Callable[[dict], None] | None = None, log: Callable
     if done:
         log(f"{job.name}: goes on after step {done:,} of {steps:,}")
     marks = {max(1, round(share * steps)): share for share in job.keep}
-    about = _about(job, model, data, steps)
+    kind = _stored_dtype(job, config)
+    about = _about(job, needs, data, steps)
     answers_only = job.loss_on == "answer"
     tokens, predicted = data.tokens, data.predicted(answers_only)
     out = Path(job.out)
@@ -118,7 +133,9 @@ def train(job: Job, *, hook: Callable[[dict], None] | None = None, log: Callable
             rate = learning_rate(step, steps, job, inherited)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            scale = ours.count / max(1, int(predicted[places].sum()))  # sharding averages gradients over the processes
+            scale = ours.count / max(
+                1, int(predicted[places].sum())
+            )  # sharding averages gradients over the processes
             summed = 0.0
             for part in _shares(places, job.micro_batch, ours):
                 loss = _forward(scored, data.batch(part, answers_only), ours.device, job)
@@ -144,7 +161,17 @@ def train(job: Job, *, hook: Callable[[dict], None] | None = None, log: Callable
             if job.save_every and (step + 1) % job.save_every == 0 and step + 1 < steps:
                 checkpoints.save_state(job, step + 1, seen, model, optimizer, same, leader=ours.leads)
     manifest = about | {"tokens": seen, "flops": seen * about["flops_per_token"], "loss": value}
-    _keep(job, model, optimizer, tokenizer, out, manifest, kind, learning_rate(steps - 1, steps, job, inherited), ours)
+    _keep(
+        job,
+        model,
+        optimizer,
+        tokenizer,
+        out,
+        manifest,
+        kind,
+        learning_rate(steps - 1, steps, job, inherited),
+        ours,
+    )
     if ours.leads:
         remove(out / checkpoints.STATES)
     return manifest
@@ -172,51 +199,72 @@ def _check_tokens(job: Job, data: Mixture, tokenizer) -> None:
             )
 
 
-def _model(job: Job, tokenizer, ours: Processes):
-    """The model to train, on its device, and the dtype that its directory is written in."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    kind = torch.bfloat16 if job.memory == "low" else torch.float32
-    if job.start:
-        model = AutoModelForCausalLM.from_pretrained(
-            job.start, dtype=kind, use_safetensors=True, attn_implementation=job.attention
-        )
-        stored = _stored_dtype(job.start)
-    else:
-        special = {
-            "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-        }
-        config = ladder.llama_config(ladder.size_of(job.size), len(tokenizer), job.block, **special)
-        model = AutoModelForCausalLM.from_config(config, dtype=kind, attn_implementation=job.attention)
-        stored = kind
-    return model.to(ours.device).train(), stored
-
-
-def _stored_dtype(start: str):
-    """The dtype that a checkpoint's weights are stored in, and so will be again."""
-    import torch
+def _config(job: Job, tokenizer):
+    """The transformers configuration of the model to train."""
     from transformers import AutoConfig
 
-    found = AutoConfig.from_pretrained(start).dtype
-    return found if isinstance(found, torch.dtype) else torch.float32
+    if job.start:
+        return AutoConfig.from_pretrained(job.start)
+    special = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    return ladder.llama_config(ladder.size_of(job.size), len(tokenizer), job.block, **special)
 
 
-def _check_model(job: Job, model, data: Mixture) -> None:
-    rows = model.get_input_embeddings().num_embeddings
+def _check_config(job: Job, config, data: Mixture) -> None:
     vocabulary = data.sources[0].source.about["vocabulary"]
-    if vocabulary > rows:
+    if vocabulary > config.vocab_size:
         raise ValueError(
-            f"job {job.name!r}: the tokenizer has {vocabulary:,} tokens and {job.start or job.size} rows for {rows:,}: they "
-            "do not belong together; give the model's own tokenizer"
+            f"job {job.name!r}: the tokenizer has {vocabulary:,} tokens and {job.start or job.size} rows for "
+            f"{config.vocab_size:,}: they do not belong together; give the model's own tokenizer"
         )
-    longest = getattr(model.config, "max_position_embeddings", None)
+    longest = getattr(config, "max_position_embeddings", None)
     if longest and job.block > longest:
         raise ValueError(
             f"job {job.name!r}: block is {job.block:,} tokens and the model reads at most {longest:,}; set block to that or less"
         )
+
+
+def plan(job: Job, config, data: Mixture, ours: Processes, **settings) -> Needs:
+    """What the job takes on these devices: parameters, FLOPs, memory by part; `settings` as for `preflight`."""
+    return preflight(
+        config,
+        tokens=int(data.tokens.sum()),
+        block=job.block,
+        micro_batch=min(job.micro_batch or job.batch, -(-job.batch // ours.count)),
+        context=data.context(),
+        devices=ours.count,
+        memory=job.memory,
+        checkpointing=job.checkpointing,
+        fused_loss=job.fused_loss,
+        compute_dtype="fp32" if ours.device == "cpu" and job.memory == "standard" else "bf16",
+        **settings,
+    )
+
+
+def _model(job: Job, config, ours: Processes):
+    """The model to train, on its device."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    kind = torch.bfloat16 if job.memory == "low" else torch.float32
+    settings = {"config": config, "dtype": kind, "attn_implementation": job.attention}
+    if job.start:
+        model = AutoModelForCausalLM.from_pretrained(job.start, use_safetensors=True, **settings)
+    else:
+        model = AutoModelForCausalLM.from_config(**settings)
+    return model.to(ours.device).train()
+
+
+def _stored_dtype(job: Job, config):
+    """The dtype that the job's directory is written in: that of the checkpoint it started from."""
+    import torch
+
+    if job.start:
+        return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    return torch.bfloat16 if job.memory == "low" else torch.float32
 
 
 def _prepare(job: Job, model, ours: Processes):
@@ -275,23 +323,31 @@ def _forward(scored, batch, device: str, job: Job):
     """The summed loss of a micro-batch."""
     import torch
 
-    parts = (torch.from_numpy(a) for a in (batch.ids, batch.positions, batch.where, batch.targets))
-    if device == "cpu":
-        return scored(*parts)
-    parts = [part.pin_memory().to(device, non_blocking=True) for part in parts]
-    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=job.memory == "standard"):
-        return scored(*parts)
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device != "cpu" and job.memory == "standard"):
+        return scored(*_on(batch, device))
+
+
+def _on(batch, device: str) -> list:
+    """A batch's arrays as tensors on a device."""
+    import torch
+
+    parts = [torch.from_numpy(a) for a in (batch.ids, batch.positions, batch.where, batch.targets)]
+    return parts if device == "cpu" else [part.pin_memory().to(device, non_blocking=True) for part in parts]
 
 
 def _not_a_number(job: Job, value: float, step: int, states: list[Path]) -> str:
-    back = f"starting the job again goes on after step {int(states[-1].name):,}, but will end here too" if states else "no state is stored"
+    back = (
+        f"starting the job again goes on after step {int(states[-1].name):,}, but will end here too"
+        if states
+        else "no state is stored"
+    )
     return (
         f"job {job.name!r}: the loss is {value} at step {step}, and the step was not taken. Lower learning_rate "
         f"({job.learning_rate:g}), lengthen warmup ({job.warmup:g}) or look at the data of that step; {back}"
     )
 
 
-def _about(job: Job, model, data: Mixture, steps: int) -> dict:
+def _about(job: Job, needs: Needs, data: Mixture, steps: int) -> dict:
     """The manifest's part that is known before the first step."""
     import torch
     import transformers
@@ -302,10 +358,10 @@ def _about(job: Job, model, data: Mixture, steps: int) -> dict:
         "name": job.name,
         "base_model": None if job.size else (start or {}).get("name", Path(job.start).name),
         "job": {k: v for k, v in asdict(job).items() if k not in hidden},
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": needs.parameters,
         "steps": steps,
         "mixture": data.report,
-        "flops_per_token": _flops_per_token(model.config, data.context()),
+        "flops_per_token": needs.model.flops_per_token(data.context()),
         "initial_flops": start["initial_flops"] + start["flops"] if start else 0.0,
         "initial_tokens": start["initial_tokens"] + start["tokens"] if start else 0,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
@@ -342,7 +398,9 @@ def _inherit(job: Job, model, optimizer) -> float:
     return manifest["lr"]
 
 
-def _keep(job: Job, model, optimizer, tokenizer, folder: Path, manifest: dict, kind, rate: float, ours: Processes) -> None:
+def _keep(
+    job: Job, model, optimizer, tokenizer, folder: Path, manifest: dict, kind, rate: float, ours: Processes
+) -> None:
     """Export the model as it is, with its moments if a later run shall inherit them."""
     from safetensors.torch import save_file
 
@@ -352,7 +410,9 @@ def _keep(job: Job, model, optimizer, tokenizer, folder: Path, manifest: dict, k
         moments = checkpoints.optimizer_tensors(model, optimizer)
         if ours.leads:
             folder.mkdir(parents=True, exist_ok=True)
-            save_file({name: value.clone() for name, value in moments.items()}, folder / "optimizer.safetensors")
+            save_file(
+                {name: value.clone() for name, value in moments.items()}, folder / "optimizer.safetensors"
+            )
     checkpoints.export(model, tokenizer, folder, manifest | {"lr": rate}, dtype=kind, leader=ours.leads)
 
 
@@ -385,7 +445,9 @@ class Telling:
 
     MFU is the model's FLOPs per second over those of a large matrix product on the same device, measured once."""
 
-    def __init__(self, job: Job, steps: int, flops_per_token: float, ours: Processes, log: Callable[[str], None]):
+    def __init__(
+        self, job: Job, steps: int, flops_per_token: float, ours: Processes, log: Callable[[str], None]
+    ):
         self.job, self.steps, self.per_token, self.ours, self.log = job, steps, flops_per_token, ours, log
         self.since, self.tokens, self.taken, self.ceiling = time.perf_counter(), 0, 0, None
 
@@ -396,8 +458,6 @@ class Telling:
         if not self.ours.leads or seconds < TOLD:
             return
         if self.ceiling is None:
-            from qatoolkit.preflight import matmul_rate
-
             self.ceiling = matmul_rate("fp32" if self.ours.device == "cpu" else "bf16")
         rate, left = self.tokens / seconds, (self.steps - row["step"] - 1) * seconds / self.taken
         mfu = rate * self.per_token / self.ours.count / self.ceiling
@@ -428,6 +488,10 @@ def main(argv: list[str] | None = None) -> int:
         job = read_job(arguments.job)
         if _finished(job):
             print(f"{job.name}: done before, nothing to do")
+            return 0
+        if arguments.plan:
+            ours, tokenizer, data = processes(), _tokenizer(job), mixture_of(job)
+            print(plan(job, _config(job, tokenizer), data, ours, flops_per_second="measure").describe())
             return 0
         hook = tracker(arguments.tracker, job) if arguments.tracker else None
         train(job, hook=hook)

@@ -97,18 +97,23 @@ def _serve() -> None:
 
     for line in sys.stdin:
         job = job_of(json.loads(line))
-        told = {"tokens": 0, "at": time.monotonic()}
+        last = {"tokens": 0, "at": time.monotonic()}
 
-        def hook(row: dict, told=told) -> None:
-            if time.monotonic() - told["at"] > 0.5:
-                say({"more": row["tokens"] - told["tokens"], "loss": round(row["loss"], 3)})
-                told.update(tokens=row["tokens"], at=time.monotonic())
+        def hook(row: dict, last=last) -> None:
+            if time.monotonic() - last["at"] > 0.5:
+                say({"more": row["tokens"] - last["tokens"], "loss": round(row["loss"], 3)})
+                last.update(tokens=row["tokens"], at=time.monotonic())
 
         try:
             answer = train(job, hook=hook, log=lambda _: None)
-            say({"more": answer["tokens"] - told["tokens"], "loss": round(answer["loss"], 3)})
+            say({"more": answer["tokens"] - last["tokens"], "loss": round(answer["loss"], 3)})
         except (TrainingFailed, RuntimeError, ValueError, OSError) as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
+            told = (
+                str(error)
+                if repr(job.name) in str(error)
+                else f"job {job.name!r}: {type(error).__name__}: {error}"
+            )
+            answer = {"error": told}
         say(answer)
 
 
