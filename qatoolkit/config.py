@@ -119,8 +119,9 @@ class BoostQASettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LinkQASettings:
-    """LinkSyn's dials: path length in knowledge points, popularity and coverage exponents, questions asked for a path, and
-    `adjust`, the shares of difficulty to ask for within chosen disciplines: {physics: {H4: 0.5, H5: 0.5}}."""
+    """LinkSyn's dials: path length in knowledge points, popularity and coverage exponents, questions asked for a path,
+    `adjust`, the shares of difficulty to ask for within chosen disciplines: {physics: {H4: 0.5, H5: 0.5}}, and `merges`, a CSV file
+    with the near-identical knowledge points that you decided to merge (None: only two spellings of a name; `kp_merges`)."""
 
     length: int = 4
     alpha: float = 0.5
@@ -128,6 +129,7 @@ class LinkQASettings:
     min_count: int = 1
     questions_per_path: int = 3
     adjust: dict | None = None
+    merges: str | None = None
 
     def __post_init__(self):
         for discipline, shares in (self.adjust or {}).items():
@@ -136,6 +138,10 @@ class LinkQASettings:
             fits = fits and all(isinstance(s, int | float) and s >= 0 for s in shares.values())
             allowed = f"shares of {', '.join(DIFFICULTIES)}, not all 0"
             _require(fits and sum(shares.values()) > 0, f"adjust.{discipline}", shares, allowed)
+        found = self.merges is None or Path(self.merges).is_file()
+        _require(
+            found, "merges", self.merges, "a CSV file that exists, with the columns kept and merged, or null"
+        )
         _positive(self, "questions_per_path", "min_count")
         _require(self.length >= 2, "length", self.length, "2 or more knowledge points")
         _require(self.alpha >= 0, "alpha", self.alpha, "0 or more")
@@ -375,14 +381,13 @@ def _from_yaml(path: Path) -> Profile:
             f"{path}: expected `profile: demo` and settings below it, found {type(content).__name__}"
         )
     content = dict(content)
-    seeds = content.get("seeds")
-    if isinstance(seeds, dict) and isinstance(
-        seeds.get("sources"), list
-    ):  # relative to the file, not to who reads it
-        here = [
-            s if str(s).startswith("hf:") else str(path.resolve().parent / str(s)) for s in seeds["sources"]
-        ]
+    folder = path.resolve().parent  # paths are relative to the file, not to who reads it
+    seeds, linkqa = content.get("seeds"), content.get("linkqa")
+    if isinstance(seeds, dict) and isinstance(seeds.get("sources"), list):
+        here = [s if str(s).startswith("hf:") else str(folder / str(s)) for s in seeds["sources"]]
         content["seeds"] = seeds | {"sources": here}
+    if isinstance(linkqa, dict) and isinstance(linkqa.get("merges"), str):
+        content["linkqa"] = linkqa | {"merges": str(folder / linkqa["merges"])}
     base = content.pop("profile", "demo")
     _require(base in tuple(PROFILES), f"{path}: profile", base, f"one of {', '.join(PROFILES)}")
     return _override(PROFILES[base], {"name": path.stem} | content, "")

@@ -4,10 +4,13 @@ Two knowledge points (KPs) become one only where rules make their names the same
 spaces, ordinals, "law of X" for "X's law", or a line of the alias table. Nothing is joined because it looks alike, since
 opposites and neighbours do ("intracellular", "intercellular"); a merge missed costs less than two subjects made one. Every
 name is reduced by itself, so 200,000 names take seconds and the order of names plays no part. Our reading.
+
+The table's column `decision` says what becomes of a row: two spellings are decided as "merge", since their rules keep opposites and
+numbers apart; all else is up for "review" and stays apart until somebody writes "merge" there.
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -18,12 +21,20 @@ from qatoolkit.kp_spelling import misspellings, order_key, spelling_words, writt
 from qatoolkit.kpgraph import KPGraph
 from qatoolkit.kps import cell_texts, normalise_kp
 
-COLUMNS = ("kept", "merged", "reason", "similarity", "kept_popularity", "merged_popularity")
+COLUMNS = ("kept", "merged", "reason", "decision", "similarity", "kept_popularity", "merged_popularity")
 REASONS = {
-    "spelling": "one name in two spellings: British and American, hyphen or space, ordinal, accent, slip of the pen",
+    "spelling": "one name in two spellings: British and American, hyphen or space, ordinal, accent",
+    "slip": "one name, once with a slip of the pen: two letters swapped, a doubled letter written once",
     "word order": 'one name with its words turned: "law of ohm", "ohm\'s law"',
     "alias": "two names of one thing in the alias table: a translation, an abbreviation, a synonym",
 }
+DECISIONS = {
+    "merge": "the two become one node",
+    "review": "nobody has decided yet: they stay apart",
+    "apart": "somebody looked at them: they stay apart",
+}
+# The others can be wrong: a slip may be a word, "energy conservation" may save power, an alias may say more or less than the name.
+SURE = ("spelling",)
 _EXPLAINED = re.compile(r"(.+?) ?\(([^()]+)\)")
 
 
@@ -32,31 +43,36 @@ def merge_candidates(names: KPGraph | Iterable[str], aliases: str | Path | pd.Da
 
     names: a graph, or KPs as texts, each as often as it occurs. Of several names the most popular is kept, the first in
     alphabetical order among equals. reason: a key of `REASONS`; similarity: letters in common, from 0 to 1, of the two names,
-    null for aliases; popularity: seeds that hold the KP, or how often it occurs in `names`.
+    null for aliases; popularity: seeds that hold the KP, or how often it occurs in `names`; decision: a key of `DECISIONS`,
+    "merge" for the reasons in `SURE`, else "review". Where several reasons join a group, its names are joined step by step, the
+    surest first, so that each step can be turned down by itself.
     aliases: pairs of your own beside those of the package, as a table or CSV with the columns `name` and `alias`; each line
     says that both are one KP. Raises ValueError for a table without these columns or with an empty cell.
 
-    Drop the rows that you do not want and pass the rest to `apply_merges`.
+    Drop the rows that you do not want, or change their `decision`, and pass the rest to `apply_merges`.
     """
     popularity = _popularity(names)
     words = {name: spelling_words(name) for name in popularity}
     right = misspellings(words, popularity)
-    words = {name: tuple(right.get(word, word) for word in split) for name, split in words.items()}
     same = _alias_groups(aliases)
 
-    groups, keys = defaultdict(list), {}
+    keys = {}
     for name, split in words.items():
-        spelt, ordered = written(split), order_key(split)
-        keys[name] = spelt, ordered
-        groups[_concept(name, ordered, same)].append(name)
-    rows = []
-    for group in groups.values():
-        kept, *others = sorted(group, key=lambda name: (-popularity[name], name))
-        for name in others:
-            reason = "alias" if keys[name][1] != keys[kept][1] else "word order"
-            reason = "spelling" if keys[name][0] == keys[kept][0] else reason
-            ratio = SequenceMatcher(None, kept, name, autojunk=False).ratio() if reason != "alias" else None
-            rows.append((kept, name, reason, ratio, popularity[kept], popularity[name]))
+        corrected = tuple(right.get(word, word) for word in split)
+        ordered = order_key(corrected)
+        keys[name] = _concept(name, ordered, same), ordered, written(corrected), written(split)
+    rows, heads = [], sorted(popularity, key=lambda name: (-popularity[name], name))
+    for shared, reason in zip((4, 3, 2, 1), REASONS, strict=True):  # how much of the key has to be the same
+        kept_of = {}
+        for name in heads:
+            kept = kept_of.setdefault(keys[name][:shared], name)
+            if kept != name:
+                ratio = (
+                    SequenceMatcher(None, kept, name, autojunk=False).ratio() if reason != "alias" else None
+                )
+                decision = "merge" if reason in SURE else "review"
+                rows.append((kept, name, reason, decision, ratio, popularity[kept], popularity[name]))
+        heads = list(kept_of.values())
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"similarity": float})
     table = table.sort_values(["kept", "merged"])
     popular = ["kept_popularity", "merged_popularity"]
@@ -126,10 +142,10 @@ def _key(name: str) -> str:
 def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
     """A copy of a QA table with every merged knowledge point replaced by the one that is kept, each once in a row.
 
-    merges: rows of `merge_candidates` that you agree with; only `kept` and `merged` are read, so a table of your own does as
-    well, and another name may be written into `kept`. A chain ends at its last name. Names are compared as `normalise_kp`
-    writes them; other KPs stay as they are. Raises ValueError for missing columns, for a name that would be merged into two,
-    and for names that are merged in a circle.
+    merges: rows of `merge_candidates`, of which those decided as "merge" are applied; a table of your own needs `kept` and
+    `merged` only, and without `decision` all its rows are. Another name may be written into `kept`. A chain ends at its last
+    name. Names are compared as `normalise_kp` writes them; other KPs stay as they are. Raises ValueError for missing columns,
+    for an unknown decision, for a name that would be merged into two, and for names that are merged in a circle.
     """
     for given, needed, what in (
         (table, {"knowledge_points"}, "table"),
@@ -137,7 +153,7 @@ def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
     ):
         if missing := needed - set(given.columns):
             raise ValueError(f"{what} lacks {sorted(missing)}; it has {list(given.columns)}")
-    into = _targets(merges)
+    into = _targets(_agreed(merges))
 
     def merged(row, cell):
         texts = cell_texts(cell, f"knowledge_points in row {row!r}")
@@ -149,6 +165,44 @@ def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
 
     cells = [merged(row, cell) for row, cell in table["knowledge_points"].items()]
     return table.assign(knowledge_points=pd.Series(cells, index=table.index, dtype=object))
+
+
+def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFrame:
+    """A reviewed table of merges from a CSV file, in UTF-8, for `apply_merges`: `kept`, `merged`, `decision`, and what else it holds.
+
+    Without the column `decision` every row is decided as "merge". The popularities are counted anew among `names`, so that a
+    merged name that occurs nowhere shows a 0. Raises ValueError, with the file's name, as `apply_merges` does.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path} is no CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from None
+    if missing := {"kept", "merged"} - set(table.columns):
+        raise ValueError(f"{path} lacks {sorted(missing)}; it has {list(table.columns)}")
+    if "decision" not in table:
+        table.insert(2, "decision", "merge")
+    try:
+        _targets(_agreed(table))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    popularity = _popularity(names)
+    counted = {
+        f"{side}_popularity": table[side].map(normalise_kp).map(popularity) for side in ("kept", "merged")
+    }
+    return table.assign(**{column: count.fillna(0).astype(int) for column, count in counted.items()})
+
+
+def _agreed(merges) -> pd.DataFrame:
+    """The rows that are decided as "merge"; all where there is no such column."""
+    if "decision" not in merges:
+        return merges
+    wrong = merges[~merges["decision"].isin(list(DECISIONS))]
+    if len(wrong):
+        kept, merged, decision = wrong.iloc[0][["kept", "merged", "decision"]]
+        raise ValueError(
+            f"the decision about {kept!r} <- {merged!r} is {decision!r}; allowed: {', '.join(DECISIONS)}"
+        )
+    return merges[merges["decision"] == "merge"]
 
 
 def _targets(merges) -> dict[str, str]:

@@ -6,6 +6,7 @@ plan's distribution from H3 up.
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,6 +24,16 @@ from qatoolkit.teacher import Teacher
 MOST_SEEDS = 4
 # Requests put for each question still needed: some are repeated, some cannot be labelled.
 SPARE = 1.1
+_ASKED = [
+    "strategy",
+    "parents",
+    "language",
+    "path",
+    "asked_discipline",
+    "payload",
+    "asked_difficulty",
+    "exact",
+]
 MOST_POINTS = 6  # as the prompt says; it asks for 2 at least, but where one fact is all there is, a second would be filler
 
 
@@ -62,8 +73,10 @@ def requests(
 
     The difficulties asked for are dealt in random order within a discipline: where `settings.adjust` names the discipline, in
     its shares, to be met exactly (LinkSyn's difficulty adjustment in given disciplines; the rule is our reading); else in the
-    proportions of the plan's budget for all disciplines, what it wants below H3 at H3: joining two seeds takes two hops."""
-    by_id = seeds.set_index("id")
+    proportions of the plan's budget for all disciplines, what it wants below H3 at H3: joining two seeds takes two hops.
+
+    Seeds that share an id are one, as in the graph. Warns where no path found two different seeds, and returns no request."""
+    by_id = seeds.drop_duplicates("id").set_index("id")
     rows = []
     for path in paths.itertuples():
         found = by_id.loc[list(dict.fromkeys(path.seeds))]
@@ -83,7 +96,7 @@ def requests(
                 "parents": list(found.index),
                 "language": found["language"].iloc[0],
                 "path": list(path.kps),
-                "asked_discipline": found["discipline"].mode().iloc[0],
+                "asked_discipline": next(iter(found["discipline"].mode()), None),
                 "payload": payload,
             }
         )
@@ -94,7 +107,13 @@ def requests(
     for discipline, shares in adjust.items():
         chosen = [row for row in rows if row["asked_discipline"] == discipline]
         _deal(chosen, pd.Series(shares, dtype=float), rng, exact=True)
-    return pd.DataFrame(rows)
+    if len(paths) and not rows:
+        warnings.warn(
+            f"none of {len(paths)} paths leads to two different seeds of one language, so there is nothing to join; "
+            "give more seeds that share a knowledge point with others, or longer paths",
+            stacklevel=2,
+        )
+    return pd.DataFrame(rows, columns=_ASKED)
 
 
 def _deal(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exact: bool) -> None:

@@ -20,6 +20,7 @@ from qatoolkit.annotate import annotate as label
 from qatoolkit.batches import BatchTeacher
 from qatoolkit.config import TextbookSettings
 from qatoolkit.curate import curate as curated
+from qatoolkit.kp_merges import apply_merges, merge_candidates, read_merges
 from qatoolkit.kpgraph import build_kp_graph
 from qatoolkit.ledger import Ledger
 from qatoolkit.schema import COLUMNS
@@ -234,15 +235,30 @@ def high_shares(plan: pd.DataFrame, made: pd.DataFrame, table: pd.DataFrame, rej
     }
 
 
-@stage("linkqa", reads=("annotate", "plan"), settings=("teacher", "boostqa", "linkqa"))
+def merge_table(run: Run) -> pd.DataFrame:
+    """Near-identical knowledge points of the annotated seeds, with what is decided about each pair: the reviewed file where
+    `linkqa.merges` names one, else `merge_candidates`. It asks nobody, so it can be looked over before LinkQA is paid for."""
+    names = run.read("annotate").seeds["knowledge_points"].explode().dropna()
+    reviewed = run.profile.linkqa.merges
+    return read_merges(reviewed, names) if reviewed else merge_candidates(names)
+
+
+@stage(
+    "linkqa",
+    reads=("annotate", "plan"),
+    settings=("teacher", "boostqa", "linkqa"),
+    files=("linkqa.merges",),
+)
 def linkqa(run: Run, folder) -> dict:
-    """LinkQA: graph, walks that lean to the weak cells, synthesis from the seeds of each path, refinement."""
-    seeds, plan = run.read("annotate").seeds, run.read("plan").targeted
-    graph = build_kp_graph(seeds, min_count=run.profile.linkqa.min_count)
+    """LinkQA: graph without near-identical nodes, walks that lean to the weak cells, synthesis from the seeds of each path,
+    refinement."""
+    seeds, plan, merges = run.read("annotate").seeds, run.read("plan").targeted, merge_table(run)
+    graph = build_kp_graph(apply_merges(seeds, merges), min_count=run.profile.linkqa.min_count)
     graph.save(folder / "graph")
     with teachers(run, "linkqa") as teacher:
         paths, made, table, rejects = link_and_refine(run, teacher, graph, seeds, plan, run.profile.linkqa)
     return {
+        "merges": merges,
         "graph": None,
         "paths": paths,
         "diagnostics": path_diagnostics(graph, paths),

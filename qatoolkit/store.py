@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 
 import pandas as pd
@@ -186,15 +187,21 @@ class Run:
         return Outputs(folder, list(digests), skipped=False)
 
 
-def stage(name: str, *, reads: tuple[str, ...] = (), settings: tuple[str, ...] = ()):
+def stage(
+    name: str, *, reads: tuple[str, ...] = (), settings: tuple[str, ...] = (), files: tuple[str, ...] = ()
+):
     """Makes `function(run, folder) -> {output: table, value or None}` a stage that is skipped when nothing changed.
 
-    `reads` names upstream stages, `settings` the parts of the profile it depends on."""
+    `reads` names upstream stages, `settings` the parts of the profile it depends on, `files` settings among them, such as
+    "linkqa.merges", that name a file whose content counts as well."""
 
     def wrap(function):
         @functools.wraps(function)
         def staged(run: Run, log=print) -> Outputs:
             chosen = {part: getattr(run.profile, part) for part in settings}
+            for dial in files:
+                if path := attrgetter(dial)(run.profile):
+                    chosen[f"content of {dial}"] = digest(Path(path))
             return run.complete(name, chosen, reads, functools.partial(function, run), log)
 
         return staged

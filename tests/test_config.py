@@ -85,6 +85,8 @@ def test_a_group_can_be_given_as_a_whole():
         ("textbook.entities", -3, ["textbook.entities", "-3", "above 0, or null"]),
         ("textbook.relations", 0, ["textbook.relations", "0", "above 0, or null"]),
         ("linkqa.length", 1, ["linkqa.length", "1", "2 or more"]),
+        ("linkqa.merges", "nowhere.csv", ["linkqa.merges", "'nowhere.csv'", "a CSV file that exists"]),
+        ("linkqa.merges", 3, ["linkqa.merges", "3", "str or null"]),
         ("linkqa.beta", -0.1, ["linkqa.beta", "-0.1", "0 or more"]),
         ("scaling.initial", [0.5, 0], ["scaling.initial", "above 0"]),
         ("scaling.sizes", "xs", ["scaling.sizes", "'xs'", "a list"]),
@@ -118,6 +120,16 @@ def test_yaml_overrides_a_profile_and_takes_the_files_name(tmp_path):
     assert mine.scaling.sizes == ("xs", "s")
     assert mine.textbook == PROFILES["smoke"].textbook
     assert load_profile(str(path)) == mine
+
+
+def test_a_file_of_merges_is_found_beside_the_yaml_file_that_names_it(tmp_path, monkeypatch):
+    (tmp_path / "merges.csv").write_text("kept,merged\na,b\n", encoding="utf-8")
+    path = yaml_file(tmp_path, "profile: smoke\nlinkqa: {merges: merges.csv}\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_profile(path).linkqa.merges == str(tmp_path / "merges.csv")
+    assert load_profile(path, **{"linkqa.length": 5}).linkqa.merges == str(tmp_path / "merges.csv")
+    assert "merges.csv" in refused(yaml_file(tmp_path, "linkqa: {merges: elsewhere/merges.csv}\n"))
 
 
 def test_dials_win_over_yaml(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qatoolkit.kp_merges import COLUMNS, REASONS, apply_merges, merge_candidates
+from qatoolkit.kp_merges import COLUMNS, REASONS, apply_merges, merge_candidates, read_merges
 from qatoolkit.kpgraph import build_kp_graph
 
 TRAPS = """
@@ -86,8 +86,8 @@ SAME = [
     ("schrödinger equation", "schrodinger equation", "spelling"),
     ("α decay", "alpha decay", "spelling"),
     ("supply & demand", "supply and demand", "spelling"),
-    ("photosynhtesis", "photosynthesis", "spelling"),
-    ("occurence matrix", "occurrence matrix", "spelling"),
+    ("photosynhtesis", "photosynthesis", "slip"),
+    ("occurence matrix", "occurrence matrix", "slip"),
     ("ordinary differential equation (ode)", "ordinary differential equation", "spelling"),
     ("牛顿第1定律", "牛顿第一定律", "spelling"),
     ("函数的极限", "函数极限", "spelling"),
@@ -143,6 +143,7 @@ def test_two_names_of_one_thing_are_offered_with_the_reason(a, b, reason):
     assert len(table) == 1
     row = table.iloc[0]
     assert (row["reason"], row["kept_popularity"], row["merged_popularity"]) == (reason, 2, 1)
+    assert row["decision"] == ("merge" if reason == "spelling" else "review")
     assert pd.isna(row["similarity"]) == (reason == "alias")
 
 
@@ -156,16 +157,16 @@ def test_the_table_says_what_is_kept_and_why():
                     ["ohm's law"],
                     ["欧姆定律"],
                     ["law of Ohm"],
-                    ["ohms law", "force"],
-                    ["欧姆定律", "force"],
+                    ["ohms law", "photosynthesis"],
+                    ["欧姆定律", "photosynhtesis"],
                 ],
             }
         )
     )
     table = merge_candidates(graph)
     assert list(table.columns) == list(COLUMNS)
-    assert set(table["kept"]) == {"ohm's law"}
-    assert table["merged"].tolist() == ["欧姆定律", "law of ohm", "ohms law"]
+    assert set(table["kept"]) == {"ohm's law", "photosynhtesis"}
+    assert table["merged"].tolist() == ["欧姆定律", "law of ohm", "ohms law", "photosynthesis"]
     assert set(table["reason"]) == set(REASONS)
     assert table["similarity"].dropna().between(0, 1).all()
     assert merge_candidates([]).empty
@@ -226,9 +227,65 @@ def test_applied_merges_replace_and_leave_each_kp_once():
     ]
 
 
+def test_only_spellings_are_applied_until_somebody_decides_about_the_rest():
+    table = pd.DataFrame(
+        {"knowledge_points": [["ohm's law", "色"], ["ohms law", "色"], ["law of ohm", "color"], ["colour"]]}
+    )
+    aliases = pd.DataFrame({"name": ["color"], "alias": ["色"]})
+    merges = merge_candidates([*table["knowledge_points"].explode(), "ohm's law"], aliases=aliases)
+    # Both spellings of colour stand for 色, but become one before anybody has agreed to that.
+    assert apply_merges(table, merges)["knowledge_points"].tolist() == [
+        ["ohm's law", "色"],
+        ["ohm's law", "色"],
+        ["law of ohm", "color"],
+        ["color"],
+    ]
+    everything = apply_merges(table, merges.assign(decision="merge"))
+    assert everything["knowledge_points"].tolist() == [["ohm's law", "色"]] * 3 + [["色"]]
+    nothing = apply_merges(table, merges.assign(decision="apart"))
+    assert nothing["knowledge_points"].tolist() == table["knowledge_points"].tolist()
+    with pytest.raises(ValueError, match=r"decision about .* is 'yes'; allowed: merge, review, apart"):
+        apply_merges(table, merges.assign(decision="yes"))
+
+
+def test_a_reviewed_file_comes_back_as_it_was_decided(tmp_path):
+    names = ["ohm's law", "ohm's law", "欧姆定律", "colour", "color"]
+    merges, path = merge_candidates(names), tmp_path / "merges.csv"
+    merges["decision"] = merges["decision"].map({"review": "merge", "merge": "apart"})
+    for encoding in ("utf-8", "utf-8-sig"):  # spreadsheets want the mark at the beginning
+        merges.to_csv(path, index=False, encoding=encoding)
+        again = read_merges(path, names)
+        assert list(again.columns) == list(COLUMNS)
+        shown = ["kept", "merged", "decision", "kept_popularity", "merged_popularity"]
+        pd.testing.assert_frame_equal(again[shown], merges[shown], check_dtype=False)
+    path.write_text("kept,merged\ncolor,Colour\nforce,forse\n", encoding="utf-8")
+    again = read_merges(path, names)
+    assert again["decision"].tolist() == ["merge", "merge"]
+    assert again["merged_popularity"].tolist() == [1, 0]  # a name that no seed holds can be seen
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no CSV file in UTF-8"),
+        ("kept,merged\n欧姆定律,a\n".encode("gbk"), "no CSV file in UTF-8"),
+        ("kept;merged\na;b\n", r"lacks \['kept', 'merged'\]; it has \['kept;merged'\]"),
+        ("kept,merged,decision\na,b,yes\n", r"'a' <- 'b' is 'yes'; allowed: merge, review, apart"),
+        ("kept,merged\na,\n", "both need a text"),
+        ("kept,merged\na,b\nb,a\n", "in a circle"),
+        ("kept,merged\na,b\nc,b\n", "drop one of the rows"),
+    ],
+)
+def test_what_is_wrong_with_a_reviewed_file_is_said_with_its_name(tmp_path, content, message):
+    path = tmp_path / "merges.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=rf"merges\.csv.*{message}"):
+        read_merges(path, ["a"])
+
+
 def test_dropped_rows_are_not_applied_and_a_kept_name_may_be_rewritten():
     table = pd.DataFrame({"id": [1, 2, 3], "knowledge_points": [["ohm's law"], ["ohms law"], ["欧姆定律"]]})
-    merges = merge_candidates(table["knowledge_points"].explode())
+    merges = merge_candidates(table["knowledge_points"].explode()).assign(decision="merge")
     without = apply_merges(table, merges[merges["reason"] != "alias"])
     assert without["knowledge_points"].tolist() == [["ohm's law"], ["ohm's law"], ["欧姆定律"]]
     renamed = apply_merges(table, merges.assign(kept="Ohm's Law"))
