@@ -180,6 +180,29 @@ def set_random_states(found: dict[str, torch.Tensor]) -> None:
         torch.cuda.set_rng_state(found["cuda"])
 
 
+def adopt(checkpoint: str, out: Path):
+    """Copy a Hugging Face checkpoint (directory or name; safetensors only, no remote code) to `out` as the start of
+    mid-training; returns its tokenizer and a manifest. Its own pre-training compute is not known here and counts as 0."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", use_safetensors=True)
+    manifest = {
+        "name": "adopted",
+        "base_model": str(checkpoint),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "tokens": 0,
+        "flops": 0.0,
+        "initial_flops": 0.0,
+        "initial_tokens": 0,
+        "loss": None,
+    }
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    write_json(manifest, Path(out) / "training.json")
+    return tokenizer, manifest
+
+
 def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | None = None) -> Path:
     """The average of checkpoints of one architecture, weight by weight, as a Hugging Face directory with the first one's
     tokenizer ("model soup"; here along one run, or over seeds of it). `weights` are shares, by default equal.

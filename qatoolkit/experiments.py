@@ -7,23 +7,26 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+from transformers import AutoTokenizer
 
-from qatoolkit import mixture, stages
 from qatoolkit import scaling as sweeps
+from qatoolkit import stages
 from qatoolkit.boostqa import degraded
+from qatoolkit.checkpoints import adopt
 from qatoolkit.curate import curate
 from qatoolkit.evaluate import accuracy, evaluate, export_tasks, paired_difference
 from qatoolkit.files import write_json
 from qatoolkit.kpgraph import KPGraph
-from qatoolkit.midtrain import Job, adopt, train_all
 from qatoolkit.probe import CELL
 from qatoolkit.probe import cells as grid_of
+from qatoolkit.recipe import Job
 from qatoolkit.scorer import load_model, score
 from qatoolkit.store import Run, stage
 from qatoolkit.textbook import corpus
 from qatoolkit.textbook.server import parts
+from qatoolkit.tokens import train_tokenizer, write_tokens
+from qatoolkit.workers import train_all
 
 ARMS = ("seeds_only", "general_control", "boostqa_untargeted", "boostqa", "linkqa", "boostqa_linkqa")
 TOKENS_PER_DOCUMENT = 16  # a lower bound, so that enough documents are drawn for a token budget
@@ -37,52 +40,72 @@ def general_text(run: Run, tokens: int, seed: int) -> list[str]:
     )
 
 
-def qa_text(table: pd.DataFrame) -> list[str]:
-    """QA rows as training documents."""
-    return [corpus.as_document(r.question, r.answer, r.language) for r in table.itertuples()]
-
-
-def packed(texts: list[str], tokenizer, block: int) -> mixture.Blocks:
-    """Texts as packed blocks."""
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    return mixture.pack(mixture.tokenise(texts, tokenizer, block)[0], block, pad)
+def recipe(run: Run, **fields) -> Job:
+    """A job with what all of a run's trainings share; `fields` are the rest."""
+    student = run.profile.student
+    shared = {
+        "tokenizer": str(run.stage("base") / "tokenizer"),
+        "block": student.block,
+        "batch": student.batch,
+        "micro_batch": student.micro_batch,
+        "weight_decay": student.weight_decay,
+        "memory": student.memory,
+        "checkpointing": student.checkpointing,
+        "compile": student.compile,
+        "save_every": student.save_every,
+        "seed": run.seed,
+    }
+    return Job(**{name: str(v) if isinstance(v, Path) else v for name, v in (shared | fields).items()})
 
 
 def base_job(run: Run, folder: Path, size: str, keep: tuple[float, ...] = ()) -> Job:
     """Pre-training of one rung on the run's general corpus, at a constant rate after warm-up."""
     student = run.profile.student
-    base = run.stage("base")
-    return Job(
+    return recipe(
+        run,
         name=f"base {size}",
-        blocks=str(base / "data" / "general.npz"),
-        tokenizer=str(base / "tokenizer"),
-        out=str(folder),
+        out=folder,
         size=size,
+        general=run.stage("base") / "data" / "general",
+        replay=1.0,
+        tokens=student.tokens,
         learning_rate=student.learning_rate,
         warmup=student.warmup,
-        decay=0.0,
-        weight_decay=student.weight_decay,
-        batch=student.batch,
-        seed=run.seed,
+        schedule="constant",
         keep=keep,
+        keep_optimizer=run.profile.midtrain.rate == "inherit",
     )
 
 
-def midtrain_job(run: Run, name: str, start: Path, blocks: Path, out: Path) -> Job:
-    """Mid-training of one arm from a checkpoint, with the rate decaying to zero."""
+def midtrain_job(run: Run, name: str, start: Path, qa: Path | None, out: Path, **changes) -> Job:
+    """Mid-training of one arm from a checkpoint, with the rate decaying to zero; without QA all of it is general replay."""
     settings = run.profile.midtrain
-    return Job(
-        name=name,
-        blocks=str(blocks),
-        tokenizer=str(run.stage("base") / "tokenizer"),
-        out=str(out),
-        start=str(start),
-        learning_rate=settings.learning_rate,
-        warmup=settings.warmup,
-        weight_decay=run.profile.student.weight_decay,
-        batch=run.profile.student.batch,
-        seed=run.seed,
-    )
+    fields = {
+        "name": name,
+        "start": start,
+        "out": out,
+        "qa": qa,
+        "general": run.stage("base") / "data" / "replay",
+        "tokens": settings.tokens,
+        "replay": settings.replay if qa else 1.0,
+        "learning_rate": settings.learning_rate,
+        "rate": settings.rate,
+        "schedule": settings.schedule,
+        "warmup": settings.warmup,
+        "loss_on": settings.loss_on,
+        "z_loss": settings.z_loss,
+    }
+    return recipe(run, **fields | changes)
+
+
+def qa_tokens(run: Run, table: pd.DataFrame, folder: Path) -> Path:
+    """The rows of a QA table as a token file of the run's tokenizer, made unless it is there; None for an empty table."""
+    if table.empty:
+        return None
+    if not (folder / "tokens.json").exists():
+        rows = [corpus.as_prompt_and_answer(r.question, r.answer, r.language) for r in table.itertuples()]
+        write_tokens(rows, AutoTokenizer.from_pretrained(run.read("base").tokenizer), folder)
+    return folder
 
 
 @stage("base", settings=("textbook", "student", "midtrain", "scaling"))
@@ -90,21 +113,17 @@ def base(run: Run, folder: Path) -> dict:
     """The base student: a trunk pre-trained here on the general corpus with checkpoints along the way, or the profile's
     checkpoint; with its tokenizer, the general corpus in blocks, and the other rungs of the scaling axis."""
     student, data = run.profile.student, folder / "data"
-    data.mkdir(parents=True, exist_ok=True)
     texts = general_text(run, student.tokens, run.seed)
     if student.checkpoint:
         tokenizer, manifest = adopt(student.checkpoint, folder / "model")
         metrics = pd.DataFrame(columns=["step", "tokens", "loss", "lr", "arm"])
     else:
         words = corpus.vocabulary(parts(run.profile.textbook))
-        tokenizer = mixture.train_tokenizer(words + texts[:3000], student.vocabulary)
+        tokenizer = train_tokenizer(words + texts[:3000], student.vocabulary)
     tokenizer.save_pretrained(folder / "tokenizer")
-    replay = general_text(run, 2 * run.profile.midtrain.tokens, run.seed + 1)
-    packed(replay, tokenizer, student.block).save(data / "replay.npz")
+    write_tokens(general_text(run, 2 * run.profile.midtrain.tokens, run.seed + 1), tokenizer, data / "replay")
     if not student.checkpoint:
-        blocks = packed(texts, tokenizer, student.block)
-        rows = mixture.draw(blocks, student.tokens, np.random.default_rng(run.seed))
-        blocks.take(rows).save(data / "general.npz")
+        write_tokens(texts, tokenizer, data / "general")
         job = base_job(run, folder / "model", student.size, run.profile.scaling.initial)
         others = [size for size in run.profile.scaling.sizes if size != student.size]
         rungs = [base_job(run, folder / "rungs" / size, size) for size in others]
@@ -118,47 +137,32 @@ def metrics_of(job: Job) -> pd.DataFrame:
     return pd.read_json(Path(job.out) / "metrics.jsonl", lines=True).assign(arm=job.name)
 
 
-def arm_texts(run: Run) -> dict[str, list[str]]:
-    """The QA documents of every arm."""
+def arm_tables(run: Run) -> dict[str, pd.DataFrame]:
+    """The QA of every arm."""
     data = run.read("curate")
-    texts = {
-        name: qa_text(getattr(data, name)) for name in ("seeds", "boostqa", "boostqa_untargeted", "linkqa")
-    }
     return {
-        "seeds_only": texts["seeds"],
-        "general_control": [],
-        "boostqa_untargeted": texts["boostqa_untargeted"],
-        "boostqa": texts["boostqa"],
-        "linkqa": texts["linkqa"],
-        "boostqa_linkqa": texts["boostqa"] + texts["linkqa"],
+        "seeds_only": data.seeds,
+        "general_control": data.seeds[:0],
+        "boostqa_untargeted": data.boostqa_untargeted,
+        "boostqa": data.boostqa,
+        "linkqa": data.linkqa,
+        "boostqa_linkqa": pd.concat([data.boostqa, data.linkqa], ignore_index=True),
     }
-
-
-def blended(run: Run, texts: list[str], path: Path, *, tokens: int, replay: float) -> dict:
-    """Mix QA with general replay, store the blocks at `path`, and return the realised token counts."""
-    from transformers import AutoTokenizer
-
-    stored = run.read("base")
-    tokenizer = AutoTokenizer.from_pretrained(stored.tokenizer)
-    general = mixture.Blocks.load(stored.data / "replay.npz")
-    qa = packed(texts, tokenizer, run.profile.student.block)
-    blocks, report = mixture.mix(qa, general, tokens, replay if texts else 1.0, run.seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    blocks.save(path)
-    return report
 
 
 @stage("midtrain", reads=("base", "curate"), settings=("student", "midtrain"))
 def midtrain(run: Run, folder: Path) -> dict:
     """Every arm from the same base checkpoint with the same number of tokens."""
-    settings, start = run.profile.midtrain, run.read("base").model
-    mixtures, jobs = [], []
-    for arm, texts in arm_texts(run).items():
-        blocks = folder / "data" / f"{arm}.npz"
-        report = blended(run, texts, blocks, tokens=settings.tokens, replay=settings.replay)
-        mixtures.append({"arm": arm, "documents": len(texts)} | report)
-        jobs.append(midtrain_job(run, arm, start, blocks, folder / arm))
+    start, tables = run.read("base").model, arm_tables(run)
+    jobs = [
+        midtrain_job(run, arm, start, qa_tokens(run, table, folder / "data" / arm), folder / arm)
+        for arm, table in tables.items()
+    ]
     manifests = train_all(jobs)
+    mixtures = [
+        {"arm": job.name, "documents": len(tables[job.name])} | manifest["mixture"]
+        for job, manifest in zip(jobs, manifests, strict=True)
+    ]
     metrics = pd.concat([metrics_of(job) for job in jobs], ignore_index=True)
     return {
         **dict.fromkeys(ARMS),
@@ -223,16 +227,14 @@ def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, resamples: int, seed:
 def scaling(run: Run, folder: Path) -> dict:
     """Accuracy of base and BoostQA-mid-trained students against model size, mid-training tokens and initial FLOPs."""
     points = sweeps.points(run.profile.scaling, run.profile.student, run.profile.midtrain)
-    stored, texts = run.read("base"), qa_text(run.read("curate").boostqa)
+    stored = run.read("base")
+    qa = qa_tokens(run, run.read("curate").boostqa, folder / "data" / "boostqa")
     rungs = {s: stored.rungs / s for s in points["size"].unique() if s != run.profile.student.size}
     rungs[run.profile.student.size] = stored.model
     jobs = []
     for p in points.to_dict("records"):
         start = rungs[p["size"]] / (f"at-{p['initial']:g}" if p["initial"] < 1 else "")
-        blocks = folder / "data" / f"{p['tokens']}.npz"
-        if not blocks.exists():
-            blended(run, texts, blocks, tokens=p["tokens"], replay=run.profile.midtrain.replay)
-        jobs.append(midtrain_job(run, p["point"], start, blocks, folder / p["point"]))
+        jobs.append(midtrain_job(run, p["point"], start, qa, folder / p["point"], tokens=p["tokens"]))
     jobs[0] = replace(
         jobs[0], out=str(run.read("midtrain").boostqa)
     )  # the full run is the arm, trained already
@@ -267,13 +269,13 @@ def ablations(run: Run, folder: Path) -> dict:
     for (group, variant), table in tables.items():
         name = f"{group}-{variant}".replace(" ", "_")
         kept, _, _ = curate(table, exams, run.profile.curate)
-        replay = replays.get((group, variant), run.profile.midtrain.replay)
-        report = blended(run, qa_text(kept), folder / "data" / f"{name}.npz", tokens=tokens, replay=replay)
-        jobs.append(
-            midtrain_job(run, name, run.read("base").model, folder / "data" / f"{name}.npz", folder / name)
+        qa = qa_tokens(run, kept, folder / "data" / name)
+        changes = {"tokens": tokens} | (
+            {"replay": replays[group, variant]} if (group, variant) in replays else {}
         )
-        rows.append({"ablation": group, "variant": variant, "questions": len(kept)} | report)
-    train_all(jobs)
+        jobs.append(midtrain_job(run, name, run.read("base").model, qa, folder / name, **changes))
+        rows.append({"ablation": group, "variant": variant, "questions": len(kept)})
+    rows = [row | manifest["mixture"] for row, manifest in zip(rows, train_all(jobs), strict=True)]
     exam = pd.concat([e for e in exams.values() if e["choices"].notna().all()], ignore_index=True)
     weak = pd.MultiIndex.from_frame(run.read("plan").weak[CELL])
     results = []

@@ -39,6 +39,13 @@ def as_document(question: str, answer: str, language: str, rationale: str | None
     )
 
 
+def as_prompt_and_answer(question: str, answer: str, language: str) -> tuple[str, str]:
+    """`as_document` in two parts: the prompt, up to the space before the answer, and the answer."""
+    whole = as_document(question, answer, language)
+    split = len(whole) - len(answer) - (language != "zh")
+    return whole[:split], whole[split:]
+
+
 def covered(book: Textbook, settings: TextbookSettings, size: int = 40, seed: int = 0) -> list[Question]:
     """The questions whose content the general corpus holds: a fact's questions stand or fall together."""
     rng = random.Random(f"corpus/{seed}")
