@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 
-CHUNK = 2**22  # elements updated at a time; each holds about 28 bytes of float32 and noise for that long
+CHUNK = 2**22  # elements updated at a time
+SCRATCH = 42  # bytes that each of them takes for that long: float32 values and noise
 
 
 class LowMemoryAdamW(torch.optim.Optimizer):

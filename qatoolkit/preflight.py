@@ -8,6 +8,7 @@ Bytes a parameter, by `memory` and `compute_dtype`:
 
 So Llama-3-8B (8.03e9 parameters) takes 64.2 GB in low memory before activations, and fits an 80 GB card with rows of 4096
 tokens, checkpointing and a fused loss. On several devices weights, gradients and moments are sharded in full (FSDP2).
+Gradients accumulated over several micro-batches are summed in bfloat16 in low memory, which costs some of their precision.
 Activations are estimated (qatoolkit/model_costs.py); a reserve is left for the driver and fragmentation.
 """
 
@@ -111,7 +112,7 @@ class Needs:
 
     @property
     def fits(self) -> bool:
-        return self.device_bytes is None or _fits(self.memory, self.device_bytes)
+        return _fits(self.memory, self.device_bytes)
 
     def describe(self) -> str:
         """A short table for a terminal or a notebook."""
@@ -256,9 +257,9 @@ def memory_of(model: Architecture, settings: Settings) -> Memory:
     elif bf16 and not low:
         copies = 2 * model.matrices
     if low:
-        from qatoolkit.low_memory import CHUNK
+        from qatoolkit.low_memory import CHUNK, SCRATCH
 
-        copies += 28 * min(CHUNK, model.parameters)
+        copies += SCRATCH * min(CHUNK, model.parameters)
     arithmetic = "fp32" if not bf16 else "bf16" if low else "autocast"
     held = min(rows, LOSS_CHUNK) if settings.fused_loss else rows
     # Logits and gradient in the compute dtype, logits and log-probabilities in float32; in float32 three of them.
@@ -342,8 +343,8 @@ def check_disk(folder: str | Path, needed: int) -> None:
         )
 
 
-def _fits(needed: Memory, device_bytes: int) -> bool:
-    return needed.total <= device_bytes * (1 - RESERVE)
+def _fits(needed: Memory, device_bytes: int | None) -> bool:
+    return device_bytes is None or needed.total <= device_bytes * (1 - RESERVE)
 
 
 def _doubled(first: int, last: int) -> list[int]:

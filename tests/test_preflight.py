@@ -1,6 +1,7 @@
 """What a training run takes is counted before it starts, on real models, and what cannot fit is refused with a way that can."""
 
 import copy
+import os
 import subprocess
 import sys
 
@@ -135,6 +136,57 @@ def test_activations_are_those_that_autograd_keeps(config, off, arithmetic):
     found = architecture(config)
     in_flight = 120 * 0.5 * found.layer_activations(40, arithmetic)
     assert found.activations(120, 40, arithmetic, False) - in_flight == pytest.approx(real, rel=off)
+
+
+STEP = """
+import gc, resource, sys
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+def step(model, optimizer, rows, block):
+    ids = torch.randint(0, 4000, (rows, block))
+    positions = torch.arange(block // 2).repeat(2).expand(rows, -1)
+    logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+    torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()).backward()
+    optimizer.step()
+
+def student(config):
+    model = LlamaForCausalLM(config).train()
+    return model, torch.optim.AdamW(model.parameters(), fused=True)
+
+torch.set_num_threads(1)
+small = {"vocab_size": 4000, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+step(*student(LlamaConfig(**small, num_attention_heads=2)), 1, 16)  # libraries load and take their own memory
+gc.collect()
+before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+model, optimizer = student(LlamaConfig.from_json_file(sys.argv[1]))
+model.gradient_checkpointing_enable()  # takes less, so it comes first: the peak only ever rises
+for steps in (2, 1):
+    for _ in range(steps):
+        step(model, optimizer, 2, 384)
+    print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+    model.gradient_checkpointing_disable()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_a_real_step_takes_the_memory_foretold(tmp_path):
+    config = LlamaConfig(
+        vocab_size=4000,
+        hidden_size=320,
+        intermediate_size=960,
+        num_hidden_layers=6,
+        num_attention_heads=5,
+        num_key_value_heads=1,
+    )
+    config.to_json_file(tmp_path / "config.json")
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # freed memory goes back at once
+    command = [sys.executable, "-c", STEP, str(tmp_path / "config.json")]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    peaks = [int(line.split()[1]) for line in said.splitlines() if line.startswith("PEAK")]
+    settings = {"block": 384, "micro_batch": 2, "compute_dtype": "fp32"}
+    foretold = [needs(config, **settings, checkpointing=c).total_bytes for c in (True, False)]
+    assert foretold == pytest.approx(peaks, rel=0.25)
 
 
 def test_eight_billion_parameters_fit_one_card_in_low_memory_only():
