@@ -186,7 +186,9 @@ class CurateSettings:
 @dataclass(frozen=True, kw_only=True)
 class StudentSettings:
     """The model that is mid-trained: a size of `ladder.SIZES` trained from scratch here, or a Hugging Face directory or
-    name in `checkpoint`. `tokens` is the pre-training budget of the own trunk, `vocabulary` its tokenizer's size."""
+    name in `checkpoint`. `tokens` is the pre-training budget of the own trunk, `vocabulary` its tokenizer's size. `block`,
+    `batch`, `micro_batch`, `memory`, `checkpointing`, `compile` and `save_every` are those of `recipe.Job`, for every training
+    of a run."""
 
     size: str = "xs"
     checkpoint: str | None = None
@@ -194,28 +196,46 @@ class StudentSettings:
     tokens: int = 1_000_000
     block: int = 128
     batch: int = 8
+    micro_batch: int | None = None
     learning_rate: float = 4e-3
     warmup: float = 0.05
-    decay: float = 0.2
     weight_decay: float = 0.1
+    memory: str = "standard"
+    checkpointing: bool = False
+    compile: bool = False
+    save_every: int = 0
 
     def __post_init__(self):
         _positive(self, "vocabulary", "tokens", "block", "batch", "learning_rate")
-        _shares(self, "warmup", "decay")
+        _shares(self, "warmup")
+        _require(self.memory in ("standard", "low"), "memory", self.memory, "standard or low")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MidtrainSettings:
-    """Mid-training: tokens in all, the share of them that is general replay, the peak learning rate."""
+    """Mid-training: tokens in all, the share of them that is general replay, the peak learning rate; `rate`, `schedule`,
+    `loss_on` and `z_loss` are those of `recipe.Job`."""
 
     tokens: int = 400_000
     replay: float = 0.35
     learning_rate: float = 3e-3
     warmup: float = 0.02
+    rate: str = "rewarm"
+    schedule: str = "linear"
+    loss_on: str = "all"
+    z_loss: float = 0.0
 
     def __post_init__(self):
         _positive(self, "tokens", "learning_rate")
         _shares(self, "replay", "warmup")
+        for name, allowed in (
+            ("rate", ("rewarm", "inherit")),
+            ("schedule", ("constant", "linear", "cosine", "wsd")),
+            ("loss_on", ("all", "answer")),
+        ):
+            _require(
+                getattr(self, name) in allowed, name, getattr(self, name), f"one of {', '.join(allowed)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +334,14 @@ PROFILES = {
         textbook=TextbookSettings(seeds=60, exam=20),
         plan=PlanSettings(questions=40_000),
         student=StudentSettings(
-            size="130m", tokens=200_000_000, vocabulary=8192, block=1024, batch=64, learning_rate=6e-4
+            size="130m",
+            tokens=200_000_000,
+            vocabulary=8192,
+            block=1024,
+            batch=64,
+            learning_rate=6e-4,
+            compile=True,
+            save_every=500,
         ),
         midtrain=MidtrainSettings(tokens=50_000_000, learning_rate=6e-4),
         scaling=ScalingSettings(
@@ -334,7 +361,17 @@ PROFILES = {
             max_tokens=32_768,
         ),
         plan=PlanSettings(questions=100_000_000),
-        student=StudentSettings(size="8b", checkpoint="meta-llama/Meta-Llama-3-8B", block=4096, batch=256),
+        student=StudentSettings(
+            size="8b",
+            checkpoint="meta-llama/Meta-Llama-3-8B",
+            block=4096,
+            batch=256,
+            micro_batch=1,
+            memory="low",
+            checkpointing=True,
+            compile=True,
+            save_every=500,
+        ),
         midtrain=MidtrainSettings(tokens=40_000_000_000, learning_rate=3e-5),
         scaling=ScalingSettings(sizes=(), tokens=(0.125, 0.25, 0.5, 1.0), initial=()),
     ),

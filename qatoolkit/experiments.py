@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from transformers import AutoTokenizer
 
 from qatoolkit import scaling as sweeps
 from qatoolkit import stages
@@ -98,11 +97,13 @@ def midtrain_job(run: Run, name: str, start: Path, qa: Path | None, out: Path, *
     return recipe(run, **fields | changes)
 
 
-def qa_tokens(run: Run, table: pd.DataFrame, folder: Path) -> Path:
+def qa_tokens(run: Run, table: pd.DataFrame, folder: Path) -> Path | None:
     """The rows of a QA table as a token file of the run's tokenizer, made unless it is there; None for an empty table."""
     if table.empty:
         return None
     if not (folder / "tokens.json").exists():
+        from transformers import AutoTokenizer
+
         rows = [corpus.as_prompt_and_answer(r.question, r.answer, r.language) for r in table.itertuples()]
         write_tokens(rows, AutoTokenizer.from_pretrained(run.read("base").tokenizer), folder)
     return folder
