@@ -42,23 +42,27 @@ class _FusedCrossEntropy(torch.autograd.Function):
                     to_weight.addmm_(slope.t(), states)
                 else:
                     to_weight += slope.t() @ states
-        ctx.save_for_backward(to_hidden, to_weight, to_bias)
+        ctx.gradients = [
+            to_hidden,
+            to_weight,
+            to_bias,
+        ]  # finished already, so nothing that autograd need look after
         ctx.kinds = weight.dtype, None if bias is None else bias.dtype
         return total
 
     @staticmethod
     def backward(ctx, scale):
-        to_hidden, to_weight, to_bias = ctx.saved_tensors
+        to_hidden, to_weight, to_bias = ctx.gradients
+        ctx.gradients = None
         of_weight, of_bias = ctx.kinds
         bias = None if to_bias is None else (to_bias * scale).to(of_bias)
-        return (
-            to_hidden * scale.to(to_hidden.dtype),
-            (to_weight * scale).to(of_weight),
-            bias,
-            None,
-            None,
-            None,
-        )
+        weight = to_weight.mul_(scale).to(of_weight)  # in place: it is as large as the output matrix
+        return to_hidden.mul_(scale.to(to_hidden.dtype)), weight, bias, None, None, None
+
+
+def chunk_of(vocabulary: int, on_cpu: bool) -> int:
+    """Tokens whose logits the fused loss holds at a time."""
+    return max(128, (CHUNK_ON_CPU if on_cpu else CHUNK_ON_GPU) // vocabulary)
 
 
 def fused_cross_entropy(hidden, weight, targets, *, bias=None, z_loss: float = 0.0, chunk: int | None = None):
@@ -66,9 +70,7 @@ def fused_cross_entropy(hidden, weight, targets, *, bias=None, z_loss: float = 0
 
     hidden: [tokens, width] states that predict `targets` [tokens] through `weight` [vocabulary, width] and `bias`. Under
     autocast products run in its type; sums are float32. chunk: tokens at once, by default what the device's memory likes."""
-    if chunk is None:
-        room = CHUNK_ON_CPU if hidden.device.type == "cpu" else CHUNK_ON_GPU
-        chunk = max(128, room // len(weight))
+    chunk = chunk or chunk_of(len(weight), hidden.device.type == "cpu")
     return _FusedCrossEntropy.apply(hidden, weight, bias, targets, z_loss, chunk)
 
 

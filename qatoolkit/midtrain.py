@@ -274,7 +274,9 @@ def _prepare(job: Job, model, ours: Processes):
     from qatoolkit.losses import Scored
 
     if job.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        getattr(
+            model, "activation_checkpointing_enable", model.gradient_checkpointing_enable
+        )()  # a new name of one thing
     layers = [m for m in model.modules() if type(m).__name__ in set(model._no_split_modules or ())]
     if job.compile:
         for layer in layers:

@@ -23,7 +23,6 @@ from qatoolkit.model_costs import UNSHARDED, Architecture, architecture
 
 RESERVE = 0.05  # share of a device that is left free
 UTILISATION = 0.4  # of the measured matrix-product rate; assumed where no rate is given
-LOSS_CHUNK = 1024  # tokens whose logits a fused loss holds at a time
 MOST_DEVICES = 1024
 MEMORIES = ("standard", "low")
 DTYPES = ("bf16", "fp32")
@@ -247,6 +246,8 @@ def preflight(
 
 def memory_of(model: Architecture, settings: Settings) -> Memory:
     """Bytes on each device for these settings; see the top of the module."""
+    from qatoolkit.losses import chunk_of
+
     low, bf16 = settings.memory == "low", settings.compute_dtype == "bf16"
     each, element = (2 if low else 4), (2 if bf16 else 4)
     shard = -(-model.parameters // settings.devices)
@@ -261,7 +262,9 @@ def memory_of(model: Architecture, settings: Settings) -> Memory:
 
         copies += SCRATCH * min(CHUNK, model.parameters)
     arithmetic = "fp32" if not bf16 else "bf16" if low else "autocast"
-    held = min(rows, LOSS_CHUNK) if settings.fused_loss else rows
+    held, gradient = rows, 0
+    if settings.fused_loss:  # which also sums the output matrix's gradient in float32 on its own
+        held, gradient = min(rows, chunk_of(model.vocabulary, on_cpu=not bf16)), 4 * model.head_weights
     # Logits and gradient in the compute dtype, logits and log-probabilities in float32; in float32 three of them.
     return Memory(
         weights=shard * each,
@@ -269,7 +272,7 @@ def memory_of(model: Architecture, settings: Settings) -> Memory:
         optimizer=shard * each * 2,
         copies=round(copies),
         activations=round(model.activations(rows, settings.block, arithmetic, settings.checkpointing)),
-        logits=held * model.vocabulary * (10 if bf16 else 12),
+        logits=held * model.vocabulary * (10 if bf16 else 12) + gradient,
     )
 
 

@@ -8,10 +8,10 @@ from transformers import AutoModelForCausalLM
 
 from qatoolkit import ladder
 from qatoolkit.evaluate import accuracy, evaluate, export_tasks, paired_difference, wilson
-from qatoolkit.mixture import train_tokenizer
 from qatoolkit.plan import apportion
 from qatoolkit.scorer import load_model, log_likelihoods, score
 from qatoolkit.textbook import exams, knowledge
+from qatoolkit.tokens import train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,11 @@ from qatoolkit.annotate import annotate
 from qatoolkit.config import BoostQASettings, LinkQASettings, TextbookSettings
 from qatoolkit.ladder import llama_config, size_of
 from qatoolkit.ledger import Ledger
-from qatoolkit.mixture import train_tokenizer
 from qatoolkit.schema import COLUMNS
 from qatoolkit.teacher import Endpoint, Teacher, TeacherError
 from qatoolkit.textbook import exams
 from qatoolkit.textbook.server import parts
+from qatoolkit.tokens import train_tokenizer
 
 missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
 pytestmark = [

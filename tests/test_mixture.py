@@ -1,84 +1,65 @@
-"""Packing keeps documents whole and apart; mixing is by tokens."""
-
-import itertools
+"""Mixing is by tokens, in one order that any number of processes reads alike."""
 
 import numpy as np
 import pytest
 
-from qatoolkit.mixture import IGNORED, Blocks, draw, mix, pack, tokenise, train_tokenizer
+from qatoolkit.mixture import draw, mix
+from qatoolkit.packing import pack
+from qatoolkit.tokens import train_tokenizer, write_tokens
 
-TEXTS = [f"Question: What is {i} plus {i}?\nAnswer: {2 * i}" for i in range(200)] + [
-    "问题：首都是什么？\n答案：北京"
-] * 5
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer(TEXTS, 320)
+TEXTS = [f"Question: What is {i} plus {i}?\nAnswer: {2 * i}" for i in range(200)]
 
 
 @pytest.fixture(scope="module")
-def blocks(tokenizer):
-    return pack(tokenise(TEXTS, tokenizer, 64)[0], 64, tokenizer.pad_token_id)
-
-
-def test_every_token_of_every_document_is_in_some_block(tokenizer, blocks):
-    documents, cut = tokenise(TEXTS, tokenizer, 64)
-    assert cut == 0
-    assert blocks.tokens.sum() == sum(map(len, documents))
-    found = sorted(tuple(d) for ids, labels, positions in rows(blocks) for d in split(ids, labels, positions))
-    assert found == sorted(tuple(d.tolist()) for d in documents)
-
-
-def rows(blocks):
-    return zip(blocks.input_ids, blocks.labels, blocks.position_ids, strict=True)
-
-
-def split(ids, labels, positions):
-    """The documents of a block, cut where positions restart."""
-    real = labels != IGNORED
-    ids, positions = ids[real], positions[real]
-    starts = [*np.flatnonzero(positions == 0), len(ids)]
-    return [ids[a:b].tolist() for a, b in itertools.pairwise(starts)]
-
-
-def test_best_fit_wastes_little(blocks):
-    assert blocks.tokens.sum() / blocks.input_ids.size > 0.9
-
-
-def test_a_document_longer_than_a_block_is_cut_and_counted(tokenizer):
-    documents, cut = tokenise(["word " * 500], tokenizer, 64)
-    assert len(documents[0]) == 64
-    assert cut > 0
-
-
-def test_text_survives_the_tokenizer(tokenizer):
-    for text in (TEXTS[0], TEXTS[-1], "naïve café Ωσ"):
-        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-
-
-@pytest.mark.parametrize("replay", [0.0, 0.35, 1.0])
-def test_replay_is_a_share_of_tokens_not_of_documents(tokenizer, blocks, replay):
-    general = pack(tokenise(["A much longer general text goes here. " * 2] * 100, tokenizer, 64)[0], 64, 0)
-    mixed, report = mix(blocks, general, 20_000, replay, seed=0)
-    assert report["realised_replay"] == pytest.approx(replay, abs=0.01)
-    assert report["qa"] + report["general"] == mixed.tokens.sum()
-    assert mixed.tokens.sum() == pytest.approx(20_000, rel=0.02)
-
-
-def test_an_epoch_repeats_nothing_before_it_is_over(blocks):
-    chosen = draw(blocks, int(blocks.tokens.sum() * 2), np.random.default_rng(0))
-    assert sorted(chosen[: len(blocks)]) == list(range(len(blocks)))
-
-
-def test_blocks_come_back_from_disk(blocks, tmp_path):
-    blocks.save(tmp_path / "b.npz")
-    again = Blocks.load(tmp_path / "b.npz")
-    assert all(
-        (getattr(again, n) == getattr(blocks, n)).all() for n in ("input_ids", "labels", "position_ids")
+def sources(tmp_path_factory):
+    folder, tokenizer = tmp_path_factory.mktemp("m"), train_tokenizer(TEXTS, 320)
+    general = ["A much longer general text goes here. " * 2] * 100
+    return pack(write_tokens(TEXTS, tokenizer, folder / "qa"), 64), pack(
+        write_tokens(general, tokenizer, folder / "g"), 64
     )
 
 
-def test_nothing_to_draw_from_is_an_error(blocks):
+@pytest.mark.parametrize("replay", [0.0, 0.35, 1.0])
+def test_replay_is_a_share_of_tokens_not_of_documents(sources, replay):
+    mixed = mix(*sources, 20_000, replay, seed=0)
+    assert mixed.report["realised_replay"] == pytest.approx(replay, abs=0.01)
+    assert mixed.report["qa"] + mixed.report["general"] == mixed.tokens.sum()
+    assert mixed.tokens.sum() == pytest.approx(20_000, rel=0.02)
+
+
+def test_an_epoch_repeats_nothing_before_it_is_over(sources):
+    tokens = sources[0].tokens
+    chosen = draw(tokens, int(tokens.sum() * 2), np.random.default_rng(0))
+    assert sorted(chosen[: len(tokens)]) == list(range(len(tokens)))
+
+
+def test_a_batch_holds_the_blocks_of_its_places_whatever_their_source(sources):
+    mixed = mix(*sources, 8_000, 0.5, seed=1)
+    whole = mixed.batch(np.arange(len(mixed)))
+    for place in range(len(mixed)):
+        one = mixed.batch(np.array([place]))
+        assert (one.ids[0] == whole.ids[place]).all()
+    stacked = np.concatenate([s.read(np.arange(len(s)))[0] for s in sources])
+    assert (whole.ids == stacked[mixed.order]).all()
+    assert len(whole.targets) == mixed.predicted(answers_only=False).sum()
+    assert (whole.ids.ravel()[whole.where + 1] == whole.targets).all()
+
+
+def test_a_process_without_blocks_reads_padding_and_learns_nothing_from_it(sources):
+    batch = mix(*sources, 8_000, 0.5, seed=1).batch(np.array([0, -1]))
+    assert (batch.where < 64).all()
+    assert (batch.ids[1] == sources[0].source.about["pad"]).all()
+
+
+def test_the_context_is_the_mean_position_of_the_documents(sources):
+    mixed = mix(sources[0], None, 8_000, 0.0, seed=1)
+    _, _, positions = sources[0].read(np.arange(len(sources[0])))
+    real = np.arange(64) < sources[0].tokens[:, None]
+    assert mixed.context() == pytest.approx(positions[real].mean())
+
+
+def test_nothing_to_draw_from_is_an_error(sources):
     with pytest.raises(ValueError, match="empty"):
-        draw(blocks.take(np.empty(0, dtype=int)), 10, np.random.default_rng(0))
+        draw(np.zeros(3, dtype=int), 10, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="no general data"):
+        mix(sources[0], None, 1000, 0.3, seed=0)
