@@ -1,0 +1,243 @@
+"""Compiled loops of `walks`: tables to propose a step from, walks, and the seeds of their steps.
+
+Walks wait for memory: a step reads two or three random places of tables far larger than a cache. So the loops take
+a batch of walks one step further at a time, in short loops whose reads do not depend on each other (the idea of
+ThunderRW, Sun et al. 2021), and what a proposal needs lies in one entry of 16 bytes. Threads are Python's own.
+"""
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+
+RESTARTS = 16  # starts a walk may try before it is given up as shorter than two KPs
+_PROPOSALS = 32  # proposals refused before a step scans the whole row
+_ACCEPTANCE = 0.5  # expected share of proposals accepted below which the tables are made anew
+_BLOCKS = 64  # in which rows are dealt to threads
+_BATCH = 256  # walks that take their steps together
+
+
+class Threads(ThreadPoolExecutor):
+    """Python threads for kernels that release the lock. Numba's own threads switch nested OpenMP on for the whole process,
+    which made scoring with torch twenty times slower afterwards (docs/LOG.md)."""
+
+    def over(self, first: int, last: int, call) -> None:
+        """`call(a, b)` over consecutive stretches of first..last, several a thread since their lengths are uneven."""
+        parts = 1 if self._max_workers == 1 else min(4 * self._max_workers, last - first)
+        stretches = pairwise(np.linspace(first, last, parts + 1).astype(np.int64).tolist())
+        if parts == 1:
+            call(first, last)
+        else:
+            list(self.map(lambda stretch: call(*stretch), stretches))
+
+
+class Proposals:
+    """Tables that draw a neighbour in proportion to weight * V, and a start in proportion to V, V being that of this
+    or an earlier round.
+
+    Making them takes a pass over all edges, so they are kept while V moves little: a proposed k is then
+    accepted in proportion to V now over V then, and the draw stays exact. `rows`: where the entries of each KP begin;
+    behind them come those of a further row, the starts.
+    """
+
+    def __init__(self, adjacency, pool):
+        self.adjacency, self.pool = adjacency, pool
+        self.strength = np.asarray(adjacency.sum(axis=1)).ravel()
+        self.rows = np.append(adjacency.indptr.astype(np.int64), adjacency.nnz + len(self.strength))
+        self.table = np.empty((self.rows[-1], 4), dtype=np.uint32)
+        self.then = np.zeros(len(self.strength))
+
+    def towards(self, value):
+        """Probability to accept each KP proposed from `table` so that steps follow `value`; of length 0 where all are 1."""
+        ratio = np.divide(value, self.then, out=np.zeros(len(value)), where=self.then > 0)
+        top = ratio.max()
+        stale = value[self.then == 0].any() or any(
+            # Not mass @ ratio: BLAS threads wait for each other, and round as their number is.
+            (mass * ratio).sum() < _ACCEPTANCE * mass.sum() * top
+            for mass in (self.then * self.strength, self.then)
+        )
+        if not stale:
+            return ratio / top
+        fill, of = kernels()[0], self.adjacency
+        self.pool.over(
+            0, _BLOCKS, lambda a, b: fill(self.rows, of.indices, of.data, value, self.table, a, b)
+        )
+        self.then = value
+        return np.zeros(0)
+
+
+@functools.cache
+def kernels():
+    """The compiled loops `fill`, `walk` and `assign`; in a function, so that numba loads on the first walk and not on
+    import."""
+    from numba import njit
+
+    @njit(nogil=True, cache=True)
+    def alias(share, table):
+        # Alias tables (Walker 1977) in one sweep (Huebschle-Schneider and Sanders 2019). Slot i is i's own below a
+        # threshold and another's above. The light fill up from the current heavy one; what that has left at the end
+        # fills up from the next. Thresholds come in steps of 2^-32, so a draw is off by less than that in total.
+        n = len(share)
+        light = heavy = 0
+        while light < n and share[light] > 1.0:
+            light += 1
+        while heavy < n and share[heavy] <= 1.0:
+            heavy += 1
+        left = share[heavy] if heavy < n else 0.0
+        while heavy < n:
+            if left > 1.0:
+                if light == n:
+                    break
+                slot, own = light, share[light]
+                other = heavy
+                left -= 1.0 - own
+                light += 1
+                while light < n and share[light] > 1.0:
+                    light += 1
+            else:
+                slot, own = heavy, left
+                other = heavy + 1
+                while other < n and share[other] <= 1.0:
+                    other += 1
+                if other == n:
+                    break
+                left = share[other] - (1.0 - own)
+                heavy = other
+            table[slot, 0] = min(own * 2.0**32 + 0.5, 2.0**32 - 1)
+            table[slot, 1] = other
+
+    @njit(nogil=True, cache=True)
+    def fill(rows, indices, weight, value, table, first, last):
+        # Entry: threshold, the other's slot, own KP, the other's KP. Rows are dealt out to blocks in turn, since
+        # hubs tend to stand together.
+        kps = len(rows) - 2
+        space = np.empty(max(1, np.diff(rows).max()))
+        for block in range(first, last):
+            for row in range(block, kps + 1, _BLOCKS):
+                low, high = rows[row], rows[row + 1]
+                share, total = space[: high - low], 0.0
+                for j in range(len(share)):
+                    share[j] = value[j] if row == kps else weight[low + j] * value[indices[low + j]]
+                    total += share[j]
+                scale = len(share) / total if total > 0.0 else 0.0
+                for j in range(len(share)):
+                    share[j] *= scale
+                    table[low + j, 0] = 0
+                    table[low + j, 1] = j
+                alias(share, table[low:high])
+                for j in range(low, high):
+                    other = table[j, 1]
+                    table[j, 2] = j - low if row == kps else indices[j]
+                    table[j, 3] = other if row == kps else indices[low + other]
+                    if total == 0.0:  # nowhere to go: a walk at `row` refuses to step to `row`
+                        table[j, 2] = table[j, 3] = row
+
+    @njit(nogil=True, cache=True)
+    def walk(rows, indices, weight, ids, turns, value, accept, table, key, first, nodes, drawn):
+        gamma = np.uint64(0x9E3779B97F4A7C15)
+
+        def mix(z):  # SplitMix64 (Steele, Lea and Flood 2014)
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            return z ^ (z >> np.uint64(31))
+
+        def uniform(state):
+            return (mix(state) >> np.uint64(11)) * 2.0**-53
+
+        kps, length = len(rows) - 2, nodes.shape[1]
+        at, size, refused, starts, slot, to = np.empty((6, _BATCH), np.int64)
+        chance, state = np.ones(_BATCH), np.empty(_BATCH, np.uint64)
+        going = np.empty(_BATCH, np.int64)
+        for batch in range(0, len(nodes), _BATCH):
+            count = min(_BATCH, len(nodes) - batch)
+            for i in range(count):
+                going[i], at[i], size[i], refused[i], starts[i] = i, kps, 0, 0, 1
+                state[i] = mix(key + gamma * np.uint64(first + batch + i + 1))
+            while count:
+                for i in going[:count]:
+                    low, high = rows[at[i]], rows[at[i] + 1]
+                    state[i] += gamma
+                    u = uniform(state[i]) * (high - low)
+                    own = low + int(u)  # below high: the largest product rounds to less than the degree
+                    entry = table[own]
+                    keep = (u - int(u)) * 2.0**32 < entry[0]
+                    slot[i] = own if keep else low + entry[1]
+                    to[i] = entry[2] if keep else entry[3]
+                if len(accept):
+                    for i in going[:count]:
+                        chance[i] = accept[to[i]]
+                kept = 0
+                for i in going[:count]:
+                    path = nodes[batch + i]
+                    fresh = True
+                    if len(accept):
+                        state[i] += gamma
+                        fresh = uniform(state[i]) < chance[i]
+                    for k in path[: size[i]]:
+                        fresh = fresh and k != to[i]
+                    if not fresh:
+                        refused[i] += 1
+                        low, high = rows[at[i]], rows[at[i] + 1]
+                        if at[i] == kps or refused[i] < min(_PROPOSALS, high - low):
+                            going[kept] = i
+                            kept += 1
+                            continue
+                        # the same law over all unvisited neighbours, in one pass (a reservoir)
+                        total, slot[i] = 0.0, -1
+                        for j in range(low, high):
+                            gain = weight[j] * value[indices[j]]
+                            for k in path[: size[i]]:
+                                gain *= k != indices[j]
+                            total += gain
+                            state[i] += gamma
+                            if uniform(state[i]) * total < gain:
+                                slot[i] = j
+                        if slot[i] < 0:
+                            if size[i] == 1 and starts[i] < RESTARTS:
+                                at[i], size[i], refused[i] = kps, 0, 0
+                                starts[i] += 1
+                                going[kept] = i
+                                kept += 1
+                            continue
+                        to[i] = indices[slot[i]]
+                    if size[i]:
+                        drawn[batch + i, size[i] - 1] = slot[i]
+                    path[size[i]] = at[i] = to[i]
+                    size[i] += 1
+                    refused[i] = 0
+                    if size[i] < length:
+                        going[kept] = i
+                        kept += 1
+                count = kept
+            for w in range(batch, min(batch + _BATCH, len(nodes))):
+                for step in range(length - 1):
+                    j = drawn[w, step]
+                    if j >= 0:
+                        drawn[w, step] = turns[ids[j]]
+
+    @njit(nogil=True, cache=True)
+    def assign(indptr, members, nodes, wait, due, cursor, level, seeds, visits):
+        # The seed with the smallest due = (uses + 1/2) * wait comes next. All of an edge's seeds are due at level[e]
+        # or later, those before cursor[e] later. So the next is found in a few looks; a search for the minimum would
+        # read thousands at every step of a hub.
+        for w in range(len(seeds)):
+            for k in nodes[w]:
+                if k >= 0:
+                    visits[k] += 1
+            for step in range(seeds.shape[1]):
+                e = -2 - seeds[w, step]
+                if e < 0:
+                    continue
+                low, high = indptr[e], indptr[e + 1]
+                j = low + cursor[e]
+                while j < high and due[members[j]] > level[e]:
+                    j += 1
+                if j == high:
+                    j = low + np.argmin(due[members[low:high]])
+                    level[e] = due[members[j]]
+                seeds[w, step] = members[j]
+                due[members[j]] += wait[members[j]]
+                cursor[e] = j + 1 - low
+
+    return fill, walk, assign
