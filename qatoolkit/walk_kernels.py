@@ -74,64 +74,51 @@ def kernels():
     from numba import njit
 
     @njit(nogil=True, cache=True)
-    def alias(share, table):
-        # Alias tables (Walker 1977) in one sweep (Huebschle-Schneider and Sanders 2019). Slot i is i's own below a
-        # threshold and another's above. The light fill up from the current heavy one; what that has left at the end
-        # fills up from the next. Thresholds come in steps of 2^-32, so a draw is off by less than that in total.
-        n = len(share)
-        light = heavy = 0
-        while light < n and share[light] > 1.0:
-            light += 1
-        while heavy < n and share[heavy] <= 1.0:
-            heavy += 1
-        left = share[heavy] if heavy < n else 0.0
-        while heavy < n:
-            if left > 1.0:
-                if light == n:
-                    break
-                slot, own = light, share[light]
-                other = heavy
-                left -= 1.0 - own
-                light += 1
-                while light < n and share[light] > 1.0:
-                    light += 1
-            else:
-                slot, own = heavy, left
-                other = heavy + 1
-                while other < n and share[other] <= 1.0:
-                    other += 1
-                if other == n:
-                    break
-                left = share[other] - (1.0 - own)
-                heavy = other
-            table[slot, 0] = min(own * 2.0**32 + 0.5, 2.0**32 - 1)
-            table[slot, 1] = other
+    def alias(share, kps, order, table):
+        # Alias table (Walker 1977) of shares whose mean is 1. Entry: threshold, the other's slot, own KP, the other's
+        # KP; slot i is its own below the threshold and another's above. Givers, those above 1, fill up the slots of the
+        # rest and, when they have no more to give, are filled up by the next. Thresholds come in steps of 2^-32: a draw is
+        # off by less than 2^-31 in total.
+        takers, givers = 0, len(share)
+        for i in range(len(share)):
+            order[takers] = order[givers - 1] = i  # both, since no processor can guess which
+            takers += share[i] <= 1.0
+            givers -= share[i] > 1.0
+            table[i, 0], table[i, 1], table[i, 2], table[i, 3] = 0, i, kps[i], kps[i]
+        taker, left, last = 0, 1.0, order[-1]
+        for giver in order[givers:]:
+            table[last, 0] = min(left, 1.0) * (2.0**32 - 1)
+            table[last, 1], table[last, 3] = giver, kps[giver]
+            left += share[giver] - 1.0
+            while left > 1.0 and taker < takers:
+                slot = order[taker]
+                table[slot, 0] = share[slot] * (2.0**32 - 1)
+                table[slot, 1], table[slot, 3] = giver, kps[giver]
+                left += share[slot] - 1.0
+                taker += 1
+            last = giver
+        table[last, 1], table[last, 3] = last, kps[last]
 
     @njit(nogil=True, cache=True)
     def fill(rows, indices, weight, value, table, first, last):
-        # Entry: threshold, the other's slot, own KP, the other's KP. Rows are dealt out to blocks in turn, since
-        # hubs tend to stand together.
-        kps = len(rows) - 2
-        space = np.empty(max(1, np.diff(rows).max()))
+        # Rows are dealt out to blocks in turn, since hubs tend to stand together.
+        starts = len(rows) - 2
+        everyone = np.arange(starts).astype(indices.dtype)
+        most = max(1, np.diff(rows).max())
+        space, order = np.empty(most), np.empty(most, np.int64)
         for block in range(first, last):
-            for row in range(block, kps + 1, _BLOCKS):
+            for row in range(block, starts + 1, _BLOCKS):
                 low, high = rows[row], rows[row + 1]
                 share, total = space[: high - low], 0.0
+                kps = everyone if row == starts else indices[low:high]
                 for j in range(len(share)):
-                    share[j] = value[j] if row == kps else weight[low + j] * value[indices[low + j]]
+                    share[j] = value[kps[j]] * (1.0 if row == starts else weight[low + j])
                     total += share[j]
-                scale = len(share) / total if total > 0.0 else 0.0
-                for j in range(len(share)):
-                    share[j] *= scale
-                    table[low + j, 0] = 0
-                    table[low + j, 1] = j
-                alias(share, table[low:high])
-                for j in range(low, high):
-                    other = table[j, 1]
-                    table[j, 2] = j - low if row == kps else indices[j]
-                    table[j, 3] = other if row == kps else indices[low + other]
-                    if total == 0.0:  # nowhere to go: a walk at `row` refuses to step to `row`
-                        table[j, 2] = table[j, 3] = row
+                if total > 0.0:
+                    share *= len(share) / total
+                    alias(share, kps, order[: high - low], table[low:high])
+                else:  # nowhere to go: a walk at `row` refuses to step to `row`
+                    table[low:high] = row
 
     @njit(nogil=True, cache=True)
     def walk(rows, indices, weight, ids, turns, value, accept, table, key, first, nodes, drawn):
@@ -145,14 +132,14 @@ def kernels():
         def uniform(state):
             return (mix(state) >> np.uint64(11)) * 2.0**-53
 
-        kps, length = len(rows) - 2, nodes.shape[1]
+        home, length = len(rows) - 2, nodes.shape[1]
         at, size, refused, starts, slot, to = np.empty((6, _BATCH), np.int64)
         chance, state = np.ones(_BATCH), np.empty(_BATCH, np.uint64)
         going = np.empty(_BATCH, np.int64)
         for batch in range(0, len(nodes), _BATCH):
             count = min(_BATCH, len(nodes) - batch)
             for i in range(count):
-                going[i], at[i], size[i], refused[i], starts[i] = i, kps, 0, 0, 1
+                going[i], at[i], size[i], refused[i], starts[i] = i, home, 0, 0, 1
                 state[i] = mix(key + gamma * np.uint64(first + batch + i + 1))
             while count:
                 for i in going[:count]:
@@ -179,7 +166,7 @@ def kernels():
                     if not fresh:
                         refused[i] += 1
                         low, high = rows[at[i]], rows[at[i] + 1]
-                        if at[i] == kps or refused[i] < min(_PROPOSALS, high - low):
+                        if at[i] == home or refused[i] < min(_PROPOSALS, high - low):
                             going[kept] = i
                             kept += 1
                             continue
@@ -195,7 +182,7 @@ def kernels():
                                 slot[i] = j
                         if slot[i] < 0:
                             if size[i] == 1 and starts[i] < RESTARTS:
-                                at[i], size[i], refused[i] = kps, 0, 0
+                                at[i], size[i], refused[i] = home, 0, 0
                                 starts[i] += 1
                                 going[kept] = i
                                 kept += 1
