@@ -46,24 +46,20 @@ class Proposals:
         self.strength = np.asarray(adjacency.sum(axis=1)).ravel()
         self.rows = np.append(adjacency.indptr.astype(np.int64), adjacency.nnz + len(self.strength))
         self.table = np.empty((self.rows[-1], 4), dtype=np.uint32)
-        self.then = np.zeros(len(self.strength))
+        self.per_then = None
 
     def towards(self, value):
         """Probability to accept each KP proposed from `table` so that steps follow `value`; of length 0 where all are 1."""
-        ratio = np.divide(value, self.then, out=np.zeros(len(value)), where=self.then > 0)
-        top = ratio.max()
-        stale = value[self.then == 0].any() or any(
-            # Not mass @ ratio: BLAS threads wait for each other, and round as their number is.
-            (mass * ratio).sum() < _ACCEPTANCE * mass.sum() * top
-            for mass in (self.then * self.strength, self.then)
-        )
-        if not stale:
-            return ratio / top
+        mass = np.array([value.sum(), np.einsum("k,k", value, self.strength)])  # no BLAS: its threads wait for each other
+        if self.per_then is not None:
+            ratio = value * self.per_then
+            top = ratio.max()
+            if (mass >= _ACCEPTANCE * top * self.mass).all() and not value[self.absent].any():
+                return ratio / top
         fill, of = kernels()[0], self.adjacency
-        self.pool.over(
-            0, _BLOCKS, lambda a, b: fill(self.rows, of.indices, of.data, value, self.table, a, b)
-        )
-        self.then = value
+        self.pool.over(0, _BLOCKS, lambda a, b: fill(self.rows, of.indices, of.data, value, self.table, a, b))
+        self.mass, self.absent = mass, np.flatnonzero(value == 0)
+        self.per_then = np.divide(1.0, value, out=np.zeros(len(value)), where=value > 0)
         return np.zeros(0)
 
 

@@ -143,13 +143,13 @@ class KnowledgeValue:
         with np.errstate(divide="ignore"):  # log 0 is minus infinity, as it should be
             self.log_static = alpha * np.log(graph.popularity) + np.log(_focus_per_kp(graph, focus))
         self.log_static[graph.degree == 0] = -np.inf
+        self.worthless = np.flatnonzero(self.log_static == -np.inf)
 
     def __call__(self, visits) -> np.ndarray:
         log_value = self.log_static - self.beta * np.log(1.0 + visits)  # whole numbers; log1p is slower
-        alive = log_value > -np.inf
-        top = log_value.max(initial=-np.inf, where=alive)
-        value = np.zeros(len(log_value))  # kept above the smallest float: an underflow would cut links
-        value[alive] = np.exp(np.maximum(log_value[alive] - top, -600.0))
+        log_value -= log_value.max(initial=-1e300)
+        value = np.exp(np.maximum(log_value, -600.0))  # above the smallest float: an underflow would cut links
+        value[self.worthless] = 0.0
         for control in self.controls:
             value *= control.per_kp()
         if not value.any():
