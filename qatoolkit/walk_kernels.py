@@ -50,7 +50,9 @@ class Proposals:
 
     def towards(self, value):
         """Probability to accept each KP proposed from `table` so that steps follow `value`; of length 0 where all are 1."""
-        mass = np.array([value.sum(), np.einsum("k,k", value, self.strength)])  # no BLAS: its threads wait for each other
+        mass = np.array(
+            [value.sum(), np.einsum("k,k", value, self.strength)]
+        )  # no BLAS: its threads wait for each other
         if self.per_then is not None:
             ratio = value * self.per_then
             top = ratio.max()
@@ -129,8 +131,8 @@ def kernels():
             return (mix(state) >> np.uint64(11)) * 2.0**-53
 
         home, length = len(rows) - 2, nodes.shape[1]
-        at, size, refused, starts, slot, to = np.empty((6, _BATCH), np.int64)
-        chance, state = np.ones(_BATCH), np.empty(_BATCH, np.uint64)
+        at, size, refused, starts, low, slot, other, to = np.empty((8, _BATCH), np.int64)
+        part, chance, state = np.empty(_BATCH), np.ones(_BATCH), np.empty(_BATCH, np.uint64)
         going = np.empty(_BATCH, np.int64)
         for batch in range(0, len(nodes), _BATCH):
             count = min(_BATCH, len(nodes) - batch)
@@ -138,40 +140,45 @@ def kernels():
                 going[i], at[i], size[i], refused[i], starts[i] = i, home, 0, 0, 1
                 state[i] = mix(key + gamma * np.uint64(first + batch + i + 1))
             while count:
+                # Four short loops: in a single one, the reads of too few walks would be under way at once.
                 for i in going[:count]:
-                    low, high = rows[at[i]], rows[at[i] + 1]
+                    low[i], degree = rows[at[i]], rows[at[i] + 1] - rows[at[i]]
                     state[i] += gamma
-                    u = uniform(state[i]) * (high - low)
-                    own = low + int(u)  # below high: the largest product rounds to less than the degree
-                    entry = table[own]
-                    keep = (u - int(u)) * 2.0**32 < entry[0]
-                    slot[i] = own if keep else low + entry[1]
-                    to[i] = entry[2] if keep else entry[3]
+                    u = uniform(state[i]) * degree
+                    slot[i] = low[i] + int(
+                        u
+                    )  # not of the next row: the largest product rounds to less than the degree
+                    part[i] = (u - int(u)) * 2.0**32
+                for i in going[:count]:
+                    other[i] = part[i] >= table[slot[i], 0]
+                for i in going[:count]:  # by arithmetic: a branch would have to be guessed
+                    to[i] = table[slot[i], 2 + other[i]]
+                    slot[i] += other[i] * (low[i] + np.int64(table[slot[i], 1]) - slot[i])
                 if len(accept):
                     for i in going[:count]:
                         chance[i] = accept[to[i]]
                 kept = 0
                 for i in going[:count]:
-                    path = nodes[batch + i]
-                    fresh = True
+                    w, k = batch + i, to[i]
+                    refuse = False
                     if len(accept):
                         state[i] += gamma
-                        fresh = uniform(state[i]) < chance[i]
-                    for k in path[: size[i]]:
-                        fresh = fresh and k != to[i]
-                    if not fresh:
+                        refuse = uniform(state[i]) >= chance[i]
+                    for step in range(size[i]):
+                        refuse |= nodes[w, step] == k
+                    if refuse:
                         refused[i] += 1
-                        low, high = rows[at[i]], rows[at[i] + 1]
-                        if at[i] == home or refused[i] < min(_PROPOSALS, high - low):
+                        begin, end = rows[at[i]], rows[at[i] + 1]
+                        if at[i] == home or refused[i] < min(_PROPOSALS, end - begin):
                             going[kept] = i
                             kept += 1
                             continue
                         # the same law over all unvisited neighbours, in one pass (a reservoir)
                         total, slot[i] = 0.0, -1
-                        for j in range(low, high):
+                        for j in range(begin, end):
                             gain = weight[j] * value[indices[j]]
-                            for k in path[: size[i]]:
-                                gain *= k != indices[j]
+                            for step in range(size[i]):
+                                gain *= nodes[w, step] != indices[j]
                             total += gain
                             state[i] += gamma
                             if uniform(state[i]) * total < gain:
@@ -183,10 +190,10 @@ def kernels():
                                 going[kept] = i
                                 kept += 1
                             continue
-                        to[i] = indices[slot[i]]
+                        k = indices[slot[i]]
                     if size[i]:
-                        drawn[batch + i, size[i] - 1] = slot[i]
-                    path[size[i]] = at[i] = to[i]
+                        drawn[w, size[i] - 1] = slot[i]
+                    nodes[w, size[i]] = at[i] = k
                     size[i] += 1
                     refused[i] = 0
                     if size[i] < length:
@@ -195,9 +202,12 @@ def kernels():
                 count = kept
             for w in range(batch, min(batch + _BATCH, len(nodes))):
                 for step in range(length - 1):
-                    j = drawn[w, step]
-                    if j >= 0:
-                        drawn[w, step] = turns[ids[j]]
+                    if drawn[w, step] >= 0:
+                        drawn[w, step] = ids[drawn[w, step]]
+            for w in range(batch, min(batch + _BATCH, len(nodes))):
+                for step in range(length - 1):
+                    if drawn[w, step] >= 0:
+                        drawn[w, step] = turns[drawn[w, step]]
 
     @njit(nogil=True, cache=True)
     def assign(indptr, members, nodes, wait, due, cursor, level, seeds, visits):

@@ -9,6 +9,8 @@ proportion to V and steps from u to an unvisited k in proportion to weight(u, k)
 round, and every walk has its own random stream: paths depend on the seed, not on the number of threads.
 """
 
+import contextlib
+import gc
 import math
 import os
 import warnings
@@ -148,7 +150,9 @@ class KnowledgeValue:
     def __call__(self, visits) -> np.ndarray:
         log_value = self.log_static - self.beta * np.log(1.0 + visits)  # whole numbers; log1p is slower
         log_value -= log_value.max(initial=-1e300)
-        value = np.exp(np.maximum(log_value, -600.0))  # above the smallest float: an underflow would cut links
+        value = np.exp(
+            np.maximum(log_value, -600.0)
+        )  # above the smallest float: an underflow would cut links
         value[self.worthless] = 0.0
         for control in self.controls:
             value *= control.per_kp()
@@ -240,9 +244,31 @@ def _focus_per_kp(graph, focus):
 
 def _as_lists(values, codes):
     """Rows of codes as lists of values, without the -1 at the end."""
-    present = codes >= 0
-    flat = np.asarray(values, dtype=object)[codes[present]].tolist()
-    return [flat[low:high] for low, high in pairwise([0, *present.sum(axis=1).cumsum().tolist()])]
+    values = values.to_numpy()
+    if values.dtype.kind not in "iu":
+        values = values.astype(object)
+    sizes, lists = (codes >= 0).sum(axis=1), []
+    with _no_collection():
+        for first in range(
+            0, len(codes), 4096
+        ):  # few enough that objects are still in a cache when they are listed
+            rows = values[codes[first : first + 4096]].tolist()
+            for row in np.flatnonzero(sizes[first : first + 4096] < codes.shape[1]).tolist():
+                del rows[row][sizes[first + row] :]
+            lists += rows
+    return lists
+
+
+@contextlib.contextmanager
+def _no_collection():
+    """No search for cyclic garbage: it goes over all lists again and again while a million are made, three times the work itself."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=None) -> pd.DataFrame:
