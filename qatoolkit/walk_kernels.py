@@ -13,7 +13,7 @@ import numpy as np
 
 RESTARTS = 16  # starts a walk may try before it is given up as shorter than two KPs
 _PROPOSALS = 32  # proposals refused before a step scans the whole row
-_ACCEPTANCE = 0.5  # expected share of proposals accepted below which the tables are made anew
+_ACCEPTANCE = 0.3  # expected share of proposals accepted below which the tables are made anew
 _BLOCKS = 64  # in which rows are dealt to threads
 _BATCH = 256  # walks that take their steps together
 
