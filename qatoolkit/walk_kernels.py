@@ -50,9 +50,8 @@ class Proposals:
 
     def towards(self, value):
         """Probability to accept each KP proposed from `table` so that steps follow `value`; of length 0 where all are 1."""
-        mass = np.array(
-            [value.sum(), np.einsum("k,k", value, self.strength)]
-        )  # no BLAS: its threads wait for each other
+        # Not value @ strength: BLAS threads wait for each other, and round as their number is.
+        mass = np.array([value.sum(), np.einsum("k,k", value, self.strength)])  # of starts, of steps
         if self.per_then is not None:
             ratio = value * self.per_then
             top = ratio.max()
@@ -145,9 +144,7 @@ def kernels():
                     low[i], degree = rows[at[i]], rows[at[i] + 1] - rows[at[i]]
                     state[i] += gamma
                     u = uniform(state[i]) * degree
-                    slot[i] = low[i] + int(
-                        u
-                    )  # not of the next row: the largest product rounds to less than the degree
+                    slot[i] = low[i] + int(u)  # u stays below degree: the largest product is rounded down
                     part[i] = (u - int(u)) * 2.0**32
                 for i in going[:count]:
                     other[i] = part[i] >= table[slot[i], 0]
