@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-RESTARTS = 16  # starts a walk may try before it is given up as shorter than two KPs
+_RESTARTS = 16  # starts a walk may try before it is given up as shorter than two KPs
 _PROPOSALS = 32  # proposals refused before a step scans the whole row
 _ACCEPTANCE = 0.3  # expected share of proposals accepted below which the tables are made anew
 _BLOCKS = 64  # in which rows are dealt to threads
@@ -181,7 +181,7 @@ def kernels():
                             if uniform(state[i]) * total < gain:
                                 slot[i] = j
                         if slot[i] < 0:
-                            if size[i] == 1 and starts[i] < RESTARTS:
+                            if size[i] == 1 and starts[i] < _RESTARTS:
                                 at[i], size[i], refused[i] = home, 0, 0
                                 starts[i] += 1
                                 going[kept] = i
