@@ -99,6 +99,7 @@ def ours(file: str, n: int, name: str) -> dict:
         names=pd.Index([f"knowledge point {k}" for k in range(kps)]),
         seeds=seeds.astype({"discipline": "category", "difficulty": "category"}),
         weight="count",
+        min_count=1,
     )
     settings = OURS[name] | {"threads": CORES}
     sample_codes(graph, 1000, LENGTH, **settings)

@@ -9,23 +9,20 @@ proportion to V and steps from u to an unvisited k in proportion to weight(u, k)
 round, and every walk has its own random stream: paths depend on the seed, not on the number of threads.
 """
 
-import functools
+import contextlib
+import gc
 import math
 import os
 import warnings
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, pairwise
 
 import numpy as np
 import pandas as pd
 
+from qatoolkit import walk_kernels
 from qatoolkit.kpgraph import KPGraph
 
-_RESTARTS = 16  # starts a walk may try before it is given up as shorter than two KPs
-_PROPOSALS = 32  # proposals refused before a step scans the whole row
-_ACCEPTANCE = 0.5  # expected share of proposals accepted below which the tables are made anew
-_BLOCKS = 64  # in which rows are dealt to threads
 _RARELY = 1e-9  # how often a seed of a label without a target share is drawn, where an edge has no other
 _LEAN = 30.0  # how far control may move a factor: a label out of reach must not starve the rest
 
@@ -51,7 +48,8 @@ def sample_paths(
     alpha: pull of popularity. beta: push towards KPs that few paths used. discipline, difficulty: target
     shares by label, scaled to sum to 1; labels left out get none. focus: weight by (discipline, difficulty),
     such as the probe's weak cells; V is multiplied by the mean weight of the KP's seeds, cells left out weigh
-    1 (our own addition, not LinkSyn's). rounds: how often V is renewed, by default 16 to 256 times.
+    1 (our own addition, not LinkSyn's). rounds: how often V is renewed, by default 16 to 256 times; without beta and
+    targets V stays as it is.
 
     A step's seed holds both its KPs: the least used so far, ties by table order; targets divide the steps of an
     edge between its seeds in proportion to target over current share, by Webster's method of dividing seats. A path ends early where no
@@ -88,28 +86,42 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
         rounds = min(n, max(16, min(256, math.ceil(4 * n * length / (graph.degree > 0).sum()))))
     _check_whole("rounds", rounds, 1, n)
     value_after = KnowledgeValue(graph, **value_settings)
-    _, walk, assign = _kernels()
+    rounds = 1 if value_after.constant else rounds
+    _, walk, assign = walk_kernels.kernels()
 
-    nodes, edges, seeds = (np.full((n, width), -1, np.int32) for width in (length, length - 1, length - 1))
+    nodes, seeds = np.full((n, length), -1, np.int32), np.full((n, length - 1), -1, np.int32)
     wait = value_after.wait_per_seed()
     due = wait / 2
     cursor, level = np.zeros(graph.n_edges, dtype=np.int32), np.zeros(graph.n_edges)
     visits = np.zeros(len(graph.names), dtype=np.int64)
     key = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
-    links = graph.adjacency.indptr, graph.adjacency.indices, graph.adjacency.data, graph.edge_ids
+    links = graph.adjacency.indices, graph.adjacency.data, graph.edge_ids, _turns(graph.edge_seeds)
     members = graph.edge_seeds.indptr, graph.edge_seeds.indices
     work = max(n * length // rounds, graph.adjacency.nnz)  # waking a thread costs more than a few walks
-    with _Threads(int(min(threads, 1 + work // 20_000))) as pool:
-        proposals = _Proposals(graph.adjacency, pool)
+    with walk_kernels.Threads(int(min(threads, 1 + work // 20_000))) as pool:
+        proposals = walk_kernels.Proposals(graph.adjacency, pool)
         for first, last in pairwise(np.linspace(0, n, rounds + 1).astype(np.int64)):
-            kps, steps, drawn = nodes[first:last], edges[first:last], seeds[first:last]
             value = value_after(visits)
-            state = value, np.cumsum(value), *proposals.towards(value), key
-            pool.over(first, last, lambda a, b, state=state: walk(*links, *state, a, nodes[a:b], edges[a:b]))
-            assign(*members, steps, wait, due, cursor, level, drawn)
-            visits += np.bincount(kps[kps >= 0], minlength=len(visits))
-            value_after.learn(drawn[drawn >= 0])
+            state = proposals.rows, *links, value, proposals.towards(value), proposals.table, key
+            pool.over(first, last, lambda a, b, state=state: walk(*state, a, nodes[a:b], seeds[a:b]))
+            drawn = seeds[first:last]
+            assign(*members, nodes[first:last], wait, due, cursor, level, drawn, visits)
+            if value_after.controls:
+                value_after.learn(drawn[drawn >= 0])
     return nodes, seeds
+
+
+def _turns(edge_seeds):
+    """What a walk writes down for a step along each edge: its seed where there is no choice, else -2 - edge.
+
+    A seed that other edges could choose is left to `assign` too, which counts its uses.
+    """
+    edge = np.arange(edge_seeds.shape[0], dtype=np.int32)
+    sizes = np.diff(edge_seeds.indptr)
+    only = edge_seeds.indices[edge_seeds.indptr[:-1]]
+    contested = np.zeros(edge_seeds.shape[1], dtype=bool)
+    contested[edge_seeds.indices[np.repeat(sizes > 1, sizes)]] = True
+    return np.where((sizes == 1) & ~contested[only], only, -2 - edge)
 
 
 def _check_whole(name, number, least, most=math.inf):
@@ -134,18 +146,25 @@ class KnowledgeValue:
         with np.errstate(divide="ignore"):  # log 0 is minus infinity, as it should be
             self.log_static = alpha * np.log(graph.popularity) + np.log(_focus_per_kp(graph, focus))
         self.log_static[graph.degree == 0] = -np.inf
+        self.worthless = np.flatnonzero(self.log_static == -np.inf)
 
     def __call__(self, visits) -> np.ndarray:
-        log_value = self.log_static - self.beta * np.log1p(visits)
-        alive = log_value > -np.inf
-        top = log_value.max(initial=-np.inf, where=alive)
-        value = np.zeros(len(log_value))  # kept above the smallest float: an underflow would cut links
-        value[alive] = np.exp(np.maximum(log_value[alive] - top, -600.0))
+        log_value = self.log_static - self.beta * np.log(1.0 + visits)  # whole numbers; log1p is slower
+        log_value -= log_value.max(initial=-1e300)
+        value = np.exp(
+            np.maximum(log_value, -600.0)
+        )  # above the smallest float: an underflow would cut links
+        value[self.worthless] = 0.0
         for control in self.controls:
             value *= control.per_kp()
         if not value.any():
             raise ValueError("every linked KP has value 0: targets and focus exclude them all; widen them")
         return value
+
+    @property
+    def constant(self) -> bool:
+        """Whether V is the same after any visits, so that all walks can go in one round."""
+        return not self.beta and not self.controls
 
     def wait_per_seed(self) -> np.ndarray:
         """Draws of a common seed for one of each seed: current share over target share of its labels; 1 without targets."""
@@ -224,154 +243,33 @@ def _focus_per_kp(graph, focus):
     return _mean_over_seeds(graph, np.array([focus.get(cell, 1.0) for cell in distinct])[code])
 
 
-class _Threads(ThreadPoolExecutor):
-    """Python threads for kernels that release the lock. Numba's own threads switch nested OpenMP on for the whole process,
-    which made scoring with torch twenty times slower afterwards (docs/LOG.md)."""
-
-    def over(self, first: int, last: int, call) -> None:
-        """`call(a, b)` over consecutive stretches of first..last, several a thread since their lengths are uneven."""
-        parts = 1 if self._max_workers == 1 else min(4 * self._max_workers, last - first)
-        stretches = pairwise(np.linspace(first, last, parts + 1).astype(np.int64).tolist())
-        if parts == 1:
-            call(first, last)
-        else:
-            list(self.map(lambda stretch: call(*stretch), stretches))
-
-
-class _Proposals:
-    """Tables that draw a neighbour in proportion to weight * V, V being that of this or an earlier round.
-
-    Making them takes a pass over all edges, so they are kept while V moves little: a proposed k is then
-    accepted in proportion to V now over V then, and the draw stays exact.
-    """
-
-    def __init__(self, adjacency, pool):
-        self.adjacency, self.pool = adjacency, pool
-        self.strength = np.asarray(adjacency.sum(axis=1)).ravel()
-        self.cumulative, self.guide = np.empty(adjacency.nnz), np.empty(adjacency.nnz, dtype=np.int32)
-        self.then = np.zeros(len(self.strength))
-
-    def towards(self, value):
-        """Probability to accept each KP, and the tables it is proposed from, so that steps follow `value`."""
-        ratio = np.divide(value, self.then, out=np.zeros(len(value)), where=self.then > 0)
-        mass = self.then * self.strength
-        # Not mass @ ratio: BLAS threads wait for each other, and round as their number is.
-        accepted = (mass * ratio).sum()
-        if value[self.then == 0].any() or accepted < _ACCEPTANCE * mass.sum() * ratio.max():
-            fill, of = _kernels()[0], self.adjacency
-            tables = of.indptr, of.indices, of.data, value, self.cumulative, self.guide
-            self.pool.over(0, _BLOCKS, lambda a, b: fill(*tables, a, b))
-            self.then, ratio = value, np.ones(len(value))
-        return ratio / ratio.max(), self.cumulative, self.guide
-
-
-@functools.cache
-def _kernels():
-    """The compiled loops; in a function, so that numba loads on the first walk and not on import."""
-    from numba import njit
-
-    @njit(nogil=True, cache=True)
-    def fill(indptr, indices, weight, value, cumulative, guide, first, last):
-        # Guide table (Chen and Asau 1974): for u in [b/d, (b+1)/d) the search starts at guide[b] and takes
-        # about two looks. Rows are dealt out to blocks in turn, since hubs tend to stand together.
-        for block in range(first, last):
-            for row in range(block, len(indptr) - 1, _BLOCKS):
-                low, degree = indptr[row], indptr[row + 1] - indptr[row]
-                total = 0.0
-                for j in range(low, low + degree):
-                    total += weight[j] * value[indices[j]]
-                    cumulative[j] = total
-                j = 0
-                for b in range(degree):
-                    while j < degree - 1 and cumulative[low + j] <= total * (b / degree):
-                        j += 1
-                    guide[low + b] = j
-
-    @njit(nogil=True, cache=True)
-    def walk(indptr, indices, weight, ids, value, start, accept, cumulative, guide, key, first, nodes, edges):
-        gamma = np.uint64(0x9E3779B97F4A7C15)
-
-        def mix(z):  # SplitMix64 (Steele, Lea and Flood 2014)
-            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            return z ^ (z >> np.uint64(31))
-
-        def uniform(state):
-            return (mix(state) >> np.uint64(11)) * 2.0**-53
-
-        for w in range(len(nodes)):
-            path = nodes[w]
-            state = mix(key + gamma * np.uint64(first + w + 1))
-            for _ in range(_RESTARTS):
-                state += gamma
-                k = np.searchsorted(start, uniform(state) * start[-1], side="right")
-                path[0] = min(k, len(start) - 1)
-                size = 1
-                while size < len(path):
-                    low, high = indptr[path[size - 1]], indptr[path[size - 1] + 1]
-                    degree = high - low
-                    total = cumulative[high - 1] if degree else 0.0
-                    chosen = -1
-                    for _ in range(min(degree, _PROPOSALS) if total > 0.0 else 0):
-                        state += gamma
-                        u = uniform(state)
-                        j = low + guide[low + min(int(u * degree), degree - 1)]
-                        while j < high - 1 and cumulative[j] <= u * total:
-                            j += 1
-                        state += gamma
-                        fresh = uniform(state) < accept[indices[j]]
-                        for k in path[:size]:
-                            fresh = fresh and k != indices[j]
-                        if fresh:
-                            chosen = j
-                            break
-                    if chosen < 0:  # the same law over all unvisited neighbours, in one pass (a reservoir)
-                        total = 0.0
-                        for j in range(low, high):
-                            gain = weight[j] * value[indices[j]]
-                            for k in path[:size]:
-                                gain *= k != indices[j]
-                            total += gain
-                            state += gamma
-                            if uniform(state) * total < gain:
-                                chosen = j
-                    if chosen < 0:
-                        break
-                    path[size] = indices[chosen]
-                    edges[w, size - 1] = ids[chosen]
-                    size += 1
-                if size > 1:
-                    break
-
-    @njit(cache=True)
-    def assign(indptr, members, edges, wait, due, cursor, level, seeds):
-        # The seed with the smallest due = (uses + 1/2) * wait comes next. All of an edge's seeds are due at level[e]
-        # or later, those before cursor[e] later. So the next is found in a few looks; a search for the minimum would
-        # read thousands at every step of a hub.
-        for w in range(len(edges)):
-            for step in range(edges.shape[1]):
-                e = edges[w, step]
-                if e < 0:
-                    break
-                low, high = indptr[e], indptr[e + 1]
-                j = low + cursor[e]
-                while j < high and due[members[j]] > level[e]:
-                    j += 1
-                if j == high:
-                    j = low + np.argmin(due[members[low:high]])
-                    level[e] = due[members[j]]
-                seeds[w, step] = members[j]
-                due[members[j]] += wait[members[j]]
-                cursor[e] = j + 1 - low
-
-    return fill, walk, assign
-
-
 def _as_lists(values, codes):
     """Rows of codes as lists of values, without the -1 at the end."""
-    present = codes >= 0
-    flat = np.asarray(values, dtype=object)[codes[present]].tolist()
-    return [flat[low:high] for low, high in pairwise([0, *present.sum(axis=1).cumsum().tolist()])]
+    values = values.to_numpy()
+    if values.dtype.kind not in "iu":
+        values = values.astype(object)
+    sizes, lists = (codes >= 0).sum(axis=1), []
+    with _no_collection():
+        for first in range(
+            0, len(codes), 4096
+        ):  # few enough that objects are still in a cache when they are listed
+            rows = values[codes[first : first + 4096]].tolist()
+            for row in np.flatnonzero(sizes[first : first + 4096] < codes.shape[1]).tolist():
+                del rows[row][sizes[first + row] :]
+            lists += rows
+    return lists
+
+
+@contextlib.contextmanager
+def _no_collection():
+    """No search for cyclic garbage: it goes over all lists again and again while a million are made, three times the work itself."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=None) -> pd.DataFrame:

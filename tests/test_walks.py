@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import chisquare
 
 from qatoolkit.kpgraph import KPGraph, build_kp_graph
+from qatoolkit.walk_kernels import Proposals, Threads
 from qatoolkit.walks import KnowledgeValue, path_diagnostics, sample_codes, sample_paths
 
 DISCIPLINES = ["mathematics", "physics", "law", "history"]
@@ -213,6 +214,74 @@ def test_steps_follow_the_formula_where_proposals_are_stale_or_refused():
             seen[part[third, 2]] += 1
         visits += np.bincount(part[part >= 0], minlength=len(visits))
     assert chisquare(seen[1:], expected[1:]).pvalue > 1e-4
+
+
+@pytest.fixture(scope="module")
+def twigs():
+    """A star whose rays branch once and end: most walks stop early, at different steps."""
+    kps = [["star", f"ray{i}"] for i in range(20) for _ in range(i + 1)]
+    kps += [[f"ray{i}", f"end{i}{side}"] for i in range(20) for side in "ab"[: i % 3]]
+    return build_kp_graph(seeds(*kps))
+
+
+def test_walks_end_only_where_no_unvisited_neighbour_is_left_and_follow_the_value_until_there(twigs):
+    rounds, per_round, linked = 5, 20_000, twigs.adjacency.toarray() > 0
+    nodes, _ = sample_codes(twigs, rounds * per_round, 6, alpha=0.5, beta=1, rounds=rounds, seed=3)
+    value_after, visits = KnowledgeValue(twigs, alpha=0.5, beta=1), np.zeros(len(twigs.names))
+    squares = []
+    for part in nodes.reshape(rounds, per_round, -1):
+        squares.append(misfit(twigs, part, value_after(visits)))
+        visits += np.bincount(part[part >= 0], minlength=len(visits))
+    squares = np.concatenate(squares)
+    assert abs(squares.mean() - 1) < 5 * np.sqrt(4 / len(squares))
+    sizes = (nodes >= 0).sum(axis=1)
+    assert set(sizes) == {2, 3, 4, 5}
+    for path in np.unique(nodes, axis=0):
+        path = path[path >= 0]
+        assert set(np.flatnonzero(linked[path[-1]])) <= set(path)
+
+
+@pytest.mark.parametrize("name", ["small", "hub", "twigs"])
+def test_a_walk_does_not_depend_on_the_walks_taken_with_it(name, request):
+    graph = request.getfixturevalue(name)
+    many = sample_codes(graph, 3000, 5, alpha=0, beta=0, seed=4)
+    for n in (1, 255, 257, 1400):
+        for part, whole in zip(sample_codes(graph, n, 5, alpha=0, beta=0, seed=4), many, strict=True):
+            np.testing.assert_array_equal(part, whole[:n])
+
+
+def test_starts_that_lead_nowhere_are_drawn_again_in_proportion_to_the_value():
+    kps = [["a", "b"], ["b"], *[["x", "y"], ["y", "z"]] * 2, ["x"], ["x"]]
+    graph = build_kp_graph(seeds(*kps, discipline=["law"] + ["physics"] * 7, difficulty="H1"))
+    focus = {("law", "H1"): 0.0}  # a is worth nothing, so nothing follows b
+    nodes, _ = sample_codes(graph, 50_000, 3, alpha=1, beta=0, focus=focus)
+    value = KnowledgeValue(graph, alpha=1, beta=0, focus=focus)(np.zeros(len(graph.names)))
+    value[graph.names.get_indexer(["b"])] = 0
+    starts = np.bincount(nodes[:, 0], minlength=len(value))
+    assert (nodes[:, 1] >= 0).all()
+    assert not starts[value == 0].any()
+    assert chisquare(starts[value > 0], len(nodes) * value[value > 0] / value.sum()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("name", ["small", "hub", "twigs"])
+def test_proposals_are_off_by_less_than_two_to_the_minus_31(name, request):
+    graph = request.getfixturevalue(name)
+    value = np.random.default_rng(0).pareto(0.5, len(graph.names)) + 1e-6
+    value[::7] = 0.0
+    with Threads(1) as pool:
+        proposals = Proposals(graph.adjacency, pool)
+        assert not len(proposals.towards(value))
+    laws = np.vstack([graph.adjacency.toarray() * value, value])
+    for row, (low, high) in enumerate(zip(proposals.rows, proposals.rows[1:], strict=False)):
+        threshold, slot, own, other = proposals.table[low:high].astype(np.int64).T
+        if not laws[row].any():
+            assert set(own) == set(other) == {row}  # refused, since a walk at `row` has been there
+            continue
+        keep, size = threshold / 2**32, len(laws[row])
+        law = (np.bincount(own, keep, size) + np.bincount(other, 1 - keep, size)) / (high - low)
+        np.testing.assert_array_equal(own[slot], other)
+        assert not law[laws[row] == 0].any()
+        assert np.abs(law - laws[row] / laws[row].sum()).sum() / 2 < 2**-31
 
 
 def test_same_seed_gives_the_same_table_for_any_number_of_threads(world):
