@@ -99,6 +99,7 @@ def card(manifest: dict) -> str:
 def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, leader: bool = True) -> None:
     """Write the state after `step` steps and forget all but the last `job.keep_states`. Raises OSError where the disk is full;
     the states before are untouched then."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {f"model/{name}": whole(value) for name, value in model.named_parameters()}
@@ -116,7 +117,7 @@ def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, l
                 temporary / "state.safetensors",
             )
             write_json({"step": step, "tokens": seen, "identity": identity}, temporary / "state.json")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise OSError(
             f"job {job.name!r}: the state after step {step} could not be written to {folder} ({error}); earlier states are "
             "whole. Free some space and start the job again: it goes on from the last one"

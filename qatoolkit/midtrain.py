@@ -9,6 +9,7 @@ step reads the same blocks and divides by the tokens of all devices, so that the
 A trunk trains at a constant rate after its warm-up, so that every kept checkpoint is an honest start for mid-training.
 """
 
+import copy
 import json
 import math
 import os
@@ -250,7 +251,7 @@ def _model(job: Job, config, ours: Processes):
     from transformers import AutoModelForCausalLM
 
     kind = torch.bfloat16 if job.memory == "low" else torch.float32
-    settings = {"config": config, "dtype": kind, "attn_implementation": job.attention}
+    settings = {"config": copy.deepcopy(config), "dtype": kind, "attn_implementation": job.attention}
     if job.start:
         model = AutoModelForCausalLM.from_pretrained(job.start, use_safetensors=True, **settings)
     else:

@@ -1,50 +1,41 @@
-"""Training: packed documents do not see one another, equal jobs give equal weights, checkpoints are plain directories."""
+"""Training: equal jobs give equal weights, a checkpoint in gives a checkpoint out, and what does not fit is refused."""
 
-import hashlib
 import json
+import shutil
 
-import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from training import QA, curve, job, make_world, weights
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, Qwen2Config
 
 from qatoolkit import ladder
-from qatoolkit.midtrain import Job, adopt, learning_rate, train_all
-from qatoolkit.mixture import pack, tokenise, train_tokenizer
-
-TEXTS = [f"Question: What is {i} plus {j}?\nAnswer: {i + j}" for i in range(60) for j in range(20)]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    tokenizer = train_tokenizer(TEXTS, 320)
-    tokenizer.save_pretrained(folder / "tokenizer")
-    pack(tokenise(TEXTS, tokenizer, 64)[0], 64, tokenizer.pad_token_id).save(folder / "blocks.npz")
-    return folder
-
-
-def job(data, out, **changes):
-    settings = {"name": "trunk", "size": "xxs", "decay": 0.0, "batch": 8} | changes
-    return Job(blocks=str(data / "blocks.npz"), tokenizer=str(data / "tokenizer"), out=str(out), **settings)
-
-
-def weights(folder):
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+from qatoolkit.checkpoints import adopt, soup, states
+from qatoolkit.midtrain import TrainingFailed, main, train
+from qatoolkit.tokens import train_tokenizer, write_tokens
+from qatoolkit.workers import train_all
 
 
 @pytest.fixture(scope="module")
-def trunk(data, tmp_path_factory):
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def trunk(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("trunk")
-    manifest = train_all(
-        [job(data, out / "a", keep=(0.5, 1.0)), job(data, out / "b", keep=(0.5, 1.0))], log=str
-    )[0]
+    settings = {"schedule": "constant", "keep": (0.5, 1.0), "keep_optimizer": True}
+    manifest = train_all([job(world, out / name, **settings) for name in "ab"], log=str)[0]
     return out, manifest
+
+
+def quietly(*arguments, **settings):
+    return train(*arguments, log=str, **settings)
 
 
 def test_equal_jobs_give_bit_identical_weights(trunk):
     out, _ = trunk
     assert weights(out / "a") == weights(out / "b")
+    assert curve(out / "a") == curve(out / "b")
 
 
 def test_checkpoints_on_the_way_say_what_they_cost(trunk):
@@ -55,78 +46,246 @@ def test_checkpoints_on_the_way_say_what_they_cost(trunk):
     assert weights(out / "a" / "at-1") == weights(out / "a")
 
 
-def test_midtraining_remembers_the_compute_it_started_from(trunk, data, tmp_path):
+def test_tokens_add_up_to_the_mixture(trunk):
     out, manifest = trunk
-    mid = train_all(
-        [job(data, tmp_path / "mid", name="mid", size=None, start=str(out / "a"), decay=1.0)], log=str
-    )[0]
+    assert manifest["tokens"] == manifest["mixture"]["qa"] + manifest["mixture"]["general"]
+    assert curve(out / "a")[-1]["tokens"] == manifest["tokens"]
+    assert manifest["mixture"]["realised_replay"] == pytest.approx(0.35, abs=0.01)
+
+
+def test_midtraining_remembers_the_compute_it_started_from(trunk, world, tmp_path):
+    out, manifest = trunk
+    mid = quietly(job(world, tmp_path / "mid", name="mid", start=out / "a"))
     assert mid["initial_flops"] == manifest["flops"]
     assert mid["initial_tokens"] == manifest["tokens"]
+    assert mid["base_model"] == "trunk"
     assert weights(tmp_path / "mid") != weights(out / "a")
 
 
-def test_a_finished_job_is_not_run_again(trunk, data):
+def test_an_inherited_run_goes_on_where_the_trunk_ended(trunk, world, tmp_path):
+    out, _ = trunk
+    rewarmed = quietly(job(world, tmp_path / "r", start=out / "a", seed=1))
+    inherited = quietly(job(world, tmp_path / "i", start=out / "a", rate="inherit", seed=1))
+    assert curve(tmp_path / "i")[0]["lr"] == curve(out / "a")[-1]["lr"]
+    assert curve(tmp_path / "r")[0]["loss"] == curve(tmp_path / "i")[0]["loss"]
+    assert weights(tmp_path / "r") != weights(tmp_path / "i")
+    assert rewarmed["tokens"] == inherited["tokens"]
+    shutil.copytree(out / "a", tmp_path / "bare")
+    (tmp_path / "bare" / "optimizer.safetensors").unlink()
+    with pytest.raises(ValueError, match="rewarm"):
+        quietly(job(world, tmp_path / "x", start=tmp_path / "bare", rate="inherit"))
+
+
+def test_a_finished_job_is_not_run_again(trunk, world):
     out, _ = trunk
     before = (out / "a" / "model.safetensors").stat().st_mtime_ns
-    train_all([job(data, out / "a", keep=(0.5, 1.0))], log=str)
+    train_all([job(world, out / "a", keep=(0.5, 1.0))], log=str)
     assert (out / "a" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_failing_job_is_named(data, tmp_path):
+def test_a_failing_job_is_named(world, tmp_path):
     with pytest.raises(RuntimeError, match="'broken'"):
-        train_all(
-            [job(data, tmp_path / "x", name="broken", size=None, start=str(tmp_path / "nowhere"))], log=str
+        train_all([job(world, tmp_path / "x", name="broken", start=tmp_path / "nowhere")], log=str)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"micro_batch": 3}, {"checkpointing": True}, {"fused_loss": False}],
+    ids=lambda c: next(iter(c)),
+)
+def test_how_a_step_is_computed_does_not_change_what_is_learnt(world, trunk, tmp_path, changes):
+    expected = [row["loss"] for row in curve(trunk[0] / "a")]
+    quietly(job(world, tmp_path / "out", schedule="constant", **changes))
+    assert [row["loss"] for row in curve(tmp_path / "out")] == pytest.approx(expected, abs=2e-4)
+
+
+def test_compiled_layers_learn_the_same(world, trunk, tmp_path):
+    expected = [row["loss"] for row in curve(trunk[0] / "a")][:4]
+    quietly(job(world, tmp_path / "out", schedule="constant", compile=True, tokens=2_000, warmup=0.2))
+    quietly(job(world, tmp_path / "eager", schedule="constant", tokens=2_000, warmup=0.2))
+    found, eager = ([row["loss"] for row in curve(tmp_path / name)][:4] for name in ("out", "eager"))
+    assert found == pytest.approx(eager, abs=2e-4)
+    assert found[0] == pytest.approx(expected[0], abs=0.2)
+
+
+def test_low_memory_learns_nearly_the_same_in_half_the_bytes(world, trunk, tmp_path):
+    manifest = quietly(job(world, tmp_path / "low", schedule="constant", memory="low"))
+    assert manifest["loss"] == pytest.approx(trunk[1]["loss"], rel=0.1)
+    ours, theirs = (
+        (folder / "model.safetensors").stat().st_size for folder in (tmp_path / "low", trunk[0] / "a")
+    )
+    assert ours < 0.6 * theirs
+
+
+def test_loss_on_answers_is_another_loss_over_the_same_tokens(world, tmp_path):
+    settings = {"replay": 0.0, "tokens": 8_000}
+    everywhere = quietly(job(world, tmp_path / "all", **settings))
+    answers = quietly(job(world, tmp_path / "answer", loss_on="answer", **settings))
+    assert everywhere["tokens"] == answers["tokens"]
+    assert curve(tmp_path / "all")[-1]["loss"] != curve(tmp_path / "answer")[-1]["loss"]
+
+
+def test_the_z_loss_pulls_the_softmax_sum_towards_one(world, tmp_path):
+    def log_z(folder):
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        with torch.inference_mode():
+            logits = model(**tokenizer("Question: What is 3 plus 4?", return_tensors="pt")).logits
+        return logits.logsumexp(-1).abs().mean().item()
+
+    for z_loss in (0.0, 1.0):
+        quietly(job(world, tmp_path / f"{z_loss}", z_loss=z_loss, tokens=10_000))
+    assert log_z(tmp_path / "1.0") < log_z(tmp_path / "0.0") - 0.3
+
+
+def test_a_hook_sees_every_step_and_changes_nothing(world, trunk, tmp_path):
+    seen = []
+    quietly(
+        job(world, tmp_path / "out", schedule="constant", keep=(0.5, 1.0), keep_optimizer=True),
+        hook=seen.append,
+    )
+    assert seen == curve(tmp_path / "out") == curve(trunk[0] / "a")
+
+
+def test_a_soup_is_the_mean_of_its_checkpoints(trunk, tmp_path):
+    out, _ = trunk
+    parts = [AutoModelForCausalLM.from_pretrained(out / "a" / name) for name in ("at-0.5", "at-1")]
+    soup([out / "a" / "at-0.5", out / "a" / "at-1"], tmp_path / "soup", weights=[1, 3])
+    mixed = AutoModelForCausalLM.from_pretrained(tmp_path / "soup")
+    for p, a, b in zip(mixed.parameters(), *(m.parameters() for m in parts), strict=True):
+        torch.testing.assert_close(p, a / 4 + 3 * b / 4)
+    AutoTokenizer.from_pretrained(tmp_path / "soup")
+    with pytest.raises(ValueError, match="two or more"):
+        soup([out / "a"], tmp_path / "x")
+
+
+FOREIGN = {
+    "llama": LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4),
+    "qwen": Qwen2Config(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True),
+    "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=128),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def foreign(world, tmp_path_factory):
+    """Checkpoints that plain transformers made, weights in bfloat16 for one of them."""
+    folder, tokenizer = tmp_path_factory.mktemp("foreign"), AutoTokenizer.from_pretrained(world / "tokenizer")
+    for name, config in FOREIGN.items():
+        config.vocab_size = 384  # some more than the tokenizer has, as is usual
+        torch.manual_seed(0)
+        dtype = torch.bfloat16 if name == "qwen" else torch.float32
+        AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+        write_tokens(QA, AutoTokenizer.from_pretrained(folder / name), folder / f"{name}-qa")
+    return folder
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_checkpoint_of_plain_transformers_comes_back_better_and_as_plain(foreign, world, tmp_path, name):
+    data = {"qa": foreign / f"{name}-qa", "general": None, "replay": 0.0, "tokenizer": None}
+    manifest = quietly(job(world, tmp_path / "out", name="mid", start=foreign / name, **data))
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(f / n) for f, n in ((foreign, name), (tmp_path, "out"))
+    )
+    assert type(after) is type(before)
+    assert after.dtype == before.dtype
+    assert after.config.tie_word_embeddings == before.config.tie_word_embeddings
+    assert manifest["loss"] < curve(tmp_path / "out")[0]["loss"] - 0.2
+    assert AutoTokenizer.from_pretrained(tmp_path / "out")("plus").input_ids
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"base_model: {name}" in card
+    assert str(tmp_path) not in card
+
+
+def test_the_start_itself_is_left_alone(foreign, world, tmp_path):
+    before = weights(foreign / "llama"), sorted(p.name for p in (foreign / "llama").iterdir())
+    quietly(job(world, tmp_path / "out", start=foreign / "llama", tokens=2_000))
+    assert (weights(foreign / "llama"), sorted(p.name for p in (foreign / "llama").iterdir())) == before
+
+
+def test_weights_in_pickles_are_not_loaded(foreign, world, tmp_path):
+    shutil.copytree(foreign / "llama", tmp_path / "pickled")
+    (tmp_path / "pickled" / "model.safetensors").unlink()
+    model = AutoModelForCausalLM.from_pretrained(foreign / "llama")
+    torch.save(model.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        quietly(job(world, tmp_path / "out", start=tmp_path / "pickled"))
+    with pytest.raises(OSError, match="safetensors"):
+        adopt(str(tmp_path / "pickled"), tmp_path / "never")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adopted_checkpoint_is_a_plain_copy(foreign, tmp_path):
+    _, manifest = adopt(str(foreign / "gpt2"), tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    assert manifest["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def test_tokens_of_another_tokenizer_are_refused(foreign, world, tmp_path):
+    other = train_tokenizer(["quite other words " * 5], 300)
+    write_tokens(["quite other words"] * 50, other, tmp_path / "other")
+    with pytest.raises(ValueError, match="another tokenizer"):
+        quietly(
+            job(
+                world,
+                tmp_path / "out",
+                start=foreign / "llama",
+                qa=tmp_path / "other",
+                replay=0.0,
+                general=None,
+            )
         )
+    assert not (tmp_path / "out").exists()
 
 
-def test_packed_logits_equal_solo_logits(data):
-    tokenizer = AutoTokenizer.from_pretrained(data / "tokenizer")
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(
-        ladder.llama_config(ladder.size_of("xs"), len(tokenizer), 64)
-    ).eval()
-    documents, _ = tokenise(TEXTS[:2], tokenizer, 64)
-    ids = torch.tensor(np.concatenate(documents)[None], dtype=torch.long)
-    positions = torch.tensor(np.concatenate([np.arange(len(d)) for d in documents])[None])
-    with torch.inference_mode():
-        packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0]
-        solo = [model(input_ids=torch.tensor(d[None], dtype=torch.long)).logits[0] for d in documents]
-    assert torch.allclose(packed, torch.cat(solo), atol=1e-5)
+def test_a_tokenizer_larger_than_the_model_is_refused(world, tmp_path):
+    config = LlamaConfig(
+        vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "small")
+    with pytest.raises(ValueError, match="do not belong together"):
+        quietly(job(world, tmp_path / "out", start=tmp_path / "small"))
+
+
+def test_a_block_longer_than_the_model_reads_is_refused(foreign, world, tmp_path):
+    with pytest.raises(ValueError, match="at most 128"):
+        quietly(job(world, tmp_path / "out", start=foreign / "gpt2", block=256))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_what_was_good(world, tmp_path):
+    broken = job(world, tmp_path / "out", learning_rate=1e18, clip=1e30, save_every=1)
+    with pytest.raises(TrainingFailed, match="Lower learning_rate"):
+        quietly(broken)
+    assert not (tmp_path / "out" / "training.json").exists()
+    assert [p.name for p in states(tmp_path / "out")] == [f"{len(curve(tmp_path / 'out')):09d}"] or states(
+        tmp_path / "out"
+    )
+    assert all(row["loss"] == row["loss"] for row in curve(tmp_path / "out"))
+
+
+def test_what_cannot_fit_is_refused_before_it_starts(world, tmp_path, monkeypatch):
+    from qatoolkit import preflight
+
+    monkeypatch.setattr(preflight, "device_memory", lambda: 5_000_000)
+    with pytest.raises(preflight.DoesNotFit, match="micro_batch=4"):
+        quietly(job(world, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_job_runs_from_a_file_and_only_once(world, tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(
+        f"size: xxs\ntokenizer: {world}/tokenizer\nqa: {world}/qa\ngeneral: {world}/general\ntokens: 3000\nblock: 64\nout: done\n"
+    )
+    assert main([str(tmp_path / "run.yaml"), "--plan"]) == 0
+    assert "parameters" in capsys.readouterr().out
+    assert not (tmp_path / "done").exists()
+    assert main([str(tmp_path / "run.yaml")]) == 0
+    assert main([str(tmp_path / "run.yaml")]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert main([str(tmp_path / "absent.yaml")]) == 2
+    assert "absent.yaml does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["xxs", "m"])
 def test_parameters_are_counted_exactly(name):
     model = AutoModelForCausalLM.from_config(ladder.llama_config(ladder.size_of(name), 500, 64))
     assert ladder.parameters(ladder.size_of(name), 500) == sum(p.numel() for p in model.parameters())
-
-
-def test_the_rate_warms_up_and_decays_to_zero():
-    one = Job(name="j", blocks="", out="", tokenizer="", size="xxs", learning_rate=1.0, warmup=0.1, decay=1.0)
-    rates = [learning_rate(step, 100, one) for step in range(100)]
-    assert rates[0] < rates[9]
-    assert rates[-1] == pytest.approx(0.01)
-    trunk = Job(
-        name="j", blocks="", out="", tokenizer="", size="xxs", learning_rate=1.0, warmup=0.1, decay=0.0
-    )
-    assert learning_rate(99, 100, trunk) == 1.0
-
-
-@pytest.mark.parametrize("wrong", [{"start": "a", "size": "xxs"}, {}, {"size": "xxs", "batch": 0}])
-def test_a_job_that_makes_no_sense_is_refused(wrong):
-    with pytest.raises(ValueError, match="'j'"):
-        Job(name="j", blocks="", out="", tokenizer="", **wrong)
-
-
-def test_a_checkpoint_of_plain_transformers_is_adopted_and_one_of_pickles_is_not(data, tmp_path):
-    tokenizer = AutoTokenizer.from_pretrained(data / "tokenizer")
-    model = AutoModelForCausalLM.from_config(ladder.llama_config(ladder.size_of("xxs"), len(tokenizer), 64))
-    for name in ("plain", "pickled"):
-        model.save_pretrained(tmp_path / name)
-        tokenizer.save_pretrained(tmp_path / name)
-    _, manifest = adopt(str(tmp_path / "plain"), tmp_path / "base")
-    assert manifest["parameters"] == sum(p.numel() for p in model.parameters())
-    AutoModelForCausalLM.from_pretrained(tmp_path / "base")
-    torch.save(model.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
-    (tmp_path / "pickled" / "model.safetensors").unlink()
-    with pytest.raises(OSError, match="safetensors"):
-        adopt(str(tmp_path / "pickled"), tmp_path / "never")
