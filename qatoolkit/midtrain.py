@@ -108,6 +108,8 @@ def train(
     if job.fused_loss and ours.total(not fused_loss_fits(scored, *_on(first, ours.device))):
         log(f"{job.name}: this model's logits are not its states times a matrix; the fused loss is off")
         scored.fused = False
+    if ours.count > 1:
+        scored.reshard()  # a forward pass without a backward one leaves the root's weights whole
 
     steps = math.ceil(len(data) / job.batch)
     inherited = _inherit(job, model, optimizer) if job.rate == "inherit" else None
@@ -256,7 +258,8 @@ def _model(job: Job, config, ours: Processes):
         model = AutoModelForCausalLM.from_pretrained(job.start, use_safetensors=True, **settings)
     else:
         model = AutoModelForCausalLM.from_config(**settings)
-    return model.to(ours.device).train()
+    model.train()
+    return model if ours.count > 1 else model.to(ours.device)  # sharding moves a layer at a time
 
 
 def _stored_dtype(job: Job, config):
