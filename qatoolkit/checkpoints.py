@@ -74,8 +74,9 @@ def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: boo
         return
     casts = {id(t): t.to(dtype) if t.is_floating_point() else t for t in tensors.values()}
     folder.mkdir(parents=True, exist_ok=True)
-    model.config.dtype = dtype
     model.save_pretrained(folder, state_dict={name: casts[id(t)] for name, t in tensors.items()})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    write_json(config | {"dtype": str(dtype).removeprefix("torch.")}, folder / "config.json")  # not that of training
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(card(manifest), encoding="utf-8")
     write_json(manifest, folder / "training.json")

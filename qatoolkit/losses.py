@@ -7,6 +7,8 @@ more than `hidden @ weight.T` (scaled or capped ones) is found out by comparison
 import torch
 from torch.nn.functional import cross_entropy
 
+from qatoolkit.attention import PACKED
+
 CHUNK_ON_CPU, CHUNK_ON_GPU = 1 << 21, 1 << 28  # logits at once: about what a cache holds; 1 GiB
 
 
@@ -83,23 +85,36 @@ def plain_cross_entropy(logits, targets, *, z_loss: float = 0.0):
 
 class Scored(torch.nn.Module):
     """A causal model that answers with the summed loss of a batch; the module that is sharded over devices, so that the output
-    matrix is whole wherever the loss needs it."""
+    matrix is whole wherever the loss needs it.
 
-    def __init__(self, model, *, fused: bool = True, z_loss: float = 0.0):
+    `fused_loss` and `packed_attention` are shortcuts, on or off; the second needs a model loaded with that attention."""
+
+    def __init__(self, model, *, fused_loss: bool = True, z_loss: float = 0.0):
         super().__init__()
-        self.model, self.fused, self.z_loss = model, fused, z_loss
+        self.model, self.fused_loss, self.z_loss = model, fused_loss, z_loss
 
-    def forward(self, ids, positions, where, targets):
-        """Summed loss of the places `where` (flat indices); `ids` and `positions` are [blocks, block].
+    @property
+    def packed_attention(self) -> bool:
+        return self.model.config._attn_implementation == PACKED
+
+    @packed_attention.setter
+    def packed_attention(self, on: bool) -> None:
+        if on != self.packed_attention:
+            self.model.set_attn_implementation(PACKED if on else "sdpa")
+
+    def forward(self, ids, positions, where, targets, documents=None):
+        """Summed loss of the places `where` (flat indices); `ids` and `positions` are [blocks, block]; `documents` is for packed
+        attention.
 
         No attention mask is given: with `position_ids` alone transformers keeps packed documents apart, and an all-ones mask
         would switch that off in silence."""
-        if not self.fused:
-            logits = self.model(input_ids=ids, position_ids=positions, use_cache=False).logits
+        inputs = {"input_ids": ids, "position_ids": positions, "use_cache": False}
+        if self.packed_attention:
+            inputs["documents"] = documents
+        if not self.fused_loss:
+            logits = self.model(**inputs).logits
             return plain_cross_entropy(logits.flatten(0, 1)[where], targets, z_loss=self.z_loss)
-        states = self.model.base_model(
-            input_ids=ids, position_ids=positions, use_cache=False
-        ).last_hidden_state
+        states = self.model.base_model(**inputs).last_hidden_state
         head = self.model.get_output_embeddings()
         return fused_cross_entropy(
             states.flatten(0, 1)[where],
@@ -110,18 +125,29 @@ class Scored(torch.nn.Module):
         )
 
 
-def fused_loss_fits(scored: Scored, ids, positions, where, targets) -> bool:
-    """Whether the fused loss of a batch equals that of the model's own logits, within rounding."""
-    was, training = scored.fused, scored.training
+SHORTCUTS = ("fused_loss", "packed_attention")
+
+
+def shortcuts_that_fit(scored: Scored, batch: list) -> dict[str, bool]:
+    """Whether each shortcut that is on gives a batch the loss that transformers' own attention and the model's own logits give
+    it, within rounding. The module is left as it was."""
+    was, training = {name: getattr(scored, name) for name in SHORTCUTS}, scored.training
+    coarse = torch.is_autocast_enabled(batch[0].device.type) or scored.model.dtype != torch.float32
+
+    def loss(only: str | None) -> float:
+        for name in SHORTCUTS:
+            setattr(scored, name, name == only)
+        try:
+            return float(scored(*batch))
+        except (AttributeError, RuntimeError, TypeError, ValueError):
+            return float("nan")
+
     scored.eval()
     with torch.no_grad():
-        found = []
-        for scored.fused in (True, False):
-            try:
-                found.append(float(scored(ids, positions, where, targets)))
-            except (AttributeError, RuntimeError, TypeError):
-                found.append(float("nan"))
-    scored.fused = was
+        exact = loss(None)
+        close = (2e-2 if coarse else 1e-4) * abs(exact)
+        fits = {name: abs(loss(name) - exact) <= close for name in SHORTCUTS if was[name]}
+    for name, on in was.items():
+        setattr(scored, name, on)
     scored.train(training)
-    coarse = torch.is_autocast_enabled(ids.device.type) or scored.model.dtype != torch.float32
-    return abs(found[0] - found[1]) <= (2e-2 if coarse else 1e-4) * abs(found[1])
+    return fits

@@ -87,7 +87,7 @@ def train(
     from transformers.utils import logging
 
     from qatoolkit import checkpoints
-    from qatoolkit.losses import fused_loss_fits
+    from qatoolkit.losses import shortcuts_that_fit
 
     logging.disable_progress_bar()
     ours = processes()
@@ -105,9 +105,10 @@ def train(
     model = _model(job, config, ours)
     scored, optimizer = _prepare(job, model, ours)
     first = data.batch(np.arange(1), job.loss_on == "answer")
-    if job.fused_loss and ours.total(not fused_loss_fits(scored, *_on(first, ours.device))):
-        log(f"{job.name}: this model's logits are not its states times a matrix; the fused loss is off")
-        scored.fused = False
+    for shortcut, fits in shortcuts_that_fit(scored, _on(first, ours.device)).items():
+        if ours.total(not fits):
+            log(f"{job.name}: {shortcut.replace('_', ' ')} would change this model's loss, so it is off")
+            setattr(scored, shortcut, False)
     if ours.count > 1:
         scored.reshard()  # a forward pass without a backward one leaves the root's weights whole
 
@@ -252,6 +253,9 @@ def _model(job: Job, config, ours: Processes):
     import torch
     from transformers import AutoModelForCausalLM
 
+    from qatoolkit.attention import register
+
+    register()
     kind = torch.bfloat16 if job.memory == "low" else torch.float32
     settings = {"config": copy.deepcopy(config), "dtype": kind, "attn_implementation": job.attention}
     if job.start:
@@ -285,7 +289,7 @@ def _prepare(job: Job, model, ours: Processes):
     if job.compile:
         for layer in layers:
             layer.compile()
-    scored = Scored(model, fused=job.fused_loss, z_loss=job.z_loss)
+    scored = Scored(model, fused_loss=job.fused_loss, z_loss=job.z_loss)
     if ours.count > 1:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -334,11 +338,15 @@ def _forward(scored, batch, device: str, job: Job):
 
 
 def _on(batch, device: str) -> list:
-    """A batch's arrays as tensors on a device."""
+    """A batch's arrays as tensors on a device, and the places of its documents."""
     import torch
 
+    from qatoolkit.attention import documents_of
+
     parts = [torch.from_numpy(a) for a in (batch.ids, batch.positions, batch.where, batch.targets)]
-    return parts if device == "cpu" else [part.pin_memory().to(device, non_blocking=True) for part in parts]
+    if device != "cpu":
+        parts = [part.pin_memory().to(device, non_blocking=True) for part in parts]
+    return [*parts, documents_of(batch.positions, device)]
 
 
 def _not_a_number(job: Job, value: float, step: int, states: list[Path]) -> str:

@@ -36,7 +36,8 @@ class Job:
 
     Runs: `memory` "standard" (float32 weights; bfloat16 products on a GPU) or "low" (all bfloat16); `checkpointing` reads the
     layers again in the backward pass instead of keeping their insides; `compile` compiles the layers; `fused_loss` never
-    holds all logits at once; `attention` is transformers' name of an implementation."""
+    holds all logits at once; `attention` "packed" works within documents alone (`attention`), other names are transformers'.
+    A fused loss or packed attention that would change the loss of the first block is left off, and says so."""
 
     name: str
     out: str
@@ -69,7 +70,7 @@ class Job:
     checkpointing: bool = False
     compile: bool = False
     fused_loss: bool = True
-    attention: str = "sdpa"
+    attention: str = "packed"
 
     def __post_init__(self):
         def require(ok: bool, field: str, allowed: str) -> None:

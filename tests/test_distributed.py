@@ -81,8 +81,8 @@ def test_a_run_of_one_process_goes_on_with_two(world, tmp_path):
     assert (tmp_path / "out" / "optimizer.safetensors").exists()
 
 
-def test_an_error_of_all_processes_is_told_once(world, tmp_path):
+def test_a_faulty_file_ends_every_process_with_the_reason(world, tmp_path):
     (tmp_path / "run.yaml").write_text("out: o\ntokens: 5\n")
     done = launch(tmp_path / "run.yaml")
     assert done.returncode != 0
-    assert done.stderr.count("give either start") == 1
+    assert "error: job 'run': give either start" in done.stderr

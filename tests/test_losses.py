@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, CohereConfig, GPT2Config, LlamaConfig, Qwen2Config
 
-from qatoolkit.losses import Scored, fused_cross_entropy, fused_loss_fits, plain_cross_entropy
+from qatoolkit.losses import Scored, fused_cross_entropy, plain_cross_entropy, shortcuts_that_fit
 
 TINY = {
     "vocab_size": 97,
@@ -53,21 +53,23 @@ def test_a_model_learns_the_same_through_either_loss(name):
     torch.manual_seed(0)
     scored = Scored(AutoModelForCausalLM.from_config(CONFIGS[name]()))
     found = {}
-    for scored.fused in (True, False):
+    for scored.fused_loss in (True, False):
         scored.zero_grad()
         loss = scored(*batch())
         loss.backward()
-        found[scored.fused] = loss.detach(), [p.grad.clone() for p in scored.parameters()]
+        found[scored.fused_loss] = loss.detach(), [p.grad.clone() for p in scored.parameters()]
     torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-4)
-    assert fused_loss_fits(scored, *batch())
+    assert shortcuts_that_fit(scored, batch()) == {}
+    scored.fused_loss = True
+    assert shortcuts_that_fit(scored, batch()) == {"fused_loss": True}
 
 
 def test_scaled_logits_are_noticed():
     torch.manual_seed(0)
     config = CohereConfig(**TINY, intermediate_size=64, logit_scale=0.5)
     scored = Scored(AutoModelForCausalLM.from_config(config))
-    assert not fused_loss_fits(scored, *batch())
-    assert scored.fused
+    assert shortcuts_that_fit(scored, batch()) == {"fused_loss": False}
+    assert scored.fused_loss
     assert scored.training
 
 
