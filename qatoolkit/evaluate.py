@@ -5,15 +5,13 @@ Exams are exported as ordinary lm-eval tasks, so the `lm_eval` command gives the
 
 import contextlib
 import io
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from qatoolkit.scorer import PROMPT
-from qatoolkit.store import atomic
+from qatoolkit.exam_tasks import export_tasks
 
 
 def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -55,66 +53,6 @@ def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000
     draws = np.random.default_rng(seed).integers(0, len(gain), (resamples, len(gain)))
     low, high = np.quantile(gain[draws].mean(axis=1), [0.025, 0.975])
     return {"difference": float(gain.mean()), "low": float(low), "high": float(high), "n": len(gain)}
-
-
-def export_tasks(exams: dict[str, pd.DataFrame], folder: Path) -> Path:
-    """Write exams as lm-eval tasks: per exam a JSONL and a YAML that `lm_eval --include_path FOLDER --tasks NAME` runs.
-
-    Exams with choices become cloze multiple choice scored by `acc`, others are answered in one line and scored by
-    `exact_match`."""
-    import yaml
-
-    with atomic(folder) as temporary:
-        temporary.mkdir(parents=True)
-        for name, table in exams.items():
-            languages = table["language"].unique()
-            if len(languages) != 1:
-                raise ValueError(
-                    f"exam {name!r} mixes languages {', '.join(languages)}; export one task per language"
-                )
-            prompt, delimiter = PROMPT[languages[0]]
-            with open(temporary / f"{name}.jsonl", "w", encoding="utf-8") as file:
-                for row in table.to_dict("records"):
-                    keep = (
-                        "id",
-                        "question",
-                        "choices",
-                        "answer",
-                        "answer_index",
-                        "discipline",
-                        "difficulty",
-                        "grade",
-                    )
-                    row = {k: row[k] for k in keep if row[k] is not None and row[k] == row[k]}
-                    row |= {"answer_index": int(row["answer_index"])} if "answer_index" in row else {}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            task = {
-                "task": name,
-                "dataset_path": "json",
-                "dataset_kwargs": {"data_files": {"test": str((folder / f"{name}.jsonl").resolve())}},
-                "test_split": "test",
-                "doc_to_text": prompt.format(question="{{question}}"),
-                "target_delimiter": delimiter,
-                "metadata": {"version": 1.0},
-            }
-            if table["choices"].notna().all():
-                task |= {
-                    "output_type": "multiple_choice",
-                    "doc_to_choice": "choices",
-                    "doc_to_target": "answer_index",
-                    "metric_list": [{"metric": "acc"}],
-                }
-            else:
-                task |= {
-                    "output_type": "generate_until",
-                    "doc_to_target": "answer",
-                    "generation_kwargs": {"until": ["\n", "<eos>"], "max_gen_toks": 16, "do_sample": False},
-                    "metric_list": [{"metric": "exact_match", "ignore_case": True}],
-                }
-            (temporary / f"{name}.yaml").write_text(
-                yaml.safe_dump(task, sort_keys=False, allow_unicode=True), encoding="utf-8"
-            )
-    return folder
 
 
 def evaluate(model: str | Path, tasks: Path, names: list[str], *, batch: int = 64) -> pd.DataFrame:
