@@ -135,7 +135,7 @@ def _way(model, pairs: list) -> Way:
     """The fastest way that reads the longest sequence as it reads single ones; a warning where that is not the first."""
     sequences = _sequences(pairs, Way(together=True, head=True))
     contexts = [context for context, _, _ in sequences]
-    shared = min(len(os.path.commonprefix(contexts)), min(map(len, contexts)) - 1)
+    shared = _shared(contexts)
     ways = [
         Way(together=together, head=head) for together, head in ((True, True), (True, False), (False, True))
     ]
@@ -161,6 +161,13 @@ def _way(model, pairs: list) -> Way:
         told = f"{type(model).__name__} is scored with {way}, slower but as single sequences are; not possible were "
         warnings.warn(told + "; ".join(reasons), stacklevel=4)
     return way
+
+
+def _shared(contexts: list[list[int]]) -> int:
+    """How many tokens all contexts begin with, leaving each at least one of its own."""
+    first, last = min(contexts), max(contexts)  # in alphabetical order: what these two share, all do
+    shortest = min(map(len, contexts)) - 1
+    return next((i for i in range(shortest) if first[i] != last[i]), shortest)
 
 
 def _by_owner(model, pairs: list, way: Way) -> np.ndarray:
