@@ -29,6 +29,8 @@ COLUMNS = (
     "score",
 )
 COLUMNS += ("correct", "given", "margin", "scores", "fewshot", "version")
+MODEL_FILES = ("*config.json", "*.safetensors", "*.index.json", "*.bin", "tokenizer*", "vocab*", "merges.txt")
+MODEL_FILES += ("*.model", "*tokens*.json", "*.jinja")
 LABELS = ("discipline", "difficulty", "grade")
 
 
@@ -116,12 +118,8 @@ def model_digest(model: str | Path) -> str:
     dates: a copied checkpoint is the same model, a retrained one is not), of a hub name its commit."""
     folder = Path(model)
     if folder.is_dir():
-        kinds = (".json", ".safetensors", ".txt", ".model", ".jinja", ".bin")
-        files = [
-            p for p in sorted(folder.iterdir()) if p.suffix in kinds and not p.name.startswith("manifest")
-        ]
         sha = hashlib.sha256()
-        for path in files:
+        for path in sorted({path for kind in MODEL_FILES for path in folder.glob(kind)}):
             sha.update(path.name.encode())
             with path.open("rb") as file:
                 sha.update(hashlib.file_digest(file, "sha256").digest())

@@ -172,7 +172,8 @@ def evaluate(
             if done is None:
                 started = time.perf_counter()
                 try:
-                    task = manager.load([spec])["tasks"][name]
+                    with _hushed():
+                        task = manager.load([spec])["tasks"][name]
                 except Exception as error:  # of lm-eval, datasets, the hub, or a task's own code
                     lost[asked.task] = f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
                     continue
@@ -224,6 +225,15 @@ def _quiet() -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 
+@contextlib.contextmanager
+def _hushed():
+    """Without the dozen progress bars that lm-eval and its libraries draw for each task; warnings come after."""
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings(record=True) as caught:
+        yield
+    for warning in caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
 def _machine(model, scorer, batch, dtype):
     """The lm-eval model that answers."""
     if not isinstance(scorer, str):
@@ -234,7 +244,8 @@ def _machine(model, scorer, batch, dtype):
     if scorer == "fast":
         from qatoolkit.fast_scorer import FastScorer as HFLM
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return HFLM(pretrained=str(model), batch_size=batch, dtype=dtype, device=device)
+    with _hushed():
+        return HFLM(pretrained=str(model), batch_size=batch, dtype=dtype, device=device)
 
 
 def _run(machine, task, asked: Asked, shots: int | None, limit: int | None, seeds: Seeds) -> pd.DataFrame:
@@ -251,13 +262,10 @@ def _run(machine, task, asked: Asked, shots: int | None, limit: int | None, seed
         task.set_config(key="num_fewshot", value=(fixed or 0) if shots is None else shots)
     task.set_fewshot_seed(seed=seeds.fewshot)
     name = task.task_name
-    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings(record=True) as caught:
-        # a dozen progress bars for each task
+    with _hushed():
         result = lm_eval.evaluate(
             machine, {"tasks": {name: task}}, limit=limit, log_samples=True, bootstrap_iters=0
         )
-    for warning in caught:
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     table = tidy(task, result["samples"][name], asked.task, asked.metric, asked.filter)
     return table.assign(fewshot=int(result["n-shot"][name]), version=str(result["versions"][name]))[
         [*COLUMNS]
