@@ -8,16 +8,16 @@ import warnings
 
 from lm_eval.models.huggingface import HFLM
 
-from qatoolkit.scorer import BATCH_TOKENS, fitted, likelihoods
+from qatoolkit.scorer import fitted, likelihoods
 
 
 class FastScorer(HFLM):
-    """HFLM whose log-likelihood requests share contexts and few-shot prefixes, in batches of about `batch_tokens` tokens.
+    """HFLM whose log-likelihood requests share contexts and few-shot prefixes, in batches of about `batch_tokens` tokens (None: as fits the device).
 
     Takes HFLM's arguments; `batch_size` counts for generation only. `FastScorer(pretrained=DIR)` goes wherever lm-eval takes
     a model. Encoder-decoder models and autocast are read by HFLM."""
 
-    def __init__(self, *args, batch_tokens: int = BATCH_TOKENS, **kwargs):
+    def __init__(self, *args, batch_tokens: int | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self.batch_tokens = batch_tokens
         self._encoded: dict[str, list[int]] = {}
@@ -25,7 +25,7 @@ class FastScorer(HFLM):
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs) -> list[int]:
         """Token ids of a text, as HFLM encodes it; those of a whole call have been encoded together."""
         if add_special_tokens is None and not kwargs and string in self._encoded:
-            return list(self._encoded[string])
+            return self._encoded[string]
         return super().tok_encode(string, add_special_tokens, **kwargs)
 
     def loglikelihood(self, requests, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -50,13 +50,14 @@ class FastScorer(HFLM):
             self._encoded = dict(zip(texts, self.tokenizer(texts, **special)["input_ids"], strict=True))
 
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs: int | None = None):
-        odd = [r for r in requests if not r[1] or not r[2] or len(r[2]) > self.max_length]
+        most = self.max_length  # a look into the configuration each time
+        odd = [r for r in requests if not r[1] or not r[2] or len(r[2]) > most]
         if self.backend != "causal" or self.mixed_precision_dtype is not None or odd or not requests:
             return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
-        pairs = [fitted(context, continuation, self.max_length) for _, context, continuation in requests]
+        pairs = [fitted(context, continuation, most) for _, context, continuation in requests]
         if cut := sum(len(pair[0]) < len(request[1]) for pair, request in zip(pairs, requests, strict=True)):
             warnings.warn(
-                f"{cut} of {len(pairs)} contexts are longer than the model's {self.max_length} positions and were cut from "
+                f"{cut} of {len(pairs)} contexts are longer than the model's {most} positions and were cut from "
                 "the left, as lm-eval does: use fewer examples, or another model",
                 stacklevel=2,
             )

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 PROMPT = {"en": ("Question: {question}\nAnswer:", " "), "zh": ("问题：{question}\n答案：", "")}
-BATCH_TOKENS = 16_384
+BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768}  # more is no faster on a CPU, whose caches are small
 MOST_TOGETHER = 16  # continuations in one sequence: more would cost more in attention than they save
 MOST_LOGITS = 2**26  # at a time, 256 MiB: a large vocabulary times many scored tokens would fill the memory
 PREFIX = 32  # tokens that all contexts share from which on they are read once
@@ -36,7 +36,7 @@ def load_model(folder: str | Path):
     return model, AutoTokenizer.from_pretrained(folder)
 
 
-def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int = BATCH_TOKENS) -> pd.DataFrame:
+def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None) -> pd.DataFrame:
     """Cloze-score a multiple-choice QA table: columns id, predicted, correct, margin (log-likelihood of the right choice
     minus the best wrong one, in nats). Rows without choices raise ValueError."""
     if table["choices"].isna().any():
@@ -71,30 +71,31 @@ def fitted(context: list[int], continuation: list[int], most: int | None) -> tup
     return (context[spare:] if spare > 0 else context), continuation
 
 
-def log_likelihoods(model, pairs: list[tuple[list[int], list[int]]], batch_tokens: int = BATCH_TOKENS):
+def log_likelihoods(model, pairs: list[tuple[list[int], list[int]]], batch_tokens: int | None = None):
     """Log-likelihood in nats of every continuation after its context, both as token ids, [pairs] float64."""
     return likelihoods(model, pairs, batch_tokens)[0]
 
 
 def likelihoods(
-    model, pairs: list[tuple[list[int], list[int]]], batch_tokens: int = BATCH_TOKENS
+    model, pairs: list[tuple[list[int], list[int]]], batch_tokens: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of every continuation after its context, both as non-empty token ids: its log-likelihood in nats [pairs] float64, and
     whether greedy decoding would write it [pairs] bool.
 
     Continuations of one context are read in one pass: they stand behind it in one sequence, each with the positions that
     follow the context and blind to the others. What all contexts begin with (few-shot examples) is read once. Sequences are
-    sorted by length into batches of about `batch_tokens`. Not every architecture can be read like this, so the longest
+    sorted by length into batches of about `batch_tokens` (None: as fits the device). Not every architecture can be read like this, so the longest
     sequence is first read alone as well; where the two differ, a slower way is taken, with a warning."""
     import torch
 
+    budget = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
     with torch.inference_mode():
         way = _way(model, pairs)
         sequences = _sequences(pairs, way)
         lengths = [sum(map(len, branches), len(context)) for context, _, branches in sequences]
         prefix = _Prefix(model, sequences[0][0][: way.prefix]) if way.prefix else None
         result, greedy = np.empty(len(pairs)), np.empty(len(pairs), dtype=bool)
-        for rows in _batches(lengths, batch_tokens):
+        for rows in _batches(lengths, budget):
             owners, values, hits = _read(model, [sequences[r] for r in rows], pairs, way, prefix)
             members, place = np.unique(owners, return_inverse=True)
             result[members] = np.bincount(place, values)
