@@ -81,7 +81,10 @@ def tidy(task, logged: list[dict], benchmark: str, metric: str | None, chosen: s
             }
         )
     table = pd.DataFrame(rows)
-    table["discipline"] = table["discipline"].astype(object).fillna(discipline_of(name))
+    if known := discipline_of(name):
+        table["discipline"] = table["discipline"].astype(object).fillna(known)
+    # The types that Parquet gives back, so that a stored task is the same table.
+    table = table.astype(dict.fromkeys([*LABELS, "given"], "str") | {"score": float})
     if table["correct"].isna().any():  # a graded metric: 0 and 1 are only its ends
         table["correct"] = None
     return table

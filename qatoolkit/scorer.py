@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 PROMPT = {"en": ("Question: {question}\nAnswer:", " "), "zh": ("问题：{question}\n答案：", "")}
-BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768}  # more is no faster on a CPU, whose caches are small
+SMALL = 256  # tokens: below that a batch costs more than the padding it saves
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32_768}  # more is no faster on a CPU, whose caches are small
 MOST_TOGETHER = 16  # continuations in one sequence: more would cost more in attention than they save
 MOST_LOGITS = 2**26  # at a time, 256 MiB: a large vocabulary times many scored tokens would fill the memory
 PREFIX = 32  # tokens that all contexts share from which on they are read once
@@ -142,9 +143,14 @@ def _way(model, pairs: list) -> Way:
     ]
     if shared >= PREFIX and len(sequences) > 1:
         ways.insert(0, replace(ways[0], prefix=shared))
-    # Masks and positions can go wrong where branches are, sliding windows where sequences are long.
-    _, members, _ = max(sequences, key=lambda s: (sum(map(len, s[2])) > max(map(len, s[2])), len(s[0])))
-    few, reasons = [pairs[i] for i in members], []
+    # Masks and positions can go wrong where branches are, windows where sequences are long: one batch holds both.
+    length = lambda s: sum(map(len, s[2]), len(s[0]))  # noqa: E731
+    longest_two = (
+        max(sequences, key=lambda s: (sum(map(bool, s[2])) > 1, length(s))),
+        max(sequences, key=length),
+    )
+    few = [pairs[i] for i in dict.fromkeys(i for _, members, _ in longest_two for i in members)]
+    reasons = []
     wanted = _by_owner(model, few, PLAIN)
     for way in ways:
         try:
@@ -172,7 +178,7 @@ def _shared(contexts: list[list[int]]) -> int:
 
 
 def _by_owner(model, pairs: list, way: Way) -> np.ndarray:
-    """Log-likelihood of every token of a few pairs of one context, pair by pair."""
+    """Log-likelihood of every token of a few pairs, pair by pair."""
     sequences = _sequences(pairs, way)
     prefix = _Prefix(model, sequences[0][0][: way.prefix]) if way.prefix else None
     owners, values, _ = _read(model, sequences, pairs, way, prefix)
@@ -257,10 +263,12 @@ def _mask(segments, skip: int, dtype):
 
 
 def _batches(lengths: list[int], budget: int) -> Iterable[list[int]]:
-    """Indices in order of length, in batches whose padded size stays within the budget."""
+    """Indices in order of length, in batches whose padded size stays within the budget; a batch that is not tiny ends where
+    sequences get a fifth longer than its first, since every sequence is padded to the longest."""
     batch = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and lengths[i] * (len(batch) + 1) > budget:
+        padded, first = lengths[i] * (len(batch) + 1), lengths[batch[0]] if batch else 0
+        if batch and (padded > budget or (lengths[i] > 1.2 * first and first * len(batch) > SMALL)):
             yield batch
             batch = []
         batch.append(i)
