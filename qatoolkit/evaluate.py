@@ -219,10 +219,14 @@ def _remedy(lost: dict[str, str], finished: int, folder: Path | None) -> str:
 
 
 def _quiet() -> None:
-    """lm-eval logs every default that it takes."""
+    """lm-eval logs every default that it takes, and in notebooks the bars of its libraries are widgets that stay."""
+    import datasets
     import lm_eval  # noqa: F401 (sets its level on import)
+    from transformers.utils import logging as bars
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    bars.disable_progress_bar()
 
 
 @contextlib.contextmanager
