@@ -111,6 +111,12 @@ def _bounds(cell):
     return f"{100 * cell['low']:.0f} to {100 * cell['high']:.0f}, " if pd.notna(cell.get("low")) else ""
 
 
+def _widest(cells, least):
+    """The largest size of a value that is shown in colour, at least `least`."""
+    values = cells.loc[~cells["thin"].astype(bool), "value"].abs()
+    return max(least, values.max()) if values.notna().any() else least
+
+
 def _thin_note(cells, low_n):
     return f"grey: fewer than {low_n} questions" if cells["thin"].any() else ""
 
@@ -148,10 +154,9 @@ def margin_grid(cells, *, title=None, low_n=LOW_N, ax=None):
     require(cells, "discipline", "difficulty", "n", "margin", key=("discipline", "difficulty"))
     table = _with_margins(cells, ["n", "margin"], _pooled("margin"))
     table["value"], table["thin"] = table["margin"], table["n"] < low_n
-    table["text"] = table["value"].map(lambda nats: f"{nats:+.1f}".replace("-", "−"))
+    table["text"] = (table["value"].round(1) + 0.0).map(lambda nats: f"{nats:+.1f}".replace("-", "−"))
     table["note"] = table["n"].map("n {:,.0f}".format)
-    widest = max(0.1, table.loc[~table["thin"], "value"].abs().max(skipna=True) or 0.1)
-    widest = widest if np.isfinite(widest) else 1.0
+    widest = _widest(table, 0.1)
     title = title or f"Mean margin by discipline and difficulty ({n_text([cells['n'].sum()])})"
     return _grid(
         table, cmap=plt.get_cmap("PuOr"), norm=TwoSlopeNorm(0, -widest, widest), unit="margin (nats)",
@@ -187,7 +192,7 @@ def grid_difference(cells_a, cells_b, *, value="accuracy", title=None, low_n=LOW
         f"{100 * a:.0f}% → {100 * b:.0f}%, n {n:,.0f}"
         for a, b, n in zip(table[f"{value}_a"], table[f"{value}_b"], table["n"], strict=True)
     ]
-    widest = max(1.0, table["value"].abs().max())
+    widest = _widest(table, 1.0)
     legend = ["small: before → after, n", f"bold: {INTERVAL}s do not overlap", _thin_note(table, low_n)]
     title = title or f"Gain in {name(value)} by discipline and difficulty"
     return _grid(
