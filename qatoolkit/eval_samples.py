@@ -145,6 +145,10 @@ def task_content(entry, spec) -> dict:
             k: [digest(Path(p)) if Path(p).is_file() else str(p) for p in v] for k, v in parts.items()
         }
         config["dataset_kwargs"] = arguments
+    local = Path(str(config.get("dataset_path", "")))
+    if local.is_dir() and local.name:  # may be large: sizes and dates, not contents
+        files = sorted(p for p in local.rglob("*") if p.is_file())
+        config["dataset_files"] = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     path = getattr(entry, "yaml_path", None)
     if path:
         config["code"] = {p.name: digest(p) for p in sorted(Path(path).parent.glob("*.py"))}

@@ -140,7 +140,7 @@ def evaluate(
     `model` is a Hugging Face directory or name; `suite`, `names`, `run` and `form` say what is asked (`suites.suite_of`).
     `fewshot` overrides the number of examples of every task that does not fix it at 0, `limit` takes the first questions of
     each. `scorer` is "hf" (lm-eval's HFLM, for reported numbers), "fast" (`fast_scorer.FastScorer`) or an lm-eval model of
-    yours, which then is what runs, and `model` what is recorded. With `folder` every finished task is kept there and not run
+    yours, which then is what runs, and `model` the name that stands for it. With `folder` every finished task is kept there and not run
     again while model, task, data, examples, seeds and lm-eval are the same; a kill loses the task under way.
 
     The result's `attrs["evaluation"]` holds model, seeds, versions and each task's settings. Raises ValueError for an unknown
@@ -152,16 +152,16 @@ def evaluate(
     with tempfile.TemporaryDirectory() as workplace:
         found = suite_of(suite, Path(workplace), names=names, run=run, form=form)
         manager = found.manager()
-        work = [(asked, *leaf) for asked in found.asked for leaf in leaves(manager, asked.task)]
+        work = {name: (asked, spec) for asked in found.asked for name, spec in leaves(manager, asked.task)}
         about = {
             "model": str(model),
-            "digest": model_digest(model),
+            "digest": model_digest(model) if isinstance(scorer, str) else str(model),
             "scorer": scorer if isinstance(scorer, str) else type(scorer).__name__,
             "dtype": dtype,
             "lm_eval": version("lm_eval"),
             "seeds": asdict(seeds),
         }
-        for asked, name, spec in work:
+        for name, (asked, spec) in work.items():
             shots = asked.fewshot if fewshot is None else fewshot
             content = task_content(manager.task_index.get(name), spec)
             fixed = {k: v for k, v in about.items() if k != "model"}
@@ -173,7 +173,7 @@ def evaluate(
                 started = time.perf_counter()
                 try:
                     with _hushed():
-                        task = manager.load([spec])["tasks"][name]
+                        [task] = manager.load([spec])["tasks"].values()
                 except Exception as error:  # of lm-eval, datasets, the hub, or a task's own code
                     lost[asked.task] = f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
                     continue

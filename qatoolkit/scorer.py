@@ -85,10 +85,14 @@ def likelihoods(
 
     Continuations of one context are read in one pass: they stand behind it in one sequence, each with the positions that
     follow the context and blind to the others. What all contexts begin with (few-shot examples) is read once. Sequences are
-    sorted by length into batches of about `batch_tokens` (None: as fits the device). Not every architecture can be read like this, so the longest
-    sequence is first read alone as well; where the two differ, a slower way is taken, with a warning."""
+    sorted by length into batches of about `batch_tokens` (None: as fits the device).
+
+    Not every architecture can be read like this, so the longest sequence is first read alone as well; where the two differ, a
+    slower way is taken, with a warning."""
     import torch
 
+    if not pairs:
+        return np.empty(0), np.empty(0, dtype=bool)
     budget = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
     with torch.inference_mode():
         way = _way(model, pairs)

@@ -339,6 +339,16 @@ def test_mcnemar_is_exact_for_few_differences_and_corrected_for_many():
         mcnemar(pd.DataFrame({"id": [1], "correct": [True]}), pd.DataFrame({"id": [2], "correct": [True]}))
 
 
+def test_an_lm_eval_model_of_ones_own_can_answer(tmp_path):
+    from lm_eval.models.dummy import DummyLM
+
+    foreign(tmp_path, "a")
+    samples = evaluate("a coin", tmp_path, ["a", "a"], scorer=DummyLM(), folder=tmp_path / "e")
+    assert len(samples) == 6
+    assert samples.attrs["evaluation"]["scorer"] == "DummyLM"
+    assert samples.attrs["evaluation"]["digest"] == "a coin"
+
+
 def test_accuracy_of_a_suite_is_read_by_benchmark(model, tmp_path):
     foreign(tmp_path, "a")
     foreign(tmp_path, "b")

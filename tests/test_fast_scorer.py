@@ -172,6 +172,14 @@ def test_a_first_token_is_added_where_hflm_adds_it(tokenizer, requests, add, tmp
         compare(hflm, fast, some)
 
 
+def test_a_long_sequence_beside_a_branched_one_keeps_its_window(tokenizer, rng):
+    hflm, fast = both(*OTHERS["mistral"], tokenizer)
+    pairs = [("law of", " heat energy"), ("law of", " mass 45"), (text(rng, 40), " river law")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compare(hflm, fast, as_requests(pairs))
+
+
 def test_small_batches_give_the_same(tokenizer, requests):
     hflm, fast = both(*SHARED["llama"], tokenizer, batch_tokens=64)
     compare(hflm, fast, requests["few-shot"])
