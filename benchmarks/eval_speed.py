@@ -147,7 +147,7 @@ def main() -> None:
     disable_progress_bar()
     hf.disable_progress_bar()
     torch.set_num_threads(1)
-    many = {"0.7M": 300, "25M": 20} if arguments.quick else {"0.7M": 2000, "25M": 200}
+    many = {"0.7M": 250, "25M": 16} if arguments.quick else {"0.7M": 2000, "25M": 200}
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, n in many.items():
