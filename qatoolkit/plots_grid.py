@@ -156,7 +156,7 @@ def margin_grid(cells, *, title=None, low_n=LOW_N, ax=None):
     table["value"], table["thin"] = table["margin"], table["n"] < low_n
     table["text"] = (table["value"].round(1) + 0.0).map(lambda nats: f"{nats:+.1f}".replace("-", "−"))
     table["note"] = table["n"].map("n {:,.0f}".format)
-    widest = _widest(table, 0.1)
+    widest = _widest(table, 1.0)
     title = title or f"Mean margin by discipline and difficulty ({n_text([cells['n'].sum()])})"
     return _grid(
         table, cmap=plt.get_cmap("PuOr"), norm=TwoSlopeNorm(0, -widest, widest), unit="margin (nats)",
@@ -192,7 +192,7 @@ def grid_difference(cells_a, cells_b, *, value="accuracy", title=None, low_n=LOW
         f"{100 * a:.0f}% → {100 * b:.0f}%, n {n:,.0f}"
         for a, b, n in zip(table[f"{value}_a"], table[f"{value}_b"], table["n"], strict=True)
     ]
-    widest = _widest(table, 1.0)
+    widest = _widest(table, 10.0)
     legend = ["small: before → after, n", f"bold: {INTERVAL}s do not overlap", _thin_note(table, low_n)]
     title = title or f"Gain in {name(value)} by discipline and difficulty"
     return _grid(
