@@ -5,15 +5,43 @@ Exams are exported as ordinary lm-eval tasks, so the `lm_eval` command gives the
 
 import contextlib
 import io
-import json
-import os
+import logging
+import random
+import tempfile
+import time
+import warnings
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from qatoolkit.scorer import PROMPT
-from qatoolkit.store import atomic
+from qatoolkit.eval_samples import (
+    COLUMNS,
+    Seeds,
+    keep,
+    key_of,
+    load,
+    manifests,
+    model_digest,
+    task_content,
+    tidy,
+)
+from qatoolkit.exam_tasks import export_tasks
+from qatoolkit.suites import Asked, leaves, suite_of
+
+__all__ = [
+    "Seeds",
+    "TasksUnavailable",
+    "accuracy",
+    "evaluate",
+    "export_tasks",
+    "manifests",
+    "mcnemar",
+    "paired_difference",
+    "wilson",
+]
 
 
 def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -44,11 +72,7 @@ def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000
     """Mean of `a` minus `b` over the same questions with a paired-bootstrap 95% interval.
 
     Both have `id` and `correct`; ValueError if they do not hold the same ids. Returns {difference, low, high, n}."""
-    joined = a[["id", "correct"]].merge(
-        b[["id", "correct"]], on="id", suffixes=("_a", "_b"), validate="one_to_one"
-    )
-    if not len(joined) == len(a) == len(b):
-        raise ValueError(f"paired difference: {len(a)} and {len(b)} samples share only {len(joined)} ids")
+    joined = _paired(a, b)
     if joined.empty:
         return {"difference": None, "low": None, "high": None, "n": 0}
     gain = joined["correct_a"].to_numpy(float) - joined["correct_b"].to_numpy(float)
@@ -57,104 +81,196 @@ def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000
     return {"difference": float(gain.mean()), "low": float(low), "high": float(high), "n": len(gain)}
 
 
-def export_tasks(exams: dict[str, pd.DataFrame], folder: Path) -> Path:
-    """Write exams as lm-eval tasks: per exam a JSONL and a YAML that `lm_eval --include_path FOLDER --tasks NAME` runs.
+def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> dict:
+    """McNemar's test of two models on the same questions: {a_only, b_only, p}, the questions that only one of them has right,
+    and the two-sided p of such a split if both were equally good.
 
-    Exams with choices become cloze multiple choice scored by `acc`, others are answered in one line and scored by
-    `exact_match`."""
-    import yaml
+    Exact binomial below 25 questions that differ, else chi-square with continuity correction; p is 1 where none differs, None
+    without questions. Tables and errors as for `paired_difference`."""
+    from scipy import stats
 
-    with atomic(folder) as temporary:
-        temporary.mkdir(parents=True)
-        for name, table in exams.items():
-            languages = table["language"].unique()
-            if len(languages) != 1:
-                raise ValueError(
-                    f"exam {name!r} mixes languages {', '.join(languages)}; export one task per language"
-                )
-            prompt, delimiter = PROMPT[languages[0]]
-            with open(temporary / f"{name}.jsonl", "w", encoding="utf-8") as file:
-                for row in table.to_dict("records"):
-                    keep = (
-                        "id",
-                        "question",
-                        "choices",
-                        "answer",
-                        "answer_index",
-                        "discipline",
-                        "difficulty",
-                        "grade",
-                    )
-                    row = {k: row[k] for k in keep if row[k] is not None and row[k] == row[k]}
-                    row |= {"answer_index": int(row["answer_index"])} if "answer_index" in row else {}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            task = {
-                "task": name,
-                "dataset_path": "json",
-                "dataset_kwargs": {"data_files": {"test": str((folder / f"{name}.jsonl").resolve())}},
-                "test_split": "test",
-                "doc_to_text": prompt.format(question="{{question}}"),
-                "target_delimiter": delimiter,
-                "metadata": {"version": 1.0},
-            }
-            if table["choices"].notna().all():
-                task |= {
-                    "output_type": "multiple_choice",
-                    "doc_to_choice": "choices",
-                    "doc_to_target": "answer_index",
-                    "metric_list": [{"metric": "acc"}],
+    joined = _paired(a, b)
+    first, second = (joined[f"correct_{side}"].to_numpy(bool) for side in "ab")
+    a_only, b_only = int((first & ~second).sum()), int((second & ~first).sum())
+    n = a_only + b_only
+    if not len(joined):
+        p = None
+    elif n < 25:
+        p = float(stats.binomtest(a_only, n).pvalue) if n else 1.0
+    else:
+        p = float(stats.chi2.sf((abs(a_only - b_only) - 1) ** 2 / n, df=1)) if a_only != b_only else 1.0
+    return {"a_only": a_only, "b_only": b_only, "p": p}
+
+
+def _paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    joined = a[["id", "correct"]].merge(
+        b[["id", "correct"]], on="id", suffixes=("_a", "_b"), validate="one_to_one"
+    )
+    if not len(joined) == len(a) == len(b):
+        raise ValueError(f"paired difference: {len(a)} and {len(b)} samples share only {len(joined)} ids")
+    return joined
+
+
+class TasksUnavailable(RuntimeError):
+    """Tasks of a suite could not be loaded; `samples` holds those of the tasks that were evaluated."""
+
+    def __init__(self, message: str, samples: pd.DataFrame):
+        super().__init__(message)
+        self.samples = samples
+
+
+def evaluate(
+    model: str | Path,
+    suite="paper12",
+    names: list[str] | None = None,
+    *,
+    run=None,
+    form: str | None = None,
+    fewshot: int | None = None,
+    limit: int | None = None,
+    folder: Path | None = None,
+    scorer="hf",
+    batch: int | str = 64,
+    dtype: str = "float32",
+    seeds: Seeds = Seeds(),  # noqa: B008 (frozen)
+    log=None,
+) -> pd.DataFrame:
+    """Run lm-eval on a suite, task by task: one row per sample, `eval_samples.COLUMNS`.
+
+    `model` is a Hugging Face directory or name; `suite`, `names`, `run` and `form` say what is asked (`suites.suite_of`).
+    `fewshot` overrides the number of examples of every task that does not fix it at 0, `limit` takes the first questions of
+    each. `scorer` is "hf" (lm-eval's HFLM, for reported numbers), "fast" (`fast_scorer.FastScorer`) or an lm-eval model of
+    yours, which then is what runs, and `model` the name that stands for it. With `folder` every finished task is kept there and not run
+    again while model, task, data, examples, seeds and lm-eval are the same; a kill loses the task under way.
+
+    The result's `attrs["evaluation"]` holds model, seeds, versions and each task's settings. Raises ValueError for an unknown
+    suite, task or scorer, and TasksUnavailable, after all others have run, for tasks whose data or packages are missing."""
+    if isinstance(scorer, str) and scorer not in ("hf", "fast"):
+        raise ValueError(f"scorer {scorer!r} is neither 'hf' nor 'fast', nor an lm-eval model")
+    _quiet()
+    kept, told, lost, machine = [], [], {}, None
+    with tempfile.TemporaryDirectory() as workplace:
+        found = suite_of(suite, Path(workplace), names=names, run=run, form=form)
+        manager = found.manager()
+        work = {name: (asked, spec) for asked in found.asked for name, spec in leaves(manager, asked.task)}
+        about = {
+            "model": str(model),
+            "digest": model_digest(model) if isinstance(scorer, str) else str(model),
+            "scorer": scorer if isinstance(scorer, str) else type(scorer).__name__,
+            "dtype": dtype,
+            "lm_eval": version("lm_eval"),
+            "seeds": asdict(seeds),
+        }
+        for name, (asked, spec) in work.items():
+            shots = asked.fewshot if fewshot is None else fewshot
+            content = task_content(manager.task_index.get(name), spec)
+            fixed = {k: v for k, v in about.items() if k != "model"}
+            key = key_of(asked=asdict(asked), config=content, fewshot=shots, limit=limit, **fixed)
+            done = load(folder, name, key)
+            if done is None and asked.task in lost:
+                continue  # the rest of a group that has no data
+            if done is None:
+                started = time.perf_counter()
+                try:
+                    with _hushed():
+                        [task] = manager.load([spec])["tasks"].values()
+                except Exception as error:  # of lm-eval, datasets, the hub, or a task's own code
+                    lost[asked.task] = f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                    continue
+                machine = machine or _machine(model, scorer, batch, dtype)
+                table = _run(machine, task, asked, shots, limit, seeds)
+                about_task = {
+                    "benchmark": asked.task,
+                    "task": name,
+                    "version": table["version"].iloc[0],
+                    "form": (task.config.metadata or {}).get("form"),
+                    "fewshot": int(table["fewshot"].iloc[0]),
+                    "metric": f"{table['metric'].iloc[0]},{table['filter'].iloc[0]}",
+                    "n": len(table),
+                    "limit": limit,
+                    "score": float(table["score"].mean()) if table["score"].notna().any() else None,
                 }
-            else:
-                task |= {
-                    "output_type": "generate_until",
-                    "doc_to_target": "answer",
-                    "generation_kwargs": {"until": ["\n", "<eos>"], "max_gen_toks": 16, "do_sample": False},
-                    "metric_list": [{"metric": "exact_match", "ignore_case": True}],
-                }
-            (temporary / f"{name}.yaml").write_text(
-                yaml.safe_dump(task, sort_keys=False, allow_unicode=True), encoding="utf-8"
-            )
-    return folder
+                seconds = round(time.perf_counter() - started, 2)
+                keep(folder, name, key, table, about_task | about | {"seconds": seconds, "config": content})
+                done = table, about_task
+                if log:
+                    log(f"{name}: {len(table):,} questions in {seconds:.1f} s")
+            kept.append(done[0])
+            told.append({k: done[1][k] for k in _TOLD})
+    samples = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=COLUMNS)
+    samples.attrs["evaluation"] = about | {"suite": found.name, "tasks": told}
+    if lost:
+        raise TasksUnavailable(_remedy(lost, len(kept), folder), samples)
+    return samples
 
 
-def evaluate(model: str | Path, tasks: Path, names: list[str], *, batch: int = 64) -> pd.DataFrame:
-    """Run lm-eval on exported tasks: one row per sample with exam, id, discipline, difficulty, correct, answer given."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-    import logging
+_TOLD = ("benchmark", "task", "version", "form", "fewshot", "metric", "n", "limit", "score")
 
-    import lm_eval
-    import torch
-    from lm_eval.tasks import TaskManager
+
+def _remedy(lost: dict[str, str], finished: int, folder: Path | None) -> str:
+    kept = (
+        f"the {finished} finished tasks are in {folder}" if folder else "`samples` of this error holds them"
+    )
+    return (
+        f"{len(lost)} of the suite's tasks could not be loaded ({'; '.join(lost.values())}). Data sets come from the Hugging Face "
+        "Hub: run once where it can be reached (HF_HUB_OFFLINE unset; HF_TOKEN for gated ones) or copy its cache ($HF_HOME) "
+        f"here; missing packages are named above. Finished: {finished} tasks, {kept}."
+    )
+
+
+def _quiet() -> None:
+    """lm-eval logs every default that it takes, and in notebooks the bars of its libraries are widgets that stay."""
+    import datasets
+    import lm_eval  # noqa: F401 (sets its level on import)
+    from transformers.utils import logging as bars
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    bars.disable_progress_bar()
+
+
+@contextlib.contextmanager
+def _hushed():
+    """Without the dozen progress bars that lm-eval and its libraries draw for each task; warnings come after."""
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings(record=True) as caught:
+        yield
+    for warning in caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _machine(model, scorer, batch, dtype):
+    """The lm-eval model that answers."""
+    if not isinstance(scorer, str):
+        return scorer
+    import torch
     from lm_eval.models.huggingface import HFLM
 
+    if scorer == "fast":
+        from qatoolkit.fast_scorer import FastScorer as HFLM
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    manager = TaskManager(include_path=str(tasks), include_defaults=False)
-    with contextlib.redirect_stderr(io.StringIO()):  # a dozen progress bars for each model
-        result = lm_eval.simple_evaluate(
-            model=HFLM(pretrained=str(model), batch_size=batch, dtype="float32", device=device),
-            tasks=names,
-            task_manager=manager,
-            log_samples=True,
-            bootstrap_iters=0,
+    with _hushed():
+        return HFLM(pretrained=str(model), batch_size=batch, dtype=dtype, device=device)
+
+
+def _run(machine, task, asked: Asked, shots: int | None, limit: int | None, seeds: Seeds) -> pd.DataFrame:
+    """One task through lm-eval, as `simple_evaluate` runs it: seeds and examples set before, so that a task's result does not
+    depend on which tasks ran before it."""
+    import lm_eval
+    import torch
+
+    random.seed(seeds.random)
+    np.random.seed(seeds.numpy)
+    torch.manual_seed(seeds.torch)
+    fixed = task.get_config("num_fewshot")
+    if fixed != 0:  # a task that says 0 means it
+        task.set_config(key="num_fewshot", value=(fixed or 0) if shots is None else shots)
+    task.set_fewshot_seed(seed=seeds.fewshot)
+    name = task.task_name
+    with _hushed():
+        result = lm_eval.evaluate(
+            machine, {"tasks": {name: task}}, limit=limit, log_samples=True, bootstrap_iters=0
         )
-    rows = []
-    for name in names:
-        for sample in result["samples"][name]:
-            doc, response = sample["doc"], sample["filtered_resps"]
-            open_answer = "choices" not in doc
-            rows.append(
-                {
-                    "exam": name,
-                    "id": doc["id"],
-                    "discipline": doc["discipline"],
-                    "difficulty": doc["difficulty"],
-                    "correct": bool(sample["exact_match" if open_answer else "acc"]),
-                    "given": response[0]
-                    if open_answer
-                    else doc["choices"][int(np.argmax([r[0] for r in response]))],
-                }
-            )
-    return pd.DataFrame(rows)
+    table = tidy(task, result["samples"][name], asked.task, asked.metric, asked.filter)
+    return table.assign(fewshot=int(result["n-shot"][name]), version=str(result["versions"][name]))[
+        [*COLUMNS]
+    ]

@@ -14,7 +14,7 @@ from qatoolkit import stages
 from qatoolkit.boostqa import degraded
 from qatoolkit.checkpoints import adopt
 from qatoolkit.curate import curate
-from qatoolkit.evaluate import accuracy, evaluate, export_tasks, paired_difference
+from qatoolkit.evaluate import accuracy, evaluate, export_tasks, mcnemar, paired_difference
 from qatoolkit.files import write_json
 from qatoolkit.kpgraph import KPGraph
 from qatoolkit.probe import CELL
@@ -180,9 +180,14 @@ def evaluation(run: Run, folder: Path) -> dict:
     tasks = export_tasks(exams, folder / "tasks")
     models = {"base": run.read("base").model} | {arm: getattr(run.read("midtrain"), arm) for arm in ARMS}
     samples = pd.concat(
-        [evaluate(m, tasks, list(exams), batch=settings.batch).assign(arm=arm) for arm, m in models.items()],
+        [
+            evaluate(model, tasks, list(exams), batch=settings.batch, folder=folder / "tasks_done").assign(
+                arm=arm
+            )
+            for arm, model in models.items()
+        ],
         ignore_index=True,
-    )
+    ).rename(columns={"task": "exam"})
     choice = samples[samples["exam"] != "textbook_math"]
     return {
         "tasks": None,
@@ -208,15 +213,16 @@ COMPARED = (
 
 
 def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
-    """Paired differences between arms on the multiple-choice exams: in the cells the probe found weak, in the others
-    (strong), and over all."""
+    """Paired differences between arms on the multiple-choice exams, with McNemar's p: in the cells the probe found weak, in the
+    others (strong), and over all."""
     is_weak = pd.MultiIndex.from_frame(samples[CELL]).isin(pd.MultiIndex.from_frame(weak[CELL]))
     groups = {"weak": samples[is_weak], "strong": samples[~is_weak], "all": samples}
     rows = []
     for a, b in COMPARED:
         for on, group in groups.items():
             pair = [group[group["arm"] == arm] for arm in (a, b)]
-            rows.append({"a": a, "b": b, "on": on} | paired_difference(*pair, resamples=resamples, seed=seed))
+            found = paired_difference(*pair, resamples=resamples, seed=seed)
+            rows.append({"a": a, "b": b, "on": on} | found | {"p_mcnemar": mcnemar(*pair)["p"]})
     return pd.DataFrame(rows)
 
 

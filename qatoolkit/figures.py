@@ -27,8 +27,7 @@ class Figure:
 
 def probe_grid(run: Run):
     """Base accuracy by discipline and difficulty."""
-    cells = run.read("probe").cells
-    return plots.accuracy_grid(cells, low_n=run.profile.plan.low_n, title="Where the base student is weak")
+    return plots.accuracy_grid(run.read("probe").cells, title="Where the base student is weak")
 
 
 def budget(run: Run):
@@ -74,7 +73,6 @@ def gain_grid(run: Run):
     return plots.grid_difference(
         by_arm["base"],
         by_arm["boostqa"],
-        low_n=run.profile.plan.low_n,
         title="Gain of BoostQA over the base student",
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from qatoolkit.plots_graph import coverage, frontier, graph_neighbourhood, kp_degree
-from qatoolkit.plots_grid import accuracy_grid, budget, confusion, grid_difference
+from qatoolkit.plots_grid import accuracy_grid, budget, confusion, grid_difference, margin_grid
 from qatoolkit.plots_seeds import lengths, seed_quality
 from qatoolkit.plots_style import (
     BACKED,
@@ -52,6 +52,7 @@ __all__ = [
     "kp_degree",
     "lengths",
     "loss",
+    "margin_grid",
     "refinement",
     "save",
     "scaling",

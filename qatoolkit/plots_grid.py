@@ -10,7 +10,8 @@ from matplotlib.patches import Rectangle
 from qatoolkit.plots_style import INTERVAL, MUTED, canvas, n_text, name, order, require, signed, styled
 from qatoolkit.taxonomy import STEM
 
-PLAIN = to_rgb("#F2F2F2")
+PLAIN, GREY = to_rgb("#F2F2F2"), to_rgb("#DADADA")
+LOW_N = 30  # at 30 questions the 95% interval of a share near one half is 34 points wide: below, a colour would show noise
 
 
 def _with_margins(cells, columns, summarise):
@@ -55,16 +56,13 @@ def _rows(disciplines):
 
 def _cell(ax, x, y, cell, colour):
     known = not pd.isna(cell["value"])
-    hatched = known and cell["thin"]
-    fill = PLAIN if cell["plain"] or hatched or not known else to_rgb(colour(cell["value"]))
-    ink = "white" if np.dot(fill, (0.299, 0.587, 0.114)) < 0.5 else MUTED if hatched else "#111111"
-    box = {"boxstyle": "square,pad=0.15", "facecolor": PLAIN, "linewidth": 0} if hatched else None
+    grey = known and cell["thin"]
+    fill = GREY if grey else PLAIN if cell["plain"] or not known else to_rgb(colour(cell["value"]))
+    ink = "white" if np.dot(fill, (0.299, 0.587, 0.114)) < 0.5 else "#4A4A4A" if grey else "#111111"
     ax.add_patch(
-        Rectangle(
-            (x - 0.48, y - 0.46), 0.96, 0.92, facecolor=fill, hatch="////" if hatched else None, linewidth=0
-        )
+        Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=fill, linewidth=0, gid="thin" if grey else None)
     )
-    at = {"ha": "center", "va": "center", "color": ink, "bbox": box}
+    at = {"ha": "center", "va": "center", "color": ink}
     if not known:
         ax.text(x, y, "–", **at)
         return
@@ -113,17 +111,23 @@ def _bounds(cell):
     return f"{100 * cell['low']:.0f} to {100 * cell['high']:.0f}, " if pd.notna(cell.get("low")) else ""
 
 
+def _widest(cells, least):
+    """The largest size of a value that is shown in colour, at least `least`."""
+    values = cells.loc[~cells["thin"].astype(bool), "value"].abs()
+    return max(least, values.max()) if values.notna().any() else least
+
+
 def _thin_note(cells, low_n):
-    return f"hatched: fewer than {low_n} questions" if cells["thin"].any() else ""
+    return f"grey: fewer than {low_n} questions" if cells["thin"].any() else ""
 
 
 @styled
-def accuracy_grid(cells, *, value="accuracy", title=None, low_n=30, ax=None):
+def accuracy_grid(cells, *, value="accuracy", title=None, low_n=LOW_N, ax=None):
     """Heat-map of accuracy by discipline and difficulty, with interval and n in each cell and pooled margins.
 
     `cells`: discipline, difficulty, n, `value` (a fraction), and low, high where known. Cells with n below
-    `low_n` are hatched instead of coloured. Raises ValueError for an empty table, missing columns or a
-    repeated cell.
+    `low_n` are grey instead of coloured, with their number: their intervals are wide (`LOW_N` says how wide).
+    Raises ValueError for an empty table, missing columns or a repeated cell.
     """
     require(cells, "discipline", "difficulty", "n", value, key=("discipline", "difficulty"))
     bounds = [bound for bound in ("low", "high") if bound in cells]
@@ -140,7 +144,28 @@ def accuracy_grid(cells, *, value="accuracy", title=None, low_n=30, ax=None):
 
 
 @styled
-def grid_difference(cells_a, cells_b, *, value="accuracy", title=None, low_n=30, ax=None):
+def margin_grid(cells, *, title=None, low_n=LOW_N, ax=None):
+    """Heat-map of the mean margin by discipline and difficulty: log-likelihood of the right choice minus that of the best wrong
+    one, in nats; below zero the model prefers a wrong answer.
+
+    `cells`: discipline, difficulty, n, margin (`probe.cells`). Cells with n below `low_n` are grey. Raises ValueError as
+    `accuracy_grid` does.
+    """
+    require(cells, "discipline", "difficulty", "n", "margin", key=("discipline", "difficulty"))
+    table = _with_margins(cells, ["n", "margin"], _pooled("margin"))
+    table["value"], table["thin"] = table["margin"], table["n"] < low_n
+    table["text"] = (table["value"].round(1) + 0.0).map(lambda nats: f"{nats:+.1f}".replace("-", "−"))
+    table["note"] = table["n"].map("n {:,.0f}".format)
+    widest = _widest(table, 1.0)
+    title = title or f"Mean margin by discipline and difficulty ({n_text([cells['n'].sum()])})"
+    return _grid(
+        table, cmap=plt.get_cmap("PuOr"), norm=TwoSlopeNorm(0, -widest, widest), unit="margin (nats)",
+        title=title, ax=ax, legend=["small: n", _thin_note(table, low_n)],
+    )  # fmt: skip
+
+
+@styled
+def grid_difference(cells_a, cells_b, *, value="accuracy", title=None, low_n=LOW_N, ax=None):
     """Heat-map of the gain from `cells_a` (before) to `cells_b` (after), in points.
 
     Tables as for `accuracy_grid`. Bold: the two intervals do not overlap. n is the smaller of the two. Raises
@@ -167,7 +192,7 @@ def grid_difference(cells_a, cells_b, *, value="accuracy", title=None, low_n=30,
         f"{100 * a:.0f}% → {100 * b:.0f}%, n {n:,.0f}"
         for a, b, n in zip(table[f"{value}_a"], table[f"{value}_b"], table["n"], strict=True)
     ]
-    widest = max(1.0, table["value"].abs().max())
+    widest = _widest(table, 10.0)
     legend = ["small: before → after, n", f"bold: {INTERVAL}s do not overlap", _thin_note(table, low_n)]
     title = title or f"Gain in {name(value)} by discipline and difficulty"
     return _grid(

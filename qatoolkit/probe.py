@@ -6,10 +6,11 @@ the margin are our reading.
 
 import pandas as pd
 
-from qatoolkit.evaluate import accuracy
+from qatoolkit.evaluate import accuracy, evaluate
 from qatoolkit.scorer import load_model, score
 
 CELL = ["discipline", "difficulty"]
+UNLABELLED = "unlabelled"
 
 
 def probe(model, table: pd.DataFrame) -> pd.DataFrame:
@@ -23,6 +24,20 @@ def probe(model, table: pd.DataFrame) -> pd.DataFrame:
     network, tokenizer = load_model(model)
     samples = score(network, tokenizer, asked)
     return asked[["id", "language", *CELL]].merge(samples, on="id", validate="one_to_one")
+
+
+def probe_tasks(model, suite, names: list[str] | None = None, **options) -> pd.DataFrame:
+    """Probe a model (a directory or name) with lm-eval tasks: samples as `evaluate` returns them, for `cells`.
+
+    Discipline and difficulty are the questions' own where they have them, the discipline else that of the benchmark's subject
+    (`subjects`), and "unlabelled" where neither is known. Takes `evaluate`'s suites, options and errors; the scorer is the fast
+    one unless told otherwise. Tasks whose metric is not right or wrong are left out."""
+    samples = evaluate(model, suite, names, **{"scorer": "fast"} | options)
+    samples = samples[samples["correct"].notna()].reset_index(drop=True)
+    if samples.empty:
+        raise ValueError(f"nothing to probe with: no task of suite {suite!r} is scored as right or wrong")
+    labels = samples[CELL].astype(object).fillna(UNLABELLED)
+    return samples.assign(**labels, correct=samples["correct"].astype(bool))
 
 
 def cells(samples: pd.DataFrame) -> pd.DataFrame:

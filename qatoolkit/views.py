@@ -14,6 +14,7 @@ from qatoolkit.ledger import Ledger
 from qatoolkit.stages import exam_tables
 from qatoolkit.store import Run, results_root
 from qatoolkit.taxonomy import DIFFICULTIES, HIGH, STEM
+from qatoolkit.views_evaluate import changed, evaluated, forms, paper12, scorers
 from qatoolkit.views_links import (
     adjusted,
     around,
@@ -47,15 +48,19 @@ __all__ = [
     "around",
     "asked_and_got",
     "by_level",
+    "changed",
     "confusion",
     "consensus_gain",
     "decisions",
     "degradation",
     "disputes",
+    "evaluated",
     "exam_summary",
+    "forms",
     "frontier",
     "gold",
     "missed",
+    "paper12",
     "paper_reference",
     "path_story",
     "plan_shares",
@@ -64,6 +69,7 @@ __all__ = [
     "real_graph",
     "real_seeds",
     "refinement_by_error_rate",
+    "scorers",
     "seed_choices",
     "seed_sources",
     "seed_subjects",

@@ -15,7 +15,7 @@ import pytest
 from matplotlib.image import imread
 from matplotlib.transforms import Bbox
 
-from qatoolkit import plots
+from qatoolkit import plots, plots_grid
 from qatoolkit.plots_style import big, power, spread
 from qatoolkit.seeds import quality_report, read_seeds
 
@@ -87,6 +87,7 @@ QUALITY = quality_report(SEEDS, REJECTS)
 
 FIGURES = {
     "accuracy_grid": lambda: plots.accuracy_grid(cells()),
+    "margin_grid": lambda: plots.margin_grid(cells().assign(margin=[0.5, -1.25, 3.0, np.nan])),
     "grid_difference": lambda: plots.grid_difference(cells(), cells(0.02)),
     "budget": lambda: plots.budget(PLAN),
     "arms": lambda: plots.arms(ARMS, chance={"textbook_en": 0.25}),
@@ -226,9 +227,23 @@ def test_grid_puts_stem_first_pools_margins_by_n_and_shows_a_missing_score_as_mi
     assert says(grid, f"{100 * pooled:.0f}%")
     assert says(grid, "–")
     assert "0%" not in texts(grid.axes[0])
-    assert (
-        sum(patch.get_hatch() is not None for patch in grid.axes[0].patches) == 2
-    )  # the cell and its column's margin
+    grey = [patch for patch in grid.axes[0].patches if patch.get_gid() == "thin"]
+    assert len(grey) == 2  # the cell and its column's margin
+    assert {patch.get_facecolor() for patch in grey} == {(*plots_grid.GREY, 1.0)}
+    assert says(grid, "grey: fewer than 30 questions")
+    assert says(grid, "25%")  # greyed, still read
+
+
+def test_a_grid_greys_what_its_threshold_says():
+    grid = plots.accuracy_grid(cells(), low_n=5)
+    assert not [patch for patch in grid.axes[0].patches if patch.get_gid() == "thin"]
+
+
+def test_margin_grid_is_signed_and_centred_on_zero():
+    grid = drawn("margin_grid")
+    assert says(grid, "−1.2")
+    assert says(grid, "+0.5")
+    assert says(grid, "margin (nats)")
 
 
 def test_grid_difference_pools_both_sides_over_the_same_cells():

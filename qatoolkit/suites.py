@@ -1,0 +1,163 @@
+"""What to evaluate on: the run's exams, the papers' twelve benchmarks, lm-eval's task names, a folder of YAMLs, or QA tables.
+
+`paper12.csv` lists twelve benchmarks with the customary number of examples and metric of each. Which twelve the papers used is
+not in their abstracts: list, examples and metrics are our reading.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import pandas as pd
+
+from qatoolkit.exam_tasks import export_tasks
+from qatoolkit.seeds import read_seeds
+
+PAPER12 = Path(__file__).with_name("paper12.csv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One entry of a suite: a task or group by lm-eval's name; None leaves number of examples, metric or filter to the task,
+    whose first metric and filter then count."""
+
+    task: str
+    fewshot: int | None = None
+    metric: str | None = None
+    filter: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Tasks to run, and where lm-eval finds them: in a folder of YAMLs, among its own (`defaults`, slow to index), or both."""
+
+    name: str
+    asked: tuple[Asked, ...]
+    include: Path | None = None
+    defaults: bool = False
+
+    def manager(self):
+        """lm-eval's TaskManager over the suite's places."""
+        from lm_eval.tasks import TaskManager
+
+        include = str(self.include) if self.include else None
+        return TaskManager(include_path=include, include_defaults=self.defaults)
+
+
+def paper12() -> tuple[Asked, ...]:
+    """The twelve benchmarks of our reading, in its order."""
+    with PAPER12.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return tuple(
+        Asked(task=r["task"], fewshot=int(r["fewshot"]), metric=r["metric"], filter=r["filter"]) for r in rows
+    )
+
+
+def suite_of(
+    what, workplace: Path, *, names: list[str] | None = None, run=None, form: str | None = None
+) -> Suite:
+    """The suite that `what` names: "paper12"; "textbook" (the exported exams of `run`); one or more task names of lm-eval, as a
+    list or with commas; a folder of task YAMLs; a QA file that `read_seeds` reads, a QA table, or a dict of them by name, asked
+    in `form` (`export_tasks`), for which tasks are written to `workplace`; or a Suite. `names` picks tasks of it.
+
+    Raises ValueError for what is none of these, MissingUpstream for a run that has not been evaluated."""
+    if isinstance(what, Suite):
+        found = what
+    elif isinstance(what, str) and what == "paper12":
+        found = Suite(name=what, asked=paper12(), defaults=True)
+    elif isinstance(what, str) and what == "textbook":
+        if run is None:
+            raise ValueError("suite 'textbook' is a run's exported exams: pass run=open_run(...)")
+        found = _folder(run.read("evaluate").tasks, what)
+    elif isinstance(what, pd.DataFrame | dict):
+        found = _tables(what, workplace, form)
+    elif isinstance(what, list | tuple):
+        found = Suite(name="tasks", asked=tuple(Asked(task=name) for name in what), defaults=True)
+    elif isinstance(what, str | Path) and Path(what).is_dir():
+        found = _folder(Path(what), Path(what).name)
+    elif isinstance(what, str | Path) and Path(what).is_file():
+        table, rejects = read_seeds([str(what)])
+        if table.empty:
+            raise ValueError(f"suite {what}: no question could be read, {len(rejects)} rows were rejected")
+        found = _tables({Path(what).stem: table}, workplace, form)
+    elif isinstance(what, Path) or (
+        isinstance(what, str) and Path(what).suffix in (".jsonl", ".json", ".csv", ".parquet")
+    ):
+        raise ValueError(f"suite {what}: there is no such file or folder")
+    elif isinstance(what, str):
+        found = Suite(name=what, asked=tuple(Asked(task=n.strip()) for n in what.split(",")), defaults=True)
+    else:
+        raise ValueError(f"a suite is a name, a path, a QA table or a Suite, not {type(what).__name__}")
+    if names is None:
+        return found
+    known = {asked.task: asked for asked in found.asked}
+    return Suite(
+        name=found.name,
+        asked=tuple(known.get(name, Asked(task=name)) for name in names),
+        include=found.include,
+        defaults=found.defaults,
+    )
+
+
+def _tables(tables, workplace: Path, form: str | None) -> Suite:
+    tables = tables if isinstance(tables, dict) else {"table": tables}
+    if lost := [name for name, table in tables.items() if table.empty]:
+        raise ValueError(f"QA tables without a question: {', '.join(lost)}")
+    export_tasks(tables, workplace / "tasks", form=form)
+    return Suite(
+        name=",".join(tables), asked=tuple(Asked(task=n) for n in tables), include=workplace / "tasks"
+    )
+
+
+def _folder(folder: Path, name: str) -> Suite:
+    found = Suite(name=name, asked=(), include=folder)
+    tasks = found.manager().all_subtasks
+    if not tasks:
+        raise ValueError(f"suite {folder}: no task YAML there that lm-eval can read")
+    return Suite(name=name, asked=tuple(Asked(task=task) for task in tasks), include=folder)
+
+
+def leaves(manager, name: str, changes: dict | None = None) -> Iterator[tuple[str, str | dict]]:
+    """(name, what `manager.load` takes) of every single task of a task, group or tag, from the index alone: no data is read.
+
+    ValueError for a name that the index does not hold, with the nearest ones."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    entry, changes = manager.task_index.get(name), changes or {}
+    if entry is None:
+        near = get_close_matches(name, manager.all_tasks, n=3)
+        raise ValueError(
+            f"no lm-eval task or group is called {name!r}"
+            + (f"; did you mean {', '.join(near)}?" if near else "")
+        )
+    if entry.kind.name == "TAG":
+        for task in sorted(entry.tags):
+            yield from leaves(manager, task, changes)
+    elif entry.kind.name == "GROUP":
+        yield from _members(
+            manager, name, load_yaml(entry.yaml_path) if entry.yaml_path else entry.cfg, changes
+        )
+    else:
+        yield name, (load_yaml(entry.yaml_path) | changes | {"task": name} if changes else name)
+
+
+def _members(manager, group: str, config: dict, changes: dict) -> Iterator[tuple[str, str | dict]]:
+    """The single tasks of a group, with what the group changes in them."""
+    from dataclasses import fields
+
+    from lm_eval.config.group import GroupConfig
+
+    own = {field.name for field in fields(GroupConfig)} | {"tag"}
+    shared = {k: v for k, v in config.items() if k not in own} | changes
+    for member in config["task"]:
+        member = {"task": member} if isinstance(member, str) else member
+        name = member.get("group", member.get("task"))
+        more = shared | {k: v for k, v in member.items() if k not in ("group", "task")}
+        if name in manager.task_index:
+            yield from leaves(manager, name, more)
+        elif "group" in member:
+            yield from _members(manager, f"{group}::{name}", member, shared)
+        else:
+            yield f"{group}::{name}", more | {"task": f"{group}::{name}"}
