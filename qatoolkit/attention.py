@@ -86,7 +86,10 @@ def attend(module, query, key, value, attention_mask, *, documents=None, scaling
 
         if dropout:
             raise ValueError("packed attention on a GPU has no dropout; set attention to sdpa")
-        q, k, v = (flat(x).view(blocks * tokens, -1, width) for x in (query, key, value))
+        if value.dtype == torch.float32:
+            raise ValueError("packed attention on a GPU needs bfloat16 products")
+        # Under autocast positions are turned in float32, so query and key come wider than value.
+        q, k, v = (flat(x).view(blocks * tokens, -1, width).to(value.dtype) for x in (query, key, value))
         bounds, longest = documents.bounds, documents.longest
         out = varlen_attn(
             q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=few

@@ -226,6 +226,12 @@ def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, resamples: int, seed:
     return pd.DataFrame(rows)
 
 
+def exam_rows(run: Run) -> pd.DataFrame:
+    """The questions of all multiple-choice exams in one table, for the cloze scorer."""
+    choice = [e for e in stages.exam_tables(run).values() if e["choices"].notna().all()]
+    return pd.concat(choice, ignore_index=True)
+
+
 @stage(
     "scaling",
     reads=("base", "curate", "midtrain", "exams"),
@@ -248,8 +254,7 @@ def scaling(run: Run, folder: Path) -> dict:
     trained = train_all(jobs)
     points["parameters"] = [m["parameters"] for m in trained]
     points["initial_flops"] = [m["initial_flops"] for m in trained]
-    choice = [e for e in stages.exam_tables(run).values() if e["choices"].notna().all()]
-    exam = pd.concat(choice, ignore_index=True)
+    exam = exam_rows(run)
     scored = {
         path: score(*load_model(path), exam) for path in {p for job in jobs for p in (job.out, job.start)}
     }
@@ -267,9 +272,9 @@ def scaling(run: Run, folder: Path) -> dict:
     settings=("teacher", "boostqa", "linkqa", "plan", "curate", "student", "midtrain", "ablations"),
 )
 def ablations(run: Run, folder: Path) -> dict:
-    """One part of BoostQA switched off at a time, LinkSyn's value function in four settings, and the share of replay;
-    every variant with the same number of tokens."""
-    tables, replays = ablation_tables(run)
+    """One part of BoostQA switched off at a time, LinkSyn's value function in four settings, the share of replay, and what the
+    loss is taken on; every variant with the same number of tokens."""
+    tables, changes = ablation_tables(run)
     exams = stages.exam_tables(run)
     tokens = round(run.profile.midtrain.tokens * run.profile.ablations.tokens)
     jobs, rows = [], []
@@ -277,13 +282,11 @@ def ablations(run: Run, folder: Path) -> dict:
         name = f"{group}-{variant}".replace(" ", "_")
         kept, _, _ = curate(table, exams, run.profile.curate)
         qa = qa_tokens(run, kept, folder / "data" / name)
-        changes = {"tokens": tokens} | (
-            {"replay": replays[group, variant]} if (group, variant) in replays else {}
-        )
-        jobs.append(midtrain_job(run, name, run.read("base").model, qa, folder / name, **changes))
+        changed = {"tokens": tokens} | changes.get((group, variant), {})
+        jobs.append(midtrain_job(run, name, run.read("base").model, qa, folder / name, **changed))
         rows.append({"ablation": group, "variant": variant, "questions": len(kept)})
     rows = [row | manifest["mixture"] for row, manifest in zip(rows, train_all(jobs), strict=True)]
-    exam = pd.concat([e for e in exams.values() if e["choices"].notna().all()], ignore_index=True)
+    exam = exam_rows(run)
     weak = pd.MultiIndex.from_frame(run.read("plan").weak[CELL])
     results = []
     for row, job in zip(rows, jobs, strict=True):
@@ -295,7 +298,7 @@ def ablations(run: Run, folder: Path) -> dict:
 
 
 def ablation_tables(run: Run) -> tuple[dict, dict]:
-    """QA tables by (ablation, variant), the reference variant first in its group, and the replay shares that differ."""
+    """QA tables by (ablation, variant), the reference variant first in its group, and what differs in their jobs."""
     profile, seeds, plans = run.profile, run.read("annotate").seeds, run.read("plan")
     full = run.read("boostqa")
     tables = {("BoostQA", "full"): full.boostqa}
@@ -316,11 +319,13 @@ def ablation_tables(run: Run) -> tuple[dict, dict]:
             settings = replace(profile.linkqa, alpha=alpha, beta=beta)
             _, _, table, _ = stages.link_and_refine(run, teacher, graph, seeds, plans.targeted, settings)
             tables["LinkSyn", variant] = table
-    replays = {
-        ("replay", f"{share:.0%}"): share for share in (profile.midtrain.replay, *profile.ablations.replay)
+    replays = (profile.midtrain.replay, *profile.ablations.replay)
+    changes = {("replay", f"{share:.0%}"): {"replay": share} for share in replays}
+    changes |= {
+        ("recipe", f"loss on {part}"): {"loss_on": on} for part, on in (("all", "all"), ("answers", "answer"))
     }
-    tables |= dict.fromkeys(replays, full.boostqa)
-    return tables, replays
+    tables |= dict.fromkeys(changes, full.boostqa)
+    return tables, changes
 
 
 @stage("summary", reads=("annotate", "boostqa", "midtrain", "evaluate", "scaling"), settings=("teacher",))

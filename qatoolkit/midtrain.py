@@ -12,68 +12,28 @@ A trunk trains at a constant rate after its warm-up, so that every kept checkpoi
 import copy
 import json
 import math
-import os
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
 from qatoolkit import ladder
-from qatoolkit.files import TIMING, remove
+from qatoolkit.devices import Processes, on_device, processes, shares_of
+from qatoolkit.files import remove
 from qatoolkit.mixture import Mixture, mix
 from qatoolkit.packing import pack
-from qatoolkit.preflight import Needs, check_disk, disk_needed, matmul_rate, preflight
+from qatoolkit.preflight import Needs, check_disk, disk_needed, preflight
 from qatoolkit.recipe import Job, identity, learning_rate, read_job
 from qatoolkit.tokens import open_tokens, tokenizer_digest
 from qatoolkit.trackers import tracker
-
-TOLD = 5.0  # seconds between two lines of progress
+from qatoolkit.training_log import Metrics, Telling
 
 
 class TrainingFailed(RuntimeError):
     """A job that can't go on; the message says where it stopped, why, and what to change."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Processes:
-    """This process among those that train together: its `rank`, how many there are, and its device."""
-
-    rank: int
-    count: int
-    device: str
-
-    @property
-    def leads(self) -> bool:
-        return self.rank == 0
-
-    def total(self, value: float) -> float:
-        """The sum of a number over all processes."""
-        if self.count == 1:
-            return value
-        import torch
-
-        found = torch.tensor(value, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(found)
-        return found.item()
-
-
-def processes() -> Processes:
-    """Join the processes that `accelerate launch` or `torchrun` started; a single process needs neither."""
-    import torch
-
-    count, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    device = "cpu"
-    if torch.cuda.is_available():
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-        torch.cuda.set_device(device)
-    else:
-        torch.set_num_threads(1)  # so that results do not depend on the machine's number of cores
-    if count > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if device != "cpu" else "gloo")
-    return Processes(rank=rank, count=count, device=device)
 
 
 def train(
@@ -83,18 +43,64 @@ def train(
 
     `hook` gets every step's metrics as they come: `wandb.log`, say. `log` gets lines of progress. Raises TrainingFailed when
     the loss stops being a number, ValueError for what does not fit together, OSError for a checkpoint or disk that won't do."""
+    from qatoolkit import checkpoints
+
+    ours = processes()
+    log = log if ours.leads else (lambda _: None)
+    run = _open(job, ours, log)
+    steps = math.ceil(len(run.data) / job.batch)
+    inherited = _inherit(job, run.model, run.optimizer) if job.rate == "inherit" else None
+    same = identity(
+        job,
+        tokenizer=tokenizer_digest(run.tokenizer),
+        data=[s.source.about["digest"] for s in run.data.sources],
+        start=_start_digest(job),
+    )
+    done, seen = checkpoints.load_state(job, run.model, run.optimizer, same)
+    if done:
+        log(f"{job.name}: goes on after step {done:,} of {steps:,}")
+    about = _about(job, run.needs, run.data, steps)
+    tokens, out, value, rate = run.data.tokens, Path(job.out), None, None
+    marks = {max(1, round(share * steps)): out / f"at-{share:g}" for share in job.keep}
+
+    def manifest() -> dict:
+        return about | {"tokens": seen, "flops": seen * about["flops_per_token"], "loss": value, "lr": rate}
+
+    told = Telling(job, steps, about["flops_per_token"], ours, log)
+    with Metrics(out, done, ours.leads) as metrics:
+        for step in range(done, steps):
+            places = np.arange(step * job.batch, min((step + 1) * job.batch, len(run.data)))
+            rate = learning_rate(step, steps, job, inherited)
+            value, norm = _step(job, run, places, rate, ours)
+            if norm is None:
+                raise TrainingFailed(_not_a_number(job, value, step, checkpoints.states(out)))
+            seen += int(tokens[places].sum())
+            row = {"step": step, "tokens": seen, "loss": value, "lr": rate, "gradient_norm": norm}
+            metrics.add(row)
+            if hook and ours.leads:
+                hook(row)
+            told.step(row, int(tokens[places].sum()))
+            if step + 1 in marks:
+                _keep(job, run, marks[step + 1], manifest(), ours)
+            if job.save_every and (step + 1) % job.save_every == 0 and step + 1 < steps:
+                checkpoints.save_state(job, step + 1, seen, run.model, run.optimizer, same, leader=ours.leads)
+    _keep(job, run, out, manifest(), ours)
+    if ours.leads:
+        remove(out / checkpoints.STATES)
+    return manifest()
+
+
+def _open(job: Job, ours: Processes, log: Callable[[str], None]) -> SimpleNamespace:
+    """Everything that a step needs, loaded and checked: tokenizer, data, what the run takes, the model with its loss, the
+    optimizer, and the dtype to write."""
     import torch
     from transformers.utils import logging
 
-    from qatoolkit import checkpoints
     from qatoolkit.losses import shortcuts_that_fit
 
     logging.disable_progress_bar()
-    ours = processes()
-    log = log if ours.leads else (lambda _: None)
     torch.manual_seed(job.seed)
-    tokenizer = _tokenizer(job)
-    data = mixture_of(job)
+    tokenizer, data = _tokenizer(job), mixture_of(job)
     _check_tokens(job, data, tokenizer)
     config = _config(job, tokenizer)
     _check_config(job, config, data)
@@ -105,80 +111,53 @@ def train(
     model = _model(job, config, ours)
     scored, optimizer = _prepare(job, model, ours)
     first = data.batch(np.arange(1), job.loss_on == "answer")
-    for shortcut, fits in shortcuts_that_fit(scored, _on(first, ours.device)).items():
+    with _arithmetic(job, ours):
+        fitting = shortcuts_that_fit(scored, on_device(first, ours.device))
+    for shortcut, fits in fitting.items():
         if ours.total(not fits):
             log(f"{job.name}: {shortcut.replace('_', ' ')} would change this model's loss, so it is off")
             setattr(scored, shortcut, False)
     if ours.count > 1:
         scored.reshard()  # a forward pass without a backward one leaves the root's weights whole
+    return SimpleNamespace(
+        tokenizer=tokenizer, data=data, needs=needs, model=model, scored=scored, optimizer=optimizer,
+        dtype=_stored_dtype(job, config), predicted=data.predicted(job.loss_on == "answer"),
+    )  # fmt: skip
 
-    steps = math.ceil(len(data) / job.batch)
-    inherited = _inherit(job, model, optimizer) if job.rate == "inherit" else None
-    same = identity(
-        job,
-        tokenizer=tokenizer_digest(tokenizer),
-        data=[s.source.about["digest"] for s in data.sources],
-        start=_start_digest(job),
+
+def _step(
+    job: Job, run: SimpleNamespace, places: np.ndarray, rate: float, ours: Processes
+) -> tuple[float, float | None]:
+    """Take one step on the blocks at `places`: (loss in nats a token, norm of the gradient). A loss that is no number takes no
+    step, and its norm is None."""
+    import torch
+
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    learnt = max(1, int(run.predicted[places].sum()))
+    losses = []
+    for part in shares_of(places, job.micro_batch, ours):
+        batch = on_device(run.data.batch(part, job.loss_on == "answer"), ours.device)
+        with _arithmetic(job, ours):
+            loss = run.scored(*batch)
+        (loss * (ours.count / learnt)).backward()  # sharding takes the mean over processes
+        losses.append(loss.detach())
+    value = ours.total(sum(loss.item() for loss in losses)) / learnt
+    if not math.isfinite(value):
+        return value, None
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), job.clip)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    return value, float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+
+def _arithmetic(job: Job, ours: Processes):
+    """The context that a forward pass computes in: bfloat16 products on a GPU, everything as it is otherwise."""
+    import torch
+
+    return torch.autocast(
+        "cuda", dtype=torch.bfloat16, enabled=ours.device != "cpu" and job.memory == "standard"
     )
-    done, seen = checkpoints.load_state(job, model, optimizer, same)
-    if done:
-        log(f"{job.name}: goes on after step {done:,} of {steps:,}")
-    marks = {max(1, round(share * steps)): share for share in job.keep}
-    kind = _stored_dtype(job, config)
-    about = _about(job, needs, data, steps)
-    answers_only = job.loss_on == "answer"
-    tokens, predicted = data.tokens, data.predicted(answers_only)
-    out = Path(job.out)
-    told = Telling(job, steps, about["flops_per_token"], ours, log)
-    value = None
-    with _Metrics(out, done, ours.leads) as metrics:
-        for step in range(done, steps):
-            places = np.arange(step * job.batch, min((step + 1) * job.batch, len(data)))
-            rate = learning_rate(step, steps, job, inherited)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            scale = ours.count / max(
-                1, int(predicted[places].sum())
-            )  # sharding averages gradients over the processes
-            summed = 0.0
-            for part in _shares(places, job.micro_batch, ours):
-                loss = _forward(scored, data.batch(part, answers_only), ours.device, job)
-                (loss * scale).backward()
-                summed += loss.item()
-            value = ours.total(summed) / max(1, int(predicted[places].sum()))
-            if not math.isfinite(value):
-                raise TrainingFailed(_not_a_number(job, value, step, checkpoints.states(job.out)))
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), job.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            seen += int(tokens[places].sum())
-            norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-            row = {"step": step, "tokens": seen, "loss": value, "lr": rate, "gradient_norm": float(norm)}
-            metrics.add(row)
-            if hook and ours.leads:
-                hook(row)
-            told.step(row, int(tokens[places].sum()))
-            if step + 1 in marks:
-                folder = out / f"at-{marks[step + 1]:g}"
-                manifest = about | {"tokens": seen, "flops": seen * about["flops_per_token"], "loss": value}
-                _keep(job, model, optimizer, tokenizer, folder, manifest, kind, rate, ours)
-            if job.save_every and (step + 1) % job.save_every == 0 and step + 1 < steps:
-                checkpoints.save_state(job, step + 1, seen, model, optimizer, same, leader=ours.leads)
-    manifest = about | {"tokens": seen, "flops": seen * about["flops_per_token"], "loss": value}
-    _keep(
-        job,
-        model,
-        optimizer,
-        tokenizer,
-        out,
-        manifest,
-        kind,
-        learning_rate(steps - 1, steps, job, inherited),
-        ours,
-    )
-    if ours.leads:
-        remove(out / checkpoints.STATES)
-    return manifest
 
 
 def mixture_of(job: Job) -> Mixture:
@@ -261,7 +240,8 @@ def _model(job: Job, config, ours: Processes):
     if job.start:
         model = AutoModelForCausalLM.from_pretrained(job.start, use_safetensors=True, **settings)
     else:
-        model = AutoModelForCausalLM.from_config(**settings)
+        with torch.device(ours.device if ours.count == 1 else "cpu"):
+            model = AutoModelForCausalLM.from_config(**settings)
     model.train()
     return model if ours.count > 1 else model.to(ours.device)  # sharding moves a layer at a time
 
@@ -318,35 +298,6 @@ def parameter_groups(model, weight_decay: float) -> list[dict]:
     decayed = [p for p in model.parameters() if p.ndim >= 2 and id(p) not in embeddings]
     rest = [p for p in model.parameters() if p.ndim < 2 or id(p) in embeddings]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-
-
-def _shares(places: np.ndarray, micro_batch: int | None, ours: Processes) -> list[np.ndarray]:
-    """This process's places in micro-batches: as many and as long for every process, filled up with -1 (padding)."""
-    own = -(-len(places) // ours.count)
-    filled = np.full(own * ours.count, -1, dtype=places.dtype)
-    filled[: len(places)] = places
-    own_places = filled[ours.rank :: ours.count]
-    return np.split(own_places, range(micro_batch, own, micro_batch)) if micro_batch else [own_places]
-
-
-def _forward(scored, batch, device: str, job: Job):
-    """The summed loss of a micro-batch."""
-    import torch
-
-    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device != "cpu" and job.memory == "standard"):
-        return scored(*_on(batch, device))
-
-
-def _on(batch, device: str) -> list:
-    """A batch's arrays as tensors on a device, and the places of its documents."""
-    import torch
-
-    from qatoolkit.attention import documents_of
-
-    parts = [torch.from_numpy(a) for a in (batch.ids, batch.positions, batch.where, batch.targets)]
-    if device != "cpu":
-        parts = [part.pin_memory().to(device, non_blocking=True) for part in parts]
-    return [*parts, documents_of(batch.positions, device)]
 
 
 def _not_a_number(job: Job, value: float, step: int, states: list[Path]) -> str:
@@ -412,81 +363,20 @@ def _inherit(job: Job, model, optimizer) -> float:
     return manifest["lr"]
 
 
-def _keep(
-    job: Job, model, optimizer, tokenizer, folder: Path, manifest: dict, kind, rate: float, ours: Processes
-) -> None:
+def _keep(job: Job, run: SimpleNamespace, folder: Path, manifest: dict, ours: Processes) -> None:
     """Export the model as it is, with its moments if a later run shall inherit them."""
     from safetensors.torch import save_file
 
     from qatoolkit import checkpoints
 
     if job.keep_optimizer:
-        moments = checkpoints.optimizer_tensors(model, optimizer)
+        moments = checkpoints.optimizer_tensors(run.model, run.optimizer)
         if ours.leads:
             folder.mkdir(parents=True, exist_ok=True)
             save_file(
                 {name: value.clone() for name, value in moments.items()}, folder / "optimizer.safetensors"
             )
-    checkpoints.export(model, tokenizer, folder, manifest | {"lr": rate}, dtype=kind, leader=ours.leads)
-
-
-class _Metrics:
-    """`metrics.jsonl`: one line a step, written as it comes. Lines of steps that a resumed run takes again are cut off."""
-
-    def __init__(self, out: Path, done: int, leads: bool):
-        self.path, self.leads = out / "metrics.jsonl", leads
-        if leads:
-            out.mkdir(parents=True, exist_ok=True)
-            old = self.path.read_text().splitlines()[:done] if done else []
-            self.path.write_text("".join(f"{line}\n" for line in old))
-
-    def __enter__(self):
-        self._file = open(self.path, "a") if self.leads else None
-        return self
-
-    def add(self, row: dict) -> None:
-        if self._file:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-
-    def __exit__(self, *_):
-        if self._file:
-            self._file.close()
-
-
-class Telling:
-    """Lines of progress every few seconds: loss, tokens a second, MFU, time left; the same figures go to `timing.jsonl`.
-
-    MFU is the model's FLOPs per second over those of a large matrix product on the same device, measured once."""
-
-    def __init__(
-        self, job: Job, steps: int, flops_per_token: float, ours: Processes, log: Callable[[str], None]
-    ):
-        self.job, self.steps, self.per_token, self.ours, self.log = job, steps, flops_per_token, ours, log
-        self.since, self.tokens, self.taken, self.ceiling = time.perf_counter(), 0, 0, None
-
-    def step(self, row: dict, tokens: int) -> None:
-        """Count a step of `tokens` tokens and tell if it is time."""
-        self.tokens, self.taken = self.tokens + tokens, self.taken + 1
-        seconds = time.perf_counter() - self.since
-        if not self.ours.leads or seconds < TOLD:
-            return
-        if self.ceiling is None:
-            self.ceiling = matmul_rate("fp32" if self.ours.device == "cpu" else "bf16")
-        rate, left = self.tokens / seconds, (self.steps - row["step"] - 1) * seconds / self.taken
-        mfu = rate * self.per_token / self.ours.count / self.ceiling
-        told = {"step": row["step"], "seconds": round(seconds, 3), "tokens_per_second": rate, "mfu": mfu}
-        if self.ours.device != "cpu":
-            import torch
-
-            told["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        with open(Path(self.job.out) / TIMING, "a") as file:
-            file.write(json.dumps(told) + "\n")
-        self.log(
-            f"{self.job.name}: step {row['step'] + 1:,}/{self.steps:,}, loss {row['loss']:.3f}, {rate:,.0f} tokens/s, "
-            f"MFU {mfu:.2f}, {left / 60:,.1f} min left"
-        )
-        self.since, self.tokens, self.taken = time.perf_counter(), 0, 0
+    checkpoints.export(run.model, run.tokenizer, folder, manifest, dtype=run.dtype, leader=ours.leads)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -56,6 +56,7 @@ __all__ = [
     "refinement",
     "save",
     "scaling",
+    "schedules",
     "seed_quality",
 ]
 
@@ -328,4 +329,28 @@ def loss(metrics, *, title="Training loss and learning rate"):
     below.set_ylim(bottom=0)
     below.set_xlabel("tokens seen")
     below.xaxis.set_major_formatter(FuncFormatter(big))
+    return figure
+
+
+@styled
+def schedules(table, *, title="Learning rate by schedule"):
+    """Learning rate over a run, one line per schedule. `table`: share (of the steps, from 0 to 1), lr, schedule."""
+    require(table, "share", "lr", "schedule", key=("schedule", "share"))
+    figure, ax = plt.subplots(figsize=(6.4, 3.2))
+    style = looks(table["schedule"])
+    for schedule, rows in table.groupby("schedule", sort=False):
+        dashed = "--" if "inherited" in schedule else "-"
+        ax.plot(
+            100 * rows["share"],
+            rows["lr"],
+            color=style[schedule]["color"],
+            label=name(schedule),
+            linestyle=dashed,
+            linewidth=1.4,
+        )
+    ax.set_xlabel("share of the steps (%)")
+    ax.set_ylabel("learning rate")
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="lower left")
+    ax.set_title(title)
     return figure

@@ -39,6 +39,7 @@ from qatoolkit.views_seeds import (
     seed_subjects,
     subject_agreement,
 )
+from qatoolkit.views_training import interrupted, job_file, needs, packing, schedules, souped
 
 __all__ = [
     "adjusted",
@@ -59,7 +60,11 @@ __all__ = [
     "forms",
     "frontier",
     "gold",
+    "interrupted",
+    "job_file",
     "missed",
+    "needs",
+    "packing",
     "paper12",
     "paper_reference",
     "path_story",
@@ -69,10 +74,12 @@ __all__ = [
     "real_graph",
     "real_seeds",
     "refinement_by_error_rate",
+    "schedules",
     "scorers",
     "seed_choices",
     "seed_sources",
     "seed_subjects",
+    "souped",
     "spend",
     "subject_agreement",
     "synthesis_counts",

@@ -65,6 +65,9 @@ ABLATION = frame(
     ("refinement", "without", 0.7, 0.67, 0.73, 600, False),
     ("path_length", "4", 0.8, 0.77, 0.83, 600, True),
 )
+SCHEDULES = frame(
+    "share lr schedule", (0.0, 1e-3, "linear"), (1.0, 0.0, "linear"), (0.0, 5e-4, "linear, inherited")
+)
 LOSS = frame("step tokens loss lr arm", (1, 4096, 6.0, 1e-3, "boostqa"), (2, 8192, 5.0, 5e-4, "boostqa"))
 PLAN = frame("discipline difficulty budget deficit", ("physics", "H5", 300, 0.4), ("law", "H1", 0, 0.0))
 QUESTIONS = pd.DataFrame(
@@ -98,6 +101,7 @@ FIGURES = {
     "refinement": lambda: plots.refinement(REFINEMENT),
     "confusion": lambda: plots.confusion(CONFUSION),
     "loss": lambda: plots.loss(LOSS),
+    "schedules": lambda: plots.schedules(SCHEDULES),
     "seed_quality": lambda: plots.seed_quality(QUALITY),
     "lengths": lambda: plots.lengths(SEEDS),
     "kp_degree": lambda: plots.kp_degree(DEGREES),
@@ -180,6 +184,7 @@ def test_no_text_leaves_the_figure_or_covers_other_text_in_its_axes(figure):
         (lambda table: plots.distribution(table, "difficulty"), QUESTIONS),
         (plots.refinement, REFINEMENT),
         (plots.loss, LOSS),
+        (plots.schedules, SCHEDULES),
         (plots.seed_quality, QUALITY),
         (plots.lengths, SEEDS[["question", "answer", "language", "source"]]),
         (plots.kp_degree, DEGREES),

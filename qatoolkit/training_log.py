@@ -1,0 +1,72 @@
+"""What a training run tells while it runs: every step's metrics in a file, a line of progress every few seconds."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from qatoolkit.devices import Processes
+from qatoolkit.files import TIMING
+from qatoolkit.preflight import matmul_rate
+from qatoolkit.recipe import Job
+
+TOLD = 5.0  # seconds between two lines of progress
+
+
+class Metrics:
+    """`metrics.jsonl`: one line a step, written as it comes. Lines of steps that a resumed run takes again are cut off."""
+
+    def __init__(self, out: Path, done: int, leads: bool):
+        self.path, self.leads = out / "metrics.jsonl", leads
+        if leads:
+            out.mkdir(parents=True, exist_ok=True)
+            old = self.path.read_text().splitlines()[:done] if done else []
+            self.path.write_text("".join(f"{line}\n" for line in old))
+
+    def __enter__(self):
+        self._file = open(self.path, "a") if self.leads else None
+        return self
+
+    def add(self, row: dict) -> None:
+        if self._file:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+
+    def __exit__(self, *_):
+        if self._file:
+            self._file.close()
+
+
+class Telling:
+    """Lines of progress every few seconds: loss, tokens a second, MFU, time left; the same figures go to `timing.jsonl`.
+
+    MFU is the model's FLOPs per second over those of a large matrix product on the same device, measured once."""
+
+    def __init__(
+        self, job: Job, steps: int, flops_per_token: float, ours: Processes, log: Callable[[str], None]
+    ):
+        self.job, self.steps, self.per_token, self.ours, self.log = job, steps, flops_per_token, ours, log
+        self.since, self.tokens, self.taken, self.ceiling = time.perf_counter(), 0, 0, None
+
+    def step(self, row: dict, tokens: int) -> None:
+        """Count a step of `tokens` tokens and tell if it is time."""
+        self.tokens, self.taken = self.tokens + tokens, self.taken + 1
+        seconds = time.perf_counter() - self.since
+        if not self.ours.leads or seconds < TOLD:
+            return
+        if self.ceiling is None:
+            self.ceiling = matmul_rate("fp32" if self.ours.device == "cpu" else "bf16")
+        rate, left = self.tokens / seconds, (self.steps - row["step"] - 1) * seconds / self.taken
+        mfu = rate * self.per_token / self.ours.count / self.ceiling
+        told = {"step": row["step"], "seconds": round(seconds, 3), "tokens_per_second": rate, "mfu": mfu}
+        if self.ours.device != "cpu":
+            import torch
+
+            told["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        with open(Path(self.job.out) / TIMING, "a") as file:
+            file.write(json.dumps(told) + "\n")
+        self.log(
+            f"{self.job.name}: step {row['step'] + 1:,}/{self.steps:,}, loss {row['loss']:.3f}, {rate:,.0f} tokens/s, "
+            f"MFU {mfu:.2f}, {left / 60:,.1f} min left"
+        )
+        self.since, self.tokens, self.taken = time.perf_counter(), 0, 0
