@@ -1,4 +1,4 @@
-"""The command line: qatoolkit run | status | plan | report | doctor | teacher."""
+"""The command line: qatoolkit run | status | plan | report | tokenise | doctor | teacher."""
 
 import argparse
 import os
@@ -16,6 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_status(commands)
     _add_plan(commands)
     _add_report(commands)
+    _add_tokenise(commands)
     _add_doctor(commands)
     _add_teacher(commands)
     arguments = parser.parse_args(argv)
@@ -92,7 +93,7 @@ def _status(arguments) -> None:
 
 def _add_plan(commands) -> None:
     parser = commands.add_parser(
-        "plan", help="requests, tokens, money and hours of a profile's synthesis, before it starts"
+        "plan", help="requests, tokens, money, hours and memory of a profile, before it starts"
     )
     parser.add_argument(
         "--profile", default="demo", help="smoke, demo, gpu, paper, or a YAML file (default %(default)s)"
@@ -102,7 +103,7 @@ def _add_plan(commands) -> None:
 
 def _plan(arguments) -> None:
     from qatoolkit.config import load_profile
-    from qatoolkit.estimate import QA_TOKENS, estimate
+    from qatoolkit.estimate import ARMS, QA_TOKENS, estimate, training
     from qatoolkit.ledger import Ledger
     from qatoolkit.store import results_root
 
@@ -126,6 +127,37 @@ def _plan(arguments) -> None:
     )
     if not table["measured"].all():
         print("tokens and seconds of models without earlier requests are assumptions (qatoolkit/estimate.py)")
+    print(f"\nmid-training, one arm of {ARMS}:\n{training(profile).describe()}")
+
+
+def _add_tokenise(commands) -> None:
+    parser = commands.add_parser(
+        "tokenise", help="QA files, or texts with --text, as a token file that a training job reads"
+    )
+    parser.add_argument(
+        "files", nargs="+", help="QA in any form that read_seeds takes; texts in .parquet or .jsonl"
+    )
+    parser.add_argument("--tokenizer", required=True, help="a Hugging Face directory or name")
+    parser.add_argument("--out", required=True, type=Path, help="the token file's folder")
+    parser.add_argument("--text", metavar="COLUMN", help="the files hold running text in this column")
+    parser.set_defaults(call=_tokenise)
+
+
+def _tokenise(arguments) -> None:
+    from transformers import AutoTokenizer
+
+    from qatoolkit.documents import qa_documents, text_documents
+    from qatoolkit.seeds import read_seeds
+    from qatoolkit.tokens import write_tokens
+
+    if arguments.text:
+        documents = text_documents(arguments.files, arguments.text)
+    else:
+        table, rejects = read_seeds(arguments.files)
+        if len(rejects):
+            print(f"{len(rejects):,} rows could not be read: {rejects['reason'].value_counts().to_dict()}")
+        documents = qa_documents(table)
+    print(write_tokens(documents, AutoTokenizer.from_pretrained(arguments.tokenizer), arguments.out))
 
 
 def _add_report(commands) -> None:

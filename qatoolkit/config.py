@@ -364,6 +364,7 @@ PROFILES = {
         student=StudentSettings(
             size="8b",
             checkpoint="meta-llama/Meta-Llama-3-8B",
+            vocabulary=128_256,
             block=4096,
             batch=256,
             micro_batch=1,

@@ -5,6 +5,7 @@ ledger has them, else `USUAL`, round figures of ours for a question of some hund
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -17,6 +18,11 @@ from qatoolkit.teacher import Teacher
 DEGRADED = 0.25  # share of high-difficulty questions asked for once more
 DISPUTED = 0.2  # share of answers on which the two teachers differ
 QA_TOKENS = 1000  # of a question with answer and rationale, as it is trained on
+ARMS = 6  # data sets that are mid-trained and compared
+H100 = {
+    "device_bytes": 80 * 2**30,
+    "flops_per_second": 0.4 * 989e12,
+}  # assumed for a profile that a CPU is no match for
 ENOUGH = 30  # requests to a model before its ledger's means replace `USUAL`
 
 
@@ -73,6 +79,38 @@ def estimate(profile: Profile, ledger: Ledger | None = None) -> pd.DataFrame:
         rows.append((prompt, completion, cost, hours, row.model in known))
     table[["prompt_tokens", "completion_tokens", "usd", "hours", "measured"]] = pd.DataFrame(rows)
     return table
+
+
+def training(profile: Profile):
+    """What mid-training one arm takes on one device (`preflight.Needs`): this machine's where it has a GPU or the student is
+    small, else an H100 at 0.4 of its dense bfloat16 peak, assumed. A checkpoint that is no folder here counts as the rung
+    `student.size` of the ladder with `student.vocabulary`."""
+    import torch
+    from transformers import AutoConfig
+
+    from qatoolkit.ladder import llama_config, size_of
+    from qatoolkit.preflight import preflight
+
+    student = profile.student
+    if student.checkpoint and Path(student.checkpoint).is_dir():
+        config = AutoConfig.from_pretrained(student.checkpoint)
+    else:
+        config = llama_config(size_of(student.size), student.vocabulary, student.block)
+    cuda = torch.cuda.is_available()
+    large = student.size in ("130m", "350m", "1b", "8b")
+    here = {"flops_per_second": "measure"} if cuda or not large else H100
+    return preflight(
+        config,
+        tokens=profile.midtrain.tokens,
+        block=student.block,
+        micro_batch=student.micro_batch or student.batch,
+        context=QA_TOKENS / 2 if large else student.block / 4,
+        memory=student.memory,
+        checkpointing=student.checkpointing,
+        fused_loss=True,
+        compute_dtype="bf16" if cuda or large else "fp32",
+        **here,
+    )
 
 
 def asking(teacher: Teacher, messages: list, task: str = "annotate") -> dict:

@@ -14,6 +14,7 @@ from qatoolkit import stages
 from qatoolkit.boostqa import degraded
 from qatoolkit.checkpoints import adopt
 from qatoolkit.curate import curate
+from qatoolkit.documents import qa_documents
 from qatoolkit.evaluate import accuracy, evaluate, export_tasks, mcnemar, paired_difference
 from qatoolkit.files import write_json
 from qatoolkit.kpgraph import KPGraph
@@ -104,8 +105,7 @@ def qa_tokens(run: Run, table: pd.DataFrame, folder: Path) -> Path | None:
     if not (folder / "tokens.json").exists():
         from transformers import AutoTokenizer
 
-        rows = [corpus.as_prompt_and_answer(r.question, r.answer, r.language) for r in table.itertuples()]
-        write_tokens(rows, AutoTokenizer.from_pretrained(run.read("base").tokenizer), folder)
+        write_tokens(qa_documents(table), AutoTokenizer.from_pretrained(run.read("base").tokenizer), folder)
     return folder
 
 

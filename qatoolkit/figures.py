@@ -83,8 +83,11 @@ def losses(run: Run):
 
 
 def smoothed(metrics: pd.DataFrame, steps: int = 10) -> pd.DataFrame:
-    """Every `steps`-th row with the mean loss of the steps since the last one."""
-    metrics = metrics.assign(group=metrics["step"] // steps)
+    """Every `steps`-th row with the mean loss of the steps since the last one; steps left over join the last row."""
+    last = metrics.groupby("arm")["step"].transform("max")
+    metrics = metrics.assign(
+        group=(metrics["step"] // steps).clip(upper=((last + 1) // steps - 1).clip(lower=0))
+    )
     return (
         metrics.groupby(["arm", "group"], sort=False)
         .agg(step=("step", "last"), tokens=("tokens", "last"), loss=("loss", "mean"), lr=("lr", "last"))

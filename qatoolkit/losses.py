@@ -30,11 +30,15 @@ class _FusedCrossEntropy(torch.autograd.Function):
                 logits = (states @ reader.t()).float()
                 if bias is not None:
                     logits += bias
-                log_z = logits.logsumexp(-1, keepdim=True)
-                total += (log_z - logits.gather(1, right)).sum() + z_loss * log_z.square().sum()
-                slope = logits.sub_(log_z).exp_()  # from here on the gradient of the logits
-                if z_loss:
-                    slope *= 1 + 2 * z_loss * log_z
+                top = logits.amax(-1, keepdim=True)
+                of_right = logits.gather(1, right)
+                slope = logits.sub_(
+                    top
+                ).exp_()  # over itself: another [chunk, vocabulary] would not fit the cache
+                mass = slope.sum(-1, keepdim=True)
+                log_z = mass.log() + top
+                total += (log_z - of_right).sum() + z_loss * log_z.square().sum()
+                slope.mul_((1 + 2 * z_loss * log_z) / mass)
                 slope.scatter_add_(1, right, slope.new_full((len(right), 1), -1.0))
                 if bias is not None:
                     to_bias += slope.sum(0)

@@ -133,7 +133,7 @@ class Needs:
         else:
             source = f" (assumed: {UTILISATION:.0%} of the matrix products measured here)"
             lines.append(
-                f"{self.hours:,.2f} hours at {self.rate / 1e12:,.3g} TFLOP/s a device"
+                f"{_time(self.hours)} at {self.rate / 1e12:,.3g} TFLOP/s a device"
                 + source * self.rate_assumed
             )
         if self.not_covered:
@@ -141,7 +141,7 @@ class Needs:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(self.describe())}</pre>"
+        return f'<pre style="font-family: monospace">{html.escape(self.describe())}</pre>'
 
     def refuse(self) -> None:
         """DoesNotFit where the run needs more than a device has; the remedy named is the first that fits. See `remedy`."""
@@ -371,6 +371,14 @@ def _how(s: Settings) -> str:
         f"{'checkpointing' if s.checkpointing else 'no checkpointing'}, "
         f"{'fused loss' if s.fused_loss else 'whole logits'}"
     )
+
+
+def _time(hours: float) -> str:
+    """Hours, or minutes or seconds where that reads better."""
+    for unit, size in (("hours", 1), ("minutes", 60)):
+        if hours * size >= 2:
+            return f"{hours * size:,.1f} {unit}"
+    return f"{hours * 3600:,.1f} seconds"
 
 
 def _gb(count: float) -> str:
