@@ -69,7 +69,15 @@ def test_the_command_prints_the_bill_and_spends_nothing(tmp_path, monkeypatch, c
     monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path / "results"))
     assert main(["plan", "--profile", "paper"]) == 0
     said = capsys.readouterr().out
-    for word in ("requests", "100,000,000,000 tokens of QA", "$", "hours", "assumptions"):
+    for word in (
+        "requests",
+        "100,000,000,000 tokens of QA",
+        "$",
+        "hours",
+        "assumptions",
+        "8,030,261,248 parameters",
+        "fits",
+    ):
         assert word in said
     assert not (tmp_path / "results").exists()
 
