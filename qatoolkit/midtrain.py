@@ -41,7 +41,7 @@ def train(
 ) -> dict:
     """Run a job to its end, or go on with it, and return its manifest: tokens, FLOPs, parameters, mixture, final loss.
 
-    `hook` gets every step's metrics as they come: `wandb.log`, say. `log` gets lines of progress. Raises TrainingFailed when
+    `hook` gets every step's metrics as they come, and every few seconds tokens a second and MFU: `wandb.log`, say. `log` gets lines of progress. Raises TrainingFailed when
     the loss stops being a number, ValueError for what does not fit together, OSError for a checkpoint or disk that won't do."""
     from qatoolkit import checkpoints
 
@@ -77,9 +77,9 @@ def train(
             seen += int(tokens[places].sum())
             row = {"step": step, "tokens": seen, "loss": value, "lr": rate, "gradient_norm": norm}
             metrics.add(row)
+            timing = told.step(row, int(tokens[places].sum()))
             if hook and ours.leads:
-                hook(row)
-            told.step(row, int(tokens[places].sum()))
+                hook(row | timing)
             if step + 1 in marks:
                 _keep(job, run, marks[step + 1], manifest(), ours)
             if job.save_every and (step + 1) % job.save_every == 0 and step + 1 < steps:

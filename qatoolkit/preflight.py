@@ -12,6 +12,7 @@ Gradients accumulated over several micro-batches are summed in bfloat16 in low m
 Activations are estimated (qatoolkit/model_costs.py); a reserve is left for the driver and fragmentation.
 """
 
+import functools
 import html
 import os
 import shutil
@@ -298,8 +299,9 @@ def device_memory() -> int | None:
     return min(found, default=None)
 
 
+@functools.cache
 def matmul_rate(compute_dtype: str = "bf16") -> float:
-    """FLOPs per second of a square matrix product on this device, the best of three; about a second on a CPU at most."""
+    """FLOPs per second of a square matrix product on this device, the best of three; about a second on a CPU at most. Measured once in a process."""
     from time import perf_counter
 
     import torch

@@ -48,25 +48,26 @@ class Telling:
         self.job, self.steps, self.per_token, self.ours, self.log = job, steps, flops_per_token, ours, log
         self.since, self.tokens, self.taken, self.ceiling = time.perf_counter(), 0, 0, None
 
-    def step(self, row: dict, tokens: int) -> None:
-        """Count a step of `tokens` tokens and tell if it is time."""
+    def step(self, row: dict, tokens: int) -> dict:
+        """Count a step of `tokens` tokens; where it is time to tell, the figures told, else nothing."""
         self.tokens, self.taken = self.tokens + tokens, self.taken + 1
         seconds = time.perf_counter() - self.since
         if not self.ours.leads or seconds < TOLD:
-            return
+            return {}
         if self.ceiling is None:
             self.ceiling = matmul_rate("fp32" if self.ours.device == "cpu" else "bf16")
         rate, left = self.tokens / seconds, (self.steps - row["step"] - 1) * seconds / self.taken
         mfu = rate * self.per_token / self.ours.count / self.ceiling
-        told = {"step": row["step"], "seconds": round(seconds, 3), "tokens_per_second": rate, "mfu": mfu}
+        told = {"seconds": round(seconds, 3), "tokens_per_second": rate, "mfu": mfu}
         if self.ours.device != "cpu":
             import torch
 
             told["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         with open(Path(self.job.out) / TIMING, "a") as file:
-            file.write(json.dumps(told) + "\n")
+            file.write(json.dumps({"step": row["step"]} | told) + "\n")
         self.log(
             f"{self.job.name}: step {row['step'] + 1:,}/{self.steps:,}, loss {row['loss']:.3f}, {rate:,.0f} tokens/s, "
             f"MFU {mfu:.2f}, {left / 60:,.1f} min left"
         )
         self.since, self.tokens, self.taken = time.perf_counter(), 0, 0
+        return told

@@ -75,7 +75,7 @@ def _worker():
             answer = json.loads(line)
             if "more" not in answer:
                 return answer
-            told(answer["more"], loss=answer["loss"])
+            told(answer.pop("more"), **answer)
         return {"error": f"job {job.name!r}: its process ended with code {process.wait()}"}
 
     try:
@@ -97,16 +97,17 @@ def _serve() -> None:
 
     for line in sys.stdin:
         job = job_of(json.loads(line))
-        last = {"tokens": 0, "at": time.monotonic()}
+        last, notes = {"tokens": 0, "at": time.monotonic()}, {}
 
-        def hook(row: dict, last=last) -> None:
+        def hook(row: dict, last=last, notes=notes) -> None:
+            notes.update({name: float(f"{row[name]:.3g}") for name in ("loss", "mfu") if name in row})
             if time.monotonic() - last["at"] > 0.5:
-                say({"more": row["tokens"] - last["tokens"], "loss": round(row["loss"], 3)})
+                say({"more": row["tokens"] - last["tokens"]} | notes)
                 last.update(tokens=row["tokens"], at=time.monotonic())
 
         try:
             answer = train(job, hook=hook, log=lambda _: None)
-            say({"more": answer["tokens"] - last["tokens"], "loss": round(answer["loss"], 3)})
+            say({"more": answer["tokens"] - last["tokens"]} | notes)
         except (TrainingFailed, RuntimeError, ValueError, OSError) as error:
             told = (
                 str(error)
