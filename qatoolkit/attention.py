@@ -11,6 +11,11 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    varlen_attn = None
+
 PACKED = "packed"  # its name as an `attn_implementation` of transformers
 _WASTE = 1.25  # padded over real tokens, at most, in a group
 
@@ -82,14 +87,13 @@ def attend(module, query, key, value, attention_mask, *, documents=None, scaling
         return x.transpose(1, 2).reshape(blocks * tokens, -1)
 
     if documents.bounds is not None:
-        from torch.nn.attention.varlen import varlen_attn
-
-        if dropout:
-            raise ValueError("packed attention on a GPU has no dropout; set attention to sdpa")
-        if value.dtype == torch.float32:
-            raise ValueError("packed attention on a GPU needs bfloat16 products")
-        # Under autocast positions are turned in float32, so query and key come wider than value.
-        q, k, v = (flat(x).view(blocks * tokens, -1, width).to(value.dtype) for x in (query, key, value))
+        # Autocast leaves float32 to what it does not know, and positions are turned in float32.
+        kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else value.dtype
+        if dropout or varlen_attn is None or kind == torch.float32:
+            raise ValueError(
+                "packed attention on a GPU needs torch 2.10, bfloat16 and no dropout; set attention to sdpa"
+            )
+        q, k, v = (flat(x).view(blocks * tokens, -1, width).to(kind) for x in (query, key, value))
         bounds, longest = documents.bounds, documents.longest
         out = varlen_attn(
             q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=few

@@ -10,15 +10,16 @@ from pathlib import Path
 import torch
 
 from qatoolkit.files import atomic, remove, write_json
-from qatoolkit.recipe import identity_digest
 
 STATES = "states"  # in the job's folder
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor in main memory, gathered from all devices where it is sharded (then every process must ask for it)."""
+def whole(tensor: torch.Tensor, leader: bool) -> torch.Tensor | None:
+    """A tensor in the leader's main memory, gathered from all devices where it is sharded, which every process must ask for;
+    None for the others."""
     tensor = tensor.detach()
-    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).cpu()
+    tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return tensor.cpu() if leader else None
 
 
 def like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -31,36 +32,44 @@ def like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(value, parameter.device_mesh, parameter.placements)
 
 
-def optimizer_tensors(model, optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state by `parameter/entry`, whole and in main memory."""
+def optimizer_tensors(model, optimizer, leader: bool) -> dict[str, torch.Tensor]:
+    """The optimizer's state by `parameter/entry`, whole and in the leader's main memory."""
     return {
-        f"{name}/{entry}": whole(value)
+        f"{name}/{entry}": whole(value, leader)
         for name, parameter in model.named_parameters()
         for entry, value in optimizer.state.get(parameter, {}).items()
     }
 
 
-def load_optimizer(model, optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """Set the optimizer's state from `optimizer_tensors`."""
+def load_optimizer(model, optimizer, file, prefix: str = "") -> None:
+    """Set the optimizer's state from the tensors of an open safetensors file whose names begin with `prefix`, one at a time.
+
+    Moments take the dtype of their weights, so that a run may go on from one in another memory mode."""
+    fused = any(group.get("fused") for group in optimizer.param_groups)
+    names = set(file.keys())
     for name, parameter in model.named_parameters():
         state = {}
-        for key in (k for k in tensors if k.startswith(f"{name}/")):
-            value, entry = tensors[key], key.rsplit("/", 1)[1]
-            if value.shape == parameter.shape:
-                state[entry] = like(parameter, value).to(value.dtype)
-            else:  # a count of steps: fused optimizers keep it beside the weights, others in main memory
-                fused = any(group.get("fused") for group in optimizer.param_groups)
-                state[entry] = value.to(parameter.device) if fused else value.clone()
+        for entry in ("exp_avg", "exp_avg_sq", "step"):
+            key = f"{prefix}{name}/{entry}"
+            if key not in names:
+                raise ValueError(
+                    f"the stored optimizer has no {entry} of {name}: it belongs to another model"
+                )
+            value = file.get_tensor(key)
+            if entry != "step":
+                state[entry] = like(parameter, value)
+            else:  # fused AdamW keeps the count as a float beside the weights, the other as a whole number
+                state[entry] = value.to(parameter.device, torch.float32) if fused else value.to(torch.int64)
         optimizer.state[parameter] = state
 
 
-def model_tensors(model) -> dict[str, torch.Tensor]:
-    """The model's weights by name, whole and in main memory; weights that are tied stay one tensor."""
+def model_tensors(model, leader: bool) -> dict[str, torch.Tensor]:
+    """The model's weights by name, whole and in the leader's main memory; weights that are tied stay one tensor."""
     seen: dict[int, torch.Tensor] = {}
     found = {}
     for name, value in model.state_dict(keep_vars=True).items():
         if id(value) not in seen:
-            seen[id(value)] = whole(value)
+            seen[id(value)] = whole(value, leader)
         found[name] = seen[id(value)]
     return found
 
@@ -69,7 +78,7 @@ def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: boo
     """A plain Hugging Face directory of the model as it is now: weights in `dtype`, tokenizer, model card, `training.json`.
 
     The manifest comes last, so that its presence means complete. Every process calls this, the leader writes."""
-    tensors = model_tensors(model)
+    tensors = model_tensors(model, leader)
     if not leader:
         return
     casts = {id(t): t.to(dtype) if t.is_floating_point() else t for t in tensors.values()}
@@ -105,9 +114,10 @@ def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, l
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {f"model/{name}": whole(value) for name, value in model.named_parameters()}
-    tensors |= {f"buffer/{name}": whole(value) for name, value in model.named_buffers()}
-    tensors |= {f"optimizer/{name}": value for name, value in optimizer_tensors(model, optimizer).items()}
+    tensors = {f"model/{name}": whole(value, leader) for name, value in model.named_parameters()}
+    tensors |= {f"buffer/{name}": whole(value, leader) for name, value in model.named_buffers()}
+    moments = optimizer_tensors(model, optimizer, leader)
+    tensors |= {f"optimizer/{name}": value for name, value in moments.items()}
     tensors |= {f"random/{name}": value for name, value in random_states().items()}
     if not leader:
         return
@@ -116,7 +126,7 @@ def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, l
         with atomic(folder / f"{step:09d}") as temporary:
             temporary.mkdir()
             save_file(
-                {name: value.contiguous().clone() for name, value in tensors.items()},
+                {name: value.contiguous() for name, value in tensors.items()},
                 temporary / "state.safetensors",
             )
             write_json({"step": step, "tokens": seen, "identity": identity}, temporary / "state.json")
@@ -129,6 +139,12 @@ def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, l
         remove(old)
 
 
+def tidy(out: Path) -> None:
+    """Remove what a killed process was writing among the states."""
+    for leftover in (out / STATES).glob(".*.tmp"):
+        remove(leftover)
+
+
 def states(out: str | Path) -> list[Path]:
     """The complete states of a job's folder, the oldest first."""
     return sorted(p for p in (Path(out) / STATES).glob("[0-9]*") if (p / "state.json").is_file())
@@ -137,38 +153,36 @@ def states(out: str | Path) -> list[Path]:
 def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
     """Go on from the last state of the job: sets weights, moments and random generators, and returns (steps, tokens) done; (0,
     0) where there is none. ValueError names the settings that differ from the interrupted run's."""
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
     found = states(job.out)
     if not found:
         return 0, 0
     about = json.loads((found[-1] / "state.json").read_text())
-    if identity_digest(about["identity"]) != identity_digest(identity):
-        before = about["identity"]
-        differ = [
-            f"{name} was {before.get(name)!r} and is {identity.get(name)!r}"
-            for name in sorted({*before, *identity})
-            if before.get(name) != identity.get(name)
-        ]
-        raise ValueError(
-            f"job {job.name!r}: {job.out} holds an interrupted run with other settings: {'; '.join(differ)}. Set them back "
-            "to resume it, or give another `out`, or delete that folder to begin anew"
-        )
-    tensors = load_file(found[-1] / "state.safetensors")
-
-    def part(kind: str) -> dict[str, torch.Tensor]:
-        return {k.removeprefix(f"{kind}/"): v for k, v in tensors.items() if k.startswith(f"{kind}/")}
-
-    with torch.no_grad():
-        kept = dict(model.named_parameters())
-        for name, value in part("model").items():
-            kept[name].copy_(like(kept[name], value))
-        buffers = dict(model.named_buffers())
-        for name, value in part("buffer").items():
-            buffers[name].copy_(value)
-    load_optimizer(model, optimizer, part("optimizer"))
-    set_random_states(part("random"))
+    require_same(job, about["identity"], identity, "an interrupted run")
+    with safe_open(found[-1] / "state.safetensors", framework="pt") as file, torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(like(parameter, file.get_tensor(f"model/{name}")))
+        for name, buffer in model.named_buffers():
+            buffer.copy_(file.get_tensor(f"buffer/{name}"))
+        load_optimizer(model, optimizer, file, "optimizer/")
+        kept = [name for name in file.keys() if name.startswith("random/")]  # noqa: SIM118 (no mapping)
+        set_random_states({name.removeprefix("random/"): file.get_tensor(name) for name in kept})
     return about["step"], about["tokens"]
+
+
+def require_same(job, before: dict, now: dict, what: str) -> None:
+    """ValueError naming every setting in which `now` differs from what the job's folder holds."""
+    differ = [
+        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    if differ:
+        raise ValueError(
+            f"job {job.name!r}: {job.out} holds {what} with other settings: {'; '.join(differ)}. Set them back, or give "
+            "another `out`, or delete that folder to begin anew"
+        )
 
 
 def random_states() -> dict[str, torch.Tensor]:

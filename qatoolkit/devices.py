@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 
@@ -30,19 +31,38 @@ class Processes:
 
 
 def processes() -> Processes:
-    """Join the processes that `accelerate launch` or `torchrun` started; a single process needs neither."""
+    """The processes that `accelerate launch` or `torchrun` started, as their environment tells; else this one alone."""
     import torch
 
-    count, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    device = "cpu"
-    if torch.cuda.is_available():
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-        torch.cuda.set_device(device)
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    return Processes(
+        rank=int(os.environ.get("RANK", 0)), count=int(os.environ.get("WORLD_SIZE", 1)), device=device
+    )
+
+
+def join(threads: int) -> Processes:
+    """Take this process's device, or `threads` of the CPU, and meet the others; `leave` ends it."""
+    import torch
+
+    ours = processes()
+    if ours.device == "cpu":
+        torch.set_num_threads(threads)
     else:
-        torch.set_num_threads(1)  # so that results do not depend on the machine's number of cores
-    if count > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if device != "cpu" else "gloo")
-    return Processes(rank=rank, count=count, device=device)
+        torch.cuda.set_device(ours.device)
+    if ours.count > 1 and not torch.distributed.is_initialized():
+        backend = "gloo" if ours.device == "cpu" else "nccl"
+        torch.distributed.init_process_group(
+            backend, timeout=timedelta(hours=2)
+        )  # others wait while the leader writes
+    return ours
+
+
+def leave() -> None:
+    """Part from the other processes."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def shares_of(places: np.ndarray, micro_batch: int | None, ours: Processes) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """Files that are whole or absent: atomic writes, JSON and digests. Standard library only."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -37,6 +38,15 @@ def atomic(path: Path):
         os.replace(temporary, path)
     finally:
         remove(temporary)
+
+
+@contextmanager
+def locked(path: Path):
+    """Holds the lock file `path`: one process at a time; it is let go when the process ends, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def remove(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Cross-entropy straight from hidden states, without ever holding the logits of all tokens.
 
 The logits of a chunk of tokens are made, turned into gradients and forgotten before the next chunk. A model whose logits are
-more than `hidden @ weight.T` (scaled or capped ones) is found out by comparison and falls back to its own logits.
+more than `hidden @ weight.T` (scaled or capped ones) is found out and falls back to its own logits.
 """
 
 import torch
@@ -87,15 +87,21 @@ def plain_cross_entropy(logits, targets, *, z_loss: float = 0.0):
     return total + z_loss * logits.logsumexp(-1).square().sum() if z_loss else total
 
 
+SHORTCUTS = ("fused_loss", "packed_attention")
+
+
 class Scored(torch.nn.Module):
     """A causal model that answers with the summed loss of a batch; the module that is sharded over devices, so that the output
     matrix is whole wherever the loss needs it.
 
-    `fused_loss` and `packed_attention` are shortcuts, on or off; the second needs a model loaded with that attention."""
+    `fused_loss` and `packed_attention` are shortcuts, on or off; off means the attention that the model came with."""
 
-    def __init__(self, model, *, fused_loss: bool = True, z_loss: float = 0.0):
+    def __init__(
+        self, model, *, fused_loss: bool = True, packed_attention: bool = False, z_loss: float = 0.0
+    ):
         super().__init__()
-        self.model, self.fused_loss, self.z_loss = model, fused_loss, z_loss
+        self.model, self.z_loss, self.own_attention = model, z_loss, model.config._attn_implementation
+        self.fused_loss, self.packed_attention = fused_loss, packed_attention
 
     @property
     def packed_attention(self) -> bool:
@@ -104,11 +110,11 @@ class Scored(torch.nn.Module):
     @packed_attention.setter
     def packed_attention(self, on: bool) -> None:
         if on != self.packed_attention:
-            self.model.set_attn_implementation(PACKED if on else "sdpa")
+            self.model.set_attn_implementation(PACKED if on else self.own_attention)
 
-    def forward(self, ids, positions, where, targets, documents=None):
+    def forward(self, ids, positions, where, targets=None, documents=None):
         """Summed loss of the places `where` (flat indices); `ids` and `positions` are [blocks, block]; `documents` is for packed
-        attention.
+        attention. Without `targets` the logits of those places, [places, vocabulary].
 
         No attention mask is given: with `position_ids` alone transformers keeps packed documents apart, and an all-ones mask
         would switch that off in silence."""
@@ -116,42 +122,60 @@ class Scored(torch.nn.Module):
         if self.packed_attention:
             inputs["documents"] = documents
         if not self.fused_loss:
-            logits = self.model(**inputs).logits
-            return plain_cross_entropy(logits.flatten(0, 1)[where], targets, z_loss=self.z_loss)
-        states = self.model.base_model(**inputs).last_hidden_state
+            logits = self.model(**inputs).logits.flatten(0, 1)[where]
+            return logits if targets is None else plain_cross_entropy(logits, targets, z_loss=self.z_loss)
+        states = self.model.base_model(**inputs).last_hidden_state.flatten(0, 1)[where]
         head = self.model.get_output_embeddings()
+        if targets is None:
+            return head(states)
         return fused_cross_entropy(
-            states.flatten(0, 1)[where],
-            head.weight,
-            targets,
-            bias=getattr(head, "bias", None),
-            z_loss=self.z_loss,
+            states, head.weight, targets, bias=getattr(head, "bias", None), z_loss=self.z_loss
         )
 
 
-SHORTCUTS = ("fused_loss", "packed_attention")
+def shortcuts_that_fit(scored: Scored, ids, positions, documents, alone) -> dict[str, bool]:
+    """Whether packed documents are read as if each stood alone: `apart` for transformers' own attention, and for each shortcut
+    that is on, whether it gives the same logits.
 
-
-def shortcuts_that_fit(scored: Scored, batch: list) -> dict[str, bool]:
-    """Whether each shortcut that is on gives a batch the loss that transformers' own attention and the model's own logits give
-    it, within rounding. The module is left as it was."""
+    `ids` and `positions` are one packed block [1, tokens] with its `documents`; `alone` is where one of them begins and ends. The
+    module is left as it was. `apart` is False for models that place tokens otherwise than by position ids, for instance."""
     was, training = {name: getattr(scored, name) for name in SHORTCUTS}, scored.training
-    coarse = torch.is_autocast_enabled(batch[0].device.type) or scored.model.dtype != torch.float32
+    first, last = alone
+    place = torch.arange(first, last, device=ids.device)
+    coarse = torch.is_autocast_enabled(ids.device.type) or scored.model.dtype != torch.float32
 
-    def loss(only: str | None) -> float:
+    def logits(only: str | None, *inputs):
         for name in SHORTCUTS:
             setattr(scored, name, name == only)
+        return scored(*inputs).float()
+
+    def fits(name: str) -> bool:
         try:
-            return float(scored(*batch))
-        except (AttributeError, RuntimeError, TypeError, ValueError):
-            return float("nan")
+            return same(logits(name, ids, positions, place, None, documents))
+        except (AttributeError, KeyError, TypeError, ValueError):  # a model that does not take the shortcut
+            return False
+
+    def same(found) -> bool:
+        return bool((found - exact).abs().max() <= (0.1 if coarse else 1e-3) * exact.std())
 
     scored.eval()
-    with torch.no_grad():
-        exact = loss(None)
-        close = (2e-2 if coarse else 1e-4) * abs(exact)
-        fits = {name: abs(loss(name) - exact) <= close for name in SHORTCUTS if was[name]}
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        exact = logits(None, ids[:, first:last], positions[:, first:last], place - first)
+        found = {"apart": same(logits(None, ids, positions, place))}
+        if was["packed_attention"]:
+            found["packed_attention"] = fits("packed_attention")
+        if was["fused_loss"]:
+            exact = logits(None, ids, positions, place)
+            found["fused_loss"] = not _changes_logits(scored.model.config) and fits("fused_loss")
     for name, on in was.items():
         setattr(scored, name, on)
     scored.train(training)
-    return fits
+    return found
+
+
+def _changes_logits(config) -> bool:
+    """Whether the configuration caps or scales logits, which shows too little in fresh weights."""
+    cap = getattr(config, "final_logit_softcapping", None)
+    return bool(cap) or any(
+        getattr(config, name, 1) not in (None, 1) for name in ("logit_scale", "logits_scaling")
+    )

@@ -101,31 +101,16 @@ class LowMemoryAdamW(torch.optim.Optimizer):
             _update(*chunks, step, group, noise)
 
 
-def step_in_backward(optimizer: LowMemoryAdamW) -> list:
-    """Update each parameter as soon as its gradient is whole and free the gradient: saves their 2 bytes a parameter.
-
-    Returns the hooks' handles; `.remove()` on each ends it. `optimizer.step()` is then not called. It rules out what needs
-    all gradients at once: clipping by their global norm, and accumulation over several backward passes."""
-
-    def hook(p: torch.Tensor) -> None:
-        optimizer.update(p)
-        p.grad = None
-
-    return [
-        p.register_post_accumulate_grad_hook(hook)
-        for group in optimizer.param_groups
-        for p in group["params"]
-        if p.requires_grad
-    ]
-
-
 def round_stochastically(values: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """float32 `values` to bfloat16, up or down with the probabilities that keep the mean; values of bfloat16 stay as they are.
 
     `noise`: int32 of the same shape, uniform on 0 .. 65535. It is added to the 16 bits that bfloat16 lacks, which then are
     cut off: the carry is the rounding up, away from zero for either sign."""
     bits = values.contiguous().view(torch.int32)
-    return ((bits + noise) & -65536).view(torch.float32).to(torch.bfloat16)
+    rounded = ((bits + noise) & -65536).view(torch.float32)
+    return torch.where(values.isfinite(), rounded, values).to(
+        torch.bfloat16
+    )  # the carry would turn a NaN into a number
 
 
 def _update(weights, gradient, first, second, step: int, group: dict, noise: torch.Generator | None) -> None:

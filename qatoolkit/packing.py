@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from qatoolkit.files import atomic
+from qatoolkit.files import atomic, locked
 from qatoolkit.tokens import TokenFile
 
 IGNORED = -100
@@ -97,11 +97,12 @@ def pack(source: TokenFile, block: int) -> Packed:
             f"block={block}; allowed: 2 or more tokens, the first of a document predicts the second"
         )
     folder = source.folder / f"packed-{block}"
-    if not folder.is_dir():
-        with atomic(folder) as temporary:
-            temporary.mkdir()
-            for name, values in _pack(source, block).items():
-                np.save(temporary / f"{name}.npy", values)
+    with locked(source.folder / ".lock"):  # jobs side by side, and processes of one job, pack once
+        if not folder.is_dir():
+            with atomic(folder) as temporary:
+                temporary.mkdir()
+                for name, values in _pack(source, block).items():
+                    np.save(temporary / f"{name}.npy", values)
     parts = {p.stem: np.load(p, mmap_mode="r") for p in sorted(folder.glob("*.npy"))}
     return Packed(source=source, block=block, **parts)
 

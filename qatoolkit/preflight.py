@@ -309,7 +309,9 @@ def matmul_rate(compute_dtype: str = "bf16") -> float:
     cuda = torch.cuda.is_available()
     side, repeats = (8192, 10) if cuda else (1024, 2)
     dtype = torch.bfloat16 if compute_dtype == "bf16" else torch.float32
-    a, b = (torch.randn(side, side, device="cuda" if cuda else "cpu").to(dtype) for _ in range(2))
+    a, b = (
+        torch.ones(side, side, dtype=dtype, device="cuda" if cuda else "cpu") for _ in range(2)
+    )  # draws no numbers
     best = float("inf")
     for _ in range(4):  # the first warms up
         if cuda:
@@ -323,17 +325,19 @@ def matmul_rate(compute_dtype: str = "bf16") -> float:
     return 2 * side**3 / best
 
 
-def disk_needed(parameters: int, checkpoints_kept: int, memory: str = "standard") -> int:
-    """Bytes on disk of a run: the finished weights, and each kept checkpoint with weights and both moments.
+def disk_needed(
+    parameters: int, *, states: int, exports: int = 1, moments: bool = False, memory: str = "standard"
+) -> int:
+    """Bytes on disk of a run: `exports` finished directories, each with the optimizer's moments if `moments`, and `states` to
+    resume from, weights and both moments each.
 
-    One checkpoint more is counted, since a new one is complete before the oldest goes."""
-    if memory not in MEMORIES or checkpoints_kept < 0:
+    One state more is counted, since a new one is complete before the oldest goes."""
+    if memory not in MEMORIES or states < 0 or exports < 1:
         raise ValueError(
-            f"memory is {memory!r} (one of {', '.join(MEMORIES)}), checkpoints_kept {checkpoints_kept} (0 or more)"
+            f"memory is {memory!r} (one of {', '.join(MEMORIES)}), states {states} (0 or more), exports {exports} (1 or more)"
         )
     each = 4 if memory == "standard" else 2
-    checkpoints = checkpoints_kept + 1 if checkpoints_kept else 0
-    return parameters * each * (1 + 3 * checkpoints)
+    return parameters * each * (exports * (3 if moments else 1) + 3 * (states + 1 if states else 0))
 
 
 def check_disk(folder: str | Path, needed: int) -> None:

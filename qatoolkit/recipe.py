@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 import types
@@ -12,6 +11,10 @@ from pathlib import Path
 
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
 _PLACES = ("out", "qa", "general", "tokenizer", "start")  # where things lie, which a resumed run may change
+_MANNERS = (  # how a run is carried out and what it keeps, which may change too
+    "name", "keep", "save_every", "keep_states", "keep_optimizer", "micro_batch", "checkpointing", "compile", "fused_loss",
+    "attention", "threads",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,8 @@ class Job:
 
     Runs: `memory` "standard" (float32 weights; bfloat16 products on a GPU) or "low" (all bfloat16); `checkpointing` reads the
     layers again in the backward pass instead of keeping their insides; `compile` compiles the layers; `fused_loss` never
-    holds all logits at once; `attention` "packed" works within documents alone (`attention`), other names are transformers'.
+    holds all logits at once; `attention` "packed" works within documents alone (`attention`), other names are transformers';
+    `threads` of a CPU, one by default so that results do not depend on the machine.
     A fused loss or packed attention that would change the loss of the first block is left off, and says so."""
 
     name: str
@@ -71,6 +75,7 @@ class Job:
     compile: bool = False
     fused_loss: bool = True
     attention: str = "packed"
+    threads: int = 1
 
     def __post_init__(self):
         def require(ok: bool, field: str, allowed: str) -> None:
@@ -86,7 +91,7 @@ class Job:
             )
         if self.size and not self.tokenizer:
             raise ValueError(f"job {self.name!r}: a model trained from scratch needs a tokenizer")
-        for field in ("tokens", "batch", "learning_rate", "clip", "keep_states"):
+        for field in ("tokens", "batch", "learning_rate", "clip", "keep_states", "threads"):
             require(getattr(self, field) > 0, field, "above 0")
         require(self.block >= 2, "block", "2 or more")
         require(self.micro_batch is None or self.micro_batch > 0, "micro_batch", "above 0, or null")
@@ -166,16 +171,11 @@ def _typed(where: str, name: str, value, hint):
     return value
 
 
-def identity(job: Job, **digests: str) -> dict:
-    """What a resumed run must share with the interrupted one: every setting but the places of its files, and the digests of
-    what lies there."""
-    settings = {k: v for k, v in asdict(job).items() if k not in _PLACES}
+def identity(job: Job, **digests) -> dict:
+    """What a resumed run must share with the interrupted one: every setting that changes what is learnt, and the digests of what
+    lies at the places it names. How a step is computed may change; then the result is the same but for rounding."""
+    settings = {k: v for k, v in asdict(job).items() if k not in _PLACES + _MANNERS}
     return json.loads(json.dumps(settings | digests))
-
-
-def identity_digest(identity: dict) -> str:
-    """sha256 of an identity."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def learning_rate(step: int, steps: int, job: Job, inherited: float | None = None) -> float:

@@ -5,7 +5,6 @@ means complete; it records the stage's key (settings, seed, package version, and
 digest of every output. A stage whose key is unchanged is not run again and says so.
 """
 
-import fcntl
 import functools
 import hashlib
 import json
@@ -20,7 +19,7 @@ import pandas as pd
 
 from qatoolkit import __version__
 from qatoolkit.config import Profile, load_profile
-from qatoolkit.files import atomic, digest, plain, remove, write_json
+from qatoolkit.files import atomic, digest, locked, plain, remove, write_json
 from qatoolkit.schema import as_lists
 
 NOTEBOOKS = {
@@ -149,8 +148,7 @@ class Run:
         wrote itself}; the manifest is written last."""
         key, folder = self.key(name, settings, reads), self.stage(name)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.folder / ".lock"):
             manifest = self.manifest(name)
             if manifest and manifest["key"] == key:
                 log(f"{name}: done before, nothing to do")

@@ -88,7 +88,9 @@ def write_tokens(
                         ids = [*ids, tokenizer.eos_token_id]
                     file.write(np.array(ids, dtype=kind).tobytes())
                     lengths.append(len(ids))
-                    given.append(sum(begin < len(prompt) for begin, _ in spans) if prompt else 0)
+                    given.append(
+                        next((i for i, (begin, _) in enumerate(spans) if begin >= len(prompt)), len(spans))
+                    )
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         np.save(temporary / "offsets.npy", offsets.astype(np.int64))
         np.save(temporary / "given.npy", np.array(given, dtype=np.int32))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qatoolkit.devices import Processes
-from qatoolkit.files import TIMING
+from qatoolkit.files import TIMING, atomic
 from qatoolkit.preflight import matmul_rate
 from qatoolkit.recipe import Job
 
@@ -21,7 +21,8 @@ class Metrics:
         if leads:
             out.mkdir(parents=True, exist_ok=True)
             old = self.path.read_text().splitlines()[:done] if done else []
-            self.path.write_text("".join(f"{line}\n" for line in old))
+            with atomic(self.path) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in old))
 
     def __enter__(self):
         self._file = open(self.path, "a") if self.leads else None

@@ -37,7 +37,7 @@ def needs(run: Run, arm: str = "boostqa"):
     from transformers import AutoConfig
 
     from qatoolkit.devices import processes
-    from qatoolkit.midtrain import mixture_of, plan
+    from qatoolkit.trainee import mixture_of, plan
 
     job = arm_job(run, arm)
     config = AutoConfig.from_pretrained(job.start)

@@ -6,8 +6,8 @@ import torch
 from test_losses import CONFIGS, TINY
 from transformers import AutoModelForCausalLM, MistralConfig
 
-from qatoolkit.attention import PACKED, documents_of, register
-from qatoolkit.losses import Scored, shortcuts_that_fit
+from qatoolkit.attention import documents_of, register
+from qatoolkit.losses import Scored
 
 register()
 
@@ -63,16 +63,13 @@ def test_every_token_is_found_once_in_the_groups():
 
 
 def test_an_attention_of_another_kind_is_refused():
-    torch.manual_seed(0)
     config = MistralConfig(**TINY, intermediate_size=64, num_key_value_heads=2, sliding_window=4)
-    scored = Scored(AutoModelForCausalLM.from_config(config, attn_implementation=PACKED))
-    whole = batch([[30], [32]], 32)
-    assert shortcuts_that_fit(scored, whole) == {"fused_loss": True, "packed_attention": False}
+    scored = Scored(AutoModelForCausalLM.from_config(config), packed_attention=True)
     with pytest.raises(ValueError, match="sliding_window"):
-        scored(*whole)
+        scored(*batch([[30], [32]], 32))
 
 
 def test_places_of_documents_are_asked_for():
-    scored = Scored(AutoModelForCausalLM.from_config(CONFIGS["llama"](), attn_implementation=PACKED))
+    scored = Scored(AutoModelForCausalLM.from_config(CONFIGS["llama"]()), packed_attention=True)
     with pytest.raises(ValueError, match="places of the documents"):
         scored(*batch([[30]], 32)[:4])

@@ -2,9 +2,22 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, CohereConfig, GPT2Config, LlamaConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    CohereConfig,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    Qwen2Config,
+)
 
+from qatoolkit.attention import documents_of, register
 from qatoolkit.losses import Scored, fused_cross_entropy, plain_cross_entropy, shortcuts_that_fit
+
+register()
 
 TINY = {
     "vocab_size": 97,
@@ -59,18 +72,48 @@ def test_a_model_learns_the_same_through_either_loss(name):
         loss.backward()
         found[scored.fused_loss] = loss.detach(), [p.grad.clone() for p in scored.parameters()]
     torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-4)
-    assert shortcuts_that_fit(scored, batch()) == {}
     scored.fused_loss = True
-    assert shortcuts_that_fit(scored, batch()) == {"fused_loss": True}
+    assert fits(scored) == {"apart": True, "fused_loss": True}
 
 
-def test_scaled_logits_are_noticed():
+def fits(scored, tokens=24):
+    """The check of a block whose documents have 9 tokens, on its second one."""
+    ids, positions, *_ = batch(1, tokens)
+    return shortcuts_that_fit(scored, ids, positions, documents_of(positions.numpy(), "cpu"), (9, 18))
+
+
+ODD = {
+    "scaled logits": (
+        CohereConfig(**TINY, intermediate_size=64, logit_scale=0.5),
+        {"apart": True, "fused_loss": False},
+    ),
+    "capped logits": (
+        Gemma2Config(
+            **TINY, intermediate_size=64, head_dim=8, num_key_value_heads=2, final_logit_softcapping=30.0
+        ),
+        {"apart": True, "fused_loss": False, "packed_attention": False},
+    ),
+    "windows": (
+        MistralConfig(**TINY, intermediate_size=64, num_key_value_heads=2, sliding_window=4),
+        {"apart": True, "fused_loss": True, "packed_attention": False},
+    ),
+    "positions of its own": (
+        BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4),
+        {"apart": False},
+    ),
+    "positions by mask": (OPTConfig(**TINY, ffn_dim=64, word_embed_proj_dim=32), {"apart": False}),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_a_model_does_otherwise_is_noticed_and_it_is_left_as_it_was(name):
     torch.manual_seed(0)
-    config = CohereConfig(**TINY, intermediate_size=64, logit_scale=0.5)
-    scored = Scored(AutoModelForCausalLM.from_config(config))
-    assert shortcuts_that_fit(scored, batch()) == {"fused_loss": False}
-    assert scored.fused_loss
-    assert scored.training
+    config, expected = ODD[name]
+    scored = Scored(AutoModelForCausalLM.from_config(config), packed_attention=True)
+    before = scored.packed_attention
+    found = fits(scored)
+    assert {key: found[key] for key in expected} == expected
+    assert (scored.fused_loss, scored.packed_attention, scored.training) == (True, before, True)
 
 
 def test_nothing_to_learn_is_a_loss_of_zero_with_gradients_of_zero():

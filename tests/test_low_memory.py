@@ -8,7 +8,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from transformers import LlamaForCausalLM
 
 from qatoolkit import ladder, low_memory
-from qatoolkit.low_memory import LowMemoryAdamW, round_stochastically, step_in_backward
+from qatoolkit.low_memory import LowMemoryAdamW, round_stochastically
 
 CONFIG = ladder.llama_config(ladder.size_of("xxs"), 64, 32)
 
@@ -69,7 +69,8 @@ def test_rounding_is_right_on_average(value):
 
 def test_infinities_stay_what_they_are():
     noise = torch.full((3,), 65535, dtype=torch.int32)
-    found = round_stochastically(torch.tensor([float("inf"), float("-inf"), float("nan")]), noise)
+    every_bit = torch.tensor([0x7FFFFFFF], dtype=torch.int32).view(torch.float32)  # the NaN that a GPU makes
+    found = round_stochastically(torch.cat([torch.tensor([float("inf"), float("-inf")]), every_bit]), noise)
     assert found[:2].tolist() == [float("inf"), float("-inf")]
     assert found[2].isnan()
 
@@ -145,21 +146,6 @@ def test_another_seed_rounds_otherwise():
     losses(one, LowMemoryAdamW(one.parameters(), lr=1e-3, seed=0), 1)
     losses(other, LowMemoryAdamW(other.parameters(), lr=1e-3, seed=1), 1)
     assert not same(one, other)
-
-
-def test_updating_in_the_backward_pass_changes_nothing_but_frees_gradients():
-    usual, early = model(), model()
-    losses(usual, LowMemoryAdamW(usual.parameters(), lr=1e-3), 3)
-    optimizer = LowMemoryAdamW(early.parameters(), lr=1e-3)
-    handles = step_in_backward(optimizer)
-    for ids in batches(3):
-        early(input_ids=ids, labels=ids).loss.backward()
-        assert all(p.grad is None for p in early.parameters())
-    assert same(usual, early)
-    for handle in handles:
-        handle.remove()
-    early(input_ids=ids, labels=ids).loss.backward()
-    assert all(p.grad is not None for p in early.parameters())
 
 
 def test_chunks_are_computed_in_place_of_the_whole(monkeypatch):

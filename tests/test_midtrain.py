@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 from training import QA, curve, job, make_world, weights
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, OPTConfig, Qwen2Config
 
-from qatoolkit import ladder
+from qatoolkit import ladder, trainee, training_log
 from qatoolkit.checkpoints import adopt, soup, states
 from qatoolkit.midtrain import TrainingFailed, main, train
 from qatoolkit.tokens import train_tokenizer, write_tokens
@@ -70,6 +70,7 @@ def test_an_inherited_run_goes_on_where_the_trunk_ended(trunk, world, tmp_path):
     assert curve(tmp_path / "r")[0]["loss"] == curve(tmp_path / "i")[0]["loss"]
     assert weights(tmp_path / "r") != weights(tmp_path / "i")
     assert rewarmed["tokens"] == inherited["tokens"]
+    quietly(job(world, tmp_path / "low", start=out / "a", rate="inherit", memory="low", tokens=2_000))
     shutil.copytree(out / "a", tmp_path / "bare")
     (tmp_path / "bare" / "optimizer.safetensors").unlink()
     with pytest.raises(ValueError, match="rewarm"):
@@ -266,6 +267,63 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_what_was_good(world, 
     assert all(row["loss"] == row["loss"] for row in curve(tmp_path / "out"))
 
 
+def test_a_gradient_that_is_no_number_stops_the_run_before_it_does_harm(world, tmp_path):
+    one = job(world, tmp_path / "out", save_every=1)
+
+    def spoil(row):
+        if row["step"] == 2:
+            spoilt["weight"].register_hook(lambda gradient: gradient * float("inf"))
+
+    spoilt, load = {}, trainee._load
+
+    def remember(*arguments):
+        model = load(*arguments)
+        spoilt["weight"] = model.model.norm.weight
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainee, "_load", remember)
+        with pytest.raises(TrainingFailed, match="gradient no number"):
+            quietly(one, hook=spoil)
+    assert [int(p.name) for p in states(one.out)] == [2, 3]
+    quietly(one)
+    quietly(job(world, tmp_path / "whole"))
+    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
+
+
+def test_a_model_that_reads_packed_documents_into_one_another_is_refused(world, tmp_path):
+    config = OPTConfig(
+        vocab_size=384,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        ffn_dim=64,
+        word_embed_proj_dim=32,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "opt")
+    with pytest.raises(ValueError, match="OPTForCausalLM reads packed documents into one another"):
+        quietly(job(world, tmp_path / "out", start=tmp_path / "opt", attention="sdpa"))
+    assert not (tmp_path / "out" / "training.json").exists()
+
+
+def test_progress_draws_no_random_numbers(foreign, world, tmp_path, monkeypatch):
+    data = {"qa": foreign / "gpt2-qa", "general": None, "replay": 0.0, "tokenizer": None, "tokens": 4_000}
+    quietly(job(world, tmp_path / "silent", start=foreign / "gpt2", **data))
+    monkeypatch.setattr(training_log, "TOLD", 0.0)
+    lines = []
+    train(job(world, tmp_path / "told", start=foreign / "gpt2", **data), log=lines.append)
+    assert any("tokens/s, MFU" in line for line in lines)
+    assert weights(tmp_path / "told") == weights(tmp_path / "silent")
+    timing = [json.loads(line) for line in (tmp_path / "told" / "timing.jsonl").read_text().splitlines()]
+    assert timing[0].keys() == {"step", "seconds", "tokens_per_second", "mfu"}
+
+
+def test_jobs_side_by_side_pack_their_common_data_once(tmp_path):
+    world = make_world(tmp_path / "world")
+    train_all([job(world, tmp_path / f"{i}", name=f"{i}", tokens=3_000) for i in range(2)], log=str)
+    assert weights(tmp_path / "0") == weights(tmp_path / "1")
+
+
 def test_what_cannot_fit_is_refused_before_it_starts(world, tmp_path, monkeypatch):
     from qatoolkit import preflight
 
@@ -285,6 +343,10 @@ def test_a_job_runs_from_a_file_and_only_once(world, tmp_path, capsys):
     assert main([str(tmp_path / "run.yaml")]) == 0
     assert main([str(tmp_path / "run.yaml")]) == 0
     assert "nothing to do" in capsys.readouterr().out
+    with open(tmp_path / "run.yaml", "a") as file:
+        file.write("learning_rate: 0.1\n")
+    assert main([str(tmp_path / "run.yaml")]) == 2
+    assert "a finished run with other settings: learning_rate was" in capsys.readouterr().err
     assert main([str(tmp_path / "absent.yaml")]) == 2
     assert "absent.yaml does not exist" in capsys.readouterr().err
 

@@ -287,10 +287,11 @@ def test_a_configuration_without_a_causal_model_is_refused():
 
 
 def test_a_full_disk_is_noticed_before_the_run(tmp_path):
-    assert disk_needed(1000, 0) == 4000
-    assert disk_needed(1000, 2) == 4000 + 3 * 12000
-    assert disk_needed(1000, 2, "low") == 2000 + 3 * 6000
-    check_disk(tmp_path / "not" / "yet", disk_needed(1000, 2))
+    assert disk_needed(1000, states=0) == 4000
+    assert disk_needed(1000, states=2) == 4000 + 3 * 12000
+    assert disk_needed(1000, states=2, memory="low") == 2000 + 3 * 6000
+    assert disk_needed(1000, states=0, exports=3, moments=True) == 3 * 12000
+    check_disk(tmp_path / "not" / "yet", disk_needed(1000, states=2))
     with pytest.raises(OSError, match=r"not/yet.*needs.*are free: keep fewer") as error:
         check_disk(tmp_path / "not" / "yet", 10**18)
     assert "1000000000.00 GB" in str(error.value)

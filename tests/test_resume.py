@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,24 @@ def test_changed_settings_are_refused_by_name_until_they_are_set_back(unbroken, 
         train(changed, log=str)
     train(one, log=str)
     assert weights(tmp_path / "out") == weights(expected)
+
+
+def test_how_a_step_is_computed_may_change_on_the_way(unbroken, tmp_path):
+    expected, settings = unbroken
+    one = settings(tmp_path / "out")
+    interrupted(one, 5)
+    train(replace(one, micro_batch=2, fused_loss=False, attention="sdpa", save_every=3, keep=()), log=str)
+    assert len(curve(tmp_path / "out")) == len(curve(expected))
+
+
+def test_a_checkpoint_that_is_written_again_is_not_complete_until_it_is(unbroken, tmp_path):
+    expected, settings = unbroken
+    middle = round(len(curve(expected)) / 2)
+    one = replace(settings(tmp_path / "out"), save_every=middle - 1)  # so that the checkpoint comes after the last state
+    interrupted(one, middle)
+    (tmp_path / "out" / "at-0.5" / "model.safetensors").write_bytes(b"half")
+    train(one, log=str)
+    assert weights(tmp_path / "out" / "at-0.5") == weights(expected / "at-0.5")
 
 
 def test_states_hold_no_pickle(unbroken, tmp_path):

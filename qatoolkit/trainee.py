@@ -1,0 +1,260 @@
+"""What a training step needs, loaded and checked: tokenizer, data, the model with its loss, the optimizer."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qatoolkit import ladder
+from qatoolkit.devices import Processes, on_device
+from qatoolkit.mixture import Mixture, mix
+from qatoolkit.packing import pack
+from qatoolkit.preflight import Needs, check_disk, disk_needed, preflight
+from qatoolkit.recipe import Job
+from qatoolkit.tokens import open_tokens, tokenizer_digest
+
+CHECKED = 2048  # tokens of the first block that the shortcuts are checked on
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A job ready to train: `predicted` [blocks] counts the tokens that the loss is taken on, `dtype` is what its directory is
+    written in."""
+
+    tokenizer: object
+    data: Mixture
+    needs: Needs
+    model: object
+    scored: object
+    optimizer: object
+    dtype: object
+    predicted: np.ndarray
+
+
+def open_trainee(job: Job, tokenizer, data: Mixture, ours: Processes, log: Callable[[str], None]) -> Trainee:
+    """Load and check everything; says what the run takes, and which shortcuts this model does not allow.
+
+    Raises ValueError for what does not fit together or into the device, OSError for a disk that is too small or a checkpoint
+    that is not safetensors."""
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    torch.manual_seed(job.seed)
+    config = configuration(job, tokenizer)
+    _check(job, config, data, tokenizer)
+    needs = plan(job, config, data, ours)
+    log(needs.describe())
+    needs.refuse()
+    exports = {"exports": len(job.keep) + 1, "moments": job.keep_optimizer}
+    check_disk(
+        job.out,
+        disk_needed(
+            needs.parameters, states=job.keep_states if job.save_every else 0, memory=job.memory, **exports
+        ),
+    )
+    model = _load(job, config, ours)
+    scored = _with_loss(job, model, ours)
+    for shortcut in _refused(job, scored, data, ours):
+        log(f"{job.name}: {shortcut.replace('_', ' ')} would change this model's logits, so it is off")
+        setattr(scored, shortcut, False)
+        if shortcut == "fused_loss":
+            plan(replace(job, fused_loss=False), config, data, ours).refuse()
+    return Trainee(
+        tokenizer, data, needs, model, scored, _optimizer(job, model), _stored_dtype(job, config),
+        data.predicted(job.loss_on == "answer"),
+    )  # fmt: skip
+
+
+def mixture_of(job: Job) -> Mixture:
+    """The blocks of a job in the order in which it reads them."""
+    qa, general = (pack(open_tokens(path), job.block) if path else None for path in (job.qa, job.general))
+    return mix(qa, general, job.tokens, job.replay, job.seed)
+
+
+def tokenizer_of(job: Job):
+    """The job's tokenizer, by default that of its start."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(job.tokenizer or job.start)
+
+
+def configuration(job: Job, tokenizer):
+    """The transformers configuration of the model to train."""
+    from transformers import AutoConfig
+
+    if job.start:
+        return AutoConfig.from_pretrained(job.start)
+    special = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    return ladder.llama_config(ladder.size_of(job.size), len(tokenizer), job.block, **special)
+
+
+def _check(job: Job, config, data: Mixture, tokenizer) -> None:
+    ours = tokenizer_digest(tokenizer)
+    for source in data.sources:
+        if source.source.about["tokenizer"] != ours:
+            raise ValueError(
+                f"job {job.name!r}: {source.source.folder} was tokenised with another tokenizer than "
+                f"{job.tokenizer or job.start}; tokenise it again with that one"
+            )
+    vocabulary = data.sources[0].source.about["vocabulary"]
+    if vocabulary > config.vocab_size:
+        raise ValueError(
+            f"job {job.name!r}: the tokenizer has {vocabulary:,} tokens and {job.start or job.size} rows for "
+            f"{config.vocab_size:,}: they do not belong together; give the model's own tokenizer"
+        )
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest and job.block > longest:
+        raise ValueError(
+            f"job {job.name!r}: block is {job.block:,} tokens and the model reads at most {longest:,}; set block to that or less"
+        )
+
+
+def plan(job: Job, config, data: Mixture, ours: Processes, **settings) -> Needs:
+    """What the job takes on these devices: parameters, FLOPs, memory by part; `settings` as for `preflight`."""
+    return preflight(
+        config,
+        tokens=int(data.tokens.sum()),
+        block=job.block,
+        micro_batch=min(job.micro_batch or job.batch, -(-job.batch // ours.count)),
+        context=data.context(),
+        devices=ours.count,
+        memory=job.memory,
+        checkpointing=job.checkpointing,
+        fused_loss=job.fused_loss,
+        compute_dtype="fp32" if ours.device == "cpu" and job.memory == "standard" else "bf16",
+        **settings,
+    )
+
+
+def _load(job: Job, config, ours: Processes):
+    """The model to train, on its device; sharding moves it there a layer at a time, so several processes leave it in main
+    memory. Random weights are drawn on the CPU, so that they are the same everywhere."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from qatoolkit.attention import PACKED
+
+    settings = {
+        "config": copy.deepcopy(config),
+        "dtype": torch.bfloat16 if job.memory == "low" else torch.float32,
+    }
+    if job.attention != PACKED:
+        settings["attn_implementation"] = job.attention
+    if job.start:
+        model = AutoModelForCausalLM.from_pretrained(job.start, use_safetensors=True, **settings)
+    else:
+        model = AutoModelForCausalLM.from_config(**settings)
+    model.train()
+    return model if ours.count > 1 else model.to(ours.device)
+
+
+def _stored_dtype(job: Job, config):
+    """The dtype that the job's directory is written in: that of the checkpoint it started from."""
+    import torch
+
+    if job.start:
+        return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    return torch.bfloat16 if job.memory == "low" else torch.float32
+
+
+def _with_loss(job: Job, model, ours: Processes):
+    """The model with its loss, layers compiled and sharded as the job and the processes want it."""
+    import torch
+
+    from qatoolkit.attention import PACKED, register
+    from qatoolkit.losses import Scored
+
+    register()
+    if job.checkpointing:  # the second is the name before transformers 5.20
+        enable = (
+            getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        )
+        enable()
+    layers = [m for m in model.modules() if type(m).__name__ in set(model._no_split_modules or ())]
+    if job.compile:
+        torch._dynamo.reset()  # layers of all models share their code, and dynamo compiles no code more than 8 times
+        for layer in layers:
+            layer.compile()
+    scored = Scored(
+        model, fused_loss=job.fused_loss, packed_attention=job.attention == PACKED, z_loss=job.z_loss
+    )
+    if ours.count > 1:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        half = ours.device != "cpu" and job.memory == "standard"
+        policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16 if half else None, reduce_dtype=torch.float32
+        )
+        mesh = init_device_mesh(ours.device.split(":")[0], (ours.count,))
+        for part in (*layers, scored):
+            fully_shard(part, mesh=mesh, mp_policy=policy)
+    return scored
+
+
+def _refused(job: Job, scored, data: Mixture, ours: Processes) -> list[str]:
+    """The shortcuts that would change the logits of a document in the first block that holds several. ValueError for a model
+    that reads one packed document into another."""
+    from qatoolkit.losses import shortcuts_that_fit
+
+    place, begins = 0, np.zeros(1, dtype=int)
+    for place in range(min(100, len(data))):
+        positions = data.batch(np.array([place])).positions[0, :CHECKED]
+        begins = np.flatnonzero(positions == 0)
+        if len(begins) > 2:
+            break
+    ends = np.append(begins[1:], len(positions))
+    longest = (
+        1 + int(np.argmax((ends - begins)[1:])) if len(begins) > 1 else 0
+    )  # not the first: it sees no other
+    batch = data.batch(np.array([place]))
+    batch = replace(batch, ids=batch.ids[:, :CHECKED], positions=batch.positions[:, :CHECKED])
+    ids, positions, _, _, documents = on_device(batch, ours.device)
+    with arithmetic(job, ours):
+        fits = shortcuts_that_fit(
+            scored, ids, positions, documents, (int(begins[longest]), int(ends[longest]))
+        )
+    if ours.count > 1:
+        scored.reshard()  # a forward pass without a backward one leaves the root's weights whole
+    refused = [name for name, fit in fits.items() if ours.total(not fit)]
+    if "apart" in refused and (not scored.packed_attention or "packed_attention" in refused):
+        raise ValueError(
+            f"job {job.name!r}: {type(scored.model).__name__} reads packed documents into one another, for it places tokens "
+            "otherwise than by position ids; train a model of another architecture"
+        )
+    return [name for name in refused if name != "apart"]
+
+
+def arithmetic(job: Job, ours: Processes):
+    """The context that a forward pass computes in: bfloat16 products on a GPU, everything as it is otherwise."""
+    import torch
+
+    return torch.autocast(
+        "cuda", dtype=torch.bfloat16, enabled=ours.device != "cpu" and job.memory == "standard"
+    )
+
+
+def _optimizer(job: Job, model):
+    import torch
+
+    groups = parameter_groups(model, job.weight_decay)
+    if job.memory == "low":
+        from qatoolkit.low_memory import LowMemoryAdamW
+
+        return LowMemoryAdamW(groups, lr=job.learning_rate, betas=job.betas, seed=job.seed)
+    return torch.optim.AdamW(groups, lr=job.learning_rate, betas=job.betas, fused=True)
+
+
+def parameter_groups(model, weight_decay: float) -> list[dict]:
+    """Weight decay on matrices only: not on norms, biases and embeddings."""
+    heads = (model.get_input_embeddings(), model.get_output_embeddings())
+    embeddings = {id(p) for module in heads if module is not None for p in module.parameters()}
+    decayed = [p for p in model.parameters() if p.ndim >= 2 and id(p) not in embeddings]
+    rest = [p for p in model.parameters() if p.ndim < 2 or id(p) in embeddings]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
