@@ -67,13 +67,15 @@ def differences(run: Run):
 
 
 def gain_grid(run: Run):
-    """What BoostQA adds in each cell of the exams."""
+    """What BoostQA adds in each cell of the exams; cells are coloured from as many questions as the plan acts on, for both
+    models answer the same ones."""
     cells = run.read("evaluate").cells
     by_arm = {arm: rows.drop(columns="arm") for arm, rows in cells.groupby("arm")}
     return plots.grid_difference(
         by_arm["base"],
         by_arm["boostqa"],
         title="Gain of BoostQA over the base student",
+        low_n=run.profile.plan.low_n,
     )
 
 

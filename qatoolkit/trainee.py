@@ -74,9 +74,16 @@ def mixture_of(job: Job) -> Mixture:
 
 
 def tokenizer_of(job: Job):
-    """The job's tokenizer, by default that of its start."""
+    """The job's tokenizer, by default that of its start. ValueError where the start is no checkpoint but an interrupted run."""
     from transformers import AutoTokenizer
 
+    from qatoolkit.checkpoints import states
+
+    if job.start and states(job.start):
+        raise ValueError(
+            f"job {job.name!r}: start {job.start} is an interrupted run, no checkpoint; to go on with it start its own job again "
+            "(the same `out`), or wait until it has ended"
+        )
     return AutoTokenizer.from_pretrained(job.tokenizer or job.start)
 
 

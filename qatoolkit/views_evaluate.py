@@ -1,5 +1,7 @@
 """Tables about evaluation that notebooks show: forms of asking, agreement of scorers, changed answers, the suite of twelve."""
 
+import warnings
+
 import pandas as pd
 
 from qatoolkit.evaluate import accuracy, evaluate
@@ -16,7 +18,9 @@ def forms(run: Run, exam: str = "textbook_en") -> pd.DataFrame:
     table = exam_tables(run)[exam]
     rows = []
     for form in FORMS:
-        samples = evaluate(run.read("base").model, {exam: table}, form=form, scorer="fast")
+        with warnings.catch_warnings():  # lists of long choices pass the student's positions, and are cut
+            warnings.simplefilter("ignore", UserWarning)
+            samples = evaluate(run.read("base").model, {exam: table}, form=form, scorer="fast")
         guessing = 0.0 if form == "generative" else float((1 / table["choices"].map(len)).mean())
         rows.append({"form": form, "metric": samples["metric"].iloc[0]} | accuracy(samples).iloc[0].to_dict())
         rows[-1]["guessing accuracy"] = guessing

@@ -130,3 +130,12 @@ def test_a_job_survives_json():
     from dataclasses import asdict
 
     assert job_of(json.loads(json.dumps(asdict(job(keep=(0.5, 1.0)))))) == job(keep=(0.5, 1.0))
+
+
+def test_the_job_of_the_readme_is_one(tmp_path):
+    from conftest import ROOT
+
+    readme = (ROOT / "README.md").read_text()
+    block = readme[readme.index("# run.yaml") : readme.index("```", readme.index("# run.yaml"))]
+    (tmp_path / "run.yaml").write_text(block)
+    assert read_job(tmp_path / "run.yaml").tokens == 40_000_000_000

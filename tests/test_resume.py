@@ -101,6 +101,12 @@ def test_a_run_says_from_where_it_goes_on_and_keeps_the_last_states(unbroken, tm
     assert weights(tmp_path / "out") == weights(expected)
 
 
+def test_an_interrupted_run_is_no_checkpoint_to_start_from(unbroken, world, tmp_path):
+    interrupted(unbroken[1](tmp_path / "out"), 5)
+    with pytest.raises(ValueError, match="is an interrupted run, no checkpoint"):
+        train(job(world, tmp_path / "next", start=tmp_path / "out"), log=str)
+
+
 def test_a_half_written_state_is_not_read(unbroken, tmp_path):
     expected, settings = unbroken
     interrupted(settings(tmp_path / "out"), 5)
@@ -135,7 +141,9 @@ def test_how_a_step_is_computed_may_change_on_the_way(unbroken, tmp_path):
 def test_a_checkpoint_that_is_written_again_is_not_complete_until_it_is(unbroken, tmp_path):
     expected, settings = unbroken
     middle = round(len(curve(expected)) / 2)
-    one = replace(settings(tmp_path / "out"), save_every=middle - 1)  # so that the checkpoint comes after the last state
+    one = replace(
+        settings(tmp_path / "out"), save_every=middle - 1
+    )  # so that the checkpoint comes after the last state
     interrupted(one, middle)
     (tmp_path / "out" / "at-0.5" / "model.safetensors").write_bytes(b"half")
     train(one, log=str)
