@@ -32,11 +32,16 @@ class TrainingFailed(RuntimeError):
 
 
 def train(
-    job: Job, *, hook: Callable[[dict], None] | None = None, log: Callable[[str], None] = print
+    job: Job,
+    *,
+    hook: Callable[[dict], None] | None = None,
+    log: Callable[[str], None] = print,
+    anyway: bool = False,
 ) -> dict:
     """Run a job to its end, or go on with it, and return its manifest: tokens, FLOPs, parameters, mixture, final loss.
 
-    `hook` gets every step's metrics as they come, and every few seconds tokens a second and MFU: `wandb.log`, say. `log` gets lines of progress. Raises TrainingFailed when
+    `hook` gets every step's metrics as they come, and every few seconds tokens a second and MFU: `wandb.log`, say. `log` gets lines of progress.
+    `anyway` starts although memory is reckoned too small (the reckoning is an estimate). Raises TrainingFailed when
     the loss stops being a number, ValueError for what does not fit together, OSError for a checkpoint or disk that won't do."""
     from qatoolkit import checkpoints
 
@@ -55,7 +60,7 @@ def train(
             remove(out / checkpoints.STATES)
         log(f"{job.name}: done before, nothing to do")
         return finished
-    run = open_trainee(job, tokenizer, data, ours, log)
+    run = open_trainee(job, tokenizer, data, ours, log, anyway)
     steps = math.ceil(len(data) / job.batch)
     inherited = _inherit(job, run) if job.rate == "inherit" else None
     if ours.leads:
@@ -220,6 +225,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("job", help="a YAML file with the fields of a job")
     parser.add_argument("--plan", action="store_true", help="only print what the run takes")
     parser.add_argument("--tracker", help="also report to tensorboard, trackio or wandb")
+    parser.add_argument("--anyway", action="store_true", help="start although memory is reckoned too small")
     arguments = parser.parse_args(argv)
     try:
         job, ours = read_job(arguments.job), processes()
@@ -227,7 +233,8 @@ def main(argv: list[str] | None = None) -> int:
             tokenizer, data = tokenizer_of(job), mixture_of(job)
             print(plan(job, configuration(job, tokenizer), data, ours, flops_per_second="measure").describe())
             return 0
-        train(job, hook=tracker(arguments.tracker, job) if arguments.tracker and ours.leads else None)
+        hook = tracker(arguments.tracker, job) if arguments.tracker and ours.leads else None
+        train(job, hook=hook, anyway=arguments.anyway)
     except (TrainingFailed, ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -32,8 +32,11 @@ class Trainee:
     predicted: np.ndarray
 
 
-def open_trainee(job: Job, tokenizer, data: Mixture, ours: Processes, log: Callable[[str], None]) -> Trainee:
-    """Load and check everything; says what the run takes, and which shortcuts this model does not allow.
+def open_trainee(
+    job: Job, tokenizer, data: Mixture, ours: Processes, log: Callable[[str], None], anyway: bool = False
+) -> Trainee:
+    """Load and check everything; says what the run takes, and which shortcuts this model does not allow. `anyway` goes on
+    although memory is reckoned too small.
 
     Raises ValueError for what does not fit together or into the device, OSError for a disk that is too small or a checkpoint
     that is not safetensors."""
@@ -46,7 +49,8 @@ def open_trainee(job: Job, tokenizer, data: Mixture, ours: Processes, log: Calla
     _check(job, config, data, tokenizer)
     needs = plan(job, config, data, ours)
     log(needs.describe())
-    needs.refuse()
+    if not anyway:
+        needs.refuse()
     exports = {"exports": len(job.keep) + 1, "moments": job.keep_optimizer}
     check_disk(
         job.out,
@@ -59,7 +63,7 @@ def open_trainee(job: Job, tokenizer, data: Mixture, ours: Processes, log: Calla
     for shortcut in _refused(job, scored, data, ours):
         log(f"{job.name}: {shortcut.replace('_', ' ')} would change this model's logits, so it is off")
         setattr(scored, shortcut, False)
-        if shortcut == "fused_loss":
+        if shortcut == "fused_loss" and not anyway:
             plan(replace(job, fused_loss=False), config, data, ours).refuse()
     return Trainee(
         tokenizer, data, needs, model, scored, _optimizer(job, model), _stored_dtype(job, config),

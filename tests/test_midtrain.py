@@ -331,6 +331,7 @@ def test_what_cannot_fit_is_refused_before_it_starts(world, tmp_path, monkeypatc
     with pytest.raises(preflight.DoesNotFit, match="micro_batch=4"):
         quietly(job(world, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+    quietly(job(world, tmp_path / "out", tokens=2_000), anyway=True)
 
 
 def test_a_job_runs_from_a_file_and_only_once(world, tmp_path, capsys):
