@@ -17,7 +17,7 @@ except ImportError:  # torch before 2.10
     varlen_attn = None
 
 PACKED = "packed"  # its name as an `attn_implementation` of transformers
-_WASTE = 1.25  # padded over real tokens, at most, in a group
+_WASTE = 1.1  # padded over real tokens, at most, in a group
 
 
 @dataclass(frozen=True)
