@@ -28,7 +28,7 @@ _MODULES = (
 )
 _NAMES = {
     "open_run": "store",
-    "load_profile": "config",
+    "load_profile": "profiles",
     "read_seeds": "seeds",
     "qa_table": "schema",
     "Teacher": "teacher",

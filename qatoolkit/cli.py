@@ -102,9 +102,9 @@ def _add_plan(commands) -> None:
 
 
 def _plan(arguments) -> None:
-    from qatoolkit.config import load_profile
     from qatoolkit.estimate import ARMS, QA_TOKENS, estimate, training
     from qatoolkit.ledger import Ledger
+    from qatoolkit.profiles import load_profile
     from qatoolkit.store import results_root
 
     profile, path = load_profile(arguments.profile), results_root() / "ledger.sqlite"

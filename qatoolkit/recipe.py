@@ -1,13 +1,13 @@
 """The recipe of one training run: where it starts, what it reads, how the learning rate moves; checked before anything loads."""
 
-import contextlib
 import dataclasses
 import json
 import math
-import types
 import typing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from qatoolkit.yaml_file import read_mapping, typed
 
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
 _PLACES = ("out", "qa", "general", "tokenizer", "start")  # where things lie, which a resumed run may change
@@ -121,19 +121,8 @@ class Job:
 def read_job(path: str | Path) -> Job:
     """A job from a YAML file; `qa`, `general`, `tokenizer` and `out` are relative to the file, as is `start` where it is a
     folder there. Raises ValueError for anything but the fields of `Job`, naming the file and the field."""
-    import yaml
-
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(
-            f"{path} does not exist; give a YAML file with the fields of a job (name, start, qa, tokens, ...)"
-        )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML ({error})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected the fields of a job, found {type(content).__name__}")
+    content = read_mapping(path, "the fields of a job (name, start, qa, tokens, ...)")
     for field in _PLACES:
         if isinstance(content.get(field), str):
             here = path.resolve().parent / content[field]
@@ -149,26 +138,7 @@ def job_of(fields: dict, where: str = "job") -> Job:
         raise ValueError(f"{where}: no field is called {', '.join(unknown)}; there are {', '.join(hints)}")
     if missing := [name for name in needed if name not in fields]:
         raise ValueError(f"{where}: {', '.join(missing)} must be given")
-    return Job(**{name: _typed(where, name, value, hints[name]) for name, value in fields.items()})
-
-
-def _typed(where: str, name: str, value, hint):
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{where}: {name} is {value!r}; it must be a list of numbers")
-        return tuple(_typed(where, name, v, float) for v in value)
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if {int, float} & set(options) and isinstance(value, str):
-        with contextlib.suppress(ValueError):  # YAML 1.1 takes 3e-4 for a text
-            value = float(value)
-    if float in options and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if int in options and isinstance(value, float) and value.is_integer():
-        value = int(value)  # 40e9 tokens
-    if not any(isinstance(value, o) and (o is bool or not isinstance(value, bool)) for o in options):
-        allowed = " or ".join("null" if o is type(None) else o.__name__ for o in options)
-        raise ValueError(f"{where}: {name} is {value!r}; it must be {allowed}")
-    return value
+    return Job(**{name: typed(f"{where}: {name}", value, hints[name]) for name, value in fields.items()})
 
 
 def identity(job: Job, **digests) -> dict:

@@ -18,8 +18,9 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit import __version__
-from qatoolkit.config import Profile, load_profile
+from qatoolkit.config import Profile
 from qatoolkit.files import atomic, digest, locked, plain, remove, write_json
+from qatoolkit.profiles import load_profile
 from qatoolkit.schema import as_lists
 
 NOTEBOOKS = {

@@ -19,8 +19,9 @@ from aiohttp import web
 
 from qatoolkit import prompts, stages
 from qatoolkit.batches import BatchTeacher
-from qatoolkit.config import TextbookSettings, load_profile
+from qatoolkit.config import TextbookSettings
 from qatoolkit.ledger import Ledger, Price
+from qatoolkit.profiles import load_profile
 from qatoolkit.teacher import BudgetError, Endpoint, Teacher, TeacherError
 from qatoolkit.textbook import exams
 from qatoolkit.textbook.server import local_teacher, parts

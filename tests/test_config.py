@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from qatoolkit import stages
-from qatoolkit.config import PROFILES, Profile, load_profile
+from qatoolkit.config import Profile
+from qatoolkit.profiles import PROFILES, load_profile
 from qatoolkit.store import open_run
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from qatoolkit.cli import main
-from qatoolkit.config import load_profile
 from qatoolkit.estimate import ENOUGH, USUAL, asking, estimate, requests
 from qatoolkit.ledger import Attempt, Ledger
+from qatoolkit.profiles import load_profile
 from qatoolkit.teacher import Endpoint, Teacher
 
 

@@ -9,7 +9,8 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from qatoolkit.config import PROFILES, TextbookSettings
+from qatoolkit.config import TextbookSettings
+from qatoolkit.profiles import PROFILES
 from qatoolkit.schema import normalise
 from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES, HIGH, is_weak_by_design
 from qatoolkit.textbook import corpus, exams, knowledge, problems

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from qatoolkit.config import load_profile
+from qatoolkit.profiles import load_profile
 
 PROFILE = os.environ.get("QATOOLKIT_KILL_PROFILE", "smoke")
 KILLS = 10

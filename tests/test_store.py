@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qatoolkit.config import load_profile
+from qatoolkit.profiles import load_profile
 from qatoolkit.store import (
     NOTEBOOKS,
     MissingUpstream,
