@@ -171,8 +171,13 @@ def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
     return about["step"], about["tokens"]
 
 
-def require_same(job, before: dict, now: dict, what: str) -> None:
-    """ValueError naming every setting in which `now` differs from what the job's folder holds."""
+def require_same(job, before: dict | None, now: dict, what: str) -> None:
+    """ValueError naming every setting in which `now` differs from what the job's folder holds; `before` is None for a model that
+    no job wrote."""
+    if before is None:
+        raise ValueError(
+            f"job {job.name!r}: {job.out} holds a model already that no job with these settings wrote; give another `out`"
+        )
     differ = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in sorted({*before, *now})
@@ -198,6 +203,11 @@ def set_random_states(found: dict[str, torch.Tensor]) -> None:
         torch.cuda.set_rng_state(found["cuda"])
 
 
+def called(checkpoint: str) -> str:
+    """What a checkpoint goes by in manifests and model cards: its folder's name, or its name on a hub in full."""
+    return Path(checkpoint).name if Path(checkpoint).is_dir() else str(checkpoint)
+
+
 def adopt(checkpoint: str, out: Path):
     """Copy a Hugging Face checkpoint (directory or name; safetensors only, no remote code) to `out` as the start of
     mid-training; returns its tokenizer and a manifest. Its own pre-training compute is not known here and counts as 0."""
@@ -206,7 +216,7 @@ def adopt(checkpoint: str, out: Path):
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", use_safetensors=True)
     manifest = {
-        "name": "adopted",
+        "name": called(checkpoint),
         "base_model": str(checkpoint),
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": 0,

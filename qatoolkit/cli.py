@@ -127,7 +127,8 @@ def _plan(arguments) -> None:
     )
     if not table["measured"].all():
         print("tokens and seconds of models without earlier requests are assumptions (qatoolkit/estimate.py)")
-    print(f"\nmid-training, one arm of {ARMS}:\n{training(profile).describe()}")
+    where, needs = training(profile)
+    print(f"\nmid-training, one arm of {ARMS}, {where}:\n{needs.describe()}")
 
 
 def _add_tokenise(commands) -> None:

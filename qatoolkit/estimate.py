@@ -19,10 +19,8 @@ DEGRADED = 0.25  # share of high-difficulty questions asked for once more
 DISPUTED = 0.2  # share of answers on which the two teachers differ
 QA_TOKENS = 1000  # of a question with answer and rationale, as it is trained on
 ARMS = 6  # data sets that are mid-trained and compared
-H100 = {
-    "device_bytes": 80 * 2**30,
-    "flops_per_second": 0.4 * 989e12,
-}  # assumed for a profile that a CPU is no match for
+LARGE = 50_000_000  # parameters beyond which a training is reckoned for a GPU, at hand or not
+H100 = {"device_bytes": 80 * 2**30, "flops_per_second": 0.4 * 989e12}
 ENOUGH = 30  # requests to a model before its ledger's means replace `USUAL`
 
 
@@ -82,13 +80,15 @@ def estimate(profile: Profile, ledger: Ledger | None = None) -> pd.DataFrame:
 
 
 def training(profile: Profile):
-    """What mid-training one arm takes on one device (`preflight.Needs`): this machine's where it has a GPU or the student is
-    small, else an H100 at 0.4 of its dense bfloat16 peak, assumed. A checkpoint that is no folder here counts as the rung
-    `student.size` of the ladder with `student.vocabulary`."""
+    """Where mid-training one arm is reckoned to run, in words, and what it takes there (`preflight.Needs`).
+
+    That is this machine where it has a GPU or the student is small (`LARGE`), else one H100, assumed. A checkpoint that is no
+    folder here counts as the rung `student.size` of the ladder with `student.vocabulary`."""
     import torch
     from transformers import AutoConfig
 
     from qatoolkit.ladder import llama_config, size_of
+    from qatoolkit.model_costs import architecture
     from qatoolkit.preflight import preflight
 
     student = profile.student
@@ -97,9 +97,12 @@ def training(profile: Profile):
     else:
         config = llama_config(size_of(student.size), student.vocabulary, student.block)
     cuda = torch.cuda.is_available()
-    large = student.size in ("130m", "350m", "1b", "8b")
-    here = {"flops_per_second": "measure"} if cuda or not large else H100
-    return preflight(
+    large = architecture(config).parameters > LARGE
+    if cuda or not large:
+        where, device = "on this machine", {"flops_per_second": "measure"}
+    else:
+        where, device = "on one H100, assumed: 80 GiB, 0.4 of its 989 TFLOP/s in dense bfloat16", H100
+    return where, preflight(
         config,
         tokens=profile.midtrain.tokens,
         block=student.block,
@@ -109,7 +112,7 @@ def training(profile: Profile):
         checkpointing=student.checkpointing,
         fused_loss=True,
         compute_dtype="bf16" if cuda or large else "fp32",
-        **here,
+        **device,
     )
 
 

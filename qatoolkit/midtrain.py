@@ -5,7 +5,8 @@
 
 A job (`recipe.Job`) writes a plain Hugging Face directory with metrics and a manifest last. Started again it goes on where it
 was interrupted, to the bit on a CPU. On several devices weights, gradients and moments are sharded by torch's FSDP2; every
-step reads the same blocks and divides by the tokens of all devices, so that their number does not change what is learnt.
+step reads the same blocks and divides by the tokens of all devices, so that their number changes what is learnt by rounding
+alone (and by dropout, where a model has it).
 A trunk trains at a constant rate after its warm-up, so that every kept checkpoint is an honest start for mid-training.
 """
 
@@ -55,7 +56,7 @@ def train(
         start=_start_digest(job),
     )
     if finished := _manifest_of(job.out):
-        checkpoints.require_same(job, finished["identity"], same, "a finished run")
+        checkpoints.require_same(job, finished.get("identity"), same, "a finished run")
         if ours.leads:
             remove(out / checkpoints.STATES)
         log(f"{job.name}: done before, nothing to do")
@@ -149,11 +150,13 @@ def _about(job: Job, run: Trainee, steps: int) -> dict:
     import torch
     import transformers
 
+    from qatoolkit import checkpoints
+
     start = _manifest_of(job.start)
     hidden = ("qa", "general", "out", "tokenizer", "start")
     return {
         "name": job.name,
-        "base_model": None if job.size else (start or {}).get("name", Path(job.start).name),
+        "base_model": None if job.size else (start or {}).get("name") or checkpoints.called(job.start),
         "job": {k: v for k, v in asdict(job).items() if k not in hidden},
         "parameters": run.needs.parameters,
         "steps": steps,

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from training import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,3 +31,9 @@ def smoke(tmp_path_factory):
     return SimpleNamespace(
         folder=results / "smoke", results=results, environment=environment, said=done.stdout
     )
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """Tokenizer, QA and general text as token files, for training jobs of a few seconds."""
+    return make_world(tmp_path_factory.mktemp("world"))

@@ -73,16 +73,15 @@ def test_no_machine_path_key_or_local_endpoint_reaches_a_card():
         "base_url": "http://127.0.0.1:8931/v1",
         "page": "https://arxiv.org/abs/2508.01326",
     }
-    data = dataset_card(_table(), name="/tmp/somewhere/demo", settings=settings)
+    data = dataset_card(_table(), name="/mnt/disk7/demo", settings=settings)
     model = model_card(
-        {"name": "m", "base_model": "/root/models/Llama-3-8B", "settings": settings, "device": "/dev/x0"}
+        {"name": "m", "base_model": "/srv/models/Llama-3-8B", "settings": settings, "device": "/dev/x0"}
     )
     for card in (data, model):
         for private in (
             "/home/",
             "/mnt/",
-            "/tmp/",
-            "/root/",
+            "/srv/",
             "/dev/",
             "C:\\",
             "~/",

@@ -10,18 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from training import curve, job, make_world
+from training import curve, job
 from transformers import AutoModelForCausalLM
 
 from qatoolkit.checkpoints import states
 from qatoolkit.midtrain import train
 
 ACCELERATE = Path(sys.executable).parent / "accelerate"
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 def launch(file: Path, *, processes: int = 2) -> subprocess.CompletedProcess:

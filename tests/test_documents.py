@@ -5,7 +5,6 @@ import json
 
 import pandas as pd
 import pytest
-from training import make_world
 
 from qatoolkit.cli import main
 from qatoolkit.documents import qa_documents, text_documents
@@ -55,8 +54,7 @@ def test_a_parquet_file_without_the_column_is_named(tmp_path):
         list(text_documents([tmp_path / "a.parquet"]))
 
 
-def test_files_are_tokenised_from_the_command_line(tmp_path, capsys):
-    world = make_world(tmp_path)
+def test_files_are_tokenised_from_the_command_line(world, tmp_path, capsys):
     rows = [{"question": f"What is {i} plus 1?", "answer": str(i + 1)} for i in range(5)] + [
         {"question": "", "answer": ""}
     ]

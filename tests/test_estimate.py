@@ -1,6 +1,7 @@
 """What a synthesis will take is counted before it starts."""
 
 import pytest
+import torch
 
 from qatoolkit.cli import main
 from qatoolkit.estimate import ENOUGH, USUAL, asking, estimate, requests
@@ -76,6 +77,7 @@ def test_the_command_prints_the_bill_and_spends_nothing(tmp_path, monkeypatch, c
         "hours",
         "assumptions",
         "8,030,261,248 parameters",
+        "H100, assumed" if not torch.cuda.is_available() else "on this machine",
         "fits",
     ):
         assert word in said

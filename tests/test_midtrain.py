@@ -9,15 +9,10 @@ from training import QA, curve, job, make_world, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, OPTConfig, Qwen2Config
 
 from qatoolkit import ladder, trainee, training_log
-from qatoolkit.checkpoints import adopt, soup, states
+from qatoolkit.checkpoints import adopt, called, soup, states
 from qatoolkit.midtrain import TrainingFailed, main, train
 from qatoolkit.tokens import train_tokenizer, write_tokens
 from qatoolkit.workers import train_all
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
@@ -219,10 +214,20 @@ def test_weights_in_pickles_are_not_loaded(foreign, world, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_adopted_checkpoint_is_a_plain_copy(foreign, tmp_path):
+def test_an_adopted_checkpoint_is_a_plain_copy_under_its_own_name(foreign, tmp_path):
     _, manifest = adopt(str(foreign / "gpt2"), tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     assert manifest["parameters"] == sum(p.numel() for p in model.parameters())
+    assert manifest["name"] == "gpt2"
+    assert called("meta-llama/Meta-Llama-3-8B") == "meta-llama/Meta-Llama-3-8B"
+
+
+def test_a_folder_with_a_model_of_other_making_is_not_taken_for_a_finished_run(foreign, world, tmp_path):
+    adopt(str(foreign / "gpt2"), tmp_path / "out")
+    before = weights(tmp_path / "out")
+    with pytest.raises(ValueError, match="holds a model already"):
+        quietly(job(world, tmp_path / "out", start=foreign / "gpt2"))
+    assert weights(tmp_path / "out") == before
 
 
 def test_tokens_of_another_tokenizer_are_refused(foreign, world, tmp_path):

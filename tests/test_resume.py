@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training import curve, job, make_world, weights
+from training import curve, job, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from qatoolkit.checkpoints import states
@@ -23,11 +23,6 @@ STARTER = multiprocessing.get_context("forkserver")
 STARTER.set_forkserver_preload(
     ["qatoolkit.midtrain", "qatoolkit.checkpoints", "qatoolkit.losses", "transformers.models.gpt2"]
 )
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,14 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from training import curve, job, make_world
+from training import curve, job
 
 from qatoolkit.midtrain import train
 from qatoolkit.trackers import TRACKERS, tracker
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    world = make_world(tmp_path_factory.mktemp("world"))
+def one(world, tmp_path_factory):
     return job(world, tmp_path_factory.mktemp("out") / "run", tokens=3_000)
 
 
