@@ -12,7 +12,6 @@ Gradients accumulated over several micro-batches are summed in bfloat16 in low m
 Activations are estimated (qatoolkit/model_costs.py); a reserve is left for the driver and fragmentation.
 """
 
-import functools
 import html
 import os
 import shutil
@@ -299,15 +298,14 @@ def device_memory() -> int | None:
     return min(found, default=None)
 
 
-@functools.cache
 def matmul_rate(compute_dtype: str = "bf16") -> float:
-    """FLOPs per second of a square matrix product on this device, the best of three; about a second on a CPU at most. Measured once in a process."""
+    """FLOPs per second of a square matrix product on this device, the best of three; some 50 ms."""
     from time import perf_counter
 
     import torch
 
     cuda = torch.cuda.is_available()
-    side, repeats = (8192, 10) if cuda else (1024, 2)
+    side, repeats = (8192, 10) if cuda else (512, 2)
     dtype = torch.bfloat16 if compute_dtype == "bf16" else torch.float32
     a, b = (
         torch.ones(side, side, dtype=dtype, device="cuda" if cuda else "cpu") for _ in range(2)

@@ -41,13 +41,14 @@ class Metrics:
 class Telling:
     """Lines of progress every few seconds: loss, tokens a second, MFU, time left; the same figures go to `timing.jsonl`.
 
-    MFU is the model's FLOPs per second over those of a large matrix product on the same device, measured once."""
+    MFU is the model's FLOPs per second over those of a large matrix product on the same device: the fastest seen so far, for
+    other work may slow one down."""
 
     def __init__(
         self, job: Job, steps: int, flops_per_token: float, ours: Processes, log: Callable[[str], None]
     ):
         self.job, self.steps, self.per_token, self.ours, self.log = job, steps, flops_per_token, ours, log
-        self.since, self.tokens, self.taken, self.ceiling = time.perf_counter(), 0, 0, None
+        self.since, self.tokens, self.taken, self.ceiling = time.perf_counter(), 0, 0, 0.0
 
     def step(self, row: dict, tokens: int) -> dict:
         """Count a step of `tokens` tokens; where it is time to tell, the figures told, else nothing."""
@@ -55,8 +56,7 @@ class Telling:
         seconds = time.perf_counter() - self.since
         if not self.ours.leads or seconds < TOLD:
             return {}
-        if self.ceiling is None:
-            self.ceiling = matmul_rate("fp32" if self.ours.device == "cpu" else "bf16")
+        self.ceiling = max(self.ceiling, matmul_rate("fp32" if self.ours.device == "cpu" else "bf16"))
         rate, left = self.tokens / seconds, (self.steps - row["step"] - 1) * seconds / self.taken
         mfu = rate * self.per_token / self.ours.count / self.ceiling
         told = {"seconds": round(seconds, 3), "tokens_per_second": rate, "mfu": mfu}
