@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from qatoolkit.files import atomic, remove, write_json
+from qatoolkit.hub import called, load_causal_lm, load_tokenizer
 
 STATES = "states"  # in the job's folder
 
@@ -101,6 +102,7 @@ def card(manifest: dict) -> str:
     told = {name: manifest[name] for name in known if manifest.get(name) is not None}
     mixture, job = manifest["mixture"], manifest["job"]
     shares = {"QA": 1 - mixture["realised_replay"], "general": mixture["realised_replay"]}
+    told |= {"QA_epochs": mixture["epochs"], "general_epochs": mixture["general_epochs"]}
     versions = manifest.get("versions")
     return model_card(
         told
@@ -153,14 +155,12 @@ def states(out: str | Path) -> list[Path]:
 def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
     """Go on from the last state of the job: sets weights, moments and random generators, and returns (steps, tokens) done; (0,
     0) where there is none. ValueError names the settings that differ from the interrupted run's."""
-    from safetensors import safe_open
-
     found = states(job.out)
     if not found:
         return 0, 0
     about = json.loads((found[-1] / "state.json").read_text())
     require_same(job, about["identity"], identity, "an interrupted run")
-    with safe_open(found[-1] / "state.safetensors", framework="pt") as file, torch.no_grad():
+    with _whole_state(found[-1]) as file, torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(like(parameter, file.get_tensor(f"model/{name}")))
         for name, buffer in model.named_buffers():
@@ -169,6 +169,17 @@ def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
         kept = [name for name in file.keys() if name.startswith("random/")]  # noqa: SIM118 (no mapping)
         set_random_states({name.removeprefix("random/"): file.get_tensor(name) for name in kept})
     return about["step"], about["tokens"]
+
+
+def _whole_state(folder: Path):
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(folder / "state.safetensors", framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"{folder} is damaged ({error}); delete that folder and start the job again: it goes on from the state before it"
+        ) from None
 
 
 def require_same(job, before: dict | None, now: dict, what: str) -> None:
@@ -203,18 +214,10 @@ def set_random_states(found: dict[str, torch.Tensor]) -> None:
         torch.cuda.set_rng_state(found["cuda"])
 
 
-def called(checkpoint: str) -> str:
-    """What a checkpoint goes by in manifests and model cards: its folder's name, or its name on a hub in full."""
-    return Path(checkpoint).name if Path(checkpoint).is_dir() else str(checkpoint)
-
-
 def adopt(checkpoint: str, out: Path):
     """Copy a Hugging Face checkpoint (directory or name; safetensors only, no remote code) to `out` as the start of
     mid-training; returns its tokenizer and a manifest. Its own pre-training compute is not known here and counts as 0."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", use_safetensors=True)
+    tokenizer, model = load_tokenizer(checkpoint), load_causal_lm(checkpoint)
     manifest = {
         "name": called(checkpoint),
         "base_model": str(checkpoint),
@@ -233,11 +236,11 @@ def adopt(checkpoint: str, out: Path):
 
 def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | None = None) -> Path:
     """The average of checkpoints of one architecture, weight by weight, as a Hugging Face directory with the first one's
-    tokenizer ("model soup"; here along one run, or over seeds of it). `weights` are shares, by default equal.
+    tokenizer ("model soup"; here along one run, or over seeds of it). `weights` are shares, by default equal; `soup.json` holds
+    what was averaged.
 
-    Raises ValueError for fewer than two checkpoints, shares that do not fit, or models of different shape."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    Raises ValueError for fewer than two checkpoints, shares that do not fit, models of different shape, or a folder that holds
+    something else than a soup."""
     if len(checkpoints) < 2 or (weights is not None and len(weights) != len(checkpoints)):
         raise ValueError(
             f"soup: give two or more checkpoints and as many weights; found {len(checkpoints)} and {weights}"
@@ -245,12 +248,12 @@ def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | 
     shares = torch.tensor(weights or [1.0] * len(checkpoints), dtype=torch.float64)
     if (shares < 0).any() or not shares.sum():
         raise ValueError(f"soup: weights are {weights}; they must be 0 or more and not all 0")
-    model = AutoModelForCausalLM.from_pretrained(checkpoints[0], dtype="auto", use_safetensors=True)
+    model = load_causal_lm(checkpoints[0])
     total = {
         name: p.detach().double() * float(shares[0] / shares.sum()) for name, p in model.named_parameters()
     }
     for checkpoint, share in zip(checkpoints[1:], shares[1:] / shares.sum(), strict=True):
-        other = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", use_safetensors=True)
+        other = load_causal_lm(checkpoint)
         parts = dict(other.named_parameters())
         if {n: p.shape for n, p in parts.items()} != {n: p.shape for n, p in total.items()}:
             raise ValueError(f"soup: {checkpoint} is not of the same architecture as {checkpoints[0]}")
@@ -260,7 +263,9 @@ def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | 
         for name, p in model.named_parameters():
             p.copy_(total[name])
     out = Path(out)
-    with atomic(out) as temporary:
+    with atomic(out, over="soup.json") as temporary:
         model.save_pretrained(temporary)
-        AutoTokenizer.from_pretrained(checkpoints[0]).save_pretrained(temporary)
+        load_tokenizer(checkpoints[0]).save_pretrained(temporary)
+        made_of = {"checkpoints": [called(c) for c in checkpoints], "weights": shares.tolist()}
+        write_json(made_of, temporary / "soup.json")
     return out

@@ -145,9 +145,8 @@ def _add_tokenise(commands) -> None:
 
 
 def _tokenise(arguments) -> None:
-    from transformers import AutoTokenizer
-
     from qatoolkit.documents import qa_documents, text_documents
+    from qatoolkit.hub import load_tokenizer
     from qatoolkit.seeds import read_seeds
     from qatoolkit.tokens import write_tokens
 
@@ -157,8 +156,12 @@ def _tokenise(arguments) -> None:
         table, rejects = read_seeds(arguments.files)
         if len(rejects):
             print(f"{len(rejects):,} rows could not be read: {rejects['reason'].value_counts().to_dict()}")
+        if table.empty:
+            raise ValueError(
+                f"no question in {', '.join(arguments.files)}; for running text name its column with --text"
+            )
         documents = qa_documents(table)
-    print(write_tokens(documents, AutoTokenizer.from_pretrained(arguments.tokenizer), arguments.out))
+    print(write_tokens(documents, load_tokenizer(arguments.tokenizer), arguments.out))
 
 
 def _add_report(commands) -> None:

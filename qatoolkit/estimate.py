@@ -85,15 +85,16 @@ def training(profile: Profile):
     That is this machine where it has a GPU or the student is small (`LARGE`), else one H100, assumed. A checkpoint that is no
     folder here counts as the rung `student.size` of the ladder with `student.vocabulary`."""
     import torch
-    from transformers import AutoConfig
 
+    from qatoolkit.hub import load_config
     from qatoolkit.ladder import llama_config, size_of
     from qatoolkit.model_costs import architecture
     from qatoolkit.preflight import preflight
 
     student = profile.student
-    if student.checkpoint and Path(student.checkpoint).is_dir():
-        config = AutoConfig.from_pretrained(student.checkpoint)
+    here = bool(student.checkpoint) and Path(student.checkpoint).is_dir()
+    if here:
+        config = load_config(student.checkpoint)
     else:
         config = llama_config(size_of(student.size), student.vocabulary, student.block)
     cuda = torch.cuda.is_available()
@@ -102,6 +103,8 @@ def training(profile: Profile):
         where, device = "on this machine", {"flops_per_second": "measure"}
     else:
         where, device = "on one H100, assumed: 80 GiB, 0.4 of its 989 TFLOP/s in dense bfloat16", H100
+    if student.checkpoint and not here:
+        where += f" ({student.checkpoint} is no folder here and counts as the rung {student.size})"
     return where, preflight(
         config,
         tokens=profile.midtrain.tokens,

@@ -17,6 +17,7 @@ from qatoolkit.curate import curate
 from qatoolkit.documents import qa_documents
 from qatoolkit.evaluate import accuracy, evaluate, export_tasks, mcnemar, paired_difference
 from qatoolkit.files import write_json
+from qatoolkit.hub import load_tokenizer
 from qatoolkit.kpgraph import KPGraph
 from qatoolkit.probe import CELL
 from qatoolkit.probe import cells as grid_of
@@ -103,13 +104,11 @@ def qa_tokens(run: Run, table: pd.DataFrame, folder: Path) -> Path | None:
     if table.empty:
         return None
     if not (folder / "tokens.json").exists():
-        from transformers import AutoTokenizer
-
-        write_tokens(qa_documents(table), AutoTokenizer.from_pretrained(run.read("base").tokenizer), folder)
+        write_tokens(qa_documents(table), load_tokenizer(run.read("base").tokenizer), folder)
     return folder
 
 
-@stage("base", settings=("textbook", "student", "midtrain", "scaling"))
+@stage("base", settings=("textbook", "student", "midtrain", "scaling"), files=("student.checkpoint",))
 def base(run: Run, folder: Path) -> dict:
     """The base student: a trunk pre-trained here on the general corpus with checkpoints along the way, or the profile's
     checkpoint; with its tokenizer, the general corpus in blocks, and the other rungs of the scaling axis."""

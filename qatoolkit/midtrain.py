@@ -20,11 +20,21 @@ from pathlib import Path
 import numpy as np
 
 from qatoolkit.devices import Processes, join, leave, on_device, processes, shares_of
-from qatoolkit.files import remove
+from qatoolkit.files import digest, remove
+from qatoolkit.hub import called
 from qatoolkit.recipe import Job, identity, learning_rate, read_job
 from qatoolkit.tokens import tokenizer_digest
 from qatoolkit.trackers import tracker
-from qatoolkit.trainee import Trainee, arithmetic, configuration, mixture_of, open_trainee, plan, tokenizer_of
+from qatoolkit.trainee import (
+    Trainee,
+    arithmetic,
+    check,
+    configuration,
+    mixture_of,
+    open_trainee,
+    plan,
+    tokenizer_of,
+)
 from qatoolkit.training_log import Metrics, Telling
 
 
@@ -55,8 +65,10 @@ def train(
         data=[s.source.about["digest"] for s in data.sources],
         start=_start_digest(job),
     )
+    _check_place(job)
     if finished := _manifest_of(job.out):
         checkpoints.require_same(job, finished.get("identity"), same, "a finished run")
+        _require_kept(job)
         if ours.leads:
             remove(out / checkpoints.STATES)
         log(f"{job.name}: done before, nothing to do")
@@ -101,7 +113,36 @@ def train(
     _keep(job, run, out, manifest(), ours)
     if ours.leads:
         remove(out / checkpoints.STATES)
+    log(f"{job.name}: {seen:,} tokens in {steps:,} steps, loss {value:.3f}, written to {out}")
     return manifest()
+
+
+def _check_place(job: Job) -> None:
+    """ValueError where the job's folder is a file, its own start, or holds a model that no job wrote."""
+    out = Path(job.out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"job {job.name!r}: out is the file {out}; it must be a folder")
+    if job.start and out.is_dir() and Path(job.start).is_dir() and out.samefile(job.start):
+        raise ValueError(
+            f"job {job.name!r}: out and start are both {out}; the start is kept, so give another `out`"
+        )
+    written = any((out / name).is_file() for name in ("training.json", "metrics.jsonl"))
+    if not written and (held := [p.name for p in (*out.glob("config.json"), *out.glob("*.safetensors"))]):
+        raise ValueError(
+            f"job {job.name!r}: {out} holds {held[0]} already, which no job wrote; give another `out`"
+        )
+
+
+def _require_kept(job: Job) -> None:
+    """ValueError where a finished job is now asked for something that it did not keep."""
+    out = Path(job.out)
+    lacking = [f"keep {share:g}" for share in job.keep if not (out / f"at-{share:g}").is_dir()]
+    lacking += ["keep_optimizer"] * (job.keep_optimizer and not (out / "optimizer.safetensors").is_file())
+    if lacking:
+        raise ValueError(
+            f"job {job.name!r}: {out} holds a finished run, made without {', '.join(lacking)}; delete it, or give another `out`, "
+            "to train again"
+        )
 
 
 def _step(
@@ -150,13 +191,11 @@ def _about(job: Job, run: Trainee, steps: int) -> dict:
     import torch
     import transformers
 
-    from qatoolkit import checkpoints
-
     start = _manifest_of(job.start)
     hidden = ("qa", "general", "out", "tokenizer", "start")
     return {
         "name": job.name,
-        "base_model": None if job.size else (start or {}).get("name") or checkpoints.called(job.start),
+        "base_model": None if job.size else (start or {}).get("name") or called(job.start),
         "job": {k: v for k, v in asdict(job).items() if k not in hidden},
         "parameters": run.needs.parameters,
         "steps": steps,
@@ -175,11 +214,11 @@ def _manifest_of(start: str | None) -> dict | None:
 
 
 def _start_digest(job: Job) -> str:
-    """Names and sizes of the start's files: enough to notice another checkpoint without reading all of it."""
+    """What tells the start from other checkpoints: digests of its weights and configuration, or its name."""
     if not job.start or not Path(job.start).is_dir():
         return job.start or job.size
-    files = sorted(p for p in Path(job.start).iterdir() if p.suffix in (".safetensors", ".json"))
-    return ", ".join(f"{p.name} {p.stat().st_size}" for p in files)
+    weights = sorted(p for p in Path(job.start).glob("*.safetensors") if p.name != "optimizer.safetensors")
+    return ", ".join(f"{p.name} {digest(p)[:16]}" for p in (Path(job.start) / "config.json", *weights))
 
 
 def _inherit(job: Job, run: Trainee) -> float:
@@ -234,13 +273,18 @@ def main(argv: list[str] | None = None) -> int:
         job, ours = read_job(arguments.job), processes()
         if arguments.plan:
             tokenizer, data = tokenizer_of(job), mixture_of(job)
-            print(plan(job, configuration(job, tokenizer), data, ours, flops_per_second="measure").describe())
+            config = configuration(job, tokenizer)
+            check(job, config, data, tokenizer)
+            print(f"{plan(job, config, data, ours).describe()}\n{data.describe()}")
             return 0
         hook = tracker(arguments.tracker, job) if arguments.tracker and ours.leads else None
         train(job, hook=hook, anyway=arguments.anyway)
     except (TrainingFailed, ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: start the job again to go on from its last state", file=sys.stderr)
+        return 130
     finally:
         leave()
     return 0

@@ -31,6 +31,16 @@ class Mixture:
         """Tokens that the loss is taken on in each block, in the order of training, [blocks]."""
         return np.concatenate([s.predicted(answers_only) for s in self.sources])[self.order]
 
+    def describe(self) -> str:
+        """How much of each source is read, and how often, in one line."""
+        r = self.report
+        parts = [
+            f"{r[name]:,} tokens of {name} ({r[epochs]:,.2f} times over)"
+            for name, epochs in (("qa", "epochs"), ("general", "general_epochs"))
+            if r[name]
+        ]
+        return "reads " + " and ".join(parts)
+
     def context(self) -> float:
         """Earlier tokens that a token of a document attends to, on average."""
         lengths = np.concatenate([s.lengths for s in self.sources]).astype(float)
@@ -54,7 +64,7 @@ class Mixture:
 def draw(tokens: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
     """Numbers of blocks holding `tokens` [blocks] tokens each, in random order epoch after epoch, until they hold `wanted`."""
     if not tokens.sum():
-        raise ValueError("no documents to draw from; the data set is empty")
+        raise ValueError("the data set is empty: no documents to draw from")
     rows, have = [], 0
     while have < wanted:
         epoch = rng.permutation(len(tokens))
@@ -68,8 +78,8 @@ def draw(tokens: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarra
 def mix(qa: Packed | None, general: Packed | None, tokens: int, replay: float, seed: int) -> Mixture:
     """`tokens` training tokens, of which the share `replay` is general text, in one random order.
 
-    The report holds the realised counts: {"qa", "general", "requested_replay", "realised_replay", "epochs"}. ValueError where a
-    source with a share is missing or empty."""
+    The report holds the realised counts: {"qa", "general", "requested_replay", "realised_replay", "epochs", "general_epochs"},
+    the last two how often each source is read. ValueError where a source with a share is missing or empty."""
     rng, numbers, counts, sources = np.random.default_rng(seed), [], {}, []
     for name, source, share in (("qa", qa, 1 - replay), ("general", general, replay)):
         counts[name] = 0
@@ -79,14 +89,19 @@ def mix(qa: Packed | None, general: Packed | None, tokens: int, replay: float, s
             )
         if source is None:
             continue
-        rows = draw(source.tokens, round(tokens * share), rng)
+        try:
+            rows = draw(source.tokens, round(tokens * share), rng)
+        except ValueError as error:
+            raise ValueError(f"{name}: {source.source.folder}: {error}") from None
         numbers.append(rows + sum(map(len, sources)))
         counts[name] = int(source.tokens[rows].sum())
         sources.append(source)
     order = np.concatenate(numbers)
+    held = {name: source.tokens.sum() if source else 0 for name, source in (("qa", qa), ("general", general))}
     report = counts | {
         "requested_replay": replay,
         "realised_replay": counts["general"] / max(1, counts["qa"] + counts["general"]),
-        "epochs": counts["qa"] / max(1, int(qa.tokens.sum())) if qa else 0.0,
+        "epochs": counts["qa"] / max(1, int(held["qa"])),
+        "general_epochs": counts["general"] / max(1, int(held["general"])),
     }
     return Mixture(sources=tuple(sources), order=order[rng.permutation(len(order))], report=report)

@@ -120,12 +120,14 @@ def _nested(dial: str, value) -> dict:
 def _from_yaml(path: Path) -> Profile:
     content = read_mapping(path, "`profile: demo` and settings below it")
     folder = path.resolve().parent  # paths are relative to the file, not to who reads it
-    seeds, linkqa = content.get("seeds"), content.get("linkqa")
+    seeds, linkqa, student = (content.get(part) for part in ("seeds", "linkqa", "student"))
     if isinstance(seeds, dict) and isinstance(seeds.get("sources"), list):
         here = [s if str(s).startswith("hf:") else str(folder / str(s)) for s in seeds["sources"]]
         content["seeds"] = seeds | {"sources": here}
     if isinstance(linkqa, dict) and isinstance(linkqa.get("merges"), str):
         content["linkqa"] = linkqa | {"merges": str(folder / linkqa["merges"])}
+    if isinstance(student, dict) and (folder / str(student.get("checkpoint"))).is_dir():
+        content["student"] = student | {"checkpoint": str(folder / student["checkpoint"])}
     base = content.pop("profile", "demo")
     if base not in tuple(PROFILES):
         raise ValueError(f"{path}: profile is {base!r}; it must be one of {', '.join(PROFILES)}")

@@ -106,6 +106,8 @@ class Job:
         )
         require(all(0 < share <= 1 for share in self.keep), "keep", "shares above 0, at most 1")
         require(self.schedule in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}")
+        if self.schedule == "wsd":
+            require(self.warmup + self.decay <= 1, "decay", f"at most 1 - warmup ({self.warmup:g})")
         require(self.rate in ("rewarm", "inherit"), "rate", "rewarm or inherit")
         require(
             not (self.rate == "inherit" and self.size),

@@ -99,7 +99,7 @@ def exam_tables(run: Run) -> dict[str, pd.DataFrame]:
     return {name: getattr(stored, name) for name in textbook_exams.EXAMS}
 
 
-@stage("seeds", settings=("textbook", "seeds"))
+@stage("seeds", settings=("textbook", "seeds"), files=("seeds.sources",))
 def seeds(run: Run, folder) -> dict:
     """Seed QA from the profile's sources, else from files written out of the textbook in several layouts."""
     settings, outputs = run.profile.seeds, {}

@@ -192,15 +192,17 @@ def stage(
     """Makes `function(run, folder) -> {output: table, value or None}` a stage that is skipped when nothing changed.
 
     `reads` names upstream stages, `settings` the parts of the profile it depends on, `files` settings among them, such as
-    "linkqa.merges", that name a file whose content counts as well."""
+    "linkqa.merges", that name files or folders whose content counts as well."""
 
     def wrap(function):
         @functools.wraps(function)
         def staged(run: Run, log=print) -> Outputs:
             chosen = {part: getattr(run.profile, part) for part in settings}
             for dial in files:
-                if path := attrgetter(dial)(run.profile):
-                    chosen[f"content of {dial}"] = digest(Path(path))
+                named = attrgetter(dial)(run.profile) or ()
+                here = [Path(p) for p in ((named,) if isinstance(named, str) else named) if Path(p).exists()]
+                if here:
+                    chosen[f"content of {dial}"] = [digest(path) for path in here]
             return run.complete(name, chosen, reads, functools.partial(function, run), log)
 
         return staged

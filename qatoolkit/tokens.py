@@ -65,17 +65,18 @@ def write_tokens(
 ) -> TokenFile:
     """Tokenise documents into a token file, `together` at a time; a document may be a prompt and what follows it.
 
-    Every document begins as the tokenizer begins a text (some put a token there) and ends with its end-of-text token. Raises
-    ValueError for a tokenizer without such a token. A token belongs to the prompt if it begins inside it."""
+    Every document begins as the tokenizer begins a text (some put a token there) and ends with its end-of-text token. A token
+    belongs to the prompt if it begins inside it. Raises ValueError for a tokenizer without an end-of-text token, for no
+    documents at all, and for a folder that holds something else."""
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"the tokenizer {type(tokenizer).__name__} has no end-of-text token, which must close every document; "
-            "set tokenizer.eos_token"
+            "name one as eos_token in its tokenizer_config.json"
         )
     kind = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
     lengths, given, documents = [], [], iter(documents)
     folder = Path(folder)
-    with atomic(folder) as temporary:
+    with atomic(folder, over="tokens.json") as temporary:
         temporary.mkdir(parents=True)
         with open(temporary / "tokens.bin", "wb") as file:
             while batch := list(itertools.islice(documents, together)):
@@ -91,6 +92,8 @@ def write_tokens(
                     given.append(
                         next((i for i, (begin, _) in enumerate(spans) if begin >= len(prompt)), len(spans))
                     )
+        if not lengths:
+            raise ValueError(f"there is no document to write to {folder}")
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         np.save(temporary / "offsets.npy", offsets.astype(np.int64))
         np.save(temporary / "given.npy", np.array(given, dtype=np.int32))
@@ -112,7 +115,7 @@ def open_tokens(folder: str | Path) -> TokenFile:
     folder = Path(folder)
     if not (folder / "tokens.json").is_file():
         raise ValueError(
-            f"{folder} is no finished token file (it lacks tokens.json): make it with write_tokens"
+            f"{folder} is no finished token file (it lacks tokens.json): make it with `qatoolkit tokenise` or write_tokens"
         )
     about = json.loads((folder / "tokens.json").read_text())
     file, kind = folder / "tokens.bin", np.dtype(about["dtype"])

@@ -8,6 +8,7 @@ import numpy as np
 
 from qatoolkit import ladder
 from qatoolkit.devices import Processes, on_device
+from qatoolkit.hub import load_causal_lm, load_config, load_tokenizer
 from qatoolkit.mixture import Mixture, mix
 from qatoolkit.packing import pack
 from qatoolkit.preflight import Needs, check_disk, disk_needed, preflight
@@ -46,9 +47,9 @@ def open_trainee(
     logging.disable_progress_bar()
     torch.manual_seed(job.seed)
     config = configuration(job, tokenizer)
-    _check(job, config, data, tokenizer)
+    check(job, config, data, tokenizer)
     needs = plan(job, config, data, ours)
-    log(needs.describe())
+    log(f"{needs.describe()}\n{data.describe()}")
     if not anyway:
         needs.refuse()
     exports = {"exports": len(job.keep) + 1, "moments": job.keep_optimizer}
@@ -79,8 +80,6 @@ def mixture_of(job: Job) -> Mixture:
 
 def tokenizer_of(job: Job):
     """The job's tokenizer, by default that of its start. ValueError where the start is no checkpoint but an interrupted run."""
-    from transformers import AutoTokenizer
-
     from qatoolkit.checkpoints import states
 
     if job.start and states(job.start):
@@ -88,15 +87,13 @@ def tokenizer_of(job: Job):
             f"job {job.name!r}: start {job.start} is an interrupted run, no checkpoint; to go on with it start its own job again "
             "(the same `out`), or wait until it has ended"
         )
-    return AutoTokenizer.from_pretrained(job.tokenizer or job.start)
+    return load_tokenizer(job.tokenizer or job.start)
 
 
 def configuration(job: Job, tokenizer):
     """The transformers configuration of the model to train."""
-    from transformers import AutoConfig
-
     if job.start:
-        return AutoConfig.from_pretrained(job.start)
+        return load_config(job.start)
     special = {
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
@@ -105,7 +102,8 @@ def configuration(job: Job, tokenizer):
     return ladder.llama_config(ladder.size_of(job.size), len(tokenizer), job.block, **special)
 
 
-def _check(job: Job, config, data: Mixture, tokenizer) -> None:
+def check(job: Job, config, data: Mixture, tokenizer) -> None:
+    """ValueError where tokenizer, data and model do not belong together."""
     ours = tokenizer_digest(tokenizer)
     for source in data.sources:
         if source.source.about["tokenizer"] != ours:
@@ -124,10 +122,12 @@ def _check(job: Job, config, data: Mixture, tokenizer) -> None:
         raise ValueError(
             f"job {job.name!r}: block is {job.block:,} tokens and the model reads at most {longest:,}; set block to that or less"
         )
+    if not data.predicted(job.loss_on == "answer").any():
+        raise ValueError(f"job {job.name!r}: the data holds no token to learn from")
 
 
-def plan(job: Job, config, data: Mixture, ours: Processes, **settings) -> Needs:
-    """What the job takes on these devices: parameters, FLOPs, memory by part; `settings` as for `preflight`."""
+def plan(job: Job, config, data: Mixture, ours: Processes) -> Needs:
+    """What the job takes on these devices: parameters, FLOPs, memory by part, hours at the speed of a product measured here."""
     return preflight(
         config,
         tokens=int(data.tokens.sum()),
@@ -139,7 +139,7 @@ def plan(job: Job, config, data: Mixture, ours: Processes, **settings) -> Needs:
         checkpointing=job.checkpointing,
         fused_loss=job.fused_loss,
         compute_dtype="fp32" if ours.device == "cpu" and job.memory == "standard" else "bf16",
-        **settings,
+        flops_per_second="measure",
     )
 
 
@@ -158,7 +158,7 @@ def _load(job: Job, config, ours: Processes):
     if job.attention != PACKED:
         settings["attn_implementation"] = job.attention
     if job.start:
-        model = AutoModelForCausalLM.from_pretrained(job.start, use_safetensors=True, **settings)
+        model = load_causal_lm(job.start, **settings)
     else:
         model = AutoModelForCausalLM.from_config(**settings)
     model.train()
@@ -236,8 +236,8 @@ def _refused(job: Job, scored, data: Mixture, ours: Processes) -> list[str]:
     refused = [name for name, fit in fits.items() if ours.total(not fit)]
     if "apart" in refused and (not scored.packed_attention or "packed_attention" in refused):
         raise ValueError(
-            f"job {job.name!r}: {type(scored.model).__name__} reads packed documents into one another, for it places tokens "
-            "otherwise than by position ids; train a model of another architecture"
+            f"job {job.name!r}: {type(scored.model).__name__} reads packed documents into one another: it is not causal, or "
+            "places tokens otherwise than by position ids; train a model of another architecture"
         )
     return [name for name in refused if name != "apart"]
 

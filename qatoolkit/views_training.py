@@ -34,14 +34,12 @@ def job_file(run: Run, arm: str = "boostqa") -> str:
 
 def needs(run: Run, arm: str = "boostqa"):
     """What training an arm takes: parameters, FLOPs, memory by part, hours at a rate assumed from this machine."""
-    from transformers import AutoConfig
-
     from qatoolkit.devices import processes
+    from qatoolkit.hub import load_config
     from qatoolkit.trainee import mixture_of, plan
 
     job = arm_job(run, arm)
-    config = AutoConfig.from_pretrained(job.start)
-    return plan(job, config, mixture_of(job), processes(), flops_per_second="measure")
+    return plan(job, load_config(job.start), mixture_of(job), processes())
 
 
 def packing(run: Run) -> pd.DataFrame:

@@ -133,6 +133,15 @@ def test_a_file_of_merges_is_found_beside_the_yaml_file_that_names_it(tmp_path, 
     assert "merges.csv" in refused(yaml_file(tmp_path, "linkqa: {merges: elsewhere/merges.csv}\n"))
 
 
+def test_a_checkpoint_is_found_beside_the_yaml_file_that_names_it(tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    (tmp_path / "model").mkdir()
+    path = yaml_file(tmp_path, "student: {checkpoint: model}")
+    assert load_profile(path).student.checkpoint == str(tmp_path / "model")
+    path = yaml_file(tmp_path, "student: {checkpoint: some/model}")
+    assert load_profile(path).student.checkpoint == "some/model"
+
+
 def test_dials_win_over_yaml(tmp_path):
     path = yaml_file(tmp_path, "profile: smoke\nplan: {questions: 9}\n")
     assert load_profile(path, **{"plan.questions": 11}).plan.questions == 11

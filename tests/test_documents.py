@@ -64,6 +64,12 @@ def test_files_are_tokenised_from_the_command_line(world, tmp_path, capsys):
     assert main([*command, str(tmp_path / "qa.jsonl"), "--out", str(tmp_path / "q")]) == 0
     assert "could not be read" in capsys.readouterr().out
     assert main([*command, str(tmp_path / "text.jsonl"), "--text", "body", "--out", str(tmp_path / "t")]) == 0
+    assert main([*command, str(tmp_path / "text.jsonl"), "--out", str(tmp_path / "none")]) == 2
+    assert "--text" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    assert main([*command, str(tmp_path / "qa.jsonl"), "--out", str(tmp_path)]) == 2
+    assert "is not replaced" in capsys.readouterr().err
+    assert (tmp_path / "qa.jsonl").exists()
     assert len(open_tokens(tmp_path / "q")) == 5
     assert (open_tokens(tmp_path / "q").given > 0).all()
     assert len(open_tokens(tmp_path / "t")) == 7

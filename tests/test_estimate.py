@@ -77,6 +77,7 @@ def test_the_command_prints_the_bill_and_spends_nothing(tmp_path, monkeypatch, c
         "hours",
         "assumptions",
         "8,030,261,248 parameters",
+        "meta-llama/Meta-Llama-3-8B is no folder here and counts as the rung 8b",
         "H100, assumed" if not torch.cuda.is_available() else "on this machine",
         "fits",
     ):

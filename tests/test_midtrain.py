@@ -8,8 +8,8 @@ import torch
 from training import QA, curve, job, make_world, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, OPTConfig, Qwen2Config
 
-from qatoolkit import ladder, trainee, training_log
-from qatoolkit.checkpoints import adopt, called, soup, states
+from qatoolkit import ladder, midtrain, trainee, training_log
+from qatoolkit.checkpoints import adopt, soup, states
 from qatoolkit.midtrain import TrainingFailed, main, train
 from qatoolkit.tokens import train_tokenizer, write_tokens
 from qatoolkit.workers import train_all
@@ -156,6 +156,12 @@ def test_a_soup_is_the_mean_of_its_checkpoints(trunk, tmp_path):
     AutoTokenizer.from_pretrained(tmp_path / "soup")
     with pytest.raises(ValueError, match="two or more"):
         soup([out / "a"], tmp_path / "x")
+    both = [out / "a" / "at-0.5", out / "a"]
+    soup(both, tmp_path / "soup")  # a soup may be made anew, other things are left alone
+    before = weights(out / "a")
+    with pytest.raises(ValueError, match="is not replaced"):
+        soup(both, out / "a")
+    assert weights(out / "a") == before
 
 
 FOREIGN = {
@@ -219,7 +225,6 @@ def test_an_adopted_checkpoint_is_a_plain_copy_under_its_own_name(foreign, tmp_p
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     assert manifest["parameters"] == sum(p.numel() for p in model.parameters())
     assert manifest["name"] == "gpt2"
-    assert called("meta-llama/Meta-Llama-3-8B") == "meta-llama/Meta-Llama-3-8B"
 
 
 def test_a_folder_with_a_model_of_other_making_is_not_taken_for_a_finished_run(foreign, world, tmp_path):
@@ -228,6 +233,40 @@ def test_a_folder_with_a_model_of_other_making_is_not_taken_for_a_finished_run(f
     with pytest.raises(ValueError, match="holds a model already"):
         quietly(job(world, tmp_path / "out", start=foreign / "gpt2"))
     assert weights(tmp_path / "out") == before
+
+
+def test_a_model_that_no_job_wrote_is_not_written_over(foreign, world, tmp_path):
+    shutil.copytree(foreign / "gpt2", tmp_path / "mine")
+    before = weights(tmp_path / "mine")
+    with pytest.raises(ValueError, match="which no job wrote"):
+        quietly(job(world, tmp_path / "mine", start=foreign / "gpt2"))
+    with pytest.raises(ValueError, match="out and start are both"):
+        quietly(job(world, tmp_path / "mine", start=tmp_path / "mine"))
+    assert weights(tmp_path / "mine") == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="must be a folder"):
+        quietly(job(world, tmp_path / "file", start=foreign / "gpt2"))
+
+
+def test_another_start_of_the_same_size_is_noticed(foreign, world, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(foreign / "llama")
+    shutil.copytree(foreign / "llama", tmp_path / "start")
+    quietly(job(world, tmp_path / "out", start=tmp_path / "start", tokens=2_000))
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[3, 5] += 1.0
+    model.save_pretrained(tmp_path / "start")
+    with pytest.raises(ValueError, match=r"start was 'config\.json .*model\.safetensors"):
+        quietly(job(world, tmp_path / "out", start=tmp_path / "start", tokens=2_000))
+
+
+def test_a_finished_job_that_is_asked_for_more_says_that_it_has_not_kept_it(trunk, world, tmp_path):
+    shutil.copytree(trunk[0] / "a", tmp_path / "a")
+    asked = {"schedule": "constant", "keep_optimizer": True}
+    with pytest.raises(ValueError, match=r"made without keep 0\.25"):
+        quietly(job(world, tmp_path / "a", keep=(0.25, 0.5), **asked))
+    (tmp_path / "a" / "optimizer.safetensors").unlink()
+    with pytest.raises(ValueError, match="made without keep_optimizer"):
+        quietly(job(world, tmp_path / "a", keep=(0.5,), **asked))
 
 
 def test_tokens_of_another_tokenizer_are_refused(foreign, world, tmp_path):
@@ -344,9 +383,12 @@ def test_a_job_runs_from_a_file_and_only_once(world, tmp_path, capsys):
         f"size: xxs\ntokenizer: {world}/tokenizer\nqa: {world}/qa\ngeneral: {world}/general\ntokens: 3000\nblock: 64\nout: done\n"
     )
     assert main([str(tmp_path / "run.yaml"), "--plan"]) == 0
-    assert "parameters" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "parameters" in said
+    assert "times over) and" in said
     assert not (tmp_path / "done").exists()
     assert main([str(tmp_path / "run.yaml")]) == 0
+    assert f"written to {tmp_path / 'done'}" in capsys.readouterr().out
     assert main([str(tmp_path / "run.yaml")]) == 0
     assert "nothing to do" in capsys.readouterr().out
     with open(tmp_path / "run.yaml", "a") as file:
@@ -355,6 +397,26 @@ def test_a_job_runs_from_a_file_and_only_once(world, tmp_path, capsys):
     assert "a finished run with other settings: learning_rate was" in capsys.readouterr().err
     assert main([str(tmp_path / "absent.yaml")]) == 2
     assert "absent.yaml does not exist" in capsys.readouterr().err
+
+
+def test_a_plan_refuses_what_training_would_refuse(foreign, world, tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(
+        f"start: {foreign}/gpt2\nqa: {foreign}/gpt2-qa\nreplay: 0\ntokens: 3000\nblock: 256\nout: done\n"
+    )
+    assert main([str(tmp_path / "run.yaml"), "--plan"]) == 2
+    assert "block is 256 tokens and the model reads at most 128" in capsys.readouterr().err
+
+
+def test_a_run_that_is_interrupted_by_hand_says_how_to_go_on(world, tmp_path, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(midtrain, "train", interrupt)
+    (tmp_path / "run.yaml").write_text(
+        f"size: xxs\ntokenizer: {world}/tokenizer\nqa: {world}/qa\nreplay: 0\ntokens: 3000\nout: done\n"
+    )
+    assert main([str(tmp_path / "run.yaml")]) == 130
+    assert "start the job again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["xxs", "m"])

@@ -34,6 +34,7 @@ def job(**fields):
         {"schedule": "sine"},
         {"rate": "inherit"},
         {"rate": "cold"},
+        {"schedule": "wsd", "warmup": 0.9, "decay": 0.5},
         {"loss_on": "prompt"},
         {"memory": "tiny"},
         {"betas": (0.9,)},

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -108,6 +109,18 @@ def test_a_half_written_state_is_not_read(unbroken, tmp_path):
     broken = tmp_path / "out" / "states" / "000000099"
     broken.mkdir()
     (broken / "state.safetensors").write_bytes(b"half")
+    train(settings(tmp_path / "out"), log=str)
+    assert weights(tmp_path / "out") == weights(expected)
+
+
+def test_a_damaged_state_is_named_with_the_way_back(unbroken, tmp_path):
+    expected, settings = unbroken
+    interrupted(settings(tmp_path / "out"), 5)
+    last = states(tmp_path / "out")[-1]
+    (last / "state.safetensors").write_bytes(b"half")
+    with pytest.raises(OSError, match=f"{last} is damaged .* the state before it"):
+        train(settings(tmp_path / "out"), log=str)
+    shutil.rmtree(last)
     train(settings(tmp_path / "out"), log=str)
     assert weights(tmp_path / "out") == weights(expected)
 

@@ -81,6 +81,22 @@ def test_an_unchanged_stage_is_skipped_and_says_so(run):
     assert again.value == {"x": 1.5}
 
 
+def test_a_source_whose_content_changed_runs_the_stage_again(run, tmp_path):
+    @stage("seeds", settings=("seeds",), files=("seeds.sources", "student.checkpoint"))
+    def read(run, folder):
+        return {"value": 1}
+
+    source, checkpoint = tmp_path / "mine.jsonl", tmp_path / "model"
+    checkpoint.mkdir()
+    dials = {"seeds.sources": [str(source), "hf:some/set"], "student.checkpoint": str(checkpoint)}
+    for file in (source, checkpoint / "model.safetensors"):
+        file.write_text("a")
+        read(turned(run, **dials), log=str)
+        assert read(turned(run, **dials), log=str).skipped
+        file.write_text("b")
+        assert not read(turned(run, **dials), log=str).skipped
+
+
 def test_a_changed_setting_runs_the_stage_again(run):
     first(run, log=calls.append)
     calls.clear()
@@ -264,6 +280,33 @@ def test_tables_and_values_come_back_as_they_were(tmp_path):
     write_json(value, tmp_path / "v.json")
     back = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))
     assert back == {"n": 3, "x": 0.5, "list": [0, 1], "zh": "一", "plan": dataclasses.asdict(value["plan"])}
+
+
+def test_a_digest_of_a_huge_file_follows_its_size_and_its_weights(tmp_path):
+    huge = tmp_path / "huge"
+    with open(huge, "wb") as file:
+        file.truncate((1 << 30) + 5)
+    found = {digest(huge)}
+    with open(huge, "r+b") as file:
+        file.seek(700_000_000)
+        file.write(b"x" * 1_000_000)  # less than one matrix of a model that large
+    found.add(digest(huge))
+    os.truncate(huge, (1 << 30) + 6)
+    assert len(found | {digest(huge)}) == 3
+
+
+def test_a_folder_of_other_things_is_not_replaced(tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "qa.jsonl").write_text("mine")
+    refused = pytest.raises(ValueError, match=r"holds 'qa\.jsonl' and no done\.json")
+    with refused, atomic(tmp_path / "precious", over="done.json") as folder:
+        folder.mkdir()
+    assert (tmp_path / "precious" / "qa.jsonl").read_text() == "mine"
+    for _ in range(2):  # an empty folder, then one of the same kind
+        with atomic(tmp_path / "new", over="done.json") as folder:
+            folder.mkdir()
+            (folder / "done.json").write_text("")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["done.json"]
 
 
 def test_a_digest_follows_contents_and_names(tmp_path):

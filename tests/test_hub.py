@@ -1,0 +1,47 @@
+"""Checkpoints by folder or name: what is not there is said in our words, and an empty tokenizer is none."""
+
+import pytest
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+
+from qatoolkit.cli import main
+from qatoolkit.hub import called, load_causal_lm, load_config, load_tokenizer
+from qatoolkit.tokens import train_tokenizer
+
+
+@pytest.fixture(scope="module", params=[LlamaConfig, Qwen2Config])
+def bare(request, tmp_path_factory):
+    """A model that was saved without its tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "bare"
+    config = request.param(
+        vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("load", [load_tokenizer, load_config, load_causal_lm])
+@pytest.mark.parametrize("name", ["./nothere", "nothere", "some/model", "/nowhere/at/all"])
+def test_a_checkpoint_that_is_nowhere_is_named_with_where_it_was_looked_for(load, name, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(OSError, match=f"'{name}' is no folder here"):
+        load(name)
+
+
+def test_a_model_without_a_tokenizer_tokenises_nothing(bare, tmp_path, capsys):
+    with pytest.raises(ValueError, match="holds no tokenizer"):
+        load_tokenizer(bare)
+    (tmp_path / "qa.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    out = tmp_path / "out"
+    assert main(["tokenise", str(tmp_path / "qa.jsonl"), "--tokenizer", str(bare), "--out", str(out)]) == 2
+    assert "holds no tokenizer" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_small_tokenizer_is_one(tmp_path):
+    train_tokenizer(["a b"], 260).save_pretrained(tmp_path / "small")
+    assert load_tokenizer(tmp_path / "small")("a b").input_ids
+
+
+def test_a_checkpoint_goes_by_its_folder_or_its_whole_name(bare):
+    assert called(bare) == "bare"
+    assert called("meta-llama/Meta-Llama-3-8B") == "meta-llama/Meta-Llama-3-8B"
