@@ -106,15 +106,7 @@ def kps_from_column(
         raise ValueError(
             f"no column {column!r} to take knowledge points from; there are {list(table.columns)}"
         )
-    if separator == "" or arrow == "":
-        raise ValueError("separator and arrow are texts of one character or more, such as ';' and '->'")
-    if isinstance(under, str):
-        raise ValueError(f"under={under!r}; allowed: several steps, such as ({under!r},)")
-    whole = isinstance(levels, int | np.integer) and not isinstance(levels, bool) and levels >= 1
-    if not (levels in (None, "leaf", "all") or whole):
-        raise ValueError(f"levels={levels!r}; allowed: 'leaf', 'all', a whole number from 1, or None")
-    if under and levels is None:
-        raise ValueError(f"under={tuple(under)!r} is about routes; give levels, such as levels='leaf'")
+    check_parting(separator, levels, arrow, under)
     last = {None: None, "leaf": 1, "all": 0}.get(levels, levels)
 
     kept = "knowledge_points" in table and column != "knowledge_points"
@@ -131,6 +123,21 @@ def kps_from_column(
         distinct.pop("", None)
         filled.append(list(distinct.values()) or (had if cell_texts(had, "knowledge_points") else None))
     return table.assign(knowledge_points=pd.Series(filled, index=table.index, dtype=object))
+
+
+def check_parting(
+    separator: str | None, levels: str | int | None, arrow: str = "->", under: Collection[str] = ()
+) -> None:
+    """ValueError where these settings of `kps_from_column` are wrong."""
+    if separator == "" or arrow == "":
+        raise ValueError("separator and arrow are texts of one character or more, such as ';' and '->'")
+    if isinstance(under, str):
+        raise ValueError(f"under={under!r}; allowed: several steps, such as ({under!r},)")
+    whole = isinstance(levels, int | np.integer) and not isinstance(levels, bool) and levels >= 1
+    if not (levels in (None, "leaf", "all") or whole):
+        raise ValueError(f"levels={levels!r}; allowed: 'leaf', 'all', a whole number from 1, or None")
+    if under and levels is None:
+        raise ValueError(f"under={tuple(under)!r} is about routes; give levels, such as levels='leaf'")
 
 
 def _steps(route, last, under):
