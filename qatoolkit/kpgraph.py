@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import infer_dtype
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
@@ -144,11 +145,9 @@ class KPGraph:
         spelt = pd.Index(spelt, dtype="str")
         names = self.names.append(spelt[~spelt.isin(self.names)])
         kp = names.get_indexer(spelt)[kp]
-        ids = [set(map(type, part["id"].tolist())) for part in (self.seeds, new)]
-        if all(ids) and ids[0].isdisjoint(ids[1]):
-            raise ValueError(
-                f"ids in the table are {_names(ids[1])}, those of the graph {_names(ids[0])}; give them one type"
-            )
+        had, given = (infer_dtype(part["id"]) for part in (self.seeds, new))
+        if {had, given} == {"integer", "string"}:
+            raise ValueError(f"id is {given} in the table and {had} in the graph; give both one type")
         known = pd.Index(self.seeds["id"], dtype=object)
         place = known.get_indexer(new["id"].astype(object))
         holders = self.incidence.T.tocsr()

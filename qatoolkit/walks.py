@@ -50,7 +50,7 @@ def sample_paths(
     shares by label, scaled to sum to 1; labels left out get none. focus: weight by (discipline, difficulty),
     such as the probe's weak cells; V is multiplied by the mean weight of the KP's seeds, cells left out weigh
     1 (our own addition, not LinkSyn's). rounds: how often V is renewed, by default 16 to 256 times; without beta and
-    targets V stays as it is.
+    targets V stays as it is. threads: one for each core at hand, and never more.
 
     A step's seed holds both its KPs: the least used so far, ties by table order; targets divide the steps of an
     edge between its seeds in proportion to target over current share, by Webster's method of dividing seats. A path ends early where no

@@ -203,7 +203,7 @@ def test_known_seeds_change_nothing_and_may_not_differ():
         graph.add(pd.DataFrame({"id": ["s2"], "knowledge_points": [["new"]]}))
     with pytest.raises(ValueError, match=r"lacks .*knowledge_points"):
         graph.add(pd.DataFrame({"id": ["s2"]}))
-    with pytest.raises(ValueError, match="ids in the table are int, those of the graph str"):
+    with pytest.raises(ValueError, match="id is integer in the table and string in the graph"):
         graph.add(table.assign(id=[0, 1, 2]))
 
 
