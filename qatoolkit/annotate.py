@@ -37,8 +37,8 @@ def requests(table: pd.DataFrame, samples: int = 1) -> list[list[dict]]:
     """The chat messages that `annotate` sends, `samples` for each row; from the second on they carry their number, since a
     cache or a deterministic server would give the same answer again."""
     return [
-        prompts.messages("annotate", r.language, question=r.question, answer=r.answer, **_draw(sample))
-        for r in table.itertuples()
+        prompts.messages("annotate", row["language"], **prompts.shown(row), **_draw(sample))
+        for row in table.to_dict("records")
         for sample in range(samples)
     ]
 

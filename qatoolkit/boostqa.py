@@ -47,10 +47,7 @@ def requests(
         for turn in range(math.ceil(cell["budget"] / each)):
             source = next(turns)
             count = min(each, cell["budget"] - turn * each)
-            payload = {
-                "seed": {"question": source["question"], "answer": source["answer"]},
-                "round": turn // len(pool),
-            }
+            payload = {"seed": prompts.shown(source), "round": turn // len(pool)}
             if strategy == "high_difficulty":
                 payload |= {"difficulty": cell["difficulty"], "count": count}
             elif active:

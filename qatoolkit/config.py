@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qatoolkit.kps import check_parting
 from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES
+
+LINKED = DIFFICULTIES[2:]  # what a joined question can reach: joining two seeds takes two hops
 
 
 def _require(ok: bool, name: str, value, allowed: str) -> None:
@@ -71,12 +74,25 @@ class TeacherSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotateSettings:
-    """Answers of the annotator for each seed; with more than one their consensus is the label."""
+    """Answers of the annotator for each seed; with more than one their consensus is the label. `knowledge_points` says which seeds
+    it names the knowledge points of: those whose source carries none ("missing"), or "all". What a source carries is parted by
+    `separator`, `levels` and `under`, as `kps.kps_from_column` does."""
 
     samples: int = 1
+    knowledge_points: str = "missing"
+    separator: str | None = None
+    levels: str | int | None = None
+    under: tuple[str, ...] = ()
 
     def __post_init__(self):
         _positive(self, "samples")
+        _require(
+            self.knowledge_points in ("missing", "all"),
+            "knowledge_points",
+            self.knowledge_points,
+            "missing or all",
+        )
+        check_parting(self.separator, self.levels, under=self.under)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +128,7 @@ class BoostQASettings:
 @dataclass(frozen=True, kw_only=True)
 class LinkQASettings:
     """LinkSyn's dials: path length in knowledge points, popularity and coverage exponents, questions asked for a path,
-    `adjust`, the shares of difficulty to ask for within chosen disciplines: {physics: {H4: 0.5, H5: 0.5}}, and `merges`, a CSV file
+    `adjust`, the shares of difficulty to ask for within chosen disciplines, from H3 up: {physics: {H4: 0.5, H5: 0.5}}, and `merges`, a CSV file
     with the near-identical knowledge points that you decided to merge (None: only two spellings of a name; `kp_merges`)."""
 
     length: int = 4
@@ -126,9 +142,9 @@ class LinkQASettings:
     def __post_init__(self):
         for discipline, shares in (self.adjust or {}).items():
             _require(discipline in DISCIPLINES, "adjust", discipline, f"one of {', '.join(DISCIPLINES)}")
-            fits = isinstance(shares, dict) and set(shares) <= set(DIFFICULTIES)
+            fits = isinstance(shares, dict) and set(shares) <= set(LINKED)
             fits = fits and all(isinstance(s, int | float) and s >= 0 for s in shares.values())
-            allowed = f"shares of {', '.join(DIFFICULTIES)}, not all 0"
+            allowed = f"shares of {', '.join(LINKED)}, not all 0: joining two seeds takes two hops"
             _require(fits and sum(shares.values()) > 0, f"adjust.{discipline}", shares, allowed)
         found = self.merges is None or Path(self.merges).is_file()
         _require(

@@ -41,8 +41,8 @@ _EXPLAINED = re.compile(r"(.+?) ?\(([^()]+)\)")
 def merge_candidates(names: KPGraph | Iterable[str], aliases: str | Path | pd.DataFrame | None = None):
     """KPs that are one under two names: a table of `COLUMNS`, the most popular first.
 
-    names: a graph, or KPs as texts, each as often as it occurs. Of several names the most popular is kept, the first in
-    alphabetical order among equals. reason: a key of `REASONS`; similarity: letters in common, from 0 to 1, of the two names,
+    names: a graph, or KPs as texts, each as often as it occurs. Of several names the most popular is kept, counted with the
+    names that a surer reason has joined to it, the first in alphabetical order among equals. reason: a key of `REASONS`; similarity: letters in common, from 0 to 1, of the two names,
     null for aliases; popularity: seeds that hold the KP, or how often it occurs in `names`; decision: a key of `DECISIONS`,
     "merge" for the reasons in `SURE`, else "review". Where several reasons join a group, its names are joined step by step, the
     surest first, so that each step can be turned down by itself.
@@ -61,10 +61,10 @@ def merge_candidates(names: KPGraph | Iterable[str], aliases: str | Path | pd.Da
         corrected = tuple(right.get(word, word) for word in split)
         ordered = order_key(corrected)
         keys[name] = _concept(name, ordered, same), ordered, written(corrected), written(split)
-    rows, heads = [], sorted(popularity, key=lambda name: (-popularity[name], name))
+    rows, heads, weight = [], list(popularity), dict(popularity)
     for shared, reason in zip((4, 3, 2, 1), REASONS, strict=True):  # how much of the key has to be the same
         kept_of = {}
-        for name in heads:
+        for name in sorted(heads, key=lambda name: (-weight[name], name)):
             kept = kept_of.setdefault(keys[name][:shared], name)
             if kept != name:
                 ratio = (
@@ -72,6 +72,7 @@ def merge_candidates(names: KPGraph | Iterable[str], aliases: str | Path | pd.Da
                 )
                 decision = "merge" if reason in SURE else "review"
                 rows.append((kept, name, reason, decision, ratio, popularity[kept], popularity[name]))
+                weight[kept] += weight[name]
         heads = list(kept_of.values())
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"similarity": float})
     table = table.sort_values(["kept", "merged"])
@@ -84,13 +85,13 @@ def _popularity(names) -> dict[str, int]:
         return dict(zip(names.names, names.popularity.tolist(), strict=True))
     if isinstance(names, str | pd.DataFrame):
         raise ValueError(f"names is a {type(names).__name__}; allowed: a KPGraph, or an iterable of texts")
-    counts = Counter(names)
-    if wrong := sorted({type(name).__name__ for name in counts if not isinstance(name, str)}):
+    names = list(names)
+    if wrong := sorted({type(name).__name__ for name in names if not isinstance(name, str)}):
         raise ValueError(
-            f"names holds {', '.join(wrong)}; allowed: texts, such as table['knowledge_points'].explode()"
+            f"names holds {', '.join(wrong)}; allowed: texts, such as table['knowledge_points'].explode().dropna()"
         )
     popularity = Counter()
-    for name, count in counts.items():
+    for name, count in Counter(names).items():
         popularity[normalise_kp(name)] += count
     popularity.pop("", None)
     return dict(popularity)
@@ -115,6 +116,10 @@ def _alias_groups(own) -> dict[str, str]:
 def _read_aliases(source) -> pd.DataFrame:
     if isinstance(source, pd.DataFrame):
         table, where = source, "aliases"
+    elif not isinstance(source, str | Path):
+        raise ValueError(
+            f"aliases is a {type(source).__name__}; allowed: a table or a CSV file with the columns name and alias"
+        )
     else:
         table, where = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig"), source
     if missing := {"name", "alias"} - set(table.columns):
@@ -179,6 +184,8 @@ def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFram
         raise ValueError(f"{path} is no CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from None
     if missing := {"kept", "merged"} - set(table.columns):
         raise ValueError(f"{path} lacks {sorted(missing)}; it has {list(table.columns)}")
+    if "similarity" in table:
+        table["similarity"] = pd.to_numeric(table["similarity"], errors="coerce")
     if "decision" not in table:
         table.insert(2, "decision", "merge")
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import infer_dtype
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
@@ -22,6 +23,7 @@ from qatoolkit.kps import normalise_kp
 
 WEIGHTS = ("count", "pmi")
 _LABELS = ("discipline", "difficulty")
+_TORN = re.compile(r"[\ud800-\udfff]")
 _NOT_XML = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -132,7 +134,8 @@ class KPGraph:
 
         Columns as for `build_kp_graph`; weight and min_count are those of this graph, and pairs that were too
         rare so far count, since `incidence` keeps every KP of every seed. Seeds whose id is known must have the
-        same KPs and change nothing. Raises ValueError where their KPs differ, and as `build_kp_graph` does.
+        same KPs and change nothing. Raises ValueError where their KPs differ, where ids are of another type than
+        those of the graph (11 and "11"), and as `build_kp_graph` does.
         """
         if self.min_count is None:
             raise ValueError(
@@ -142,6 +145,9 @@ class KPGraph:
         spelt = pd.Index(spelt, dtype="str")
         names = self.names.append(spelt[~spelt.isin(self.names)])
         kp = names.get_indexer(spelt)[kp]
+        had, given = (infer_dtype(part["id"]) for part in (self.seeds, new))
+        if {had, given} == {"integer", "string"}:
+            raise ValueError(f"id is {given} in the table and {had} in the graph; give both one type")
         known = pd.Index(self.seeds["id"], dtype=object)
         place = known.get_indexer(new["id"].astype(object))
         holders = self.incidence.T.tocsr()
@@ -210,7 +216,7 @@ class KPGraph:
         """Write the graph under `folder` (npy and Parquet) and return the folder.
 
         The manifest `graph.json` is replaced last, so a reader meets the old graph or the new one, never a
-        half. Raises ValueError where `folder` holds something else.
+        half. Raises ValueError where `folder` holds something else, and for ids or labels of mixed types.
         """
         return kpgraph_store.save(self, Path(folder))
 
@@ -228,9 +234,9 @@ def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int
 
     table: `id`, `knowledge_points` (list or null) and, optionally, `discipline` and `difficulty`. Rows that
     share an `id` are one seed. weight="count": seeds that hold both KPs. weight="pmi": log of that count over
-    the count expected of independent KPs; pairs at or below chance get no edge. Pairs in fewer than
-    `min_count` seeds get no edge either; their KPs stay. Raises ValueError for a missing column, a null id,
-    or KPs that are not lists of text. Our reading of LinkSyn's KP graph.
+    the count expected of independent KPs among the seeds that hold any; pairs at or below chance get no edge.
+    Pairs in fewer than `min_count` seeds get no edge either; their KPs stay. Raises ValueError for a column
+    that is missing or there twice, a null id, or KPs that are not lists of text. Our reading of LinkSyn's KP graph.
     """
     if weight not in WEIGHTS:
         raise ValueError(f"weight={weight!r}; allowed: {', '.join(WEIGHTS)}")
@@ -244,6 +250,11 @@ def _read_seeds(table):
     missing = {"id", "knowledge_points"} - set(table.columns)
     if missing:
         raise ValueError(f"table lacks {sorted(missing)}; it has {list(table.columns)}")
+    twice = {"id", "knowledge_points", *_LABELS} & set(table.columns[table.columns.duplicated()])
+    if twice:
+        raise ValueError(
+            f"table has several columns called {sorted(twice)}; drop or rename all but one of each"
+        )
     seed_of_row, _ = pd.factorize(table["id"])
     if (seed_of_row < 0).any():
         raise ValueError(f"id is null in {(seed_of_row < 0).sum()} rows; give every seed an id")
@@ -270,7 +281,7 @@ def _assemble(seeds, seed, kp, names, weight, min_count):
     strength = count.astype(np.float64)
     if weight == "pmi":
         popularity = np.diff(incidence.indptr).astype(np.float64)
-        strength = np.log(count * float(n_seeds) / (popularity[low] * popularity[high]))
+        strength = np.log(count * float(len(np.unique(seed))) / (popularity[low] * popularity[high]))
     keep = (count >= min_count) & (strength > 0)
     new_id = np.cumsum(keep) - 1
     kept_pairs = keep[edge_of_pair]
@@ -299,10 +310,13 @@ def _memberships(seed_of_row, column):
         raise ValueError(f"knowledge_points holds {_names(wrong)}; allowed: lists of text and null")
     sizes = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
     flat = np.fromiter(chain.from_iterable(lists), dtype=object, count=int(sizes.sum()))
+    flat[pd.isna(flat)] = None
     if wrong := {kind for kind in set(map(type, flat)) if not issubclass(kind, str | type(None))}:
         raise ValueError(f"knowledge_points holds lists of {_names(wrong)}; allowed: lists of text and null")
     raw, spellings = pd.factorize(flat)
     code, names = pd.factorize(np.array([normalise_kp(s) or None for s in spellings], dtype=object))
+    if torn := next(filter(_TORN.search, names), None):
+        raise ValueError(f"the knowledge point {torn!r} holds half a character (a lone surrogate); mend it")
     kp = np.append(code, -1)[raw]  # a null within a list has raw == -1
     member = np.repeat(seed_of_row, sizes)[kp >= 0].astype(np.int64) * max(len(names), 1) + kp[kp >= 0]
     member.sort()

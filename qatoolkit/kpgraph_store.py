@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 from scipy import sparse
 
 _FORMAT = "qatoolkit-kpgraph-1"
@@ -23,6 +25,12 @@ def save(graph, folder: Path) -> Path:
     ours = {"graph.json", "graph.json.tmp", old, data.name}
     if folder.exists() and (others := sorted({p.name for p in folder.iterdir()} - ours)):
         raise ValueError(f"{folder} holds {others[0]!r}, not a KP graph; save into a folder of its own")
+    try:
+        seeds = pa.Table.from_pandas(graph.seeds, preserve_index=False)
+    except (pa.ArrowException, UnicodeError) as error:
+        raise ValueError(
+            f"ids or labels of the seeds cannot be saved ({error}); give each column one type, such as text"
+        ) from None
     if data.exists():  # left by a save that was killed
         shutil.rmtree(data)
     data.mkdir(parents=True)
@@ -31,7 +39,7 @@ def save(graph, folder: Path) -> Path:
         for part in _PARTS:
             np.save(data / f"{name}.{part}.npy", getattr(matrix, part), allow_pickle=False)
     graph.names.to_frame(index=False).to_parquet(data / "names.parquet", index=False)
-    graph.seeds.to_parquet(data / "seeds.parquet", index=False)
+    parquet.write_table(seeds, data / "seeds.parquet")
     about = {"format": _FORMAT, "data": data.name, "weight": graph.weight, "min_count": graph.min_count}
     about["shapes"] = {name: [int(n) for n in getattr(graph, name).shape] for name in _MATRICES}
     new = folder / "graph.json.tmp"
@@ -44,8 +52,13 @@ def save(graph, folder: Path) -> Path:
 def load(folder: Path) -> dict:
     """The fields of the graph saved in a folder. Raises FileNotFoundError and ValueError as `KPGraph.load` does."""
     about = _read_manifest(folder)
-    data = folder / about["data"]
+    try:
+        return _read_parts(folder / about["data"], about)
+    except (OSError, EOFError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
+        raise ValueError(f"{folder} is damaged ({error}); build and save the graph again") from None
 
+
+def _read_parts(data, about):
     def mapped(file):
         # Copy-on-write, for numba would compile anew for read-only arrays. Empty arrays, no more than
         # a header of 128 bytes, cannot be mapped.
@@ -55,12 +68,18 @@ def load(folder: Path) -> dict:
         values, indices, indptr = (mapped(data / f"{name}.{part}.npy") for part in _PARTS)
         rows, _ = shape = tuple(about["shapes"][name])
         if len(indptr) != rows + 1 or not indptr[-1] == len(indices) == len(values):
-            raise ValueError(f"{data}/{name}.*.npy do not fit together; build and save the graph again")
+            raise ValueError(f"{name}.*.npy do not fit together")
         return sparse.csr_matrix((values, indices, indptr), shape=shape, copy=False)
 
-    return {name: matrix(name) for name in _MATRICES} | {
-        "names": pd.Index(pd.read_parquet(data / "names.parquet")["kp"]),
-        "seeds": pd.read_parquet(data / "seeds.parquet").astype(
+    matrices = {name: matrix(name) for name in _MATRICES}
+    names, seeds = (pd.read_parquet(data / f"{name}.parquet") for name in ("names", "seeds"))
+    if matrices["incidence"].shape != (len(names), len(seeds)):
+        raise ValueError(
+            f"{len(names)} names and {len(seeds)} seeds for an incidence of {matrices['incidence'].shape}"
+        )
+    return matrices | {
+        "names": pd.Index(names["kp"]),
+        "seeds": seeds.astype(
             dict.fromkeys(("discipline", "difficulty"), "category")  # Parquet forgets it where all are null
         ),
         "weight": about["weight"],
@@ -71,9 +90,13 @@ def load(folder: Path) -> dict:
 def _read_manifest(folder):
     if not (folder / "graph.json").exists():
         raise FileNotFoundError(f"{folder} holds no saved KP graph; write one with KPGraph.save")
-    about = json.loads((folder / "graph.json").read_text())
-    if about.get("format") != _FORMAT or not re.fullmatch(r"kpgraph-\d+", str(about.get("data"))):
+    try:
+        about = json.loads((folder / "graph.json").read_text())
+    except ValueError:
+        about = None
+    named = isinstance(about, dict) and re.fullmatch(r"kpgraph-\d+", str(about.get("data")))
+    if not named or about.get("format") != _FORMAT:
         raise ValueError(
-            f"{folder}/graph.json is not of format {_FORMAT!r}: {about}; build and save it again"
+            f"{folder}/graph.json is not of format {_FORMAT!r}: {about}; build the graph again and save it in a new folder"
         )
     return about

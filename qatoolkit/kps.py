@@ -95,8 +95,9 @@ def kps_from_column(
     A cell is a text, a list of texts or null. separator: what stands between several KPs in a text, such as ";"; without one
     a text is one KP. levels: for routes such as "Algebra->Equations->Roots", their steps divided by `arrow`: "leaf" takes the
     last step, "all" every step, a number that many from the end; without it a text is taken as it stands. under: only routes
-    that pass one of these steps, and of them only what is below the last of them; TAL-SCQ5K mixes abilities into its routes
-    and begins them all with words that name no KP, which under=("Knowledge Point", "知识点") leaves out.
+    that pass one of these steps, and of them only what is below the last of them: in TAL-SCQ5K under=("Knowledge Point", "知识点")
+    leaves out the words before the KPs, and with them every route without that step, of abilities ("拓展思维->能力->运算求解") and others
+    ("拓展思维->拓展思维->计算模块"). There 711 of 2,332 questions get no KP, so count what is left.
 
     Texts that `normalise_kp` makes alike are one KP, in the spelling that comes first. Rows whose cell holds none keep the
     knowledge points that they had (null where `column` is `knowledge_points` itself). Raises ValueError for an unknown column, a wrong setting, and cells of
@@ -106,15 +107,7 @@ def kps_from_column(
         raise ValueError(
             f"no column {column!r} to take knowledge points from; there are {list(table.columns)}"
         )
-    if separator == "" or arrow == "":
-        raise ValueError("separator and arrow are texts of one character or more, such as ';' and '->'")
-    if isinstance(under, str):
-        raise ValueError(f"under={under!r}; allowed: several steps, such as ({under!r},)")
-    whole = isinstance(levels, int | np.integer) and not isinstance(levels, bool) and levels >= 1
-    if not (levels in (None, "leaf", "all") or whole):
-        raise ValueError(f"levels={levels!r}; allowed: 'leaf', 'all', a whole number from 1, or None")
-    if under and levels is None:
-        raise ValueError(f"under={tuple(under)!r} is about routes; give levels, such as levels='leaf'")
+    check_parting(separator, levels, arrow, under)
     last = {None: None, "leaf": 1, "all": 0}.get(levels, levels)
 
     kept = "knowledge_points" in table and column != "knowledge_points"
@@ -133,9 +126,24 @@ def kps_from_column(
     return table.assign(knowledge_points=pd.Series(filled, index=table.index, dtype=object))
 
 
+def check_parting(
+    separator: str | None, levels: str | int | None, arrow: str = "->", under: Collection[str] = ()
+) -> None:
+    """ValueError where these settings of `kps_from_column` are wrong."""
+    if separator == "" or arrow == "":
+        raise ValueError("separator and arrow are texts of one character or more, such as ';' and '->'")
+    if isinstance(under, str):
+        raise ValueError(f"under={under!r}; allowed: several steps, such as ({under!r},)")
+    whole = isinstance(levels, int | np.integer) and not isinstance(levels, bool) and levels >= 1
+    if not (levels in (None, "leaf", "all") or whole):
+        raise ValueError(f"levels={levels!r}; allowed: 'leaf', 'all', a whole number from 1, or None")
+    if under and levels is None:
+        raise ValueError(f"under={tuple(under)!r} is about routes; give levels, such as levels='leaf'")
+
+
 def _steps(route, last, under):
     """The `last` steps of a route (0: all) below those that it must pass."""
-    steps = [step.strip() for step in route]
+    steps = [text for step in route if (text := step.strip())]
     passed = [i for i, step in enumerate(steps) if step in under]
     if under and not passed:
         return []
@@ -147,11 +155,15 @@ def cell_texts(cell, where) -> list[str]:
     if isinstance(cell, str):
         return [cell]
     if isinstance(cell, list | tuple | np.ndarray):
-        texts = [part for part in cell if part is not None and part == part]
+        texts = [part for part in cell if not _is_null(part)]
         if all(isinstance(part, str) for part in texts):
             return texts
         kinds = ", ".join(sorted({type(part).__name__ for part in texts} - {"str"}))
         raise ValueError(f"{where} is a list of {kinds}; allowed: a text, a list of texts, or null")
-    if cell is None or cell is pd.NA or cell != cell:
+    if _is_null(cell):
         return []
     raise ValueError(f"{where} is of type {type(cell).__name__}; allowed: a text, a list of texts, or null")
+
+
+def _is_null(cell):
+    return cell is None or cell is pd.NA or cell != cell

@@ -15,8 +15,8 @@ import pandas as pd
 from qatoolkit import prompts
 from qatoolkit.annotate import split_answers
 from qatoolkit.boostqa import carry_out
-from qatoolkit.config import LinkQASettings
-from qatoolkit.kps import normalise_kp
+from qatoolkit.config import LINKED, LinkQASettings
+from qatoolkit.kps import cell_texts, normalise_kp
 from qatoolkit.plan import apportion
 from qatoolkit.taxonomy import DIFFICULTIES
 from qatoolkit.teacher import Teacher
@@ -38,15 +38,23 @@ MOST_POINTS = 6  # as the prompt says; it asks for 2 at least, but where one fac
 
 
 def extract(table: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Name the knowledge points of every question; returns the table with `knowledge_points` set, and the rejects.
+    """Name the knowledge points of every question that has none; returns the table with `knowledge_points` set, and the rejects.
 
     One to six for each question, in the teacher's spelling, those that `normalise_kp` makes alike once; none or more go back to
-    the teacher for its one correction. Where a source carries KPs of its own, `kps.kps_from_column` takes them without a call."""
+    the teacher for its one correction. Rows that carry knowledge points keep them and cost nothing: `kps.kps_from_column` takes
+    them from any column of a source, and `table.assign(knowledge_points=None)` has all of them asked for."""
+    carried = list(table["knowledge_points"]) if "knowledge_points" in table else [None] * len(table)
+    missing = np.array([not cell_texts(cell, "knowledge_points") for cell in carried], dtype=bool)
+    asked = table[missing]
     messages = [
-        prompts.messages("knowledge_points", r.language, question=r.question, answer=r.answer)
-        for r in table.itertuples()
+        prompts.messages("knowledge_points", row["language"], **prompts.shown(row))
+        for row in asked.to_dict("records")
     ]
-    said = teacher.ask(messages, parse=_read_points, ids=list(table["id"]), label="knowledge points")
+    said = teacher.ask(messages, parse=_read_points, ids=list(asked["id"]), label="knowledge points")
+    said = said.set_axis(np.flatnonzero(missing)).reindex(range(len(table)))
+    kept = {"outcome": ["ok"] * len(table), "value": carried, "keys": [()] * len(table)}
+    for column, values in kept.items():
+        said[column] = said[column].where(missing, pd.Series(values, dtype=object))
     return split_answers(table, said, lambda value: {"knowledge_points": value}, "knowledge_points")
 
 
@@ -72,11 +80,22 @@ def requests(
     is in one language. A path belongs to the discipline that most of its seeds have.
 
     The difficulties asked for are dealt in random order within a discipline: where `settings.adjust` names the discipline, in
-    its shares, to be met exactly (LinkSyn's difficulty adjustment in given disciplines; the rule is our reading); else in the
-    proportions of the plan's budget for all disciplines, what it wants below H3 at H3: joining two seeds takes two hops.
+    its shares, and what misses its level is asked for once more, then kept under its true label (LinkSyn's difficulty adjustment
+    in given disciplines; the rule is our reading); else in the proportions of the plan's budget for all disciplines, what it wants
+    below H3 at H3: joining two seeds takes two hops.
 
-    Seeds that share an id are one, as in the graph. Warns where no path found two different seeds, and returns no request."""
+    Seeds that share an id are one, as in the graph. Warns where more than half of the paths are left out, with their number.
+    Raises ValueError for missing columns, seeds of a path that `seeds` lacks, and a plan without a budget."""
+    _columns("paths", paths, "path", "kps", "seeds")
+    _columns("seeds", seeds, "id", "question", "answer", "language", "discipline")
+    _columns("plan", plan, "difficulty", "budget")
     by_id = seeds.drop_duplicates("id").set_index("id")
+    unknown = {id for ids in paths["seeds"] for id in ids} - set(by_id.index)
+    if unknown:
+        raise ValueError(
+            f"seeds lacks {len(unknown):,} of those on the paths, {min(unknown, key=str)!r} for one; "
+            "pass the table that the graph was built from"
+        )
     rows = []
     for path in paths.itertuples():
         found = by_id.loc[list(dict.fromkeys(path.seeds))]
@@ -86,7 +105,7 @@ def requests(
             continue
         payload = {
             "path": list(path.kps),
-            "seeds": found[["question", "answer"]].to_dict("records"),
+            "seeds": [prompts.shown(row) for row in found.to_dict("records")],
             "count": settings.questions_per_path,
             "round": int(path.path),
         }
@@ -102,18 +121,28 @@ def requests(
         )
     adjust, rng = settings.adjust or {}, np.random.default_rng(seed)
     free = [row for row in rows if row["asked_discipline"] not in adjust]
-    reachable = plan["difficulty"].where(~plan["difficulty"].isin(("H1", "H2")), "H3")
-    _deal(free, plan.groupby(reachable)["budget"].sum(), rng, exact=False)
+    reachable = plan["difficulty"].where(plan["difficulty"].isin(LINKED), LINKED[0])
+    budget = plan.groupby(reachable)["budget"].sum()
+    if free and not budget.sum() > 0:
+        raise ValueError(
+            f"plan has {len(plan)} rows and no budget above 0; ask for one question or more in it"
+        )
+    _deal(free, budget, rng, exact=False)
     for discipline, shares in adjust.items():
         chosen = [row for row in rows if row["asked_discipline"] == discipline]
         _deal(chosen, pd.Series(shares, dtype=float), rng, exact=True)
-    if len(paths) and not rows:
+    if (left_out := len(paths) - len(rows)) > len(paths) / 2:
         warnings.warn(
-            f"none of {len(paths)} paths leads to two different seeds of one language, so there is nothing to join; "
+            f"{left_out:,} of {len(paths):,} paths lead to fewer than two different seeds of one language and ask for nothing; "
             "give more seeds that share a knowledge point with others, or longer paths",
             stacklevel=2,
         )
     return pd.DataFrame(rows, columns=_ASKED)
+
+
+def _columns(name: str, table: pd.DataFrame, *needed: str) -> None:
+    if missing := set(needed) - set(table.columns):
+        raise ValueError(f"{name} lacks {sorted(missing)}; it has {list(table.columns)}")
 
 
 def _deal(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exact: bool) -> None:
@@ -129,10 +158,13 @@ def synthesise(
     """Write from the paths' seeds, label what came out and ask once more for what missed its level (`boostqa.carry_out`);
     multi-hop items carry their whole path as knowledge points.
 
-    With `n`, requests are put in order, a part at a time, until `n` questions are written or none is left; those beyond `n`
-    are rejects ("over_budget"), as are questions that an earlier part had written ("repeated")."""
+    With `n`, requests are put in order, a part at a time, until `n` questions are written or, with a warning, none is left; those
+    beyond `n` are rejects ("over_budget"), as are questions that an earlier part had written ("repeated"). Raises ValueError for
+    an `n` that is no whole number from 1."""
     if n is None:
         return carry_out(asked, teacher, annotator)
+    if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n={n!r}; allowed: a whole number from 1, or None for all requests")
     each = max((payload["count"] for payload in asked["payload"]), default=1) if len(asked) else 1
     made, rejects, at = [], [], 0
     while at < len(asked) and (short := n - sum(map(len, made))) > 0:
@@ -143,9 +175,15 @@ def synthesise(
         repeated = written[known].assign(reason="repeated", detail="an earlier request wrote it")
         made.append(written[~known])
         rejects += [failed, repeated]
-    if not made:
-        return carry_out(asked, teacher, annotator)
+    if not made:  # no request at all: the empty tables, with their columns
+        made, rejects = ([part] for part in carry_out(asked, teacher, annotator))
     table = pd.concat(made, ignore_index=True)
+    if len(table) < n:
+        warnings.warn(
+            f"{len(table):,} of {n:,} questions were written, and all {len(asked):,} requests are used up; "
+            "sample more paths, or ask for more questions a path",
+            stacklevel=2,
+        )
     spare = table[n:].assign(reason="over_budget", detail=f"{n:,} questions were asked for")
     return table[:n], pd.concat([*rejects, spare], ignore_index=True)
 
@@ -153,7 +191,12 @@ def synthesise(
 def control(made: pd.DataFrame, targets: Mapping[str, Mapping[str, float]] | None = None) -> pd.DataFrame:
     """Difficulty asked for against difficulty as labelled: discipline, difficulty, asked, got (questions), and for each discipline
     `kl`, the divergence in nats of the labels from the target (by discipline; where none is given, from what was asked), half
-    a question added to each level."""
+    a question added to each level. Raises ValueError for a target that names another level or has no share above 0."""
+    for discipline, target in (targets or {}).items():
+        if not set(target) <= set(DIFFICULTIES) or not sum(target.values()) > 0:
+            raise ValueError(
+                f"targets[{discipline!r}]={dict(target)!r}; allowed: shares of {', '.join(DIFFICULTIES)}, not all 0"
+            )
     tables = []
     for discipline, rows in made.groupby("asked_discipline"):
         asked, got = (

@@ -29,10 +29,14 @@ def kp_degree(degrees, *, title="Degree of knowledge points", ax=None):
     """Share of KPs with at least each degree (the complementary distribution), both axes logarithmic.
 
     `degrees`: column degree, one row per KP. KPs without neighbours cannot stand on a log axis and are
-    counted in words.
+    counted in words. Raises ValueError where none has a neighbour.
     """
     require(degrees, "degree")
     values = np.sort(degrees["degree"].to_numpy())
+    if values[-1] <= 0:
+        raise ValueError(
+            f"none of {len(values)} knowledge points has a neighbour; there is no degree to draw"
+        )
     levels, first = np.unique(values, return_index=True)
     share = 100 * (1 - first / len(values))
     figure, ax = canvas(ax, 5.2, 3.7)
@@ -86,10 +90,10 @@ def frontier(table, *, title="Coverage against popularity", ax=None):
     """Correlation of visits with popularity against KP coverage, one point per value function and a line per alpha.
 
     `table`: alpha, beta, coverage (fraction), popularity_correlation, and optionally n (paths sampled per
-    point).
+    point). Points without a correlation are counted in words.
     """
     require(table, "alpha", "beta", "coverage", "popularity_correlation", key=("alpha", "beta"))
-    rows = table.sort_values("coverage", kind="stable")
+    rows = table.dropna(subset="popularity_correlation").sort_values("coverage", kind="stable")
     x, y = 100 * rows["coverage"].to_numpy(float), rows["popularity_correlation"].to_numpy(float)
     figure, ax = canvas(ax, 5.6, 3.9)
     for _, line in rows.groupby("alpha"):
@@ -102,6 +106,9 @@ def frontier(table, *, title="Coverage against popularity", ax=None):
     paths = f", n = {int(table['n'].min()):,} paths per point" if "n" in table else ""
     ax.set_xlabel(f"knowledge points reached (%){paths}")
     ax.set_ylabel("correlation of visits with popularity")
+    if lost := len(table) - len(rows):
+        said = f"{lost} of {len(table)} points have no correlation:\nvisits or popularity do not vary"
+        ax.text(0.97, 0.95, said, transform=ax.transAxes, ha="right", va="top", fontsize=8)
     ax.set_title(title)
     texts = [f"α {alpha:g}, β {beta:g}" for alpha, beta in zip(rows["alpha"], rows["beta"], strict=True)]
     look = {"fontsize": 8, "bbox": BACKED}

@@ -22,6 +22,7 @@ from qatoolkit.config import TextbookSettings
 from qatoolkit.curate import curate as curated
 from qatoolkit.kp_merges import apply_merges, merge_candidates, read_merges
 from qatoolkit.kpgraph import build_kp_graph
+from qatoolkit.kps import kps_from_column
 from qatoolkit.ledger import Ledger
 from qatoolkit.schema import COLUMNS
 from qatoolkit.seeds import quality_report, read_seeds
@@ -115,10 +116,15 @@ def seeds(run: Run, folder) -> dict:
 
 @stage("annotate", reads=("seeds",), settings=("teacher", "annotate"))
 def annotate(run: Run, folder) -> dict:
-    """Discipline, difficulty, grade and knowledge points of every seed, by the annotator."""
-    table = run.read("seeds").seeds
+    """Discipline, difficulty and grade of every seed, by the annotator, and knowledge points: those that its source carries, else
+    by the annotator too (`AnnotateSettings`)."""
+    settings, table = run.profile.annotate, run.read("seeds").seeds
+    if settings.knowledge_points == "all":
+        table = table.assign(knowledge_points=None)
+    parting = {"levels": settings.levels, "under": settings.under}
+    table = kps_from_column(table, "knowledge_points", settings.separator, **parting)
     with teachers(run, "annotate") as teacher:
-        labelled, rejects = label(table, teacher.annotator, run.profile.annotate.samples)
+        labelled, rejects = label(table, teacher.annotator, settings.samples)
         labelled, more = link.extract(labelled, teacher.annotator)
     return {"seeds": labelled, "rejects": pd.concat([rejects, more], ignore_index=True)}
 

@@ -11,7 +11,7 @@ import networkx as nx
 import pandas as pd
 
 from qatoolkit import linkqa
-from qatoolkit.display import Rich, qa
+from qatoolkit.display import Rich, facts, qa
 from qatoolkit.kpgraph import KPGraph, build_kp_graph
 from qatoolkit.kps import kps_from_column
 from qatoolkit.stages import teachers
@@ -63,7 +63,12 @@ def told_walk(paths: pd.DataFrame) -> list[str]:
 
 
 def around(graph: KPGraph, path: list[str], most: int = 24):
-    """The networkx graph of a path's knowledge points and of their most strongly linked neighbours, `most` nodes at the most."""
+    """The networkx graph of a path's knowledge points and of their most strongly linked neighbours, `most` nodes at the most.
+    ValueError for a name that the graph does not hold."""
+    if unknown := [kp for kp in path if kp not in graph.names]:
+        raise ValueError(
+            f"path names {unknown[0]!r}, which is not in the graph; take names from `graph.names`"
+        )
     codes = list(dict.fromkeys(graph.names.get_indexer(list(path))))
     links = graph.adjacency[codes].tocoo()
     near = pd.Series(links.data, index=links.col).groupby(level=0).sum().drop(codes, errors="ignore")
@@ -138,31 +143,46 @@ def adjusted(
 
 def real_graph(folder: str | Path | None = None) -> SimpleNamespace:
     """The graph of the labelled knowledge points among real questions: routes of TAL-SCQ5K, joined by the source's id, with its
-    levels as difficulties. `found` is False where `views.real_seeds` finds no folder or it holds no routes; `said` says so."""
+    levels as difficulties. `found` is False where `views.real_seeds` finds no folder or it holds no routes; `said` says so, and else
+    of how many questions the routes name a knowledge point, and of how many they name none."""
     real = real_seeds(folder)
     routes = Path(folder or os.environ.get("QATOOLKIT_REAL_DATA", "")) / "sidecar" / TAL_ROUTES
     if not real.found or not routes.is_file():
-        said = real.said if not real.found else f"no labelled knowledge points: {routes} is missing"
+        said = (
+            real.said
+            if not real.found
+            else facts({"real data": f"no {routes}: no labelled knowledge points"})
+        )
         return SimpleNamespace(found=False, said=said, graph=None)
     labels = json.loads(routes.read_text(encoding="utf-8"))
     table = real.seeds[real.seeds["source_id"].isin(list(labels))]
     table = table.assign(routes=[labels[id]["knowledge_point_routes"] for id in table["source_id"]])
     table = kps_from_column(table, "routes", levels="all", under=("Knowledge Point", "知识点"))
+    named = int(table["knowledge_points"].notna().sum())
+    said = facts(
+        {
+            "questions with routes": len(table),
+            "routes name a knowledge point": named,
+            "routes name none": len(table) - named,
+        }
+    )
     graph = build_kp_graph(table.assign(difficulty=table["level"]))
-    return SimpleNamespace(found=True, said=f"{len(table):,} questions with routes", graph=graph)
+    return SimpleNamespace(found=True, said=said, graph=graph)
 
 
 def walk_settings(graph: KPGraph, length: int = 4, seed: int = 0) -> pd.DataFrame:
-    """As many walks as there are linked KPs under plain weights, under coverage, and under coverage with an even target for every
-    difficulty: coverage, Gini of visits, correlation with popularity, seeds used, divergence from the even target in nats."""
+    """As many walks as there are linked KPs under plain weights, under coverage, and, where seeds have difficulties, under coverage
+    with an even target for each: coverage, Gini of visits, correlation with popularity, seeds used, divergence from the even target
+    in nats."""
     n = int((graph.degree > 0).sum())
-    even = dict.fromkeys(graph.seeds["difficulty"].cat.categories, 1.0)
+    even = dict.fromkeys(graph.seeds["difficulty"].cat.categories, 1.0) or None
     settings = {
         "edge weights alone": {"alpha": 0.0, "beta": 0.0},
         "popularity": {"alpha": 1.0, "beta": 0.0},
         "coverage": {"alpha": 0.0, "beta": 1.0},
-        "coverage, even difficulties": {"alpha": 0.0, "beta": 1.0, "difficulty": even},
     }
+    if even:
+        settings["coverage, even difficulties"] = {"alpha": 0.0, "beta": 1.0, "difficulty": even}
     rows = []
     for name, dials in settings.items():
         paths = sample_paths(graph, n, length, seed=seed, **dials)

@@ -16,6 +16,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from itertools import chain, pairwise
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -49,7 +50,7 @@ def sample_paths(
     shares by label, scaled to sum to 1; labels left out get none. focus: weight by (discipline, difficulty),
     such as the probe's weak cells; V is multiplied by the mean weight of the KP's seeds, cells left out weigh
     1 (our own addition, not LinkSyn's). rounds: how often V is renewed, by default 16 to 256 times; without beta and
-    targets V stays as it is.
+    targets V stays as it is. threads: one for each core at hand, and never more.
 
     A step's seed holds both its KPs: the least used so far, ties by table order; targets divide the steps of an
     edge between its seeds in proportion to target over current share, by Webster's method of dividing seats. A path ends early where no
@@ -79,7 +80,7 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
     _check_whole("n", n, 1)
     _check_whole("length", length, 2)
     _check_whole("seed", seed, 0)
-    _check_whole("threads", threads, 1, most)
+    _check_whole("threads", threads, 1)
     if not graph.n_edges:
         raise ValueError(f"{graph!r} has no edge; give seeds with two or more KPs, or a lower min_count")
     if rounds is None:
@@ -98,7 +99,7 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
     links = graph.adjacency.indices, graph.adjacency.data, graph.edge_ids, _turns(graph.edge_seeds)
     members = graph.edge_seeds.indptr, graph.edge_seeds.indices
     work = max(n * length // rounds, graph.adjacency.nnz)  # waking a thread costs more than a few walks
-    with walk_kernels.Threads(int(min(threads, 1 + work // 20_000))) as pool:
+    with walk_kernels.Threads(int(min(threads, most, 1 + work // 20_000))) as pool:
         proposals = walk_kernels.Proposals(graph.adjacency, pool)
         for first, last in pairwise(np.linspace(0, n, rounds + 1).astype(np.int64)):
             value = value_after(visits)
@@ -129,6 +130,10 @@ def _check_whole(name, number, least, most=math.inf):
         raise ValueError(f"{name}={number!r}; allowed: a whole number from {least} to {most}")
 
 
+def _is_finite(number):
+    return isinstance(number, Real) and math.isfinite(number)
+
+
 class KnowledgeValue:
     """V of every KP as a function of `visits`, up to a common factor; 0 for KPs without a link.
 
@@ -136,12 +141,14 @@ class KnowledgeValue:
     """
 
     def __init__(self, graph, *, alpha=1.0, beta=1.0, discipline=None, difficulty=None, focus=None):
-        if not math.isfinite(alpha):
+        if not _is_finite(alpha):
             raise ValueError(f"alpha={alpha!r}; allowed: a finite number")
-        if not (math.isfinite(beta) and beta >= 0):
+        if not (_is_finite(beta) and beta >= 0):
             raise ValueError(f"beta={beta!r}; allowed: a finite number from 0")
-        targets = {"discipline": discipline, "difficulty": difficulty}
-        self.controls = [_Control(graph, *item) for item in targets.items() if item[1] is not None]
+        self.controls = []
+        for label, target in (("discipline", discipline), ("difficulty", difficulty)):
+            if target is not None:
+                self.controls.append(_Control(graph, label, target))
         self.beta, self.seeds = beta, graph.seeds
         with np.errstate(divide="ignore"):  # log 0 is minus infinity, as it should be
             self.log_static = alpha * np.log(graph.popularity) + np.log(_focus_per_kp(graph, focus))
@@ -222,9 +229,11 @@ def _mean_over_seeds(graph, values):
 
 def _shares(label, target):
     """A target as shares that sum to 1."""
-    weights = pd.Series(dict(target), dtype=float)
-    if not len(weights) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum():
-        raise ValueError(f"{label}={dict(target)!r}; allowed: label -> share, finite, from 0, not all 0")
+    shares = dict(target.items()) if hasattr(target, "items") else {}
+    right = all(_is_finite(share) and share >= 0 for share in shares.values())
+    if not right or not any(shares.values()):
+        raise ValueError(f"{label}={target!r}; allowed: label -> share, finite, from 0, not all 0")
+    weights = pd.Series(shares, dtype=float)
     return weights / weights.sum()
 
 
@@ -232,9 +241,11 @@ def _focus_per_kp(graph, focus):
     """Mean focus weight of each KP's seeds."""
     if focus is None:
         return np.ones(len(graph.names))
-    focus = dict(focus)
+    if not hasattr(focus, "items"):
+        raise ValueError(f"focus={focus!r}; allowed: (discipline, difficulty) -> weight from 0")
+    focus = dict(focus.items())
     for cell, weight in focus.items():
-        if not isinstance(cell, tuple) or len(cell) != 2 or not 0 <= weight < math.inf:
+        if not isinstance(cell, tuple) or len(cell) != 2 or not _is_finite(weight) or weight < 0:
             raise ValueError(f"focus[{cell!r}]={weight!r}; allowed: (discipline, difficulty) -> from 0")
     cells = pd.MultiIndex.from_frame(graph.seeds[["discipline", "difficulty"]].astype(object))
     code, distinct = cells.factorize()
@@ -278,7 +289,7 @@ def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=
     coverage: share of linked KPs visited. gini, entropy_bits, evenness (entropy over its maximum): of visits
     over linked KPs. spearman, pearson: visits against popularity. kl_*: KL(target || seeds drawn) in nats,
     half a seed added to each label; missing_*: target share on labels of no linked seed, beyond any walk's
-    reach. Null where no target is given or nothing varies. Raises ValueError for names not in the graph.
+    reach. Null where no target is given, no drawn seed has a label or nothing varies. Raises ValueError for names not in the graph.
     """
     linked = graph.degree > 0
     visits = np.bincount(_codes(graph.names, paths["kps"], "KP"), minlength=len(linked))[linked]
@@ -304,9 +315,11 @@ def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=
         if target is not None:
             target = _shares(label, target)
             drawn = graph.seeds[label].iloc[seeds].astype(object).value_counts()
-            drawn = drawn.reindex(drawn.index.union(target.index), fill_value=0) + 0.5
+            drawn = drawn.reindex(drawn.index.union(target.index), fill_value=0)
             target = target[target > 0]
-            row[f"kl_{label}"] = (target * np.log(target * drawn.sum() / drawn[target.index])).sum()
+            if drawn.any():
+                drawn += 0.5
+                row[f"kl_{label}"] = (target * np.log(target * drawn.sum() / drawn[target.index])).sum()
             there = graph.seeds.loc[graph.linked_seeds, label].unique()
             row[f"missing_{label}"] = target[~target.index.isin(there)].sum()
     return pd.DataFrame([row])

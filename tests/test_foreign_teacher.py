@@ -152,7 +152,7 @@ def test_every_question_it_cannot_label_is_a_reject(teacher, seeds):
 
 
 def test_every_question_without_knowledge_points_is_a_reject(teacher, seeds):
-    done, rejects = linkqa.extract(seeds, teacher())
+    done, rejects = linkqa.extract(seeds.assign(knowledge_points=None), teacher())
     assert done.empty
     assert_all_rejected(rejects, len(seeds))
     assert list(rejects["id"]) == list(seeds["id"])

@@ -194,10 +194,30 @@ def test_own_aliases_join_and_other_names_of_the_group_follow(tmp_path):
         merge_candidates(names, aliases=pd.DataFrame({"name": ["a"], "alias": [" "]}))
 
 
-@pytest.mark.parametrize("names", ["abc", [1, 2], [None], pd.DataFrame()])
+@pytest.mark.parametrize("names", ["abc", [1, 2], [None], [["a", "b"]], pd.DataFrame()])
 def test_names_of_another_kind_are_named(names):
     with pytest.raises(ValueError, match=r"allowed"):
         merge_candidates(names)
+
+
+def test_the_call_that_is_recommended_takes_rows_without_knowledge_points():
+    table = pd.DataFrame({"knowledge_points": [["colour", "color"], None]})
+    with pytest.raises(ValueError, match=r"such as table\['knowledge_points'\]\.explode\(\)\.dropna\(\)"):
+        merge_candidates(table["knowledge_points"].explode())
+    assert len(merge_candidates(table["knowledge_points"].explode().dropna())) == 1
+
+
+@pytest.mark.parametrize("aliases", [[("color", "色")], {"color": "色"}])
+def test_aliases_of_another_kind_are_named(aliases):
+    with pytest.raises(ValueError, match=r"aliases is a (list|dict); allowed: a table or a CSV file"):
+        merge_candidates(["color"], aliases=aliases)
+
+
+def test_a_name_counts_with_its_other_spellings_where_the_one_to_keep_is_chosen():
+    names = ["ohm's law"] * 2 + ["ohms law"] * 2 + ["欧姆定律"] * 3
+    table = merge_candidates(names).set_index("merged")
+    assert table["kept"].to_dict() == {"ohms law": "ohm's law", "欧姆定律": "ohm's law"}
+    assert table["kept_popularity"].tolist() == [2, 2]
 
 
 def test_shipped_aliases_name_different_keys_and_join_no_trap():
@@ -241,7 +261,7 @@ def test_only_spellings_are_applied_until_somebody_decides_about_the_rest():
         ["color"],
     ]
     everything = apply_merges(table, merges.assign(decision="merge"))
-    assert everything["knowledge_points"].tolist() == [["ohm's law", "色"]] * 3 + [["色"]]
+    assert everything["knowledge_points"].tolist() == [["ohm's law", "color"]] * 3 + [["color"]]
     nothing = apply_merges(table, merges.assign(decision="apart"))
     assert nothing["knowledge_points"].tolist() == table["knowledge_points"].tolist()
     with pytest.raises(ValueError, match=r"decision about .* is 'yes'; allowed: merge, review, apart"):
@@ -256,7 +276,7 @@ def test_a_reviewed_file_comes_back_as_it_was_decided(tmp_path):
         merges.to_csv(path, index=False, encoding=encoding)
         again = read_merges(path, names)
         assert list(again.columns) == list(COLUMNS)
-        shown = ["kept", "merged", "decision", "kept_popularity", "merged_popularity"]
+        shown = ["kept", "merged", "decision", "similarity", "kept_popularity", "merged_popularity"]
         pd.testing.assert_frame_equal(again[shown], merges[shown], check_dtype=False)
     path.write_text("kept,merged\ncolor,Colour\nforce,forse\n", encoding="utf-8")
     again = read_merges(path, names)

@@ -116,6 +116,12 @@ def test_pmi_weighs_against_popularity_and_drops_chance_pairs():
     assert set(graph.orphans) == {"all", "c", "d"}
 
 
+def test_seeds_without_kps_are_no_evidence_for_pmi():
+    kps = [["all", "a", "b"], ["all", "a", "b"], ["all", "c"], ["all", "d"]]
+    graph = build_kp_graph(seeds(*kps), weight="pmi")
+    assert weights(build_kp_graph(seeds(*kps, None, [], ["…"]), weight="pmi")) == weights(graph)
+
+
 def test_min_count_drops_rare_pairs_and_keeps_their_kps():
     graph = build_kp_graph(seeds(["a", "b"], ["a", "b"], ["b", "c"]), min_count=2)
     assert weights(graph) == {("a", "b"): 2}
@@ -162,6 +168,11 @@ def test_chinese_seeds_keep_their_names():
     assert weights(graph) == {tuple(sorted(("欧姆定律", "电阻"))): 1, tuple(sorted(("电阻", "功率"))): 1}
 
 
+def test_a_null_in_a_list_is_no_knowledge_point():
+    nulls = [None, float("nan"), pd.NA, np.float64("nan")]
+    assert build_kp_graph(seeds(["a", *nulls, "b"], nulls)).names.tolist() == ["a", "b"]
+
+
 def test_lists_read_back_from_parquet_give_the_same_graph(tmp_path):
     table = seeds(["a", "b"], None, ["b", "c"])
     table.to_parquet(tmp_path / "seeds.parquet")
@@ -177,6 +188,13 @@ def test_lists_read_back_from_parquet_give_the_same_graph(tmp_path):
         (seeds("a, b"), {}, "holds str; allowed: lists of text"),
         (seeds(["a", 3]), {}, "lists of int; allowed"),
         (seeds(["a"]).assign(id=None), {}, "id is null in 1 rows"),
+        (
+            seeds(["a"])[["id", "id", "knowledge_points"]],
+            {},
+            r"several columns called \['id'\]; drop or rename",
+        ),
+        (seeds(["good", "torn \ud83d"]), {}, r"the knowledge point 'torn \\ud83d' holds half a character"),
+        (seeds(["a", 2.5]), {}, "lists of float; allowed"),
         (seeds(["a"]), {"weight": "tfidf"}, "weight='tfidf'; allowed: count, pmi"),
         (seeds(["a"]), {"min_count": 0}, "min_count=0; allowed"),
     ],
@@ -188,7 +206,12 @@ def test_a_wrong_table_or_setting_is_named(table, settings, message):
 
 def test_saved_graph_comes_back_whole_and_mapped(tmp_path):
     table = seeds(
-        ["a", "b"], ["b", "力"], None, discipline=["physics", None, "law"], difficulty=["H1", "H5", "H1"]
+        ["a", "b"],
+        ["b", "力"],
+        None,
+        ["c"],
+        discipline=["physics", None, "law", "law"],
+        difficulty=["H1", "H5", "H1", "H1"],
     )
     graph = build_kp_graph(table, weight="pmi")
     again = KPGraph.load(graph.save(tmp_path / "graph"))
@@ -231,6 +254,44 @@ def test_save_touches_no_foreign_folder_and_load_names_what_is_wrong(tmp_path):
     np.save(saved / about["data"] / "adjacency.indices.npy", np.zeros(1, dtype=np.int32))
     with pytest.raises(ValueError, match="do not fit together"):
         KPGraph.load(saved)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda data: (data / "incidence.indptr.npy").write_bytes(b"half"),
+        lambda data: (data / "incidence.indptr.npy").write_bytes(b""),
+        lambda data: (data / "edge_seeds.data.npy").unlink(),
+        lambda data: (data / "seeds.parquet").write_bytes(b"half"),
+        lambda data: pd.DataFrame({"kp": ["a"]}).to_parquet(data / "names.parquet"),
+        lambda data: pd.DataFrame({"name": ["a", "b"]}).to_parquet(data / "names.parquet"),
+        lambda data: pd.read_parquet(data / "seeds.parquet")[:0].to_parquet(data / "seeds.parquet"),
+    ],
+)
+def test_a_damaged_graph_is_named_and_saving_again_mends_it(harm, tmp_path):
+    graph = build_kp_graph(seeds(["a", "b"], ["a", "b"]))
+    harm(graph.save(tmp_path) / "kpgraph-1")
+    with pytest.raises(ValueError, match=r"is damaged \(.*\); build and save the graph again"):
+        KPGraph.load(tmp_path)
+    assert weights(KPGraph.load(graph.save(tmp_path))) == weights(graph)
+
+
+@pytest.mark.parametrize("content", ["{half", "[1]", "null"])
+def test_an_unreadable_manifest_is_named(content, tmp_path):
+    (build_kp_graph(seeds(["a", "b"])).save(tmp_path) / "graph.json").write_text(content)
+    with pytest.raises(ValueError, match=r"not of format .* save it in a new folder"):
+        KPGraph.load(tmp_path)
+
+
+TORN = pd.Series(["a", "torn \ud83d"], dtype=object)
+
+
+@pytest.mark.parametrize("columns", [{"id": [1, "one"]}, {"discipline": ["law", 3]}, {"id": TORN}])
+def test_ids_and_labels_that_cannot_be_saved_are_refused_before_anything_is_written(columns, tmp_path):
+    graph = build_kp_graph(seeds(["a", "b"], ["b", "c"]).assign(**columns))
+    with pytest.raises(ValueError, match="ids or labels of the seeds cannot be saved"):
+        graph.save(tmp_path / "graph")
+    assert not (tmp_path / "graph").exists()
 
 
 def test_reprs_say_what_is_there_and_escape_names():

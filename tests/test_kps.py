@@ -51,6 +51,9 @@ def assert_same(a: KPGraph, b: KPGraph):
         ("力、质量", {"separator": "、"}, ["力", "质量"]),
         (["Force", " masses", "Mass", ""], {}, ["Force", "masses"]),
         (np.array(["a", None], dtype=object), {}, ["a"]),
+        (["a", pd.NA, float("nan")], {}, ["a"]),
+        ("A->B->", {"levels": "leaf"}, ["B"]),
+        ("A-> ->B->->", {"levels": 2}, ["A", "B"]),
         ("Algebra->Equations->Roots", {}, ["Algebra->Equations->Roots"]),
         ("Algebra->Equations->Roots", {"levels": "leaf"}, ["Roots"]),
         ("Algebra->Equations->Roots", {"levels": "all"}, ["Algebra", "Equations", "Roots"]),
@@ -200,6 +203,8 @@ def test_known_seeds_change_nothing_and_may_not_differ():
         graph.add(pd.DataFrame({"id": ["s2"], "knowledge_points": [["new"]]}))
     with pytest.raises(ValueError, match=r"lacks .*knowledge_points"):
         graph.add(pd.DataFrame({"id": ["s2"]}))
+    with pytest.raises(ValueError, match="id is integer in the table and string in the graph"):
+        graph.add(table.assign(id=[0, 1, 2]))
 
 
 def test_a_graph_saved_without_its_threshold_loads_but_does_not_grow(tmp_path):

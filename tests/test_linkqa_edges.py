@@ -3,11 +3,12 @@
 import json
 import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from qatoolkit import linkqa, stages
-from qatoolkit.config import LinkQASettings
+from qatoolkit import annotate, boostqa, linkqa, prompts, stages
+from qatoolkit.config import BoostQASettings, LinkQASettings
 from qatoolkit.kpgraph import KPGraph, build_kp_graph
 from qatoolkit.store import open_run
 from qatoolkit.walks import path_diagnostics, sample_paths
@@ -116,11 +117,87 @@ UNJOINED = {
 @pytest.mark.parametrize("adjust", [None, {"physics": {"H4": 1.0}}])
 @pytest.mark.parametrize("name", UNJOINED)
 def test_paths_that_join_nothing_are_reported_and_ask_for_nothing(name, adjust):
-    with pytest.warns(UserWarning, match="none of 60 paths leads to two different seeds of one language"):
+    with pytest.warns(UserWarning, match="60 of 60 paths lead to fewer than two different seeds of one"):
         *_, found, asked = chain(UNJOINED[name], adjust=adjust)
     assert found["coverage"] == 1.0
     assert len(asked) == 0
     assert {"parents", "asked_discipline", "asked_difficulty", "payload"} <= set(asked)
+
+
+def test_paths_left_out_are_counted_where_they_are_the_most():
+    table = seeds(["a", "b"], ["b", "c"])
+    joined, lone = [["a", "b", "c"], ["s0", "s1"]], [["a", "b"], ["s0"]]
+    with pytest.warns(UserWarning, match=r"^2 of 3 paths lead to fewer than two") as caught:
+        assert len(requests([joined, lone, lone], table)) == 1
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(requests([joined, lone], table)) == 1
+
+
+def requests(paths, table, plan=PLAN):
+    kps, ids = zip(*paths, strict=True)
+    walked = pd.DataFrame({"path": range(len(paths)), "kps": kps, "seeds": ids})
+    return linkqa.requests(walked, table, plan, LinkQASettings(length=3))
+
+
+PATHS = [[["a", "b", "c"], ["s0", "s1"]]]
+JOINED = seeds(["a", "b"], ["b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("table", "plan", "message"),
+    [
+        (JOINED[:1], PLAN, r"seeds lacks 1 of those on the paths, 's1' for one; pass the table"),
+        (JOINED.drop(columns="language"), PLAN, r"seeds lacks \['language'\]; it has"),
+        (JOINED, PLAN[["difficulty"]], r"plan lacks \['budget'\]; it has"),
+        (JOINED, PLAN[:0], r"plan has 0 rows and no budget above 0"),
+        (JOINED, PLAN.assign(budget=0), r"plan has 1 rows and no budget above 0"),
+    ],
+)
+def test_what_requests_lack_is_named(table, plan, message):
+    with pytest.raises(ValueError, match=message):
+        requests(PATHS, table, plan)
+
+
+CHOICES = {
+    "Paris or Rome?": (np.array(["Paris", "Rome"], dtype=object), {"A": "Paris", "B": "Rome"}),
+    "Which are even?": (["1", "2", "3", "4"], dict(zip("ABCD", "1234", strict=True))),
+    "Open?": (None, None),
+    "Open too?": (float("nan"), None),
+}
+
+
+@pytest.mark.parametrize("column", [True, False])
+def test_a_teacher_is_shown_the_choices_of_a_seed_by_letter(column):
+    table = seeds(["a", "b"], ["b", "c"], ["c", "d"], ["d", "e"]).assign(question=list(CHOICES), grade="high")
+    if column:
+        table["choices"] = pd.Series([cell for cell, _ in CHOICES.values()], dtype=object)
+    path = [["a", "b", "c", "d", "e"], list(table["id"])]
+    [payload] = requests([path], table)["payload"]
+    boost = boostqa.requests(table, PLAN.assign(budget=8), BoostQASettings())["payload"]
+    asked = [json.loads(messages[1]["content"]) for messages in annotate.requests(table)]
+    for told in (payload["seeds"], [one["seed"] for one in boost], asked):
+        assert {one["question"] for one in told} <= set(CHOICES)
+        for one in told:
+            assert one.get("choices") == (CHOICES[one["question"]][1] if column else None)
+            assert set(one) - {"choices"} == {"question", "answer"}
+    for name in ("annotate", "knowledge_points", "link", "multi_grade", "high_difficulty"):
+        assert "choices" in prompts.template(name, "en")
+        assert "选项" in prompts.template(name, "zh")
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, "9", True])
+def test_a_number_of_questions_that_is_none_asks_for_nothing(n):
+    with pytest.raises(ValueError, match=r"n=.*; allowed: a whole number from 1, or None"):
+        linkqa.synthesise(requests(PATHS, JOINED), None, None, n)
+
+
+@pytest.mark.parametrize("target", [{"H6": 1.0}, {"H3": 0.0}, {}])
+def test_a_target_of_unknown_or_no_levels_is_refused(target):
+    made = pd.DataFrame({"asked_discipline": ["physics"], "asked_difficulty": ["H3"], "difficulty": ["H3"]})
+    with pytest.raises(ValueError, match=r"targets\['physics'\]=.*; allowed: shares of H1, H2, H3, H4, H5"):
+        linkqa.control(made, {"physics": target})
 
 
 # --- The stage -----------------------------------------------------------------------------------------
@@ -185,3 +262,30 @@ def test_the_stage_merges_spellings_and_then_what_a_reviewed_file_says(run, tmp_
     assert "content of linkqa.merges" in json.dumps(
         run(**{"linkqa.merges": str(review)}).manifest("linkqa")["settings"]
     )
+
+
+def test_knowledge_points_that_the_source_carries_are_kept_and_only_the_others_asked_for(run):
+    bare = run()
+    table = bare.read("seeds").seeds
+    assert table["knowledge_points"].isna().all()
+    routes = pd.Series([["Maths->Sums->Products"] if i % 3 == 0 else None for i in range(len(table))])
+    bare.complete("seeds", {}, (), lambda folder: {"seeds": table.assign(knowledge_points=routes)})
+
+    def annotated(**dials):
+        (bare.folder / "annotate" / "manifest.json").unlink()
+        again = open_run("edges", profile="smoke", **{f"annotate.{name}": v for name, v in dials.items()})
+        out = stages.annotate(again, log=lambda said: None)
+        assert (out.seeds["id"] == table["id"]).all()
+        paid = out.seeds["calls"].map(lambda calls: any(c.startswith("knowledge_points/") for c in calls))
+        return out.seeds["knowledge_points"].map(list)[:2].tolist()[0], paid
+
+    carries = routes.notna()
+    kept, paid = annotated()
+    assert (kept, paid.tolist()) == (["Maths->Sums->Products"], (~carries).tolist())
+    kept, paid = annotated(levels="leaf", under=("Sums",))
+    assert (kept, paid.tolist()) == (["Products"], (~carries).tolist())
+    kept, paid = annotated(levels="leaf", under=("elsewhere",))
+    assert paid.all()
+    kept, paid = annotated(knowledge_points="all")
+    assert "Maths->Sums->Products" not in kept
+    assert paid.all()

@@ -328,6 +328,19 @@ def test_chinese_labels_stay_text_in_svg(tmp_path):
     assert "$m$ and &lt; &amp;" in svg.read_text(encoding="utf-8")
 
 
+def test_degrees_of_a_graph_without_links_are_refused():
+    with pytest.raises(ValueError, match="none of 2 knowledge points has a neighbour"):
+        plots.kp_degree(pd.DataFrame({"degree": [0, 0]}))
+
+
+@pytest.mark.parametrize("lost", [1, len(FRONTIER)])
+def test_points_without_a_correlation_are_counted_in_the_figure(lost):
+    table = FRONTIER.reset_index(drop=True)
+    table.loc[: lost - 1, "popularity_correlation"] = np.nan
+    texts = [text.get_text() for text in plots.frontier(table).axes[0].texts]
+    assert any(text.startswith(f"{lost} of {len(table)} points have no correlation") for text in texts)
+
+
 def test_a_failed_save_leaves_the_old_figure(tmp_path):
     png, _ = plots.save(plots.kp_degree(DEGREES), tmp_path / "figure")
     old = png.read_bytes()

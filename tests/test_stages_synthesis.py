@@ -351,11 +351,16 @@ def test_links_are_asked_for_until_there_are_enough_and_no_longer(linked, teache
     assert few["id"].is_unique
     spare = rejects["reason"].isin(("over_budget", "repeated")).sum()
     assert len(few) + spare < len(most)
-    every, rejects = linkqa.synthesise(asked, teacher("textbook"), teacher("textbook"), n=10_000)
+    with pytest.warns(
+        UserWarning, match=rf"{len(most)} of 10,000 questions were written, and all {len(asked)}"
+    ):
+        every, rejects = linkqa.synthesise(asked, teacher("textbook"), teacher("textbook"), n=10_000)
     assert set(every["id"]) == set(most["id"])
     assert "over_budget" not in set(rejects["reason"])
-    nothing, rejects = linkqa.synthesise(asked[:0], teacher("textbook"), teacher("textbook"), n=5)
+    with pytest.warns(UserWarning, match="0 of 5 questions were written"):
+        nothing, rejects = linkqa.synthesise(asked[:0], teacher("textbook"), teacher("textbook"), n=5)
     assert len(nothing) == len(rejects) == 0
+    assert set(most) == set(nothing)
 
 
 def test_the_consensus_of_samples_errs_less_than_one_answer(seeds, teacher, tutor):
@@ -417,8 +422,9 @@ def test_difficulty_is_adjusted_within_the_chosen_disciplines_and_checked_by_ann
     [
         ({"alchemy": {"H1": 1.0}}, "adjust is 'alchemy'"),
         ({"physics": {"H9": 1.0}}, "adjust.physics is"),
-        ({"physics": {"H1": 0.0}}, "not all 0"),
+        ({"physics": {"H3": 0.0}}, "not all 0"),
         ({"physics": "H1"}, "adjust.physics is 'H1'"),
+        ({"physics": {"H2": 0.5, "H4": 0.5}}, "it must be shares of H3, H4, H5"),
     ],
 )
 def test_an_impossible_adjustment_is_explained(adjust, message):

@@ -5,7 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from qatoolkit import views
+from qatoolkit import views, views_links
+from qatoolkit.kpgraph import build_kp_graph
 from qatoolkit.seeds import quality_report, read_seeds
 
 ROWS = [
@@ -80,3 +81,34 @@ def test_real_seeds_that_are_not_there_are_a_sentence_and_empty_tables(what, tmp
     assert real.quality.empty
     assert "QATOOLKIT_REAL_DATA" in repr(real.said)
     assert views.seed_subjects(real.seeds).empty
+
+
+ROUTES = [
+    ["拓展思维->知识点->计数->加法", "拓展思维->知识点->计数->乘法"],
+    ["拓展思维->能力->运算求解"],
+    ["拓展思维->拓展思维->计算模块"],
+]
+
+
+def test_a_graph_of_real_routes_says_how_many_questions_they_name_no_knowledge_point_of(tmp_path):
+    rows = [{"id": f"q{i}", "question": f"{i} + 1?", "answer": "5"} for i in range(len(ROUTES))]
+    (tmp_path / "tal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    missing = views.real_graph(tmp_path)
+    assert not missing.found
+    assert "no labelled knowledge points" in repr(missing.said)
+    (tmp_path / "sidecar").mkdir()
+    labels = {row["id"]: {"knowledge_point_routes": r} for row, r in zip(rows, ROUTES, strict=True)}
+    (tmp_path / "sidecar" / views_links.TAL_ROUTES).write_text(json.dumps(labels), encoding="utf-8")
+    real = views.real_graph(tmp_path)
+    assert set(real.graph.names) == {"计数", "加法", "乘法"}
+    said = " ".join(repr(real.said).split())
+    assert "questions with routes 3" in said
+    assert "routes name a knowledge point 1" in said
+    assert "routes name none 2" in said
+    assert views.walk_settings(real.graph)["kl_difficulty"].isna().all()  # no source level, so no target
+
+
+def test_a_name_outside_the_graph_is_refused():
+    graph = build_kp_graph(pd.DataFrame({"id": [1], "knowledge_points": [["a", "b"]]}))
+    with pytest.raises(ValueError, match="path names 'c', which is not in the graph"):
+        views.around(graph, ["a", "c"])

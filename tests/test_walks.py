@@ -427,6 +427,13 @@ def test_a_graph_without_edges_says_so(table):
         ({"seed": -1}, "seed=-1"),
         ({"threads": 0}, "threads=0"),
         ({"alpha": float("nan")}, "alpha=nan"),
+        ({"alpha": "1"}, "alpha='1'; allowed: a finite number"),
+        ({"beta": None}, "beta=None; allowed: a finite number from 0"),
+        ({"difficulty": "H1"}, "difficulty='H1'; allowed: label -> share"),
+        ({"difficulty": ["H1"]}, r"difficulty=\['H1'\]; allowed: label -> share"),
+        ({"difficulty": {"H1": "a"}}, "difficulty={'H1': 'a'}; allowed: label -> share"),
+        ({"focus": "law"}, r"focus='law'; allowed: \(discipline, difficulty\) -> weight"),
+        ({"focus": {("law", "H1"): "a"}}, r"focus\[\('law', 'H1'\)\]='a'; allowed"),
         ({"beta": -1}, "beta=-1"),
         ({"discipline": {}}, "discipline={}; allowed"),
         ({"discipline": {"law": -1}}, "discipline=.*from 0"),
@@ -461,6 +468,28 @@ def test_diagnostics_agree_with_hand_counts():
     )
     assert row["missing_discipline"] == 0.5
     assert np.isnan(row["kl_difficulty"])
+
+
+def test_divergence_is_null_where_no_drawn_seed_has_a_label():
+    table = seeds(["a", "b"], ["x", "y"], discipline=[None, "law"])
+    paths = pd.DataFrame({"path": [0], "kps": [["a", "b"]], "seeds": [["s0"]]})
+    row = path_diagnostics(build_kp_graph(table), paths, discipline={"law": 1.0}).iloc[0]
+    assert np.isnan(row["kl_discipline"])
+    assert row["missing_discipline"] == 0
+
+
+def test_a_target_may_be_a_series_and_more_threads_than_cores_are_as_many_as_there_are(world):
+    as_dict = sample_paths(world, 500, 4, discipline=EVEN, threads=1)
+    pd.testing.assert_frame_equal(
+        sample_paths(world, 500, 4, discipline=pd.Series(EVEN), threads=10_000), as_dict
+    )
+
+
+def test_a_warning_about_a_target_points_at_the_call():
+    graph = build_kp_graph(seeds(["a", "b"], ["c"], discipline=["law", "physics"]))
+    with pytest.warns(UserWarning, match="no linked seed is") as caught:
+        sample_paths(graph, 3, 2, discipline={"law": 1.0, "physics": 1.0})
+    assert caught[0].filename == __file__
 
 
 def test_diagnostics_of_foreign_or_no_paths(world):

@@ -5,28 +5,29 @@ A template is the system message; the user message is the task's input as one JS
 """
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from string import Template
+from string import Template, ascii_uppercase
 
 from qatoolkit.model_json import as_text, read_json
 from qatoolkit.taxonomy import DISCIPLINES, GRADE_RUBRIC, GRADES, RUBRIC
 
-__all__ = ["VERSIONS", "as_text", "messages", "read_json", "template", "version"]
+__all__ = ["VERSIONS", "as_text", "messages", "read_json", "shown", "template", "version"]
 
 VERSIONS = {
-    "annotate": 2,
-    "knowledge_points": 1,
-    "multi_grade": 1,
-    "high_difficulty": 1,
-    "link": 2,
+    "annotate": 3,
+    "knowledge_points": 2,
+    "multi_grade": 2,
+    "high_difficulty": 2,
+    "link": 3,
     "refine": 1,
     "solve": 1,
 }
 
 
 def version(name: str) -> str:
-    """The version in use, as it is stored with every row: "annotate.v2"."""
+    """The version in use, as it is stored with every row: "annotate.v3"."""
     return f"{name}.v{VERSIONS[name]}"
 
 
@@ -58,3 +59,12 @@ def messages(name: str, language: str, **payload) -> list[dict]:
         {"role": "system", "content": template(name, language)},
         {"role": "user", "content": json.dumps(payload, ensure_ascii=False)},
     ]
+
+
+def shown(row: Mapping) -> dict:
+    """A row of a QA table as a teacher is shown it: question, answer and, where it has any, its choices by letter, which
+    answers such as "BD" point at."""
+    choices = row.get("choices")
+    there = hasattr(choices, "__len__") and not isinstance(choices, str) and len(choices)
+    lettered = {"choices": dict(zip(ascii_uppercase, map(str, choices), strict=False))} if there else {}
+    return {"question": row["question"], "answer": row["answer"]} | lettered
