@@ -29,7 +29,7 @@ def export_tasks(
     `form` "letter" lists the choices as A. B. C. and scores the letters, "cloze" scores the answers' texts by log-likelihood
     (both `acc`), "generative" has one line written (`exact_match`). None takes cloze where every row has choices, else
     generative. `examples`, tables by exam name, are what few-shot prompts show, in their order, as MMLU does; without them
-    lm-eval draws examples from the exam itself. Raises ValueError for an unknown form, mixed languages, letter or cloze without
+    lm-eval draws examples from the other questions of the exam. Raises ValueError for an unknown form, mixed languages, letter or cloze without
     choices, and more choices than letters."""
     import yaml
 
@@ -103,6 +103,8 @@ def _task(name: str, form: str, language: str, paths: dict[str, str]) -> dict:
     }
     if "examples" in paths:
         task |= {"fewshot_split": "examples", "fewshot_config": {"sampler": "first_n"}}
+    else:  # said, so that lm-eval takes the question itself out of its examples
+        task |= {"fewshot_split": "test"}
     if form == "generative":
         return task | {
             "output_type": "generate_until",

@@ -80,6 +80,13 @@ def test_examples_come_from_their_own_table_in_its_order(tmp_path):
     assert f"Answer: {'ABCD'[int(examples['answer_index'].iloc[0])]}\n" in asked
 
 
+def test_a_question_is_never_among_its_own_examples(tmp_path):
+    table = exam()
+    export_tasks({"mine": table}, tmp_path / "t")
+    for context, _ in prompts(tmp_path / "t", "mine", fewshot=11):
+        assert all(context.count(f"Question: {question}\n") == 1 for question in table["question"])
+
+
 def test_every_form_is_evaluated_and_says_which_it_is(model):
     table = exam()
     for form, metric in (("cloze", "acc"), ("letter", "acc"), ("generative", "exact_match")):
