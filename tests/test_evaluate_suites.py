@@ -25,7 +25,7 @@ from qatoolkit.evaluate import (
     manifests,
     mcnemar,
 )
-from qatoolkit.probe import cells, probe_tasks
+from qatoolkit.probe import cells, probe, probe_tasks
 from qatoolkit.suites import leaves, paper12, suite_of
 from qatoolkit.textbook import exams, knowledge
 from qatoolkit.tokens import train_tokenizer
@@ -120,6 +120,13 @@ def test_a_table_that_cannot_be_asked_is_refused(tmp_path, change, message):
         table[column] = pd.Series([change[column]] * len(table), index=table.index, dtype=object)
     with pytest.raises(ValueError, match=message):
         export_tasks({"mine": table}, tmp_path / "t", form=change.get("form"))
+
+
+def test_a_probe_tells_a_table_without_seeds_from_one_without_choices():
+    with pytest.raises(ValueError, match=r"no annotated seeds.*rejects"):
+        probe("model", exam().head(0))
+    with pytest.raises(ValueError, match="no row of the table has choices"):
+        probe("model", exam("textbook_math"))
 
 
 def test_a_local_file_a_folder_and_names_are_suites(model, tmp_path):
