@@ -143,14 +143,15 @@ def evaluate(
     yours, which then is what runs, and `model` the name that stands for it. With `folder` every finished task is kept there and not run
     again while model, task, data, examples, seeds and lm-eval are the same; a kill loses the task under way.
 
-    The result's `attrs["evaluation"]` holds model, seeds, versions and each task's settings. Raises ValueError for an unknown
+    The result's `attrs["evaluation"]` holds model, seeds, versions and each task's settings, among them
+    `left_out`, how many rows of a QA file were not asked, by reason. Raises ValueError for an unknown
     suite, task or scorer, and TasksUnavailable, after all others have run, for tasks whose data or packages are missing."""
     if isinstance(scorer, str) and scorer not in ("hf", "fast"):
         raise ValueError(f"scorer {scorer!r} is neither 'hf' nor 'fast', nor an lm-eval model")
     _quiet()
     kept, told, lost, machine = [], [], {}, None
     with tempfile.TemporaryDirectory() as workplace:
-        found = suite_of(suite, Path(workplace), names=names, run=run, form=form)
+        found = suite_of(suite, Path(workplace), names=names, run=run, form=form, log=log)
         manager = found.manager()
         work = {name: (asked, spec) for asked in found.asked for name, spec in leaves(manager, asked.task)}
         about = {
@@ -187,6 +188,7 @@ def evaluate(
                     "fewshot": int(table["fewshot"].iloc[0]),
                     "metric": f"{table['metric'].iloc[0]},{table['filter'].iloc[0]}",
                     "n": len(table),
+                    "left_out": found.left_out.get(name, {}),
                     "limit": limit,
                     "score": float(table["score"].mean()) if table["score"].notna().any() else None,
                 }
@@ -196,7 +198,7 @@ def evaluate(
                 if log:
                     log(f"{name}: {len(table):,} questions in {seconds:.1f} s")
             kept.append(done[0])
-            told.append({k: done[1][k] for k in _TOLD})
+            told.append({k: done[1][k] for k in _TOLD} | {"left_out": found.left_out.get(name, {})})
     samples = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=COLUMNS)
     samples.attrs["evaluation"] = about | {"suite": found.name, "tasks": told}
     if lost:

@@ -14,7 +14,7 @@ import yaml
 from conftest import ROOT
 from transformers import AutoModelForCausalLM
 
-from qatoolkit import ladder
+from qatoolkit import ladder, views
 from qatoolkit.eval_samples import COLUMNS, model_digest
 from qatoolkit.evaluate import (
     Seeds,
@@ -26,6 +26,7 @@ from qatoolkit.evaluate import (
     mcnemar,
 )
 from qatoolkit.probe import cells, probe, probe_tasks
+from qatoolkit.seeds import read_seeds
 from qatoolkit.suites import leaves, paper12, suite_of
 from qatoolkit.textbook import exams, knowledge
 from qatoolkit.tokens import train_tokenizer
@@ -120,6 +121,95 @@ def test_a_table_that_cannot_be_asked_is_refused(tmp_path, change, message):
         table[column] = pd.Series([change[column]] * len(table), index=table.index, dtype=object)
     with pytest.raises(ValueError, match=message):
         export_tasks({"mine": table}, tmp_path / "t", form=change.get("form"))
+
+
+RAW = [
+    {"question": "What is 1 + 1?", "choices": ["2", "3", "4"], "answer": "A"},
+    {"question": "What is 1 + 2?", "choices": ["2", "3", "4"], "answer": "B"},
+    {"question": "What is 1 + 2?", "choices": ["2", "3", "4"], "answer": "B"},
+    {"question": "What is 1 + 3?", "choices": ["2", "3", "4"], "answer": ""},
+    {"question": "Which are even?", "choices": ["2", "3", "4"], "answer": "AC"},
+    {"question": "What is 2 + 2?", "choices": ["2", "3", "4"], "answer": "C"},
+]
+OPEN = {"question": "What is 40 + 2?", "answer": "42"}
+CHINESE = {"question": "一加一等于几？", "choices": ["二", "三"], "answer": "A"}
+
+
+def written(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def only(samples):
+    [task] = samples.attrs["evaluation"]["tasks"]
+    return task
+
+
+def test_rows_of_a_file_that_are_not_asked_are_counted_and_told(model, tmp_path):
+    for form in ("cloze", "letter", None):
+        said = []
+        samples = evaluate(
+            model, written(tmp_path / "mine.jsonl", RAW), form=form, folder=tmp_path / "e", log=said.append
+        )
+        assert len(samples) == 3
+        assert only(samples)["left_out"] == {"duplicate": 1, "empty_answer": 1, "several_answers": 1}
+        assert "mine: 3 rows left out (1 duplicate, 1 empty_answer, 1 several_answers)" in said
+    # A finished task that is only read again counts what is left out of the file as it is now.
+    again = evaluate(model, written(tmp_path / "mine.jsonl", [*RAW, RAW[0]]), folder=tmp_path / "e")
+    assert only(again)["left_out"]["duplicate"] == 2
+    assert views.evaluated(again)["left_out"].tolist() == [4]
+    assert manifests(tmp_path / "e")["left_out"].map(lambda counts: sum(counts.values())).eq(3).all()
+
+
+@pytest.mark.parametrize("form", ["cloze", "letter", None])
+def test_an_exam_of_several_right_choices_only_is_refused_with_its_rows(tmp_path, form):
+    table, _ = read_seeds([RAW[4]])
+    with pytest.raises(ValueError, match=f"1 rows have no single right choice .*: {table['id'].iloc[0]}"):
+        suite_of(table, tmp_path, form=form)
+
+
+def test_an_exam_in_two_languages_is_a_task_of_each(tmp_path):
+    said = []
+    found = suite_of(written(tmp_path / "mine.jsonl", [CHINESE, *RAW]), tmp_path, log=said.append)
+    assert [asked.task for asked in found.asked] == ["mine", "mine_zh"]
+    assert "mine: a task for each language, mine, mine_zh" in said
+    assert "问题：" in prompts(found.include, "mine_zh")[0][0]
+    both = read_seeds(tmp_path / "mine.jsonl")[0]
+    with pytest.raises(ValueError, match=r"two exams .* 'mine_zh'"):
+        suite_of({"mine": both, "mine_zh": both}, tmp_path)
+
+
+def test_a_file_with_open_questions_says_that_all_are_asked_openly(tmp_path):
+    said = []
+    found = suite_of(written(tmp_path / "mine.jsonl", [*RAW[:2], OPEN]), tmp_path, log=said.append)
+    assert ["1 of 3 questions have no choices" in line and "'generative'" in line for line in said] == [True]
+    assert prompts(found.include, "mine")[0][1]["until"]
+
+
+def test_a_list_of_files_is_a_task_of_each(tmp_path):
+    files = [written(tmp_path / "a.jsonl", RAW[:2]), str(written(tmp_path / "b.jsonl", RAW))]
+    found = suite_of(files, tmp_path)
+    assert [asked.task for asked in found.asked] == ["a", "b"]
+    assert found.left_out["b"]["duplicate"] == 1
+    (tmp_path / "more").mkdir()
+    for odd, message in (
+        ([files[0], "mmlu"], "mmlu: there is no such file"),
+        ([files[0], written(tmp_path / "more" / "a.jsonl", RAW)], "another file is called 'a'"),
+        ([RAW[0]], "not dict"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            suite_of(odd, tmp_path)
+    assert [asked.task for asked in suite_of(["mmlu", "arc_challenge"], tmp_path).asked] == [
+        "mmlu",
+        "arc_challenge",
+    ]
+
+
+def test_raw_rows_are_sent_to_read_seeds_and_a_table_without_choices_is_open(tmp_path):
+    with pytest.raises(ValueError, match=r"exam 'table': not a QA table: no column 'id'.*read_seeds"):
+        suite_of(pd.DataFrame(RAW), tmp_path)
+    table = read_seeds([OPEN])[0].drop(columns=["choices", "answer_index"])
+    assert prompts(suite_of(table, tmp_path).include, "table")[0][1]["until"]
 
 
 def test_a_probe_tells_a_table_without_seeds_from_one_without_choices():
