@@ -71,7 +71,7 @@ def paper12() -> pd.DataFrame:
 
 
 def evaluated(samples: pd.DataFrame) -> pd.DataFrame:
-    """What `evaluate` ran, a row per task: version, form, examples, metric, n, score, rows of the exam left out; with
+    """What `evaluate` ran, a row per task: version, form, examples, prompts cut, metric, n, score, rows of the exam left out; with
     lm-eval's version and the seeds."""
     about = samples.attrs["evaluation"]
     seeds = ", ".join(f"{name} {seed}" for name, seed in about["seeds"].items())

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from qatoolkit import ladder, views
 from qatoolkit.eval_samples import COLUMNS, model_digest
@@ -26,6 +26,7 @@ from qatoolkit.evaluate import (
     mcnemar,
 )
 from qatoolkit.probe import cells, probe, probe_tasks
+from qatoolkit.scorer import load_model
 from qatoolkit.seeds import read_seeds
 from qatoolkit.suites import leaves, paper12, suite_of
 from qatoolkit.textbook import exams, knowledge
@@ -210,6 +211,65 @@ def test_raw_rows_are_sent_to_read_seeds_and_a_table_without_choices_is_open(tmp
         suite_of(pd.DataFrame(RAW), tmp_path)
     table = read_seeds([OPEN])[0].drop(columns=["choices", "answer_index"])
     assert prompts(suite_of(table, tmp_path).include, "table")[0][1]["until"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"dtype": "float99"}, "dtype 'float99' is none of auto, float32"),
+        ({"fewshot": -1}, "fewshot is -1"),
+        ({"limit": 0}, "limit is 0"),
+        ({"fewshot": 12}, "fewshot is 12, but task 'mine' has 11 examples"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(model, setting, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, {"mine": exam()}, **setting)
+
+
+def test_more_examples_than_their_own_table_has_are_refused(model, tmp_path):
+    table = exam(n=12)
+    export_tasks({"mine": table.iloc[3:]}, tmp_path / "t", examples={"mine": table.iloc[:3]})
+    assert len(evaluate(model, tmp_path / "t", fewshot=3)) == 9
+    with pytest.raises(ValueError, match="fewshot is 4, but task 'mine' has 3 examples"):
+        evaluate(model, tmp_path / "t", fewshot=4)
+
+
+@pytest.mark.parametrize("scorer", ["hf", "fast"])
+@pytest.mark.parametrize("form", ["letter", "generative"])
+@pytest.mark.filterwarnings("ignore:.*longer than the model's")
+def test_prompts_that_the_model_could_not_hold_are_counted(model, tmp_path, form, scorer):
+    said = []
+    table = exam(n=40)
+    settings = {"form": form, "scorer": scorer, "folder": tmp_path, "log": said.append}
+    assert only(evaluate(model, {"mine": table}, **settings))["cut"] == 0
+    assert "beginning" not in said[-1]
+    assert only(evaluate(model, {"mine": table}, fewshot=39, **settings))["cut"] == 40
+    assert said[-1].endswith("40 prompts lost their beginning to the model's length")
+    assert set(manifests(tmp_path)["cut"]) == {0, 40}
+
+
+def test_a_model_that_cannot_be_asked_says_why(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    network = AutoModelForCausalLM.from_pretrained(model)
+    network.save_pretrained(tmp_path / "bare")
+    tiny = AutoModelForCausalLM.from_config(GPT2Config(n_layer=1, n_embd=8, n_head=2, n_positions=64))
+    tiny.save_pretrained(tmp_path / "invented")  # transformers makes an empty tokenizer for these
+    AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / "short")
+    network.resize_token_embeddings(300)
+    network.save_pretrained(tmp_path / "short")
+    for name, message in (
+        ("./nothere", "'./nothere' is no folder here"),
+        ("nothere", "'nothere' is no folder here, and no model of that name is in the local cache"),
+        (tmp_path / "bare", "no tokenizer can be read there"),
+        (tmp_path / "invented", "no tokenizer can be read there"),
+        (tmp_path / "short", r"its tokenizer has ids up to \d+, but its embedding 300 rows"),
+    ):
+        for scorer in ("hf", "fast"):
+            with pytest.raises(ValueError, match=message):
+                evaluate(name, {"mine": exam()}, scorer=scorer)
+        with pytest.raises(ValueError, match=message):
+            load_model(name)
 
 
 def test_a_probe_tells_a_table_without_seeds_from_one_without_choices():
