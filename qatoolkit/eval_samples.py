@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.files import digest, write_json
+from qatoolkit.scorer import hub_config
 from qatoolkit.store import read_table, write_table
 from qatoolkit.subjects import discipline_of
 
@@ -119,7 +120,7 @@ def _answer(task, sample: dict, metric: str) -> tuple[str, float]:
 
 def model_digest(model: str | Path) -> str:
     """What stands for a model in keys: of a directory the sha256 of its configuration, tokenizer and weights (content, not
-    dates: a copied checkpoint is the same model, a retrained one is not), of a hub name its commit."""
+    dates: a copied checkpoint is the same model, a retrained one is not), of a hub name its commit. ValueError for neither."""
     folder = Path(model)
     if folder.is_dir():
         sha = hashlib.sha256()
@@ -128,10 +129,7 @@ def model_digest(model: str | Path) -> str:
             with path.open("rb") as file:
                 sha.update(hashlib.file_digest(file, "sha256").digest())
         return sha.hexdigest()
-    from transformers import AutoConfig
-
-    commit = getattr(AutoConfig.from_pretrained(str(model)), "_commit_hash", None)
-    return f"{model}@{commit}"
+    return f"{model}@{getattr(hub_config(model), '_commit_hash', None)}"
 
 
 def task_content(entry, spec) -> dict:
@@ -188,7 +186,7 @@ def keep(folder: Path | None, task: str, key: str, table: pd.DataFrame, manifest
 
 
 def manifests(folder: Path) -> pd.DataFrame:
-    """One row per finished task of an evaluation folder: benchmark, task, version, form, examples, metric, questions, score,
-    model, scorer, lm-eval version, seeds, seconds."""
+    """One row per finished task of an evaluation folder: benchmark, task, version, form, examples, prompts cut, metric,
+    questions, rows left out by reason, score, model, scorer, lm-eval version, seeds, seconds."""
     found = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(Path(folder).glob("*.json"))]
     return pd.DataFrame(found).drop(columns="config", errors="ignore")

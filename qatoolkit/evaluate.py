@@ -29,6 +29,7 @@ from qatoolkit.eval_samples import (
     tidy,
 )
 from qatoolkit.exam_tasks import export_tasks
+from qatoolkit.scorer import check_fit, tokenizer_of
 from qatoolkit.suites import Asked, leaves, suite_of
 
 __all__ = [
@@ -42,6 +43,9 @@ __all__ = [
     "paired_difference",
     "wilson",
 ]
+
+
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
 def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -138,19 +142,28 @@ def evaluate(
     """Run lm-eval on a suite, task by task: one row per sample, `eval_samples.COLUMNS`.
 
     `model` is a Hugging Face directory or name; `suite`, `names`, `run` and `form` say what is asked (`suites.suite_of`).
-    `fewshot` overrides the number of examples of every task that does not fix it at 0, `limit` takes the first questions of
-    each. `scorer` is "hf" (lm-eval's HFLM, for reported numbers), "fast" (`fast_scorer.FastScorer`) or an lm-eval model of
-    yours, which then is what runs, and `model` the name that stands for it. With `folder` every finished task is kept there and not run
+    `fewshot` overrides the number of examples of every task that does not fix it at 0; for examples of their own write a folder
+    with `export_tasks(examples=)`, which is a suite. `limit` takes the first questions of each. `scorer` is "hf" (lm-eval's
+    HFLM, for reported numbers), "fast" (`fast_scorer.FastScorer`) or an lm-eval model of yours, which then is what runs, and
+    `model` the name that stands for it. `dtype` is one of `DTYPES`. With `folder` every finished task is kept there and not run
     again while model, task, data, examples, seeds and lm-eval are the same; a kill loses the task under way.
 
-    The result's `attrs["evaluation"]` holds model, seeds, versions and each task's settings. Raises ValueError for an unknown
-    suite, task or scorer, and TasksUnavailable, after all others have run, for tasks whose data or packages are missing."""
+    The result's `attrs["evaluation"]` holds model, seeds, versions and each task's settings, among them `left_out`, how many rows
+    of a QA file were not asked, by reason, and `cut`, how many prompts lost their beginning to the model's length (None for an
+    lm-eval model of yours). Raises ValueError for an unknown suite, task, model, scorer or dtype, and for more examples than
+    there are; TasksUnavailable, after all others have run, for tasks whose data or packages are missing."""
     if isinstance(scorer, str) and scorer not in ("hf", "fast"):
         raise ValueError(f"scorer {scorer!r} is neither 'hf' nor 'fast', nor an lm-eval model")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+    if fewshot is not None and fewshot < 0:
+        raise ValueError(f"fewshot is {fewshot}; it is a number of examples, 0 or more")
+    if limit is not None and limit <= 0:
+        raise ValueError(f"limit is {limit}; it is a number of questions, 1 or more, or None for all")
     _quiet()
     kept, told, lost, machine = [], [], {}, None
     with tempfile.TemporaryDirectory() as workplace:
-        found = suite_of(suite, Path(workplace), names=names, run=run, form=form)
+        found = suite_of(suite, Path(workplace), names=names, run=run, form=form, log=log)
         manager = found.manager()
         work = {name: (asked, spec) for asked in found.asked for name, spec in leaves(manager, asked.task)}
         about = {
@@ -177,16 +190,19 @@ def evaluate(
                 except Exception as error:  # of lm-eval, datasets, the hub, or a task's own code
                     lost[asked.task] = f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
                     continue
+                _examples(task, shots)
                 machine = machine or _machine(model, scorer, batch, dtype)
-                table = _run(machine, task, asked, shots, limit, seeds)
+                table, cut = _run(machine, task, asked, limit, seeds)
                 about_task = {
                     "benchmark": asked.task,
                     "task": name,
                     "version": table["version"].iloc[0],
                     "form": (task.config.metadata or {}).get("form"),
                     "fewshot": int(table["fewshot"].iloc[0]),
+                    "cut": cut,
                     "metric": f"{table['metric'].iloc[0]},{table['filter'].iloc[0]}",
                     "n": len(table),
+                    "left_out": found.left_out.get(name, {}),
                     "limit": limit,
                     "score": float(table["score"].mean()) if table["score"].notna().any() else None,
                 }
@@ -194,9 +210,10 @@ def evaluate(
                 keep(folder, name, key, table, about_task | about | {"seconds": seconds, "config": content})
                 done = table, about_task
                 if log:
-                    log(f"{name}: {len(table):,} questions in {seconds:.1f} s")
+                    short = f"; {cut:,} prompts lost their beginning to the model's length" if cut else ""
+                    log(f"{name}: {len(table):,} questions in {seconds:.1f} s{short}")
             kept.append(done[0])
-            told.append({k: done[1][k] for k in _TOLD})
+            told.append({k: done[1].get(k) for k in _TOLD} | {"left_out": found.left_out.get(name, {})})
     samples = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=COLUMNS)
     samples.attrs["evaluation"] = about | {"suite": found.name, "tasks": told}
     if lost:
@@ -204,7 +221,7 @@ def evaluate(
     return samples
 
 
-_TOLD = ("benchmark", "task", "version", "form", "fewshot", "metric", "n", "limit", "score")
+_TOLD = ("benchmark", "task", "version", "form", "fewshot", "cut", "metric", "n", "limit", "score")
 
 
 def _remedy(lost: dict[str, str], finished: int, folder: Path | None) -> str:
@@ -242,35 +259,55 @@ def _machine(model, scorer, batch, dtype):
     """The lm-eval model that answers."""
     if not isinstance(scorer, str):
         return scorer
-    import torch
-    from lm_eval.models.huggingface import HFLM
+    from qatoolkit.fast_scorer import CountingHFLM, FastScorer
 
-    if scorer == "fast":
-        from qatoolkit.fast_scorer import FastScorer as HFLM
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = tokenizer_of(model)
     with _hushed():
-        return HFLM(pretrained=str(model), batch_size=batch, dtype=dtype, device=device)
+        machine = {"hf": CountingHFLM, "fast": FastScorer}[scorer](
+            pretrained=str(model), batch_size=batch, dtype=dtype
+        )
+    check_fit(model, machine.model, tokenizer)
+    return machine
 
 
-def _run(machine, task, asked: Asked, shots: int | None, limit: int | None, seeds: Seeds) -> pd.DataFrame:
-    """One task through lm-eval, as `simple_evaluate` runs it: seeds and examples set before, so that a task's result does not
-    depend on which tasks ran before it."""
+def _examples(task, shots: int | None) -> None:
+    """Set how many examples a task shows; ValueError where it has fewer."""
+    fixed = task.get_config("num_fewshot")
+    if fixed == 0:  # a task that says 0 means it
+        return
+    shots = (fixed or 0) if shots is None else shots
+    task.set_config(key="num_fewshot", value=shots)
+    there = getattr(getattr(task, "sampler", None), "df", None)
+    if shots and there is not None:
+        own = task.fewshot_cfg.split == task.config.test_split  # then no question is its own example
+        most = len(there) - own
+        if shots > most:
+            raise ValueError(
+                f"fewshot is {shots}, but task {task.task_name!r} has {max(most, 0)} examples to show: ask for fewer, give it "
+                "examples of its own (export_tasks(examples=)), or leave it out by names="
+            )
+
+
+def _run(machine, task, asked: Asked, limit: int | None, seeds: Seeds) -> tuple[pd.DataFrame, int | None]:
+    """One task through lm-eval, as `simple_evaluate` runs it, and how many prompts were cut (None: not known). Seeds are set
+    before, so that a task's result does not depend on which tasks ran before it."""
     import lm_eval
     import torch
+
+    from qatoolkit.fast_scorer import CountingHFLM
 
     random.seed(seeds.random)
     np.random.seed(seeds.numpy)
     torch.manual_seed(seeds.torch)
-    fixed = task.get_config("num_fewshot")
-    if fixed != 0:  # a task that says 0 means it
-        task.set_config(key="num_fewshot", value=(fixed or 0) if shots is None else shots)
     task.set_fewshot_seed(seed=seeds.fewshot)
     name = task.task_name
+    counted = isinstance(machine, CountingHFLM)
+    if counted:
+        machine.cut = set()
     with _hushed():
         result = lm_eval.evaluate(
             machine, {"tasks": {name: task}}, limit=limit, log_samples=True, bootstrap_iters=0
         )
     table = tidy(task, result["samples"][name], asked.task, asked.metric, asked.filter)
-    return table.assign(fewshot=int(result["n-shot"][name]), version=str(result["versions"][name]))[
-        [*COLUMNS]
-    ]
+    table = table.assign(fewshot=int(result["n-shot"][name]), version=str(result["versions"][name]))
+    return table[[*COLUMNS]], len(machine.cut) if counted else None

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.files import atomic
+from qatoolkit.schema import as_lists, validate
 from qatoolkit.scorer import PROMPT
 
 FORMS = ("letter", "cloze", "generative")
@@ -29,8 +30,8 @@ def export_tasks(
     `form` "letter" lists the choices as A. B. C. and scores the letters, "cloze" scores the answers' texts by log-likelihood
     (both `acc`), "generative" has one line written (`exact_match`). None takes cloze where every row has choices, else
     generative. `examples`, tables by exam name, are what few-shot prompts show, in their order, as MMLU does; without them
-    lm-eval draws examples from the exam itself. Raises ValueError for an unknown form, mixed languages, letter or cloze without
-    choices, and more choices than letters."""
+    lm-eval draws examples from the other questions of the exam. Raises ValueError for what is no QA table, an unknown form,
+    mixed languages, letter or cloze without choices or with several right ones, and more choices than letters."""
     import yaml
 
     folder, examples = Path(folder), examples or {}
@@ -39,11 +40,11 @@ def export_tasks(
     with atomic(folder) as temporary:
         temporary.mkdir(parents=True)
         for name, table in exams.items():
-            # Examples are few: the exam says in which form both are.
-            chosen = form or ("cloze" if table["choices"].notna().all() else "generative")
+            table = checked(name, table)
+            chosen = form_of(table, form)  # of the examples too, which are few
             files = {"test": (f"{name}.jsonl", table)}
             if name in examples:
-                files["examples"] = (f"{name}.examples.jsonl", examples[name])
+                files["examples"] = (f"{name}.examples.jsonl", checked(f"{name} (examples)", examples[name]))
             language = _language(name, pd.concat([rows for _, rows in files.values()]), chosen)
             for file, rows in files.values():
                 lines = (json.dumps(_row(row, chosen), ensure_ascii=False) for row in rows.to_dict("records"))
@@ -54,6 +55,25 @@ def export_tasks(
                 encoding="utf-8",
             )
     return folder
+
+
+def checked(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A QA table with lists as lists and the columns of choices, empty where it had none; ValueError for another table."""
+    try:
+        table = as_lists(validate(table))
+    except ValueError as error:
+        raise ValueError(f"exam {name!r}: {error}; raw rows become a QA table by read_seeds") from None
+    return table.assign(**{c: None for c in ("choices", "answer_index") if c not in table})
+
+
+def form_of(table: pd.DataFrame, form: str | None) -> str:
+    """The form in which an exam is asked where `form` is wanted."""
+    return form or ("cloze" if table["choices"].notna().all() else "generative")
+
+
+def several(table: pd.DataFrame) -> pd.Series:
+    """Which rows have choices but no single right one, [rows] bool."""
+    return table["choices"].notna() & table["answer_index"].isna()
 
 
 def _language(name: str, table: pd.DataFrame, form: str) -> str:
@@ -73,6 +93,12 @@ def _language(name: str, table: pd.DataFrame, form: str) -> str:
             raise ValueError(
                 f"exam {name!r}: {len(lacking)} rows have no choices, the first is {lacking.iloc[0]}; form {form!r} needs them, "
                 "use form='generative' or leave those rows out"
+            )
+        if several(table).any():
+            ids = ", ".join(table.loc[several(table), "id"].head(5))
+            raise ValueError(
+                f"exam {name!r}: {several(table).sum()} rows have no single right choice (answer_index is empty): {ids}; form "
+                f"{form!r} needs one, leave those rows out"
             )
         if form == "letter" and table["choices"].map(len).max() > len(LETTERS):
             raise ValueError(f"exam {name!r} has more than {len(LETTERS)} choices in a row; use form='cloze'")
@@ -103,6 +129,8 @@ def _task(name: str, form: str, language: str, paths: dict[str, str]) -> dict:
     }
     if "examples" in paths:
         task |= {"fewshot_split": "examples", "fewshot_config": {"sampler": "first_n"}}
+    else:  # said, so that lm-eval takes the question itself out of its examples
+        task |= {"fewshot_split": "test"}
     if form == "generative":
         return task | {
             "output_type": "generate_until",

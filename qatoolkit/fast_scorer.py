@@ -1,17 +1,44 @@
-"""FastScorer: lm-eval's Hugging Face model with the log-likelihoods of `scorer`, for long suites and sweeps.
+"""lm-eval's Hugging Face model, as it is but counting the prompts that it cuts, and with the log-likelihoods of `scorer`:
+FastScorer, for long suites and sweeps.
 
 Tokenisation, beginning-of-sequence tokens, truncation, rolling windows and generation are lm-eval's own code; only the reading
-of (context, continuation) pairs is replaced. lm-eval's HFLM stays what reported numbers come from.
+of (context, continuation) pairs is replaced by FastScorer. lm-eval's HFLM stays what reported numbers come from.
 """
 
 import warnings
 
+import torch
 from lm_eval.models.huggingface import HFLM
 
 from qatoolkit.scorer import fitted, likelihoods
 
 
-class FastScorer(HFLM):
+class CountingHFLM(HFLM):
+    """HFLM that keeps in `cut` every prompt too long for the model, which lm-eval cuts from the left. Without `device` it is on
+    the GPU where there is one, else on the CPU."""
+
+    def __init__(self, *args, **kwargs):
+        kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+        super().__init__(*args, **kwargs)
+        self.cut: set[str] = set()
+
+    def tok_batch_encode(self, strings, *args, left_truncate_len: int | None = None, **kwargs):
+        """Token ids of prompts to be continued, as HFLM encodes and cuts them."""
+        if left_truncate_len:
+            self.cut |= {text for text in strings if len(self.tok_encode(text)) > left_truncate_len}
+        return super().tok_batch_encode(strings, *args, left_truncate_len=left_truncate_len, **kwargs)
+
+    def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs: int | None = None):
+        most, causal = self.max_length, self.backend == "causal"  # an encoder reads the context alone
+        self.cut |= {
+            texts[0]
+            for texts, context, more in requests
+            if texts and len(context) + causal * (len(more) - 1) > most
+        }
+        return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+
+
+class FastScorer(CountingHFLM):
     """HFLM whose log-likelihood requests share contexts and few-shot prefixes, in batches of about `batch_tokens` tokens (None: as fits the device).
 
     Takes HFLM's arguments; `batch_size` counts for generation only. `FastScorer(pretrained=DIR)` goes wherever lm-eval takes
@@ -55,9 +82,11 @@ class FastScorer(HFLM):
         if self.backend != "causal" or self.mixed_precision_dtype is not None or odd or not requests:
             return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
         pairs = [fitted(context, continuation, most) for _, context, continuation in requests]
-        if cut := sum(len(pair[0]) < len(request[1]) for pair, request in zip(pairs, requests, strict=True)):
+        cut = [r[0] for pair, r in zip(pairs, requests, strict=True) if len(pair[0]) < len(r[1])]
+        self.cut |= {texts[0] for texts in cut if texts}
+        if cut:
             warnings.warn(
-                f"{cut} of {len(pairs)} contexts are longer than the model's {most} positions and were cut from "
+                f"{len(cut)} of {len(pairs)} contexts are longer than the model's {most} positions and were cut from "
                 "the left, as lm-eval does: use fewer examples, or another model",
                 stacklevel=2,
             )

@@ -15,7 +15,12 @@ UNLABELLED = "unlabelled"
 
 def probe(model, table: pd.DataFrame) -> pd.DataFrame:
     """Score an annotated multiple-choice table with a model (a directory or name): one row per question with its labels,
-    `correct` and `margin`. Rows without choices are left out; ValueError if none has choices or labels are missing."""
+    `correct` and `margin`. Rows without choices are left out; ValueError for an empty table, one without choices, and missing
+    labels."""
+    if table.empty:
+        raise ValueError(
+            "nothing to probe with: the table has no annotated seeds; a run tells why in run.read('annotate').rejects"
+        )
     asked = table[table["choices"].notna()].reset_index(drop=True)
     if asked.empty:
         raise ValueError("nothing to probe with: no row of the table has choices")

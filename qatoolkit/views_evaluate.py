@@ -71,7 +71,9 @@ def paper12() -> pd.DataFrame:
 
 
 def evaluated(samples: pd.DataFrame) -> pd.DataFrame:
-    """What `evaluate` ran, a row per task: version, form, examples, metric, n, score; with lm-eval's version and the seeds."""
+    """What `evaluate` ran, a row per task: version, form, examples, prompts cut, metric, n, score, rows of the exam left out; with
+    lm-eval's version and the seeds."""
     about = samples.attrs["evaluation"]
     seeds = ", ".join(f"{name} {seed}" for name, seed in about["seeds"].items())
-    return pd.DataFrame(about["tasks"]).assign(lm_eval=about["lm_eval"], scorer=about["scorer"], seeds=seeds)
+    tasks = [t | {"left_out": sum(t.get("left_out", {}).values())} for t in about["tasks"]]
+    return pd.DataFrame(tasks).assign(lm_eval=about["lm_eval"], scorer=about["scorer"], seeds=seeds)

@@ -12,9 +12,9 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
-from qatoolkit import ladder
+from qatoolkit import ladder, views
 from qatoolkit.eval_samples import COLUMNS, model_digest
 from qatoolkit.evaluate import (
     Seeds,
@@ -25,7 +25,9 @@ from qatoolkit.evaluate import (
     manifests,
     mcnemar,
 )
-from qatoolkit.probe import cells, probe_tasks
+from qatoolkit.probe import cells, probe, probe_tasks
+from qatoolkit.scorer import load_model
+from qatoolkit.seeds import read_seeds
 from qatoolkit.suites import leaves, paper12, suite_of
 from qatoolkit.textbook import exams, knowledge
 from qatoolkit.tokens import train_tokenizer
@@ -80,6 +82,13 @@ def test_examples_come_from_their_own_table_in_its_order(tmp_path):
     assert f"Answer: {'ABCD'[int(examples['answer_index'].iloc[0])]}\n" in asked
 
 
+def test_a_question_is_never_among_its_own_examples(tmp_path):
+    table = exam()
+    export_tasks({"mine": table}, tmp_path / "t")
+    for context, _ in prompts(tmp_path / "t", "mine", fewshot=11):
+        assert all(context.count(f"Question: {question}\n") == 1 for question in table["question"])
+
+
 def test_every_form_is_evaluated_and_says_which_it_is(model):
     table = exam()
     for form, metric in (("cloze", "acc"), ("letter", "acc"), ("generative", "exact_match")):
@@ -113,6 +122,161 @@ def test_a_table_that_cannot_be_asked_is_refused(tmp_path, change, message):
         table[column] = pd.Series([change[column]] * len(table), index=table.index, dtype=object)
     with pytest.raises(ValueError, match=message):
         export_tasks({"mine": table}, tmp_path / "t", form=change.get("form"))
+
+
+RAW = [
+    {"question": "What is 1 + 1?", "choices": ["2", "3", "4"], "answer": "A"},
+    {"question": "What is 1 + 2?", "choices": ["2", "3", "4"], "answer": "B"},
+    {"question": "What is 1 + 2?", "choices": ["2", "3", "4"], "answer": "B"},
+    {"question": "What is 1 + 3?", "choices": ["2", "3", "4"], "answer": ""},
+    {"question": "Which are even?", "choices": ["2", "3", "4"], "answer": "AC"},
+    {"question": "What is 2 + 2?", "choices": ["2", "3", "4"], "answer": "C"},
+]
+OPEN = {"question": "What is 40 + 2?", "answer": "42"}
+CHINESE = {"question": "一加一等于几？", "choices": ["二", "三"], "answer": "A"}
+
+
+def written(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def only(samples):
+    [task] = samples.attrs["evaluation"]["tasks"]
+    return task
+
+
+def test_rows_of_a_file_that_are_not_asked_are_counted_and_told(model, tmp_path):
+    for form in ("cloze", "letter", None):
+        said = []
+        samples = evaluate(
+            model, written(tmp_path / "mine.jsonl", RAW), form=form, folder=tmp_path / "e", log=said.append
+        )
+        assert len(samples) == 3
+        assert only(samples)["left_out"] == {"duplicate": 1, "empty_answer": 1, "several_answers": 1}
+        assert "mine: 3 rows left out (1 duplicate, 1 empty_answer, 1 several_answers)" in said
+    # A finished task that is only read again counts what is left out of the file as it is now.
+    again = evaluate(model, written(tmp_path / "mine.jsonl", [*RAW, RAW[0]]), folder=tmp_path / "e")
+    assert only(again)["left_out"]["duplicate"] == 2
+    assert views.evaluated(again)["left_out"].tolist() == [4]
+    assert manifests(tmp_path / "e")["left_out"].map(lambda counts: sum(counts.values())).eq(3).all()
+
+
+@pytest.mark.parametrize("form", ["cloze", "letter", None])
+def test_an_exam_of_several_right_choices_only_is_refused_with_its_rows(tmp_path, form):
+    table, _ = read_seeds([RAW[4]])
+    with pytest.raises(ValueError, match=f"1 rows have no single right choice .*: {table['id'].iloc[0]}"):
+        suite_of(table, tmp_path, form=form)
+
+
+def test_an_exam_in_two_languages_is_a_task_of_each(tmp_path):
+    said = []
+    found = suite_of(written(tmp_path / "mine.jsonl", [CHINESE, *RAW]), tmp_path, log=said.append)
+    assert [asked.task for asked in found.asked] == ["mine", "mine_zh"]
+    assert "mine: a task for each language, mine, mine_zh" in said
+    assert "问题：" in prompts(found.include, "mine_zh")[0][0]
+    both = read_seeds(tmp_path / "mine.jsonl")[0]
+    with pytest.raises(ValueError, match=r"two exams .* 'mine_zh'"):
+        suite_of({"mine": both, "mine_zh": both}, tmp_path)
+
+
+def test_a_file_with_open_questions_says_that_all_are_asked_openly(tmp_path):
+    said = []
+    found = suite_of(written(tmp_path / "mine.jsonl", [*RAW[:2], OPEN]), tmp_path, log=said.append)
+    assert ["1 of 3 questions have no choices" in line and "'generative'" in line for line in said] == [True]
+    assert prompts(found.include, "mine")[0][1]["until"]
+
+
+def test_a_list_of_files_is_a_task_of_each(tmp_path):
+    files = [written(tmp_path / "a.jsonl", RAW[:2]), str(written(tmp_path / "b.jsonl", RAW))]
+    found = suite_of(files, tmp_path)
+    assert [asked.task for asked in found.asked] == ["a", "b"]
+    assert found.left_out["b"]["duplicate"] == 1
+    (tmp_path / "more").mkdir()
+    for odd, message in (
+        ([files[0], "mmlu"], "mmlu: there is no such file"),
+        ([files[0], written(tmp_path / "more" / "a.jsonl", RAW)], "another file is called 'a'"),
+        ([RAW[0]], "not dict"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            suite_of(odd, tmp_path)
+    assert [asked.task for asked in suite_of(["mmlu", "arc_challenge"], tmp_path).asked] == [
+        "mmlu",
+        "arc_challenge",
+    ]
+
+
+def test_raw_rows_are_sent_to_read_seeds_and_a_table_without_choices_is_open(tmp_path):
+    with pytest.raises(ValueError, match=r"exam 'table': not a QA table: no column 'id'.*read_seeds"):
+        suite_of(pd.DataFrame(RAW), tmp_path)
+    table = read_seeds([OPEN])[0].drop(columns=["choices", "answer_index"])
+    assert prompts(suite_of(table, tmp_path).include, "table")[0][1]["until"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"dtype": "float99"}, "dtype 'float99' is none of auto, float32"),
+        ({"fewshot": -1}, "fewshot is -1"),
+        ({"limit": 0}, "limit is 0"),
+        ({"fewshot": 12}, "fewshot is 12, but task 'mine' has 11 examples"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(model, setting, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, {"mine": exam()}, **setting)
+
+
+def test_more_examples_than_their_own_table_has_are_refused(model, tmp_path):
+    table = exam(n=12)
+    export_tasks({"mine": table.iloc[3:]}, tmp_path / "t", examples={"mine": table.iloc[:3]})
+    assert len(evaluate(model, tmp_path / "t", fewshot=3)) == 9
+    with pytest.raises(ValueError, match="fewshot is 4, but task 'mine' has 3 examples"):
+        evaluate(model, tmp_path / "t", fewshot=4)
+
+
+@pytest.mark.parametrize("scorer", ["hf", "fast"])
+@pytest.mark.parametrize("form", ["letter", "generative"])
+@pytest.mark.filterwarnings("ignore:.*longer than the model's")
+def test_prompts_that_the_model_could_not_hold_are_counted(model, tmp_path, form, scorer):
+    said = []
+    table = exam(n=40)
+    settings = {"form": form, "scorer": scorer, "folder": tmp_path, "log": said.append}
+    assert only(evaluate(model, {"mine": table}, **settings))["cut"] == 0
+    assert "beginning" not in said[-1]
+    assert only(evaluate(model, {"mine": table}, fewshot=39, **settings))["cut"] == 40
+    assert said[-1].endswith("40 prompts lost their beginning to the model's length")
+    assert set(manifests(tmp_path)["cut"]) == {0, 40}
+
+
+def test_a_model_that_cannot_be_asked_says_why(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    network = AutoModelForCausalLM.from_pretrained(model)
+    network.save_pretrained(tmp_path / "bare")
+    tiny = AutoModelForCausalLM.from_config(GPT2Config(n_layer=1, n_embd=8, n_head=2, n_positions=64))
+    tiny.save_pretrained(tmp_path / "invented")  # transformers makes an empty tokenizer for these
+    AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / "short")
+    network.resize_token_embeddings(300)
+    network.save_pretrained(tmp_path / "short")
+    for name, message in (
+        ("./nothere", "'./nothere' is no folder here"),
+        ("nothere", "'nothere' is no folder here, and no model of that name is in the local cache"),
+        (tmp_path / "bare", "no tokenizer can be read there"),
+        (tmp_path / "invented", "no tokenizer can be read there"),
+        (tmp_path / "short", r"its tokenizer has ids up to \d+, but its embedding 300 rows"),
+    ):
+        for scorer in ("hf", "fast"):
+            with pytest.raises(ValueError, match=message):
+                evaluate(name, {"mine": exam()}, scorer=scorer)
+        with pytest.raises(ValueError, match=message):
+            load_model(name)
+
+
+def test_a_probe_tells_a_table_without_seeds_from_one_without_choices():
+    with pytest.raises(ValueError, match=r"no annotated seeds.*rejects"):
+        probe("model", exam().head(0))
+    with pytest.raises(ValueError, match="no row of the table has choices"):
+        probe("model", exam("textbook_math"))
 
 
 def test_a_local_file_a_folder_and_names_are_suites(model, tmp_path):

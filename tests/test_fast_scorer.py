@@ -215,6 +215,15 @@ def test_a_whole_evaluation_agrees(tokenizer, tmp_path):
         evaluate(tmp_path, {"mine": table}, scorer="vllm")
 
 
+def test_a_directory_is_all_that_the_scorer_needs(tokenizer, tmp_path):
+    _, fast = both(*SHARED["llama"], tokenizer)
+    fast.model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    assert FastScorer(pretrained=str(tmp_path)).model.device.type == wanted
+    assert FastScorer(pretrained=str(tmp_path), device="cpu").model.device.type == "cpu"
+
+
 def test_the_scorer_itself_needs_no_lm_eval():
     import subprocess
     import sys
