@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.files import digest, write_json
-from qatoolkit.scorer import hub_config
+from qatoolkit.hub import load_config
 from qatoolkit.store import read_table, write_table
 from qatoolkit.subjects import discipline_of
 
@@ -129,7 +129,7 @@ def model_digest(model: str | Path) -> str:
             with path.open("rb") as file:
                 sha.update(hashlib.file_digest(file, "sha256").digest())
         return sha.hexdigest()
-    return f"{model}@{getattr(hub_config(model), '_commit_hash', None)}"
+    return f"{model}@{getattr(load_config(model), '_commit_hash', None)}"
 
 
 def task_content(entry, spec) -> dict:

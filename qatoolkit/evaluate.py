@@ -29,7 +29,8 @@ from qatoolkit.eval_samples import (
     tidy,
 )
 from qatoolkit.exam_tasks import export_tasks
-from qatoolkit.scorer import check_fit, tokenizer_of
+from qatoolkit.hub import load_tokenizer
+from qatoolkit.scorer import check_fit
 from qatoolkit.suites import Asked, leaves, suite_of
 
 __all__ = [
@@ -261,7 +262,7 @@ def _machine(model, scorer, batch, dtype):
         return scorer
     from qatoolkit.fast_scorer import CountingHFLM, FastScorer
 
-    tokenizer = tokenizer_of(model)
+    tokenizer = load_tokenizer(model)
     with _hushed():
         machine = {"hf": CountingHFLM, "fast": FastScorer}[scorer](
             pretrained=str(model), batch_size=batch, dtype=dtype

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.files import atomic
+from qatoolkit.files import atomic, write_json
 from qatoolkit.schema import as_lists, validate
 from qatoolkit.scorer import PROMPT
 
@@ -31,14 +31,16 @@ def export_tasks(
     (both `acc`), "generative" has one line written (`exact_match`). None takes cloze where every row has choices, else
     generative. `examples`, tables by exam name, are what few-shot prompts show, in their order, as MMLU does; without them
     lm-eval draws examples from the other questions of the exam. Raises ValueError for what is no QA table, an unknown form,
-    mixed languages, letter or cloze without choices or with several right ones, and more choices than letters."""
+    mixed languages, letter or cloze without choices or with several right ones, more choices than letters, and a folder that
+    holds something else."""
     import yaml
 
     folder, examples = Path(folder), examples or {}
     if form not in (None, *FORMS):
         raise ValueError(f"no form is called {form!r}; there are {', '.join(FORMS)}")
-    with atomic(folder) as temporary:
+    with atomic(folder, over="tasks.json") as temporary:
         temporary.mkdir(parents=True)
+        write_json(sorted(exams), temporary / "tasks.json")
         for name, table in exams.items():
             table = checked(name, table)
             chosen = form_of(table, form)  # of the examples too, which are few

@@ -4,14 +4,16 @@ from pathlib import Path
 
 
 def load_tokenizer(checkpoint: str | Path):
-    """The tokenizer of a checkpoint. OSError where there is no such checkpoint, ValueError where it holds no tokenizer: for some
+    """The tokenizer of a checkpoint. ValueError where there is no such checkpoint, or one without a tokenizer: for some
     architectures transformers makes up an empty one then."""
     from transformers import AutoTokenizer
 
-    none = f"{checkpoint} holds no tokenizer that can be read; save one there, or name the folder of one"
+    none = f"{checkpoint} holds no tokenizer that can be read; save the one it was trained with there, or name the folder of one"
     try:
         tokenizer = _opened(AutoTokenizer.from_pretrained, checkpoint)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, NoCheckpoint):
+            raise
         raise ValueError(f"{none} ({str(error).splitlines()[0]})") from None
     if len(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)) < 2:
         raise ValueError(none)
@@ -19,15 +21,15 @@ def load_tokenizer(checkpoint: str | Path):
 
 
 def load_config(checkpoint: str | Path):
-    """The configuration of a checkpoint's model. OSError where there is no such checkpoint."""
+    """The configuration of a checkpoint's model. ValueError where there is no such checkpoint."""
     from transformers import AutoConfig
 
     return _opened(AutoConfig.from_pretrained, checkpoint)
 
 
 def load_causal_lm(checkpoint: str | Path, **settings):
-    """The causal model of a checkpoint; `settings` are those of transformers, `dtype` is by default the checkpoint's. OSError
-    where there is no such checkpoint, or none in safetensors."""
+    """The causal model of a checkpoint; `settings` are those of transformers, `dtype` is by default the checkpoint's. ValueError
+    where there is no such checkpoint, OSError where it is not in safetensors."""
     from transformers import AutoModelForCausalLM
 
     settings = {"dtype": "auto", "use_safetensors": True} | settings
@@ -39,13 +41,17 @@ def called(checkpoint: str | Path) -> str:
     return Path(checkpoint).name if Path(checkpoint).is_dir() else str(checkpoint)
 
 
+class NoCheckpoint(ValueError):
+    """A checkpoint that is neither a folder nor to be had by its name."""
+
+
 def _opened(load, checkpoint: str | Path, **settings):
     try:
         return load(str(checkpoint), **settings)
     except (OSError, ValueError) as error:
         if Path(checkpoint).is_dir():
             raise
-        raise OSError(
-            f"{str(checkpoint)!r} is no folder here (in {Path.cwd()}), and no model of that name is in the cache or could be "
-            f"had from the hub ({str(error).strip().splitlines()[0]})"
+        raise NoCheckpoint(
+            f"{str(checkpoint)!r} is no folder here (in {Path.cwd()}), and no model of that name is in the local cache or can be "
+            f"had from the Hugging Face Hub ({str(error).strip().splitlines()[0]})"
         ) from None

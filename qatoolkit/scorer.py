@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from qatoolkit.hub import load_causal_lm, load_tokenizer
+
 PROMPT = {"en": ("Question: {question}\nAnswer:", " "), "zh": ("问题：{question}\n答案：", "")}
 SMALL = 256  # tokens: below that a batch costs more than the padding it saves
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32_768}  # more is no faster on a CPU, whose caches are small
@@ -26,49 +28,16 @@ def load_model(folder: str | Path):
     """A causal model and its tokenizer from a Hugging Face directory or name, ready to score; safetensors only, no remote
     code. ValueError for a model that is not there, or has no tokenizer of its own."""
     import torch
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     if not torch.cuda.is_available():
         torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if not Path(folder).is_dir():
-        hub_config(folder)
-    tokenizer = tokenizer_of(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True).to(device).eval()
+    tokenizer = load_tokenizer(folder)
+    model = load_causal_lm(folder).to(device).eval()
     check_fit(folder, model, tokenizer)
     return model, tokenizer
-
-
-def hub_config(name: str | Path):
-    """The configuration of a model that is no folder here, from the cache or the hub; ValueError where neither has it."""
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(str(name))
-    except OSError as error:
-        raise ValueError(
-            f"model {str(name)!r} is no folder here, and no model of that name is in the local cache or can be had from the "
-            f"Hugging Face Hub ({str(error).splitlines()[0]})"
-        ) from error
-
-
-def tokenizer_of(model: str | Path):
-    """The tokenizer of a model; ValueError where it has none, for which transformers may invent an empty one."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(model))
-        if tokenizer.encode("a", add_special_tokens=False):
-            return tokenizer
-        reason = "one without a token for the letter a came of it"
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-    raise ValueError(
-        f"model {str(model)!r}: no tokenizer can be read there ({reason}); save the one it was trained with beside the weights "
-        "(tokenizer.save_pretrained)"
-    )
 
 
 def check_fit(name: str | Path, model, tokenizer) -> None:

@@ -23,7 +23,7 @@ def bare(request, tmp_path_factory):
 @pytest.mark.parametrize("name", ["./nothere", "nothere", "some/model", "/nowhere/at/all"])
 def test_a_checkpoint_that_is_nowhere_is_named_with_where_it_was_looked_for(load, name, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(OSError, match=f"'{name}' is no folder here"):
+    with pytest.raises(ValueError, match=f"'{name}' is no folder here"):
         load(name)
 
 
