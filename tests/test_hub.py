@@ -22,7 +22,7 @@ def bare(request, tmp_path_factory):
 @pytest.mark.parametrize("load", [load_tokenizer, load_config, load_causal_lm])
 @pytest.mark.parametrize("name", ["./nothere", "nothere", "some/model", "/nowhere/at/all"])
 def test_a_checkpoint_that_is_nowhere_is_named_with_where_it_was_looked_for(load, name, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=f"'{name}' is no folder here"):
         load(name)
 

@@ -95,6 +95,7 @@ def test_how_a_step_is_computed_does_not_change_what_is_learnt(world, trunk, tmp
     assert [row["loss"] for row in curve(tmp_path / "out")] == pytest.approx(expected, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_compiled_layers_learn_the_same(world, trunk, tmp_path):
     expected = [row["loss"] for row in curve(trunk[0] / "a")][:4]
     quietly(job(world, tmp_path / "out", schedule="constant", compile=True, tokens=2_000, warmup=0.2))

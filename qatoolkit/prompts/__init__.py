@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from string import Template, ascii_uppercase
+from string import Template
 
 from qatoolkit.model_json import as_text, read_json
 from qatoolkit.taxonomy import DISCIPLINES, GRADE_RUBRIC, GRADES, RUBRIC
@@ -66,5 +66,5 @@ def shown(row: Mapping) -> dict:
     answers such as "BD" point at."""
     choices = row.get("choices")
     there = hasattr(choices, "__len__") and not isinstance(choices, str) and len(choices)
-    lettered = {"choices": dict(zip(ascii_uppercase, map(str, choices), strict=False))} if there else {}
+    lettered = {"choices": {chr(ord("A") + i): str(c) for i, c in enumerate(choices)}} if there else {}
     return {"question": row["question"], "answer": row["answer"]} | lettered
