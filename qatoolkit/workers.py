@@ -25,7 +25,8 @@ def train_all(jobs: Iterable[Job], *, workers: int | None = None, log=print) -> 
     jobs = list(jobs)
     todo = queue.SimpleQueue()
     open_jobs = [job for job in jobs if not (Path(job.out) / "training.json").is_file()]
-    for job in sorted(open_jobs, key=lambda job: -job.tokens):  # so that nobody waits for a long one at the end
+    largest_first = sorted(open_jobs, key=lambda job: -job.tokens)  # nobody waits for a long one at the end
+    for job in largest_first:
         todo.put(job)
     failures = []
 
