@@ -153,6 +153,34 @@ class Rate:
         self._at = now
 
 
+class Pace:
+    """Requests and tokens a minute, each limited or None. What a request will take is guessed before and settled after."""
+
+    def __init__(self, requests: float | None, tokens: float | None):
+        self._requests, self._tokens = (None if rate is None else Rate(rate) for rate in (requests, tokens))
+        self._usual: float | None = None  # tokens of an answer, a running mean
+
+    async def take(self, body: Mapping) -> float:
+        """Wait for a request's turn; returns the tokens taken for it: 4 bytes each for the prompt, and for the answer what
+        answers took so far."""
+        if self._requests:
+            await self._requests.take()
+        if not self._tokens:
+            return 0.0
+        prompt = sum(len(str(m.get("content")).encode("utf-8", "replace")) for m in body["messages"]) / 4
+        answer = self._usual or body.get("max_tokens") or body.get("max_completion_tokens") or 1024
+        await self._tokens.take(prompt + answer)
+        return prompt + answer
+
+    def settle(self, taken: float, prompt: int | None, completion: int | None) -> None:
+        """Replace the tokens taken by those used; a request that failed used none."""
+        if not self._tokens:
+            return
+        self._tokens.refund(taken - (prompt or 0) - (completion or 0))
+        if completion:
+            self._usual = completion if self._usual is None else 0.95 * self._usual + 0.05 * completion
+
+
 class Budget:
     """USD that may still be spent; a request reserves the most it can cost before it leaves.
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pandas as pd
 
-from qatoolkit.admission import Budget, BudgetError, Gate, Rate, TeacherError, backoff, retry_after
+from qatoolkit.admission import Budget, BudgetError, Gate, Pace, TeacherError, backoff, retry_after
 from qatoolkit.asked import Ask, Messages, Row, checked, jobs_of, parsed, table_of
 from qatoolkit.display import Progress
 from qatoolkit.endpoint import (
@@ -131,8 +131,7 @@ class Teacher:
         }
         self._body = {"model": model} | {name: value for name, value in sampling.items() if value is not None}
         self._gate = Gate(in_flight, attempts=attempts)
-        self._requests, self._tokens = (None if r is None else Rate(r) for r in rates.values())
-        self._usual: float | None = None  # tokens of an answer, a running mean
+        self._pace = Pace(requests_per_minute, tokens_per_minute)
         self._budget = self._open_budget(budget)
         self._pending: dict[str, asyncio.Future[Reply | None]] = {}
         self._absent: set[str] = set()  # looked up lately and not in the ledger
@@ -344,7 +343,7 @@ class Teacher:
         if self._budget:
             await self._budget.reserve(most)
         try:
-            guessed = await self._pace(body)
+            guessed = await self._pace.take(body)
             burst = await self._gate.enter()
             try:
                 paid = most  # from here on it may be billed, until we know better
@@ -352,7 +351,7 @@ class Teacher:
                 got = await send(body)
                 seconds = time.perf_counter() - clock
                 reply, answer = read_got(got)
-                self._settle_tokens(guessed, reply)
+                self._pace.settle(guessed, reply.prompt_tokens, reply.completion_tokens)
                 cost = self._cost(reply)
                 if cost is not None or not (answer or got.failure == "timeout"):
                     paid = cost or 0.0
@@ -370,30 +369,6 @@ class Teacher:
         finally:
             if self._budget:
                 self._budget.settle(most, paid)
-
-    async def _pace(self, body: dict) -> float:
-        """Wait for the rates a minute; returns the tokens taken for this request: 4 bytes each for the prompt, and for the
-        answer what answers took so far."""
-        if self._requests:
-            await self._requests.take()
-        if not self._tokens:
-            return 0.0
-        prompt = sum(len(str(m.get("content")).encode("utf-8", "replace")) for m in body["messages"]) / 4
-        guessed = prompt + (
-            self._usual or body.get("max_tokens") or body.get("max_completion_tokens") or 1024
-        )
-        await self._tokens.take(guessed)
-        return guessed
-
-    def _settle_tokens(self, guessed: float, reply: Reply) -> None:
-        """Replace the tokens taken by those used; a request that failed used none."""
-        if not self._tokens:
-            return
-        used = (reply.prompt_tokens or 0) + (reply.completion_tokens or 0)
-        self._tokens.refund(guessed - used)
-        if reply.completion_tokens:
-            before = reply.completion_tokens if self._usual is None else self._usual
-            self._usual = 0.95 * before + 0.05 * reply.completion_tokens
 
     def _judge(self, key: str, got: Got, reply: Reply, burst: int, tries: _Tries) -> float | None:
         """Tell the gate how it went; returns the seconds to wait before another attempt, None for none."""
