@@ -114,9 +114,8 @@ class Wire:
                     return batch
             if not page.get("has_more") or not page["data"]:
                 return None
-            if (
-                page["data"][-1].get("created_at", since) < since - _DAY
-            ):  # clocks may differ, not by that much
+            # clocks may differ, not by that much
+            if page["data"][-1].get("created_at", since) < since - _DAY:
                 return None
             after = {"after": page["data"][-1]["id"]}
 

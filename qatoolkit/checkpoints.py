@@ -86,9 +86,8 @@ def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: boo
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict={name: casts[id(t)] for name, t in tensors.items()})
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    write_json(
-        config | {"dtype": str(dtype).removeprefix("torch.")}, folder / "config.json"
-    )  # not that of training
+    # the dtype of these weights, not that of training
+    write_json(config | {"dtype": str(dtype).removeprefix("torch.")}, folder / "config.json")
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(card(manifest), encoding="utf-8")
     write_json(manifest, folder / "training.json")

@@ -51,9 +51,8 @@ def join(threads: int) -> Processes:
         torch.cuda.set_device(ours.device)
     if ours.count > 1 and not torch.distributed.is_initialized():
         backend = "gloo" if ours.device == "cpu" else "nccl"
-        torch.distributed.init_process_group(
-            backend, timeout=timedelta(hours=2)
-        )  # others wait while the leader writes
+        # others wait while the leader writes
+        torch.distributed.init_process_group(backend, timeout=timedelta(hours=2))
     return ours
 
 

@@ -247,9 +247,8 @@ def scaling(run: Run, folder: Path) -> dict:
     for p in points.to_dict("records"):
         start = rungs[p["size"]] / (f"at-{p['initial']:g}" if p["initial"] < 1 else "")
         jobs.append(midtrain_job(run, p["point"], start, qa, folder / p["point"], tokens=p["tokens"]))
-    jobs[0] = replace(
-        jobs[0], out=str(run.read("midtrain").boostqa)
-    )  # the full run is the arm, trained already
+    # the full run is the arm, trained already
+    jobs[0] = replace(jobs[0], out=str(run.read("midtrain").boostqa))
     trained = train_all(jobs)
     points["parameters"] = [m["parameters"] for m in trained]
     points["initial_flops"] = [m["initial_flops"] for m in trained]

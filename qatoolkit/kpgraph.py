@@ -82,9 +82,8 @@ class KPGraph:
     def edge_ids(self) -> np.ndarray:
         """Row of `edge_seeds` for every stored entry of `adjacency`, in its order."""
         upper = sparse.triu(self.adjacency, format="csr")
-        upper.data = np.arange(
-            1, upper.nnz + 1, dtype=np.int64
-        )  # from 1: a stored 0 would not survive the sum
+        # from 1: a stored 0 would not survive the sum
+        upper.data = np.arange(1, upper.nnz + 1, dtype=np.int64)
         return ((upper + upper.T).tocsr().data - 1).astype(np.int32)
 
     def degrees(self) -> pd.DataFrame:

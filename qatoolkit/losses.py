@@ -32,9 +32,8 @@ class _FusedCrossEntropy(torch.autograd.Function):
                     logits += bias
                 top = logits.amax(-1, keepdim=True)
                 of_right = logits.gather(1, right)
-                slope = logits.sub_(
-                    top
-                ).exp_()  # over itself: another [chunk, vocabulary] would not fit the cache
+                # in place: another [chunk, vocabulary] would not fit the cache
+                slope = logits.sub_(top).exp_()
                 mass = slope.sum(-1, keepdim=True)
                 log_z = mass.log() + top
                 total += (log_z - of_right).sum() + z_loss * log_z.square().sum()
@@ -48,11 +47,8 @@ class _FusedCrossEntropy(torch.autograd.Function):
                     to_weight.addmm_(slope.t(), states)
                 else:
                     to_weight += slope.t() @ states
-        ctx.gradients = [
-            to_hidden,
-            to_weight,
-            to_bias,
-        ]  # finished already, so nothing that autograd need look after
+        # finished already, so nothing that autograd need look after
+        ctx.gradients = [to_hidden, to_weight, to_bias]
         ctx.kinds = weight.dtype, None if bias is None else bias.dtype
         return total
 

@@ -94,9 +94,8 @@ class LowMemoryAdamW(torch.optim.Optimizer):
         if p.dtype is torch.bfloat16:
             noise = torch.Generator(p.device).manual_seed(_noise_seed(group["seed"], index, step))
         parts = [_local(t) for t in (p, p.grad, state["exp_avg"], state["exp_avg_sq"])]
-        parts = [
-            t.reshape(-1) if t is parts[1] else t.view(-1) for t in parts
-        ]  # what is written must be a view
+        # what is written must be a view
+        parts = [t.reshape(-1) if t is parts[1] else t.view(-1) for t in parts]
         for chunks in zip(*(t.split(CHUNK) for t in parts), strict=True):
             _update(*chunks, step, group, noise)
 
@@ -108,9 +107,8 @@ def round_stochastically(values: torch.Tensor, noise: torch.Tensor) -> torch.Ten
     cut off: the carry is the rounding up, away from zero for either sign."""
     bits = values.contiguous().view(torch.int32)
     rounded = ((bits + noise) & -65536).view(torch.float32)
-    return torch.where(values.isfinite(), rounded, values).to(
-        torch.bfloat16
-    )  # the carry would turn a NaN into a number
+    # the carry would turn a NaN into a number
+    return torch.where(values.isfinite(), rounded, values).to(torch.bfloat16)
 
 
 def _update(weights, gradient, first, second, step: int, group: dict, noise: torch.Generator | None) -> None:

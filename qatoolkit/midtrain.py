@@ -245,9 +245,8 @@ def _keep(job: Job, run: Trainee, folder: Path, manifest: dict, ours: Processes)
     from qatoolkit import checkpoints
 
     if ours.leads:
-        (folder / "training.json").unlink(
-            missing_ok=True
-        )  # of a run that was killed after it: no longer complete
+        # left by a run that was killed later: no longer complete
+        (folder / "training.json").unlink(missing_ok=True)
     if job.keep_optimizer:
         moments = checkpoints.optimizer_tensors(run.model, run.optimizer, ours.leads)
         if ours.leads:

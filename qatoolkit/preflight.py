@@ -307,9 +307,8 @@ def matmul_rate(compute_dtype: str = "bf16") -> float:
     cuda = torch.cuda.is_available()
     side, repeats = (8192, 10) if cuda else (512, 2)
     dtype = torch.bfloat16 if compute_dtype == "bf16" else torch.float32
-    a, b = (
-        torch.ones(side, side, dtype=dtype, device="cuda" if cuda else "cpu") for _ in range(2)
-    )  # draws no numbers
+    # ones: random numbers would move the generator of the run that is measured for
+    a, b = (torch.ones(side, side, dtype=dtype, device="cuda" if cuda else "cpu") for _ in range(2))
     best = float("inf")
     for _ in range(4):  # the first warms up
         if cuda:

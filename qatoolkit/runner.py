@@ -110,9 +110,8 @@ def _execute(run: Run, profile: str, source: Path, target: Path, key: str) -> No
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
-            extra_arguments=[
-                "--log-level=ERROR"
-            ],  # of the kernel: it warns of its plain local socket at every start
+            # of the kernel: it warns of its plain local socket at every start
+            extra_arguments=["--log-level=ERROR"],
         )
     except PapermillExecutionError as error:
         failed = target.with_name(f"{source.stem}.failed.ipynb")

@@ -267,9 +267,8 @@ def readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]]:
         if positions and all(positions) and len(set(flat)) == len(flat):
             result[reading] = flat
     if all(whole) and not choices.numbers and "index from 0" in result:
-        result.pop(
-            "text", None
-        )  # a number beside choices written as text is an index, though one may read alike
+        # a number beside choices written as text is an index, though one may read alike
+        result.pop("text", None)
     return result
 
 

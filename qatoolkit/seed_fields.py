@@ -43,10 +43,8 @@ NAMES = {
     "knowledge_points": "knowledgepoints knowledgepoint knowledgepointroutes 知识点 知識點",
 }
 _NAMES = {field: names.split() for field, names in NAMES.items()}
-_SHARED = (
-    "context",
-    "rationale",
-)  # may hold what another field would also take: only a column that is still free
+# may hold what another field would also take: only a column that is still free
+_SHARED = ("context", "rationale")
 _LETTERED = re.compile(
     r"(?P<prefix>option|choice|opt|op|answer|ending|candidate|sol|选项|)(?P<mark>[a-j]|\d)"
 )
@@ -66,9 +64,8 @@ _LANGUAGES = {
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z][a-z]+")  # not the commands of LaTeX, nor points such as ABC
 _ADDRESS = re.compile(r"https?://\S+")
-_OTHER = re.compile(
-    r"[\u0400-\u07ff\u0900-\u0fff\u3040-\u30ff\uac00-\ud7af]"
-)  # Cyrillic to Tibetan, kana, Hangul
+# Cyrillic to Tibetan, kana, Hangul
+_OTHER = re.compile(r"[\u0400-\u07ff\u0900-\u0fff\u3040-\u30ff\uac00-\ud7af]")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -221,9 +221,8 @@ def _refused(job: Job, scored, data: Mixture, ours: Processes) -> list[str]:
         if len(begins) > 2:
             break
     ends = np.append(begins[1:], len(positions))
-    longest = (
-        1 + int(np.argmax((ends - begins)[1:])) if len(begins) > 1 else 0
-    )  # not the first: it sees no other
+    # not the first: it sees no other
+    longest = 1 + int(np.argmax((ends - begins)[1:])) if len(begins) > 1 else 0
     batch = data.batch(np.array([place]))
     batch = replace(batch, ids=batch.ids[:, :CHECKED], positions=batch.positions[:, :CHECKED])
     ids, positions, _, _, documents = on_device(batch, ours.device)

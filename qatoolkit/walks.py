@@ -158,9 +158,8 @@ class KnowledgeValue:
     def __call__(self, visits) -> np.ndarray:
         log_value = self.log_static - self.beta * np.log(1.0 + visits)  # whole numbers; log1p is slower
         log_value -= log_value.max(initial=-1e300)
-        value = np.exp(
-            np.maximum(log_value, -600.0)
-        )  # above the smallest float: an underflow would cut links
+        # above the smallest float: an underflow would cut links
+        value = np.exp(np.maximum(log_value, -600.0))
         value[self.worthless] = 0.0
         for control in self.controls:
             value *= control.per_kp()
@@ -261,9 +260,8 @@ def _as_lists(values, codes):
         values = values.astype(object)
     sizes, lists = (codes >= 0).sum(axis=1), []
     with _no_collection():
-        for first in range(
-            0, len(codes), 4096
-        ):  # few enough that objects are still in a cache when they are listed
+        # few enough that objects are still in a cache when they are listed
+        for first in range(0, len(codes), 4096):
             rows = values[codes[first : first + 4096]].tolist()
             for row in np.flatnonzero(sizes[first : first + 4096] < codes.shape[1]).tolist():
                 del rows[row][sizes[first + row] :]
@@ -326,9 +324,8 @@ def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=
 
 
 def _codes(index, lists, what):
-    code = dict(
-        zip(pd.Index(index).tolist(), range(len(index)), strict=True)
-    )  # ids and names hash faster here than in pandas
+    # ids and names hash faster here than in pandas
+    code = dict(zip(pd.Index(index).tolist(), range(len(index)), strict=True))
     flat = chain.from_iterable(lists)
     try:
         return np.fromiter(map(code.__getitem__, flat), dtype=np.int64)

@@ -62,9 +62,8 @@ def test_rounding_is_right_on_average(value):
     exact = torch.tensor(value).double()
     gap = (rounded.max() - rounded.min()).item()
     assert abs(rounded.mean() - exact).item() <= 4 * 0.5 * gap / draws**0.5
-    assert rounded.unique().numel() == (
-        1 if value in (0.0, 1.0) else 2
-    )  # the two neighbours, or the value itself
+    # the two neighbours, or the value itself
+    assert rounded.unique().numel() == (1 if value in (0.0, 1.0) else 2)
 
 
 def test_infinities_stay_what_they_are():
@@ -130,9 +129,8 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     resumed = model()
     resumed.load_state_dict(state["model"])
-    again = LowMemoryAdamW(
-        resumed.parameters(), lr=1.0, seed=0
-    )  # what it is given here gives way to the state
+    # what it is given here gives way to the state
+    again = LowMemoryAdamW(resumed.parameters(), lr=1.0, seed=0)
     again.load_state_dict(state["optimizer"])
     torch.manual_seed(12345)  # the global generator plays no part
     losses(resumed, again, 4)

@@ -149,9 +149,8 @@ def test_how_a_step_is_computed_may_change_on_the_way(unbroken, tmp_path):
 def test_a_checkpoint_that_is_written_again_is_not_complete_until_it_is(unbroken, tmp_path):
     expected, settings = unbroken
     middle = round(len(curve(expected)) / 2)
-    one = replace(
-        settings(tmp_path / "out"), save_every=middle - 1
-    )  # so that the checkpoint comes after the last state
+    # so that the checkpoint comes after the last state
+    one = replace(settings(tmp_path / "out"), save_every=middle - 1)
     interrupted(one, middle)
     (tmp_path / "out" / "at-0.5" / "model.safetensors").write_bytes(b"half")
     train(one, log=str)

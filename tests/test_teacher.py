@@ -483,9 +483,8 @@ def test_the_endpoint_comes_from_the_environment_and_holds_no_secret(monkeypatch
 
 
 def test_costs_add_up_to_what_the_server_counted(server, teacher, ledger):
-    server.answer = lambda prompt, nth: (
-        failure(500) if nth == 1 else completion("" if nth == 2 else "ok")
-    )  # each prompt: one failure, one empty answer that is billed, one answer
+    # each prompt: one failure, one empty answer that is billed, one answer
+    server.answer = lambda prompt, nth: failure(500) if nth == 1 else completion("" if nth == 2 else "ok")
     price = Price(input=1.0, output=10.0)
     table = teacher(price=price, run="r", stage="s").ask([f"p{i}" for i in range(10)])
     billed = 20 * (10 * 1.0 + 30 * 10.0) / 1e6

@@ -139,9 +139,8 @@ def misfit(graph, nodes, value):
         last, behind = path[:, -2], path[:, :-1]
         share = 1 / (weight[last].sum(axis=1) - weight[last[:, None], behind].sum(axis=1))
 
-        def summed(
-            chance, last=last, behind=behind, step=step
-        ):  # over the steps from a KP that could go to another
+        # over the steps from a KP that could go to another
+        def summed(chance, last=last, behind=behind, step=step):
             blocked = np.bincount((last[:, None] * size + behind).ravel(), np.repeat(chance, step), size**2)
             return np.maximum(np.bincount(last, chance, size)[:, None] - blocked.reshape(size, size), 0)
 
