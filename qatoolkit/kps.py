@@ -22,24 +22,29 @@ _VARIANTS = str.maketrans(
 _LAST_WORD = re.compile(r"(?<![^\s\-/])[a-z]{4,}$")
 _SAME_IN_PLURAL = re.compile(r"(ss|us|is|as|os|ics|oes|oses|zzes|lves|(?<![ao])uses)$")
 _NOT_PLURAL = {
-    "aids", "alps", "andes", "archimedes", "arms", "athens", "axes", "bases", "biceps", "brussels",
-    "ceres", "commons", "customs", "descartes", "diabetes", "earnings", "euripides", "forceps", "ganges",
-    "goods", "halves", "hercules", "herpes", "hippocrates", "kubernetes", "leaves", "lens", "lives",
-    "maldives", "mars", "maths", "means", "measles", "mumps", "netherlands", "news", "odds", "pericles",
-    "philippines", "proceeds", "rabies", "sales", "scabies", "scissors", "series", "socrates",
-    "sophocles", "species", "states", "stokes", "triceps", "wales",
+    "adams", "aids", "alps", "andes", "angeles", "archimedes", "arms", "athens", "axes", "bases", "bayes",
+    "biceps", "brussels", "ceres", "charles", "clothes", "commons", "customs", "descartes", "diabetes",
+    "dickens", "earnings", "engels", "euripides", "feces", "forceps", "ganges", "goods", "halves",
+    "hawkins", "hercules", "herpes", "hippocrates", "hobbes", "holmes", "hughes", "james", "jones",
+    "keynes", "kubernetes", "leaves", "lens", "lives", "maldives", "mars", "massachusetts", "maths",
+    "means", "measles", "mumps", "naples", "netherlands", "news", "odds", "pericles", "philippines",
+    "proceeds", "rabies", "rawls", "sales", "savings", "scabies", "scissors", "series", "seychelles",
+    "siemens", "socrates", "sophocles", "species", "states", "stokes", "triceps", "versailles", "wales",
+    "williams",
 }  # fmt: skip
 _IRREGULAR = {
-    "areas": "area", "bacteria": "bacterium", "biases": "bias", "calories": "calorie", "crises": "crisis",
-    "criteria": "criterion", "equilibria": "equilibrium", "formulae": "formula", "formulas": "formula",
-    "gases": "gas", "indices": "index", "lenses": "lens", "matrices": "matrix", "momenta": "momentum",
-    "movies": "movie", "nuclei": "nucleus", "phenomena": "phenomenon", "radii": "radius", "ratios": "ratio",
-    "spectra": "spectrum", "valves": "valve", "vertices": "vertex", "viruses": "virus",
+    "areas": "area", "bacteria": "bacterium", "biases": "bias", "calories": "calorie", "cookies": "cookie",
+    "crises": "crisis", "criteria": "criterion", "equilibria": "equilibrium", "formulae": "formula",
+    "formulas": "formula", "gases": "gas", "indices": "index", "knives": "knife", "lenses": "lens",
+    "matrices": "matrix", "momenta": "momentum", "movies": "movie", "nuclei": "nucleus",
+    "phenomena": "phenomenon", "prairies": "prairie", "radii": "radius", "ratios": "ratio",
+    "sandwiches": "sandwich", "spectra": "spectrum", "valves": "valve", "vertices": "vertex",
+    "viruses": "virus", "zombies": "zombie",
 }  # fmt: skip
 _PLURAL_RULES = (
     (re.compile(r"(?<=thes)es$|(?<=ys)es$"), "is"),  # hypotheses, analyses
     (re.compile(r"(?<=[a-z][a-z])ies$"), "y"),  # theories
-    (re.compile(r"(?<=ss|sh)es$|(?<=x)es$|(?<=[^aeiou]ch)es$|(?<=oach|eech)es$"), ""),  # classes, branches
+    (re.compile(r"(?<=ss|sh)es$|(?<=x)es$|(?<=[^aeiou]ch)es$|(?<=[eo]ach|eech)es$"), ""),  # classes, peaches
     (re.compile(r"s$"), ""),
 )
 

