@@ -5,7 +5,8 @@ The value of a knowledge point k after some paths,
     V(k) = popularity(k)^alpha * (1 + visits(k))^-beta * discipline(k) * difficulty(k),
 
 weighs popularity against coverage and steers the seeds' discipline and difficulty. A walk starts in
-proportion to V and steps from u to an unvisited k in proportion to weight(u, k) * V(k). V is frozen within a
+proportion to V and steps from u to an unvisited k in proportion to weight(u, k) * V(k), where discipline and
+difficulty are those of the seeds that hold both u and k: one of these will be drawn. V is frozen within a
 round, and every walk has its own random stream: paths depend on the seed, not on the number of threads.
 """
 
@@ -20,11 +21,12 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from qatoolkit import walk_kernels
 from qatoolkit.kpgraph import KPGraph
 
-_RARELY = 1e-9  # how often a seed of a label without a target share is drawn, where an edge has no other
+_RARELY = 1e-9  # stands for a target share of 0 where shares divide
 _LEAN = 30.0  # how far control may move a factor: a label out of reach must not starve the rest
 
 
@@ -54,8 +56,8 @@ def sample_paths(
 
     A step's seed holds both its KPs: the least used so far, ties by table order; targets divide the steps of an
     edge between its seeds in proportion to target over current share, by Webster's method of dividing seats. A path ends early where no
-    neighbour is left; walks without a second KP after 16 starts are left out with a warning. Raises
-    ValueError for a setting out of range, a graph without edges, and targets or focus that leave no value.
+    neighbour is left, or none by a seed whose labels get a share; walks without a second KP after 16 starts are left out with a
+    warning. Raises ValueError for a setting out of range, a graph without edges, and targets or focus that leave no value.
     """
     nodes, seeds = sample_codes(
         graph, n, length, alpha=alpha, beta=beta, discipline=discipline, difficulty=difficulty, focus=focus,
@@ -96,19 +98,22 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
     cursor, level = np.zeros(graph.n_edges, dtype=np.int32), np.zeros(graph.n_edges)
     visits = np.zeros(len(graph.names), dtype=np.int64)
     key = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
-    links = graph.adjacency.indices, graph.adjacency.data, graph.edge_ids, _turns(graph.edge_seeds)
+    turns, learned, renew = _turns(graph.edge_seeds), 0, 1
     members = graph.edge_seeds.indptr, graph.edge_seeds.indices
     work = max(n * length // rounds, graph.adjacency.nnz)  # waking a thread costs more than a few walks
     with walk_kernels.Threads(int(min(threads, most, 1 + work // 20_000))) as pool:
-        proposals = walk_kernels.Proposals(graph.adjacency, pool)
-        for first, last in pairwise(np.linspace(0, n, rounds + 1).astype(np.int64)):
-            value = value_after(visits)
-            state = proposals.rows, *links, value, proposals.towards(value), proposals.table, key
+        proposals = walk_kernels.Proposals(value_after.links(), pool)
+        for done, (first, last) in enumerate(pairwise(np.linspace(0, n, rounds + 1).astype(np.int64)), 1):
+            value, links = value_after(visits), proposals.adjacency
+            state = proposals.rows, links.indices, links.data, graph.edge_ids, turns
+            state += value, proposals.towards(value), proposals.table, key
             pool.over(first, last, lambda a, b, state=state: walk(*state, a, nodes[a:b], seeds[a:b]))
-            drawn = seeds[first:last]
-            assign(*members, nodes[first:last], wait, due, cursor, level, drawn, visits)
-            if value_after.controls:
-                value_after.learn(drawn[drawn >= 0])
+            assign(*members, nodes[first:last], wait, due, cursor, level, seeds[first:last], visits)
+            # less and less often: new tables take a pass over all edges
+            if value_after.controls and renew <= done < rounds:
+                value_after.learn(seeds[learned:last])
+                proposals, learned = walk_kernels.Proposals(value_after.links(), pool), last
+                renew = done + 1 + done // 4
     return nodes, seeds
 
 
@@ -149,10 +154,10 @@ class KnowledgeValue:
         for label, target in (("discipline", discipline), ("difficulty", difficulty)):
             if target is not None:
                 self.controls.append(_Control(graph, label, target))
-        self.beta, self.seeds = beta, graph.seeds
+        self.beta, self.graph = beta, graph
         with np.errstate(divide="ignore"):  # log 0 is minus infinity, as it should be
             self.log_static = alpha * np.log(graph.popularity) + np.log(_focus_per_kp(graph, focus))
-        self.log_static[graph.degree == 0] = -np.inf
+        self.log_static[np.asarray(self.links().sum(axis=1)).ravel() == 0] = -np.inf
         self.worthless = np.flatnonzero(self.log_static == -np.inf)
 
     def __call__(self, visits) -> np.ndarray:
@@ -161,8 +166,7 @@ class KnowledgeValue:
         # above the smallest float: an underflow would cut links
         value = np.exp(np.maximum(log_value, -600.0))
         value[self.worthless] = 0.0
-        for control in self.controls:
-            value *= control.per_kp()
+        value *= self._per_kp()
         if not value.any():
             raise ValueError("every linked KP has value 0: targets and focus exclude them all; widen them")
         return value
@@ -172,17 +176,37 @@ class KnowledgeValue:
         """Whether V is the same after any visits, so that all walks can go in one round."""
         return not self.beta and not self.controls
 
+    def links(self):
+        """The adjacency by whose weights, times V, walks step: with targets, those of the seeds that both KPs share in
+        place of those of all the KP's seeds."""
+        links = self.graph.adjacency
+        if not self.controls:
+            return links
+        members = self.graph.edge_seeds
+        shared = (members @ self._per_seed()) / np.diff(members.indptr)
+        per_kp = self._per_kp()
+        lift = shared[self.graph.edge_ids] / np.where(per_kp > 0, per_kp, 1.0)[links.indices]
+        return sparse.csr_matrix((links.data * lift, links.indices, links.indptr), shape=links.shape)
+
     def wait_per_seed(self) -> np.ndarray:
-        """Draws of a common seed for one of each seed: current share over target share of its labels; 1 without targets."""
-        wait = np.ones(len(self.seeds))
-        for control in self.controls:
-            wait /= np.maximum(np.append(control.first, 1.0)[control.codes], _RARELY)  # code -1: unlabelled
-        return wait
+        """Draws of a common seed for one of each seed: current share over target share of its labels, as long as nothing
+        is learned; 1 without targets."""
+        return 1.0 / np.maximum(self._per_seed(), _RARELY)
+
+    def _per_seed(self):
+        return math.prod(
+            (control.per_seed() for control in self.controls), start=np.ones(len(self.graph.seeds))
+        )
+
+    def _per_kp(self):
+        return math.prod(
+            (control.per_kp() for control in self.controls), start=np.ones(len(self.graph.names))
+        )
 
     def learn(self, seeds):
-        """Correct the factors by the seeds that a round drew."""
+        """Correct the factors by the seeds that rounds drew; -1 is none."""
         for control in self.controls:
-            control.learn(seeds)
+            control.learn(seeds[seeds >= 0])
 
 
 class _Control:
@@ -209,6 +233,9 @@ class _Control:
             warnings.warn(f"{label}: no linked seed is {beyond}; the rest takes their share", stacklevel=5)
         self.target = (reachable / reachable.sum()).reindex(labels, fill_value=0.0).to_numpy()
         self.first = self.factor = self.target * current.sum() / np.maximum(current, 1)
+
+    def per_seed(self):
+        return np.append(self.factor, 1.0)[self.codes]  # code -1: unlabelled
 
     def per_kp(self):
         return (

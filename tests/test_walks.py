@@ -62,6 +62,17 @@ def formula(graph, visits, alpha, beta, discipline=None, focus=None):
     return np.array(value)
 
 
+def steps_by(graph, discipline=None):
+    """weight(u, k) times the mean of target over current share of the seeds that hold both, seed by seed."""
+    if not discipline:
+        return graph.adjacency.toarray()
+    share = graph.seeds["discipline"].value_counts(normalize=True)
+    pull = np.array([discipline.get(d, 0) / share[d] for d in graph.seeds["discipline"]])
+    held = graph.incidence.toarray()
+    both = held @ held.T
+    return graph.adjacency.toarray() * ((held * pull) @ held.T) / np.maximum(both, 1)
+
+
 TARGET = {"mathematics": 0.1, "law": 0.6, "physics": 0.3}
 CASES = [
     (0, 0, None, None),
@@ -90,7 +101,8 @@ def test_starts_and_steps_follow_the_formula(small, alpha, beta, discipline, foc
     starts = np.bincount(nodes[:, 0], minlength=len(value))
     assert chisquare(starts[value > 0], len(nodes) * value[value > 0] / value.sum()).pvalue > 1e-4
 
-    weight = small.adjacency.toarray() * value
+    # Along a link the seeds that both hold count, in place of all that the next KP has.
+    weight = steps_by(small, discipline) * formula(small, np.zeros(len(value)), alpha, beta, None, focus)
     statistic = freedom = steps = 0
     for size in (1, 2, 3):  # given the whole path so far: this also tests that no KP comes twice
         for path, group in pd.DataFrame(nodes).groupby(list(range(size))):
@@ -125,13 +137,13 @@ def hub():
     return build_kp_graph(seeds(*kps, **labels))
 
 
-def misfit(graph, nodes, value):
+def misfit(links, nodes, value):
     """Squared z-scores of the counts of starts, of steps from KP to KP and of steps to a KP, V being frozen at `value`.
 
     Paths differ in what they may not revisit, so a count is a sum of unequal chances: its mean and variance are summed over
     steps, and each squared z-score has a mean of exactly 1.
     """
-    weight, size = graph.adjacency.toarray() * value, len(value)
+    weight, size = links.toarray() * value, len(value)
     start = value / value.sum()
     cells = [(np.bincount(nodes[:, 0], minlength=size), len(nodes) * start, len(nodes) * start * (1 - start))]
     for step in range(1, nodes.shape[1]):
@@ -187,7 +199,7 @@ def test_a_million_steps_follow_the_value_of_their_round_on_one_thread_and_on_tw
     for part, ids in zip(
         nodes.reshape(rounds, per_round, -1), drawn.reshape(rounds, per_round, -1), strict=True
     ):
-        squares.append(misfit(graph, part, value_after(visits)))
+        squares.append(misfit(value_after.links(), part, value_after(visits)))
         visits += np.bincount(part[part >= 0], minlength=len(visits))
         value_after.learn(ids[ids >= 0])
     squares = np.concatenate(squares)
@@ -229,7 +241,7 @@ def test_walks_end_only_where_no_unvisited_neighbour_is_left_and_follow_the_valu
     value_after, visits = KnowledgeValue(twigs, alpha=0.5, beta=1), np.zeros(len(twigs.names))
     squares = []
     for part in nodes.reshape(rounds, per_round, -1):
-        squares.append(misfit(twigs, part, value_after(visits)))
+        squares.append(misfit(twigs.adjacency, part, value_after(visits)))
         visits += np.bincount(part[part >= 0], minlength=len(visits))
     squares = np.concatenate(squares)
     assert abs(squares.mean() - 1) < 5 * np.sqrt(4 / len(squares))
@@ -372,6 +384,29 @@ def test_labels_without_a_target_share_are_left_out():
     )
     paths = sample_paths(graph, 200, 3, discipline={"physics": 2.0})
     assert set(paths["kps"].explode()) == {"x", "y", "z"}
+
+
+@pytest.mark.parametrize("beta", [0, 1])
+@pytest.mark.parametrize("alpha", [0, 1])
+def test_a_target_is_met_where_every_kp_has_seeds_of_all_labels(world, alpha, beta):
+    # Difficulty is drawn apart from the KPs, so no KP stands for a level: the seeds of a link have to be chosen.
+    target = {"H1": 0.05, "H3": 0.15, "H5": 0.8}
+    paths = sample_paths(world, 5000, 4, alpha=alpha, beta=beta, difficulty=target)
+    drawn = world.seeds.set_index("id")["difficulty"][paths["seeds"].explode()].value_counts(normalize=True)
+    assert all(abs(drawn[level] - share) < 0.03 for level, share in target.items())
+
+
+@pytest.mark.parametrize("target", [{"difficulty": {"H5": 1}}, {"difficulty": {"H5": 1}, "discipline": EVEN}])
+def test_seeds_of_labels_without_a_target_share_are_not_drawn(world, target):
+    paths = sample_paths(world, 2000, 4, **target)
+    assert set(world.seeds.set_index("id")["difficulty"][paths["seeds"].explode()]) == {"H5"}
+
+
+def test_targets_that_no_seed_meets_together_are_refused():
+    kps, disciplines = [["a", "b"], ["b", "c"], ["c", "a"]], ["law", "physics", "law"]
+    graph = build_kp_graph(seeds(*kps, discipline=disciplines, difficulty=["H1", "H5", "H1"]))
+    with pytest.raises(ValueError, match="targets and focus exclude them all"):
+        sample_paths(graph, 10, 3, discipline={"law": 1}, difficulty={"H5": 1})
 
 
 def test_targets_out_of_reach_are_reported(world):
