@@ -12,18 +12,19 @@ import pyarrow as pa
 from pyarrow import parquet
 from scipy import sparse
 
+from qatoolkit.files import locked
+
 _FORMAT = "qatoolkit-kpgraph-1"
 _MATRICES = ("adjacency", "incidence", "edge_seeds")
 _PARTS = ("data", "indices", "indptr")
+_OURS = re.compile(r"graph\.json(\.tmp)?|\.lock|kpgraph-\d+")
 
 
 def save(graph, folder: Path) -> Path:
     """Write the graph and return the folder; ValueError where it holds something else."""
-    manifest = folder / "graph.json"
-    old = _read_manifest(folder)["data"] if manifest.exists() else "kpgraph-0"
-    data = folder / f"kpgraph-{int(old.removeprefix('kpgraph-')) + 1}"
-    ours = {"graph.json", "graph.json.tmp", old, data.name}
-    if folder.exists() and (others := sorted({p.name for p in folder.iterdir()} - ours)):
+    if folder.exists() and (
+        others := sorted(p.name for p in folder.iterdir() if not _OURS.fullmatch(p.name))
+    ):
         raise ValueError(f"{folder} holds {others[0]!r}, not a KP graph; save into a folder of its own")
     try:
         seeds = pa.Table.from_pandas(graph.seeds, preserve_index=False)
@@ -31,6 +32,15 @@ def save(graph, folder: Path) -> Path:
         raise ValueError(
             f"ids or labels of the seeds cannot be saved ({error}); give each column one type, such as text"
         ) from None
+    with locked(folder / ".lock"):
+        _write(graph, seeds, folder)
+    return folder
+
+
+def _write(graph, seeds, folder):
+    manifest = folder / "graph.json"
+    old = _read_manifest(folder)["data"] if manifest.exists() else "kpgraph-0"
+    data = folder / f"kpgraph-{int(old.removeprefix('kpgraph-')) + 1}"
     if data.exists():  # left by a save that was killed
         shutil.rmtree(data)
     data.mkdir(parents=True)
@@ -46,7 +56,6 @@ def save(graph, folder: Path) -> Path:
     new.write_text(json.dumps(about, indent=1))
     os.replace(new, manifest)
     shutil.rmtree(folder / old, ignore_errors=True)
-    return folder
 
 
 def load(folder: Path) -> dict:
@@ -55,6 +64,8 @@ def load(folder: Path) -> dict:
     try:
         return _read_parts(folder / about["data"], about)
     except (OSError, EOFError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
+        if _read_manifest(folder) != about:  # saved anew while it was read
+            return load(folder)
         raise ValueError(f"{folder} is damaged ({error}); build and save the graph again") from None
 
 

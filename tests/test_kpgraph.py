@@ -1,6 +1,7 @@
 import itertools
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from qatoolkit import kpgraph_store
 from qatoolkit.kpgraph import KPGraph, build_kp_graph, normalise_kp
 
 
@@ -249,8 +251,33 @@ def test_saving_again_replaces_the_graph_and_a_killed_save_is_harmless(tmp_path)
     assert weights(KPGraph.load(tmp_path)) == weights(first)
     loaded = KPGraph.load(second.save(tmp_path))
     assert weights(loaded) == weights(second)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["graph.json", "kpgraph-2"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "graph.json", "kpgraph-2"]
     assert weights(KPGraph.load(loaded.save(tmp_path))) == weights(second)
+
+
+def test_graphs_saved_at_once_take_turns_and_a_reader_meets_a_whole_one(tmp_path):
+    graphs = [build_kp_graph(seeds(*[["a", "b"]] * times)) for times in (1, 2, 3)]  # alike but for one weight
+    graphs[0].save(tmp_path)
+    with ThreadPoolExecutor(3) as pool:
+        saves = [pool.submit(graph.save, tmp_path) for graph in graphs * 10]
+        while not all(save.done() for save in saves):
+            loaded = KPGraph.load(tmp_path)
+            assert weights(loaded) == {("a", "b"): len(loaded.seeds)}
+    assert [save.result() for save in saves] == [tmp_path] * 30
+
+
+def test_a_graph_that_is_saved_anew_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    first, second = build_kp_graph(seeds(["a", "b"])), build_kp_graph(seeds(["c", "d"]))
+    first.save(tmp_path)
+    read = kpgraph_store._read_parts
+
+    def slow(data, about):
+        if data.name == "kpgraph-1":
+            second.save(tmp_path)
+        return read(data, about)
+
+    monkeypatch.setattr(kpgraph_store, "_read_parts", slow)
+    assert weights(KPGraph.load(tmp_path)) == weights(second)
 
 
 def test_save_touches_no_foreign_folder_and_load_names_what_is_wrong(tmp_path):
