@@ -121,7 +121,7 @@ def _read_aliases(source) -> pd.DataFrame:
             f"aliases is a {type(source).__name__}; allowed: a table or a CSV file with the columns name and alias"
         )
     else:
-        table, where = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig"), source
+        table, where = _read_csv(source), source
     if missing := {"name", "alias"} - set(table.columns):
         raise ValueError(f"{where} lacks {sorted(missing)}; it has {list(table.columns)}")
     table = table[["name", "alias"]]
@@ -130,6 +130,19 @@ def _read_aliases(source) -> pd.DataFrame:
         row = int(empty.to_numpy().argmax())
         raise ValueError(f"{where}: row {row + 1} is {table.iloc[row].tolist()}; both cells need a text")
     return table
+
+
+def _read_csv(path) -> pd.DataFrame:
+    """The cells of a CSV file as texts, without the empty rows that spreadsheets leave; ValueError says what is wrong."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path} is no CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of longer rows for an index
+        raise ValueError(
+            f"{path} has rows of more cells than its header; name every column, and quote cells with commas"
+        )
+    return table[(table != "").any(axis=1)].reset_index(drop=True)
 
 
 def _concept(name: str, key: str, same: Mapping[str, str]) -> str:
@@ -150,7 +163,8 @@ def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
     merges: rows of `merge_candidates`, of which those decided as "merge" are applied; a table of your own needs `kept` and
     `merged` only, and without `decision` all its rows are. Another name may be written into `kept`. A chain ends at its last
     name. Names are compared as `normalise_kp` writes them; other KPs stay as they are. Raises ValueError for missing columns,
-    for an unknown decision, for a name that would be merged into two, and for names that are merged in a circle.
+    for an unknown decision, for a name that would be merged into two, for names that are merged in a circle, and for two that
+    are decided as "apart" and yet merged into one.
     """
     for given, needed, what in (
         (table, {"knowledge_points"}, "table"),
@@ -158,7 +172,7 @@ def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
     ):
         if missing := needed - set(given.columns):
             raise ValueError(f"{what} lacks {sorted(missing)}; it has {list(given.columns)}")
-    into = _targets(_agreed(merges))
+    into = _agreed(merges)
 
     def merged(row, cell):
         texts = cell_texts(cell, f"knowledge_points in row {row!r}")
@@ -178,18 +192,16 @@ def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFram
     Without the column `decision` every row is decided as "merge". The popularities are counted anew among `names`, so that a
     merged name that occurs nowhere shows a 0. Raises ValueError, with the file's name, as `apply_merges` does.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} is no CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from None
+    table = _read_csv(path)
     if missing := {"kept", "merged"} - set(table.columns):
         raise ValueError(f"{path} lacks {sorted(missing)}; it has {list(table.columns)}")
     if "similarity" in table:
         table["similarity"] = pd.to_numeric(table["similarity"], errors="coerce")
     if "decision" not in table:
         table.insert(2, "decision", "merge")
+    table["decision"] = table["decision"].str.strip().str.lower()  # spreadsheets turn "merge" into "Merge"
     try:
-        _targets(_agreed(table))
+        _agreed(table)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     popularity = _popularity(names)
@@ -199,25 +211,41 @@ def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFram
     return table.assign(**{column: count.fillna(0).astype(int) for column, count in counted.items()})
 
 
-def _agreed(merges) -> pd.DataFrame:
-    """The rows that are decided as "merge"; all where there is no such column."""
+def _agreed(merges) -> dict[str, str]:
+    """Merged name -> the name at the end of its chain, by the rows that are decided as "merge"; by all where there is no
+    such column."""
     if "decision" not in merges:
-        return merges
+        return _targets(merges)
     wrong = merges[~merges["decision"].isin(list(DECISIONS))]
     if len(wrong):
         kept, merged, decision = wrong.iloc[0][["kept", "merged", "decision"]]
         raise ValueError(
             f"the decision about {kept!r} <- {merged!r} is {decision!r}; allowed: {', '.join(DECISIONS)}"
         )
-    return merges[merges["decision"] == "merge"]
+    into = _targets(merges[merges["decision"] == "merge"])
+    apart = merges[merges["decision"] == "apart"]
+    for kept, merged in _pairs(apart):
+        ends = {normalise_kp(into.get(name, name)) for name in (normalise_kp(kept), normalise_kp(merged))}
+        if len(ends) == 1:
+            raise ValueError(
+                f"{kept!r} and {merged!r} are decided as apart, and other rows merge them into {ends.pop()!r}; "
+                "change one of the rows"
+            )
+    return into
+
+
+def _pairs(merges):
+    """The two names of every row; ValueError for one that is no text."""
+    for kept, merged in zip(merges["kept"], merges["merged"], strict=True):
+        if not all(isinstance(name, str) and normalise_kp(name) for name in (kept, merged)):
+            raise ValueError(f"merges has the row {kept!r} <- {merged!r}; both need a text")
+        yield kept, merged
 
 
 def _targets(merges) -> dict[str, str]:
     """Merged name -> the name at the end of its chain."""
     step, spelling = {}, {}
-    for kept, merged in zip(merges["kept"], merges["merged"], strict=True):
-        if not all(isinstance(name, str) and normalise_kp(name) for name in (kept, merged)):
-            raise ValueError(f"merges has the row {kept!r} <- {merged!r}; both need a text")
+    for kept, merged in _pairs(merges):
         source, target = normalise_kp(merged), normalise_kp(kept)
         if step.setdefault(source, target) != target:
             raise ValueError(

@@ -112,6 +112,8 @@ def kps_from_column(
         raise ValueError(
             f"no column {column!r} to take knowledge points from; there are {list(table.columns)}"
         )
+    if (table.columns == column).sum() > 1:
+        raise ValueError(f"table has several columns called {column!r}; drop or rename all but one")
     check_parting(separator, levels, arrow, under)
     last = {None: None, "leaf": 1, "all": 0}.get(levels, levels)
 
@@ -135,7 +137,7 @@ def check_parting(
     separator: str | None, levels: str | int | None, arrow: str = "->", under: Collection[str] = ()
 ) -> None:
     """ValueError where these settings of `kps_from_column` are wrong."""
-    if separator == "" or arrow == "":
+    if not all(isinstance(text, str) and text for text in (";" if separator is None else separator, arrow)):
         raise ValueError("separator and arrow are texts of one character or more, such as ';' and '->'")
     if isinstance(under, str):
         raise ValueError(f"under={under!r}; allowed: several steps, such as ({under!r},)")

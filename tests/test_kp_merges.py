@@ -284,6 +284,16 @@ def test_a_reviewed_file_comes_back_as_it_was_decided(tmp_path):
     assert again["merged_popularity"].tolist() == [1, 0]  # a name that no seed holds can be seen
 
 
+def test_a_file_that_a_spreadsheet_has_saved_is_read_as_it_was_meant(tmp_path):
+    path = tmp_path / "merges.csv"
+    path.write_text("note,decision,merged,kept\n,Merge,b,a\n,,,\n ,apart ,d,c\n,,,\n", encoding="utf-8-sig")
+    table = read_merges(path, ["a", "b", "c", "d"])
+    assert table[["kept", "merged", "decision"]].to_numpy().tolist() == [
+        ["a", "b", "merge"],
+        ["c", "d", "apart"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -294,6 +304,8 @@ def test_a_reviewed_file_comes_back_as_it_was_decided(tmp_path):
         ("kept,merged\na,\n", "both need a text"),
         ("kept,merged\na,b\nb,a\n", "in a circle"),
         ("kept,merged\na,b\nc,b\n", "drop one of the rows"),
+        ("kept,merged\na,b,a note, unquoted\n", "rows of more cells than its header"),
+        ("kept,merged,decision\nc,a,merge\nc,b,merge\na,b,apart\n", "'a' and 'b' are decided as apart"),
     ],
 )
 def test_what_is_wrong_with_a_reviewed_file_is_said_with_its_name(tmp_path, content, message):
@@ -327,6 +339,31 @@ def test_merges_that_contradict_each_other_are_named(kept, merged, message):
     table = pd.DataFrame({"knowledge_points": [["a"]]})
     with pytest.raises(ValueError, match=message):
         apply_merges(table, pd.DataFrame({"kept": kept, "merged": merged}))
+
+
+@pytest.mark.parametrize(
+    ("decided", "allowed"),
+    [
+        ([("a", "b", "merge"), ("a", "b", "apart")], False),  # one row twice, decided both ways
+        ([("c", "a", "merge"), ("c", "b", "merge"), ("a", "b", "apart")], False),
+        ([("b", "a", "merge"), ("c", "b", "merge"), ("c", "a", "apart")], False),
+        ([("b", "a", "merge"), ("c", "b", "apart")], True),
+    ],
+)
+def test_what_is_decided_as_apart_stays_apart(decided, allowed):
+    table = pd.DataFrame({"knowledge_points": [["a", "b", "c"]]})
+    merges = pd.DataFrame(decided, columns=["kept", "merged", "decision"])
+    if allowed:
+        assert apply_merges(table, merges)["knowledge_points"][0] == ["b", "c"]
+    else:
+        with pytest.raises(ValueError, match="decided as apart, and other rows merge them into"):
+            apply_merges(table, merges)
+
+
+def test_an_alias_file_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "own.csv").write_bytes("name,alias\n欧姆定律,a\n".encode("gbk"))
+    with pytest.raises(ValueError, match=r"own\.csv is no CSV file in UTF-8"):
+        merge_candidates(["a"], tmp_path / "own.csv")
 
 
 def test_tables_without_the_columns_are_named():

@@ -86,6 +86,9 @@ def test_rows_without_keep_what_they_had_and_the_table_itself_stays():
         ("other", {}, r"other in row 0 is of type int; allowed: a text, a list of texts, or null"),
         ("lists", {}, r"lists in row 0 is a list of int"),
         ("id", {"separator": ""}, "separator and arrow"),
+        ("id", {"separator": [";", "；"]}, "separator and arrow"),
+        ("id", {"arrow": ""}, "separator and arrow"),
+        ("twice", {}, "several columns called 'twice'; drop or rename all but one"),
         ("id", {"levels": "top"}, "levels='top'; allowed: 'leaf', 'all', a whole number"),
         ("id", {"levels": 0}, "levels=0; allowed"),
         ("id", {"levels": True}, "levels=True; allowed"),
@@ -94,8 +97,9 @@ def test_rows_without_keep_what_they_had_and_the_table_itself_stays():
     ],
 )
 def test_a_wrong_column_or_setting_is_named(column, settings, message):
+    table = seeds(["a"], other=[3], lists=[[1]], twice=["a"], again=["b"]).rename(columns={"again": "twice"})
     with pytest.raises(ValueError, match=message):
-        kps_from_column(seeds(["a"], other=[3], lists=[[1]]), column, **settings)
+        kps_from_column(table, column, **settings)
 
 
 def test_seeds_keep_the_column_and_a_mapping_names_any_other():
