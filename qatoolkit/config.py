@@ -1,5 +1,6 @@
 """Frozen settings of every stage, each validated where it is made; `profiles` holds the built-in ones and reads others."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,7 +144,7 @@ class LinkQASettings:
         for discipline, shares in (self.adjust or {}).items():
             _require(discipline in DISCIPLINES, "adjust", discipline, f"one of {', '.join(DISCIPLINES)}")
             fits = isinstance(shares, dict) and set(shares) <= set(LINKED)
-            fits = fits and all(isinstance(s, int | float) and s >= 0 for s in shares.values())
+            fits = fits and all(isinstance(s, int | float) and 0 <= s < math.inf for s in shares.values())
             allowed = f"shares of {', '.join(LINKED)}, not all 0: joining two seeds takes two hops"
             _require(fits and sum(shares.values()) > 0, f"adjust.{discipline}", shares, allowed)
         found = self.merges is None or Path(self.merges).is_file()
@@ -152,8 +153,8 @@ class LinkQASettings:
         )
         _positive(self, "questions_per_path", "min_count")
         _require(self.length >= 2, "length", self.length, "2 or more knowledge points")
-        _require(self.alpha >= 0, "alpha", self.alpha, "0 or more")
-        _require(self.beta >= 0, "beta", self.beta, "0 or more")
+        _require(0 <= self.alpha < math.inf, "alpha", self.alpha, "0 or more, and finite")
+        _require(0 <= self.beta < math.inf, "beta", self.beta, "0 or more, and finite")
 
 
 @dataclass(frozen=True, kw_only=True)

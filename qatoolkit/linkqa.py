@@ -7,6 +7,7 @@ plan's distribution from H3 up.
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -77,7 +78,7 @@ def requests(
     paths: pd.DataFrame, seeds: pd.DataFrame, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0
 ) -> pd.DataFrame:
     """One request per path that found at least two different seeds; a path's other language is left out, since a question
-    is in one language. A path belongs to the discipline that most of its seeds have.
+    is in one language. A path belongs to the discipline that most of its seeds have, the first of them where several are.
 
     The difficulties asked for are dealt in random order within a discipline: where `settings.adjust` names the discipline, in
     its shares, and what misses its level is asked for once more, then kept under its true label (LinkSyn's difficulty adjustment
@@ -103,6 +104,7 @@ def requests(
         found = found[:MOST_SEEDS]
         if len(found) < 2:
             continue
+        disciplines = Counter(found["discipline"].dropna())
         payload = {
             "path": list(path.kps),
             "seeds": [prompts.shown(row) for row in found.to_dict("records")],
@@ -115,7 +117,7 @@ def requests(
                 "parents": list(found.index),
                 "language": found["language"].iloc[0],
                 "path": list(path.kps),
-                "asked_discipline": next(iter(found["discipline"].mode()), None),
+                "asked_discipline": max(disciplines, key=disciplines.get, default=None),
                 "payload": payload,
             }
         )
@@ -193,7 +195,8 @@ def control(made: pd.DataFrame, targets: Mapping[str, Mapping[str, float]] | Non
     `kl`, the divergence in nats of the labels from the target (by discipline; where none is given, from what was asked), half
     a question added to each level. Raises ValueError for a target that names another level or has no share above 0."""
     for discipline, target in (targets or {}).items():
-        if not set(target) <= set(DIFFICULTIES) or not sum(target.values()) > 0:
+        right = set(target) <= set(DIFFICULTIES) and all(0 <= share < math.inf for _, share in target.items())
+        if not right or not sum(share for _, share in target.items()) > 0:
             raise ValueError(
                 f"targets[{discipline!r}]={dict(target)!r}; allowed: shares of {', '.join(DIFFICULTIES)}, not all 0"
             )

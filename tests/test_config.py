@@ -93,6 +93,12 @@ def test_a_group_can_be_given_as_a_whole():
         ("linkqa.merges", "nowhere.csv", ["linkqa.merges", "'nowhere.csv'", "a CSV file that exists"]),
         ("linkqa.merges", 3, ["linkqa.merges", "3", "str or null"]),
         ("linkqa.beta", -0.1, ["linkqa.beta", "-0.1", "0 or more"]),
+        ("linkqa.alpha", float("inf"), ["linkqa.alpha", "inf", "finite"]),
+        (
+            "linkqa.adjust",
+            {"physics": {"H4": float("inf")}},
+            ["linkqa.adjust.physics", "inf", "shares of H3"],
+        ),
         ("scaling.initial", [0.5, 0], ["scaling.initial", "above 0"]),
         ("scaling.sizes", "xs", ["scaling.sizes", "'xs'", "a list"]),
         ("ablations.replay", [1.0], ["ablations.replay", "1.0", "below 1"]),

@@ -135,6 +135,18 @@ def test_paths_left_out_are_counted_where_they_are_the_most():
         assert len(requests([joined, lone], table)) == 1
 
 
+def test_a_path_between_two_disciplines_belongs_to_that_of_its_first_seed():
+    table = seeds(["a", "b"], ["b", "c"], ["c", "d"], discipline=["physics", "biology", "biology"])
+    there, back = [["a", "b", "c"], ["s0", "s1"]], [["c", "b", "a"], ["s1", "s0"]]
+    most = [["a", "b", "c", "d"], ["s0", "s1", "s2"]]
+    for given in (table, table.astype({"discipline": "category"})):
+        assert requests([there, back, most], given)["asked_discipline"].tolist() == [
+            "physics",
+            "biology",
+            "biology",
+        ]
+
+
 def requests(paths, table, plan=PLAN):
     kps, ids = zip(*paths, strict=True)
     walked = pd.DataFrame({"path": range(len(paths)), "kps": kps, "seeds": ids})
@@ -193,7 +205,7 @@ def test_a_number_of_questions_that_is_none_asks_for_nothing(n):
         linkqa.synthesise(requests(PATHS, JOINED), None, None, n)
 
 
-@pytest.mark.parametrize("target", [{"H6": 1.0}, {"H3": 0.0}, {}])
+@pytest.mark.parametrize("target", [{"H6": 1.0}, {"H3": 0.0}, {"H3": 2.0, "H4": -1.0}, {}])
 def test_a_target_of_unknown_or_no_levels_is_refused(target):
     made = pd.DataFrame({"asked_discipline": ["physics"], "asked_difficulty": ["H3"], "difficulty": ["H3"]})
     with pytest.raises(ValueError, match=r"targets\['physics'\]=.*; allowed: shares of H1, H2, H3, H4, H5"):
