@@ -14,7 +14,9 @@ import contextlib
 import gc
 import math
 import os
+import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from itertools import chain, pairwise
 from numbers import Real
@@ -257,12 +259,27 @@ def _mean_over_seeds(graph, values):
 
 def _shares(label, target):
     """A target as shares that sum to 1."""
-    shares = dict(target.items()) if hasattr(target, "items") else {}
+    shares = _once(label, target) if hasattr(target, "items") else {}
     right = all(_is_finite(share) and share >= 0 for share in shares.values())
     if not right or not any(shares.values()):
-        raise ValueError(f"{label}={target!r}; allowed: label -> share, finite, from 0, not all 0")
+        raise ValueError(f"{label}={_told(target)}; allowed: label -> share, finite, from 0, not all 0")
     weights = pd.Series(shares, dtype=float)
     return weights / weights.sum()
+
+
+def _once(name, given):
+    """The items of a dict or Series; ValueError where a Series has several values for a key."""
+    pairs = list(given.items())
+    if len(dict(pairs)) < len(pairs):
+        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(
+            f"{name} has several values for {key!r}; give one, such as their sum by .groupby(level=...).sum()"
+        )
+    return dict(pairs)
+
+
+def _told(value):
+    return textwrap.shorten(repr(value), 160, placeholder=" …")
 
 
 def _focus_per_kp(graph, focus):
@@ -270,15 +287,20 @@ def _focus_per_kp(graph, focus):
     if focus is None:
         return np.ones(len(graph.names))
     if not hasattr(focus, "items"):
-        raise ValueError(f"focus={focus!r}; allowed: (discipline, difficulty) -> weight from 0")
-    focus = dict(focus.items())
+        raise ValueError(f"focus={_told(focus)}; allowed: (discipline, difficulty) -> weight from 0")
+    focus = _once("focus", focus)
     for cell, weight in focus.items():
         if not isinstance(cell, tuple) or len(cell) != 2 or not _is_finite(weight) or weight < 0:
-            raise ValueError(f"focus[{cell!r}]={weight!r}; allowed: (discipline, difficulty) -> from 0")
+            raise ValueError(
+                f"focus[{cell!r}]={_told(weight)}; allowed: (discipline, difficulty) -> weight from 0; "
+                "leave out cells without one"
+            )
     cells = pd.MultiIndex.from_frame(graph.seeds[["discipline", "difficulty"]].astype(object))
     code, distinct = cells.factorize()
     if not set(distinct) & set(focus):
-        raise ValueError(f"focus={focus!r}: no seed there; allowed, for instance: {distinct[:3].tolist()}")
+        raise ValueError(
+            f"focus={_told(focus)}: no seed there; allowed, for instance: {distinct[:3].tolist()}"
+        )
     return _mean_over_seeds(graph, np.array([focus.get(cell, 1.0) for cell in distinct])[code])
 
 

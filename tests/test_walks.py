@@ -474,11 +474,21 @@ def test_a_graph_without_edges_says_so(table):
         ({"discipline": {"medicine": 1}}, "no linked seed; allowed: .*'law'"),
         ({"focus": {"law": 2}}, r"focus\['law'\]=2; allowed"),
         ({"focus": {("medicine", "H9"): 2}}, "no seed there"),
+        ({"difficulty": pd.Series({"H1": 1.0, "H5": np.nan})}, "difficulty=.*; allowed: label -> share"),
+        ({"difficulty": pd.Series([1, 2, 3], ["H1", "H5", "H1"])}, "difficulty has several values for 'H1'"),
+        ({"focus": pd.Series([1, 2], [("law", "H1")] * 2)}, r"focus has several values for \('law', 'H1'\)"),
+        ({"focus": pd.DataFrame({"H1": {"law": 1.0, "history": 2.0}})}, r"focus\['H1'\]=.*; allowed"),
+        (
+            {"focus": {("law", "H1"): np.nan}},
+            r"focus\[\('law', 'H1'\)\]=nan; .*; leave out cells without one",
+        ),
+        ({"focus": {("law", f"H{i}"): 1.0 for i in range(10, 99)}}, "^.{1,400}$"),
     ],
 )
-def test_a_wrong_setting_is_named(world, settings, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_wrong_setting_is_named_in_one_line(world, settings, message):
+    with pytest.raises(ValueError, match=message) as caught:
         sample_paths(world, **{"n": 10, "length": 3} | settings)
+    assert "\n" not in str(caught.value)
 
 
 def test_extreme_exponents_neither_overflow_nor_stop():
