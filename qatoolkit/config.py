@@ -152,7 +152,9 @@ class LinkQASettings:
             found, "merges", self.merges, "a CSV file that exists, with the columns kept and merged, or null"
         )
         _positive(self, "questions_per_path", "min_count")
-        _require(self.length >= 2, "length", self.length, "2 or more knowledge points")
+        _require(
+            self.length >= 3, "length", self.length, "3 or more knowledge points: two seeds are two steps"
+        )
         _require(0 <= self.alpha < math.inf, "alpha", self.alpha, "0 or more, and finite")
         _require(0 <= self.beta < math.inf, "beta", self.beta, "0 or more, and finite")
 

@@ -78,7 +78,7 @@ def requests(
     paths: pd.DataFrame, seeds: pd.DataFrame, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0
 ) -> pd.DataFrame:
     """One request per path that found at least two different seeds; a path's other language is left out, since a question
-    is in one language. A path belongs to the discipline that most of its seeds have, the first of them where several are.
+    is in one language; of its knowledge points those stay that a seed shown holds, four seeds at most. A path belongs to the discipline that most of its seeds have, the first of them where several are.
 
     The difficulties asked for are dealt in random order within a discipline: where `settings.adjust` names the discipline, in
     its shares, and what misses its level is asked for once more, then kept under its true label (LinkSyn's difficulty adjustment
@@ -91,32 +91,35 @@ def requests(
     _columns("seeds", seeds, "id", "question", "answer", "language", "discipline")
     _columns("plan", plan, "difficulty", "budget")
     by_id = seeds.drop_duplicates("id").set_index("id")
-    unknown = {id for ids in paths["seeds"] for id in ids} - set(by_id.index)
-    if unknown:
+    walked = {id for ids in paths["seeds"] for id in ids}
+    if unknown := walked - set(by_id.index):
         raise ValueError(
             f"seeds lacks {len(unknown):,} of those on the paths, {min(unknown, key=str)!r} for one; "
             "pass the table that the graph was built from"
         )
+    row_of = by_id[by_id.index.isin(walked) & by_id["language"].notna()].to_dict("index")
     rows = []
     for path in paths.itertuples():
-        found = by_id.loc[list(dict.fromkeys(path.seeds))]
-        found = found[found["language"] == found["language"].iloc[0]] if len(found) else found
-        found = found[:MOST_SEEDS]
-        if len(found) < 2:
+        found = {id: row_of[id] for id in path.seeds if id in row_of}
+        language = next((row["language"] for row in found.values()), None)
+        parents = [id for id, row in found.items() if row["language"] == language][:MOST_SEEDS]
+        if len(parents) < 2:
             continue
-        disciplines = Counter(found["discipline"].dropna())
+        ends = zip(path.kps, [None, *path.seeds], [*path.seeds, None], strict=False)
+        kps = [kp for kp, *beside in ends if any(id in parents for id in beside)]
+        disciplines = Counter(d for id in parents if pd.notna(d := found[id]["discipline"]))
         payload = {
-            "path": list(path.kps),
-            "seeds": [prompts.shown(row) for row in found.to_dict("records")],
+            "path": kps,
+            "seeds": [prompts.shown(found[id]) for id in parents],
             "count": settings.questions_per_path,
             "round": int(path.path),
         }
         rows.append(
             {
                 "strategy": "link",
-                "parents": list(found.index),
-                "language": found["language"].iloc[0],
-                "path": list(path.kps),
+                "parents": parents,
+                "language": language,
+                "path": kps,
                 "asked_discipline": max(disciplines, key=disciplines.get, default=None),
                 "payload": payload,
             }
@@ -158,7 +161,7 @@ def synthesise(
     asked: pd.DataFrame, teacher: Teacher, annotator: Teacher, n: int | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write from the paths' seeds, label what came out and ask once more for what missed its level (`boostqa.carry_out`);
-    multi-hop items carry their whole path as knowledge points.
+    multi-hop items carry the knowledge points of their path.
 
     With `n`, requests are put in order, a part at a time, until `n` questions are written or, with a warning, none is left; those
     beyond `n` are rejects ("over_budget"), as are questions that an earlier part had written ("repeated"). Raises ValueError for

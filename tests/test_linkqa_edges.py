@@ -1,5 +1,6 @@
 """Seeds at the edge, from the graph over walks and diagnostics to the requests: what comes out, or one line that says why not."""
 
+import itertools
 import json
 import warnings
 
@@ -145,6 +146,16 @@ def test_a_path_between_two_disciplines_belongs_to_that_of_its_first_seed():
             "biology",
             "biology",
         ]
+
+
+def test_a_request_names_only_knowledge_points_that_a_seed_shown_holds():
+    names = [f"k{i}" for i in range(8)]
+    table = seeds(*itertools.pairwise(names), language=["en", "zh", "en", "en", "en", "en", "zh"])
+    walked = [names, table["id"].tolist()]
+    asked = requests([walked, [names[:4], ["s0", "s2", "s1"]]], table).iloc
+    assert (asked[0]["parents"], asked[0]["path"]) == (["s0", "s2", "s3", "s4"], names[:6])
+    assert asked[0]["payload"]["path"] == names[:6]
+    assert (asked[1]["parents"], asked[1]["path"]) == (["s0", "s2"], names[:3])
 
 
 def requests(paths, table, plan=PLAN):
