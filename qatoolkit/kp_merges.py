@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -172,14 +173,14 @@ def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
     ):
         if missing := needed - set(given.columns):
             raise ValueError(f"{what} lacks {sorted(missing)}; it has {list(given.columns)}")
-    into = _agreed(merges)
+    into, normal = _agreed(merges), cache(normalise_kp)
 
     def merged(row, cell):
         texts = cell_texts(cell, f"knowledge_points in row {row!r}")
         distinct = {}
         for text in texts:
-            kept = into.get(normalise_kp(text), text)
-            distinct.setdefault(normalise_kp(kept), kept)
+            kept = into.get(normal(text), text)
+            distinct.setdefault(normal(kept), kept)
         return list(distinct.values()) if texts else cell
 
     cells = [merged(row, cell) for row, cell in table["knowledge_points"].items()]

@@ -7,6 +7,7 @@ Near-identical KPs that it leaves apart are the business of `kp_merges`.
 import re
 import unicodedata
 from collections.abc import Collection
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -119,7 +120,7 @@ def kps_from_column(
 
     kept = "knowledge_points" in table and column != "knowledge_points"
     before = table["knowledge_points"] if kept else [None] * len(table)
-    filled = []
+    filled, normal = [], cache(normalise_kp)
     for row, cell, had in zip(table.index, table[column], before, strict=True):
         texts = cell_texts(cell, f"{column} in row {row!r}")
         parts = [part for text in texts for part in (text.split(separator) if separator else [text])]
@@ -127,7 +128,7 @@ def kps_from_column(
             parts = [step for part in parts for step in _steps(part.split(arrow), last, under)]
         distinct = {}
         for part in parts:
-            distinct.setdefault(normalise_kp(part), part.strip())
+            distinct.setdefault(normal(part), part.strip())
         distinct.pop("", None)
         filled.append(list(distinct.values()) or (had if cell_texts(had, "knowledge_points") else None))
     return table.assign(knowledge_points=pd.Series(filled, index=table.index, dtype=object))

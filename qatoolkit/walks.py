@@ -230,7 +230,10 @@ class _Control:
         target = _shares(label, target)
         reachable = target[target.index.isin(have)]
         if not reachable.sum():
-            raise ValueError(f"{label}={target.to_dict()}: no linked seed; allowed: {have.tolist()}")
+            allowed = (
+                have.tolist() or f"none, since no linked seed has a {label}; give {label!r} to build_kp_graph"
+            )
+            raise ValueError(f"{label}={target.to_dict()}: no linked seed; allowed: {allowed}")
         if beyond := sorted(target.index[target > 0].difference(have)):
             warnings.warn(f"{label}: no linked seed is {beyond}; the rest takes their share", stacklevel=5)
         self.target = (reachable / reachable.sum()).reindex(labels, fill_value=0.0).to_numpy()

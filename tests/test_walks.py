@@ -514,6 +514,13 @@ def test_diagnostics_agree_with_hand_counts():
     assert np.isnan(row["kl_difficulty"])
 
 
+def test_a_target_for_seeds_without_labels_says_what_they_lack():
+    with pytest.raises(
+        ValueError, match="no linked seed has a difficulty; give 'difficulty' to build_kp_graph"
+    ):
+        sample_paths(build_kp_graph(seeds(["a", "b"])), 10, 3, difficulty={"H1": 1})
+
+
 def test_divergence_is_null_where_no_drawn_seed_has_a_label():
     table = seeds(["a", "b"], ["x", "y"], discipline=[None, "law"])
     paths = pd.DataFrame({"path": [0], "kps": [["a", "b"]], "seeds": [["s0"]]})
