@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import numpy as np
 
-_RESTARTS = 16  # starts a walk may try before it is given up as shorter than two KPs
 _PROPOSALS = 32  # proposals refused before a step scans the whole row
 _ACCEPTANCE = 0.3  # expected share of proposals accepted below which the tables are made anew
 _BLOCKS = 64  # in which rows are dealt to threads
@@ -130,13 +129,13 @@ def kernels():
             return (mix(state) >> np.uint64(11)) * 2.0**-53
 
         home, length = len(rows) - 2, nodes.shape[1]
-        at, size, refused, starts, low, slot, other, to = np.empty((8, _BATCH), np.int64)
+        at, size, refused, low, slot, other, to = np.empty((7, _BATCH), np.int64)
         part, chance, state = np.empty(_BATCH), np.ones(_BATCH), np.empty(_BATCH, np.uint64)
         going = np.empty(_BATCH, np.int64)
         for batch in range(0, len(nodes), _BATCH):
             count = min(_BATCH, len(nodes) - batch)
             for i in range(count):
-                going[i], at[i], size[i], refused[i], starts[i] = i, home, 0, 0, 1
+                going[i], at[i], size[i], refused[i] = i, home, 0, 0
                 state[i] = mix(key + gamma * np.uint64(first + batch + i + 1))
             while count:
                 # Four short loops: in a single one, the reads of too few walks would be under way at once.
@@ -181,11 +180,6 @@ def kernels():
                             if uniform(state[i]) * total < gain:
                                 slot[i] = j
                         if slot[i] < 0:
-                            if size[i] == 1 and starts[i] < _RESTARTS:
-                                at[i], size[i], refused[i] = home, 0, 0
-                                starts[i] += 1
-                                going[kept] = i
-                                kept += 1
                             continue
                         k = indices[slot[i]]
                     if size[i]:

@@ -6,8 +6,9 @@ The value of a knowledge point k after some paths,
 
 weighs popularity against coverage and steers the seeds' discipline and difficulty. A walk starts in
 proportion to V and steps from u to an unvisited k in proportion to weight(u, k) * V(k), where discipline and
-difficulty are those of the seeds that hold both u and k: one of these will be drawn. V is frozen within a
-round, and every walk has its own random stream: paths depend on the seed, not on the number of threads.
+difficulty (and focus, a factor of our own) are those of the seeds that hold both u and k: one of these will be
+drawn. V is frozen within a round, and every walk has its own random stream: paths depend on the seed, not on
+the number of threads.
 """
 
 import contextlib
@@ -52,32 +53,29 @@ def sample_paths(
 
     alpha: pull of popularity. beta: push towards KPs that few paths used. discipline, difficulty: target
     shares by label, scaled to sum to 1; labels left out get none. focus: weight by (discipline, difficulty),
-    such as the probe's weak cells; V is multiplied by the mean weight of the KP's seeds, cells left out weigh
-    1 (our own addition, not LinkSyn's). rounds: how often V is renewed, by default 16 to 256 times; without beta and
+    such as the probe's weak cells; V is multiplied by the mean weight of seeds, cells left out weigh 1 (our
+    own addition, not LinkSyn's). rounds: how often V is renewed, by default 16 to 256 times; without beta and
     targets V stays as it is. threads: one for each core at hand, and never more.
 
-    A step's seed holds both its KPs: the least used so far, ties by table order; targets divide the steps of an
-    edge between its seeds in proportion to target over current share, by Webster's method of dividing seats. A path ends early where no
-    neighbour is left, or none by a seed whose labels get a share; walks without a second KP after 16 starts are left out with a
-    warning. Raises ValueError for a setting out of range, a graph without edges, and targets or focus that leave no value.
+    A step's seed holds both its KPs: the least used so far, ties by table order; targets and focus divide the steps of
+    an edge between its seeds in proportion to target over current share and to weight, by Webster's method of dividing
+    seats. A path has two KPs or more; it ends early where no neighbour is left, or none by a seed whose labels get a
+    share. Raises ValueError for a setting out of range, a graph without edges, and targets or focus that leave no value.
     """
     nodes, seeds = sample_codes(
         graph, n, length, alpha=alpha, beta=beta, discipline=discipline, difficulty=difficulty, focus=focus,
         rounds=rounds, seed=seed, threads=threads,
     )  # fmt: skip
-    walked = nodes[:, 1] >= 0
-    if lost := int(n - walked.sum()):
-        warnings.warn(f"{lost} of {n} walks found no second KP of value above 0: left out", stacklevel=2)
-    paths = pd.DataFrame({"path": np.arange(n - lost)})
-    paths["kps"] = _as_lists(graph.names, nodes[walked])
-    paths["seeds"] = _as_lists(graph.seeds["id"], seeds[walked])
+    paths = pd.DataFrame({"path": np.arange(n)})
+    paths["kps"] = _as_lists(graph.names, nodes)
+    paths["seeds"] = _as_lists(graph.seeds["id"], seeds)
     return paths
 
 
 def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value_settings):
     """`sample_paths` as int32 codes, for timing and for tens of millions of paths.
 
-    Returns KPs, n x length, and seeds, n x (length - 1), filled up with -1; walks of one KP stay in.
+    Returns KPs, n x length, and seeds, n x (length - 1), filled up with -1.
     """
     most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = most if threads is None else threads
@@ -142,7 +140,7 @@ def _is_finite(number):
 
 
 class KnowledgeValue:
-    """V of every KP as a function of `visits`, up to a common factor; 0 for KPs without a link.
+    """V of every KP as a function of `visits`, up to a common factor; 0 for KPs without a link that walks may take.
 
     Settings as in `sample_paths`. `KnowledgeValue(graph, alpha=0.5)(0)` is V before any path.
     """
@@ -157,18 +155,19 @@ class KnowledgeValue:
             if target is not None:
                 self.controls.append(_Control(graph, label, target))
         self.beta, self.graph = beta, graph
-        with np.errstate(divide="ignore"):  # log 0 is minus infinity, as it should be
-            self.log_static = alpha * np.log(graph.popularity) + np.log(_focus_per_kp(graph, focus))
+        self.focus = None if focus is None else _focus_per_seed(graph, focus)
+        self.log_static = alpha * np.log(graph.popularity)
         self.log_static[np.asarray(self.links().sum(axis=1)).ravel() == 0] = -np.inf
         self.worthless = np.flatnonzero(self.log_static == -np.inf)
 
     def __call__(self, visits) -> np.ndarray:
-        log_value = self.log_static - self.beta * np.log(1.0 + visits)  # whole numbers; log1p is slower
+        with np.errstate(divide="ignore"):  # log 0 is minus infinity, as it should be
+            log_value = self.log_static + np.log(self._per_kp())
+        log_value -= self.beta * np.log(1.0 + visits)  # whole numbers; log1p is slower
         log_value -= log_value.max(initial=-1e300)
         # above the smallest float: an underflow would cut links
         value = np.exp(np.maximum(log_value, -600.0))
         value[self.worthless] = 0.0
-        value *= self._per_kp()
         if not value.any():
             raise ValueError("every linked KP has value 0: targets and focus exclude them all; widen them")
         return value
@@ -179,10 +178,10 @@ class KnowledgeValue:
         return not self.beta and not self.controls
 
     def links(self):
-        """The adjacency by whose weights, times V, walks step: with targets, those of the seeds that both KPs share in
-        place of those of all the KP's seeds."""
+        """The adjacency by whose weights, times V, walks step: with targets and focus, those of the seeds that both KPs share
+        in place of those of all the KP's seeds."""
         links = self.graph.adjacency
-        if not self.controls:
+        if not self.controls and self.focus is None:
             return links
         members = self.graph.edge_seeds
         shared = (members @ self._per_seed()) / np.diff(members.indptr)
@@ -192,18 +191,18 @@ class KnowledgeValue:
 
     def wait_per_seed(self) -> np.ndarray:
         """Draws of a common seed for one of each seed: current share over target share of its labels, as long as nothing
-        is learned; 1 without targets."""
+        is learned, over its focus; 1 without either."""
         return 1.0 / np.maximum(self._per_seed(), _RARELY)
 
     def _per_seed(self):
-        return math.prod(
-            (control.per_seed() for control in self.controls), start=np.ones(len(self.graph.seeds))
-        )
+        focus = np.ones(len(self.graph.seeds)) if self.focus is None else self.focus
+        return math.prod((control.per_seed() for control in self.controls), start=focus)
 
     def _per_kp(self):
-        return math.prod(
-            (control.per_kp() for control in self.controls), start=np.ones(len(self.graph.names))
+        focus = (
+            np.ones(len(self.graph.names)) if self.focus is None else _mean_over_seeds(self.graph, self.focus)
         )
+        return math.prod((control.per_kp() for control in self.controls), start=focus)
 
     def learn(self, seeds):
         """Correct the factors by the seeds that rounds drew; -1 is none."""
@@ -243,9 +242,8 @@ class _Control:
         return np.append(self.factor, 1.0)[self.codes]  # code -1: unlabelled
 
     def per_kp(self):
-        return (
-            np.einsum("kl,l->k", self.shares, self.factor) + self.unlabelled
-        )  # no BLAS, as in walk_kernels.Proposals
+        # no BLAS, as in walk_kernels.Proposals
+        return np.einsum("kl,l->k", self.shares, self.factor) + self.unlabelled
 
     def learn(self, seeds):
         drawn = np.bincount(self.codes[seeds][self.codes[seeds] >= 0], minlength=len(self.target))
@@ -285,10 +283,7 @@ def _told(value):
     return textwrap.shorten(repr(value), 160, placeholder=" …")
 
 
-def _focus_per_kp(graph, focus):
-    """Mean focus weight of each KP's seeds."""
-    if focus is None:
-        return np.ones(len(graph.names))
+def _focus_per_seed(graph, focus):
     if not hasattr(focus, "items"):
         raise ValueError(f"focus={_told(focus)}; allowed: (discipline, difficulty) -> weight from 0")
     focus = _once("focus", focus)
@@ -304,7 +299,7 @@ def _focus_per_kp(graph, focus):
         raise ValueError(
             f"focus={_told(focus)}: no seed there; allowed, for instance: {distinct[:3].tolist()}"
         )
-    return _mean_over_seeds(graph, np.array([focus.get(cell, 1.0) for cell in distinct])[code])
+    return np.array([focus.get(cell, 1.0) for cell in distinct], dtype=np.float64)[code]
 
 
 def _as_lists(values, codes):

@@ -62,15 +62,19 @@ def formula(graph, visits, alpha, beta, discipline=None, focus=None):
     return np.array(value)
 
 
-def steps_by(graph, discipline=None):
-    """weight(u, k) times the mean of target over current share of the seeds that hold both, seed by seed."""
-    if not discipline:
-        return graph.adjacency.toarray()
+def steps_by(graph, alpha, beta, discipline=None, focus=None):
+    """weight(u, k) times V(k) before any path, discipline and focus being those of the seeds that hold both, seed by seed."""
+    discipline, focus = discipline or {}, focus or {}
     share = graph.seeds["discipline"].value_counts(normalize=True)
-    pull = np.array([discipline.get(d, 0) / share[d] for d in graph.seeds["discipline"]])
+    pull = [
+        (discipline.get(seed.discipline, 0) / share[seed.discipline] if discipline else 1)
+        * focus.get((seed.discipline, seed.difficulty), 1)
+        for seed in graph.seeds.itertuples()
+    ]
     held = graph.incidence.toarray()
     both = held @ held.T
-    return graph.adjacency.toarray() * ((held * pull) @ held.T) / np.maximum(both, 1)
+    shared = ((held * np.array(pull)) @ held.T) / np.maximum(both, 1)
+    return graph.adjacency.toarray() * shared * formula(graph, np.zeros(len(graph.names)), alpha, beta)
 
 
 TARGET = {"mathematics": 0.1, "law": 0.6, "physics": 0.3}
@@ -101,8 +105,7 @@ def test_starts_and_steps_follow_the_formula(small, alpha, beta, discipline, foc
     starts = np.bincount(nodes[:, 0], minlength=len(value))
     assert chisquare(starts[value > 0], len(nodes) * value[value > 0] / value.sum()).pvalue > 1e-4
 
-    # Along a link the seeds that both hold count, in place of all that the next KP has.
-    weight = steps_by(small, discipline) * formula(small, np.zeros(len(value)), alpha, beta, None, focus)
+    weight = steps_by(small, alpha, beta, discipline, focus)
     statistic = freedom = steps = 0
     for size in (1, 2, 3):  # given the whole path so far: this also tests that no KP comes twice
         for path, group in pd.DataFrame(nodes).groupby(list(range(size))):
@@ -261,13 +264,13 @@ def test_a_walk_does_not_depend_on_the_walks_taken_with_it(name, request):
             np.testing.assert_array_equal(part, whole[:n])
 
 
-def test_starts_that_lead_nowhere_are_drawn_again_in_proportion_to_the_value():
+def test_no_walk_starts_where_focus_leaves_no_step():
     kps = [["a", "b"], ["b"], *[["x", "y"], ["y", "z"]] * 2, ["x"], ["x"]]
     graph = build_kp_graph(seeds(*kps, discipline=["law"] + ["physics"] * 7, difficulty="H1"))
-    focus = {("law", "H1"): 0.0}  # a is worth nothing, so nothing follows b
+    focus = {("law", "H1"): 0.0}  # the only seed that links a and b
     nodes, _ = sample_codes(graph, 50_000, 3, alpha=1, beta=0, focus=focus)
     value = KnowledgeValue(graph, alpha=1, beta=0, focus=focus)(np.zeros(len(graph.names)))
-    value[graph.names.get_indexer(["b"])] = 0
+    assert set(graph.names[value == 0]) == {"a", "b"}
     starts = np.bincount(nodes[:, 0], minlength=len(value))
     assert (nodes[:, 1] >= 0).all()
     assert not starts[value == 0].any()
@@ -422,7 +425,10 @@ def test_focus_leans_to_the_weak_cells(world):
         cells = world.seeds.set_index("id").loc[ids, ["discipline", "difficulty"]]
         return ((cells["discipline"] == "law") & (cells["difficulty"] == "H5")).mean()
 
-    assert share({("law", "H5"): 10.0}) > 1.5 * share(None)
+    # Labels are drawn apart from the KPs here. A start counts all seeds of its KP, a step those of its link: so the odds of a
+    # weak cell grow by nearly its weight.
+    weak, plain = share({("law", "H5"): 10.0}), share(None)
+    assert weak / (1 - weak) > 5 * plain / (1 - plain)
 
 
 def test_walks_stay_in_their_component_and_end_where_it_ends():
@@ -432,11 +438,11 @@ def test_walks_stay_in_their_component_and_end_where_it_ends():
     assert "lonely" not in set(paths["kps"].explode())
 
 
-def test_walks_that_find_no_second_kp_are_left_out_with_a_warning():
+def test_a_focus_that_leaves_no_link_is_refused():
     graph = build_kp_graph(seeds(["a", "b"], ["b"], discipline=["law", "physics"], difficulty=["H1", "H1"]))
     assert len(sample_paths(graph, 20, 2)) == 20
-    with pytest.warns(UserWarning, match="20 of 20 walks found no second KP"):
-        assert sample_paths(graph, 20, 2, focus={("law", "H1"): 0.0}).empty  # a is worth nothing, b all
+    with pytest.raises(ValueError, match="targets and focus exclude them all"):
+        sample_paths(graph, 20, 2, focus={("law", "H1"): 0.0})
 
 
 def test_chinese_seeds_and_whole_number_ids_come_back_as_they_are():
