@@ -59,9 +59,9 @@ def canonical(request: dict[str, Any]) -> str:
         ) from None
 
 
-def cache_key(request: dict[str, Any]) -> str:
-    """SHA-256 (hex) over the whole request: messages, sampling, model, endpoint, sample, schema version."""
-    return hashlib.sha256(canonical(request).encode()).hexdigest()
+def cache_key(text: str) -> str:
+    """SHA-256 (hex) of a canonical request: messages, sampling, model, endpoint, sample, schema version."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

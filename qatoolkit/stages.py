@@ -30,7 +30,7 @@ from qatoolkit.store import Run, results_root, stage
 from qatoolkit.taxonomy import HIGH
 from qatoolkit.teacher import Endpoint, Teacher
 from qatoolkit.textbook import exams as textbook_exams
-from qatoolkit.textbook import sources
+from qatoolkit.textbook import knowledge, sources
 from qatoolkit.textbook.server import local_teacher, parts
 from qatoolkit.textbook.tutor import MODELS, Tutor, error_rate
 from qatoolkit.walks import path_diagnostics, sample_paths
@@ -196,14 +196,7 @@ def wrong_answers(run: Run, table: pd.DataFrame) -> tuple[float | None, int]:
 
 @functools.lru_cache(maxsize=1)
 def _tutor(settings: TextbookSettings) -> Tutor:
-    books = parts(settings)
-    return Tutor(books["en"].whole, books)
-
-
-def textbook_world(run: Run):
-    """The whole textbook and the parts that the run's world holds."""
-    books = parts(run.profile.textbook)
-    return books["en"].whole, books
+    return Tutor(knowledge.load(), parts(settings))
 
 
 @stage("error_rates", reads=("annotate", "probe"), settings=("teacher", "boostqa", "plan", "textbook"))

@@ -110,8 +110,3 @@ GRADE_RUBRIC = {
         "zh": "熟悉某一研究方向的细节：本科课程不涉及的结论、推导与年代",
     },
 }
-
-
-def is_weak_by_design(discipline: str, difficulty: str) -> bool:
-    """Whether the papers would expect a model to be weak here: STEM, or high difficulty."""
-    return discipline in STEM or difficulty in HIGH

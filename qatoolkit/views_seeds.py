@@ -10,10 +10,11 @@ from qatoolkit import annotate as annotation
 from qatoolkit.display import facts
 from qatoolkit.estimate import asking
 from qatoolkit.seeds import quality_report, read_seeds, summary
-from qatoolkit.stages import exam_tables, teachers, textbook_world
+from qatoolkit.stages import exam_tables, teachers
 from qatoolkit.store import Run
 from qatoolkit.subjects import BENCHMARKS, with_disciplines
 from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
+from qatoolkit.textbook import knowledge
 from qatoolkit.textbook.questions import Reader
 
 LABEL_ORDERS = {"discipline": None, "difficulty": DIFFICULTIES, "grade": tuple(GRADES)}
@@ -114,7 +115,7 @@ def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
 
 def gold(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     """The labels by construction of a table's questions, row by row; null where the textbook does not know a question."""
-    reader = Reader(textbook_world(run)[0])
+    reader = Reader(knowledge.load())
     found = [reader.read(q) for q in table["question"]]
     columns = ("discipline", "difficulty", "grade")
     return pd.DataFrame(
