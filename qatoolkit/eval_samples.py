@@ -7,7 +7,7 @@ after the task and a key of everything the result depends on: model, task config
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +19,13 @@ from qatoolkit.store import read_table, write_table
 from qatoolkit.subjects import discipline_of
 
 COLUMNS = (
-    "benchmark",
-    "task",
-    "id",
-    "doc_id",
-    "discipline",
-    "difficulty",
-    "grade",
-    "metric",
-    "filter",
-    "score",
-)
-COLUMNS += ("correct", "given", "margin", "scores", "fewshot", "version")
-MODEL_FILES = ("*config.json", "*.safetensors", "*.index.json", "*.bin", "tokenizer*", "vocab*", "merges.txt")
-MODEL_FILES += ("*.model", "*tokens*.json", "*.jinja")
+    "benchmark", "task", "id", "doc_id", "discipline", "difficulty", "grade", "metric", "filter", "score", "correct", "given",
+    "margin", "scores", "fewshot", "version",
+)  # fmt: skip
+MODEL_FILES = (
+    "*config.json", "*.safetensors", "*.index.json", "*.bin", "tokenizer*", "vocab*", "merges.txt", "*.model", "*tokens*.json",
+    "*.jinja",
+)  # fmt: skip
 LABELS = ("discipline", "difficulty", "grade")
 
 
@@ -157,8 +150,7 @@ def task_content(entry, spec) -> dict:
 
 def key_of(**content) -> str:
     """A digest of everything a task's samples depend on."""
-    plain = {k: asdict(v) if isinstance(v, Seeds) else v for k, v in content.items()}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _place(folder: Path, task: str, key: str) -> Path:
