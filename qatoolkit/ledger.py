@@ -167,15 +167,11 @@ class Ledger:
 
     def get(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The stored responses among `keys`, parsed from JSON; keys not answered yet are absent."""
-        keys, found = list(keys), {}
-        with self._reading:
-            for start in range(0, len(keys), 500):
-                part = keys[start : start + 500]
-                marks = ",".join("?" * len(part))
-                found.update(
-                    self._reader.execute(f"SELECT key, response FROM responses WHERE key IN ({marks})", part)
-                )
-        return {key: json.loads(response) for key, response in found.items()}
+        found = self.read(
+            "SELECT key, response FROM responses WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(keys)),),
+        )
+        return {key: json.loads(response) for key, response in found}
 
     def answered(self, keys: Iterable[str]) -> set[str]:
         """Those of `keys` under which a response stands."""
