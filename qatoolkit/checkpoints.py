@@ -200,6 +200,34 @@ def require_same(job, before: dict | None, now: dict, what: str) -> None:
         )
 
 
+def check_place(job) -> None:
+    """ValueError where the job's folder is a file, its own start, or holds a model that no job wrote."""
+    out = Path(job.out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"job {job.name!r}: out is the file {out}; it must be a folder")
+    if job.start and out.is_dir() and Path(job.start).is_dir() and out.samefile(job.start):
+        raise ValueError(
+            f"job {job.name!r}: out and start are both {out}; the start is kept, so give another `out`"
+        )
+    written = any((out / name).is_file() for name in ("training.json", "metrics.jsonl"))
+    if not written and (held := [p.name for p in (*out.glob("config.json"), *out.glob("*.safetensors"))]):
+        raise ValueError(
+            f"job {job.name!r}: {out} holds {held[0]} already, which no job wrote; give another `out`"
+        )
+
+
+def require_kept(job) -> None:
+    """ValueError where a finished job is now asked for something that it did not keep."""
+    out = Path(job.out)
+    lacking = [f"keep {share:g}" for share in job.keep if not (out / f"at-{share:g}").is_dir()]
+    lacking += ["keep_optimizer"] * (job.keep_optimizer and not (out / "optimizer.safetensors").is_file())
+    if lacking:
+        raise ValueError(
+            f"job {job.name!r}: {out} holds a finished run, made without {', '.join(lacking)}; delete it, or give another `out`, "
+            "to train again"
+        )
+
+
 def random_states() -> dict[str, torch.Tensor]:
     """The states of torch's generators on the CPU and on this process's GPU."""
     found = {"cpu": torch.get_rng_state()}

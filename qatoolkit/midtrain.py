@@ -65,10 +65,10 @@ def train(
         data=[s.source.about["digest"] for s in data.sources],
         start=_start_digest(job),
     )
-    _check_place(job)
+    checkpoints.check_place(job)
     if finished := _manifest_of(job.out):
         checkpoints.require_same(job, finished.get("identity"), same, "a finished run")
-        _require_kept(job)
+        checkpoints.require_kept(job)
         if ours.leads:
             remove(out / checkpoints.STATES)
         log(f"{job.name}: done before, nothing to do")
@@ -115,34 +115,6 @@ def train(
         remove(out / checkpoints.STATES)
     log(f"{job.name}: {seen:,} tokens in {steps:,} steps, loss {value:.3f}, written to {out}")
     return manifest()
-
-
-def _check_place(job: Job) -> None:
-    """ValueError where the job's folder is a file, its own start, or holds a model that no job wrote."""
-    out = Path(job.out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"job {job.name!r}: out is the file {out}; it must be a folder")
-    if job.start and out.is_dir() and Path(job.start).is_dir() and out.samefile(job.start):
-        raise ValueError(
-            f"job {job.name!r}: out and start are both {out}; the start is kept, so give another `out`"
-        )
-    written = any((out / name).is_file() for name in ("training.json", "metrics.jsonl"))
-    if not written and (held := [p.name for p in (*out.glob("config.json"), *out.glob("*.safetensors"))]):
-        raise ValueError(
-            f"job {job.name!r}: {out} holds {held[0]} already, which no job wrote; give another `out`"
-        )
-
-
-def _require_kept(job: Job) -> None:
-    """ValueError where a finished job is now asked for something that it did not keep."""
-    out = Path(job.out)
-    lacking = [f"keep {share:g}" for share in job.keep if not (out / f"at-{share:g}").is_dir()]
-    lacking += ["keep_optimizer"] * (job.keep_optimizer and not (out / "optimizer.safetensors").is_file())
-    if lacking:
-        raise ValueError(
-            f"job {job.name!r}: {out} holds a finished run, made without {', '.join(lacking)}; delete it, or give another `out`, "
-            "to train again"
-        )
 
 
 def _step(
