@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qatoolkit.kps import check_parting
+from qatoolkit.recipe import SCHEDULES
 from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES
 
 LINKED = DIFFICULTIES[2:]  # what a joined question can reach: joining two seeds takes two hops
@@ -238,7 +239,7 @@ class MidtrainSettings:
         _shares(self, "replay", "warmup")
         for name, allowed in (
             ("rate", ("rewarm", "inherit")),
-            ("schedule", ("constant", "linear", "cosine", "wsd")),
+            ("schedule", SCHEDULES),
             ("loss_on", ("all", "answer")),
         ):
             _require(

@@ -4,6 +4,7 @@ Any transformers configuration is measured on the model itself, built on the met
 counted exactly, and every matrix product is found by its weight. Where something is not understood it is named, not guessed.
 """
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -90,8 +91,6 @@ def architecture(config) -> Architecture:
 
 @lru_cache(maxsize=32)
 def _measure(kind, text: str) -> Architecture:
-    import json
-
     import torch
     from transformers import AutoModelForCausalLM
 

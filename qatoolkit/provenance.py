@@ -81,7 +81,8 @@ def lineage(run: Run, id: str) -> Lineage:
             break
     else:
         dataset, stage = "seeds", "annotate"
-        stations = _seed_stations(run, id)
+        stored = run.read("annotate")
+        stations = _rows({"_seed": stored.seeds, "_rejects": stored.rejects}, id)
     if not stations:
         raise ValueError(f"no stage of {run.name!r} knows a question with id {id!r}")
     row = stations[-1][1]
@@ -96,23 +97,13 @@ def lineage(run: Run, id: str) -> Lineage:
 def _stations(run: Run, dataset: str, id: str) -> list[tuple[str, dict]]:
     """The row after each step of a synthesis that it took: written and labelled, then refined or rejected."""
     stored = run.read(DATASETS[dataset])
-    found = []
-    for suffix in ("_made", "", "_rejects"):
-        table = getattr(stored, f"{dataset}{suffix}")
-        match = table[table["id"] == id] if "id" in table else table[:0]
-        if len(match):
-            found.append((suffix, match.iloc[0].to_dict()))
-    return found
+    return _rows({suffix: getattr(stored, f"{dataset}{suffix}") for suffix in ("_made", "", "_rejects")}, id)
 
 
-def _seed_stations(run: Run, id: str) -> list[tuple[str, dict]]:
-    stored = run.read("annotate")
-    found = []
-    for suffix, table in (("_seed", stored.seeds), ("_rejects", stored.rejects)):
-        match = table[table["id"] == id]
-        if len(match):
-            found.append((suffix, match.iloc[0].to_dict()))
-    return found
+def _rows(tables: dict[str, pd.DataFrame], id: str) -> list[tuple[str, dict]]:
+    """The row of an id in each of the tables that has one, with the table's name."""
+    held = {name: table[table["id"] == id] for name, table in tables.items() if "id" in table}
+    return [(name, rows.iloc[0].to_dict()) for name, rows in held.items() if len(rows)]
 
 
 def _step(suffix: str, row: dict) -> dict:
