@@ -44,7 +44,7 @@ class TextbookSettings:
 
     def __post_init__(self):
         _positive(self, "seeds", "exam")
-        for name in ("entities", "entities_zh", "relations"):
+        for name in ("entities", "entities_zh", "relations", "families"):
             value = getattr(self, name)
             _require(value is None or value > 0, name, value, "above 0, or null for all")
         _shares(self, "plain", "stem", "high", "stem_high", "review")

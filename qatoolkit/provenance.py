@@ -14,10 +14,10 @@ import pandas as pd
 from qatoolkit import display
 from qatoolkit.ledger import Ledger, price_of
 from qatoolkit.store import Run, results_root
+from qatoolkit.taxonomy import LABELS
 
 DATASETS = {"boostqa": "boostqa", "boostqa_untargeted": "boostqa", "linkqa": "linkqa"}  # name -> stage
 COUNTED = ["attempts", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cost"]
-LABELS = ("discipline", "difficulty", "grade")
 CLIP = 2000  # characters of a prompt or an answer that are shown
 
 
@@ -174,7 +174,8 @@ def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> p
     Columns: dataset, strategy, written, accepted (after curation, or before it where it has not run), requests, attempts,
     prompt_tokens, completion_tokens, usd (NaN where a price is unknown), tokens_per_accepted, usd_per_accepted. `priced_as`
     gives a model the list price of another: {"textbook-err15": "deepseek-reasoner"} says what the same tokens would have
-    cost there. Calls answered from the ledger count as they were paid for when they were made."""
+    cost there. Calls answered from the ledger count as they were paid for when they were made. MissingUpstream, naming the
+    notebook to run, before anything is synthesised."""
     curated = run.read("curate") if "curate" in run.done() else None
     tables = []
     with Ledger(results_root() / "ledger.sqlite") as ledger:
@@ -192,6 +193,8 @@ def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> p
             table["written"] = rows.dropna(subset="id").groupby("strategy").size()
             table["accepted"] = final.groupby("strategy").size()
             tables.append(table.reset_index().assign(dataset=dataset))
+    if not tables:
+        run.read("boostqa")  # raises
     table = pd.concat(tables, ignore_index=True).rename(columns={"cost": "usd"})
     whole = ["written", "accepted", "requests", "attempts", "prompt_tokens", "completion_tokens"]
     table[whole] = table[whole].fillna(0).round().astype("int64")
