@@ -11,10 +11,8 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit import prompts
-from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
+from qatoolkit.taxonomy import LABELS
 from qatoolkit.teacher import Teacher
-
-LABELS = {"discipline": tuple(DISCIPLINES), "difficulty": DIFFICULTIES, "grade": tuple(GRADES)}
 
 
 def annotate(table: pd.DataFrame, teacher: Teacher, samples: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -17,6 +17,7 @@ from qatoolkit.files import digest, write_json
 from qatoolkit.hub import load_config
 from qatoolkit.store import read_table, write_table
 from qatoolkit.subjects import discipline_of
+from qatoolkit.taxonomy import LABELS
 
 COLUMNS = (
     "benchmark", "task", "id", "doc_id", "discipline", "difficulty", "grade", "metric", "filter", "score", "correct", "given",
@@ -26,7 +27,6 @@ MODEL_FILES = (
     "*config.json", "*.safetensors", "*.index.json", "*.bin", "tokenizer*", "vocab*", "merges.txt", "*.model", "*tokens*.json",
     "*.jinja",
 )  # fmt: skip
-LABELS = ("discipline", "difficulty", "grade")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
+from qatoolkit.taxonomy import LABELS
 
 REQUIRED = ("id", "question", "answer", "language", "source")
 OPTIONAL = (
@@ -28,13 +28,7 @@ OPTIONAL = (
 COLUMNS = REQUIRED + OPTIONAL
 STRATEGIES = ("seed", "multi_grade", "high_difficulty", "link", "refine")
 _LISTS = ("choices", "knowledge_points", "parents", "calls")
-_ALLOWED = {
-    "language": ("en", "zh"),
-    "discipline": tuple(DISCIPLINES),
-    "difficulty": DIFFICULTIES,
-    "grade": tuple(GRADES),
-    "strategy": STRATEGIES,
-}
+_ALLOWED = {"language": ("en", "zh"), **LABELS, "strategy": STRATEGIES}
 
 
 def normalise(text: str) -> str:

@@ -162,10 +162,15 @@ def boostqa(run: Run, folder) -> dict:
 def synthesise_and_refine(run: Run, teacher, seeds: pd.DataFrame, plan: pd.DataFrame, settings):
     """(written, refined, rejects) of one BoostQA variant; `settings` says which parts are on."""
     made, rejects = boost.synthesise(seeds, plan, teacher.synthesiser, teacher.annotator, settings, run.seed)
+    return made, *_refined(made, rejects, teacher, settings)
+
+
+def _refined(made: pd.DataFrame, rejects: pd.DataFrame, teacher, settings):
+    """(refined, rejects) of what was written, as it is where refinement is off."""
     if not settings.refine:
-        return made, made, rejects
+        return made, rejects
     table, unresolved = boost.refine(made, teacher.refiner, settings)
-    return made, table, pd.concat([rejects, unresolved], ignore_index=True)
+    return table, pd.concat([rejects, unresolved], ignore_index=True)
 
 
 def refinement(run: Run, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.DataFrame) -> dict:
@@ -276,10 +281,7 @@ def link_and_refine(run: Run, teacher, graph, seeds: pd.DataFrame, plan: pd.Data
     )
     asked = link.requests(paths, seeds, plan, settings, run.seed)
     made, rejects = link.synthesise(asked, teacher.synthesiser, teacher.annotator, run.profile.plan.questions)
-    if not run.profile.boostqa.refine:
-        return paths, made, made, rejects
-    table, unresolved = boost.refine(made, teacher.refiner, run.profile.boostqa)
-    return paths, made, table, pd.concat([rejects, unresolved], ignore_index=True)
+    return paths, made, *_refined(made, rejects, teacher, run.profile.boostqa)
 
 
 @stage("curate", reads=("annotate", "boostqa", "linkqa", "exams"), settings=("curate",))

@@ -65,6 +65,9 @@ GRADES = {
 DIFFICULTIES = ("H1", "H2", "H3", "H4", "H5")
 HIGH = ("H4", "H5")
 
+# A question's labels and their values, in order.
+LABELS = {"discipline": tuple(DISCIPLINES), "difficulty": DIFFICULTIES, "grade": tuple(GRADES)}
+
 RUBRIC = {
     "H1": {
         "en": "recall: one concept, asked the way it is usually stated",
