@@ -39,7 +39,7 @@ from qatoolkit.ledger import Attempt, Ledger, Price, cache_key, canonical, price
 from qatoolkit.loop import TICK, background_loop, gather_all, run
 from qatoolkit.streaming import InOrder, streamed
 
-__all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError", "run"]
+__all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError"]
 
 AHEAD = 256  # prompts that are looked up in the ledger together
 RETAKES = 1  # how often an empty or truncated answer is asked for again
