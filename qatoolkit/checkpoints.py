@@ -4,12 +4,11 @@ A state holds everything that the next step depends on: weights, the optimizer's
 in the order of blocks. It is complete or absent, holds no pickle, and does not depend on the number of devices.
 """
 
-import json
 from pathlib import Path
 
 import torch
 
-from qatoolkit.files import atomic, remove, write_json
+from qatoolkit.files import atomic, read_json, remove, write_json
 from qatoolkit.hub import called, load_causal_lm, load_tokenizer
 
 STATES = "states"  # in the job's folder
@@ -85,7 +84,7 @@ def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: boo
     casts = {id(t): t.to(dtype) if t.is_floating_point() else t for t in tensors.values()}
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict={name: casts[id(t)] for name, t in tensors.items()})
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     # the dtype of these weights, not that of training
     write_json(config | {"dtype": str(dtype).removeprefix("torch.")}, folder / "config.json")
     tokenizer.save_pretrained(folder)
@@ -157,7 +156,7 @@ def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
     found = states(job.out)
     if not found:
         return 0, 0
-    about = json.loads((found[-1] / "state.json").read_text())
+    about = read_json(found[-1] / "state.json")
     require_same(job, about["identity"], identity, "an interrupted run")
     with _whole_state(found[-1]) as file, torch.no_grad():
         for name, parameter in model.named_parameters():

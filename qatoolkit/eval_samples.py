@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qatoolkit.files import digest, write_json
+from qatoolkit.files import digest, read_json, write_json
 from qatoolkit.hub import load_config
 from qatoolkit.store import read_table, write_table
 from qatoolkit.subjects import discipline_of
@@ -166,7 +166,7 @@ def load(folder: Path | None, task: str, key: str) -> tuple[pd.DataFrame, dict] 
     if not manifest.exists():
         return None
     table = read_table(place.with_name(f"{place.name}.parquet"))
-    return table, json.loads(manifest.read_text(encoding="utf-8"))
+    return table, read_json(manifest)
 
 
 def keep(folder: Path | None, task: str, key: str, table: pd.DataFrame, manifest: dict) -> None:
@@ -180,5 +180,5 @@ def keep(folder: Path | None, task: str, key: str, table: pd.DataFrame, manifest
 def manifests(folder: Path) -> pd.DataFrame:
     """One row per finished task of an evaluation folder: benchmark, task, version, form, examples, prompts cut, metric,
     questions, rows left out by reason, score, model, scorer, lm-eval version, seeds, seconds."""
-    found = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(Path(folder).glob("*.json"))]
+    found = [read_json(p) for p in sorted(Path(folder).glob("*.json"))]
     return pd.DataFrame(found).drop(columns="config", errors="ignore")

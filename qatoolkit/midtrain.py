@@ -10,7 +10,6 @@ alone (and by dropout, where a model has it).
 A trunk trains at a constant rate after its warm-up, so that every kept checkpoint is an honest start for mid-training.
 """
 
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from qatoolkit.devices import Processes, join, leave, on_device, processes, shares_of
-from qatoolkit.files import digest, remove
+from qatoolkit.files import digest, read_json, remove
 from qatoolkit.hub import called
 from qatoolkit.recipe import Job, identity, learning_rate, read_job
 from qatoolkit.tokens import tokenizer_digest
@@ -182,7 +181,7 @@ def _about(job: Job, run: Trainee, steps: int) -> dict:
 def _manifest_of(start: str | None) -> dict | None:
     """The training manifest of a checkpoint of ours; None of any other, whose own compute is not known and counts as 0."""
     path = Path(start or "") / "training.json"
-    return json.loads(path.read_text()) if start and path.is_file() else None
+    return read_json(path) if start and path.is_file() else None
 
 
 def _start_digest(job: Job) -> str:

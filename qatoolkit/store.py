@@ -19,7 +19,7 @@ import pandas as pd
 
 from qatoolkit import __version__
 from qatoolkit.config import Profile
-from qatoolkit.files import atomic, digest, locked, plain, remove, write_json
+from qatoolkit.files import atomic, digest, locked, plain, read_json, remove, write_json
 from qatoolkit.profiles import load_profile
 from qatoolkit.schema import as_lists
 
@@ -74,10 +74,7 @@ class Outputs:
         return self._names
 
     def __getattr__(self, name: str):
-        for suffix, read in (
-            (".parquet", read_table),
-            (".json", lambda p: json.loads(p.read_text(encoding="utf-8"))),
-        ):
+        for suffix, read in ((".parquet", read_table), (".json", read_json)):
             if (path := self._folder / f"{name}{suffix}").is_file():
                 return read(path)
         if (self._folder / name).is_dir():
@@ -103,7 +100,7 @@ class Run:
     def manifest(self, stage: str) -> dict | None:
         """The manifest of a finished stage, or None."""
         path = self.stage(stage) / "manifest.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     def done(self) -> list[str]:
         """Finished stages in the order of the flow."""
@@ -136,7 +133,7 @@ class Run:
     def _begin(self, folder: Path, key: str) -> None:
         """Keep what an interrupted attempt with the same key left, except half-written files; remove all else."""
         begun = folder / "begun.json"
-        if not begun.exists() or json.loads(begun.read_text(encoding="utf-8")) != key:
+        if not begun.exists() or read_json(begun) != key:
             remove(folder)
             write_json(key, begun)
         for leftover in list(folder.rglob(".*.tmp")):

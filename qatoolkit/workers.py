@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from qatoolkit.display import Progress
+from qatoolkit.files import read_json
 from qatoolkit.recipe import Job, job_of
 
 
@@ -53,7 +54,7 @@ def train_all(jobs: Iterable[Job], *, log=print) -> list[dict]:
                 thread.join()
     if failures:
         raise RuntimeError(failures[0])
-    return [json.loads((Path(job.out) / "training.json").read_text()) for job in jobs]
+    return [read_json(Path(job.out) / "training.json") for job in jobs]
 
 
 @contextmanager
