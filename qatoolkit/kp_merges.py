@@ -20,6 +20,7 @@ import pandas as pd
 from qatoolkit.kp_spelling import misspellings, order_key, spelling_words, written
 from qatoolkit.kpgraph import KPGraph
 from qatoolkit.kps import cell_texts, normalise_kp
+from qatoolkit.schema import require
 
 COLUMNS = ("kept", "merged", "reason", "decision", "similarity", "kept_popularity", "merged_popularity")
 REASONS = {
@@ -122,8 +123,7 @@ def _read_aliases(source) -> pd.DataFrame:
         )
     else:
         table, where = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig"), source
-    if missing := {"name", "alias"} - set(table.columns):
-        raise ValueError(f"{where} lacks {sorted(missing)}; it has {list(table.columns)}")
+    require(where, table, "name", "alias")
     table = table[["name", "alias"]]
     empty = ~table.map(lambda cell: isinstance(cell, str) and normalise_kp(cell) != "").all(axis=1)
     if empty.any():
@@ -152,12 +152,8 @@ def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
     name. Names are compared as `normalise_kp` writes them; other KPs stay as they are. Raises ValueError for missing columns,
     for an unknown decision, for a name that would be merged into two, and for names that are merged in a circle.
     """
-    for given, needed, what in (
-        (table, {"knowledge_points"}, "table"),
-        (merges, {"kept", "merged"}, "merges"),
-    ):
-        if missing := needed - set(given.columns):
-            raise ValueError(f"{what} lacks {sorted(missing)}; it has {list(given.columns)}")
+    require("table", table, "knowledge_points")
+    require("merges", merges, "kept", "merged")
     into = _targets(_agreed(merges))
 
     def merged(row, cell):
@@ -182,8 +178,7 @@ def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFram
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path} is no CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from None
-    if missing := {"kept", "merged"} - set(table.columns):
-        raise ValueError(f"{path} lacks {sorted(missing)}; it has {list(table.columns)}")
+    require(path, table, "kept", "merged")
     if "similarity" in table:
         table["similarity"] = pd.to_numeric(table["similarity"], errors="coerce")
     if "decision" not in table:

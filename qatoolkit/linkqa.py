@@ -18,6 +18,7 @@ from qatoolkit.boostqa import carry_out
 from qatoolkit.config import LINKED, LinkQASettings
 from qatoolkit.kps import cell_texts, normalise_kp
 from qatoolkit.plan import apportion
+from qatoolkit.schema import require
 from qatoolkit.taxonomy import DIFFICULTIES
 from qatoolkit.teacher import Teacher
 
@@ -84,9 +85,9 @@ def requests(
 
     Seeds that share an id are one, as in the graph. Warns where more than half of the paths are left out, with their number.
     Raises ValueError for missing columns, seeds of a path that `seeds` lacks, and a plan without a budget."""
-    _columns("paths", paths, "path", "kps", "seeds")
-    _columns("seeds", seeds, "id", "question", "answer", "language", "discipline")
-    _columns("plan", plan, "difficulty", "budget")
+    require("paths", paths, "path", "kps", "seeds")
+    require("seeds", seeds, "id", "question", "answer", "language", "discipline")
+    require("plan", plan, "difficulty", "budget")
     by_id = seeds.drop_duplicates("id").set_index("id")
     unknown = {id for ids in paths["seeds"] for id in ids} - set(by_id.index)
     if unknown:
@@ -136,11 +137,6 @@ def requests(
             stacklevel=2,
         )
     return pd.DataFrame(rows, columns=_ASKED)
-
-
-def _columns(name: str, table: pd.DataFrame, *needed: str) -> None:
-    if missing := set(needed) - set(table.columns):
-        raise ValueError(f"{name} lacks {sorted(missing)}; it has {list(table.columns)}")
 
 
 def _deal(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exact: bool) -> None:

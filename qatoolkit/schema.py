@@ -84,6 +84,12 @@ def validate(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def require(where, table: pd.DataFrame, *columns: str) -> None:
+    """ValueError where a table lacks some of these columns; `where` is what the table is called."""
+    if missing := set(columns) - set(table.columns):
+        raise ValueError(f"{where} lacks {sorted(missing)}; it has {list(table.columns)}")
+
+
 def as_lists(table: pd.DataFrame) -> pd.DataFrame:
     """A copy whose list columns hold Python lists or None; Parquet returns them as arrays."""
     table = table.copy()

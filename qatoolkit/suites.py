@@ -185,7 +185,7 @@ def _folder(folder: Path, name: str) -> Suite:
     tasks = found.manager().all_subtasks
     if not tasks:
         raise ValueError(f"suite {folder}: no task YAML there that lm-eval can read")
-    return Suite(name=name, asked=tuple(Asked(task=task) for task in tasks), include=folder)
+    return replace(found, asked=tuple(Asked(task=task) for task in tasks))
 
 
 def leaves(manager, name: str, changes: dict | None = None) -> Iterator[tuple[str, str | dict]]:
