@@ -116,26 +116,6 @@ class Textbook:
         value = self.value(entity, relation, "en")
         return value is not None and not relation.target and len(self.whole.holders(relation, value)) == 1
 
-    def facts(self) -> pd.DataFrame:
-        """One row per fact: table, entity, column, discipline, grade, kind, value_en, value_zh."""
-        rows = [
-            {
-                "table": t.id,
-                "entity": e.en,
-                "column": r.column,
-                "discipline": r.discipline,
-                "grade": r.grade,
-                "kind": r.kind,
-                "value_en": self.value(e, r, "en"),
-                "value_zh": self.value(e, r, "zh"),
-            }
-            for t in self.tables.values()
-            for r in t.relations
-            for e in t.entities
-            if r.column in e.values
-        ]
-        return pd.DataFrame(rows)
-
     def part(
         self, entities: int | None, relations: int | None = None, families: int | None = None
     ) -> "Textbook":
