@@ -125,7 +125,7 @@ def open_tokens(folder: str | Path) -> TokenFile:
         )
     return TokenFile(
         folder=folder,
-        tokens=np.memmap(file, dtype=kind, mode="r") if about["tokens"] else np.empty(0, dtype=kind),
+        tokens=np.memmap(file, dtype=kind, mode="r"),
         offsets=np.load(folder / "offsets.npy", mmap_mode="r"),
         given=np.load(folder / "given.npy", mmap_mode="r"),
         about=about,
