@@ -105,10 +105,8 @@ class Run:
     def done(self) -> list[str]:
         """Finished stages in the order of the flow."""
         found = [p.parent.relative_to(self.folder).as_posix() for p in self.folder.glob("**/manifest.json")]
-        order = list(NOTEBOOKS)
-        return sorted(
-            found, key=lambda s: (order.index(s.split("/")[0]) if s.split("/")[0] in order else 99, s)
-        )
+        place = {stage: i for i, stage in enumerate(NOTEBOOKS)}
+        return sorted(found, key=lambda s: (place.get(s.split("/")[0], len(place)), s))
 
     def read(self, stage: str) -> Outputs:
         """The outputs of a finished stage; MissingUpstream names the notebook to run."""
