@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+PATIENCE = 30.0  # seconds of nothing but failures
 LONGEST_WAIT = 600.0  # seconds; a server that asks for more will not answer in this session
 
 
@@ -27,18 +28,17 @@ class Gate:
     """Admits at most `limit` requests at a time and stops everything when the server only fails.
 
     `in_flight` is the ceiling of the adaptive limit. The breaker trips at 5 x `in_flight` failures without a
-    single success between them, or after `patience` seconds of them; one request with its `attempts` never
+    single success between them, or after `PATIENCE` seconds of them; one request with its `attempts` never
     trips it alone.
     """
 
-    def __init__(self, in_flight: int, *, attempts: int, patience: float = 30.0):
+    def __init__(self, in_flight: int, *, attempts: int):
         self.ceiling = in_flight
         self.limit = float(in_flight)
         self.active = 0
         self.answered = 0
         self._most_failures = max(5 * in_flight, 2 * attempts)
         self._few_failures = max(in_flight, attempts)
-        self._patience = patience
         self._failures = 0
         self._failing_since = 0.0
         self._burst = 0
@@ -111,7 +111,7 @@ class Gate:
             self._failing_since = max(self._failing_since, now + excused)
         lasting = now - self._failing_since
         if self._failures >= self._most_failures or (
-            self._failures > self._few_failures and lasting > self._patience
+            self._failures > self._few_failures and lasting > PATIENCE
         ):
             failures, self._failures = self._failures, 0
             raise TeacherError(

@@ -11,10 +11,8 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit import prompts
-from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
+from qatoolkit.taxonomy import LABELS
 from qatoolkit.teacher import Teacher
-
-LABELS = {"discipline": tuple(DISCIPLINES), "difficulty": DIFFICULTIES, "grade": tuple(GRADES)}
 
 
 def annotate(table: pd.DataFrame, teacher: Teacher, samples: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -30,7 +28,7 @@ def annotate(table: pd.DataFrame, teacher: Teacher, samples: int = 1) -> tuple[p
     answered, rejects = split_answers(table, merged(said, samples, _consensus), lambda v: v, "annotate")
     if samples == 1:
         answered = answered.drop(columns="label_agreement", errors="ignore")
-    return answered, rejects
+    return answered.reset_index(drop=True), rejects.reset_index(drop=True)
 
 
 def requests(table: pd.DataFrame, samples: int = 1) -> list[list[dict]]:
@@ -74,8 +72,8 @@ def split_answers(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Divide `table` by what the teacher said, row by row: answered rows with `columns(value)` set, and rejects.
 
-    Both keep what was asked for them in `calls`, a list of "step/ledger key". Raises KeyboardInterrupt when the answers were
-    interrupted: half a table is not a stage."""
+    Both keep their index, and what was asked for them in `calls`, a list of "step/ledger key". Raises KeyboardInterrupt when
+    the answers were interrupted: half a table is not a stage."""
     stop_if_interrupted(said)
     table = with_calls(table, step, said["keys"])
     ok = (said["outcome"] == "ok").to_numpy()
@@ -86,7 +84,7 @@ def split_answers(
     failed = said[~ok]
     rejects["reason"] = failed["outcome"].to_numpy()
     rejects["detail"] = failed["error"].fillna(failed["content"]).fillna("").str.slice(0, 300).to_numpy()
-    return answered.reset_index(drop=True), rejects.reset_index(drop=True)
+    return answered, rejects
 
 
 def with_calls(table: pd.DataFrame, step: str, keys: Iterable[Iterable[str]]) -> pd.DataFrame:

@@ -138,9 +138,7 @@ class BatchTeacher(Teacher):
     def _afford(self, fresh: list[dict]) -> None:
         if not (self._budget and fresh):
             return
-        spend = self.ledger.spend(self.run)
-        spent = float(spend[(spend["model"] == self.model) & (spend["stage"] == self.stage)]["cost"].sum())
-        waiting = self._outstanding.most(self.model, self.run, self.stage)
+        spent, waiting = self._spent(), self._outstanding.most(self.model, self.run, self.stage)
         most = sum(map(self._most, fresh))
         if spent + waiting + most > self._budget.limit:
             raise BudgetError(

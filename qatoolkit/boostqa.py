@@ -263,7 +263,7 @@ def _votes(
         part = slice(i * samples, (i + 1) * samples)
         given = [a for a in answers[part] if a is not None]
         calls = [f"solve/{key}" for keys in said["keys"][part] for key in keys]
-        votes[id] = (*(consensus(given) if given else (None, 0.0)), calls)
+        votes[id] = (*consensus(given), calls)
     return votes
 
 

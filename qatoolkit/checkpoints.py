@@ -4,12 +4,11 @@ A state holds everything that the next step depends on: weights, the optimizer's
 in the order of blocks. It is complete or absent, holds no pickle, and does not depend on the number of devices.
 """
 
-import json
 from pathlib import Path
 
 import torch
 
-from qatoolkit.files import atomic, remove, write_json
+from qatoolkit.files import atomic, read_json, remove, write_json
 from qatoolkit.hub import called, load_causal_lm, load_tokenizer
 
 STATES = "states"  # in the job's folder
@@ -85,7 +84,7 @@ def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: boo
     casts = {id(t): t.to(dtype) if t.is_floating_point() else t for t in tensors.values()}
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict={name: casts[id(t)] for name, t in tensors.items()})
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     # the dtype of these weights, not that of training
     write_json(config | {"dtype": str(dtype).removeprefix("torch.")}, folder / "config.json")
     tokenizer.save_pretrained(folder)
@@ -157,7 +156,7 @@ def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
     found = states(job.out)
     if not found:
         return 0, 0
-    about = json.loads((found[-1] / "state.json").read_text())
+    about = read_json(found[-1] / "state.json")
     require_same(job, about["identity"], identity, "an interrupted run")
     with _whole_state(found[-1]) as file, torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -197,6 +196,34 @@ def require_same(job, before: dict | None, now: dict, what: str) -> None:
         raise ValueError(
             f"job {job.name!r}: {job.out} holds {what} with other settings: {'; '.join(differ)}. Set them back, or give "
             "another `out`, or delete that folder to begin anew"
+        )
+
+
+def check_place(job) -> None:
+    """ValueError where the job's folder is a file, its own start, or holds a model that no job wrote."""
+    out = Path(job.out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"job {job.name!r}: out is the file {out}; it must be a folder")
+    if job.start and out.is_dir() and Path(job.start).is_dir() and out.samefile(job.start):
+        raise ValueError(
+            f"job {job.name!r}: out and start are both {out}; the start is kept, so give another `out`"
+        )
+    written = any((out / name).is_file() for name in ("training.json", "metrics.jsonl"))
+    if not written and (held := [p.name for p in (*out.glob("config.json"), *out.glob("*.safetensors"))]):
+        raise ValueError(
+            f"job {job.name!r}: {out} holds {held[0]} already, which no job wrote; give another `out`"
+        )
+
+
+def require_kept(job) -> None:
+    """ValueError where a finished job is now asked for something that it did not keep."""
+    out = Path(job.out)
+    lacking = [f"keep {share:g}" for share in job.keep if not (out / f"at-{share:g}").is_dir()]
+    lacking += ["keep_optimizer"] * (job.keep_optimizer and not (out / "optimizer.safetensors").is_file())
+    if lacking:
+        raise ValueError(
+            f"job {job.name!r}: {out} holds a finished run, made without {', '.join(lacking)}; delete it, or give another `out`, "
+            "to train again"
         )
 
 

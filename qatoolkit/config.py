@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qatoolkit.kps import check_parting
+from qatoolkit.recipe import SCHEDULES
 from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES
 
 LINKED = DIFFICULTIES[2:]  # what a joined question can reach: joining two seeds takes two hops
@@ -44,7 +45,7 @@ class TextbookSettings:
 
     def __post_init__(self):
         _positive(self, "seeds", "exam")
-        for name in ("entities", "entities_zh", "relations"):
+        for name in ("entities", "entities_zh", "relations", "families"):
             value = getattr(self, name)
             _require(value is None or value > 0, name, value, "above 0, or null for all")
         _shares(self, "plain", "stem", "high", "stem_high", "review")
@@ -241,7 +242,7 @@ class MidtrainSettings:
         _shares(self, "replay", "warmup")
         for name, allowed in (
             ("rate", ("rewarm", "inherit")),
-            ("schedule", ("constant", "linear", "cosine", "wsd")),
+            ("schedule", SCHEDULES),
             ("loss_on", ("all", "answer")),
         ):
             _require(

@@ -7,33 +7,26 @@ after the task and a key of everything the result depends on: model, task config
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from qatoolkit.files import digest, write_json
+from qatoolkit.files import digest, read_json, write_json
 from qatoolkit.hub import load_config
 from qatoolkit.store import read_table, write_table
 from qatoolkit.subjects import discipline_of
+from qatoolkit.taxonomy import LABELS
 
 COLUMNS = (
-    "benchmark",
-    "task",
-    "id",
-    "doc_id",
-    "discipline",
-    "difficulty",
-    "grade",
-    "metric",
-    "filter",
-    "score",
-)
-COLUMNS += ("correct", "given", "margin", "scores", "fewshot", "version")
-MODEL_FILES = ("*config.json", "*.safetensors", "*.index.json", "*.bin", "tokenizer*", "vocab*", "merges.txt")
-MODEL_FILES += ("*.model", "*tokens*.json", "*.jinja")
-LABELS = ("discipline", "difficulty", "grade")
+    "benchmark", "task", "id", "doc_id", "discipline", "difficulty", "grade", "metric", "filter", "score", "correct", "given",
+    "margin", "scores", "fewshot", "version",
+)  # fmt: skip
+MODEL_FILES = (
+    "*config.json", "*.safetensors", "*.index.json", "*.bin", "tokenizer*", "vocab*", "merges.txt", "*.model", "*tokens*.json",
+    "*.jinja",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +150,7 @@ def task_content(entry, spec) -> dict:
 
 def key_of(**content) -> str:
     """A digest of everything a task's samples depend on."""
-    plain = {k: asdict(v) if isinstance(v, Seeds) else v for k, v in content.items()}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _place(folder: Path, task: str, key: str) -> Path:
@@ -174,7 +166,7 @@ def load(folder: Path | None, task: str, key: str) -> tuple[pd.DataFrame, dict] 
     if not manifest.exists():
         return None
     table = read_table(place.with_name(f"{place.name}.parquet"))
-    return table, json.loads(manifest.read_text(encoding="utf-8"))
+    return table, read_json(manifest)
 
 
 def keep(folder: Path | None, task: str, key: str, table: pd.DataFrame, manifest: dict) -> None:
@@ -188,5 +180,5 @@ def keep(folder: Path | None, task: str, key: str, table: pd.DataFrame, manifest
 def manifests(folder: Path) -> pd.DataFrame:
     """One row per finished task of an evaluation folder: benchmark, task, version, form, examples, prompts cut, metric,
     questions, rows left out by reason, score, model, scorer, lm-eval version, seeds, seconds."""
-    found = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(Path(folder).glob("*.json"))]
+    found = [read_json(p) for p in sorted(Path(folder).glob("*.json"))]
     return pd.DataFrame(found).drop(columns="config", errors="ignore")

@@ -5,6 +5,7 @@
 
 import json
 from pathlib import Path
+from string import ascii_uppercase as LETTERS
 
 import pandas as pd
 
@@ -13,7 +14,6 @@ from qatoolkit.schema import as_lists, validate
 from qatoolkit.scorer import PROMPT
 
 FORMS = ("letter", "cloze", "generative")
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 KEPT = ("id", "question", "choices", "answer", "answer_index", "discipline", "difficulty", "grade")
 LISTED = "{% for choice in choices %}{{ letters[loop.index0] }}. {{ choice }}\n{% endfor %}"
 

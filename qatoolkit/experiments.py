@@ -24,8 +24,10 @@ from qatoolkit.probe import cells as grid_of
 from qatoolkit.recipe import Job
 from qatoolkit.scorer import load_model, score
 from qatoolkit.store import Run, stage
+from qatoolkit.taxonomy import HIGH
 from qatoolkit.textbook import corpus
 from qatoolkit.textbook.server import parts
+from qatoolkit.textbook.tutor import error_rate
 from qatoolkit.tokens import train_tokenizer, write_tokens
 from qatoolkit.workers import train_all
 
@@ -369,8 +371,6 @@ def records(table: pd.DataFrame, orient: str = "records"):
 
 def teacher_error(run: Run) -> float | None:
     """The offline synthesiser's built-in error rate, None for a real teacher."""
-    from qatoolkit.textbook.tutor import error_rate
-
     try:
         return error_rate(run.profile.teacher.synthesiser)
     except ValueError:
@@ -379,5 +379,5 @@ def teacher_error(run: Run) -> float | None:
 
 def degradation(made: pd.DataFrame) -> dict:
     """How many questions asked for at H4 or H5 were kept, and the share of them labelled lower after the second try."""
-    asked = made[made["asked_difficulty"].isin(("H4", "H5"))]
+    asked = made[made["asked_difficulty"].isin(HIGH)]
     return {"n": len(asked), "degraded": float(degraded(asked).mean()) if len(asked) else None}

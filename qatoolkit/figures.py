@@ -45,11 +45,6 @@ def data_discipline(run: Run):
     return plots.distribution(datasets(run), "discipline", hue="dataset")
 
 
-def data_grade(run: Run):
-    """Grade shares of seeds, BoostQA and LinkQA."""
-    return plots.distribution(datasets(run), "grade", hue="dataset")
-
-
 def datasets(run: Run) -> pd.DataFrame:
     """The curated data sets one below the other, with a column `dataset`."""
     stored = run.read("curate")

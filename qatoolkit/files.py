@@ -84,6 +84,11 @@ def write_json(value, path: Path) -> None:
         )
 
 
+def read_json(path: Path):
+    """A JSON document in UTF-8, as `write_json` writes it, whatever the locale."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def plain(value):
     """For `json.dumps(default=...)`: dataclasses as objects, numpy values as lists and numbers."""
     if is_dataclass(value):

@@ -21,6 +21,7 @@ import pandas as pd
 from qatoolkit.kp_spelling import misspellings, order_key, spelling_words, written
 from qatoolkit.kpgraph import KPGraph
 from qatoolkit.kps import cell_texts, normalise_kp
+from qatoolkit.schema import require
 
 COLUMNS = ("kept", "merged", "reason", "decision", "similarity", "kept_popularity", "merged_popularity")
 REASONS = {
@@ -123,8 +124,7 @@ def _read_aliases(source) -> pd.DataFrame:
         )
     else:
         table, where = _read_csv(source), source
-    if missing := {"name", "alias"} - set(table.columns):
-        raise ValueError(f"{where} lacks {sorted(missing)}; it has {list(table.columns)}")
+    require(where, table, "name", "alias")
     table = table[["name", "alias"]]
     empty = ~table.map(lambda cell: isinstance(cell, str) and normalise_kp(cell) != "").all(axis=1)
     if empty.any():
@@ -167,12 +167,8 @@ def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
     for an unknown decision, for a name that would be merged into two, for names that are merged in a circle, and for two that
     are decided as "apart" and yet merged into one.
     """
-    for given, needed, what in (
-        (table, {"knowledge_points"}, "table"),
-        (merges, {"kept", "merged"}, "merges"),
-    ):
-        if missing := needed - set(given.columns):
-            raise ValueError(f"{what} lacks {sorted(missing)}; it has {list(given.columns)}")
+    require("table", table, "knowledge_points")
+    require("merges", merges, "kept", "merged")
     into, normal = _agreed(merges), cache(normalise_kp)
 
     def merged(row, cell):
@@ -194,8 +190,7 @@ def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFram
     merged name that occurs nowhere shows a 0. Raises ValueError, with the file's name, as `apply_merges` does.
     """
     table = _read_csv(path)
-    if missing := {"kept", "merged"} - set(table.columns):
-        raise ValueError(f"{path} lacks {sorted(missing)}; it has {list(table.columns)}")
+    require(path, table, "kept", "merged")
     if "similarity" in table:
         table["similarity"] = pd.to_numeric(table["similarity"], errors="coerce")
     if "decision" not in table:

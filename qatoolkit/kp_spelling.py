@@ -13,111 +13,40 @@ from itertools import combinations, pairwise
 from qatoolkit.kps import singular
 from qatoolkit.texts import CJK
 
-_ORDINALS = dict(
-    zip(
-        ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"],
-        range(1, 11),
-        strict=True,
+_ORDINALS = {
+    word: f"{i}th"
+    for i, word in enumerate(
+        ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"), 1
     )
-)
-_NUMBERS = dict(
-    zip(
-        ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
-        range(1, 11),
-        strict=True,
+}
+_NUMBERS = {
+    word: str(i)
+    for i, word in enumerate(
+        ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), 1
     )
-)
+}
 _ROMAN = {
     r: str(i)
     for i, r in enumerate(["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii"], 1)
 }
 _HAN_NUMBERS = {n: str(i) for i, n in enumerate("一二三四五六七八九十", 1)}
-_NUMBERED = set(
-    [
-        "type",
-        "phase",
-        "stage",
-        "class",
-        "group",
-        "war",
-        "photosystem",
-        "complex",
-        "part",
-        "grade",
-        "level",
-        "angiotensin",
-        "calculus",
-    ]
-)
+_NUMBERED = {
+    "type", "phase", "stage", "class", "group", "war", "photosystem", "complex", "part", "grade", "level",
+    "angiotensin", "calculus",
+}  # fmt: skip
 _GREEK = {
-    unicodedata.lookup(f"GREEK SMALL LETTER {name.upper()}"): name
-    for name in [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "theta",
-        "lamda",
-        "mu",
-        "pi",
-        "rho",
-        "sigma",
-        "tau",
-        "phi",
-        "chi",
-        "psi",
-        "omega",
-    ]
-} | {"λ": "lambda"}
+    unicodedata.lookup(f"GREEK SMALL LETTER {name.upper()}"): name for name in (
+        "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lamda", "mu", "pi", "rho", "sigma", "tau", "phi", "chi",
+        "psi", "omega",
+    )
+} | {"λ": "lambda"}  # fmt: skip
 # Prefixes that never stand alone in a name; not re- and un-, for "re-creation" is no recreation.
-_PREFIXES = set(
-    [
-        "anti",
-        "auto",
-        "bi",
-        "bio",
-        "co",
-        "counter",
-        "di",
-        "electro",
-        "extra",
-        "geo",
-        "hetero",
-        "homo",
-        "hydro",
-        "hyper",
-        "hypo",
-        "inter",
-        "intra",
-        "iso",
-        "macro",
-        "micro",
-        "mid",
-        "mono",
-        "multi",
-        "neo",
-        "neuro",
-        "non",
-        "para",
-        "photo",
-        "poly",
-        "post",
-        "pre",
-        "pseudo",
-        "quasi",
-        "semi",
-        "socio",
-        "sub",
-        "super",
-        "supra",
-        "tetra",
-        "thermo",
-        "trans",
-        "tri",
-        "ultra",
-    ]
-)
+_PREFIXES = {
+    "anti", "auto", "bi", "bio", "co", "counter", "di", "electro", "extra", "geo", "hetero", "homo",
+    "hydro", "hyper", "hypo", "inter", "intra", "iso", "macro", "micro", "mid", "mono", "multi", "neo",
+    "neuro", "non", "para", "photo", "poly", "post", "pre", "pseudo", "quasi", "semi", "socio", "sub",
+    "super", "supra", "tetra", "thermo", "trans", "tri", "ultra",
+}  # fmt: skip
 _HYPHEN = re.compile(r"(?<=[^\W_])-(?=[^\W_])")
 _FUNCTIONS = {"arcsin", "arccos", "arctan"}
 
@@ -177,23 +106,10 @@ _BRITISH = tuple(
     )
 )
 # "X of Y" is "Y X" where X is one of these; "number of primes" is no prime number.
-_HEADS = set(
-    [
-        "axiom",
-        "conjecture",
-        "conservation",
-        "criterion",
-        "effect",
-        "hypothesis",
-        "law",
-        "lemma",
-        "paradox",
-        "postulate",
-        "principle",
-        "rate",
-        "theorem",
-    ]
-)
+_HEADS = {
+    "axiom", "conjecture", "conservation", "criterion", "effect", "hypothesis", "law", "lemma", "paradox",
+    "postulate", "principle", "rate", "theorem",
+}  # fmt: skip
 
 
 def spelling_words(name: str) -> tuple[str, ...]:
@@ -247,11 +163,11 @@ def _parts(word: str) -> list[str]:
 @lru_cache(maxsize=1_000_000)
 def _word(word: str, before: str) -> str:
     if word in _ORDINALS:
-        word = f"{_ORDINALS[word]}th"
+        word = _ORDINALS[word]
     elif re.fullmatch(r"\d+(?:st|nd|rd|th)", word):
         word = f"{int(word[:-2])}th"
     elif word in _NUMBERS:
-        word = str(_NUMBERS[word])
+        word = _NUMBERS[word]
     elif word in _ROMAN and before and (len(word) > 1 or before in _NUMBERED):
         word = _ROMAN[word]
     elif len(word) > 3 and word.endswith(("'s", "s'")):

@@ -20,6 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from qatoolkit import kpgraph_store
 from qatoolkit.kps import normalise_kp
+from qatoolkit.schema import require
 
 WEIGHTS = ("count", "pmi")
 _LABELS = ("discipline", "difficulty")
@@ -246,9 +247,7 @@ def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int
 
 def _read_seeds(table):
     """The distinct seeds of a table, and its memberships: seed and KP as codes, sorted, and the KPs' names."""
-    missing = {"id", "knowledge_points"} - set(table.columns)
-    if missing:
-        raise ValueError(f"table lacks {sorted(missing)}; it has {list(table.columns)}")
+    require("table", table, "id", "knowledge_points")
     twice = {"id", "knowledge_points", *_LABELS} & set(table.columns[table.columns.duplicated()])
     if twice:
         raise ValueError(

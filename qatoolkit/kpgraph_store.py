@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from scipy import sparse
 
-from qatoolkit.files import locked
+from qatoolkit.files import locked, read_json
 
 _FORMAT = "qatoolkit-kpgraph-1"
 _MATRICES = ("adjacency", "incidence", "edge_seeds")
@@ -102,7 +102,7 @@ def _read_manifest(folder):
     if not (folder / "graph.json").exists():
         raise FileNotFoundError(f"{folder} holds no saved KP graph; write one with KPGraph.save")
     try:
-        about = json.loads((folder / "graph.json").read_text())
+        about = read_json(folder / "graph.json")
     except ValueError:
         about = None
     named = isinstance(about, dict) and re.fullmatch(r"kpgraph-\d+", str(about.get("data")))

@@ -1,4 +1,4 @@
-"""The ladder of student sizes, their exact parameter counts and training FLOPs.
+"""The ladder of student sizes.
 
 Sizes up to `m` train on a CPU in seconds to minutes; the rest are for a GPU. All have the Llama architecture, so that what
 holds on a small rung is run by the same code on a large one.
@@ -36,25 +36,6 @@ def size_of(name: str) -> Size:
     if name not in SIZES:
         raise ValueError(f"no student size is called {name!r}; there are {', '.join(SIZES)}")
     return SIZES[name]
-
-
-def parameters(size: Size, vocabulary: int) -> int:
-    """Trainable parameters of a rung with this vocabulary, tied embeddings counted once."""
-    head = size.hidden // size.heads
-    attention = 2 * size.hidden * size.hidden + 2 * size.hidden * size.kv_heads * head
-    layer = attention + 3 * size.hidden * size.ffn + 2 * size.hidden
-    return size.layers * layer + size.hidden + vocabulary * size.hidden * (1 if size.tied else 2)
-
-
-def flops_per_token(size: Size, vocabulary: int, context: float) -> float:
-    """Training FLOPs for one token (forward plus twice that for backward), multiply-adds counted as two.
-
-    Matrix products of the layers and of the output head, and attention over `context` earlier tokens on average; the 6 N D
-    rule of thumb leaves attention out and counts the embedding table even where it is only looked up."""
-    head = size.hidden // size.heads
-    attention = 2 * size.hidden * size.hidden + 2 * size.hidden * size.kv_heads * head
-    matmul = size.layers * (attention + 3 * size.hidden * size.ffn) + vocabulary * size.hidden
-    return 3 * (2 * matmul + 4 * size.layers * size.hidden * context)
 
 
 def llama_config(size: Size, vocabulary: int, positions: int, **special):

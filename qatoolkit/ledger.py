@@ -59,9 +59,9 @@ def canonical(request: dict[str, Any]) -> str:
         ) from None
 
 
-def cache_key(request: dict[str, Any]) -> str:
-    """SHA-256 (hex) over the whole request: messages, sampling, model, endpoint, sample, schema version."""
-    return hashlib.sha256(canonical(request).encode()).hexdigest()
+def cache_key(text: str) -> str:
+    """SHA-256 (hex) of a canonical request: messages, sampling, model, endpoint, sample, schema version."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,15 +167,11 @@ class Ledger:
 
     def get(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The stored responses among `keys`, parsed from JSON; keys not answered yet are absent."""
-        keys, found = list(keys), {}
-        with self._reading:
-            for start in range(0, len(keys), 500):
-                part = keys[start : start + 500]
-                marks = ",".join("?" * len(part))
-                found.update(
-                    self._reader.execute(f"SELECT key, response FROM responses WHERE key IN ({marks})", part)
-                )
-        return {key: json.loads(response) for key, response in found.items()}
+        found = self.read(
+            "SELECT key, response FROM responses WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(keys)),),
+        )
+        return {key: json.loads(response) for key, response in found}
 
     def answered(self, keys: Iterable[str]) -> set[str]:
         """Those of `keys` under which a response stands."""

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit import prompts
-from qatoolkit.annotate import split_answers
+from qatoolkit.annotate import split_answers, with_calls
 from qatoolkit.boostqa import carry_out
 from qatoolkit.config import LINKED, LinkQASettings
 from qatoolkit.kps import cell_texts, normalise_kp
 from qatoolkit.plan import apportion
+from qatoolkit.schema import require
 from qatoolkit.taxonomy import DIFFICULTIES
 from qatoolkit.teacher import Teacher
 
@@ -44,7 +45,8 @@ def extract(table: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.Dat
     One to six for each question, in the teacher's spelling, those that `normalise_kp` makes alike once; none or more go back to
     the teacher for its one correction. Rows that carry knowledge points keep them and cost nothing: `kps.kps_from_column` takes
     them from any column of a source, and `table.assign(knowledge_points=None)` has all of them asked for."""
-    carried = list(table["knowledge_points"]) if "knowledge_points" in table else [None] * len(table)
+    table = with_calls(table.reset_index(drop=True), "knowledge_points", [()] * len(table))
+    carried = table["knowledge_points"] if "knowledge_points" in table else [None] * len(table)
     missing = np.array([not cell_texts(cell, "knowledge_points") for cell in carried], dtype=bool)
     asked = table[missing]
     messages = [
@@ -52,11 +54,8 @@ def extract(table: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.Dat
         for row in asked.to_dict("records")
     ]
     said = teacher.ask(messages, parse=_read_points, ids=list(asked["id"]), label="knowledge points")
-    said = said.set_axis(np.flatnonzero(missing)).reindex(range(len(table)))
-    kept = {"outcome": ["ok"] * len(table), "value": carried, "keys": [()] * len(table)}
-    for column, values in kept.items():
-        said[column] = said[column].where(missing, pd.Series(values, dtype=object))
-    return split_answers(table, said, lambda value: {"knowledge_points": value}, "knowledge_points")
+    named, rejects = split_answers(asked, said, lambda value: {"knowledge_points": value}, "knowledge_points")
+    return pd.concat([table[~missing], named]).sort_index(ignore_index=True), rejects.reset_index(drop=True)
 
 
 def _read_points(content: str) -> list[str]:
@@ -87,9 +86,9 @@ def requests(
 
     Seeds that share an id are one, as in the graph. Warns where more than half of the paths are left out, with their number.
     Raises ValueError for missing columns, seeds of a path that `seeds` lacks, and a plan without a budget."""
-    _columns("paths", paths, "path", "kps", "seeds")
-    _columns("seeds", seeds, "id", "question", "answer", "language", "discipline")
-    _columns("plan", plan, "difficulty", "budget")
+    require("paths", paths, "path", "kps", "seeds")
+    require("seeds", seeds, "id", "question", "answer", "language", "discipline")
+    require("plan", plan, "difficulty", "budget")
     by_id = seeds.drop_duplicates("id").set_index("id")
     walked = {id for ids in paths["seeds"] for id in ids}
     if unknown := walked - set(by_id.index):
@@ -143,11 +142,6 @@ def requests(
             stacklevel=2,
         )
     return pd.DataFrame(rows, columns=_ASKED)
-
-
-def _columns(name: str, table: pd.DataFrame, *needed: str) -> None:
-    if missing := set(needed) - set(table.columns):
-        raise ValueError(f"{name} lacks {sorted(missing)}; it has {list(table.columns)}")
 
 
 def _deal(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exact: bool) -> None:

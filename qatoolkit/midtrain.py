@@ -10,7 +10,6 @@ alone (and by dropout, where a model has it).
 A trunk trains at a constant rate after its warm-up, so that every kept checkpoint is an honest start for mid-training.
 """
 
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from qatoolkit.devices import Processes, join, leave, on_device, processes, shares_of
-from qatoolkit.files import digest, remove
+from qatoolkit.files import digest, read_json, remove
 from qatoolkit.hub import called
 from qatoolkit.recipe import Job, identity, learning_rate, read_job
 from qatoolkit.tokens import tokenizer_digest
@@ -65,10 +64,10 @@ def train(
         data=[s.source.about["digest"] for s in data.sources],
         start=_start_digest(job),
     )
-    _check_place(job)
+    checkpoints.check_place(job)
     if finished := _manifest_of(job.out):
         checkpoints.require_same(job, finished.get("identity"), same, "a finished run")
-        _require_kept(job)
+        checkpoints.require_kept(job)
         if ours.leads:
             remove(out / checkpoints.STATES)
         log(f"{job.name}: done before, nothing to do")
@@ -115,34 +114,6 @@ def train(
         remove(out / checkpoints.STATES)
     log(f"{job.name}: {seen:,} tokens in {steps:,} steps, loss {value:.3f}, written to {out}")
     return manifest()
-
-
-def _check_place(job: Job) -> None:
-    """ValueError where the job's folder is a file, its own start, or holds a model that no job wrote."""
-    out = Path(job.out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"job {job.name!r}: out is the file {out}; it must be a folder")
-    if job.start and out.is_dir() and Path(job.start).is_dir() and out.samefile(job.start):
-        raise ValueError(
-            f"job {job.name!r}: out and start are both {out}; the start is kept, so give another `out`"
-        )
-    written = any((out / name).is_file() for name in ("training.json", "metrics.jsonl"))
-    if not written and (held := [p.name for p in (*out.glob("config.json"), *out.glob("*.safetensors"))]):
-        raise ValueError(
-            f"job {job.name!r}: {out} holds {held[0]} already, which no job wrote; give another `out`"
-        )
-
-
-def _require_kept(job: Job) -> None:
-    """ValueError where a finished job is now asked for something that it did not keep."""
-    out = Path(job.out)
-    lacking = [f"keep {share:g}" for share in job.keep if not (out / f"at-{share:g}").is_dir()]
-    lacking += ["keep_optimizer"] * (job.keep_optimizer and not (out / "optimizer.safetensors").is_file())
-    if lacking:
-        raise ValueError(
-            f"job {job.name!r}: {out} holds a finished run, made without {', '.join(lacking)}; delete it, or give another `out`, "
-            "to train again"
-        )
 
 
 def _step(
@@ -210,7 +181,7 @@ def _about(job: Job, run: Trainee, steps: int) -> dict:
 def _manifest_of(start: str | None) -> dict | None:
     """The training manifest of a checkpoint of ours; None of any other, whose own compute is not known and counts as 0."""
     path = Path(start or "") / "training.json"
-    return json.loads(path.read_text()) if start and path.is_file() else None
+    return read_json(path) if start and path.is_file() else None
 
 
 def _start_digest(job: Job) -> str:

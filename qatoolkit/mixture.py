@@ -63,8 +63,6 @@ class Mixture:
 
 def draw(tokens: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
     """Numbers of blocks holding `tokens` [blocks] tokens each, in random order epoch after epoch, until they hold `wanted`."""
-    if not tokens.sum():
-        raise ValueError("the data set is empty: no documents to draw from")
     rows, have = [], 0
     while have < wanted:
         epoch = rng.permutation(len(tokens))
@@ -79,7 +77,7 @@ def mix(qa: Packed | None, general: Packed | None, tokens: int, replay: float, s
     """`tokens` training tokens, of which the share `replay` is general text, in one random order.
 
     The report holds the realised counts: {"qa", "general", "requested_replay", "realised_replay", "epochs", "general_epochs"},
-    the last two how often each source is read. ValueError where a source with a share is missing or empty."""
+    the last two how often each source is read. ValueError where a source with a share is missing."""
     rng, numbers, counts, sources = np.random.default_rng(seed), [], {}, []
     for name, source, share in (("qa", qa, 1 - replay), ("general", general, replay)):
         counts[name] = 0
@@ -89,10 +87,7 @@ def mix(qa: Packed | None, general: Packed | None, tokens: int, replay: float, s
             )
         if source is None:
             continue
-        try:
-            rows = draw(source.tokens, round(tokens * share), rng)
-        except ValueError as error:
-            raise ValueError(f"{name}: {source.source.folder}: {error}") from None
+        rows = draw(source.tokens, round(tokens * share), rng)
         numbers.append(rows + sum(map(len, sources)))
         counts[name] = int(source.tokens[rows].sum())
         sources.append(source)

@@ -4,6 +4,7 @@ Any transformers configuration is measured on the model itself, built on the met
 counted exactly, and every matrix product is found by its weight. Where something is not understood it is named, not guessed.
 """
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -42,7 +43,8 @@ class Architecture:
     def flops_per_token(self, context: float) -> float:
         """Training FLOPs of a token (forward, and twice that backward), multiply-adds as two, `context` earlier tokens seen.
 
-        Equal to `ladder.flops_per_token` for Llama. Norms, activations, softmax, look-ups and biases are left out, as usual."""
+        Norms, activations, softmax, look-ups and biases are left out, as usual; the 6 N D rule of thumb leaves out attention too,
+        and counts the embedding table even where it is only looked up."""
         return 3 * (self.layer_flops(context) + 2 * self.head_weights)
 
     def layer_flops(self, context: float) -> float:
@@ -90,8 +92,6 @@ def architecture(config) -> Architecture:
 
 @lru_cache(maxsize=32)
 def _measure(kind, text: str) -> Architecture:
-    import json
-
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -5,6 +5,7 @@ same commit that records how the request fared, so that a client killed at any m
 answer is recorded twice.
 """
 
+import json
 import time
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -50,18 +51,15 @@ class Outstanding:
 
     def files(self, keys: Iterable[str]) -> dict[str, str]:
         """The file that each of `keys` is outstanding in; keys that are in none are absent."""
-        keys, found = list(keys), {}
-        for start in range(0, len(keys), 500):
-            found.update(self._read("key, file", keys[start : start + 500]))
-        return found
+        return dict(self._read("key, file", keys))
 
     def batch(self, file: str) -> tuple[str | None, float] | None:
         """(batch id or None, when submitted) of a file; None when nothing of it is outstanding."""
         sql = "SELECT batch, submitted FROM batches WHERE endpoint = ? AND file = ? LIMIT 1"
         return next(iter(self.ledger.read(sql, (self.endpoint, file))), None)
 
-    def requests(self, file: str, keys: list[str]) -> dict[str, Submitted]:
-        """What is outstanding among `keys` (a few hundred at most) of a file."""
+    def requests(self, file: str, keys: Iterable[str]) -> dict[str, Submitted]:
+        """What is outstanding among `keys` of a file."""
         rows = self._read(f"key, {', '.join(Submitted._fields)}", keys, " AND file = ?", file)
         return {key: Submitted(*row) for key, *row in rows}
 
@@ -94,7 +92,7 @@ class Outstanding:
         sql = "SELECT total(most) FROM batches WHERE model = ? AND run = ? AND stage = ?"
         return self.ledger.read(sql, (model, run, stage))[0][0]
 
-    def _read(self, columns: str, keys: list[str], also: str = "", *values: str) -> list[tuple]:
-        marks = ",".join("?" * len(keys))
-        sql = f"SELECT {columns} FROM batches WHERE endpoint = ? AND key IN ({marks}){also}"
-        return self.ledger.read(sql, (self.endpoint, *keys, *values))
+    def _read(self, columns: str, keys: Iterable[str], also: str = "", *values: str) -> list[tuple]:
+        among = "key IN (SELECT value FROM json_each(?))"
+        sql = f"SELECT {columns} FROM batches WHERE endpoint = ? AND {among}{also}"
+        return self.ledger.read(sql, (self.endpoint, json.dumps(list(keys)), *values))

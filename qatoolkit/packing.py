@@ -54,19 +54,15 @@ class Packed:
     @property
     def efficiency(self) -> float:
         """Share of all places that hold a token of a document."""
-        return float(self.lengths.sum(dtype=np.int64) / max(1, len(self) * self.block))
+        return float(self.lengths.sum(dtype=np.int64) / (len(self) * self.block))
 
     def predicted(self, answers_only: bool) -> np.ndarray:
         """Tokens of each block that the loss is taken on, [blocks]: all but each piece's first, or only those of answers."""
-        return self._per_block(self.lengths - self._unlearnt(answers_only))
-
-    def _unlearnt(self, answers_only: bool) -> np.ndarray:
-        return np.clip(self.given, 1, self.lengths) if answers_only else np.ones_like(self.lengths)
+        unlearnt = np.clip(self.given, 1, self.lengths) if answers_only else 1
+        return self._per_block(self.lengths - unlearnt)
 
     def _per_block(self, values: np.ndarray) -> np.ndarray:
-        return (
-            np.add.reduceat(values, self.offsets[:-1], dtype=np.int64) if len(self) else np.zeros(0, np.int64)
-        )
+        return np.add.reduceat(values, self.offsets[:-1], dtype=np.int64)
 
     def read(self, rows: np.ndarray, answers_only: bool = False) -> tuple[np.ndarray, ...]:
         """(ids, labels, positions) of blocks, each [rows, block]; a label is the token that the place must predict, -100 where
@@ -116,7 +112,7 @@ def _pack(source: TokenFile, block: int) -> dict[str, np.ndarray]:
     given = np.clip(np.repeat(source.given, pieces) - nth * block, 0, block).astype(np.int32)
     bins = best_fit(long, block)
     order = np.argsort(bins, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(bins))]) if len(bins) else np.zeros(1)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(bins))])
     return {
         "offsets": offsets.astype(np.int64),
         "starts": starts[order],

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from qatoolkit.files import atomic
-from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
+from qatoolkit.taxonomy import DISCIPLINES, LABELS
 
 STYLE = Path(__file__).with_name("qatoolkit.mplstyle")
 CJK_FONTS = (
@@ -23,7 +23,6 @@ CJK_FONTS = (
     "PingFang SC",
     "Microsoft YaHei",
 )
-KNOWN_ORDER = {"difficulty": list(DIFFICULTIES), "discipline": list(DISCIPLINES), "grade": list(GRADES)}
 MARKERS = "osD^vPX"
 MUTED = "#666666"
 INTERVAL = "95% interval"
@@ -109,7 +108,7 @@ def canvas(ax, width, height):
 
 def order(values, by=None):
     """Distinct values in the field's own order where `by` has one, else in order of appearance."""
-    seen, known = list(dict.fromkeys(values)), KNOWN_ORDER.get(by, [])
+    seen, known = list(dict.fromkeys(values)), LABELS.get(by, ())
     return [v for v in known if v in seen] + [v for v in seen if v not in known]
 
 

@@ -18,6 +18,7 @@ import shutil
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
+from time import perf_counter
 
 from qatoolkit.model_costs import UNSHARDED, Architecture, architecture
 
@@ -300,8 +301,6 @@ def device_memory() -> int | None:
 
 def matmul_rate(compute_dtype: str = "bf16") -> float:
     """FLOPs per second of a square matrix product on this device, the best of three; some 50 ms."""
-    from time import perf_counter
-
     import torch
 
     cuda = torch.cuda.is_available()

@@ -14,10 +14,10 @@ import pandas as pd
 from qatoolkit import display
 from qatoolkit.ledger import Ledger, price_of
 from qatoolkit.store import Run, results_root
+from qatoolkit.taxonomy import LABELS
 
 DATASETS = {"boostqa": "boostqa", "boostqa_untargeted": "boostqa", "linkqa": "linkqa"}  # name -> stage
 COUNTED = ["attempts", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cost"]
-LABELS = ("discipline", "difficulty", "grade")
 CLIP = 2000  # characters of a prompt or an answer that are shown
 
 
@@ -81,7 +81,8 @@ def lineage(run: Run, id: str) -> Lineage:
             break
     else:
         dataset, stage = "seeds", "annotate"
-        stations = _seed_stations(run, id)
+        stored = run.read("annotate")
+        stations = _rows({"_seed": stored.seeds, "_rejects": stored.rejects}, id)
     if not stations:
         raise ValueError(f"no stage of {run.name!r} knows a question with id {id!r}")
     row = stations[-1][1]
@@ -96,23 +97,13 @@ def lineage(run: Run, id: str) -> Lineage:
 def _stations(run: Run, dataset: str, id: str) -> list[tuple[str, dict]]:
     """The row after each step of a synthesis that it took: written and labelled, then refined or rejected."""
     stored = run.read(DATASETS[dataset])
-    found = []
-    for suffix in ("_made", "", "_rejects"):
-        table = getattr(stored, f"{dataset}{suffix}")
-        match = table[table["id"] == id] if "id" in table else table[:0]
-        if len(match):
-            found.append((suffix, match.iloc[0].to_dict()))
-    return found
+    return _rows({suffix: getattr(stored, f"{dataset}{suffix}") for suffix in ("_made", "", "_rejects")}, id)
 
 
-def _seed_stations(run: Run, id: str) -> list[tuple[str, dict]]:
-    stored = run.read("annotate")
-    found = []
-    for suffix, table in (("_seed", stored.seeds), ("_rejects", stored.rejects)):
-        match = table[table["id"] == id]
-        if len(match):
-            found.append((suffix, match.iloc[0].to_dict()))
-    return found
+def _rows(tables: dict[str, pd.DataFrame], id: str) -> list[tuple[str, dict]]:
+    """The row of an id in each of the tables that has one, with the table's name."""
+    held = {name: table[table["id"] == id] for name, table in tables.items() if "id" in table}
+    return [(name, rows.iloc[0].to_dict()) for name, rows in held.items() if len(rows)]
 
 
 def _step(suffix: str, row: dict) -> dict:
@@ -183,7 +174,8 @@ def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> p
     Columns: dataset, strategy, written, accepted (after curation, or before it where it has not run), requests, attempts,
     prompt_tokens, completion_tokens, usd (NaN where a price is unknown), tokens_per_accepted, usd_per_accepted. `priced_as`
     gives a model the list price of another: {"textbook-err15": "deepseek-reasoner"} says what the same tokens would have
-    cost there. Calls answered from the ledger count as they were paid for when they were made."""
+    cost there. Calls answered from the ledger count as they were paid for when they were made. MissingUpstream, naming the
+    notebook to run, before anything is synthesised."""
     curated = run.read("curate") if "curate" in run.done() else None
     tables = []
     with Ledger(results_root() / "ledger.sqlite") as ledger:
@@ -201,6 +193,8 @@ def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> p
             table["written"] = rows.dropna(subset="id").groupby("strategy").size()
             table["accepted"] = final.groupby("strategy").size()
             tables.append(table.reset_index().assign(dataset=dataset))
+    if not tables:
+        run.read("boostqa")  # raises
     table = pd.concat(tables, ignore_index=True).rename(columns={"cost": "usd"})
     whole = ["written", "accepted", "requests", "attempts", "prompt_tokens", "completion_tokens"]
     table[whole] = table[whole].fillna(0).round().astype("int64")

@@ -2,13 +2,12 @@
 
 import base64
 import html
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from qatoolkit import display
-from qatoolkit.files import atomic
+from qatoolkit.files import atomic, read_json
 from qatoolkit.store import MissingUpstream, Run
 
 STYLE = (
@@ -27,8 +26,8 @@ def write(run: Run) -> Path:
             f"run {run.name!r} has no summary and figures yet: run notebooks/11_figures.ipynb, or "
             f"`qatoolkit run --profile {run.profile.name} --run {run.name}`"
         )
-    summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
-    captions = json.loads((figures / "captions.json").read_text(encoding="utf-8"))
+    summary = read_json(run.folder / "summary.json")
+    captions = read_json(figures / "captions.json")
     parts = [
         f"<h1>{html.escape(run.name)}: which data made the model better at what it was bad at?</h1>",
         f"<p>Profile {html.escape(run.profile.name)}, seed {run.seed}. Accuracies in percent; intervals are 95%.</p>",

@@ -9,23 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from qatoolkit import __version__
-from qatoolkit.files import atomic
-from qatoolkit.store import Run
+from qatoolkit.files import atomic, read_json
+from qatoolkit.store import NOTEBOOKS, Run
 
-ORDER = (
-    "01_seeds",
-    "02_annotate",
-    "03_probe",
-    "04_boostqa",
-    "05_linkqa",
-    "06_curate",
-    "07_midtrain",
-    "08_evaluate",
-    "09_scaling",
-    "10_ablations",
-    "11_figures",
-    "00_tour",  # last: it reads what the others made, and computes nothing twice
-)
+# The tour comes last: it reads what the others made, and computes nothing twice.
+ORDER = (*dict.fromkeys(NOTEBOOKS.values()), "00_tour")
 
 
 class NotebookFailed(RuntimeError):
@@ -91,7 +79,7 @@ def _key(run: Run, source: Path) -> str:
 def _key_of(executed: Path) -> str | None:
     if not executed.exists():
         return None
-    return json.loads(executed.read_text(encoding="utf-8"))["metadata"].get("qatoolkit", {}).get("key")
+    return read_json(executed)["metadata"].get("qatoolkit", {}).get("key")
 
 
 def _execute(run: Run, profile: str, source: Path, target: Path, key: str) -> None:
@@ -119,7 +107,7 @@ def _execute(run: Run, profile: str, source: Path, target: Path, key: str) -> No
         raise NotebookFailed(
             f"{source.stem} stopped: {error.ename}: {error.evalue} (executed copy: {os.path.relpath(failed)})"
         ) from None
-    notebook = json.loads(working.read_text(encoding="utf-8"))
+    notebook = read_json(working)
     notebook["metadata"]["qatoolkit"] = {"key": key}
     notebook["metadata"].pop("papermill", None)
     with atomic(target) as temporary:

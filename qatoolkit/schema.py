@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
+from qatoolkit.taxonomy import LABELS
 
 REQUIRED = ("id", "question", "answer", "language", "source")
 OPTIONAL = (
@@ -28,13 +28,7 @@ OPTIONAL = (
 COLUMNS = REQUIRED + OPTIONAL
 STRATEGIES = ("seed", "multi_grade", "high_difficulty", "link", "refine")
 _LISTS = ("choices", "knowledge_points", "parents", "calls")
-_ALLOWED = {
-    "language": ("en", "zh"),
-    "discipline": tuple(DISCIPLINES),
-    "difficulty": DIFFICULTIES,
-    "grade": tuple(GRADES),
-    "strategy": STRATEGIES,
-}
+_ALLOWED = {"language": ("en", "zh"), **LABELS, "strategy": STRATEGIES}
 
 
 def normalise(text: str) -> str:
@@ -88,6 +82,12 @@ def validate(table: pd.DataFrame) -> pd.DataFrame:
     if table["id"].duplicated().any():
         raise ValueError(f"QA table: id {table.loc[table['id'].duplicated(), 'id'].iloc[0]!r} stands twice")
     return table
+
+
+def require(where, table: pd.DataFrame, *columns: str) -> None:
+    """ValueError where a table lacks some of these columns; `where` is what the table is called."""
+    if missing := set(columns) - set(table.columns):
+        raise ValueError(f"{where} lacks {sorted(missing)}; it has {list(table.columns)}")
 
 
 def as_lists(table: pd.DataFrame) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None
     encoded = tokenizer(wholes)["input_ids"]
     most = longest(model)
     pairs = [fitted(ids[:start], ids[start:], most) for ids, start in zip(encoded, starts, strict=True)]
-    return _judge(table, log_likelihoods(model, pairs, batch_tokens))
+    return _judge(table, likelihoods(model, pairs, batch_tokens)[0])
 
 
 def longest(model) -> int | None:
@@ -84,11 +84,6 @@ def fitted(context: list[int], continuation: list[int], most: int | None) -> tup
     """Context and continuation cut from the left so that a model of `most` positions can read them, as lm-eval cuts."""
     spare = len(context) + len(continuation) - (most or len(context) + len(continuation)) - 1
     return (context[spare:] if spare > 0 else context), continuation
-
-
-def log_likelihoods(model, pairs: list[tuple[list[int], list[int]]], batch_tokens: int | None = None):
-    """Log-likelihood in nats of every continuation after its context, both as token ids, [pairs] float64."""
-    return likelihoods(model, pairs, batch_tokens)[0]
 
 
 def likelihoods(
@@ -153,6 +148,8 @@ class _Prefix:
 
 def _way(model, pairs: list) -> Way:
     """The fastest way that reads the longest sequence as it reads single ones; a warning where that is not the first."""
+    import torch
+
     sequences = _sequences(pairs, Way(together=True, head=True))
     contexts = [context for context, _, _ in sequences]
     shared = _shared(contexts)
@@ -177,7 +174,7 @@ def _way(model, pairs: list) -> Way:
             reasons.append(f"{way}: {type(error).__name__}: {error}".splitlines()[0][:200])
             continue
         # Half precision rounds logits of size 20 by 0.1.
-        if worst <= max(1e-3, 32 * _eps(model.dtype)):
+        if worst <= max(1e-3, 32 * torch.finfo(model.dtype).eps):
             break
         reasons.append(f"{way}: a token's log-likelihood is off by {worst:.2g} nats")
     else:
@@ -201,12 +198,6 @@ def _by_owner(model, pairs: list, way: Way) -> np.ndarray:
     prefix = _Prefix(model, sequences[0][0][: way.prefix]) if way.prefix else None
     owners, values, _ = _read(model, sequences, pairs, way, prefix)
     return values[np.argsort(owners, kind="stable")]
-
-
-def _eps(dtype) -> float:
-    import torch
-
-    return torch.finfo(dtype).eps
 
 
 def _sequences(pairs: list, way: Way) -> list[tuple[list[int], list[int], list[list[int]]]]:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
+from string import ascii_uppercase as _LETTERS
 
 from qatoolkit.schema import normalise
 
@@ -43,7 +44,6 @@ REASONS = {
 
 READINGS = ("letter", "text", "index from 0", "index from 1")  # in the order that decides a tie
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _EDGES = " \t\r\n\f\v\u00a0\u3000\u200b\u2060\ufeff"
 _UNPAIRED = re.compile("[\ud800-\udfff]")
 _MARK = r"(?:[(（【\[]\s?(?P<a>[{0}])\s?[)）】\]]|(?P<b>[{0}])\s?(?P<c>[.．、:：)）]))"  # (A) or A.

@@ -22,7 +22,7 @@ from qatoolkit.seed_choices import (
     resolve,
     split_options,
 )
-from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
+from qatoolkit.taxonomy import LABELS
 
 NAMES = {
     "question": "question questiontext query questionstem stem problem problemstatement ctx prompt"
@@ -48,7 +48,6 @@ _SHARED = ("context", "rationale")
 _LETTERED = re.compile(
     r"(?P<prefix>option|choice|opt|op|answer|ending|candidate|sol|选项|)(?P<mark>[a-j]|\d)"
 )
-_LABELS = {"discipline": tuple(DISCIPLINES), "difficulty": DIFFICULTIES, "grade": tuple(GRADES)}
 
 _LANGUAGES = {
     "en": "en",
@@ -258,7 +257,7 @@ def _embedded(question, value, stem, options):
 def _own_labels(record, cell):
     """The source's own labels, and those that already are in our terms (a QA table read again)."""
     own = {f: clean(cell.get(f)) or None for f in ("subject", "level", "source_id", "licence", "source")}
-    for column, allowed in _LABELS.items():
+    for column, allowed in LABELS.items():
         own[column] = record[column] if record.get(column) in allowed else None
     own["knowledge_points"] = _points(cell.get("knowledge_points"))
     return own

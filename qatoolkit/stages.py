@@ -30,7 +30,7 @@ from qatoolkit.store import Run, results_root, stage
 from qatoolkit.taxonomy import HIGH
 from qatoolkit.teacher import Endpoint, Teacher
 from qatoolkit.textbook import exams as textbook_exams
-from qatoolkit.textbook import sources
+from qatoolkit.textbook import knowledge, sources
 from qatoolkit.textbook.server import local_teacher, parts
 from qatoolkit.textbook.tutor import MODELS, Tutor, error_rate
 from qatoolkit.walks import path_diagnostics, sample_paths
@@ -162,10 +162,15 @@ def boostqa(run: Run, folder) -> dict:
 def synthesise_and_refine(run: Run, teacher, seeds: pd.DataFrame, plan: pd.DataFrame, settings):
     """(written, refined, rejects) of one BoostQA variant; `settings` says which parts are on."""
     made, rejects = boost.synthesise(seeds, plan, teacher.synthesiser, teacher.annotator, settings, run.seed)
+    return made, *_refined(made, rejects, teacher, settings)
+
+
+def _refined(made: pd.DataFrame, rejects: pd.DataFrame, teacher, settings):
+    """(refined, rejects) of what was written, as it is where refinement is off."""
     if not settings.refine:
-        return made, made, rejects
+        return made, rejects
     table, unresolved = boost.refine(made, teacher.refiner, settings)
-    return made, table, pd.concat([rejects, unresolved], ignore_index=True)
+    return table, pd.concat([rejects, unresolved], ignore_index=True)
 
 
 def refinement(run: Run, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.DataFrame) -> dict:
@@ -196,14 +201,7 @@ def wrong_answers(run: Run, table: pd.DataFrame) -> tuple[float | None, int]:
 
 @functools.lru_cache(maxsize=1)
 def _tutor(settings: TextbookSettings) -> Tutor:
-    books = parts(settings)
-    return Tutor(books["en"].whole, books)
-
-
-def textbook_world(run: Run):
-    """The whole textbook and the parts that the run's world holds."""
-    books = parts(run.profile.textbook)
-    return books["en"].whole, books
+    return Tutor(knowledge.load(), parts(settings))
 
 
 @stage("error_rates", reads=("annotate", "probe"), settings=("teacher", "boostqa", "plan", "textbook"))
@@ -283,10 +281,7 @@ def link_and_refine(run: Run, teacher, graph, seeds: pd.DataFrame, plan: pd.Data
     )
     asked = link.requests(paths, seeds, plan, settings, run.seed)
     made, rejects = link.synthesise(asked, teacher.synthesiser, teacher.annotator, run.profile.plan.questions)
-    if not run.profile.boostqa.refine:
-        return paths, made, made, rejects
-    table, unresolved = boost.refine(made, teacher.refiner, run.profile.boostqa)
-    return paths, made, table, pd.concat([rejects, unresolved], ignore_index=True)
+    return paths, made, *_refined(made, rejects, teacher, run.profile.boostqa)
 
 
 @stage("curate", reads=("annotate", "boostqa", "linkqa", "exams"), settings=("curate",))

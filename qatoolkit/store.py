@@ -19,7 +19,7 @@ import pandas as pd
 
 from qatoolkit import __version__
 from qatoolkit.config import Profile
-from qatoolkit.files import atomic, digest, locked, plain, remove, write_json
+from qatoolkit.files import atomic, digest, locked, plain, read_json, remove, write_json
 from qatoolkit.profiles import load_profile
 from qatoolkit.schema import as_lists
 
@@ -74,10 +74,7 @@ class Outputs:
         return self._names
 
     def __getattr__(self, name: str):
-        for suffix, read in (
-            (".parquet", read_table),
-            (".json", lambda p: json.loads(p.read_text(encoding="utf-8"))),
-        ):
+        for suffix, read in ((".parquet", read_table), (".json", read_json)):
             if (path := self._folder / f"{name}{suffix}").is_file():
                 return read(path)
         if (self._folder / name).is_dir():
@@ -103,15 +100,13 @@ class Run:
     def manifest(self, stage: str) -> dict | None:
         """The manifest of a finished stage, or None."""
         path = self.stage(stage) / "manifest.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     def done(self) -> list[str]:
         """Finished stages in the order of the flow."""
         found = [p.parent.relative_to(self.folder).as_posix() for p in self.folder.glob("**/manifest.json")]
-        order = list(NOTEBOOKS)
-        return sorted(
-            found, key=lambda s: (order.index(s.split("/")[0]) if s.split("/")[0] in order else 99, s)
-        )
+        place = {stage: i for i, stage in enumerate(NOTEBOOKS)}
+        return sorted(found, key=lambda s: (place.get(s.split("/")[0], len(place)), s))
 
     def read(self, stage: str) -> Outputs:
         """The outputs of a finished stage; MissingUpstream names the notebook to run."""
@@ -136,7 +131,7 @@ class Run:
     def _begin(self, folder: Path, key: str) -> None:
         """Keep what an interrupted attempt with the same key left, except half-written files; remove all else."""
         begun = folder / "begun.json"
-        if not begun.exists() or json.loads(begun.read_text(encoding="utf-8")) != key:
+        if not begun.exists() or read_json(begun) != key:
             remove(folder)
             write_json(key, begun)
         for leftover in list(folder.rglob(".*.tmp")):

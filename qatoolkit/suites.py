@@ -6,7 +6,7 @@ not in their abstracts: list, examples and metrics are our reading.
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -185,7 +185,7 @@ def _folder(folder: Path, name: str) -> Suite:
     tasks = found.manager().all_subtasks
     if not tasks:
         raise ValueError(f"suite {folder}: no task YAML there that lm-eval can read")
-    return Suite(name=name, asked=tuple(Asked(task=task) for task in tasks), include=folder)
+    return replace(found, asked=tuple(Asked(task=task) for task in tasks))
 
 
 def leaves(manager, name: str, changes: dict | None = None) -> Iterator[tuple[str, str | dict]]:
@@ -214,11 +214,9 @@ def leaves(manager, name: str, changes: dict | None = None) -> Iterator[tuple[st
 
 def _members(manager, group: str, config: dict, changes: dict) -> Iterator[tuple[str, str | dict]]:
     """The single tasks of a group, with what the group changes in them."""
-    from dataclasses import fields
-
     from lm_eval.config.group import GroupConfig
 
-    own = {field.name for field in fields(GroupConfig)} | {"tag"}
+    own = {f.name for f in fields(GroupConfig)} | {"tag"}
     shared = {k: v for k, v in config.items() if k not in own} | changes
     for member in config["task"]:
         member = {"task": member} if isinstance(member, str) else member

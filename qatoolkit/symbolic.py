@@ -20,21 +20,10 @@ SYMBOLIC_BYTES = 1 << 30
 _START_SECONDS = 30.0
 _MAX_TOKENS = 120
 
-_TRIGONOMETRY = (
-    "sin",
-    "cos",
-    "tan",
-    "cot",
-    "sec",
-    "csc",
-    "asin",
-    "acos",
-    "atan",
-    "arcsin",
-    "arccos",
-    "arctan",
-)
-_FUNCTIONS = ("sqrt", "sinh", "cosh", "tanh", *_TRIGONOMETRY, "ln", "log", "exp", "abs")
+_FUNCTIONS = (
+    "sqrt", "sinh", "cosh", "tanh", "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "arcsin", "arccos",
+    "arctan", "ln", "log", "exp", "abs",
+)  # fmt: skip
 _GREEK = ("alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "rho", "sigma", "phi", "omega")
 _MATH_TOKEN = re.compile(
     r"\s*(?:(\d+(?:\.\d+)?|\.\d+)|("

@@ -65,6 +65,9 @@ GRADES = {
 DIFFICULTIES = ("H1", "H2", "H3", "H4", "H5")
 HIGH = ("H4", "H5")
 
+# A question's labels and their values, in order.
+LABELS = {"discipline": tuple(DISCIPLINES), "difficulty": DIFFICULTIES, "grade": tuple(GRADES)}
+
 RUBRIC = {
     "H1": {
         "en": "recall: one concept, asked the way it is usually stated",
@@ -110,8 +113,3 @@ GRADE_RUBRIC = {
         "zh": "熟悉某一研究方向的细节：本科课程不涉及的结论、推导与年代",
     },
 }
-
-
-def is_weak_by_design(discipline: str, difficulty: str) -> bool:
-    """Whether the papers would expect a model to be weak here: STEM, or high difficulty."""
-    return discipline in STEM or difficulty in HIGH

@@ -9,7 +9,6 @@ and papermill.
 """
 
 import asyncio
-import hashlib
 import itertools
 import json
 import time
@@ -36,11 +35,11 @@ from qatoolkit.endpoint import (
     read_got,
     sdk_transport,
 )
-from qatoolkit.ledger import Attempt, Ledger, Price, canonical, price_of
+from qatoolkit.ledger import Attempt, Ledger, Price, cache_key, canonical, price_of
 from qatoolkit.loop import TICK, background_loop, gather_all, run
 from qatoolkit.streaming import InOrder, streamed
 
-__all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError", "run"]
+__all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError"]
 
 AHEAD = 256  # prompts that are looked up in the ledger together
 RETAKES = 1  # how often an empty or truncated answer is asked for again
@@ -232,7 +231,7 @@ class Teacher:
 
             yield tick
 
-    async def _ask(self, state: "Ask") -> pd.DataFrame:
+    async def _ask(self, state: Ask) -> pd.DataFrame:
         jobs = self._looked_up(state.jobs())
         async with self._transport() as send:
 
@@ -314,7 +313,7 @@ class Teacher:
         body = {**self._body, "messages": messages}
         asked = {"endpoint": self.endpoint.name, "body": body, "sample": sample, "retake": retake}
         text = canonical(asked)
-        return _Request(body, text, hashlib.sha256(text.encode()).hexdigest())
+        return _Request(body, text, cache_key(text))
 
     def keys(self, prompts: Sequence[str | Messages], samples: int = 1) -> list[str]:
         """The ledger keys under which the first answers to these prompts stand, one per prompt and sample."""
@@ -413,9 +412,12 @@ class Teacher:
             )
         if not {"max_tokens", "max_completion_tokens"} & set(self._body):
             raise ValueError(f"budget={budget} needs an upper bound on each answer: set max_tokens")
+        return Budget(budget, self._spent())
+
+    def _spent(self) -> float:
+        """USD that `run` and `stage` have spent on this model."""
         spend = self.ledger.spend(self.run)
-        ours = spend[(spend["model"] == self.model) & (spend["stage"] == self.stage)]
-        return Budget(budget, float(ours["cost"].sum()))
+        return float(spend["cost"][(spend["model"] == self.model) & (spend["stage"] == self.stage)].sum())
 
     @asynccontextmanager
     async def _transport(self) -> AsyncIterator[Send]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from qatoolkit.verify import answer_key
+from qatoolkit.verify import answer_key, missing
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"\d+(?:[.,]\d+)*|[{CJK}]|[^\W\d_{CJK}]+(?:'[^\W\d_{CJK}]+)*")
@@ -81,13 +81,9 @@ def join(words: Sequence[str]) -> str:
 
 def values_of(table: pd.DataFrame, name: str) -> list:
     """Values with None for anything missing, also when the table lacks the column."""
-    return [None if _missing(v) else v for v in table[name]] if name in table.columns else [None] * len(table)
+    return [None if missing(v) else v for v in table[name]] if name in table.columns else [None] * len(table)
 
 
 def text_of(value) -> str:
     """A cell as text, empty when missing."""
-    return "" if _missing(value) else str(value)
-
-
-def _missing(value) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+    return "" if missing(value) else str(value)

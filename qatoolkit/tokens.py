@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qatoolkit.files import atomic, write_json
+from qatoolkit.files import atomic, read_json, write_json
 
 Document = str | tuple[str, str]  # a text, or a prompt and what follows it
 
@@ -117,7 +117,7 @@ def open_tokens(folder: str | Path) -> TokenFile:
         raise ValueError(
             f"{folder} is no finished token file (it lacks tokens.json): make it with `qatoolkit tokenise` or write_tokens"
         )
-    about = json.loads((folder / "tokens.json").read_text())
+    about = read_json(folder / "tokens.json")
     file, kind = folder / "tokens.bin", np.dtype(about["dtype"])
     if file.stat().st_size != about["tokens"] * kind.itemsize:
         raise ValueError(
@@ -125,7 +125,7 @@ def open_tokens(folder: str | Path) -> TokenFile:
         )
     return TokenFile(
         folder=folder,
-        tokens=np.memmap(file, dtype=kind, mode="r") if about["tokens"] else np.empty(0, dtype=kind),
+        tokens=np.memmap(file, dtype=kind, mode="r"),
         offsets=np.load(folder / "offsets.npy", mmap_mode="r"),
         given=np.load(folder / "given.npy", mmap_mode="r"),
         about=about,

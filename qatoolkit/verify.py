@@ -1,7 +1,7 @@
 """Are two answers the same answer?
 
 Used wherever a row is believed only after a check: refinement (does the second teacher agree?), voting over
-fresh samples, multiple-choice consistency, and scoring of open answers. Text is compared here, numbers by
+fresh samples, conflicts between rows, and multiple-choice consistency. Text is compared here, numbers by
 `quantities`, algebra by `symbolic`. (Our reading: neither paper describes its checker.)
 """
 
@@ -26,41 +26,20 @@ _SOFT_PUNCTUATION = re.compile(
 _BRACKETS = re.compile(r"[()\[\]{}]")  # style in words, meaning next to digits: [0, 1) or 2(x+1)
 _DECORATION = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|boldsymbol|[,;!: ])|\*\*|~|(?<!\\)\$")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|operatorname|mbox)\s*\{([^{}]*)\}")
-_ANNOUNCED = re.compile(
-    r"(?:(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+choice)?\s*(?:is\b|:|=)|(?:最终)?答案\s*(?:是|为|[:：])|故?(?:本题)?(?:应)?选\s*[:：]?\s*(?=[A-J]))"
-    r"[\s:：*_]*([^\n]+)",
-    re.IGNORECASE,
-)
-_SENTENCE_END = re.compile(
-    r"(?<!\b[A-Z])(?<!\b[A-Z][a-z])(?<!\b[A-Z][a-z]{2})[.!?]\s+(?=[A-Z])|[。！？；]|\s+(?:because|since)\s"
-)
 
 
-def same_answer(a, b, *, choices: Sequence | None = None) -> bool | None:
+def same_answer(a, b) -> bool | None:
     """Whether two final answers mean the same; None when that cannot be decided here.
 
     Tolerates letter case, articles, punctuation, a unit given on one side only, thousands separators,
     fractions, percent, scientific and LaTeX notation, Chinese numerals, and decimals rounded to three digits
-    or more. With `choices`, letters ("B", "(B)", "BD") and option texts are resolved first. Undecided: an
-    empty answer, two different texts of a sentence or more, quantities in different units, case that may
-    carry the meaning (Co, CO), and algebra that the worker could not settle in time.
+    or more. Undecided: an empty answer, two different texts of a sentence or more, quantities in different
+    units, case that may carry the meaning (Co, CO), and algebra that the worker could not settle in time.
 
     Raises RuntimeError when the sympy worker does not start.
     """
     a, b = _clean(a), _clean(b)
-    if not a or not b:
-        return None
-    if choices is not None:
-        options = [_clean(choice) for choice in choices]
-        chosen_a, chosen_b = _chosen(a, options), _chosen(b, options)
-        if chosen_a == "ambiguous" or chosen_b == "ambiguous":
-            return True if a == b else None
-        if chosen_a is not None and chosen_b is not None:
-            return chosen_a == chosen_b
-        # One side is neither a letter nor an option: compare what the options say.
-        a = options[min(chosen_a)] if chosen_a and len(chosen_a) == 1 else a
-        b = options[min(chosen_b)] if chosen_b and len(chosen_b) == 1 else b
-    return _same_text(a, b)
+    return _same_text(a, b) if a and b else None
 
 
 def answer_key(text) -> str:
@@ -78,7 +57,7 @@ def answer_key(text) -> str:
     return _words(text, fold=not _case_coded(text))
 
 
-def consensus(answers: Sequence, *, choices: Sequence | None = None) -> tuple[str | None, float]:
+def consensus(answers: Sequence) -> tuple[str | None, float]:
     """The answer most samples agree on, and its share of all samples (empty ones count against it).
 
     Votes are grouped by `same_answer`; the form returned is the first one seen. A tie gives (None, share).
@@ -87,9 +66,7 @@ def consensus(answers: Sequence, *, choices: Sequence | None = None) -> tuple[st
     for answer in answers:
         if not _clean(answer):
             continue
-        group = next(
-            (g for g in groups if g[0] == answer or same_answer(g[0], answer, choices=choices)), None
-        )
+        group = next((g for g in groups if g[0] == answer or same_answer(g[0], answer)), None)
         if group is None:
             groups.append([str(answer)])
         else:
@@ -107,8 +84,8 @@ def choice_consistent(row: Mapping) -> str | None:
     `answer` may be the option's text or its letter (several for multi-select, then `answer_index` is null).
     """
     choices, index, answer = row.get("choices"), row.get("answer_index"), row.get("answer")
-    index = None if _missing(index) else index
-    if _missing(choices):
+    index = None if missing(index) else index
+    if missing(choices):
         return None if index is None else f"answer_index {index} without choices"
     options = [_clean(choice) for choice in choices]
     if len(options) < 2:
@@ -134,50 +111,8 @@ def choice_consistent(row: Mapping) -> str | None:
     return None
 
 
-def final_answer(text) -> str:
-    """The final answer inside what a model wrote; empty when there is none.
-
-    Looks, in this order, for the last `\\boxed{}`, the last `#### `, the last announcement ("The answer is",
-    "答案：", "故选"), and else takes the last line that says anything. A <think> block is ignored.
-    """
-    text = "" if _missing(text) else str(text)
-    text = re.sub(r"^.*</think>", "", text, flags=re.DOTALL)
-    boxed = _last_boxed(text)
-    if boxed is not None:
-        return _trim(boxed)
-    marked = re.findall(r"^####\s*(.+)$", text, flags=re.MULTILINE)
-    if marked:
-        return _trim(marked[-1])
-    flat = re.sub(r"\*\*|__", "", text)
-    announced = list(_ANNOUNCED.finditer(flat))
-    if announced:
-        return _trim(_SENTENCE_END.split(announced[-1].group(1), maxsplit=1)[0])
-    lines = [line for line in flat.splitlines() if re.search(r"\w", line)]
-    return _trim(re.sub(r"^\s*(?:[-*>]\s+)", "", lines[-1])) if lines else ""
-
-
-def _last_boxed(text: str) -> str | None:
-    start = text.rfind("\\boxed")
-    opening = text.find("{", start) if start >= 0 else -1
-    if opening < 0:
-        return None
-    depth = 0
-    for i in range(opening, len(text)):
-        depth += (text[i] == "{") - (text[i] == "}")
-        if depth == 0:
-            return text[opening + 1 : i]
-    return text[opening + 1 :]  # truncated output: keep what is there
-
-
-def _trim(text: str) -> str:
-    text = text.strip().strip("*_` \t")
-    text = re.sub(r"^\$+(.*?)\$+[.。]?$", r"\1", text)
-    text = re.sub(r"[.。．,，;；]+$", "", text).strip()
-    text = re.sub(r"^\\(?:text|textbf|mathrm)\{([^{}]*)\}$", r"\1", text)
-    return re.sub(r"^[(（\[]\s*([A-Ja-j])\s*[)）\]]$", r"\1", text)
-
-
-def _missing(value) -> bool:
+def missing(value) -> bool:
+    """Whether a cell holds nothing: None, NaN, or what pandas puts there."""
     return (
         value is None
         or (isinstance(value, float) and math.isnan(value))
@@ -187,7 +122,7 @@ def _missing(value) -> bool:
 
 def _clean(text) -> str:
     """NFKC, LaTeX decoration and outer space gone; letter case kept."""
-    if _missing(text):
+    if missing(text):
         return ""
     text = unicodedata.normalize("NFKC", str(text)).translate(_PLAIN)
     text = text.replace("\\%", "%").replace("\\$", " $ ") if "\\" in text else text

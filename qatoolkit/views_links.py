@@ -1,6 +1,5 @@
 """Tables of notebook 05: walks through the knowledge-point graph, what steers them, and what was written along them."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pandas as pd
 
 from qatoolkit import linkqa
 from qatoolkit.display import Rich, facts, qa
+from qatoolkit.files import read_json
 from qatoolkit.kpgraph import KPGraph, build_kp_graph
 from qatoolkit.kps import kps_from_column
 from qatoolkit.stages import teachers
@@ -154,7 +154,7 @@ def real_graph(folder: str | Path | None = None) -> SimpleNamespace:
             else facts({"real data": f"no {routes}: no labelled knowledge points"})
         )
         return SimpleNamespace(found=False, said=said, graph=None)
-    labels = json.loads(routes.read_text(encoding="utf-8"))
+    labels = read_json(routes)
     table = real.seeds[real.seeds["source_id"].isin(list(labels))]
     table = table.assign(routes=[labels[id]["knowledge_point_routes"] for id in table["source_id"]])
     table = kps_from_column(table, "routes", levels="all", under=("Knowledge Point", "知识点"))

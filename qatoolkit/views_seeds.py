@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from string import ascii_uppercase
 from types import SimpleNamespace
 
 import pandas as pd
@@ -10,13 +11,14 @@ from qatoolkit import annotate as annotation
 from qatoolkit.display import facts
 from qatoolkit.estimate import asking
 from qatoolkit.seeds import quality_report, read_seeds, summary
-from qatoolkit.stages import exam_tables, teachers, textbook_world
+from qatoolkit.stages import exam_tables, teachers
 from qatoolkit.store import Run
 from qatoolkit.subjects import BENCHMARKS, with_disciplines
-from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
+from qatoolkit.taxonomy import DIFFICULTIES, LABELS
+from qatoolkit.textbook import knowledge
 from qatoolkit.textbook.questions import Reader
 
-LABEL_ORDERS = {"discipline": None, "difficulty": DIFFICULTIES, "grade": tuple(GRADES)}
+LABEL_ORDERS = LABELS | {"discipline": None}
 
 
 def exam_summary(run: Run) -> pd.DataFrame:
@@ -47,7 +49,7 @@ def seed_choices(table: pd.DataFrame) -> pd.DataFrame:
     share of right answers at each letter. Open questions and those with several right answers are left out."""
     one = table[table["choices"].notna() & table["answer_index"].notna()]
     many = one["choices"].map(len)
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: int(many.max()) if len(one) else 0]
+    letters = ascii_uppercase[: int(many.max()) if len(one) else 0]
     rows = []
     for source, part in one.groupby("source", sort=False):
         counts, at = many[part.index], part["answer_index"].value_counts(normalize=True)
@@ -114,14 +116,10 @@ def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
 
 def gold(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     """The labels by construction of a table's questions, row by row; null where the textbook does not know a question."""
-    reader = Reader(textbook_world(run)[0])
+    reader = Reader(knowledge.load())
     found = [reader.read(q) for q in table["question"]]
-    columns = ("discipline", "difficulty", "grade")
-    return pd.DataFrame(
-        [{c: getattr(f[0], c) if f else None for c in columns} for f in found],
-        columns=columns,
-        index=table.index,
-    )
+    labels = [{c: getattr(f[0], c) if f else None for c in LABELS} for f in found]
+    return pd.DataFrame(labels, columns=list(LABELS), index=table.index)
 
 
 def annotation_estimate(run: Run) -> dict:
@@ -146,7 +144,7 @@ def agreement(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
 
 def confusion(run: Run, label: str) -> pd.DataFrame:
     """True labels (rows) against the annotator's (columns), in seed questions; `label` is difficulty, grade or discipline."""
-    labelled, order = run.read("annotate").seeds, LABEL_ORDERS[label] or tuple(DISCIPLINES)
+    labelled, order = run.read("annotate").seeds, LABELS[label]
     return annotation.confusion(labelled[label], gold(run, labelled)[label], order)
 
 

@@ -13,10 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from qatoolkit.display import Progress
+from qatoolkit.files import read_json
 from qatoolkit.recipe import Job, job_of
 
 
-def train_all(jobs: Iterable[Job], *, workers: int | None = None, log=print) -> list[dict]:
+def train_all(jobs: Iterable[Job], *, log=print) -> list[dict]:
     """Runs jobs side by side and returns their manifests in order; a job whose directory is complete is not run again, one that
     was interrupted goes on.
 
@@ -45,7 +46,7 @@ def train_all(jobs: Iterable[Job], *, workers: int | None = None, log=print) -> 
 
     if open_jobs:
         with Progress(sum(job.tokens for job in open_jobs), "training", "tokens", every=10.0) as progress:
-            count = min(workers or default_workers(), len(open_jobs))
+            count = min(default_workers(), len(open_jobs))
             threads = [threading.Thread(target=work, args=(progress,)) for _ in range(count)]
             for thread in threads:
                 thread.start()
@@ -53,7 +54,7 @@ def train_all(jobs: Iterable[Job], *, workers: int | None = None, log=print) -> 
                 thread.join()
     if failures:
         raise RuntimeError(failures[0])
-    return [json.loads((Path(job.out) / "training.json").read_text()) for job in jobs]
+    return [read_json(Path(job.out) / "training.json") for job in jobs]
 
 
 @contextmanager

@@ -6,11 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from qatoolkit.annotate import LABELS, annotate
+from qatoolkit.annotate import annotate
 from qatoolkit.config import TextbookSettings
 from qatoolkit.ledger import Ledger
 from qatoolkit.schema import validate
 from qatoolkit.seeds import read_seeds
+from qatoolkit.taxonomy import LABELS
 from qatoolkit.teacher import Endpoint, Teacher
 from qatoolkit.textbook import exams
 from qatoolkit.textbook.server import local_teacher, parts

@@ -85,6 +85,7 @@ def test_a_group_can_be_given_as_a_whole():
         ("teacher.base_url", 80, ["teacher.base_url", "80", "str or null"]),
         ("textbook.entities", -3, ["textbook.entities", "-3", "above 0, or null"]),
         ("textbook.relations", 0, ["textbook.relations", "0", "above 0, or null"]),
+        ("textbook.families", -1, ["textbook.families", "-1", "above 0, or null"]),
         ("annotate.knowledge_points", "some", ["annotate.knowledge_points", "'some'", "missing or all"]),
         ("annotate.levels", "top", ["annotate.levels='top'", "'leaf', 'all', a whole number"]),
         ("annotate.under", ["KP"], ["annotate.under=('KP',)", "give levels"]),

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from qatoolkit import ladder
 from qatoolkit.evaluate import accuracy, evaluate, export_tasks, paired_difference, wilson
 from qatoolkit.plan import apportion
-from qatoolkit.scorer import load_model, log_likelihoods, score
+from qatoolkit.scorer import likelihoods, load_model, score
 from qatoolkit.textbook import exams, knowledge
 from qatoolkit.tokens import train_tokenizer
 
@@ -52,7 +52,7 @@ def test_continuations_read_together_score_as_if_each_were_read_alone(world):
     with torch.inference_mode():
         wanted = [alone(*pair) for pair in pairs]
     for batch_tokens in (10, 16_384):
-        np.testing.assert_allclose(log_likelihoods(network, pairs, batch_tokens), wanted, atol=1e-4)
+        np.testing.assert_allclose(likelihoods(network, pairs, batch_tokens)[0], wanted, atol=1e-4)
 
 
 def test_open_questions_cannot_be_cloze_scored(world):

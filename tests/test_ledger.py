@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import qatoolkit
-from qatoolkit.ledger import Attempt, Ledger, Price, cache_key, price_of
+from qatoolkit.ledger import Attempt, Ledger, Price, cache_key, canonical, price_of
 
 REQUEST = {
     "endpoint": "offline-textbook",
@@ -32,9 +32,13 @@ def ledger(tmp_path):
         yield ledger
 
 
+def key_of(request):
+    return cache_key(canonical(request))
+
+
 def test_the_key_ignores_order_and_nothing_else():
-    key = cache_key(REQUEST)
-    assert key == cache_key(dict(reversed(REQUEST.items())))
+    key = key_of(REQUEST)
+    assert key == key_of(dict(reversed(REQUEST.items())))
     assert len(key) == 64
     changes = (
         {"endpoint": "other"},
@@ -44,18 +48,18 @@ def test_the_key_ignores_order_and_nothing_else():
         {"body": REQUEST["body"] | {"seed": 0}},
         {"body": REQUEST["body"] | {"messages": [{"role": "system", "content": "x"}]}},
     )
-    assert len({key, *(cache_key(REQUEST | change) for change in changes)}) == len(changes) + 1
+    assert len({key, *(key_of(REQUEST | change) for change in changes)}) == len(changes) + 1
 
 
 def test_the_key_is_the_same_on_every_machine_and_day():
-    assert cache_key({"a": 1}) == "ad65b480ce172c1286c7976156053e59fc1e2f5dd5c20e1ae4490aa7f4e7f7cf"
+    assert key_of({"a": 1}) == "ad65b480ce172c1286c7976156053e59fc1e2f5dd5c20e1ae4490aa7f4e7f7cf"
 
 
 def test_a_request_that_is_not_json_is_refused():
     with pytest.raises(ValueError, match="plain JSON"):
-        cache_key({"temperature": float("nan")})
+        key_of({"temperature": float("nan")})
     with pytest.raises(ValueError, match="plain JSON"):
-        cache_key({"stop": {1, 2}})
+        key_of({"stop": {1, 2}})
 
 
 def test_what_is_put_is_there_for_the_next_session(tmp_path):

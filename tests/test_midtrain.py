@@ -8,7 +8,7 @@ import torch
 from training import QA, curve, job, make_world, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, OPTConfig, Qwen2Config
 
-from qatoolkit import ladder, midtrain, trainee, training_log
+from qatoolkit import midtrain, trainee, training_log
 from qatoolkit.checkpoints import adopt, soup, states
 from qatoolkit.midtrain import TrainingFailed, main, train
 from qatoolkit.tokens import train_tokenizer, write_tokens
@@ -418,9 +418,3 @@ def test_a_run_that_is_interrupted_by_hand_says_how_to_go_on(world, tmp_path, ca
     )
     assert main([str(tmp_path / "run.yaml")]) == 130
     assert "start the job again" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["xxs", "m"])
-def test_parameters_are_counted_exactly(name):
-    model = AutoModelForCausalLM.from_config(ladder.llama_config(ladder.size_of(name), 500, 64))
-    assert ladder.parameters(ladder.size_of(name), 500) == sum(p.numel() for p in model.parameters())

@@ -17,7 +17,7 @@ from qatoolkit.batch_wire import output_lines
 from qatoolkit.endpoint import ANSWERED, Endpoint, Got, Reply, read, read_got
 from qatoolkit.ledger import Price
 from qatoolkit.prompts import as_text, read_json
-from qatoolkit.verify import final_answer, same_answer
+from qatoolkit.verify import same_answer
 
 PARSERS = [annotate._labels, boostqa.read_questions, boostqa._read_answer, linkqa._read_points]
 PLENTY = settings(max_examples=300, deadline=None)
@@ -477,11 +477,3 @@ def test_any_two_answers_are_compared_alike_in_both_directions(a, b):
 def test_an_answer_is_the_same_as_itself(text):
     if any(character.isalnum() for character in text):
         assert same_answer(text, text) is True
-
-
-@PLENTY
-@given(st.text() | json_like | answers, answers)
-def test_the_final_answer_of_any_text_is_a_text(text, answer):
-    assert isinstance(final_answer(text), str)
-    assert final_answer(f"{text}\n\\boxed{{7}}") == "7"
-    assert isinstance(final_answer(f"{text}\nThe answer is {answer}"), str)

@@ -61,7 +61,7 @@ def test_wrong_values_are_distinct_and_never_the_answer(name):
     slipped = 0
     for split in SPLITS:
         for params in problems.parameter_sets(name, split):
-            truth, wrong = family.answer(**params), problems.wrong(name, params)
+            truth, wrong = family.answer(**params), family.wrong(**params)
             assert len(set(wrong)) == len(wrong) == WRONG
             assert truth not in wrong
             assert all(value > 0 for value in wrong)

@@ -10,7 +10,7 @@ from qatoolkit import provenance, views
 from qatoolkit.kpgraph import KPGraph
 from qatoolkit.ledger import Ledger, Price, price_of
 from qatoolkit.provenance import cost_per_question, lineage
-from qatoolkit.store import open_run
+from qatoolkit.store import MissingUpstream, open_run
 
 
 @pytest.fixture
@@ -156,3 +156,9 @@ def test_a_drawing_shows_a_walk_among_its_strongest_neighbours(run):
     assert len(drawn) <= 12
     assert set(walk) <= set(drawn)
     assert all(drawn.has_edge(a, b) for a, b in itertools.pairwise(walk))
+
+
+def test_a_run_without_a_synthesis_says_which_notebook_makes_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path))
+    with pytest.raises(MissingUpstream, match="04_boostqa"):
+        cost_per_question(open_run("fresh", profile="smoke"))

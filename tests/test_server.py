@@ -229,6 +229,14 @@ def test_faults_are_read_from_text_and_wrong_ones_named():
         Faults.parse("earthquake=1")
     with pytest.raises(ValueError, match=r"rate_limit is 1\.5"):
         Faults.parse("rate_limit=1.5")
+    with pytest.raises(ValueError, match="latency is 'fast'"):
+        Faults.parse("latency=fast")
+
+
+@pytest.mark.parametrize("burst", [0, 0.5, float("nan")])
+def test_a_burst_of_429s_has_one_request_or_more(burst):
+    with pytest.raises(ValueError, match="burst 1 or more"):
+        Faults(rate_limit=0.1, burst=burst)
 
 
 def test_failures_carry_their_status_429_its_retry_after_and_the_server_ends_with_its_context(seeds):

@@ -316,3 +316,11 @@ def test_a_digest_follows_contents_and_names(tmp_path):
     a, b, c, d = (digest(tmp_path / folder) for folder in "abcd")
     assert a == b
     assert len({a, c, d}) == 3
+
+
+def test_json_is_read_as_it_was_written_in_any_locale(tmp_path):
+    code = "from qatoolkit.files import *; write_json('\\u7269\\u7406', Path('v.json')); print(ascii(read_json(Path('v.json'))))"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | plain, capture_output=True, text=True)
+    assert done.stdout.strip() == ascii("物理"), done.stderr

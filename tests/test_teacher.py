@@ -19,7 +19,8 @@ from aiohttp import web
 
 from qatoolkit.endpoint import read
 from qatoolkit.ledger import Ledger, Price
-from qatoolkit.teacher import BudgetError, Endpoint, Teacher, TeacherError, run
+from qatoolkit.loop import run
+from qatoolkit.teacher import BudgetError, Endpoint, Teacher, TeacherError
 
 KEY = "sk-very-secret-4711"
 USAGE = {"prompt_tokens": 10, "completion_tokens": 30, "completion_tokens_details": {"reasoning_tokens": 20}}
@@ -349,6 +350,7 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may ignore it
 import sys
 from qatoolkit.ledger import Ledger
+from qatoolkit.loop import run
 from qatoolkit.teacher import Endpoint, Teacher
 
 with Ledger(sys.argv[2]) as ledger:

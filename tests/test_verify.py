@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qatoolkit import symbolic
-from qatoolkit.verify import answer_key, choice_consistent, consensus, final_answer, same_answer
+from qatoolkit.verify import answer_key, choice_consistent, consensus, same_answer
 
 
 @pytest.mark.parametrize(
@@ -94,23 +94,6 @@ def test_differing_prose_is_undecided_not_different():
     assert same_answer(one, two) is None
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "choices", "same"),
-    [
-        ("B", "(B)", ["Rome", "Paris"], True),
-        ("b", "B.", ["Rome", "Paris"], True),
-        ("B", "Paris", ["Rome", "Paris"], True),
-        ("B. Paris", "the paris", ["Rome", "Paris"], True),
-        ("A", "Paris", ["Rome", "Paris"], False),
-        ("BD", "D, B", ["1", "2", "3", "4"], True),
-        ("B", "1200", ["1", "1,200 km"], True),
-        ("B", "A", ["B", "A", "AB", "O"], None),  # blood groups: letter of an option or its text?
-    ],
-)
-def test_letters_and_option_texts_meet(a, b, choices, same):
-    assert same_answer(a, b, choices=np.array(choices, dtype=object)) is same
-
-
 @pytest.mark.parametrize("power_tower", ["9^9^9^9", "factorial", "((((9^9)^9)^9)^9)^9"])
 def test_a_hostile_expression_neither_hangs_nor_kills_the_next_question(power_tower):
     start = time.monotonic()
@@ -162,7 +145,6 @@ def test_equal_keys_mean_the_same_answer():
 def test_consensus_groups_notations_and_counts_empty_samples():
     answer, share = consensus(["1/2", "0.5", r"\frac{1}{2}", "3", None])
     assert (answer, share) == ("1/2", pytest.approx(0.6))
-    assert consensus(["B", "Paris", "A"], choices=["Rome", "Paris"]) == ("B", pytest.approx(2 / 3))
     assert consensus([]) == consensus([None, ""]) == (None, 0.0)
 
 
@@ -176,6 +158,13 @@ def test_a_tie_has_no_answer():
         ({"choices": ["a1", "b1"], "answer_index": 1, "answer": "b1"}, None),
         ({"choices": np.array(["Rome", "Paris"], dtype=object), "answer_index": 1.0, "answer": "B"}, None),
         ({"choices": ["1", "2", "3", "4"], "answer_index": None, "answer": "BD"}, None),
+        ({"choices": ["Rome", "Paris"], "answer_index": 1, "answer": "(B)"}, None),
+        ({"choices": ["Rome", "Paris"], "answer_index": 1, "answer": "B. Paris"}, None),
+        ({"choices": ["1", "1,200 km"], "answer_index": 1, "answer": "1200"}, None),
+        (
+            {"choices": ["B", "A", "AB", "O"], "answer_index": 0, "answer": "B"},
+            None,
+        ),  # blood groups: letter or text?
         ({"choices": None, "answer_index": float("nan"), "answer": "7"}, None),
         ({"choices": None, "answer_index": 2, "answer": "7"}, "without choices"),
         ({"choices": ["one"], "answer_index": 0, "answer": "one"}, "at least 2"),
@@ -189,33 +178,6 @@ def test_a_tie_has_no_answer():
 def test_choices_index_and_answer_must_agree(row, fault):
     found = choice_consistent(row)
     assert found is None if fault is None else fault in found
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("We add them. The answer is (B).", "B"),
-        (r"so \boxed{\frac{1}{2}}, done", r"\frac{1}{2}"),
-        (r"first \boxed{1}, no: \boxed{2}", "2"),
-        (r"cut off: \boxed{\frac{1}{2", r"\frac{1}{2"),
-        ("3 + 9 = 12\n#### 12", "12"),
-        ("分析如下。答案：B", "B"),
-        ("答案是12。", "12"),
-        ("故选：D．", "D"),
-        ("**Final Answer:** 12", "12"),
-        ("**Final Answer**\n\n12", "12"),
-        ("The correct answer is **C**", "C"),
-        ("The answer is 3.5. Therefore we stop.", "3.5"),
-        ("The answer is St. Louis.", "St. Louis"),
-        ("The answer is $x+1$.", "x+1"),
-        ("<think>the answer is 3</think>The answer is 4.", "4"),
-        ("Some lines\n- 42 apples.\n\n", "42 apples"),
-        ("", ""),
-        (None, ""),
-    ],
-)
-def test_the_final_answer_is_found_as_models_write_it(text, answer):
-    assert final_answer(text) == answer
 
 
 @settings(max_examples=200, deadline=None)
@@ -232,8 +194,6 @@ def test_any_fraction_equals_its_latex_form_and_no_neighbour(top, bottom):
 def test_any_text_is_answered_without_an_exception(text):
     if answer_key(text):
         assert same_answer(text, text) is True
-    assert isinstance(final_answer(text), str)
-    assert final_answer(f"The reasoning.\n#### {text}") is not None
     choice_consistent({"choices": [text, "other"], "answer_index": 0, "answer": text})
 
 
@@ -243,7 +203,7 @@ def test_any_text_is_answered_without_an_exception(text):
 def test_time_stays_linear_in_hostile_length(piece):
     text = piece * 20_000 + "!"
     start = time.monotonic()
-    final_answer(text)
     answer_key(text)
-    same_answer(text, "B", choices=[text[:-1], "b"])
+    same_answer(text, "B")
+    choice_consistent({"choices": [text[:-1], "b"], "answer_index": 0, "answer": text})
     assert time.monotonic() - start < 2

@@ -30,13 +30,11 @@ def share_covered(settings: TextbookSettings, discipline: str, difficulty: str) 
     }[stem, high]
 
 
-def as_document(question: str, answer: str, language: str, rationale: str | None = None) -> str:
+def as_document(question: str, answer: str, language: str) -> str:
     """A question and its answer as one training document."""
     if language == "zh":
-        return f"问题：{question}\n" + (f"解析：{rationale}\n" if rationale else "") + f"答案：{answer}"
-    return (
-        f"Question: {question}\n" + (f"Explanation: {rationale}\n" if rationale else "") + f"Answer: {answer}"
-    )
+        return f"问题：{question}\n答案：{answer}"
+    return f"Question: {question}\nAnswer: {answer}"
 
 
 def as_prompt_and_answer(question: str, answer: str, language: str) -> tuple[str, str]:
@@ -46,11 +44,11 @@ def as_prompt_and_answer(question: str, answer: str, language: str) -> tuple[str
     return whole[:split], whole[split:]
 
 
-def covered(book: Textbook, settings: TextbookSettings, size: int = 40, seed: int = 0) -> list[Question]:
+def covered(book: Textbook, settings: TextbookSettings) -> list[Question]:
     """The questions whose content the general corpus holds: a fact's questions stand or fall together."""
-    rng = random.Random(f"corpus/{seed}")
+    rng = random.Random("corpus/0")
     chosen = []
-    for cell, pool in pools(book, rng, "train", 3, size).items():
+    for cell, pool in pools(book, rng, "train", 3, 40).items():
         share = share_covered(settings, *cell)
         chosen += [q for q in pool if _fraction(q) < share]
     return chosen
@@ -93,7 +91,7 @@ def documents(books: dict[str, Textbook], n: int, settings: TextbookSettings, se
 
 def vocabulary(books: dict[str, Textbook]) -> list[str]:
     """Every name, value, relation and training frame once, as text to train a tokenizer on: the words without the facts."""
-    texts = defaultdict(None)
+    texts = {}
     for language, book in books.items():
         for table in book.tables.values():
             texts[table.noun(language)] = None

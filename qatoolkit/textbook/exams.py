@@ -105,16 +105,24 @@ def exam(book: Textbook, name: str, n: int, seed: int = 0) -> pd.DataFrame:
 
 def _item(book: Textbook, spec: Exam, q: Question, rng: random.Random) -> dict | None:
     """One exam row, or None where too few wrong answers exist for the number of choices."""
-    truth = answer(book, q, spec.language)
-    row = labelled(book, q, spec.language, "exam", 0) | {"answer": truth}
+    row = labelled(book, q, spec.language, "exam", 0)
     if not spec.choices:
-        return row
-    wrong = distractors(book, q, spec.language, spec.choices - 1, rng, "exam")
+        return row | {"answer": answer(book, q, spec.language)}
+    answered = _with_choices(book, q, spec.language, spec.choices, rng, "exam")
+    return answered and row | answered
+
+
+def _with_choices(
+    book: Textbook, q: Question, language: str, n: int, rng: random.Random, wanted: str
+) -> dict | None:
+    """Answer, `n` choices in random order and the answer's place; None where too few wrong answers exist."""
+    wrong = distractors(book, q, language, n - 1, rng, wanted)
     if not wrong:
         return None
+    truth = answer(book, q, language)
     choices = [truth, *wrong]
     rng.shuffle(choices)
-    return row | {"choices": choices, "answer_index": choices.index(truth)}
+    return {"answer": truth, "choices": choices, "answer_index": choices.index(truth)}
 
 
 def distractors(
@@ -147,22 +155,18 @@ def labelled(book: Textbook, q: Question, language: str, split: str, variant: in
     }
 
 
-def seed_questions(book: Textbook, language: str, n: int, seed: int = 0, candidates: int = 4) -> pd.DataFrame:
+def seed_questions(book: Textbook, language: str, n: int, seed: int = 0) -> pd.DataFrame:
     """Seed QA with four choices in training wordings: up to `n` questions a cell, every label set by construction."""
     rng = random.Random(f"seeds/{language}/{seed}")
     rows = []
-    for pool in pools(book, rng, "train", candidates, 2 * n).values():
-        kept = []
-        for q in pool:
-            if len(kept) == n:
-                break
-            wrong = distractors(book, q, language, 3, rng, "train")
-            if not wrong:
-                continue
-            choices = [answer(book, q, language), *wrong]
-            rng.shuffle(choices)
-            truth = answer(book, q, language)
-            row = labelled(book, q, language, "train", rng.randrange(variants(q, language, "train")))
-            kept.append(row | {"answer": truth, "choices": choices, "answer_index": choices.index(truth)})
-        rows += kept
+    for pool in pools(book, rng, "train", 4, 2 * n).values():
+        rows += islice((row for q in pool if (row := _seed(book, q, language, rng))), n)
     return qa_table(rows, source="textbook", licence=LICENCE, strategy="seed").drop_duplicates("id")
+
+
+def _seed(book: Textbook, q: Question, language: str, rng: random.Random) -> dict | None:
+    """One seed row, or None where too few wrong answers exist."""
+    answered = _with_choices(book, q, language, 4, rng, "train")
+    if not answered:
+        return None
+    return labelled(book, q, language, "train", rng.randrange(variants(q, language, "train"))) | answered

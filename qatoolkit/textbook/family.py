@@ -10,7 +10,7 @@ from fractions import Fraction
 from itertools import count
 from string import Formatter
 
-from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
+from qatoolkit.taxonomy import LABELS
 
 WRONG = 9  # with the true answer: ten choices
 
@@ -55,7 +55,7 @@ class Family:
     valid: Callable[..., bool] = lambda **_: True
 
     def __post_init__(self):
-        for field, allowed in (("discipline", DISCIPLINES), ("difficulty", DIFFICULTIES), ("grade", GRADES)):
+        for field, allowed in LABELS.items():
             if getattr(self, field) not in allowed:
                 self._refuse(field, getattr(self, field), f"one of {', '.join(allowed)}")
         for name, values in self.parameters.items():

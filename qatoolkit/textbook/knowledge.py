@@ -5,7 +5,7 @@ question about a fact lives in `questions.py`.
 """
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -116,26 +116,6 @@ class Textbook:
         value = self.value(entity, relation, "en")
         return value is not None and not relation.target and len(self.whole.holders(relation, value)) == 1
 
-    def facts(self) -> pd.DataFrame:
-        """One row per fact: table, entity, column, discipline, grade, kind, value_en, value_zh."""
-        rows = [
-            {
-                "table": t.id,
-                "entity": e.en,
-                "column": r.column,
-                "discipline": r.discipline,
-                "grade": r.grade,
-                "kind": r.kind,
-                "value_en": self.value(e, r, "en"),
-                "value_zh": self.value(e, r, "zh"),
-            }
-            for t in self.tables.values()
-            for r in t.relations
-            for e in t.entities
-            if r.column in e.values
-        ]
-        return pd.DataFrame(rows)
-
     def part(
         self, entities: int | None, relations: int | None = None, families: int | None = None
     ) -> "Textbook":
@@ -166,24 +146,10 @@ class Textbook:
                     chosen[relation.target].update(targets - {None})
         return Textbook(
             {
-                t.id: Table(
-                    id=t.id,
-                    discipline=t.discipline,
-                    en=t.en,
-                    zh=t.zh,
+                t.id: replace(
+                    t,
                     relations=columns[t.id],
-                    entities=tuple(
-                        Entity(
-                            table=t.id,
-                            en=e.en,
-                            zh=e.zh,
-                            values={
-                                r.column: e.values[r.column] for r in columns[t.id] if r.column in e.values
-                            },
-                        )
-                        for e in t.entities
-                        if e.en in chosen[t.id]
-                    ),
+                    entities=tuple(_narrowed(e, columns[t.id]) for e in t.entities if e.en in chosen[t.id]),
                 )
                 for t in self.tables.values()
                 if chosen[t.id]
@@ -191,6 +157,13 @@ class Textbook:
             whole=self.whole,
             families=families,
         )
+
+
+def _narrowed(entity: Entity, relations: tuple[Relation, ...]) -> Entity:
+    """An entity with the values of these relations alone."""
+    return replace(
+        entity, values={r.column: entity.values[r.column] for r in relations if r.column in entity.values}
+    )
 
 
 def _choose_columns(table: Table, limit: int | None) -> tuple[Relation, ...]:

@@ -63,11 +63,6 @@ def solution(name: str, params: dict[str, int], language: str) -> str:
     return family.solution(language).format(**params, answer=answer_text(family.answer(**params), language))
 
 
-def wrong(name: str, params: dict[str, int]) -> list[int | Fraction]:
-    """Nine distinct wrong values, typical slips first, never the answer."""
-    return FAMILIES[name].wrong(**params)
-
-
 def answer_text(value: int | Fraction, language: str) -> str:
     """The canonical text of a value, "12" or "3/4": the same digits in every `language`."""
     return str(Fraction(value))

@@ -196,7 +196,7 @@ class Reader:
 
     def __init__(self, book: Textbook):
         self.book = book
-        self.names, self.nouns, self.relations, self.values = {}, {}, {}, {}
+        self.names, self.nouns, self.relations = {}, {}, {}
         self.patterns = []
         for language in ("en", "zh"):
             self.names[language] = {e.name(language).casefold(): e for e in book.entities.values()}
@@ -362,14 +362,13 @@ def comparison(
     *,
     holding: Entity | None = None,
     wanted: str | None = None,
-    attempts: int = 40,
 ) -> Question | None:
     """A random question over `n` entities of the relation's table: which is largest (number, year), or which shares a
     category with another. `holding` must take part; `wanted` is the split it must fall into. None if there is none."""
     pool = [e for e in book.tables[relation.table].entities if relation.column in e.values]
     if len(pool) < n + (not relation.ordered):
         return None
-    for _ in range(attempts):
+    for _ in range(40):
         q = (_ordered if relation.ordered else _alike)(book, relation, n, rng, pool, holding)
         if q and (wanted is None or split(q) == wanted):
             return q

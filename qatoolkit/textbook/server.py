@@ -7,6 +7,7 @@ again. Faults can be switched on for tests and for showing what the client does 
 import asyncio
 import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -51,21 +52,25 @@ class Faults:
     def __post_init__(self):
         for f in fields(self):
             value = getattr(self, f.name)
-            if value < 0 or (f.name not in ("latency", "burst") and value > 1):
+            least, most = {"latency": (0, math.inf), "burst": (1, math.inf)}.get(f.name, (0, 1))
+            if not least <= value <= most:
                 raise ValueError(
                     f"fault {f.name} is {value}; shares lie between 0 and 1, latency is 0 or more seconds, burst 1 or more"
                 )
 
     @classmethod
     def parse(cls, text: str) -> "Faults":
-        """From "rate_limit=0.05,latency=0.2"; ValueError names an unknown fault."""
+        """From "rate_limit=0.05,latency=0.2"; ValueError names a fault that is unknown or no number."""
         known = {f.name for f in fields(cls)}
         values = {}
         for item in filter(None, text.split(",")):
             name, _, value = item.partition("=")
             if name not in known:
                 raise ValueError(f"no fault is called {name!r}; there are {', '.join(sorted(known))}")
-            values[name] = float(value)
+            try:
+                values[name] = float(value)
+            except ValueError:
+                raise ValueError(f"fault {name} is {value!r}; give a number") from None
         return cls(**values)
 
     def draw(self, text: str) -> str | None:
