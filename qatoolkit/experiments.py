@@ -29,6 +29,7 @@ from qatoolkit.textbook import corpus
 from qatoolkit.textbook.server import parts
 from qatoolkit.textbook.tutor import error_rate
 from qatoolkit.tokens import train_tokenizer, write_tokens
+from qatoolkit.walks import POLICIES
 from qatoolkit.workers import train_all
 
 ARMS = ("seeds_only", "general_control", "boostqa_untargeted", "boostqa", "linkqa", "boostqa_linkqa")
@@ -311,12 +312,8 @@ def ablation_tables(run: Run) -> tuple[dict, dict]:
         tables["BoostQA", "untargeted"] = full.boostqa_untargeted
         graph = KPGraph.load(run.read("linkqa").graph)
         tables["LinkSyn", "balanced"] = run.read("linkqa").linkqa
-        for variant, (alpha, beta) in {
-            "popularity": (1.0, 0.0),
-            "coverage": (0.0, 1.0),
-            "uniform": (0.0, 0.0),
-        }.items():
-            settings = replace(profile.linkqa, alpha=alpha, beta=beta)
+        for variant, dials in POLICIES.items():
+            settings = replace(profile.linkqa, **dials)
             _, _, table, _ = stages.link_and_refine(run, teacher, graph, seeds, plans.targeted, settings)
             tables["LinkSyn", variant] = table
     replays = (profile.midtrain.replay, *profile.ablations.replay)

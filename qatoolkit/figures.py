@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from qatoolkit import plots
+from qatoolkit import plots, views
 from qatoolkit.files import write_json
 from qatoolkit.kpgraph import KPGraph
 from qatoolkit.store import Run
@@ -110,6 +110,11 @@ def kp_degree(run: Run):
     return plots.kp_degree(KPGraph.load(run.read("linkqa").graph).degrees())
 
 
+def kp_coverage(run: Run):
+    """Knowledge points reached as paths are sampled, by value function."""
+    return plots.coverage(views.coverage(run, KPGraph.load(run.read("linkqa").graph)))
+
+
 FIGURES = (
     Figure(
         name="probe",
@@ -146,6 +151,11 @@ FIGURES = (
     ),
     Figure(name="ablations", caption="One part of the method changed at a time.", draw=ablations),
     Figure(name="kp_degree", caption="Degree distribution of the knowledge-point graph.", draw=kp_degree),
+    Figure(
+        name="kp_coverage",
+        caption="Knowledge points reached as paths are sampled, by value function.",
+        draw=kp_coverage,
+    ),
 )
 
 

@@ -5,8 +5,21 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.collections import LineCollection
+from matplotlib.ticker import FuncFormatter
 
-from qatoolkit.plots_style import BACKED, canvas, chinese_font, label_points, log_ticks, require, styled
+from qatoolkit.plots_style import (
+    BACKED,
+    big,
+    canvas,
+    chinese_font,
+    label_ends,
+    label_points,
+    log_ticks,
+    looks,
+    name,
+    require,
+    styled,
+)
 
 LARGEST_DRAWING = 80
 
@@ -41,6 +54,34 @@ def kp_degree(degrees, *, title="Degree of knowledge points", ax=None):
     )
     ax.text(0.97, 0.95, "\n".join(facts), transform=ax.transAxes, ha="right", va="top", fontsize=8)
     ax.set_title(title)
+    return figure
+
+
+@styled
+def coverage(table, *, title="Knowledge points reached by sampled paths", ax=None):
+    """Share of KPs visited against the number of paths sampled, one line per policy.
+
+    `table`: paths, coverage (fraction), policy, and optionally low, high for a band.
+    """
+    require(table, "paths", "coverage", "policy", key=("policy", "paths"))
+    figure, ax = canvas(ax, 5.8, 3.6)
+    ends = []
+    for policy, style in looks(table["policy"]).items():
+        rows = table[table["policy"] == policy].sort_values("paths")
+        y = 100 * rows["coverage"].to_numpy(float)
+        ax.plot(rows["paths"], y, color=style["color"])
+        if {"low", "high"} <= set(table.columns):
+            ax.fill_between(
+                rows["paths"], 100 * rows["low"], 100 * rows["high"], color=style["color"], alpha=0.15, lw=0
+            )
+        ends.append((rows["paths"].iloc[-1], y[-1], name(policy), style["color"]))
+    ax.set_ylim(0, 102)
+    ax.set_xlim(left=0)
+    ax.xaxis.set_major_formatter(FuncFormatter(big))
+    ax.set_xlabel("paths sampled (n)")
+    ax.set_ylabel("knowledge points reached (%)")
+    ax.set_title(title)
+    label_ends(ax, ends)
     return figure
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import networkx as nx
+import numpy as np
 import pandas as pd
 
 from qatoolkit import linkqa
@@ -18,7 +19,7 @@ from qatoolkit.stages import teachers
 from qatoolkit.store import Run
 from qatoolkit.taxonomy import DIFFICULTIES
 from qatoolkit.views_seeds import real_seeds
-from qatoolkit.walks import path_diagnostics, sample_paths
+from qatoolkit.walks import POLICIES, path_diagnostics, sample_paths
 
 TAL_ROUTES = "tal_scq5k_knowledge_points.json"
 
@@ -53,6 +54,21 @@ def frontier(run: Run, graph: KPGraph) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def coverage(run: Run, graph: KPGraph) -> pd.DataFrame:
+    """Share of linked KPs that the first 1 to n of n walks reached, n being their number, under the run's own exponents and under
+    `walks.POLICIES`: paths, coverage, policy."""
+    n = max(1, int((graph.degree > 0).sum()))
+    settings = run.profile.linkqa
+    tables = []
+    for policy, dials in {"balanced": {"alpha": settings.alpha, "beta": settings.beta}, **POLICIES}.items():
+        paths = sample_paths(graph, n, settings.length, **dials, seed=run.seed)
+        reached = paths.explode("kps").drop_duplicates("kps")["path"].to_numpy()
+        counts = np.unique(np.linspace(1, n, 100).astype(int))
+        share = np.searchsorted(reached, counts) / n
+        tables.append(pd.DataFrame({"paths": counts, "coverage": share, "policy": policy}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def told_walk(paths: pd.DataFrame) -> list[str]:
@@ -171,16 +187,12 @@ def real_graph(folder: str | Path | None = None) -> SimpleNamespace:
 
 
 def walk_settings(graph: KPGraph, length: int = 4, seed: int = 0) -> pd.DataFrame:
-    """As many walks as there are linked KPs under plain weights, under coverage, and, where seeds have difficulties, under coverage
+    """As many walks as there are linked KPs under each of `walks.POLICIES` and, where seeds have difficulties, under coverage
     with an even target for each: coverage, Gini of visits, correlation with popularity, seeds used, divergence from the even target
     in nats."""
     n = int((graph.degree > 0).sum())
     even = dict.fromkeys(graph.seeds["difficulty"].cat.categories, 1.0) or None
-    settings = {
-        "edge weights alone": {"alpha": 0.0, "beta": 0.0},
-        "popularity": {"alpha": 1.0, "beta": 0.0},
-        "coverage": {"alpha": 0.0, "beta": 1.0},
-    }
+    settings = dict(POLICIES)
     if even:
         settings["coverage, even difficulties"] = {"alpha": 0.0, "beta": 1.0, "difficulty": even}
     rows = []

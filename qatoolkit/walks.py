@@ -29,6 +29,12 @@ from scipy import sparse
 from qatoolkit import walk_kernels
 from qatoolkit.kpgraph import KPGraph
 
+# The value functions that LinkSyn's balance is compared with.
+POLICIES = {
+    "popularity": {"alpha": 1.0, "beta": 0.0},
+    "coverage": {"alpha": 0.0, "beta": 1.0},
+    "uniform": {"alpha": 0.0, "beta": 0.0},
+}
 _RARELY = 1e-9  # stands for a target share of 0 where shares divide
 _LEAN = 30.0  # how far control may move a factor: a label out of reach must not starve the rest
 

@@ -74,6 +74,7 @@ QUESTIONS = pd.DataFrame(
     {"source": ["seeds"] * 3 + ["linkqa"] * 2, "difficulty": ["H1", "H5", None, "H1", "H1"]}
 )
 DEGREES = pd.DataFrame({"degree": [0, 1, 1, 2, 3, 9]})
+COVERAGE = frame("paths coverage policy", (0, 0.0, "uniform"), (10, 0.5, "uniform"), (10, 0.6, "balanced"))
 FRONTIER = frame("alpha beta coverage popularity_correlation", (1, 0, 0.3, 0.9), (0, 1, 0.9, 0.1))
 SEEDS, REJECTS = read_seeds(
     [
@@ -104,6 +105,7 @@ FIGURES = {
     "seed_quality": lambda: plots.seed_quality(QUALITY),
     "lengths": lambda: plots.lengths(SEEDS),
     "kp_degree": lambda: plots.kp_degree(DEGREES),
+    "coverage": lambda: plots.coverage(COVERAGE),
     "frontier": lambda: plots.frontier(FRONTIER),
     "graph_neighbourhood": lambda: plots.graph_neighbourhood(nx.path_graph(5), [1, 2, 3]),
 }
@@ -186,6 +188,7 @@ def test_no_text_leaves_the_figure_or_covers_other_text_in_its_axes(figure):
         (plots.seed_quality, QUALITY),
         (plots.lengths, SEEDS[["question", "answer", "language", "source"]]),
         (plots.kp_degree, DEGREES),
+        (plots.coverage, COVERAGE),
         (plots.frontier, FRONTIER),
     ],
 )
