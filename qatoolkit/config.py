@@ -129,14 +129,15 @@ class BoostQASettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LinkQASettings:
-    """LinkSyn's dials: path length in knowledge points, popularity and coverage exponents, questions asked for a path,
-    `adjust`, the shares of difficulty to ask for within chosen disciplines, from H3 up: {physics: {H4: 0.5, H5: 0.5}}, and `merges`, a CSV file
+    """LinkSyn's dials: path length in knowledge points, popularity and coverage exponents, `most_seeds`, how many seeds of a path
+    the teacher is shown at the most (our reading: 2 to 4), questions asked for a path, `adjust`, the shares of difficulty to ask for within chosen disciplines, from H3 up: {physics: {H4: 0.5, H5: 0.5}}, and `merges`, a CSV file
     with the near-identical knowledge points that you decided to merge (None: only two spellings of a name; `kp_merges`)."""
 
     length: int = 4
     alpha: float = 0.5
     beta: float = 1.0
     min_count: int = 1
+    most_seeds: int = 4
     questions_per_path: int = 3
     adjust: dict | None = None
     merges: str | None = None
@@ -153,6 +154,7 @@ class LinkQASettings:
             found, "merges", self.merges, "a CSV file that exists, with the columns kept and merged, or null"
         )
         _positive(self, "questions_per_path", "min_count")
+        _require(2 <= self.most_seeds <= 4, "most_seeds", self.most_seeds, "2 to 4: fewer join nothing")
         _require(
             self.length >= 3, "length", self.length, "3 or more knowledge points: two seeds are two steps"
         )
@@ -288,16 +290,23 @@ class SeedSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AblationSettings:
-    """Tokens of an ablation run as a share of the mid-training tokens, and the replay shares to try."""
+    """Tokens of an ablation run as a share of the mid-training tokens, and the replay shares, lengths of paths and seeds of a path
+    to try; each length and number of seeds is a synthesis of its own."""
 
     tokens: float = 0.25
     replay: tuple[float, ...] = (0.0, 0.7)
+    lengths: tuple[int, ...] = (3, 6)
+    most_seeds: tuple[int, ...] = (2,)
 
     def __post_init__(self):
         _require(0 < self.tokens <= 1, "tokens", self.tokens, "a share above 0, at most 1")
         _require(
             all(0 <= r < 1 for r in self.replay), "replay", self.replay, "shares of at least 0 and below 1"
         )
+        _require(
+            all(n >= 3 for n in self.lengths), "lengths", self.lengths, "3 or more knowledge points each"
+        )
+        _require(all(2 <= n <= 4 for n in self.most_seeds), "most_seeds", self.most_seeds, "2 to 4 each")
 
 
 @dataclass(frozen=True, kw_only=True)

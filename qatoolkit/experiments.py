@@ -4,6 +4,7 @@ Same contract as `stages`: read finished stages, call the library, store the res
 """
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -273,56 +274,83 @@ def scaling(run: Run, folder: Path) -> dict:
     settings=("teacher", "boostqa", "linkqa", "plan", "curate", "student", "midtrain", "ablations"),
 )
 def ablations(run: Run, folder: Path) -> dict:
-    """One part of BoostQA switched off at a time, LinkSyn's value function in four settings, the share of replay, and what the
-    loss is taken on; every variant with the same number of tokens."""
-    tables, changes = ablation_tables(run)
-    exams = stages.exam_tables(run)
+    """One part of BoostQA switched off at a time, LinkSyn's value function in four settings, the length of paths and the seeds
+    shown of one, the share of replay, and what the loss is taken on; every variant with the same number of tokens."""
+    tables, variants = ablation_variants(run)
+    exams, exam = stages.exam_tables(run), exam_rows(run)
     tokens = round(run.profile.midtrain.tokens * run.profile.ablations.tokens)
-    jobs, rows = [], []
-    for (group, variant), table in tables.items():
-        name = f"{group}-{variant}".replace(" ", "_")
-        kept, _, _ = curate(table, exams, run.profile.curate)
-        qa = qa_tokens(run, kept, folder / "data" / name)
-        changed = {"tokens": tokens} | changes.get((group, variant), {})
-        jobs.append(midtrain_job(run, name, run.read("base").model, qa, folder / name, **changed))
-        rows.append({"ablation": group, "variant": variant, "questions": len(kept)})
-    rows = [row | manifest["mixture"] for row, manifest in zip(rows, train_all(jobs), strict=True)]
-    exam = exam_rows(run)
+    kept = {name: curate(table, exams, run.profile.curate)[0] for name, table in tables.items()}
+    qa = {name: qa_tokens(run, table, folder / "data" / _slug(name)) for name, table in kept.items()}
+    jobs = {}  # by name: what two ablations have in common is trained once
+    for row in variants:
+        row["job"] = _slug("-".join([row["data"], *(f"{k}-{v}" for k, v in row["change"].items())]))
+        jobs[row["job"]] = midtrain_job(
+            run, row["job"], run.read("base").model, qa[row["data"]], folder / row["job"],
+            **{"tokens": tokens} | row["change"],
+        )  # fmt: skip
+    mixtures = {m["name"]: m["mixture"] for m in train_all(list(jobs.values()))}
+    scored = {
+        name: exam[["id", *CELL]].merge(score(*load_model(job.out), exam), on="id")
+        for name, job in jobs.items()
+    }
     weak = pd.MultiIndex.from_frame(run.read("plan").weak[CELL])
     results = []
-    for row, job in zip(rows, jobs, strict=True):
-        samples = exam[["id", *CELL]].merge(score(*load_model(job.out), exam), on="id")
+    for row in variants:
+        about = {"ablation": row["ablation"], "variant": row["variant"], "questions": len(kept[row["data"]])}
+        samples = scored[row["job"]]
         on_weak = samples[pd.MultiIndex.from_frame(samples[CELL]).isin(weak)]
         for on, part in (("weak", on_weak), ("all", samples)):
-            results.append(row | {"on": on} | accuracy(part).iloc[0].to_dict())
+            results.append(about | mixtures[row["job"]] | {"on": on} | accuracy(part).iloc[0].to_dict())
     return {"ablations": pd.DataFrame(results)}
 
 
-def ablation_tables(run: Run) -> tuple[dict, dict]:
-    """QA tables by (ablation, variant), the reference variant first in its group, and what differs in their jobs."""
+def ablation_variants(run: Run) -> tuple[dict[str, pd.DataFrame], list[dict]]:
+    """QA tables by name, and the variants, the reference first in each ablation: ablation, variant, the name of its data, and what
+    differs in its job."""
     profile, seeds, plans = run.profile, run.read("annotate").seeds, run.read("plan")
     full = run.read("boostqa")
-    tables = {("BoostQA", "full"): full.boostqa}
+    tables = {"full": full.boostqa}
+    linked = {name: replace(profile.linkqa, **dials) for name, dials in POLICIES.items()}
+    paths = [replace(profile.linkqa, length=n) for n in profile.ablations.lengths]
+    paths += [replace(profile.linkqa, most_seeds=n) for n in profile.ablations.most_seeds]
+    paths = {shape: s for s in paths if (shape := path_shape(s)) != path_shape(profile.linkqa)}
     with stages.teachers(run, "ablations") as teacher:
         for part in ("multi_grade", "high_difficulty"):
             settings = replace(profile.boostqa, **{part: False})
             _, table, _ = stages.synthesise_and_refine(run, teacher, seeds, plans.targeted, settings)
-            tables["BoostQA", f"no {part}"] = table
-        tables["BoostQA", "no refinement"] = full.boostqa_made
-        tables["BoostQA", "untargeted"] = full.boostqa_untargeted
+            tables[f"no {part}"] = table
+        tables |= {"no refinement": full.boostqa_made, "untargeted": full.boostqa_untargeted}
+        variants = [("BoostQA", name, name, {}) for name in tables]
         graph = KPGraph.load(run.read("linkqa").graph)
-        tables["LinkSyn", "balanced"] = run.read("linkqa").linkqa
-        for variant, dials in POLICIES.items():
-            settings = replace(profile.linkqa, **dials)
-            _, _, table, _ = stages.link_and_refine(run, teacher, graph, seeds, plans.targeted, settings)
-            tables["LinkSyn", variant] = table
-    replays = (profile.midtrain.replay, *profile.ablations.replay)
-    changes = {("replay", f"{share:.0%}"): {"replay": share} for share in replays}
-    changes |= {
-        ("recipe", f"loss on {part}"): {"loss_on": on} for part, on in (("all", "all"), ("answers", "answer"))
-    }
-    tables |= dict.fromkeys(changes, full.boostqa)
-    return tables, changes
+        tables["balanced"] = run.read("linkqa").linkqa
+        for name, settings in (linked | paths).items():
+            _, _, tables[name], _ = stages.link_and_refine(
+                run, teacher, graph, seeds, plans.targeted, settings
+            )
+    variants += [("LinkSyn", name, name, {}) for name in ("balanced", *linked)]
+    if paths:
+        variants += [("path", path_shape(profile.linkqa), "balanced", {})]
+        variants += [("path", name, name, {}) for name in paths]
+    for share in (profile.midtrain.replay, *profile.ablations.replay):
+        variants.append(("replay", f"{share:.0%}", "full", _changed(profile, replay=share)))
+    for part, on in (("all", "all"), ("answers", "answer")):
+        variants.append(("recipe", f"loss on {part}", "full", _changed(profile, loss_on=on)))
+    names = ("ablation", "variant", "data", "change")
+    return tables, [dict(zip(names, variant, strict=True)) for variant in variants]
+
+
+def path_shape(settings) -> str:
+    """A path in words: its knowledge points, and the seeds shown of it."""
+    return f"{settings.length} points, {min(settings.length - 1, settings.most_seeds)} seeds"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _changed(profile, **settings) -> dict:
+    """The settings that differ from the profile's."""
+    return {name: value for name, value in settings.items() if value != getattr(profile.midtrain, name)}
 
 
 @stage("summary", reads=("annotate", "boostqa", "midtrain", "evaluate", "scaling"), settings=("teacher",))

@@ -23,7 +23,6 @@ from qatoolkit.schema import require
 from qatoolkit.taxonomy import DIFFICULTIES
 from qatoolkit.teacher import Teacher
 
-MOST_SEEDS = 4
 # Requests put for each question still needed: some are repeated, some cannot be labelled.
 SPARE = 1.1
 _ASKED = [
@@ -101,7 +100,7 @@ def requests(
     for path in paths.itertuples():
         found = {id: row_of[id] for id in path.seeds if id in row_of}
         language = next((row["language"] for row in found.values()), None)
-        parents = [id for id, row in found.items() if row["language"] == language][:MOST_SEEDS]
+        parents = [id for id, row in found.items() if row["language"] == language][: settings.most_seeds]
         if len(parents) < 2:
             continue
         ends = zip(path.kps, [None, *path.seeds], [*path.seeds, None], strict=False)

@@ -30,6 +30,7 @@ PROFILES = {
         boostqa=BoostQASettings(trial=60),
         student=StudentSettings(size="xs", tokens=60_000, vocabulary=1024),
         midtrain=MidtrainSettings(tokens=30_000),
+        ablations=AblationSettings(lengths=(3,)),
         evaluate=EvaluateSettings(bootstrap=200),
     ),
     "demo": Profile(
@@ -38,7 +39,7 @@ PROFILES = {
         plan=PlanSettings(questions=5000, high=0.35),
         student=StudentSettings(size="m", tokens=950_000),
         midtrain=MidtrainSettings(tokens=650_000, replay=0.3, learning_rate=5e-3),
-        ablations=AblationSettings(tokens=0.2),
+        ablations=AblationSettings(tokens=0.2, lengths=(), most_seeds=()),  # they would take a minute
         scaling=ScalingSettings(
             sizes=("xxs", "xs", "s", "m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
         ),

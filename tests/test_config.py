@@ -104,6 +104,9 @@ def test_a_group_can_be_given_as_a_whole():
         ("scaling.initial", [0.5, 0], ["scaling.initial", "above 0"]),
         ("scaling.sizes", "xs", ["scaling.sizes", "'xs'", "a list"]),
         ("ablations.replay", [1.0], ["ablations.replay", "1.0", "below 1"]),
+        ("ablations.lengths", [2], ["ablations.lengths", "(2,)", "3 or more"]),
+        ("ablations.most_seeds", [5], ["ablations.most_seeds", "(5,)", "2 to 4"]),
+        ("linkqa.most_seeds", 1, ["linkqa.most_seeds", "1", "2 to 4"]),
         ("midtrain.replay", -0.2, ["midtrain.replay", "-0.2", "between 0 and 1"]),
     ],
 )

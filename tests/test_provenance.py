@@ -11,6 +11,7 @@ from qatoolkit.kpgraph import KPGraph
 from qatoolkit.ledger import Ledger, Price, price_of
 from qatoolkit.provenance import cost_per_question, lineage
 from qatoolkit.store import MissingUpstream, open_run
+from qatoolkit.walks import path_diagnostics, sample_paths
 
 
 @pytest.fixture
@@ -147,6 +148,36 @@ def test_walks_and_difficulties_follow_the_dials(run):
     table = views.adjusted(run, graph, {"physics": {"H4": 0.5, "H5": 0.5}}, n=60)
     kl = table.groupby("difficulties")["kl"].first()
     assert kl["adjusted"] < kl["plan"]
+
+
+def test_coverage_grows_with_the_paths_sampled(run):
+    graph = KPGraph.load(run.read("linkqa").graph)
+    table = views.coverage(run, graph)
+    assert set(table["policy"]) == {"balanced", "popularity", "coverage", "uniform"}
+    for _, rows in table.groupby("policy"):
+        assert rows["coverage"].is_monotonic_increasing
+    n = int((graph.degree > 0).sum())
+    walked = sample_paths(graph, n, run.profile.linkqa.length, alpha=0.0, beta=1.0, seed=run.seed)
+    last = table[table["policy"] == "coverage"].iloc[-1]
+    assert last["paths"] == n
+    assert last["coverage"] == path_diagnostics(graph, walked)["coverage"][0]
+
+
+def test_every_ablation_begins_with_the_runs_own_setting_and_shared_jobs_train_once(run):
+    table = run.read("ablations").ablations
+    first = table[table["on"] == "all"].groupby("ablation", sort=False)["variant"].first()
+    assert first.to_dict() == {
+        "BoostQA": "full",
+        "LinkSyn": "balanced",
+        "path": "4 points, 3 seeds",
+        "replay": f"{run.profile.midtrain.replay:.0%}",
+        "recipe": "loss on all",
+    }
+    assert set(table[table["ablation"] == "path"]["variant"]) == {
+        "4 points, 3 seeds", "3 points, 2 seeds", "4 points, 2 seeds",
+    }  # fmt: skip
+    trained = len(list(run.stage("ablations").glob("*/training.json")))
+    assert trained == len(table) / 2 - 3  # the reference of three groups is that of another
 
 
 def test_a_drawing_shows_a_walk_among_its_strongest_neighbours(run):
