@@ -45,18 +45,19 @@ def optimizer_tensors(model, optimizer, leader: bool) -> dict[str, torch.Tensor]
 def load_optimizer(model, optimizer, file, prefix: str = "") -> None:
     """Set the optimizer's state from the tensors of an open safetensors file whose names begin with `prefix`, one at a time.
 
-    Moments take the dtype of their weights, so that a run may go on from one in another memory mode."""
+    Moments take the dtype of their weights, so that a run may go on from one in another memory mode. Weights that no loss has
+    reached yet (of images, in a model that also reads those) have none. ValueError where it is another model's."""
     fused = any(group.get("fused") for group in optimizer.param_groups)
-    names = set(file.keys())
-    for name, parameter in model.named_parameters():
+    stored = {key[len(prefix) :].rpartition("/")[0] for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
+    parameters = dict(model.named_parameters())
+    if strange := sorted(stored - parameters.keys()) or sorted(parameters) * (not stored):
+        raise ValueError(f"the stored optimizer belongs to another model: they differ in {strange[0]}")
+    for name, parameter in parameters.items():  # in one order on every device
+        if name not in stored:
+            continue
         state = {}
         for entry in ("exp_avg", "exp_avg_sq", "step"):
-            key = f"{prefix}{name}/{entry}"
-            if key not in names:
-                raise ValueError(
-                    f"the stored optimizer has no {entry} of {name}: it belongs to another model"
-                )
-            value = file.get_tensor(key)
+            value = file.get_tensor(f"{prefix}{name}/{entry}")
             if entry != "step":
                 state[entry] = like(parameter, value)
             else:  # fused AdamW keeps the count as a float beside the weights, the other as a whole number
@@ -85,9 +86,11 @@ def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: boo
     casts = {id(t): t.to(dtype) if t.is_floating_point() else t for t in tensors.values()}
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict={name: casts[id(t)] for name, t in tensors.items()})
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    # the dtype of these weights, not that of training
-    write_json(config | {"dtype": str(dtype).removeprefix("torch.")}, folder / "config.json")
+    # the dtype of these weights, not that of training; a model of several parts has one in each part
+    stored = {"dtype": str(dtype).removeprefix("torch.")}
+    config = (folder / "config.json").read_text(encoding="utf-8")
+    config = json.loads(config, object_hook=lambda part: part | stored if "dtype" in part else part)
+    write_json(config, folder / "config.json")
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(card(manifest), encoding="utf-8")
     write_json(manifest, folder / "training.json")

@@ -83,11 +83,12 @@ def train(
         raise OSError(
             f"job {job.name!r}: processes see different states in {out}; it must be on a disk that they share"
         )
+    marks = [(max(1, round(share * steps)), out / f"at-{share:g}") for share in job.keep]
     if done:
+        _require_ahead(job, marks, done, steps)
         log(f"{job.name}: goes on after step {done:,} of {steps:,}")
     about = _about(job, run, steps) | {"identity": same}
     tokens, value, rate = data.tokens, None, None
-    marks = {max(1, round(share * steps)): out / f"at-{share:g}" for share in job.keep}
 
     def manifest() -> dict:
         return about | {"tokens": seen, "flops": seen * about["flops_per_token"], "loss": value, "lr": rate}
@@ -106,8 +107,8 @@ def train(
             timing = told.step(row, int(tokens[places].sum()))
             if hook and ours.leads:
                 hook(row | timing)
-            if step + 1 in marks:
-                _keep(job, run, marks[step + 1], manifest(), ours)
+            for folder in (folder for mark, folder in marks if mark == step + 1):
+                _keep(job, run, folder, manifest(), ours)
             if job.save_every and (step + 1) % job.save_every == 0 and step + 1 < steps:
                 checkpoints.save_state(job, step + 1, seen, run.model, run.optimizer, same, leader=ours.leads)
     _keep(job, run, out, manifest(), ours)
@@ -142,6 +143,18 @@ def _require_kept(job: Job) -> None:
         raise ValueError(
             f"job {job.name!r}: {out} holds a finished run, made without {', '.join(lacking)}; delete it, or give another `out`, "
             "to train again"
+        )
+
+
+def _require_ahead(job: Job, marks: list[tuple[int, Path]], done: int, steps: int) -> None:
+    """ValueError where a checkpoint is asked for that an interrupted run went past without keeping it."""
+    lacking = [
+        folder.name.removeprefix("at-") for mark, folder in marks if mark <= done and not folder.is_dir()
+    ]
+    if lacking:
+        raise ValueError(
+            f"job {job.name!r}: keep is asked for {', '.join(lacking)}, but the interrupted run in {job.out} has taken {done:,} of "
+            f"{steps:,} steps without it; leave it out, or delete that folder to begin anew"
         )
 
 
@@ -271,10 +284,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         job, ours = read_job(arguments.job), processes()
         if arguments.plan:
+            _check_place(job)
             tokenizer, data = tokenizer_of(job), mixture_of(job)
             config = configuration(job, tokenizer)
             check(job, config, data, tokenizer)
-            print(f"{plan(job, config, data, ours).describe()}\n{data.describe()}")
+            needs = plan(job, config, data, ours)
+            print(f"{needs.describe()}\n{data.describe()}")
+            if not arguments.anyway:
+                needs.refuse()
             return 0
         hook = tracker(arguments.tracker, job) if arguments.tracker and ours.leads else None
         train(job, hook=hook, anyway=arguments.anyway)

@@ -146,6 +146,16 @@ def test_how_a_step_is_computed_may_change_on_the_way(unbroken, tmp_path):
     assert len(curve(tmp_path / "out")) == len(curve(expected))
 
 
+def test_a_share_that_the_interrupted_run_went_past_cannot_be_kept_any_more(unbroken, tmp_path):
+    _, settings = unbroken
+    one = settings(tmp_path / "out")
+    interrupted(one, 5)
+    with pytest.raises(
+        ValueError, match=r"keep is asked for 0\.01, but the interrupted run .* has taken 4 of"
+    ):
+        train(replace(one, keep=(0.01, 0.5)), log=str)
+
+
 def test_a_checkpoint_that_is_written_again_is_not_complete_until_it_is(unbroken, tmp_path):
     expected, settings = unbroken
     middle = round(len(curve(expected)) / 2)
