@@ -83,7 +83,7 @@ def write_tokens(
         with open(temporary / "tokens.bin", "wb") as file:
             while batch := list(itertools.islice(documents, together)):
                 pairs = [("", d) if isinstance(d, str) else d for d in batch]
-                encoded = tokenizer([a + b for a, b in pairs], return_offsets_mapping=True)
+                encoded = tokenizer([a + b for a, b in pairs], return_offsets_mapping=True, verbose=False)
                 for ids, spans, (prompt, _) in zip(
                     encoded["input_ids"], encoded["offset_mapping"], pairs, strict=True
                 ):
