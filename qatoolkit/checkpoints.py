@@ -248,8 +248,8 @@ def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | 
             f"soup: give two or more checkpoints and as many weights; found {len(checkpoints)} and {weights}"
         )
     shares = torch.tensor(weights or [1.0] * len(checkpoints), dtype=torch.float64)
-    if (shares < 0).any() or not shares.sum():
-        raise ValueError(f"soup: weights are {weights}; they must be 0 or more and not all 0")
+    if not (shares >= 0).all() or not 0 < shares.sum() < torch.inf:
+        raise ValueError(f"soup: weights are {weights}; they must be numbers of 0 or more and not all 0")
     model = load_causal_lm(checkpoints[0])
     total = {
         name: p.detach().double() * float(shares[0] / shares.sum()) for name, p in model.named_parameters()

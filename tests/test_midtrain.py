@@ -166,6 +166,9 @@ def test_a_soup_is_the_mean_of_its_checkpoints(trunk, tmp_path):
     AutoTokenizer.from_pretrained(tmp_path / "soup")
     with pytest.raises(ValueError, match="two or more"):
         soup([out / "a"], tmp_path / "x")
+    for odd in ([1, float("nan")], [1, float("inf")], [1, -1]):
+        with pytest.raises(ValueError, match="soup: weights are"):
+            soup([out / "a", out / "b"], tmp_path / "x", weights=odd)
     both = [out / "a" / "at-0.5", out / "a"]
     soup(both, tmp_path / "soup")  # a soup may be made anew, other things are left alone
     before = weights(out / "a")
