@@ -162,7 +162,8 @@ def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
         return 0, 0
     about = json.loads((found[-1] / "state.json").read_text())
     require_same(job, about["identity"], identity, "an interrupted run")
-    with _whole_state(found[-1]) as file, torch.no_grad():
+    remedy = f"delete {found[-1]} and start the job again: it goes on from the state before it"
+    with open_tensors(found[-1] / "state.safetensors", remedy) as file, torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(like(parameter, file.get_tensor(f"model/{name}")))
         for name, buffer in model.named_buffers():
@@ -173,15 +174,14 @@ def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
     return about["step"], about["tokens"]
 
 
-def _whole_state(folder: Path):
+def open_tensors(path: Path, remedy: str):
+    """An open safetensors file; OSError with the remedy where it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        return safe_open(folder / "state.safetensors", framework="pt")
+        return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
-        raise OSError(
-            f"{folder} is damaged ({error}); delete that folder and start the job again: it goes on from the state before it"
-        ) from None
+        raise OSError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def require_same(job, before: dict | None, now: dict, what: str) -> None:

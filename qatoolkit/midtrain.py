@@ -236,8 +236,6 @@ def _start_digest(job: Job) -> str:
 
 def _inherit(job: Job, run: Trainee) -> float:
     """Take over the moments that the start's training ended with; returns the rate that it ended at."""
-    from safetensors import safe_open
-
     from qatoolkit import checkpoints
 
     stored, manifest = Path(job.start) / "optimizer.safetensors", _manifest_of(job.start)
@@ -246,7 +244,7 @@ def _inherit(job: Job, run: Trainee) -> float:
             f"job {job.name!r}: rate is inherit, but {job.start} holds no moments or ended at a rate of 0; train it with a "
             "constant schedule and keep_optimizer, or set rate to rewarm"
         )
-    with safe_open(stored, framework="pt") as file:
+    with checkpoints.open_tensors(stored, "train that start again, or set rate to rewarm") as file:
         checkpoints.load_optimizer(run.model, run.optimizer, file)
     return manifest["lr"]
 

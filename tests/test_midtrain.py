@@ -76,6 +76,9 @@ def test_an_inherited_run_goes_on_where_the_trunk_ended(trunk, world, tmp_path):
     assert rewarmed["tokens"] == inherited["tokens"]
     quietly(job(world, tmp_path / "low", start=out / "a", rate="inherit", memory="low", tokens=2_000))
     shutil.copytree(out / "a", tmp_path / "bare")
+    (tmp_path / "bare" / "optimizer.safetensors").write_bytes(b"cut")
+    with pytest.raises(OSError, match=r"optimizer.safetensors is damaged .* set rate to rewarm"):
+        quietly(job(world, tmp_path / "x", start=tmp_path / "bare", rate="inherit"))
     (tmp_path / "bare" / "optimizer.safetensors").unlink()
     with pytest.raises(ValueError, match="rewarm"):
         quietly(job(world, tmp_path / "x", start=tmp_path / "bare", rate="inherit"))

@@ -118,7 +118,7 @@ def test_a_damaged_state_is_named_with_the_way_back(unbroken, tmp_path):
     interrupted(settings(tmp_path / "out"), 5)
     last = states(tmp_path / "out")[-1]
     (last / "state.safetensors").write_bytes(b"half")
-    with pytest.raises(OSError, match=f"{last} is damaged .* the state before it"):
+    with pytest.raises(OSError, match=f"{last}/state.safetensors is damaged .* the state before it"):
         train(settings(tmp_path / "out"), log=str)
     shutil.rmtree(last)
     train(settings(tmp_path / "out"), log=str)
