@@ -2,7 +2,8 @@
 
 transformers keeps packed documents apart by a mask, so a block of 50 short documents costs as much as one long text. Here every
 document attends to itself only: on a GPU by torch's variable-length flash attention, on a CPU in groups of like length. Models
-whose attention is anything but causal softmax (windows, capped scores, sinks) are refused and keep transformers' own.
+whose attention is anything but causal softmax (windows, capped scores, sinks), or whose values are not as wide as their queries,
+are refused and keep transformers' own.
 """
 
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ def attend(module, query, key, value, attention_mask, *, documents=None, scaling
     }
     if beyond or not getattr(module, "is_causal", True):
         raise ValueError(f"packed attention is causal softmax without {', '.join(beyond) or 'exceptions'}")
+    if value.shape[-1] != query.shape[-1]:
+        raise ValueError("packed attention needs values as wide as queries")
     blocks, heads, tokens, width = query.shape
     few = key.shape[1] != heads
 

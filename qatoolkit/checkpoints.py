@@ -4,6 +4,7 @@ A state holds everything that the next step depends on: weights, the optimizer's
 in the order of blocks. It is complete or absent, holds no pickle, and does not depend on the number of devices.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -44,18 +45,19 @@ def optimizer_tensors(model, optimizer, leader: bool) -> dict[str, torch.Tensor]
 def load_optimizer(model, optimizer, file, prefix: str = "") -> None:
     """Set the optimizer's state from the tensors of an open safetensors file whose names begin with `prefix`, one at a time.
 
-    Moments take the dtype of their weights, so that a run may go on from one in another memory mode."""
+    Moments take the dtype of their weights, so that a run may go on from one in another memory mode. Weights that no loss has
+    reached yet (of images, in a model that also reads those) have none. ValueError where it is another model's."""
     fused = any(group.get("fused") for group in optimizer.param_groups)
-    names = set(file.keys())
-    for name, parameter in model.named_parameters():
+    stored = {key[len(prefix) :].rpartition("/")[0] for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
+    parameters = dict(model.named_parameters())
+    if strange := sorted(stored - parameters.keys()) or sorted(parameters) * (not stored):
+        raise ValueError(f"the stored optimizer belongs to another model: they differ in {strange[0]}")
+    for name, parameter in parameters.items():  # in one order on every device
+        if name not in stored:
+            continue
         state = {}
         for entry in ("exp_avg", "exp_avg_sq", "step"):
-            key = f"{prefix}{name}/{entry}"
-            if key not in names:
-                raise ValueError(
-                    f"the stored optimizer has no {entry} of {name}: it belongs to another model"
-                )
-            value = file.get_tensor(key)
+            value = file.get_tensor(f"{prefix}{name}/{entry}")
             if entry != "step":
                 state[entry] = like(parameter, value)
             else:  # fused AdamW keeps the count as a float beside the weights, the other as a whole number
@@ -84,9 +86,11 @@ def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: boo
     casts = {id(t): t.to(dtype) if t.is_floating_point() else t for t in tensors.values()}
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict={name: casts[id(t)] for name, t in tensors.items()})
-    config = read_json(folder / "config.json")
-    # the dtype of these weights, not that of training
-    write_json(config | {"dtype": str(dtype).removeprefix("torch.")}, folder / "config.json")
+    # the dtype of these weights, not that of training; a model of several parts has one in each part
+    stored = {"dtype": str(dtype).removeprefix("torch.")}
+    config = (folder / "config.json").read_text(encoding="utf-8")
+    config = json.loads(config, object_hook=lambda part: part | stored if "dtype" in part else part)
+    write_json(config, folder / "config.json")
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(card(manifest), encoding="utf-8")
     write_json(manifest, folder / "training.json")
@@ -158,7 +162,8 @@ def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
         return 0, 0
     about = read_json(found[-1] / "state.json")
     require_same(job, about["identity"], identity, "an interrupted run")
-    with _whole_state(found[-1]) as file, torch.no_grad():
+    remedy = f"delete {found[-1]} and start the job again: it goes on from the state before it"
+    with open_tensors(found[-1] / "state.safetensors", remedy) as file, torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(like(parameter, file.get_tensor(f"model/{name}")))
         for name, buffer in model.named_buffers():
@@ -169,15 +174,14 @@ def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
     return about["step"], about["tokens"]
 
 
-def _whole_state(folder: Path):
+def open_tensors(path: Path, remedy: str):
+    """An open safetensors file; OSError with the remedy where it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        return safe_open(folder / "state.safetensors", framework="pt")
+        return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
-        raise OSError(
-            f"{folder} is damaged ({error}); delete that folder and start the job again: it goes on from the state before it"
-        ) from None
+        raise OSError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def require_same(job, before: dict | None, now: dict, what: str) -> None:
@@ -227,6 +231,18 @@ def require_kept(job) -> None:
         )
 
 
+def require_ahead(job, marks: list[tuple[int, Path]], done: int, steps: int) -> None:
+    """ValueError where a checkpoint is asked for that an interrupted run went past without keeping it."""
+    lacking = [
+        folder.name.removeprefix("at-") for mark, folder in marks if mark <= done and not folder.is_dir()
+    ]
+    if lacking:
+        raise ValueError(
+            f"job {job.name!r}: keep is asked for {', '.join(lacking)}, but the interrupted run in {job.out} has taken {done:,} of "
+            f"{steps:,} steps without it; leave it out, or delete that folder to begin anew"
+        )
+
+
 def random_states() -> dict[str, torch.Tensor]:
     """The states of torch's generators on the CPU and on this process's GPU."""
     found = {"cpu": torch.get_rng_state()}
@@ -272,8 +288,8 @@ def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | 
             f"soup: give two or more checkpoints and as many weights; found {len(checkpoints)} and {weights}"
         )
     shares = torch.tensor(weights or [1.0] * len(checkpoints), dtype=torch.float64)
-    if (shares < 0).any() or not shares.sum():
-        raise ValueError(f"soup: weights are {weights}; they must be 0 or more and not all 0")
+    if not (shares >= 0).all() or not 0 < shares.sum() < torch.inf:
+        raise ValueError(f"soup: weights are {weights}; they must be numbers of 0 or more and not all 0")
     model = load_causal_lm(checkpoints[0])
     total = {
         name: p.detach().double() * float(shares[0] / shares.sum()) for name, p in model.named_parameters()

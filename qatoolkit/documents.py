@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def qa_documents(table: pd.DataFrame) -> Iterator[Document]:
 def text_documents(paths: Iterable[str | Path], column: str = "text") -> Iterator[Document]:
     """The texts of Parquet and JSON-lines files (.jsonl, .jsonl.gz), a row at a time, so that they may be larger than memory.
 
-    ValueError names the file, and the line, where there is no text in `column`; empty texts are passed over."""
+    ValueError names the file, and the line, where there is no text in `column` or the file can't be read; empty texts are passed
+    over."""
     for path in map(Path, paths):
         name = path.name.removesuffix(".gz")
         if not path.is_file():
@@ -31,17 +33,27 @@ def text_documents(paths: Iterable[str | Path], column: str = "text") -> Iterato
             rows = _json_lines(path, column)
         else:
             raise ValueError(f"{path}: texts are read from .parquet and .jsonl files (.gz too)")
-        yield from (text for text in rows if text.strip())
+        try:
+            yield from (text for text in rows if text.strip())
+        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path} is damaged, or no UTF-8: {error}; write it anew") from None
 
 
 def _parquet(path: Path, column: str) -> Iterator[str]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(path)
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is no whole Parquet file: {error}") from None
     if column not in file.schema_arrow.names:
         raise ValueError(f"{path} has no column {column!r}; it has {', '.join(file.schema_arrow.names)}")
     for batch in file.iter_batches(columns=[column]):
-        yield from (text or "" for text in batch.column(0).to_pylist())
+        for text in batch.column(0).to_pylist():
+            if not isinstance(text, str | None):
+                raise ValueError(f"{path}: column {column!r} holds {type(text).__name__}, no text")
+            yield text or ""
 
 
 def _json_lines(path: Path, column: str) -> Iterator[str]:

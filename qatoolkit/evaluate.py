@@ -59,12 +59,13 @@ def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def accuracy(samples: pd.DataFrame, by: list[str] | str | None = None) -> pd.DataFrame:
-    """Accuracy with Wilson interval: columns of `by`, n, accuracy, low, high. `samples` has a boolean `correct`."""
+    """Accuracy with Wilson interval: columns of `by`, n, accuracy, low, high. `samples` has a boolean `correct`; those of a graded
+    metric, where it is null, are not counted in n."""
     groups = samples.groupby(by, sort=False, observed=True)["correct"] if by else [((), samples["correct"])]
     keys = [by] if isinstance(by, str) else (by or [])
     rows = []
     for key, correct in groups:
-        key = key if isinstance(key, tuple) else (key,)
+        key, correct = key if isinstance(key, tuple) else (key,), correct.dropna().astype(bool)
         low, high = wilson(int(correct.sum()), len(correct))
         rows.append(
             dict(zip(keys, key, strict=True))
@@ -76,7 +77,7 @@ def accuracy(samples: pd.DataFrame, by: list[str] | str | None = None) -> pd.Dat
 def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> dict:
     """Mean of `a` minus `b` over the same questions with a paired-bootstrap 95% interval.
 
-    Both have `id` and `correct`; ValueError if they do not hold the same ids. Returns {difference, low, high, n}."""
+    Both have `id` and `correct`; ValueError if they do not hold the same ids, or not right or wrong for each. Returns {difference, low, high, n}."""
     joined = _paired(a, b)
     if joined.empty:
         return {"difference": None, "low": None, "high": None, "n": 0}
@@ -113,6 +114,10 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     )
     if not len(joined) == len(a) == len(b):
         raise ValueError(f"paired difference: {len(a)} and {len(b)} samples share only {len(joined)} ids")
+    if lacking := int(joined[["correct_a", "correct_b"]].isna().any(axis=1).sum()):
+        raise ValueError(
+            f"paired difference: {lacking:,} samples are neither right nor wrong, since their metric is graded; leave them out"
+        )
     return joined
 
 
@@ -151,8 +156,8 @@ def evaluate(
 
     The result's `attrs["evaluation"]` holds model, seeds, versions and each task's settings, among them `left_out`, how many rows
     of a QA file were not asked, by reason, and `cut`, how many prompts lost their beginning to the model's length (None for an
-    lm-eval model of yours). Raises ValueError for an unknown suite, task, model, scorer or dtype, and for more examples than
-    there are; TasksUnavailable, after all others have run, for tasks whose data or packages are missing."""
+    lm-eval model of yours). Raises ValueError for an unknown suite, task, model, scorer or dtype, for more examples than there
+    are, for a model that lacks weights or gives no numbers, and for an answer that no token is left of; TasksUnavailable, after all others have run, for tasks whose data or packages are missing."""
     if isinstance(scorer, str) and scorer not in ("hf", "fast"):
         raise ValueError(f"scorer {scorer!r} is neither 'hf' nor 'fast', nor an lm-eval model")
     if dtype not in DTYPES:

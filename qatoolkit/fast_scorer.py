@@ -10,7 +10,8 @@ import warnings
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from qatoolkit.scorer import fitted, likelihoods
+from qatoolkit.hub import COMPLETE, complete
+from qatoolkit.scorer import check_answer, check_numbers, fitted, likelihoods
 
 
 class CountingHFLM(HFLM):
@@ -21,6 +22,15 @@ class CountingHFLM(HFLM):
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(*args, **kwargs)
         self.cut: set[str] = set()
+        if self.tokenizer.pad_token_id >= self.model.get_input_embeddings().weight.shape[0]:
+            self.tokenizer.pad_token = self.tokenizer.eos_token  # masked, but the embedding looks it up
+
+    def _create_model(self, pretrained: str, **kwargs):
+        """HFLM's model; ValueError where the checkpoint lacks weights of it."""
+        if any(kwargs.get(name) for name in ("peft", "delta", "autogptq", "gptqmodel")):
+            return super()._create_model(pretrained, **kwargs)
+        super()._create_model(pretrained, **kwargs | COMPLETE)
+        self._model = complete(pretrained, *self._model)
 
     def tok_batch_encode(self, strings, *args, left_truncate_len: int | None = None, **kwargs):
         """Token ids of prompts to be continued, as HFLM encodes and cuts them."""
@@ -30,12 +40,16 @@ class CountingHFLM(HFLM):
 
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs: int | None = None):
         most, causal = self.max_length, self.backend == "causal"  # an encoder reads the context alone
+        for texts, _, more in requests:
+            check_answer("".join(texts or ()), more, most)
         self.cut |= {
             texts[0]
             for texts, context, more in requests
             if texts and len(context) + causal * (len(more) - 1) > most
         }
-        return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+        answers = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+        check_numbers([value for value, _ in answers])
+        return answers
 
 
 class FastScorer(CountingHFLM):

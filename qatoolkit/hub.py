@@ -17,6 +17,9 @@ def load_tokenizer(checkpoint: str | Path):
         raise ValueError(f"{none} ({str(error).splitlines()[0]})") from None
     if len(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)) < 2:
         raise ValueError(none)
+    # how it was loaded, which transformers would store with it
+    for how in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(how, None)
     return tokenizer
 
 
@@ -29,11 +32,26 @@ def load_config(checkpoint: str | Path):
 
 def load_causal_lm(checkpoint: str | Path, **settings):
     """The causal model of a checkpoint; `settings` are those of transformers, `dtype` is by default the checkpoint's. ValueError
-    where there is no such checkpoint, OSError where it is not in safetensors."""
+    where there is no such checkpoint or it lacks weights, OSError where it is not in safetensors or damaged."""
     from transformers import AutoModelForCausalLM
 
-    settings = {"dtype": "auto", "use_safetensors": True} | settings
-    return _opened(AutoModelForCausalLM.from_pretrained, checkpoint, **settings)
+    settings = {"dtype": "auto", "use_safetensors": True} | COMPLETE | settings
+    return complete(checkpoint, *_opened(AutoModelForCausalLM.from_pretrained, checkpoint, **settings))
+
+
+# for `from_pretrained`, which gives the weights that a checkpoint lacks at random
+COMPLETE = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+
+
+def complete(checkpoint: str | Path, model, info: dict):
+    """The model that `from_pretrained` gave, told by `COMPLETE` to report; ValueError where the checkpoint lacks weights of it."""
+    lacking = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
+    if lacking:
+        raise ValueError(
+            f"{checkpoint} lacks {len(lacking):,} weights of a {type(model).__name__}, or has them in another shape, the first is "
+            f"{lacking[0]}; they would be random: save the whole model there, with its own config.json"
+        )
+    return model
 
 
 def called(checkpoint: str | Path) -> str:
@@ -46,8 +64,12 @@ class NoCheckpoint(ValueError):
 
 
 def _opened(load, checkpoint: str | Path, **settings):
+    from safetensors import SafetensorError
+
     try:
         return load(str(checkpoint), **settings)
+    except SafetensorError as error:
+        raise OSError(f"the weights of {checkpoint} are damaged ({error}); copy them there anew") from None
     except (OSError, ValueError) as error:
         if Path(checkpoint).is_dir():
             raise

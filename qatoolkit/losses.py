@@ -134,7 +134,8 @@ def shortcuts_that_fit(scored: Scored, ids, positions, documents, alone) -> dict
     that is on, whether it gives the same logits.
 
     `ids` and `positions` are one packed block [1, tokens] with its `documents`; `alone` is where one of them begins and ends. The
-    module is left as it was. `apart` is False for models that place tokens otherwise than by position ids, for instance."""
+    module is left as it was. `apart` is False for models that place tokens otherwise than by position ids, for instance. ValueError
+    for logits that are no numbers."""
     was, training = {name: getattr(scored, name) for name in SHORTCUTS}, scored.training
     first, last = alone
     place = torch.arange(first, last, device=ids.device)
@@ -157,20 +158,23 @@ def shortcuts_that_fit(scored: Scored, ids, positions, documents, alone) -> dict
     scored.eval()
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         exact = logits(None, ids[:, first:last], positions[:, first:last], place - first)
+        if not exact.isfinite().all():
+            raise ValueError("the model's first logits are no numbers: its weights are damaged")
         found = {"apart": same(logits(None, ids, positions, place))}
         if was["packed_attention"]:
             found["packed_attention"] = fits("packed_attention")
         if was["fused_loss"]:
             exact = logits(None, ids, positions, place)
-            found["fused_loss"] = not _changes_logits(scored.model.config) and fits("fused_loss")
+            found["fused_loss"] = not changes_logits(scored.model.config) and fits("fused_loss")
     for name, on in was.items():
         setattr(scored, name, on)
     scored.train(training)
     return found
 
 
-def _changes_logits(config) -> bool:
+def changes_logits(config) -> bool:
     """Whether the configuration caps or scales logits, which shows too little in fresh weights."""
+    config = config.get_text_config()
     cap = getattr(config, "final_logit_softcapping", None)
     return bool(cap) or any(
         getattr(config, name, 1) not in (None, 1) for name in ("logit_scale", "logits_scaling")

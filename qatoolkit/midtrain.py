@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qatoolkit import checkpoints
 from qatoolkit.devices import Processes, join, leave, on_device, processes, shares_of
 from qatoolkit.files import digest, read_json, remove
 from qatoolkit.hub import called
@@ -53,8 +54,6 @@ def train(
     `hook` gets every step's metrics as they come, and every few seconds tokens a second and MFU: `wandb.log`, say. `log` gets lines of progress.
     `anyway` starts although memory is reckoned too small (the reckoning is an estimate). Raises TrainingFailed when
     the loss stops being a number, ValueError for what does not fit together, OSError for a checkpoint or disk that won't do."""
-    from qatoolkit import checkpoints
-
     ours = join(job.threads)
     log = log if ours.leads else (lambda _: None)
     out, tokenizer, data = Path(job.out), tokenizer_of(job), mixture_of(job)
@@ -82,11 +81,12 @@ def train(
         raise OSError(
             f"job {job.name!r}: processes see different states in {out}; it must be on a disk that they share"
         )
+    marks = [(max(1, round(share * steps)), out / f"at-{share:g}") for share in job.keep]
     if done:
+        checkpoints.require_ahead(job, marks, done, steps)
         log(f"{job.name}: goes on after step {done:,} of {steps:,}")
     about = _about(job, run, steps) | {"identity": same}
     tokens, value, rate = data.tokens, None, None
-    marks = {max(1, round(share * steps)): out / f"at-{share:g}" for share in job.keep}
 
     def manifest() -> dict:
         return about | {"tokens": seen, "flops": seen * about["flops_per_token"], "loss": value, "lr": rate}
@@ -105,8 +105,8 @@ def train(
             timing = told.step(row, int(tokens[places].sum()))
             if hook and ours.leads:
                 hook(row | timing)
-            if step + 1 in marks:
-                _keep(job, run, marks[step + 1], manifest(), ours)
+            for folder in (folder for mark, folder in marks if mark == step + 1):
+                _keep(job, run, folder, manifest(), ours)
             if job.save_every and (step + 1) % job.save_every == 0 and step + 1 < steps:
                 checkpoints.save_state(job, step + 1, seen, run.model, run.optimizer, same, leader=ours.leads)
     _keep(job, run, out, manifest(), ours)
@@ -194,17 +194,13 @@ def _start_digest(job: Job) -> str:
 
 def _inherit(job: Job, run: Trainee) -> float:
     """Take over the moments that the start's training ended with; returns the rate that it ended at."""
-    from safetensors import safe_open
-
-    from qatoolkit import checkpoints
-
     stored, manifest = Path(job.start) / "optimizer.safetensors", _manifest_of(job.start)
     if not stored.is_file() or not (manifest or {}).get("lr"):
         raise ValueError(
             f"job {job.name!r}: rate is inherit, but {job.start} holds no moments or ended at a rate of 0; train it with a "
             "constant schedule and keep_optimizer, or set rate to rewarm"
         )
-    with safe_open(stored, framework="pt") as file:
+    with checkpoints.open_tensors(stored, "train that start again, or set rate to rewarm") as file:
         checkpoints.load_optimizer(run.model, run.optimizer, file)
     return manifest["lr"]
 
@@ -212,8 +208,6 @@ def _inherit(job: Job, run: Trainee) -> float:
 def _keep(job: Job, run: Trainee, folder: Path, manifest: dict, ours: Processes) -> None:
     """Export the model as it is, with its moments if a later run shall inherit them."""
     from safetensors.torch import save_file
-
-    from qatoolkit import checkpoints
 
     if ours.leads:
         # left by a run that was killed later: no longer complete
@@ -242,10 +236,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         job, ours = read_job(arguments.job), processes()
         if arguments.plan:
+            checkpoints.check_place(job)
             tokenizer, data = tokenizer_of(job), mixture_of(job)
             config = configuration(job, tokenizer)
             check(job, config, data, tokenizer)
-            print(f"{plan(job, config, data, ours).describe()}\n{data.describe()}")
+            needs = plan(job, config, data, ours)
+            print(f"{needs.describe()}\n{data.describe()}")
+            if not arguments.anyway:
+                needs.refuse()
             return 0
         hook = tracker(arguments.tracker, job) if arguments.tracker and ours.leads else None
         train(job, hook=hook, anyway=arguments.anyway)

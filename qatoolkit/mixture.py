@@ -42,9 +42,9 @@ class Mixture:
         return "reads " + " and ".join(parts)
 
     def context(self) -> float:
-        """Earlier tokens that a token of a document attends to, on average."""
-        lengths = np.concatenate([s.lengths for s in self.sources]).astype(float)
-        return float((lengths * (lengths - 1) / 2).sum() / max(1.0, lengths.sum()))
+        """Earlier tokens that a token of a document attends to, on average over what is read."""
+        attended = np.concatenate([s.attended for s in self.sources])[self.order]
+        return float(attended.sum() / max(1, self.tokens.sum()))
 
     def batch(self, places: np.ndarray, answers_only: bool = False) -> Batch:
         """The blocks at these places of the order; place -1 is a block of padding, for a process that has none left."""

@@ -103,19 +103,22 @@ def _measure(kind, text: str) -> Architecture:
         raise ValueError(
             f"{kind.__name__} has no causal language model in transformers; give the configuration of one"
         ) from error
-    config = config.get_text_config()
+    whole, config = config, config.get_text_config()
+    reader = (
+        model if config is whole else model.get_decoder()
+    )  # text does not pass the parts that read images
     experts, active = _experts(config)
     head = model.get_output_embeddings()
     weights, missed = {"attention": 0.0, "mlp": 0.0}, []
     matrices = head.weight.numel() if head is not None else 0
-    for path, module in model.named_modules():
+    for path, module in reader.named_modules():
         if module is head or isinstance(module, torch.nn.Embedding):
             continue
         parts = path.lower().split(".")
         place = "attention" if any("attn" in p or "attention" in p for p in parts) else "mlp"
         product = isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim < 2:
+            if parameter.ndim < 2 or name.endswith("bias"):
                 continue
             stacked = experts and parameter.shape[0] == experts
             if stacked and parameter.ndim == 3:

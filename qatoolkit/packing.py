@@ -51,6 +51,12 @@ class Packed:
         """Tokens of documents in each block, [blocks]."""
         return self._per_block(self.lengths)
 
+    @cached_property
+    def attended(self) -> np.ndarray:
+        """Earlier tokens of their documents that the tokens of each block see, all together, [blocks]."""
+        lengths = self.lengths.astype(np.int64)
+        return self._per_block(lengths * (lengths - 1) // 2)
+
     @property
     def efficiency(self) -> float:
         """Share of all places that hold a token of a document."""

@@ -97,7 +97,7 @@ class Job:
         require(self.micro_batch is None or self.micro_batch > 0, "micro_batch", "above 0, or null")
         for field in ("replay", "warmup", "decay"):
             require(0 <= getattr(self, field) <= 1, field, "between 0 and 1")
-        for field in ("weight_decay", "z_loss", "save_every"):
+        for field in ("weight_decay", "z_loss", "save_every", "seed"):
             require(getattr(self, field) >= 0, field, "0 or more")
         require(
             len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas),

@@ -53,7 +53,7 @@ def check_fit(name: str | Path, model, tokenizer) -> None:
 
 def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None) -> pd.DataFrame:
     """Cloze-score a multiple-choice QA table: columns id, predicted, correct, margin (log-likelihood of the right choice
-    minus the best wrong one, in nats). Rows without choices raise ValueError."""
+    minus the best wrong one, in nats). Rows without choices raise ValueError, as do answers that no token is left of."""
     if table["choices"].isna().any():
         raise ValueError(
             f"score: row {table['choices'].isna().idxmax()} has no choices; open answers go through lm-eval"
@@ -69,8 +69,24 @@ def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None
     starts = np.repeat(starts, [len(c) for c in table["choices"]])
     encoded = tokenizer(wholes)["input_ids"]
     most = longest(model)
+    for text, ids, start in zip(wholes, encoded, starts, strict=True):
+        check_answer(text, ids[start:], most)
     pairs = [fitted(ids[:start], ids[start:], most) for ids, start in zip(encoded, starts, strict=True)]
     return _judge(table, likelihoods(model, pairs, batch_tokens)[0])
+
+
+def check_answer(text: str, answer: list[int], most: int | None) -> None:
+    """ValueError where the token ids of the answer that ends `text`, prompt and answer, are none, or more than a model of `most`
+    positions reads."""
+    if not answer:
+        raise ValueError(
+            f"nothing of the answer is left to score: the tokenizer joins it to the prompt before it in ...{text[-40:]!r}; word the "
+            "answers otherwise, or have them written (form='generative')"
+        )
+    if most and len(answer) > most:
+        raise ValueError(
+            f"the answer that ends in ...{text[-40:]!r} has {len(answer):,} tokens and the model reads {most:,}; leave that question out"
+        )
 
 
 def longest(model) -> int | None:
@@ -114,7 +130,17 @@ def likelihoods(
             members, place = np.unique(owners, return_inverse=True)
             result[members] = np.bincount(place, values)
             greedy[members] = np.bincount(place, ~hits) == 0
+    check_numbers(result)
     return result, greedy
+
+
+def check_numbers(values) -> None:
+    """ValueError where a log-likelihood is no number: every question would be answered with its first choice."""
+    if lost := int(np.isnan(values).sum()):
+        raise ValueError(
+            f"{lost:,} of {len(values):,} log-likelihoods are no number: the model's weights are damaged, or too large for its "
+            "dtype; try dtype='float32'"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,11 +176,15 @@ def _way(model, pairs: list) -> Way:
     """The fastest way that reads the longest sequence as it reads single ones; a warning where that is not the first."""
     import torch
 
+    from qatoolkit.losses import changes_logits
+
     sequences = _sequences(pairs, Way(together=True, head=True))
     contexts = [context for context, _, _ in sequences]
     shared = _shared(contexts)
     ways = [
-        Way(together=together, head=head) for together, head in ((True, True), (True, False), (False, True))
+        Way(together=together, head=head)
+        for together, head in ((True, True), (True, False), (False, True))
+        if not (head and changes_logits(model.config))
     ]
     if shared >= PREFIX and len(sequences) > 1:
         ways.insert(0, replace(ways[0], prefix=shared))

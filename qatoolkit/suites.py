@@ -77,7 +77,8 @@ def suite_of(
     ("mine", "mine_zh"). Rows that can't be read, stand twice, or have several right choices where the form needs one are left out
     and counted in `left_out`; `log` is told of all this.
 
-    Raises ValueError for what is none of these, MissingUpstream for a run that has not been evaluated."""
+    Raises ValueError for what is none of these and for a `form` of tasks that have one, MissingUpstream for a run that has not
+    been evaluated."""
     if isinstance(what, Suite):
         found = what
     elif isinstance(what, str) and what == "paper12":
@@ -102,6 +103,10 @@ def suite_of(
         found = Suite(name=what, asked=tuple(Asked(task=n.strip()) for n in what.split(",")), defaults=True)
     else:
         raise ValueError(f"a suite is a name, a path, a QA table or a Suite, not {type(what).__name__}")
+    if form is not None and found.include != workplace / "tasks":
+        raise ValueError(
+            f"form is {form!r}, but the tasks of suite {found.name!r} have a form of their own; it is for QA files and tables"
+        )
     if names is None:
         return found
     known = {asked.task: asked for asked in found.asked}

@@ -73,7 +73,9 @@ def write_tokens(
             f"the tokenizer {type(tokenizer).__name__} has no end-of-text token, which must close every document; "
             "name one as eos_token in its tokenizer_config.json"
         )
-    kind = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
+    # as in `scorer.check_fit`: a token for padding alone may lie beyond the model's embedding, unless a text holds it
+    rows = 1 + max(i for token, i in tokenizer.get_vocab().items() if token != tokenizer.pad_token)
+    kind = np.uint16 if max(tokenizer.get_vocab().values()) < 1 << 16 else np.uint32
     lengths, given, documents = [], [], iter(documents)
     folder = Path(folder)
     with atomic(folder, over="tokens.json") as temporary:
@@ -81,13 +83,14 @@ def write_tokens(
         with open(temporary / "tokens.bin", "wb") as file:
             while batch := list(itertools.islice(documents, together)):
                 pairs = [("", d) if isinstance(d, str) else d for d in batch]
-                encoded = tokenizer([a + b for a, b in pairs], return_offsets_mapping=True)
+                encoded = tokenizer([a + b for a, b in pairs], return_offsets_mapping=True, verbose=False)
                 for ids, spans, (prompt, _) in zip(
                     encoded["input_ids"], encoded["offset_mapping"], pairs, strict=True
                 ):
                     if not ids or ids[-1] != tokenizer.eos_token_id:
                         ids = [*ids, tokenizer.eos_token_id]
                     file.write(np.array(ids, dtype=kind).tobytes())
+                    rows = max(rows, 1 + max(ids))
                     lengths.append(len(ids))
                     given.append(
                         next((i for i, (begin, _) in enumerate(spans) if begin >= len(prompt)), len(spans))
@@ -102,9 +105,9 @@ def write_tokens(
             "tokens": int(offsets[-1]),
             "dtype": np.dtype(kind).name,
             "tokenizer": tokenizer_digest(tokenizer),
-            "vocabulary": len(tokenizer),
+            "vocabulary": rows,
             "eos": tokenizer.eos_token_id,
-            "pad": tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+            "pad": tokenizer.eos_token_id,
         }
         write_json(about | {"digest": _content_digest(temporary)}, temporary / "tokens.json")
     return open_tokens(folder)

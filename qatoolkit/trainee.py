@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from qatoolkit.preflight import Needs, check_disk, disk_needed, preflight
 from qatoolkit.recipe import Job
 from qatoolkit.tokens import open_tokens, tokenizer_digest
 
-CHECKED = 2048  # tokens of the first block that the shortcuts are checked on
+CHECKED = 2048  # tokens of a block that the shortcuts are checked on
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,11 @@ def check(job: Job, config, data: Mixture, tokenizer) -> None:
                 f"job {job.name!r}: {source.source.folder} was tokenised with another tokenizer than "
                 f"{job.tokenizer or job.start}; tokenise it again with that one"
             )
-    vocabulary = data.sources[0].source.about["vocabulary"]
+    config = config.get_text_config()
+    vocabulary = max(source.source.about["vocabulary"] for source in data.sources)
     if vocabulary > config.vocab_size:
         raise ValueError(
-            f"job {job.name!r}: the tokenizer has {vocabulary:,} tokens and {job.start or job.size} rows for "
+            f"job {job.name!r}: the tokenizer has ids up to {vocabulary - 1:,} and {job.start or job.size} rows for "
             f"{config.vocab_size:,}: they do not belong together; give the model's own tokenizer"
         )
     longest = getattr(config, "max_position_embeddings", None)
@@ -168,10 +170,16 @@ def _load(job: Job, config, ours: Processes):
 def _stored_dtype(job: Job, config):
     """The dtype that the job's directory is written in: that of the checkpoint it started from."""
     import torch
+    from safetensors import safe_open
 
-    if job.start:
-        return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    return torch.bfloat16 if job.memory == "low" else torch.float32
+    if job.size:
+        return torch.bfloat16 if job.memory == "low" else torch.float32
+    if isinstance(config.dtype, torch.dtype):
+        return config.dtype
+    for path in sorted(Path(job.start).glob("model*.safetensors")):  # old configurations do not say
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(next(iter(file.keys()))).dtype
+    return torch.float32
 
 
 def _with_loss(job: Job, model, ours: Processes):
@@ -214,17 +222,21 @@ def _refused(job: Job, scored, data: Mixture, ours: Processes) -> list[str]:
     that reads one packed document into another."""
     from qatoolkit.losses import shortcuts_that_fit
 
-    place, begins = 0, np.zeros(1, dtype=int)
     for place in range(min(100, len(data))):
-        positions = data.batch(np.array([place])).positions[0, :CHECKED]
-        begins = np.flatnonzero(positions == 0)
+        batch = data.batch(np.array([place]))
+        begins = np.flatnonzero(batch.positions[0] == 0)
         if len(begins) > 2:
             break
-    ends = np.append(begins[1:], len(positions))
+    # a part that holds the end of the first document, which then begins there, and the beginning of the second
+    second = int(begins[1]) if len(begins) > 1 else 0
+    first = max(0, second - CHECKED // 2)
+    part = slice(first, first + CHECKED)
+    batch = replace(batch, ids=batch.ids[:, part], positions=batch.positions[:, part])
+    batch.positions[0, : second - first] -= first
+    begins = np.flatnonzero(batch.positions[0] == 0)
+    ends = np.append(begins[1:], batch.ids.shape[1])
     # not the first: it sees no other
     longest = 1 + int(np.argmax((ends - begins)[1:])) if len(begins) > 1 else 0
-    batch = data.batch(np.array([place]))
-    batch = replace(batch, ids=batch.ids[:, :CHECKED], positions=batch.positions[:, :CHECKED])
     ids, positions, _, _, documents = on_device(batch, ours.device)
     with arithmetic(job, ours):
         fits = shortcuts_that_fit(

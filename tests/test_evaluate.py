@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from qatoolkit import ladder
-from qatoolkit.evaluate import accuracy, evaluate, export_tasks, paired_difference, wilson
+from qatoolkit.evaluate import accuracy, evaluate, export_tasks, mcnemar, paired_difference, wilson
 from qatoolkit.plan import apportion
 from qatoolkit.scorer import likelihoods, load_model, score
 from qatoolkit.textbook import exams, knowledge
@@ -101,3 +101,14 @@ def test_paired_difference_refuses_different_questions():
 def test_a_budget_is_spent_to_the_last_question():
     assert apportion(pd.Series([0.5, 0.3, 0.2, 0.0]), 7).tolist() == [4, 2, 1, 0]
     assert apportion(pd.Series([1.0, 1.0, 1.0]), 10).sum() == 10
+
+
+def test_samples_of_a_graded_metric_are_not_counted_as_right_or_wrong():
+    graded = pd.DataFrame({"id": [1, 2, 3, 4], "correct": [True, None, False, None], "task": list("aabb")})
+    found = accuracy(graded)
+    assert found["n"].item() == 2
+    assert (found["low"].item(), found["high"].item()) == wilson(1, 2)
+    assert accuracy(graded[graded["correct"].isna()], "task")["n"].tolist() == [0, 0]
+    for compare in (paired_difference, mcnemar):
+        with pytest.raises(ValueError, match="2 samples are neither right nor wrong"):
+            compare(graded, graded.assign(correct=True))

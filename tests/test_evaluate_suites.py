@@ -12,7 +12,10 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 
 from qatoolkit import ladder, views
 from qatoolkit.eval_samples import COLUMNS, model_digest
@@ -537,3 +540,38 @@ def test_accuracy_of_a_suite_is_read_by_benchmark(model, tmp_path):
     foreign(tmp_path, "b")
     table = accuracy(evaluate(model, tmp_path), "benchmark")
     assert table[["benchmark", "n"]].values.tolist() == [["a", 6], ["b", 6]]
+
+
+def test_a_form_for_tasks_that_have_their_own_is_refused(model, tmp_path):
+    export_tasks({"mine": exam()}, tmp_path / "t", form="cloze")
+    for suite in (tmp_path / "t", "arc_easy"):
+        with pytest.raises(ValueError, match="form is 'letter', but the tasks of suite"):
+            evaluate(model, suite, form="letter")
+
+
+@pytest.mark.parametrize("scorer", ["hf", "fast"])
+def test_a_model_that_lacks_weights_or_has_no_numbers_is_not_scored(model, tmp_path, scorer):
+    network = AutoModelForCausalLM.from_pretrained(model)
+    network.model.norm.weight.data[0] = float("nan")
+    network.save_pretrained(tmp_path / "nan")
+    AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / "nan")
+    with pytest.raises(ValueError, match="48 of 48 log-likelihoods are no number"):
+        evaluate(tmp_path / "nan", {"mine": exam()}, form="cloze", scorer=scorer)
+    config = json.loads((tmp_path / "nan" / "config.json").read_text()) | {"num_hidden_layers": 3}
+    (tmp_path / "nan" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="lacks 9 weights"):
+        evaluate(tmp_path / "nan", {"mine": exam()}, form="cloze", scorer=scorer)
+
+
+@pytest.mark.parametrize("scorer", ["hf", "fast", "probe"])
+def test_an_answer_that_the_tokenizer_joins_to_its_prompt_is_told(model, tmp_path, scorer):
+    AutoModelForCausalLM.from_pretrained(model).save_pretrained(tmp_path / "joins")
+    words = Tokenizer(BPE())
+    words.train_from_iterator(["Answer: yes", "Answer: no"] * 9, BpeTrainer(show_progress=False))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="A").save_pretrained(tmp_path / "joins")
+    table = exam().head(2).assign(choices=[["yes", "no"]] * 2, answer="yes", answer_index=0)
+    ask = {"probe": lambda: probe(tmp_path / "joins", table)}.get(
+        scorer, lambda: evaluate(tmp_path / "joins", {"mine": table}, scorer=scorer)
+    )
+    with pytest.raises(ValueError, match="the tokenizer joins it to the prompt"):
+        ask()

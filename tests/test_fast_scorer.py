@@ -1,5 +1,6 @@
 """FastScorer answers as lm-eval's HFLM does, on every architecture, or notices that it cannot and reads more slowly."""
 
+import copy
 import random
 import warnings
 
@@ -12,6 +13,7 @@ from lm_eval.models.huggingface import HFLM
 
 from qatoolkit.evaluate import evaluate
 from qatoolkit.fast_scorer import FastScorer
+from qatoolkit.scorer import _way
 from qatoolkit.textbook import exams, knowledge
 from qatoolkit.tokens import train_tokenizer
 
@@ -43,13 +45,13 @@ SHARED = {
     "qwen2": ("Qwen2Config", LLAMA),
     "qwen3": ("Qwen3Config", LLAMA | {"head_dim": 8}),
     "gpt2": ("GPT2Config", GPT2),
+    "granite": ("GraniteConfig", LLAMA | {"logits_scaling": 4.0}),
 }
-# Why each cannot be read like the others: softcapped logits and windows; a window; slopes instead of positions; scaled logits.
+# Why each cannot be read like the others: softcapped logits and windows; a window; slopes instead of positions.
 OTHERS = {
     "gemma2": ("Gemma2Config", LLAMA | {"head_dim": 8, "final_logit_softcapping": 5.0, "sliding_window": 24}),
     "mistral": ("MistralConfig", LLAMA | {"sliding_window": 16}),
     "bloom": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.2}),
-    "granite": ("GraniteConfig", LLAMA | {"logits_scaling": 4.0}),
 }
 
 
@@ -230,3 +232,30 @@ def test_the_scorer_itself_needs_no_lm_eval():
 
     code = "import sys, qatoolkit.scorer; assert not {'lm_eval', 'datasets'} & {m.split('.')[0] for m in sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_padding_beyond_the_embedding_is_replaced_by_what_the_model_knows(tokenizer, rng):
+    own = copy.deepcopy(tokenizer)
+    rows = len(own)
+    own.add_special_tokens({"pad_token": "[PAD]"})
+    config = transformers.LlamaConfig(vocab_size=rows, **LLAMA)
+    network = transformers.AutoModelForCausalLM.from_config(config).eval()
+    machine = FastScorer(pretrained=network, tokenizer=own, batch_size=4, max_length=POSITIONS)
+    asked = [
+        Instance(
+            request_type="generate_until",
+            doc={},
+            arguments=(text(rng, n), {"until": ["\n"], "max_gen_toks": 4}),
+            idx=0,
+        )
+        for n in (3, 12)
+    ]
+    assert len(machine.generate_until(asked, disable_tqdm=True)) == 2
+
+
+def test_capped_and_scaled_logits_are_never_read_past(tokenizer, requests):
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("error")
+        _, fast = both("GraniteConfig", LLAMA | {"logits_scaling": 1.0001}, tokenizer)
+        pairs = [([5, 6, 7], [8, 9]), ([5, 6, 7], [9, 8])]
+        assert not _way(fast.model, pairs).head

@@ -1,5 +1,8 @@
 """Checkpoints by folder or name: what is not there is said in our words, and an empty tokenizer is none."""
 
+import json
+import shutil
+
 import pytest
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
@@ -45,3 +48,28 @@ def test_a_small_tokenizer_is_one(tmp_path):
 def test_a_checkpoint_goes_by_its_folder_or_its_whole_name(bare):
     assert called(bare) == "bare"
     assert called("meta-llama/Meta-Llama-3-8B") == "meta-llama/Meta-Llama-3-8B"
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 2}, {"intermediate_size": 48}])
+def test_a_checkpoint_that_lacks_weights_is_refused_with_the_first(bare, tmp_path, change):
+    shutil.copytree(bare, tmp_path / "bare")
+    config = json.loads((bare / "config.json").read_text())
+    config.pop("layer_types", None)
+    (tmp_path / "bare" / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match=r"lacks \d+ weights .* the first is model.layers.[01]"):
+        load_causal_lm(tmp_path / "bare")
+
+
+def test_damaged_weights_are_told(bare, tmp_path):
+    shutil.copytree(bare, tmp_path / "bare")
+    file = tmp_path / "bare" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(OSError, match="bare are damaged"):
+        load_causal_lm(tmp_path / "bare")
+
+
+def test_a_tokenizer_is_stored_as_it_was(tmp_path):
+    train_tokenizer(["a b"], 260).save_pretrained(tmp_path / "one")
+    load_tokenizer(tmp_path / "one").save_pretrained(tmp_path / "two")
+    for file in (tmp_path / "one").iterdir():
+        assert (tmp_path / "two" / file.name).read_bytes() == file.read_bytes()

@@ -6,6 +6,7 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     CohereConfig,
+    DeepseekV3Config,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
@@ -95,6 +96,24 @@ ODD = {
     ),
     "windows": (
         MistralConfig(**TINY, intermediate_size=64, num_key_value_heads=2, sliding_window=4),
+        {"apart": True, "fused_loss": True, "packed_attention": False},
+    ),
+    "values narrower than queries": (
+        DeepseekV3Config(
+            **TINY,
+            intermediate_size=64,
+            moe_intermediate_size=32,
+            num_key_value_heads=4,
+            n_routed_experts=4,
+            n_group=1,
+            topk_group=1,
+            num_experts_per_tok=2,
+            q_lora_rank=16,
+            kv_lora_rank=16,
+            qk_rope_head_dim=4,
+            qk_nope_head_dim=8,
+            v_head_dim=8,
+        ),
         {"apart": True, "fused_loss": True, "packed_attention": False},
     ),
     "positions of its own": (

@@ -6,7 +6,16 @@ import shutil
 import pytest
 import torch
 from training import QA, curve, job, make_world, weights
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, OPTConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BloomConfig,
+    Gemma3Config,
+    GPT2Config,
+    LlamaConfig,
+    OPTConfig,
+    Qwen2Config,
+)
 
 from qatoolkit import midtrain, trainee, training_log
 from qatoolkit.checkpoints import adopt, soup, states
@@ -67,6 +76,9 @@ def test_an_inherited_run_goes_on_where_the_trunk_ended(trunk, world, tmp_path):
     assert rewarmed["tokens"] == inherited["tokens"]
     quietly(job(world, tmp_path / "low", start=out / "a", rate="inherit", memory="low", tokens=2_000))
     shutil.copytree(out / "a", tmp_path / "bare")
+    (tmp_path / "bare" / "optimizer.safetensors").write_bytes(b"cut")
+    with pytest.raises(OSError, match=r"optimizer.safetensors is damaged .* set rate to rewarm"):
+        quietly(job(world, tmp_path / "x", start=tmp_path / "bare", rate="inherit"))
     (tmp_path / "bare" / "optimizer.safetensors").unlink()
     with pytest.raises(ValueError, match="rewarm"):
         quietly(job(world, tmp_path / "x", start=tmp_path / "bare", rate="inherit"))
@@ -157,6 +169,9 @@ def test_a_soup_is_the_mean_of_its_checkpoints(trunk, tmp_path):
     AutoTokenizer.from_pretrained(tmp_path / "soup")
     with pytest.raises(ValueError, match="two or more"):
         soup([out / "a"], tmp_path / "x")
+    for odd in ([1, float("nan")], [1, float("inf")], [1, -1]):
+        with pytest.raises(ValueError, match="soup: weights are"):
+            soup([out / "a", out / "b"], tmp_path / "x", weights=odd)
     both = [out / "a" / "at-0.5", out / "a"]
     soup(both, tmp_path / "soup")  # a soup may be made anew, other things are left alone
     before = weights(out / "a")
@@ -418,3 +433,98 @@ def test_a_run_that_is_interrupted_by_hand_says_how_to_go_on(world, tmp_path, ca
     )
     assert main([str(tmp_path / "run.yaml")]) == 130
     assert "start the job again" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def images(world, tmp_path_factory):
+    """A model that reads images too, in bfloat16."""
+    folder = tmp_path_factory.mktemp("images") / "start"
+    tokenizer = AutoTokenizer.from_pretrained(world / "tokenizer")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    text = sizes | {
+        "vocab_size": 384,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 128,
+    }
+    config = Gemma3Config(text_config=text, vision_config=sizes | {"image_size": 28, "patch_size": 14})
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_model_that_reads_images_too_is_trained_on_text_and_goes_on_after_a_stop(images, world, tmp_path):
+    def stop(row):
+        if row["step"] == 4:
+            raise KeyboardInterrupt
+
+    whole, broken = (job(world, tmp_path / name, start=images, save_every=2, tokens=4_000) for name in "ab")
+    with pytest.raises(ValueError, match="the model reads at most 128"):
+        quietly(job(world, tmp_path / "x", start=images, block=256))
+    quietly(whole)
+    with pytest.raises(KeyboardInterrupt):
+        quietly(broken, hook=stop)
+    quietly(broken)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert "float32" not in (tmp_path / "a" / "config.json").read_text()
+
+
+def test_a_tokenizer_whose_padding_lies_beyond_the_model_is_no_hindrance(world, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(world / "tokenizer")
+    config = FOREIGN["llama"].__class__(**FOREIGN["llama"].to_dict() | {"vocab_size": len(tokenizer)})
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    write_tokens(QA, tokenizer, tmp_path / "qa")
+    data = {"qa": tmp_path / "qa", "general": None, "replay": 0.0, "tokenizer": None, "tokens": 2_000}
+    quietly(job(world, tmp_path / "out", start=tmp_path / "start", **data))
+
+
+def test_a_checkpoint_that_does_not_name_its_dtype_keeps_it(foreign, world, tmp_path):
+    shutil.copytree(foreign / "qwen", tmp_path / "start")
+    config = json.loads((tmp_path / "start" / "config.json").read_text())
+    del config["dtype"]
+    (tmp_path / "start" / "config.json").write_text(json.dumps(config))
+    data = {"qa": foreign / "qwen-qa", "general": None, "replay": 0.0, "tokenizer": None, "tokens": 2_000}
+    quietly(job(world, tmp_path / "out", start=tmp_path / "start", **data))
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
+
+
+def test_weights_that_are_no_numbers_are_called_so(foreign, world, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(foreign / "llama")
+    model.model.norm.weight.data[0] = float("nan")
+    model.save_pretrained(tmp_path / "start")
+    with pytest.raises(ValueError, match="logits are no numbers: its weights are damaged"):
+        quietly(job(world, tmp_path / "out", start=tmp_path / "start"))
+
+
+def test_documents_longer_than_the_checked_part_are_checked_where_they_meet(world, tmp_path, monkeypatch):
+    config = BloomConfig(vocab_size=384, hidden_size=32, n_layer=1, n_head=4, initializer_range=0.2)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "bloom")
+    tokenizer = AutoTokenizer.from_pretrained(world / "tokenizer")
+    write_tokens(["The number 7 comes after 6. " * 3] * 50, tokenizer, tmp_path / "long")
+    monkeypatch.setattr(trainee, "CHECKED", 16)
+    with pytest.raises(ValueError, match="reads packed documents into one another"):
+        quietly(job(world, tmp_path / "out", start=tmp_path / "bloom", qa=tmp_path / "long", block=256))
+
+
+def test_every_share_to_keep_is_kept_in_a_run_of_few_steps(world, tmp_path):
+    one = job(world, tmp_path / "out", tokens=1_000, keep=(0.1, 0.2))
+    quietly(one)
+    quietly(one)
+    assert weights(tmp_path / "out" / "at-0.1") == weights(tmp_path / "out" / "at-0.2")
+
+
+def test_a_plan_that_cannot_fit_ends_with_what_would(world, tmp_path, capsys, monkeypatch):
+    from qatoolkit import preflight
+
+    (tmp_path / "run.yaml").write_text(
+        f"size: xxs\ntokenizer: {world}/tokenizer\nqa: {world}/qa\nreplay: 0\ntokens: 3000\nblock: 64\nout: out\n"
+    )
+    monkeypatch.setattr(preflight, "device_memory", lambda: 5_000_000)
+    assert main([str(tmp_path / "run.yaml"), "--plan"]) == 2
+    said = capsys.readouterr()
+    assert "does not fit" in said.out
+    assert "this fits, with" in said.err
+    assert main([str(tmp_path / "run.yaml"), "--plan", "--anyway"]) == 0

@@ -51,10 +51,11 @@ def test_a_process_without_blocks_reads_padding_and_learns_nothing_from_it(sourc
     assert (batch.ids[1] == sources[0].source.about["pad"]).all()
 
 
-def test_the_context_is_the_mean_position_of_the_documents(sources):
-    mixed = mix(sources[0], None, 8_000, 0.0, seed=1)
-    _, _, positions = sources[0].read(np.arange(len(sources[0])))
-    real = np.arange(64) < sources[0].tokens[:, None]
+@pytest.mark.parametrize("replay", [0.0, 0.35])
+def test_the_context_is_the_mean_position_of_the_tokens_that_are_read(sources, replay):
+    mixed = mix(*sources, 8_000, replay, seed=1)
+    positions = mixed.batch(np.arange(len(mixed))).positions
+    real = np.arange(64) < mixed.tokens[:, None]
     assert mixed.context() == pytest.approx(positions[real].mean())
 
 

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from qatoolkit.packing import IGNORED, best_fit, pack
 from qatoolkit.tokens import open_tokens, tokenizer_digest, train_tokenizer, write_tokens
@@ -139,3 +142,21 @@ def test_no_block_overflows_and_no_document_would_have_fitted_a_fuller_one(lengt
 def test_a_block_of_one_token_is_refused(tokens):
     with pytest.raises(ValueError, match="block=1"):
         pack(tokens, 1)
+
+
+def test_a_token_for_padding_alone_may_lie_beyond_the_models_rows(tmp_path):
+    tokenizer = train_tokenizer(TEXTS, 320)
+    rows = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    plain = write_tokens(TEXTS, tokenizer, tmp_path / "plain")
+    assert plain.about["vocabulary"] == rows
+    assert pack(plain, 64).read(np.array([-1]))[0].max() < rows
+    assert write_tokens(["of [PAD]"], tokenizer, tmp_path / "held").about["vocabulary"] == rows + 1
+
+
+def test_ids_with_gaps_are_stored_as_they_are(tmp_path):
+    words = Tokenizer(WordLevel({"<eos>": 0, "a": 70_000, "<unk>": 1}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", unk_token="<unk>")
+    file = write_tokens(["a"], tokenizer, tmp_path / "x")
+    assert file.tokens.tolist() == [70_000, 0]
+    assert file.about["vocabulary"] == 70_001

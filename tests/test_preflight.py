@@ -10,7 +10,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3Config,
+    Gemma3TextConfig,
     GPT2Config,
+    GptOssConfig,
     LlamaConfig,
     MambaConfig,
     Qwen2Config,
@@ -304,3 +307,24 @@ def test_a_full_disk_is_noticed_before_the_run(tmp_path):
 def test_importing_it_loads_neither_torch_nor_pandas():
     code = "import sys, qatoolkit.preflight; sys.exit(bool({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_of_a_model_that_reads_images_too_text_meets_its_text_part_alone():
+    sizes = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 8}
+    text = sizes | {"vocab_size": 100, "num_key_value_heads": 2, "head_dim": 8}
+    both = architecture(Gemma3Config(text_config=text, vision_config=sizes))
+    alone = architecture(Gemma3TextConfig(**text))
+    assert both.flops_per_token(32) == alone.flops_per_token(32)
+    assert both.parameters > alone.parameters
+    assert both.not_covered == ()
+
+
+def test_biases_of_experts_are_no_products():
+    sizes = {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "intermediate_size": 96,
+        "num_key_value_heads": 2,
+    }
+    found = architecture(GptOssConfig(**TINY, **sizes, head_dim=8))
+    assert found.mlp_weights == 2 * (4 * 64 + 2 * 3 * 64 * 96)  # the router, and two of the four experts

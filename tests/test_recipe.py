@@ -40,6 +40,7 @@ def job(**fields):
         {"betas": (0.9,)},
         {"keep": (0.0,)},
         {"z_loss": -1.0},
+        {"seed": -1},
         {"qa": None},
         {"general": None},
     ],

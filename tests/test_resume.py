@@ -118,7 +118,7 @@ def test_a_damaged_state_is_named_with_the_way_back(unbroken, tmp_path):
     interrupted(settings(tmp_path / "out"), 5)
     last = states(tmp_path / "out")[-1]
     (last / "state.safetensors").write_bytes(b"half")
-    with pytest.raises(OSError, match=f"{last} is damaged .* the state before it"):
+    with pytest.raises(OSError, match=f"{last}/state.safetensors is damaged .* the state before it"):
         train(settings(tmp_path / "out"), log=str)
     shutil.rmtree(last)
     train(settings(tmp_path / "out"), log=str)
@@ -144,6 +144,16 @@ def test_how_a_step_is_computed_may_change_on_the_way(unbroken, tmp_path):
     interrupted(one, 5)
     train(replace(one, micro_batch=2, fused_loss=False, attention="sdpa", save_every=3, keep=()), log=str)
     assert len(curve(tmp_path / "out")) == len(curve(expected))
+
+
+def test_a_share_that_the_interrupted_run_went_past_cannot_be_kept_any_more(unbroken, tmp_path):
+    _, settings = unbroken
+    one = settings(tmp_path / "out")
+    interrupted(one, 5)
+    with pytest.raises(
+        ValueError, match=r"keep is asked for 0\.01, but the interrupted run .* has taken 4 of"
+    ):
+        train(replace(one, keep=(0.01, 0.5)), log=str)
 
 
 def test_a_checkpoint_that_is_written_again_is_not_complete_until_it_is(unbroken, tmp_path):
