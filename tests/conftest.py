@@ -1,5 +1,6 @@
 """Shared by the tests: one smoke run of all notebooks in a results folder of its own, and where the real data lies."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -37,3 +38,20 @@ def smoke(tmp_path_factory):
 def world(tmp_path_factory):
     """Tokenizer, QA and general text as token files, for training jobs of a few seconds."""
     return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def traceback_of():
+    """A function that writes out an exception that pytest.raises caught, with all local values.
+
+    No garbage is collected meanwhile: when another thread runs during a collection and parses too, CPython 3.11 fails to parse the
+    source ("AST constructor recursion depth mismatch")."""
+
+    def written(caught) -> str:
+        gc.disable()
+        try:
+            return str(caught.getrepr(showlocals=True))
+        finally:
+            gc.enable()
+
+    return written

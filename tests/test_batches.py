@@ -450,7 +450,9 @@ def test_a_budget_counts_what_is_still_outstanding(serve, proxy, teacher, questi
         teacher(door.url, budget=0.01, **settings).ask(questions[5:15])
 
 
-def test_the_key_appears_nowhere_but_in_the_request(serve, proxy, teacher, ledger, questions, monkeypatch):
+def test_the_key_appears_nowhere_but_in_the_request(
+    serve, proxy, teacher, ledger, questions, monkeypatch, traceback_of
+):
     door, told = proxy(serve()[0]), []
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
@@ -464,7 +466,7 @@ def test_the_key_appears_nowhere_but_in_the_request(serve, proxy, teacher, ledge
     with pytest.raises(TeacherError, match="check the key in OPENAI_API_KEY") as caught:
         teacher(door.url, log=told.append).ask(questions[3:5])
     assert all(headers["Authorization"] == f"Bearer {KEY}" for headers in door.headers)
-    assert KEY not in "".join([str(caught.getrepr(showlocals=True)), table.to_csv(), *told])
+    assert KEY not in "".join([traceback_of(caught), table.to_csv(), *told])
     files = list(ledger.path.parent.glob("ledger.sqlite*"))
     assert files
     assert all(KEY.encode() not in file.read_bytes() for file in files)
