@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "annotate",
     "boostqa",
+    "cards",
     "curate",
     "evaluate",
     "experiments",

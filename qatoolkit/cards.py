@@ -8,10 +8,13 @@ machine, local endpoints and secrets are left out, and table text is escaped.
 import dataclasses
 import re
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import pandas as pd
 import yaml
+
+from qatoolkit.files import atomic
+from qatoolkit.store import write_table
 
 _HUB_LICENCES = {
     "apache-2.0": "apache-2.0",
@@ -120,6 +123,23 @@ def dataset_card(table: pd.DataFrame, *, name: str, settings=None, report: pd.Da
         "- Decontaminated only against the exams of the run: check against your own too.",
     ]
     return _join(parts)
+
+
+def save_dataset(
+    table: pd.DataFrame, folder: str | Path, *, name: str, settings=None, report: pd.DataFrame | None = None
+) -> Path:
+    """Write a QA table as a Hugging Face dataset, `train.parquet` and its card, and return the folder, which
+    `datasets.load_dataset` opens and the hub takes as it is.
+
+    Settings and report as in `dataset_card`. Raises ValueError as that does, and for a folder that holds something else than a
+    dataset of ours.
+    """
+    card, folder = dataset_card(table, name=name, settings=settings, report=report), Path(folder)
+    with atomic(folder, over="train.parquet") as temporary:
+        temporary.mkdir()
+        write_table(table, temporary / "train.parquet")
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+    return folder
 
 
 def model_card(manifest: Mapping) -> str:

@@ -2,13 +2,15 @@
 
 import re
 
+import datasets
 import pandas as pd
 import pytest
 import yaml
 
-from qatoolkit.cards import dataset_card, model_card
+from qatoolkit.cards import dataset_card, model_card, save_dataset
 from qatoolkit.config import CurateSettings
 from qatoolkit.curate import curate
+from qatoolkit.store import read_table
 
 
 def _table() -> pd.DataFrame:
@@ -54,6 +56,22 @@ def test_several_licences_are_other_and_are_all_counted():
     assert _head(card)["license"] == "other"
     for licence in ("MIT", "CC-BY-4.0", "unknown"):
         assert f"| {licence} | 1 |" in card
+
+
+def test_a_saved_dataset_is_opened_by_datasets_and_is_not_written_over_something_else(tmp_path):
+    kept, _, report = curate(_table())
+    folder = save_dataset(kept, tmp_path / "out", name="demo", report=report)
+    opened = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert opened["question"] == list(kept["question"])
+    assert (folder / "README.md").read_text(encoding="utf-8") == dataset_card(
+        kept, name="demo", report=report
+    )
+    assert save_dataset(kept[:1], folder, name="demo") == folder
+    assert len(read_table(folder / "train.parquet")) == 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"notes\.txt"):
+        save_dataset(kept, tmp_path / "mine", name="demo")
 
 
 def test_counts_strategy_difficulty_curation_and_limits_are_shown():
