@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from qatoolkit.plots_graph import coverage, frontier, graph_neighbourhood, kp_degree
+from qatoolkit.plots_graph import coverage, diagnostics, frontier, graph_neighbourhood, kp_degree
 from qatoolkit.plots_grid import accuracy_grid, budget, confusion, grid_difference, margin_grid
 from qatoolkit.plots_seeds import lengths, seed_quality
 from qatoolkit.plots_style import (
@@ -45,6 +45,7 @@ __all__ = [
     "comparisons",
     "confusion",
     "coverage",
+    "diagnostics",
     "distribution",
     "frontier",
     "graph_neighbourhood",

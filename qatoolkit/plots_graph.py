@@ -3,6 +3,7 @@
 import warnings
 from itertools import pairwise
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import FuncFormatter
@@ -22,6 +23,15 @@ from qatoolkit.plots_style import (
 )
 
 LARGEST_DRAWING = 80
+PANELS = {  # column of `path_diagnostics`: what its panel says, and how a value is written
+    "coverage": ("knowledge points reached", "{:.1%}"),
+    "gini": ("Gini of visits", "{:.2f}"),
+    "entropy_bits": ("entropy of visits (bits)", "{:.2f}"),
+    "spearman": ("correlation with popularity", "{:.2f}"),
+    "distinct_seeds": ("distinct seeds", "{:,.0f}"),
+    "kl_discipline": ("KL of disciplines (nats)", "{:.3f}"),
+    "kl_difficulty": ("KL of difficulties (nats)", "{:.3f}"),
+}
 
 
 @styled
@@ -82,6 +92,39 @@ def coverage(table, *, title="Knowledge points reached by sampled paths", ax=Non
     ax.set_ylabel("knowledge points reached (%)")
     ax.set_title(title)
     label_ends(ax, ends)
+    return figure
+
+
+@styled
+def diagnostics(table, *, title="What walks cover, and how evenly"):
+    """One panel for each number of `path_diagnostics`, one bar for each sample of walks.
+
+    `table`: walks (their name), paths, and columns of `path_diagnostics`; those that are null throughout are left out.
+    """
+    require(table, "walks", "paths", key=("walks",))
+    shown = [column for column in PANELS if column in table and table[column].notna().any()]
+    if not shown:
+        raise ValueError(f"no number to draw: the table needs one of {list(PANELS)}")
+    across = min(len(shown), 4)
+    down = -(-len(shown) // across)
+    size = (1.6 + 2.1 * across, 0.5 + down * (0.6 + 0.24 * len(table)))
+    figure, axes = plt.subplots(down, across, figsize=size, sharey=True, squeeze=False)
+    names = [f"{name(row.walks)} (n = {row.paths:,.0f})" for row in table.itertuples()]
+    colours = [look["color"] for look in looks(table["walks"]).values()]
+    for ax, column in zip(axes.flat, shown, strict=False):
+        text, form = PANELS[column]
+        values = table[column].astype(float)
+        bars = ax.barh(range(len(table)), values.fillna(0.0), color=colours, height=0.7)
+        ax.bar_label(bars, [form.format(v) if v == v else "none" for v in values], padding=2, fontsize=8)
+        ax.margins(x=0.25)
+        ax.set_title(text, fontsize=9)
+        ax.set_yticks(range(len(table)), names)
+        ax.xaxis.set_visible(False)
+        ax.grid(False)
+    for ax in axes.flat[len(shown) :]:
+        ax.set_axis_off()
+    axes[0, 0].invert_yaxis()
+    figure.suptitle(title)
     return figure
 
 

@@ -187,18 +187,16 @@ def real_graph(folder: str | Path | None = None) -> SimpleNamespace:
 
 
 def walk_settings(graph: KPGraph, length: int = 4, seed: int = 0) -> pd.DataFrame:
-    """As many walks as there are linked KPs under each of `walks.POLICIES` and, where seeds have difficulties, under coverage
-    with an even target for each: coverage, Gini of visits, correlation with popularity, seeds used, divergence from the even target
-    in nats."""
+    """As many walks as there are linked KPs under each of `walks.POLICIES` and, where seeds have disciplines or difficulties, under
+    coverage with even targets for them: `path_diagnostics` of each, the divergences from the even targets."""
     n = int((graph.degree > 0).sum())
-    even = dict.fromkeys(graph.seeds["difficulty"].cat.categories, 1.0) or None
+    labels = {label: graph.seeds[label].cat.categories for label in ("discipline", "difficulty")}
+    even = {label: dict.fromkeys(values, 1.0) for label, values in labels.items() if len(values)}
     settings = dict(POLICIES)
     if even:
-        settings["coverage, even difficulties"] = {"alpha": 0.0, "beta": 1.0, "difficulty": even}
+        settings["coverage, even targets"] = POLICIES["coverage"] | even
     rows = []
     for name, dials in settings.items():
         paths = sample_paths(graph, n, length, seed=seed, **dials)
-        found = path_diagnostics(graph, paths, difficulty=even).iloc[0]
-        shown = ["paths", "coverage", "gini", "spearman", "distinct_seeds", "kl_difficulty"]
-        rows.append({"walks": name} | found[shown].to_dict())
-    return pd.DataFrame(rows)
+        rows.append(path_diagnostics(graph, paths, **even).assign(walks=name))
+    return pd.concat(rows, ignore_index=True)

@@ -75,6 +75,11 @@ QUESTIONS = pd.DataFrame(
 )
 DEGREES = pd.DataFrame({"degree": [0, 1, 1, 2, 3, 9]})
 COVERAGE = frame("paths coverage policy", (0, 0.0, "uniform"), (10, 0.5, "uniform"), (10, 0.6, "balanced"))
+DIAGNOSTICS = frame(
+    "walks paths coverage gini kl_difficulty kl_discipline",
+    ("popularity", 500, 0.4, 0.7, 0.5, None),
+    ("coverage", 500, 0.95, 0.2, None, None),
+)
 FRONTIER = frame("alpha beta coverage popularity_correlation", (1, 0, 0.3, 0.9), (0, 1, 0.9, 0.1))
 SEEDS, REJECTS = read_seeds(
     [
@@ -106,6 +111,7 @@ FIGURES = {
     "lengths": lambda: plots.lengths(SEEDS),
     "kp_degree": lambda: plots.kp_degree(DEGREES),
     "coverage": lambda: plots.coverage(COVERAGE),
+    "diagnostics": lambda: plots.diagnostics(DIAGNOSTICS),
     "frontier": lambda: plots.frontier(FRONTIER),
     "graph_neighbourhood": lambda: plots.graph_neighbourhood(nx.path_graph(5), [1, 2, 3]),
 }
@@ -189,6 +195,7 @@ def test_no_text_leaves_the_figure_or_covers_other_text_in_its_axes(figure):
         (plots.lengths, SEEDS[["question", "answer", "language", "source"]]),
         (plots.kp_degree, DEGREES),
         (plots.coverage, COVERAGE),
+        (plots.diagnostics, DIAGNOSTICS),
         (plots.frontier, FRONTIER),
     ],
 )
@@ -265,6 +272,15 @@ def test_figures_state_n_and_interval():
     assert says(drawn("comparisons"), "−2.0")
     assert says(drawn("distribution"), "seeds (n = 3)")
     assert says(drawn("distribution"), "unknown")
+
+
+def test_diagnostics_have_a_panel_for_every_number_that_is_there():
+    figure = drawn("diagnostics")
+    assert [ax.get_title(loc="left") for ax in figure.axes if ax.axison] == [
+        "knowledge points reached", "Gini of visits", "KL of difficulties (nats)",
+    ]  # fmt: skip
+    assert says(figure, "popularity (n = 500)")
+    assert {"40.0%", "95.0%", "0.70", "0.500", "none"} <= set(texts(figure))
 
 
 def test_seed_quality_counts_every_row_once_and_names_every_reason():

@@ -141,7 +141,7 @@ def test_walks_and_difficulties_follow_the_dials(run):
     assert control["kl"].iloc[1] < control["kl"].iloc[0]
     settings = views.walk_settings(graph).set_index("walks")
     assert settings.loc["coverage", "coverage"] > settings.loc["popularity", "coverage"]
-    assert settings["kl_difficulty"].idxmin() == "coverage, even difficulties"
+    assert settings["kl_difficulty"].idxmin() == "coverage, even targets"
     counts = views.asked_and_got(run)
     assert counts["accepted"].sum() == len(run.read("linkqa").linkqa)
     assert (counts.loc[["H1", "H2"], "asked"] == 0).all()
