@@ -403,6 +403,27 @@ def test_a_hostile_body_is_a_failed_request(status, text):
     assert len(reply.error) < 500
 
 
+def test_reasoning_is_never_part_of_the_answer_wherever_a_server_puts_it():
+    parts = [
+        {"type": "thinking", "text": "hm"},
+        {"type": "text", "text": "4"},
+        {"type": "reasoning", "text": "so"},
+    ]
+    for message in (
+        {"content": parts},
+        {"content": "<think>hm</think>\n4", "reasoning_content": "hm"},
+        {"content": "4", "reasoning": "hm"},
+    ):
+        assert read({"choices": [{"message": message}]})[:2] == ("ok", "4")
+
+
+def test_tokens_that_only_the_total_holds_are_paid_for_and_no_more_is_cached_than_was_sent():
+    usage = {"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 376}  # as xAI and Gemini count
+    usage |= {"prompt_tokens_details": {"cached_tokens": 1000}}
+    reply = read({"choices": [{"message": {"content": "4"}}], "usage": usage})
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens) == (32, 344, 32)
+
+
 def test_an_answer_counts_though_the_rest_of_its_message_is_odd():
     message = {"content": "x", "reasoning": {"effort": "high"}, "refusal": None}
     reply = read(
@@ -440,6 +461,12 @@ def test_a_date_gives_the_seconds_until_then(seconds, zone):
     until = datetime.now(UTC) + timedelta(seconds=seconds)
     wait = retry_after({"Retry-After": format_datetime(until).replace("+0000", zone)})
     assert wait == pytest.approx(max(0.0, seconds), abs=2)
+
+
+def test_a_date_is_read_by_the_clock_of_the_server_that_sent_it():
+    ahead = datetime.now(UTC) + timedelta(hours=3)
+    headers = {"Date": format_datetime(ahead), "Retry-After": format_datetime(ahead + timedelta(seconds=20))}
+    assert retry_after(headers) == 20.0
 
 
 @pytest.mark.parametrize(
