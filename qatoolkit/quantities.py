@@ -1,6 +1,6 @@
 """Quantities in answers: the number, its precision and its unit, as people and models write them.
 
-Thousands separators, fractions, percent, scientific and LaTeX notation, Chinese numerals, currencies and common units.
+Thousands separators, fractions, percent, scientific and LaTeX notation, Chinese numerals, English ones up to ninety-nine, currencies and common units.
 """
 
 import re
@@ -40,6 +40,16 @@ _UNIT_ALIASES = {
 _TELLING = {*_UNIT_ALIASES.values(), "mol", "square", "cubic", "dozen", "bc", "bce"}
 # After a number these are algebra and no unit: 2x, 3i, 2 pi. Any single letter is a unit only after a space.
 _ALGEBRA = re.compile(r"(?:[xyzabcknpqrtuvwi]|pi|sqrt|sin|cos|tan|ln|log|exp|π|√)\b.*")
+_ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_ENGLISH = {word: str(i) for i, word in enumerate(_ONES)} | {
+    f"{word} {one}".removesuffix(" zero"): str(10 * i + j)
+    for i, word in enumerate(_TENS, 2)
+    for j, one in enumerate(_ONES[:10])
+}
 _ZH_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _ZH_UNITS = {"亿": 10**8, "万": 10**4, "千": 1000, "百": 100, "十": 10}
 _ZH = "[零〇一二两三四五六七八九十百千万亿]{1,16}"
@@ -71,7 +81,8 @@ class Quantity(NamedTuple):
 
 
 def quantity(text: str) -> Quantity | None:
-    """The quantity that the whole of a text is: "1,200 km", "3/4", "三十五"; None for anything else."""
+    """The quantity that the whole of a text is: "1,200 km", "3/4", "thirty-five", "三十五"; None for anything else."""
+    text = _ENGLISH.get(text.casefold().replace("-", " "), text)
     if len(text) > _MAX_EXACT_DIGITS or not _HAS_NUMBER.search(text):
         return None
     text = text[1:-1].strip() if re.fullmatch(r"\([^()]*\)", text) else text

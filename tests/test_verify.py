@@ -74,6 +74,7 @@ from qatoolkit.verify import answer_key, choice_consistent, consensus, same_answ
         ("三分之一", "1/3"),
         ("百分之五十", "50%"),
         ("三个", "3个"),
+        ("Twenty-one", "21"),
         ("不是", "no"),
     ],
 )
