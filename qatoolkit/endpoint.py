@@ -19,10 +19,11 @@ HOPELESS = {  # statuses that no retry and no other prompt will change, and what
     402: "the account is empty: top it up",
     404: "check base_url and the model name {model!r}",
 }
-BROKEN_OFF = (
-    "error",
-    "insufficient_system_resource",
-)  # finish_reason of OpenRouter, DeepSeek: it may fare better later
+# What providers call the ends of an answer beside OpenAI's "length" and "content_filter" (OpenRouter, DeepSeek, Mistral,
+# Gemini, GLM), in lower case. What broke off may fare better later.
+BROKEN_OFF = ("error", "insufficient_system_resource", "network_error")
+CUT_OFF = ("length", "max_tokens", "model_length")
+FILTERED = ("content_filter", "safety", "recitation", "sensitive", "prohibited_content")
 REFUSED = "REFUSED:"  # how the offline teacher marks what it has no answer for
 
 
@@ -169,7 +170,9 @@ def read_got(got: Got) -> tuple[Reply, str | None]:
     if 200 <= got.status < 300:
         try:
             reply = read(json.loads(got.text))
-            return reply, got.text if reply.outcome in ANSWERED else None
+            if reply.outcome in ANSWERED:
+                return reply, got.text
+            return reply._replace(outcome=f"http_{got.status}"), None
         except (ValueError, RecursionError):
             said = f"no chat completion but {got.text[:200]!r}"
     else:
@@ -178,13 +181,14 @@ def read_got(got: Got) -> tuple[Reply, str | None]:
 
 
 def read(response: dict[str, Any]) -> Reply:
-    """Read a chat completion; ValueError when it is none.
+    """Read a chat completion; ValueError when it is none. The outcome of one that the server broke off is http_200.
 
     Reasoning is told apart from the content whether it comes in its own field or between <think> tags.
     """
     try:
         choice = response["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
+        message, finish = choice["message"], str(choice.get("finish_reason")).casefold()
+        problem = choice.get("error") or response.get("error")
         content, refusal = _text(message.get("content")), message.get("refusal")
         reasoning = message.get("reasoning_content") or message.get("reasoning")
         reasoning = _text(reasoning) if isinstance(reasoning, str) else ""
@@ -193,16 +197,19 @@ def read(response: dict[str, Any]) -> Reply:
         raise ValueError("not a chat completion") from None
     content, thought = _split_thinking(content)
     reasoning = reasoning or thought
+    if (content or reasoning) and not usage["completion_tokens"]:
+        usage |= {
+            "completion_tokens": None
+        }  # some servers count nothing: an answer of no tokens is no free one
     reply = Reply("ok", content, reasoning or None, **usage)
-    if refusal or finish == "content_filter" or content.startswith(REFUSED):
+    if problem or finish in BROKEN_OFF:
+        said = str(problem or f"finish_reason {finish!r}")[:200]
+        return reply._replace(outcome="http_200", error=f"200: the server broke off ({said})")
+    if refusal or finish.startswith(FILTERED) or content.startswith(REFUSED):
         return reply._replace(
             outcome="refusal", error=_text(str(refusal or "")) or content or "stopped by a content filter"
         )
-    if finish in BROKEN_OFF:
-        return reply._replace(
-            outcome="http_200", error=f"200: the server broke off (finish_reason {finish!r})"
-        )
-    if finish == "length":
+    if finish in CUT_OFF:
         return reply._replace(outcome="length", error="cut off at max_tokens")
     if not content.strip():
         return reply._replace(

@@ -377,7 +377,7 @@ def test_any_json_from_a_server_is_a_typed_outcome_or_no_completion(response):
     if error:
         assert str(error) == "not a chat completion"
     else:
-        assert reply.outcome in ANSWERED
+        assert reply.outcome in {*ANSWERED, "http_200"}
         storable(reply)
 
 
@@ -422,6 +422,29 @@ def test_tokens_that_only_the_total_holds_are_paid_for_and_no_more_is_cached_tha
     usage |= {"prompt_tokens_details": {"cached_tokens": 1000}}
     reply = read({"choices": [{"message": {"content": "4"}}], "usage": usage})
     assert (reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens) == (32, 344, 32)
+
+
+@pytest.mark.parametrize(
+    ("finish", "outcome"),
+    [
+        ("stop", "ok"),
+        (None, "ok"),
+        ("MAX_TOKENS", "length"),
+        ("model_length", "length"),
+        ("SAFETY", "refusal"),
+        ("content_filter: RECITATION", "refusal"),
+        ("error", "http_200"),
+    ],
+)
+def test_the_end_of_an_answer_is_known_by_every_name_that_providers_give_it(finish, outcome):
+    choice = {"message": {"content": "half an ans"}, "finish_reason": finish}
+    assert read({"choices": [choice]}).outcome == outcome
+    assert read({"choices": [choice], "error": {"message": "upstream died"}}).outcome == "http_200"
+
+
+def test_an_answer_of_no_tokens_has_no_known_usage():
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    assert read({"choices": [{"message": {"content": "4"}}], "usage": usage}).completion_tokens is None
 
 
 def test_an_answer_counts_though_the_rest_of_its_message_is_odd():

@@ -532,7 +532,7 @@ def test_a_new_session_counts_answers_without_usage_as_the_most_they_can_have_co
 
 
 def test_an_answer_that_the_server_broke_off_is_asked_for_again_and_paid_for(server, teacher, ledger):
-    finish = {1: "error", 2: "insufficient_system_resource", 3: "stop"}
+    finish = {1: "error", 2: "INSUFFICIENT_SYSTEM_RESOURCE", 3: "stop"}
     server.answer = lambda prompt, nth: completion("half" if nth < 3 else "whole", finish=finish[nth])
     table = teacher(price=Price(input=1.0, output=10.0)).ask(["q"])
     assert table.loc[0, ["outcome", "content", "attempts"]].tolist() == ["ok", "whole", 3]
