@@ -270,6 +270,15 @@ def test_the_complaint_says_what_was_wrong():
 # --- What the stages read out of it --------------------------------------------------------------------
 
 
+def test_objects_that_differ_in_what_was_asked_for_are_asked_for_again():
+    draft = '{"answer": "5"} Wait, that is wrong: {"answer": "6"}'
+    with pytest.raises(ValueError, match="several JSON objects have 'answer', and differ"):
+        read_json(draft, "answer")
+    assert read_json('{"answer": "5"} So: {"answer": "5", "rationale": "r"} {"oth', "answer") == {
+        "answer": "5"
+    }
+
+
 def test_the_object_with_what_was_asked_for_is_taken():
     both = '{"plan": "think"} then {"answer": "x"}'
     assert boostqa._read_answer(both) == {"answer": "x", "rationale": ""}
