@@ -226,15 +226,20 @@ def backoff(key: str, failures: int, base: float) -> float:
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds from Retry-After (a number or an HTTP date) or retry-after-ms; 0 when absent or unreadable."""
+    """Seconds from Retry-After (a number, or an HTTP date by the server's own clock) or retry-after-ms; 0 when absent or unreadable."""
     try:
         if milliseconds := headers.get("retry-after-ms"):
             return max(0.0, float(milliseconds) / 1000)
         value = headers.get("Retry-After", "0")
         if value.replace(".", "", 1).isdigit():
             return float(value)
-        until = parsedate_to_datetime(value)
-        until = until if until.tzinfo else until.replace(tzinfo=UTC)  # "-0000": UTC, place unknown
-        return max(0.0, (until - datetime.now(UTC)).total_seconds())
+        until, now = _utc(value), headers.get("Date")
+        return max(0.0, (until - (_utc(now) if now else datetime.now(UTC))).total_seconds())
     except (TypeError, ValueError, OverflowError):
         return 0.0
+
+
+def _utc(value: str) -> datetime:
+    """The time of an HTTP date; "-0000" is UTC too, place unknown."""
+    at = parsedate_to_datetime(value)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

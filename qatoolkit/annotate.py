@@ -110,7 +110,8 @@ def _labels(content: str) -> dict:
 
 def agreement(labels: pd.Series, gold: pd.Series, order: tuple[str, ...] | None = None) -> dict:
     """Agreement of labels with gold labels, row by row: n, accuracy, Cohen's kappa and, where the labels have an `order`,
-    quadratic-weighted kappa. Rows without a gold label do not count."""
+    quadratic-weighted kappa. Rows without a gold label do not count; ValueError for a label that is not in `order`."""
+    _in_order(order, labels, gold)
     known = gold.notna().to_numpy() & labels.notna().to_numpy()
     a, b = labels.to_numpy()[known], gold.to_numpy()[known]
     classes = list(order or sorted(set(a) | set(b)))
@@ -132,5 +133,12 @@ def _kappa(table: np.ndarray, cost: np.ndarray) -> float | None:
 
 
 def confusion(labels: pd.Series, gold: pd.Series, order: tuple[str, ...]) -> pd.DataFrame:
-    """Counts of gold label (rows) against label given (columns)."""
+    """Counts of gold label (rows) against label given (columns); ValueError for a label that is not in `order`."""
+    _in_order(order, labels, gold)
     return pd.crosstab(gold.to_numpy(), labels.to_numpy()).reindex(index=order, columns=order, fill_value=0)
+
+
+def _in_order(order: tuple[str, ...] | None, *columns: pd.Series) -> None:
+    for column in columns if order else ():
+        if unknown := set(column.dropna()) - set(order):
+            raise ValueError(f"{min(map(str, unknown))!r} is no label of order={order}: map or drop it first")

@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import random
+from collections import Counter
 
 import pandas as pd
 
@@ -33,7 +34,7 @@ def requests(
     unspent. With a strategy switched off its cells are asked for the plain way: more questions like
     the seed, at the seed's own grade."""
     rng = random.Random(f"boostqa/{seed}")
-    rows = []
+    rows, plain = [], Counter()
     pools = {d: group.to_dict("records") for d, group in seeds.groupby("discipline", sort=True)}
     for cell in plan[plan["budget"] > 0].to_dict("records"):
         pool = pools.get(cell["discipline"])
@@ -56,6 +57,10 @@ def requests(
                 ]
             else:
                 payload["wanted"] = [{"grade": source["grade"]}] * count
+                payload["round"] = plain[
+                    source["id"], count
+                ]  # cells ask alike, and a request sent twice is answered once
+                plain[source["id"], count] += 1
             rows.append(
                 {
                     "strategy": strategy,

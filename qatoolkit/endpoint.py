@@ -19,6 +19,11 @@ HOPELESS = {  # statuses that no retry and no other prompt will change, and what
     402: "the account is empty: top it up",
     404: "check base_url and the model name {model!r}",
 }
+# What providers call the ends of an answer beside OpenAI's "length" and "content_filter" (OpenRouter, DeepSeek, Mistral,
+# Gemini, GLM), in lower case. What broke off may fare better later.
+BROKEN_OFF = ("error", "insufficient_system_resource", "network_error")
+CUT_OFF = ("length", "max_tokens", "model_length")
+FILTERED = ("content_filter", "safety", "recitation", "sensitive", "prohibited_content")
 REFUSED = "REFUSED:"  # how the offline teacher marks what it has no answer for
 
 
@@ -164,7 +169,10 @@ def read_got(got: Got) -> tuple[Reply, str | None]:
         return Reply(got.failure, error=got.text), None
     if 200 <= got.status < 300:
         try:
-            return read(json.loads(got.text)), got.text
+            reply = read(json.loads(got.text))
+            if reply.outcome in ANSWERED:
+                return reply, got.text
+            return reply._replace(outcome=f"http_{got.status}"), None
         except (ValueError, RecursionError):
             said = f"no chat completion but {got.text[:200]!r}"
     else:
@@ -173,27 +181,35 @@ def read_got(got: Got) -> tuple[Reply, str | None]:
 
 
 def read(response: dict[str, Any]) -> Reply:
-    """Read a chat completion; ValueError when it is none.
+    """Read a chat completion; ValueError when it is none. The outcome of one that the server broke off is http_200.
 
     Reasoning is told apart from the content whether it comes in its own field or between <think> tags.
     """
     try:
         choice = response["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
+        message, finish = choice["message"], str(choice.get("finish_reason")).casefold()
+        problem = choice.get("error") or response.get("error")
         content, refusal = _text(message.get("content")), message.get("refusal")
         reasoning = message.get("reasoning_content") or message.get("reasoning")
         reasoning = _text(reasoning) if isinstance(reasoning, str) else ""
         usage = _usage(_named(response.get("usage")))
     except (KeyError, IndexError, TypeError, AttributeError):
         raise ValueError("not a chat completion") from None
-    if not reasoning:
-        content, reasoning = _split_thinking(content)
+    content, thought = _split_thinking(content)
+    reasoning = reasoning or thought
+    if (content or reasoning) and not usage["completion_tokens"]:
+        usage |= {
+            "completion_tokens": None
+        }  # some servers count nothing: an answer of no tokens is no free one
     reply = Reply("ok", content, reasoning or None, **usage)
-    if refusal or finish == "content_filter" or content.startswith(REFUSED):
+    if problem or finish in BROKEN_OFF:
+        said = str(problem or f"finish_reason {finish!r}")[:200]
+        return reply._replace(outcome="http_200", error=f"200: the server broke off ({said})")
+    if refusal or finish.startswith(FILTERED) or content.startswith(REFUSED):
         return reply._replace(
             outcome="refusal", error=_text(str(refusal or "")) or content or "stopped by a content filter"
         )
-    if finish == "length":
+    if finish in CUT_OFF:
         return reply._replace(outcome="length", error="cut off at max_tokens")
     if not content.strip():
         return reply._replace(
@@ -202,10 +218,13 @@ def read(response: dict[str, Any]) -> Reply:
     return reply
 
 
+_THOUGHTS = ("thinking", "reasoning", "redacted_thinking")  # parts of a content that are no answer
+
+
 def _text(content: Any) -> str:
     """Content as text that any file can hold: parts joined, half characters (lone surrogates) replaced."""
     if isinstance(content, list):
-        content = "".join(part.get("text") or "" for part in content)
+        content = "".join(part.get("text") or "" for part in content if part.get("type") not in _THOUGHTS)
     if not content:
         return ""
     try:
@@ -224,14 +243,20 @@ def _split_thinking(content: str) -> tuple[str, str | None]:
 
 
 def _usage(usage: dict[str, Any]) -> dict[str, int | None]:
-    """Token counts as OpenAI and DeepSeek name them."""
+    """Token counts as OpenAI and DeepSeek name them; reasoning that a provider counts beside the completion (xAI, Gemini), so
+    that only the total holds it, is part of the completion here, and what is cached part of the prompt."""
     details = _named(usage.get("completion_tokens_details"))
     cached = _named(usage.get("prompt_tokens_details")).get("cached_tokens")
+    prompt, completion, total = (
+        _count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total")
+    )
+    if None not in (prompt, completion, total):
+        completion = max(completion, total - prompt)
     return {
-        "prompt_tokens": _count(usage.get("prompt_tokens")),
-        "completion_tokens": _count(usage.get("completion_tokens")),
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
         "reasoning_tokens": _count(details.get("reasoning_tokens")),
-        "cached_tokens": _count(cached or usage.get("prompt_cache_hit_tokens")) or 0,
+        "cached_tokens": min(_count(cached or usage.get("prompt_cache_hit_tokens")) or 0, prompt or 0),
     }
 
 

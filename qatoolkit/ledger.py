@@ -41,6 +41,9 @@ CREATE TABLE IF NOT EXISTS attempts (
 );
 CREATE INDEX IF NOT EXISTS attempts_by_run ON attempts (run, model, stage);
 """
+_UNPRICED = (
+    "cost IS NULL AND (completion_tokens IS NOT NULL OR outcome IN ('ok', 'empty', 'length', 'refusal'))"
+)
 _COUNTS = ["status", "prompt_tokens", "completion_tokens", "reasoning_tokens"]
 
 
@@ -226,26 +229,35 @@ class Ledger:
     def spend(self, run: str | None = None) -> pd.DataFrame:
         """Attempts, tokens and USD by model and stage, of one run or of all.
 
-        `cost` sums what is known; `unpriced` counts the attempts that used tokens of a model without a price.
+        `cost` sums what is known; `unpriced` counts the attempts that used tokens at an unknown price, or were answered by a server
+        that did not say how many.
         """
         where, values = ("", ()) if run is None else ("WHERE run = ?", (run,))
         return self._frame(
             f"""SELECT model, stage, count(*) AS attempts, coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
             coalesce(sum(completion_tokens), 0) AS completion_tokens,
             coalesce(sum(reasoning_tokens), 0) AS reasoning_tokens, total(cost) AS cost,
-            sum(cost IS NULL AND completion_tokens IS NOT NULL) AS unpriced
+            sum({_UNPRICED}) AS unpriced
             FROM attempts {where} GROUP BY model, stage ORDER BY model, stage""",
             values,
         )
 
+    def unpriced(self, model: str, run: str, stage: str) -> list[str]:
+        """The stored request of each `unpriced` attempt of a model, run and stage."""
+        rows = self.read(
+            f"SELECT request FROM attempts JOIN responses USING (key) WHERE model = ? AND run = ? AND stage = ? AND {_UNPRICED}",
+            (model, run, stage),
+        )
+        return [request for (request,) in rows]
+
     def costs(self, keys: Iterable[str]) -> pd.DataFrame:
         """Attempts, tokens and USD of each key that was asked, over all runs: key, model, attempts, prompt_tokens,
-        completion_tokens, reasoning_tokens, cost (NaN where tokens were used at an unknown price)."""
+        completion_tokens, reasoning_tokens, cost (NaN where one of them is `unpriced`)."""
         return self._frame(
-            """SELECT key, model, count(*) AS attempts, coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
+            f"""SELECT key, model, count(*) AS attempts, coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
             coalesce(sum(completion_tokens), 0) AS completion_tokens,
             coalesce(sum(reasoning_tokens), 0) AS reasoning_tokens,
-            CASE WHEN sum(cost IS NULL AND completion_tokens IS NOT NULL) THEN NULL ELSE total(cost) END AS cost
+            CASE WHEN sum({_UNPRICED}) THEN NULL ELSE total(cost) END AS cost
             FROM attempts WHERE key IN (SELECT value FROM json_each(?)) GROUP BY key""",
             (json.dumps(list(keys)),),
         ).astype({"cost": "float64"})

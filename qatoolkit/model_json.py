@@ -46,16 +46,22 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
     """The first JSON object in what a model wrote that has `key`, else the first that is not empty, else the first.
 
     With `bare_list`, a list that stands where the object should is taken for the value of `key`. ValueError, worded for
-    the model, when there is no object, when one is cut off, and when none can be read."""
+    the model, when there is no object, when one is cut off, when none can be read, and when several have `key` and differ in it:
+    a draft and its correction, or questions in two parts."""
     _, closed, answer = content.rpartition("</think>")
     if closed and "{" in answer:
         content = answer
-    objects, bare, problem, at = [], None, "", 0
+    objects, asked, bare, problem, at = [], [], None, "", 0
     while start := _START.search(content, at):
         if start[0] == "[" and not bare_list:
             at = start.end()
             continue
-        text, at = _strict(content, start.start())
+        try:
+            text, at = _strict(content, start.start())
+        except ValueError:
+            if asked:  # talk after the object that was asked for
+                break
+            raise
         try:
             value = json.loads(text, parse_constant=str)
         except ValueError as error:  # a set, or a form that was only described
@@ -66,7 +72,13 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
         else:
             objects.append(value)
             if key in value:
-                return value
+                asked.append(value)
+    if any(value[key] != asked[0][key] for value in asked):
+        raise ValueError(
+            f"several JSON objects have {key!r}, and differ; answer with exactly one, the one that counts"
+        )
+    if asked:
+        return asked[0]
     if bare:
         return {key: bare}
     if not objects and problem:

@@ -17,10 +17,10 @@ from qatoolkit.taxonomy import HIGH
 def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     """The probe grid with `deficit` and `budget`: questions in proportion to the root of how far a cell lies below the target.
 
-    H4 and H5 together get at most the share `settings.high`; cells with too few questions to judge get none. ValueError when
-    no cell is weak."""
+    H4 and H5 together get at most the share `high`, to whole questions, unless no other cell is weak; cells with too few
+    questions to judge, or without an accuracy, get none. ValueError when no cell is weak."""
     plan = grid.copy()
-    judged = plan["n"] >= settings.low_n
+    judged = (plan["n"] >= settings.low_n) & plan["accuracy"].notna()
     plan["deficit"] = np.where(judged, (settings.target - plan["accuracy"]).clip(lower=0), 0.0)
     if plan["deficit"].sum() == 0:
         raise ValueError(

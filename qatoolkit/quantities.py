@@ -1,6 +1,6 @@
 """Quantities in answers: the number, its precision and its unit, as people and models write them.
 
-Thousands separators, fractions, percent, scientific and LaTeX notation, Chinese numerals, currencies and common units.
+Thousands separators, fractions, percent, scientific and LaTeX notation, Chinese numerals, English ones up to ninety-nine, currencies and common units.
 """
 
 import re
@@ -10,11 +10,12 @@ from typing import NamedTuple
 _MAX_EXACT_DIGITS = 400  # beyond this a number is text: 1e999999999 must not be expanded
 
 _NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
-_HAS_NUMBER = re.compile(r"[\d零一二两三四五六七八九十百千万]")
-_SCIENTIFIC = re.compile(r"\s*(?:\\times|\\cdot|[×·*x])\s*10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\d+)\s*\}?")
+_HAS_NUMBER = re.compile(r"[\d零〇一二两三四五六七八九十百千万亿]")
+_SCIENTIFIC = re.compile(r"\s*(?:\\times|\\cdot|[×·*x])\s*10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\d+)(?:\s*\})?")
 _FRACTION = re.compile(r"([+-]?)\s*(\d+)?\s*\\[dt]?frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?")
 _QUANTITY = re.compile(
     rf"(?P<currency>[$€£¥]?)\s*(?:(?P<whole>[+-]?\d+)\s+(?=\d+/))?(?P<top>{_NUMBER})(?:\s*/\s*(?P<bottom>\d+(?:\.\d+)?))?"
+    r"\s*(?P<times>万亿|[千百十]?万|亿|(?:thousand|million|billion|trillion)\b)?"
     r"\s*(?P<percent>(?:\\?%|percent\b|per cent\b)?)\s*(?P<unit>°|°?[^\W\d_][^\d+=*^\\(){}\[\]<>,;]{0,30})?",
     re.IGNORECASE,
 )
@@ -28,16 +29,46 @@ _UNIT_ALIASES = {
     **dict.fromkeys(("g", "gram", "克"), "g"),
     **dict.fromkeys(("s", "sec", "second", "秒"), "s"),
     **dict.fromkeys(("min", "minute", "分钟", "分"), "min"),
-    **dict.fromkeys(("h", "hr", "hour", "小时"), "h"),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "小时"), "h"),
     **dict.fromkeys(("°", "deg", "degree", "度"), "degree"),
     **dict.fromkeys(("j", "joule", "焦耳"), "j"),
     **dict.fromkeys(("n", "newton", "牛顿"), "n"),
     **dict.fromkeys(("w", "watt", "瓦特"), "w"),
+    **dict.fromkeys(("/", "per"), "/"),
 }
+# A unit more or less changes the quantity where it is one of these: m/s is no m, "duck eggs" are eggs.
+_TELLING = {*_UNIT_ALIASES.values(), "mol", "square", "cubic", "dozen", "bc", "bce"}
 # After a number these are algebra and no unit: 2x, 3i, 2 pi. Any single letter is a unit only after a space.
 _ALGEBRA = re.compile(r"(?:[xyzabcknpqrtuvwi]|pi|sqrt|sin|cos|tan|ln|log|exp|π|√)\b.*")
+_ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_ENGLISH = {word: str(i) for i, word in enumerate(_ONES)} | {
+    f"{word} {one}".removesuffix(" zero"): str(10 * i + j)
+    for i, word in enumerate(_TENS, 2)
+    for j, one in enumerate(_ONES[:10])
+}
 _ZH_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
-_ZH_UNITS = {"十": 10, "百": 100, "千": 1000}
+_ZH_UNITS = {"亿": 10**8, "万": 10**4, "千": 1000, "百": 100, "十": 10}
+_ZH = "[零〇一二两三四五六七八九十百千万亿]{1,16}"
+_CHINESE = re.compile(
+    rf"(?P<minus>负)?(?:(?P<bottom>{_ZH})分之)?(?P<whole>{_ZH})(?:点(?P<part>[零〇一二三四五六七八九]{{1,16}}))?(?P<percent>%)?"
+    "(?P<unit>[个只条张本支次种人天年月日元米克秒度倍岁页]|千米|公里|厘米|千克|公斤|分钟|小时)?"
+)
+_TIMES = {  # powers of ten
+    "万亿": 12,
+    "亿": 8,
+    "千万": 7,
+    "百万": 6,
+    "十万": 5,
+    "万": 4,
+    "thousand": 3,
+    "million": 6,
+    "billion": 9,
+    "trillion": 12,
+}
 
 
 class Quantity(NamedTuple):
@@ -50,11 +81,14 @@ class Quantity(NamedTuple):
 
 
 def quantity(text: str) -> Quantity | None:
-    """The quantity that the whole of a text is: "1,200 km", "3/4", "三十五"; None for anything else."""
+    """The quantity that the whole of a text is: "1,200 km", "3/4", "thirty-five", "三十五"; None for anything else."""
+    text = _ENGLISH.get(text.casefold().replace("-", " "), text)
     if len(text) > _MAX_EXACT_DIGITS or not _HAS_NUMBER.search(text):
         return None
     text = text[1:-1].strip() if re.fullmatch(r"\([^()]*\)", text) else text
     text = re.sub(r"^[a-zA-Zα-ω]\s*(?:=|≈)\s*", "", text)
+    text = re.sub(r"^百分之(.+)", r"\1%", text)
+    text = re.sub(r"^[+-]?\d{1,3}(?: \d{3})+(?![\d/ ])", lambda m: m[0].replace(" ", ""), text)
     text = _FRACTION.sub(lambda m: f"{m[1]}{m[2] + ' ' if m[2] else ''}{m[3]}/{m[4]}", text)
     text = _SCIENTIFIC.sub(r"e\1", text)
     text = re.sub(r"\s*\^\s*\{?\\circ\}?", "°", text)
@@ -64,8 +98,7 @@ def quantity(text: str) -> Quantity | None:
         if glued or _ALGEBRA.fullmatch(found["unit"]):
             return None
     if not found:
-        value = _chinese_number(text)
-        return None if value is None else Quantity(Fraction(value))
+        return _chinese(text)
     top = found["top"].replace(",", "")
     mantissa, _, exponent = top.lower().partition("e")
     if (
@@ -86,8 +119,11 @@ def quantity(text: str) -> Quantity | None:
     if found["whole"]:
         whole = int(found["whole"])
         value = whole - value if found["whole"].startswith("-") else whole + value
+    if found["times"]:
+        power = _TIMES[found["times"].casefold()]
+        value, places = value * 10**power, None if places is None else places - power
     words = re.findall(
-        r"°|[\u3400-\u9fff]+|[^\W\d_]+", f"{found['currency']} {(found['unit'] or '').casefold()}"
+        r"°|/|[\u3400-\u9fff]+|[^\W\d_]+", f"{found['currency']} {(found['unit'] or '').casefold()}"
     )
     words = [found["currency"]] * bool(found["currency"]) + words
     singular = (w if w in _UNIT_ALIASES or len(w) < 4 else w.removesuffix("s") for w in words)
@@ -107,10 +143,10 @@ def same_number(a: str, b: str, *, undecided: bool = False):
         shift_a, shift_b = 2 * percent_a, 2 * percent_b
         places = [None if p is None else p + s for p, s in ((places_a, shift_a), (places_b, shift_b))]
         equal = equal or _rounds_to(scaled_a, places[0], scaled_b, places[1])
-    units_agree = unit_a <= unit_b or unit_b <= unit_a  # a missing unit, or "eggs" for "duck eggs"
-    if units_agree:
+    related = unit_a <= unit_b or unit_b <= unit_a  # a missing unit, or "eggs" for "duck eggs"
+    if related and not (unit_a and unit_b and (unit_a ^ unit_b) & _TELLING):
         return equal
-    return False if equal or not undecided else None  # 1 km and 1000 m: no conversion here
+    return None if undecided and (related or not equal) else False  # 1 km and 1000 m: no conversion here
 
 
 def decimal_places(a: str, b: str) -> int | None:
@@ -133,16 +169,33 @@ def _rounds_to(a: Fraction, places_a: int | None, b: Fraction, places_b: int | N
     return abs(value) >= 100 * unit and abs(value - other) <= unit / 2
 
 
-def _chinese_number(text: str) -> int | None:
-    if not re.fullmatch(r"[零〇一二两三四五六七八九十百千万]{1,12}", text):
+def _chinese(text: str) -> Quantity | None:
+    """三十五, 负三, 三点一四, 三分之一, 百分之五十, and 三个 with one of the common measures."""
+    found = _CHINESE.fullmatch(text)
+    if not found:
         return None
-    total = section = digit = 0
-    for character in text:
-        if character in _ZH_DIGITS:
-            digit = _ZH_DIGITS[character]
-        elif character == "万":
-            total, section, digit = (total + section + digit) * 10_000, 0, 0
-        else:
-            section += (digit or 1) * _ZH_UNITS[character]
-            digit = 0
-    return total + section + digit
+    value, places = Fraction(_chinese_number(found["whole"])), None
+    if found["part"]:
+        places = len(found["part"])
+        value += Fraction(_chinese_number(found["part"]), 10**places)
+    if found["bottom"]:
+        bottom = _chinese_number(found["bottom"])
+        if bottom == 0:
+            return None
+        value /= bottom
+    unit = found["unit"]
+    units = frozenset([_UNIT_ALIASES.get(unit, unit)] if unit else [])
+    return Quantity(-value if found["minus"] else value, places, units, bool(found["percent"]))
+
+
+def _chinese_number(text: str) -> int:
+    """The whole number that numerals write: 两千零二十, 一亿三千万, 二〇二四, and 一百五 for 150."""
+    if all(character in _ZH_DIGITS for character in text):
+        return int("".join(str(_ZH_DIGITS[character]) for character in text) or 0)
+    mark = next(mark for mark in _ZH_UNITS if mark in text)
+    head, _, tail = text.partition(mark)
+    worth = _ZH_UNITS[mark]
+    value = (_chinese_number(head) if head else 1) * worth
+    if len(tail) == 1 and tail in _ZH_DIGITS and worth > 10:
+        return value + _ZH_DIGITS[tail] * worth // 10
+    return value + _chinese_number(tail.lstrip("零〇"))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -31,9 +32,22 @@ _LISTS = ("choices", "knowledge_points", "parents", "calls")
 _ALLOWED = {"language": ("en", "zh"), **LABELS, "strategy": STRATEGIES}
 
 
+_POWER = re.compile(r"(?<=[A-Za-z\d)])(⁻?[⁰¹²³⁴-⁹]+)(?![⁺⁻])(?=([A-Za-z\d(]?))")
+_MIXED = re.compile(r"(?<=\d)(?=[¼½¾⅐-⅞])")
+
+
+def nfkc(text: str) -> str:
+    """NFKC, but 2³ stays a power (2^3) and 1½ a mixed number (1 1/2), which NFKC alone would read as 23 and 11/2.
+
+    The charges of ions, Fe²⁺, are no powers."""
+    if not text.isascii():
+        text = _MIXED.sub(" ", _POWER.sub(lambda m: f"^{m[1].replace('⁻', '-')}" + " " * bool(m[2]), text))
+    return unicodedata.normalize("NFKC", text)
+
+
 def normalise(text: str) -> str:
-    """NFKC, case-folded, white space collapsed: the form in which two texts count as the same."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """NFKC (`nfkc`), case-folded, white space collapsed: the form in which two texts count as the same."""
+    return " ".join(nfkc(text).casefold().split())
 
 
 def qa_id(question: str, answer: str, choices: Iterable[str] | None = None) -> str:

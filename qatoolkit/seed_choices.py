@@ -183,6 +183,8 @@ def parse_choices(value: object) -> Choices | None:
     labels = None
     if isinstance(value, Mapping):
         texts, labels = _from_dict(value)
+        if all(isinstance(text, bool) for text in texts):  # {"Paris": true, "Rome": false}
+            raise Fault("bad_choices", f"truth values {str(value)[:60]}")
     elif isinstance(value, list | tuple) and all(isinstance(v, Mapping) for v in value):
         texts, labels = _from_dicts(value)
     elif isinstance(value, list | tuple):

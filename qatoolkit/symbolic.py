@@ -32,6 +32,10 @@ _MATH_TOKEN = re.compile(
     r"|(\*\*|[-+*/^(),=]))"
 )
 _LATEX = (
+    (re.compile("√"), " sqrt "),
+    (re.compile("π"), " pi "),
+    (re.compile("[×·]"), "*"),
+    (re.compile("÷"), "/"),
     (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "*"),
     (re.compile(r"\\div(?![A-Za-z])"), "/"),
     (re.compile(r"\\(?=(?:" + "|".join((*_FUNCTIONS, "pi", *_GREEK)) + r")(?![A-Za-z]))"), " "),
@@ -51,7 +55,6 @@ def math_tokens(text: str) -> list[str] | None:
         text, m = re.subn(r"(\^|sqrt\s*)\{([^{}]*)\}", r"\1(\2)", text)
         if not n + m:
             break
-    text = re.sub(r"(?<![A-Za-z])([A-Za-z])\s*=\s*(?=[^=]+$)", "", text, count=1)  # "x = 5" answers 5
     tokens, position = [], 0
     while position < len(text.rstrip()) and len(tokens) <= _MAX_TOKENS:
         match = _MATH_TOKEN.match(text, position)
@@ -203,8 +206,9 @@ def _build(tokens: list[str]):
     return value
 
 
-def _equivalent(a, b, places: int | None) -> bool | None:
-    """Equal as expressions, or to `places` decimals when one side was rounded; None when unsettled.
+def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | None:
+    """Equal as expressions, to a constant factor as equations, or to `places` decimals when one side was rounded; None
+    when unsettled.
 
     Numeric probes refute in no time; sympy confirms; agreement at all probes stands in when it cannot.
     """
@@ -212,6 +216,10 @@ def _equivalent(a, b, places: int | None) -> bool | None:
 
     import sympy
 
+    if equations and a.free_symbols == b.free_symbols:
+        point = {s: sympy.Rational(i, 7) for i, s in enumerate(sorted(a.free_symbols, key=str), 11)}
+        factor = (a / b).subs(point)
+        b = b * factor if factor.is_finite and factor.is_rational and factor != 0 else b
     difference, agreed = a - b, 0
     if difference == 0:
         return True
@@ -223,7 +231,7 @@ def _equivalent(a, b, places: int | None) -> bool | None:
         x, y = (sympy.N(side.subs(point), 30) for side in (a, b))
         if not (x.is_number and y.is_number and x.is_finite and y.is_finite):
             continue
-        if abs(x - y) > sympy.Float("1e-20") * max(1, abs(x)):
+        if abs(x - y) > sympy.Float("1e-20") * max(abs(x), abs(y), sympy.Float("1e-40")):  # 1e-34 is no zero
             return False
         agreed += 1
     return True if sympy.simplify(difference) == 0 or agreed >= (4 if symbols else 1) else None
@@ -243,7 +251,8 @@ def _serve() -> None:
     for line in sys.stdin:
         try:
             a, b, places = json.loads(line)
-            verdict = _equivalent(_build(a), _build(b), places)
+            equations = "=" in a and "=" in b
+            verdict = _equivalent(_build(a), _build(b), places, equations)
         except Exception:
             verdict = None
         print(json.dumps(None if verdict is None else bool(verdict)), flush=True)

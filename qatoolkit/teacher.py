@@ -415,9 +415,12 @@ class Teacher:
         return Budget(budget, self._spent())
 
     def _spent(self) -> float:
-        """USD that `run` and `stage` have spent on this model."""
+        """USD that `run` and `stage` have spent on this model; an answer whose usage the server left out counts as the most it
+        can have cost."""
         spend = self.ledger.spend(self.run)
-        return float(spend["cost"][(spend["model"] == self.model) & (spend["stage"] == self.stage)].sum())
+        known = spend["cost"][(spend["model"] == self.model) & (spend["stage"] == self.stage)].sum()
+        unknown = self.ledger.unpriced(self.model, self.run, self.stage)
+        return float(known) + sum(self._most(self._body | json.loads(text)["body"]) for text in unknown)
 
     @asynccontextmanager
     async def _transport(self) -> AsyncIterator[Send]:

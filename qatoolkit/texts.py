@@ -5,11 +5,11 @@ not share one empty signature, and two questions that differ in one number or na
 """
 
 import re
-import unicodedata
 from collections.abc import Sequence
 
 import pandas as pd
 
+from qatoolkit.schema import nfkc
 from qatoolkit.verify import answer_key, missing
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
@@ -26,7 +26,7 @@ _NEGATION = re.compile(
 
 def tokens(text) -> list[str]:
     """Words, numbers and single CJK characters after NFKC and case folding."""
-    text = unicodedata.normalize("NFKC", text_of(text)).replace("’", "'").casefold()
+    text = nfkc(text_of(text)).replace("’", "'").casefold()
     return _TOKEN.findall(_LAYOUT.sub(" ", text) if "\\" in text else text)
 
 
@@ -35,13 +35,13 @@ def shingles(text, n: int = 2) -> frozenset[str]:
     words = tokens(text)
     if len(words) >= n:
         return frozenset(" ".join(words[i : i + n]) for i in range(len(words) - n + 1))
-    own = " ".join(words) or "".join(unicodedata.normalize("NFKC", text_of(text)).split())
+    own = " ".join(words) or "".join(nfkc(text_of(text)).split())
     return frozenset([own]) if own else frozenset()
 
 
 def stem(text) -> str:
     """NFKC without a leading question number, bracketed label or mark count, as exam papers carry them."""
-    text = unicodedata.normalize("NFKC", text_of(text))
+    text = nfkc(text_of(text))
     return text[_NUMBERING.match(text).end() :] or text
 
 

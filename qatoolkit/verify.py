@@ -7,24 +7,31 @@ fresh samples, conflicts between rows, and multiple-choice consistency. Text is 
 
 import math
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 from qatoolkit.quantities import decimal_places, quantity, same_number
+from qatoolkit.schema import nfkc
 from qatoolkit.symbolic import WORKER, math_tokens
 
 _PROSE_WORDS = 12  # longer texts that differ may still agree: undecided, not different
 
-_YES = {"yes", "true", "correct", "是", "对", "正确", "√", "✓"}
-_NO = {"no", "false", "incorrect", "wrong", "否", "错", "错误", "不对", "不正确", "×", "✗"}
-_PLAIN = str.maketrans("−⁄’", "-/'")
+_YES = {"yes", "true", "correct", "是", "是的", "对", "正确", "√", "✓"}
+_NO = {"no", "false", "incorrect", "wrong", "否", "不是", "错", "错误", "不对", "不正确", "×", "✗"}
+_PLAIN = str.maketrans("−–⁄’", "--/'")
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b(?=\s+\w)")
 # Punctuation that never changes an answer: not a decimal point, a factorial, a prime or a minus sign.
 _SOFT_PUNCTUATION = re.compile(
     r"[;:?\"`。，；：！？、“”‘《》「」]|[.,](?!\d)|(?<=[^\W\d_]{2})!|(?<!\w)'|(?<=[^\W\d_])-(?=[^\W\d_])"
 )
+_NAMED = re.compile(
+    r"(?:(?P<name>[A-Za-zα-ω](?:_\{?\w+\}?)?(?:\([^()=]*\))?)\s*[=≈]|≈)\s*(?P<value>[^=≈<>]+)"
+)
+_WORD_OR_RANGE = re.compile(r"[A-Za-z]{2,3}|\d*(?:[A-Z][a-z]?\d*)+|\d+(?:\s*-\s*\d+)+")
 _BRACKETS = re.compile(r"[()\[\]{}]")  # style in words, meaning next to digits: [0, 1) or 2(x+1)
-_DECORATION = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|boldsymbol|[,;!: ])|\*\*|~|(?<!\\)\$")
+_DECORATION = re.compile(
+    r"(?<!\\)\\[()\[\]]|\\(?:left|right|displaystyle|quad|qquad|boldsymbol|[,;!: ])|\*\*|~|(?<!\\)\$"
+)
+_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})+)\}")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|operatorname|mbox)\s*\{([^{}]*)\}")
 
 
@@ -32,9 +39,10 @@ def same_answer(a, b) -> bool | None:
     """Whether two final answers mean the same; None when that cannot be decided here.
 
     Tolerates letter case, articles, punctuation, a unit given on one side only, thousands separators,
-    fractions, percent, scientific and LaTeX notation, Chinese numerals, and decimals rounded to three digits
-    or more. Undecided: an empty answer, two different texts of a sentence or more, quantities in different
-    units, case that may carry the meaning (Co, CO), and algebra that the worker could not settle in time.
+    fractions, percent, scientific and LaTeX notation, Chinese numerals, decimals rounded to three digits
+    or more, and equations times a constant. Undecided: an empty answer, two different texts of a sentence or more,
+    quantities in different units (m, m/s), case that may carry the meaning (Co, CO), words, formulas and ranges that
+    would be equal as algebra alone (AUG, GUA), and algebra that the worker could not settle in time.
 
     Raises RuntimeError when the sympy worker does not start.
     """
@@ -124,12 +132,14 @@ def _clean(text) -> str:
     """NFKC, LaTeX decoration and outer space gone; letter case kept."""
     if missing(text):
         return ""
-    text = unicodedata.normalize("NFKC", str(text)).translate(_PLAIN)
+    text = nfkc(str(text)).translate(_PLAIN).replace("{,}", ",").replace("+∞", "∞")
     text = text.replace("\\%", "%").replace("\\$", " $ ") if "\\" in text else text
     currency = re.fullmatch(r"\s*\$\s*[\d.,]+\s*", text)  # "$18" is money, "$x$" is LaTeX
     if not currency:
         text = _DECORATION.sub(lambda m: " " if m[0] != "$" else "", _TEXT_COMMAND.sub(r" \1 ", text))
-    return text.strip().rstrip("。.;；,，").strip()
+    text = text.strip().rstrip("。.;；,，").strip()
+    boxed = _BOXED.fullmatch(text)
+    return boxed[1].strip() if boxed else text
 
 
 def _words(text: str, *, fold: bool = True) -> str:
@@ -178,7 +188,12 @@ def _same_text(a: str, b: str) -> bool | None:
     yes_a, yes_b = _boolean(a), _boolean(b)
     if yes_a is not None and yes_b is not None:
         return yes_a == yes_b
-    number = same_number(a, b, undecided=True)
+    equations = "=" in a and "=" in b
+    named = [_NAMED.fullmatch(text) for text in (a, b)]
+    alike = all(named) and named[0]["name"] == named[1]["name"]
+    if alike or (any(named) and not equations):  # "x = 5" answers 5
+        return _same_text(*(m["value"] if m else text for m, text in zip(named, (a, b), strict=True)))
+    number = "not numbers" if equations else same_number(a, b, undecided=True)
     if number != "not numbers":
         return number
     parts_a, parts_b = _parts(a), _parts(b)
@@ -192,10 +207,16 @@ def _same_text(a: str, b: str) -> bool | None:
         )
     tokens_a, tokens_b = math_tokens(a), math_tokens(b)
     if tokens_a and tokens_b:
-        return WORKER.equal(tokens_a, tokens_b, decimal_places(a, b))
+        equal = WORKER.equal(tokens_a, tokens_b, decimal_places(a, b))
+        return None if equal and not _is_algebra(a, b) else equal
     if min(len(re.findall(r"[\u3400-\u9fff]{2}|[a-zA-Z]+", t)) for t in (a, b)) > _PROSE_WORDS:
         return None
     return False
+
+
+def _is_algebra(a: str, b: str) -> bool:
+    """Whether two texts that are equal as expressions are meant as such: not AUG and GUA, CO2 and 2CO, 3-5 and -2."""
+    return not any(_WORD_OR_RANGE.fullmatch(text) for text in (a, b))
 
 
 def _parts(text: str) -> tuple[str, list[str]] | None:
@@ -233,5 +254,7 @@ def _same_parts(a: tuple[str, list[str]], b: tuple[str, list[str]]) -> bool | No
                 return False
             rest.remove(match)
         return True
+    if len(members_a) == 2 and "{}" in (brackets_a, brackets_b) and {brackets_a, brackets_b} != {"{}"}:
+        return None  # a set, or an interval
     verdicts = [_same_text(x, y) for x, y in zip(members_a, members_b, strict=True)]
     return False if False in verdicts else None if None in verdicts else True

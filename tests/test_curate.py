@@ -84,6 +84,7 @@ def test_short_texts_do_not_share_an_empty_signature():
             ("Is the Fourier transform of this real and odd signal x(t) on the given interval real?", "no"),
         ),
         (("What is x + 1 when x is 3?", "4"), ("What is x - 1 when x is 3?", "4")),
+        (("Is the number 2³ a power of two?", "yes"), ("Is the number 23 a power of two?", "yes")),
     ],
 )
 def test_questions_that_differ_in_one_entity_number_or_sign_both_survive(one, two):

@@ -139,6 +139,14 @@ def test_spend_adds_up_by_model_and_stage_and_counts_what_has_no_price(ledger):
     assert ledger.spend()["cost"].sum() == 4.75
 
 
+def test_an_answer_whose_usage_the_server_left_out_is_not_free(ledger):
+    ledger.put(attempt("a", cost=0.25), "{}", "{}")
+    ledger.put(attempt("b"), '{"asked": "b"}', "{}")
+    assert ledger.spend("r")[["cost", "unpriced"]].to_numpy().tolist() == [[0.25, 1]]
+    assert ledger.costs(["a", "b"]).set_index("key")["cost"].isna().to_dict() == {"a": False, "b": True}
+    assert ledger.unpriced("m", "r", "s") == ['{"asked": "b"}']
+
+
 def test_one_write_that_fails_does_not_take_others_down(ledger):
     errors = []
 

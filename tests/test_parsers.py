@@ -270,6 +270,15 @@ def test_the_complaint_says_what_was_wrong():
 # --- What the stages read out of it --------------------------------------------------------------------
 
 
+def test_objects_that_differ_in_what_was_asked_for_are_asked_for_again():
+    draft = '{"answer": "5"} Wait, that is wrong: {"answer": "6"}'
+    with pytest.raises(ValueError, match="several JSON objects have 'answer', and differ"):
+        read_json(draft, "answer")
+    assert read_json('{"answer": "5"} So: {"answer": "5", "rationale": "r"} {"oth', "answer") == {
+        "answer": "5"
+    }
+
+
 def test_the_object_with_what_was_asked_for_is_taken():
     both = '{"plan": "think"} then {"answer": "x"}'
     assert boostqa._read_answer(both) == {"answer": "x", "rationale": ""}
@@ -377,7 +386,7 @@ def test_any_json_from_a_server_is_a_typed_outcome_or_no_completion(response):
     if error:
         assert str(error) == "not a chat completion"
     else:
-        assert reply.outcome in ANSWERED
+        assert reply.outcome in {*ANSWERED, "http_200"}
         storable(reply)
 
 
@@ -401,6 +410,50 @@ def test_a_hostile_body_is_a_failed_request(status, text):
     reply, answer = read_got(Got(status, {}, text))
     assert (reply.outcome, answer) == (f"http_{status}", None)
     assert len(reply.error) < 500
+
+
+def test_reasoning_is_never_part_of_the_answer_wherever_a_server_puts_it():
+    parts = [
+        {"type": "thinking", "text": "hm"},
+        {"type": "text", "text": "4"},
+        {"type": "reasoning", "text": "so"},
+    ]
+    for message in (
+        {"content": parts},
+        {"content": "<think>hm</think>\n4", "reasoning_content": "hm"},
+        {"content": "4", "reasoning": "hm"},
+    ):
+        assert read({"choices": [{"message": message}]})[:2] == ("ok", "4")
+
+
+def test_tokens_that_only_the_total_holds_are_paid_for_and_no_more_is_cached_than_was_sent():
+    usage = {"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 376}  # as xAI and Gemini count
+    usage |= {"prompt_tokens_details": {"cached_tokens": 1000}}
+    reply = read({"choices": [{"message": {"content": "4"}}], "usage": usage})
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens) == (32, 344, 32)
+
+
+@pytest.mark.parametrize(
+    ("finish", "outcome"),
+    [
+        ("stop", "ok"),
+        (None, "ok"),
+        ("MAX_TOKENS", "length"),
+        ("model_length", "length"),
+        ("SAFETY", "refusal"),
+        ("content_filter: RECITATION", "refusal"),
+        ("error", "http_200"),
+    ],
+)
+def test_the_end_of_an_answer_is_known_by_every_name_that_providers_give_it(finish, outcome):
+    choice = {"message": {"content": "half an ans"}, "finish_reason": finish}
+    assert read({"choices": [choice]}).outcome == outcome
+    assert read({"choices": [choice], "error": {"message": "upstream died"}}).outcome == "http_200"
+
+
+def test_an_answer_of_no_tokens_has_no_known_usage():
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    assert read({"choices": [{"message": {"content": "4"}}], "usage": usage}).completion_tokens is None
 
 
 def test_an_answer_counts_though_the_rest_of_its_message_is_odd():
@@ -440,6 +493,12 @@ def test_a_date_gives_the_seconds_until_then(seconds, zone):
     until = datetime.now(UTC) + timedelta(seconds=seconds)
     wait = retry_after({"Retry-After": format_datetime(until).replace("+0000", zone)})
     assert wait == pytest.approx(max(0.0, seconds), abs=2)
+
+
+def test_a_date_is_read_by_the_clock_of_the_server_that_sent_it():
+    ahead = datetime.now(UTC) + timedelta(hours=3)
+    headers = {"Date": format_datetime(ahead), "Retry-After": format_datetime(ahead + timedelta(seconds=20))}
+    assert retry_after(headers) == 20.0
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,12 @@ def test_case_width_and_blanks_do_not_change_an_id(other):
     assert qa_id(other, "4") == qa_id("What is 2 + 2?", "4")
 
 
+def test_powers_and_mixed_numbers_are_not_read_as_other_numbers():
+    assert qa_id("What is 2³?", "no") != qa_id("What is 23?", "no")
+    assert [normalise(text) for text in ("10⁻³ m²s", "1½", "(a+b)²")] == ["10^-3 m^2 s", "1 1⁄2", "(a+b)^2"]
+    assert normalise("Fe²⁺, ¹⁴C and H₂O") == "fe2+, 14c and h2o"
+
+
 def test_question_answer_and_choices_change_an_id():
     ids = {
         qa_id("a", "b"),

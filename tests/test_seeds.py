@@ -447,6 +447,7 @@ def test_any_lines_are_accepted_or_rejected_and_never_lost(tmp_path_factory, lin
         ({"question": "q?", "choices": ["x", ""], "answer": "A"}, "empty_choice"),
         ({"question": "q?", "choices": ["x", " x"], "answer": "A"}, "duplicate_choices"),
         ({"question": "q?", "choices": "x, y", "answer": "A"}, "bad_choices"),
+        ({"question": "q?", "choices": {"x": True, "y": False}, "answer": "x"}, "bad_choices"),
         ({"question": "q?", "choices": ["x", "y"], "answer": "C"}, "answer_outside_choices"),
         ({"question": "q?", "choices": ["x", "y"], "answer": "7"}, "answer_outside_choices"),
         ({"question": "q?", "choices": ["x", "y"], "answer": "none of them"}, "answer_not_in_choices"),

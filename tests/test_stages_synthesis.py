@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from qatoolkit import boostqa, linkqa, plan, prompts
-from qatoolkit.annotate import agreement, annotate
+from qatoolkit.annotate import agreement, annotate, confusion
 from qatoolkit.config import BoostQASettings, LinkQASettings, PlanSettings, TextbookSettings
 from qatoolkit.endpoint import read
 from qatoolkit.kpgraph import build_kp_graph
@@ -122,6 +122,13 @@ def test_a_teacher_that_errs_agrees_less_but_mostly_within_one_level(seeds, teac
     assert exact["weighted_kappa"] > exact["kappa"]
 
 
+def test_a_label_outside_the_order_is_named_and_no_row_leaves_the_counts_in_silence():
+    labels, gold = pd.Series(["H1", "H2"]), pd.Series(["H1", "h2"])
+    for compare in (agreement, confusion):
+        with pytest.raises(ValueError, match="'h2' is no label of order"):
+            compare(labels, gold, DIFFICULTIES)
+
+
 def test_an_empty_table_is_annotated_too(seeds, teacher):
     done, rejects = annotate(seeds[:0], teacher("textbook"))
     assert len(done) == len(rejects) == 0
@@ -150,6 +157,12 @@ def test_cells_too_small_to_judge_or_above_the_target_get_no_budget(grid):
     assert plan.targeted(known, PlanSettings())["budget"][:2].tolist() == [0, 0]
 
 
+def test_a_cell_without_an_accuracy_gets_no_budget_and_the_others_all_of_it(grid):
+    known = grid.assign(n=50, accuracy=[float("nan"), *[0.3] * (len(grid) - 1)])
+    budget = plan.targeted(known, PlanSettings(questions=100))["budget"]
+    assert (budget[0], budget.sum(), budget.min()) == (0, 100, 0)
+
+
 def test_a_model_without_weakness_has_no_plan(grid):
     with pytest.raises(ValueError, match="nothing to plan for"):
         plan.targeted(grid.assign(accuracy=1.0), PlanSettings())
@@ -174,6 +187,7 @@ def test_a_strategy_that_is_off_is_asked_for_the_plain_way(labelled, targeted):
     asked = boostqa.requests(labelled, targeted, BoostQASettings(high_difficulty=False, multi_grade=False))
     assert set(asked["strategy"]) == {"multi_grade"}
     assert all("difficulty" not in w for p in asked["payload"] for w in p["wanted"])
+    assert asked["payload"].map(str).is_unique  # or cells would share answers and the budget shrink
 
 
 def test_what_is_written_carries_its_lineage(written, labelled):

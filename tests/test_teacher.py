@@ -521,6 +521,24 @@ def test_the_budget_is_never_passed_and_what_was_bought_is_kept(server, teacher,
     assert before >= 10
 
 
+def test_a_new_session_counts_answers_without_usage_as_the_most_they_can_have_cost(server, teacher):
+    choice = {"finish_reason": "stop", "message": {"content": "ok"}}
+    server.answer = lambda prompt, nth: web.json_response({"choices": [choice]})
+    settings = {"price": Price(input=1.0, output=10.0), "run": "r", "in_flight": 1, "budget": 0.003}
+    for _ in range(2):
+        with pytest.raises(BudgetError, match="reached: this run has spent"):
+            teacher(**settings).ask([f"p{i}" for i in range(10)])
+    assert len(server.requests) == 2
+
+
+def test_an_answer_that_the_server_broke_off_is_asked_for_again_and_paid_for(server, teacher, ledger):
+    finish = {1: "error", 2: "INSUFFICIENT_SYSTEM_RESOURCE", 3: "stop"}
+    server.answer = lambda prompt, nth: completion("half" if nth < 3 else "whole", finish=finish[nth])
+    table = teacher(price=Price(input=1.0, output=10.0)).ask(["q"])
+    assert table.loc[0, ["outcome", "content", "attempts"]].tolist() == ["ok", "whole", 3]
+    assert table["cost"].sum() == pytest.approx(ledger.spend()["cost"].sum()) == pytest.approx(3 * 0.00031)
+
+
 def test_a_budget_that_cannot_be_kept_is_refused(teacher):
     with pytest.raises(ValueError, match=r"not in prices\.csv"):
         Teacher(

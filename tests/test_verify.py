@@ -49,6 +49,33 @@ from qatoolkit.verify import answer_key, choice_consistent, consensus, same_answ
         (r"-\frac{2\sqrt{5}}{5}", "-2/sqrt(5)"),
         ("[1, 1, 1]", "(1,1,1)"),
         ("1, 2", "2, 1"),
+        ("x = 1, y = 2", "y = 2, x = 1"),
+        ("x + y = 3", "2y + 2x = 6"),
+        ("y = 2x+1", "2x - y + 1 = 0"),
+        ("2³", "8"),
+        ("x² + 1", "x^2+1"),
+        ("10⁻³", "0.001"),
+        ("1½", "1.5"),
+        ("2√3", r"2\sqrt{3}"),
+        ("2π", "6.283"),
+        ("(1, +∞)", "(1, ∞)"),
+        (r"\boxed{\frac{1}{2}}", "0.5"),
+        (r"\(\frac{1}{2}\)", "1/2"),
+        ("20{,}000", "20 000"),
+        ("–7", "-7"),
+        ("3 × 10^8 m", "3e8 m"),
+        ("5 metres per second", "5 m/s"),
+        ("3.6 million", "3600000"),
+        ("1.5万", "15000"),
+        ("二〇二四", "2024"),
+        ("一百五", "150"),
+        ("一亿三千万", "130000000"),
+        ("负三点一四", "-3.14"),
+        ("三分之一", "1/3"),
+        ("百分之五十", "50%"),
+        ("三个", "3个"),
+        ("Twenty-one", "21"),
+        ("不是", "no"),
     ],
 )
 def test_one_answer_in_two_notations_is_the_same(a, b):
@@ -74,6 +101,18 @@ def test_one_answer_in_two_notations_is_the_same(a, b):
         ("yes", "no"),
         ("Paris", "London"),
         ("12 eggs", "12 apples"),
+        ("x = 1, y = 2", "x = 2, y = 1"),
+        ("x = 2", "y = 2"),
+        ("x + y = 3", "x + 3"),
+        ("x^2 + y^2 = 1", "x^2 + y^2 = 4"),
+        ("10²", "102"),
+        ("x²", "x2"),
+        ("1½", "5.5"),
+        ("3 million", "3"),
+        ("3万", "3"),
+        ("二〇二四", "4"),
+        ("万", "0"),
+        (r"6.6/10^{34}", r"1.1/10^{34}"),
     ],
 )
 def test_different_answers_are_told_apart(a, b):
@@ -82,7 +121,24 @@ def test_different_answers_are_told_apart(a, b):
 
 
 @pytest.mark.parametrize(
-    ("a", "b"), [("", "5"), (None, "x"), ("1 km", "1000 m"), ("Co", "CO"), ("AaBb", "aabb"), ("1/0", "1")]
+    ("a", "b"),
+    [
+        ("", "5"),
+        (None, "x"),
+        ("1 km", "1000 m"),
+        ("60 km/h", "60 km"),
+        ("5 N m", "5 N"),
+        ("5 square metres", "5 metres"),
+        ("5 apples per box", "5 apples"),
+        ("Co", "CO"),
+        ("AaBb", "aabb"),
+        ("AUG", "GUA"),
+        ("CO2", "2CO"),
+        ("3-5", "-2"),
+        ("2024-01-02", "2021"),
+        ("{0, 1}", "(0, 1)"),
+        ("1/0", "1"),
+    ],
 )
 def test_what_cannot_be_decided_is_none(a, b):
     assert same_answer(a, b) is None
