@@ -23,14 +23,13 @@ def write(run: Run) -> Path:
     figures = run.folder / "figures"
     if not (run.folder / "summary.json").exists() or not (figures / "captions.json").exists():
         raise MissingUpstream(
-            f"run {run.name!r} has no summary and figures yet: run notebooks/11_figures.ipynb, or "
-            f"`qatoolkit run --profile {run.profile.name} --run {run.name}`"
+            f"run {run.name!r} has no summary and figures yet: run notebooks/11_figures.ipynb, or `{run.command}`"
         )
     summary = read_json(run.folder / "summary.json")
     captions = read_json(figures / "captions.json")
     parts = [
         f"<h1>{html.escape(run.name)}: which data made the model better at what it was bad at?</h1>",
-        f"<p>Profile {html.escape(run.profile.name)}, seed {run.seed}. Accuracies in percent; intervals are 95%.</p>",
+        f"<p>Profile {html.escape(summary['profile'])}, seed {summary['seed']}. Accuracies in percent; intervals are 95%.</p>",
         "<h2>Accuracy</h2>",
         display.table(accuracy_table(summary))._repr_html_(),
         "<h2>Differences</h2>",

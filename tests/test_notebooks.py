@@ -1,15 +1,20 @@
 """The notebooks run top to bottom, in order, from the command line; a second run does nothing."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 
 import nbformat
 import pytest
 from conftest import ROOT
 
+from qatoolkit import cli, report, runner
+from qatoolkit.files import write_json
 from qatoolkit.runner import ORDER, chosen
+from qatoolkit.store import open_run, stage
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -131,6 +136,80 @@ def test_the_lm_eval_command_gives_the_same_accuracy(smoke, tmp_path):
     accuracy = json.loads(file.read_text())["results"]["textbook_zh"]["acc,none"]
     summary = json.loads((smoke.folder / "summary.json").read_text())
     assert accuracy == pytest.approx(summary["arms"]["boostqa"]["exams"]["textbook_zh"]["accuracy"], abs=1e-9)
+
+
+def executed_by_hand(monkeypatch, seconds=0.0):
+    """Names of the notebooks that a runner without kernels executes."""
+    names = []
+
+    def execute(run, profile, source, target, key):
+        names.append(source.stem)
+        time.sleep(seconds)
+        write_json({"metadata": {"qatoolkit": {"key": key}}}, target)
+
+    monkeypatch.setattr(runner, "_execute", execute)
+    return names
+
+
+def test_of_two_commands_at_once_each_notebook_is_executed_by_one(tmp_path, monkeypatch):
+    names, run = executed_by_hand(monkeypatch, 0.2), open_run("trial", profile="smoke", root=tmp_path)
+    commands = [
+        threading.Thread(target=runner.run_notebooks, args=(run, "smoke", ["00"], str)) for _ in range(2)
+    ]
+    [command.start() for command in commands]
+    [command.join() for command in commands]
+    assert names == ["00_tour"]
+
+
+def test_a_notebook_whose_stage_is_gone_or_whose_file_changed_is_executed_again(tmp_path, monkeypatch):
+    @stage("seeds", settings=("seeds",), files=("seeds.sources",))
+    def seeds(run, folder):
+        return {"value": 1}
+
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("a")
+    run = open_run("trial", profile="smoke", root=tmp_path, **{"seeds.sources": [str(mine)]})
+    names = executed_by_hand(monkeypatch)
+    seeds(run, log=str)
+    assert [runner.run_notebooks(run, "smoke", ["01"], str) for _ in range(2)] == [1, 0]
+    mine.write_text("b")
+    assert runner.run_notebooks(run, "smoke", ["01"], str) == 1
+    seeds(run, log=str)
+    assert runner.run_notebooks(run, "smoke", ["01"], str) == 0
+    (run.stage("seeds") / "manifest.json").unlink()
+    assert runner.run_notebooks(run, "smoke", ["01"], str) == 1
+    assert names == ["01_seeds"] * 3
+
+
+def test_a_relative_results_folder_is_the_same_for_the_command_and_its_notebooks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QATOOLKIT_RESULTS", "out")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    told = []
+    monkeypatch.setattr(runner, "run_notebooks", lambda *a: told.append(os.environ["QATOOLKIT_RESULTS"]) or 0)
+    assert cli.main(["run", "--profile", "smoke"]) == 0
+    assert told == [str(tmp_path / "out")]
+
+
+def test_status_names_what_changed_since(tmp_path, monkeypatch, capsys):
+    @stage("seeds", settings=("plan",))
+    def seeds(run, folder):
+        return {"value": 1}
+
+    monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path))
+    seeds(open_run("smoke", profile="smoke"), log=str)
+    assert cli.main(["status", "--profile", "smoke"]) == 0
+    assert "seeds        done in" in capsys.readouterr().out
+    assert cli.main(["status", "--profile", "demo", "--run", "smoke", "--seed", "1"]) == 0
+    assert "seeds        to do again, plan, seed changed: 01_seeds" in capsys.readouterr().out
+
+
+def test_the_report_states_profile_and_seed_of_the_results_and_not_of_the_command(tmp_path):
+    run = open_run("trial", profile="demo", seed=5, root=tmp_path)
+    empty = {"arms": {}, "comparisons": [], "refinement": {}, "seconds": {}}
+    write_json({"profile": "smoke", "seed": 0} | empty, run.folder / "summary.json")
+    write_json({}, run.folder / "figures" / "captions.json")
+    assert "Profile smoke, seed 0." in report.write(run).read_text(encoding="utf-8")
 
 
 def test_only_takes_a_number_or_a_name():
