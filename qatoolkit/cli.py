@@ -217,6 +217,8 @@ def _serve(arguments) -> None:
     from qatoolkit.config import TextbookSettings
     from qatoolkit.textbook import server
 
+    if not 0 <= arguments.port <= 65535:
+        raise ValueError(f"--port {arguments.port}: a port is a number from 0 to 65535")
     settings = TextbookSettings(
         entities=arguments.entities,
         families=arguments.families,

@@ -138,7 +138,7 @@ def _points(value):
 
 
 def _formatter(column, columns, formats):
-    """How one column is written: as asked, else percent or points by its name, else plainly."""
+    """How one column is written: as asked, else percent, points or powers of ten by its name, else plainly."""
     asked = formats.get(column)
     if asked is not None:
         write = asked if callable(asked) else lambda value: format(value, asked)
@@ -146,6 +146,8 @@ def _formatter(column, columns, formats):
         write = _points
     elif str(column).endswith(PERCENT):
         write = "{:.1%}".format
+    elif str(column).endswith("flops"):
+        write = "{:.3g}".format
     elif column in {"low", "high"}:
         # Bounds carry the unit of what they bound.
         bounded = [name for name in columns if str(name).endswith((*PERCENT, *POINTS))]
@@ -159,7 +161,7 @@ def _formatter(column, columns, formats):
 
 
 def table(df, formats=None, *, limit=50):
-    """Show a table: accuracies and shares in percent, differences and gains in points, at most `limit` rows.
+    """Show a table: accuracies and shares in percent, differences and gains in points, FLOPs in powers of ten, at most `limit` rows.
 
     `formats` overrides by column: a format spec such as ".2f", or a function of the value. An index that is named or holds
     texts is shown as columns.

@@ -132,8 +132,8 @@ def test_table_shows_the_row_names_of_a_description_and_numbers_of_any_size():
     shown = repr(display.table(pd.DataFrame({"n": [1.0, 3.0]}).describe()))
     assert shown.split()[:3] == ["n", "count", "2"]
     assert {"mean", "50%", "max"} <= set(shown.split())
-    assert repr(display.table(pd.DataFrame({"flops": [1e300]}))).split() == ["flops", "1e+300"]
-    assert "3,953,038,248,960" in repr(display.table(pd.DataFrame({"flops": [3953038248960.0]})))
+    assert repr(display.table(pd.DataFrame({"x": [1e300]}))).split() == ["x", "1e+300"]
+    assert repr(display.table(pd.DataFrame({"initial_flops": [3953038248960.0]}))).split()[1] == "3.95e+12"
 
 
 def test_a_share_written_as_text_is_shown_as_it_is():

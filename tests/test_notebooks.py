@@ -8,15 +8,17 @@ import threading
 import time
 
 import nbformat
+import pandas as pd
 import pytest
 from conftest import ROOT
 
-from qatoolkit import cli, report, runner
+from qatoolkit import cli, figures, plots, report, runner
 from qatoolkit.files import write_json
 from qatoolkit.runner import ORDER, chosen
 from qatoolkit.store import open_run, stage
 
 pytestmark = pytest.mark.timeout(1500)
+DEGREES = pd.DataFrame({"degree": [1, 2, 2]})
 
 
 def again(smoke, *arguments):
@@ -97,6 +99,7 @@ def test_status_names_what_is_done(smoke):
         (("run", "--profile", "smoke", "--only", "99_none"), "99_none"),
         (("run", "--profile", "missing.yaml"), "missing.yaml"),
         (("teacher", "serve", "--faults", "gremlins=1"), "gremlins"),
+        (("teacher", "serve", "--port", "99999"), "99999"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(smoke, arguments, names):
@@ -204,12 +207,24 @@ def test_status_names_what_changed_since(tmp_path, monkeypatch, capsys):
     assert "seeds        to do again, plan, seed changed: 01_seeds" in capsys.readouterr().out
 
 
-def test_the_report_states_profile_and_seed_of_the_results_and_not_of_the_command(tmp_path):
-    run = open_run("trial", profile="demo", seed=5, root=tmp_path)
-    empty = {"arms": {}, "comparisons": [], "refinement": {}, "seconds": {}}
-    write_json({"profile": "smoke", "seed": 0} | empty, run.folder / "summary.json")
-    write_json({}, run.folder / "figures" / "captions.json")
-    assert "Profile smoke, seed 0." in report.write(run).read_text(encoding="utf-8")
+def test_the_report_states_profile_and_seed_of_the_results_and_draws_figures_that_are_gone(
+    tmp_path, monkeypatch
+):
+    @stage("summary")
+    def summary(run, folder):
+        return {"summary": {"profile": "smoke", "seed": 0, "arms": {}, "comparisons": [], "refinement": {}}}
+
+    figure = figures.Figure(name="degree", caption="Degrees", draw=lambda run: plots.kp_degree(DEGREES))
+    monkeypatch.setattr(figures, "FIGURES", (figure,))
+    summary(open_run("trial", profile="smoke", root=tmp_path), log=str)
+    page = report.write(open_run("trial", profile="demo", seed=5, root=tmp_path)).read_text(encoding="utf-8")
+    assert "Profile smoke, seed 0." in page
+    assert "<figcaption>Degrees</figcaption>" in page
+
+
+def test_a_port_that_is_none_is_one_clear_line(capsys):
+    assert cli.main(["teacher", "serve", "--port", "99999"]) == 2
+    assert capsys.readouterr().err == "qatoolkit: --port 99999: a port is a number from 0 to 65535\n"
 
 
 def test_only_takes_a_number_or_a_name():
