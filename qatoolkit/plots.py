@@ -318,8 +318,7 @@ def loss(metrics, *, title="Training loss and learning rate"):
     `metrics`: step, tokens, loss (nats per token), lr, arm.
     """
     require(metrics, "step", "tokens", "loss", "lr", "arm", key=("arm", "step"))
-    many = metrics["arm"].nunique() > 8  # their legend would cover the lines
-    height = 4.4 + 0.1 * metrics["arm"].nunique() * many
+    height = 4.4 + 0.1 * metrics["arm"].nunique()
     figure, (above, below) = plt.subplots(2, figsize=(6.4, height), height_ratios=[3, 1], sharex=True)
     for arm, rows in metrics.sort_values(["tokens", "step"]).groupby("arm", sort=False):
         color = looks(metrics["arm"])[arm]["color"]
@@ -327,11 +326,11 @@ def loss(metrics, *, title="Training loss and learning rate"):
         above.plot(rows["tokens"], rows["loss"], color=color, label=label, linewidth=1.3)
         below.plot(rows["tokens"], rows["lr"], color=color, linewidth=1.3)
     above.set_ylabel("loss (nats per token)")
-    figure.legend(loc="outside lower center", ncols=2) if many else above.legend(loc="upper right")
     above.set_title(title)
     below.set_ylabel("learning rate")
     below.set_ylim(bottom=0)
     below.set_xlabel("tokens seen")
+    figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     below.xaxis.set_major_formatter(FuncFormatter(big))
     return figure
 

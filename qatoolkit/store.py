@@ -157,20 +157,30 @@ class Run:
 
     def changed(self, stage: str) -> list[str]:
         """What a finished stage was made with or from that is another now: parts of the profile, contents of files, "seed",
-        "version" or "what it read"; empty where running it again would skip it."""
+        "version" or "what it read", however far up the flow; empty where running all again would skip it."""
+        if found := self._differs(stage):
+            return found
+        above = list(self.manifest(stage)["reads"])
+        for name in above:  # grows as it goes
+            if self.manifest(name) is None or self._differs(name):
+                return ["what it read"]
+            above += [further for further in self.manifest(name)["reads"] if further not in above]
+        return [] if self._key_stands(stage) and all(map(self._key_stands, above)) else ["what it read"]
+
+    def _differs(self, stage: str) -> list[str]:
+        """Settings, contents of files, seed and version of a finished stage that are others now."""
         manifest = self.manifest(stage)
-        settings, reads = manifest["settings"], tuple(manifest["reads"])
-        used = tuple(dial for dial in FILES if f"content of {dial}" in settings)
+        used = tuple(dial for dial in FILES if f"content of {dial}" in manifest["settings"])
         now = (
             {"seed": self.seed, "version": __version__} | asdict(self.profile) | contents(self.profile, used)
         )
-        made = settings | {name: manifest[name] for name in ("seed", "version")}
         now = json.loads(json.dumps(now, default=plain))
-        found = [name for name, value in made.items() if now.get(name) != value]
-        stands = (
-            all(self.manifest(name) for name in reads) and self.key(stage, settings, reads) == manifest["key"]
-        )
-        return found or ([] if stands else ["what it read"])
+        made = manifest["settings"] | {name: manifest[name] for name in ("seed", "version")}
+        return [name for name, value in made.items() if now.get(name) != value]
+
+    def _key_stands(self, stage: str) -> bool:
+        manifest = self.manifest(stage)
+        return manifest["key"] == self.key(stage, manifest["settings"], tuple(manifest["reads"]))
 
     def _begin(self, folder: Path, key: str) -> None:
         """Keep what an interrupted attempt with the same key left, except half-written files; remove all else."""

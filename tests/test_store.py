@@ -153,6 +153,19 @@ def test_what_changed_since_a_stage_was_made_is_named(run, tmp_path):
     assert run.changed("annotate") == ["what it read"]
 
 
+def test_what_changed_further_up_the_flow_is_named_too(run):
+    @stage("probe", reads=("annotate",))
+    def third(run, folder):
+        return {"value": run.read("annotate").total}
+
+    for made in (first, second, third):
+        made(run, log=calls.append)
+    assert run.changed("probe") == []
+    assert turned(run, **{"plan.questions": 9}).changed("probe") == ["what it read"]
+    (run.stage("seeds") / "manifest.json").unlink()
+    assert run.changed("probe") == ["what it read"]
+
+
 def test_a_file_whose_content_changed_is_named(run, tmp_path):
     @stage("seeds", settings=("seeds",), files=("seeds.sources",))
     def read(run, folder):
