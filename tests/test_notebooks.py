@@ -222,6 +222,17 @@ def test_the_report_states_profile_and_seed_of_the_results_and_draws_figures_tha
     assert "<figcaption>Degrees</figcaption>" in page
 
 
+def test_doctor_finds_a_results_folder_that_is_a_file_and_tells_no_password(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path / "file" / "results"))
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://me:secret@host.example/v1")
+    assert cli.main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert f"FAIL results folder: {tmp_path / 'file'} is no folder that can be written" in said
+    assert "ok   teacher: https://host.example/v1" in said
+    assert "secret" not in said
+
+
 def test_a_port_that_is_none_is_one_clear_line(capsys):
     assert cli.main(["teacher", "serve", "--port", "99999"]) == 2
     assert capsys.readouterr().err == "qatoolkit: --port 99999: a port is a number from 0 to 65535\n"
