@@ -158,10 +158,20 @@ def test_a_request_names_only_knowledge_points_that_a_seed_shown_holds():
     assert (asked[1]["parents"], asked[1]["path"]) == (["s0", "s2"], names[:3])
 
 
-def requests(paths, table, plan=PLAN):
+@pytest.mark.parametrize("most", [2, 3, 4])
+def test_the_teacher_is_shown_as_many_seeds_of_a_path_as_the_dial_says(most):
+    names = [f"k{i}" for i in range(8)]
+    table = seeds(*itertools.pairwise(names))
+    asked = requests([[names, table["id"].tolist()]], table, most_seeds=most).iloc[0]
+    assert asked["parents"] == [f"s{i}" for i in range(most)]
+    assert len(asked["payload"]["seeds"]) == most
+    assert asked["path"] == names[: most + 1]
+
+
+def requests(paths, table, plan=PLAN, **settings):
     kps, ids = zip(*paths, strict=True)
     walked = pd.DataFrame({"path": range(len(paths)), "kps": kps, "seeds": ids})
-    return linkqa.requests(walked, table, plan, LinkQASettings(length=3))
+    return linkqa.requests(walked, table, plan, LinkQASettings(length=3, **settings))
 
 
 PATHS = [[["a", "b", "c"], ["s0", "s1"]]]

@@ -307,7 +307,7 @@ def test_paths_ask_with_two_to_four_seeds_of_one_language(linked, labelled):
     language = labelled.set_index("id")["language"]
     assert len(asked) > 10
     for row in asked.itertuples():
-        assert 2 <= len(row.parents) == len(set(row.parents)) <= linkqa.MOST_SEEDS
+        assert 2 <= len(row.parents) == len(set(row.parents)) <= 4
         assert {language[p] for p in row.parents} == {row.language}
         assert len(row.payload["seeds"]) == len(row.parents)
 
