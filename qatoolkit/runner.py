@@ -47,7 +47,8 @@ def run_notebooks(run: Run, profile: str, only: list[str] | None = None, log=pri
     """Execute notebooks for a run and return how many were not done before.
 
     A notebook is done when its executed copy was made from the same source with the same settings, seed and version, and its
-    stages stand (`Run.changed`). Of two commands at once each notebook is executed by one, and the other waits. Raises NotebookFailed at the first error; what was finished stays."""
+    stages stand (`Run.changed`). Of two commands at once each notebook is executed by one, and the other waits.
+    Raises NotebookFailed at the first error; what was finished stays."""
     names = chosen(only or [])
     folder = run.folder / "notebooks"
     started, executed = time.perf_counter(), 0
