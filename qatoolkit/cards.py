@@ -88,8 +88,8 @@ def dataset_card(table: pd.DataFrame, *, name: str, settings=None, report: pd.Da
     parts = [
         _head(head),
         f"# {_cell(name)}",
-        f"{len(table):,} questions with answers for mid-training language models; {synthetic:,} of them were "
-        "written by a teacher model, the others are seeds.",
+        f"{len(table):,} questions with answers for mid-training language models: {synthetic:,} written by a teacher "
+        f"model, {len(table) - synthetic:,} seeds.",
         "## Composition",
         "Rows by strategy and difficulty:",
         _crossed(table, "strategy", "difficulty"),

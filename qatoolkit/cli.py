@@ -61,7 +61,9 @@ def _add_run(commands) -> None:
 
 def _run(arguments) -> None:
     from qatoolkit import report, runner
+    from qatoolkit.store import results_root
 
+    os.environ["QATOOLKIT_RESULTS"] = str(results_root().resolve())  # the kernels work in another folder
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     run = _open(arguments)
     profile = arguments.profile
@@ -85,7 +87,10 @@ def _status(arguments) -> None:
     print(f"{run!r} in {os.path.relpath(run.folder)}")
     for stage, notebook in NOTEBOOKS.items():
         manifest = run.manifest(stage)
-        state = f"done in {manifest['seconds']:.1f} s" if manifest else f"to do: {notebook}"
+        changed = ", ".join(run.changed(stage)) if manifest else ""
+        state = f"to do again, {changed} changed: {notebook}" if changed else f"to do: {notebook}"
+        if manifest and not changed:
+            state = f"done in {manifest['seconds']:.1f} s"
         print(f"  {stage:<12} {state}")
     finished = sum((run.folder / "notebooks" / f"{name}.ipynb").exists() for name in ORDER)
     print(f"  {finished} of {len(ORDER)} notebooks executed")
@@ -212,6 +217,8 @@ def _serve(arguments) -> None:
     from qatoolkit.config import TextbookSettings
     from qatoolkit.textbook import server
 
+    if not 0 <= arguments.port <= 65535:
+        raise ValueError(f"--port {arguments.port}: a port is a number from 0 to 65535")
     settings = TextbookSettings(
         entities=arguments.entities,
         families=arguments.families,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qatoolkit.kps import check_parting
+from qatoolkit.ladder import SIZES
 from qatoolkit.recipe import SCHEDULES
 from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES
 
@@ -18,7 +19,14 @@ def _require(ok: bool, name: str, value, allowed: str) -> None:
 
 def _positive(settings, *names: str) -> None:
     for name in names:
-        _require(getattr(settings, name) > 0, name, getattr(settings, name), "above 0")
+        _require(0 < getattr(settings, name) < math.inf, name, getattr(settings, name), "above 0, and finite")
+
+
+def _not_negative(settings, *names: str) -> None:
+    for name in names:
+        _require(
+            0 <= getattr(settings, name) < math.inf, name, getattr(settings, name), "0 or more, and finite"
+        )
 
 
 def _shares(settings, *names: str) -> None:
@@ -71,6 +79,7 @@ class TeacherSettings:
 
     def __post_init__(self):
         _positive(self, "in_flight", "timeout", "attempts", "max_tokens")
+        _not_negative(self, "temperature")
         _require(self.budget is None or self.budget >= 0, "budget", self.budget, "0 or more dollars, or null")
 
 
@@ -158,8 +167,7 @@ class LinkQASettings:
         _require(
             self.length >= 3, "length", self.length, "3 or more knowledge points: two seeds are two steps"
         )
-        _require(0 <= self.alpha < math.inf, "alpha", self.alpha, "0 or more, and finite")
-        _require(0 <= self.beta < math.inf, "beta", self.beta, "0 or more, and finite")
+        _not_negative(self, "alpha", "beta")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,8 +228,13 @@ class StudentSettings:
     save_every: int = 0
 
     def __post_init__(self):
-        _positive(self, "vocabulary", "tokens", "block", "batch", "learning_rate")
+        _positive(self, "vocabulary", "tokens", "batch", "learning_rate")
+        _not_negative(self, "weight_decay", "save_every")
         _shares(self, "warmup")
+        _require(self.size in SIZES, "size", self.size, f"one of {', '.join(SIZES)}")
+        _require(self.block >= 2, "block", self.block, "2 or more")
+        micro = self.micro_batch
+        _require(micro is None or micro > 0, "micro_batch", micro, "above 0, or null")
         _require(self.memory in ("standard", "low"), "memory", self.memory, "standard or low")
 
 
@@ -241,6 +254,7 @@ class MidtrainSettings:
 
     def __post_init__(self):
         _positive(self, "tokens", "learning_rate")
+        _not_negative(self, "z_loss")
         _shares(self, "replay", "warmup")
         for name, allowed in (
             ("rate", ("rewarm", "inherit")),
@@ -273,6 +287,7 @@ class ScalingSettings:
     initial: tuple[float, ...] = (0.25, 1.0)
 
     def __post_init__(self):
+        _require(set(self.sizes) <= {*SIZES}, "sizes", self.sizes, f"among {', '.join(SIZES)}")
         for name in ("tokens", "initial"):
             points = getattr(self, name)
             _require(all(0 < p <= 1 for p in points), name, points, "shares above 0, at most 1")

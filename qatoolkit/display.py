@@ -56,7 +56,7 @@ def _plain(value):
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     if isinstance(value, float | np.floating):
-        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
     if isinstance(value, list | tuple | np.ndarray):
         return ", ".join(map(_plain, value))
     return str(value)
@@ -70,7 +70,8 @@ def _choices(row, limit):
     index = row.get("answer_index")
     right = list(choices).index(row["answer"]) if _missing(index) and row["answer"] in choices else index
     return [
-        (_clip(choice, limit), not _missing(right) and i == int(right)) for i, choice in enumerate(choices)
+        (_clip(_plain(choice), limit), not _missing(right) and i == int(right))
+        for i, choice in enumerate(choices)
     ]
 
 
@@ -137,7 +138,7 @@ def _points(value):
 
 
 def _formatter(column, columns, formats):
-    """How one column is written: as asked, else percent or points by its name, else plainly."""
+    """How one column is written: as asked, else percent, points or powers of ten by its name, else plainly."""
     asked = formats.get(column)
     if asked is not None:
         write = asked if callable(asked) else lambda value: format(value, asked)
@@ -145,21 +146,28 @@ def _formatter(column, columns, formats):
         write = _points
     elif str(column).endswith(PERCENT):
         write = "{:.1%}".format
+    elif str(column).endswith("flops"):
+        write = "{:.3g}".format
     elif column in {"low", "high"}:
         # Bounds carry the unit of what they bound.
         bounded = [name for name in columns if str(name).endswith((*PERCENT, *POINTS))]
         return _formatter(bounded[0], [], {}) if bounded else _plain
     else:
         return _plain
-    return lambda value: "–" if _missing(value) else write(value)
+    named = asked is None  # a text in such a column is as it should be read already
+    return lambda value: (
+        "–" if _missing(value) else value if named and isinstance(value, str) else write(value)
+    )
 
 
 def table(df, formats=None, *, limit=50):
-    """Show a table: accuracies and shares in percent, differences and gains in points, at most `limit` rows.
+    """Show a table: accuracies and shares in percent, differences and gains in points, FLOPs in powers of ten, at most `limit` rows.
 
-    `formats` overrides by column: a format spec such as ".2f", or a function of the value. A named index is
-    shown as columns.
+    `formats` overrides by column: a format spec such as ".2f", or a function of the value. An index that is named or holds
+    texts is shown as columns.
     """
+    if df.index.names == [None] and pd.api.types.is_string_dtype(df.index):
+        df = df.rename_axis("")
     if df.index.names != [None]:
         df = df.reset_index()
     columns = list(df.columns)

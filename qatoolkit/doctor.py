@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ def findings() -> list[Finding]:
     """All checks, in the order a newcomer would ask them."""
     root = results_root()
     existing = next(p for p in (root, *root.parents) if p.exists())
+    usable = existing.is_dir() and os.access(existing, os.W_OK)
     free = shutil.disk_usage(existing).free
     checks = [
         Finding(
@@ -50,7 +52,13 @@ def findings() -> list[Finding]:
             what="free disk",
             found=f"{free / 2**30:.0f} GiB where results go (2 GiB or more)",
         ),
-        Finding(ok=os.access(existing, os.W_OK), what="results folder", found="writable or to be made"),
+        Finding(
+            ok=usable,
+            what="results folder",
+            found=f"{root}"
+            if usable
+            else f"{existing} is no folder that can be written: set QATOOLKIT_RESULTS",
+        ),
     ]
     for name in LIBRARIES:
         there = importlib.util.find_spec(name) is not None
@@ -58,7 +66,7 @@ def findings() -> list[Finding]:
             Finding(ok=there, what=name, found=version(name) if there else "missing: pip install -e '.[all]'")
         )
     checks.append(Finding(ok=True, what="GPU", found=_gpu()))
-    url = os.environ.get("OPENAI_BASE_URL")
+    url = re.sub(r"//[^/@]*@", "//", os.environ.get("OPENAI_BASE_URL", ""))  # without a name and password
     checks.append(
         Finding(ok=True, what="teacher", found=url or "offline teacher (OPENAI_BASE_URL is not set)")
     )

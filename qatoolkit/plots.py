@@ -10,6 +10,7 @@ available from here.
 """
 
 from functools import partial
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,12 +26,14 @@ from qatoolkit.plots_style import (
     big,
     canvas,
     label_ends,
+    labelled,
     looks,
     n_text,
     name,
     order,
     power,
     require,
+    room,
     save,
     signed,
     styled,
@@ -87,11 +90,11 @@ def _dots(ax, rows, names, value, *, number="{:.1f}".format, hollow=()):
     ax.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def _panels(count, rows, *, across=4, width=2.4, label=1.5):
-    """Figure and `count` panels of `rows` dots each, in a grid that shares both axes."""
+def _panels(count, names, *, across=4, width=2.4, label=1.5):
+    """Figure and `count` panels with a row of dots for each name, in a grid that shares both axes."""
     across = min(across, count)
     down = -(-count // across)
-    size = (label + width * across, 0.8 + down * (0.45 + 0.36 * rows))
+    size = (max(label, room(names)) + width * across, 0.8 + down * (0.45 + 0.36 * len(names)))
     figure, axes = plt.subplots(down, across, figsize=size, sharex=True, sharey=True, squeeze=False)
     for spare in axes.flat[count:]:
         spare.remove()
@@ -108,11 +111,12 @@ def arms(table, *, chance=None, title="Accuracy by training arm"):
     """
     require(table, "arm", "exam", "accuracy", "low", "high", "n", key=("arm", "exam"))
     exams, names = order(table["exam"]), order(table["arm"])
-    figure, axes = _panels(len(exams), len(names))
+    shown = [name(arm) for arm in names]
+    figure, axes = _panels(len(exams), shown)
     for ax, exam in zip(axes, exams, strict=True):
         rows = table[table["exam"] == exam].set_index("arm").reindex(names)
-        _dots(ax, rows, [name(arm) for arm in names], "accuracy")
-        ax.set_title(f"{name(exam)}\n{n_text(rows['n'])}", fontsize=9)
+        _dots(ax, rows, shown, "accuracy")
+        ax.set_title(f"{fill(name(exam), 34)}\n{n_text(rows['n'])}", fontsize=9)
         if exam in (chance or {}):
             level = 100 * chance[exam]
             ax.axvline(level, color=MUTED, linestyle=":", linewidth=1.2, zorder=0)
@@ -131,18 +135,13 @@ def comparisons(table, *, title="Differences in accuracy"):
     """
     require(table, "a", "b", "on", "difference", "low", "high", "n", key=("a", "b", "on"))
     pairs, groups = order(zip(table["a"], table["b"], strict=True)), order(table["on"])
-    figure, axes = _panels(len(groups), len(pairs), across=3, width=2.6, label=2.2)
+    names = [f"{name(a)} − {name(b)}" for a, b in pairs]
+    figure, axes = _panels(len(groups), names, across=3, width=2.6, label=2.2)
     for ax, group in zip(axes, groups, strict=True):
         rows = table[table["on"] == group].set_index(["a", "b"]).reindex(pairs)
-        _dots(
-            ax,
-            rows,
-            [f"{name(a)} − {name(b)}" for a, b in pairs],
-            "difference",
-            number=partial(signed, decimals=1),
-        )
+        _dots(ax, rows, names, "difference", number=partial(signed, decimals=1))
         ax.axvline(0, color="#222222", linewidth=0.9, zorder=0)
-        ax.set_title(f"{name(group)}\n{n_text(rows['n'])}", fontsize=9)
+        ax.set_title(f"{fill(name(group), 34)}\n{n_text(rows['n'])}", fontsize=9)
     figure.suptitle(title)
     figure.supxlabel(f"difference in accuracy (points), {INTERVAL}", fontsize=9)
     return figure
@@ -198,9 +197,11 @@ def scaling(table, *, value="accuracy", title=None):
     the fitted value at x. `value="gain"` draws points with a zero line.
     """
     require(table, "axis", "arm", "x", value, "low", "high", "n", key=("axis", "arm", "x"))
-    if not (table["x"] > 0).all():
+    fits = (table["x"] > 0) & np.isfinite(table["x"])
+    if not fits.all():
+        found = table.loc[~fits, "x"].iloc[0]
         raise ValueError(
-            f"x must be positive for a log axis, found {table['x'].min()}; drop the runs without a size"
+            f"x must be positive and finite for a log axis, found {found}; drop the runs without a size"
         )
     unknown = set(table["axis"]) - set(AXES)
     if unknown:
@@ -248,14 +249,14 @@ def scaling(table, *, value="accuracy", title=None):
 def distribution(table, by, *, hue="source", title=None, ax=None):
     """Shares of `by` (difficulty, discipline, grade, ...) within each data set named by column `hue`.
 
-    `table`: one row per question, or one per (`by`, `hue`) with its count in column n. Unlabelled questions
-    count as "unknown", so that the shares of a data set add up to 100%.
+    `table`: one row per question, or one per (`by`, `hue`) with its count in column n. Questions without a
+    label or a data set count as "unknown", so that the shares of a data set add up to 100%.
     """
     require(table, by, hue)
-    labelled = table.assign(**{by: table[by].astype(object).where(table[by].notna(), "unknown")})
-    groups = labelled.groupby([hue, by], sort=False)
+    table = labelled(table, by, hue)
+    groups = table.groupby([hue, by], sort=False)
     counts = (groups["n"].sum() if "n" in table else groups.size()).unstack(fill_value=0)
-    levels, sets = order(labelled[by], by), order(table[hue])
+    levels, sets = order(table[by], by), order(table[hue])
     counts = counts.loc[
         sets, [*(v for v in levels if v != "unknown"), *(v for v in levels if v == "unknown")]
     ]
@@ -299,7 +300,7 @@ def refinement(table, *, title="Wrong answers before and after refinement", ax=N
         x = 100 * rows["teacher_error_rate"].to_numpy(float)
         y, low, high = (100 * rows[column].to_numpy(float) for column in ("wrong", "low", "high"))
         ax.errorbar(x, y, whiskers(y, low, high), elinewidth=1, clip_on=False, **style)
-        ends.append((x[-1], y[-1], name(stage), style["color"]))
+        ends.append((x, y, name(stage), style["color"]))
     ax.set_ylim(bottom=0)
     ax.set_xticks(100 * np.unique(table["teacher_error_rate"]))
     ax.margins(x=0.08)
@@ -317,18 +318,19 @@ def loss(metrics, *, title="Training loss and learning rate"):
     `metrics`: step, tokens, loss (nats per token), lr, arm.
     """
     require(metrics, "step", "tokens", "loss", "lr", "arm", key=("arm", "step"))
-    figure, (above, below) = plt.subplots(2, figsize=(6.4, 4.4), height_ratios=[3, 1], sharex=True)
+    height = 4.4 + 0.1 * metrics["arm"].nunique()
+    figure, (above, below) = plt.subplots(2, figsize=(6.4, height), height_ratios=[3, 1], sharex=True)
     for arm, rows in metrics.sort_values(["tokens", "step"]).groupby("arm", sort=False):
         color = looks(metrics["arm"])[arm]["color"]
         label = f"{name(arm)} ({rows['step'].max():,} steps, {big(rows['tokens'].max())} tokens)"
         above.plot(rows["tokens"], rows["loss"], color=color, label=label, linewidth=1.3)
         below.plot(rows["tokens"], rows["lr"], color=color, linewidth=1.3)
     above.set_ylabel("loss (nats per token)")
-    above.legend(loc="upper right")
     above.set_title(title)
     below.set_ylabel("learning rate")
     below.set_ylim(bottom=0)
     below.set_xlabel("tokens seen")
+    figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     below.xaxis.set_major_formatter(FuncFormatter(big))
     return figure
 
@@ -340,7 +342,7 @@ def schedules(table, *, title="Learning rate by schedule"):
     figure, ax = plt.subplots(figsize=(6.4, 3.2))
     style = looks(table["schedule"])
     for schedule, rows in table.groupby("schedule", sort=False):
-        dashed = "--" if "inherited" in schedule else "-"
+        dashed = "--" if "inherited" in str(schedule) else "-"
         ax.plot(
             100 * rows["share"],
             rows["lr"],

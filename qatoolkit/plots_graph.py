@@ -1,6 +1,5 @@
 """Figures of the knowledge-point (KP) graph and of the paths sampled from it."""
 
-import warnings
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -12,7 +11,6 @@ from qatoolkit.plots_style import (
     BACKED,
     big,
     canvas,
-    chinese_font,
     label_ends,
     label_points,
     log_ticks,
@@ -84,7 +82,7 @@ def coverage(table, *, title="Knowledge points reached by sampled paths", ax=Non
             ax.fill_between(
                 rows["paths"], 100 * rows["low"], 100 * rows["high"], color=style["color"], alpha=0.15, lw=0
             )
-        ends.append((rows["paths"].iloc[-1], y[-1], name(policy), style["color"]))
+        ends.append((rows["paths"].to_numpy(float), y, name(policy), style["color"]))
     ax.set_ylim(0, 102)
     ax.set_xlim(left=0)
     ax.xaxis.set_major_formatter(FuncFormatter(big))
@@ -201,10 +199,6 @@ def graph_neighbourhood(graph, path=None, *, title=None, ax=None):
         back = {"bbox": BACKED, "zorder": 5 if step else 4}
         font = {"fontsize": 8.5, "weight": "bold"} if step else {"fontsize": 7}
         labels.append((*place[node], text, {**font, **back, "parse_math": False}))
-    if not chinese_font() and any(character >= "\u2e80" for _, _, text, _ in labels for character in text):
-        warnings.warn(
-            "no Chinese font found, PNG shows boxes; install Noto Sans CJK (SVG is unaffected)", stacklevel=3
-        )
     ax.margins(0.12)
     ax.set_axis_off()
     count = f"n = {len(nodes)} knowledge points, {len(edges)} links"

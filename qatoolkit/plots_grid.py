@@ -7,7 +7,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, TwoSlopeNorm, to_rgb
 from matplotlib.patches import Rectangle
 
-from qatoolkit.plots_style import INTERVAL, MUTED, canvas, n_text, name, order, require, signed, styled
+from qatoolkit.plots_style import INTERVAL, MUTED, canvas, n_text, name, order, require, room, signed, styled
 from qatoolkit.taxonomy import STEM
 
 PLAIN, GREY = to_rgb("#F2F2F2"), to_rgb("#DADADA")
@@ -15,7 +15,9 @@ LOW_N = 30  # at 30 questions the 95% interval of a share near one half is 34 po
 
 
 def _with_margins(cells, columns, summarise):
-    """Append the summary of every row, every column and everything under the key "all"."""
+    """Append the summary of every row, every column and everything under the key "all"; ValueError where that is there."""
+    if cells[["discipline", "difficulty"]].eq("all").any(axis=None):
+        raise ValueError("rows of discipline or difficulty 'all': drop them, the figure adds its own")
     cells = cells[["discipline", "difficulty", *columns]].astype({"discipline": object, "difficulty": object})
     margins = []
     for key in (["discipline"], ["difficulty"], []):
@@ -83,17 +85,18 @@ def _grid(cells, *, cmap, norm, unit, title, ax, margin="all", legend=()):
     levels = order([d for d in cells["difficulty"] if d != "all"], "difficulty")
     across = {level: float(i) for i, level in enumerate(levels)} | {"all": len(levels) + 0.2}
     bottom = places["all"] + 0.5
-    figure, ax = canvas(ax, 2.6 + 0.98 * len(across), 1.2 + 0.36 * bottom)
+    labels = [*(margin if d == "all" else name(d) for d in places), *headings]
+    width = max(2.6 + 0.98 * len(across), room(labels) + room([title], 10))
+    figure, ax = canvas(ax, width, 1.2 + 0.36 * bottom)
     for cell in cells.to_dict("records"):
         marks = {"thin": False, "bold": False, "plain": False}
         x, y = across[cell["difficulty"]], places[cell["discipline"]]
         _cell(ax, x, y, marks | cell, lambda value: cmap(norm(value)))
-    ticks = {**{name(d): y for d, y in places.items() if d != "all"}, margin: places["all"], **headings}
-    ax.set_yticks(list(ticks.values()), list(ticks), rotation=0)
+    ax.set_yticks([*places.values(), *headings.values()], labels, rotation=0)
     for label in ax.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() in {*headings, margin} else "normal")
 
-    ax.set_xticks(list(across.values()), [*levels, margin], rotation=0)
+    ax.set_xticks(list(across.values()), [*map(name, levels), margin], rotation=0)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.grid(False)

@@ -6,7 +6,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from qatoolkit.plots_style import BACKED, MUTED, log_ticks, looks, name, order, require, styled
+from qatoolkit.plots_style import (
+    BACKED,
+    MUTED,
+    labelled,
+    log_ticks,
+    looks,
+    name,
+    order,
+    require,
+    room,
+    styled,
+)
 
 REASONS_SHOWN = 6
 OTHER = "other reasons"
@@ -30,10 +41,11 @@ def seed_quality(report, *, title=None):
         rare = counts.columns[REASONS_SHOWN - 1 :]
         counts = counts.drop(columns=rare).assign(**{OTHER: counts[rare].sum(axis=1)})
     panels = 1 + len(counts.columns)
+    names = [f"{name(s)} (n = {rows_in[s]:,})" for s in sources]
     figure, axes = plt.subplots(
         1,
         panels,
-        figsize=(3.2 + 1.2 * panels, 1.3 + 0.27 * len(sources)),
+        figsize=(max(3.2, 0.6 + room(names)) + 1.2 * panels, 1.3 + 0.27 * len(sources)),
         width_ratios=[1.3] + [1] * (panels - 1),
         sharey=True,
         squeeze=False,
@@ -56,7 +68,7 @@ def seed_quality(report, *, title=None):
         ax.set_title(f"{fill(name(reason), 15)}\nn = {n.sum():,.0f}", fontsize=8.5)
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
-    axes[0, 0].set_yticks(range(len(sources)), [f"{name(s)} (n = {rows_in[s]:,})" for s in sources])
+    axes[0, 0].set_yticks(range(len(sources)), names)
     axes[0, 0].set_ylim(len(sources) - 0.5, -0.5)
     figure.suptitle(title or f"{accepted.sum():,.0f} of {rows_in.sum():,} rows accepted")
     figure.supxlabel(
@@ -75,6 +87,7 @@ def lengths(table, by="source", *, title="Length of questions and answers"):
     """
     require(table, "question", "answer", "language", by)
     keys = list(dict.fromkeys([by, "language"]))
+    table = labelled(table, *keys)
     groups = list(table.groupby(keys, sort=False))
     style = looks(sorted(set(table["language"])))
     figure, axes = plt.subplots(

@@ -24,6 +24,7 @@ CJK_FONTS = (
     "Microsoft YaHei",
 )
 MARKERS = "osD^vPX"
+LONGEST = 40  # characters of a name
 MUTED = "#666666"
 INTERVAL = "95% interval"
 # A stroke round the letters would turn text into outlines in SVG; a box behind them does not.
@@ -50,8 +51,12 @@ def house_style():
         yield
 
 
+def _is_chinese(text):
+    return any(character >= "\u2e80" for character in text.get_text())
+
+
 def styled(draw):
-    """Run a drawing function in the house style and return its finished Figure.
+    """Run a drawing function in the house style and return its finished Figure; warns where no font holds its Chinese.
 
     The layout is done, and fixed, before the style ends: ticks are made lazily and would take the user's
     settings. A figure of our own leaves pyplot's list, or a notebook cell would show it twice; one drawn on
@@ -63,6 +68,9 @@ def styled(draw):
         with house_style():
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()
+            if not chinese_font() and any(map(_is_chinese, figure.findobj(plt.Text))):
+                said = "no Chinese font found, PNG shows boxes; install Noto Sans CJK (SVG is unaffected)"
+                warnings.warn(said, stacklevel=2)
         if kwargs.get("ax") is None:
             figure.set_layout_engine("none")
             for axes in figure.axes:  # the solver's last bit differs from run to run, and with it the bytes
@@ -102,8 +110,13 @@ def require(table, *columns, key=()):
 
 
 def canvas(ax, width, height):
-    """The caller's axes with their figure, or a new pair of the given size in inches."""
-    return (ax.figure, ax) if ax is not None else plt.subplots(figsize=(width, height))
+    """The caller's axes with their figure (of a subfigure the whole), or a new pair of the given size in inches."""
+    return (ax.figure.figure, ax) if ax is not None else plt.subplots(figsize=(width, height))
+
+
+def labelled(table, *columns):
+    """The table with "unknown" for the nulls of `columns`."""
+    return table.assign(**{c: table[c].astype(object).where(table[c].notna(), "unknown") for c in columns})
 
 
 def order(values, by=None):
@@ -113,8 +126,16 @@ def order(values, by=None):
 
 
 def name(value):
-    """English name of a discipline; any other identifier with spaces for underscores."""
-    return DISCIPLINES[value].en if value in DISCIPLINES else str(value).replace("_", " ")
+    """English name of a discipline; any other identifier with spaces for underscores, a long one without its middle, and $ as a
+    dollar, not as mathematics."""
+    text = DISCIPLINES[value].en if value in DISCIPLINES else str(value).replace("_", " ")
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 + 1 :]}"
+    return text.replace("$", r"\$")
+
+
+def room(texts, size=8.5):
+    """Inches that the longest text takes in a font of `size` points; a Chinese character is as wide as two letters."""
+    return max((sum(1 + (c >= "\u2e80") for c in text) for text in texts), default=0) * 0.6 * size / 72
 
 
 def looks(names):
@@ -185,9 +206,16 @@ def spread(values, gap, low=-np.inf, high=np.inf):
 
 
 def label_ends(ax, ends):
-    """Write each line's name to the right of its last point; `ends` is a list of (x, y, name, colour)."""
+    """Write each line's name to the right of its last known point; `ends` is a list of (xs, ys, name, colour). A line without
+    any stands at the foot as such."""
     low, high = ax.get_ylim()
-    points = ax.get_position().height * ax.figure.get_size_inches()[1] * 72
+    points = ax.bbox.height * 72 / ax.figure.dpi
+    right = ax.get_xlim()[1]
+    known = [np.flatnonzero(np.isfinite(ys)) for _, ys, _, _ in ends]
+    ends = [
+        (xs[at[-1]], ys[at[-1]], text, colour) if len(at) else (right, low, f"{text}: no value", colour)
+        for at, (xs, ys, text, colour) in zip(known, ends, strict=True)
+    ]
     places = spread([y for _, y, _, _ in ends], 12 * (high - low) / points, low, high)
     at = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
     for (x, _, text, colour), place in zip(ends, places, strict=True):
@@ -199,7 +227,7 @@ def label_points(ax, labels):
 
     Earlier labels choose first. The limits of the axes must be final.
     """
-    ax.figure.draw_without_rendering()
+    ax.figure.figure.draw_without_rendering()
     dots = ax.transData.transform([(x, y) for x, y, *_ in labels])
     taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
     for x, y, text, properties in labels:

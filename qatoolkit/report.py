@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit import display
+from qatoolkit import display, figures
 from qatoolkit.files import atomic, read_json
 from qatoolkit.store import MissingUpstream, Run
 
@@ -17,20 +17,21 @@ STYLE = (
 
 
 def write(run: Run) -> Path:
-    """Write `report.html` into the run folder and return its path.
+    """Write `report.html` into the run folder and return its path; figures that are gone are drawn again.
 
-    Raises MissingUpstream, naming the notebook to run, when the run has no summary or figures yet."""
-    figures = run.folder / "figures"
-    if not (run.folder / "summary.json").exists() or not (figures / "captions.json").exists():
+    Raises MissingUpstream, naming the notebook to run, when the run has no summary yet."""
+    if run.manifest("summary") is None:
         raise MissingUpstream(
-            f"run {run.name!r} has no summary and figures yet: run notebooks/11_figures.ipynb, or "
-            f"`qatoolkit run --profile {run.profile.name} --run {run.name}`"
+            f"run {run.name!r} has no summary yet: run notebooks/11_figures.ipynb, or `{run.command}`"
         )
-    summary = read_json(run.folder / "summary.json")
-    captions = read_json(figures / "captions.json")
+    summary, folder = run.read("summary").summary, run.folder / "figures"
+    if not (folder / "captions.json").exists():
+        figures.save_all(run)
+    captions = read_json(folder / "captions.json")
+    seconds = {name: run.manifest(name)["seconds"] for name in run.done()}
     parts = [
         f"<h1>{html.escape(run.name)}: which data made the model better at what it was bad at?</h1>",
-        f"<p>Profile {html.escape(run.profile.name)}, seed {run.seed}. Accuracies in percent; intervals are 95%.</p>",
+        f"<p>Profile {html.escape(summary['profile'])}, seed {summary['seed']}. Accuracies in percent; intervals are 95%.</p>",
         "<h2>Accuracy</h2>",
         display.table(accuracy_table(summary))._repr_html_(),
         "<h2>Differences</h2>",
@@ -38,9 +39,9 @@ def write(run: Run) -> Path:
         "<h2>Refinement</h2>",
         display.facts(summary["refinement"])._repr_html_(),
         "<h2>Figures</h2>",
-        *(_figure(figures / f"{name}.png", caption) for name, caption in captions.items()),
+        *(_figure(folder / f"{name}.png", caption) for name, caption in captions.items()),
         "<h2>Seconds by stage</h2>",
-        display.facts(summary["seconds"])._repr_html_(),
+        display.facts(seconds)._repr_html_(),
     ]
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(run.name)}</title>'

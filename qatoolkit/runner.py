@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from qatoolkit import __version__
-from qatoolkit.files import atomic, read_json
+from qatoolkit.files import atomic, locked, read_json
 from qatoolkit.store import NOTEBOOKS, Run
 
 # The tour comes last: it reads what the others made, and computes nothing twice.
@@ -46,21 +46,23 @@ def chosen(only: list[str]) -> list[str]:
 def run_notebooks(run: Run, profile: str, only: list[str] | None = None, log=print) -> int:
     """Execute notebooks for a run and return how many were not done before.
 
-    A notebook is done when its executed copy was made from the same source with the same settings, seed and version.
+    A notebook is done when its executed copy was made from the same source with the same settings, seed and version, and its
+    stages stand (`Run.changed`). Of two commands at once each notebook is executed by one, and the other waits.
     Raises NotebookFailed at the first error; what was finished stays."""
     names = chosen(only or [])
     folder = run.folder / "notebooks"
     started, executed = time.perf_counter(), 0
     for position, name in enumerate(names, 1):
         source, target = notebooks_folder() / f"{name}.ipynb", folder / f"{name}.ipynb"
-        key = _key(run, source)
-        if _key_of(target) == key:
-            continue
-        log(f"[{position}/{len(names)}] {name}")
-        begun = time.perf_counter()
-        _execute(run, profile, source, target, key)
-        executed += 1
-        log(f"[{position}/{len(names)}] {name} done in {time.perf_counter() - begun:.0f} s")
+        with locked(folder / ".lock"):
+            key = _key(run, source)
+            if _key_of(target) == key and _stands(run, name):
+                continue
+            log(f"[{position}/{len(names)}] {name}")
+            begun = time.perf_counter()
+            _execute(run, profile, source, target, key)
+            executed += 1
+            log(f"[{position}/{len(names)}] {name} done in {time.perf_counter() - begun:.0f} s")
     where = os.path.relpath(run.folder)
     if executed:
         log(
@@ -74,6 +76,12 @@ def run_notebooks(run: Run, profile: str, only: list[str] | None = None, log=pri
 def _key(run: Run, source: Path) -> str:
     content = json.dumps([__version__, run.name, run.seed, asdict(run.profile)], sort_keys=True)
     return hashlib.sha256(content.encode() + source.read_bytes()).hexdigest()
+
+
+def _stands(run: Run, notebook: str) -> bool:
+    """Whether all stages that a notebook makes are done, and would be skipped."""
+    made = [stage for stage, maker in NOTEBOOKS.items() if maker == notebook]
+    return all(run.manifest(stage) and not run.changed(stage) for stage in made)
 
 
 def _key_of(executed: Path) -> str | None:

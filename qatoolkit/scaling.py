@@ -41,7 +41,15 @@ def by_axis(results: pd.DataFrame) -> pd.DataFrame:
 
 def fits(table: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Accuracy against log10 x by least squares for every axis and arm: slope per decade with a 95% interval from
-    binomial resampling of each point, and rank correlation. A description of the points, not a law."""
+    binomial resampling of each point, and rank correlation. A description of the points, not a law.
+
+    `table`: axis, arm, x, accuracy (a fraction), n. ValueError for a point without a size or a score."""
+    usable = table["x"].between(0, np.inf, "neither") & table["accuracy"].between(0, 1) & table["n"].ge(1)
+    if not usable.all():
+        found = table.loc[~usable, ["axis", "arm", "x", "accuracy", "n"]].iloc[0].to_dict()
+        raise ValueError(
+            f"a point to fit needs x above 0, accuracy from 0 to 1 and n of 1 or more, found {found}; drop it"
+        )
     rng, rows = np.random.default_rng(seed), []
     for (axis, arm), part in table.groupby(["axis", "arm"], sort=False):
         if part["x"].nunique() < 2:

@@ -12,6 +12,8 @@ import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from numbers import Integral
 from operator import attrgetter
 from pathlib import Path
 
@@ -64,6 +66,20 @@ def read_table(path: Path) -> pd.DataFrame:
     return as_lists(pd.read_parquet(path))
 
 
+FILES = ("seeds.sources", "linkqa.merges", "student.checkpoint")  # dials that name files whose content counts
+
+
+def contents(profile: Profile, files: tuple[str, ...] = FILES) -> dict:
+    """Digests of the files and folders here that the dials `files` of a profile name, by "content of" the dial."""
+    found = {}
+    for dial in files:
+        named = attrgetter(dial)(profile) or ()
+        here = [Path(p) for p in ((named,) if isinstance(named, str) else named) if Path(p).exists()]
+        if here:
+            found[f"content of {dial}"] = [digest(path) for path in here]
+    return found
+
+
 class Outputs:
     """What a stage wrote, read from disk on access: `.name` is a table (Parquet), a value (JSON) or a folder's path."""
 
@@ -79,6 +95,10 @@ class Outputs:
                 return read(path)
         if (self._folder / name).is_dir():
             return self._folder / name
+        if name in self._names:
+            raise FileNotFoundError(
+                f"{self._folder / name} is gone: remove {self._folder / 'manifest.json'} and run the stage again"
+            )
         raise AttributeError(f"{self._folder.name} wrote no {name!r}; it wrote {', '.join(self._names)}")
 
     def __repr__(self):
@@ -88,11 +108,18 @@ class Outputs:
 class Run:
     """A named run: its folder, profile and seed. Opened by `open_run`."""
 
-    def __init__(self, name: str, profile: Profile, seed: int, root: Path):
+    def __init__(self, name: str, profile: Profile, seed: int, root: Path, source: str | None = None):
         self.name, self.profile, self.seed, self.folder = name, profile, seed, root / name
+        self._source = source or profile.name
 
     def __repr__(self):
         return f"Run {self.name!r}: profile {self.profile.name}, seed {self.seed}, {len(self.done())} stages done"
+
+    @property
+    def command(self) -> str:
+        """The command line that goes on with this run, its profile and seed."""
+        seed = f" --seed {self.seed}" if self.seed else ""
+        return f"qatoolkit run --profile {self._source} --run {self.name}{seed}"
 
     def stage(self, stage: str) -> Path:
         return self.folder / stage
@@ -115,7 +142,7 @@ class Run:
             notebook = NOTEBOOKS.get(stage.split("/")[0], stage)
             raise MissingUpstream(
                 f"run {self.name!r} has no {stage!r} yet: run notebooks/{notebook}.ipynb, or "
-                f"`qatoolkit run --profile {self.profile.name} --run {self.name} --only {notebook}`"
+                f"`{self.command} --only {notebook}`"
             )
         return Outputs(self.stage(stage), list(manifest["outputs"]), skipped=True)
 
@@ -127,6 +154,33 @@ class Run:
             upstream[name] = self.manifest(name)["outputs"]
         content = [stage, __version__, self.seed, json.loads(json.dumps(settings, default=plain)), upstream]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def changed(self, stage: str) -> list[str]:
+        """What a finished stage was made with or from that is another now: parts of the profile, contents of files, "seed",
+        "version" or "what it read", however far up the flow; empty where running all again would skip it."""
+        if found := self._differs(stage):
+            return found
+        above = list(self.manifest(stage)["reads"])
+        for name in above:  # grows as it goes
+            if self.manifest(name) is None or self._differs(name):
+                return ["what it read"]
+            above += [further for further in self.manifest(name)["reads"] if further not in above]
+        return [] if self._key_stands(stage) and all(map(self._key_stands, above)) else ["what it read"]
+
+    def _differs(self, stage: str) -> list[str]:
+        """Settings, contents of files, seed and version of a finished stage that are others now."""
+        manifest = self.manifest(stage)
+        used = tuple(dial for dial in FILES if f"content of {dial}" in manifest["settings"])
+        now = (
+            {"seed": self.seed, "version": __version__} | asdict(self.profile) | contents(self.profile, used)
+        )
+        now = json.loads(json.dumps(now, default=plain))
+        made = manifest["settings"] | {name: manifest[name] for name in ("seed", "version")}
+        return [name for name, value in made.items() if now.get(name) != value]
+
+    def _key_stands(self, stage: str) -> bool:
+        manifest = self.manifest(stage)
+        return manifest["key"] == self.key(stage, manifest["settings"], tuple(manifest["reads"]))
 
     def _begin(self, folder: Path, key: str) -> None:
         """Keep what an interrupted attempt with the same key left, except half-written files; remove all else."""
@@ -151,6 +205,12 @@ class Run:
                 return Outputs(folder, list(manifest["outputs"]), skipped=True)
             if manifest:
                 log(f"{name}: settings or inputs changed, running again")
+            for upstream in reads:
+                if other := self.changed(upstream):
+                    notebook = NOTEBOOKS.get(upstream, "01_seeds")
+                    log(
+                        f"{name}: reads {upstream} as it is, though {', '.join(other)} changed since: see {notebook}"
+                    )
             self._begin(folder, key)
             started = time.perf_counter()
             outputs = make(folder)
@@ -193,11 +253,7 @@ def stage(
         @functools.wraps(function)
         def staged(run: Run, log=print) -> Outputs:
             chosen = {part: getattr(run.profile, part) for part in settings}
-            for dial in files:
-                named = attrgetter(dial)(run.profile) or ()
-                here = [Path(p) for p in ((named,) if isinstance(named, str) else named) if Path(p).exists()]
-                if here:
-                    chosen[f"content of {dial}"] = [digest(path) for path in here]
+            chosen |= contents(run.profile, files)
             return run.complete(name, chosen, reads, functools.partial(function, run), log)
 
         return staged
@@ -211,11 +267,14 @@ def open_run(
     """Open or start a run: `open_run("demo", profile="demo", seed=0)`; dials change one setting each, e.g.
     `open_run("no-refine", profile="demo", **{"boostqa.refine": False})`.
 
-    Raises ValueError for a name that could leave the results folder, an unknown profile or a wrong setting."""
+    Raises ValueError for a name that could leave the results folder, an unknown profile, a wrong setting or seed."""
     chosen = load_profile(profile, **dials)
     name = name or chosen.name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise ValueError(
             f"run name {name!r}: use letters, digits, dot, dash and underscore, starting with a letter or digit"
         )
-    return Run(name, chosen, seed, root or results_root())
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed!r}; it must be a whole number from 0 to 2**32 - 1")
+    source = None if isinstance(profile, Profile) else str(profile)
+    return Run(name, chosen, int(seed), root or results_root(), source)

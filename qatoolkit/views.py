@@ -121,7 +121,8 @@ def probe_summary(run: Run) -> pd.DataFrame:
 
 def missed(run: Run, n: int = 8) -> pd.DataFrame:
     """The seed questions that the base model missed with the widest margin (nats), with the answer it preferred."""
-    samples = run.read("probe").samples.nsmallest(n, "margin")
+    samples = run.read("probe").samples
+    samples = samples[~samples["correct"].astype(bool)].nsmallest(n, "margin")
     found = run.read("annotate").seeds.merge(samples[["id", "predicted", "margin"]], on="id")
     said = [choices[i] for choices, i in zip(found["choices"], found["predicted"], strict=True)]
     columns = ["discipline", "difficulty", "question", "answer", "model says", "margin"]
@@ -228,7 +229,7 @@ def decisions(run: Run) -> pd.DataFrame:
 
 def refinement_by_error_rate(run: Run) -> pd.DataFrame:
     """Wrong answers at each error rate of the offline synthesiser: stage (before, second answer, after), wrong, low, high
-    (Wilson 95%), n. Empty for a real teacher."""
+    (Wilson 95%), n. A stage without answers, as the second where refinement is off, has no row. Empty for a real teacher."""
     rows = []
     for found in run.read("error_rates").answers.to_dict("records"):
         stages = {
@@ -237,6 +238,8 @@ def refinement_by_error_rate(run: Run) -> pd.DataFrame:
             "after": ("wrong_after", "n_after"),
         }
         for stage, (share, count) in stages.items():
+            if not found[count]:
+                continue
             low, high = wilson(round(found[share] * found[count]), found[count])
             place = {"teacher_error_rate": found["teacher_error_rate"], "stage": stage}
             rows.append(place | {"wrong": found[share], "low": low, "high": high, "n": found[count]})

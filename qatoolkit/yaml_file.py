@@ -7,14 +7,25 @@ from pathlib import Path
 
 
 def read_mapping(path: Path, expected: str) -> dict:
-    """The names and values of a YAML file; ValueError where it is missing, not YAML (with the line) or no mapping; `expected`
-    says what it should hold."""
+    """The names and values of a YAML file; ValueError where it is missing, not YAML (with the line), no mapping, or gives a name
+    twice, of which YAML would drop the first; `expected` says what it should hold."""
     import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            seen = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value!r} is given twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
 
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give a YAML file with {expected}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

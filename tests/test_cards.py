@@ -148,3 +148,11 @@ def test_missing_essentials_are_named():
 
 def test_the_same_table_gives_the_same_card():
     assert dataset_card(_table(), name="demo") == dataset_card(_table(), name="demo")
+
+
+def test_a_card_counts_written_questions_and_seeds_and_claims_no_others():
+    rows = pd.DataFrame({"question": list("abc"), "source": "x", "strategy": ["link", "link", "seed"]})
+    assert (
+        "3 questions with answers for mid-training language models: 2 written by a teacher model, 1 seeds."
+        in (dataset_card(rows, name="mine"))
+    )

@@ -108,6 +108,15 @@ def test_a_group_can_be_given_as_a_whole():
         ("ablations.most_seeds", [5], ["ablations.most_seeds", "(5,)", "2 to 4"]),
         ("linkqa.most_seeds", 1, ["linkqa.most_seeds", "1", "2 to 4"]),
         ("midtrain.replay", -0.2, ["midtrain.replay", "-0.2", "between 0 and 1"]),
+        ("midtrain.z_loss", -1, ["midtrain.z_loss", "-1", "0 or more"]),
+        ("midtrain.learning_rate", float("inf"), ["midtrain.learning_rate", "inf", "finite"]),
+        ("student.size", "xl", ["student.size", "'xl'", "xxs, xs, s, m, 130m"]),
+        ("scaling.sizes", ["xs", "huge"], ["scaling.sizes", "'huge'", "xxs, xs, s, m, 130m"]),
+        ("student.block", 1, ["student.block", "1", "2 or more"]),
+        ("student.micro_batch", 0, ["student.micro_batch", "0", "above 0, or null"]),
+        ("student.weight_decay", -0.1, ["student.weight_decay", "-0.1", "0 or more"]),
+        ("student.save_every", -1, ["student.save_every", "-1", "0 or more"]),
+        ("teacher.temperature", -1, ["teacher.temperature", "-1", "0 or more"]),
     ],
 )
 def test_a_wrong_dial_names_field_value_and_what_is_allowed(dial, value, parts):
@@ -189,6 +198,8 @@ def test_yaml_numbers_with_exponents_are_numbers(tmp_path, text):
         ("plans: {questions: 5}", ["plans", "plan"]),
         ("plan: null", ["plan", "None", "questions"]),
         ("1: 2", ["1"]),
+        ("plan: {questions: 9}\nplan: {target: 0.5}", ["mine.yaml, line 2", "'plan' is given twice"]),
+        ("plan: {target: 0.5, questions: 9, target: 0.6}", ["mine.yaml, line 1", "'target' is given twice"]),
         ("a: !!python/object/apply:os.getcwd []", ["mine.yaml", "not valid YAML"]),
     ],
 )

@@ -128,6 +128,20 @@ def test_table_writes_shares_in_percent_and_differences_in_points():
     assert "difference (points)" in display.table(difference)._repr_html_()
 
 
+def test_table_shows_the_row_names_of_a_description_and_numbers_of_any_size():
+    shown = repr(display.table(pd.DataFrame({"n": [1.0, 3.0]}).describe()))
+    assert shown.split()[:3] == ["n", "count", "2"]
+    assert {"mean", "50%", "max"} <= set(shown.split())
+    assert repr(display.table(pd.DataFrame({"x": [1e300]}))).split() == ["x", "1e+300"]
+    assert repr(display.table(pd.DataFrame({"initial_flops": [3953038248960.0]}))).split()[1] == "3.95e+12"
+
+
+def test_a_share_written_as_text_is_shown_as_it_is():
+    assert repr(display.table(pd.DataFrame({"accuracy": ["80%", None, 0.5]}))).split() == [
+        "accuracy", "80%", "–", "50.0%",
+    ]  # fmt: skip
+
+
 def test_table_takes_formats_shows_a_named_index_and_counts_what_it_leaves_out():
     table = pd.DataFrame({"cost": np.arange(60.0)}, index=pd.Index(range(60), name="call"))
     shown = display.table(table, {"cost": ".2f"}, limit=2)

@@ -1,17 +1,24 @@
 """The notebooks run top to bottom, in order, from the command line; a second run does nothing."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 
 import nbformat
+import pandas as pd
 import pytest
 from conftest import ROOT
 
+from qatoolkit import cli, figures, plots, report, runner
+from qatoolkit.files import write_json
 from qatoolkit.runner import ORDER, chosen
+from qatoolkit.store import open_run, stage
 
 pytestmark = pytest.mark.timeout(1500)
+DEGREES = pd.DataFrame({"degree": [1, 2, 2]})
 
 
 def again(smoke, *arguments):
@@ -92,6 +99,7 @@ def test_status_names_what_is_done(smoke):
         (("run", "--profile", "smoke", "--only", "99_none"), "99_none"),
         (("run", "--profile", "missing.yaml"), "missing.yaml"),
         (("teacher", "serve", "--faults", "gremlins=1"), "gremlins"),
+        (("teacher", "serve", "--port", "99999"), "99999"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(smoke, arguments, names):
@@ -131,6 +139,103 @@ def test_the_lm_eval_command_gives_the_same_accuracy(smoke, tmp_path):
     accuracy = json.loads(file.read_text())["results"]["textbook_zh"]["acc,none"]
     summary = json.loads((smoke.folder / "summary.json").read_text())
     assert accuracy == pytest.approx(summary["arms"]["boostqa"]["exams"]["textbook_zh"]["accuracy"], abs=1e-9)
+
+
+def executed_by_hand(monkeypatch, seconds=0.0):
+    """Names of the notebooks that a runner without kernels executes."""
+    names = []
+
+    def execute(run, profile, source, target, key):
+        names.append(source.stem)
+        time.sleep(seconds)
+        write_json({"metadata": {"qatoolkit": {"key": key}}}, target)
+
+    monkeypatch.setattr(runner, "_execute", execute)
+    return names
+
+
+def test_of_two_commands_at_once_each_notebook_is_executed_by_one(tmp_path, monkeypatch):
+    names, run = executed_by_hand(monkeypatch, 0.2), open_run("trial", profile="smoke", root=tmp_path)
+    commands = [
+        threading.Thread(target=runner.run_notebooks, args=(run, "smoke", ["00"], str)) for _ in range(2)
+    ]
+    [command.start() for command in commands]
+    [command.join() for command in commands]
+    assert names == ["00_tour"]
+
+
+def test_a_notebook_whose_stage_is_gone_or_whose_file_changed_is_executed_again(tmp_path, monkeypatch):
+    @stage("seeds", settings=("seeds",), files=("seeds.sources",))
+    def seeds(run, folder):
+        return {"value": 1}
+
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("a")
+    run = open_run("trial", profile="smoke", root=tmp_path, **{"seeds.sources": [str(mine)]})
+    names = executed_by_hand(monkeypatch)
+    seeds(run, log=str)
+    assert [runner.run_notebooks(run, "smoke", ["01"], str) for _ in range(2)] == [1, 0]
+    mine.write_text("b")
+    assert runner.run_notebooks(run, "smoke", ["01"], str) == 1
+    seeds(run, log=str)
+    assert runner.run_notebooks(run, "smoke", ["01"], str) == 0
+    (run.stage("seeds") / "manifest.json").unlink()
+    assert runner.run_notebooks(run, "smoke", ["01"], str) == 1
+    assert names == ["01_seeds"] * 3
+
+
+def test_a_relative_results_folder_is_the_same_for_the_command_and_its_notebooks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QATOOLKIT_RESULTS", "out")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    told = []
+    monkeypatch.setattr(runner, "run_notebooks", lambda *a: told.append(os.environ["QATOOLKIT_RESULTS"]) or 0)
+    assert cli.main(["run", "--profile", "smoke"]) == 0
+    assert told == [str(tmp_path / "out")]
+
+
+def test_status_names_what_changed_since(tmp_path, monkeypatch, capsys):
+    @stage("seeds", settings=("plan",))
+    def seeds(run, folder):
+        return {"value": 1}
+
+    monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path))
+    seeds(open_run("smoke", profile="smoke"), log=str)
+    assert cli.main(["status", "--profile", "smoke"]) == 0
+    assert "seeds        done in" in capsys.readouterr().out
+    assert cli.main(["status", "--profile", "demo", "--run", "smoke", "--seed", "1"]) == 0
+    assert "seeds        to do again, plan, seed changed: 01_seeds" in capsys.readouterr().out
+
+
+def test_the_report_states_profile_and_seed_of_the_results_and_draws_figures_that_are_gone(
+    tmp_path, monkeypatch
+):
+    @stage("summary")
+    def summary(run, folder):
+        return {"summary": {"profile": "smoke", "seed": 0, "arms": {}, "comparisons": [], "refinement": {}}}
+
+    figure = figures.Figure(name="degree", caption="Degrees", draw=lambda run: plots.kp_degree(DEGREES))
+    monkeypatch.setattr(figures, "FIGURES", (figure,))
+    summary(open_run("trial", profile="smoke", root=tmp_path), log=str)
+    page = report.write(open_run("trial", profile="demo", seed=5, root=tmp_path)).read_text(encoding="utf-8")
+    assert "Profile smoke, seed 0." in page
+    assert "<figcaption>Degrees</figcaption>" in page
+
+
+def test_doctor_finds_a_results_folder_that_is_a_file_and_tells_no_password(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path / "file" / "results"))
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://me:secret@host.example/v1")
+    assert cli.main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert f"FAIL results folder: {tmp_path / 'file'} is no folder that can be written" in said
+    assert "ok   teacher: https://host.example/v1" in said
+    assert "secret" not in said
+
+
+def test_a_port_that_is_none_is_one_clear_line(capsys):
+    assert cli.main(["teacher", "serve", "--port", "99999"]) == 2
+    assert capsys.readouterr().err == "qatoolkit: --port 99999: a port is a number from 0 to 65535\n"
 
 
 def test_only_takes_a_number_or_a_name():

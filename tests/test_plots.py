@@ -15,7 +15,7 @@ import pytest
 from matplotlib.image import imread
 from matplotlib.transforms import Bbox
 
-from qatoolkit import plots, plots_grid
+from qatoolkit import plots, plots_grid, plots_style
 from qatoolkit.plots_style import big, power, spread
 from qatoolkit.seeds import quality_report, read_seeds
 
@@ -223,6 +223,85 @@ def test_a_figure_can_be_drawn_on_given_axes():
         plt.close(own)
 
 
+def test_a_figure_can_be_drawn_on_the_axes_of_a_subfigure():
+    own = plt.figure()
+    left, right = own.subfigures(1, 2)
+    try:
+        assert plots.coverage(COVERAGE, ax=left.subplots()) is own
+        assert plots.frontier(FRONTIER, ax=right.subplots()) is own
+    finally:
+        plt.close(own)
+
+
+def test_a_dollar_in_a_name_is_a_dollar_and_no_mathematics(tmp_path):
+    table = ARMS.assign(arm=["$5 to $10", "$\\frac{$"] * 2, exam=["a $x$", "a $x$", "b", "b"])
+    _, svg = plots.save(plots.arms(table), tmp_path / "dollars")
+    said = svg.read_text(encoding="utf-8")
+    assert all(text in said for text in (">$5 to $10<", ">$\\frac{$<", ">a $x$"))
+    assert "cost \\$" in plots_style.name("cost_$")
+
+
+def test_long_names_keep_both_ends_and_their_figure_its_shape():
+    exam, arm = "an_exam_with_a_very_long_name_" * 3 + "v2", "an_arm_with_a_very_long_name_" * 3 + "v2"
+    for figure in (
+        plots.arms(ARMS.iloc[:1].assign(exam=exam, arm=arm)),
+        plots.comparisons(COMPARISONS.assign(a=arm, b=exam, on=exam)),
+        plots.distribution(QUESTIONS.assign(source=arm, difficulty=exam), "difficulty"),
+        plots.accuracy_grid(cells().iloc[:1].assign(discipline=arm, difficulty="H1")),
+        plots.seed_quality(QUALITY.assign(source=QUALITY["source"] + arm)),
+    ):
+        [ax, *_] = figure.axes
+        assert ax.bbox.width > 100
+        labels = [label for label in ax.get_yticklabels() if "…" in label.get_text()]
+        assert labels
+        assert all(label.get_text().split(" (n")[0].endswith("v2") for label in labels)
+        assert all(label.get_window_extent().x0 >= 0 for label in [*labels, ax.title])
+        assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in (ax.title, ax._left_title))
+
+
+def test_the_names_of_many_arms_do_not_cover_their_losses():
+    many = pd.concat([LOSS.assign(arm=f"arm {i}") for i in range(40)])
+    figure = plots.loss(many)
+    [legend] = figure.legends
+    assert len(legend.get_texts()) == 40
+    assert Bbox.intersection(legend.get_window_extent(), figure.axes[1].get_tightbbox()) is None
+    assert figure.bbox.y0 <= legend.get_window_extent().y0
+
+
+def test_a_line_that_ends_in_missing_values_keeps_its_name_and_one_without_any_says_so():
+    lost = REFINEMENT.assign(wrong=[0.1, np.nan, np.nan, np.nan])
+    texts = {text.get_text(): text for text in plots.refinement(lost).axes[0].texts}
+    assert texts["before"].xy == (10, 10)
+    assert "after: no value" in texts
+
+
+def test_a_data_set_without_a_name_is_counted_as_unknown():
+    figure = plots.distribution(
+        QUESTIONS.assign(source=["seeds", None, None, "linkqa", "linkqa"]), "difficulty"
+    )
+    assert says(figure, "unknown (n = 2)")
+    unlabelled = plots.lengths(SEEDS.assign(difficulty=None), by="difficulty")
+    assert [t.get_text() for t in unlabelled.axes[0].get_yticklabels()] == [
+        "unknown, en (n = 2)",
+        "unknown, zh (n = 1)",
+    ]
+
+
+def test_a_grid_refuses_margins_that_it_would_count_twice():
+    with pytest.raises(ValueError, match="rows of discipline or difficulty 'all'"):
+        plots.accuracy_grid(cells().replace({"difficulty": {"H5": "all"}}))
+
+
+def test_a_schedule_may_be_named_by_a_number():
+    assert says(plots.schedules(SCHEDULES.assign(schedule=[1, 1, 2])), "2")
+
+
+def test_every_figure_warns_of_chinese_that_no_font_holds(monkeypatch):
+    monkeypatch.setattr(plots_style, "chinese_font", lambda: None)
+    with pytest.warns(UserWarning, match="no Chinese font found"):
+        plots.arms(ARMS.assign(exam=["英语", "英语", "中文", "中文"]))
+
+
 def test_grid_puts_stem_first_pools_margins_by_n_and_shows_a_missing_score_as_missing():
     grid = drawn("accuracy_grid")
     labels = [label.get_text() for label in grid.axes[0].get_yticklabels()]
@@ -327,6 +406,8 @@ def test_scaling_refuses_unknown_axes_and_sizes_without_logarithm():
         plots.scaling(SCALING.assign(axis="epochs"))
     with pytest.raises(ValueError, match="positive"):
         plots.scaling(SCALING.iloc[:1].assign(x=0.0))
+    with pytest.raises(ValueError, match="found inf"):
+        plots.scaling(SCALING.assign(x=[1.0, np.inf, 1e12]))
 
 
 def test_graph_refuses_what_cannot_be_drawn():

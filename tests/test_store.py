@@ -142,6 +142,61 @@ def test_the_manifest_says_what_was_made_from_what(run):
     assert "2 stages done" in repr(run)
 
 
+def test_what_changed_since_a_stage_was_made_is_named(run, tmp_path):
+    first(run, log=calls.append)
+    second(run, log=calls.append)
+    assert run.changed("seeds") == run.changed("annotate") == []
+    assert turned(run, **{"midtrain.tokens": 7}).changed("seeds") == []
+    assert turned(run, **{"plan.questions": 9, "teacher.timeout": 9}).changed("seeds") == ["plan"]
+    assert open_run("trial", profile="smoke", seed=1, root=run.folder.parent).changed("seeds") == ["seed"]
+    first(turned(run, **{"plan.questions": 9}), log=calls.append)
+    assert run.changed("annotate") == ["what it read"]
+
+
+def test_what_changed_further_up_the_flow_is_named_too(run):
+    @stage("probe", reads=("annotate",))
+    def third(run, folder):
+        return {"value": run.read("annotate").total}
+
+    for made in (first, second, third):
+        made(run, log=calls.append)
+    assert run.changed("probe") == []
+    assert turned(run, **{"plan.questions": 9}).changed("probe") == ["what it read"]
+    (run.stage("seeds") / "manifest.json").unlink()
+    assert run.changed("probe") == ["what it read"]
+
+
+def test_a_file_whose_content_changed_is_named(run, tmp_path):
+    @stage("seeds", settings=("seeds",), files=("seeds.sources",))
+    def read(run, folder):
+        return {"value": 1}
+
+    (tmp_path / "mine.jsonl").write_text("a")
+    mine = turned(run, **{"seeds.sources": [str(tmp_path / "mine.jsonl")]})
+    read(mine, log=str)
+    assert mine.changed("seeds") == []
+    (tmp_path / "mine.jsonl").write_text("b")
+    assert mine.changed("seeds") == ["content of seeds.sources"]
+
+
+def test_a_stage_that_reads_what_other_settings_made_says_so(run):
+    first(run, log=calls.append)
+    other = turned(run, **{"plan.questions": 9})
+    second(other, log=calls.append)
+    assert "annotate: reads seeds as it is, though plan changed since: see 01_seeds" in calls
+    calls.clear()
+    first(other, log=calls.append)
+    second(other, log=calls.append)
+    assert not [line for line in calls if "as it is" in line]
+
+
+def test_an_output_that_was_removed_is_named(run):
+    made = first(run, log=calls.append)
+    (run.stage("seeds") / "table.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"table is gone: remove .*manifest\.json"):
+        _ = made.table
+
+
 def test_a_stage_that_fails_is_not_done_and_its_old_result_is_not_taken_for_new(run):
     first(run, log=calls.append)
 
@@ -165,6 +220,21 @@ def test_a_missing_upstream_names_notebook_and_command(run, name):
     assert f"no {name!r} yet: run notebooks/{NOTEBOOKS[name]}.ipynb" in str(caught.value)
     command = f"qatoolkit run --profile smoke --run trial --only {NOTEBOOKS[name]}"
     assert command in str(caught.value)
+
+
+def test_the_named_command_keeps_profile_file_and_seed(tmp_path):
+    (tmp_path / "mine.yaml").write_text("profile: smoke\n")
+    mine = open_run("trial", profile=str(tmp_path / "mine.yaml"), seed=3, root=tmp_path)
+    with pytest.raises(
+        MissingUpstream, match=r"--profile \S*mine\.yaml --run trial --seed 3 --only 03_probe`"
+    ):
+        mine.read("plan")
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", True, None, 2**32])
+def test_a_seed_that_is_none_is_refused_before_anything_is_made(tmp_path, seed):
+    with pytest.raises(ValueError, match=r"seed is .* whole number from 0"):
+        open_run("trial", profile="smoke", seed=seed, root=tmp_path)
 
 
 def test_a_stage_before_its_upstream_writes_nothing(run):

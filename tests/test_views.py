@@ -1,6 +1,7 @@
 """Tables about seeds say what was read, and a folder that is not there is a sentence, not an error."""
 
 import json
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -112,3 +113,26 @@ def test_a_name_outside_the_graph_is_refused():
     graph = build_kp_graph(pd.DataFrame({"id": [1], "knowledge_points": [["a", "b"]]}))
     with pytest.raises(ValueError, match="path names 'c', which is not in the graph"):
         views.around(graph, ["a", "c"])
+
+
+def run_of(**stages):
+    """What views read of a run: outputs by stage."""
+    return SimpleNamespace(read=lambda stage: SimpleNamespace(**stages[stage]))
+
+
+def test_refinement_that_is_off_has_no_second_answers_and_is_shown_without_them():
+    answers = {"teacher_error_rate": 0.15, "wrong_before": 0.2, "wrong_second": None, "wrong_after": 0.2}
+    answers |= {"n": 20, "n_second": 0, "n_after": 20}
+    table = views.refinement_by_error_rate(run_of(error_rates={"answers": pd.DataFrame([answers])}))
+    assert table["stage"].tolist() == ["before", "after"]
+    assert table["n"].tolist() == [20, 20]
+
+
+def test_missed_questions_are_only_those_that_were_missed():
+    samples = pd.DataFrame(
+        {"id": ["a", "b"], "correct": [True, False], "predicted": [0, 1], "margin": [0.5, -2.0]}
+    )
+    about = {"discipline": "law", "difficulty": "H1", "answer": "x"}
+    seeds = pd.DataFrame([about | {"id": i, "question": f"{i}?", "choices": ["x", "y"]} for i in "ab"])
+    table = views.missed(run_of(probe={"samples": samples}, annotate={"seeds": seeds}))
+    assert table[["question", "model says"]].to_numpy().tolist() == [["b?", "y"]]
