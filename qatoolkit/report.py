@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit import display, figures
+from qatoolkit import display
 from qatoolkit.files import atomic, read_json
 from qatoolkit.store import MissingUpstream, Run
 
@@ -26,6 +26,8 @@ def write(run: Run) -> Path:
         )
     summary, folder = run.read("summary").summary, run.folder / "figures"
     if not (folder / "captions.json").exists():
+        from qatoolkit import figures
+
         figures.save_all(run)
     captions = read_json(folder / "captions.json")
     seconds = {name: run.manifest(name)["seconds"] for name in run.done()}
