@@ -11,32 +11,19 @@ and papermill.
 import asyncio
 import itertools
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import aiohttp
 import pandas as pd
 
-from qatoolkit.admission import Budget, BudgetError, Gate, Pace, TeacherError, backoff, retry_after
+from qatoolkit.admission import Budget, BudgetError, Pace, TeacherError
 from qatoolkit.asked import Ask, Messages, Row, checked, jobs_of, parsed, table_of
 from qatoolkit.display import Progress
-from qatoolkit.endpoint import (
-    ANSWERED,
-    HOPELESS,
-    Endpoint,
-    Got,
-    Reply,
-    Send,
-    raw_transport,
-    read,
-    read_got,
-    sdk_transport,
-)
-from qatoolkit.ledger import Attempt, Ledger, Price, cache_key, canonical, price_of
+from qatoolkit.endpoint import ANSWERED, Endpoint, Reply, Send, read
+from qatoolkit.ledger import Ledger, Price, cache_key, canonical, price_of
 from qatoolkit.loop import TICK, background_loop, gather_all, run
+from qatoolkit.sending import Sender, Tally
 from qatoolkit.streaming import InOrder, streamed
 
 __all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError"]
@@ -48,30 +35,12 @@ CORRECTION = (
 )
 
 
-@dataclass
-class _Tally:
-    """What one row caused: HTTP requests, USD, whether some answer has no known price, and the keys asked under."""
-
-    attempts: int = 0
-    cost: float = 0.0
-    unpriced: bool = False
-    keys: list[str] = field(default_factory=list)
-
-
 class _Request(NamedTuple):
     """A request: the body sent, the canonical text stored, and its hash, the key in the ledger."""
 
     body: dict[str, Any]
     text: str
     key: str
-
-
-@dataclass
-class _Tries:
-    """How one request has fared so far."""
-
-    failed: int = 0
-    throttled: int = 0
 
 
 class Teacher:
@@ -122,16 +91,18 @@ class Teacher:
         self.endpoint = endpoint
         self.timeout, self.attempts, self.in_flight = timeout, attempts, in_flight
         self.price = price or price_of(model)
-        self._backoff, self._client, self._progress = backoff, client, progress
+        self._backoff, self._progress = backoff, progress
         sampling = {
             "max_tokens": max_tokens,
             "temperature": None if temperature is None else float(temperature),
             **(extra or {}),
         }
         self._body = {"model": model} | {name: value for name, value in sampling.items() if value is not None}
-        self._gate = Gate(in_flight, attempts=attempts)
-        self._pace = Pace(requests_per_minute, tokens_per_minute)
         self._budget = self._open_budget(budget)
+        self._sender = Sender(
+            self.endpoint, ledger, (model, run, stage), client=client, in_flight=in_flight, timeout=timeout, attempts=attempts,
+            backoff=backoff, pace=Pace(requests_per_minute, tokens_per_minute), budget=self._budget, cost=self._cost, most=self._most,
+        )  # fmt: skip
         self._pending: dict[str, asyncio.Future[Reply | None]] = {}
         self._absent: set[str] = set()  # looked up lately and not in the ledger
 
@@ -195,7 +166,7 @@ class Teacher:
                 await rows.put(index, row)
 
         try:
-            async with self._transport() as send:
+            async with self._sender.connected() as send:
                 await gather_all(worker(send) for _ in range(2 * self.in_flight))
         finally:
             self.ledger.flush()
@@ -233,7 +204,7 @@ class Teacher:
 
     async def _ask(self, state: Ask) -> pd.DataFrame:
         jobs = self._looked_up(state.jobs())
-        async with self._transport() as send:
+        async with self._sender.connected() as send:
 
             async def worker() -> None:
                 for (index, id, sample, messages), request in jobs:
@@ -261,7 +232,7 @@ class Teacher:
     async def _answer(
         self, send: Send, id: Any, sample: int, messages: Messages, parse, first: _Request | None = None
     ) -> Row:
-        tally = _Tally()
+        tally = Tally()
         for retake in range(RETAKES + 1):
             request = first if first and not retake else self._request(messages, sample, retake)
             key, reply = await self._reply(send, request, tally)
@@ -289,7 +260,7 @@ class Teacher:
         cached = tally.attempts == 0 and reply.outcome in ANSWERED
         return Row(id, sample, *shown, cost, cached, tally.attempts, error, tuple(tally.keys))
 
-    async def _reply(self, send: Send, request: _Request, tally: _Tally) -> tuple[str, Reply]:
+    async def _reply(self, send: Send, request: _Request, tally: Tally) -> tuple[str, Reply]:
         """One answer: from whoever is asking the same right now, from the ledger, or from the server."""
         key = request.key
         tally.keys.append(key)
@@ -309,6 +280,10 @@ class Teacher:
             shared.set_result(reply)
         return key, reply
 
+    async def _send(self, send: Send, key: str, request: str, body: dict, tally: Tally) -> Reply:
+        """The answer to a request that nobody has asked before; batches get it another way."""
+        return await self._sender.answer(send, key, request, body, tally)
+
     def _request(self, messages: Messages, sample: int, retake: int = 0) -> _Request:
         body = {**self._body, "messages": messages}
         asked = {"endpoint": self.endpoint.name, "body": body, "sample": sample, "retake": retake}
@@ -319,79 +294,6 @@ class Teacher:
         """The ledger keys under which the first answers to these prompts stand, one per prompt and sample."""
         jobs = jobs_of(prompts, itertools.count(), checked(samples))
         return [self._request(messages, sample).key for _, _, sample, messages in jobs]
-
-    async def _send(self, send: Send, key: str, request: str, body: dict, tally: _Tally) -> Reply:
-        """Send until answered or out of attempts."""
-        tries = _Tries()
-        while True:
-            reply, wait = await self._attempt(send, key, request, body, tally, tries)
-            if wait is None:
-                return reply
-            await asyncio.sleep(wait)
-
-    async def _attempt(
-        self, send: Send, key: str, request: str, body: dict, tally: _Tally, tries: _Tries
-    ) -> tuple[Reply, float | None]:
-        """One HTTP request: admitted, read, committed, judged; the place is held until all that is done.
-
-        So a 429 pauses the others before any of them can take the place, and a kill can cost no more answers
-        than `in_flight`. Returns the seconds to wait before the next attempt, None when this was the last.
-        """
-        most = self._most(body) if self._budget else 0.0
-        paid = 0.0
-        if self._budget:
-            await self._budget.reserve(most)
-        try:
-            guessed = await self._pace.take(body)
-            burst = await self._gate.enter()
-            try:
-                paid = most  # from here on it may be billed, until we know better
-                started, clock = time.time(), time.perf_counter()
-                got = await send(body)
-                seconds = time.perf_counter() - clock
-                reply, answer = read_got(got)
-                self._pace.settle(guessed, reply.prompt_tokens, reply.completion_tokens)
-                cost = self._cost(reply)
-                if cost is not None or not (answer or got.failure == "timeout"):
-                    paid = cost or 0.0
-                tally.attempts += 1
-                tally.cost += cost or 0.0
-                tally.unpriced |= bool(answer) and cost is None
-                attempt = Attempt(
-                    *(key, self.model, self.run, self.stage, started, seconds, got.status, reply.outcome),
-                    *(reply.prompt_tokens, reply.completion_tokens, reply.reasoning_tokens, cost),
-                )
-                await self.ledger.aput(attempt, answer and request, answer)  # before anybody parses it
-                return reply, self._judge(key, got, reply, burst, tries)
-            finally:
-                self._gate.leave()
-        finally:
-            if self._budget:
-                self._budget.settle(most, paid)
-
-    def _judge(self, key: str, got: Got, reply: Reply, burst: int, tries: _Tries) -> float | None:
-        """Tell the gate how it went; returns the seconds to wait before another attempt, None for none."""
-        if reply.outcome in ANSWERED:
-            self._gate.succeeded()
-            return None
-        asked = retry_after(got.headers)
-        if got.status == 429:
-            if "insufficient_quota" in got.text:
-                raise TeacherError(f"the quota at {self.endpoint.name} is used up: {reply.error}")
-            tries.throttled += 1
-            self._gate.throttled(burst, asked, reply.error)
-            if tries.throttled >= 5 * self.attempts:  # it only says `not now`, hence the longer allowance
-                return None
-            return 0.0 if asked else backoff(key, tries.throttled, self._backoff)
-        if remedy := HOPELESS.get(got.status):
-            remedy = remedy.format(key_env=self.endpoint.key_env, model=self.model)
-            raise TeacherError(f"{self.endpoint.name} answered {reply.error}; {remedy}")
-        if got.transient or not self._gate.answered:  # a live server may well reject one prompt
-            self._gate.failed(reply.error)
-        tries.failed += 1
-        if not got.transient or tries.failed >= self.attempts:
-            return None
-        return max(min(asked, 60.0), backoff(key, tries.failed, self._backoff))
 
     def _cost(self, reply: Reply) -> float | None:
         if self.price is None or reply.prompt_tokens is None or reply.completion_tokens is None:
@@ -421,18 +323,3 @@ class Teacher:
         known = spend["cost"][(spend["model"] == self.model) & (spend["stage"] == self.stage)].sum()
         unknown = self.ledger.unpriced(self.model, self.run, self.stage)
         return float(known) + sum(self._most(self._body | json.loads(text)["body"]) for text in unknown)
-
-    @asynccontextmanager
-    async def _transport(self) -> AsyncIterator[Send]:
-        if self._client is not None:
-            yield sdk_transport(self._client.with_options(max_retries=0, timeout=self.timeout), self.endpoint)
-            return
-        # aiohttp's own default is 100 connections, whatever in_flight says.
-        connector = aiohttp.TCPConnector(limit=self.in_flight, ttl_dns_cache=300)
-        async with aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=self.timeout),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=not self.endpoint.is_local,
-        ) as session:
-            yield raw_transport(session, self.endpoint)

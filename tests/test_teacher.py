@@ -186,7 +186,7 @@ def test_429_is_waited_out_as_told_and_slows_the_rest(server, teacher, ledger):
     assert 1.0 <= time.monotonic() - started < 3
     throttled = (ledger.attempts()["outcome"] == "http_429").sum()
     assert 1 <= throttled <= 8  # the burst that was in flight, and nobody after it
-    assert 4 <= asker._gate.limit < 8  # halved once for the burst, then creeping up again
+    assert 4 <= asker._sender.gate.limit < 8  # halved once for the burst, then creeping up again
 
 
 def test_server_errors_and_dropped_connections_are_tried_again(server, teacher, ledger):
