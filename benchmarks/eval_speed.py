@@ -43,7 +43,7 @@ def make_model(folder: Path, name: str, texts: list[str]) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from qatoolkit.tokens import train_tokenizer
+    from qatoolkit.training.tokens import train_tokenizer
 
     width, layers, heads, ffn, vocabulary = MODELS[name]
     tokenizer = train_tokenizer(texts, vocabulary)
@@ -67,7 +67,7 @@ def requests_of(folder: Path, form: str, table, examples):
     """The requests that lm-eval builds for a form."""
     from lm_eval.tasks import TaskManager
 
-    from qatoolkit.exam_tasks import export_tasks
+    from qatoolkit.evaluation.tasks import export_tasks
 
     where = folder / form
     export_tasks({"exam": table}, where, form=form.split("_")[0], examples={"exam": examples})
@@ -100,7 +100,7 @@ def compare(model: Path, requests, rounds: int, quick: bool) -> dict:
     """Seconds of both, ratio, share of equal predictions, largest difference of a log-likelihood, smallest decision."""
     from lm_eval.models.huggingface import HFLM
 
-    from qatoolkit.fast_scorer import FastScorer
+    from qatoolkit.evaluation.lm_eval_models import FastScorer
 
     quiet = {"pretrained": str(model), "dtype": "float32", "device": "cpu"}
     with contextlib.redirect_stderr(io.StringIO()):

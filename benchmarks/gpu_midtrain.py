@@ -40,7 +40,7 @@ def make_data(folder: Path, vocabulary: int, tokens: int) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from qatoolkit.tokens import write_tokens
+    from qatoolkit.training.tokens import write_tokens
 
     words = {f"w{i}": i for i in range(vocabulary - 1)} | {"<eos>": vocabulary - 1}
     inner = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
@@ -59,9 +59,9 @@ def run_one(folder: Path, size: str, block: int, steps: int, settings: dict) -> 
     """Train `steps` steps and return rate, MFU and memory."""
     import torch
 
-    from qatoolkit.midtrain import train
-    from qatoolkit.preflight import matmul_rate
-    from qatoolkit.recipe import Job
+    from qatoolkit.training.job import Job
+    from qatoolkit.training.memory_estimate import matmul_rate
+    from qatoolkit.training.train import train
 
     cuda = torch.cuda.is_available()
     ticks = []
@@ -99,12 +99,7 @@ def measure(data: Path, size: str, block: int, steps: int, settings: dict) -> di
         folder = Path(temporary)
         for name in ("tokenizer", "qa"):
             (folder / name).symlink_to(data / name)
-        command = [
-            sys.executable,
-            __file__,
-            "--contender",
-            json.dumps([str(folder), size, block, steps, settings]),
-        ]
+        command = [sys.executable, __file__, "--contender", json.dumps([str(folder), size, block, steps, settings])]
         environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit import prompts
-from qatoolkit.config import TextbookSettings
-from qatoolkit.endpoint import ANSWERED
-from qatoolkit.ledger import Ledger
-from qatoolkit.teacher import Endpoint, Teacher
+from qatoolkit.teacher import prompts
+from qatoolkit.teacher.client import Endpoint, Teacher
+from qatoolkit.teacher.ledger import Ledger
+from qatoolkit.teacher.transport import ANSWERED
 from qatoolkit.textbook.exams import seed_questions
 from qatoolkit.textbook.server import local_teacher, parts
+from qatoolkit.textbook.settings import TextbookSettings
 
 WORLD = TextbookSettings(entities=6, entities_zh=2, relations=3, families=4)
 FAULTS = "rate_limit=0.05,burst=50,server_error=0.02,timeout=0.01,empty=0.01,truncated=0.01,bad_json=0.02,refusal=0.01"
@@ -45,9 +45,7 @@ def client(url: str, folder: Path, n: int) -> None:
     """Ask everything and write the table; what a killed client had answered is in the ledger."""
     with Ledger(folder / "ledger.sqlite") as ledger:
         endpoint = Endpoint(base_url=url, name="offline")
-        teacher = Teacher(
-            "textbook", endpoint=endpoint, ledger=ledger, in_flight=IN_FLIGHT, timeout=3.0, backoff=0.05
-        )
+        teacher = Teacher("textbook", endpoint=endpoint, ledger=ledger, in_flight=IN_FLIGHT, timeout=3.0, backoff=0.05)
         table = teacher.ask(asked(n), parse=prompts.read_json)
     table["value"] = table["value"].map(lambda value: json.dumps(value, sort_keys=True))
     table.to_parquet(folder / "table.parquet")

@@ -25,9 +25,7 @@ REPLY = {
     "object": "chat.completion",
     "created": 0,
     "model": "textbook",
-    "choices": [
-        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "An answer. " * 20}}
-    ],
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "An answer. " * 20}}],
     "usage": {"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 80},
 }
 
@@ -61,19 +59,14 @@ def prompts(n: int) -> list[str]:
 
 def bodies(n: int) -> list[dict]:
     return [
-        {
-            "model": "textbook",
-            "messages": [{"role": "user", "content": p}],
-            "temperature": 0.6,
-            "max_tokens": 4096,
-        }
+        {"model": "textbook", "messages": [{"role": "user", "content": p}], "temperature": 0.6, "max_tokens": 4096}
         for p in prompts(n)
     ]
 
 
 def ours(url: str, n: int, in_flight: int) -> None:
-    from qatoolkit.ledger import Ledger
-    from qatoolkit.teacher import Endpoint, Teacher
+    from qatoolkit.teacher.client import Endpoint, Teacher
+    from qatoolkit.teacher.ledger import Ledger
 
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
         teacher = Teacher("textbook", endpoint=Endpoint(base_url=url), ledger=ledger, in_flight=in_flight)
@@ -105,9 +98,7 @@ def openai(url: str, n: int, in_flight: int, aiohttp: bool = False) -> None:
 
     async def main():
         transport = {"http_client": DefaultAioHttpClient()} if aiohttp else {}
-        async with AsyncOpenAI(
-            base_url=url, api_key="none", max_retries=0, timeout=600, **transport
-        ) as client:
+        async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=600, **transport) as client:
             todo = iter(bodies(n))
 
             async def worker():
@@ -222,14 +213,9 @@ def main() -> None:
         "vs_curator": worst("curator", lambda cell: cell[1] == 512),
     }
     details = {
-        f"{latency:g}s/{flight}": {k: round(v) for k, v in by.items()}
-        for (latency, flight), by in medians.items()
+        f"{latency:g}s/{flight}": {k: round(v) for k, v in by.items()} for (latency, flight), by in medians.items()
     }
-    print(
-        json.dumps(
-            {"benchmark": "teacher_throughput", "ratios": ratios, "rates": details, "mib_100k": memory}
-        )
-    )
+    print(json.dumps({"benchmark": "teacher_throughput", "ratios": ratios, "rates": details, "mib_100k": memory}))
 
 
 if __name__ == "__main__":

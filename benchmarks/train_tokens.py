@@ -52,10 +52,10 @@ def prepare(folder: Path, quick: bool) -> None:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from qatoolkit.config import TextbookSettings
     from qatoolkit.textbook import corpus
     from qatoolkit.textbook.server import parts
-    from qatoolkit.tokens import train_tokenizer, write_tokens
+    from qatoolkit.textbook.settings import TextbookSettings
+    from qatoolkit.training.tokens import train_tokenizer, write_tokens
 
     settings = TextbookSettings(entities=30)
     lines = iter(corpus.documents(parts(settings), TOKENS[quick] // 10, settings, 0)["text"])
@@ -123,9 +123,7 @@ def held_out(folder: Path, logits) -> float:
     with torch.inference_mode():
         for document in documents(folder, "held_out"):
             ids = torch.tensor([document])
-            found = torch.nn.functional.cross_entropy(
-                logits(ids)[0, :-1].float(), ids[0, 1:], reduction="sum"
-            )
+            found = torch.nn.functional.cross_entropy(logits(ids)[0, :-1].float(), ids[0, 1:], reduction="sum")
             total, count = total + found.item(), count + len(document) - 1
     return total / count
 
@@ -133,9 +131,9 @@ def held_out(folder: Path, logits) -> float:
 def ours(folder: Path) -> tuple[Clock, float]:
     from transformers import AutoModelForCausalLM
 
-    from qatoolkit.midtrain import train
-    from qatoolkit.recipe import Job
-    from qatoolkit.tokens import open_tokens
+    from qatoolkit.training.job import Job
+    from qatoolkit.training.tokens import open_tokens
+    from qatoolkit.training.train import train
 
     clock, last = Clock(), [0]
     tokens = len(open_tokens(folder / "documents").tokens)
@@ -175,8 +173,8 @@ def trainer(folder: Path, name: str) -> tuple[Clock, float]:
     elif name == "trainer_ours":
         import numpy as np
 
-        from qatoolkit.packing import pack
-        from qatoolkit.tokens import open_tokens
+        from qatoolkit.training.packing import pack
+        from qatoolkit.training.tokens import open_tokens
 
         packed = pack(open_tokens(folder / "documents"), BLOCK)
         rows = []
@@ -195,9 +193,7 @@ def trainer(folder: Path, name: str) -> tuple[Clock, float]:
     def counting(features):
         batch = collator(features)
         ids = batch["input_ids"]
-        seen.append(
-            int(((ids != pad) if name in ("trainer_grouped", "trainer_ours") else torch.ones_like(ids)).sum())
-        )
+        seen.append(int(((ids != pad) if name in ("trainer_grouped", "trainer_ours") else torch.ones_like(ids)).sum()))
         return batch
 
     class Ticks(TrainerCallback):
@@ -213,9 +209,7 @@ def trainer(folder: Path, name: str) -> tuple[Clock, float]:
         logging_strategy="no", disable_tqdm=True, train_sampling_strategy=strategy, remove_unused_columns=name == "trainer_grouped",
         seed=0,
     )  # fmt: skip
-    Trainer(
-        model=model, args=arguments, train_dataset=rows, data_collator=counting, callbacks=[Ticks()]
-    ).train()
+    Trainer(model=model, args=arguments, train_dataset=rows, data_collator=counting, callbacks=[Ticks()]).train()
     model.eval()
     return clock, held_out(folder, lambda ids: model(input_ids=ids, use_cache=False).logits)
 
@@ -238,14 +232,10 @@ def litgpt(folder: Path) -> tuple[Clock, float]:
     model = GPT(config)
     model.lm_head.weight = model.transformer.wte.weight
     model.apply(
-        lambda m: (
-            torch.nn.init.normal_(m.weight, std=0.02) if hasattr(m, "weight") and m.weight.ndim == 2 else None
-        )
+        lambda m: torch.nn.init.normal_(m.weight, std=0.02) if hasattr(m, "weight") and m.weight.ndim == 2 else None
     )
     model = fabric.setup(model)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1, fused=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     optimizer = fabric.setup_optimizers(optimizer)
     blocks, clock = torch.tensor(strung(folder)), Clock()
     steps = -(-len(blocks) // BATCH)
@@ -280,11 +270,7 @@ def measure(name: str, folder: Path) -> dict | None:
     python = os.environ.get("LITGPT_PYTHON") if name == "litgpt" else sys.executable
     if not python:
         return None
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-    }
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     command = [python, __file__, "--contender", name, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     shutil.rmtree(folder / name, ignore_errors=True)  # so that the next round trains again
@@ -296,9 +282,7 @@ def measure(name: str, folder: Path) -> dict | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="a small model, the fastest peer, one round, under 50 s"
-    )
+    parser.add_argument("--quick", action="store_true", help="a small model, the fastest peer, one round, under 50 s")
     parser.add_argument("--contender", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contender:

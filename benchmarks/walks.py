@@ -33,10 +33,7 @@ import time
 from pathlib import Path
 
 CORES, LENGTH = 2, 8
-OURS = {
-    "static": {"alpha": 0, "beta": 0},
-    "guided": {"alpha": 0.5, "beta": 1},
-}
+OURS = {"static": {"alpha": 0, "beta": 0}, "guided": {"alpha": 0.5, "beta": 1}}
 PEERS = ("pecanpy", "pecanpy_otf", "igraph", "networkx")
 
 
@@ -81,8 +78,8 @@ def ours(file: str, n: int, name: str) -> dict:
     import pandas as pd
     from scipy import sparse
 
-    from qatoolkit.kpgraph import KPGraph
-    from qatoolkit.walks import sample_codes, sample_paths
+    from qatoolkit.graph.kp_graph import KPGraph
+    from qatoolkit.graph.walks import sample_codes, sample_paths
 
     parts = np.load(file)
     low, high, _ = read_edges(file)
@@ -93,9 +90,7 @@ def ours(file: str, n: int, name: str) -> dict:
     graph = KPGraph(
         adjacency=sparse.csr_matrix((parts["data"], parts["indices"], parts["indptr"]), shape=(kps, kps)),
         incidence=sparse.csr_matrix((ones, (np.r_[low, high], np.r_[ids, ids])), shape=(kps, edges)),
-        edge_seeds=sparse.csr_matrix(
-            (ones[:edges], ids, np.arange(edges + 1, dtype=np.int32)), shape=(edges, edges)
-        ),
+        edge_seeds=sparse.csr_matrix((ones[:edges], ids, np.arange(edges + 1, dtype=np.int32)), shape=(edges, edges)),
         names=pd.Index([f"knowledge point {k}" for k in range(kps)]),
         seeds=seeds.astype({"discipline": "category", "difficulty": "category"}),
         weight="count",
@@ -122,9 +117,7 @@ def pecanpy(file: str, n: int, name: str) -> dict:
     step, has_neighbours = graph.get_move_forward(), graph.get_has_nbrs()
     with ProgressBar(total=len(starts), disable=True) as bar:
         for _ in range(2):  # the first compiles
-            loop = clock(
-                lambda: graph._random_walks(len(starts), LENGTH - 1, 0, starts, has_neighbours, step, bar)
-            )
+            loop = clock(lambda: graph._random_walks(len(starts), LENGTH - 1, 0, starts, has_neighbours, step, bar))
     walks = []
     whole = clock(lambda: walks.extend(graph.simulate_walks(times, LENGTH - 1)))
     assert len(walks) == len(starts)
@@ -149,10 +142,7 @@ def igraph(file: str, n: int, name: str) -> dict:
         if time.perf_counter() - began > 2:
             break
     once = done / (time.perf_counter() - began)
-    return {
-        "igraph": once,
-        "igraph_cut": n / clock(lambda: graph.random_walk(0, n * LENGTH - 1, weights=weight)),
-    }
+    return {"igraph": once, "igraph_cut": n / clock(lambda: graph.random_walk(0, n * LENGTH - 1, weights=weight))}
 
 
 def networkx(file: str, n: int, name: str) -> dict:
@@ -183,8 +173,8 @@ def synthesis(file: str, n: int, name: str) -> dict:
     import numpy as np
     import pandas as pd
 
-    from qatoolkit.kpgraph import build_kp_graph
-    from qatoolkit.walks import path_diagnostics, sample_paths
+    from qatoolkit.graph.kp_graph import build_kp_graph
+    from qatoolkit.graph.walks import path_diagnostics, sample_paths
 
     rng = np.random.default_rng(0)
     chance = np.cumsum(np.arange(1, 200_001) ** -0.8)
@@ -210,9 +200,7 @@ def synthesis(file: str, n: int, name: str) -> dict:
 def contend(name: str, file: str, n: int) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    call = {"igraph": igraph, "networkx": networkx, "synthesis": synthesis}.get(
-        name, ours if name in OURS else pecanpy
-    )
+    call = {"igraph": igraph, "networkx": networkx, "synthesis": synthesis}.get(name, ours if name in OURS else pecanpy)
     print(json.dumps(call(file, n, name)))
 
 
@@ -238,9 +226,7 @@ def main() -> None:
         name, file, n = arguments.contender
         return contend(name, file, int(n))
 
-    kps, edges, n, rounds = (
-        (20_000, 300_000, 200_000, 1) if arguments.quick else (200_000, 4_000_000, 1_000_000, 3)
-    )
+    kps, edges, n, rounds = (20_000, 300_000, 200_000, 1) if arguments.quick else (200_000, 4_000_000, 1_000_000, 3)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "graph.npz"
@@ -268,11 +254,7 @@ def main() -> None:
     }
     rates = {key: float(f"{rate:.4g}") for key, rate in rates.items()}
     other = {key: round(value, 1) for key, value in other.items()}
-    print(
-        json.dumps(
-            {"benchmark": "walks", "ratios": ratios | other, "rates": rates, "hub": hub, "rounds": rounds}
-        )
-    )
+    print(json.dumps({"benchmark": "walks", "ratios": ratios | other, "rates": rates, "hub": hub, "rounds": rounds}))
 
 
 if __name__ == "__main__":

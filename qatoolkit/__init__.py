@@ -1,60 +1,66 @@
 """qatoolkit: which data makes a language model better at what it is bad at?
 
-BoostQA (arXiv 2508.01326) and LinkSyn (arXiv 2508.01317) from seed questions to a mid-trained model. The names below load
-on first use, so that `import qatoolkit` stays cheap.
+BoostQA (arXiv 2508.01326) and LinkSyn (arXiv 2508.01317) from seed questions to a mid-trained model. Three names hold what a
+notebook calls: `stages` (what makes things), `tables` and `figures` (what shows them); below them are the plain functions that
+take tables of your own. All names load on first use, so that `import qatoolkit` stays cheap.
 """
 
 import importlib
 
 __version__ = "0.1.0"
 
-_MODULES = (
-    "annotate",
-    "boostqa",
-    "cards",
-    "curate",
-    "evaluate",
-    "experiments",
-    "figures",
-    "linkqa",
-    "midtrain",
-    "plots",
-    "probe",
-    "provenance",
-    "report",
-    "seeds",
-    "stages",
-    "subjects",
-    "views",
-)
-_NAMES = {
-    "open_run": "store",
-    "load_profile": "profiles",
-    "read_seeds": "seeds",
-    "qa_table": "schema",
-    "Teacher": "teacher",
-    "Endpoint": "teacher",
-    "Ledger": "ledger",
-    "KPGraph": "kpgraph",
-    "build_kp_graph": "kpgraph",
-    "kps_from_column": "kps",
-    "merge_candidates": "kp_merges",
-    "apply_merges": "kp_merges",
-    "sample_paths": "walks",
-    "path_diagnostics": "walks",
-    "lineage": "provenance",
-    "qa": "display",
-    "facts": "display",
-    "table": "display",
+_ROOMS = {
+    "stages": "qatoolkit.run.stages",
+    "tables": "qatoolkit.run.tables",
+    "figures": "qatoolkit.figures",
+    "seeds": "qatoolkit.seeds",
+    "curate": "qatoolkit.curate",
 }
-__all__ = ["__version__", *_MODULES, *_NAMES]
+_NAMES = {
+    "open_run": "run.store",
+    "load_profile": "run.profiles",
+    "compare": "run.compare",
+    "draw": "run.figures",
+    "save_figures": "run.figures",
+    "lineage": "run.lineage",
+    "cost_per_question": "run.lineage",
+    "save_dataset": "core.cards",
+    "qa_table": "core.qa_table",
+    "qa": "core.display",
+    "facts": "core.display",
+    "table": "core.display",
+    "read_seeds": "seeds.read",
+    "Teacher": "teacher.client",
+    "Endpoint": "teacher.client",
+    "Ledger": "teacher.ledger",
+    "annotate": "synthesis.annotate",
+    "register": "synthesis.strategies",
+    "Strategy": "synthesis.strategies",
+    "KPGraph": "graph.kp_graph",
+    "build_kp_graph": "graph.kp_graph",
+    "kps_from_column": "graph.knowledge_points",
+    "merge_candidates": "graph.merges",
+    "apply_merges": "graph.merges",
+    "sample_paths": "graph.walks",
+    "path_diagnostics": "graph.walks",
+    "Job": "training.job",
+    "train": "training.train",
+    "evaluate": "evaluation.evaluate",
+    "probe": "evaluation.probe",
+    "probe_tasks": "evaluation.probe",
+    "cells": "core.stats",
+    "accuracy": "core.stats",
+    "agreement": "core.stats",
+    "paired_difference": "core.stats",
+}
+__all__ = ["__version__", *_ROOMS, *_NAMES]
 
 
 def __getattr__(name: str):
     if name in _NAMES:
         return getattr(importlib.import_module(f"qatoolkit.{_NAMES[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(f"qatoolkit.{name}")
+    if name in _ROOMS:
+        return importlib.import_module(_ROOMS[name])
     raise AttributeError(f"module 'qatoolkit' has no attribute {name!r}")
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from training import make_world
+from small_training import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
+REAL = Path(os.environ.get("QATOOLKIT_REAL_DATA", ROOT.parent / "shared" / "data"))
 
 
 @pytest.fixture(scope="session")
@@ -26,12 +27,10 @@ def smoke(tmp_path_factory):
         "https_proxy": "http://127.0.0.1:9",
         "no_proxy": "127.0.0.1,localhost",
     }
-    command = [sys.executable, "-m", "qatoolkit.cli", "run", "--profile", "smoke"]
+    command = [sys.executable, "-m", "qatoolkit.run.cli", "run", "--profile", "smoke"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return SimpleNamespace(
-        folder=results / "smoke", results=results, environment=environment, said=done.stdout
-    )
+    return SimpleNamespace(folder=results / "smoke", results=results, environment=environment, said=done.stdout)
 
 
 @pytest.fixture(scope="session")

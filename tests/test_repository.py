@@ -11,15 +11,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w.~}-])/(?:work|root|home|tmp)/")
-REPOSITORY_NAME = re.compile(
-    r"\.?[\w-][\w./-]*(?:/|\.(?:ipynb|py|toml|txt|yml|yaml|md|csv|png))|Makefile|LICENSE"
-)
+REPOSITORY_NAME = re.compile(r"\.?[\w-][\w./-]*(?:/|\.(?:ipynb|py|toml|txt|yml|yaml|md|csv|png))|Makefile|LICENSE")
 
 
 def pins() -> dict[str, str]:
@@ -99,7 +97,7 @@ def test_notebook_is_committed_without_outputs_and_takes_parameters(path):
 
 
 def test_notebooks_are_those_that_the_runner_knows():
-    from qatoolkit.runner import ORDER
+    from qatoolkit.run.notebooks import ORDER
 
     assert [path.stem for path in NOTEBOOKS] == sorted(ORDER)
 
@@ -122,15 +120,11 @@ def test_readme_names_only_files_that_exist(page):
     prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", prose)
     names = (
-        [n for n in re.findall(r"`([^`\n]+)`", prose) if REPOSITORY_NAME.fullmatch(n)]
-        if page == "README.md"
-        else []
+        [n for n in re.findall(r"`([^`\n]+)`", prose) if REPOSITORY_NAME.fullmatch(n)] if page == "README.md" else []
     )
     made = re.compile(r"results/(?!reference/|README)")
     missing = {
-        name
-        for name in links + names
-        if not made.match(name) and not (ROOT / page).parent.joinpath(name).exists()
+        name for name in links + names if not made.match(name) and not (ROOT / page).parent.joinpath(name).exists()
     }
     assert missing == set()
 

@@ -93,9 +93,7 @@ class Batches:
     async def create(self, request: web.Request) -> web.Response:
         try:
             asked = await request.json()
-            file, endpoint, window = (
-                asked[name] for name in ("input_file_id", "endpoint", "completion_window")
-            )
+            file, endpoint, window = (asked[name] for name in ("input_file_id", "endpoint", "completion_window"))
         except (ValueError, KeyError, TypeError) as error:
             return refused(400, f"a batch needs input_file_id, endpoint and completion_window: {error!r}")
         if endpoint != URL or window != "24h":
@@ -135,9 +133,7 @@ class Batches:
         start = newest.index(after) + 1 if after in newest else 0
         shown = [self.batches[id] for id in newest[start : start + limit]]
         ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {}
-        return web.json_response(
-            {"object": "list", "data": shown, "has_more": start + limit < len(newest), **ends}
-        )
+        return web.json_response({"object": "list", "data": shown, "has_more": start + limit < len(newest), **ends})
 
     async def cancel(self, request: web.Request) -> web.Response:
         found = self.batches.get(request.match_info["id"])
@@ -152,11 +148,7 @@ class Batches:
         """Answer a batch line by line; those behind a cancellation are left out."""
         requests, errors = _read(self.files[batch["input_file_id"]][1])
         if errors:
-            batch |= {
-                "status": "failed",
-                "failed_at": int(time.time()),
-                "errors": {"object": "list", "data": errors},
-            }
+            batch |= {"status": "failed", "failed_at": int(time.time()), "errors": {"object": "list", "data": errors}}
             return
         counts, files, end = batch["request_counts"], {"output": [], "error": []}, "completed"
         counts["total"] = len(requests)
@@ -184,10 +176,7 @@ class Batches:
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         self.seen[digest] += 1
         if random.Random(f"expired/{digest}/{self.seen[digest]}").random() < self.expired:
-            error = {
-                "code": "batch_expired",
-                "message": "the batch's time was over before this request's turn",
-            }
+            error = {"code": "batch_expired", "message": "the batch's time was over before this request's turn"}
         else:
             try:
                 status, document = await self.answer(body)

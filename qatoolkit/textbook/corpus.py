@@ -11,12 +11,13 @@ from collections import defaultdict
 
 import pandas as pd
 
-from qatoolkit.config import TextbookSettings
-from qatoolkit.taxonomy import HIGH, STEM
+from qatoolkit.core.prompt_format import as_document
+from qatoolkit.core.taxonomy import HIGH, STEM
 from qatoolkit.textbook import frames, problems
 from qatoolkit.textbook.exams import pools
 from qatoolkit.textbook.knowledge import Textbook
 from qatoolkit.textbook.questions import Question, answer, families, state, variants, write
+from qatoolkit.textbook.settings import TextbookSettings
 
 
 def share_covered(settings: TextbookSettings, discipline: str, difficulty: str) -> float:
@@ -28,20 +29,6 @@ def share_covered(settings: TextbookSettings, discipline: str, difficulty: str) 
         (False, True): settings.high,
         (True, True): settings.stem_high,
     }[stem, high]
-
-
-def as_document(question: str, answer: str, language: str) -> str:
-    """A question and its answer as one training document."""
-    if language == "zh":
-        return f"问题：{question}\n答案：{answer}"
-    return f"Question: {question}\nAnswer: {answer}"
-
-
-def as_prompt_and_answer(question: str, answer: str, language: str) -> tuple[str, str]:
-    """`as_document` in two parts: the prompt, up to the space before the answer, and the answer."""
-    whole = as_document(question, answer, language)
-    split = len(whole) - len(answer) - (language != "zh")
-    return whole[:split], whole[split:]
 
 
 def covered(book: Textbook, settings: TextbookSettings) -> list[Question]:
@@ -79,9 +66,7 @@ def documents(books: dict[str, Textbook], n: int, settings: TextbookSettings, se
         book = books[language]
         if rng.random() < settings.review:
             variant = rng.randrange(variants(q, language, "train"))
-            text = as_document(
-                write(book, q, language, "train", variant), answer(book, q, language), language
-            )
+            text = as_document(write(book, q, language, "train", variant), answer(book, q, language), language)
             kind = "review"
         else:
             text, kind = state(book, q, language, rng.randrange(4)), "statement"

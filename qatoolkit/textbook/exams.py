@@ -13,8 +13,8 @@ from itertools import islice
 
 import pandas as pd
 
-from qatoolkit.schema import qa_table
-from qatoolkit.taxonomy import DIFFICULTIES, HIGH
+from qatoolkit.core.qa_table import qa_table
+from qatoolkit.core.taxonomy import DIFFICULTIES, HIGH
 from qatoolkit.textbook import problems
 from qatoolkit.textbook.knowledge import Textbook
 from qatoolkit.textbook.questions import (
@@ -53,9 +53,7 @@ EXAMS = {
 }
 
 
-def pools(
-    book: Textbook, rng: random.Random, wanted: str, candidates: int, size: int
-) -> dict[tuple, list[Question]]:
+def pools(book: Textbook, rng: random.Random, wanted: str, candidates: int, size: int) -> dict[tuple, list[Question]]:
     """Questions by cell (discipline, difficulty), each cell in random order: all those about facts, and up to `size` per
     relation or kind of problem of those with parameters, taken from the `wanted` split ("train" or "exam")."""
     cells = defaultdict(dict)
@@ -112,9 +110,7 @@ def _item(book: Textbook, spec: Exam, q: Question, rng: random.Random) -> dict |
     return answered and row | answered
 
 
-def _with_choices(
-    book: Textbook, q: Question, language: str, n: int, rng: random.Random, wanted: str
-) -> dict | None:
+def _with_choices(book: Textbook, q: Question, language: str, n: int, rng: random.Random, wanted: str) -> dict | None:
     """Answer, `n` choices in random order and the answer's place; None where too few wrong answers exist."""
     wrong = distractors(book, q, language, n - 1, rng, wanted)
     if not wrong:

@@ -141,13 +141,7 @@ FAMILIES = (
         parameters={"a": span(2, 5), "b": span(2, 7), "k": span(1, 4)},
         answer=lambda a, b, k: 3 * a * k * k + b,
         check=lambda answer, a, b, k: sp.diff(a * _x**3 + b * _x, _x).subs(_x, k) == answer,
-        slips=lambda a, b, k: (
-            a * k**3 + b * k,
-            3 * a * k * k,
-            a * k * k + b,
-            3 * a * k + b,
-            3 * a * k**3 + b,
-        ),
+        slips=lambda a, b, k: (a * k**3 + b * k, 3 * a * k * k, a * k * k + b, 3 * a * k + b, 3 * a * k**3 + b),
         train_en=(
             "What is f'({k}) for f(x) = {a}x^3 + {b}x?",
             "Differentiate {a}x^3 + {b}x and evaluate at x = {k}.",
@@ -211,22 +205,13 @@ FAMILIES = (
         parameters={"a": span(1, 6), "d": span(2, 6), "n": span(4, 8)},
         answer=lambda a, d, n: n * (2 * a + (n - 1) * d) // 2,
         check=lambda answer, a, d, n: sp.summation(a + _x * d, (_x, 0, n - 1)) == answer,
-        slips=lambda a, d, n: (
-            a + (n - 1) * d,
-            n * (2 * a + n * d) // 2,
-            n * (a + (n - 1) * d),
-            n * a + d,
-            n * a * d,
-        ),
+        slips=lambda a, d, n: (a + (n - 1) * d, n * (2 * a + n * d) // 2, n * (a + (n - 1) * d), n * a + d, n * a * d),
         train_en=(
             "An arithmetic sequence starts at {a} with difference {d}. What do its first {n} terms sum to?",
             "Sum the first {n} terms of the sequence with first term {a} and common difference {d}.",
             "Add {n} numbers: the first is {a}, each next one is {d} more.",
         ),
-        train_zh=(
-            "首项{a}、公差{d}的等差数列，前{n}项之和是多少？",
-            "等差数列首项为{a}，公差为{d}，求前{n}项和。",
-        ),
+        train_zh=("首项{a}、公差{d}的等差数列，前{n}项之和是多少？", "等差数列首项为{a}，公差为{d}，求前{n}项和。"),
         exam_en="A hall has {n} rows: {a} seats in front, every further row {d} extra. Count all seats.",
         exam_zh="剧场共{n}排，第一排{a}座，往后每排多{d}座，总计几座？",
         solution_en="{n} terms from {a} in steps of {d} add up to {n}·(2·{a} + ({n} - 1)·{d})/2 = {answer}.",
@@ -324,25 +309,14 @@ FAMILIES = (
         kps_zh=("二项分布", "期望值"),
         parameters={"n": span(10, 100, 10), "p": span(10, 90, 10)},
         answer=lambda n, p: n * p // 100,
-        check=lambda answer, n, p: (
-            sp.diff((1 + (_x - 1) * sp.Rational(p, 100)) ** n, _x).subs(_x, 1) == answer
-        ),
-        slips=lambda n, p: (
-            n * (100 - p) // 100,
-            n * p // 10,
-            n - p,
-            Fraction(n * p * (100 - p), 10000),
-            n + p,
-        ),
+        check=lambda answer, n, p: sp.diff((1 + (_x - 1) * sp.Rational(p, 100)) ** n, _x).subs(_x, 1) == answer,
+        slips=lambda n, p: (n * (100 - p) // 100, n * p // 10, n - p, Fraction(n * p * (100 - p), 10000), n + p),
         train_en=(
             "Each of {n} independent trials succeeds with probability {p}%. How many successes are expected?",
             "What is the mean of a binomial distribution with {n} trials and success probability {p}%?",
             "Find the expected number of successes in {n} trials at {p}% each.",
         ),
-        train_zh=(
-            "{n}次独立试验，每次成功概率{p}%，期望成功多少次？",
-            "求n={n}、成功概率{p}%的二项分布的均值。",
-        ),
+        train_zh=("{n}次独立试验，每次成功概率{p}%，期望成功多少次？", "求n={n}、成功概率{p}%的二项分布的均值。"),
         exam_en="A player hits {p}% of shots. Out of {n} shots, how many hits on average?",
         exam_zh="射手命中率为{p}%，打{n}枪，平均命中几枪？",
         solution_en="In {n} trials at {p}% each, the expected number of successes is {n}·{p}/100 = {answer}.",

@@ -10,7 +10,7 @@ from fractions import Fraction
 from itertools import count
 from string import Formatter
 
-from qatoolkit.taxonomy import LABELS
+from qatoolkit.core.taxonomy import LABELS
 
 WRONG = 9  # with the true answer: ten choices
 
@@ -66,9 +66,7 @@ class Family:
                 if slots(template) != set(self.parameters):
                     self._refuse("wording", template, f"a text with the slots {', '.join(self.parameters)}")
             if not slots(self.solution(language)) <= {*self.parameters, "answer"}:
-                self._refuse(
-                    "solution", self.solution(language), "a text with slots for parameters and answer only"
-                )
+                self._refuse("solution", self.solution(language), "a text with slots for parameters and answer only")
 
     def _refuse(self, field: str, found, allowed: str):
         raise ValueError(f"family {self.name!r}: {field} is {found!r}; it must be {allowed}")

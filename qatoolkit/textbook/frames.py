@@ -208,9 +208,7 @@ FRAMES = {
                 "Look up the {noun} with {v} as {r1}, go to its {r2} and report the {r3}.",
                 "Some {noun} has {v} under {r1}. Its {r2} has which {r3}?",
             ),
-            "exam": (
-                "Some {noun} lists {v} as {r1}. Look up the {r2} and answer: which {r3} belongs to it?",
-            ),
+            "exam": ("Some {noun} lists {v} as {r1}. Look up the {r2} and answer: which {r3} belongs to it?",),
             "statement": ("The {r3} of the {r2} of the {noun} whose {r1} is {v} is {a}.",),
         },
         "zh": {

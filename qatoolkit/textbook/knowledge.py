@@ -76,9 +76,7 @@ class Table:
 class Textbook:
     """The knowledge base, or a part of it (`part`): tables by id, entities by English name."""
 
-    def __init__(
-        self, tables: dict[str, Table], whole: "Textbook | None" = None, families: int | None = None
-    ):
+    def __init__(self, tables: dict[str, Table], whole: "Textbook | None" = None, families: int | None = None):
         self.tables, self.whole, self.families = tables, whole or self, families
         self.entities = {e.en: e for t in tables.values() for e in t.entities}
         self.relations = {r.id: r for t in tables.values() for r in t.relations}
@@ -116,9 +114,7 @@ class Textbook:
         value = self.value(entity, relation, "en")
         return value is not None and not relation.target and len(self.whole.holders(relation, value)) == 1
 
-    def part(
-        self, entities: int | None, relations: int | None = None, families: int | None = None
-    ) -> "Textbook":
+    def part(self, entities: int | None, relations: int | None = None, families: int | None = None) -> "Textbook":
         """A stratified part: `entities` rows in each discipline, from the tables that can be compared and followed first,
         with at most `relations` columns each, closed under references so that every chain of the part can be walked, and
         `families` kinds of formula problem in all. None takes everything."""
@@ -132,17 +128,13 @@ class Textbook:
         for tables in by_discipline.values():
             left = entities
             for table in sorted(tables, key=lambda t: -_kinds(columns[t.id])):
-                full = sorted(
-                    table.entities, key=lambda e, t=table: -sum(r.column in e.values for r in columns[t.id])
-                )
+                full = sorted(table.entities, key=lambda e, t=table: -sum(r.column in e.values for r in columns[t.id]))
                 chosen[table.id].update(e.en for e in full[:left])
                 left -= min(left, len(full))
         for table in self.tables.values():
             for relation in columns[table.id]:
                 if relation.target:
-                    targets = {
-                        e.values.get(relation.column) for e in table.entities if e.en in chosen[table.id]
-                    }
+                    targets = {e.values.get(relation.column) for e in table.entities if e.en in chosen[table.id]}
                     chosen[relation.target].update(targets - {None})
         return Textbook(
             {
@@ -161,19 +153,14 @@ class Textbook:
 
 def _narrowed(entity: Entity, relations: tuple[Relation, ...]) -> Entity:
     """An entity with the values of these relations alone."""
-    return replace(
-        entity, values={r.column: entity.values[r.column] for r in relations if r.column in entity.values}
-    )
+    return replace(entity, values={r.column: entity.values[r.column] for r in relations if r.column in entity.values})
 
 
 def _choose_columns(table: Table, limit: int | None) -> tuple[Relation, ...]:
     """At most `limit` relations of a table, one reference and one ordered relation among them where it has any."""
     if limit is None or len(table.relations) <= limit:
         return table.relations
-    first = [
-        next((r for r in table.relations if test(r)), None)
-        for test in (lambda r: r.target, lambda r: r.ordered)
-    ]
+    first = [next((r for r in table.relations if test(r)), None) for test in (lambda r: r.target, lambda r: r.ordered)]
     must = [r for r in first if r is not None]
     rest = [r for r in table.relations if r not in must]
     chosen = (must + rest)[:limit]
@@ -213,9 +200,7 @@ def load() -> Textbook:
                 en = row[column] if single else row[f"{column}_en"]
                 zh = row[column] if single else row[f"{column}_zh"]
                 if bool(en) != bool(zh):
-                    raise ValueError(
-                        f"facts/{head['table']}.csv, {row['name_en']!r}: {column} lacks one language"
-                    )
+                    raise ValueError(f"facts/{head['table']}.csv, {row['name_en']!r}: {column} lacks one language")
                 if en:
                     values[column] = _cell(en, zh, relation)
             entities.append(Entity(table=head["table"], en=row["name_en"], zh=row["name_zh"], values=values))

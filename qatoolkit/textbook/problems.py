@@ -34,9 +34,7 @@ def split(name: str, params: dict[str, int]) -> str:
 @lru_cache
 def _grid(name: str) -> dict[str, tuple[dict[str, int], ...]]:
     family = FAMILIES[name]
-    points = (
-        dict(zip(family.parameters, values, strict=True)) for values in product(*family.parameters.values())
-    )
+    points = (dict(zip(family.parameters, values, strict=True)) for values in product(*family.parameters.values()))
     points = [p for p in points if family.allows(p)]
     return {wanted: tuple(p for p in points if split(name, p) == wanted) for wanted in ("train", "exam")}
 
@@ -90,9 +88,7 @@ def _forms() -> dict[str, tuple[str, str, str, tuple[str, ...]]]:
             for template in map(_plain, family.wordings(language, wanted)):
                 skeleton = _skeleton(template, _SLOT_OR_NUMBER)
                 if skeleton in forms:
-                    raise ValueError(
-                        f"families {forms[skeleton][0]!r} and {name!r} share the wording {template!r}"
-                    )
+                    raise ValueError(f"families {forms[skeleton][0]!r} and {name!r} share the wording {template!r}")
                 roles = tuple(m[1] or m[2] for m in _SLOT_OR_NUMBER.finditer(template))
                 forms[skeleton] = (name, language, wanted, roles)
     return forms

@@ -13,20 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
+from qatoolkit.core.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
 from qatoolkit.textbook import problems
 from qatoolkit.textbook.frames import FRAMES, TOP
 from qatoolkit.textbook.knowledge import Entity, Relation, Textbook
 
-LEVEL = {
-    "recall": "H1",
-    "reverse": "H2",
-    "hop": "H3",
-    "follow": "H3",
-    "compare": "H4",
-    "alike": "H4",
-    "chain": "H5",
-}
+LEVEL = {"recall": "H1", "reverse": "H2", "hop": "H3", "follow": "H3", "compare": "H4", "alike": "H4", "chain": "H5"}
 _SEPARATOR = {"en": ", ", "zh": "、"}
 
 
@@ -57,9 +49,7 @@ class Question:
         if self.form == "problem":
             return self._family.grade
         stages = list(GRADES)
-        return stages[
-            max([DIFFICULTIES.index(self.difficulty), *(stages.index(r.grade) for r in self.relations)])
-        ]
+        return stages[max([DIFFICULTIES.index(self.difficulty), *(stages.index(r.grade) for r in self.relations)])]
 
     @property
     def _family(self) -> problems.Family:
@@ -70,9 +60,7 @@ class Question:
         if self.form == "problem":
             return list(self._family.kps_en if language == "en" else self._family.kps_zh)
         entities = [self.entity] if self.entity else []
-        points = [e.name(language) for e in (*entities, *self.others)] + [
-            r.name(language) for r in self.relations
-        ]
+        points = [e.name(language) for e in (*entities, *self.others)] + [r.name(language) for r in self.relations]
         return list(dict.fromkeys(points))
 
     def key(self) -> str:
@@ -201,19 +189,14 @@ class Reader:
         for language in ("en", "zh"):
             self.names[language] = {e.name(language).casefold(): e for e in book.entities.values()}
             self.nouns[language] = _grouped((t.noun(language).casefold(), t.id) for t in book.tables.values())
-            self.relations[language] = _grouped(
-                (r.name(language).casefold(), r) for r in book.relations.values()
-            )
+            self.relations[language] = _grouped((r.name(language).casefold(), r) for r in book.relations.values())
             slots = {
                 "e": self.names[language],
                 "noun": self.nouns[language],
                 "top": {word for kind in TOP.values() for word in kind[language]},
                 **dict.fromkeys(("r", "r1", "r2", "r3"), self.relations[language]),
             }
-            slots = {name: _alternatives(words) for name, words in slots.items()} | {
-                "v": ".+?",
-                "list": ".+?",
-            }
+            slots = {name: _alternatives(words) for name, words in slots.items()} | {"v": ".+?", "list": ".+?"}
             for form, frames in FRAMES.items():
                 for split in ("train", "exam"):
                     for frame in frames[language][split]:
@@ -261,11 +244,7 @@ class Reader:
             if form in ("compare", "alike"):
                 if any(e.table != first.table or first.column not in e.values for e in others):
                     continue
-                top = (
-                    TOP[first.kind][language].index(found["top"])
-                    if form == "compare" and first.ordered
-                    else 0
-                )
+                top = TOP[first.kind][language].index(found["top"]) if form == "compare" and first.ordered else 0
                 return Question(form=form, entity=entity, relations=(first,), others=others, top=top)
             rest = self._walk(form, first, entity, language, found)
             if rest is not None:

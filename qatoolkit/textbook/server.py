@@ -22,14 +22,12 @@ from pathlib import Path
 
 from aiohttp import web
 
-from qatoolkit.config import TextbookSettings
 from qatoolkit.textbook import knowledge
 from qatoolkit.textbook.batch_server import Batches, error_document, refused
+from qatoolkit.textbook.settings import TextbookSettings
 from qatoolkit.textbook.tutor import MODELS, Refusal, Tutor
 
-OUTSIDE = (
-    "REFUSED: this is the offline teacher; {why}. Set OPENAI_BASE_URL and OPENAI_API_KEY to ask a real model."
-)
+OUTSIDE = "REFUSED: this is the offline teacher; {why}. Set OPENAI_BASE_URL and OPENAI_API_KEY to ask a real model."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,9 +201,7 @@ def serve(
     asyncio.run(_serve(port, settings, faults, log, leash))
 
 
-async def _serve(
-    port: int, settings: TextbookSettings, faults: Faults, log: Path | None, leash: bool
-) -> None:
+async def _serve(port: int, settings: TextbookSettings, faults: Faults, log: Path | None, leash: bool) -> None:
     server = Server(Tutor(knowledge.load(), parts(settings)), faults, log)
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=1)
     await runner.setup()
@@ -224,15 +220,10 @@ async def _serve(
 @contextmanager
 def local_teacher(settings: TextbookSettings, *, faults: str = "", log: Path | None = None):
     """Start an offline teacher in its own process on a free port; yields its base URL and ends it afterwards."""
-    command = [sys.executable, "-m", "qatoolkit.cli", "teacher", "serve", "--port", "0", "--leash"]
-    for name in ("entities", "entities_zh", "relations", "families"):
-        if (value := getattr(settings, name)) is not None:
-            command += [f"--{name.replace('_', '-')}", str(value)]
-    command += ["--faults", faults] if faults else []
-    command += ["--log", str(log)] if log else []
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
-    )
+    command = [sys.executable, "-m", "qatoolkit.textbook.server"]
+    told = {"settings": settings.model_dump(), "faults": faults, "log": str(log) if log else None}
+    command.append(json.dumps(told))
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ)
     try:
         url = process.stdout.readline().strip()
         if not re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", url):
@@ -248,3 +239,13 @@ def local_teacher(settings: TextbookSettings, *, faults: str = "", log: Path | N
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+if __name__ == "__main__":  # started by `local_teacher`, which holds the other end of the leash
+    told = json.loads(sys.argv[1])
+    serve(
+        settings=TextbookSettings(**told["settings"]),
+        faults=Faults.parse(told["faults"]),
+        log=Path(told["log"]) if told["log"] else None,
+        leash=True,
+    )

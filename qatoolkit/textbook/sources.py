@@ -25,9 +25,7 @@ def write_sources(books: dict[str, Textbook], folder: Path, n: int, seed: int = 
     third = -(-len(english) // 3)
     thirds = [english.iloc[i * third : (i + 1) * third] for i in range(3)]
     return [
-        _lines(
-            folder / "choices_list.jsonl", [_listed(r) for r in thirds[0].to_dict("records")] + _faulty(rng)
-        ),
+        _lines(folder / "choices_list.jsonl", [_listed(r) for r in thirds[0].to_dict("records")] + _faulty(rng)),
         _lettered_columns(folder / "lettered_columns.csv", thirds[1]),
         _table(folder / "choice_dict.parquet", thirds[2]),
         _lines(folder / "chinese.jsonl", [_listed(r) for r in chinese.to_dict("records")]),
@@ -35,11 +33,7 @@ def write_sources(books: dict[str, Textbook], folder: Path, n: int, seed: int = 
 
 
 def _listed(row: dict) -> dict:
-    return {
-        "question": row["question"],
-        "choices": list(row["choices"]),
-        "answer": LETTERS[int(row["answer_index"])],
-    }
+    return {"question": row["question"], "choices": list(row["choices"]), "answer": LETTERS[int(row["answer_index"])]}
 
 
 def _faulty(rng: random.Random) -> list[dict]:

@@ -12,8 +12,8 @@ import random
 import re
 from collections.abc import Callable
 
-from qatoolkit.schema import normalise
-from qatoolkit.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES, HIGH
+from qatoolkit.core.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES, HIGH
+from qatoolkit.core.text import normalise
 from qatoolkit.textbook import problems
 from qatoolkit.textbook.knowledge import Entity, Textbook
 from qatoolkit.textbook.questions import (
@@ -67,9 +67,7 @@ class Tutor:
         task = re.match(r"Task: (\w+), version \d+", system)
         if not task or task[1] not in self.tasks:
             raise Refusal("it answers only this toolkit's own prompts")
-        request = next(
-            m["content"] for m in reversed(messages) if m["role"] == "user" and m["content"].startswith("{")
-        )
+        request = next(m["content"] for m in reversed(messages) if m["role"] == "user" and m["content"].startswith("{"))
         rng = random.Random(hashlib.sha256(f"{model}|{task[1]}|{request}".encode()).digest())
         return self.tasks[task[1]](json.loads(request), rng, rate)
 
@@ -152,9 +150,7 @@ class Tutor:
                 chosen = rng.choice(suited)
                 taken.add(chosen.key())
                 made.append(self._composed(chosen, language, rng, rate))
-        return {
-            "questions": made
-        }, f"To reach {request['difficulty']} the seed's knowledge must be combined with more."
+        return {"questions": made}, f"To reach {request['difficulty']} the seed's knowledge must be combined with more."
 
     def link(self, request: dict, rng: random.Random, rate: float) -> tuple[dict, str]:
         read = [self._read(seed["question"]) for seed in request["seeds"]]
@@ -175,11 +171,7 @@ class Tutor:
     def _composed(self, q: Question, language: str, rng: random.Random, rate: float) -> dict:
         given, rationale = self._answered(q, language, rng, rate)
         variant = rng.randrange(variants(q, language, "train"))
-        return {
-            "question": write(self.book, q, language, "train", variant),
-            "answer": given,
-            "rationale": rationale,
-        }
+        return {"question": write(self.book, q, language, "train", variant), "answer": given, "rationale": rationale}
 
     def _related(self, q: Question, language: str, rng: random.Random) -> list[Question]:
         """Questions on a seed's knowledge: about its entities, comparisons they take part in, or its kind of problem."""
@@ -193,9 +185,7 @@ class Tutor:
 
     def _around(self, part: Textbook, entity: Entity, rng: random.Random) -> list[Question]:
         held = [r for r in part.tables[entity.table].relations if r.column in entity.values and not r.target]
-        drawn = [
-            comparison(part, r, rng.choice((2, 3, 4)), rng, holding=entity, wanted="train") for r in held * 2
-        ]
+        drawn = [comparison(part, r, rng.choice((2, 3, 4)), rng, holding=entity, wanted="train") for r in held * 2]
         return [*about(part, entity), *(c for c in drawn if c)]
 
     def _problems(self, q: Question, language: str, rng: random.Random, each: int = 3) -> list[Question]:
@@ -213,10 +203,7 @@ class Tutor:
         another's relation, and, failing that, walks of two or more steps from any of them."""
         part = self.parts[language]
         entities = {
-            e.en: part.entities[e.en]
-            for q in seeds
-            for e in (q.entity, *q.others)
-            if e and e.en in part.entities
+            e.en: part.entities[e.en] for q in seeds for e in (q.entity, *q.others) if e and e.en in part.entities
         }
         relations = {r.id for q in seeds for r in q.relations}
         found = []
@@ -227,9 +214,7 @@ class Tutor:
             for relation in part.tables[entity.table].relations:
                 others = [e for e in entities.values() if e.table == entity.table and e is not entity]
                 if others and not relation.target and relation.column in entity.values:
-                    drawn = comparison(
-                        part, relation, rng.choice((2, 3, 4)), rng, holding=entity, wanted="train"
-                    )
+                    drawn = comparison(part, relation, rng.choice((2, 3, 4)), rng, holding=entity, wanted="train")
                     found += [drawn] if drawn and set(drawn.others) & set(others) else []
         for q in seeds:
             if q.form == "problem":

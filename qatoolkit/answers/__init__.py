@@ -1,0 +1,1 @@
+"""Answers: whether two of them are the same."""

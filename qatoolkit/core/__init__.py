@@ -1,0 +1,1 @@
+"""What every room builds on: the QA table, settings, files, artifacts, statistics, display."""

@@ -1,0 +1,266 @@
+"""Dataset and model cards: Markdown with the YAML head that the Hugging Face hub reads.
+
+A card is made from what the run recorded, so it can't promise more: counts come from the table, the
+curation table from `curate`, the scores from the manifest. Cards get published, therefore paths of the
+machine, local endpoints and secrets are left out, and table text is escaped.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+
+import pandas as pd
+import yaml
+
+from qatoolkit.core.files import atomic
+from qatoolkit.core.qa_table import write_table
+
+_HUB_LICENCES = {
+    "apache-2.0": "apache-2.0",
+    "apache 2.0": "apache-2.0",
+    "mit": "mit",
+    "cc-by-4.0": "cc-by-4.0",
+    "cc-by-sa-4.0": "cc-by-sa-4.0",
+    "cc0-1.0": "cc0-1.0",
+    "odc-by": "odc-by",
+    "llama3": "llama3",
+}
+_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+_PATH = re.compile(
+    r"(?:file://|(?<![\w:/.])(?:~|\.\.?)?/|(?<!\w)[A-Za-z]:[\\/]|\\\\)[^\s,;'\"<>|)\]}]*[^\s,;'\"<>|)\]}.]"
+)
+_LOCAL_URL = re.compile(
+    r"https?://(?:localhost|127\.[\d.]+|0\.0\.0\.0|\[::1\]|10\.[\d.]+|192\.168\.[\d.]+)[^\s,;)\]}]*"
+)
+_SECRET_NAME = re.compile(r"(?:api_?key|secret|password|authorization|credential|access_token)", re.IGNORECASE)
+_SECRET_VALUE = re.compile(r"\b(?:sk|hf|gsk|ghp|xai)[-_][\w-]{8,}")
+
+_FIELDS = {
+    "id": "hash of the normalised content",
+    "question": "the question",
+    "answer": "the answer: text, or the text or letter of the right choice",
+    "language": "language code",
+    "source": "where the row, or its seed, comes from",
+    "choices": "options without letters; null for open questions",
+    "answer_index": "position of the right choice, from 0",
+    "rationale": "the way to the answer",
+    "discipline": "discipline id",
+    "difficulty": "H1 recall to H5 several steps across disciplines; H4 and H5 are high",
+    "grade": "stage of schooling",
+    "knowledge_points": "knowledge points that the row exercises",
+    "strategy": "how the row was made: seed, multi_grade, high_difficulty, link, refine",
+    "parents": "ids of the rows it was made from",
+    "teacher": "model that wrote it",
+    "prompt_version": "version of the prompt",
+    "licence": "licence of the row or its seed",
+    "verified": "whether the answer passed a check",
+}
+
+
+def dataset_card(table: pd.DataFrame, *, name: str, settings=None, report: pd.DataFrame | None = None) -> str:
+    """Card of a QA table: licences, languages, sources, strategy by difficulty, curation, settings, limits.
+
+    `settings` is a dataclass or a mapping; `report` is the third result of `curate`. Raises ValueError
+    when the table lacks a question or source column.
+    """
+    missing = [column for column in ("question", "source") if column not in table.columns]
+    if missing:
+        raise ValueError(f"not a QA table: it lacks {missing}; it has {list(table.columns)}")
+    made = _values(table, "strategy")
+    synthetic = int((~made.isin(["seed", "unknown"])).sum())
+    head = {
+        "pretty_name": _public(name),
+        "license": _licence_id(_values(table, "licence")),
+        "language": sorted(set(_values(table, "language")) - {"unknown"}),
+        "task_categories": ["question-answering", "text-generation"],
+        "size_categories": [next((label for limit, label in _SIZES if len(table) < limit), "n>10M")],
+        "tags": ["mid-training", *(["synthetic"] if synthetic else [])],
+    }
+    parts = [
+        _head(head),
+        f"# {_cell(name)}",
+        f"{len(table):,} questions with answers for mid-training language models: {synthetic:,} written by a teacher "
+        f"model, {len(table) - synthetic:,} seeds.",
+        "## Composition",
+        "Rows by strategy and difficulty:",
+        _crossed(table, "strategy", "difficulty"),
+        *(_counted(table, column) for column in ("discipline", "grade", "language")),
+        "## Sources and licences",
+        "Every row keeps the licence of its source; a synthetic row has the duties of its `parents` too.",
+        _counted(table, "source"),
+        _counted(table, "licence"),
+    ]
+    teachers = _values(table, "teacher")
+    if (teachers != "unknown").any():
+        parts += ["Teachers, whose terms of use apply too:", _counted(table, "teacher")]
+    if report is not None and len(report):
+        parts += [
+            "## Curation",
+            "What was kept, rejected or only flagged, and why; share of the strategy's rows.",
+            _markdown(report.assign(share=report["share"].map("{:.1%}".format)) if "share" in report else report),
+        ]
+    if settings is not None:
+        parts += ["## Settings", _settings(settings)]
+    fields = [(f"`{c}`", _FIELDS.get(c, "")) for c in table.columns]
+    parts += [
+        "## Fields",
+        _markdown(pd.DataFrame(fields, columns=["field", "meaning"])),
+        "## What it is not for",
+        "- Not an exam: rows were made and selected for training, and models alone checked many answers.\n"
+        "- Not a source of facts, nor of medical, legal or financial advice: teachers make mistakes.\n"
+        "- Not free of its seeds' rights and biases: read the licences above before you pass rows on.\n"
+        "- Decontaminated only against the exams of the run: check against your own too.",
+    ]
+    return _join(parts)
+
+
+def save_dataset(
+    table: pd.DataFrame, folder: str | Path, *, name: str, settings=None, report: pd.DataFrame | None = None
+) -> Path:
+    """Write a QA table as a Hugging Face dataset, `train.parquet` and its card, and return the folder, which
+    `datasets.load_dataset` opens and the hub takes as it is.
+
+    Settings and report as in `dataset_card`. Raises ValueError as that does, and for a folder that holds something else than a
+    dataset of ours.
+    """
+    card, folder = dataset_card(table, name=name, settings=settings, report=report), Path(folder)
+    with atomic(folder, over="train.parquet") as temporary:
+        temporary.mkdir()
+        write_table(table, temporary / "train.parquet")
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+    return folder
+
+
+def model_card(manifest: Mapping) -> str:
+    """Card of a mid-trained model from its run manifest.
+
+    Known keys, all optional but `name`: name, base_model, licence, language, datasets, parameters,
+    tokens, flops, initial_flops, mixture (source -> share), settings, evaluation (rows with task, metric,
+    value, and whatever else they hold), seed, versions. Other scalar keys are listed as recorded. Raises
+    ValueError without a name.
+    """
+    if not manifest.get("name"):
+        raise ValueError(f"manifest has no 'name'; it has {sorted(map(str, manifest))}")
+    base = manifest.get("base_model")
+    language = manifest.get("language") or []
+    datasets = manifest.get("datasets") or []
+    head = {
+        "license": _licence_id(pd.Series([manifest.get("licence") or "unknown"])),
+        "language": [language] if isinstance(language, str) else list(language),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "base_model": _public(base) if base else None,
+        "datasets": [_public(d) for d in ([datasets] if isinstance(datasets, str) else datasets)],
+        "tags": ["mid-training"],
+    }
+    parts = [
+        _head({key: value for key, value in head.items() if value}),
+        f"# {_cell(manifest['name'])}",
+        f"Mid-trained from {_cell(base)}." if base else "Trained from scratch in the run that wrote this card.",
+    ]
+    if manifest.get("mixture"):
+        mixture = pd.DataFrame(list(manifest["mixture"].items()), columns=["part", "share of tokens"])
+        parts += ["## Training data", _markdown(mixture)]
+    told = ("name", "base_model", "licence", "language", "datasets", "mixture", "settings", "evaluation", "versions")
+    scalars = {k: v for k, v in manifest.items() if k not in told and isinstance(v, str | int | float | bool)}
+    if scalars or manifest.get("settings"):
+        parts.append("## Training")
+        parts += [_settings(scalars)] if scalars else []
+        parts += [_settings(manifest["settings"])] if manifest.get("settings") else []
+    parts.append("## Evaluation")
+    evaluation = pd.DataFrame(manifest["evaluation"]) if manifest.get("evaluation") is not None else pd.DataFrame()
+    if len(evaluation):
+        parts.append(_markdown(evaluation))
+        parts.append("Compare only with scores of the same harness, prompt format and number of examples.")
+    else:
+        parts.append("None was recorded.")
+    if manifest.get("versions"):
+        parts += ["## Software", _settings(manifest["versions"])]
+    parts += [
+        "## What it is not for",
+        "- Not a chat model: mid-training comes before instruction tuning, and no safety training was done.\n"
+        "- Not a source of facts, nor of medical, legal or financial advice.\n"
+        "- Scores on exams that are not in the table above say nothing until the training data is "
+        "decontaminated against them.",
+    ]
+    return _join(parts)
+
+
+def _join(parts: list[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(fields: Mapping) -> str:
+    return f"---\n{yaml.safe_dump(dict(fields), sort_keys=False, allow_unicode=True)}---"
+
+
+def _licence_id(licences: pd.Series) -> str:
+    """The hub's id if all rows share one known licence, 'other' for a mixture, 'unknown' for none."""
+    stated = set(licences)
+    if stated == {"unknown"} or not stated:
+        return "unknown"
+    return _HUB_LICENCES.get(stated.pop().strip().lower(), "other") if len(stated) == 1 else "other"
+
+
+def _values(table: pd.DataFrame, column: str) -> pd.Series:
+    if column not in table.columns:
+        return pd.Series(["unknown"] * len(table), dtype=object)
+    return table[column].astype(object).where(table[column].notna(), "unknown").map(_public)
+
+
+def _counted(table: pd.DataFrame, column: str) -> str:
+    """Rows per value, most first; empty when nothing is known. Long tails are summed up in one line."""
+    values = _values(table, column)
+    if not (values != "unknown").any():
+        return ""
+    counts = values.value_counts(sort=False)
+    rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    if len(rows) > 40:
+        rest = sum(count for _, count in rows[39:])
+        rows = [*rows[:39], (f"{len(rows) - 39} others", rest)]
+    return _markdown(pd.DataFrame(rows, columns=[column, "rows"]))
+
+
+def _crossed(table: pd.DataFrame, down: str, across: str) -> str:
+    crossed = pd.crosstab(
+        pd.Series(_values(table, down).to_numpy(), name=down), pd.Series(_values(table, across).to_numpy(), name=across)
+    )
+    crossed["all"] = crossed.sum(axis=1)
+    return _markdown(crossed.reset_index()) if len(crossed) else ""
+
+
+def _settings(settings) -> str:
+    settings = settings.model_dump() if hasattr(settings, "model_dump") else settings
+    rows = [(f"`{_public(k)}`", v) for k, v in settings.items() if not _SECRET_NAME.search(str(k))]
+    return _markdown(pd.DataFrame(rows, columns=["setting", "value"], dtype=object))
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in table.columns]
+    lines = [[_cell(column) for column in table.columns], ["---:" if n else "---" for n in numeric]]
+    lines += [[_cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value) -> str:
+    """Text for a Markdown table: public, one line, nothing that a renderer would run or break on."""
+    if isinstance(value, float):
+        value = "" if value != value else f"{value:.4g}"
+    elif isinstance(value, int) and not isinstance(value, bool):
+        value = f"{value:,}"
+    elif value is None:
+        value = ""
+    text = " ".join(_public(value).split())
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\\|")
+
+
+def _public(value) -> str:
+    """The text of a value without paths of this machine (the last part stays), local endpoints, secrets."""
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{k}: {_public(v)}" for k, v in value.items() if not _SECRET_NAME.search(str(k)))
+    elif isinstance(value, list | tuple | set | frozenset):
+        value = ", ".join(map(_public, value))
+    elif isinstance(value, PurePath):
+        return value.name
+    text = _SECRET_VALUE.sub("(secret)", _LOCAL_URL.sub("(local endpoint)", str(value)))
+    return _PATH.sub(lambda match: re.split(r"[\\/]", match[0].rstrip("\\/"))[-1], text)

@@ -1,0 +1,19 @@
+"""Packages whose names load on first use, so that Tab shows names of the field and importing stays cheap."""
+
+import importlib
+
+
+def lazily(package: str, names: dict[str, str]):
+    """`__getattr__`, `__dir__` and `__all__` for a package: each name is taken from the module given for it."""
+
+    def get(name: str):
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(names[name]), name)
+
+    return get, lambda: sorted(names), sorted(names)
+
+
+def by_module(package: str, modules: dict[str, str]) -> dict[str, str]:
+    """Names given by module, as text: {"dots": "arms comparisons"} gives {"arms": "<package>.dots", ...}."""
+    return {name: f"{package}.{module}" for module, names in modules.items() for name in names.split()}

@@ -1,0 +1,100 @@
+"""The QA table: one row per question, the columns every stage agrees on, and its validation (DESIGN: the QA table)."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from qatoolkit.core.files import atomic
+from qatoolkit.core.taxonomy import LABELS
+from qatoolkit.core.text import normalise
+
+REQUIRED = ("id", "question", "answer", "language", "source")
+OPTIONAL = (
+    "choices",
+    "answer_index",
+    "rationale",
+    "discipline",
+    "difficulty",
+    "grade",
+    "knowledge_points",
+    "strategy",
+    "parents",
+    "teacher",
+    "prompt_version",
+    "licence",
+    "verified",
+)
+COLUMNS = REQUIRED + OPTIONAL
+STRATEGIES = ("seed", "multi_grade", "high_difficulty", "link", "refine")
+_LISTS = ("choices", "knowledge_points", "parents", "calls")
+_ALLOWED = {"language": ("en", "zh"), **LABELS, "strategy": STRATEGIES}
+
+
+def qa_id(question: str, answer: str, choices: Iterable[str] | None = None) -> str:
+    """The id of a question: 16 hex digits of the sha256 of its normalised content."""
+    content = [normalise(question), normalise(answer), [normalise(c) for c in choices] if choices is not None else None]
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def qa_table(rows: Iterable[dict], **constant) -> pd.DataFrame:
+    """Rows of question, answer and more as a QA table with all columns; a missing id is computed, `constant` fills columns.
+
+    Raises ValueError as `validate` does."""
+    full = []
+    for row in rows:
+        row = constant | dict(row)
+        row.setdefault("id", qa_id(row["question"], row["answer"], row.get("choices")))
+        full.append({c: row.get(c) for c in COLUMNS})
+    return validate(pd.DataFrame(full, columns=list(COLUMNS)))
+
+
+def validate(table: pd.DataFrame) -> pd.DataFrame:
+    """The table itself, if it is a QA table; ValueError names column, row and value of the first fault."""
+    missing = [c for c in REQUIRED if c not in table.columns]
+    if missing:
+        raise ValueError(f"not a QA table: no column {missing[0]!r}; it has {', '.join(map(str, table.columns))}")
+    for column in REQUIRED:
+        empty = table[column].isna() | (table[column].astype(str).str.strip() == "")
+        if empty.any():
+            raise ValueError(f"QA table: {column} is empty in row {empty.idxmax()}; reject such rows when reading")
+    for column, allowed in _ALLOWED.items():
+        if column in table:
+            wrong = table[column].notna() & ~table[column].isin(allowed)
+            if wrong.any():
+                raise ValueError(
+                    f"QA table: {column} is {table.loc[wrong.idxmax(), column]!r} in row {wrong.idxmax()}; "
+                    f"allowed: {', '.join(allowed)}"
+                )
+    if table["id"].duplicated().any():
+        raise ValueError(f"QA table: id {table.loc[table['id'].duplicated(), 'id'].iloc[0]!r} stands twice")
+    return table
+
+
+def require(where, table: pd.DataFrame, *columns: str) -> None:
+    """ValueError where a table lacks some of these columns; `where` is what the table is called."""
+    if missing := set(columns) - set(table.columns):
+        raise ValueError(f"{where} lacks {sorted(missing)}; it has {list(table.columns)}")
+
+
+def as_lists(table: pd.DataFrame) -> pd.DataFrame:
+    """A copy whose list columns hold Python lists or None; Parquet returns them as arrays."""
+    table = table.copy()
+    for column in _LISTS:
+        if column in table:
+            values = [list(v) if hasattr(v, "__len__") and not isinstance(v, str) else None for v in table[column]]
+            table[column] = pd.Series(values, index=table.index, dtype=object)
+    return table
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """A table as Parquet, atomically."""
+    with atomic(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A Parquet table; list columns come back as Python lists."""
+    return as_lists(pd.read_parquet(path))

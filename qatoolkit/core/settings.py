@@ -1,0 +1,282 @@
+"""Settings: frozen pydantic models whose errors are one line (field, value, what is allowed), and YAML files of them."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+Amount = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+SomeShare = Annotated[float, Field(gt=0, le=1)]
+
+
+class Place:
+    """Marks a setting that names a file or folder: relative to the YAML file that names it; its content counts as an input.
+
+    With `or_name`, a text that is no folder there is kept as it is: the name of a model on a hub. `hf:` names are kept too."""
+
+    def __init__(self, or_name: bool = False):
+        self.or_name = or_name
+
+
+class _OneLine(type(BaseModel)):
+    def __call__(cls, **values):
+        try:
+            return super().__call__(**values)
+        except ValidationError as error:
+            whose = f"{cls.kind} {values.get('name')!r}: " if cls.kind else ""
+            raise ValueError(f"{whose}{one_line(error, cls)}") from None
+
+
+class Settings(BaseModel, metaclass=_OneLine):
+    """Base of all settings: frozen, unknown names refused, the docstring under a field is its meaning.
+
+    Lists are taken for tuples, whole numbers for floats, and texts like 3e-4, which YAML 1.1 takes for no number, for numbers.
+    Raises ValueError, one line, for the first value that is not allowed."""
+
+    kind: ClassVar[str] = ""  # what an error calls settings that have a name
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_written(cls, value, info):
+        return _as_written(value, cls.model_fields[info.field_name].annotation)
+
+
+def _as_written(value, hint):
+    """`value` as YAML or a user writes it, in the type of the field where nothing is lost by it."""
+    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+        element = typing.get_args(hint)[0]
+        return tuple(_as_written(v, element) for v in value)
+    if typing.get_origin(hint) is dict and isinstance(value, dict):
+        element = typing.get_args(hint)[1]
+        return {name: _as_written(v, element) for name, v in value.items()}
+    numbers = {float, int} & {_bare(option) for option in _options(hint)}
+    if isinstance(value, str) and numbers and str not in _options(hint) and "e" in value.lower():
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return int(number) if float not in numbers and number == int(number) else number
+    return value
+
+
+def _bare(hint):
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+
+
+def _options(hint) -> tuple:
+    """The types that a hint allows."""
+    hint = _bare(hint)
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def replace(settings: Settings, **changes) -> Settings:
+    """A copy with some fields changed, checked like a new one."""
+    return type(settings)(**dict(settings) | changes)
+
+
+def turned(settings: Settings, dials: dict) -> Settings:
+    """A copy with dials turned: `{"boostqa.refine": False}` or `{"boostqa": {"refine": False}}`, to any depth.
+
+    Raises ValueError, with the dotted name, for an unknown dial, a wrong type or a value that is not allowed."""
+    values = dict(settings)
+    for dial, value in dials.items():
+        head, _, rest = str(dial).partition(".")
+        _turn(values, type(settings), head, {rest: value} if rest else value)
+    return type(settings)(**values)
+
+
+def _turn(values: dict, model: type[Settings], name: str, value) -> None:
+    field = model.model_fields.get(name)
+    if field is not None and typing.get_origin(field.annotation) is dict and isinstance(value, dict):
+        merged = values[name] | value  # named entries are added to those there are; null takes one away
+        values[name] = {key: entry for key, entry in merged.items() if entry is not None}
+        return
+    if field is None or not _is_group(field.annotation) or not isinstance(value, dict):
+        values[name] = value
+        return
+    group = dict(values[name])
+    for dial, inner in value.items():
+        head, _, rest = str(dial).partition(".")
+        _turn(group, field.annotation, head, {rest: inner} if rest else inner)
+    values[name] = group
+
+
+def _is_group(hint) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Settings)
+
+
+def one_line(error: ValidationError, model: type[Settings]) -> str:
+    """The first fault of a validation in one line: the field by its dotted name, the value found, what is allowed."""
+    first = error.errors()[0]
+    names, owner, field = [], model, None
+    for part in first["loc"]:
+        if not isinstance(part, str) or (field is not None and not _is_group(field.annotation)):
+            break
+        owner = field.annotation if field is not None else model
+        field = owner.model_fields.get(part)
+        names.append(part)
+        if field is None:
+            break
+    full, above = ".".join(names), "".join(f"{n}." for n in names[:-1])
+    if first["type"] == "extra_forbidden":
+        known = list(owner.model_fields)
+        close = difflib.get_close_matches(names[-1], known, 1)
+        meant = f"; did you mean {above}{close[0]}?" if close else ""
+        return f"no setting is called {full!r}{meant}; there are {', '.join(above + f for f in known)}"
+    if first["type"] == "missing":
+        return f"{full} must be given"
+    if first["type"] == "value_error":  # of a check of our own, which names the field
+        message = str(first["ctx"]["error"])
+        return (
+            message
+            if not names
+            else f"{full}.{message}"
+            if _is_group(getattr(field, "annotation", None))
+            else f"{full} {message}"
+        )
+    return f"{full} is {first['input']!r}; it must be {allowed(field)}"
+
+
+def allowed(field) -> str:
+    """What a field takes, in words: "int above 0, or null"."""
+    return _allowed(field.annotation, field.metadata)
+
+
+def _allowed(hint, metadata=()) -> str:
+    if _is_group(hint):
+        return f"a group of {', '.join(hint.model_fields)}"
+    if typing.get_origin(hint) is Annotated:
+        base, *more = typing.get_args(hint)
+        bounds = [m for found in more for m in getattr(found, "metadata", [found])]
+        return _allowed(base, [*metadata, *bounds])
+    options = _options(hint)
+    if len(options) > 1 or type(None) in options:
+        some = [o for o in options if o is not type(None)]
+        text = " or ".join(_allowed(o, metadata) for o in some)
+        return f"{text}, or null" if type(None) in options else text
+    if typing.get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    if typing.get_origin(hint) is tuple:
+        return f"a list of {_allowed(typing.get_args(hint)[0], metadata)}"
+    if typing.get_origin(hint) is dict:
+        return "a mapping"
+    return " ".join(part for part in (getattr(hint, "__name__", str(hint)), _range(metadata, hint)) if part)
+
+
+def _range(metadata, hint) -> str:
+    bound = {type(m): m for m in metadata}
+    low = bound[Gt].gt if Gt in bound else bound[Ge].ge if Ge in bound else None
+    high = bound[Lt].lt if Lt in bound else bound[Le].le if Le in bound else None
+    if low is None:
+        return "(finite)" if hint is float else ""
+    if high is None:
+        return (
+            f"above {low:g}" + ", finite" * (hint is float)
+            if Gt in bound
+            else f"{low:g} or more" + ", finite" * (hint is float)
+        )
+    if Gt not in bound and Lt not in bound:
+        return f"between {low:g} and {high:g}"
+    return (
+        (f"above {low:g}, " if Gt in bound else f"{low:g} or more, ")
+        + ("below " if Lt in bound else "at most ")
+        + f"{high:g}"
+    )
+
+
+def dials(model: type[Settings], where: str = "") -> Iterator[tuple[str, object]]:
+    """(dotted name, field) of every dial, group by group."""
+    for name, field in model.model_fields.items():
+        if _is_group(field.annotation):
+            yield from dials(field.annotation, f"{where}{name}.")
+        else:
+            yield f"{where}{name}", field
+
+
+def describe_dials(settings: Settings, group: str | None = None) -> str:
+    """Every dial, one line each: name, value here, what is allowed, and what it means. ValueError for an unknown group."""
+    if group and group not in type(settings).model_fields:
+        raise ValueError(
+            f"no group of settings is called {group!r}; there are {', '.join(type(settings).model_fields)}"
+        )
+    lines = []
+    for name, field in dials(type(settings)):
+        if group and name.split(".")[0] != group:
+            continue
+        value = settings
+        for part in name.split("."):
+            value = getattr(value, part)
+        meaning = " ".join((field.description or "").split())
+        lines.append(f"{name} = {value!r}  [{allowed(field)}]\n    {meaning}")
+    return "\n".join(lines)
+
+
+def places(model: type[Settings]) -> dict[str, Place]:
+    """The dials that name files or folders, with their mark."""
+    return {name: mark for name, field in dials(model) if (mark := _mark(field.annotation, field.metadata))}
+
+
+def _mark(hint, metadata=()) -> Place | None:
+    for found in (*metadata, *(typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ())):
+        if isinstance(found, Place):
+            return found
+    for inner in typing.get_args(hint):
+        if mark := _mark(inner):
+            return mark
+    return None
+
+
+def beside(path: Path, value, mark: Place):
+    """A `Place` of a YAML file, or a list of them, as an absolute path."""
+    if isinstance(value, list | tuple):
+        return [beside(path, v, mark) for v in value]
+    if not isinstance(value, str) or value.startswith("hf:"):
+        return value
+    here = path.resolve().parent / value
+    return value if mark.or_name and not here.is_dir() else str(here)
+
+
+def read_mapping(path: Path, expected: str) -> dict:
+    """The names and values of a YAML file; ValueError where it is missing, not YAML (with the line), no mapping, or gives a name
+    twice, of which YAML would drop the first; `expected` says what it should hold."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            seen = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give a YAML file with {expected}")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected {expected}, found {type(content).__name__}")
+    return content

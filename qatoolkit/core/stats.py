@@ -1,0 +1,142 @@
+"""Statistics over tables of samples: accuracy with its interval, paired differences, the grid of cells, agreement of labels."""
+
+import numpy as np
+import pandas as pd
+
+
+def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson 95% interval of a share; (nan, nan) for n = 0."""
+    if n == 0:
+        return float("nan"), float("nan")
+    p, centre = correct / n, (correct + z * z / 2) / (n + z * z)
+    half = z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5 / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def accuracy(samples: pd.DataFrame, by: list[str] | str | None = None) -> pd.DataFrame:
+    """Accuracy with Wilson interval: columns of `by`, n, accuracy, low, high. `samples` has a boolean `correct`; those of a graded
+    metric, where it is null, are not counted in n."""
+    groups = samples.groupby(by, sort=False, observed=True)["correct"] if by else [((), samples["correct"])]
+    keys = [by] if isinstance(by, str) else (by or [])
+    rows = []
+    for key, correct in groups:
+        key, correct = key if isinstance(key, tuple) else (key,), correct.dropna().astype(bool)
+        low, high = wilson(int(correct.sum()), len(correct))
+        rows.append(
+            dict(zip(keys, key, strict=True))
+            | {"n": len(correct), "accuracy": correct.mean(), "low": low, "high": high}
+        )
+    return pd.DataFrame(rows, columns=[*keys, "n", "accuracy", "low", "high"])
+
+
+def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> dict:
+    """Mean of `a` minus `b` over the same questions with a paired-bootstrap 95% interval.
+
+    Both have `id` and `correct`; ValueError if they do not hold the same ids, or not right or wrong for each. Returns {difference, low, high, n}."""
+    joined = _paired(a, b)
+    if joined.empty:
+        return {"difference": None, "low": None, "high": None, "n": 0}
+    gain = joined["correct_a"].to_numpy(float) - joined["correct_b"].to_numpy(float)
+    draws = np.random.default_rng(seed).integers(0, len(gain), (resamples, len(gain)))
+    low, high = np.quantile(gain[draws].mean(axis=1), [0.025, 0.975])
+    return {"difference": float(gain.mean()), "low": float(low), "high": float(high), "n": len(gain)}
+
+
+def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> dict:
+    """McNemar's test of two models on the same questions: {a_only, b_only, p}, the questions that only one of them has right,
+    and the two-sided p of such a split if both were equally good.
+
+    Exact binomial below 25 questions that differ, else chi-square with continuity correction; p is 1 where none differs, None
+    without questions. Tables and errors as for `paired_difference`."""
+    from scipy import stats
+
+    joined = _paired(a, b)
+    first, second = (joined[f"correct_{side}"].to_numpy(bool) for side in "ab")
+    a_only, b_only = int((first & ~second).sum()), int((second & ~first).sum())
+    n = a_only + b_only
+    if not len(joined):
+        p = None
+    elif n < 25:
+        p = float(stats.binomtest(a_only, n).pvalue) if n else 1.0
+    else:
+        p = float(stats.chi2.sf((abs(a_only - b_only) - 1) ** 2 / n, df=1)) if a_only != b_only else 1.0
+    return {"a_only": a_only, "b_only": b_only, "p": p}
+
+
+def _paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    joined = a[["id", "correct"]].merge(b[["id", "correct"]], on="id", suffixes=("_a", "_b"), validate="one_to_one")
+    if not len(joined) == len(a) == len(b):
+        raise ValueError(f"paired difference: {len(a)} and {len(b)} samples share only {len(joined)} ids")
+    if lacking := int(joined[["correct_a", "correct_b"]].isna().any(axis=1).sum()):
+        raise ValueError(
+            f"paired difference: {lacking:,} samples are neither right nor wrong, since their metric is graded; leave them out"
+        )
+    return joined
+
+
+CELL = ["discipline", "difficulty"]
+
+
+def cells(samples: pd.DataFrame) -> pd.DataFrame:
+    """The grid: one row per discipline and difficulty with n, accuracy, low, high and the mean margin in nats."""
+    grid = accuracy(samples, CELL)
+    if "margin" in samples:
+        margin = samples.groupby(CELL, observed=True)["margin"].mean().rename("margin").reset_index()
+        grid = grid.merge(margin, on=CELL)
+    return grid.sort_values(CELL, ignore_index=True)
+
+
+def weak(grid: pd.DataFrame, target: float, low_n: int) -> pd.DataFrame:
+    """The cells below `target` accuracy that at least `low_n` questions speak for."""
+    return grid[(grid["accuracy"] < target) & (grid["n"] >= low_n)].reset_index(drop=True)
+
+
+def agreement(labels: pd.Series, gold: pd.Series, order: tuple[str, ...] | None = None) -> dict:
+    """Agreement of labels with gold labels, row by row: n, accuracy, Cohen's kappa and, where the labels have an `order`,
+    quadratic-weighted kappa. Rows without a gold label do not count; ValueError for a label that is not in `order`."""
+    _in_order(order, labels, gold)
+    known = gold.notna().to_numpy() & labels.notna().to_numpy()
+    a, b = labels.to_numpy()[known], gold.to_numpy()[known]
+    classes = list(order or sorted(set(a) | set(b)))
+    index = {label: i for i, label in enumerate(classes)}
+    table = np.zeros((len(classes), len(classes)))
+    np.add.at(table, ([index[x] for x in a], [index[x] for x in b]), 1)
+    ranks = np.arange(len(classes))
+    result = {"n": len(a), "accuracy": float((a == b).mean()) if len(a) else None}
+    result["kappa"] = _kappa(table, (ranks[:, None] != ranks).astype(float))
+    result["weighted_kappa"] = _kappa(table, (ranks[:, None] - ranks) ** 2.0) if order else None
+    return result
+
+
+def _kappa(table: np.ndarray, cost: np.ndarray) -> float | None:
+    """One minus observed over expected cost of disagreement; None when chance alone would agree."""
+    n = table.sum()
+    expected = (np.outer(table.sum(1), table.sum(0)) / n * cost).sum() if n else 0.0
+    return float(1 - (table * cost).sum() / expected) if expected else None
+
+
+def confusion(labels: pd.Series, gold: pd.Series, order: tuple[str, ...]) -> pd.DataFrame:
+    """Counts of gold label (rows) against label given (columns); ValueError for a label that is not in `order`."""
+    _in_order(order, labels, gold)
+    return pd.crosstab(gold.to_numpy(), labels.to_numpy()).reindex(index=order, columns=order, fill_value=0)
+
+
+def _in_order(order: tuple[str, ...] | None, *columns: pd.Series) -> None:
+    for column in columns if order else ():
+        if unknown := set(column.dropna()) - set(order):
+            raise ValueError(f"{min(map(str, unknown))!r} is no label of order={order}: map or drop it first")
+
+
+def share(flags: pd.Series) -> float | None:
+    """The share of true values; None where there are none at all."""
+    return float(flags.mean()) if len(flags) else None
+
+
+def holm(p: list[float]) -> list[float]:
+    """p-values corrected for their number by Holm's step-down method, in the order given (Holm 1979)."""
+    order = np.argsort(np.array(p, dtype=float), kind="stable")
+    found, highest = np.empty(len(p)), 0.0
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
+        found[place] = highest
+    return found.tolist()

@@ -1,0 +1,106 @@
+"""Disciplines and the rubrics of difficulty and grade that annotation, probing and synthesis share.
+
+The papers name five difficulty levels, H1 to H5, with H4 and H5 called high, and synthesis over the stages of schooling
+(BoostQA, arXiv 2508.01326). The list of disciplines, the five grades and the wording of levels and grades are our
+reading. Which discipline a benchmark's task belongs to is in `subjects`.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discipline:
+    """One discipline: its id, its English and Chinese name, and whether it counts as STEM."""
+
+    id: str
+    en: str
+    zh: str
+    stem: bool
+
+
+def _disciplines(stem, rows):
+    return {id: Discipline(id=id, en=en, zh=zh, stem=stem) for id, en, zh in rows}
+
+
+DISCIPLINES = {
+    **_disciplines(
+        True,
+        [
+            ("mathematics", "Mathematics", "数学"),
+            ("statistics", "Statistics", "统计学"),
+            ("physics", "Physics", "物理学"),
+            ("chemistry", "Chemistry", "化学"),
+            ("biology", "Biology", "生物学"),
+            ("astronomy", "Astronomy", "天文学"),
+            ("earth_science", "Earth science", "地球科学"),
+            ("computer_science", "Computer science", "计算机科学"),
+            ("engineering", "Engineering", "工程学"),
+        ],
+    ),
+    **_disciplines(
+        False,
+        [
+            ("medicine", "Medicine", "医学"),
+            ("geography", "Geography", "地理学"),
+            ("history", "History", "历史学"),
+            ("literature", "Literature", "文学"),
+            ("arts", "Arts", "艺术"),
+            ("philosophy", "Philosophy", "哲学"),
+            ("economics", "Economics", "经济学"),
+            ("law", "Law", "法学"),
+            ("linguistics", "Linguistics", "语言学"),
+        ],
+    ),
+}
+STEM = tuple(id for id, d in DISCIPLINES.items() if d.stem)
+
+GRADES = {"primary": "小学", "middle": "初中", "high": "高中", "undergraduate": "本科", "graduate": "研究生"}
+
+DIFFICULTIES = ("H1", "H2", "H3", "H4", "H5")
+HIGH = ("H4", "H5")
+
+# A question's labels and their values, in order.
+LABELS = {"discipline": tuple(DISCIPLINES), "difficulty": DIFFICULTIES, "grade": tuple(GRADES)}
+
+RUBRIC = {
+    "H1": {"en": "recall: one concept, asked the way it is usually stated", "zh": "记忆：单一概念，按通常的表述提问"},
+    "H2": {
+        "en": "reversed recall: one concept, asked from its value or consequence back to its name",
+        "zh": "逆向记忆：单一概念，由结果或数值反推其名称",
+    },
+    "H3": {
+        "en": "two hops: two linked facts, the first of which is not named in the question",
+        "zh": "两步关联：需要连接两个事实，其中一个在题目中没有直接给出",
+    },
+    "H4": {
+        "en": "one operation over facts: a comparison of several items, or one step with a formula",
+        "zh": "一步运算：比较多个对象，或套用一次公式",
+    },
+    "H5": {
+        "en": "several steps: a chain across disciplines, or a formula problem of more than one step",
+        "zh": "多步推理：跨学科的链条，或需要多步的公式题",
+    },
+}
+
+GRADE_RUBRIC = {
+    "primary": {
+        "en": "reads, counts and names: whole numbers and simple shapes, and what every child learns about the world",
+        "zh": "能读、会算、知名称：整数、简单图形，以及每个孩子都学到的常识",
+    },
+    "middle": {
+        "en": "knows the basic terms of each school subject: ratios, linear equations, a formula with its numbers given",
+        "zh": "掌握各学科的基本概念：比例、一次方程、直接代入数值的公式",
+    },
+    "high": {
+        "en": "applies the laws, works and events of the school syllabus: functions, probability, a formula to rearrange",
+        "zh": "能运用高中课程中的定律、作品与史实：函数、概率、需要变形的公式",
+    },
+    "undergraduate": {
+        "en": "knows the theory, methods and authors of one field, as a first degree teaches them: calculus, case law",
+        "zh": "掌握某一专业本科阶段的理论、方法与代表人物：微积分、判例等",
+    },
+    "graduate": {
+        "en": "knows the details of a specialism: results, derivations and dates that a first degree leaves out",
+        "zh": "熟悉某一研究方向的细节：本科课程不涉及的结论、推导与年代",
+    },
+}

@@ -1,0 +1,154 @@
+"""Which rows of a QA table go into training, and why the others do not.
+
+Filters, decontamination, conflicts, near-duplicates. Nothing is dropped in silence: `curate` splits a table
+into kept and rejected rows, and every rejected row carries its reason. (Our reading: neither paper describes its
+curation; the coverage rule of decontamination follows Tulu 3, arXiv 2411.15124.)
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+import pandas as pd
+
+from qatoolkit.answers.same_answer import choice_consistent, same_answer
+from qatoolkit.core.text import CJK
+from qatoolkit.curate.comparison_text import answer_keys, marks, option_set, stem, text_of, tokens, values_of
+from qatoolkit.curate.decontaminate import decontaminate
+from qatoolkit.curate.near_duplicates import near_duplicates
+from qatoolkit.curate.settings import CurateSettings
+
+_UNREADABLE = re.compile("[\ufffd\ue000-\uf8ff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def curate(
+    table: pd.DataFrame, exams: Mapping[str, pd.DataFrame] | None = None, settings: CurateSettings | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Split a QA table into (kept, rejects, report); rows in = kept + rejects, both in table order.
+
+    Order: filters, decontamination against every exam, conflicts (the question and choices of an earlier
+    row with another answer), near-duplicates. `rejects` keep every column plus `reason` and `detail`, the
+    first reason found. `report`: rows and share of the strategy's rows by outcome (kept, rejected,
+    flagged), reason and strategy.
+    """
+    settings = settings or CurateSettings()
+    table = table.reset_index(drop=True)
+    reasons: dict[int, tuple[str, str]] = {}
+
+    faults = filters(table, max_question=settings.max_question, max_answer=settings.max_answer)
+    for fault in faults[faults["reject"]].itertuples():
+        reasons.setdefault(fault.row, (fault.reason, fault.detail))
+
+    rest = _without(table, reasons)
+    hits = decontaminate(
+        rest, exams or {}, n=settings.exam_n, n_cjk=settings.exam_n_cjk, min_overlap=settings.exam_overlap
+    )
+    for hit in hits.itertuples():
+        detail = f"{hit.exam} {hit.exam_id}: {hit.overlap:.0%} covered, {hit.matched[:120]!r}"
+        reasons.setdefault(int(rest.index[hit.row]), ("contaminated", detail))
+
+    if settings.conflicts:
+        rest = _without(table, reasons)
+        for row, first in _conflicts(rest):
+            other = text_of(rest["answer"].iloc[first])[:80]
+            detail = f"same question as {rest['id'].iloc[first]}, which answers {other!r}"
+            reasons[int(rest.index[row])] = ("conflicting_answer", detail)
+
+    rest = _without(table, reasons)
+    near = near_duplicates(
+        rest, threshold=settings.near_threshold, on=settings.on, n=settings.shingle, seed=settings.seed
+    )
+    kept_ids = near[near["keep"]].set_index("cluster")["id"]
+    for position, row in near[~near["keep"]].iterrows():
+        detail = f"of {kept_ids[row['cluster']]}, Jaccard {row['similarity']:.2f}"
+        reasons[int(rest.index[position])] = ("near_duplicate", detail)
+
+    rejected = sorted(reasons)
+    kept = _without(table, reasons).reset_index(drop=True)
+    rejects = table.iloc[rejected].reset_index(drop=True)
+    rejects["reason"] = pd.Series([reasons[row][0] for row in rejected], dtype="str")
+    rejects["detail"] = pd.Series([reasons[row][1] for row in rejected], dtype="str")
+    return kept, rejects, _report(table, reasons, faults)
+
+
+def filters(table: pd.DataFrame, *, max_question: int = 20_000, max_answer: int = 20_000) -> pd.DataFrame:
+    """Rule breaks, several per row if so: (row, id, reason, detail, reject); `row` is the position.
+
+    Rejecting: empty_question, empty_answer, too_long, choices (they contradict the answer), language (the
+    text is not in the language stated). Only flagged: answer_in_question, unreadable (replacement,
+    private-use or control characters).
+    """
+    found = []
+    columns = ("question", "answer", "choices", "answer_index", "language")
+    for row, values in enumerate(zip(*(values_of(table, column) for column in columns), strict=True)):
+        entry = dict(zip(columns, values, strict=True))
+        question, answer = text_of(entry["question"]), text_of(entry["answer"])
+        if not re.search(r"\w", question):
+            found.append((row, "empty_question", repr(question[:40]), True))
+        if not answer.strip():
+            found.append((row, "empty_answer", repr(answer[:40]), True))
+        for name, text, limit in (("question", question, max_question), ("answer", answer, max_answer)):
+            if len(text) > limit:
+                found.append((row, "too_long", f"{name} has {len(text)} characters, {limit} allowed", True))
+        if len(question) > max_question or len(answer) > max_answer:
+            continue  # a text of a million characters is not worth reading further
+        for reason, fault in (("choices", choice_consistent(entry)), ("language", _wrong_language(entry))):
+            if fault:
+                found.append((row, reason, fault, True))
+        if _repeats(question, answer):
+            found.append((row, "answer_in_question", answer[:80], False))
+        unreadable = _UNREADABLE.search(question + answer)
+        if unreadable:
+            found.append((row, "unreadable", f"U+{ord(unreadable[0]):04X}", False))
+    table_ids = table["id"].to_numpy()
+    faults = pd.DataFrame(found, columns=["row", "reason", "detail", "reject"])
+    faults.insert(1, "id", table_ids[faults["row"].to_numpy(dtype=int)])
+    return faults.astype({"row": int, "reject": bool})
+
+
+def _report(table: pd.DataFrame, reasons: Mapping, faults: pd.DataFrame) -> pd.DataFrame:
+    strategy = [text_of(value) or "unknown" for value in values_of(table, "strategy")]
+    counts = Counter(
+        (("rejected", reasons[row][0]) if row in reasons else ("kept", "")) + (strategy[row],)
+        for row in range(len(table))
+    )
+    flagged = faults[~faults["reject"] & ~faults["row"].isin(list(reasons))]
+    counts.update(("flagged", fault.reason, strategy[fault.row]) for fault in flagged.itertuples())
+    order = {"kept": 0, "rejected": 1, "flagged": 2}
+    rows = sorted(((*key, n) for key, n in counts.items()), key=lambda r: (order[r[0]], r[1], r[2]))
+    report = pd.DataFrame(rows, columns=["outcome", "reason", "strategy", "rows"])
+    report["share"] = report["rows"] / report["strategy"].map(Counter(strategy)).astype(float)
+    return report
+
+
+def _conflicts(table: pd.DataFrame) -> list[tuple[int, int]]:
+    """(row, earlier row): same question and choices, answers that differ for certain."""
+    firsts, found = {}, []
+    keys = answer_keys(table)
+    options = [option_set(choices) for choices in values_of(table, "choices")]
+    for row, text in enumerate(table["question"]):
+        asked = stem(text)
+        first = firsts.setdefault((tuple(tokens(asked)), marks(asked), options[row]), row)
+        if keys[first] != keys[row] and same_answer(keys[first], keys[row]) is False:
+            found.append((row, first))
+    return found
+
+
+def _without(table: pd.DataFrame, reasons: Mapping) -> pd.DataFrame:
+    return table.drop(index=list(reasons))
+
+
+def _wrong_language(row: Mapping) -> str | None:
+    text = re.sub(r"\\[A-Za-z]+|\$[^$]*\$", " ", text_of(row["question"]))
+    cjk, latin = len(re.findall(f"[{CJK}]", text)), len(re.findall(r"[A-Za-z]{2,}", text))
+    if row["language"] == "en" and cjk > latin:
+        return f"stated en, found {cjk} CJK characters and {latin} Latin words"
+    if row["language"] == "zh" and not cjk and latin >= 4:
+        return f"stated zh, found no CJK character and {latin} Latin words"
+    return None
+
+
+def _repeats(question: str, answer: str) -> bool:
+    """Whether the question says the answer; single words and numbers are too often there by chance."""
+    words = tokens(answer)
+    return len(words) >= 2 and f" {' '.join(words)} " in f" {' '.join(tokens(question))} "

@@ -1,0 +1,30 @@
+"""Settings of curation."""
+
+from pydantic import Field
+
+from qatoolkit.core.settings import NotNegative, Positive, Settings, SomeShare
+
+
+class CurateSettings(Settings):
+    """Filters, near-duplicates and decontamination. N-grams are counted in tokens: a word or one CJK character."""
+
+    max_question: Positive = 20_000
+    """Characters of a question."""
+    max_answer: Positive = 20_000
+    """Characters of an answer."""
+    near_threshold: SomeShare = 0.8
+    """Jaccard similarity of shingles from which two rows are near-duplicates."""
+    shingle: Positive = 2
+    """Tokens of a shingle."""
+    on: tuple[str, ...] = Field(("question", "answer"), min_length=1)
+    """Columns that are compared, the compared text first."""
+    exam_n: Positive = 8
+    """N-gram of decontamination."""
+    exam_n_cjk: Positive = 13
+    """The same for Chinese, Japanese and Korean."""
+    exam_overlap: SomeShare = 0.5
+    """Share of an exam question's n-grams that counts as contamination."""
+    conflicts: bool = True
+    """Reject questions that occur with different answers."""
+    seed: NotNegative = 0
+    """Random seed of MinHash."""

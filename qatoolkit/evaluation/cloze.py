@@ -1,0 +1,323 @@
+"""The cloze scorer: log-likelihoods of answers, with shared contexts and batches of equal length.
+
+For probes and sweeps, where lm-eval would cost more than the training. Tiny models sit at chance when they must name a
+letter, so the answers' texts are scored after "Question: ... Answer:", as the exported lm-eval tasks do.
+"""
+
+import copy
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from qatoolkit.core.prompt_format import PROMPT
+from qatoolkit.training.hub import load_causal_lm, load_tokenizer
+
+SMALL = 256  # tokens: below that a batch costs more than the padding it saves
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32_768}  # more is no faster on a CPU, whose caches are small
+MOST_TOGETHER = 16  # continuations in one sequence: more would cost more in attention than they save
+MOST_LOGITS = 2**26  # at a time, 256 MiB: a large vocabulary times many scored tokens would fill the memory
+PREFIX = 32  # tokens that all contexts share from which on they are read once
+
+
+def load_model(folder: str | Path):
+    """A causal model and its tokenizer from a Hugging Face directory or name, ready to score; safetensors only, no remote
+    code. ValueError for a model that is not there, or has no tokenizer of its own."""
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = load_tokenizer(folder)
+    model = load_causal_lm(folder).to(device).eval()
+    check_fit(folder, model, tokenizer)
+    return model, tokenizer
+
+
+def check_fit(name: str | Path, model, tokenizer) -> None:
+    """ValueError for a tokenizer whose ids go beyond the model's embedding; a token for padding alone may."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    highest = max(i for token, i in tokenizer.get_vocab().items() if token != tokenizer.pad_token)
+    if highest >= rows:
+        raise ValueError(
+            f"model {str(name)!r}: its tokenizer has ids up to {highest:,}, but its embedding {rows:,} rows; save the tokenizer "
+            "it was trained with beside the weights"
+        )
+
+
+def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None) -> pd.DataFrame:
+    """Cloze-score a multiple-choice QA table: columns id, predicted, correct, margin (log-likelihood of the right choice
+    minus the best wrong one, in nats). Rows without choices raise ValueError, as do answers that no token is left of."""
+    if table["choices"].isna().any():
+        raise ValueError(
+            f"score: row {table['choices'].isna().idxmax()} has no choices; open answers go through lm-eval"
+        )
+    contexts = [PROMPT[row.language][0].format(question=row.question) for row in table.itertuples()]
+    wholes = [
+        context + PROMPT[row.language][1] + choice
+        for row, context in zip(table.itertuples(), contexts, strict=True)
+        for choice in row.choices
+    ]
+    # Special tokens as the tokenizer adds them by itself: that is what lm-eval does.
+    starts = [len(ids) for ids in tokenizer(contexts)["input_ids"]]
+    starts = np.repeat(starts, [len(c) for c in table["choices"]])
+    encoded = tokenizer(wholes)["input_ids"]
+    most = longest(model)
+    for text, ids, start in zip(wholes, encoded, starts, strict=True):
+        check_answer(text, ids[start:], most)
+    pairs = [fitted(ids[:start], ids[start:], most) for ids, start in zip(encoded, starts, strict=True)]
+    return _judge(table, likelihoods(model, pairs, batch_tokens)[0])
+
+
+def check_answer(text: str, answer: list[int], most: int | None) -> None:
+    """ValueError where the token ids of the answer that ends `text`, prompt and answer, are none, or more than a model of `most`
+    positions reads."""
+    if not answer:
+        raise ValueError(
+            f"nothing of the answer is left to score: the tokenizer joins it to the prompt before it in ...{text[-40:]!r}; word the "
+            "answers otherwise, or have them written (form='generative')"
+        )
+    if most and len(answer) > most:
+        raise ValueError(
+            f"the answer that ends in ...{text[-40:]!r} has {len(answer):,} tokens and the model reads {most:,}; leave that question out"
+        )
+
+
+def longest(model) -> int | None:
+    """The model's maximum number of positions, None where its configuration names none."""
+    config = getattr(model.config, "text_config", None) or model.config
+    found = (getattr(config, name, None) for name in ("n_positions", "max_position_embeddings", "n_ctx"))
+    return next((n for n in found if n is not None), None)
+
+
+def fitted(context: list[int], continuation: list[int], most: int | None) -> tuple[list[int], list[int]]:
+    """Context and continuation cut from the left so that a model of `most` positions can read them, as lm-eval cuts."""
+    spare = len(context) + len(continuation) - (most or len(context) + len(continuation)) - 1
+    return (context[spare:] if spare > 0 else context), continuation
+
+
+def likelihoods(
+    model, pairs: list[tuple[list[int], list[int]]], batch_tokens: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of every continuation after its context, both as non-empty token ids: its log-likelihood in nats [pairs] float64, and
+    whether greedy decoding would write it [pairs] bool.
+
+    Continuations of one context are read in one pass: they stand behind it in one sequence, each with the positions that
+    follow the context and blind to the others. What all contexts begin with (few-shot examples) is read once. Sequences are
+    sorted by length into batches of about `batch_tokens` (None: as fits the device).
+
+    Not every architecture can be read like this, so the longest sequence is first read alone as well; where the two differ, a
+    slower way is taken, with a warning."""
+    import torch
+
+    if not pairs:
+        return np.empty(0), np.empty(0, dtype=bool)
+    budget = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
+    with torch.inference_mode():
+        way = _way(model, pairs)
+        sequences = _sequences(pairs, way)
+        lengths = [sum(map(len, branches), len(context)) for context, _, branches in sequences]
+        prefix = _Prefix(model, sequences[0][0][: way.prefix]) if way.prefix else None
+        result, greedy = np.empty(len(pairs)), np.empty(len(pairs), dtype=bool)
+        for rows in _batches(lengths, budget):
+            owners, values, hits = _read(model, [sequences[r] for r in rows], pairs, way, prefix)
+            members, place = np.unique(owners, return_inverse=True)
+            result[members] = np.bincount(place, values)
+            greedy[members] = np.bincount(place, ~hits) == 0
+    check_numbers(result)
+    return result, greedy
+
+
+def check_numbers(values) -> None:
+    """ValueError where a log-likelihood is no number: every question would be answered with its first choice."""
+    if lost := int(np.isnan(values).sum()):
+        raise ValueError(
+            f"{lost:,} of {len(values):,} log-likelihoods are no number: the model's weights are damaged, or too large for its "
+            "dtype; try dtype='float32'"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How sequences are read: continuations of a context `together` in one; logits by the output `head` of the scored tokens
+    only; the first `prefix` tokens, which all contexts share, once."""
+
+    together: bool
+    head: bool
+    prefix: int = 0
+
+
+PLAIN = Way(together=False, head=False)
+
+
+class _Prefix:
+    """The keys and values of tokens that every sequence of a call begins with."""
+
+    def __init__(self, model, ids: list[int]):
+        import torch
+
+        ids = torch.tensor([ids], device=model.device)
+        self.length, self.cache = ids.shape[1], model(input_ids=ids, use_cache=True).past_key_values
+
+    def times(self, n: int):
+        """The cache for a batch of `n`, in a copy: a model appends to the cache that it is given."""
+        cache = copy.deepcopy(self.cache)
+        cache.batch_repeat_interleave(n)
+        return cache
+
+
+def _way(model, pairs: list) -> Way:
+    """The fastest way that reads the longest sequence as it reads single ones; a warning where that is not the first."""
+    import torch
+
+    from qatoolkit.training.losses import changes_logits
+
+    sequences = _sequences(pairs, Way(together=True, head=True))
+    contexts = [context for context, _, _ in sequences]
+    shared = _shared(contexts)
+    ways = [
+        Way(together=together, head=head)
+        for together, head in ((True, True), (True, False), (False, True))
+        if not (head and changes_logits(model.config))
+    ]
+    if shared >= PREFIX and len(sequences) > 1:
+        ways.insert(0, replace(ways[0], prefix=shared))
+    # Masks and positions can go wrong where branches are, windows where sequences are long: one batch holds both.
+    length = lambda s: sum(map(len, s[2]), len(s[0]))  # noqa: E731
+    longest_two = (max(sequences, key=lambda s: (sum(map(bool, s[2])) > 1, length(s))), max(sequences, key=length))
+    few = [pairs[i] for i in dict.fromkeys(i for _, members, _ in longest_two for i in members)]
+    reasons = []
+    wanted = _by_owner(model, few, PLAIN)
+    for way in ways:
+        try:
+            worst = float(np.abs(_by_owner(model, few, way) - wanted).max())
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            reasons.append(f"{way}: {type(error).__name__}: {error}".splitlines()[0][:200])
+            continue
+        # Half precision rounds logits of size 20 by 0.1.
+        if worst <= max(1e-3, 32 * torch.finfo(model.dtype).eps):
+            break
+        reasons.append(f"{way}: a token's log-likelihood is off by {worst:.2g} nats")
+    else:
+        way = PLAIN
+    if reasons:
+        told = f"{type(model).__name__} is scored with {way}, slower but as single sequences are; not possible were "
+        warnings.warn(told + "; ".join(reasons), stacklevel=4)
+    return way
+
+
+def _shared(contexts: list[list[int]]) -> int:
+    """How many tokens all contexts begin with, leaving each at least one of its own."""
+    first, last = min(contexts), max(contexts)  # in alphabetical order: what these two share, all do
+    shortest = min(map(len, contexts)) - 1
+    return next((i for i in range(shortest) if first[i] != last[i]), shortest)
+
+
+def _by_owner(model, pairs: list, way: Way) -> np.ndarray:
+    """Log-likelihood of every token of a few pairs, pair by pair."""
+    sequences = _sequences(pairs, way)
+    prefix = _Prefix(model, sequences[0][0][: way.prefix]) if way.prefix else None
+    owners, values, _ = _read(model, sequences, pairs, way, prefix)
+    return values[np.argsort(owners, kind="stable")]
+
+
+def _sequences(pairs: list, way: Way) -> list[tuple[list[int], list[int], list[list[int]]]]:
+    """(context, indices of its pairs, what is fed of their continuations): a last token is predicted, never fed, so that
+    continuations of one token share a context in every way."""
+    together: dict[tuple, list[int]] = {}
+    for i, (context, continuation) in enumerate(pairs):
+        alone = () if way.together or len(continuation) == 1 else (i,)
+        together.setdefault((tuple(context), *alone), []).append(i)
+    return [
+        (pairs[part[0]][0], part, [pairs[i][1][:-1] for i in part])
+        for members in together.values()
+        for part in (members[k : k + MOST_TOGETHER] for k in range(0, len(members), MOST_TOGETHER))
+    ]
+
+
+def _read(model, sequences: list, pairs: list, way: Way, prefix: _Prefix | None):
+    """One batch: of every scored token the pair it belongs to, its log-likelihood, and whether it is the likeliest."""
+    import torch
+
+    skip = prefix.length if prefix else 0
+    width = max(sum(map(len, branches), len(context)) for context, _, branches in sequences) - skip
+    ids, positions = (np.zeros((len(sequences), width), dtype=np.int64) for _ in range(2))
+    segments = np.full((len(sequences), width), -1)
+    before, targets, owners = [], [], []  # of each scored token: where it is predicted, what it is, and whose
+    for row, (context, members, branches) in enumerate(sequences):
+        at, last = len(context) - skip, row * width + len(context) - skip - 1
+        ids[row, :at], segments[row, :at] = context[skip:], 0
+        positions[row, :at] = range(skip, len(context))
+        for segment, (i, fed) in enumerate(zip(members, branches, strict=True), 1):
+            end = at + len(fed)
+            ids[row, at:end], segments[row, at:end] = fed, segment
+            positions[row, at:end] = range(len(context), len(context) + len(fed))
+            before += [last, *range(row * width + at, row * width + end)]
+            targets += pairs[i][1]
+            owners += [i] * (len(fed) + 1)
+            at = end
+    given = {"input_ids": torch.from_numpy(ids).to(model.device), "use_cache": bool(prefix)}
+    if prefix:
+        given["past_key_values"] = prefix.times(len(sequences))
+    if way.together:
+        given["position_ids"] = torch.from_numpy(positions).to(model.device)
+    if max(sum(map(bool, branches)) for _, _, branches in sequences) > 1:  # else plain causal attention does
+        given["attention_mask"] = _mask(torch.from_numpy(segments).to(model.device), skip, model.dtype)
+    places, place = np.unique(before, return_inverse=True)  # the first tokens of all choices share one
+    if way.head:
+        states = model.base_model(**given).last_hidden_state.flatten(0, 1)
+        logits_of = model.get_output_embeddings()
+    else:
+        states, logits_of = model(**given).logits.flatten(0, 1), torch.nn.Identity()
+    places, place, targets = (torch.as_tensor(x, device=states.device) for x in (places, place, targets))
+    value, hit = (torch.empty(len(targets), dtype=d) for d in (torch.float64, torch.bool))
+    step = max(1, MOST_LOGITS // model.config.get_text_config().vocab_size)
+    for start in range(0, len(places), step):
+        logits = logits_of(states[places[start : start + step]]).float()
+        here = (place >= start) & (place < start + step) if len(places) > step else slice(None)
+        at, target = place[here] - start, targets[here]
+        value[here] = (logits[at, target] - logits.logsumexp(-1)[at]).double().cpu()
+        hit[here] = (logits.argmax(-1)[at] == target).cpu()
+    return np.array(owners), value.numpy(), hit.numpy()
+
+
+def _mask(segments, skip: int, dtype):
+    """What each token sees [batch, 1, tokens, skip + tokens]: the prefix, its context, and its own continuation so far."""
+    import torch
+
+    seen = segments[:, None, :] == 0
+    seen = (seen | (segments[:, None, :] == segments[:, :, None])).tril()
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    mask = mask.masked_fill_(~seen, torch.finfo(dtype).min)
+    return torch.nn.functional.pad(mask, (skip, 0))[:, None]
+
+
+def _batches(lengths: list[int], budget: int) -> Iterable[list[int]]:
+    """Indices in order of length, in batches whose padded size stays within the budget; a batch that is not tiny ends where
+    sequences get a fifth longer than its first, since every sequence is padded to the longest."""
+    batch = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        padded, first = lengths[i] * (len(batch) + 1), lengths[batch[0]] if batch else 0
+        if batch and (padded > budget or (lengths[i] > 1.2 * first and first * len(batch) > SMALL)):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _judge(table: pd.DataFrame, likelihood: np.ndarray) -> pd.DataFrame:
+    rows, at = [], 0
+    for row in table.itertuples():
+        values = likelihood[at : at + len(row.choices)]
+        at += len(row.choices)
+        truth = int(row.answer_index)
+        margin = values[truth] - np.delete(values, truth).max()
+        rows.append((row.id, int(values.argmax()), bool(values.argmax() == truth), float(margin)))
+    return pd.DataFrame(rows, columns=["id", "predicted", "correct", "margin"])

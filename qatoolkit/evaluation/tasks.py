@@ -1,0 +1,144 @@
+"""QA tables as ordinary lm-eval tasks: a JSONL and a YAML each, in one of three forms.
+
+`lm_eval --include_path FOLDER --tasks NAME` runs them as `evaluate` does.
+"""
+
+import json
+from pathlib import Path
+from string import ascii_uppercase as LETTERS
+
+import pandas as pd
+
+from qatoolkit.core.files import atomic, write_json
+from qatoolkit.core.prompt_format import PROMPT
+from qatoolkit.core.qa_table import as_lists, validate
+
+FORMS = ("letter", "cloze", "generative")
+KEPT = ("id", "question", "choices", "answer", "answer_index", "discipline", "difficulty", "grade")
+LISTED = "{% for choice in choices %}{{ letters[loop.index0] }}. {{ choice }}\n{% endfor %}"
+
+
+def export_tasks(
+    exams: dict[str, pd.DataFrame],
+    folder: Path,
+    *,
+    form: str | None = None,
+    examples: dict[str, pd.DataFrame] | None = None,
+) -> Path:
+    """Write exams, QA tables of one language each, as lm-eval tasks of their names, and return the folder.
+
+    `form` "letter" lists the choices as A. B. C. and scores the letters, "cloze" scores the answers' texts by log-likelihood
+    (both `acc`), "generative" has one line written (`exact_match`). None takes cloze where every row has choices, else
+    generative. `examples`, tables by exam name, are what few-shot prompts show, in their order, as MMLU does; without them
+    lm-eval draws examples from the other questions of the exam. Raises ValueError for what is no QA table, an unknown form,
+    mixed languages, letter or cloze without choices or with several right ones, more choices than letters, and a folder that
+    holds something else."""
+    import yaml
+
+    folder, examples = Path(folder), examples or {}
+    if form not in (None, *FORMS):
+        raise ValueError(f"no form is called {form!r}; there are {', '.join(FORMS)}")
+    with atomic(folder, over="tasks.json") as temporary:
+        temporary.mkdir(parents=True)
+        write_json(sorted(exams), temporary / "tasks.json")
+        for name, table in exams.items():
+            table = checked(name, table)
+            chosen = form_of(table, form)  # of the examples too, which are few
+            files = {"test": (f"{name}.jsonl", table)}
+            if name in examples:
+                files["examples"] = (f"{name}.examples.jsonl", checked(f"{name} (examples)", examples[name]))
+            language = _language(name, pd.concat([rows for _, rows in files.values()]), chosen)
+            for file, rows in files.values():
+                lines = (json.dumps(_row(row, chosen), ensure_ascii=False) for row in rows.to_dict("records"))
+                (temporary / file).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            paths = {split: str((folder / file).resolve()) for split, (file, _) in files.items()}
+            (temporary / f"{name}.yaml").write_text(
+                yaml.safe_dump(_task(name, chosen, language, paths), sort_keys=False, allow_unicode=True),
+                encoding="utf-8",
+            )
+    return folder
+
+
+def checked(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A QA table with lists as lists and the columns of choices, empty where it had none; ValueError for another table."""
+    try:
+        table = as_lists(validate(table))
+    except ValueError as error:
+        raise ValueError(f"exam {name!r}: {error}; raw rows become a QA table by read_seeds") from None
+    return table.assign(**{c: None for c in ("choices", "answer_index") if c not in table})
+
+
+def form_of(table: pd.DataFrame, form: str | None) -> str:
+    """The form in which an exam is asked where `form` is wanted."""
+    return form or ("cloze" if table["choices"].notna().all() else "generative")
+
+
+def several(table: pd.DataFrame) -> pd.Series:
+    """Which rows have choices but no single right one, [rows] bool."""
+    return table["choices"].notna() & table["answer_index"].isna()
+
+
+def _language(name: str, table: pd.DataFrame, form: str) -> str:
+    """The one language of an exam that can be asked in this form."""
+    languages = table["language"].unique()
+    if len(languages) != 1:
+        raise ValueError(f"exam {name!r} mixes languages {', '.join(languages)}; export one task per language")
+    if languages[0] not in PROMPT:
+        raise ValueError(f"exam {name!r} is in {languages[0]!r}; prompts exist for {', '.join(PROMPT)} (scorer.PROMPT)")
+    if form != "generative":
+        lacking = table.loc[table["choices"].isna(), "id"]
+        if len(lacking):
+            raise ValueError(
+                f"exam {name!r}: {len(lacking)} rows have no choices, the first is {lacking.iloc[0]}; form {form!r} needs them, "
+                "use form='generative' or leave those rows out"
+            )
+        if several(table).any():
+            ids = ", ".join(table.loc[several(table), "id"].head(5))
+            raise ValueError(
+                f"exam {name!r}: {several(table).sum()} rows have no single right choice (answer_index is empty): {ids}; form "
+                f"{form!r} needs one, leave those rows out"
+            )
+        if form == "letter" and table["choices"].map(len).max() > len(LETTERS):
+            raise ValueError(f"exam {name!r} has more than {len(LETTERS)} choices in a row; use form='cloze'")
+    return languages[0]
+
+
+def _row(row: dict, form: str) -> dict:
+    kept = {k: row[k] for k in KEPT if row.get(k) is not None and row[k] == row[k]}
+    kept |= {"answer_index": int(row["answer_index"])} if "answer_index" in kept else {}
+    return kept | ({"letters": list(LETTERS[: len(row["choices"])])} if form == "letter" else {})
+
+
+def _task(name: str, form: str, language: str, paths: dict[str, str]) -> dict:
+    """The YAML of a task."""
+    prompt, delimiter = PROMPT[language]
+    prompt = prompt.format(question="{{question}}")
+    if form == "letter":
+        question, line, ask = prompt.partition("\n")
+        prompt = question + line + LISTED + ask
+    task = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": paths},
+        "test_split": "test",
+        "doc_to_text": prompt,
+        "target_delimiter": delimiter,
+        "metadata": {"version": 1.0, "form": form},
+    }
+    if "examples" in paths:
+        task |= {"fewshot_split": "examples", "fewshot_config": {"sampler": "first_n"}}
+    else:  # said, so that lm-eval takes the question itself out of its examples
+        task |= {"fewshot_split": "test"}
+    if form == "generative":
+        return task | {
+            "output_type": "generate_until",
+            "doc_to_target": "answer",
+            "generation_kwargs": {"until": ["\n", "<eos>"], "max_gen_toks": 16, "do_sample": False},
+            "metric_list": [{"metric": "exact_match", "ignore_case": True}],
+        }
+    return task | {
+        "output_type": "multiple_choice",
+        "doc_to_choice": "letters" if form == "letter" else "choices",
+        "doc_to_target": "answer_index",
+        "metric_list": [{"metric": "acc"}],
+    }

@@ -1,0 +1,201 @@
+"""Figures of the knowledge-point (KP) graph and of the paths sampled from it."""
+
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import FuncFormatter
+
+from qatoolkit.figures.style import (
+    BACKED,
+    big,
+    canvas,
+    label_ends,
+    label_points,
+    log_ticks,
+    looks,
+    name,
+    require,
+    styled,
+)
+
+LARGEST_DRAWING = 80
+PANELS = {  # column of `path_diagnostics`: what its panel says, and how a value is written
+    "coverage": ("knowledge points reached", "{:.1%}"),
+    "gini": ("Gini of visits", "{:.2f}"),
+    "entropy_bits": ("entropy of visits (bits)", "{:.2f}"),
+    "spearman": ("correlation with popularity", "{:.2f}"),
+    "distinct_seeds": ("distinct seeds", "{:,.0f}"),
+    "kl_discipline": ("KL of disciplines (nats)", "{:.3f}"),
+    "kl_difficulty": ("KL of difficulties (nats)", "{:.3f}"),
+}
+
+
+@styled
+def kp_degree(degrees, *, title="Degree of knowledge points", ax=None):
+    """Share of KPs with at least each degree (the complementary distribution), both axes logarithmic.
+
+    `degrees`: column degree, one row per KP. KPs without neighbours cannot stand on a log axis and are
+    counted in words. Raises ValueError where none has a neighbour.
+    """
+    require(degrees, "degree")
+    values = np.sort(degrees["degree"].to_numpy())
+    if values[-1] <= 0:
+        raise ValueError(f"none of {len(values)} knowledge points has a neighbour; there is no degree to draw")
+    levels, first = np.unique(values, return_index=True)
+    share = 100 * (1 - first / len(values))
+    figure, ax = canvas(ax, 5.2, 3.7)
+    ax.plot(levels[levels > 0], share[levels > 0], "o-", color="C0", markersize=3.5, linewidth=1)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    log_ticks(ax.xaxis, levels[levels > 0])
+    log_ticks(ax.yaxis, share[levels > 0])
+    ax.set_xlabel("degree (knowledge points it is linked to)")
+    ax.set_ylabel("share of knowledge points\nwith at least this degree (%)")
+    facts = (
+        f"n = {len(values):,} knowledge points",
+        f"median {np.median(values):g}, largest {values[-1]:,}",
+        f"{(values == 0).sum():,} without neighbours",
+    )
+    ax.text(0.97, 0.95, "\n".join(facts), transform=ax.transAxes, ha="right", va="top", fontsize=8)
+    ax.set_title(title)
+    return figure
+
+
+@styled
+def coverage(table, *, title="Knowledge points reached by sampled paths", ax=None):
+    """Share of KPs visited against the number of paths sampled, one line per policy.
+
+    `table`: paths, coverage (fraction), policy, and optionally low, high for a band.
+    """
+    require(table, "paths", "coverage", "policy", key=("policy", "paths"))
+    figure, ax = canvas(ax, 5.8, 3.6)
+    ends = []
+    for policy, style in looks(table["policy"]).items():
+        rows = table[table["policy"] == policy].sort_values("paths")
+        y = 100 * rows["coverage"].to_numpy(float)
+        ax.plot(rows["paths"], y, color=style["color"])
+        if {"low", "high"} <= set(table.columns):
+            ax.fill_between(
+                rows["paths"], 100 * rows["low"], 100 * rows["high"], color=style["color"], alpha=0.15, lw=0
+            )
+        ends.append((rows["paths"].to_numpy(float), y, name(policy), style["color"]))
+    ax.set_ylim(0, 102)
+    ax.set_xlim(left=0)
+    ax.xaxis.set_major_formatter(FuncFormatter(big))
+    ax.set_xlabel("paths sampled (n)")
+    ax.set_ylabel("knowledge points reached (%)")
+    ax.set_title(title)
+    label_ends(ax, ends)
+    return figure
+
+
+@styled
+def diagnostics(table, *, title="What walks cover, and how evenly"):
+    """One panel for each number of `path_diagnostics`, one bar for each sample of walks.
+
+    `table`: walks (their name), paths, and columns of `path_diagnostics`; those that are null throughout are left out.
+    """
+    require(table, "walks", "paths", key=("walks",))
+    shown = [column for column in PANELS if column in table and table[column].notna().any()]
+    if not shown:
+        raise ValueError(f"no number to draw: the table needs one of {list(PANELS)}")
+    across = min(len(shown), 4)
+    down = -(-len(shown) // across)
+    size = (1.6 + 2.1 * across, 0.5 + down * (0.6 + 0.24 * len(table)))
+    figure, axes = plt.subplots(down, across, figsize=size, sharey=True, squeeze=False)
+    names = [f"{name(row.walks)} (n = {row.paths:,.0f})" for row in table.itertuples()]
+    colours = [look["color"] for look in looks(table["walks"]).values()]
+    for ax, column in zip(axes.flat, shown, strict=False):
+        text, form = PANELS[column]
+        values = table[column].astype(float)
+        bars = ax.barh(range(len(table)), values.fillna(0.0), color=colours, height=0.7)
+        ax.bar_label(bars, [form.format(v) if v == v else "none" for v in values], padding=2, fontsize=8)
+        ax.margins(x=0.25)
+        ax.set_title(text, fontsize=9)
+        ax.set_yticks(range(len(table)), names)
+        ax.xaxis.set_visible(False)
+        ax.grid(False)
+    for ax in axes.flat[len(shown) :]:
+        ax.set_axis_off()
+    axes[0, 0].invert_yaxis()
+    figure.suptitle(title)
+    return figure
+
+
+@styled
+def frontier(table, *, title="Coverage against popularity", ax=None):
+    """Correlation of visits with popularity against KP coverage, one point per value function and a line per alpha.
+
+    `table`: alpha, beta, coverage (fraction), popularity_correlation, and optionally n (paths sampled per
+    point). Points without a correlation are counted in words.
+    """
+    require(table, "alpha", "beta", "coverage", "popularity_correlation", key=("alpha", "beta"))
+    rows = table.dropna(subset="popularity_correlation").sort_values("coverage", kind="stable")
+    x, y = 100 * rows["coverage"].to_numpy(float), rows["popularity_correlation"].to_numpy(float)
+    figure, ax = canvas(ax, 5.6, 3.9)
+    for _, line in rows.groupby("alpha"):
+        line = line.sort_values("beta")
+        ax.plot(100 * line["coverage"], line["popularity_correlation"], color="#BBBBBB", linewidth=1, zorder=1)
+    ax.plot(x, y, "o", color="C0")
+    ax.margins(x=0.16, y=0.12)
+    paths = f", n = {int(table['n'].min()):,} paths per point" if "n" in table else ""
+    ax.set_xlabel(f"knowledge points reached (%){paths}")
+    ax.set_ylabel("correlation of visits with popularity")
+    if lost := len(table) - len(rows):
+        said = f"{lost} of {len(table)} points have no correlation:\nvisits or popularity do not vary"
+        ax.text(0.97, 0.95, said, transform=ax.transAxes, ha="right", va="top", fontsize=8)
+    ax.set_title(title)
+    texts = [f"α {alpha:g}, β {beta:g}" for alpha, beta in zip(rows["alpha"], rows["beta"], strict=True)]
+    look = {"fontsize": 8, "bbox": BACKED}
+    label_points(ax, [(px, py, text, look) for px, py, text in zip(x, y, texts, strict=True)])
+    return figure
+
+
+@styled
+def graph_neighbourhood(graph, path=None, *, title=None, ax=None):
+    """A small networkx graph of KPs, edges as wide as their weight, with a walk numbered and highlighted.
+
+    `path`: node ids in order of the walk. A node attribute "label" is shown in place of the id. Raises
+    ValueError for an empty graph, for more than 80 nodes and for a path that leaves the graph.
+    """
+    import networkx as nx
+
+    nodes, path = list(graph.nodes), list(path or [])
+    if not 0 < len(nodes) <= LARGEST_DRAWING:
+        raise ValueError(
+            f"{len(nodes)} nodes cannot be drawn (1 to {LARGEST_DRAWING}); pass the subgraph around a walk"
+        )
+    steps = list(pairwise(path))
+    absent = [n for n in path if n not in graph] + [step for step in steps if not graph.has_edge(*step)]
+    if absent:
+        raise ValueError(f"the path leaves the graph at {absent[0]!r}; pass the subgraph that holds the whole path")
+    links = dict(nx.all_pairs_shortest_path_length(graph))
+    far = 1 + max(max(reached.values()) for reached in links.values())
+    distances = {a: {b: links[a].get(b, far) for b in nodes} for a in nodes}
+    place = nx.kamada_kawai_layout(graph, dist=distances)
+    figure, ax = canvas(ax, 8, 6)
+    edges = list(graph.edges(data="weight", default=1))
+    heaviest = max((weight for *_, weight in edges), default=1)
+    widths = [0.4 + 2 * weight / heaviest for *_, weight in edges]
+    lines = [(place[a], place[b]) for a, b, _ in edges]
+    ax.add_collection(LineCollection(lines, linewidths=widths, colors="#D8D8D8"))
+    for a, b in steps:
+        arrow = {"arrowstyle": "-|>", "color": "C1", "linewidth": 2, "shrinkA": 5, "shrinkB": 6}
+        ax.annotate("", place[b], place[a], arrowprops=arrow)
+    labels = []
+    for node in [*path, *(node for node in nodes if node not in path)]:
+        step = path.index(node) + 1 if node in path else 0
+        ax.plot(*place[node], "o", color="C1" if step else "C0", markersize=8 if step else 5, zorder=3)
+        text = str(graph.nodes[node].get("label", node))
+        text = (f"{step}. " if step else "") + (text if len(text) <= 32 else text[:31] + "…")
+        back = {"bbox": BACKED, "zorder": 5 if step else 4}
+        font = {"fontsize": 8.5, "weight": "bold"} if step else {"fontsize": 7}
+        labels.append((*place[node], text, {**font, **back, "parse_math": False}))
+    ax.margins(0.12)
+    ax.set_axis_off()
+    count = f"n = {len(nodes)} knowledge points, {len(edges)} links"
+    ax.set_title(f"{title or 'Knowledge points'} ({count})")
+    label_points(ax, labels)
+    return figure

@@ -1,0 +1,238 @@
+"""What every figure shares: the house style, saving, checks on the table, orders, looks, number formats."""
+
+import functools
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib import font_manager
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
+
+from qatoolkit.core.files import atomic
+from qatoolkit.core.taxonomy import DISCIPLINES, LABELS
+
+STYLE = Path(__file__).with_name("qatoolkit.mplstyle")
+CJK_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei")
+MARKERS = "osD^vPX"
+LONGEST = 40  # characters of a name
+MUTED = "#666666"
+INTERVAL = "95% interval"
+# A stroke round the letters would turn text into outlines in SVG; a box behind them does not.
+BACKED = {"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.85, "linewidth": 0}
+
+# Where a point's label may stand, best first: offset in points and alignment.
+ABOVE, BESIDE = [(0, 7, "center"), (0, -14, "center")], [(8, -3, "left"), (-8, -3, "right")]
+CORNERS = [(6, 5, "left"), (6, -12, "left"), (-6, 5, "right"), (-6, -12, "right")]
+SIDES = [*ABOVE, *BESIDE, *CORNERS, (0, 18, "center"), (0, -25, "center")]
+
+
+def chinese_font():
+    """Name of a font of this machine that holds Chinese, or None."""
+    installed = set(font_manager.get_font_names())
+    return next((name for name in CJK_FONTS if name in installed), None)
+
+
+@contextmanager
+def house_style():
+    """The style sheet, with a Chinese font behind it where there is one, for the length of a `with` block."""
+    families = [family for family in ("DejaVu Sans", chinese_font(), "sans-serif") if family]
+    with plt.style.context([STYLE, {"font.family": families}]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+        yield
+
+
+def _is_chinese(text):
+    return any(character >= "\u2e80" for character in text.get_text())
+
+
+def styled(draw):
+    """Run a drawing function in the house style and return its finished Figure; warns where no font holds its Chinese.
+
+    The layout is done, and fixed, before the style ends: ticks are made lazily and would take the user's
+    settings. A figure of our own leaves pyplot's list, or a notebook cell would show it twice; one drawn on
+    the caller's `ax` stays as it is.
+    """
+
+    @functools.wraps(draw)
+    def wrapper(*args, **kwargs):
+        with house_style():
+            figure = draw(*args, **kwargs)
+            figure.draw_without_rendering()
+            if not chinese_font() and any(map(_is_chinese, figure.findobj(plt.Text))):
+                said = "no Chinese font found, PNG shows boxes; install Noto Sans CJK (SVG is unaffected)"
+                warnings.warn(said, stacklevel=2)
+        if kwargs.get("ax") is None:
+            figure.set_layout_engine("none")
+            for axes in figure.axes:  # the solver's last bit differs from run to run, and with it the bytes
+                axes.set_position(np.round(axes.get_position().bounds, 9))
+            plt.close(figure)
+        return figure
+
+    return wrapper
+
+
+def save(figure, path):
+    """Write `path`.png (160 dpi) and `path`.svg atomically and return both paths; same figure, same bytes."""
+    path = Path(path)
+    stem = path.with_suffix("") if path.suffix in {".png", ".svg"} else path
+    targets = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")}
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+    for kind, target in targets.items():
+        with atomic(target) as partial, house_style():
+            figure.savefig(partial, format=kind, metadata=metadata[kind])
+    return tuple(targets.values())
+
+
+def require(table, *columns, key=()):
+    """Raise ValueError unless `table` has rows, the `columns`, and one row per `key`."""
+    if len(table) == 0:
+        raise ValueError("nothing to draw: the table has no rows; check the stage that made it")
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise ValueError(f"columns missing for this figure: {missing}; the table has {list(table.columns)}")
+    unnamed = [column for column in key if table[column].isna().any()]
+    if unnamed:
+        raise ValueError(f"null values in {unnamed}; drop those rows or give them a name")
+    repeated = table[table.duplicated(list(key))] if key else ()
+    if len(repeated):
+        found = repeated[list(key)].iloc[0].to_dict()
+        raise ValueError(f"more than one row for {found}; give one row per {', '.join(key)}")
+
+
+def canvas(ax, width, height):
+    """The caller's axes with their figure (of a subfigure the whole), or a new pair of the given size in inches."""
+    return (ax.figure.figure, ax) if ax is not None else plt.subplots(figsize=(width, height))
+
+
+def labelled(table, *columns):
+    """The table with "unknown" for the nulls of `columns`."""
+    return table.assign(**{c: table[c].astype(object).where(table[c].notna(), "unknown") for c in columns})
+
+
+def order(values, by=None):
+    """Distinct values in the field's own order where `by` has one, else in order of appearance."""
+    seen, known = list(dict.fromkeys(values)), LABELS.get(by, ())
+    return [v for v in known if v in seen] + [v for v in seen if v not in known]
+
+
+def name(value):
+    """English name of a discipline; any other identifier with spaces for underscores, a long one without its middle, and $ as a
+    dollar, not as mathematics."""
+    text = DISCIPLINES[value].en if value in DISCIPLINES else str(value).replace("_", " ")
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 + 1 :]}"
+    return text.replace("$", r"\$")
+
+
+def room(texts, size=8.5):
+    """Inches that the longest text takes in a font of `size` points; a Chinese character is as wide as two letters."""
+    return max((sum(1 + (c >= "\u2e80") for c in text) for text in texts), default=0) * 0.6 * size / 72
+
+
+def looks(names):
+    """Colour and marker of each name; the marker carries the distinction where colour cannot."""
+    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    return {
+        key: {"color": colours[i % len(colours)], "marker": MARKERS[(i + i // len(colours)) % len(MARKERS)]}
+        for i, key in enumerate(dict.fromkeys(names))
+    }
+
+
+def whiskers(middle, low, high):
+    """Lengths below and above for `errorbar`; rounding may put a bound a hair inside the middle."""
+    return np.clip((middle - low, high - middle), 0, None)
+
+
+def n_text(counts):
+    """As in "n = 400", or the range where counts differ."""
+    counts = pd.Series(counts).dropna().astype(int)
+    if counts.empty:
+        return "n unknown"
+    low, high = counts.min(), counts.max()
+    return f"n = {low:,}" if low == high else f"n = {low:,} to {high:,}"
+
+
+def big(x, _=None):
+    """Counts as the field writes them: 50k, 0.2M, 1.24B, 40B."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if abs(x) >= size / 10:
+            return f"{x / size:.3g}{unit}"
+    return f"{x / 1e3:.3g}k" if abs(x) >= 1e3 else f"{x:.3g}"
+
+
+def power(x, _=None):
+    """Compute as the field writes it: 1e12, 3.2e12."""
+    mantissa, exponent = f"{x:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def signed(x, decimals=0):
+    """A difference with its sign, and a true minus."""
+    return f"{x:+.{decimals}f}".replace("-", "−")
+
+
+def log_ticks(axis, values):
+    """Ticks at 1, 2, 5, 10, ... where `values` span few decades, else at powers of ten; plain numbers."""
+    few = max(values) < 500 * min(values)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axis.set_major_formatter(FuncFormatter(big))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def spread(values, gap, low=-np.inf, high=np.inf):
+    """Move label positions at least `gap` apart within `low` and `high`, keeping their order."""
+    values = np.asarray(values, float)
+    ranks = np.argsort(values, kind="stable")
+    placed = values[ranks]
+    for _ in range(500):
+        short = np.clip(gap - np.diff(placed), 0, None)
+        if short.max(initial=0) < gap * 1e-2:
+            break
+        placed[:-1] -= short / 2
+        placed[1:] += short / 2
+        placed = placed.clip(low, high)
+    out = np.empty_like(placed)
+    out[ranks] = placed
+    return out
+
+
+def label_ends(ax, ends):
+    """Write each line's name to the right of its last known point; `ends` is a list of (xs, ys, name, colour). A line without
+    any stands at the foot as such."""
+    low, high = ax.get_ylim()
+    points = ax.bbox.height * 72 / ax.figure.dpi
+    right = ax.get_xlim()[1]
+    known = [np.flatnonzero(np.isfinite(ys)) for _, ys, _, _ in ends]
+    ends = [
+        (xs[at[-1]], ys[at[-1]], text, colour) if len(at) else (right, low, f"{text}: no value", colour)
+        for at, (xs, ys, text, colour) in zip(known, ends, strict=True)
+    ]
+    places = spread([y for _, y, _, _ in ends], 12 * (high - low) / points, low, high)
+    at = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
+    for (x, _, text, colour), place in zip(ends, places, strict=True):
+        ax.annotate(text, (x, place), (9, 0), color=colour, **at)
+
+
+def label_points(ax, labels):
+    """Name points where the text covers least; `labels` is a list of (x, y, text, text properties).
+
+    Earlier labels choose first. The limits of the axes must be final.
+    """
+    ax.figure.figure.draw_without_rendering()
+    dots = ax.transData.transform([(x, y) for x, y, *_ in labels])
+    taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
+    for x, y, text, properties in labels:
+        tried = []
+        for i, (dx, dy, ha) in enumerate(SIDES):
+            label = ax.annotate(text, (x, y), (dx, dy), textcoords="offset points", ha=ha, **properties)
+            box = label.get_window_extent()
+            label.remove()
+            shared = (Bbox.intersection(box, other) for other in taken)
+            tried.append((sum(part.width * part.height for part in shared if part), i, box))
+        _, best, box = min(tried)
+        dx, dy, ha = SIDES[best]
+        ax.annotate(text, (x, y), (dx, dy), textcoords="offset points", ha=ha, **properties)
+        taken.append(box)

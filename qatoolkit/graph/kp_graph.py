@@ -1,0 +1,338 @@
+"""Knowledge points and their graph: LinkSyn's first step (arXiv 2508.01317; details are our reading).
+
+A knowledge point (KP) is a node; an edge joins two KPs that occur in one seed question, weighted by the
+number of such seeds or by PMI. Beside the adjacency the graph keeps which seeds hold a KP and which seeds
+make an edge, so that a walk over KPs leads back to questions.
+"""
+
+import html
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import infer_dtype
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from qatoolkit.core.qa_table import require
+from qatoolkit.graph import storage as kpgraph_store
+from qatoolkit.graph.knowledge_points import normalise_kp
+
+WEIGHTS = ("count", "pmi")
+_LABELS = ("discipline", "difficulty")
+_TORN = re.compile(r"[\ud800-\udfff]")
+_NOT_XML = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class KPGraph:
+    """Knowledge points, their links, and the seeds behind both. K KPs, S seeds, E edges.
+
+    adjacency: K x K symmetric CSR of edge weights (float64), sorted, no self loops.
+    incidence: K x S CSR, one where the seed holds the KP.
+    edge_seeds: E x S CSR, one where the seed holds both ends; rows as in the upper triangle of `adjacency`.
+    names: K normalised KPs. seeds: S rows of `id` and the categories `discipline`, `difficulty`.
+    weight: what the edge weights are, "count" or "pmi". min_count: seeds below which a pair has no edge; None
+    in a graph that was saved before this was written down.
+    """
+
+    adjacency: sparse.csr_matrix
+    incidence: sparse.csr_matrix
+    edge_seeds: sparse.csr_matrix
+    names: pd.Index
+    seeds: pd.DataFrame
+    weight: str
+    min_count: int | None
+
+    @property
+    def n_edges(self) -> int:
+        return self.edge_seeds.shape[0]
+
+    @cached_property
+    def popularity(self) -> np.ndarray:
+        """Seeds that hold each KP, int64 of length K."""
+        return np.diff(self.incidence.indptr).astype(np.int64)
+
+    @cached_property
+    def degree(self) -> np.ndarray:
+        """Linked KPs of each KP, int64 of length K."""
+        return np.diff(self.adjacency.indptr).astype(np.int64)
+
+    @cached_property
+    def components(self) -> np.ndarray:
+        """Connected component of each KP, numbered from 0."""
+        if not len(self.names):
+            return np.zeros(0, dtype=np.int32)
+        return connected_components(self.adjacency, directed=False)[1]
+
+    @property
+    def orphans(self) -> list[str]:
+        """KPs without a link: no walk reaches them."""
+        return self.names[self.degree == 0].tolist()
+
+    @cached_property
+    def linked_seeds(self) -> np.ndarray:
+        """Whether each seed makes an edge, bool of length S: walks draw from these."""
+        return np.bincount(self.edge_seeds.indices, minlength=len(self.seeds)) > 0
+
+    @cached_property
+    def edge_ids(self) -> np.ndarray:
+        """Row of `edge_seeds` for every stored entry of `adjacency`, in its order."""
+        upper = sparse.triu(self.adjacency, format="csr")
+        # from 1: a stored 0 would not survive the sum
+        upper.data = np.arange(1, upper.nnz + 1, dtype=np.int64)
+        return ((upper + upper.T).tocsr().data - 1).astype(np.int32)
+
+    def degrees(self) -> pd.DataFrame:
+        """One row per KP, most linked first: `kp`, `degree`, `strength`, `popularity`, `component`."""
+        table = pd.DataFrame(
+            {
+                "kp": self.names,
+                "degree": self.degree,
+                "strength": np.asarray(self.adjacency.sum(axis=1)).ravel(),
+                "popularity": self.popularity,
+                "component": self.components,
+            }
+        )
+        return table.sort_values(["degree", "popularity"], ascending=False, kind="stable", ignore_index=True)
+
+    def to_networkx(self):
+        """The graph as `networkx.Graph`: `popularity` on nodes, `weight` on edges. For small graphs."""
+        import networkx as nx
+
+        upper = sparse.triu(self.adjacency, format="coo")
+        graph = nx.Graph(weight=self.weight)
+        graph.add_nodes_from((kp, {"popularity": int(p)}) for kp, p in zip(self.names, self.popularity, strict=True))
+        ends = self.names[upper.row], self.names[upper.col]
+        graph.add_weighted_edges_from(zip(*ends, upper.data.tolist(), strict=True))
+        return graph
+
+    def to_graphml(self, path) -> Path:
+        """Write the graph as GraphML, for Gephi, yEd, igraph and others, and return the path.
+
+        Nodes n0, n1, … in the order of `names`, with `label` (the KP; characters that XML forbids become
+        U+FFFD), `popularity` and `component`; edges with `weight`. For graphs up to some 100,000 edges.
+        """
+        import networkx as nx
+
+        graph = self.to_networkx()
+        about = zip(self.names, self.components.tolist(), strict=True)
+        for kp, component in about:
+            graph.nodes[kp].update(label=_NOT_XML.sub("\ufffd", kp), component=component)
+        graph = nx.relabel_nodes(graph, {kp: f"n{i}" for i, kp in enumerate(self.names)})
+        nx.write_graphml(graph, path)
+        return Path(path)
+
+    def add(self, table: pd.DataFrame) -> "KPGraph":
+        """A new graph with the seeds of `table` added: the one that all rows at once would have given.
+
+        Columns as for `build_kp_graph`; weight and min_count are those of this graph, and pairs that were too
+        rare so far count, since `incidence` keeps every KP of every seed. Seeds whose id is known must have the
+        same KPs and change nothing; where merges were applied before, apply them to `table` as well. Raises ValueError where their KPs differ, where ids are of another type than
+        those of the graph (11 and "11"), and as `build_kp_graph` does.
+        """
+        if self.min_count is None:
+            raise ValueError("this graph was saved without its min_count, so nothing can be added; build it again")
+        new, seed, kp, spelt = _read_seeds(table)
+        spelt = pd.Index(spelt, dtype="str")
+        names = self.names.append(spelt[~spelt.isin(self.names)])
+        kp = names.get_indexer(spelt)[kp]
+        had, given = (infer_dtype(part["id"]) for part in (self.seeds, new))
+        if {had, given} == {"integer", "string"}:
+            raise ValueError(f"id is {given} in the table and {had} in the graph; give both one type")
+        known = pd.Index(self.seeds["id"], dtype=object)
+        place = known.get_indexer(new["id"].astype(object))
+        holders = self.incidence.T.tocsr()
+        self._check_known(holders, new["id"], place, seed, kp, names)
+
+        fresh = place < 0
+        place[fresh] = len(known) + np.arange(fresh.sum())
+        parts = [part for part in (self.seeds, new[fresh]) if len(part)] or [new]
+        seeds = pd.concat(parts, ignore_index=True)
+        old = np.repeat(np.arange(len(known)), np.diff(holders.indptr)) * len(names) + holders.indices
+        added = place[seed[fresh[seed]]] * len(names) + kp[fresh[seed]]
+        members = np.divmod(np.sort(np.concatenate([old, added])), max(len(names), 1))
+        return _assemble(_as_categories(seeds), *members, names, self.weight, self.min_count)
+
+    def _check_known(self, holders, ids, place, seed, kp, names):
+        """ValueError where a known seed comes with other KPs; `place` is its row of `holders` (S x K), or -1."""
+        again = np.flatnonzero(place >= 0)
+        given = _pattern(seed, kp, (len(ids), len(names)))[again]
+        had = holders[place[again]]
+        had.resize(given.shape)
+        differing = np.diff((given != had).tocsr().indptr) > 0
+        if differing.any():
+            i = int(differing.argmax())
+            had, given = (sorted(names[m.indices[m.indptr[i] : m.indptr[i + 1]]]) for m in (had, given))
+            raise ValueError(
+                f"{differing.sum()} seeds are in the graph with other knowledge points: {ids.iloc[again[i]]!r} has "
+                f"{had} there and {given} in the table; leave them out, or build the graph again from all seeds"
+            )
+
+    def summary(self) -> dict:
+        """Counts that describe the graph, and degree quantiles over linked KPs."""
+        linked = self.degree[self.degree > 0]
+        quantiles = np.quantile(linked, (0, 0.25, 0.5, 0.75, 0.99, 1)).astype(int).tolist() if len(linked) else []
+        return {
+            "knowledge points": len(self.names),
+            "edges": self.n_edges,
+            "seeds": len(self.seeds),
+            "seeds without KPs": len(self.seeds) - len(np.unique(self.incidence.indices)),
+            "components": int(self.components.max(initial=-1)) + 1,
+            "orphan KPs": int((self.degree == 0).sum()),
+            "degree (min, 25%, 50%, 75%, 99%, max)": ", ".join(map(str, quantiles)) or "no edges",
+        }
+
+    def __repr__(self) -> str:
+        s = self.summary()
+        return (
+            f"KPGraph({s['knowledge points']} KPs, {s['edges']} edges by {self.weight}, {s['seeds']} seeds, "
+            f"{s['components']} components, {s['orphan KPs']} orphans)"
+        )
+
+    def _repr_html_(self) -> str:
+        def listed(kps):
+            return html.escape(", ".join(kp if len(kp) <= 60 else kp[:59] + "…" for kp in kps))
+
+        rows = [(k, f"{v:,}" if isinstance(v, int) else v) for k, v in self.summary().items()]
+        hubs, orphans = self.degrees().query("degree > 0")["kp"].head(5), self.orphans
+        rows += [("hubs", listed(hubs))] if len(hubs) else []
+        rows += [("orphans", listed(orphans[:5]) + (" …" if len(orphans) > 5 else ""))] if orphans else []
+        cell = '<td style="text-align:left;padding:1px 12px 1px 0">'
+        body = "".join(f"<tr>{cell}{name}</td>{cell}{value}</td></tr>" for name, value in rows)
+        return f"<b>KP graph</b>, edges weighted by {html.escape(self.weight)}<table>{body}</table>"
+
+    def save(self, folder) -> Path:
+        """Write the graph under `folder` (npy and Parquet) and return the folder.
+
+        The manifest `graph.json` is replaced last, so a reader meets the old graph or the new one, never a
+        half, and processes that save at once take turns. Raises ValueError where `folder` holds something else, and for ids or labels of mixed types.
+        """
+        return kpgraph_store.save(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder) -> "KPGraph":
+        """Read a saved graph; the matrices are memory-mapped, so pages load as they are used.
+
+        Raises FileNotFoundError where no complete graph was saved, ValueError for another format or damage.
+        """
+        return cls(**kpgraph_store.load(Path(folder)))
+
+
+def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int = 1) -> KPGraph:
+    """The KP graph of a QA table.
+
+    table: `id`, `knowledge_points` (list or null) and, optionally, `discipline` and `difficulty`. Rows that
+    share an `id` are one seed with the labels of the first. weight="count": seeds that hold both KPs. weight="pmi": log of that count over
+    the count expected of independent KPs among the seeds that hold any; pairs at or below chance get no edge.
+    Pairs in fewer than `min_count` seeds get no edge either; their KPs stay. Raises ValueError for a column
+    that is missing or there twice, a null id, or KPs that are not lists of text. Our reading of LinkSyn's KP graph.
+    """
+    if weight not in WEIGHTS:
+        raise ValueError(f"weight={weight!r}; allowed: {', '.join(WEIGHTS)}")
+    if not isinstance(min_count, int | np.integer) or min_count < 1:
+        raise ValueError(f"min_count={min_count!r}; allowed: a whole number from 1")
+    return _assemble(*_read_seeds(table), weight, int(min_count))
+
+
+def _read_seeds(table):
+    """The distinct seeds of a table, and its memberships: seed and KP as codes, sorted, and the KPs' names."""
+    require("table", table, "id", "knowledge_points")
+    twice = {"id", "knowledge_points", *_LABELS} & set(table.columns[table.columns.duplicated()])
+    if twice:
+        raise ValueError(f"table has several columns called {sorted(twice)}; drop or rename all but one of each")
+    seed_of_row, _ = pd.factorize(table["id"])
+    if (seed_of_row < 0).any():
+        raise ValueError(f"id is null in {(seed_of_row < 0).sum()} rows; give every seed an id")
+    seeds = table.loc[~table["id"].duplicated().to_numpy()].reindex(columns=["id", *_LABELS]).reset_index(drop=True)
+    return _as_categories(seeds), *_memberships(seed_of_row, table["knowledge_points"])
+
+
+def _as_categories(seeds):
+    return seeds.astype(dict.fromkeys(_LABELS, object)).astype(dict.fromkeys(_LABELS, "category"))
+
+
+def _assemble(seeds, seed, kp, names, weight, min_count):
+    """The graph of distinct memberships (int64 codes, sorted by seed, then KP)."""
+    n_kps, n_seeds = len(names), len(seeds)
+    incidence = _pattern(kp, seed, (n_kps, n_seeds))
+
+    low, high, both = _pairs(seed, kp)
+    edges, edge_of_pair, count = np.unique(low * n_kps + high, return_inverse=True, return_counts=True)
+    low, high = np.divmod(edges, max(n_kps, 1))
+    strength = count.astype(np.float64)
+    if weight == "pmi":
+        popularity = np.diff(incidence.indptr).astype(np.float64)
+        strength = np.log(count * float(len(np.unique(seed))) / (popularity[low] * popularity[high]))
+    keep = (count >= min_count) & (strength > 0)
+    new_id = np.cumsum(keep) - 1
+    kept_pairs = keep[edge_of_pair]
+    low, high, strength = low[keep], high[keep], strength[keep]
+
+    ends = np.concatenate([low, high]), np.concatenate([high, low])
+    adjacency = sparse.csr_matrix((np.tile(strength, 2), ends), shape=(n_kps, n_kps))
+    adjacency.sort_indices()
+    return KPGraph(
+        adjacency=adjacency,
+        incidence=incidence,
+        edge_seeds=_pattern(new_id[edge_of_pair[kept_pairs]], both[kept_pairs], (len(low), n_seeds)),
+        names=pd.Index(names, dtype="str", name="kp"),
+        seeds=seeds,
+        weight=weight,
+        min_count=min_count,
+    )
+
+
+def _memberships(seed_of_row, column):
+    """Distinct (seed, KP) pairs sorted by both, and the KP names in order of first appearance."""
+    lists = column.astype(object).to_numpy()
+    given = column.notna().to_numpy()
+    lists, seed_of_row = lists[given], seed_of_row[given]
+    if wrong := set(map(type, lists)) - {list, tuple, np.ndarray}:
+        raise ValueError(f"knowledge_points holds {_names(wrong)}; allowed: lists of text and null")
+    sizes = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
+    flat = np.fromiter(chain.from_iterable(lists), dtype=object, count=int(sizes.sum()))
+    flat[pd.isna(flat)] = None
+    if wrong := {kind for kind in set(map(type, flat)) if not issubclass(kind, str | type(None))}:
+        raise ValueError(f"knowledge_points holds lists of {_names(wrong)}; allowed: lists of text and null")
+    raw, spellings = pd.factorize(flat)
+    code, names = pd.factorize(np.array([normalise_kp(s) or None for s in spellings], dtype=object))
+    if torn := next(filter(_TORN.search, names), None):
+        raise ValueError(f"the knowledge point {torn!r} holds half a character (a lone surrogate); mend it")
+    kp = np.append(code, -1)[raw]  # a null within a list has raw == -1
+    member = np.repeat(seed_of_row, sizes)[kp >= 0].astype(np.int64) * max(len(names), 1) + kp[kp >= 0]
+    member.sort()
+    member = member[np.diff(member, prepend=-1) > 0]
+    return *np.divmod(member, max(len(names), 1)), names
+
+
+def _names(types):
+    return ", ".join(sorted(kind.__name__ for kind in types))
+
+
+def _pairs(seed, kp):
+    """Every pair of KPs (low < high) within a seed, with the seed; input sorted by seed, then KP."""
+    parts = []
+    left = np.arange(len(seed))
+    gap = 1
+    while True:
+        left = left[left + gap < len(seed)]
+        left = left[seed[left] == seed[left + gap]]
+        if not len(left):
+            break
+        parts.append((kp[left], kp[left + gap], seed[left]))
+        gap += 1
+    if not parts:
+        return (np.zeros(0, dtype=np.int64),) * 3
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def _pattern(rows, columns, shape):
+    """CSR of ones with sorted columns."""
+    matrix = sparse.csr_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=shape)
+    matrix.sort_indices()
+    return matrix

@@ -1,0 +1,383 @@
+"""Value-guided walks over the KP graph: LinkSyn's second step (arXiv 2508.01317; formulas are our reading).
+
+The value of a knowledge point k after some paths,
+
+    V(k) = popularity(k)^alpha * (1 + visits(k))^-beta * discipline(k) * difficulty(k),
+
+weighs popularity against coverage and steers the seeds' discipline and difficulty. A walk starts in
+proportion to V and steps from u to an unvisited k in proportion to weight(u, k) * V(k), where discipline and
+difficulty (and focus, a factor of our own) are those of the seeds that hold both u and k: one of these will be
+drawn. V is frozen within a round, and every walk has its own random stream: paths depend on the seed, not on
+the number of threads.
+"""
+
+import contextlib
+import gc
+import math
+import os
+import textwrap
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from itertools import chain, pairwise
+from numbers import Real
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from qatoolkit.graph import kernels as walk_kernels
+from qatoolkit.graph.kp_graph import KPGraph
+
+# The value functions that LinkSyn's balance is compared with.
+POLICIES = {
+    "popularity": {"alpha": 1.0, "beta": 0.0},
+    "coverage": {"alpha": 0.0, "beta": 1.0},
+    "uniform": {"alpha": 0.0, "beta": 0.0},
+}
+_RARELY = 1e-9  # stands for a target share of 0 where shares divide
+_LEAN = 30.0  # how far control may move a factor: a label out of reach must not starve the rest
+
+
+def sample_paths(
+    graph: KPGraph,
+    n: int,
+    length: int,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    discipline: Mapping[str, float] | None = None,
+    difficulty: Mapping[str, float] | None = None,
+    focus: Mapping[tuple[str, str], float] | None = None,
+    rounds: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+) -> pd.DataFrame:
+    """Sample `n` paths of at most `length` KPs: `path` (int), `kps` (names), `seeds` (ids, one per step).
+
+    Our reading of LinkSyn's knowledge distribution value function; see the module's formula.
+
+    alpha: pull of popularity. beta: push towards KPs that few paths used. discipline, difficulty: target
+    shares by label, scaled to sum to 1; labels left out get none. focus: weight by (discipline, difficulty),
+    such as the probe's weak cells; V is multiplied by the mean weight of seeds, cells left out weigh 1 (our
+    own addition, not LinkSyn's). rounds: how often V is renewed, by default 16 to 256 times; without beta and
+    targets V stays as it is. threads: one for each core at hand, and never more.
+
+    A step's seed holds both its KPs: the least used so far, ties by table order; targets and focus divide the steps of
+    an edge between its seeds in proportion to target over current share and to weight, by Webster's method of dividing
+    seats. A path has two KPs or more; it ends early where no neighbour is left, or none by a seed whose labels get a
+    share. Raises ValueError for a setting out of range, a graph without edges, and targets or focus that leave no value.
+    """
+    nodes, seeds = sample_codes(
+        graph, n, length, alpha=alpha, beta=beta, discipline=discipline, difficulty=difficulty, focus=focus,
+        rounds=rounds, seed=seed, threads=threads,
+    )  # fmt: skip
+    paths = pd.DataFrame({"path": np.arange(n)})
+    paths["kps"] = _as_lists(graph.names, nodes)
+    paths["seeds"] = _as_lists(graph.seeds["id"], seeds)
+    return paths
+
+
+def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value_settings):
+    """`sample_paths` as int32 codes, for timing and for tens of millions of paths.
+
+    Returns KPs, n x length, and seeds, n x (length - 1), filled up with -1.
+    """
+    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = most if threads is None else threads
+    _check_whole("n", n, 1)
+    _check_whole("length", length, 2)
+    _check_whole("seed", seed, 0)
+    _check_whole("threads", threads, 1)
+    if not graph.n_edges:
+        raise ValueError(f"{graph!r} has no edge; give seeds with two or more KPs, or a lower min_count")
+    if rounds is None:
+        rounds = min(n, max(16, min(256, math.ceil(4 * n * length / (graph.degree > 0).sum()))))
+    _check_whole("rounds", rounds, 1, n)
+    value_after = KnowledgeValue(graph, **value_settings)
+    rounds = 1 if value_after.constant else rounds
+    _, walk, assign = walk_kernels.kernels()
+
+    nodes, seeds = np.full((n, length), -1, np.int32), np.full((n, length - 1), -1, np.int32)
+    wait = value_after.wait_per_seed()
+    due = wait / 2
+    cursor, level = np.zeros(graph.n_edges, dtype=np.int32), np.zeros(graph.n_edges)
+    visits = np.zeros(len(graph.names), dtype=np.int64)
+    key = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    turns, learned, renew = _turns(graph.edge_seeds), 0, 1
+    members = graph.edge_seeds.indptr, graph.edge_seeds.indices
+    work = max(n * length // rounds, graph.adjacency.nnz)  # waking a thread costs more than a few walks
+    with walk_kernels.Threads(int(min(threads, most, 1 + work // 20_000))) as pool:
+        proposals = walk_kernels.Proposals(value_after.links(), pool)
+        for done, (first, last) in enumerate(pairwise(np.linspace(0, n, rounds + 1).astype(np.int64)), 1):
+            value, links = value_after(visits), proposals.adjacency
+            state = proposals.rows, links.indices, links.data, graph.edge_ids, turns
+            state += value, proposals.towards(value), proposals.table, key
+            pool.over(first, last, lambda a, b, state=state: walk(*state, a, nodes[a:b], seeds[a:b]))
+            assign(*members, nodes[first:last], wait, due, cursor, level, seeds[first:last], visits)
+            # less and less often: new tables take a pass over all edges
+            if value_after.controls and renew <= done < rounds:
+                value_after.learn(seeds[learned:last])
+                proposals, learned = walk_kernels.Proposals(value_after.links(), pool), last
+                renew = done + 1 + done // 4
+    return nodes, seeds
+
+
+def _turns(edge_seeds):
+    """What a walk writes down for a step along each edge: its seed where there is no choice, else -2 - edge.
+
+    A seed that other edges could choose is left to `assign` too, which counts its uses.
+    """
+    edge = np.arange(edge_seeds.shape[0], dtype=np.int32)
+    sizes = np.diff(edge_seeds.indptr)
+    only = edge_seeds.indices[edge_seeds.indptr[:-1]]
+    contested = np.zeros(edge_seeds.shape[1], dtype=bool)
+    contested[edge_seeds.indices[np.repeat(sizes > 1, sizes)]] = True
+    return np.where((sizes == 1) & ~contested[only], only, -2 - edge)
+
+
+def _check_whole(name, number, least, most=math.inf):
+    if not isinstance(number, int | np.integer) or not least <= number <= most:
+        raise ValueError(f"{name}={number!r}; allowed: a whole number from {least} to {most}")
+
+
+def _is_finite(number):
+    return isinstance(number, Real) and math.isfinite(number)
+
+
+class KnowledgeValue:
+    """V of every KP as a function of `visits`, up to a common factor; 0 for KPs without a link that walks may take.
+
+    Settings as in `sample_paths`. `KnowledgeValue(graph, alpha=0.5)(0)` is V before any path.
+    """
+
+    def __init__(self, graph, *, alpha=1.0, beta=1.0, discipline=None, difficulty=None, focus=None):
+        if not _is_finite(alpha):
+            raise ValueError(f"alpha={alpha!r}; allowed: a finite number")
+        if not (_is_finite(beta) and beta >= 0):
+            raise ValueError(f"beta={beta!r}; allowed: a finite number from 0")
+        self.controls = []
+        for label, target in (("discipline", discipline), ("difficulty", difficulty)):
+            if target is not None:
+                self.controls.append(_Control(graph, label, target))
+        self.beta, self.graph = beta, graph
+        self.focus = None if focus is None else _focus_per_seed(graph, focus)
+        self.log_static = alpha * np.log(graph.popularity)
+        self.log_static[np.asarray(self.links().sum(axis=1)).ravel() == 0] = -np.inf
+        self.worthless = np.flatnonzero(self.log_static == -np.inf)
+
+    def __call__(self, visits) -> np.ndarray:
+        with np.errstate(divide="ignore"):  # log 0 is minus infinity, as it should be
+            log_value = self.log_static + np.log(self._per_kp())
+        log_value -= self.beta * np.log(1.0 + visits)  # whole numbers; log1p is slower
+        log_value -= log_value.max(initial=-1e300)
+        # above the smallest float: an underflow would cut links
+        value = np.exp(np.maximum(log_value, -600.0))
+        value[self.worthless] = 0.0
+        if not value.any():
+            raise ValueError("every linked KP has value 0: targets and focus exclude them all; widen them")
+        return value
+
+    @property
+    def constant(self) -> bool:
+        """Whether V is the same after any visits, so that all walks can go in one round."""
+        return not self.beta and not self.controls
+
+    def links(self):
+        """The adjacency by whose weights, times V, walks step: with targets and focus, those of the seeds that both KPs share
+        in place of those of all the KP's seeds."""
+        links = self.graph.adjacency
+        if not self.controls and self.focus is None:
+            return links
+        members = self.graph.edge_seeds
+        shared = (members @ self._per_seed()) / np.diff(members.indptr)
+        per_kp = self._per_kp()
+        lift = shared[self.graph.edge_ids] / np.where(per_kp > 0, per_kp, 1.0)[links.indices]
+        return sparse.csr_matrix((links.data * lift, links.indices, links.indptr), shape=links.shape)
+
+    def wait_per_seed(self) -> np.ndarray:
+        """Draws of a common seed for one of each seed: current share over target share of its labels, as long as nothing
+        is learned, over its focus; 1 without either."""
+        return 1.0 / np.maximum(self._per_seed(), _RARELY)
+
+    def _per_seed(self):
+        focus = np.ones(len(self.graph.seeds)) if self.focus is None else self.focus
+        return math.prod((control.per_seed() for control in self.controls), start=focus)
+
+    def _per_kp(self):
+        focus = np.ones(len(self.graph.names)) if self.focus is None else _mean_over_seeds(self.graph, self.focus)
+        return math.prod((control.per_kp() for control in self.controls), start=focus)
+
+    def learn(self, seeds):
+        """Correct the factors by the seeds that rounds drew; -1 is none."""
+        for control in self.controls:
+            control.learn(seeds[seeds >= 0])
+
+
+class _Control:
+    """Target share over current share of one label, averaged over a KP's seeds; unlabelled seeds count 1.
+
+    The current share is what walks show without this factor: at first the share among linked seeds, later the
+    share drawn in a round divided by the factor it was drawn under. So the factor moves until the drawn share
+    meets the target; target over drawn share would settle halfway, at their geometric mean.
+    """
+
+    def __init__(self, graph, label, target):
+        labels = graph.seeds[label].cat.categories
+        self.codes = graph.seeds[label].cat.codes.to_numpy()
+        one_hot = (self.codes[:, None] == np.arange(len(labels))).astype(np.float64)
+        self.shares = _mean_over_seeds(graph, one_hot)
+        self.unlabelled = 1.0 - self.shares.sum(axis=1)
+        current = one_hot[graph.linked_seeds].sum(axis=0)
+        have = labels[current > 0]
+        target = _shares(label, target)
+        reachable = target[target.index.isin(have)]
+        if not reachable.sum():
+            allowed = have.tolist() or f"none, since no linked seed has a {label}; give {label!r} to build_kp_graph"
+            raise ValueError(f"{label}={target.to_dict()}: no linked seed; allowed: {allowed}")
+        if beyond := sorted(target.index[target > 0].difference(have)):
+            warnings.warn(f"{label}: no linked seed is {beyond}; the rest takes their share", stacklevel=5)
+        self.target = (reachable / reachable.sum()).reindex(labels, fill_value=0.0).to_numpy()
+        self.first = self.factor = self.target * current.sum() / np.maximum(current, 1)
+
+    def per_seed(self):
+        return np.append(self.factor, 1.0)[self.codes]  # code -1: unlabelled
+
+    def per_kp(self):
+        # no BLAS, as in walk_kernels.Proposals
+        return np.einsum("kl,l->k", self.shares, self.factor) + self.unlabelled
+
+    def learn(self, seeds):
+        drawn = np.bincount(self.codes[seeds][self.codes[seeds] >= 0], minlength=len(self.target))
+        calm = 8 * len(self.target)  # seeds' worth of belief that the target is met: small rounds are noisy
+        share = (drawn + calm * self.target) / (drawn.sum() + calm)
+        change = np.divide(self.target, share, out=np.ones(len(share)), where=share > 0)
+        self.factor = np.clip(self.factor * change, self.first / _LEAN, self.first * _LEAN)
+
+
+def _mean_over_seeds(graph, values):
+    """Mean over each KP's seeds of `values`, S or S x L."""
+    return ((graph.incidence @ values).T / graph.popularity).T
+
+
+def _shares(label, target):
+    """A target as shares that sum to 1."""
+    shares = _once(label, target) if hasattr(target, "items") else {}
+    right = all(_is_finite(share) and share >= 0 for share in shares.values())
+    if not right or not any(shares.values()):
+        raise ValueError(f"{label}={_told(target)}; allowed: label -> share, finite, from 0, not all 0")
+    weights = pd.Series(shares, dtype=float)
+    return weights / weights.sum()
+
+
+def _once(name, given):
+    """The items of a dict or Series; ValueError where a Series has several values for a key."""
+    pairs = list(given.items())
+    if len(dict(pairs)) < len(pairs):
+        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(
+            f"{name} has several values for {key!r}; give one, such as their sum by .groupby(level=...).sum()"
+        )
+    return dict(pairs)
+
+
+def _told(value):
+    return textwrap.shorten(repr(value), 160, placeholder=" …")
+
+
+def _focus_per_seed(graph, focus):
+    if not hasattr(focus, "items"):
+        raise ValueError(f"focus={_told(focus)}; allowed: (discipline, difficulty) -> weight from 0")
+    focus = _once("focus", focus)
+    for cell, weight in focus.items():
+        if not isinstance(cell, tuple) or len(cell) != 2 or not _is_finite(weight) or weight < 0:
+            raise ValueError(
+                f"focus[{cell!r}]={_told(weight)}; allowed: (discipline, difficulty) -> weight from 0; "
+                "leave out cells without one"
+            )
+    cells = pd.MultiIndex.from_frame(graph.seeds[["discipline", "difficulty"]].astype(object))
+    code, distinct = cells.factorize()
+    if not set(distinct) & set(focus):
+        raise ValueError(f"focus={_told(focus)}: no seed there; allowed, for instance: {distinct[:3].tolist()}")
+    return np.array([focus.get(cell, 1.0) for cell in distinct], dtype=np.float64)[code]
+
+
+def _as_lists(values, codes):
+    """Rows of codes as lists of values, without the -1 at the end."""
+    values = values.to_numpy()
+    if values.dtype.kind not in "iu":
+        values = values.astype(object)
+    sizes, lists = (codes >= 0).sum(axis=1), []
+    with _no_collection():
+        # few enough that objects are still in a cache when they are listed
+        for first in range(0, len(codes), 4096):
+            rows = values[codes[first : first + 4096]].tolist()
+            for row in np.flatnonzero(sizes[first : first + 4096] < codes.shape[1]).tolist():
+                del rows[row][sizes[first + row] :]
+            lists += rows
+    return lists
+
+
+@contextlib.contextmanager
+def _no_collection():
+    """No search for cyclic garbage: it goes over all lists again and again while a million are made, three times the work itself."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=None) -> pd.DataFrame:
+    """One row that describes a table of `sample_paths`: coverage, balance, popularity, control, reuse.
+
+    coverage: share of linked KPs visited. gini, entropy_bits, evenness (entropy over its maximum): of visits
+    over linked KPs. spearman, pearson: visits against popularity. kl_*: KL(target || seeds drawn) in nats,
+    half a seed added to each label; missing_*: target share on labels of no linked seed, beyond any walk's
+    reach. Null where no target is given, no drawn seed has a label or nothing varies. Raises ValueError for names not in the graph.
+    """
+    linked = graph.degree > 0
+    visits = np.bincount(_codes(graph.names, paths["kps"], "KP"), minlength=len(linked))[linked]
+    seeds = _codes(graph.seeds["id"], paths["seeds"], "seed")
+    both = pd.DataFrame({"visits": visits, "popularity": graph.popularity[linked]})
+    count, total = len(visits), visits.sum()
+    share = visits[visits > 0] / total
+    entropy = float(-(share * np.log2(share)).sum())
+    row = {
+        "paths": len(paths),
+        "mean_length": paths["kps"].map(len).mean(),
+        "kps_visited": len(share),
+        "coverage": len(share) / count if count else np.nan,
+        "gini": (2 * np.arange(count) + 1 - count) @ np.sort(visits) / (count * total) if total else np.nan,
+        "entropy_bits": entropy,
+        "evenness": entropy / math.log2(count) if count > 1 else np.nan,
+        "spearman": both.corr("spearman").iloc[0, 1],
+        "pearson": both.corr("pearson").iloc[0, 1],
+        "distinct_seeds": np.count_nonzero(np.bincount(seeds)),
+    }
+    for label, target in (("discipline", discipline), ("difficulty", difficulty)):
+        row[f"kl_{label}"] = row[f"missing_{label}"] = np.nan
+        if target is not None:
+            target = _shares(label, target)
+            drawn = graph.seeds[label].iloc[seeds].astype(object).value_counts()
+            drawn = drawn.reindex(drawn.index.union(target.index), fill_value=0)
+            target = target[target > 0]
+            if drawn.any():
+                drawn += 0.5
+                row[f"kl_{label}"] = (target * np.log(target * drawn.sum() / drawn[target.index])).sum()
+            there = graph.seeds.loc[graph.linked_seeds, label].unique()
+            row[f"missing_{label}"] = target[~target.index.isin(there)].sum()
+    return pd.DataFrame([row])
+
+
+def _codes(index, lists, what):
+    # ids and names hash faster here than in pandas
+    code = dict(zip(pd.Index(index).tolist(), range(len(index)), strict=True))
+    flat = chain.from_iterable(lists)
+    try:
+        return np.fromiter(map(code.__getitem__, flat), dtype=np.int64)
+    except KeyError as error:
+        unknown = error.args[0]
+        raise ValueError(f"{what} {unknown!r} is not in the graph; pass the graph that the paths came from") from None

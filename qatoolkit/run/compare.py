@@ -1,0 +1,96 @@
+"""Two runs side by side: the settings that differ, paired differences, the gain by cell, and the questions that changed."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from qatoolkit.core import display
+from qatoolkit.core.artifacts import as_json
+from qatoolkit.core.settings import dials
+from qatoolkit.core.stats import cells
+from qatoolkit.run.profiles import BASE, Profile
+from qatoolkit.run.stages.evaluation import comparisons
+from qatoolkit.run.store import Run
+from qatoolkit.run.tables.evaluation import changed_between, choice_samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Run `a` minus run `b`, on the questions that both answered.
+
+    `settings`: one row per dial that differs, with its value in each run. `paired`: one row per model and part (weak cells of
+    `b`, strong, all) with difference, interval, n and McNemar's p. `cells`: accuracy of one arm by cell in each run.
+    `questions`: exam questions that only one of the two has right."""
+
+    names: tuple[str, str]
+    settings: pd.DataFrame
+    paired: pd.DataFrame
+    cells: pd.DataFrame
+    questions: pd.DataFrame
+
+    def figure(self):
+        """The gain of `a` over `b` in each cell."""
+        from qatoolkit.figures import grid_difference
+
+        grids = [self.cells[self.cells["run"] == name].drop(columns="run") for name in reversed(self.names)]
+        return grid_difference(*grids, title=f"Gain of {self.names[0]} over {self.names[1]}", low_n=5)
+
+    def _parts(self):
+        yield f"settings that differ: {self.names[0]} and {self.names[1]}", self.settings
+        yield f"{self.names[0]} minus {self.names[1]}, paired over the same questions", self.paired
+        yield "questions that only one has right", self.questions
+
+    def _repr_html_(self) -> str:
+        return "".join(
+            f"<p><b>{display.escape(head)}</b></p>{display.table(part).html}" for head, part in self._parts()
+        )
+
+    def __repr__(self) -> str:
+        return "\n\n".join(f"{head}\n{display.table(part).text}" for head, part in self._parts())
+
+
+def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Comparison:
+    """Compare two evaluated runs: `qt.compare(run, reference)`. `arm` is the one shown by cell and question (default: the first
+    that `b` compares), `n` the number of changed questions.
+
+    Raises MissingUpstream where a run is not evaluated yet, ValueError where they have no exam questions or no arm in common."""
+    samples = [choice_samples(run) for run in (a, b)]
+    shared = set(samples[0]["id"]) & set(samples[1]["id"])
+    if not shared:
+        raise ValueError(f"runs {a.name!r} and {b.name!r} share no exam question: give both the same exams")
+    samples = [rows[rows["id"].isin(shared)] for rows in samples]
+    models = [m for m in (BASE, *a.profile.arms) if m == BASE or m in b.profile.arms]
+    arm = arm or (b.profile.compare[0][0] if b.profile.compare else models[-1])
+    if arm not in models:
+        raise ValueError(f"arm is {arm!r}; the runs share {', '.join(models)}")
+    weak, settings = b.read("plan").weak, b.profile.evaluate
+    tables = []
+    for model in models:
+        both = [rows[rows["arm"] == model].assign(arm=side) for rows, side in zip(samples, "ab", strict=True)]
+        found = comparisons(pd.concat(both), weak, [("a", "b")], settings.bootstrap, b.seed)
+        tables.append(found.drop(columns=["a", "b"]).assign(arm=model))
+    paired = pd.concat(tables, ignore_index=True)
+    one, other = (rows[rows["arm"] == arm] for rows in samples)
+    names = (a.name, b.name)
+    return Comparison(
+        names=names,
+        settings=differing(a.profile, b.profile, names),
+        paired=paired[["arm", *(c for c in paired if c != "arm")]],
+        cells=pd.concat([cells(rows).assign(run=name) for rows, name in zip((one, other), names, strict=True)]),
+        questions=changed_between(b, one, other, names, n),
+    )
+
+
+def differing(a: Profile, b: Profile, names: tuple[str, str] = ("a", "b")) -> pd.DataFrame:
+    """The dials in which two profiles differ: dial, and the value in each."""
+    rows = []
+    for dial, _ in dials(Profile):
+        found = []
+        for profile in (a, b):
+            value = profile
+            for part in dial.split("."):
+                value = getattr(value, part)
+            found.append(as_json(value))
+        if found[0] != found[1] and dial != "name":
+            rows.append((dial, *map(str, found)))
+    return pd.DataFrame(rows, columns=["dial", *names])

@@ -1,0 +1,169 @@
+"""What a profile's synthesis will take, before anything is spent: requests, tokens, money and hours.
+
+Counts follow from the settings; tokens and seconds of a request are those of earlier requests to the same model where a
+ledger has them, else `USUAL`, round figures of ours for a question of some hundred words and a reasoning synthesiser.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from qatoolkit.core.settings import turned
+from qatoolkit.run.profiles import Profile
+from qatoolkit.synthesis.strategies import strategy
+from qatoolkit.teacher.client import Teacher
+from qatoolkit.teacher.ledger import Ledger, price_of
+
+DISPUTED = 0.2  # share of answers on which the two teachers differ
+QA_TOKENS = 1000  # of a question with answer and rationale, as it is trained on
+LARGE = 50_000_000  # parameters beyond which a training is reckoned for a GPU, at hand or not
+H100 = {"device_bytes": 80 * 2**30, "flops_per_second": 0.4 * 989e12}
+ENOUGH = 30  # requests to a model before its ledger's means replace `USUAL`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usual:
+    """A request as assumed where nothing was measured: tokens in, tokens out (reasoning included), seconds."""
+
+    prompt: int
+    completion: int
+    seconds: float
+
+
+USUAL = {
+    "synthesise": Usual(prompt=700, completion=4000, seconds=90.0),
+    "annotate": Usual(prompt=600, completion=60, seconds=4.0),
+    "refine": Usual(prompt=600, completion=800, seconds=25.0),
+}
+
+
+def requests(profile: Profile) -> pd.DataFrame:
+    """Requests by data set, task and model: one row each with data, task, model, requests."""
+    n, rows = profile.plan.questions, []
+    used = {name for sets in profile.arms.values() for name in sets}
+    for name, about in profile.data.items():
+        if name not in used:
+            continue
+        chosen, turned_for = strategy(about.strategy or name), turned(profile, about.dials)
+        settings, teacher = chosen.settings_in(turned_for), turned_for.teacher
+        written, labelled = chosen.requests(turned_for, n)
+        rows += [(name, "synthesise", teacher.synthesiser, written), (name, "annotate", teacher.annotator, labelled)]
+        if getattr(settings, "refine", False):
+            rows.append((name, "refine", teacher.refiner, n * (1 + DISPUTED * settings.samples)))
+    return pd.DataFrame(rows, columns=["data", "task", "model", "requests"]).astype({"requests": int})
+
+
+def estimate(profile: Profile, ledger: Ledger | None = None) -> pd.DataFrame:
+    """`requests` with prompt and completion tokens, USD (NaN where a price is unknown), hours at the profile's number of
+    requests in flight, and whether tokens and seconds of the model were measured."""
+    table, known = requests(profile), {} if ledger is None else measured(ledger)
+    rows = []
+    for row in table.itertuples():
+        each, price = known.get(row.model, USUAL[row.task]), price_of(row.model)
+        prompt, completion = row.requests * each.prompt, row.requests * each.completion
+        cost = float("nan") if price is None else price.cost(prompt, completion)
+        hours = row.requests * each.seconds / profile.teacher.in_flight / 3600
+        rows.append((prompt, completion, cost, hours, row.model in known))
+    table[["prompt_tokens", "completion_tokens", "usd", "hours", "measured"]] = pd.DataFrame(rows)
+    return table
+
+
+def training(profile: Profile):
+    """Where mid-training one arm is reckoned to run, in words, and what it takes there (`preflight.Needs`).
+
+    That is this machine where it has a GPU or the student is small (`LARGE`), else one H100, assumed. A checkpoint that is no
+    folder here counts as the rung `student.size` of the ladder with `student.vocabulary`."""
+    import torch
+
+    from qatoolkit.training.flops import architecture
+    from qatoolkit.training.hub import load_config
+    from qatoolkit.training.ladder import llama_config, size_of
+    from qatoolkit.training.memory_estimate import preflight
+
+    student = profile.student
+    here = bool(student.checkpoint) and Path(student.checkpoint).is_dir()
+    if here:
+        config = load_config(student.checkpoint)
+    else:
+        config = llama_config(size_of(student.size), student.vocabulary, student.block)
+    cuda = torch.cuda.is_available()
+    large = architecture(config).parameters > LARGE
+    if cuda or not large:
+        where, device = "on this machine", {"flops_per_second": "measure"}
+    else:
+        where, device = "on one H100, assumed: 80 GiB, 0.4 of its 989 TFLOP/s in dense bfloat16", H100
+    if student.checkpoint and not here:
+        where += f" ({student.checkpoint} is no folder here and counts as the rung {student.size})"
+    return where, preflight(
+        config,
+        tokens=profile.midtrain.tokens,
+        block=student.block,
+        micro_batch=student.micro_batch or student.batch,
+        context=QA_TOKENS / 2 if large else student.block / 4,
+        memory=student.memory,
+        checkpointing=student.checkpointing,
+        fused_loss=True,
+        compute_dtype="bf16" if cuda or large else "fp32",
+        **device,
+    )
+
+
+def asking(teacher: Teacher, messages: list, task: str = "annotate") -> dict:
+    """What putting these messages to a teacher will take, beyond what its ledger has answered already: requests, answered,
+    prompt_tokens (4 bytes each), completion_tokens, usd (NaN where the price is unknown), minutes, and whether tokens and
+    seconds of an answer were measured. `task` is a key of `USUAL`."""
+    keys = teacher.keys(messages)
+    done = teacher.ledger.answered(keys)
+    fresh = [m for m, key in zip(messages, keys, strict=True) if key not in done]
+    known = measured(teacher.ledger)
+    each = known.get(teacher.model, USUAL[task])
+    prompt = sum(len(part["content"].encode()) for m in fresh for part in m) // 4
+    completion = len(fresh) * each.completion
+    return {
+        "requests": len(messages),
+        "answered": len(messages) - len(fresh),
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "usd": float("nan") if teacher.price is None else teacher.price.cost(prompt, completion),
+        "minutes": len(fresh) * each.seconds / teacher.in_flight / 60,
+        "measured": teacher.model in known,
+    }
+
+
+def measured(ledger: Ledger) -> dict[str, Usual]:
+    """Mean tokens and seconds of the answered requests to each model that has enough of them."""
+    attempts = ledger.attempts().dropna(subset=["prompt_tokens", "completion_tokens"])
+    return {
+        model: Usual(
+            prompt=round(rows["prompt_tokens"].mean()),
+            completion=round(rows["completion_tokens"].mean()),
+            seconds=float(rows["seconds"].mean()),
+        )
+        for model, rows in attempts.groupby("model")
+        if len(rows) >= ENOUGH
+    }
+
+
+def describe(profile: Profile, ledger: Path) -> str:
+    """The estimate of a profile in words: requests by data set, their sum, and what mid-training one arm takes."""
+    if ledger.exists():
+        with Ledger(ledger) as opened:
+            table = estimate(profile, opened)
+    else:
+        table = estimate(profile)
+    shown = {"usd": "${:,.2f}".format, "hours": "{:,.1f}".format}
+    whole = dict.fromkeys(("requests", "prompt_tokens", "completion_tokens"), "{:,}".format)
+    lines = [table.to_string(index=False, formatters=shown | whole, na_rep="unknown")]
+    cost = "unknown" if table["usd"].isna().any() else f"${table['usd'].sum():,.2f}"
+    tokens = table["prompt_tokens"].sum() + table["completion_tokens"].sum()
+    lines.append(
+        f"{profile.plan.questions:,} questions a data set ({profile.plan.questions * QA_TOKENS:,} tokens of QA at "
+        f"{QA_TOKENS:,} each): {table['requests'].sum():,} requests, {tokens:,} tokens, {cost}, "
+        f"{table['hours'].sum():,.1f} hours with {profile.teacher.in_flight:,} in flight"
+    )
+    if not table["measured"].all():
+        lines.append("tokens and seconds of models without earlier requests are assumptions (qatoolkit/run/cost.py)")
+    where, needs = training(profile)
+    lines.append(f"\nmid-training, one arm of {len(profile.arms)}, {where}:\n{needs.describe()}")
+    return "\n".join(lines)

@@ -1,0 +1,217 @@
+"""Where a question came from and what it cost: its seeds, every call to a teacher made for it, and the checks it went through.
+
+Stages keep the ledger keys of what they asked for each row in a column `calls` ("step/key"). A call that wrote several
+questions is shared among them in equal parts, whatever became of them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+
+import pandas as pd
+
+from qatoolkit.core import display
+from qatoolkit.core.taxonomy import LABELS
+from qatoolkit.run.profiles import SEEDS
+from qatoolkit.run.stages.teachers import ledger_path
+from qatoolkit.run.store import Run
+from qatoolkit.teacher.ledger import Ledger, price_of
+
+COUNTED = ["attempts", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cost"]
+CLIP = 2000  # characters of a prompt or an answer that are shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineage:
+    """The history of one question.
+
+    `row` is the question as it stands; `seeds` the rows it was written from; `steps` what was done and what came of it, in
+    order; `calls` one row for each request with step, model, attempts, tokens, USD (NaN where a price is unknown), the share
+    of it that this question bears, and `key`, `request` and `response` as the ledger has them. `cost` is the question's part
+    of all of it in USD."""
+
+    row: dict
+    seeds: pd.DataFrame
+    steps: pd.DataFrame
+    calls: pd.DataFrame
+
+    @property
+    def cost(self) -> float:
+        """USD, NaN where the price of a call is unknown."""
+        return float((self.calls["cost"] * self.calls["share"]).sum(skipna=False))
+
+    def _parts(self):
+        hide = ("calls", "parents")
+        yield "", display.qa(pd.DataFrame([self.row]), n=1, hide=hide)
+        yield "what was done", display.table(self.steps)
+        if len(self.seeds):
+            yield "written from", display.qa(self.seeds, n=len(self.seeds), hide=hide)
+        shown = self.calls.drop(columns=["key", "request", "response"])
+        yield f"calls, ${self.cost:.6f} of them for this question", display.table(shown)
+
+    def _repr_html_(self) -> str:
+        html = "".join(
+            f'<div style="font-weight:bold;margin:8px 0 4px 0">{escape(head)}</div>{part.html}'
+            for head, part in self._parts()
+        )
+        return html + "".join(map(_exchange, self.calls.to_dict("records")))
+
+    def __repr__(self) -> str:
+        return "\n\n".join(f"{head}\n{part.text}".strip() for head, part in self._parts())
+
+
+def _exchange(call: dict) -> str:
+    """What was asked and answered in a call, folded."""
+    said = [(m["role"], m["content"]) for m in json.loads(call["request"])["body"]["messages"]]
+    message = json.loads(call["response"])["choices"][0]["message"]
+    said += [(n, message[n]) for n in ("reasoning_content", "reasoning", "content") if message.get(n)]
+    texts = "".join(
+        f'<div style="{display.PROSE}"><span style="{display.MUTED}">{escape(role)}</span> '
+        f"{escape(str(text)[:CLIP])}</div>"
+        for role, text in said
+    )
+    head = f"{call['step']} · {call['model']} · {call['key'][:12]}"
+    return f'<details><summary style="{display.MUTED}">{escape(head)}</summary>{texts}</details>'
+
+
+def lineage(run: Run, id: str) -> Lineage:
+    """The history of a seed or synthetic question of a run, kept or rejected; ValueError when no stage knows the id."""
+    for dataset in run.profile.data:
+        if dataset in run.done() and (stations := _stations(run, dataset, id)):
+            break
+    else:
+        dataset = SEEDS
+        stored = run.read("annotate")
+        stations = _rows({"_seed": stored.seeds, "_rejects": stored.rejects}, id)
+    if not stations:
+        raise ValueError(f"no stage of {run.name!r} knows a question with id {id!r}")
+    row = stations[-1][1]
+    seeds = pd.DataFrame()
+    if dataset != SEEDS:
+        known = run.read("annotate").seeds
+        seeds = known[known["id"].isin(list(row["parents"]))]
+    steps = pd.DataFrame([_step(*station) for station in stations] + _fate(run, dataset, id))
+    return Lineage(row=row, seeds=seeds, steps=steps, calls=_calls(run, dataset, row["calls"]))
+
+
+def _stations(run: Run, dataset: str, id: str) -> list[tuple[str, dict]]:
+    """The row after each step of a synthesis that it took: written and labelled, then refined or rejected."""
+    stored = run.read(dataset)
+    return _rows({"_made": stored.made, "": stored.questions, "_rejects": stored.rejects}, id)
+
+
+def _rows(tables: dict[str, pd.DataFrame], id: str) -> list[tuple[str, dict]]:
+    """The row of an id in each of the tables that has one, with the table's name."""
+    held = {name: table[table["id"] == id] for name, table in tables.items() if "id" in table}
+    return [(name, rows.iloc[0].to_dict()) for name, rows in held.items() if len(rows)]
+
+
+def _step(suffix: str, row: dict) -> dict:
+    labels = ", ".join(str(row[name]) for name in LABELS if row.get(name) is not None)
+    if suffix == "_seed":
+        return {"step": "labelled", "result": labels}
+    if suffix == "_made":
+        asked = [row.get("asked_discipline"), row.get("asked_difficulty")]
+        told = ", ".join(str(a) for a in asked if a is not None and a == a)
+        return {"step": "written and labelled", "result": f"asked for {told or 'anything'}, labelled {labels}"}
+    if suffix == "_rejects":
+        return {"step": "rejected", "result": f"{row['reason']}: {row['detail']}"}
+    if "decided" not in row:
+        return {"step": "kept as written", "result": "refinement is switched off"}
+    answers = f"first {row['first_answer']!r}, second {row['second_answer']!r}"
+    return {"step": f"refined: {row['decided']}", "result": f"{answers}, kept {row['answer']!r}"}
+
+
+def _fate(run: Run, dataset: str, id: str) -> list[dict]:
+    if "curate" not in run.done() or dataset not in (stored := run.read("curate")):
+        return []
+    if (getattr(stored, dataset)["id"] == id).any():
+        return [{"step": "curated", "result": "kept"}]
+    rejects = getattr(stored, f"{dataset}_rejects")
+    match = rejects[rejects["id"] == id]
+    return [{"step": "curated", "result": f"{r.reason}: {r.detail}"} for r in match[:1].itertuples()]
+
+
+def rows_of(run: Run, dataset: str) -> pd.DataFrame:
+    """What a data set's synthesis wrote or failed to write, one row each: `id` (null for a request that failed), `strategy`, and
+    `calls`, all that were made for it anywhere along the way."""
+    stored = run.read(dataset)
+    tables = (stored.made, stored.questions, stored.rejects)
+    rows = pd.concat([table.reindex(columns=["id", "strategy", "calls"]) for table in tables])
+    questions = rows[rows["id"].notna()].explode("calls").drop_duplicates(["id", "calls"])
+    questions = questions.groupby(["id", "strategy"], sort=False)["calls"].agg(list).reset_index()
+    return pd.concat([questions, rows[rows["id"].isna()]], ignore_index=True)
+
+
+def _shares(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line for each row and call: strategy, step, key, and the row's share of the call."""
+    lines = rows.explode("calls").dropna(subset="calls")
+    step_and_key = lines["calls"].astype("str").str.split("/")
+    lines = lines.assign(step=step_and_key.str[0], key=step_and_key.str[1])
+    return lines.assign(share=1.0 / lines.groupby("key")["key"].transform("size"))
+
+
+def _calls(run: Run, dataset: str, calls: list[str]) -> pd.DataFrame:
+    rows = run.read("annotate").seeds if dataset == SEEDS else rows_of(run, dataset)
+    shares = _shares(rows[["id", "strategy", "calls"]]).drop_duplicates("key").set_index("key")["share"]
+    keys = [call.split("/", 1)[1] for call in calls]
+    with Ledger(ledger_path(run)) as ledger:
+        costs, texts = ledger.costs(keys), ledger.exchanges(keys)
+    table = pd.DataFrame({"step": [call.split("/", 1)[0] for call in calls], "key": keys})
+    table = table.merge(costs, on="key", how="left").merge(texts, on="key", how="inner")
+    return table.assign(share=table["key"].map(shares).fillna(1.0).to_numpy())[
+        ["step", "model", *COUNTED, "share", "key", "request", "response"]
+    ]
+
+
+def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """What an accepted question cost, by data set and strategy, wasted calls included.
+
+    Columns: dataset, strategy, written, accepted (after curation, or before it where it has not run), requests, attempts,
+    prompt_tokens, completion_tokens, usd (NaN where a price is unknown), tokens_per_accepted, usd_per_accepted. `priced_as`
+    gives a model the list price of another: {"textbook-err15": "deepseek-reasoner"} says what the same tokens would have
+    cost there. Calls answered from the ledger count as they were paid for when they were made. MissingUpstream, naming the
+    notebook to run, before anything is synthesised."""
+    curated = run.read("curate") if "curate" in run.done() else None
+    tables = []
+    with Ledger(ledger_path(run)) as ledger:
+        for dataset in run.profile.data:
+            if dataset not in run.done():
+                continue
+            rows = rows_of(run, dataset)
+            there = curated is not None and dataset in curated
+            final = getattr(curated, dataset) if there else run.read(dataset).questions
+            shares = _shares(rows)
+            costs = _priced(ledger.costs(shares["key"].unique()), priced_as or {})
+            lines = shares.merge(costs, on="key", how="left")
+            lines[COUNTED] = lines[COUNTED].mul(lines["share"], axis=0)
+            lines["requests"] = lines["share"]
+            table = lines.groupby("strategy")[["requests", *COUNTED]].agg(lambda x: x.sum(skipna=False))
+            table["written"] = rows.dropna(subset="id").groupby("strategy").size()
+            table["accepted"] = final.groupby("strategy").size()
+            tables.append(table.reset_index().assign(dataset=dataset))
+    if not tables:
+        run.read(next(iter(run.profile.data)))  # raises
+    table = pd.concat(tables, ignore_index=True).rename(columns={"cost": "usd"})
+    whole = ["written", "accepted", "requests", "attempts", "prompt_tokens", "completion_tokens"]
+    table[whole] = table[whole].fillna(0).round().astype("int64")
+    accepted = table["accepted"].where(table["accepted"] > 0)
+    table["tokens_per_accepted"] = (table["prompt_tokens"] + table["completion_tokens"]) / accepted
+    table["usd_per_accepted"] = table["usd"] / accepted
+    return table[["dataset", "strategy", *whole, "usd", "tokens_per_accepted", "usd_per_accepted"]]
+
+
+def _priced(costs: pd.DataFrame, priced_as: Mapping[str, str]) -> pd.DataFrame:
+    """The costs with those of some models replaced by their tokens at the list price of another model."""
+    costs = costs.copy()
+    for model, other in priced_as.items():
+        price = price_of(other)
+        if price is None:
+            raise ValueError(f"priced_as names {other!r}, which is not in prices.csv; take a model that is")
+        rows = costs["model"] == model
+        tokens = costs.loc[rows, ["prompt_tokens", "completion_tokens"]].astype(float)
+        costs.loc[rows, "cost"] = (
+            tokens["prompt_tokens"] * price.input + tokens["completion_tokens"] * price.output
+        ) / 1e6
+    return costs

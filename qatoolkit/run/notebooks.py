@@ -1,0 +1,116 @@
+"""Running the notebooks in order, outside Jupyter: executed copies in `results/<run>/notebooks/`, finished ones skipped."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from qatoolkit import __version__
+from qatoolkit.core.artifacts import key_of
+from qatoolkit.core.files import atomic, locked, read_json
+from qatoolkit.run.store import NOTEBOOKS, Run
+from qatoolkit.synthesis.strategies import PACKAGED
+
+# The tour comes last: it reads what the others made, and computes nothing twice.
+ORDER = (*sorted({*NOTEBOOKS.values(), *PACKAGED.values()}), "00_tour")
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook stopped with an error; the message holds the error and where the executed copy lies."""
+
+
+def notebooks_folder() -> Path:
+    """The `notebooks/` folder of the checkout; ValueError where the package was installed without one."""
+    folder = Path(__file__).resolve().parents[2] / "notebooks"
+    if not folder.is_dir():
+        raise ValueError("the notebooks are not part of an installed package: run from a checkout (pip install -e .)")
+    return folder
+
+
+def chosen(only: list[str]) -> list[str]:
+    """The notebooks to run, in order; a number, a name or its beginning picks one. ValueError for anything else."""
+    picked = []
+    for name in only:
+        found = [n for n in ORDER if n == name or n.startswith(name.removesuffix(".ipynb"))]
+        if len(found) != 1:
+            raise ValueError(f"--only {name!r} fits {len(found)} notebooks; there are {', '.join(sorted(ORDER))}")
+        picked += found
+    return [n for n in ORDER if n in picked] if only else list(ORDER)
+
+
+def run_notebooks(run: Run, profile: str, only: list[str] | None = None, log=print) -> int:
+    """Execute notebooks for a run and return how many were not done before.
+
+    A notebook is done when its executed copy was made from the same source with the same settings, seed and version, and its
+    stages stand (`Run.changed`). Of two commands at once each notebook is executed by one, and the other waits.
+    Raises NotebookFailed at the first error; what was finished stays."""
+    names = chosen(only or [])
+    folder = run.folder / "notebooks"
+    started, executed = time.perf_counter(), 0
+    for position, name in enumerate(names, 1):
+        source, target = notebooks_folder() / f"{name}.ipynb", folder / f"{name}.ipynb"
+        with locked(folder / ".lock"):
+            key = _key(run, source)
+            if _key_of(target) == key and _stands(run, name):
+                continue
+            log(f"[{position}/{len(names)}] {name}")
+            begun = time.perf_counter()
+            _execute(run, profile, source, target, key)
+            executed += 1
+            log(f"[{position}/{len(names)}] {name} done in {time.perf_counter() - begun:.0f} s")
+    where = os.path.relpath(run.folder)
+    if executed:
+        log(f"run {run.name!r}: {executed} notebooks in {time.perf_counter() - started:.0f} s, results in {where}")
+    else:
+        log(f"run {run.name!r}: nothing to do, all {len(names)} notebooks are done; results in {where}")
+    return executed
+
+
+def _key(run: Run, source: Path) -> str:
+    return key_of("notebook", __version__, run.name, run.seed, run.profile, source.read_text(encoding="utf-8"))
+
+
+def _stands(run: Run, notebook: str) -> bool:
+    """Whether all stages that a notebook makes are done, and would be skipped."""
+    made = [stage for stage, maker in run.stages().items() if maker == notebook]
+    return all(run.manifest(stage) and not run.changed(stage) for stage in made)
+
+
+def _key_of(executed: Path) -> str | None:
+    if not executed.exists():
+        return None
+    return read_json(executed)["metadata"].get("qatoolkit", {}).get("key")
+
+
+def _execute(run: Run, profile: str, source: Path, target: Path, key: str) -> None:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    working = target.with_name(f".{source.stem}.running.ipynb")
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(working),
+            parameters={"PROFILE": profile, "RUN": run.name, "SEED": run.seed},
+            kernel_name="python3",
+            cwd=str(source.parent),
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            # of the kernel: it warns of its plain local socket at every start
+            extra_arguments=["--log-level=ERROR"],
+        )
+    except PapermillExecutionError as error:
+        failed = target.with_name(f"{source.stem}.failed.ipynb")
+        os.replace(working, failed)
+        raise NotebookFailed(
+            f"{source.stem} stopped: {error.ename}: {error.evalue} (executed copy: {os.path.relpath(failed)})"
+        ) from None
+    notebook = read_json(working)
+    notebook["metadata"]["qatoolkit"] = {"key": key}
+    notebook["metadata"].pop("papermill", None)
+    with atomic(target) as temporary:
+        temporary.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    working.unlink()

@@ -1,0 +1,239 @@
+"""Profiles: all settings of a run; one profile sizes everything, one dial changes one thing.
+
+`load_profile("demo")` gives a built-in profile, `load_profile("mine.yaml")` one from a file (`profile: demo` plus the
+settings that differ), and keyword dials override single settings: `load_profile("demo", **{"boostqa.refine": False})`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from qatoolkit.core.settings import Settings, SomeShare, beside, places, read_mapping, turned
+from qatoolkit.curate.settings import CurateSettings
+from qatoolkit.evaluation.settings import EvaluateSettings
+from qatoolkit.scaling.settings import ScalingSettings
+from qatoolkit.seeds.settings import SeedSettings
+from qatoolkit.synthesis.settings import AnnotateSettings, BoostQASettings, LinkQASettings, PlanSettings
+from qatoolkit.synthesis.strategies import PACKAGED, known, strategy
+from qatoolkit.teacher.settings import TeacherSettings
+from qatoolkit.textbook.settings import TextbookSettings
+from qatoolkit.training.settings import MidtrainSettings, StudentSettings
+
+SEEDS = "seeds"  # the annotated seeds, a data set that nothing has to write
+BASE = "base"  # the student before mid-training, compared like an arm
+
+
+class DataSettings(Settings):
+    """A data set to synthesise: a strategy, and the dials that differ for it."""
+
+    strategy: str | None = None
+    """A registered strategy; null takes the one of the data set's own name."""
+    dials: dict[str, Any] = Field(default_factory=dict)
+    """Dials turned for this data set alone: {plan.targeted: false}."""
+
+
+ARMS = {
+    "seeds_only": (SEEDS,),
+    "general_control": (),
+    "boostqa_untargeted": ("boostqa_untargeted",),
+    "boostqa": ("boostqa",),
+    "linkqa": ("linkqa",),
+    "boostqa_linkqa": ("boostqa", "linkqa"),
+}
+COMPARE = (
+    ("boostqa", "base"),
+    ("boostqa", "general_control"),
+    ("boostqa", "boostqa_untargeted"),
+    ("boostqa", "seeds_only"),
+    ("linkqa", "base"),
+    ("linkqa", "general_control"),
+    ("linkqa", "boostqa"),
+    ("boostqa_linkqa", "boostqa"),
+)
+ABLATIONS = (
+    {"boostqa.multi_grade": False},
+    {"boostqa.high_difficulty": False},
+    {"boostqa.refine": False},
+    {"plan.targeted": False},
+    {"linkqa.alpha": 1.0, "linkqa.beta": 0.0},  # popularity alone
+    {"linkqa.alpha": 0.0, "linkqa.beta": 1.0},  # coverage alone
+    {"linkqa.alpha": 0.0, "linkqa.beta": 0.0},  # neither: edge weights
+    {"midtrain.replay": 0.0},
+    {"midtrain.replay": 0.7},
+    {"midtrain.loss_on": "answer"},
+)
+PATHS = ({"linkqa.length": 3}, {"linkqa.length": 6}, {"linkqa.most_seeds": 2})  # each is a synthesis of its own
+
+
+class Profile(Settings):
+    """All settings of a run."""
+
+    name: str
+    """Of the profile, and of its run where no other is given."""
+    textbook: TextbookSettings = TextbookSettings()
+    seeds: SeedSettings = SeedSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    annotate: AnnotateSettings = AnnotateSettings()
+    plan: PlanSettings = PlanSettings()
+    boostqa: BoostQASettings = BoostQASettings()
+    linkqa: LinkQASettings = LinkQASettings()
+    strategies: dict[str, Any] = Field(default_factory=dict)
+    """Settings of strategies registered from outside the package, by name."""
+    curate: CurateSettings = CurateSettings()
+    student: StudentSettings = StudentSettings()
+    midtrain: MidtrainSettings = MidtrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    scaling: ScalingSettings = ScalingSettings()
+    data: dict[str, DataSettings] = Field(
+        default_factory=lambda: {
+            "boostqa": DataSettings(),
+            "boostqa_untargeted": DataSettings(strategy="boostqa", dials={"plan.targeted": False}),
+            "linkqa": DataSettings(),
+        }
+    )
+    """Data sets to synthesise, by name."""
+    arms: dict[str, tuple[str, ...]] = Field(default_factory=lambda: dict(ARMS))
+    """What is mid-trained: by arm, the data sets it reads ("seeds" among them); none is the general-text control."""
+    compare: tuple[tuple[str, ...], ...] = COMPARE
+    """Pairs of arms ("base" among them) whose paired difference is reported, the first minus the second."""
+    ablations: tuple[dict[str, Any], ...] = ABLATIONS
+    """Runs with dials turned, each trained on one arm and paired with that arm untouched; `arm` picks another than the first
+    that the dials change."""
+    ablation_tokens: SomeShare = 0.25
+    """Tokens of an ablation, as a share of the mid-training tokens."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _data_of_arms(cls, values):
+        """An arm may read a strategy by its name, without an entry under `data`."""
+        if isinstance(values, dict) and isinstance(values.get("arms"), dict) and isinstance(values.get("data"), dict):
+            read = [s for sets in values["arms"].values() if isinstance(sets, list | tuple) for s in sets]
+            own = {s: DataSettings() for s in read if s not in values["data"] and known(s)}
+            values = values | {"data": values["data"] | own}
+        return values
+
+    @model_validator(mode="after")
+    def _names(self):
+        for name, about in self.data.items():
+            if name in (SEEDS, BASE):
+                raise ValueError(f"data.{name}: this name is taken; give the data set another")
+            if (used := about.strategy or name) not in PACKAGED:
+                strategy(used).checked(self.strategies.get(used, {}))
+        for arm, sets in self.arms.items():
+            if unknown := [s for s in sets if s != SEEDS and s not in self.data]:
+                raise ValueError(f"arms.{arm} reads {unknown[0]!r}; there are {', '.join([SEEDS, *self.data])}")
+        for pair in self.compare:
+            known = [BASE, *self.arms]
+            if len(pair) != 2 or not set(pair) <= set(known):
+                raise ValueError(f"compare is {list(pair)!r}; it must be pairs of {', '.join(known)}")
+        for one in self.ablations:
+            if one.get("arm", next(iter(self.arms), None)) not in self.arms:
+                raise ValueError(f"ablations: arm is {one['arm']!r}; it must be one of {', '.join(self.arms)}")
+            dials = {k: v for k, v in one.items() if k != "arm"}
+            try:
+                turned(self.model_copy(update={"ablations": ()}), dials)
+            except ValueError as error:
+                raise ValueError(f"ablations: {error}") from None
+        return self
+
+
+PROFILES = {
+    "smoke": Profile(
+        name="smoke",
+        textbook=TextbookSettings(entities=4, entities_zh=2, relations=3, families=4, seeds=2, exam=1),
+        plan=PlanSettings(questions=120, low_n=2),
+        boostqa=BoostQASettings(trial=60),
+        student=StudentSettings(size="xs", tokens=60_000, vocabulary=1024),
+        midtrain=MidtrainSettings(tokens=30_000),
+        ablations=(*ABLATIONS, {"linkqa.length": 3}),
+        evaluate=EvaluateSettings(bootstrap=200),
+    ),
+    "demo": Profile(
+        name="demo",
+        textbook=TextbookSettings(entities=6, entities_zh=2, relations=3, families=4, seeds=10, exam=8),
+        plan=PlanSettings(questions=5000, high=0.35),
+        student=StudentSettings(size="m", tokens=950_000),
+        midtrain=MidtrainSettings(tokens=650_000, replay=0.3, learning_rate=5e-3),
+        ablation_tokens=0.2,
+        scaling=ScalingSettings(
+            sizes=("xxs", "xs", "s", "m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
+        ),
+    ),
+    "gpu": Profile(
+        name="gpu",
+        ablations=(*ABLATIONS, *PATHS),
+        textbook=TextbookSettings(seeds=60, exam=20),
+        plan=PlanSettings(questions=40_000),
+        student=StudentSettings(
+            size="130m",
+            tokens=200_000_000,
+            vocabulary=8192,
+            block=1024,
+            batch=64,
+            learning_rate=6e-4,
+            compile=True,
+            save_every=500,
+        ),
+        midtrain=MidtrainSettings(tokens=50_000_000, learning_rate=6e-4),
+        scaling=ScalingSettings(
+            sizes=("s", "m", "130m", "350m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
+        ),
+    ),
+    "paper": Profile(
+        name="paper",
+        ablations=(*ABLATIONS, *PATHS),
+        textbook=TextbookSettings(seeds=60, exam=20),
+        teacher=TeacherSettings(
+            base_url="https://api.deepseek.com/v1",
+            synthesiser="deepseek-reasoner",
+            refiner="deepseek-chat",
+            annotator="deepseek-chat",
+            in_flight=4096,
+            timeout=900.0,
+            max_tokens=32_768,
+        ),
+        plan=PlanSettings(questions=100_000_000),
+        student=StudentSettings(
+            size="8b",
+            checkpoint="meta-llama/Meta-Llama-3-8B",
+            vocabulary=128_256,
+            block=4096,
+            batch=256,
+            micro_batch=1,
+            memory="low",
+            checkpointing=True,
+            compile=True,
+            save_every=500,
+        ),
+        midtrain=MidtrainSettings(tokens=40_000_000_000, learning_rate=3e-5),
+        scaling=ScalingSettings(sizes=(), tokens=(0.125, 0.25, 0.5, 1.0), initial=()),
+    ),
+}
+
+
+def load_profile(source: str | Path | Profile = "demo", **dials) -> Profile:
+    """A built-in profile by name, or one from a YAML file, with single settings overridden by dotted dials.
+
+    Raises ValueError for an unknown profile or setting, a wrong type or value, or a file that is not YAML."""
+    if isinstance(source, Profile):
+        profile = source
+    elif str(source) in PROFILES:
+        profile = PROFILES[str(source)]
+    elif str(source).endswith((".yaml", ".yml")):
+        profile = _from_yaml(Path(source))
+    else:
+        raise ValueError(f"no profile is called {str(source)!r}; there are {', '.join(PROFILES)}, or give a .yaml file")
+    return turned(profile, dials) if dials else profile
+
+
+def _from_yaml(path: Path) -> Profile:
+    content = read_mapping(path, "`profile: demo` and settings below it")
+    for dial, mark in places(Profile).items():  # paths are relative to the file, not to who reads it
+        group, _, name = dial.partition(".")
+        if isinstance(content.get(group), dict) and name in content[group]:
+            content[group] = content[group] | {name: beside(path, content[group][name], mark)}
+    base = content.pop("profile", "demo")
+    if base not in tuple(PROFILES):
+        raise ValueError(f"{path}: profile is {base!r}; it must be one of {', '.join(PROFILES)}")
+    return turned(PROFILES[base], {"name": path.stem} | content)

@@ -1,0 +1,23 @@
+"""The flow, stage by stage: each function reads finished stages of a run, calls the library, and stores what it made.
+
+Notebooks and the command line call these; every step inside is a plain function over tables that can be called by hand.
+"""
+
+from qatoolkit.core.public import by_module, lazily
+
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    by_module(
+        "qatoolkit.run.stages",
+        {
+            "data": "exams seeds annotate curate",
+            "weakness": "probe plan",
+            "synthesis": "synthesise synthesise_all error_rates consensus walk_control adjustment",
+            "training": "base midtrain resume_check",
+            "evaluation": "evaluate scaling",
+            "ablations": "ablations",
+            "summary": "summary",
+            "flow": "run_to",
+        },
+    ),
+)

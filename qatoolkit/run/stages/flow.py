@@ -1,0 +1,30 @@
+"""The stages of a run in order, to be run up to one of them."""
+
+from qatoolkit.run.stages import data, evaluation, summary, synthesis, training, weakness
+from qatoolkit.run.store import Outputs, Run
+
+FLOW = (
+    ("exams", data.exams),
+    ("seeds", data.seeds),
+    ("annotate", data.annotate),
+    ("base", training.base),
+    ("probe", weakness.probe),
+    ("plan", weakness.plan),
+    ("synthesis", synthesis.synthesise_all),
+    ("curate", data.curate),
+    ("midtrain", training.midtrain),
+    ("evaluate", evaluation.evaluate),
+    ("scaling", evaluation.scaling),
+    ("summary", summary.summary),
+)
+
+
+def run_to(run: Run, last: str, *, log=print) -> Outputs | list[Outputs]:
+    """Run every stage of the flow up to `last` that is not done yet; returns what the last one wrote. "synthesis" stands for all
+    data sets that arms train on. ValueError names the stages."""
+    names = [name for name, _ in FLOW]
+    if last not in names:
+        raise ValueError(f"no stage of the flow is called {last!r}; there are {', '.join(names)}")
+    for _, make in FLOW[: names.index(last) + 1]:
+        found = make(run, log=log)
+    return found

@@ -1,0 +1,78 @@
+"""The summary of a run: its numbers in one document."""
+
+import json
+
+import pandas as pd
+
+from qatoolkit.core.files import write_json
+from qatoolkit.core.stats import CELL
+from qatoolkit.run.profiles import BASE
+from qatoolkit.run.store import Outputs, Run, Stage
+from qatoolkit.synthesis.write import degradation
+
+_SUMMARY = Stage("summary", reads=("annotate", "midtrain", "evaluate", "scaling"), settings=("teacher",))
+
+
+def summary(run: Run, *, log=print) -> Outputs:
+    """`results/<run>/summary.json`: the run's figures in one document; accuracies and differences are fractions."""
+    main = main_set(run)
+    reads = (*_SUMMARY.reads, *([main] if main else []))
+
+    def make(folder) -> dict:
+        return {"summary": document(run, main)}
+
+    out = run.complete("summary", _SUMMARY, make, reads=reads, asked={"run": run.name}, log=log)
+    seconds = {name: run.manifest(name)["seconds"] for name in run.done()}
+    write_json(out.summary | {"seconds": seconds}, run.folder / "summary.json")
+    return out
+
+
+def main_set(run: Run) -> str | None:
+    """The data set that the summary tells about: that of the first arm compared, where it has one."""
+    first = run.profile.compare[0][0] if run.profile.compare else None
+    sets = [name for name in run.profile.arms.get(first, ()) if name in run.profile.data]
+    return sets[0] if sets else None
+
+
+def document(run: Run, main: str | None) -> dict:
+    """The summary as plain values."""
+    evaluated, trained = run.read("evaluate"), run.read("midtrain").training
+    trained = {BASE: run.read("base").training} | trained
+    exams, cells = evaluated.exams, evaluated.cells
+    arms = {}
+    for arm, manifest in trained.items():
+        arms[arm] = {
+            "exams": records(exams[exams["arm"] == arm].set_index("exam"), "index"),
+            "cells": records(cells[cells["arm"] == arm][[*CELL, "n", "accuracy"]]),
+            "tokens": manifest["tokens"],
+            "flops": manifest["flops"],
+        }
+        for exam in arms[arm]["exams"].values():
+            del exam["arm"]
+    points = run.read("scaling").points
+    boosted = points[points["arm"] != BASE]
+    made = run.read(main) if main else None
+    return {
+        "run": run.name,
+        "profile": run.profile.name,
+        "seed": run.seed,
+        "arms": arms,
+        "comparisons": records(evaluated.comparisons),
+        "refinement": {"teacher_error_rate": teacher_error(run)} | (made.refinement if made else {}),
+        "degradation": degradation(made.made) if made and "asked_difficulty" in made.made else None,
+        "scaling": {
+            axis: records(rows[["x", "accuracy", "low", "high", "n"]])
+            for axis, rows in boosted.groupby("axis", sort=False)
+        },
+    }
+
+
+def records(table: pd.DataFrame, orient: str = "records"):
+    """A table as plain JSON values."""
+    return json.loads(table.to_json(orient=orient, double_precision=15))
+
+
+def teacher_error(run: Run) -> float | None:
+    """The error rate that the synthesiser is built to have, where the world knows it."""
+    truth = run.world.truth()
+    return truth.teachers.get(run.profile.teacher.synthesiser) if truth else None

@@ -1,0 +1,199 @@
+"""Stages on synthesis: the data sets of the profile, each by its strategy, and what a teacher's errors do to them."""
+
+import pandas as pd
+
+from qatoolkit.core.settings import places, replace, turned
+from qatoolkit.core.taxonomy import DIFFICULTIES, HIGH
+from qatoolkit.graph.kp_graph import KPGraph
+from qatoolkit.graph.walks import path_diagnostics, sample_paths
+from qatoolkit.run.stages.teachers import is_offline, teachers
+from qatoolkit.run.store import Outputs, Run, Stage, stage
+from qatoolkit.synthesis import annotate as annotation
+from qatoolkit.synthesis import linkqa
+from qatoolkit.synthesis.budget import targeted
+from qatoolkit.synthesis.strategies import Context, strategy
+from qatoolkit.synthesis.write import attempts, degraded
+
+
+def synthesise(run: Run, name: str, *, log=print) -> Outputs:
+    """One data set of the profile (`Profile.data`): `made` (written and labelled), `questions` (accepted after refinement),
+    `rejects`, `refinement` where the truth is known, and what its strategy keeps beside them.
+
+    Raises ValueError for a name that the profile does not have, MissingUpstream before seeds and plan are there."""
+    if name not in run.profile.data:
+        raise ValueError(f"no data set is called {name!r}; there are {', '.join(run.profile.data)}")
+    about = run.profile.data[name]
+    chosen, profile = strategy(about.strategy or name), turned(run.profile, about.dials)
+    own = chosen.name if hasattr(profile, chosen.name) else "strategies"
+    groups = dict.fromkeys(["teacher", "plan", own, *chosen.reads])
+    files = tuple(dial for dial in places(type(profile)) if dial.split(".")[0] in groups)
+    spec = Stage(chosen.name, reads=("annotate", "plan"), settings=tuple(groups), files=files, prompts=chosen.prompts)
+
+    def make(folder) -> dict:
+        plans = run.read("plan")
+        with teachers(run, name) as by:
+            outputs = chosen.write(
+                Context(
+                    seeds=run.read("annotate").seeds,
+                    plan=plans.targeted if profile.plan.targeted else plans.untargeted,
+                    teachers=by,
+                    profile=profile,
+                    settings=chosen.settings_in(profile),
+                    seed=run.seed,
+                    folder=folder,
+                )
+            )
+        counted = refinement(run, outputs["made"], outputs["questions"], outputs["rejects"])
+        return outputs | {"refinement": counted}
+
+    return run.complete(name, spec, make, dials=about.dials, log=log)
+
+
+def synthesise_all(run: Run, *, log=print) -> list[Outputs]:
+    """Every data set that an arm of the profile trains on, in the profile's order."""
+    used = {name for sets in run.profile.arms.values() for name in sets}
+    return [synthesise(run, name, log=log) for name in run.profile.data if name in used]
+
+
+def refinement(run: Run, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.DataFrame) -> dict:
+    """Shares of wrong answers against the world's truth: as written, as the second teacher answered, and as decided; nulls where
+    the truth is unknown."""
+    before, n = wrong_answers(run, made)
+    after, kept = wrong_answers(run, table)
+    answered = [rows[rows["second_answer"].notna()] for rows in (table, rejects) if "second_answer" in rows]
+    second = pd.concat(answered) if answered else made[:0].assign(second_answer=None)
+    return {
+        "wrong_before": before,
+        "wrong_second": wrong_answers(run, second.assign(answer=second["second_answer"]))[0],
+        "wrong_after": after,
+        "n": n,
+        "n_second": len(second),
+        "n_after": kept,
+        "rejected": len(made) - len(table),
+    }
+
+
+def wrong_answers(run: Run, table: pd.DataFrame) -> tuple[float | None, int]:
+    """The share of a table's answers that are wrong, and how many the world could judge; None where it could judge none."""
+    if (truth := run.world.truth()) is None:
+        return None, 0
+    checks = [truth.is_correct(q, a) for q, a in zip(table["question"], table["answer"], strict=True)]
+    known = [not c for c in checks if c is not None]
+    return (sum(known) / len(known) if known else None), len(known)
+
+
+@stage(
+    "error_rates",
+    reads=("annotate", "probe"),
+    settings=("teacher", "boostqa", "plan", "world"),
+    prompts=("multi_grade", "high_difficulty", "annotate", "refine", "solve"),
+)
+def error_rates(run: Run, folder) -> dict:
+    """BoostQA in small with each of the world's own teachers: what refinement and the check of difficulty are worth when the teacher
+    errs more or less often. Empty tables for a real teacher, whose truth is unknown."""
+    seeds, settings, truth = run.read("annotate").seeds, run.profile.boostqa, run.world.truth()
+    answers, levels = [], []
+    if truth is None or not is_offline(run):
+        return {"answers": pd.DataFrame(answers), "levels": pd.DataFrame(levels)}
+    plan = targeted(run.read("probe").cells, replace(run.profile.plan, questions=settings.trial))
+    boostqa = strategy("boostqa")
+    with teachers(run, "error_rates") as by:
+        for model in (model for model, rate in truth.teachers.items() if rate):
+            by.synthesiser = by.named(model)
+            found = boostqa.write(
+                Context(
+                    seeds=seeds,
+                    plan=plan,
+                    teachers=by,
+                    profile=run.profile,
+                    settings=settings,
+                    seed=run.seed,
+                    folder=folder,
+                )  # fmt: skip
+            )
+            made, table, rejects = found["made"], found["questions"], found["rejects"]
+            rate = {"teacher": model, "teacher_error_rate": truth.teachers[model]}
+            answers.append(rate | refinement(run, made, table, rejects))
+            levels.append(rate | high_shares(plan, made, table, rejects))
+    return {"answers": pd.DataFrame(answers), "levels": pd.DataFrame(levels)}
+
+
+def high_shares(plan: pd.DataFrame, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.DataFrame) -> dict:
+    """H4 and H5 together: share of the questions asked for, shares of those asked for there that were labelled lower at the
+    first attempt and in the end, and share of the accepted questions by their labels."""
+    asked, first = attempts(made, rejects, HIGH)
+    budget = plan.groupby("difficulty")["budget"].sum()
+    return {
+        "asked_share": budget.reindex(HIGH, fill_value=0).sum() / budget.sum(),
+        "first_n": len(first),
+        "degraded_first_share": degraded(first).mean(),
+        "degraded_share": degraded(asked).mean(),
+        "accepted": len(table),
+        "accepted_share": table["difficulty"].isin(HIGH).mean(),
+    }
+
+
+@stage("consensus", reads=("seeds",), settings=("teacher", "world"), prompts=("annotate",))
+def consensus(run: Run, folder, *, samples: int = 5, n: int = 200) -> dict:
+    """Labels of the first `n` seeds by one answer of the annotator and by the consensus of several; empty where the truth is
+    unknown. `qt.tables.consensus_estimate` says what it will take."""
+    table = run.read("seeds").seeds.head(n)
+    if run.world.truth() is None:
+        return {"labels": table[:0].assign(samples=None)}
+    labelled = []
+    with teachers(run, "consensus") as by:
+        for k in (1, samples):
+            labelled.append(annotation.annotate(table, by.annotator, k)[0].assign(samples=k))
+    return {"labels": pd.concat(labelled, ignore_index=True)}
+
+
+@stage("walk_control", reads=("linkqa",), settings=("linkqa",))
+def walk_control(run: Run, folder, *, difficulty: dict, n: int = 2000) -> dict:
+    """What a target distribution of difficulty does to `n` walks under the run's exponents: for no target, the target, and the
+    target under twice the coverage, the divergence from it (nats), coverage of KPs, and the share of drawn seeds at each level."""
+    graph, settings, rows = KPGraph.load(run.read("linkqa").graph), run.profile.linkqa, []
+    levels = graph.seeds.set_index("id")["difficulty"]
+    for name, target, beta in (
+        ("none", None, settings.beta),
+        ("set", difficulty, settings.beta),
+        ("set", difficulty, 2 * settings.beta),
+    ):
+        paths = sample_paths(
+            graph, n, settings.length, alpha=settings.alpha, beta=beta, difficulty=target, seed=run.seed
+        )
+        found = path_diagnostics(graph, paths, difficulty=difficulty).iloc[0]
+        drawn = levels[[id for ids in paths["seeds"] for id in ids]].value_counts(normalize=True)
+        rows.append(
+            {"target": name, "beta": beta, "kl": found["kl_difficulty"], "coverage": found["coverage"]}
+            | {f"{level} share": float(drawn.get(level, 0.0)) for level in DIFFICULTIES}
+        )
+    return {"walks": pd.DataFrame(rows)}
+
+
+@stage("adjustment", reads=("annotate", "plan", "linkqa"), settings=("teacher", "linkqa"), prompts=("link", "annotate"))
+def adjustment(run: Run, folder, *, adjust: dict, n: int = 200) -> dict:
+    """Difficulty adjustment tried on `n` walks that lean to the disciplines of `adjust`: asked, labelled, and the divergence of the
+    labels from the target in nats, by discipline and difficulty, with the plan's difficulties and with `adjust`.
+    `qt.tables.adjustment_estimate` says what it will take."""
+    tables = []
+    with teachers(run, "adjustment") as by:
+        for name, asked in adjustment_requests(run, adjust, n).items():
+            made, _ = linkqa.synthesise(asked, by.synthesiser, by.annotator)
+            tables.append(linkqa.control(made, adjust).assign(difficulties=name))
+    table = pd.concat(tables, ignore_index=True)
+    return {"levels": table[["difficulties", "discipline", "difficulty", "asked", "got", "kl"]]}
+
+
+def adjustment_requests(run: Run, adjust: dict, n: int) -> dict[str, pd.DataFrame]:
+    """The requests of the stage `adjustment`, with the plan's difficulties and with those of `adjust`."""
+    seeds, plan, settings = run.read("annotate").seeds, run.read("plan").targeted, run.profile.linkqa
+    focus = {(d, level): 20.0 for d in adjust for level in DIFFICULTIES}
+    graph = KPGraph.load(run.read("linkqa").graph)
+    paths = sample_paths(
+        graph, n, settings.length, alpha=settings.alpha, beta=settings.beta, focus=focus, seed=run.seed
+    )
+    found = {}
+    for name, shares in (("plan", None), ("adjusted", {d: dict(s) for d, s in adjust.items()})):
+        asked = linkqa.requests(paths, seeds, plan, replace(settings, adjust=shares), run.seed)
+        found[name] = asked[asked["asked_discipline"].isin(list(adjust))]
+    return found

@@ -1,0 +1,383 @@
+"""Runs and their stages: each finished stage is an artifact addressed by content, and a run points to the ones it uses.
+
+`results/stages/<stage>/<key>/` holds what a stage wrote. The key is the digest of its settings, of the content of what it read,
+of the seed, of the prompts it sends and of the version of the stage's own contract, so a second run with one dial changed finds
+every stage that the dial does not touch. `results/<run>/stages.json` points to a run's artifacts by name; links beside it
+open them in a file browser where the file system has links.
+"""
+
+import functools
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from numbers import Integral
+from operator import attrgetter
+from pathlib import Path
+
+import pandas as pd
+
+from qatoolkit.core.artifacts import Artifact, as_json, key_of
+from qatoolkit.core.files import digest, locked, read_json, remove, write_json
+from qatoolkit.core.qa_table import read_table, write_table
+from qatoolkit.core.settings import turned
+from qatoolkit.run.profiles import Profile, load_profile
+from qatoolkit.run.world import TextbookWorld, World
+from qatoolkit.synthesis.strategies import PACKAGED
+from qatoolkit.teacher import prompts
+
+POINTERS = "stages.json"
+STAGES = "stages"  # the folder of artifacts among the run folders
+NOTEBOOKS = {  # the stages of every run, in order, and the notebook that makes each; data sets come after the plan
+    "exams": "01_seeds",
+    "seeds": "01_seeds",
+    "annotate": "02_annotate",
+    "base": "03_probe",
+    "probe": "03_probe",
+    "plan": "03_probe",
+    "error_rates": "04_boostqa",
+    "curate": "06_curate",
+    "midtrain": "07_midtrain",
+    "evaluate": "08_evaluate",
+    "scaling": "09_scaling",
+    "ablations": "10_ablations",
+    "summary": "11_figures",
+}
+
+
+class MissingUpstream(RuntimeError):
+    """A stage was asked for before a stage it reads; the message names the notebook and the command that make it."""
+
+
+def results_root() -> Path:
+    """Where run folders are: $QATOOLKIT_RESULTS, else `results/` of the checkout, else of the working directory."""
+    if root := os.environ.get("QATOOLKIT_RESULTS"):
+        return Path(root)
+    checkout = Path(__file__).resolve().parents[2]
+    return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "results"
+
+
+def contents(profile: Profile, names: tuple[str, ...]) -> dict:
+    """Digests of the files and folders that the dials `names` of a profile point to, by "content of" the dial."""
+    found = {}
+    for name in names:
+        named = attrgetter(name)(profile) or ()
+        here = [Path(p) for p in ((named,) if isinstance(named, str) else named) if Path(p).exists()]
+        if here:
+            found[f"content of {name}"] = [digest(path) for path in here]
+    return found
+
+
+class Outputs:
+    """What a stage wrote, read from disk on access: `.name` is a table (Parquet), a value (JSON) or a folder's path."""
+
+    def __init__(self, stage: str, folder: Path, names: list[str], skipped: bool):
+        self._stage, self._folder, self._names, self.skipped = stage, folder, names, skipped
+
+    def __dir__(self):
+        return self._names
+
+    def __getattr__(self, name: str):
+        for suffix, read in ((".parquet", read_table), (".json", read_json)):
+            if (path := self._folder / f"{name}{suffix}").is_file():
+                return read(path)
+        if (self._folder / name).is_dir():
+            return self._folder / name
+        if name in self._names:
+            raise FileNotFoundError(f"{self._folder / name} is gone: remove {self._folder} and run the stage again")
+        raise AttributeError(f"{self._stage} wrote no {name!r}; it wrote {', '.join(self._names)}")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def __repr__(self):
+        return f"{self._stage}: {', '.join(self._names)}"
+
+
+class Run:
+    """A named run: its folder, profile, seed and world. Opened by `open_run`."""
+
+    def __init__(
+        self, name: str, profile: Profile, seed: int, root: Path, source: str | None = None, world: World | None = None,
+        parent: "Run | None" = None,
+    ):  # fmt: skip
+        self.name, self.profile, self.seed, self.root, self.folder = name, profile, seed, Path(root), Path(root) / name
+        self.world = world or TextbookWorld(profile.textbook, root / "teacher.log.jsonl")
+        self._source, self._own_world, self._parent = source or profile.name, world, parent
+
+    def __repr__(self):
+        return f"Run {self.name!r}: profile {self.profile.name}, seed {self.seed}, {len(self.done())} stages done"
+
+    @property
+    def billed_to(self) -> str:
+        """The name under which teacher calls are counted: a variant's calls are its run's."""
+        return self._parent.billed_to if self._parent else self.name
+
+    @property
+    def command(self) -> str:
+        """The command line that continues this run, with its profile and seed."""
+        seed = f" --seed {self.seed}" if self.seed else ""
+        return f"qatoolkit run --profile {self._source} --run {self.name}{seed}"
+
+    def variant(self, name: str, dials: dict) -> "Run":
+        """This run with dials turned, in a folder of its own below it: it shares every stage that the dials do not touch."""
+        return Run(
+            f"{self.name}/variants/{name}", turned(self.profile, dials), self.seed, self.root, self._source, self._own_world, self
+        )  # fmt: skip
+
+    def pointers(self) -> dict[str, str]:
+        """The artifacts of this run by stage, as `kind/key`."""
+        path = self.folder / POINTERS
+        return read_json(path) if path.is_file() else {}
+
+    def artifact(self, stage: str) -> Artifact | None:
+        """The artifact that a stage of this run points to, or None; of a variant, else that of its run."""
+        name = self.pointers().get(stage)
+        if name is None:
+            return self._parent.artifact(stage) if self._parent else None
+        kind, _, key = name.rpartition("/")
+        return Artifact(self.root / STAGES, kind, key)
+
+    def stage(self, stage: str) -> Path:
+        """The folder of a stage, also while it is not finished: then a path in the run's folder that does not exist."""
+        found = self.artifact(stage)
+        return found.folder if found else self.folder / stage
+
+    def manifest(self, stage: str) -> dict | None:
+        """The manifest of a finished stage, or None."""
+        found = self.artifact(stage)
+        return found.manifest if found else None
+
+    def stages(self) -> dict[str, str]:
+        """The stages of this run's flow in order, its data sets among them, each with the notebook that makes it."""
+        made = {name: PACKAGED.get(about.strategy or name, "06_curate") for name, about in self.profile.data.items()}
+        before = list(NOTEBOOKS).index("error_rates")
+        items = list(NOTEBOOKS.items())
+        return dict([*items[:before], *made.items(), *items[before:]])
+
+    def done(self) -> list[str]:
+        """Finished stages in the order of the flow."""
+        place = {stage: i for i, stage in enumerate(self.stages())}
+        found = [name for name in self.pointers() if "stage" in (self.manifest(name) or {})]
+        return sorted(found, key=lambda s: (place.get(s, len(place)), s))
+
+    def read(self, stage: str) -> Outputs:
+        """The outputs of a finished stage; MissingUpstream names the notebook to run."""
+        manifest = self.manifest(stage)
+        if manifest is None:
+            flow = self.stages()
+            if stage not in flow:
+                raise MissingUpstream(f"run {self.name!r} has no stage {stage!r}; there are {', '.join(flow)}")
+            raise MissingUpstream(
+                f"run {self.name!r} has no {stage!r} yet: run notebooks/{flow[stage]}.ipynb, or "
+                f"`{self.command} --only {flow[stage]}`"
+            )
+        return Outputs(stage, self.stage(stage), list(manifest["outputs"]), skipped=True)
+
+    def model(self, name: str) -> Path:
+        """The Hugging Face directory of the base student ("base") or of an arm; MissingUpstream where it is not trained yet."""
+        if name == "base":
+            return self.place("base", "model")
+        models = self.read("midtrain").models
+        if name not in models:
+            raise ValueError(f"run {self.name!r} has no arm {name!r}; there are base, {', '.join(models)}")
+        return self.root / STAGES / models[name]
+
+    def place(self, stage: str, name: str) -> Path:
+        """The folder of an artifact that a finished stage names in its `places`."""
+        return self.root / STAGES / self.read(stage).places[name]
+
+    def settings_of(self, spec: "Stage", profile: Profile) -> dict:
+        """What a stage's key takes from the profile, the world and the files that the profile names."""
+        known = self.world.settings
+        chosen = {}
+        for part in spec.settings:
+            chosen |= known if part == "world" else {part: attrgetter(part)(profile)}
+        return chosen | contents(profile, spec.files)
+
+    def key(self, spec: "Stage", settings: dict, reads: tuple[str, ...], asked: dict) -> str:
+        """Digest of everything the result of a stage depends on."""
+        upstream = {}
+        for name in reads:
+            self.read(name)
+            upstream[name] = self.manifest(name)["outputs"]
+        said = {name: prompts.version(name) for name in spec.prompts}
+        return key_of(spec.kind, spec.version, self.seed, as_json(settings), upstream, said, as_json(asked))
+
+    def changed(self, stage: str) -> list[str]:
+        """What a finished stage was made with or from that is different now: parts of the profile, contents of files, "seed",
+        "contract", "prompts" or "what it read", however far up the flow; empty where running all again would skip it."""
+        if found := self._differs(stage):
+            return found
+        above = list(self.manifest(stage)["reads"])
+        for name in above:  # grows as it goes
+            if self.manifest(name) is None or self._differs(name):
+                return ["what it read"]
+            above += [further for further in self.manifest(name)["reads"] if further not in above]
+        return [] if self._key_stands(stage) and all(map(self._key_stands, above)) else ["what it read"]
+
+    def _differs(self, stage: str) -> list[str]:
+        """Settings, contents of files, seed, contract and prompts of a finished stage that are different now."""
+        made = self.manifest(stage)
+        profile = turned(self.profile, made["dials"])
+        used = [name for name in made["settings"] if name.startswith("content of ")]
+        now = (
+            dict(profile) | self.world.settings | contents(profile, tuple(n.removeprefix("content of ") for n in used))
+        )
+        now = as_json(now)
+        found = [name for name, value in made["settings"].items() if now.get(name) != value]
+        found += ["seed"] if made["seed"] != self.seed else []
+        found += ["contract"] if made["version"] != VERSIONS.get(made["kind"], made["version"]) else []
+        return found + (["prompts"] if any(prompts.version(n) != v for n, v in made["prompts"].items()) else [])
+
+    def _key_stands(self, stage: str) -> bool:
+        """Whether what a finished stage read is still what its upstream stages hold."""
+        made = self.manifest(stage)
+        return all(self.manifest(name)["outputs"] == outputs for name, outputs in made["upstream"].items())
+
+    def point(self, stage: str, artifact: Artifact) -> None:
+        """Make an artifact the one that a stage of this run uses, with a link to it where the file system has links."""
+        with locked(self.folder / f".{POINTERS}.lock"):
+            pointers = self.pointers()
+            if pointers.get(stage) != artifact.name:
+                write_json(pointers | {stage: artifact.name}, self.folder / POINTERS)
+            link = self.folder / stage
+            target = os.path.relpath(artifact.folder, link.parent)
+            with suppress(OSError):
+                if not link.is_symlink() or os.readlink(link) != target:
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    remove(link) if link.is_symlink() or not link.is_dir() else None
+                    link.symlink_to(target, target_is_directory=True)
+
+    def complete(
+        self, name: str, spec: "Stage", make: Callable[[Path], dict], *, reads=None, dials=None, asked=None, log=print
+    ) -> Outputs:
+        """Run one stage unless it is done: `make(folder)` returns {name: table, JSON value or None for a folder that it wrote
+        itself}; the manifest is written last. `dials` are turned for this stage alone; `asked` are arguments that its result
+        depends on."""
+        reads, dials, asked = spec.reads if reads is None else reads, dials or {}, asked or {}
+        settings = self.settings_of(spec, turned(self.profile, dials))
+        key = self.key(spec, settings, reads, asked)
+        artifact, before = Artifact(self.root / STAGES, spec.kind, key), self.artifact(name)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (manifest := artifact.manifest) is None:
+            if before is not None and before.manifest:
+                log(f"{name}: settings or inputs changed, running again")
+            for upstream in reads:
+                if other := self.changed(upstream):
+                    notebook = self.stages().get(upstream, "01_seeds")
+                    log(f"{name}: reads {upstream} as it is, though {', '.join(other)} changed since: see {notebook}")
+        with artifact.making() as folder:
+            if (manifest := artifact.manifest) is not None:
+                self.point(name, artifact)
+                log(f"{name}: done before, nothing to do")
+                return Outputs(name, folder, list(manifest["outputs"]), skipped=True)
+            started = time.perf_counter()
+            outputs = make(folder)
+            uses = outputs.pop("uses", [])
+            digests = {output: digest(_write(folder, output, value)) for output, value in outputs.items()}
+            seconds = round(time.perf_counter() - started, 2)
+            artifact.finish(
+                {
+                    "stage": name, "version": spec.version, "seed": self.seed, "settings": settings, "dials": dials,
+                    "asked": asked, "reads": list(reads), "upstream": {n: self.manifest(n)["outputs"] for n in reads},
+                    "prompts": {n: prompts.version(n) for n in spec.prompts}, "uses": uses, "outputs": digests,
+                    "seconds": seconds,
+                }
+            )  # fmt: skip
+        self.point(name, artifact)
+        log(f"{name}: done in {seconds:.1f} s")
+        return Outputs(name, artifact.folder, list(digests), skipped=False)
+
+
+def _write(folder: Path, name: str, value) -> Path:
+    """Write an output of a stage and return where it is; None stands for a folder that the stage wrote itself."""
+    if isinstance(value, pd.DataFrame):
+        write_table(value, folder / f"{name}.parquet")
+        return folder / f"{name}.parquet"
+    if value is not None:
+        write_json(value, folder / f"{name}.json")
+        return folder / f"{name}.json"
+    return folder / name
+
+
+VERSIONS: dict[str, int] = {}  # of the contracts of stages, by kind
+
+
+class Stage:
+    """What a stage is declared with: the kind of its artifacts, what it reads, the parts of the profile it depends on ("world" for
+    what the world's content depends on), the dials that name files whose content counts, the prompts it sends, and the version of
+    its contract, to be raised when the same inputs would give another result."""
+
+    def __init__(self, kind: str, *, reads=(), settings=(), files=(), prompts=(), version: int = 1):
+        self.kind, self.reads, self.settings, self.files = kind, reads, settings, files
+        self.prompts, self.version = prompts, version
+        VERSIONS[kind] = version
+
+
+def stage(kind: str, **declared):
+    """Makes `function(run, folder, **asked) -> {output: table, value or None}` a stage that is skipped when nothing changed.
+
+    `declared` as for `Stage`. Keyword arguments of the function are part of the key."""
+    spec = Stage(kind, **declared)
+
+    def wrap(function):
+        @functools.wraps(function)
+        def staged(run: Run, *, log=print, **asked) -> Outputs:
+            name = "-".join([kind, key_of(as_json(asked))[:8]]) if asked else kind
+            return run.complete(name, spec, lambda folder: function(run, folder, **asked), asked=asked, log=log)
+
+        staged.spec = spec
+        return staged
+
+    return wrap
+
+
+def unused(root: Path | None = None) -> Iterator[Artifact]:
+    """Artifacts that no run points to, directly or through another artifact that it uses."""
+    root = root or results_root()
+    reached, to_do = set(), []
+    for path in root.rglob(POINTERS):
+        to_do += read_json(path).values()
+    while to_do:
+        name = to_do.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        path = root / STAGES / name / "manifest.json"
+        to_do += read_json(path).get("uses", []) if path.is_file() else []
+    folder = root / STAGES
+    for path in sorted(folder.glob("*/*")):
+        if path.is_dir() and not path.name.startswith(".") and path.relative_to(folder).as_posix() not in reached:
+            yield Artifact(folder, path.parent.name, path.name)
+
+
+def remove_artifact(artifact: Artifact) -> int:
+    """Remove an artifact; returns the bytes that were freed."""
+    size = sum(p.stat().st_size for p in artifact.folder.rglob("*") if p.is_file() and not p.is_symlink())
+    shutil.rmtree(artifact.folder, ignore_errors=True)
+    artifact.folder.with_name(f".{artifact.folder.name}.lock").unlink(missing_ok=True)
+    return size
+
+
+def open_run(
+    name: str | None = None, *, profile: str = "smoke", seed: int = 0, root: Path | None = None, world: World | None = None,
+    **dials,
+) -> Run:  # fmt: skip
+    """Open or start a run: `open_run("demo", profile="demo", seed=0)`; dials change one setting each, e.g.
+    `open_run("no-refine", profile="demo", **{"boostqa.refine": False})`. `world` gives it a world of its own.
+
+    Raises ValueError for a name that could leave the results folder, an unknown profile, a wrong setting or seed."""
+    chosen = load_profile(profile, **dials)
+    name = name or chosen.name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name == STAGES:
+        raise ValueError(
+            f"run name {name!r}: use letters, digits, dot, dash and underscore, starting with a letter or digit; "
+            f"{STAGES!r} is taken"
+        )
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed!r}; it must be a whole number from 0 to 2**32 - 1")
+    source = None if isinstance(profile, Profile) else str(profile)
+    return Run(name, chosen, int(seed), root or results_root(), source, world)

@@ -1,0 +1,179 @@
+"""Tables of notebooks 01 and 02: exams, seeds, what is wrong with them, and how far their labels can be trusted."""
+
+import os
+from pathlib import Path
+from string import ascii_uppercase
+from types import SimpleNamespace
+
+import pandas as pd
+
+from qatoolkit.core.display import facts
+from qatoolkit.core.stats import agreement as label_agreement
+from qatoolkit.core.stats import confusion as label_confusion
+from qatoolkit.core.taxonomy import DIFFICULTIES, LABELS
+from qatoolkit.run.cost import asking
+from qatoolkit.run.stages.data import exam_tables
+from qatoolkit.run.stages.teachers import teachers
+from qatoolkit.run.store import Run
+from qatoolkit.seeds.read import quality_report, read_seeds, summary
+from qatoolkit.seeds.subjects import BENCHMARKS, with_disciplines
+from qatoolkit.synthesis import annotate as annotation
+
+LABEL_ORDERS = LABELS | {"discipline": None}
+
+
+def exam_summary(run: Run) -> pd.DataFrame:
+    """Questions, choices, disciplines and difficulties of every exam."""
+    rows = []
+    for name, table in exam_tables(run).items():
+        counts = table["difficulty"].value_counts().reindex(DIFFICULTIES, fill_value=0)
+        choices = table["choices"].map(len, na_action="ignore").max()
+        rows.append(
+            {
+                "exam": name,
+                "questions": len(table),
+                "choices": "open" if pd.isna(choices) else int(choices),
+                "disciplines": table["discipline"].nunique(),
+            }
+            | counts.to_dict()
+        )
+    return pd.DataFrame(rows)
+
+
+def seed_sources(table: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
+    """`seeds.summary` with how the files of each source were read, from a quality report."""
+    return summary(table).merge(quality[["source", "read_as"]].drop_duplicates("source"), on="source")
+
+
+def seed_choices(table: pd.DataFrame) -> pd.DataFrame:
+    """Multiple-choice questions with one right answer, by source: how many, their choices, the accuracy of guessing, and the
+    share of right answers at each letter. Open questions and those with several right answers are left out."""
+    one = table[table["choices"].notna() & table["answer_index"].notna()]
+    many = one["choices"].map(len)
+    letters = ascii_uppercase[: int(many.max()) if len(one) else 0]
+    rows = []
+    for source, part in one.groupby("source", sort=False):
+        counts, at = many[part.index], part["answer_index"].value_counts(normalize=True)
+        row = {"source": source, "questions": len(part), "choices": _span(counts)}
+        row |= {"guessing accuracy": float((1 / counts).mean())}
+        rows.append(
+            row | {f"{c} share": float(at.get(i, 0)) if i < counts.max() else None for i, c in enumerate(letters)}
+        )
+    columns = ["source", "questions", "choices", "guessing accuracy", *(f"{c} share" for c in letters)]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _span(counts):
+    low, high = int(counts.min()), int(counts.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def seed_subjects(table: pd.DataFrame) -> pd.DataFrame:
+    """Subjects that sources state themselves, and the benchmark whose subject map knows most of them.
+
+    Columns: source, rows, subjects (different ones), subject share (of rows that state one), map, map share (of rows that
+    get a discipline from it); map is null where no map knows a subject."""
+    bare = table.assign(discipline=None)
+    found = pd.DataFrame({name: with_disciplines(bare, name)["discipline"].notna() for name in BENCHMARKS})
+    rows = []
+    for source, part in table.groupby("source", sort=False):
+        shares = found.loc[part.index].mean()
+        rows.append(
+            {
+                "source": source,
+                "rows": len(part),
+                "subjects": part["subject"].nunique(),
+                "subject share": part["subject"].notna().mean(),
+                "map": shares.idxmax() if shares.max() else None,
+                "map share": shares.max(),
+            }
+        )
+    return pd.DataFrame(rows, columns=["source", "rows", "subjects", "subject share", "map", "map share"])
+
+
+def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
+    """Question files at hand: `found`, `seeds`, `rejects`, `quality` and `said`, a sentence on what was read.
+
+    `folder`: else that of the environment variable QATOOLKIT_REAL_DATA. Nothing is raised where there is no such folder, or
+    one that cannot be read: then `found` is False, the tables are empty, and `said` gives the reason."""
+    folder = folder or os.environ.get("QATOOLKIT_REAL_DATA")
+    try:
+        if not folder:
+            raise ValueError("the environment variable QATOOLKIT_REAL_DATA is not set")
+        seeds, rejects = read_seeds(Path(folder))
+        said = f"{len(seeds) + len(rejects):,} rows in = {len(seeds):,} accepted + {len(rejects):,} rejected."
+    except (ValueError, OSError) as error:
+        seeds, rejects = (t.iloc[:0] for t in read_seeds([{"question": "?", "answer": ""}]))  # the columns
+        said = f"No real data here: {error}. Name a folder of JSONL, JSON, CSV or Parquet files in QATOOLKIT_REAL_DATA."
+    return SimpleNamespace(
+        found=bool(len(seeds) + len(rejects)),
+        seeds=seeds,
+        rejects=rejects,
+        quality=quality_report(seeds, rejects),
+        said=facts({"real data": said}),
+    )
+
+
+def gold(run: Run, table: pd.DataFrame) -> pd.DataFrame:
+    """The labels by construction of a table's questions, row by row; null where the run's world does not know a question."""
+    truth = run.world.truth()
+    labels = [truth.labels(q) if truth else dict.fromkeys(LABELS) for q in table["question"]]
+    return pd.DataFrame(labels, columns=list(LABELS), index=table.index)
+
+
+def annotation_estimate(run: Run) -> dict:
+    """What labelling the seeds will take, before anything is spent; requests that the ledger has answered are free."""
+    messages = annotation.requests(run.read("seeds").seeds, run.profile.annotate.samples)
+    with teachers(run, "annotate") as teacher:
+        return asking(teacher.annotator, messages, "annotate")
+
+
+def agreement(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Agreement of an annotator (default: of the run's seeds) with the labels by construction, by language and over all: n,
+    accuracy, kappa, quadratic-weighted kappa."""
+    labelled = run.read("annotate").seeds if table is None else table
+    truth, rows = gold(run, labelled), []
+    for label, order in LABEL_ORDERS.items():
+        for language in ("all", *sorted(labelled["language"].unique())):
+            part = labelled["language"].eq(language) | (language == "all")
+            found = label_agreement(labelled.loc[part, label], truth.loc[part, label], order)
+            rows.append({"label": label, "language": language} | found)
+    return pd.DataFrame(rows)
+
+
+def confusion(run: Run, label: str) -> pd.DataFrame:
+    """True labels (rows) against the annotator's (columns), in seed questions; `label` is difficulty, grade or discipline."""
+    labelled, order = run.read("annotate").seeds, LABELS[label]
+    return label_confusion(labelled[label], gold(run, labelled)[label], order)
+
+
+def consensus_estimate(run: Run, samples: int = 5, n: int = 200) -> dict:
+    """What `qt.stages.consensus` will take, before anything is spent."""
+    messages = annotation.requests(run.read("seeds").seeds.head(n), samples)
+    with teachers(run, "consensus") as by:
+        return asking(by.annotator, messages, "annotate")
+
+
+def consensus_gain(run: Run, labels: pd.DataFrame) -> pd.DataFrame:
+    """What more samples are worth: agreement with the labels by construction of one answer and of the consensus of several, with
+    the requests that each took, from the labels of `qt.stages.consensus`. Empty where the truth is unknown."""
+    rows = []
+    for k, labelled in labels.groupby("samples"):
+        found = agreement(run, labelled)
+        found = found[found["language"] == "all"].drop(columns="language")
+        rows.append(found.assign(samples=int(k), requests=int(k) * len(labelled)))
+    if not rows:
+        return pd.DataFrame(columns=["label", "n", "accuracy", "kappa", "weighted_kappa", "samples", "requests"])
+    return pd.concat(rows, ignore_index=True).sort_values(["label", "samples"], ignore_index=True)
+
+
+def subject_agreement(run: Run) -> pd.DataFrame:
+    """The annotator's discipline against that of the subject which a seed's source names, by source and benchmark map: rows of
+    the source, rows compared, accuracy, kappa; no rows where no seed names a subject of a map."""
+    labelled, rows = run.read("annotate").seeds, []
+    for source, part in labelled.groupby("source", sort=False):
+        for benchmark in BENCHMARKS:
+            mapped = with_disciplines(part.assign(discipline=None), benchmark)["discipline"]
+            found = label_agreement(part["discipline"], mapped)
+            rows += [{"source": source, "map": benchmark, "of": len(part)} | found] if found["n"] else []
+    return pd.DataFrame(rows, columns=["source", "map", "of", "n", "accuracy", "kappa"])

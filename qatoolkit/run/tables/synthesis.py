@@ -1,0 +1,183 @@
+"""Tables of notebooks 03 to 06: the probe, the plan, what was written and refined, and what it cost."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from qatoolkit.core.settings import replace
+from qatoolkit.core.stats import accuracy, wilson
+from qatoolkit.core.taxonomy import HIGH, STEM
+from qatoolkit.curate.decontaminate import decontaminate
+from qatoolkit.run.cost import estimate
+from qatoolkit.run.stages.data import exam_tables
+from qatoolkit.run.stages.teachers import ledger_path
+from qatoolkit.run.store import Run
+from qatoolkit.synthesis.budget import targeted
+from qatoolkit.synthesis.linkqa import merge_table
+from qatoolkit.synthesis.write import attempts, degraded
+from qatoolkit.teacher.ledger import Ledger
+
+PAPER_REFERENCE = Path(__file__).resolve().parents[3] / "data" / "paper_reference.csv"
+
+
+def synthesis_estimate(run: Run) -> pd.DataFrame:
+    """Requests, tokens, money and hours of the synthesis that the run's profile asks for, by arm and task."""
+    with Ledger(ledger_path(run)) as ledger:
+        return estimate(run.profile, ledger)
+
+
+def probe_summary(run: Run) -> pd.DataFrame:
+    """The probe pooled over STEM and the rest, and over H1-H3 and H4-H5: n, accuracy with interval, mean margin in nats."""
+    samples = run.read("probe").samples
+    field = samples["discipline"].isin(STEM).map({True: "STEM", False: "other"})
+    level = samples["difficulty"].isin(HIGH).map({True: "H4-H5", False: "H1-H3"})
+    keyed = samples.assign(field=field, level=level)
+    parts = [keyed, keyed.assign(level="all"), keyed.assign(field="all"), keyed.assign(field="all", level="all")]
+    pooled = pd.concat(parts, ignore_index=True)
+    margin = pooled.groupby(["field", "level"])["margin"].mean().rename("margin").reset_index()
+    return accuracy(pooled, ["field", "level"]).merge(margin).sort_values(["field", "level"], ignore_index=True)
+
+
+def missed(run: Run, n: int = 8) -> pd.DataFrame:
+    """The seed questions that the base model missed by the widest margin (nats), with the answer it preferred."""
+    samples = run.read("probe").samples
+    samples = samples[~samples["correct"].astype(bool)].nsmallest(n, "margin")
+    found = run.read("annotate").seeds.merge(samples[["id", "predicted", "margin"]], on="id")
+    said = [choices[i] for choices, i in zip(found["choices"], found["predicted"], strict=True)]
+    columns = ["discipline", "difficulty", "question", "answer", "model says", "margin"]
+    return found.assign(**{"model says": said}).sort_values("margin")[columns]
+
+
+def plan_shares(run: Run) -> pd.DataFrame:
+    """The targeted plan beside the untargeted one, and beside what other targets would have planned: cells that get questions,
+    shares of the budget in STEM and at H4-H5, and the largest cell."""
+    grid, settings, stored = run.read("probe").cells, run.profile.plan, run.read("plan")
+    plans = {f"targeted, {settings.target:g}": stored.targeted, "untargeted": stored.untargeted}
+    for target in (0.5, 0.9):
+        if ((grid["accuracy"] < target) & (grid["n"] >= settings.low_n)).any():
+            plans[f"if the target were {target:g}"] = targeted(grid, replace(settings, target=target))
+    rows = []
+    for name, plan in plans.items():
+        budget, top = plan["budget"], plan.loc[plan["budget"].idxmax()]
+        rows.append(
+            {
+                "plan": name,
+                "questions": int(budget.sum()),
+                "cells": int((budget > 0).sum()),
+                "STEM share": budget[plan["discipline"].isin(STEM)].sum() / budget.sum(),
+                "H4-H5 share": budget[plan["difficulty"].isin(HIGH)].sum() / budget.sum(),
+                "largest cell": f"{top['discipline']} {top['difficulty']} ({top['budget']})",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def disputes(run: Run, name: str = "boostqa", n: int = 8) -> pd.DataFrame:
+    """Answers on which the two teachers differed: the first, the second, what fresh samples decided, or that they could not."""
+    stored = run.read(name)
+    columns = ["question", "first_answer", "second_answer", "answer", "decided"]
+    unresolved = stored.rejects
+    unresolved = unresolved[unresolved["reason"] == "unresolved"]
+    open_ones = unresolved.assign(first_answer=unresolved["answer"], answer=None, decided="no majority")
+    found = [rows for rows in (stored.questions, open_ones) if "second_answer" in rows]
+    if not found:
+        return pd.DataFrame(columns=columns)
+    rows = pd.concat([f[f["decided"] != "agreed"].reindex(columns=columns) for f in found])
+    some = rows.sample(frac=1, random_state=0).groupby("decided").head(-(-n // 3))
+    return some.sort_values("decided", kind="stable").head(n).reset_index(drop=True)
+
+
+def synthesis_counts(run: Run, name: str) -> dict:
+    """From questions written to questions kept, for a data set of the run."""
+    stored = run.read(name)
+    made, kept, rejects = stored.made, stored.questions, stored.rejects
+    return {
+        "asked for": int(run.read("plan").targeted["budget"].sum()),
+        "written, each once": len(made),
+        "kept after refinement": len(kept),
+        "STEM share": float(kept["discipline"].isin(STEM).mean()),
+        "H4-H5 share": float(kept["difficulty"].isin(HIGH).mean()),
+    } | {f"rejected: {reason}": int(n) for reason, n in rejects["reason"].value_counts().items()}
+
+
+def against_seeds(run: Run, name: str) -> pd.DataFrame:
+    """The annotated seeds and a synthetic data set one below the other, with a column `dataset`."""
+    return pd.concat(
+        [run.read("annotate").seeds.assign(dataset="seeds"), run.read(name).questions.assign(dataset=name)]
+    )
+
+
+def degradation(run: Run, name: str = "boostqa") -> pd.DataFrame:
+    """Questions asked for at H4 and H5: how many, and the share labelled lower at the first attempt and in the end."""
+    stored, rows = run.read(name), []
+    for level in HIGH:
+        final, first = attempts(stored.made, stored.rejects, [level])
+        row = {"asked": level, "first n": len(first), "degraded at first (share)": degraded(first).mean()}
+        rows.append(row | {"final n": len(final), "degraded in the end (share)": degraded(final).mean()})
+    return pd.DataFrame(rows)
+
+
+def decisions(run: Run, name: str = "boostqa") -> pd.DataFrame:
+    """How refinement settled each answer: agreed at once, first, refined or other answer by majority, or rejected."""
+    stored = run.read(name)
+    if "decided" not in stored.questions:
+        return pd.DataFrame({"decided": ["refinement is switched off"], "questions": [len(stored.questions)]})
+    counts = stored.questions["decided"].value_counts()
+    counts["rejected, no majority"] = int((stored.rejects["reason"] == "unresolved").sum())
+    return counts.rename("questions").rename_axis("decided").reset_index()
+
+
+def refinement_by_error_rate(run: Run) -> pd.DataFrame:
+    """Wrong answers at each error rate of the offline synthesiser: stage (before, second answer, after), wrong, low, high
+    (Wilson 95%), n. A stage without answers, as the second where refinement is off, has no row. Empty for a real teacher."""
+    rows = []
+    for found in run.read("error_rates").answers.to_dict("records"):
+        stages = {
+            "before": ("wrong_before", "n"),
+            "second answer": ("wrong_second", "n_second"),
+            "after": ("wrong_after", "n_after"),
+        }
+        for stage, (share, count) in stages.items():
+            if not found[count]:
+                continue
+            low, high = wilson(round(found[share] * found[count]), found[count])
+            place = {"teacher_error_rate": found["teacher_error_rate"], "stage": stage}
+            rows.append(place | {"wrong": found[share], "low": low, "high": high, "n": found[count]})
+    return pd.DataFrame(rows)
+
+
+def spend(run: Run) -> pd.DataFrame:
+    """The run's requests, tokens and cost in US dollars, by model and stage, over all sessions."""
+    with Ledger(ledger_path(run)) as ledger:
+        return ledger.spend(run.billed_to)
+
+
+def planted_contamination(run: Run, name: str = "boostqa", n: int = 20, seed: int = 0) -> pd.DataFrame:
+    """A positive control: `n` exam questions per exam planted in a curated data set, as they are and disguised by case and
+    spacing; one row per kind with how many were planted and found."""
+    clean = getattr(run.read("curate"), name)
+    against = exam_tables(run)
+    rows = []
+    for kind, disguise in (("verbatim", str), ("upper case, double spaces", lambda q: q.upper().replace(" ", "  "))):
+        planted = pd.concat([t.sample(min(n, len(t)), random_state=seed) for t in against.values()])
+        planted = planted.assign(question=[disguise(q) for q in planted["question"]])
+        found = set(decontaminate(pd.concat([clean, planted], ignore_index=True), against)["id"])
+        rows.append(
+            {
+                "planted": kind,
+                "questions": len(planted),
+                "found": int(planted["id"].isin(found).sum()),
+                "clean rows lost": int(clean["id"].isin(found).sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def merges(run: Run) -> pd.DataFrame:
+    """Near-identical knowledge points of the annotated seeds, with what is decided about each pair (`linkqa.merge_table`)."""
+    return merge_table(run.read("annotate").seeds, run.profile.linkqa)
+
+
+def paper_reference() -> pd.DataFrame:
+    """The papers' published headline numbers with their source."""
+    return pd.read_csv(PAPER_REFERENCE)

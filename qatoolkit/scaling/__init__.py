@@ -1,0 +1,1 @@
+"""Scaling: points on the axes of model size, data volume and initial FLOPs, and fits through them."""

@@ -1,0 +1,11 @@
+"""Seeds: questions from files as they are published, in one table."""
+
+from qatoolkit.core.public import by_module, lazily
+
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    by_module(
+        __name__,
+        {"read": "read_seeds quality_report summary", "files": "READERS", "subjects": "with_disciplines BENCHMARKS"},
+    ),
+)

@@ -1,0 +1,336 @@
+"""Choices and answer of one seed row in the layouts of benchmarks, and the faults a row is rejected for.
+
+An answer such as "2" can be a choice's text, an index from 0 or an index from 1; one row cannot tell, all
+rows of a source together can. So `readings` lists every reading that fits a row, `settle` lets the rows vote,
+and `resolve` applies the result (our reading: the papers do not say how their seeds were read).
+"""
+
+import ast
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Integral
+from string import ascii_uppercase as _LETTERS
+
+from qatoolkit.core.text import normalise
+
+MAX_CHARS = 20_000  # of one text; longer ones are dumps or attacks, not questions
+
+REASONS = {
+    "not_json": "the line is not JSON",
+    "not_a_record": "the row is not an object with named fields",
+    "field_count": "the row has more or fewer fields than the header",
+    "bad_quotes": "a quoted field is not closed, or goes on after its closing quote",
+    "undecodable": "bytes that are no text in the file's encoding, or half of a surrogate pair",
+    "null_byte": "a null byte in the text",
+    "too_long": f"a text of more than {MAX_CHARS:,} characters",
+    "no_question": "no column that holds a question",
+    "empty_question": "the question has no letter or digit",
+    "no_answer": "no column that holds an answer",
+    "empty_answer": "the answer is empty",
+    "bad_choices": "the choices are in no layout that is read here",
+    "one_choice": "fewer than two choices",
+    "empty_choice": "a choice has no text",
+    "duplicate_choices": "two choices have the same text",
+    "answer_outside_choices": "the answer's letter or index is outside the choices",
+    "answer_not_in_choices": "the answer's text is not among the choices",
+    "other_language": "neither English nor Chinese",
+    "duplicate": "question, choices and answer are those of a row already accepted",
+    "conflicting_answer": "an accepted row gives another answer to the same question and choices",
+}
+
+READINGS = ("letter", "text", "index from 0", "index from 1")  # in the order that decides a tie
+
+_EDGES = " \t\r\n\f\v\u00a0\u3000\u200b\u2060\ufeff"
+_UNPAIRED = re.compile("[\ud800-\udfff]")
+_MARK = r"(?:[(（【\[]\s?(?P<a>[{0}])\s?[)）】\]]|(?P<b>[{0}])\s?(?P<c>[.．、:：)）]))"  # (A) or A.
+_OPTION = {
+    lower: re.compile(r"(?<![A-Za-z0-9\\{$^_])" + _MARK.replace("{0}", letters))
+    for lower, letters in ((False, "A-J"), (True, "A-Ja-j"))
+}
+_OWN_LETTER = re.compile(_MARK.replace("{0}", "A-Za-z") + r"\s*(?P<text>.*)", re.DOTALL)
+_ANNOUNCED = (  # before a letter: "The correct answer is", "答案：", "故选"
+    r"(?:(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)s?(?:\s+is)?"
+    r"|(?:正确)?答案(?:是|为)?|[故应]*选项?)\s*[:：]?)?"
+)
+_LETTER_ANSWER = re.compile(  # no semicolons: "B; C" answers two blanks
+    rf"(?i:{_ANNOUNCED})[\s\[(（【*]*(?P<letters>[A-Z](?:(?:\s*(?:[,，、/&+和与]|\band\b)\s*|\s*)[A-Z])*)[\])）】*]*\s*[.．。]?"
+)
+_ONE_LETTER = re.compile(r"[(（\[]?([a-z])[)）\].]*")
+_INTEGER = re.compile(r"\d{1,3}(?:\.0)?")
+_ARRAY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=\w+)?\)", re.DOTALL)
+_QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
+
+
+def storable(text: str) -> str:
+    """The text with halves of surrogate pairs escaped: no file and no table column can hold them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class Fault(ValueError):
+    """Why a row is rejected: `reason` is a key of `REASONS`, `detail` names the value found."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{REASONS[reason]}: {detail}")
+        self.reason, self.detail = reason, storable(detail)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """Texts of the choices, the labels by which an answer may name them, whether the source has numbers."""
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    numbers: bool = False
+
+
+def missing(value: object) -> bool:
+    """Whether a cell holds nothing: None, NaN or blank text."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip(_EDGES))
+
+
+def clean(value: object) -> str:
+    """A cell as text: stripped, otherwise as it stands; other values in their JSON form, nothing as "".
+
+    Raises Fault for null bytes, unpaired surrogates, texts over `MAX_CHARS` and cells that are no text."""
+    if isinstance(value, str):
+        text = value.strip(_EDGES)
+    elif value is None or value != value:
+        return ""
+    else:
+        try:
+            text = json.dumps(value, ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError):
+            raise Fault("not_a_record", f"a cell of type {type(value).__name__}") from None
+    if len(text) > MAX_CHARS:
+        raise Fault("too_long", f"{len(text):,} characters")
+    if "\0" in text:
+        raise Fault("null_byte", repr(text[:60]))
+    if not text.isascii() and _UNPAIRED.search(text):
+        raise Fault("undecodable", ascii(text[:60]))
+    return text
+
+
+def literal(text: str) -> object:
+    """The list or dict written in a CSV cell as JSON, Python or numpy; None where it is none."""
+    if not text.startswith(("[", "{")) or len(text) > MAX_CHARS:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        text = _ARRAY.sub(r"\1", text)
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    if isinstance(value, dict):
+        return value
+    # numpy writes ['a' 'b'] without commas, which Python reads as one text.
+    quoted = [a or b for a, b in _QUOTED.findall(text)] if isinstance(value, list) and len(value) == 1 else []
+    return quoted if len(quoted) > 1 else value
+
+
+def split_options(text: str, *, lower: bool = False) -> tuple[str, list[str]] | None:
+    """Stem and options of "Which …? A. … B. …"; None where the text holds no list of options, or several.
+
+    Letters stand bare before . 、 : or ), or in brackets, and run on from A; with `lower` also from a."""
+    found = {}
+    for mark in _OPTION[lower].finditer(text):
+        style = "()" if mark["a"] else {"．": ".", "：": ":", "）": ")"}.get(mark["c"], mark["c"])
+        letter = mark["a"] or mark["b"]
+        found.setdefault((style, letter.isupper()), []).append((letter.upper(), mark.start(), mark.end()))
+    lists = []
+    for marks in found.values():
+        runs = []
+        for mark in marks:
+            if mark[0] == "A":
+                runs.append([mark])
+            elif runs and mark[0] == _LETTERS[len(runs[-1])]:
+                runs[-1].append(mark)
+            elif runs:
+                runs[-1].append(None)  # out of order: no list of options
+        ends = [*(run[0][1] for run in runs[1:]), len(text)][: len(runs)]
+        for run, end in zip(runs, ends, strict=True):
+            if None in run or len(run) < 2:
+                continue
+            stops = [mark[1] for mark in run[1:]] + [end]
+            options = [text[m[2] : stop].strip(_EDGES) for m, stop in zip(run, stops, strict=True)]
+            if all(options):
+                lists.append((len(options), run[0][1], end, options))
+    most = max((n for n, *_ in lists), default=0)
+    longest = [x for x in lists if x[0] == most]
+    if len(longest) != 1 or longest[0][2] != len(text):
+        return None
+    _, start, _, options = longest[0]
+    return text[:start].strip(_EDGES), options
+
+
+def parse_choices(value: object) -> Choices | None:
+    """Choices from a list, a dict, a list of dicts, or a text that holds these or lettered options.
+
+    None for an empty value.
+
+    Raises Fault for a layout that is none of these, fewer than two choices, empty ones and repeated ones."""
+    if isinstance(value, str):
+        value = _written(value.strip(_EDGES))
+    while isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], list | tuple | dict):
+        value = value[0]
+    if value is None or value != value or (isinstance(value, list | tuple | dict) and not value):
+        return None
+    labels = None
+    if isinstance(value, Mapping):
+        texts, labels = _from_dict(value)
+        if all(isinstance(text, bool) for text in texts):  # {"Paris": true, "Rome": false}
+            raise Fault("bad_choices", f"truth values {str(value)[:60]}")
+    elif isinstance(value, list | tuple) and all(isinstance(v, Mapping) for v in value):
+        texts, labels = _from_dicts(value)
+    elif isinstance(value, list | tuple):
+        texts = value
+    else:
+        raise Fault("bad_choices", f"{type(value).__name__} {str(value)[:60]!r}")
+    return make_choices([clean(t) for t in texts], labels, numbers=not any(isinstance(t, str) for t in texts))
+
+
+def make_choices(texts: list[str], labels: Iterable[str] | None = None, *, numbers: bool = False) -> Choices:
+    """Choices of checked texts; letters they carry themselves ("A) 5", "B) 6") are taken off.
+
+    Raises Fault."""
+    own = [_OWN_LETTER.fullmatch(t) for t in texts]
+    if all(own) and [(m["a"] or m["b"]).upper() for m in own] == list(_LETTERS[: len(own)]):
+        texts = [m["text"].strip(_EDGES) for m in own]
+    if len(texts) < 2:
+        raise Fault("one_choice", repr(texts[0][:60]) if texts else "none")
+    if not all(texts):
+        raise Fault("empty_choice", f"choice {texts.index('') + 1} of {len(texts)}")
+    if len(texts) > len(_LETTERS):
+        raise Fault("bad_choices", f"{len(texts)} choices, more than there are letters")
+    # Neither case nor NFKC counts here: Aa and AA, or 2² and 22, are different choices.
+    plain = [" ".join(t.split()) for t in texts]
+    if len(set(plain)) < len(plain):
+        raise Fault("duplicate_choices", repr(next(p for p in plain if plain.count(p) > 1)[:60]))
+    labels = tuple(labels or _LETTERS[: len(texts)])
+    if len(set(labels)) != len(texts):
+        raise Fault("bad_choices", f"{len(texts)} texts and the labels {', '.join(labels)[:60]}")
+    return Choices(texts=tuple(texts), labels=labels, numbers=numbers)
+
+
+def _written(text):
+    """The choices written into one cell as a list or dict; the text itself where they do not part."""
+    if not text:
+        return None
+    if (value := literal(text)) is not None:
+        return value
+    if split := split_options(text, lower=True):
+        return [option.rstrip(" ,;") for option in split[1]]
+    for mark in ("\n", "|"):
+        if len(parts := [p for p in text.split(mark) if p.strip()]) > 1:
+            return parts
+    return text
+
+
+def _from_dict(value):
+    """Texts and labels of {"text": […], "label": […]} or {"A": …, "B": …}."""
+    for key in ("text", "texts", "choices", "options"):
+        if isinstance(value.get(key), list | tuple):
+            labels = value.get("label", value.get("labels"))
+            return value[key], [clean(x) for x in labels] if isinstance(labels, list | tuple) else None
+    keys = sorted(value, key=lambda k: (len(str(k)), str(k)))
+    return [value[k] for k in keys], [clean(k) for k in keys]
+
+
+def _from_dicts(value):
+    """Texts and labels of [{"label": "A", "text": …}, …]."""
+    rows = [{str(k).casefold(): v for k, v in row.items()} for row in value]
+    text = next((k for k in ("text", "content", "value", "option", "choice", "answer") if k in rows[0]), None)
+    label = next((k for k in ("label", "key", "id", "letter", "aoval") if k in rows[0]), None)
+    if text is None:
+        raise Fault("bad_choices", f"objects with the keys {', '.join(rows[0])[:60]}")
+    texts = [row.get(text) for row in rows]
+    return texts, [clean(row.get(label)) for row in rows] if label else None
+
+
+def readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]]:
+    """Reading -> positions of the choices the answer (a value or a list) then names, for all that fit."""
+    parts = list(answer) if isinstance(answer, list | tuple) else [answer]
+    whole = [isinstance(p, Integral) and not isinstance(p, bool) for p in parts]
+    texts = [clean(p) for p in parts]
+    found = {
+        "letter": [_by_letter(t, choices) for t in texts],
+        "text": [_by_text(t, choices) for t in texts],
+        "index from 0": [_by_index(t, choices, 0) for t in texts],
+        "index from 1": [_by_index(t, choices, 1) for t in texts],
+    }
+    result = {}
+    for reading, positions in found.items():
+        flat = tuple(p for ps in positions for p in ps)
+        if positions and all(positions) and len(set(flat)) == len(flat):
+            result[reading] = flat
+    if all(whole) and not choices.numbers and "index from 0" in result:
+        # a number beside choices written as text is an index, though one may read alike
+        result.pop("text", None)
+    return result
+
+
+def _by_letter(text, choices):
+    if text in choices.labels:
+        return (choices.labels.index(text),)
+    if m := _OWN_LETTER.fullmatch(text):
+        letter = (m["a"] or m["b"]).upper()
+        if m["text"] and letter in choices.labels:
+            position = choices.labels.index(letter)
+            if normalise(m["text"]) == normalise(choices.texts[position]):
+                return (position,)
+    if len(text) > 80:
+        return ()
+    if m := _LETTER_ANSWER.fullmatch(text):
+        letters = re.findall("[A-Z]", m["letters"])
+    elif m := _ONE_LETTER.fullmatch(text):
+        letters = [m[1].upper()]
+    else:
+        return ()
+    if len(set(letters)) < len(letters) or not set(letters) <= set(choices.labels):
+        return ()
+    return tuple(choices.labels.index(letter) for letter in letters)
+
+
+def _by_text(text, choices):
+    if text in choices.texts:
+        return (choices.texts.index(text),)
+    plain = normalise(text)
+    same = [i for i, choice in enumerate(choices.texts) if normalise(choice) == plain]
+    return tuple(same) if len(same) == 1 else ()
+
+
+def _by_index(text, choices, base):
+    if not _INTEGER.fullmatch(text):
+        return ()
+    position = math.floor(float(text)) - base
+    return (position,) if 0 <= position < len(choices.texts) else ()
+
+
+def settle(rows: Iterable[Mapping[str, tuple[int, ...]]]) -> tuple[tuple[str, ...], str]:
+    """The readings to try, best first, after the rows of one source voted, and the best with its doubts.
+
+    An index is read from one base or not at all; 0 where both fit equally well."""
+    votes = Counter(reading for found in rows for reading in found)
+    best = max(READINGS, key=lambda r: (votes[r], -READINGS.index(r)))
+    even = [r for r in READINGS if r.startswith("index") and r != best and votes[r] == votes[best]]
+    doubt = f" ({', '.join(even)} fits as well)" if even and best.startswith("index") else ""
+    return tuple(dict.fromkeys((best, "letter", "text"))), best + doubt
+
+
+def resolve(answer: str, choices: Choices, found: Mapping, order: Iterable[str]) -> tuple[str, int | None]:
+    """Answer and position: the text of the right choice; where several are right, letters ("BD") and None.
+
+    Raises Fault where no reading in `order` fits."""
+    positions = next((found[reading] for reading in order if reading in found), None)
+    if positions is None:
+        pointer = _INTEGER.fullmatch(answer) or _LETTER_ANSWER.fullmatch(answer[:80]) or _ONE_LETTER.fullmatch(answer)
+        reason = "answer_outside_choices" if pointer else "answer_not_in_choices"
+        raise Fault(reason, f"{answer[:60]!r} with {len(choices.texts)} choices")
+    if len(positions) == 1:
+        return choices.texts[positions[0]], positions[0]
+    return "".join(_LETTERS[p] for p in sorted(positions)), None

@@ -1,0 +1,1 @@
+"""Synthesis: labels, the budget, and the strategies that write questions."""

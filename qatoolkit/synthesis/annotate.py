@@ -1,0 +1,104 @@
+"""Labels from a teacher: discipline, difficulty and grade of every question, and how well they agree with gold labels.
+
+BoostQA's annotation system; the rubric behind the five levels is our reading (`taxonomy.RUBRIC`).
+"""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from qatoolkit.core.taxonomy import LABELS
+from qatoolkit.teacher import prompts
+from qatoolkit.teacher.client import Teacher
+
+
+def annotate(table: pd.DataFrame, teacher: Teacher, samples: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Label every row of a QA table, be it of seeds, of synthetic questions or of a benchmark; labels a row had are replaced.
+
+    With several `samples` the labels are their consensus (our reading: the most frequent discipline, the median of
+    difficulty and grade), and `label_agreement` is the share of samples that gave all three labels of the consensus.
+    Returns the labelled rows and the rejects (refused, failed or unreadable in half of the samples or more), which keep
+    their columns plus `reason` and `detail`; together they are the rows that came in."""
+    said = teacher.ask(requests(table, samples), parse=_labels, ids=np.repeat(table["id"], samples), label="annotate")
+    answered, rejects = split_answers(table, merged(said, samples, _consensus), lambda v: v, "annotate")
+    if samples == 1:
+        answered = answered.drop(columns="label_agreement", errors="ignore")
+    return answered.reset_index(drop=True), rejects.reset_index(drop=True)
+
+
+def requests(table: pd.DataFrame, samples: int = 1) -> list[list[dict]]:
+    """The chat messages that `annotate` sends, `samples` for each row; from the second on they carry their number, since a
+    cache or a deterministic server would give the same answer again."""
+    return [
+        prompts.messages("annotate", row["language"], **prompts.shown(row), **_draw(sample))
+        for row in table.to_dict("records")
+        for sample in range(samples)
+    ]
+
+
+def _draw(sample: int) -> dict:
+    return {"draw": sample} if sample else {}
+
+
+def merged(said: pd.DataFrame, samples: int, decide) -> pd.DataFrame:
+    """One row for every `samples` answers to the same thing: `decide(values)` over those that could be read, if they are more
+    than half, else the first answer that could not. The keys of all are kept."""
+    rows = []
+    for first in range(0, len(said), samples):
+        part = said.iloc[first : first + samples]
+        ok = part["outcome"] == "ok"
+        row = (part if ok.all() else part[~ok]).iloc[0].to_dict()
+        if 2 * ok.sum() > samples:
+            row |= {"outcome": "ok", "value": decide(list(part.loc[ok, "value"]))}
+        rows.append(row | {"keys": tuple(k for keys in part["keys"] for k in keys)})
+    return pd.DataFrame(rows, columns=said.columns).astype(said.dtypes)
+
+
+def _consensus(values: list[dict]) -> dict:
+    chosen = {"discipline": Counter(v["discipline"] for v in values).most_common(1)[0][0]}
+    for name in ("difficulty", "grade"):
+        order = LABELS[name]
+        chosen[name] = order[statistics.median_low(order.index(v[name]) for v in values)]
+    return chosen | {"label_agreement": sum(v == chosen for v in values) / len(values)}
+
+
+def split_answers(table: pd.DataFrame, said: pd.DataFrame, columns, step: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Divide `table` by what the teacher said, row by row: answered rows with `columns(value)` set, and rejects.
+
+    Both keep their index, and what was asked for them in `calls`, a list of "step/ledger key". Raises KeyboardInterrupt when
+    the answers were interrupted: half a table is not a stage."""
+    stop_if_interrupted(said)
+    table = with_calls(table, step, said["keys"])
+    ok = (said["outcome"] == "ok").to_numpy()
+    answered, rejects = table[ok].copy(), table[~ok].copy()
+    values = pd.DataFrame([columns(v) for v in said.loc[ok, "value"]], index=answered.index)
+    for name in values:
+        answered[name] = values[name]
+    failed = said[~ok]
+    rejects["reason"] = failed["outcome"].to_numpy()
+    rejects["detail"] = failed["error"].fillna(failed["content"]).fillna("").str.slice(0, 300).to_numpy()
+    return answered, rejects
+
+
+def with_calls(table: pd.DataFrame, step: str, keys: Iterable[Iterable[str]]) -> pd.DataFrame:
+    """A copy with the ledger keys of what a step asked for each row added to its `calls`."""
+    before = table["calls"] if "calls" in table else [()] * len(table)
+    calls = [[*had, *(f"{step}/{key}" for key in some)] for had, some in zip(before, keys, strict=True)]
+    return table.assign(calls=pd.Series(calls, index=table.index, dtype=object))
+
+
+def stop_if_interrupted(said: pd.DataFrame) -> None:
+    """KeyboardInterrupt when Ctrl-C cut a teacher's answers short."""
+    if (said["outcome"] == "interrupted").any():
+        raise KeyboardInterrupt
+
+
+def _labels(content: str) -> dict:
+    value = prompts.read_json(content, "discipline")
+    for name, allowed in LABELS.items():
+        if value.get(name) not in allowed:
+            raise ValueError(f"{name} is {value.get(name)!r}; it must be one of {', '.join(allowed)}")
+    return {name: value[name] for name in LABELS}

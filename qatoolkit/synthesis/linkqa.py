@@ -1,0 +1,213 @@
+"""LinkQA: questions that join several seeds linked by knowledge points along a walk through the graph.
+
+Stated in arXiv 2508.01317: knowledge points are extracted from seeds, a walk under a value function picks paths, and a
+teacher writes from the several seeds of a path. Our reading: 2 to 4 seeds a path, and the difficulty asked for follows the
+plan's distribution from H3 up.
+"""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from qatoolkit.core.qa_table import require
+from qatoolkit.core.taxonomy import DIFFICULTIES
+from qatoolkit.graph.kp_graph import build_kp_graph
+from qatoolkit.graph.merges import apply_merges, merge_candidates, read_merges
+from qatoolkit.graph.walks import path_diagnostics, sample_paths
+from qatoolkit.synthesis.budget import apportion
+from qatoolkit.synthesis.refine import refine_or_keep
+from qatoolkit.synthesis.settings import LINKED, LinkQASettings
+from qatoolkit.synthesis.strategies import Context, Strategy, register
+from qatoolkit.synthesis.write import carry_out
+from qatoolkit.teacher import prompts
+from qatoolkit.teacher.client import Teacher
+
+# Requests put for each question still needed: some are repeated, some cannot be labelled.
+SPARE = 1.1
+_ASKED = ["strategy", "parents", "language", "path", "asked_discipline", "payload", "asked_difficulty", "exact"]
+
+
+def requests(
+    paths: pd.DataFrame, seeds: pd.DataFrame, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0
+) -> pd.DataFrame:
+    """One request per path that found at least two different seeds; a path's other language is left out, since a question
+    is in one language; of its knowledge points those stay that a seed shown holds, four seeds at most. A path belongs to the discipline that most of its seeds have, the first of them where several are.
+
+    The difficulties asked for are dealt in random order within a discipline: where `settings.adjust` names the discipline, in
+    its shares, and what misses its level is asked for once more, then kept under its true label (LinkSyn's difficulty adjustment
+    in given disciplines; the rule is our reading); else in the proportions of the plan's budget for all disciplines, what it wants
+    below H3 at H3: joining two seeds takes two hops.
+
+    Seeds that share an id are one, as in the graph. Warns where more than half of the paths are left out, with their number.
+    Raises ValueError for missing columns, seeds of a path that `seeds` lacks, and a plan without a budget."""
+    require("paths", paths, "path", "kps", "seeds")
+    require("seeds", seeds, "id", "question", "answer", "language", "discipline")
+    require("plan", plan, "difficulty", "budget")
+    by_id = seeds.drop_duplicates("id").set_index("id")
+    walked = {id for ids in paths["seeds"] for id in ids}
+    if unknown := walked - set(by_id.index):
+        raise ValueError(
+            f"seeds lacks {len(unknown):,} of those on the paths, {min(unknown, key=str)!r} for one; "
+            "pass the table that the graph was built from"
+        )
+    row_of = by_id[by_id.index.isin(walked) & by_id["language"].notna()].to_dict("index")
+    rows = []
+    for path in paths.itertuples():
+        found = {id: row_of[id] for id in path.seeds if id in row_of}
+        language = next((row["language"] for row in found.values()), None)
+        parents = [id for id, row in found.items() if row["language"] == language][: settings.most_seeds]
+        if len(parents) < 2:
+            continue
+        ends = zip(path.kps, [None, *path.seeds], [*path.seeds, None], strict=False)
+        kps = [kp for kp, *beside in ends if any(id in parents for id in beside)]
+        disciplines = Counter(d for id in parents if pd.notna(d := found[id]["discipline"]))
+        payload = {
+            "path": kps,
+            "seeds": [prompts.shown(found[id]) for id in parents],
+            "count": settings.questions_per_path,
+            "round": int(path.path),
+        }
+        rows.append(
+            {
+                "strategy": "link",
+                "parents": parents,
+                "language": language,
+                "path": kps,
+                "asked_discipline": max(disciplines, key=disciplines.get, default=None),
+                "payload": payload,
+            }
+        )
+    adjust, rng = settings.adjust or {}, np.random.default_rng(seed)
+    free = [row for row in rows if row["asked_discipline"] not in adjust]
+    reachable = plan["difficulty"].where(plan["difficulty"].isin(LINKED), LINKED[0])
+    budget = plan.groupby(reachable)["budget"].sum()
+    if free and not budget.sum() > 0:
+        raise ValueError(f"plan has {len(plan)} rows and no budget above 0; ask for one question or more in it")
+    _deal(free, budget, rng, exact=False)
+    for discipline, shares in adjust.items():
+        chosen = [row for row in rows if row["asked_discipline"] == discipline]
+        _deal(chosen, pd.Series(shares, dtype=float), rng, exact=True)
+    if (left_out := len(paths) - len(rows)) > len(paths) / 2:
+        warnings.warn(
+            f"{left_out:,} of {len(paths):,} paths lead to fewer than two different seeds of one language and ask for nothing; "
+            "give more seeds that share a knowledge point with others, or longer paths",
+            stacklevel=2,
+        )
+    return pd.DataFrame(rows, columns=_ASKED)
+
+
+def _deal(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exact: bool) -> None:
+    wanted = np.repeat(shares.index.to_numpy(str), apportion(shares, len(rows)))
+    for row, difficulty in zip(rows, rng.permutation(wanted), strict=True):
+        row["asked_difficulty"] = row["payload"]["difficulty"] = str(difficulty)
+        row["exact"] = exact
+
+
+def synthesise(
+    asked: pd.DataFrame, teacher: Teacher, annotator: Teacher, n: int | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write from the paths' seeds, label what came out and ask once more for what missed its level (`boostqa.carry_out`);
+    multi-hop items carry the knowledge points of their path.
+
+    With `n`, requests are put in order, a part at a time, until `n` questions are written or, with a warning, none is left; those
+    beyond `n` are rejects ("over_budget"), as are questions that an earlier part had written ("repeated"). Raises ValueError for
+    an `n` that is no whole number from 1."""
+    if n is None:
+        return carry_out(asked, teacher, annotator)
+    if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n={n!r}; allowed: a whole number from 1, or None for all requests")
+    each = max((payload["count"] for payload in asked["payload"]), default=1) if len(asked) else 1
+    made, rejects, at = [], [], 0
+    while at < len(asked) and (short := n - sum(map(len, made))) > 0:
+        part = asked.iloc[at : at + math.ceil(SPARE * short / each)]
+        at += len(part)
+        written, failed = carry_out(part, teacher, annotator)
+        known = written["id"].isin([id for table in made for id in table["id"]])
+        repeated = written[known].assign(reason="repeated", detail="an earlier request wrote it")
+        made.append(written[~known])
+        rejects += [failed, repeated]
+    if not made:  # no request at all: the empty tables, with their columns
+        made, rejects = ([part] for part in carry_out(asked, teacher, annotator))
+    table = pd.concat(made, ignore_index=True)
+    if len(table) < n:
+        warnings.warn(
+            f"{len(table):,} of {n:,} questions were written, and all {len(asked):,} requests are used up; "
+            "sample more paths, or ask for more questions a path",
+            stacklevel=2,
+        )
+    spare = table[n:].assign(reason="over_budget", detail=f"{n:,} questions were asked for")
+    return table[:n], pd.concat([*rejects, spare], ignore_index=True)
+
+
+def control(made: pd.DataFrame, targets: Mapping[str, Mapping[str, float]] | None = None) -> pd.DataFrame:
+    """Difficulty asked for against difficulty as labelled: discipline, difficulty, asked, got (questions), and for each discipline
+    `kl`, the divergence in nats of the labels from the target (by discipline; where none is given, from what was asked), half
+    a question added to each level. Raises ValueError for a target that names another level or has no share above 0."""
+    for discipline, target in (targets or {}).items():
+        right = set(target) <= set(DIFFICULTIES) and all(0 <= share < math.inf for _, share in target.items())
+        if not right or not sum(share for _, share in target.items()) > 0:
+            raise ValueError(
+                f"targets[{discipline!r}]={dict(target)!r}; allowed: shares of {', '.join(DIFFICULTIES)}, not all 0"
+            )
+    tables = []
+    for discipline, rows in made.groupby("asked_discipline"):
+        asked, got = (
+            rows[c].value_counts().reindex(DIFFICULTIES, fill_value=0) for c in ("asked_difficulty", "difficulty")
+        )
+        wanted = pd.Series((targets or {}).get(discipline, asked), dtype=float)
+        wanted, found = wanted[wanted > 0] / wanted.sum(), (got + 0.5) / (got + 0.5).sum()
+        kl = float((wanted * np.log(wanted / found[wanted.index])).sum())
+        table = pd.DataFrame({"asked": asked, "got": got}).rename_axis("difficulty").reset_index()
+        tables.append(table.assign(discipline=discipline, kl=kl))
+    columns = ["discipline", "difficulty", "asked", "got", "kl"]
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def merge_table(seeds: pd.DataFrame, settings: LinkQASettings) -> pd.DataFrame:
+    """Near-identical knowledge points of annotated seeds, with what is decided about each pair: the reviewed file where
+    `settings.merges` names one, else `merge_candidates`. It asks nobody, so it can be looked over before LinkQA is paid for."""
+    names = seeds["knowledge_points"].explode().dropna()
+    return read_merges(settings.merges, names) if settings.merges else merge_candidates(names)
+
+
+def walk(graph, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0) -> pd.DataFrame:
+    """The paths to write along: `paths_per_question` times as many as the plan's budget needs, leaning to seeds of its weak cells by
+    `focus` (our own addition)."""
+    focus = {(r.discipline, r.difficulty): 1.0 + settings.focus * r.deficit for r in plan.itertuples()}
+    n = math.ceil(settings.paths_per_question * plan["budget"].sum() / settings.questions_per_path)
+    return sample_paths(graph, n, settings.length, alpha=settings.alpha, beta=settings.beta, focus=focus, seed=seed)
+
+
+def write(context: Context) -> dict:
+    """LinkQA: a graph without near-identical nodes, walks, synthesis from the seeds of each path, refinement
+    (`strategies.Strategy.write`)."""
+    seeds, plan, settings, by = context.seeds, context.plan, context.settings, context.teachers
+    merges = merge_table(seeds, settings)
+    graph = build_kp_graph(apply_merges(seeds, merges), min_count=settings.min_count)
+    graph.save(context.folder / "graph")
+    paths = walk(graph, plan, settings, context.seed)
+    asked = requests(paths, seeds, plan, settings, context.seed)
+    made, rejects = synthesise(asked, by.synthesiser, by.annotator, int(plan["budget"].sum()))
+    questions, rejects = refine_or_keep(made, rejects, by.refiner, settings)
+    kept = {"merges": merges, "graph": None, "paths": paths, "diagnostics": path_diagnostics(graph, paths)}
+    return {"made": made, "questions": questions, "rejects": rejects} | kept
+
+
+def expected(profile, questions: int) -> tuple[float, float]:
+    """Requests that write `questions` questions, and questions to label, with those to spare."""
+    return SPARE * questions / profile.linkqa.questions_per_path, SPARE * questions
+
+
+register(
+    Strategy(
+        name="linkqa",
+        settings=LinkQASettings,
+        write=write,
+        requests=expected,
+        prompts=("link", "annotate", "refine", "solve"),
+    )
+)

@@ -1,0 +1,86 @@
+"""Refinement: a second teacher answers every question again, and fresh samples decide where the two differ (arXiv 2508.01326)."""
+
+import pandas as pd
+
+from qatoolkit.answers.same_answer import consensus, same_answer
+from qatoolkit.synthesis.annotate import split_answers, stop_if_interrupted
+from qatoolkit.synthesis.settings import BoostQASettings, LinkQASettings
+from qatoolkit.synthesis.write import texts_of
+from qatoolkit.teacher import prompts
+from qatoolkit.teacher.client import Teacher
+
+
+def refine(
+    table: pd.DataFrame, refiner: Teacher, settings: BoostQASettings | LinkQASettings
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A second teacher answers every question again; where the two differ, fresh samples decide by majority.
+
+    Returns the rows with the decided answer (`verified`, `first_answer`, `second_answer`, `decided`: agreed, first, refined
+    or other) and the rejects without a majority. Our reading of BoostQA's refinement."""
+    messages = [
+        prompts.messages("refine", r.language, question=r.question, answer=r.answer) for r in table.itertuples()
+    ]
+    said = refiner.ask(messages, parse=_read_answer, ids=list(table["id"]), label="refine")
+    answered, rejects = split_answers(
+        table, said, lambda v: {"second_answer": v["answer"], "new_rationale": v["rationale"]}, "refine"
+    )
+    agree = [bool(same_answer(r.answer, r.second_answer)) for r in answered.itertuples()]
+    votes = _votes(answered.loc[[not a for a in agree]], refiner, settings.samples)
+    rows, unresolved = [], []
+    for row, same in zip(answered.to_dict("records"), agree, strict=True):
+        first, second = row["answer"], row["second_answer"]
+        rationale = row.pop("new_rationale")
+        winner, share, calls = (first, 1.0, []) if same else votes[row["id"]]
+        row["calls"] = [*row["calls"], *calls]
+        if winner is None or share <= 0.5:
+            reason = {"reason": "unresolved", "detail": f"first {first!r}, refined {second!r}, no majority"}
+            unresolved.append(row | reason)
+            continue
+        decided = "agreed" if same else "other"
+        for name, candidate in (("refined", second), ("first", first)):
+            if not same and same_answer(winner, candidate):
+                decided, winner = name, candidate
+        if decided == "refined":
+            row["rationale"] = rationale or None
+        elif decided == "other":
+            row["rationale"] = None
+        rows.append(row | {"answer": winner, "first_answer": first, "decided": decided, "verified": True})
+    rejects = pd.concat([rejects, pd.DataFrame(unresolved)], ignore_index=True)
+    added = ("calls", "second_answer", "first_answer", "decided", "verified")
+    return pd.DataFrame(rows, columns=None if rows else list(dict.fromkeys([*table, *added]))), rejects
+
+
+def _votes(disputed: pd.DataFrame, solver: Teacher, samples: int) -> dict[str, tuple[str | None, float, list[str]]]:
+    """By id: the answer of most fresh samples, its share of them, and the calls."""
+    messages = [
+        prompts.messages("solve", row.language, question=row.question, draw=draw)
+        for row in disputed.itertuples()
+        for draw in range(samples)
+    ]
+    said = solver.ask(messages, parse=_read_answer, label="solve")
+    stop_if_interrupted(said)
+    answers = [v["answer"] if o == "ok" else None for v, o in zip(said["value"], said["outcome"], strict=True)]
+    votes = {}
+    for i, id in enumerate(disputed["id"]):
+        part = slice(i * samples, (i + 1) * samples)
+        given = [a for a in answers[part] if a is not None]
+        calls = [f"solve/{key}" for keys in said["keys"][part] for key in keys]
+        votes[id] = (*consensus(given), calls)
+    return votes
+
+
+def _read_answer(content: str) -> dict:
+    texts = texts_of(prompts.read_json(content, "answer"), "answer", "rationale")
+    if not texts["answer"]:
+        raise ValueError('the JSON object needs a non-empty "answer"')
+    return texts
+
+
+def refine_or_keep(
+    made: pd.DataFrame, rejects: pd.DataFrame, refiner: Teacher, settings: BoostQASettings | LinkQASettings
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(accepted, rejects) of what was written: refined, or as it is where `settings.refine` is off."""
+    if not settings.refine:
+        return made, rejects
+    table, unresolved = refine(made, refiner, settings)
+    return table, pd.concat([rejects, unresolved], ignore_index=True)

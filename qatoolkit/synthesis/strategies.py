@@ -1,0 +1,88 @@
+"""The registry of synthesis strategies: what each is set by, how it writes, and what it asks of the teachers.
+
+A strategy is one `Strategy` object; curation, lineage, cost, training, figures and the paired tables loop over the data sets that
+a profile makes with it. `register` adds one from anywhere (docs/extending.md).
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qatoolkit.core.settings import Settings
+
+# Modules of this room that register a strategy of their name when they are first needed, and the notebook that shows each.
+PACKAGED = {"boostqa": "04_boostqa", "linkqa": "05_linkqa"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a strategy is given: annotated `seeds`, the `plan` (cells with `budget` and `deficit`), the `teachers` (synthesiser,
+    refiner, annotator), all `profile` settings, its own `settings`, the random `seed`, and a `folder` for what it keeps."""
+
+    seeds: pd.DataFrame
+    plan: pd.DataFrame
+    teachers: Any
+    profile: Any
+    settings: Settings
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """One way to write questions.
+
+    `write(context)` returns {"made": questions as written and labelled, "questions": those accepted after refinement,
+    "rejects": the rest with `reason` and `detail`} and whatever else it keeps (tables, JSON values, None for a folder it wrote).
+    `requests(profile, plan)` returns (requests that write, questions to label), for the estimate before anything is paid.
+    `settings` is the class of its dials, `reads` the groups of a profile that its result depends on, `prompts` the templates it
+    sends."""
+
+    name: str
+    settings: type[Settings]
+    write: Callable[[Context], dict]
+    requests: Callable[[Any, int], tuple[float, float]]
+    prompts: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+
+    def checked(self, own: dict) -> Settings:
+        """Its settings from plain values, for a strategy from outside the package; ValueError as for all settings."""
+        try:
+            return self.settings(**own)
+        except ValueError as error:
+            raise ValueError(f"strategies.{self.name}: {error}") from None
+
+    def settings_in(self, profile) -> Settings:
+        """Its settings in a profile: the group of its name, else those under `strategies`."""
+        found = getattr(profile, self.name, None)
+        return found if isinstance(found, self.settings) else self.checked(profile.strategies.get(self.name, {}))
+
+
+_REGISTERED: dict[str, Strategy] = {}
+
+
+def register(one: Strategy) -> Strategy:
+    """Make a strategy known by its name; a later one of the same name replaces it."""
+    _REGISTERED[one.name] = one
+    return one
+
+
+def strategy(name: str) -> Strategy:
+    """A registered strategy; ValueError names those there are."""
+    if name in PACKAGED and name not in _REGISTERED:
+        importlib.import_module(f"qatoolkit.synthesis.{name}")
+    if name not in _REGISTERED:
+        known = ", ".join(dict.fromkeys([*PACKAGED, *_REGISTERED]))
+        raise ValueError(
+            f"no strategy is called {name!r}; there are {known} (register others before the profile is loaded)"
+        )
+    return _REGISTERED[name]
+
+
+def known(name: str) -> bool:
+    """Whether a strategy of this name is registered, or comes with the package."""
+    return name in PACKAGED or name in _REGISTERED

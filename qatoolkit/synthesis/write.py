@@ -1,0 +1,144 @@
+"""Writing questions: a table of requests put to a teacher, labelled, and asked for once more where they missed their level."""
+
+import json
+
+import pandas as pd
+
+from qatoolkit.core.qa_table import qa_id, qa_table
+from qatoolkit.core.stats import share
+from qatoolkit.core.taxonomy import DIFFICULTIES, HIGH
+from qatoolkit.synthesis.annotate import annotate, split_answers
+from qatoolkit.teacher import prompts
+from qatoolkit.teacher.client import Teacher
+
+
+def carry_out(asked: pd.DataFrame, teacher: Teacher, annotator: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Put a table of requests to the teacher, label what it wrote, and ask once more, with the reason, for what missed.
+
+    Returns the questions (with `asked_difficulty` and `attempt`) and the rejects: failed requests, unlabelled questions,
+    first attempts that a better second one replaced ("degraded"), and second attempts that missed too ("degraded_again")
+    or repeated a known question ("repeated"). Every question that was written is in one of the two."""
+    made, rejects = write(asked, teacher)
+    made, unlabelled = annotate(made, annotator)
+    made["attempt"] = 1
+    fallen = missed(made)
+    if fallen.any():
+        again, lost = write(_informed(made[fallen]), teacher)
+        known = again["id"].isin(made["id"])
+        repeated = again[known].assign(reason="repeated", detail="the second attempt wrote a known question")
+        again, unlabelled_again = annotate(again[~known], annotator)
+        again["attempt"] = 2
+        short = missed(again)
+        better = again[~short]
+        worse = again[short].assign(reason="degraded_again", detail="the second attempt missed the level too")
+        replaced = made["id"].isin(better["replaces"])
+        dropped = made[replaced].assign(reason="degraded", detail="a second attempt reached the level")
+        made = pd.concat([made[~replaced], better], ignore_index=True)
+        rejects = pd.concat([rejects, lost, repeated, unlabelled_again, dropped, worse], ignore_index=True)
+    rejects = pd.concat([rejects, unlabelled], ignore_index=True)
+    rejects["payload"] = [json.dumps(p, ensure_ascii=False, default=str) for p in rejects["payload"]]
+    made = made.drop(columns=["payload", "replaces", "exact"]).drop_duplicates("id", ignore_index=True)
+    return made, rejects.drop(columns=["replaces", "exact"], errors="ignore")
+
+
+DEGRADED = 0.25  # share of high-difficulty questions that are asked for once more, as assumed before anything is paid
+RANK = {level: i for i, level in enumerate(DIFFICULTIES)}
+
+
+def degraded(table: pd.DataFrame) -> pd.Series:
+    """Which rows were asked for at H4 or H5 and are labelled below what was asked."""
+    return table["asked_difficulty"].isin(HIGH) & (table["difficulty"].map(RANK) < table["asked_difficulty"].map(RANK))
+
+
+def attempts(made: pd.DataFrame, rejects: pd.DataFrame, levels) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Questions asked for at some levels: as kept, and as the first attempts at them came out (those kept plus those that a better
+    second attempt replaced)."""
+    kept = made[made["asked_difficulty"].isin(levels)]
+    replaced = rejects[(rejects["reason"] == "degraded") & rejects["asked_difficulty"].isin(levels)]
+    return kept, pd.concat([kept[kept["attempt"] == 1], replaced])
+
+
+def degradation(made: pd.DataFrame, levels=HIGH) -> dict:
+    """How many questions asked for at some levels were kept, and the share of them labelled lower after the second attempt."""
+    asked = made[made["asked_difficulty"].isin(levels)]
+    return {"n": len(asked), "degraded": share(degraded(asked))}
+
+
+def missed(table: pd.DataFrame) -> pd.Series:
+    """Which rows to ask for once more: the degraded ones, and where the level must be met exactly, all others off it; not those
+    of multi-grade synthesis, whose prompt asks for a grade."""
+    off = table["exact"].eq(True) & (table["difficulty"] != table["asked_difficulty"])
+    return (degraded(table) | off) & table["strategy"].ne("multi_grade")
+
+
+def _informed(fallen: pd.DataFrame) -> pd.DataFrame:
+    """One further request for each question that missed its level, with the reason."""
+    rows = []
+    for row in fallen.to_dict("records"):
+        easy = RANK[row["difficulty"]] < RANK[row["asked_difficulty"]]
+        told = {"question": row["question"], "reason": f"labelled {row['difficulty']}, asked {row['asked_difficulty']}"}
+        payload = {name: value for name, value in row["payload"].items() if name != "round"}
+        payload |= {"count": 1, "too_easy" if easy else "too_hard": told}
+        keep = ("strategy", "language", "parents", "asked_discipline", "asked_difficulty", "exact")
+        path = {"path": row["knowledge_points"]} if row["strategy"] == "link" else {}
+        rows.append({k: row[k] for k in keep} | path | {"payload": payload, "replaces": row["id"]})
+    return pd.DataFrame(rows)
+
+
+def write(asked: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Put requests to the teacher; returns a QA table of what it wrote and a rejects table of requests that failed or
+    got no question.
+
+    A question that several requests wrote stands once, with the calls of all."""
+    messages = [prompts.messages(row.strategy, row.language, **row.payload) for row in asked.itertuples()]
+    said = teacher.ask(messages, parse=read_questions, ids=list(asked.index), label="write")
+    answered, failed = split_answers(asked, said, lambda value: {"written": value}, "write")
+    nothing = [not row["written"] for row in answered.to_dict("records")]
+    silent = answered.loc[nothing].drop(columns="written", errors="ignore")  # absent when nobody answered
+    silent = silent.assign(reason="nothing_written", detail="the teacher answered with no question")
+    failed = pd.concat([failed, silent], ignore_index=True)
+    rows, extra = {}, {}
+    for row in answered.to_dict("records"):
+        for item in row["written"]:
+            id = qa_id(item["question"], item["answer"])
+            if id in rows:
+                extra[id][0].extend(c for c in row["calls"] if c not in extra[id][0])
+                continue
+            rows[id] = item | {
+                "id": id,
+                "language": row["language"],
+                "strategy": row["strategy"],
+                "parents": row["parents"],
+                "knowledge_points": row.get("path"),
+                "prompt_version": prompts.version(row["strategy"]),
+            }
+            extra[id] = (
+                list(row["calls"]),
+                row.get("asked_discipline"),
+                row.get("asked_difficulty"),
+                row["payload"],
+                row.get("exact"),
+                row.get("replaces"),
+            )
+    table = qa_table(rows.values(), source="synthetic", teacher=teacher.model)
+    columns = ["calls", "asked_discipline", "asked_difficulty", "payload", "exact", "replaces"]
+    table[columns] = pd.DataFrame(list(extra.values()), columns=columns, dtype=object)
+    return table, failed.drop(columns=["parents", "path"], errors="ignore")
+
+
+def read_questions(content: str) -> list[dict]:
+    """The questions a teacher wrote; ValueError, worded for the model, when none can be read."""
+    items = prompts.read_json(content, "questions", bare_list=True).get("questions")
+    if not isinstance(items, list):
+        raise ValueError('the JSON object needs a list "questions"')
+    kept = []
+    for item in items:
+        texts = texts_of(item, "question", "answer", "rationale") if isinstance(item, dict) else {}
+        if not (texts.get("question") and texts.get("answer")):
+            raise ValueError('every entry of "questions" needs a non-empty "question" and "answer"')
+        kept.append({name: text for name, text in texts.items() if text})
+    return kept
+
+
+def texts_of(value: dict, *names: str) -> dict[str, str]:
+    return {name: prompts.as_text(value.get(name)) for name in names}

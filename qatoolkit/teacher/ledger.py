@@ -1,0 +1,374 @@
+"""Every attempt, its cost and its response, in one SQLite file.
+
+The ledger is what makes a rerun free: a response stands under the hash of the whole request that earned it,
+and it is committed before anyone parses it. One thread writes and batches whatever has queued up into one
+commit, so that thousands of answers a second share a few file syncs; readers never wait for it (WAL). Several
+processes may open the same file.
+"""
+
+import asyncio
+import csv
+import functools
+import hashlib
+import json
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+SCHEMA_VERSION = 1  # part of every cache key and of the file: raise it when the meaning of either changes
+BUSY_SECONDS = 30.0  # how long to wait for another process that holds the file
+BATCH = 1000  # writes per commit at most
+GATHER_SECONDS = 0.002  # lets a batch gather; next to any teacher's latency it is nothing
+
+# Rows in order of arrival beside an index of keys: stored in the order of their hashes they cost thrice as much to write.
+_TABLES = """
+CREATE TABLE IF NOT EXISTS responses (
+    key TEXT PRIMARY KEY, request TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS attempts (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, model TEXT NOT NULL, run TEXT NOT NULL, stage TEXT NOT NULL,
+    started REAL NOT NULL, seconds REAL NOT NULL, status INTEGER, outcome TEXT NOT NULL,
+    prompt_tokens INTEGER, completion_tokens INTEGER, reasoning_tokens INTEGER, cost REAL
+);
+CREATE INDEX IF NOT EXISTS attempts_by_run ON attempts (run, model, stage);
+"""
+_UNPRICED = "cost IS NULL AND (completion_tokens IS NOT NULL OR outcome IN ('ok', 'empty', 'length', 'refusal'))"
+_COUNTS = ["status", "prompt_tokens", "completion_tokens", "reasoning_tokens"]
+
+
+def canonical(request: dict[str, Any]) -> str:
+    """The one JSON text of a request: sorted names, no spaces, schema version; ValueError if not JSON."""
+    try:
+        return json.dumps(
+            {**request, "schema_version": SCHEMA_VERSION}, sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a request must be plain JSON to be cached: {error}; convert that value first") from None
+
+
+def cache_key(text: str) -> str:
+    """SHA-256 (hex) of a canonical request: messages, sampling, model, endpoint, sample, schema version."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """List price of a model in USD per one million tokens; `cached_input` None means no discount."""
+
+    input: float
+    output: float
+    cached_input: float | None = None
+
+    def __post_init__(self):
+        for name in ("input", "output", "cached_input"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"Price.{name} is {value!r}: give USD per 1M tokens, 0 or more")
+
+    def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
+        """USD for one call; `completion_tokens` include reasoning, `prompt_tokens` include cached ones."""
+        cached = self.input if self.cached_input is None else self.cached_input
+        fresh = prompt_tokens - cached_tokens
+        return (fresh * self.input + cached_tokens * cached + completion_tokens * self.output) / 1e6
+
+
+def price_of(model: str, on: date | str | None = None) -> Price | None:
+    """The list price of `model` on a day (default today, UTC), from prices.csv; None when not listed.
+
+    Names match exactly: a dated snapshot may cost something else. `textbook*`, the offline teacher, is free.
+    """
+    if model.startswith("textbook"):
+        return Price(input=0.0, output=0.0)
+    day = str(on or datetime.now(UTC).date())
+    in_force = [row for row in _price_table() if row["model"] == model and row["date"] <= day]
+    if not in_force:
+        return None
+    row = max(in_force, key=lambda row: row["date"])
+    cached = float(row["cached_input"]) if row["cached_input"] else None
+    return Price(input=float(row["input"]), output=float(row["output"]), cached_input=cached)
+
+
+@functools.cache
+def _price_table() -> list[dict[str, str]]:
+    with (Path(__file__).parent / "prices.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Attempt(NamedTuple):
+    """One HTTP request as it went: `started` in epoch seconds, tokens and cost (USD) None when not known."""
+
+    key: str
+    model: str
+    run: str
+    stage: str
+    started: float
+    seconds: float
+    status: int | None
+    outcome: str
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost: float | None = None
+
+
+Statement = tuple[str, list[tuple]]  # SQL, and the values of each time it is executed
+
+
+class _Write(NamedTuple):
+    attempt: Attempt | None
+    response: tuple[str, str, str, float] | None  # key, request, response, created
+    waiter: Any  # concurrent Future, or (loop, asyncio Future)
+    statements: tuple[Statement, ...] = ()
+
+
+class Ledger:
+    """The SQLite file at `path` (created with its folders): responses by key, and every attempt made."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._reader, self._writer_connection = self._open(), self._open()
+        self._reading = threading.Lock()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write_forever, name="qatoolkit-ledger", daemon=True)
+        self._writer.start()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(connection)
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise ValueError(f"cannot open {self.path} as a ledger: {error}; give another path") from error
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found != SCHEMA_VERSION:
+            connection.close()
+            raise ValueError(f"{self.path} is a ledger of version {found}, not {SCHEMA_VERSION}: give another path")
+        return connection
+
+    def get(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The stored responses among `keys`, parsed from JSON; keys not answered yet are absent."""
+        found = self.read(
+            "SELECT key, response FROM responses WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(keys)),),
+        )
+        return {key: json.loads(response) for key, response in found}
+
+    def answered(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` under which a response stands."""
+        found = self.read(
+            "SELECT key FROM responses WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),)
+        )
+        return {key for (key,) in found}
+
+    def put(self, attempt: Attempt, request: str | None = None, response: str | None = None) -> None:
+        """Record an attempt and, with both JSON texts, its response; returns when the commit is on disk.
+
+        The first response under a key stands. RuntimeError when the file cannot be written.
+        """
+        waiter: Future[None] = Future()
+        self._enqueue(attempt, request, response, waiter)
+        waiter.result()
+
+    async def aput(self, attempt: Attempt, request: str | None = None, response: str | None = None) -> None:
+        """`put` for coroutines: resumes after the commit. Cancelling the wait does not undo the write."""
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._enqueue(attempt, request, response, (loop, future))
+        await future
+
+    def flush(self) -> None:
+        """Return when everything put so far, by whomever, is committed."""
+        waiter: Future[None] = Future()
+        with self._closing:
+            if self._closed:
+                return
+            self._queue.put(_Write(None, None, waiter))
+        waiter.result()
+
+    def write(self, *statements: Statement) -> None:
+        """Execute statements on tables that another module keeps in this file, all of them or none; returns after the commit."""
+        waiter: Future[None] = Future()
+        self._hand_over(_Write(None, None, waiter, statements))
+        waiter.result()
+
+    def read(self, sql: str, values: Sequence = ()) -> list[tuple]:
+        """The rows that a query finds; what others have written since shows."""
+        with self._reading:
+            return self._reader.execute(sql, values).fetchall()
+
+    def attempts(self) -> pd.DataFrame:
+        """Every attempt in order, one row each, `started` as UTC time."""
+        table = self._frame("SELECT * FROM attempts ORDER BY id")
+        table["started"] = pd.to_datetime(table["started"], unit="s", utc=True)
+        return table
+
+    def spend(self, run: str | None = None) -> pd.DataFrame:
+        """Attempts, tokens and USD by model and stage, of one run or of all.
+
+        `cost` sums what is known; `unpriced` counts the attempts that used tokens at an unknown price, or were answered by a server
+        that did not say how many.
+        """
+        where, values = ("", ()) if run is None else ("WHERE run = ?", (run,))
+        return self._frame(
+            f"""SELECT model, stage, count(*) AS attempts, coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
+            coalesce(sum(completion_tokens), 0) AS completion_tokens,
+            coalesce(sum(reasoning_tokens), 0) AS reasoning_tokens, total(cost) AS cost,
+            sum({_UNPRICED}) AS unpriced
+            FROM attempts {where} GROUP BY model, stage ORDER BY model, stage""",
+            values,
+        )
+
+    def unpriced(self, model: str, run: str, stage: str) -> list[str]:
+        """The stored request of each `unpriced` attempt of a model, run and stage."""
+        rows = self.read(
+            f"SELECT request FROM attempts JOIN responses USING (key) WHERE model = ? AND run = ? AND stage = ? AND {_UNPRICED}",
+            (model, run, stage),
+        )
+        return [request for (request,) in rows]
+
+    def costs(self, keys: Iterable[str]) -> pd.DataFrame:
+        """Attempts, tokens and USD of each key that was asked, over all runs: key, model, attempts, prompt_tokens,
+        completion_tokens, reasoning_tokens, cost (NaN where one of them is `unpriced`)."""
+        return self._frame(
+            f"""SELECT key, model, count(*) AS attempts, coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
+            coalesce(sum(completion_tokens), 0) AS completion_tokens,
+            coalesce(sum(reasoning_tokens), 0) AS reasoning_tokens,
+            CASE WHEN sum({_UNPRICED}) THEN NULL ELSE total(cost) END AS cost
+            FROM attempts WHERE key IN (SELECT value FROM json_each(?)) GROUP BY key""",
+            (json.dumps(list(keys)),),
+        ).astype({"cost": "float64"})
+
+    def exchanges(self, keys: Iterable[str]) -> pd.DataFrame:
+        """The stored JSON texts of request and response under each key that was answered: key, request, response."""
+        return self._frame(
+            "SELECT key, request, response FROM responses WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(keys)),),
+        )
+
+    def close(self) -> None:
+        """Commit what is queued and release the file; safe to call twice."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
+        self._writer.join()
+        with self._reading:
+            self._reader.close()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Ledger({str(self.path)!r}{', closed' if self._closed else ''})"
+
+    def _frame(self, sql: str, values: tuple = ()) -> pd.DataFrame:
+        with self._reading:
+            table = pd.read_sql_query(sql, self._reader, params=values)
+        return table.astype({name: "Int64" for name in _COUNTS if name in table})
+
+    def _enqueue(self, attempt: Attempt, request: str | None, response: str | None, waiter) -> None:
+        if (request is None) != (response is None):
+            raise ValueError("put() takes request and response together, or neither for a failed attempt")
+        row = None if response is None else (attempt.key, request, response, time.time())
+        self._hand_over(_Write(attempt, row, waiter))
+
+    def _hand_over(self, write: _Write) -> None:
+        with self._closing:
+            if self._closed:
+                raise RuntimeError(f"ledger {self.path} is closed: open it again with Ledger(path)")
+            self._queue.put(write)
+
+    def _write_forever(self) -> None:
+        going = True
+        while going:
+            batch = [self._queue.get()]
+            time.sleep(GATHER_SECONDS)
+            while len(batch) < BATCH and not self._queue.empty():
+                batch.append(self._queue.get())
+            if None in batch:  # the last item ever: close() lets nothing in behind it
+                going = False
+                batch.remove(None)
+            error = self._commit(batch)
+            if error is None or isinstance(error.__cause__, sqlite3.OperationalError):  # disk full, locked
+                _settle(batch, error)
+            else:  # one bad write must not take the others down with it
+                for write in batch:
+                    _settle([write], self._commit([write]))
+        self._writer_connection.close()
+
+    def _commit(self, batch: list[_Write]) -> RuntimeError | None:
+        connection = self._writer_connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            responses = [write.response for write in batch if write.response]
+            connection.executemany("INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?)", responses)
+            connection.executemany(
+                f"INSERT INTO attempts ({', '.join(Attempt._fields)}) VALUES ({', '.join('?' * 12)})",
+                [write.attempt for write in batch if write.attempt],
+            )
+            for sql, values in (statement for write in batch for statement in write.statements):
+                connection.executemany(sql, values)
+            connection.execute("COMMIT")
+        except Exception as error:  # whatever it is must reach those who wait, or they wait forever
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            problem = RuntimeError(f"cannot write {self.path}: {error}; free the disk or the file, then rerun")
+            problem.__cause__ = error
+            return problem
+        return None
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Set WAL and create the tables, waiting for another process that does the same at this moment."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:  # the change to WAL does not honour the busy timeout
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # NORMAL survives kill -9 whole; a power cut may cost the last commits, never the file.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA wal_autocheckpoint = 10000")  # pages: fewer, larger write-backs
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            return
+        except sqlite3.OperationalError as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _settle(batch: list[_Write], error: RuntimeError | None) -> None:
+    """Wake whoever waits for these writes, with one call per event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future]] = {}
+    for write in batch:
+        if isinstance(write.waiter, Future):
+            write.waiter.set_exception(error) if error else write.waiter.set_result(None)
+        else:
+            loop, future = write.waiter
+            by_loop.setdefault(loop, []).append(future)
+    for loop, futures in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_wake, futures, error)
+
+
+def _wake(futures: list[asyncio.Future], error: RuntimeError | None) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error) if error else future.set_result(None)

@@ -1,0 +1,66 @@
+"""Versioned prompt templates in English and Chinese: text files `<language>/<name>.v<version>.txt`.
+
+A template is the system message; the user message is the task's input as one JSON object. `$rubric`, `$disciplines`,
+`$grades` and `$grade_rubric` are filled from `taxonomy`, so that annotator, synthesiser and checker read the same words.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from string import Template
+
+from qatoolkit.core.taxonomy import DISCIPLINES, GRADE_RUBRIC, GRADES, RUBRIC
+from qatoolkit.teacher.reply_json import as_text, read_json
+
+__all__ = ["VERSIONS", "as_text", "messages", "read_json", "shown", "template", "version"]
+
+VERSIONS = {
+    "annotate": 3,
+    "knowledge_points": 2,
+    "multi_grade": 2,
+    "high_difficulty": 2,
+    "link": 3,
+    "refine": 1,
+    "solve": 1,
+}
+
+
+def version(name: str) -> str:
+    """The version in use, as it is stored with every row: "annotate.v3"."""
+    return f"{name}.v{VERSIONS[name]}"
+
+
+@lru_cache
+def template(name: str, language: str) -> str:
+    """The filled system message of a task; ValueError for a task or language that has no template."""
+    path = Path(__file__).parent / language / f"{version(name)}.txt" if name in VERSIONS else None
+    if path is None or not path.is_file():
+        raise ValueError(f"no prompt {name!r} in {language!r}; there are {', '.join(VERSIONS)}, each in en and zh")
+    en = language == "en"
+    return Template(path.read_text(encoding="utf-8").strip()).substitute(
+        rubric="\n".join(f"- {level}: {text[language]}" for level, text in RUBRIC.items()),
+        disciplines=", ".join(DISCIPLINES) if en else "、".join(f"{id}（{d.zh}）" for id, d in DISCIPLINES.items()),
+        grades=", ".join(GRADES) if en else "、".join(f"{id}（{zh}）" for id, zh in GRADES.items()),
+        grade_rubric="\n".join(
+            f"- {id}: {text['en']}" if en else f"- {id}（{GRADES[id]}）：{text['zh']}"
+            for id, text in GRADE_RUBRIC.items()
+        ),
+    )
+
+
+def messages(name: str, language: str, **payload) -> list[dict]:
+    """The chat messages that put a task to a teacher."""
+    return [
+        {"role": "system", "content": template(name, language)},
+        {"role": "user", "content": json.dumps(payload, ensure_ascii=False)},
+    ]
+
+
+def shown(row: Mapping) -> dict:
+    """A row of a QA table as a teacher is shown it: question, answer and, where it has any, its choices by letter, which
+    answers such as "BD" point at."""
+    choices = row.get("choices")
+    there = hasattr(choices, "__len__") and not isinstance(choices, str) and len(choices)
+    lettered = {"choices": {chr(ord("A") + i): str(c) for i, c in enumerate(choices)}} if there else {}
+    return {"question": row["question"], "answer": row["answer"]} | lettered

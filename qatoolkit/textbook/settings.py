@@ -1,0 +1,30 @@
+"""How much of the textbook the embedded world holds."""
+
+from qatoolkit.core.settings import Positive, Settings, Share
+
+
+class TextbookSettings(Settings):
+    """Size of the textbook world, and how much of it the student has read before mid-training."""
+
+    entities: Positive | None = None
+    """Rows per discipline; null for all."""
+    entities_zh: Positive | None = None
+    """The same in Chinese."""
+    relations: Positive | None = None
+    """Columns per table; null for all."""
+    families: Positive | None = None
+    """Kinds of formula problem; null for all."""
+    seeds: Positive = 40
+    """Seed questions per cell of discipline and difficulty."""
+    exam: Positive = 20
+    """Exam questions per cell."""
+    plain: Share = 1.0
+    """Share of questions outside STEM, up to H3, that the general corpus covers."""
+    stem: Share = 0.12
+    """The same in STEM, up to H3."""
+    high: Share = 0.06
+    """The same outside STEM, at H4 and H5."""
+    stem_high: Share = 0.04
+    """The same in STEM, at H4 and H5."""
+    review: Share = 0.5
+    """Share of the general corpus that is review questions; the rest is statements."""

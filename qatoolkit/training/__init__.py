@@ -1,0 +1,1 @@
+"""Training: one plain torch loop over Hugging Face models, resumable to the bit on a CPU."""

@@ -1,0 +1,125 @@
+"""Attention within packed documents alone: no mask of a block's length squared, no work across documents.
+
+transformers keeps packed documents apart by a mask, so a block of 50 short documents costs as much as one long text. Here every
+document attends to itself only: on a GPU by torch's variable-length flash attention, on a CPU in groups of like length. Models
+whose attention is anything but causal softmax (windows, capped scores, sinks), or whose values are not as wide as their queries,
+are refused and keep transformers' own.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    varlen_attn = None
+
+PACKED = "packed"  # its name as an `attn_implementation` of transformers
+_WASTE = 1.1  # padded over real tokens, at most, in a group
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Where the documents of a batch of blocks lie, counting through all its tokens.
+
+    GPU: `bounds` [documents + 1] int32, where each begins, and `longest`, the length of a block. CPU: `groups`, for each its
+    number of documents, its width and the tokens [documents * width] that it gathers; `back` [tokens], where each token is
+    found in the groups' outputs one after another."""
+
+    bounds: object = None
+    longest: int = 0
+    groups: tuple = ()
+    back: object = None
+
+
+def documents_of(positions: np.ndarray, device: str) -> Documents:
+    """The documents of blocks from their positions [blocks, block], which restart at 0 with each document."""
+    flat = positions.ravel()
+    starts = np.flatnonzero(flat == 0)
+    if device != "cpu":
+        bounds = torch.from_numpy(np.append(starts, len(flat)).astype(np.int32))
+        return Documents(bounds=bounds.pin_memory().to(device, non_blocking=True), longest=positions.shape[1])
+    lengths = np.diff(np.append(starts, len(flat)))
+    order = np.argsort(lengths, kind="stable")
+    groups, back, done = [], np.empty(len(flat), dtype=np.int64), 0
+    for members in _like_lengths(lengths[order]):
+        chosen = order[members]
+        steps = np.arange(lengths[chosen].max())
+        real = steps < lengths[chosen, None]
+        gathered = np.where(real, starts[chosen, None] + steps, starts[chosen, None])
+        groups.append((len(chosen), len(steps), torch.from_numpy(gathered.ravel())))
+        back[gathered[real]] = done + np.flatnonzero(real)
+        done += gathered.size
+    return Documents(groups=tuple(groups), back=torch.from_numpy(back))
+
+
+def _like_lengths(lengths: np.ndarray):
+    """Slices of rising lengths whose padding stays small."""
+    first, total = 0, 0
+    for i, length in enumerate(lengths.tolist()):
+        if i > first and length * (i + 1 - first) > _WASTE * (total + length) + 64:
+            yield slice(first, i)
+            first, total = i, 0
+        total += length
+    yield slice(first, len(lengths))
+
+
+def attend(module, query, key, value, attention_mask, *, documents=None, scaling=None, dropout=0.0, **others):
+    """transformers' attention interface: query [blocks, heads, tokens, width] over key and value with as many heads or fewer;
+    returns ([blocks, tokens, heads, width], None).
+
+    Raises ValueError for an attention that this is not."""
+    if documents is None or attention_mask is not None:
+        raise ValueError("packed attention needs the places of the documents and no mask")
+    beyond = {
+        name: others[name]
+        for name in ("sliding_window", "softcap", "s_aux", "position_bias")
+        if others.get(name) is not None
+    }
+    if beyond or not getattr(module, "is_causal", True):
+        raise ValueError(f"packed attention is causal softmax without {', '.join(beyond) or 'exceptions'}")
+    if value.shape[-1] != query.shape[-1]:
+        raise ValueError("packed attention needs values as wide as queries")
+    blocks, heads, tokens, width = query.shape
+    few = key.shape[1] != heads
+
+    def flat(x):
+        return x.transpose(1, 2).reshape(blocks * tokens, -1)
+
+    if documents.bounds is not None:
+        # Autocast leaves float32 to what it does not know, and positions are turned in float32.
+        kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else value.dtype
+        if dropout or varlen_attn is None or kind == torch.float32:
+            raise ValueError(
+                "packed attention on a GPU needs torch 2.10, bfloat16 and no dropout; set attention to sdpa"
+            )
+        q, k, v = (flat(x).view(blocks * tokens, -1, width).to(kind) for x in (query, key, value))
+        bounds, longest = documents.bounds, documents.longest
+        out = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=few)
+        return out.view(blocks, tokens, heads, width), None
+    out = _grouped(documents, *(flat(x) for x in (query, key, value)), width, dropout, scaling, few)
+    return out.view(blocks, tokens, heads, width), None
+
+
+@torch.compiler.disable  # its shapes change from batch to batch, and with each a compiled layer would be compiled anew
+def _grouped(documents: Documents, query, key, value, width: int, dropout: float, scaling, few: bool):
+    """Attention over [tokens, heads * width], group by group."""
+    found = []
+    for count, length, gathered in documents.groups:
+        parts = (
+            x.index_select(0, gathered).view(count, length, -1, width).transpose(1, 2) for x in (query, key, value)
+        )
+        out = scaled_dot_product_attention(*parts, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=few)
+        found.append(out.transpose(1, 2).reshape(count * length, -1))
+    return torch.cat(found).index_select(0, documents.back)
+
+
+def register() -> None:
+    """Make "packed" an attention implementation of transformers, with no mask of its own."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(PACKED, attend)
+    AttentionMaskInterface.register(PACKED, lambda *_, **__: None)

@@ -1,0 +1,112 @@
+"""The recipe of one training run: where it starts, what it reads, how the learning rate moves; checked before anything loads."""
+
+import json
+import math
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import model_validator
+
+from qatoolkit.core.settings import NotNegative, Positive, SomeShare, read_mapping
+from qatoolkit.training.settings import Course, Manner, SizeName
+
+_PLACES = ("out", "qa", "general", "tokenizer", "start")  # a resumed run may find its files elsewhere
+_FREE = (  # how a run is carried out and what it keeps, which may change too
+    "name", "keep", "save_every", "keep_states", "keep_optimizer", "micro_batch", "checkpointing", "compile", "fused_loss",
+    "attention", "threads",
+)  # fmt: skip
+
+
+class Job(Manner, Course):
+    """One training run; a YAML file for `qatoolkit train` has the same fields.
+
+    It starts from `start` or from a rung `size` with random weights, one of the two. An interrupted run in `out` is resumed
+    by itself."""
+
+    kind: ClassVar[str] = "job"
+
+    name: str
+    """What messages call it."""
+    out: str
+    """Folder it writes."""
+    start: str | None = None
+    """Hugging Face directory or name whose weights it begins with."""
+    size: SizeName | None = None
+    """Rung of the ladder to train from scratch."""
+    tokenizer: str | None = None
+    """By default that of `start`."""
+    qa: str | None = None
+    """Token file of QA (`tokens.write_tokens`)."""
+    general: str | None = None
+    """Token file of general text."""
+    tokens: Positive
+    """In all, of which the share `replay` is general text."""
+    seed: NotNegative = 0
+    """Of the order of blocks and of new weights."""
+    keep: tuple[SomeShare, ...] = ()
+    """Shares of the steps at which a checkpoint is kept, in `out/at-<share>`."""
+    keep_optimizer: bool = False
+    """Keep the moments, for a later `rate: inherit`."""
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        def require(ok: bool, field: str, allowed: str) -> None:
+            if not ok:
+                raise ValueError(f"{field} is {getattr(self, field)!r}; it must be {allowed}")
+
+        if bool(self.start) == bool(self.size):
+            raise ValueError(
+                f"give either start, a checkpoint, or size, a rung to train from scratch; found "
+                f"{self.start!r} and {self.size!r}"
+            )
+        if self.size and not self.tokenizer:
+            raise ValueError("a model trained from scratch needs a tokenizer")
+        if self.schedule == "wsd":
+            require(self.warmup + self.decay <= 1, "decay", f"at most 1 - warmup ({self.warmup:g})")
+        inherits = self.rate == "inherit" and self.size
+        require(not inherits, "rate", "rewarm where there is no start to inherit from")
+        require(self.qa or self.replay == 1, "replay", "1 where there is no qa")
+        require(self.general or self.replay == 0, "replay", "0 where there is no general text")
+        return self
+
+
+def read_job(path: str | Path) -> Job:
+    """A job from a YAML file; `qa`, `general`, `tokenizer` and `out` are relative to the file, as is `start` where it is a
+    folder there. Raises ValueError for anything but the fields of `Job`, naming the file and the field."""
+    path = Path(path)
+    content = read_mapping(path, "the fields of a job (name, start, qa, tokens, ...)")
+    for field in _PLACES:
+        if isinstance(content.get(field), str):
+            here = path.resolve().parent / content[field]
+            content[field] = str(here) if field != "start" or here.is_dir() else content[field]
+    return job_of({"name": path.stem} | content, str(path))
+
+
+def job_of(fields: dict, where: str = "job") -> Job:
+    """A job from plain fields; ValueError names a field that is unknown, missing or of the wrong type."""
+    try:
+        return Job(**fields)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def identity(job: Job, **digests) -> dict:
+    """What a resumed run must share with the interrupted one: every setting that changes what is learnt, and the digests of what
+    lies at the places it names. How a step is computed may change; then the result is the same but for rounding."""
+    settings = {k: v for k, v in dict(job).items() if k not in _PLACES + _FREE}
+    return json.loads(json.dumps(settings | digests))
+
+
+def learning_rate(step: int, steps: int, job: Job, inherited: float | None = None) -> float:
+    """The rate of a step, counted from 0, of `steps`; `inherited` is the rate at which the start's own training ended."""
+    peak, warm = (job.learning_rate, round(job.warmup * steps)) if inherited is None else (inherited, 0)
+    if step < warm:
+        return peak * (step + 1) / warm
+    left = (steps - step) / max(1, steps - warm)  # from 1 to just above 0
+    if job.schedule == "linear":
+        return peak * left
+    if job.schedule == "cosine":
+        return peak * 0.5 * (1 - math.cos(math.pi * left))
+    if job.schedule == "wsd":
+        return peak * min(1.0, (steps - step) / max(1, round(job.decay * steps)))
+    return peak

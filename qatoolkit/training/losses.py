@@ -1,0 +1,175 @@
+"""Cross-entropy straight from hidden states, without ever holding the logits of all tokens.
+
+The logits of a chunk of tokens are made, turned into gradients and forgotten before the next chunk. A model whose logits are
+more than `hidden @ weight.T` (scaled or capped ones) is found out and falls back to its own logits.
+"""
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from qatoolkit.training.attention import PACKED
+
+CHUNK_ON_CPU, CHUNK_ON_GPU = 1 << 21, 1 << 28  # logits at once: about what a cache holds; 1 GiB
+
+
+class _FusedCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies and of `z_loss` times log Z squared; gradients are made in the forward pass."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, z_loss, chunk):
+        device = hidden.device.type
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        to_hidden = torch.empty_like(hidden)
+        to_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        to_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        with torch.autocast(device, enabled=False):
+            reader = weight.to(kind)
+            for a in range(0, len(targets), chunk):
+                states, right = hidden[a : a + chunk].to(kind), targets[a : a + chunk, None]
+                logits = (states @ reader.t()).float()
+                if bias is not None:
+                    logits += bias
+                top = logits.amax(-1, keepdim=True)
+                of_right = logits.gather(1, right)
+                # in place: another [chunk, vocabulary] would not fit the cache
+                slope = logits.sub_(top).exp_()
+                mass = slope.sum(-1, keepdim=True)
+                log_z = mass.log() + top
+                total += (log_z - of_right).sum() + z_loss * log_z.square().sum()
+                slope.mul_((1 + 2 * z_loss * log_z) / mass)
+                slope.scatter_add_(1, right, slope.new_full((len(right), 1), -1.0))
+                if bias is not None:
+                    to_bias += slope.sum(0)
+                slope = slope.to(kind)
+                to_hidden[a : a + chunk] = slope @ reader
+                if kind == torch.float32:
+                    to_weight.addmm_(slope.t(), states)
+                else:
+                    to_weight += slope.t() @ states
+        # finished already, so nothing that autograd need look after
+        ctx.gradients = [to_hidden, to_weight, to_bias]
+        ctx.kinds = weight.dtype, None if bias is None else bias.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx, scale):
+        to_hidden, to_weight, to_bias = ctx.gradients
+        ctx.gradients = None
+        of_weight, of_bias = ctx.kinds
+        bias = None if to_bias is None else (to_bias * scale).to(of_bias)
+        weight = to_weight.mul_(scale).to(of_weight)  # in place: it is as large as the output matrix
+        return to_hidden.mul_(scale.to(to_hidden.dtype)), weight, bias, None, None, None
+
+
+def chunk_of(vocabulary: int, on_cpu: bool) -> int:
+    """Tokens whose logits the fused loss holds at a time."""
+    return max(128, (CHUNK_ON_CPU if on_cpu else CHUNK_ON_GPU) // vocabulary)
+
+
+def fused_cross_entropy(hidden, weight, targets, *, bias=None, z_loss: float = 0.0, chunk: int | None = None):
+    """Sum over tokens of cross-entropy in nats, plus `z_loss` times the squared log of the softmax's sum.
+
+    hidden: [tokens, width] states that predict `targets` [tokens] through `weight` [vocabulary, width] and `bias`. Under
+    autocast products run in its type; sums are float32. chunk: tokens at once, by default what the device's memory likes."""
+    chunk = chunk or chunk_of(len(weight), hidden.device.type == "cpu")
+    return _FusedCrossEntropy.apply(hidden, weight, bias, targets, z_loss, chunk)
+
+
+def plain_cross_entropy(logits, targets, *, z_loss: float = 0.0):
+    """The same sum from logits [tokens, vocabulary]."""
+    logits = logits.float()
+    total = cross_entropy(logits, targets, reduction="sum")
+    return total + z_loss * logits.logsumexp(-1).square().sum() if z_loss else total
+
+
+SHORTCUTS = ("fused_loss", "packed_attention")
+
+
+class Scored(torch.nn.Module):
+    """A causal model that answers with the summed loss of a batch; the module that is sharded over devices, so that the output
+    matrix is whole wherever the loss needs it.
+
+    `fused_loss` and `packed_attention` are shortcuts, on or off; off means the attention that the model came with."""
+
+    def __init__(self, model, *, fused_loss: bool = True, packed_attention: bool = False, z_loss: float = 0.0):
+        super().__init__()
+        self.model, self.z_loss, self.own_attention = model, z_loss, model.config._attn_implementation
+        self.fused_loss, self.packed_attention = fused_loss, packed_attention
+
+    @property
+    def packed_attention(self) -> bool:
+        return self.model.config._attn_implementation == PACKED
+
+    @packed_attention.setter
+    def packed_attention(self, on: bool) -> None:
+        if on != self.packed_attention:
+            self.model.set_attn_implementation(PACKED if on else self.own_attention)
+
+    def forward(self, ids, positions, where, targets=None, documents=None):
+        """Summed loss of the places `where` (flat indices); `ids` and `positions` are [blocks, block]; `documents` is for packed
+        attention. Without `targets` the logits of those places, [places, vocabulary].
+
+        No attention mask is given: with `position_ids` alone transformers keeps packed documents apart, and an all-ones mask
+        would switch that off in silence."""
+        inputs = {"input_ids": ids, "position_ids": positions, "use_cache": False}
+        if self.packed_attention:
+            inputs["documents"] = documents
+        if not self.fused_loss:
+            logits = self.model(**inputs).logits.flatten(0, 1)[where]
+            return logits if targets is None else plain_cross_entropy(logits, targets, z_loss=self.z_loss)
+        states = self.model.base_model(**inputs).last_hidden_state.flatten(0, 1)[where]
+        head = self.model.get_output_embeddings()
+        if targets is None:
+            return head(states)
+        return fused_cross_entropy(states, head.weight, targets, bias=getattr(head, "bias", None), z_loss=self.z_loss)
+
+
+def shortcuts_that_fit(scored: Scored, ids, positions, documents, alone) -> dict[str, bool]:
+    """Whether packed documents are read as if each stood alone: `apart` for transformers' own attention, and for each shortcut
+    that is on, whether it gives the same logits.
+
+    `ids` and `positions` are one packed block [1, tokens] with its `documents`; `alone` is where one of them begins and ends. The
+    module is left as it was. `apart` is False for models that place tokens otherwise than by position ids, for instance. ValueError
+    for logits that are no numbers."""
+    was, training = {name: getattr(scored, name) for name in SHORTCUTS}, scored.training
+    first, last = alone
+    place = torch.arange(first, last, device=ids.device)
+    coarse = torch.is_autocast_enabled(ids.device.type) or scored.model.dtype != torch.float32
+
+    def logits(only: str | None, *inputs):
+        for name in SHORTCUTS:
+            setattr(scored, name, name == only)
+        return scored(*inputs).float()
+
+    def fits(name: str) -> bool:
+        try:
+            return same(logits(name, ids, positions, place, None, documents))
+        except (AttributeError, KeyError, TypeError, ValueError):  # a model that does not take the shortcut
+            return False
+
+    def same(found) -> bool:
+        return bool((found - exact).abs().max() <= (0.1 if coarse else 1e-3) * exact.std())
+
+    scored.eval()
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        exact = logits(None, ids[:, first:last], positions[:, first:last], place - first)
+        if not exact.isfinite().all():
+            raise ValueError("the model's first logits are no numbers: its weights are damaged")
+        found = {"apart": same(logits(None, ids, positions, place))}
+        if was["packed_attention"]:
+            found["packed_attention"] = fits("packed_attention")
+        if was["fused_loss"]:
+            exact = logits(None, ids, positions, place)
+            found["fused_loss"] = not changes_logits(scored.model.config) and fits("fused_loss")
+    for name, on in was.items():
+        setattr(scored, name, on)
+    scored.train(training)
+    return found
+
+
+def changes_logits(config) -> bool:
+    """Whether the configuration caps or scales logits, which shows too little in fresh weights."""
+    config = config.get_text_config()
+    cap = getattr(config, "final_logit_softcapping", None)
+    return bool(cap) or any(getattr(config, name, 1) not in (None, 1) for name in ("logit_scale", "logits_scaling"))

@@ -1,0 +1,230 @@
+"""Best-fit packing: whole documents into blocks of one length, positions restarting at 0 for each.
+
+With `position_ids` alone transformers keeps packed documents from seeing one another. A document longer than a block goes on in
+further pieces, each read as a document of its own, so that no token is lost.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from qatoolkit.core.files import atomic, locked
+from qatoolkit.training.tokens import TokenFile
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Blocks as a model reads them: `ids` and `positions` [blocks, block]; `where`, the flat indices [targets] of the places
+    where a token is predicted, and `targets`, that token; all int64."""
+
+    ids: np.ndarray
+    positions: np.ndarray
+    where: np.ndarray
+    targets: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A token file in blocks. Pieces of documents in order of their blocks: `starts` (in the file's tokens), `lengths` and
+    `given` (prompt tokens), all [pieces]; `offsets` [blocks + 1] says which pieces a block holds."""
+
+    source: TokenFile
+    block: int
+    offsets: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    given: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __repr__(self):
+        return f"{len(self):,} blocks of {self.block}, {self.efficiency:.1%} of them tokens of {self.source!r}"
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """Tokens of documents in each block, [blocks]."""
+        return self._per_block(self.lengths)
+
+    @cached_property
+    def attended(self) -> np.ndarray:
+        """Earlier tokens of their documents that the tokens of each block see, all together, [blocks]."""
+        lengths = self.lengths.astype(np.int64)
+        return self._per_block(lengths * (lengths - 1) // 2)
+
+    @property
+    def efficiency(self) -> float:
+        """Share of all places that hold a token of a document."""
+        return float(self.lengths.sum(dtype=np.int64) / (len(self) * self.block))
+
+    def predicted(self, answers_only: bool) -> np.ndarray:
+        """Tokens of each block that the loss is taken on, [blocks]: all but each piece's first, or only those of answers."""
+        unlearnt = np.clip(self.given, 1, self.lengths) if answers_only else 1
+        return self._per_block(self.lengths - unlearnt)
+
+    def _per_block(self, values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values, self.offsets[:-1], dtype=np.int64)
+
+    def read(self, rows: np.ndarray, answers_only: bool = False) -> tuple[np.ndarray, ...]:
+        """(ids, labels, positions) of blocks, each [rows, block]; a label is the token that the place must predict, -100 where
+        nothing is to be learnt. Padding counts as one more document; row -1 is a block of nothing but padding."""
+        ids = np.full((len(rows), self.block), self.source.about["pad"], dtype=np.int64)
+        labels = np.full_like(ids, IGNORED)
+        positions = np.zeros_like(ids)
+        for row, number in enumerate(rows):
+            at = 0
+            for piece in range(*self.offsets[number : number + 2]) if number >= 0 else ():
+                start, length = int(self.starts[piece]), int(self.lengths[piece])
+                tokens = self.source.tokens[start : start + length]
+                first = min(max(1, int(self.given[piece])), length) if answers_only else 1
+                ids[row, at : at + length] = tokens
+                labels[row, at + first - 1 : at + length - 1] = tokens[first:]
+                positions[row, at : at + length] = np.arange(length)
+                at += length
+            positions[row, at:] = np.arange(self.block - at)
+        return ids, labels, positions
+
+
+def pack(source: TokenFile, block: int) -> Packed:
+    """Pack a token file into blocks of `block` tokens, longest piece first, each into the fullest block that has room.
+
+    Stored beside the tokens and read back the next time. Raises ValueError for a block shorter than 2."""
+    if block < 2:
+        raise ValueError(f"block={block}; allowed: 2 or more tokens, the first of a document predicts the second")
+    folder = source.folder / f"packed-{block}"
+    with locked(source.folder / ".lock"):  # jobs side by side, and processes of one job, pack once
+        if not folder.is_dir():
+            with atomic(folder) as temporary:
+                temporary.mkdir()
+                for name, values in _pack(source, block).items():
+                    np.save(temporary / f"{name}.npy", values)
+    parts = {p.stem: np.load(p, mmap_mode="r") for p in sorted(folder.glob("*.npy"))}
+    return Packed(source=source, block=block, **parts)
+
+
+def _pack(source: TokenFile, block: int) -> dict[str, np.ndarray]:
+    lengths = np.diff(source.offsets)
+    pieces = -(-lengths // block)
+    nth = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # of its document
+    starts = np.repeat(source.offsets[:-1], pieces) + nth * block
+    long = np.minimum(np.repeat(lengths, pieces) - nth * block, block).astype(np.int32)
+    given = np.clip(np.repeat(source.given, pieces) - nth * block, 0, block).astype(np.int32)
+    bins = best_fit(long, block)
+    order = np.argsort(bins, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(bins))])
+    return {"offsets": offsets.astype(np.int64), "starts": starts[order], "lengths": long[order], "given": given[order]}
+
+
+def best_fit(lengths: np.ndarray, block: int) -> np.ndarray:
+    """The block that each document goes to, [documents] int64; best fit, longest first, ties in the order given."""
+    by_room = [[] for _ in range(block + 1)]  # blocks by the room they have left
+    rooms = 0  # bit r is set where by_room[r] is not empty
+    bins, count = np.empty(len(lengths), dtype=np.int64), 0
+    for i in np.argsort(-lengths.astype(np.int64), kind="stable").tolist():
+        length = int(lengths[i])
+        if fitting := rooms >> length:
+            room = length + (fitting & -fitting).bit_length() - 1
+            bins[i] = by_room[room].pop()
+            if not by_room[room]:
+                rooms ^= 1 << room
+        else:
+            bins[i], room, count = count, block, count + 1
+        if rest := room - length:
+            by_room[rest].append(int(bins[i]))
+            rooms |= 1 << rest
+    return bins
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Blocks of several packed sources in the order of training: `order` [blocks] counts through the sources' blocks one after
+    another; a place in it is all that a resumed run must know. `report` holds the token counts."""
+
+    sources: tuple[Packed, ...]
+    order: np.ndarray
+    report: dict
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Tokens of documents in each block, in the order of training, [blocks]."""
+        return np.concatenate([s.tokens for s in self.sources])[self.order]
+
+    def predicted(self, answers_only: bool) -> np.ndarray:
+        """Tokens that the loss is taken on in each block, in the order of training, [blocks]."""
+        return np.concatenate([s.predicted(answers_only) for s in self.sources])[self.order]
+
+    def describe(self) -> str:
+        """How much of each source is read, and how often, in one line."""
+        r = self.report
+        parts = [
+            f"{r[name]:,} tokens of {name} ({r[epochs]:,.2f} times over)"
+            for name, epochs in (("qa", "epochs"), ("general", "general_epochs"))
+            if r[name]
+        ]
+        return "reads " + " and ".join(parts)
+
+    def context(self) -> float:
+        """Earlier tokens that a token of a document attends to, on average over what is read."""
+        attended = np.concatenate([s.attended for s in self.sources])[self.order]
+        return float(attended.sum() / max(1, self.tokens.sum()))
+
+    def batch(self, places: np.ndarray, answers_only: bool = False) -> Batch:
+        """The blocks at these places of the order; place -1 is a block of padding, for a process that has none left."""
+        first = np.cumsum([0, *(len(s) for s in self.sources)])
+        rows = np.where(places < 0, -1, self.order[places])
+        parts = np.searchsorted(first, rows, side="right") - 1
+        block = self.sources[0].block
+        ids, labels, positions = (np.empty((len(rows), block), dtype=np.int64) for _ in range(3))
+        for part in np.unique(parts):
+            here = parts == part
+            source, local = self.sources[max(part, 0)], rows[here] - (first[part] if part >= 0 else 0)
+            ids[here], labels[here], positions[here] = source.read(local, answers_only)
+        where = np.flatnonzero(labels != IGNORED)
+        return Batch(ids=ids, positions=positions, where=where, targets=labels.ravel()[where])
+
+
+def draw(tokens: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """Numbers of blocks holding `tokens` [blocks] tokens each, in random order epoch after epoch, until they hold `wanted`."""
+    rows, have = [], 0
+    while have < wanted:
+        epoch = rng.permutation(len(tokens))
+        total = have + np.cumsum(tokens[epoch])
+        used = int(np.searchsorted(total, wanted)) + 1
+        rows.append(epoch[:used])
+        have = int(total[min(used, len(epoch)) - 1])
+    return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+
+
+def mix(qa: Packed | None, general: Packed | None, tokens: int, replay: float, seed: int) -> Mixture:
+    """`tokens` training tokens, of which the share `replay` is general text, in one random order.
+
+    The report holds the realised counts: {"qa", "general", "requested_replay", "realised_replay", "epochs", "general_epochs"},
+    the last two how often each source is read. ValueError where a source with a share is missing."""
+    rng, numbers, counts, sources = np.random.default_rng(seed), [], {}, []
+    for name, source, share in (("qa", qa, 1 - replay), ("general", general, replay)):
+        counts[name] = 0
+        if share and source is None:
+            raise ValueError(
+                f"replay is {replay}, so {share:.0%} of the tokens must be {name}, but there is no {name} data"
+            )
+        if source is None:
+            continue
+        rows = draw(source.tokens, round(tokens * share), rng)
+        numbers.append(rows + sum(map(len, sources)))
+        counts[name] = int(source.tokens[rows].sum())
+        sources.append(source)
+    order = np.concatenate(numbers)
+    held = {name: source.tokens.sum() if source else 0 for name, source in (("qa", qa), ("general", general))}
+    report = counts | {
+        "requested_replay": replay,
+        "realised_replay": counts["general"] / max(1, counts["qa"] + counts["general"]),
+        "epochs": counts["qa"] / max(1, int(held["qa"])),
+        "general_epochs": counts["general"] / max(1, int(held["general"])),
+    }
+    return Mixture(sources=tuple(sources), order=order[rng.permutation(len(order))], report=report)

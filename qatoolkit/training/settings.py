@@ -1,0 +1,96 @@
+"""Settings of training: how a step is computed (`Manner`) and what is learned from what (`Course`), shared by jobs and profiles."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from qatoolkit.core.settings import NotNegative, Place, Positive, Rate, Settings, Share
+from qatoolkit.training.ladder import SIZES
+
+SCHEDULES = ("constant", "linear", "cosine", "wsd")
+SizeName = Literal[tuple(SIZES)]
+Block = Annotated[int, Field(ge=2)]
+
+
+class Manner(Settings):
+    """How a step is computed and the optimizer set."""
+
+    block: Block = 1024
+    """Tokens of a packed sequence."""
+    batch: Positive = 16
+    """Sequences of a step, over all devices."""
+    micro_batch: Positive | None = None
+    """Sequences at once on one device; null takes as many as come to it."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field((0.9, 0.95), min_length=2, max_length=2)
+    """AdamW's two decays."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Of matrices; norms and embeddings have none."""
+    clip: Rate = 1.0
+    """Norm to which gradients are clipped."""
+    memory: Literal["standard", "low"] = "standard"
+    """standard: float32 weights, bfloat16 products on a GPU; low: all bfloat16."""
+    checkpointing: bool = False
+    """Compute layers again in the backward pass instead of keeping their activations."""
+    compile: bool = False
+    """Compile the layers (torch.compile)."""
+    fused_loss: bool = True
+    """Never hold all logits at once; left off, with a note, where it would change the loss."""
+    attention: str = "packed"
+    """packed works within documents alone; other names are transformers'. Left off where it would change the loss."""
+    threads: Positive = 1
+    """CPU threads; one by default, so that results do not depend on the machine."""
+    save_every: NotNegative = 0
+    """Steps between states to resume from; 0 for none."""
+    keep_states: Positive = 2
+    """States kept, the last ones."""
+
+
+class Course(Settings):
+    """What is learned: tokens, learning rate, loss."""
+
+    learning_rate: Rate = 3e-4
+    """Peak."""
+    rate: Literal["rewarm", "inherit"] = "rewarm"
+    """rewarm climbs to the peak from 0; inherit goes on with the moments and at the rate of the start."""
+    schedule: Literal[SCHEDULES] = "linear"
+    """After warm-up: constant, linear or cosine to zero, or wsd (constant, then linear to zero over `decay`)."""
+    warmup: Share = 0.02
+    """Share of the steps."""
+    decay: Share = 0.2
+    """Share of the steps, for wsd."""
+    replay: Share = 0.35
+    """Share of the tokens that is general text."""
+    loss_on: Literal["all", "answer"] = "all"
+    """answer takes no loss on prompts."""
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the mean square of log Z."""
+
+
+class StudentSettings(Manner):
+    """The model that is mid-trained, and how every training of a run is computed."""
+
+    size: SizeName = "xs"
+    """Rung of the ladder, trained from scratch here."""
+    checkpoint: Annotated[str, Place(or_name=True)] | None = None
+    """Hugging Face directory or name to start from instead."""
+    vocabulary: Positive = 2048
+    """Of the own tokenizer."""
+    tokens: Positive = 1_000_000
+    """Pre-training tokens of the own student."""
+    block: Block = 128
+    """Tokens of a packed sequence."""
+    batch: Positive = 8
+    """Sequences of a step, over all devices."""
+    learning_rate: Rate = 4e-3
+    """Of pre-training, constant after warm-up."""
+    warmup: Share = 0.05
+    """Share of the pre-training steps."""
+
+
+class MidtrainSettings(Course):
+    """Mid-training of every arm."""
+
+    tokens: Positive = 400_000
+    """Tokens in all, replay included; the same for every arm."""
+    learning_rate: Rate = 3e-3
+    """Peak."""

@@ -1,0 +1,197 @@
+"""Token files: documents tokenised once and memory-mapped from then on.
+
+A folder holds `tokens.bin` (all documents one after another), `offsets.npy`, `given.npy` and, written last, `tokens.json`. Forty
+billion tokens are 160 GB on disk and next to nothing in memory.
+"""
+
+import gzip
+import hashlib
+import itertools
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from qatoolkit.core.files import atomic, read_json, write_json
+from qatoolkit.core.prompt_format import as_prompt_and_answer
+
+Document = str | tuple[str, str]  # a text, or a prompt and what follows it
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenFile:
+    """Tokenised documents: `tokens` [tokens] (memory-mapped), `offsets` [documents + 1] int64 of where each begins, `given`
+    [documents] int32, the tokens at its beginning that belong to its prompt; `about` says how it was made."""
+
+    folder: Path
+    tokens: np.ndarray
+    offsets: np.ndarray
+    given: np.ndarray
+    about: dict
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __repr__(self):
+        return f"{len(self):,} documents, {len(self.tokens):,} tokens in {self.folder.name}"
+
+
+def train_tokenizer(texts: list[str], vocabulary: int):
+    """A byte-level BPE tokenizer with `<pad>` and `<eos>`, as transformers saves and loads it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<pad>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+
+
+def tokenizer_digest(tokenizer) -> str:
+    """sha256 of a tokenizer's vocabulary and end-of-text token: two tokenizers that share it give the same ids to tokens."""
+    content = [sorted(tokenizer.get_vocab().items()), tokenizer.eos_token_id]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def write_tokens(documents: Iterable[Document], tokenizer, folder: Path, *, together: int = 4096) -> TokenFile:
+    """Tokenise documents into a token file, `together` at a time; a document may be a prompt and what follows it.
+
+    Every document begins as the tokenizer begins a text (some put a token there) and ends with its end-of-text token. A token
+    belongs to the prompt if it begins inside it. Raises ValueError for a tokenizer without an end-of-text token, for no
+    documents at all, and for a folder that holds something else."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the tokenizer {type(tokenizer).__name__} has no end-of-text token, which must close every document; "
+            "name one as eos_token in its tokenizer_config.json"
+        )
+    # as in `scorer.check_fit`: a token for padding alone may lie beyond the model's embedding, unless a text holds it
+    rows = 1 + max(i for token, i in tokenizer.get_vocab().items() if token != tokenizer.pad_token)
+    kind = np.uint16 if max(tokenizer.get_vocab().values()) < 1 << 16 else np.uint32
+    lengths, given, documents = [], [], iter(documents)
+    folder = Path(folder)
+    with atomic(folder, over="tokens.json") as temporary:
+        temporary.mkdir(parents=True)
+        with open(temporary / "tokens.bin", "wb") as file:
+            while batch := list(itertools.islice(documents, together)):
+                pairs = [("", d) if isinstance(d, str) else d for d in batch]
+                encoded = tokenizer([a + b for a, b in pairs], return_offsets_mapping=True, verbose=False)
+                for ids, spans, (prompt, _) in zip(encoded["input_ids"], encoded["offset_mapping"], pairs, strict=True):
+                    if not ids or ids[-1] != tokenizer.eos_token_id:
+                        ids = [*ids, tokenizer.eos_token_id]
+                    file.write(np.array(ids, dtype=kind).tobytes())
+                    rows = max(rows, 1 + max(ids))
+                    lengths.append(len(ids))
+                    given.append(next((i for i, (begin, _) in enumerate(spans) if begin >= len(prompt)), len(spans)))
+        if not lengths:
+            raise ValueError(f"there is no document to write to {folder}")
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        np.save(temporary / "offsets.npy", offsets.astype(np.int64))
+        np.save(temporary / "given.npy", np.array(given, dtype=np.int32))
+        about = {
+            "documents": len(lengths),
+            "tokens": int(offsets[-1]),
+            "dtype": np.dtype(kind).name,
+            "tokenizer": tokenizer_digest(tokenizer),
+            "vocabulary": rows,
+            "eos": tokenizer.eos_token_id,
+            "pad": tokenizer.eos_token_id,
+        }
+        write_json(about | {"digest": _content_digest(temporary)}, temporary / "tokens.json")
+    return open_tokens(folder)
+
+
+def open_tokens(folder: str | Path) -> TokenFile:
+    """Open a token file without reading it; ValueError where there is none, or where it is cut short."""
+    folder = Path(folder)
+    if not (folder / "tokens.json").is_file():
+        raise ValueError(
+            f"{folder} is no finished token file (it lacks tokens.json): make it with `qatoolkit tokenise` or write_tokens"
+        )
+    about = read_json(folder / "tokens.json")
+    file, kind = folder / "tokens.bin", np.dtype(about["dtype"])
+    if file.stat().st_size != about["tokens"] * kind.itemsize:
+        raise ValueError(
+            f"{file} has {file.stat().st_size:,} bytes instead of {about['tokens'] * kind.itemsize:,}: it is cut short, make it again"
+        )
+    return TokenFile(
+        folder=folder,
+        tokens=np.memmap(file, dtype=kind, mode="r"),
+        offsets=np.load(folder / "offsets.npy", mmap_mode="r"),
+        given=np.load(folder / "given.npy", mmap_mode="r"),
+        about=about,
+    )
+
+
+def _content_digest(folder: Path) -> str:
+    sha = hashlib.sha256()
+    for name in ("tokens.bin", "offsets.npy", "given.npy"):
+        with open(folder / name, "rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    return sha.hexdigest()
+
+
+def qa_documents(table: pd.DataFrame) -> Iterator[Document]:
+    """The rows of a QA table as documents in two parts: the prompt, and the answer behind it."""
+    rows = zip(table["question"], table["answer"], table["language"], strict=True)
+    return (as_prompt_and_answer(*row) for row in rows)
+
+
+def text_documents(paths: Iterable[str | Path], column: str = "text") -> Iterator[Document]:
+    """The texts of Parquet and JSON-lines files (.jsonl, .jsonl.gz), a row at a time, so that they may be larger than memory.
+
+    ValueError names the file, and the line, where there is no text in `column` or the file can't be read; empty texts are passed
+    over."""
+    for path in map(Path, paths):
+        name = path.name.removesuffix(".gz")
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist")
+        if name.endswith(".parquet"):
+            rows = _parquet(path, column)
+        elif name.endswith((".jsonl", ".json", ".ndjson")):
+            rows = _json_lines(path, column)
+        else:
+            raise ValueError(f"{path}: texts are read from .parquet and .jsonl files (.gz too)")
+        try:
+            yield from (text for text in rows if text.strip())
+        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path} is damaged, or no UTF-8: {error}; write it anew") from None
+
+
+def _parquet(path: Path, column: str) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is no whole Parquet file: {error}") from None
+    if column not in file.schema_arrow.names:
+        raise ValueError(f"{path} has no column {column!r}; it has {', '.join(file.schema_arrow.names)}")
+    for batch in file.iter_batches(columns=[column]):
+        for text in batch.column(0).to_pylist():
+            if not isinstance(text, str | None):
+                raise ValueError(f"{path}: column {column!r} holds {type(text).__name__}, no text")
+            yield text or ""
+
+
+def _json_lines(path: Path, column: str) -> Iterator[str]:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = json.loads(line)[column] if line.strip() else ""
+            except (ValueError, KeyError, TypeError):
+                text = None
+            if not isinstance(text, str):
+                raise ValueError(f"{path}, line {number}: no JSON object with a text in {column!r}")
+            yield text

@@ -1,0 +1,114 @@
+"""Two scorers agree; intervals and paired differences mean what they say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from qatoolkit.core.stats import accuracy, mcnemar, paired_difference, wilson
+from qatoolkit.evaluation.cloze import likelihoods, load_model, score
+from qatoolkit.evaluation.evaluate import evaluate
+from qatoolkit.evaluation.tasks import export_tasks
+from qatoolkit.synthesis.budget import apportion
+from qatoolkit.textbook import exams, knowledge
+from qatoolkit.training import ladder
+from qatoolkit.training.tokens import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A random tiny model and three small exams."""
+    folder = tmp_path_factory.mktemp("world")
+    book = knowledge.load().part(5, 3, 1)
+    tables = {n: exams.exam(book, n, 1).head(40) for n in ("textbook_en", "textbook_zh", "textbook_math")}
+    tokenizer = train_tokenizer(list(tables["textbook_en"]["question"]), 512)
+    model = AutoModelForCausalLM.from_config(ladder.llama_config(ladder.size_of("xxs"), len(tokenizer), 256))
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder / "model", tables, export_tasks(tables, folder / "tasks")
+
+
+def test_the_cloze_scorer_predicts_what_lm_eval_predicts(world):
+    model, tables, tasks = world
+    reported = evaluate(model, tasks, list(tables)).set_index("id")
+    for name in ("textbook_en", "textbook_zh"):
+        ours = score(*load_model(model), tables[name]).merge(tables[name][["id", "choices"]], on="id")
+        given = [c[i] for c, i in zip(ours["choices"], ours["predicted"], strict=True)]
+        assert given == list(reported.loc[ours["id"], "given"])
+        assert list(ours["correct"]) == list(reported.loc[ours["id"], "correct"])
+
+
+def test_continuations_read_together_score_as_if_each_were_read_alone(world):
+    network, _ = load_model(world[0])
+    rng = np.random.default_rng(0)
+    draw = lambda n: rng.integers(2, 500, n).tolist()  # noqa: E731
+    pairs = [(context, draw(1 + i % 4)) for context in (draw(9), draw(3)) for i in range(20)] + [(draw(1), draw(6))]
+
+    def alone(context, continuation):
+        logits = network(torch.tensor([context + continuation])).logits[0, len(context) - 1 : -1].double()
+        return -torch.nn.functional.cross_entropy(logits, torch.tensor(continuation), reduction="sum").item()
+
+    with torch.inference_mode():
+        wanted = [alone(*pair) for pair in pairs]
+    for batch_tokens in (10, 16_384):
+        np.testing.assert_allclose(likelihoods(network, pairs, batch_tokens)[0], wanted, atol=1e-4)
+
+
+def test_open_questions_cannot_be_cloze_scored(world):
+    model, tables, _ = world
+    with pytest.raises(ValueError, match="no choices"):
+        score(*load_model(model), tables["textbook_math"])
+
+
+def test_one_task_holds_one_language(world, tmp_path):
+    _, tables, _ = world
+    both = pd.concat([tables["textbook_en"], tables["textbook_zh"]])
+    with pytest.raises(ValueError, match="mixes languages"):
+        export_tasks({"both": both}, tmp_path / "tasks")
+    assert not (tmp_path / "tasks").exists()
+
+
+def test_wilson_is_the_textbook_interval():
+    assert wilson(8, 10) == pytest.approx((0.490, 0.943), abs=0.001)
+    assert wilson(0, 20)[0] == pytest.approx(0)
+    assert np.isnan(wilson(0, 0)[0])
+
+
+def test_accuracy_by_group():
+    samples = pd.DataFrame({"arm": ["a", "a", "b"], "correct": [True, False, True]})
+    table = accuracy(samples, "arm").set_index("arm")
+    assert table.loc["a", "accuracy"] == 0.5
+    assert table.loc["b", "n"] == 1
+
+
+def test_paired_difference_is_tighter_than_its_parts_and_excludes_zero_when_it_should():
+    rng = np.random.default_rng(0)
+    base = pd.DataFrame({"id": range(400), "correct": rng.random(400) < 0.4})
+    better = base.assign(correct=base["correct"] | (rng.random(400) < 0.3))
+    found = paired_difference(better, base)
+    assert found["low"] > 0
+    assert found["low"] < found["difference"] < found["high"]
+    assert paired_difference(base, base) == {"difference": 0.0, "low": 0.0, "high": 0.0, "n": 400}
+
+
+def test_paired_difference_refuses_different_questions():
+    a = pd.DataFrame({"id": [1, 2], "correct": [True, True]})
+    with pytest.raises(ValueError, match="share only 1"):
+        paired_difference(a, a.assign(id=[2, 3]))
+
+
+def test_a_budget_is_spent_to_the_last_question():
+    assert apportion(pd.Series([0.5, 0.3, 0.2, 0.0]), 7).tolist() == [4, 2, 1, 0]
+    assert apportion(pd.Series([1.0, 1.0, 1.0]), 10).sum() == 10
+
+
+def test_samples_of_a_graded_metric_are_not_counted_as_right_or_wrong():
+    graded = pd.DataFrame({"id": [1, 2, 3, 4], "correct": [True, None, False, None], "task": list("aabb")})
+    found = accuracy(graded)
+    assert found["n"].item() == 2
+    assert (found["low"].item(), found["high"].item()) == wilson(1, 2)
+    assert accuracy(graded[graded["correct"].isna()], "task")["n"].tolist() == [0, 0]
+    for compare in (paired_difference, mcnemar):
+        with pytest.raises(ValueError, match="2 samples are neither right nor wrong"):
+            compare(graded, graded.assign(correct=True))

@@ -1,0 +1,454 @@
+"""Every figure draws from a small table, says what it must, and is saved with the same bytes each time."""
+
+import functools
+from itertools import combinations
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+from matplotlib.transforms import Bbox
+
+from qatoolkit import figures as plots
+from qatoolkit.figures import heatmaps as plots_grid
+from qatoolkit.figures import style as plots_style
+from qatoolkit.figures.style import big, power, spread
+from qatoolkit.seeds.read import quality_report, read_seeds
+
+
+def frame(columns, *rows):
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def cells(shift=0.0):
+    table = frame(
+        "discipline difficulty n accuracy low high",
+        ("law", "H1", 40, 0.9, 0.77, 0.96),
+        ("physics", "H1", 40, 0.4, 0.26, 0.55),
+        ("physics", "H5", 12, 0.25, 0.09, 0.53),
+        ("chemistry", "H2", 0, np.nan, np.nan, np.nan),
+    )
+    return table.assign(accuracy=table["accuracy"] + shift)
+
+
+ARMS = frame(
+    "arm exam accuracy low high n",
+    ("base", "textbook_en", 0.3, 0.26, 0.35, 400),
+    ("boostqa", "textbook_en", 0.7, 0.65, 0.74, 400),
+    ("base", "textbook_zh", 0.31, 0.26, 0.36, 380),
+    ("boostqa", "textbook_zh", np.nan, np.nan, np.nan, 0),
+)
+COMPARISONS = frame("a b on difference low high n", ("boostqa", "base", "textbook_en", -0.02, -0.05, 0.01, 400))
+SCALING = frame(
+    "axis arm x accuracy low high n fit",
+    ("parameters", "base", 160_000, 0.3, 0.26, 0.35, 400, 0.31),
+    ("parameters", "base", 740_000, 0.4, 0.35, 0.45, 400, 0.41),
+    ("initial_flops", "base", 1e12, 0.3, 0.26, 0.35, 400, np.nan),
+)
+REFINEMENT = frame(
+    "teacher_error_rate stage wrong low high n",
+    (0.1, "before", 0.1, 0.08, 0.12, 500),
+    (0.1, "after", 0.01, 0.0, 0.02, 500),
+    (0.3, "before", 0.3, 0.27, 0.33, 500),
+    (0.3, "after", 0.04, 0.02, 0.06, 500),
+)
+CONFUSION = pd.DataFrame([[8, 2, 0], [1, 9, 0], [0, 0, 0]], index=list("abc"), columns=list("abc"))
+ABLATIONS = frame(
+    "arm ablation difference low high n p_holm",
+    ("boostqa", "boostqa.refine=False", -0.06, -0.10, -0.02, 600, 0.01),
+    ("boostqa", "midtrain.replay=0.7", 0.01, -0.03, 0.05, 600, 1.0),
+    ("linkqa", "linkqa.length=3", -0.02, -0.06, 0.02, 600, 0.6),
+)
+SCHEDULES = frame("share lr schedule", (0.0, 1e-3, "linear"), (1.0, 0.0, "linear"), (0.0, 5e-4, "linear, inherited"))
+LOSS = frame("step tokens loss lr arm", (1, 4096, 6.0, 1e-3, "boostqa"), (2, 8192, 5.0, 5e-4, "boostqa"))
+PLAN = frame("discipline difficulty budget deficit", ("physics", "H5", 300, 0.4), ("law", "H1", 0, 0.0))
+QUESTIONS = pd.DataFrame({"source": ["seeds"] * 3 + ["linkqa"] * 2, "difficulty": ["H1", "H5", None, "H1", "H1"]})
+DEGREES = pd.DataFrame({"degree": [0, 1, 1, 2, 3, 9]})
+COVERAGE = frame("paths coverage policy", (0, 0.0, "uniform"), (10, 0.5, "uniform"), (10, 0.6, "balanced"))
+DIAGNOSTICS = frame(
+    "walks paths coverage gini kl_difficulty kl_discipline",
+    ("popularity", 500, 0.4, 0.7, 0.5, None),
+    ("coverage", 500, 0.95, 0.2, None, None),
+)
+FRONTIER = frame("alpha beta coverage popularity_correlation", (1, 0, 0.3, 0.9), (0, 1, 0.9, 0.1))
+SEEDS, REJECTS = read_seeds(
+    [
+        [{"question": "ab", "answer": "1"}, {"question": "abcd", "answer": "12"}],
+        [
+            {"question": "二加三等于几？", "answer": "5", "source": "chinese"},
+            {"question": "二加三等于几？", "answer": "5", "source": "chinese"},
+            {"question": "", "answer": "5", "source": "chinese"},
+        ],
+    ]
+)
+QUALITY = quality_report(SEEDS, REJECTS)
+
+FIGURES = {
+    "accuracy_grid": lambda: plots.accuracy_grid(cells()),
+    "margin_grid": lambda: plots.margin_grid(cells().assign(margin=[0.5, -1.25, 3.0, np.nan])),
+    "grid_difference": lambda: plots.grid_difference(cells(), cells(0.02)),
+    "budget": lambda: plots.budget(PLAN),
+    "arms": lambda: plots.arms(ARMS, chance={"textbook_en": 0.25}),
+    "comparisons": lambda: plots.comparisons(COMPARISONS),
+    "scaling": lambda: plots.scaling(SCALING),
+    "ablations": lambda: plots.ablations(ABLATIONS),
+    "distribution": lambda: plots.distribution(QUESTIONS, "difficulty"),
+    "refinement": lambda: plots.refinement(REFINEMENT),
+    "confusion": lambda: plots.confusion(CONFUSION),
+    "loss": lambda: plots.loss(LOSS),
+    "schedules": lambda: plots.schedules(SCHEDULES),
+    "seed_quality": lambda: plots.seed_quality(QUALITY),
+    "lengths": lambda: plots.lengths(SEEDS),
+    "kp_degree": lambda: plots.kp_degree(DEGREES),
+    "coverage": lambda: plots.coverage(COVERAGE),
+    "diagnostics": lambda: plots.diagnostics(DIAGNOSTICS),
+    "frontier": lambda: plots.frontier(FRONTIER),
+    "graph_neighbourhood": lambda: plots.graph_neighbourhood(nx.path_graph(5), [1, 2, 3]),
+}
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_trace():
+    settings = dict(plt.rcParams)
+    yield
+    assert plt.get_fignums() == []
+    assert dict(plt.rcParams) == settings
+
+
+@functools.cache
+def drawn(name):
+    return FIGURES[name]()
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(plt.Text)]
+
+
+def says(figure, part):
+    return any(part in text for text in texts(figure))
+
+
+def test_every_public_figure_is_covered_here():
+    assert {*FIGURES, "save"} == set(plots.__all__)
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_figure_is_saved_with_the_same_bytes_twice(figure, tmp_path):
+    first = plots.save(drawn(figure), tmp_path / "a" / "first")
+    second = plots.save(FIGURES[figure](), tmp_path / "b" / "second.png")
+    assert [path.name for path in second] == ["second.png", "second.svg"]
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+    pixels = imread(first[0])
+    assert min(pixels.shape[:2]) > 200
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20
+    assert sorted(path.name for path in first[0].parent.iterdir()) == ["first.png", "first.svg"]
+
+
+def drawn_texts(ax):
+    """Annotations and the tick labels within the axes' limits."""
+    for axis in (ax.xaxis, ax.yaxis) if ax.axison else ():
+        low, high = sorted(axis.get_view_interval())
+        for tick in axis.get_major_ticks():
+            if low <= tick.get_loc() <= high:
+                yield from (label for label in (tick.label1, tick.label2) if label.get_visible())
+    yield from ax.texts
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_no_text_leaves_the_figure_or_covers_other_text_in_its_axes(figure):
+    for ax in drawn(figure).axes:
+        shown = [text for text in drawn_texts(ax) if text.get_text()]
+        boxes = [text.get_window_extent().padded(-1) for text in shown]
+        for text, box in zip(shown, boxes, strict=True):
+            assert box.x0 >= 0, text
+            assert box.x1 <= ax.figure.bbox.x1, text
+        for (one, a), (two, b) in combinations(zip(shown, boxes, strict=True), 2):
+            assert Bbox.intersection(a, b) is None, (one, two)
+
+
+@pytest.mark.parametrize(
+    ("draw", "table"),
+    [
+        (plots.accuracy_grid, cells()),
+        (lambda table: plots.grid_difference(cells(), table), cells()),
+        (plots.budget, PLAN),
+        (plots.arms, ARMS),
+        (plots.comparisons, COMPARISONS),
+        (plots.scaling, SCALING),
+        (plots.ablations, ABLATIONS),
+        (lambda table: plots.distribution(table, "difficulty"), QUESTIONS),
+        (plots.refinement, REFINEMENT),
+        (plots.loss, LOSS),
+        (plots.schedules, SCHEDULES),
+        (plots.seed_quality, QUALITY),
+        (plots.lengths, SEEDS[["question", "answer", "language", "source"]]),
+        (plots.kp_degree, DEGREES),
+        (plots.coverage, COVERAGE),
+        (plots.diagnostics, DIAGNOSTICS),
+        (plots.frontier, FRONTIER),
+    ],
+)
+def test_an_empty_table_or_a_missing_column_is_a_clear_error(draw, table):
+    with pytest.raises(ValueError, match="no rows"):
+        draw(table.iloc[:0])
+    lost = table.columns[0]
+    with pytest.raises(ValueError, match=rf"columns missing.*{lost}"):
+        draw(table.drop(columns=lost))
+
+
+def test_repeated_and_unnamed_rows_are_refused():
+    with pytest.raises(ValueError, match=r"more than one row for .*physics"):
+        plots.accuracy_grid(pd.concat([cells(), cells().iloc[[1]]]))
+    with pytest.raises(ValueError, match=r"null values in \['exam'\]"):
+        plots.arms(ARMS.assign(exam=None))
+
+
+def test_a_figure_can_be_drawn_on_given_axes():
+    own, ax = plt.subplots()
+    try:
+        assert plots.kp_degree(DEGREES, ax=ax) is own
+        assert plt.get_fignums() == [own.number]
+    finally:
+        plt.close(own)
+
+
+def test_a_figure_can_be_drawn_on_the_axes_of_a_subfigure():
+    own = plt.figure()
+    left, right = own.subfigures(1, 2)
+    try:
+        assert plots.coverage(COVERAGE, ax=left.subplots()) is own
+        assert plots.frontier(FRONTIER, ax=right.subplots()) is own
+    finally:
+        plt.close(own)
+
+
+def test_a_dollar_in_a_name_is_a_dollar_and_no_mathematics(tmp_path):
+    table = ARMS.assign(arm=["$5 to $10", "$\\frac{$"] * 2, exam=["a $x$", "a $x$", "b", "b"])
+    _, svg = plots.save(plots.arms(table), tmp_path / "dollars")
+    said = svg.read_text(encoding="utf-8")
+    assert all(text in said for text in (">$5 to $10<", ">$\\frac{$<", ">a $x$"))
+    assert "cost \\$" in plots_style.name("cost_$")
+
+
+def test_long_names_keep_both_ends_and_their_figure_its_shape():
+    exam, arm = "an_exam_with_a_very_long_name_" * 3 + "v2", "an_arm_with_a_very_long_name_" * 3 + "v2"
+    for figure in (
+        plots.arms(ARMS.iloc[:1].assign(exam=exam, arm=arm)),
+        plots.comparisons(COMPARISONS.assign(a=arm, b=exam, on=exam)),
+        plots.distribution(QUESTIONS.assign(source=arm, difficulty=exam), "difficulty"),
+        plots.accuracy_grid(cells().iloc[:1].assign(discipline=arm, difficulty="H1")),
+        plots.seed_quality(QUALITY.assign(source=QUALITY["source"] + arm)),
+    ):
+        [ax, *_] = figure.axes
+        assert ax.bbox.width > 100
+        labels = [label for label in ax.get_yticklabels() if "…" in label.get_text()]
+        assert labels
+        assert all(label.get_text().split(" (n")[0].endswith("v2") for label in labels)
+        assert all(label.get_window_extent().x0 >= 0 for label in [*labels, ax.title])
+        assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in (ax.title, ax._left_title))
+
+
+def test_the_names_of_many_arms_do_not_cover_their_losses():
+    many = pd.concat([LOSS.assign(arm=f"arm {i}") for i in range(40)])
+    figure = plots.loss(many)
+    [legend] = figure.legends
+    assert len(legend.get_texts()) == 40
+    assert Bbox.intersection(legend.get_window_extent(), figure.axes[1].get_tightbbox()) is None
+    assert figure.bbox.y0 <= legend.get_window_extent().y0
+
+
+def test_a_line_that_ends_in_missing_values_keeps_its_name_and_one_without_any_says_so():
+    lost = REFINEMENT.assign(wrong=[0.1, np.nan, np.nan, np.nan])
+    texts = {text.get_text(): text for text in plots.refinement(lost).axes[0].texts}
+    assert texts["before"].xy == (10, 10)
+    assert "after: no value" in texts
+
+
+def test_a_data_set_without_a_name_is_counted_as_unknown():
+    figure = plots.distribution(QUESTIONS.assign(source=["seeds", None, None, "linkqa", "linkqa"]), "difficulty")
+    assert says(figure, "unknown (n = 2)")
+    unlabelled = plots.lengths(SEEDS.assign(difficulty=None), by="difficulty")
+    assert [t.get_text() for t in unlabelled.axes[0].get_yticklabels()] == [
+        "unknown, en (n = 2)",
+        "unknown, zh (n = 1)",
+    ]
+
+
+def test_a_grid_refuses_margins_that_it_would_count_twice():
+    with pytest.raises(ValueError, match="rows of discipline or difficulty 'all'"):
+        plots.accuracy_grid(cells().replace({"difficulty": {"H5": "all"}}))
+
+
+def test_a_schedule_may_be_named_by_a_number():
+    assert says(plots.schedules(SCHEDULES.assign(schedule=[1, 1, 2])), "2")
+
+
+def test_every_figure_warns_of_chinese_that_no_font_holds(monkeypatch):
+    monkeypatch.setattr(plots_style, "chinese_font", lambda: None)
+    with pytest.warns(UserWarning, match="no Chinese font found"):
+        plots.arms(ARMS.assign(exam=["英语", "英语", "中文", "中文"]))
+
+
+def test_grid_puts_stem_first_pools_margins_by_n_and_shows_a_missing_score_as_missing():
+    grid = drawn("accuracy_grid")
+    labels = [label.get_text() for label in grid.axes[0].get_yticklabels()]
+    assert labels == ["Physics", "Chemistry", "Law", "all", "STEM", "Other disciplines"]
+    positions = dict(zip(labels, grid.axes[0].get_yticks(), strict=True))
+    assert positions["STEM"] < positions["Physics"] < positions["Chemistry"] < positions["Law"] < positions["all"]
+    pooled = (40 * 0.4 + 12 * 0.25) / 52
+    assert says(grid, f"{100 * pooled:.0f}%")
+    assert says(grid, "–")
+    assert "0%" not in texts(grid.axes[0])
+    grey = [patch for patch in grid.axes[0].patches if patch.get_gid() == "thin"]
+    assert len(grey) == 2  # the cell and its column's margin
+    assert {patch.get_facecolor() for patch in grey} == {(*plots_grid.GREY, 1.0)}
+    assert says(grid, "grey: fewer than 30 questions")
+    assert says(grid, "25%")  # greyed, still read
+
+
+def test_a_grid_greys_what_its_threshold_says():
+    grid = plots.accuracy_grid(cells(), low_n=5)
+    assert not [patch for patch in grid.axes[0].patches if patch.get_gid() == "thin"]
+
+
+def test_margin_grid_is_signed_and_centred_on_zero():
+    grid = drawn("margin_grid")
+    assert says(grid, "−1.2")
+    assert says(grid, "+0.5")
+    assert says(grid, "margin (nats)")
+
+
+def test_grid_difference_pools_both_sides_over_the_same_cells():
+    after = cells(0.1)
+    after.loc[after["discipline"] == "law", "n"] = 4000
+    grid = plots.grid_difference(cells(), after)
+    assert {text for text in texts(grid.axes[0]) if text.startswith(("+", "−"))} == {"+10"}
+
+
+def test_figures_state_n_and_interval():
+    assert says(drawn("arms"), "n = 400")
+    assert says(drawn("arms"), "no score")
+    assert says(drawn("arms"), "95% interval")
+    assert says(drawn("comparisons"), "−2.0")
+    assert says(drawn("distribution"), "seeds (n = 3)")
+    assert says(drawn("distribution"), "unknown")
+
+
+def test_diagnostics_have_a_panel_for_every_number_that_is_there():
+    figure = drawn("diagnostics")
+    assert [ax.get_title(loc="left") for ax in figure.axes if ax.axison] == [
+        "knowledge points reached", "Gini of visits", "KL of difficulties (nats)",
+    ]  # fmt: skip
+    assert says(figure, "popularity (n = 500)")
+    assert {"40.0%", "95.0%", "0.70", "0.500", "none"} <= set(texts(figure))
+
+
+def test_seed_quality_counts_every_row_once_and_names_every_reason():
+    figure = drawn("seed_quality")
+    titles = [ax.get_title(loc="left").replace("\n", " ") for ax in figure.axes]
+    assert titles == ["accepted n = 3", "duplicate n = 1", "empty question n = 1"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["rows (n = 2)", "chinese (n = 3)"]
+    assert says(figure, "3 of 5 rows accepted")
+    assert {"100.0", "33.3"} <= set(texts(figure.axes[0]))
+    assert figure.axes[1].get_xlim() == figure.axes[2].get_xlim()
+
+
+def test_seed_quality_pools_the_rarest_reasons_and_draws_sources_without_faults():
+    counts = [("a", 100, "accepted", 64), *(("a", 100, f"reason_{i}", i) for i in range(1, 9))]
+    report = frame("source rows_in reason count", *counts, ("b", 7, "accepted", 7))
+    panels = plots.seed_quality(report).axes
+    assert len(panels) == 7
+    assert panels[-1].get_title(loc="left") == "other reasons\nn = 6"
+    assert sum(bar.get_width() for ax in panels for bar in ax.patches) == pytest.approx(200)
+    assert len(plots.seed_quality(report[report["source"] == "b"]).axes) == 1
+
+
+def test_lengths_show_the_median_of_every_source_and_language():
+    figure = drawn("lengths")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["rows, en (n = 2)", "chinese, zh (n = 1)"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["3", "7"]
+    assert says(figure, "characters of the answer")
+    one = plots.lengths(SEEDS, by="language")
+    assert [label.get_text() for label in one.axes[0].get_yticklabels()] == ["en (n = 2)", "zh (n = 1)"]
+
+
+def test_distribution_takes_counts_as_well_as_questions():
+    counts = frame("source difficulty n", ("seeds", "H1", 1), ("seeds", "H5", 1), ("linkqa", "H1", 2))
+    rows = QUESTIONS.dropna()
+    assert texts(plots.distribution(counts, "difficulty")) == texts(plots.distribution(rows, "difficulty"))
+
+
+def test_scaling_refuses_unknown_axes_and_sizes_without_logarithm():
+    with pytest.raises(ValueError, match="axis must be one of"):
+        plots.scaling(SCALING.assign(axis="epochs"))
+    with pytest.raises(ValueError, match="positive"):
+        plots.scaling(SCALING.iloc[:1].assign(x=0.0))
+    with pytest.raises(ValueError, match="found inf"):
+        plots.scaling(SCALING.assign(x=[1.0, np.inf, 1e12]))
+
+
+def test_graph_refuses_what_cannot_be_drawn():
+    with pytest.raises(ValueError, match="81 nodes"):
+        plots.graph_neighbourhood(nx.path_graph(81))
+    with pytest.raises(ValueError, match="leaves the graph"):
+        plots.graph_neighbourhood(nx.path_graph(3), [0, 2])
+
+
+@pytest.mark.filterwarnings("ignore:no Chinese font")
+def test_chinese_labels_stay_text_in_svg(tmp_path):
+    graph = nx.path_graph(["牛顿第二定律", "$m$ and < &"])
+    _, svg = plots.save(plots.graph_neighbourhood(graph), tmp_path / "graph")
+    assert "牛顿第二定律" in svg.read_text(encoding="utf-8")
+    assert "$m$ and &lt; &amp;" in svg.read_text(encoding="utf-8")
+
+
+def test_degrees_of_a_graph_without_links_are_refused():
+    with pytest.raises(ValueError, match="none of 2 knowledge points has a neighbour"):
+        plots.kp_degree(pd.DataFrame({"degree": [0, 0]}))
+
+
+@pytest.mark.parametrize("lost", [1, len(FRONTIER)])
+def test_points_without_a_correlation_are_counted_in_the_figure(lost):
+    table = FRONTIER.reset_index(drop=True)
+    table.loc[: lost - 1, "popularity_correlation"] = np.nan
+    texts = [text.get_text() for text in plots.frontier(table).axes[0].texts]
+    assert any(text.startswith(f"{lost} of {len(table)} points have no correlation") for text in texts)
+
+
+def test_a_failed_save_leaves_the_old_figure(tmp_path):
+    png, _ = plots.save(plots.kp_degree(DEGREES), tmp_path / "figure")
+    old = png.read_bytes()
+    broken = plots.kp_degree(DEGREES)
+    broken.axes[0].set_title("$\\frac{$")
+    with pytest.raises(ValueError, match="frac"):
+        plots.save(broken, tmp_path / "figure")
+    assert png.read_bytes() == old
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "figure.svg"]
+
+
+def test_numbers_read_as_the_field_writes_them():
+    assert [big(x) for x in (50_000, 160_000, 2.1e6, 1.24e9, 40e9)] == ["50k", "0.16M", "2.1M", "1.24B", "40B"]
+    assert [power(x) for x in (1e12, 3.2e12)] == ["1e12", "3.2e12"]
+
+
+def test_spread_labels_keep_order_distance_and_bounds():
+    placed = spread([5.0, 5.1, 0.0, 4.9], 1.0, 0.0, 5.5)
+    assert list(np.argsort(placed)) == [2, 3, 0, 1]
+    assert np.diff(np.sort(placed)).min() >= 0.98
+    assert placed.max() <= 5.5
+
+
+def test_a_confusion_figure_writes_the_counts_and_leaves_empty_cells_blank():
+    axes = plots.confusion(CONFUSION).axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == ["1", "2", "8", "9"]
+    assert "n = 20" in axes.get_title("left")
+    with pytest.raises(ValueError, match="same labels on both sides"):
+        plots.confusion(CONFUSION.iloc[:2])

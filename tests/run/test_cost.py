@@ -1,0 +1,92 @@
+"""What a synthesis will take is counted before it starts."""
+
+import pytest
+import torch
+
+from qatoolkit.run.cli import main
+from qatoolkit.run.cost import ENOUGH, USUAL, asking, estimate, requests
+from qatoolkit.run.profiles import load_profile
+from qatoolkit.teacher.client import Endpoint, Teacher
+from qatoolkit.teacher.ledger import Attempt, Ledger
+
+
+def test_requests_follow_from_the_settings():
+    profile = load_profile("demo", **{"plan.questions": 1000, "plan.high": 0.2, "boostqa.samples": 5})
+    table = requests(profile).set_index(["data", "task"])["requests"]
+    assert table["boostqa", "synthesise"] == 800 / 5 + 200 / 2 + 50
+    assert table["boostqa", "annotate"] == 1050
+    assert table["boostqa", "refine"] == 1000 * 2
+    assert table["linkqa", "synthesise"] == int(1.1 * 1000 / profile.linkqa.questions_per_path)
+    without = requests(load_profile(profile, **{"boostqa.refine": False, "linkqa.refine": False}))
+    assert "refine" not in set(without["task"])
+
+
+def test_a_known_price_gives_money_and_an_unknown_one_none():
+    table = estimate(load_profile("paper")).set_index(["data", "task"])
+    assert table["usd"].notna().all()
+    first = table.loc[("boostqa", "synthesise")]
+    assert first["completion_tokens"] == first["requests"] * USUAL["synthesise"].completion
+    stranger = estimate(load_profile("paper", **{"teacher.refiner": "nobody-knows"}))
+    assert stranger["usd"].isna().tolist() == (stranger["model"] == "nobody-knows").tolist()
+
+
+def test_earlier_requests_replace_the_assumptions(tmp_path):
+    profile = load_profile("paper")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        for i in range(ENOUGH):
+            attempt = Attempt(str(i), profile.teacher.refiner, "r", "s", 0.0, 2.0, 200, "ok", 100, 50, 0, 0.0)
+            ledger.put(attempt, "{}", "{}")
+        table = estimate(profile, ledger)
+    known = table[table["model"] == profile.teacher.refiner]
+    assert known["measured"].all()
+    assert (known["prompt_tokens"] == 100 * known["requests"]).all()
+    assert not table.loc[table["model"] == profile.teacher.synthesiser, "measured"].any()
+
+
+def test_what_the_ledger_has_answered_is_not_asked_for_again(tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        teacher = Teacher(
+            "deepseek-chat", endpoint=Endpoint(base_url="http://127.0.0.1:9/v1"), ledger=ledger, in_flight=2
+        )
+        messages = [[{"role": "user", "content": "abcd" * n}] for n in (1, 10, 100)]
+        before = asking(teacher, messages)
+        usual = USUAL["annotate"]
+        assert before == {
+            "requests": 3,
+            "answered": 0,
+            "prompt_tokens": 111,
+            "completion_tokens": 3 * usual.completion,
+            "usd": teacher.price.cost(111, 3 * usual.completion),
+            "minutes": 3 * usual.seconds / 2 / 60,
+            "measured": False,
+        }
+        attempt = Attempt(teacher.keys(messages)[2], teacher.model, "", "", 0.0, 1.0, 200, "ok")
+        ledger.put(attempt, "{}", "{}")
+        after = asking(teacher, messages)
+    assert (after["requests"], after["answered"], after["prompt_tokens"]) == (3, 1, 11)
+
+
+def test_the_command_prints_the_bill_and_spends_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path / "results"))
+    assert main(["plan", "--profile", "paper"]) == 0
+    said = capsys.readouterr().out
+    for word in (
+        "requests",
+        "100,000,000,000 tokens of QA",
+        "$",
+        "hours",
+        "assumptions",
+        "8,030,261,248 parameters",
+        "meta-llama/Meta-Llama-3-8B is no folder here and counts as the rung 8b",
+        "H100, assumed" if not torch.cuda.is_available() else "on this machine",
+        "fits",
+    ):
+        assert word in said
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_unknown_profile_ends_with_exit_code_2(capsys):
+    assert main(["plan", "--profile", "nonsense"]) == 2
+    assert "nonsense" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="nonsense"):
+        load_profile("nonsense")

@@ -1,0 +1,48 @@
+"""A small world to train in: a tokenizer, token files, and jobs on them."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from qatoolkit.training.job import Job
+from qatoolkit.training.tokens import train_tokenizer, write_tokens
+
+QA = [(f"Question: What is {i} plus {j}?\nAnswer:", f" {i + j}") for i in range(60) for j in range(20)]
+GENERAL = [f"The number {i} comes after {i - 1} and before {i + 1}, as everyone knows." for i in range(400)]
+
+
+def make_world(folder: Path) -> Path:
+    """Tokenizer, QA and general text as token files in `folder`."""
+    tokenizer = train_tokenizer([a + b for a, b in QA] + GENERAL, 320)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    write_tokens(QA, tokenizer, folder / "qa")
+    write_tokens(GENERAL, tokenizer, folder / "general")
+    return folder
+
+
+def job(world: Path, out: Path, **changes) -> Job:
+    """A job of a few seconds in that world."""
+    settings = {
+        "name": "trunk",
+        "size": "xxs",
+        "tokenizer": world / "tokenizer",
+        "qa": world / "qa",
+        "general": world / "general",
+        "tokens": 20_000,
+        "block": 64,
+        "batch": 8,
+        "learning_rate": 3e-3,
+    } | changes
+    if settings.get("start"):
+        settings["size"] = None
+    return Job(out=str(out), **{k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
+
+
+def weights(folder: Path) -> str:
+    """sha256 of a checkpoint's weights."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def curve(folder: Path) -> list[dict]:
+    """The metrics of a job, step by step."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
