@@ -303,7 +303,8 @@ def _write(folder: Path, name: str, value) -> Path:
     return folder / name
 
 
-VERSIONS: dict[str, int] = {}  # of the contracts of stages, by kind
+# The version of each stage's contract; raised when the same inputs would give another result.
+VERSIONS = dict.fromkeys([*NOTEBOOKS, *PACKAGED], 1)
 
 
 class Stage:
@@ -311,10 +312,10 @@ class Stage:
     what the world's content depends on), the dials that name files whose content counts, the prompts it sends, and the version of
     its contract, to be raised when the same inputs would give another result."""
 
-    def __init__(self, kind: str, *, reads=(), settings=(), files=(), prompts=(), version: int = 1):
+    def __init__(self, kind: str, *, reads=(), settings=(), files=(), prompts=(), version: int | None = None):
         self.kind, self.reads, self.settings, self.files = kind, reads, settings, files
-        self.prompts, self.version = prompts, version
-        VERSIONS[kind] = version
+        self.prompts, self.version = prompts, version or VERSIONS.get(kind, 1)
+        VERSIONS[kind] = self.version
 
 
 def stage(kind: str, **declared):

@@ -100,17 +100,16 @@ def error_rates(run: Run, folder) -> dict:
     with teachers(run, "error_rates") as by:
         for model in (model for model, rate in truth.teachers.items() if rate):
             by.synthesiser = by.named(model)
-            found = boostqa.write(
-                Context(
-                    seeds=seeds,
-                    plan=plan,
-                    teachers=by,
-                    profile=run.profile,
-                    settings=settings,
-                    seed=run.seed,
-                    folder=folder,
-                )  # fmt: skip
+            context = Context(
+                seeds=seeds,
+                plan=plan,
+                teachers=by,
+                profile=run.profile,
+                settings=settings,
+                seed=run.seed,
+                folder=folder,
             )
+            found = boostqa.write(context)
             made, table, rejects = found["made"], found["questions"], found["rejects"]
             rate = {"teacher": model, "teacher_error_rate": truth.teachers[model]}
             answers.append(rate | refinement(run, made, table, rejects))
