@@ -98,8 +98,8 @@ class Profile(Settings):
     compare: tuple[tuple[str, ...], ...] = COMPARE
     """Pairs of arms ("base" among them) whose paired difference is reported, the first minus the second."""
     ablations: tuple[dict[str, Any], ...] = ABLATIONS
-    """Runs with dials turned, each trained on one arm and paired with that arm untouched; `arm` picks another than the first
-    that the dials change."""
+    """Runs with dials turned, each trained on one arm and paired with that arm untouched; `arm` picks another than the
+    first that the dials change."""
     ablation_tokens: SomeShare = 0.25
     """Tokens of an ablation, as a share of the mid-training tokens."""
 

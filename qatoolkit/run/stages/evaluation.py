@@ -25,8 +25,8 @@ def exam_rows(run: Run) -> pd.DataFrame:
 
 
 def evaluate(run: Run, *, log=print) -> Outputs:
-    """lm-eval on every exam for the base and every arm; accuracy by exam and cell, and the paired differences of the profile's
-    `compare`. Tasks that a model was scored on before, in any run, are not run again."""
+    """lm-eval on every exam for the base and every arm; accuracy by exam and cell, and the paired differences of the
+    profile's `compare`. Tasks that a model was scored on before, in any run, are not run again."""
 
     def make(folder: Path) -> dict:
         settings, exams = run.profile.evaluate, exam_tables(run)
@@ -57,8 +57,8 @@ def evaluate(run: Run, *, log=print) -> Outputs:
 
 
 def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, resamples: int, seed: int) -> pd.DataFrame:
-    """Paired differences between arms on the multiple-choice exams, with McNemar's p: in the cells the probe found weak, in the
-    others (strong), and over all."""
+    """Paired differences between arms on the multiple-choice exams, with McNemar's p: in the cells the probe found
+    weak, in the others (strong), and over all."""
     rows = []
     for a, b in pairs:
         for on, group in parts(samples, weak).items():
@@ -75,7 +75,8 @@ def parts(samples: pd.DataFrame, weak: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def scored(run: Run, paths) -> dict[str, pd.DataFrame]:
-    """Cloze samples of some models on the multiple-choice exams, by path, each scored once; with the labels of the questions."""
+    """Cloze samples of some models on the multiple-choice exams, by path, each scored once; with the labels of the
+    questions."""
     exam = exam_rows(run)
     labels = exam[["id", *CELL]]
     return {path: labels.merge(score(*load_model(path), exam), on="id") for path in dict.fromkeys(paths)}
@@ -94,8 +95,8 @@ def scaling(run: Run, folder: Path, *, arm: str = "boostqa") -> dict:
         there = (points["size"] == profile.student.size) & (points["initial"] == 1)
     if not there.all():
         warnings.warn(
-            f"{(~there).sum()} of {len(points)} points need other sizes or earlier checkpoints of the student, which this run does "
-            "not have; they are left out",
+            f"{(~there).sum()} of {len(points)} points need other sizes or earlier checkpoints of the student, which this "
+            "run does not have; they are left out",
             stacklevel=2,
         )
     points = points[there].reset_index(drop=True)
