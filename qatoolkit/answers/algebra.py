@@ -208,8 +208,7 @@ def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | Non
     """Whether expressions are equal (equations: up to a constant factor; with `places`: after rounding to as many
     decimals); None if undecided.
 
-    Numbers put in for the symbols refute fast and sympy confirms; where it can't, agreement at all the numbers is
-    enough."""
+    Numbers put in for the symbols refute fast and sympy confirms; if it can't, agreement at all numbers is enough."""
     import random
 
     import sympy

@@ -65,8 +65,7 @@ _TIMES = {  # powers of ten
 
 
 class Quantity(NamedTuple):
-    """An exact value, the decimal places it was written with (None: exact), its unit words, and whether it is a
-    percentage."""
+    """An exact value, its written decimal places (None: exact), its unit words, and whether it is a percentage."""
 
     value: Fraction
     places: int | None = None
@@ -116,11 +115,11 @@ def quantity(text: str) -> Quantity | None:
     return Quantity(value, places, units, bool(found["percent"]))
 
 
-def same_number(a: str, b: str, *, undecided: bool = False):
-    """Whether two quantities agree; False (with `undecided`: "not numbers") if either is not a quantity."""
+def same_number(a: str, b: str) -> bool | str | None:
+    """Whether two quantities agree; None if undecided (units), "not numbers" if either is not a quantity."""
     x, y = quantity(a), quantity(b)
     if x is None or y is None:
-        return "not numbers" if undecided else False
+        return "not numbers"
     (value_a, places_a, unit_a, percent_a), (value_b, places_b, unit_b, percent_b) = x, y
     equal = _rounds_to(value_a, places_a, value_b, places_b)
     if percent_a != percent_b:  # "50%" answers "what share" as 0.5 and "what percentage" as 50
@@ -131,7 +130,7 @@ def same_number(a: str, b: str, *, undecided: bool = False):
     related = unit_a <= unit_b or unit_b <= unit_a  # a missing unit, or "eggs" for "duck eggs"
     if related and not (unit_a and unit_b and (unit_a ^ unit_b) & _TELLING):
         return equal
-    return None if undecided and (related or not equal) else False  # 1 km and 1000 m: no conversion here
+    return None if related or not equal else False  # 1 km and 1000 m: no conversion here
 
 
 def decimal_places(a: str, b: str) -> int | None:

@@ -162,7 +162,7 @@ def _chosen(answer: str, options: list[str]) -> set[int] | str | None:
         if index < len(options) and _words(labelled[3]) == _words(options[index]):
             return {index}
     if not by_letter and not by_text:  # "1200" for the option "1,200 km"
-        by_text = {i for i, option in enumerate(options) if same_number(answer, option)}
+        by_text = {i for i, option in enumerate(options) if same_number(answer, option) is True}
     return by_text or by_letter or None
 
 
@@ -177,7 +177,7 @@ def _same_text(a: str, b: str) -> bool | None:
     same_name = all(named) and named[0]["name"] == named[1]["name"]
     if same_name or (any(named) and not equations):  # "x = 5" is the answer 5
         return _same_text(*(m["value"] if m else text for m, text in zip(named, (a, b), strict=True)))
-    number = "not numbers" if equations else same_number(a, b, undecided=True)
+    number = "not numbers" if equations else same_number(a, b)
     if number != "not numbers":
         return number
     parts_a, parts_b = _parts(a), _parts(b)

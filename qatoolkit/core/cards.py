@@ -108,8 +108,7 @@ def save_dataset(
     """Write a QA table as a Hugging Face dataset, `train.parquet` and its card, and return the folder, which
     `datasets.load_dataset` opens and the hub takes as it is.
 
-    Settings, report and errors as in `dataset_card`; ValueError also for a folder with anything but such a dataset in
-    it."""
+    Settings, report and errors as in `dataset_card`; ValueError also for a folder with other files in it."""
     card, folder = dataset_card(table, name=name, settings=settings, report=report), Path(folder)
     with atomic(folder, over="train.parquet") as temporary:
         temporary.mkdir()

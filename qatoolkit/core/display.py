@@ -126,8 +126,7 @@ def _points(value):
 
 
 def _formatter(column, columns, formats):
-    """How to write the values of a column: by `formats`, else by its name in percent, points or powers of ten, else
-    plainly."""
+    """How to write the values of a column: by `formats`, else by its name (percent, points, powers of ten)."""
     asked = formats.get(column)
     if asked is not None:
         write = asked if callable(asked) else lambda value: format(value, asked)

@@ -60,8 +60,7 @@ def atomic(path: Path, *, over: str | None = None):
 
 @contextmanager
 def locked(path: Path):
-    """Holds the lock file `path`, one process at a time; the lock is released when the process ends, however it
-    ends."""
+    """Holds the lock file `path`, one process at a time; the lock is released however the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -90,8 +89,7 @@ def read_json(path: Path):
 
 
 def plain(value):
-    """For `json.dumps(default=...)`: dataclasses and settings become objects, paths strings, numpy values lists and
-    numbers."""
+    """For `json.dumps(default=...)`: dataclasses and settings become objects, paths strings, arrays lists."""
     if is_dataclass(value):
         return asdict(value)
     if hasattr(value, "model_dump"):  # settings

@@ -94,8 +94,7 @@ def weak(grid: pd.DataFrame, target: float, low_n: int) -> pd.DataFrame:
 
 def agreement(labels: pd.Series, gold: pd.Series, order: tuple[str, ...] | None = None) -> dict:
     """Agreement of labels with gold labels, row by row: n, accuracy, Cohen's kappa and, if the labels have an `order`,
-    quadratic-weighted kappa. Rows without either label are not counted; ValueError for a label that is not in
-    `order`."""
+    quadratic-weighted kappa. Rows without either label are not counted; ValueError for a label not in `order`."""
     _in_order(order, labels, gold)
     known = gold.notna().to_numpy() & labels.notna().to_numpy()
     a, b = labels.to_numpy()[known], gold.to_numpy()[known]

@@ -73,8 +73,7 @@ def filters(table: pd.DataFrame, *, max_question: int = 20_000, max_answer: int 
     """Faults of rows, possibly several per row: (row, id, reason, detail, reject); `row` is the position in the table.
 
     Rejected: empty_question, empty_answer, too_long, choices (they contradict the answer), language (the text is not in
-    the stated language). Only flagged: answer_in_question, unreadable (replacement, private-use or control
-    characters)."""
+    the stated language). Only flagged: answer_in_question, unreadable (replacement or control characters)."""
     found = []
     columns = ("question", "answer", "choices", "answer_index", "language")
     for row, values in enumerate(zip(*(values_of(table, column) for column in columns), strict=True)):
