@@ -32,7 +32,9 @@ def is_cjk(token: str) -> bool:
     return len(token) == 1 and re.match(f"[{CJK}]", token) is not None
 
 
+_FLOATS = (float, np.floating)
+
+
 def missing(value) -> bool:
     """Whether a cell is empty: None, NaN, pd.NA or pd.NaT."""
-    is_nan = isinstance(value, float | np.floating) and value != value
-    return is_nan or value is None or value is pd.NA or value is pd.NaT
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, _FLOATS) and value != value)
