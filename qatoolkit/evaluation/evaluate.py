@@ -25,7 +25,7 @@ from qatoolkit.evaluation.suites import Entry, Suite, list_tasks, resolve_suite
 from qatoolkit.training.hub import load_tokenizer
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
-_REPORTED = ("benchmark", "task", "version", "form", "fewshot", "cut", "metric", "n", "limit", "score")
+_REPORTED = ("benchmark", "task", "version", "form", "fewshot", "cut", "metric", "n", "limit", "score", "key")
 
 
 class TasksUnavailable(RuntimeError):

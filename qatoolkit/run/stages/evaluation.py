@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from qatoolkit.core.artifacts import Artifact
 from qatoolkit.core.stats import CELL, accuracy, cells, mcnemar, paired_difference
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.evaluate import evaluate as ask
@@ -33,13 +34,12 @@ def evaluate(run: Run, *, log=print) -> Outputs:
         tasks = export_tasks(exams, folder / "tasks")
         done = run.root / STAGES / "scores"
         models = {arm: run.model(arm) for arm in (BASE, *run.profile.arms)}
-        samples = pd.concat(
-            [
-                ask(model, tasks, list(exams), batch=settings.batch, folder=done).assign(arm=arm)
-                for arm, model in models.items()
-            ],
-            ignore_index=True,
-        ).rename(columns={"task": "exam"})
+        answered = {
+            arm: ask(model, tasks, list(exams), batch=settings.batch, folder=done) for arm, model in models.items()
+        }
+        scores = [task["key"] for rows in answered.values() for task in rows.attrs["evaluation"]["tasks"]]
+        samples = pd.concat([rows.assign(arm=arm) for arm, rows in answered.items()], ignore_index=True)
+        samples = samples.rename(columns={"task": "exam"})
         choice = samples[samples["exam"].isin(choice_exams(run))]
         grids = [cells(rows).assign(arm=arm) for arm, rows in choice.groupby("arm", sort=False)]
         return {
@@ -50,6 +50,7 @@ def evaluate(run: Run, *, log=print) -> Outputs:
             "comparisons": comparisons(
                 choice, run.read("plan").weak, run.profile.compare, settings.bootstrap, run.seed
             ),
+            "uses": [Artifact(done.parent, done.name, key).name for key in scores],
         }
 
     pairs = [list(pair) for pair in run.profile.compare]
