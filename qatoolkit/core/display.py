@@ -4,11 +4,12 @@ JupyterLab strips `<style>` and scripts from the outputs of a notebook that ran 
 only and folds with `<details>`. Everything from data is escaped, and long texts are visibly clipped.
 """
 
+import html as markup
+import re
 import sys
 import threading
 import time
 from dataclasses import dataclass
-from html import escape
 from importlib.util import find_spec
 
 import numpy as np
@@ -23,6 +24,7 @@ PROSE = "white-space:pre-wrap;word-wrap:break-word"
 CELL = "padding:3px 10px;border-bottom:1px solid rgba(128,128,128,0.3)"
 PERCENT = ("accuracy", "share", "coverage", "wrong", "error_rate", "degradation_rate")
 POINTS = ("difference", "gain")
+FORMULA_OR_DOLLAR = re.compile(r"\$\$.+?\$\$|\$(?!\s)[^$]*(?<!\s)\$(?!\d)|\$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Rich:
 
     def __repr__(self):
         return self.text
+
+
+def escape(text):
+    """HTML of a text; formulas stay for Jupyter to typeset, while a $ that opens none (a price) is kept from it by a tag."""
+    return FORMULA_OR_DOLLAR.sub(lambda m: "<span>$</span>" if m[0] == "$" else m[0], markup.escape(str(text)))
 
 
 def _clip(value, limit):
@@ -221,7 +228,7 @@ class Progress:
             self._bar = ipywidgets.IntProgress(max=self.total or 1)
             self._text = ipywidgets.Label(self._line())
             self._widget = ipywidgets.HBox([self._bar, self._text])
-            display(self._widget)
+            self._shown_as = display(self._widget, display_id=True)
         return self
 
     def update(self, k=1, **notes):
@@ -242,6 +249,7 @@ class Progress:
         with self._lock:
             if self._widget:
                 self._widget.close()
+                self._shown_as.update({"text/plain": ""}, raw=True)  # or a saved notebook would look for the widget
             seconds = time.monotonic() - self._start
             if kind is not None or seconds >= self.brief:
                 stopped = f"when {kind.__name__} stopped it after" if kind else "in"
