@@ -1,7 +1,7 @@
 """What notebooks show besides figures: questions, key numbers, tables and progress.
 
-JupyterLab strips `<style>` and scripts from the outputs of a notebook that ran elsewhere, so the HTML here has inline styles
-only and folds with `<details>`. Everything from data is escaped, and long texts are visibly clipped.
+JupyterLab strips `<style>` and scripts from the outputs of a notebook that ran elsewhere, so the HTML here has inline
+styles only and folds with `<details>`. Everything from data is escaped, and long texts are visibly clipped.
 """
 
 import html as markup
@@ -42,7 +42,7 @@ class Rich:
 
 
 def escape(text):
-    """HTML of a text; formulas stay for Jupyter to typeset, while a $ that opens none (a price) is kept from it by a tag."""
+    """HTML of a text. Jupyter typesets formulas; a tag around any other $, as of a price, keeps it as it is."""
     return FORMULA_OR_DOLLAR.sub(lambda m: "<span>$</span>" if m[0] == "$" else m[0], markup.escape(str(text)))
 
 
@@ -104,8 +104,8 @@ def _field(name, value):
 def qa(table, n=5, seed=0, hide=(), limit=1200):
     """Show `n` questions of a QA table, drawn with `seed`: question and answer first, the other fields folded away.
 
-    `hide`: columns to leave out (question and answer are always shown). Texts are clipped after `limit` characters. Raises
-    ValueError for an empty table or one without the columns question and answer.
+    `hide`: columns to leave out (question and answer are always shown). Texts are clipped after `limit` characters.
+    Raises ValueError for an empty table or one without the columns question and answer.
     """
     absent = [column for column in ("question", "answer") if column not in table.columns]
     if len(table) == 0 or absent:
@@ -141,7 +141,7 @@ def _points(value):
 
 
 def _formatter(column, columns, formats):
-    """The function that writes a column: from `formats`, else percent, points or powers of ten by its name, else plain."""
+    """The function that writes a column: the one of `formats`, else by its name (percent, points, powers of ten)."""
     given, name = formats.get(column), str(column)
     if given is not None:
         write = given if callable(given) else lambda value: format(value, given)
@@ -162,8 +162,8 @@ def _formatter(column, columns, formats):
 def table(df, formats=None, *, limit=50):
     """Show a table: accuracies and shares in percent, differences and gains in points, FLOPs in powers of ten.
 
-    `formats` overrides by column: a format spec such as ".2f", or a function of the value. `limit`: the most rows shown. An index
-    with a name, or of texts, is shown as columns.
+    `formats` overrides by column: a format spec such as ".2f", or a function of the value. `limit`: the most rows
+    shown. An index with a name, or of texts, is shown as columns.
     """
     formats = formats or {}
     if df.index.names == [None] and pd.api.types.is_string_dtype(df.index):
@@ -210,8 +210,9 @@ def is_live():
 class Progress:
     """Context manager that shows progress through `total` things (None: unknown): a widget when live, else text.
 
-    Headless runs print a line at most every `every` seconds. Every run ends with a closing line, so that a saved notebook never
-    shows a frozen bar, except one that succeeds within `brief` seconds. `update` may be called from any thread.
+    Headless runs print a line at most every `every` seconds. Every run ends with a closing line, so that a saved
+    notebook never shows a frozen bar, except one that succeeds within `brief` seconds. `update` may be called from any
+    thread.
     """
 
     def __init__(self, total, label, unit="items", *, every=5.0, brief=0.0):

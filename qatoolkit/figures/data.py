@@ -28,10 +28,10 @@ BESIDE = {"textcoords": "offset points", "va": "center_baseline", "fontsize": 8}
 
 @styled
 def seed_quality(report, *, title=None):
-    """Bars of accepted and rejected rows by source: one panel for the accepted ones and one per reason, most rows first.
+    """Bars of accepted and rejected rows by source: one panel for accepted rows, one per reason, most rows first.
 
-    `report`: source, rows_in, reason ("accepted" among them), count, as `seeds.quality_report` returns it. The panels of
-    reasons share one scale; the accepted rows have their own. Beyond six reasons, the rarest share a panel.
+    `report`: source, rows_in, reason ("accepted" among them), count, as `seeds.quality_report` returns it. The panels
+    of reasons share one scale; the accepted rows have their own. Beyond six reasons, the rarest share a panel.
     """
     require(report, "source", "rows_in", "reason", "count", key=("source", "reason"))
     sources = order(report["source"])
@@ -44,8 +44,8 @@ def seed_quality(report, *, title=None):
         counts = counts.drop(columns=rare).assign(**{"other reasons": counts[rare].sum(axis=1)})
     panels = 1 + len(counts.columns)
     names = [f"{name(s)} (n = {rows_in[s]:,})" for s in sources]
-    size, ratios = (max(3.2, 0.6 + room(names)) + 1.2 * panels, 1.3 + 0.27 * len(sources)), [1.3] + [1] * (panels - 1)
-    figure, axes = plt.subplots(1, panels, figsize=size, width_ratios=ratios, sharey=True, squeeze=False)
+    size, widths = (max(3.2, 0.6 + room(names)) + 1.2 * panels, 1.3 + 0.27 * len(sources)), [1.3] + [1] * (panels - 1)
+    figure, axes = plt.subplots(1, panels, figsize=size, width_ratios=widths, sharey=True, squeeze=False)
     figure.get_layout_engine().set(w_pad=0.08)
     longest = 100 * (counts.div(rows_in, axis=0)).max(axis=None) if panels > 1 else 0
     for ax, reason in zip(axes[0], ["accepted", *counts.columns], strict=True):
@@ -73,14 +73,14 @@ def seed_quality(report, *, title=None):
 def distribution(table, by, *, hue="source", title=None, ax=None):
     """Shares of `by` (difficulty, discipline, grade, ...) within each data set, named by column `hue`.
 
-    `table`: one row per question, or one per (`by`, `hue`) with its count in column n. Questions without a label or a data set
-    count as "unknown", so that the shares of a data set add up to 100%.
+    `table`: one row per question, or one per (`by`, `hue`) with its count in column n. Questions without a label or a
+    data set count as "unknown", so that the shares of a data set add up to 100%.
     """
     import seaborn as sns  # here, because it loads scipy.stats
 
     require(table, by, hue)
-    table = labelled(table, by, hue)
-    levels, sets = sorted(order(table[by], by), key="unknown".__eq__), order(table[hue])
+    table = labelled(table, by, hue).astype({by: str, hue: str})
+    levels, sets = sorted(order(table[by], by), key=lambda v: v == "unknown"), order(table[hue])
     table = table.assign(n=table.get("n", 1), **{by: pd.Categorical(table[by], levels)})
     totals = table.groupby(hue)["n"].sum()
     figure, own = canvas(ax, 6.4, 1 + 0.2 * len(sets) + len(levels) * (0.1 + 0.14 * len(sets)))
@@ -102,8 +102,8 @@ def distribution(table, by, *, hue="source", title=None, ax=None):
 def lengths(table, by="source", *, title="Length of questions and answers"):
     """Lengths of question and answer in characters, on a log axis: median, middle half and middle 90%.
 
-    `table`: question, answer, language and `by`, one row per question. One line per value of `by` and language; colour and
-    marker show the language, because a Chinese character carries more than a Latin letter.
+    `table`: question, answer, language and `by`, one row per question. One line per value of `by` and language; colour
+    and marker show the language, because a Chinese character carries more than a Latin letter.
     """
     require(table, "question", "answer", "language", by)
     keys = list(dict.fromkeys([by, "language"]))

@@ -1,9 +1,9 @@
 """Figures of accuracies, differences, losses and rates: dots or lines with their intervals.
 
-One function per figure: a tidy table in, a matplotlib Figure out. Accuracies, shares and differences are fractions in the
-table and percent or points in the figure; `low` and `high` bound the 95% interval that the caller computed. A missing value
-is drawn as missing, never as zero. Every function raises ValueError for an empty table, missing columns and repeated rows,
-and applies the house style inside the call only.
+One function per figure: a tidy table in, a matplotlib Figure out. Accuracies, shares and differences are fractions in
+the table and percent or points in the figure; `low` and `high` bound the 95% interval that the caller computed. A
+missing value is drawn as missing, never as zero. Every function raises ValueError for an empty table, missing columns
+and repeated rows, and applies the house style inside the call only.
 """
 
 from functools import partial

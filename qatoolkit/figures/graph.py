@@ -37,8 +37,8 @@ PANELS = {  # column of `path_diagnostics`: title of its panel, format of its va
 def kp_degree(degrees, *, title="Degree of knowledge points", ax=None):
     """Share of KPs with at least each degree (the complementary distribution), both axes logarithmic.
 
-    `degrees`: column degree, one row per KP. KPs without neighbours have no place on a log axis; a note counts them. Raises
-    ValueError if no KP has a neighbour.
+    `degrees`: column degree, one row per KP. KPs without neighbours have no place on a log axis; a note counts them.
+    Raises ValueError if no KP has a neighbour.
     """
     require(degrees, "degree")
     values = np.sort(degrees["degree"].to_numpy())
@@ -123,8 +123,8 @@ def diagnostics(table, *, title="What walks cover, and how evenly"):
 def frontier(table, *, title="Coverage against popularity", ax=None):
     """Correlation of visits with popularity against KP coverage: one point per value function, one line per alpha.
 
-    `table`: alpha, beta, coverage (fraction), popularity_correlation, and optionally n (paths sampled per point). A note counts
-    the points without a correlation.
+    `table`: alpha, beta, coverage (fraction), popularity_correlation, and optionally n (paths sampled per point). A
+    note counts the points without a correlation.
     """
     require(table, "alpha", "beta", "coverage", "popularity_correlation", key=("alpha", "beta"))
     rows = table.dropna(subset="popularity_correlation").sort_values("coverage", kind="stable")
@@ -152,8 +152,8 @@ def frontier(table, *, title="Coverage against popularity", ax=None):
 def graph_neighbourhood(graph, path=None, *, title=None, ax=None):
     """A small networkx graph of KPs, edge widths by weight, with a walk numbered and highlighted.
 
-    `path`: node ids in order of the walk. A node's attribute "label" replaces its id. Raises ValueError for an empty graph,
-    more than 80 nodes, and a path that leaves the graph.
+    `path`: node ids in order of the walk. A node's attribute "label" replaces its id. Raises ValueError for an empty
+    graph, more than 80 nodes, and a path that leaves the graph.
     """
     import networkx as nx
 

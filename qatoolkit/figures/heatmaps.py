@@ -110,26 +110,22 @@ def _centred(cells, least):
 def accuracy_grid(cells, *, title=None, low_n=LOW_N, ax=None):
     """Heat-map of accuracy by discipline and difficulty, with interval and n in each cell and pooled margins.
 
-    `cells`: discipline, difficulty, n, accuracy (a fraction), and low, high if known. Cells with n below `low_n` are grey
-    instead of coloured, with their number: their intervals are wide (`LOW_N` gives the width). Raises ValueError for an empty
-    table, missing columns or a repeated cell.
+    `cells`: discipline, difficulty, n, accuracy, low, high (fractions). Cells with n below `low_n` are grey instead of
+    coloured, with their number: their intervals are wide (`LOW_N` gives the width). Raises ValueError for an empty table,
+    missing columns or a repeated cell.
     """
-    require(cells, *CELL, "n", "accuracy", key=CELL)
-    bounds = [bound for bound in ("low", "high") if bound in cells]
-    table = _with_margins(cells, ["n", "accuracy", *bounds], _pooled("accuracy"))
+    require(cells, *CELL, "n", "accuracy", "low", "high", key=CELL)
+    table = _with_margins(cells, ["n", "accuracy", "low", "high"], _pooled("accuracy"))
     table["value"], table["thin"] = 100 * table["accuracy"], table["n"] < low_n
     table["text"] = table["value"].map("{:.0f}%".format)
-    table["note"] = table["n"].map("n {:,.0f}".format)
-    if bounds:
-        known = table["low"].notna()
-        intervals = [
-            f"{100 * low:.0f} to {100 * high:.0f}, " for low, high in table.loc[known, ["low", "high"]].to_numpy()
-        ]
-        table.loc[known, "note"] = intervals + table.loc[known, "note"]
+    table["note"] = [
+        (f"{100 * low:.0f} to {100 * high:.0f}, " if low == low else "") + f"n {n:,.0f}"  # margins have no interval
+        for low, high, n in table[["low", "high", "n"]].to_numpy(float)
+    ]
     return _draw_grid(
         table, cmap="viridis", norm=Normalize(0, 100), unit="accuracy (%)", ax=ax, low_n=low_n,
         title=title or f"Accuracy by discipline and difficulty ({n_text([cells['n'].sum()])})",
-        legend=f"small: {INTERVAL} and n" if bounds else "small: n",
+        legend=f"small: {INTERVAL} and n",
     )  # fmt: skip
 
 
@@ -138,8 +134,8 @@ def margin_grid(cells, *, title=None, low_n=LOW_N, ax=None):
     """Heat-map of the mean margin by discipline and difficulty.
 
     The margin is the log-likelihood of the right choice minus that of the best wrong one, in nats; below zero the model
-    prefers a wrong answer. `cells`: discipline, difficulty, n, margin (`core.stats.cells`). Cells with n below `low_n` are
-    grey. Raises ValueError as `accuracy_grid` does.
+    prefers a wrong answer. `cells`: discipline, difficulty, n, margin (`core.stats.cells`). Cells with n below `low_n`
+    are grey. Raises ValueError as `accuracy_grid` does.
     """
     require(cells, *CELL, "n", "margin", key=CELL)
     table = _with_margins(cells, ["n", "margin"], _pooled("margin"))
@@ -156,8 +152,8 @@ def margin_grid(cells, *, title=None, low_n=LOW_N, ax=None):
 def grid_difference(cells_a, cells_b, *, title="Gain in accuracy by discipline and difficulty", low_n=LOW_N, ax=None):
     """Heat-map of the gain from `cells_a` (before) to `cells_b` (after), in points.
 
-    Tables as for `accuracy_grid`, with low and high. Bold: the two intervals do not overlap. n is the smaller of the two.
-    Raises ValueError as `accuracy_grid` does.
+    Tables as for `accuracy_grid`, with low and high. Bold: the two intervals do not overlap. n is the smaller of the
+    two. Raises ValueError as `accuracy_grid` does.
     """
     columns = [*CELL, "n", "accuracy", "low", "high"]
     for cells in (cells_a, cells_b):
@@ -171,7 +167,8 @@ def grid_difference(cells_a, cells_b, *, title="Gain in accuracy by discipline a
     table["thin"] = ~(table["n"] >= low_n)
     table["bold"] = (table["low_b"] > table["high_a"]) | (table["high_b"] < table["low_a"])
     table["text"] = table["value"].map(signed)
-    table["note"] = [f"{100 * a:.0f}% → {100 * b:.0f}%, n {n:,.0f}" for a, b, n in table[[*sides, "n"]].to_numpy(float)]
+    noted = table[[*sides, "n"]].to_numpy(float)
+    table["note"] = [f"{100 * a:.0f}% → {100 * b:.0f}%, n {n:,.0f}" for a, b, n in noted]
     return _draw_grid(
         table, **_centred(table, 10.0), unit="gain (points)", title=title, ax=ax, low_n=low_n,
         legend=f"small: before → after, n; bold: {INTERVAL}s do not overlap",
@@ -199,10 +196,10 @@ def budget(plan, *, title=None, ax=None):
 
 @styled
 def confusion(table, *, title=None, ax=None):
-    """Heat-map of a confusion table: true labels in rows, labels given in columns, counts written, colour by share of the row.
+    """Heat-map of a confusion table: true labels in rows, given labels in columns, coloured by share of the row.
 
-    `table`: square, counts, the same labels on both sides. Rows without a question stay blank. Raises ValueError for a table
-    that is not square.
+    `table`: square, counts, the same labels on both sides. Rows without a question stay blank. Raises ValueError for a
+    table that is not square.
     """
     import seaborn as sns  # here, because it loads scipy.stats
 

@@ -52,9 +52,9 @@ def width_of(text):
 def styled(draw):
     """Decorator: run a drawing function in the house style and return its finished Figure.
 
-    The layout is computed and fixed before the style ends, because ticks are created lazily and would pick up the user's
-    settings. The new figure is removed from pyplot's list, or a notebook cell would show it twice; a figure drawn on the
-    caller's `ax` is left as it is. Warns if a text is Chinese and no font has the glyphs.
+    The layout is computed and fixed before the style ends, because ticks are created lazily and would pick up the
+    user's settings. The new figure is removed from pyplot's list, or a notebook cell would show it twice; a figure
+    drawn on the caller's `ax` is left as it is. Warns if a text is Chinese and no font has the glyphs.
     """
 
     @functools.wraps(draw)
@@ -77,7 +77,7 @@ def styled(draw):
 
 
 def save(figure, path):
-    """Write `path`.png (160 dpi) and `path`.svg atomically and return both paths; the same figure gives the same bytes."""
+    """Write `path`.png (160 dpi) and `path`.svg atomically, with the same bytes for the same figure; return both."""
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in {".png", ".svg"} else path
     written = []
@@ -92,11 +92,9 @@ def require(table, *columns, key=()):
     """Raise ValueError unless `table` has rows, the `columns`, and one row per `key`."""
     if len(table) == 0:
         raise ValueError("nothing to draw: the table has no rows; check the stage that wrote it")
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
+    if missing := [column for column in columns if column not in table.columns]:
         raise ValueError(f"columns missing for this figure: {missing}; the table has {list(table.columns)}")
-    unnamed = [column for column in key if table[column].isna().any()]
-    if unnamed:
+    if unnamed := [column for column in key if table[column].isna().any()]:
         raise ValueError(f"null values in {unnamed}; drop those rows or give them a name")
     repeated = table[table.duplicated(list(key))] if key else ()
     if len(repeated):
@@ -105,7 +103,7 @@ def require(table, *columns, key=()):
 
 
 def canvas(ax, width, height):
-    """The caller's axes with their figure (for a subfigure, the whole figure), or a new pair of the given size in inches."""
+    """The figure (of a subfigure, the whole) and axes to draw on: the caller's, or new ones, sizes in inches."""
     return (ax.figure.figure, ax) if ax is not None else plt.subplots(figsize=(width, height))
 
 
@@ -194,19 +192,13 @@ def log_ticks(axis, values):
 
 
 def spread(values, gap, low=-np.inf, high=np.inf):
-    """Positions moved at least `gap` apart, within `low` and `high`, in unchanged order."""
-    values = np.asarray(values, float)
-    ranks = np.argsort(values, kind="stable")
-    placed = values[ranks]
-    for _ in range(500):
-        short = np.clip(gap - np.diff(placed), 0, None)
-        if short.max(initial=0) < gap * 1e-2:
-            break
-        placed[:-1] -= short / 2
-        placed[1:] += short / 2
-        placed = placed.clip(low, high)
-    out = np.empty_like(placed)
-    out[ranks] = placed
+    """Positions moved at least `gap` apart, within `low` and `high`, in unchanged order (least squares)."""
+    from scipy.optimize import isotonic_regression
+
+    ranks, steps = np.argsort(values, kind="stable"), gap * np.arange(len(values))
+    fitted = isotonic_regression(np.asarray(values, float)[ranks] - steps).x
+    out = np.empty_like(fitted)
+    out[ranks] = fitted.clip(low, max(low, high - steps[-1])) + steps
     return out
 
 
@@ -230,9 +222,9 @@ def label_ends(ax, ends):
 
 
 def label_points(ax, labels):
-    """Name points where the text covers least; `labels` is a list of (x, y, text, text properties), first come, first served.
+    """Name points where the text covers least; `labels` is a list of (x, y, text, text properties).
 
-    The limits of the axes must be final.
+    Earlier labels choose first. The limits of the axes must be final.
     """
     ax.figure.figure.draw_without_rendering()
     dots = ax.transData.transform([(x, y) for x, y, *_ in labels])

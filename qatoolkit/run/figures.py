@@ -1,7 +1,7 @@
 """The figures of a run: for each a name, its caption and how it is drawn from the run's saved tables.
 
-They follow the papers' figures (probe, data, main table, scaling, ablations, graph). To add one, write a function of the run
-whose docstring is the caption, and enter it in `FIGURES`.
+They follow the papers' figures (probe, data, main table, scaling, ablations, graph). To add one, write a function of
+the run whose docstring is the caption, and enter it in `FIGURES`.
 """
 
 from inspect import getdoc
@@ -115,7 +115,7 @@ def save_figures(run: Run) -> list[str]:
 
 
 def join_datasets(run: Run) -> pd.DataFrame:
-    """The curated seeds and data sets in one table with a column `dataset`; controls (data sets with dials) are left out."""
+    """The curated seeds and data sets in one table with a column `dataset`, without controls (those with dials)."""
     stored, data = run.read("curate"), run.profile.data
     names = [SEEDS, *(name for name, about in data.items() if not about.dials)]
     return pd.concat([getattr(stored, name).assign(dataset=name) for name in names if name in stored])

@@ -452,3 +452,10 @@ def test_a_confusion_figure_writes_the_counts_and_leaves_empty_cells_blank():
     assert "n = 20" in axes.get_title("left")
     with pytest.raises(ValueError, match="same labels on both sides"):
         plots.confusion(CONFUSION.iloc[:2])
+
+
+def test_a_distribution_takes_labels_of_any_type_and_an_empty_data_set():
+    table = frame("source difficulty n", (1, 3, 2), ("x", 4, 3), (1, None, 2), ("empty", 3, 0))
+    figure = plots.distribution(table, "difficulty")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1 (n = 4)", "x (n = 3)", "empty (n = 0)"]
+    assert says(figure, "unknown")
