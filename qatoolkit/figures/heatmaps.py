@@ -111,8 +111,8 @@ def accuracy_grid(cells, *, title=None, low_n=LOW_N, ax=None):
     """Heat-map of accuracy by discipline and difficulty, with interval and n in each cell and pooled margins.
 
     `cells`: discipline, difficulty, n, accuracy, low, high (fractions). Cells with n below `low_n` are grey instead of
-    coloured, with their number: their intervals are wide (`LOW_N` gives the width). Raises ValueError for an empty table,
-    missing columns or a repeated cell.
+    coloured, with their number: their intervals are wide (`LOW_N` gives the width). Raises ValueError for an empty
+    table, missing columns or a repeated cell.
     """
     require(cells, *CELL, "n", "accuracy", "low", "high", key=CELL)
     table = _with_margins(cells, ["n", "accuracy", "low", "high"], _pooled("accuracy"))
