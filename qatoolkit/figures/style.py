@@ -165,11 +165,9 @@ def n_text(counts):
 
 
 def big(x, _=None):
-    """A count as papers write it: 50k, 0.2M, 1.24B, 40B."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if abs(x) >= size / 10:
-            return f"{x / size:.3g}{unit}"
-    return f"{x / 1e3:.3g}k" if abs(x) >= 1e3 else f"{x:.3g}"
+    """A count in short: 50k, 160k, 2.1M, 1.24B, 40B."""
+    size, unit = next((u for u in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")) if abs(x) >= u[0]), (1, ""))
+    return f"{x / size:.3g}{unit}"
 
 
 def power(x, _=None):
