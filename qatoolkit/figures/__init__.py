@@ -1,35 +1,17 @@
-"""Figures: one function each, a tidy table in and a matplotlib figure out. They need saved tables and nothing else."""
+"""Figures, one function each: a tidy table in, a matplotlib figure out. Saved tables are all they need."""
 
-from qatoolkit.figures.dots import ablations, arms, comparisons, distribution, loss, refinement, scaling, schedules
-from qatoolkit.figures.graph import coverage, diagnostics, frontier, graph_neighbourhood, kp_degree
-from qatoolkit.figures.heatmaps import accuracy_grid, budget, confusion, grid_difference, margin_grid
-from qatoolkit.figures.seeds import lengths, seed_quality
-from qatoolkit.figures.style import save
+from qatoolkit.core.public import by_module, lazily
 
-__all__ = [
-    "ablations",
-    "accuracy_grid",
-    "arms",
-    "budget",
-    "comparisons",
-    "confusion",
-    "coverage",
-    "diagnostics",
-    "distribution",
-    "frontier",
-    "graph_neighbourhood",
-    "grid_difference",
-    "kp_degree",
-    "lengths",
-    "loss",
-    "margin_grid",
-    "refinement",
-    "save",
-    "scaling",
-    "schedules",
-    "seed_quality",
-]
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    by_module(
+        "qatoolkit.figures",
+        {
+            "data": "distribution lengths seed_quality",
+            "dots": "ablations arms comparisons loss refinement scaling schedules",
+            "graph": "coverage diagnostics frontier graph_neighbourhood kp_degree",
+            "heatmaps": "accuracy_grid budget confusion grid_difference margin_grid",
+            "style": "save",
+        },
+    ),
+)

@@ -16,12 +16,13 @@ from qatoolkit.figures.style import (
     log_ticks,
     looks,
     name,
+    name_rows,
     require,
     styled,
 )
 
 LARGEST_DRAWING = 80
-PANELS = {  # column of `path_diagnostics`: what its panel says, and how a value is written
+PANELS = {  # column of `path_diagnostics`: title of its panel, format of its values
     "coverage": ("knowledge points reached", "{:.1%}"),
     "gini": ("Gini of visits", "{:.2f}"),
     "entropy_bits": ("entropy of visits (bits)", "{:.2f}"),
@@ -36,8 +37,8 @@ PANELS = {  # column of `path_diagnostics`: what its panel says, and how a value
 def kp_degree(degrees, *, title="Degree of knowledge points", ax=None):
     """Share of KPs with at least each degree (the complementary distribution), both axes logarithmic.
 
-    `degrees`: column degree, one row per KP. KPs without neighbours cannot stand on a log axis and are
-    counted in words. Raises ValueError where none has a neighbour.
+    `degrees`: column degree, one row per KP. KPs without neighbours have no place on a log axis; a note counts them.
+    Raises ValueError if no KP has a neighbour.
     """
     require(degrees, "degree")
     values = np.sort(degrees["degree"].to_numpy())
@@ -67,7 +68,7 @@ def kp_degree(degrees, *, title="Degree of knowledge points", ax=None):
 def coverage(table, *, title="Knowledge points reached by sampled paths", ax=None):
     """Share of KPs visited against the number of paths sampled, one line per policy.
 
-    `table`: paths, coverage (fraction), policy, and optionally low, high for a band.
+    `table`: paths, coverage (fraction), policy.
     """
     require(table, "paths", "coverage", "policy", key=("policy", "paths"))
     figure, ax = canvas(ax, 5.8, 3.6)
@@ -76,10 +77,6 @@ def coverage(table, *, title="Knowledge points reached by sampled paths", ax=Non
         rows = table[table["policy"] == policy].sort_values("paths")
         y = 100 * rows["coverage"].to_numpy(float)
         ax.plot(rows["paths"], y, color=style["color"])
-        if {"low", "high"} <= set(table.columns):
-            ax.fill_between(
-                rows["paths"], 100 * rows["low"], 100 * rows["high"], color=style["color"], alpha=0.15, lw=0
-            )
         ends.append((rows["paths"].to_numpy(float), y, name(policy), style["color"]))
     ax.set_ylim(0, 102)
     ax.set_xlim(left=0)
@@ -93,14 +90,14 @@ def coverage(table, *, title="Knowledge points reached by sampled paths", ax=Non
 
 @styled
 def diagnostics(table, *, title="What walks cover, and how evenly"):
-    """One panel for each number of `path_diagnostics`, one bar for each sample of walks.
+    """One panel per measure of `path_diagnostics`, one bar per sample of walks.
 
-    `table`: walks (their name), paths, and columns of `path_diagnostics`; those that are null throughout are left out.
+    `table`: walks (name of the sample), paths, and columns of `path_diagnostics`; columns of nulls only are left out.
     """
     require(table, "walks", "paths", key=("walks",))
     shown = [column for column in PANELS if column in table and table[column].notna().any()]
     if not shown:
-        raise ValueError(f"no number to draw: the table needs one of {list(PANELS)}")
+        raise ValueError(f"nothing to draw: the table has no values in any of {list(PANELS)}")
     across = min(len(shown), 4)
     down = -(-len(shown) // across)
     size = (1.6 + 2.1 * across, 0.5 + down * (0.6 + 0.24 * len(table)))
@@ -114,22 +111,20 @@ def diagnostics(table, *, title="What walks cover, and how evenly"):
         ax.bar_label(bars, [form.format(v) if v == v else "none" for v in values], padding=2, fontsize=8)
         ax.margins(x=0.25)
         ax.set_title(text, fontsize=9)
-        ax.set_yticks(range(len(table)), names)
+        name_rows(ax, names)
         ax.xaxis.set_visible(False)
-        ax.grid(False)
     for ax in axes.flat[len(shown) :]:
         ax.set_axis_off()
-    axes[0, 0].invert_yaxis()
     figure.suptitle(title)
     return figure
 
 
 @styled
 def frontier(table, *, title="Coverage against popularity", ax=None):
-    """Correlation of visits with popularity against KP coverage, one point per value function and a line per alpha.
+    """Correlation of visits with popularity against KP coverage: one point per value function, one line per alpha.
 
-    `table`: alpha, beta, coverage (fraction), popularity_correlation, and optionally n (paths sampled per
-    point). Points without a correlation are counted in words.
+    `table`: alpha, beta, coverage (fraction), popularity_correlation, and optionally n (paths sampled per point). A
+    note counts the points without a correlation.
     """
     require(table, "alpha", "beta", "coverage", "popularity_correlation", key=("alpha", "beta"))
     rows = table.dropna(subset="popularity_correlation").sort_values("coverage", kind="stable")
@@ -144,8 +139,8 @@ def frontier(table, *, title="Coverage against popularity", ax=None):
     ax.set_xlabel(f"knowledge points reached (%){paths}")
     ax.set_ylabel("correlation of visits with popularity")
     if lost := len(table) - len(rows):
-        said = f"{lost} of {len(table)} points have no correlation:\nvisits or popularity do not vary"
-        ax.text(0.97, 0.95, said, transform=ax.transAxes, ha="right", va="top", fontsize=8)
+        note = f"{lost} of {len(table)} points have no correlation:\nvisits or popularity do not vary"
+        ax.text(0.97, 0.95, note, transform=ax.transAxes, ha="right", va="top", fontsize=8)
     ax.set_title(title)
     texts = [f"α {alpha:g}, β {beta:g}" for alpha, beta in zip(rows["alpha"], rows["beta"], strict=True)]
     look = {"fontsize": 8, "bbox": BACKED}
@@ -155,26 +150,23 @@ def frontier(table, *, title="Coverage against popularity", ax=None):
 
 @styled
 def graph_neighbourhood(graph, path=None, *, title=None, ax=None):
-    """A small networkx graph of KPs, edges as wide as their weight, with a walk numbered and highlighted.
+    """A small networkx graph of KPs, edge widths by weight, with a walk numbered and highlighted.
 
-    `path`: node ids in order of the walk. A node attribute "label" is shown in place of the id. Raises
-    ValueError for an empty graph, for more than 80 nodes and for a path that leaves the graph.
+    `path`: node ids in order of the walk. A node's attribute "label" replaces its id. Raises ValueError for an empty
+    graph, more than 80 nodes, and a path that leaves the graph.
     """
     import networkx as nx
 
     nodes, path = list(graph.nodes), list(path or [])
     if not 0 < len(nodes) <= LARGEST_DRAWING:
-        raise ValueError(
-            f"{len(nodes)} nodes cannot be drawn (1 to {LARGEST_DRAWING}); pass the subgraph around a walk"
-        )
+        raise ValueError(f"cannot draw {len(nodes)} nodes (1 to {LARGEST_DRAWING}); pass the subgraph around a walk")
     steps = list(pairwise(path))
     absent = [n for n in path if n not in graph] + [step for step in steps if not graph.has_edge(*step)]
     if absent:
-        raise ValueError(f"the path leaves the graph at {absent[0]!r}; pass the subgraph that holds the whole path")
+        raise ValueError(f"the path leaves the graph at {absent[0]!r}; pass a subgraph with the whole path")
     links = dict(nx.all_pairs_shortest_path_length(graph))
-    far = 1 + max(max(reached.values()) for reached in links.values())
-    distances = {a: {b: links[a].get(b, far) for b in nodes} for a in nodes}
-    place = nx.kamada_kawai_layout(graph, dist=distances)
+    far = 1 + max(max(reached.values()) for reached in links.values())  # for nodes of different components
+    place = nx.kamada_kawai_layout(graph, dist={a: {b: links[a].get(b, far) for b in nodes} for a in nodes})
     figure, ax = canvas(ax, 8, 6)
     edges = list(graph.edges(data="weight", default=1))
     heaviest = max((weight for *_, weight in edges), default=1)

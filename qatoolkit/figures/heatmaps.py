@@ -1,4 +1,4 @@
-"""Heat-maps over discipline and difficulty: accuracy, gain and synthesis budget."""
+"""Heat-maps over discipline and difficulty (accuracy, margin, gain, synthesis budget), and of confusion tables."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,22 +10,21 @@ from matplotlib.patches import Rectangle
 from qatoolkit.core.taxonomy import STEM
 from qatoolkit.figures.style import INTERVAL, MUTED, canvas, n_text, name, order, require, room, signed, styled
 
+CELL = ["discipline", "difficulty"]
 PLAIN, GREY = to_rgb("#F2F2F2"), to_rgb("#DADADA")
 LOW_N = (
-    30  # at 30 questions the 95% interval of a share near one half is 34 points wide: below, a colour would show noise
+    30  # with fewer questions the 95% interval of a share near one half is over 34 points wide: colour would show noise
 )
 
 
 def _with_margins(cells, columns, summarise):
-    """Append the summary of every row, every column and everything under the key "all"; ValueError where that is there."""
-    if cells[["discipline", "difficulty"]].eq("all").any(axis=None):
+    """Append the summary of each row, each column and of all cells under the key "all"."""
+    if cells[CELL].eq("all").any(axis=None):
         raise ValueError("rows of discipline or difficulty 'all': drop them, the figure adds its own")
-    cells = cells[["discipline", "difficulty", *columns]].astype({"discipline": object, "difficulty": object})
-    margins = []
-    for key in (["discipline"], ["difficulty"], []):
-        for values, group in cells.groupby(key, sort=False) if key else [((), cells)]:
-            place = {"discipline": "all", "difficulty": "all", **dict(zip(key, values, strict=True))}
-            margins.append(place | summarise(group))
+    cells = cells[[*CELL, *columns]].astype(dict.fromkeys(CELL, object))
+    margins = [{key: value, other: "all"} | summarise(group)
+               for key, other in (CELL, CELL[::-1]) for value, group in cells.groupby(key, sort=False)]  # fmt: skip
+    margins.append(dict.fromkeys(CELL, "all") | summarise(cells))
     return pd.concat([cells, pd.DataFrame(margins)], ignore_index=True)
 
 
@@ -39,15 +38,13 @@ def _pooled(*values):
 
 
 def _rows(disciplines):
-    """Position of every discipline and heading: STEM first, a gap, the others, and the margin last."""
+    """Position of every discipline and of every heading: STEM first, a gap, the others, and the margin last."""
     disciplines = order([d for d in disciplines if d != "all"], "discipline")
-    groups = {
-        "STEM": [d for d in disciplines if d in STEM],
-        "Other disciplines": [d for d in disciplines if d not in STEM],
-    }
+    stem = [d for d in disciplines if d in STEM]
+    groups = {"STEM": stem, "Other disciplines": [d for d in disciplines if d not in stem]}
     places, headings, y = {}, {}, 0.0
     for heading, members in groups.items():
-        if members and all(groups.values()):
+        if all(groups.values()):
             headings[heading] = y - 0.1
             y += 0.8
         for member in members:
@@ -56,24 +53,23 @@ def _rows(disciplines):
     return places | {"all": y + 0.2}, headings
 
 
-def _cell(ax, x, y, cell, colour):
-    known = not pd.isna(cell["value"])
-    grey = known and cell["thin"]
-    fill = GREY if grey else PLAIN if cell["plain"] or not known else to_rgb(colour(cell["value"]))
+def _draw_cell(ax, x, y, cell, colour):
+    known = pd.notna(cell["value"])
+    grey = known and cell.get("thin", False)
+    fill = GREY if grey else PLAIN if cell.get("plain") or not known else to_rgb(colour(cell["value"]))
     ink = "white" if np.dot(fill, (0.299, 0.587, 0.114)) < 0.5 else "#4A4A4A" if grey else "#111111"
     ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=fill, linewidth=0, gid="thin" if grey else None))
     at = {"ha": "center", "va": "center", "color": ink}
     if not known:
         ax.text(x, y, "–", **at)
         return
-    ax.text(
-        x, y - 0.14 * bool(cell["note"]), cell["text"], fontsize=9, weight="bold" if cell["bold"] else "normal", **at
-    )
+    weight = "bold" if cell.get("bold") else "normal"
+    ax.text(x, y - 0.14 * bool(cell["note"]), cell["text"], fontsize=9, weight=weight, **at)
     ax.text(x, y + 0.25, cell["note"], fontsize=6, **at)
 
 
-def _grid(cells, *, cmap, norm, unit, title, ax, margin="all", legend=()):
-    """Draw cells with columns value (for the colour), text, note, and the marks thin, bold, plain."""
+def _draw_grid(cells, *, cmap, norm, unit, title, ax, legend, margin="all", low_n=None):
+    """Draw cells with columns value (for the colour), text, note, and the marks thin, bold, plain where needed."""
     places, headings = _rows(cells["discipline"])
     levels = order([d for d in cells["difficulty"] if d != "all"], "difficulty")
     across = {level: float(i) for i, level in enumerate(levels)} | {"all": len(levels) + 0.2}
@@ -81,14 +77,13 @@ def _grid(cells, *, cmap, norm, unit, title, ax, margin="all", legend=()):
     labels = [*(margin if d == "all" else name(d) for d in places), *headings]
     width = max(2.6 + 0.98 * len(across), room(labels) + room([title], 10))
     figure, ax = canvas(ax, width, 1.2 + 0.36 * bottom)
+    cmap = plt.get_cmap(cmap)
     for cell in cells.to_dict("records"):
-        marks = {"thin": False, "bold": False, "plain": False}
         x, y = across[cell["difficulty"]], places[cell["discipline"]]
-        _cell(ax, x, y, marks | cell, lambda value: cmap(norm(value)))
+        _draw_cell(ax, x, y, cell, lambda value: cmap(norm(value)))
     ax.set_yticks([*places.values(), *headings.values()], labels, rotation=0)
     for label in ax.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() in {*headings, margin} else "normal")
-
     ax.set_xticks(list(across.values()), [*map(name, levels), margin], rotation=0)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
@@ -96,151 +91,131 @@ def _grid(cells, *, cmap, norm, unit, title, ax, margin="all", legend=()):
     ax.spines[:].set_visible(False)
     ax.set(xlim=(-0.55, across["all"] + 0.55), ylim=(bottom, -0.6))
     ax.set_title(title, pad=14)
-    ax.set_xlabel("; ".join(filter(None, legend)), fontsize=8, color=MUTED)
+    if low_n and cells["thin"].any():
+        legend = f"{legend}; grey: fewer than {low_n} questions"
+    ax.set_xlabel(legend, fontsize=8, color=MUTED)
     bar = figure.colorbar(ScalarMappable(norm, cmap), ax=ax, fraction=0.035, pad=0.02, aspect=35)
     bar.set_label(unit)
     bar.outline.set_visible(False)
     return figure
 
 
-def _bounds(cell):
-    return f"{100 * cell['low']:.0f} to {100 * cell['high']:.0f}, " if pd.notna(cell.get("low")) else ""
-
-
-def _widest(cells, least):
-    """The largest size of a value that is shown in colour, at least `least`."""
-    values = cells.loc[~cells["thin"].astype(bool), "value"].abs()
-    return max(least, values.max()) if values.notna().any() else least
-
-
-def _thin_note(cells, low_n):
-    return f"grey: fewer than {low_n} questions" if cells["thin"].any() else ""
+def _centred(cells, least):
+    """Colours symmetric about zero, as wide as the largest coloured value and at least as `least`."""
+    widest = max(least, cells.loc[~cells["thin"].astype(bool), "value"].abs().max(skipna=True) or 0.0)
+    return {"cmap": "PuOr", "norm": TwoSlopeNorm(0, -widest, widest)}
 
 
 @styled
-def accuracy_grid(cells, *, value="accuracy", title=None, low_n=LOW_N, ax=None):
+def accuracy_grid(cells, *, title=None, low_n=LOW_N, ax=None):
     """Heat-map of accuracy by discipline and difficulty, with interval and n in each cell and pooled margins.
 
-    `cells`: discipline, difficulty, n, `value` (a fraction), and low, high where known. Cells with n below
-    `low_n` are grey instead of coloured, with their number: their intervals are wide (`LOW_N` says how wide).
-    Raises ValueError for an empty table, missing columns or a repeated cell.
+    `cells`: discipline, difficulty, n, accuracy, low, high (fractions). Cells with n below `low_n` are grey instead of
+    coloured, with their number: their intervals are wide (`LOW_N` gives the width). Raises ValueError for an empty
+    table, missing columns or a repeated cell.
     """
-    require(cells, "discipline", "difficulty", "n", value, key=("discipline", "difficulty"))
-    bounds = [bound for bound in ("low", "high") if bound in cells]
-    table = _with_margins(cells, ["n", value, *bounds], _pooled(value))
-    table["value"], table["thin"] = 100 * table[value], table["n"] < low_n
+    require(cells, *CELL, "n", "accuracy", "low", "high", key=CELL)
+    table = _with_margins(cells, ["n", "accuracy", "low", "high"], _pooled("accuracy"))
+    table["value"], table["thin"] = 100 * table["accuracy"], table["n"] < low_n
     table["text"] = table["value"].map("{:.0f}%".format)
-    table["note"] = [f"{_bounds(cell)}n {cell['n']:,.0f}" for cell in table.to_dict("records")]
-    small = f"small: {INTERVAL} and n" if bounds else "small: n"
-    title = title or f"{name(value).capitalize()} by discipline and difficulty ({n_text([cells['n'].sum()])})"
-    return _grid(
-        table, cmap=plt.get_cmap("viridis"), norm=Normalize(0, 100), unit=f"{name(value)} (%)",
-        title=title, ax=ax, legend=[small, _thin_note(table, low_n)],
+    table["note"] = [
+        (f"{100 * low:.0f} to {100 * high:.0f}, " if low == low else "") + f"n {n:,.0f}"  # margins have no interval
+        for low, high, n in table[["low", "high", "n"]].to_numpy(float)
+    ]
+    return _draw_grid(
+        table, cmap="viridis", norm=Normalize(0, 100), unit="accuracy (%)", ax=ax, low_n=low_n,
+        title=title or f"Accuracy by discipline and difficulty ({n_text([cells['n'].sum()])})",
+        legend=f"small: {INTERVAL} and n",
     )  # fmt: skip
 
 
 @styled
 def margin_grid(cells, *, title=None, low_n=LOW_N, ax=None):
-    """Heat-map of the mean margin by discipline and difficulty: log-likelihood of the right choice minus that of the best wrong
-    one, in nats; below zero the model prefers a wrong answer.
+    """Heat-map of the mean margin by discipline and difficulty.
 
-    `cells`: discipline, difficulty, n, margin (`probe.cells`). Cells with n below `low_n` are grey. Raises ValueError as
-    `accuracy_grid` does.
+    The margin is the log-likelihood of the right choice minus that of the best wrong one, in nats; below zero the model
+    prefers a wrong answer. `cells`: discipline, difficulty, n, margin (`core.stats.cells`). Cells with n below `low_n`
+    are grey. Raises ValueError as `accuracy_grid` does.
     """
-    require(cells, "discipline", "difficulty", "n", "margin", key=("discipline", "difficulty"))
+    require(cells, *CELL, "n", "margin", key=CELL)
     table = _with_margins(cells, ["n", "margin"], _pooled("margin"))
     table["value"], table["thin"] = table["margin"], table["n"] < low_n
-    table["text"] = (table["value"].round(1) + 0.0).map(lambda nats: f"{nats:+.1f}".replace("-", "−"))
+    table["text"] = (table["value"].round(1) + 0.0).map(lambda nats: signed(nats, 1))  # + 0.0: no negative zero
     table["note"] = table["n"].map("n {:,.0f}".format)
-    widest = _widest(table, 1.0)
-    title = title or f"Mean margin by discipline and difficulty ({n_text([cells['n'].sum()])})"
-    return _grid(
-        table, cmap=plt.get_cmap("PuOr"), norm=TwoSlopeNorm(0, -widest, widest), unit="margin (nats)",
-        title=title, ax=ax, legend=["small: n", _thin_note(table, low_n)],
+    return _draw_grid(
+        table, **_centred(table, 1.0), unit="margin (nats)", ax=ax, legend="small: n", low_n=low_n,
+        title=title or f"Mean margin by discipline and difficulty ({n_text([cells['n'].sum()])})",
     )  # fmt: skip
 
 
 @styled
-def grid_difference(cells_a, cells_b, *, value="accuracy", title=None, low_n=LOW_N, ax=None):
+def grid_difference(cells_a, cells_b, *, title="Gain in accuracy by discipline and difficulty", low_n=LOW_N, ax=None):
     """Heat-map of the gain from `cells_a` (before) to `cells_b` (after), in points.
 
-    Tables as for `accuracy_grid`. Bold: the two intervals do not overlap. n is the smaller of the two. Raises
-    ValueError as `accuracy_grid` does.
+    Tables as for `accuracy_grid`, with low and high. Bold: the two intervals do not overlap. n is the smaller of the
+    two. Raises ValueError as `accuracy_grid` does.
     """
-    columns = ["n", value, "low", "high"]
+    columns = [*CELL, "n", "accuracy", "low", "high"]
     for cells in (cells_a, cells_b):
-        require(cells, "discipline", "difficulty", *columns, key=("discipline", "difficulty"))
-    sides = [cells[["discipline", "difficulty", *columns]] for cells in (cells_a, cells_b)]
-    table = sides[0].merge(sides[1], on=["discipline", "difficulty"], how="outer", suffixes=("_a", "_b"), sort=False)
+        require(cells, *columns, key=CELL)
+    table = cells_a[columns].merge(cells_b[columns], on=CELL, how="outer", suffixes=("_a", "_b"), sort=False)
     table["n"] = table[["n_a", "n_b"]].min(axis=1, skipna=False)
     # Both sides of a margin pool the same cells with the same weights, so that a change of mix is no gain.
-    bounds = ["low_a", "high_a", "low_b", "high_b"]
-    table = _with_margins(table, ["n", f"{value}_a", f"{value}_b", *bounds], _pooled(f"{value}_a", f"{value}_b"))
-    table["value"] = 100 * (table[f"{value}_b"] - table[f"{value}_a"])
+    sides = ["accuracy_a", "accuracy_b"]
+    table = _with_margins(table, ["n", *sides, "low_a", "high_a", "low_b", "high_b"], _pooled(*sides))
+    table["value"] = 100 * (table["accuracy_b"] - table["accuracy_a"])
     table["thin"] = ~(table["n"] >= low_n)
     table["bold"] = (table["low_b"] > table["high_a"]) | (table["high_b"] < table["low_a"])
     table["text"] = table["value"].map(signed)
-    table["note"] = [
-        f"{100 * a:.0f}% → {100 * b:.0f}%, n {n:,.0f}"
-        for a, b, n in zip(table[f"{value}_a"], table[f"{value}_b"], table["n"], strict=True)
-    ]
-    widest = _widest(table, 10.0)
-    legend = ["small: before → after, n", f"bold: {INTERVAL}s do not overlap", _thin_note(table, low_n)]
-    title = title or f"Gain in {name(value)} by discipline and difficulty"
-    return _grid(
-        table, cmap=plt.get_cmap("PuOr"), norm=TwoSlopeNorm(0, -widest, widest), unit="gain (points)",
-        title=title, ax=ax, legend=legend,
+    noted = table[[*sides, "n"]].to_numpy(float)
+    table["note"] = [f"{100 * a:.0f}% → {100 * b:.0f}%, n {n:,.0f}" for a, b, n in noted]
+    return _draw_grid(
+        table, **_centred(table, 10.0), unit="gain (points)", title=title, ax=ax, low_n=low_n,
+        legend=f"small: before → after, n; bold: {INTERVAL}s do not overlap",
     )  # fmt: skip
 
 
 @styled
 def budget(plan, *, title=None, ax=None):
-    """Heat-map of the synthesis budget by cell, with the deficit that earned it.
+    """Heat-map of the synthesis budget by cell, with the deficit that it is for.
 
-    `plan`: discipline, difficulty, budget (questions), deficit (fraction). Raises ValueError as
-    `accuracy_grid` does.
+    `plan`: discipline, difficulty, budget (questions), deficit (fraction). Raises ValueError as `accuracy_grid` does.
     """
-    require(plan, "discipline", "difficulty", "budget", "deficit", key=("discipline", "difficulty"))
+    require(plan, *CELL, "budget", "deficit", key=CELL)
     table = _with_margins(plan, ["budget", "deficit"], lambda group: {"budget": group["budget"].sum()})
-    # Totals would swallow the colour scale, so the margins stay uncoloured.
-    table["value"], table["plain"] = (table["budget"], table[["discipline", "difficulty"]].eq("all").any(axis=1))
+    # Totals are far above the cells' budgets: coloured, they would leave the cells one shade.
+    table["value"], table["plain"] = table["budget"], table[CELL].eq("all").any(axis=1)
     table["text"] = table["budget"].map("{:,.0f}".format)
     table["note"] = ["" if pd.isna(deficit) else f"deficit {100 * deficit:.0f}" for deficit in table["deficit"]]
-    largest = max(1.0, plan["budget"].max())
-    title = title or f"Synthesis budget by discipline and difficulty ({plan['budget'].sum():,.0f} questions)"
-    return _grid(
-        table, cmap=plt.get_cmap("YlGnBu"), norm=Normalize(0, largest), unit="budget (questions)",
-        margin="total", title=title, ax=ax, legend=["small: deficit, points below target"],
+    return _draw_grid(
+        table, cmap="YlGnBu", norm=Normalize(0, max(1.0, plan["budget"].max())), unit="budget (questions)", ax=ax,
+        title=title or f"Synthesis budget by discipline and difficulty ({plan['budget'].sum():,.0f} questions)",
+        legend="small: deficit, points below target", margin="total",
     )  # fmt: skip
 
 
 @styled
 def confusion(table, *, title=None, ax=None):
-    """Heat-map of a confusion table: true labels in rows, labels given in columns, counts written, colour by share of the row.
+    """Heat-map of a confusion table: true labels in rows, given labels in columns, coloured by share of the row.
 
-    `table`: square, counts, labelled alike on both sides. Rows without a question stay blank. Raises ValueError
-    for a table that is not square.
+    `table`: square, counts, the same labels on both sides. Rows without a question stay blank. Raises ValueError for a
+    table that is not square.
     """
+    import seaborn as sns  # here, because it loads scipy.stats
+
     if list(table.index) != list(table.columns) or table.empty:
         raise ValueError(f"a confusion table has the same labels on both sides; this one is {table.shape}")
-    counts = table.to_numpy(float)
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
-    size = len(table)
-    figure, ax = canvas(ax, 1.9 + 0.42 * size, 1.3 + 0.34 * size)
-    colours = plt.get_cmap("Blues")
-    ax.imshow(100 * shares, cmap=colours, vmin=0, vmax=100, aspect="auto")
-    for (y, x), count in np.ndenumerate(counts):
-        if count:
-            dark = shares[y, x] > 0.55
-            ax.text(x, y, f"{count:,.0f}", ha="center", va="center", fontsize=8, color="white" if dark else "#111111")
     labels = [name(label) for label in table.index]
-    upright = max(map(len, labels)) > 3
-    ax.set_xticks(range(size), labels, rotation=45 if upright else 0, ha="right" if upright else "center")
-    ax.set_yticks(range(size), labels)
-    ax.grid(visible=False)
+    title = title or f"Questions by true and given label, {n_text([table.to_numpy().sum()])}"
+    figure, ax = canvas(ax, max(1.9 + 0.42 * len(labels), room([title], 10)), 1.3 + 0.34 * len(labels))
+    sns.heatmap(
+        table.div(table.sum(axis=1), axis=0), vmin=0, vmax=1, cmap="Blues", cbar=False, ax=ax, fmt="",
+        annot=table.map(lambda n: f"{n:,.0f}" if n else ""), annot_kws={"fontsize": 8},
+        xticklabels=labels, yticklabels=labels,
+    )  # fmt: skip
+    ax.tick_params("x", rotation=45 if max(map(len, labels)) > 3 else 0, rotation_mode="xtick")
+    ax.tick_params("y", rotation=0)
     ax.tick_params(length=0)
-    ax.set_xlabel("label given")
-    ax.set_ylabel("true label")
-    ax.set_title(title or f"Questions by true and given label, {n_text([counts.sum()])}")
+    ax.grid(visible=False)
+    ax.set(xlabel="label given", ylabel="true label", title=title)
     return figure

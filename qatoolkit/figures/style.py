@@ -1,4 +1,4 @@
-"""What every figure shares: the house style, saving, checks on the table, orders, looks, number formats."""
+"""What all figures share: the house style, saving, table checks, ordering, colours, label placement, number formats."""
 
 import functools
 import warnings
@@ -21,40 +21,40 @@ MARKERS = "osD^vPX"
 LONGEST = 40  # characters of a name
 MUTED = "#666666"
 INTERVAL = "95% interval"
-# A stroke round the letters would turn text into outlines in SVG; a box behind them does not.
+# A box behind the letters: a stroke around them would turn text into outlines in SVG.
 BACKED = {"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.85, "linewidth": 0}
 
-# Where a point's label may stand, best first: offset in points and alignment.
-ABOVE, BESIDE = [(0, 7, "center"), (0, -14, "center")], [(8, -3, "left"), (-8, -3, "right")]
-CORNERS = [(6, 5, "left"), (6, -12, "left"), (-6, 5, "right"), (-6, -12, "right")]
-SIDES = [*ABOVE, *BESIDE, *CORNERS, (0, 18, "center"), (0, -25, "center")]
+# Places for a point's label, best first: offset in points and alignment.
+SIDES = [(0, 7, "center"), (0, -14, "center"), (8, -3, "left"), (-8, -3, "right"), (6, 5, "left"), (6, -12, "left")]
+SIDES += [(-6, 5, "right"), (-6, -12, "right"), (0, 18, "center"), (0, -25, "center")]
 
 
 def chinese_font():
-    """Name of a font of this machine that holds Chinese, or None."""
+    """Name of an installed font with Chinese glyphs, or None."""
     installed = set(font_manager.get_font_names())
     return next((name for name in CJK_FONTS if name in installed), None)
 
 
 @contextmanager
 def house_style():
-    """The style sheet, with a Chinese font behind it where there is one, for the length of a `with` block."""
+    """Context manager: the style sheet, with a Chinese font as fallback where one is installed."""
     families = [family for family in ("DejaVu Sans", chinese_font(), "sans-serif") if family]
     with plt.style.context([STYLE, {"font.family": families}]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
         yield
 
 
-def _is_chinese(text):
-    return any(character >= "\u2e80" for character in text.get_text())
+def width_of(text):
+    """Width of a text in letters; a Chinese character is as wide as two."""
+    return sum(1 + (character >= "\u2e80") for character in text)
 
 
 def styled(draw):
-    """Run a drawing function in the house style and return its finished Figure; warns where no font holds its Chinese.
+    """Decorator: run a drawing function in the house style and return its finished Figure.
 
-    The layout is done, and fixed, before the style ends: ticks are made lazily and would take the user's
-    settings. A figure of our own leaves pyplot's list, or a notebook cell would show it twice; one drawn on
-    the caller's `ax` stays as it is.
+    The layout is computed and fixed before the style ends, because ticks are created lazily and would pick up the
+    user's settings. The new figure is removed from pyplot's list, or a notebook cell would show it twice; a figure
+    drawn on the caller's `ax` is left as it is. Warns if a text is Chinese and no font has the glyphs.
     """
 
     @functools.wraps(draw)
@@ -62,12 +62,13 @@ def styled(draw):
         with house_style():
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()
-            if not chinese_font() and any(map(_is_chinese, figure.findobj(plt.Text))):
-                said = "no Chinese font found, PNG shows boxes; install Noto Sans CJK (SVG is unaffected)"
-                warnings.warn(said, stacklevel=2)
+            texts = [text.get_text() for text in figure.findobj(plt.Text)]
+            if not chinese_font() and any(width_of(text) > len(text) for text in texts):
+                message = "no Chinese font found, PNG shows boxes; install Noto Sans CJK (SVG is unaffected)"
+                warnings.warn(message, stacklevel=2)
         if kwargs.get("ax") is None:
             figure.set_layout_engine("none")
-            for axes in figure.axes:  # the solver's last bit differs from run to run, and with it the bytes
+            for axes in figure.axes:  # the solver's last bit differs from run to run and would change the bytes
                 axes.set_position(np.round(axes.get_position().bounds, 9))
             plt.close(figure)
         return figure
@@ -76,26 +77,24 @@ def styled(draw):
 
 
 def save(figure, path):
-    """Write `path`.png (160 dpi) and `path`.svg atomically and return both paths; same figure, same bytes."""
+    """Write `path`.png (160 dpi) and `path`.svg atomically, with the same bytes for the same figure; return both."""
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in {".png", ".svg"} else path
-    targets = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")}
-    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-    for kind, target in targets.items():
-        with atomic(target) as partial, house_style():
-            figure.savefig(partial, format=kind, metadata=metadata[kind])
-    return tuple(targets.values())
+    written = []
+    for kind, metadata in {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.items():
+        written.append(stem.with_name(f"{stem.name}.{kind}"))
+        with atomic(written[-1]) as partial, house_style():
+            figure.savefig(partial, format=kind, metadata=metadata)
+    return tuple(written)
 
 
 def require(table, *columns, key=()):
     """Raise ValueError unless `table` has rows, the `columns`, and one row per `key`."""
     if len(table) == 0:
-        raise ValueError("nothing to draw: the table has no rows; check the stage that made it")
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
+        raise ValueError("nothing to draw: the table has no rows; check the stage that wrote it")
+    if missing := [column for column in columns if column not in table.columns]:
         raise ValueError(f"columns missing for this figure: {missing}; the table has {list(table.columns)}")
-    unnamed = [column for column in key if table[column].isna().any()]
-    if unnamed:
+    if unnamed := [column for column in key if table[column].isna().any()]:
         raise ValueError(f"null values in {unnamed}; drop those rows or give them a name")
     repeated = table[table.duplicated(list(key))] if key else ()
     if len(repeated):
@@ -104,36 +103,46 @@ def require(table, *columns, key=()):
 
 
 def canvas(ax, width, height):
-    """The caller's axes with their figure (of a subfigure the whole), or a new pair of the given size in inches."""
+    """The figure (of a subfigure, the whole) and axes to draw on: the caller's, or new ones, sizes in inches."""
     return (ax.figure.figure, ax) if ax is not None else plt.subplots(figsize=(width, height))
 
 
 def labelled(table, *columns):
-    """The table with "unknown" for the nulls of `columns`."""
+    """The table with "unknown" in place of nulls in `columns`."""
     return table.assign(**{c: table[c].astype(object).where(table[c].notna(), "unknown") for c in columns})
 
 
 def order(values, by=None):
-    """Distinct values in the field's own order where `by` has one, else in order of appearance."""
+    """Distinct values in the taxonomy's order if column `by` has one, else in order of appearance."""
     seen, known = list(dict.fromkeys(values)), LABELS.get(by, ())
     return [v for v in known if v in seen] + [v for v in seen if v not in known]
 
 
 def name(value):
-    """English name of a discipline; any other identifier with spaces for underscores, a long one without its middle, and $ as a
-    dollar, not as mathematics."""
+    """English name of a discipline; any other identifier with spaces for underscores and, if long, its middle cut out.
+
+    A $ is escaped, so that matplotlib does not read mathematics.
+    """
     text = DISCIPLINES[value].en if value in DISCIPLINES else str(value).replace("_", " ")
     text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 + 1 :]}"
     return text.replace("$", r"\$")
 
 
 def room(texts, size=8.5):
-    """Inches that the longest text takes in a font of `size` points; a Chinese character is as wide as two letters."""
-    return max((sum(1 + (c >= "\u2e80") for c in text) for text in texts), default=0) * 0.6 * size / 72
+    """Inches that the longest of `texts` takes in a font of `size` points."""
+    return max(map(width_of, texts), default=0) * 0.6 * size / 72
+
+
+def name_rows(ax, names, top=0.5):
+    """Name the rows y = 0, 1, ... of a horizontal plot from the top down, with space of `top` rows above the first."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -top)
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
 
 
 def looks(names):
-    """Colour and marker of each name; the marker carries the distinction where colour cannot."""
+    """Colour and marker of each name; beyond the colours of the cycle, the marker tells names apart."""
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     return {
         key: {"color": colours[i % len(colours)], "marker": MARKERS[(i + i // len(colours)) % len(MARKERS)]}
@@ -142,12 +151,12 @@ def looks(names):
 
 
 def whiskers(middle, low, high):
-    """Lengths below and above for `errorbar`; rounding may put a bound a hair inside the middle."""
+    """Lengths below and above for `errorbar`, never negative: rounding may put a bound just inside the middle."""
     return np.clip((middle - low, high - middle), 0, None)
 
 
 def n_text(counts):
-    """As in "n = 400", or the range where counts differ."""
+    """For example "n = 400", or the range if counts differ."""
     counts = pd.Series(counts).dropna().astype(int)
     if counts.empty:
         return "n unknown"
@@ -156,26 +165,24 @@ def n_text(counts):
 
 
 def big(x, _=None):
-    """Counts as the field writes them: 50k, 0.2M, 1.24B, 40B."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if abs(x) >= size / 10:
-            return f"{x / size:.3g}{unit}"
-    return f"{x / 1e3:.3g}k" if abs(x) >= 1e3 else f"{x:.3g}"
+    """A count in short: 50k, 160k, 2.1M, 1.24B, 40B."""
+    size, unit = next((u for u in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")) if abs(x) >= u[0]), (1, ""))
+    return f"{x / size:.3g}{unit}"
 
 
 def power(x, _=None):
-    """Compute as the field writes it: 1e12, 3.2e12."""
+    """Compute as papers write it: 1e12, 3.2e12."""
     mantissa, exponent = f"{x:.1e}".split("e")
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
 def signed(x, decimals=0):
-    """A difference with its sign, and a true minus."""
+    """A difference with its sign and a typographic minus."""
     return f"{x:+.{decimals}f}".replace("-", "−")
 
 
 def log_ticks(axis, values):
-    """Ticks at 1, 2, 5, 10, ... where `values` span few decades, else at powers of ten; plain numbers."""
+    """Ticks at 1, 2, 5, 10, ... if `values` span few decades, else at powers of ten; plain numbers."""
     few = max(values) < 500 * min(values)
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
     axis.set_major_formatter(FuncFormatter(big))
@@ -183,25 +190,21 @@ def log_ticks(axis, values):
 
 
 def spread(values, gap, low=-np.inf, high=np.inf):
-    """Move label positions at least `gap` apart within `low` and `high`, keeping their order."""
-    values = np.asarray(values, float)
-    ranks = np.argsort(values, kind="stable")
-    placed = values[ranks]
-    for _ in range(500):
-        short = np.clip(gap - np.diff(placed), 0, None)
-        if short.max(initial=0) < gap * 1e-2:
-            break
-        placed[:-1] -= short / 2
-        placed[1:] += short / 2
-        placed = placed.clip(low, high)
-    out = np.empty_like(placed)
-    out[ranks] = placed
+    """Positions moved at least `gap` apart, within `low` and `high`, in unchanged order (least squares)."""
+    from scipy.optimize import isotonic_regression
+
+    ranks, steps = np.argsort(values, kind="stable"), gap * np.arange(len(values))
+    fitted = isotonic_regression(np.asarray(values, float)[ranks] - steps).x
+    out = np.empty_like(fitted)
+    out[ranks] = fitted.clip(low, max(low, high - steps[-1])) + steps
     return out
 
 
 def label_ends(ax, ends):
-    """Write each line's name to the right of its last known point; `ends` is a list of (xs, ys, name, colour). A line without
-    any stands at the foot as such."""
+    """Write each line's name to the right of its last known point; `ends` is a list of (xs, ys, name, colour).
+
+    A line of missing values only is named at the bottom, with "no value".
+    """
     low, high = ax.get_ylim()
     points = ax.bbox.height * 72 / ax.figure.dpi
     right = ax.get_xlim()[1]
@@ -225,14 +228,13 @@ def label_points(ax, labels):
     dots = ax.transData.transform([(x, y) for x, y, *_ in labels])
     taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
     for x, y, text, properties in labels:
-        tried = []
+        label, tried = ax.annotate(text, (x, y), (0, 0), textcoords="offset points", **properties), []
         for i, (dx, dy, ha) in enumerate(SIDES):
-            label = ax.annotate(text, (x, y), (dx, dy), textcoords="offset points", ha=ha, **properties)
+            label.set(position=(dx, dy), ha=ha)
             box = label.get_window_extent()
-            label.remove()
             shared = (Bbox.intersection(box, other) for other in taken)
             tried.append((sum(part.width * part.height for part in shared if part), i, box))
         _, best, box = min(tried)
         dx, dy, ha = SIDES[best]
-        ax.annotate(text, (x, y), (dx, dy), textcoords="offset points", ha=ha, **properties)
+        label.set(position=(dx, dy), ha=ha)
         taken.append(box)

@@ -1,163 +1,129 @@
-"""The figures of a run: a registry of name, caption, the table each is drawn from, and how (`qatoolkit.figures`).
+"""The figures of a run: for each a name, its caption and how it is drawn from the run's saved tables.
 
-These are the papers' figures in kind (probe, data, main table, scaling, ablations, graph) on the run at hand. Adding one is an
-entry here and a function in `figures/`; `FIGURES` may be added to from anywhere.
+They follow the papers' figures (probe, data, main table, scaling, ablations, graph). To add one, write a function of
+the run whose docstring is the caption, and enter it in `FIGURES`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from inspect import getdoc
 
 import pandas as pd
 
 from qatoolkit import figures
 from qatoolkit.core.files import write_json
-from qatoolkit.figures.style import name as shown
+from qatoolkit.figures.style import name as label
 from qatoolkit.graph.kp_graph import KPGraph
+from qatoolkit.run import tables
 from qatoolkit.run.profiles import BASE, SEEDS
 from qatoolkit.run.store import Run
-from qatoolkit.run.tables import evaluation
-from qatoolkit.run.tables import graph as walks
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One figure of a run: a file name, what it shows, the table it is drawn from, and the function that draws that table."""
-
-    name: str
-    caption: str
-    table: Callable[[Run], Any]
-    draw: Callable[[Any], object]
+def probe(run: Run):
+    """Base student by discipline and difficulty, on annotated seed questions."""
+    return figures.accuracy_grid(run.read("probe").cells, title="Where the base student is weak")
 
 
-def datasets(run: Run) -> pd.DataFrame:
-    """The curated data sets one below the other, those with dials of their own (controls) left out, with a column `dataset`."""
-    stored, names = run.read("curate"), [SEEDS, *run.profile.data]
-    controls = {name for name, about in run.profile.data.items() if about.dials}
-    main = [name for name in names if name in stored and name not in controls]
-    return pd.concat([getattr(stored, name).assign(dataset=name) for name in main])
+def budget(run: Run):
+    """Questions to synthesise per cell, in proportion to the root of the deficit."""
+    return figures.budget(run.read("plan").targeted, title="Synthesis budget that follows")
 
 
-def smoothed(metrics: pd.DataFrame, steps: int = 10) -> pd.DataFrame:
-    """Every `steps`-th row with the mean loss of the steps since the last one; steps left over join the last row."""
-    last = metrics.groupby("arm")["step"].transform("max")
-    metrics = metrics.assign(group=(metrics["step"] // steps).clip(upper=((last + 1) // steps - 1).clip(lower=0)))
-    return (
-        metrics.groupby(["arm", "group"], sort=False)
-        .agg(step=("step", "last"), tokens=("tokens", "last"), loss=("loss", "mean"), lr=("lr", "last"))
-        .reset_index()
-    )
+def difficulty(run: Run):
+    """Difficulty of seeds and synthetic data sets, as annotated."""
+    return figures.distribution(join_datasets(run), "difficulty", hue="dataset")
 
 
-def _gain(run: Run) -> dict:
-    """Grids of base and the first arm compared. Cells are coloured from as many questions as the plan acts on: both models answer
-    the same ones."""
+def discipline(run: Run):
+    """Disciplines of seeds and synthetic data sets, as annotated."""
+    return figures.distribution(join_datasets(run), "discipline", hue="dataset")
+
+
+def arms(run: Run):
+    """Accuracy of every arm on every exam, scored by lm-eval."""
+    return figures.arms(run.read("evaluate").exams, chance=tables.chances(run))
+
+
+def comparisons(run: Run):
+    """Paired differences in weak cells, strong cells and over all."""
+    return figures.comparisons(run.read("evaluate").comparisons.dropna(subset="difference"))
+
+
+def gain(run: Run):
+    """Gain of the first arm compared over the base student, in each cell of the exams."""
     cells, arm = run.read("evaluate").cells, run.profile.compare[0][0]
-    grids = {name: rows.drop(columns="arm") for name, rows in cells.groupby("arm")}
-    return {"cells_a": grids[BASE], "cells_b": grids[arm], "arm": arm, "low_n": run.profile.plan.low_n}
+    before, after = (cells[cells["arm"] == name] for name in (BASE, arm))
+    # Coloured from as many questions as the plan acts on: both models answer the same ones.
+    low_n = run.profile.plan.low_n
+    return figures.grid_difference(before, after, title=f"Gain of {label(arm)} over the base student", low_n=low_n)
 
 
-def _draw_gain(found: dict):
-    title = f"Gain of {shown(found['arm'])} over the base student"
-    return figures.grid_difference(found["cells_a"], found["cells_b"], title=title, low_n=found["low_n"])
+def loss(run: Run):
+    """Loss of the mid-training arms."""
+    return figures.loss(smooth(run.read("midtrain").metrics), title="Mid-training loss (mean over 10 steps)")
 
 
-def _arms(run: Run) -> dict:
-    return {"exams": run.read("evaluate").exams, "chance": evaluation.chances(run)}
+def scaling(run: Run):
+    """Base and mid-trained students against model size, tokens and initial FLOPs."""
+    return figures.scaling(run.read("scaling").points)
 
 
-def _graph(run: Run) -> KPGraph:
-    return KPGraph.load(run.read("linkqa").graph)
+def ablations(run: Run):
+    """Paired differences in the weak cells of arms with one setting changed, against the same arm unchanged."""
+    return figures.ablations(run.read("ablations").ablations.query("on == 'weak'"))
 
 
-FIGURES = [
-    Figure(
-        name="probe",
-        caption="Base student by discipline and difficulty, on annotated seed questions.",
-        table=lambda run: run.read("probe").cells,
-        draw=lambda cells: figures.accuracy_grid(cells, title="Where the base student is weak"),
-    ),
-    Figure(
-        name="budget",
-        caption="Questions to synthesise per cell, in proportion to the root of the deficit.",
-        table=lambda run: run.read("plan").targeted,
-        draw=lambda plan: figures.budget(plan, title="Synthesis budget that follows"),
-    ),
-    Figure(
-        name="difficulty",
-        caption="Difficulty of seeds and synthetic data sets, as annotated.",
-        table=datasets,
-        draw=lambda table: figures.distribution(table, "difficulty", hue="dataset"),
-    ),
-    Figure(
-        name="discipline",
-        caption="Disciplines of seeds and synthetic data sets, as annotated.",
-        table=datasets,
-        draw=lambda table: figures.distribution(table, "discipline", hue="dataset"),
-    ),
-    Figure(
-        name="arms",
-        caption="Accuracy of every arm on every exam, scored by lm-eval.",
-        table=_arms,
-        draw=lambda found: figures.arms(found["exams"], chance=found["chance"]),
-    ),
-    Figure(
-        name="comparisons",
-        caption="Paired differences in weak cells, strong cells and over all.",
-        table=lambda run: run.read("evaluate").comparisons.dropna(subset="difference"),
-        draw=figures.comparisons,
-    ),
-    Figure(
-        name="gain",
-        caption="Gain of the first arm compared over the base student, in each cell of the exams.",
-        table=_gain,
-        draw=_draw_gain,
-    ),
-    Figure(
-        name="loss",
-        caption="Loss of the mid-training arms.",
-        table=lambda run: smoothed(run.read("midtrain").metrics),
-        draw=lambda metrics: figures.loss(metrics, title="Mid-training loss (mean over 10 steps)"),
-    ),
-    Figure(
-        name="scaling",
-        caption="Base and mid-trained students against model size, tokens and initial FLOPs.",
-        table=lambda run: run.read("scaling").points,
-        draw=figures.scaling,
-    ),
-    Figure(
-        name="ablations",
-        caption="Paired differences of runs with one dial turned to the arm untouched, in the weak cells.",
-        table=lambda run: run.read("ablations").ablations.query("on == 'weak'"),
-        draw=figures.ablations,
-    ),
-    Figure(
-        name="kp_degree",
-        caption="Degree distribution of the knowledge-point graph.",
-        table=lambda run: _graph(run).degrees(),
-        draw=figures.kp_degree,
-    ),
-    Figure(
-        name="kp_coverage",
-        caption="Knowledge points reached as paths are sampled, by value function.",
-        table=lambda run: walks.coverage(run, _graph(run)),
-        draw=figures.coverage,
-    ),
-]
+def kp_degree(run: Run):
+    """Degree distribution of the knowledge-point graph."""
+    return figures.kp_degree(KPGraph.load(run.read("linkqa").graph).degrees())
+
+
+def kp_coverage(run: Run):
+    """Knowledge points reached as paths are sampled, by value function."""
+    return figures.coverage(tables.coverage(run, KPGraph.load(run.read("linkqa").graph)))
+
+
+_ALL = (
+    probe,
+    budget,
+    difficulty,
+    discipline,
+    arms,
+    comparisons,
+    gain,
+    loss,
+    scaling,
+    ablations,
+    kp_degree,
+    kp_coverage,
+)
+FIGURES = {figure.__name__: figure for figure in _ALL}
 
 
 def draw(run: Run, name: str):
-    """A figure of a run by its name; ValueError names those there are."""
-    found = {figure.name: figure for figure in FIGURES}
-    if name not in found:
-        raise ValueError(f"no figure is called {name!r}; there are {', '.join(found)}")
-    return found[name].draw(found[name].table(run))
+    """Draw the figure `name` of a run; ValueError lists the names if there is none."""
+    if name not in FIGURES:
+        raise ValueError(f"no figure {name!r}; choose from {', '.join(FIGURES)}")
+    return FIGURES[name](run)
 
 
 def save_figures(run: Run) -> list[str]:
-    """Draw every figure of the run into `results/<run>/figures/` with their captions; returns the names."""
+    """Draw every figure of the run into `results/<run>/figures/`, with `captions.json`; return their names."""
     folder = run.folder / "figures"
-    for figure in FIGURES:
-        figures.save(draw(run, figure.name), folder / f"{figure.name}.png")
-    write_json({figure.name: figure.caption for figure in FIGURES}, folder / "captions.json")
-    return [figure.name for figure in FIGURES]
+    for name, figure in FIGURES.items():
+        figures.save(figure(run), folder / f"{name}.png")
+    write_json({name: getdoc(figure) for name, figure in FIGURES.items()}, folder / "captions.json")
+    return list(FIGURES)
+
+
+def join_datasets(run: Run) -> pd.DataFrame:
+    """The curated seeds and data sets in one table with a column `dataset`, without controls (those with dials)."""
+    stored, data = run.read("curate"), run.profile.data
+    names = [SEEDS, *(name for name, about in data.items() if not about.dials)]
+    return pd.concat([getattr(stored, name).assign(dataset=name) for name in names if name in stored])
+
+
+def smooth(metrics: pd.DataFrame, steps: int = 10) -> pd.DataFrame:
+    """Every `steps`-th row with the mean loss of the steps since the last one; steps left over join the last row."""
+    last = metrics.groupby("arm")["step"].transform("max")
+    group = (metrics["step"] // steps).clip(upper=((last + 1) // steps - 1).clip(lower=0))
+    columns = {"step": "last", "tokens": "last", "loss": "mean", "lr": "last"}
+    return metrics.groupby(["arm", group.rename("group")], sort=False).agg(columns).reset_index()

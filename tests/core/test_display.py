@@ -91,6 +91,16 @@ def test_long_text_is_clipped_and_says_so():
     assert "(+998,800 characters)" in html
 
 
+def test_a_price_is_no_formula_and_a_formula_stays_one():
+    texts = "A pen costs $5 and a book costs $12.", "If $x^2 = 4$, what is $x$?", "Is $5 or $6 < $x$?"
+    table = pd.DataFrame({"question": texts, "answer": "a"})
+    html = display.qa(table)._repr_html_()
+    assert "costs <span>$</span>5 and a book costs <span>$</span>12." in html
+    assert "If $x^2 = 4$, what is $x$?" in html
+    assert "Is <span>$</span>5 or <span>$</span>6 &lt; $x$?" in html
+    assert "<span>$</span>5 and" in display.table(table)._repr_html_()
+
+
 def test_the_same_seed_shows_the_same_questions():
     table = pd.DataFrame({"question": [f"q{i}" for i in range(100)], "answer": "a"})
     assert repr(display.qa(table, seed=3)) == repr(display.qa(table, seed=3)) != repr(display.qa(table, seed=4))
@@ -222,3 +232,5 @@ def test_live_front_end_gets_a_widget_that_is_gone_at_the_end():
     assert "probe: 3/3 questions in" in printed
     assert any("application/vnd.jupyter.widget-view+json" in o.get("data", {}) for o in outputs)
     assert types.count("comm_close") >= 1
+    last = [o for o in outputs if o.get("transient", {}).get("display_id")][-1]
+    assert last["data"] == {"text/plain": ""}  # a saved notebook has no widget to look for

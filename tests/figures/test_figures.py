@@ -46,10 +46,10 @@ ARMS = frame(
 )
 COMPARISONS = frame("a b on difference low high n", ("boostqa", "base", "textbook_en", -0.02, -0.05, 0.01, 400))
 SCALING = frame(
-    "axis arm x accuracy low high n fit",
-    ("parameters", "base", 160_000, 0.3, 0.26, 0.35, 400, 0.31),
-    ("parameters", "base", 740_000, 0.4, 0.35, 0.45, 400, 0.41),
-    ("initial_flops", "base", 1e12, 0.3, 0.26, 0.35, 400, np.nan),
+    "axis arm x accuracy low high n",
+    ("parameters", "base", 160_000, 0.3, 0.26, 0.35, 400),
+    ("parameters", "base", 740_000, 0.4, 0.35, 0.45, 400),
+    ("initial_flops", "base", 1e12, 0.3, 0.26, 0.35, 400),
 )
 REFINEMENT = frame(
     "teacher_error_rate stage wrong low high n",
@@ -435,7 +435,7 @@ def test_a_failed_save_leaves_the_old_figure(tmp_path):
 
 
 def test_numbers_read_as_the_field_writes_them():
-    assert [big(x) for x in (50_000, 160_000, 2.1e6, 1.24e9, 40e9)] == ["50k", "0.16M", "2.1M", "1.24B", "40B"]
+    assert [big(x) for x in (50_000, 160_000, 2.1e6, 1.24e9, 40e9)] == ["50k", "160k", "2.1M", "1.24B", "40B"]
     assert [power(x) for x in (1e12, 3.2e12)] == ["1e12", "3.2e12"]
 
 
@@ -448,7 +448,14 @@ def test_spread_labels_keep_order_distance_and_bounds():
 
 def test_a_confusion_figure_writes_the_counts_and_leaves_empty_cells_blank():
     axes = plots.confusion(CONFUSION).axes[0]
-    assert sorted(text.get_text() for text in axes.texts) == ["1", "2", "8", "9"]
+    assert sorted(filter(None, (text.get_text() for text in axes.texts))) == ["1", "2", "8", "9"]
     assert "n = 20" in axes.get_title("left")
     with pytest.raises(ValueError, match="same labels on both sides"):
         plots.confusion(CONFUSION.iloc[:2])
+
+
+def test_a_distribution_takes_labels_of_any_type_and_an_empty_data_set():
+    table = frame("source difficulty n", (1, 3, 2), ("x", 4, 3), (1, None, 2), ("empty", 3, 0))
+    figure = plots.distribution(table, "difficulty")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1 (n = 4)", "x (n = 3)", "empty (n = 0)"]
+    assert says(figure, "unknown")

@@ -211,8 +211,11 @@ def test_the_report_states_profile_and_seed_of_the_results_and_draws_figures_tha
     def summary(run, folder):
         return {"summary": {"profile": "smoke", "seed": 0, "arms": {}, "comparisons": [], "refinement": {}}}
 
-    figure = figures.Figure(name="degree", caption="Degrees", table=lambda run: DEGREES, draw=plots.kp_degree)
-    monkeypatch.setattr(figures, "FIGURES", [figure])
+    def degree(run):
+        """Degrees"""
+        return plots.kp_degree(DEGREES)
+
+    monkeypatch.setattr(figures, "FIGURES", {"degree": degree})
     summary(open_run("trial", profile="smoke", root=tmp_path), log=str)
     page = report.write(open_run("trial", profile="demo", seed=5, root=tmp_path)).read_text(encoding="utf-8")
     assert "Profile smoke, seed 0." in page

@@ -1,0 +1,131 @@
+"""Figures of data sets: rows accepted and rejected, composition by label, lengths of questions and answers."""
+
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+from qatoolkit.figures.style import (
+    BACKED,
+    MUTED,
+    canvas,
+    labelled,
+    log_ticks,
+    looks,
+    name,
+    name_rows,
+    order,
+    require,
+    room,
+    styled,
+)
+
+REASONS_SHOWN = 6
+BESIDE = {"textcoords": "offset points", "va": "center_baseline", "fontsize": 8}
+
+
+@styled
+def seed_quality(report, *, title=None):
+    """Bars of accepted and rejected rows by source: one panel for accepted rows, one per reason, most rows first.
+
+    `report`: source, rows_in, reason ("accepted" among them), count, as `seeds.quality_report` returns it. The panels
+    of reasons share one scale; the accepted rows have their own. Beyond six reasons, the rarest share a panel.
+    """
+    require(report, "source", "rows_in", "reason", "count", key=("source", "reason"))
+    sources = order(report["source"])
+    rows_in = report.groupby("source")["rows_in"].first().reindex(sources)
+    counts = report.pivot(index="source", columns="reason", values="count").reindex(sources).fillna(0)
+    accepted = counts.pop("accepted") if "accepted" in counts else 0 * rows_in
+    counts = counts[counts.sum().sort_values(ascending=False, kind="stable").index]
+    if len(counts.columns) > REASONS_SHOWN:
+        rare = counts.columns[REASONS_SHOWN - 1 :]
+        counts = counts.drop(columns=rare).assign(**{"other reasons": counts[rare].sum(axis=1)})
+    panels = 1 + len(counts.columns)
+    names = [f"{name(s)} (n = {rows_in[s]:,})" for s in sources]
+    size, widths = (max(3.2, 0.6 + room(names)) + 1.2 * panels, 1.3 + 0.27 * len(sources)), [1.3] + [1] * (panels - 1)
+    figure, axes = plt.subplots(1, panels, figsize=size, width_ratios=widths, sharey=True, squeeze=False)
+    figure.get_layout_engine().set(w_pad=0.08)
+    longest = 100 * (counts.div(rows_in, axis=0)).max(axis=None) if panels > 1 else 0
+    for ax, reason in zip(axes[0], ["accepted", *counts.columns], strict=True):
+        first = reason == "accepted"
+        n = accepted if first else counts[reason]
+        shares = (100 * n / rows_in).to_numpy(float)
+        ax.barh(range(len(sources)), shares, 0.62, color="C0" if first else "C1")
+        for y, (share, rows) in enumerate(zip(shares, n, strict=True)):
+            inside = first and share > 50
+            at = {"ha": "right" if inside else "left", "color": "white" if inside else MUTED, **BESIDE}
+            if first or rows:
+                ax.annotate(f"{share:.1f}" if first else f"{rows:,.0f}", (share, y), (-4 if inside else 3, 0), **at)
+        name_rows(ax, names)
+        ax.set_xlim(0, 100 if first else 1.5 * longest)
+        ax.xaxis.set_major_locator(MaxNLocator(2))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.set_title(f"{fill(name(reason), 15)}\nn = {n.sum():,.0f}", fontsize=8.5)
+    figure.suptitle(title or f"{accepted.sum():,.0f} of {rows_in.sum():,} rows accepted")
+    rejected = "; beside the orange bars: rows" if panels > 1 else ""
+    figure.supxlabel(f"share of the rows of a source (%){rejected}", fontsize=9)
+    return figure
+
+
+@styled
+def distribution(table, by, *, hue="source", title=None, ax=None):
+    """Shares of `by` (difficulty, discipline, grade, ...) within each data set, named by column `hue`.
+
+    `table`: one row per question, or one per (`by`, `hue`) with its count in column n. Questions without a label or a
+    data set count as "unknown", so that the shares of a data set add up to 100%.
+    """
+    import seaborn as sns  # here, because it loads scipy.stats
+
+    require(table, by, hue)
+    table = labelled(table, by, hue).astype({by: str, hue: str})
+    levels, sets = sorted(order(table[by], by), key=lambda v: v == "unknown"), order(table[hue])
+    table = table.assign(n=table.get("n", 1), **{by: pd.Categorical(table[by], levels)})
+    totals = table.groupby(hue)["n"].sum()
+    figure, own = canvas(ax, 6.4, 1 + 0.2 * len(sets) + len(levels) * (0.1 + 0.14 * len(sets)))
+    sns.histplot(
+        table, y=by, hue=hue, hue_order=sets, weights="n", stat="percent", common_norm=False, multiple="dodge",
+        shrink=0.82, alpha=1, linewidth=0.5, edgecolor="white", legend=False, ax=own,
+    )  # fmt: skip
+    for bars, dataset in zip(own.containers, reversed(sets), strict=True):
+        bars.set_label(f"{name(dataset)} (n = {totals[dataset]:,.0f})")
+        own.bar_label(bars, fmt="%.1f", padding=2, fontsize=7, color=MUTED)
+    name_rows(own, [name(level) for level in levels])
+    own.margins(x=0.08)
+    own.set(xlabel="share of questions (%)", ylabel="", title=title or f"Questions by {name(by)}")
+    own.legend(reverse=True) if ax else figure.legend(loc="outside lower center", reverse=True)
+    return figure
+
+
+@styled
+def lengths(table, by="source", *, title="Length of questions and answers"):
+    """Lengths of question and answer in characters, on a log axis: median, middle half and middle 90%.
+
+    `table`: question, answer, language and `by`, one row per question. One line per value of `by` and language; colour
+    and marker show the language, because a Chinese character carries more than a Latin letter.
+    """
+    require(table, "question", "answer", "language", by)
+    keys = list(dict.fromkeys([by, "language"]))
+    table = labelled(table, *keys)
+    groups = list(table.groupby(keys, sort=False))
+    names = [f"{', '.join(map(name, key))} (n = {len(rows):,})" for key, rows in groups]
+    style = looks(sorted(set(table["language"])))
+    figure, axes = plt.subplots(1, 2, figsize=(8.6, 1.0 + 0.36 * len(names)), sharey=True, width_ratios=[1.2, 1])
+    for ax, column in zip(axes, ("question", "answer"), strict=True):
+        ends = []
+        for y, ((*_, language), rows) in enumerate(groups):
+            low, first, median, third, high = np.quantile(rows[column].str.len(), (0.05, 0.25, 0.5, 0.75, 0.95))
+            look = style[language]
+            ax.hlines(y, low, high, linewidth=1.2, color=look["color"])
+            ax.hlines(y, first, third, linewidth=4.5, color=look["color"], alpha=0.45)
+            ax.plot(median, y, linestyle="none", zorder=4, **look)
+            at = {"textcoords": "offset points", "ha": "center", "fontsize": 8, "bbox": BACKED}
+            ax.annotate(f"{median:,.0f}", (median, y), (0, 5), **at)
+            ends += [low, high]
+        ax.set(xscale="log", xlim=(min(ends) / 1.3, 1.3 * max(ends)), xlabel=f"characters of the {column}")
+        log_ticks(ax.xaxis, ends)
+        name_rows(ax, names, top=0.9)
+    axes[0].set_title("dot: median; thick: middle half; thin: middle 90%", fontsize=8.5)
+    figure.suptitle(title)
+    return figure
