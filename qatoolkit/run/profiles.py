@@ -249,3 +249,15 @@ def _from_yaml(path: Path) -> Profile:
     if base not in tuple(PROFILES):
         raise ValueError(f"{path}: profile is {base!r}; it must be one of {', '.join(PROFILES)}")
     return turned(PROFILES[base], {"name": path.stem} | content)
+
+
+def schema() -> dict:
+    """The JSON schema of a profile's YAML file, for editors: groups nested or dotted, null to remove an arm or a data set."""
+    found = Profile.model_json_schema()
+    del found["required"]
+    found["properties"] = {"profile": {"enum": list(PROFILES), "default": "demo"}} | found["properties"]
+    found["patternProperties"] = {r"^[a-z_]+\.": {}}
+    for name in ("arms", "data"):
+        entries = found["properties"][name]
+        entries["additionalProperties"] = {"anyOf": [entries["additionalProperties"], {"type": "null"}]}
+    return found | {"title": "qatoolkit profile"}

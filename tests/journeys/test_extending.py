@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from typing import ClassVar
 
 import pytest
 from aiohttp import web
@@ -141,7 +142,7 @@ print(json.dumps([table[["question", "answer"]].values.tolist(), len(rejects)]))
 class LabelServer:
     """An OpenAI-compatible server on the loopback that labels every question the same, and names its knowledge points."""
 
-    REPLIES = {
+    REPLIES: ClassVar = {
         "annotate": {"discipline": "physics", "difficulty": "H2", "grade": "high"},
         "knowledge_points": {"knowledge_points": ["density", "units"]},
     }
