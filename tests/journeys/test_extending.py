@@ -81,7 +81,7 @@ def journey(lab):
 
 def test_a_strategy_from_outside_is_written_curated_and_explained(journey):
     assert journey["asked"] == {"siblings": {"each": 3}}
-    assert journey["made"] > 50
+    assert journey["made"] > 30
     assert 0 < journey["curated"] <= journey["made"]
     assert journey["judged"] == journey["made"]  # every question is judged against the world's truth
     assert journey["lineage"] >= 2  # the request that wrote it and the one that labelled it
