@@ -1,1 +1,1 @@
-"""Answers: whether two of them are the same."""
+"""Answers: whether two answers are the same."""

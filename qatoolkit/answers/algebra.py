@@ -1,8 +1,8 @@
-"""Algebra: whether two expressions are equal, decided by sympy in a process of its own.
+"""Algebra: whether two expressions are equal, decided by sympy in a separate process.
 
 Answers come from models and from the web, so an expression is never evaluated as code: it is cut into allowed tokens
 here and built into sympy objects by a small parser in the worker, which has a memory limit and is killed when it
-overruns its time. This file is the worker's program too, and so imports nothing of the package.
+exceeds its time. This file is also the worker's program, so it imports nothing from the package.
 """
 
 import atexit
@@ -21,8 +21,8 @@ _START_SECONDS = 30.0
 _MAX_TOKENS = 120
 
 _FUNCTIONS = (
-    "sqrt", "sinh", "cosh", "tanh", "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "arcsin", "arccos",
-    "arctan", "ln", "log", "exp", "abs",
+    "sqrt", "sinh", "cosh", "tanh", "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "arcsin",
+    "arccos", "arctan", "ln", "log", "exp", "abs",
 )  # fmt: skip
 _GREEK = ("alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "rho", "sigma", "phi", "omega")
 _MATH_TOKEN = re.compile(
@@ -43,13 +43,13 @@ _LATEX = (
 
 
 def math_tokens(text: str) -> list[str] | None:
-    """Allowed tokens of an expression, or None when anything else is in it."""
+    """The tokens of an expression, or None if it has any that are not allowed."""
     if len(text) > 4 * _MAX_TOKENS:
         return None
     text = re.sub(r"\\sqrt\s*\[(\d+)\]\s*\{", r"root(\1,{", text)  # closed by the parser's `root`
     for pattern, plain in _LATEX:
         text = pattern.sub(plain, text)
-    for _ in range(8):  # innermost first; eight levels are plenty
+    for _ in range(8):  # innermost first, at most eight levels
         text = re.sub(r"root\((\d+),\{([^{}]*)\}", r"((\2)^(1/(\1)))", text)
         text, n = re.subn(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))", text)
         text, m = re.subn(r"(\^|sqrt\s*)\{([^{}]*)\}", r"\1(\2)", text)
@@ -71,7 +71,7 @@ def math_tokens(text: str) -> list[str] | None:
 
 
 class _Worker:
-    """One warm sympy process; killed and replaced when it overruns its time or dies."""
+    """One running sympy process, killed when it exceeds its time and restarted when needed."""
 
     def __init__(self):
         self.process, self.owner, self.lock = None, None, threading.Lock()
@@ -97,7 +97,7 @@ class _Worker:
         self.process = None
 
     def _start(self) -> None:
-        # Only what Python needs to start: no key of the user's environment reaches the process.
+        # Only what Python needs to start: no API key of the user's environment reaches the process.
         wanted = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "LANG")
         env = {name: os.environ[name] for name in wanted if name in os.environ}
         self.process = subprocess.Popen(
@@ -171,7 +171,7 @@ def _build(tokens: list[str]):
         value = atom()
         if peek() == "^":
             take()
-            return value ** signed()  # right-associative, and the exponent may carry a sign
+            return value ** signed()  # right-associative; the exponent may have a sign
         return value
 
     def atom():
@@ -196,7 +196,7 @@ def _build(tokens: list[str]):
         raise ValueError(f"unexpected {token!r}")
 
     value = total()
-    if peek() == "=":  # an equation: both sides on one
+    if peek() == "=":  # an equation: all on one side
         take()
         value = value - total()
     if peek() is not None:
@@ -205,11 +205,10 @@ def _build(tokens: list[str]):
 
 
 def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | None:
-    """Equal as expressions, to a constant factor as equations, or to `places` decimals when one side was rounded; None
-    when unsettled.
+    """Whether expressions are equal (equations: up to a constant factor; with `places`: after rounding to as many
+    decimals); None if undecided.
 
-    Numeric probes refute in no time; sympy confirms; agreement at all probes stands in when it cannot.
-    """
+    Numbers put in for the symbols refute fast and sympy confirms; if it can't, agreement at all numbers is enough."""
     import random
 
     import sympy
@@ -241,7 +240,7 @@ def _serve() -> None:
     import resource
 
     for limit, most in ((resource.RLIMIT_AS, SYMBOLIC_BYTES), (resource.RLIMIT_FSIZE, 0)):
-        with contextlib.suppress(ValueError, OSError):  # macOS has no RLIMIT_AS; the time limit stands there
+        with contextlib.suppress(ValueError, OSError):  # macOS has no RLIMIT_AS, only the time limit applies
             resource.setrlimit(limit, (most, most))
     import sympy  # noqa: F401  (its import is the slow part: do it before the first question)
 

@@ -1,20 +1,22 @@
 """Quantities in answers: the number, its precision and its unit, as people and models write them.
 
-Thousands separators, fractions, percent, scientific and LaTeX notation, Chinese numerals, English ones up to ninety-nine, currencies and common units.
+Thousands separators, fractions, percent, scientific and LaTeX notation, Chinese numerals, English ones up to
+ninety-nine, currencies and common units.
 """
 
 import re
 from fractions import Fraction
 from typing import NamedTuple
 
-_MAX_EXACT_DIGITS = 400  # beyond this a number is text: 1e999999999 must not be expanded
+_MAX_EXACT_DIGITS = 400  # longer numbers are text: 1e999999999 must not be expanded
 
 _NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
 _HAS_NUMBER = re.compile(r"[\d零〇一二两三四五六七八九十百千万亿]")
 _SCIENTIFIC = re.compile(r"\s*(?:\\times|\\cdot|[×·*x])\s*10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\d+)(?:\s*\})?")
 _FRACTION = re.compile(r"([+-]?)\s*(\d+)?\s*\\[dt]?frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?")
 _QUANTITY = re.compile(
-    rf"(?P<currency>[$€£¥]?)\s*(?:(?P<whole>[+-]?\d+)\s+(?=\d+/))?(?P<top>{_NUMBER})(?:\s*/\s*(?P<bottom>\d+(?:\.\d+)?))?"
+    rf"(?P<currency>[$€£¥]?)\s*(?:(?P<whole>[+-]?\d+)\s+(?=\d+/))?(?P<top>{_NUMBER})"
+    r"(?:\s*/\s*(?P<bottom>\d+(?:\.\d+)?))?"
     r"\s*(?P<times>万亿|[千百十]?万|亿|(?:thousand|million|billion|trillion)\b)?"
     r"\s*(?P<percent>(?:\\?%|percent\b|per cent\b)?)\s*(?P<unit>°|°?[^\W\d_][^\d+=*^\\(){}\[\]<>,;]{0,30})?",
     re.IGNORECASE,
@@ -36,13 +38,13 @@ _UNIT_ALIASES = {
     **dict.fromkeys(("w", "watt", "瓦特"), "w"),
     **dict.fromkeys(("/", "per"), "/"),
 }
-# A unit more or less changes the quantity where it is one of these: m/s is no m, "duck eggs" are eggs.
+# An additional unit changes the quantity if it is one of these: m/s is not m, but "duck eggs" are eggs.
 _TELLING = {*_UNIT_ALIASES.values(), "mol", "square", "cubic", "dozen", "bc", "bce"}
-# After a number these are algebra and no unit: 2x, 3i, 2 pi. Any single letter is a unit only after a space.
+# After a number these are algebra, not units: 2x, 3i, 2 pi. Any other single letter is a unit only after a space.
 _ALGEBRA = re.compile(r"(?:[xyzabcknpqrtuvwi]|pi|sqrt|sin|cos|tan|ln|log|exp|π|√)\b.*")
 _ONES = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )  # fmt: skip
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _ENGLISH = {word: str(i) for i, word in enumerate(_ONES)} | {
@@ -58,21 +60,12 @@ _CHINESE = re.compile(
     "(?P<unit>[个只条张本支次种人天年月日元米克秒度倍岁页]|千米|公里|厘米|千克|公斤|分钟|小时)?"
 )
 _TIMES = {  # powers of ten
-    "万亿": 12,
-    "亿": 8,
-    "千万": 7,
-    "百万": 6,
-    "十万": 5,
-    "万": 4,
-    "thousand": 3,
-    "million": 6,
-    "billion": 9,
-    "trillion": 12,
-}
+    "万亿": 12, "亿": 8, "千万": 7, "百万": 6, "十万": 5, "万": 4, "thousand": 3, "million": 6, "billion": 9, "trillion": 12,
+}  # fmt: skip
 
 
 class Quantity(NamedTuple):
-    """An exact value, the decimal places it was written with (None: exact), its unit words, and whether it is a percentage."""
+    """An exact value, its written decimal places (None: exact), its unit words, and whether it is a percentage."""
 
     value: Fraction
     places: int | None = None
@@ -81,7 +74,7 @@ class Quantity(NamedTuple):
 
 
 def quantity(text: str) -> Quantity | None:
-    """The quantity that the whole of a text is: "1,200 km", "3/4", "thirty-five", "三十五"; None for anything else."""
+    """The quantity that a text consists of: "1,200 km", "3/4", "thirty-five", "三十五"; None for any other text."""
     text = _ENGLISH.get(text.casefold().replace("-", " "), text)
     if len(text) > _MAX_EXACT_DIGITS or not _HAS_NUMBER.search(text):
         return None
@@ -122,11 +115,11 @@ def quantity(text: str) -> Quantity | None:
     return Quantity(value, places, units, bool(found["percent"]))
 
 
-def same_number(a: str, b: str, *, undecided: bool = False):
-    """Whether two quantities agree; False (or "not numbers" when `undecided`) if either is not a quantity."""
+def same_number(a: str, b: str) -> bool | str | None:
+    """Whether two quantities agree; None if undecided (units), "not numbers" if either is not a quantity."""
     x, y = quantity(a), quantity(b)
     if x is None or y is None:
-        return "not numbers" if undecided else False
+        return "not numbers"
     (value_a, places_a, unit_a, percent_a), (value_b, places_b, unit_b, percent_b) = x, y
     equal = _rounds_to(value_a, places_a, value_b, places_b)
     if percent_a != percent_b:  # "50%" answers "what share" as 0.5 and "what percentage" as 50
@@ -137,11 +130,11 @@ def same_number(a: str, b: str, *, undecided: bool = False):
     related = unit_a <= unit_b or unit_b <= unit_a  # a missing unit, or "eggs" for "duck eggs"
     if related and not (unit_a and unit_b and (unit_a ^ unit_b) & _TELLING):
         return equal
-    return None if undecided and (related or not equal) else False  # 1 km and 1000 m: no conversion here
+    return None if related or not equal else False  # 1 km and 1000 m: no conversion here
 
 
 def decimal_places(a: str, b: str) -> int | None:
-    """Places to which a closed form may be rounded: those of the one side that is a decimal of 3+ digits."""
+    """Decimals to which a closed form may be rounded: those of the one side that is a decimal with 3 digits or more."""
     decimals = [q for q in (quantity(a), quantity(b)) if q is not None and q.places is not None]
     if len(decimals) != 1 or abs(decimals[0].value) < 100 * Fraction(10) ** -decimals[0].places:
         return None
@@ -149,7 +142,7 @@ def decimal_places(a: str, b: str) -> int | None:
 
 
 def _rounds_to(a: Fraction, places_a: int | None, b: Fraction, places_b: int | None) -> bool:
-    """Equal, or the coarser decimal is the other one rounded, with three significant digits or more."""
+    """Whether they are equal, or the coarser decimal, of three significant digits or more, is the other one rounded."""
     if a == b:
         return True
     written = [(p, v, other) for p, v, other in ((places_a, a, b), (places_b, b, a)) if p is not None]
@@ -180,7 +173,7 @@ def _chinese(text: str) -> Quantity | None:
 
 
 def _chinese_number(text: str) -> int:
-    """The whole number that numerals write: 两千零二十, 一亿三千万, 二〇二四, and 一百五 for 150."""
+    """The integer that Chinese numerals write: 两千零二十, 一亿三千万, 二〇二四, and 一百五 for 150."""
     if all(character in _ZH_DIGITS for character in text):
         return int("".join(str(_ZH_DIGITS[character]) for character in text) or 0)
     mark = next(mark for mark in _ZH_UNITS if mark in text)

@@ -1,8 +1,8 @@
 """Are two answers the same answer?
 
-Used wherever a row is believed only after a check: refinement (does the second teacher agree?), voting over
-fresh samples, conflicts between rows, and multiple-choice consistency. Text is compared here, numbers by
-`quantities`, algebra by `symbolic`. (Our reading: neither paper describes its checker.)
+Used wherever a row needs a check: refinement (does the second teacher agree?), voting over samples, conflicts between
+rows, and consistency of multiple choice. Text is compared here, numbers in `quantities`, algebra in `algebra`. (Our
+reading: neither paper describes its checker.)
 """
 
 import re
@@ -12,19 +12,19 @@ from qatoolkit.answers.algebra import WORKER, math_tokens
 from qatoolkit.answers.quantities import decimal_places, quantity, same_number
 from qatoolkit.core.text import missing, nfkc
 
-_PROSE_WORDS = 12  # longer texts that differ may still agree: undecided, not different
+_PROSE_WORDS = 12  # longer texts may agree in other words: undecided
 
 _YES = {"yes", "true", "correct", "是", "是的", "对", "正确", "√", "✓"}
 _NO = {"no", "false", "incorrect", "wrong", "否", "不是", "错", "错误", "不对", "不正确", "×", "✗"}
 _PLAIN = str.maketrans("−–⁄’", "--/'")
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b(?=\s+\w)")
-# Punctuation that never changes an answer: not a decimal point, a factorial, a prime or a minus sign.
+# Punctuation that never changes an answer: no decimal point, factorial, prime or minus sign.
 _SOFT_PUNCTUATION = re.compile(
     r"[;:?\"`。，；：！？、“”‘《》「」]|[.,](?!\d)|(?<=[^\W\d_]{2})!|(?<!\w)'|(?<=[^\W\d_])-(?=[^\W\d_])"
 )
 _NAMED = re.compile(r"(?:(?P<name>[A-Za-zα-ω](?:_\{?\w+\}?)?(?:\([^()=]*\))?)\s*[=≈]|≈)\s*(?P<value>[^=≈<>]+)")
 _WORD_OR_RANGE = re.compile(r"[A-Za-z]{2,3}|\d*(?:[A-Z][a-z]?\d*)+|\d+(?:\s*-\s*\d+)+")
-_BRACKETS = re.compile(r"[()\[\]{}]")  # style in words, meaning next to digits: [0, 1) or 2(x+1)
+_BRACKETS = re.compile(r"[()\[\]{}]")  # only style in words, but not next to digits: [0, 1) or 2(x+1)
 _DECORATION = re.compile(
     r"(?<!\\)\\[()\[\]]|\\(?:left|right|displaystyle|quad|qquad|boldsymbol|[,;!: ])|\*\*|~|(?<!\\)\$"
 )
@@ -33,25 +33,23 @@ _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|operatorname|mbox)\s
 
 
 def same_answer(a, b) -> bool | None:
-    """Whether two final answers mean the same; None when that cannot be decided here.
+    """Whether two final answers mean the same; None if that can't be decided here.
 
-    Tolerates letter case, articles, punctuation, a unit given on one side only, thousands separators,
-    fractions, percent, scientific and LaTeX notation, Chinese numerals, decimals rounded to three digits
-    or more, and equations times a constant. Undecided: an empty answer, two different texts of a sentence or more,
-    quantities in different units (m, m/s), case that may carry the meaning (Co, CO), words, formulas and ranges that
-    would be equal as algebra alone (AUG, GUA), and algebra that the worker could not settle in time.
+    Tolerates letter case, articles, punctuation, a unit on one side only, thousands separators, fractions, percent,
+    scientific and LaTeX notation, Chinese numerals, decimals rounded to three digits or more, and equations times a
+    constant. Undecided are an empty answer, two different texts of a sentence or more, quantities in different units
+    (m, m/s), letter case that may be the difference (Co, CO), words, formulas and ranges that are equal only when read
+    as algebra (AUG, GUA), and algebra that the worker did not decide in time.
 
-    Raises RuntimeError when the sympy worker does not start.
-    """
+    Raises RuntimeError if the sympy worker does not start."""
     a, b = _clean(a), _clean(b)
     return _same_text(a, b) if a and b else None
 
 
 def answer_key(text) -> str:
-    """A canonical form such that equal keys mean the same answer; unequal keys prove nothing.
+    """A canonical form: equal keys mean the same answer, unequal keys prove nothing. Empty if the answer is missing.
 
-    Cheap and free of sympy, for grouping large tables. Empty when the answer is missing.
-    """
+    Cheap and without sympy, for grouping large tables."""
     text = _clean(text)
     boolean = _boolean(text)
     if boolean is not None:
@@ -63,10 +61,9 @@ def answer_key(text) -> str:
 
 
 def consensus(answers: Sequence) -> tuple[str | None, float]:
-    """The answer most samples agree on, and its share of all samples (empty ones count against it).
+    """The most frequent answer and its share of all samples, empty ones included; (None, share) for a tie.
 
-    Votes are grouped by `same_answer`; the form returned is the first one seen. A tie gives (None, share).
-    """
+    Votes are grouped by `same_answer`; the first form seen is returned."""
     groups: list[list[str]] = []
     for answer in answers:
         if not _clean(answer):
@@ -78,16 +75,15 @@ def consensus(answers: Sequence) -> tuple[str | None, float]:
             group.append(str(answer))
     if not groups:
         return None, 0.0
-    groups.sort(key=len, reverse=True)  # stable: the first seen leads among equals
+    groups.sort(key=len, reverse=True)  # stable: among equals the first seen comes first
     tied = len(groups) > 1 and len(groups[0]) == len(groups[1])
     return None if tied else groups[0][0], len(groups[0]) / len(answers)
 
 
 def choice_consistent(row: Mapping) -> str | None:
-    """Why choices, `answer_index` and `answer` of a QA row contradict each other; None when they agree.
+    """How choices, `answer_index` and `answer` of a QA row contradict each other; None if they agree.
 
-    `answer` may be the option's text or its letter (several for multi-select, then `answer_index` is null).
-    """
+    `answer` is the text of an option or its letter (several letters for multi-select, with `answer_index` null)."""
     choices, index, answer = row.get("choices"), row.get("answer_index"), row.get("answer")
     index = None if missing(index) else index
     if missing(choices):
@@ -105,7 +101,7 @@ def choice_consistent(row: Mapping) -> str | None:
         return f"answer_index {index} outside 0..{len(options) - 1}"
     answer = _clean(answer)
     if not answer:
-        return None  # an empty answer is another rule's business
+        return None  # another rule rejects empty answers
     chosen = _chosen(answer, options)
     if chosen == "ambiguous":
         return None
@@ -117,7 +113,7 @@ def choice_consistent(row: Mapping) -> str | None:
 
 
 def _clean(text) -> str:
-    """NFKC, LaTeX decoration and outer space gone; letter case kept."""
+    """NFKC without LaTeX decoration and outer space, in the same letter case."""
     if missing(text):
         return ""
     text = nfkc(str(text)).translate(_PLAIN).replace("{,}", ",").replace("+∞", "∞")
@@ -137,7 +133,7 @@ def _words(text: str, *, fold: bool = True) -> str:
 
 
 def _case_coded(text: str) -> bool:
-    """Whether letter case carries meaning: Co or CO, Aa or aa, NaCl, AaBb."""
+    """Whether letter case matters: Co or CO, Aa or aa, NaCl, AaBb."""
     letters = [c for c in text if c.isalpha()]
     if " " in text or not letters or not text.isascii():
         return False
@@ -150,7 +146,7 @@ def _boolean(text: str) -> bool | None:
 
 
 def _chosen(answer: str, options: list[str]) -> set[int] | str | None:
-    """Indices of the options meant; "ambiguous" when the letter is itself the text of another option."""
+    """Indices of the options that are meant; "ambiguous" if the letter is also the text of another option."""
     words = [_words(option, fold=not _case_coded(option)) for option in options]
     own = _words(answer, fold=not _case_coded(answer))
     by_text = {i for i, word in enumerate(words) if word == own}
@@ -166,7 +162,7 @@ def _chosen(answer: str, options: list[str]) -> set[int] | str | None:
         if index < len(options) and _words(labelled[3]) == _words(options[index]):
             return {index}
     if not by_letter and not by_text:  # "1200" for the option "1,200 km"
-        by_text = {i for i, option in enumerate(options) if same_number(answer, option)}
+        by_text = {i for i, option in enumerate(options) if same_number(answer, option) is True}
     return by_text or by_letter or None
 
 
@@ -178,10 +174,10 @@ def _same_text(a: str, b: str) -> bool | None:
         return yes_a == yes_b
     equations = "=" in a and "=" in b
     named = [_NAMED.fullmatch(text) for text in (a, b)]
-    alike = all(named) and named[0]["name"] == named[1]["name"]
-    if alike or (any(named) and not equations):  # "x = 5" answers 5
+    same_name = all(named) and named[0]["name"] == named[1]["name"]
+    if same_name or (any(named) and not equations):  # "x = 5" is the answer 5
         return _same_text(*(m["value"] if m else text for m, text in zip(named, (a, b), strict=True)))
-    number = "not numbers" if equations else same_number(a, b, undecided=True)
+    number = "not numbers" if equations else same_number(a, b)
     if number != "not numbers":
         return number
     parts_a, parts_b = _parts(a), _parts(b)
@@ -199,12 +195,12 @@ def _same_text(a: str, b: str) -> bool | None:
 
 
 def _is_algebra(a: str, b: str) -> bool:
-    """Whether two texts that are equal as expressions are meant as such: not AUG and GUA, CO2 and 2CO, 3-5 and -2."""
+    """Whether two texts that are equal as algebra are meant as algebra: not AUG and GUA, CO2 and 2CO, 3-5 and -2."""
     return not any(_WORD_OR_RANGE.fullmatch(text) for text in (a, b))
 
 
 def _parts(text: str) -> tuple[str, list[str]] | None:
-    """Brackets and members of "(1, 2)", "[1, 2)", "{1, 2}" or "1, 2"; None when it is not a list."""
+    """Brackets and members of "(1, 2)", "[1, 2)", "{1, 2}" or "1, 2"; None if it is not a list."""
     text = text.replace("\\{", "{").replace("\\}", "}")
     if len(text) > 1 and text[0] in "([{" and text[-1] in ")]}":
         brackets, inner = text[0] + text[-1], text[1:-1]
@@ -223,7 +219,7 @@ def _same_parts(a: tuple[str, list[str]], b: tuple[str, list[str]]) -> bool | No
     (brackets_a, members_a), (brackets_b, members_b) = a, b
     if len(members_a) != len(members_b):
         return False
-    # Two members: "(0, 1)" and "[0, 1]" are different intervals. Otherwise brackets are only style.
+    # With two members, "(0, 1)" and "[0, 1]" are different intervals; otherwise brackets are only style.
     if len(members_a) == 2 and {brackets_a, brackets_b} <= {"()", "[]", "(]", "[)"} and brackets_a != brackets_b:
         return False
     if {brackets_a, brackets_b} <= {"", "{}"}:

@@ -1,7 +1,7 @@
 """Finished work addressed by content: a folder named by the digest of all it was made from, whole or not there.
 
-One mechanism for "is it finished, from the same inputs?": stages of runs, token files, trained models, scores of a task and
-executed notebooks. `manifest.json` is written last, so that its presence means complete.
+One mechanism for "is it finished, from the same inputs?": stages of runs, token files, trained models, scores of a task
+and executed notebooks. `manifest.json` is written last, so that its presence means complete.
 """
 
 import hashlib

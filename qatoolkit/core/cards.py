@@ -1,8 +1,8 @@
 """Dataset and model cards: Markdown with the YAML head that the Hugging Face hub reads.
 
-A card is made from what the run recorded, so it can't promise more: counts come from the table, the
-curation table from `curate`, the scores from the manifest. Cards get published, therefore paths of the
-machine, local endpoints and secrets are left out, and table text is escaped.
+A card is made from what the run recorded, so it can't claim more: counts come from the table, the curation table from
+`curate`, the scores from the manifest. Cards get published, so local paths, local endpoints and secrets are removed and
+table text is escaped.
 """
 
 import re
@@ -10,21 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 import pandas as pd
-import yaml
 
 from qatoolkit.core.files import atomic
 from qatoolkit.core.qa_table import write_table
 
-_HUB_LICENCES = {
-    "apache-2.0": "apache-2.0",
-    "apache 2.0": "apache-2.0",
-    "mit": "mit",
-    "cc-by-4.0": "cc-by-4.0",
-    "cc-by-sa-4.0": "cc-by-sa-4.0",
-    "cc0-1.0": "cc0-1.0",
-    "odc-by": "odc-by",
-    "llama3": "llama3",
-}
+_HUB_LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "odc-by", "llama3")
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _PATH = re.compile(
     r"(?:file://|(?<![\w:/.])(?:~|\.\.?)?/|(?<!\w)[A-Za-z]:[\\/]|\\\\)[^\s,;'\"<>|)\]}]*[^\s,;'\"<>|)\]}.]"
@@ -55,30 +45,37 @@ _FIELDS = {
     "licence": "licence of the row or its seed",
     "verified": "whether the answer passed a check",
 }
+_DATASET_LIMITS = """\
+- Not an exam: rows were made and selected for training, and models alone checked many answers.
+- Not a source of facts, nor of medical, legal or financial advice: teachers make mistakes.
+- Not free of its seeds' rights and biases: read the licences above before you pass rows on.
+- Decontaminated only against the exams of the run: check against your own too."""
+_MODEL_LIMITS = """\
+- Not a chat model: mid-training comes before instruction tuning, and no safety training was done.
+- Not a source of facts, nor of medical, legal or financial advice.
+- Scores on exams that are not in the table above say nothing until the training data is decontaminated against them."""
 
 
 def dataset_card(table: pd.DataFrame, *, name: str, settings=None, report: pd.DataFrame | None = None) -> str:
     """Card of a QA table: licences, languages, sources, strategy by difficulty, curation, settings, limits.
 
-    `settings` is a dataclass or a mapping; `report` is the third result of `curate`. Raises ValueError
-    when the table lacks a question or source column.
-    """
+    `settings` is a settings object or a mapping; `report` is the third result of `curate`. ValueError if the table has
+    no question or source column."""
+    from huggingface_hub import DatasetCardData
+
     missing = [column for column in ("question", "source") if column not in table.columns]
     if missing:
         raise ValueError(f"not a QA table: it lacks {missing}; it has {list(table.columns)}")
-    made = _values(table, "strategy")
-    synthetic = int((~made.isin(["seed", "unknown"])).sum())
-    head = {
-        "pretty_name": _public(name),
-        "license": _licence_id(_values(table, "licence")),
-        "language": sorted(set(_values(table, "language")) - {"unknown"}),
-        "task_categories": ["question-answering", "text-generation"],
-        "size_categories": [next((label for limit, label in _SIZES if len(table) < limit), "n>10M")],
-        "tags": ["mid-training", *(["synthetic"] if synthetic else [])],
-    }
+    synthetic = int((~_values(table, "strategy").isin(["seed", "unknown"])).sum())
+    head = DatasetCardData(
+        pretty_name=_public(name),
+        license=_licence_id(_values(table, "licence")),
+        language=sorted(set(_values(table, "language")) - {"unknown"}),
+        task_categories=["question-answering", "text-generation"],
+        size_categories=[next((label for limit, label in _SIZES if len(table) < limit), "n>10M")],
+        tags=["mid-training", *(["synthetic"] if synthetic else [])],
+    )
     parts = [
-        _head(head),
-        f"# {_cell(name)}",
         f"{len(table):,} questions with answers for mid-training language models: {synthetic:,} written by a teacher "
         f"model, {len(table) - synthetic:,} seeds.",
         "## Composition",
@@ -90,9 +87,8 @@ def dataset_card(table: pd.DataFrame, *, name: str, settings=None, report: pd.Da
         _counted(table, "source"),
         _counted(table, "licence"),
     ]
-    teachers = _values(table, "teacher")
-    if (teachers != "unknown").any():
-        parts += ["Teachers, whose terms of use apply too:", _counted(table, "teacher")]
+    if teachers := _counted(table, "teacher"):
+        parts += ["Teachers, whose terms of use apply too:", teachers]
     if report is not None and len(report):
         parts += [
             "## Curation",
@@ -102,16 +98,8 @@ def dataset_card(table: pd.DataFrame, *, name: str, settings=None, report: pd.Da
     if settings is not None:
         parts += ["## Settings", _settings(settings)]
     fields = [(f"`{c}`", _FIELDS.get(c, "")) for c in table.columns]
-    parts += [
-        "## Fields",
-        _markdown(pd.DataFrame(fields, columns=["field", "meaning"])),
-        "## What it is not for",
-        "- Not an exam: rows were made and selected for training, and models alone checked many answers.\n"
-        "- Not a source of facts, nor of medical, legal or financial advice: teachers make mistakes.\n"
-        "- Not free of its seeds' rights and biases: read the licences above before you pass rows on.\n"
-        "- Decontaminated only against the exams of the run: check against your own too.",
-    ]
-    return _join(parts)
+    parts += ["## Fields", _markdown(pd.DataFrame(fields, columns=["field", "meaning"]))]
+    return _card(head, name, parts, _DATASET_LIMITS)
 
 
 def save_dataset(
@@ -120,9 +108,7 @@ def save_dataset(
     """Write a QA table as a Hugging Face dataset, `train.parquet` and its card, and return the folder, which
     `datasets.load_dataset` opens and the hub takes as it is.
 
-    Settings and report as in `dataset_card`. Raises ValueError as that does, and for a folder that holds something else than a
-    dataset of ours.
-    """
+    Settings, report and errors as in `dataset_card`; ValueError also for a folder with other files in it."""
     card, folder = dataset_card(table, name=name, settings=settings, report=report), Path(folder)
     with atomic(folder, over="train.parquet") as temporary:
         temporary.mkdir()
@@ -132,74 +118,61 @@ def save_dataset(
 
 
 def model_card(manifest: Mapping) -> str:
-    """Card of a mid-trained model from its run manifest.
+    """Card of a mid-trained model from the manifest of its training.
 
-    Known keys, all optional but `name`: name, base_model, licence, language, datasets, parameters,
-    tokens, flops, initial_flops, mixture (source -> share), settings, evaluation (rows with task, metric,
-    value, and whatever else they hold), seed, versions. Other scalar keys are listed as recorded. Raises
-    ValueError without a name.
-    """
+    Known keys, all optional but `name`: name, base_model, licence, language, datasets, mixture (source -> share),
+    settings, evaluation (rows with task, metric, value and more), versions. Other scalar keys (parameters, tokens,
+    flops, seed) are listed as recorded. ValueError without a name."""
+    from huggingface_hub import ModelCardData
+
     if not manifest.get("name"):
         raise ValueError(f"manifest has no 'name'; it has {sorted(map(str, manifest))}")
     base = manifest.get("base_model")
-    language = manifest.get("language") or []
-    datasets = manifest.get("datasets") or []
-    head = {
-        "license": _licence_id(pd.Series([manifest.get("licence") or "unknown"])),
-        "language": [language] if isinstance(language, str) else list(language),
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "base_model": _public(base) if base else None,
-        "datasets": [_public(d) for d in ([datasets] if isinstance(datasets, str) else datasets)],
-        "tags": ["mid-training"],
-    }
-    parts = [
-        _head({key: value for key, value in head.items() if value}),
-        f"# {_cell(manifest['name'])}",
-        f"Mid-trained from {_cell(base)}." if base else "Trained from scratch in the run that wrote this card.",
-    ]
+    head = ModelCardData(
+        license=_licence_id(pd.Series([manifest.get("licence") or "unknown"])),
+        language=_listed(manifest.get("language")) or None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        base_model=_public(base) if base else None,
+        datasets=[_public(name) for name in _listed(manifest.get("datasets"))] or None,
+        tags=["mid-training"],
+    )
+    parts = [f"Mid-trained from {_cell(base)}." if base else "Trained from scratch in the run that wrote this card."]
     if manifest.get("mixture"):
         mixture = pd.DataFrame(list(manifest["mixture"].items()), columns=["part", "share of tokens"])
         parts += ["## Training data", _markdown(mixture)]
-    told = ("name", "base_model", "licence", "language", "datasets", "mixture", "settings", "evaluation", "versions")
-    scalars = {k: v for k, v in manifest.items() if k not in told and isinstance(v, str | int | float | bool)}
-    if scalars or manifest.get("settings"):
-        parts.append("## Training")
-        parts += [_settings(scalars)] if scalars else []
-        parts += [_settings(manifest["settings"])] if manifest.get("settings") else []
+    known = ("name", "base_model", "licence", "language", "datasets", "mixture", "settings", "evaluation", "versions")
+    scalars = {k: v for k, v in manifest.items() if k not in known and isinstance(v, str | int | float | bool)}
+    if training := [_settings(values) for values in (scalars, manifest.get("settings")) if values]:
+        parts += ["## Training", *training]
     parts.append("## Evaluation")
-    evaluation = pd.DataFrame(manifest["evaluation"]) if manifest.get("evaluation") is not None else pd.DataFrame()
-    if len(evaluation):
-        parts.append(_markdown(evaluation))
+    evaluation = manifest.get("evaluation")
+    if evaluation is not None and len(evaluation):
+        parts.append(_markdown(pd.DataFrame(evaluation)))
         parts.append("Compare only with scores of the same harness, prompt format and number of examples.")
     else:
         parts.append("None was recorded.")
     if manifest.get("versions"):
         parts += ["## Software", _settings(manifest["versions"])]
-    parts += [
-        "## What it is not for",
-        "- Not a chat model: mid-training comes before instruction tuning, and no safety training was done.\n"
-        "- Not a source of facts, nor of medical, legal or financial advice.\n"
-        "- Scores on exams that are not in the table above say nothing until the training data is "
-        "decontaminated against them.",
-    ]
-    return _join(parts)
+    return _card(head, manifest["name"], parts, _MODEL_LIMITS)
 
 
-def _join(parts: list[str]) -> str:
+def _card(head, name: str, parts: list[str], limits: str) -> str:
+    parts = [f"---\n{head.to_yaml()}\n---", f"# {_cell(name)}", *parts, "## What it is not for", limits]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _head(fields: Mapping) -> str:
-    return f"---\n{yaml.safe_dump(dict(fields), sort_keys=False, allow_unicode=True)}---"
+def _listed(value) -> list:
+    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _licence_id(licences: pd.Series) -> str:
-    """The hub's id if all rows share one known licence, 'other' for a mixture, 'unknown' for none."""
+    """The hub's id if all rows share one known licence, 'other' for a mixture or an unknown one, 'unknown' for none."""
     stated = set(licences)
-    if stated == {"unknown"} or not stated:
+    if stated <= {"unknown"}:
         return "unknown"
-    return _HUB_LICENCES.get(stated.pop().strip().lower(), "other") if len(stated) == 1 else "other"
+    first = stated.pop().strip().lower().replace(" ", "-")
+    return first if not stated and first in _HUB_LICENCES else "other"
 
 
 def _values(table: pd.DataFrame, column: str) -> pd.Series:
@@ -209,22 +182,18 @@ def _values(table: pd.DataFrame, column: str) -> pd.Series:
 
 
 def _counted(table: pd.DataFrame, column: str) -> str:
-    """Rows per value, most first; empty when nothing is known. Long tails are summed up in one line."""
+    """Rows per value, most first; empty if all values are unknown. Beyond 40 values, the rest are one line."""
     values = _values(table, column)
     if not (values != "unknown").any():
         return ""
-    counts = values.value_counts(sort=False)
-    rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rows = sorted(values.value_counts(sort=False).items(), key=lambda item: (-item[1], item[0]))
     if len(rows) > 40:
-        rest = sum(count for _, count in rows[39:])
-        rows = [*rows[:39], (f"{len(rows) - 39} others", rest)]
+        rows = [*rows[:39], (f"{len(rows) - 39} others", sum(count for _, count in rows[39:]))]
     return _markdown(pd.DataFrame(rows, columns=[column, "rows"]))
 
 
 def _crossed(table: pd.DataFrame, down: str, across: str) -> str:
-    crossed = pd.crosstab(
-        pd.Series(_values(table, down).to_numpy(), name=down), pd.Series(_values(table, across).to_numpy(), name=across)
-    )
+    crossed = pd.crosstab(*(pd.Series(_values(table, c).to_numpy(), name=c) for c in (down, across)))
     crossed["all"] = crossed.sum(axis=1)
     return _markdown(crossed.reset_index()) if len(crossed) else ""
 
@@ -248,14 +217,12 @@ def _cell(value) -> str:
         value = "" if value != value else f"{value:.4g}"
     elif isinstance(value, int) and not isinstance(value, bool):
         value = f"{value:,}"
-    elif value is None:
-        value = ""
-    text = " ".join(_public(value).split())
+    text = " ".join(_public("" if value is None else value).split())
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\\|")
 
 
 def _public(value) -> str:
-    """The text of a value without paths of this machine (the last part stays), local endpoints, secrets."""
+    """The text of a value without secrets, local endpoints and local paths (of which the last part stays)."""
     if isinstance(value, Mapping):
         value = ", ".join(f"{k}: {_public(v)}" for k, v in value.items() if not _SECRET_NAME.search(str(k)))
     elif isinstance(value, list | tuple | set | frozenset):

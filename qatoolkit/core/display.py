@@ -1,8 +1,7 @@
 """What notebooks show besides figures: questions, key numbers, tables and progress.
 
-JupyterLab strips `<style>` and scripts from the outputs of a notebook that ran elsewhere, so the HTML here
-has inline styles only and folds with `<details>`. Everything that comes from data is escaped and, where long,
-visibly clipped.
+JupyterLab strips `<style>` and scripts from the outputs of a notebook that ran elsewhere, so the HTML here has inline
+styles only and folds with `<details>`. Everything that comes from data is escaped and, where long, visibly clipped.
 """
 
 import sys
@@ -15,6 +14,8 @@ from importlib.util import find_spec
 import numpy as np
 import pandas as pd
 
+from qatoolkit.core.text import missing
+
 MUTED = "opacity:0.65"
 CARD = "border-left:3px solid #0072B2;padding:4px 0 6px 12px;margin:0 0 14px 0;max-width:900px"
 RIGHT = "background-color:rgba(0,158,115,0.18);font-weight:bold"
@@ -26,7 +27,7 @@ POINTS = ("difference", "gain")
 
 @dataclass(frozen=True)
 class Rich:
-    """Something to end a cell with: `html` for notebooks, `text` for consoles."""
+    """The value of a notebook cell: `html` for notebooks, `text` for consoles."""
 
     html: str
     text: str
@@ -43,13 +44,9 @@ def _clip(value, limit):
     return text if len(text) <= limit else f"{text[:limit]}… (+{len(text) - limit:,} characters)"
 
 
-def _missing(value):
-    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
-
-
 def _plain(value):
-    """A value as people read it: 1,234, 0.8125, yes, a list with commas."""
-    if _missing(value):
+    """A value as text for people: 1,234, 0.8125, yes, a list with commas."""
+    if missing(value):
         return "–"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
@@ -63,13 +60,13 @@ def _plain(value):
 
 
 def _choices(row, limit):
-    """Pairs of (text, is it the right one) for a row with choices."""
+    """Pairs (text, whether it is the right one) for a row with choices."""
     choices = row.get("choices")
     if not isinstance(choices, list | tuple | np.ndarray):
         return []
     index = row.get("answer_index")
-    right = list(choices).index(row["answer"]) if _missing(index) and row["answer"] in choices else index
-    return [(_clip(_plain(choice), limit), not _missing(right) and i == int(right)) for i, choice in enumerate(choices)]
+    right = list(choices).index(row["answer"]) if missing(index) and row["answer"] in choices else index
+    return [(_clip(_plain(choice), limit), not missing(right) and i == int(right)) for i, choice in enumerate(choices)]
 
 
 def _card(row, hide, limit):
@@ -83,7 +80,7 @@ def _card(row, hide, limit):
     html.append(f'<div style="{PROSE}"><span style="{MUTED}">answer</span> {escape(answer)}</div>')
     text.append(f"A  {answer}")
     shown = {"question", "answer", "choices", "answer_index", *hide}
-    rest = {k: _clip(_plain(v), limit) for k, v in row.items() if k not in shown and not _missing(v)}
+    rest = {k: _clip(_plain(v), limit) for k, v in row.items() if k not in shown and not missing(v)}
     if rest:
         head = " · ".join(rest[k] for k in ("discipline", "difficulty", "grade", "source") if k in rest) or "more"
         items = "".join(
@@ -98,12 +95,11 @@ def _card(row, hide, limit):
 def qa(table, n=5, seed=0, hide=(), limit=1200):
     """Show `n` questions of a QA table, drawn with `seed`: question and answer first, the rest folded away.
 
-    `hide` names columns to leave out (question and answer always show); texts are clipped after `limit`
-    characters. Raises ValueError for an empty table or one without question and answer.
-    """
-    lacking = [column for column in ("question", "answer") if column not in table.columns]
-    if len(table) == 0 or lacking:
-        raise ValueError(f"no questions to show: {len(table)} rows, missing columns {lacking}; pass a QA table")
+    `hide` names columns to leave out (question and answer are always shown); texts are clipped after `limit`
+    characters. Raises ValueError for an empty table or one without question and answer."""
+    absent = [column for column in ("question", "answer") if column not in table.columns]
+    if len(table) == 0 or absent:
+        raise ValueError(f"no questions to show: {len(table)} rows, missing columns {absent}; pass a QA table")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(table))[:n])
     cards = [_card(row, hide, limit) for row in table.iloc[chosen].to_dict("records")]
     count = f"{len(cards):,} of {len(table):,} questions"
@@ -130,7 +126,7 @@ def _points(value):
 
 
 def _formatter(column, columns, formats):
-    """How one column is written: as asked, else percent, points or powers of ten by its name, else plainly."""
+    """How to write the values of a column: by `formats`, else by its name (percent, points, powers of ten)."""
     asked = formats.get(column)
     if asked is not None:
         write = asked if callable(asked) else lambda value: format(value, asked)
@@ -141,21 +137,21 @@ def _formatter(column, columns, formats):
     elif str(column).endswith("flops"):
         write = "{:.3g}".format
     elif column in {"low", "high"}:
-        # Bounds carry the unit of what they bound.
+        # Bounds have the unit of what they bound.
         bounded = [name for name in columns if str(name).endswith((*PERCENT, *POINTS))]
         return _formatter(bounded[0], [], {}) if bounded else _plain
     else:
         return _plain
-    named = asked is None  # a text in such a column is as it should be read already
-    return lambda value: "–" if _missing(value) else value if named and isinstance(value, str) else write(value)
+    named = asked is None  # text in such a column is already formatted
+    return lambda value: "–" if missing(value) else value if named and isinstance(value, str) else write(value)
 
 
 def table(df, formats=None, *, limit=50):
-    """Show a table: accuracies and shares in percent, differences and gains in points, FLOPs in powers of ten, at most `limit` rows.
+    """Show at most `limit` rows of a table: accuracies and shares in percent, differences and gains in points, FLOPs in
+    powers of ten.
 
-    `formats` overrides by column: a format spec such as ".2f", or a function of the value. An index that is named or holds
-    texts is shown as columns.
-    """
+    `formats` overrides by column: a format spec such as ".2f", or a function of the value. An index with a name or of
+    strings is shown as columns."""
     if df.index.names == [None] and pd.api.types.is_string_dtype(df.index):
         df = df.rename_axis("")
     if df.index.names != [None]:
@@ -193,10 +189,8 @@ def _duration(seconds):
 
 
 def is_live():
-    """True in a notebook with a person in front of it.
-
-    Front-ends let a cell ask for input; nbclient, nbconvert and papermill forbid it in every request.
-    """
+    """Whether a person is using this notebook: front-ends allow a cell to ask for input, while nbclient, nbconvert and
+    papermill forbid it in every request."""
     ipython = sys.modules.get("IPython")
     kernel = getattr(ipython.get_ipython(), "kernel", None) if ipython else None
     if kernel is None or find_spec("ipywidgets") is None:
@@ -205,12 +199,10 @@ def is_live():
 
 
 class Progress:
-    """Progress of `total` things (None: unknown), as a context manager: a widget when live, else text.
+    """Progress of `total` items (None: unknown), as a context manager: a widget when live, else text.
 
-    Headless runs get a line at most every `every` seconds, and every run gets a closing line, so that a saved
-    notebook never shows a frozen bar; only what ends well within `brief` seconds leaves none. `update` may be called
-    from any thread.
-    """
+    Headless runs print a line at most every `every` seconds. Every run prints a closing line, so a saved notebook never
+    shows a frozen bar, unless it succeeds within `brief` seconds. `update` may be called from any thread."""
 
     def __init__(self, total, label, unit="items", *, every=5.0, brief=0.0):
         self.total, self.label, self.unit, self.every, self.brief = total, label, unit, every, brief
@@ -230,7 +222,7 @@ class Progress:
         return self
 
     def update(self, k=1, **notes):
-        """Count `k` more as done; `notes` (such as cost or loss) are shown beside the count."""
+        """Count `k` more items as done; `notes` (such as cost or loss) are shown beside the count."""
         with self._lock:
             self.done += k
             self.notes |= notes

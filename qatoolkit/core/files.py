@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, JSON and digests. Standard library only."""
+"""Files that are complete or absent: atomic writes, locks, JSON and digests. Standard library only."""
 
 import fcntl
 import hashlib
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
-TIMING = "timing.jsonl"  # wall-clock figures, which differ between equal runs: no part of a digest
-PIECE, PIECES = 1 << 16, 4096  # of a file above 1 GiB that many pieces of that many bytes count
+TIMING = "timing.jsonl"  # wall-clock figures, which differ between equal runs and so are left out of digests
+PIECE, PIECES = 1 << 16, 4096  # a file above 1 GiB is sampled: that many pieces of that many bytes
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file, or of the names and contents of a folder's files (timings left out).
+    """sha256 of a file, or of the names and contents of a folder's files (except timings).
 
-    Of a file above 1 GiB its size counts and 256 MiB of it, spread evenly: the weights of a large model are told from others
-    in a second, a single changed byte may go unnoticed."""
+    Of a file above 1 GiB only the size and 256 MiB, evenly spread, are read: large weights are identified in a second,
+    but a single changed byte may go unnoticed."""
     sha = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         if file.name == TIMING:
@@ -38,13 +38,13 @@ def digest(path: Path) -> str:
 
 @contextmanager
 def atomic(path: Path, *, over: str | None = None):
-    """Yields a temporary path beside `path`; on success it takes the place of `path` in one step, on error it is removed.
+    """Yields a temporary path beside `path`; on success it replaces `path` in one step, on error it is removed.
 
-    With `over` only an empty folder, or one that holds a file of that name, is replaced; ValueError for any other, before
-    anything is written."""
+    With `over`, an existing folder is replaced only if it is empty or contains a file of that name; else ValueError,
+    before anything is written."""
     if over and path.is_dir() and not (path / over).is_file() and (held := sorted(path.iterdir())):
         raise ValueError(
-            f"{path} holds {held[0].name!r} and no {over}, so it is not replaced; give a new or an empty folder"
+            f"{path} contains {held[0].name!r} and no {over}, so it is not replaced; give a new or an empty folder"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -60,7 +60,7 @@ def atomic(path: Path, *, over: str | None = None):
 
 @contextmanager
 def locked(path: Path):
-    """Holds the lock file `path`: one process at a time; it is let go when the process ends, however it ends."""
+    """Holds the lock file `path`, one process at a time; the lock is released however the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -68,7 +68,7 @@ def locked(path: Path):
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all it holds; nothing happens where there is none."""
+    """Remove a file, or a folder with its contents, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -76,7 +76,7 @@ def remove(path: Path) -> None:
 
 
 def write_json(value, path: Path) -> None:
-    """A JSON document, atomically; dataclasses become objects, NaN is refused."""
+    """Write a JSON document atomically; dataclasses become objects, NaN raises ValueError."""
     with atomic(path) as temporary:
         temporary.write_text(
             json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=plain) + "\n", encoding="utf-8"
@@ -84,12 +84,12 @@ def write_json(value, path: Path) -> None:
 
 
 def read_json(path: Path):
-    """A JSON document in UTF-8, as `write_json` writes it, whatever the locale."""
+    """Read a JSON document in UTF-8, whatever the locale."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def plain(value):
-    """For `json.dumps(default=...)`: dataclasses and settings as objects, paths as texts, numpy values as lists and numbers."""
+    """For `json.dumps(default=...)`: dataclasses and settings become objects, paths strings, arrays lists."""
     if is_dataclass(value):
         return asdict(value)
     if hasattr(value, "model_dump"):  # settings
@@ -98,4 +98,4 @@ def plain(value):
         return str(value)
     if hasattr(value, "tolist"):  # numpy, scalars included
         return value.tolist()
-    raise TypeError(f"{type(value).__name__} does not go into JSON")
+    raise TypeError(f"{type(value).__name__} can't be written as JSON")

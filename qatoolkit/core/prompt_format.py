@@ -1,10 +1,10 @@
-"""One format of question and answer, for training documents and for scoring: they must agree to the space."""
+"""The format of question and answer in training documents and in scoring, which must be the same to the space."""
 
 PROMPT = {"en": ("Question: {question}\nAnswer:", " "), "zh": ("问题：{question}\n答案：", "")}
 
 
 def as_prompt_and_answer(question: str, answer: str, language: str) -> tuple[str, str]:
-    """A training document in two parts: the prompt, up to the space before the answer, and the answer."""
+    """A training document in two parts: the prompt, and the answer with the space before it."""
     prompt, gap = PROMPT["zh" if language == "zh" else "en"]
     return prompt.format(question=question), gap + answer
 

@@ -1,10 +1,10 @@
-"""Packages whose names load on first use, so that Tab shows names of the field and importing stays cheap."""
+"""Packages whose names are imported on first use, so that Tab completion shows them and importing stays cheap."""
 
 import importlib
 
 
 def lazily(package: str, names: dict[str, str]):
-    """`__getattr__`, `__dir__` and `__all__` for a package: each name is taken from the module given for it."""
+    """`__getattr__`, `__dir__` and `__all__` for a package: each name is imported from the module given for it."""
 
     def get(name: str):
         if name not in names:
@@ -15,5 +15,5 @@ def lazily(package: str, names: dict[str, str]):
 
 
 def by_module(package: str, modules: dict[str, str]) -> dict[str, str]:
-    """Names given by module, as text: {"dots": "arms comparisons"} gives {"arms": "<package>.dots", ...}."""
+    """Names by module as a mapping for `lazily`: {"dots": "arms comparisons"} gives {"arms": "<package>.dots", ...}."""
     return {name: f"{package}.{module}" for module, names in modules.items() for name in names.split()}

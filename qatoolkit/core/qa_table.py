@@ -1,4 +1,4 @@
-"""The QA table: one row per question, the columns every stage agrees on, and its validation (DESIGN: the QA table)."""
+"""The QA table: one row per question; its columns, its validation, and its Parquet files."""
 
 import hashlib
 import json
@@ -13,20 +13,9 @@ from qatoolkit.core.text import normalise
 
 REQUIRED = ("id", "question", "answer", "language", "source")
 OPTIONAL = (
-    "choices",
-    "answer_index",
-    "rationale",
-    "discipline",
-    "difficulty",
-    "grade",
-    "knowledge_points",
-    "strategy",
-    "parents",
-    "teacher",
-    "prompt_version",
-    "licence",
-    "verified",
-)
+    "choices", "answer_index", "rationale", "discipline", "difficulty", "grade", "knowledge_points", "strategy",
+    "parents", "teacher", "prompt_version", "licence", "verified",
+)  # fmt: skip
 COLUMNS = REQUIRED + OPTIONAL
 _LISTS = ("choices", "knowledge_points", "parents", "calls")
 _ALLOWED = {"language": ("en", "zh"), **LABELS}
@@ -39,9 +28,8 @@ def qa_id(question: str, answer: str, choices: Iterable[str] | None = None) -> s
 
 
 def qa_table(rows: Iterable[dict], **constant) -> pd.DataFrame:
-    """Rows of question, answer and more as a QA table with all columns; a missing id is computed, `constant` fills columns.
-
-    Raises ValueError as `validate` does."""
+    """Rows with question, answer and more as a QA table with all columns; `constant` gives values for all rows, and a
+    missing id is computed. Raises ValueError as `validate` does."""
     full = []
     for row in rows:
         row = constant | dict(row)
@@ -51,7 +39,7 @@ def qa_table(rows: Iterable[dict], **constant) -> pd.DataFrame:
 
 
 def validate(table: pd.DataFrame) -> pd.DataFrame:
-    """The table itself, if it is a QA table; ValueError names column, row and value of the first fault."""
+    """The table itself if it is a QA table; else a ValueError with column, row and value of the first fault."""
     missing = [c for c in REQUIRED if c not in table.columns]
     if missing:
         raise ValueError(f"not a QA table: no column {missing[0]!r}; it has {', '.join(map(str, table.columns))}")
@@ -68,18 +56,18 @@ def validate(table: pd.DataFrame) -> pd.DataFrame:
                     f"allowed: {', '.join(allowed)}"
                 )
     if table["id"].duplicated().any():
-        raise ValueError(f"QA table: id {table.loc[table['id'].duplicated(), 'id'].iloc[0]!r} stands twice")
+        raise ValueError(f"QA table: id {table.loc[table['id'].duplicated(), 'id'].iloc[0]!r} occurs twice")
     return table
 
 
 def require(where, table: pd.DataFrame, *columns: str) -> None:
-    """ValueError where a table lacks some of these columns; `where` is what the table is called."""
+    """ValueError if a table lacks some of these columns; `where` names the table in the error."""
     if missing := set(columns) - set(table.columns):
         raise ValueError(f"{where} lacks {sorted(missing)}; it has {list(table.columns)}")
 
 
 def as_lists(table: pd.DataFrame) -> pd.DataFrame:
-    """A copy whose list columns hold Python lists or None; Parquet returns them as arrays."""
+    """A copy with Python lists or None in its list columns, which Parquet returns as arrays."""
     table = table.copy()
     for column in _LISTS:
         if column in table:

@@ -1,4 +1,5 @@
-"""Settings: frozen pydantic models whose errors are one line (field, value, what is allowed), and YAML files of them."""
+"""Settings: frozen pydantic models whose errors are one line (field, value, what is allowed), and YAML files of
+them."""
 
 import difflib
 import types
@@ -19,9 +20,11 @@ SomeShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class Place:
-    """Marks a setting that names a file or folder: relative to the YAML file that names it; its content counts as an input.
+    """Marks a setting that names a file or folder: relative to the YAML file that names it; its content counts as an
+    input.
 
-    With `or_name`, a text that is no folder there is kept as it is: the name of a model on a hub. `hf:` names are kept too."""
+    With `or_name`, a text that is no folder there is kept as it is: the name of a model on a hub. `hf:` names are kept
+    too."""
 
     def __init__(self, or_name: bool = False):
         self.or_name = or_name
@@ -39,8 +42,8 @@ class _OneLine(type(BaseModel)):
 class Settings(BaseModel, metaclass=_OneLine):
     """Base of all settings: frozen, unknown names refused, the docstring under a field is its meaning.
 
-    Lists are taken for tuples, whole numbers for floats, and texts like 3e-4, which YAML 1.1 takes for no number, for numbers.
-    Raises ValueError, one line, for the first value that is not allowed."""
+    Lists are taken for tuples, whole numbers for floats, and texts like 3e-4, which YAML 1.1 takes for no number, for
+    numbers. Raises ValueError, one line, for the first value that is not allowed."""
 
     kind: ClassVar[str] = ""  # what an error calls settings that have a name
 
@@ -217,7 +220,8 @@ def dials(model: type[Settings], where: str = "") -> Iterator[tuple[str, object]
 
 
 def describe_dials(settings: Settings, group: str | None = None) -> str:
-    """Every dial, one line each: name, value here, what is allowed, and what it means. ValueError for an unknown group."""
+    """Every dial, one line each: name, value here, what is allowed, and what it means. ValueError for an unknown
+    group."""
     if group and group not in type(settings).model_fields:
         raise ValueError(
             f"no group of settings is called {group!r}; there are {', '.join(type(settings).model_fields)}"
@@ -260,8 +264,8 @@ def beside(path: Path, value, mark: Place):
 
 
 def read_mapping(path: Path, expected: str) -> dict:
-    """The names and values of a YAML file; ValueError where it is missing, not YAML (with the line), no mapping, or gives a name
-    twice, of which YAML would drop the first; `expected` says what it should hold."""
+    """The names and values of a YAML file; ValueError where it is missing, not YAML (with the line), no mapping, or
+    gives a name twice, of which YAML would drop the first; `expected` says what it should hold."""
     import yaml
 
     class Loader(yaml.SafeLoader):

@@ -1,4 +1,4 @@
-"""Statistics over tables of samples: accuracy with its interval, paired differences, the grid of cells, agreement of labels."""
+"""Statistics of samples: accuracy with its interval, paired differences, the grid of cells, agreement of labels."""
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,8 @@ def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def accuracy(samples: pd.DataFrame, by: list[str] | str | None = None) -> pd.DataFrame:
-    """Accuracy with Wilson interval: columns of `by`, n, accuracy, low, high. `samples` has a boolean `correct`; those of a graded
-    metric, where it is null, are not counted in n."""
+    """Accuracy with its Wilson interval: the columns of `by`, n, accuracy, low, high. `samples` has a boolean
+    `correct`; rows where it is null (graded metrics) are not counted in n."""
     groups = samples.groupby(by, sort=False, observed=True)["correct"] if by else [((), samples["correct"])]
     keys = [by] if isinstance(by, str) else (by or [])
     rows = []
@@ -30,9 +30,9 @@ def accuracy(samples: pd.DataFrame, by: list[str] | str | None = None) -> pd.Dat
 
 
 def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> dict:
-    """Mean of `a` minus `b` over the same questions with a paired-bootstrap 95% interval.
+    """Mean of `a` minus `b` over the same questions with a paired-bootstrap 95% interval: {difference, low, high, n}.
 
-    Both have `id` and `correct`; ValueError if they do not hold the same ids, or not right or wrong for each. Returns {difference, low, high, n}."""
+    Both have `id` and `correct`; ValueError if their ids differ, or `correct` is null somewhere."""
     joined = _paired(a, b)
     if joined.empty:
         return {"difference": None, "low": None, "high": None, "n": 0}
@@ -43,11 +43,11 @@ def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000
 
 
 def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> dict:
-    """McNemar's test of two models on the same questions: {a_only, b_only, p}, the questions that only one of them has right,
-    and the two-sided p of such a split if both were equally good.
+    """McNemar's test of two models on the same questions: {a_only, b_only, p}, the numbers of questions that only one
+    of them answers correctly, and the two-sided p-value of that split if both were equally good.
 
-    Exact binomial below 25 questions that differ, else chi-square with continuity correction; p is 1 where none differs, None
-    without questions. Tables and errors as for `paired_difference`."""
+    Exact binomial below 25 differing questions, else chi-square with continuity correction; p is 1 if none differs,
+    None without questions. Tables and errors as in `paired_difference`."""
     from scipy import stats
 
     joined = _paired(a, b)
@@ -67,9 +67,10 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     joined = a[["id", "correct"]].merge(b[["id", "correct"]], on="id", suffixes=("_a", "_b"), validate="one_to_one")
     if not len(joined) == len(a) == len(b):
         raise ValueError(f"paired difference: {len(a)} and {len(b)} samples share only {len(joined)} ids")
-    if lacking := int(joined[["correct_a", "correct_b"]].isna().any(axis=1).sum()):
+    if graded := int(joined[["correct_a", "correct_b"]].isna().any(axis=1).sum()):
         raise ValueError(
-            f"paired difference: {lacking:,} samples are neither right nor wrong, since their metric is graded; leave them out"
+            f"paired difference: {graded:,} samples are neither right nor wrong, since their metric is graded; leave "
+            "them out"
         )
     return joined
 
@@ -87,13 +88,13 @@ def cells(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def weak(grid: pd.DataFrame, target: float, low_n: int) -> pd.DataFrame:
-    """The cells below `target` accuracy that at least `low_n` questions speak for."""
+    """The cells below `target` accuracy with at least `low_n` questions."""
     return grid[(grid["accuracy"] < target) & (grid["n"] >= low_n)].reset_index(drop=True)
 
 
 def agreement(labels: pd.Series, gold: pd.Series, order: tuple[str, ...] | None = None) -> dict:
-    """Agreement of labels with gold labels, row by row: n, accuracy, Cohen's kappa and, where the labels have an `order`,
-    quadratic-weighted kappa. Rows without a gold label do not count; ValueError for a label that is not in `order`."""
+    """Agreement of labels with gold labels, row by row: n, accuracy, Cohen's kappa and, if the labels have an `order`,
+    quadratic-weighted kappa. Rows without either label are not counted; ValueError for a label not in `order`."""
     _in_order(order, labels, gold)
     known = gold.notna().to_numpy() & labels.notna().to_numpy()
     a, b = labels.to_numpy()[known], gold.to_numpy()[known]
@@ -109,14 +110,14 @@ def agreement(labels: pd.Series, gold: pd.Series, order: tuple[str, ...] | None 
 
 
 def _kappa(table: np.ndarray, cost: np.ndarray) -> float | None:
-    """One minus observed over expected cost of disagreement; None when chance alone would agree."""
+    """One minus observed over expected cost of disagreement; None if the expected cost is zero."""
     n = table.sum()
     expected = (np.outer(table.sum(1), table.sum(0)) / n * cost).sum() if n else 0.0
     return float(1 - (table * cost).sum() / expected) if expected else None
 
 
 def confusion(labels: pd.Series, gold: pd.Series, order: tuple[str, ...]) -> pd.DataFrame:
-    """Counts of gold label (rows) against label given (columns); ValueError for a label that is not in `order`."""
+    """Counts by gold label (rows) and given label (columns); ValueError for a label that is not in `order`."""
     _in_order(order, labels, gold)
     return pd.crosstab(gold.to_numpy(), labels.to_numpy()).reindex(index=order, columns=order, fill_value=0)
 
@@ -124,16 +125,16 @@ def confusion(labels: pd.Series, gold: pd.Series, order: tuple[str, ...]) -> pd.
 def _in_order(order: tuple[str, ...] | None, *columns: pd.Series) -> None:
     for column in columns if order else ():
         if unknown := set(column.dropna()) - set(order):
-            raise ValueError(f"{min(map(str, unknown))!r} is no label of order={order}: map or drop it first")
+            raise ValueError(f"{min(map(str, unknown))!r} is not a label of order={order}: map or drop it first")
 
 
 def share(flags: pd.Series) -> float | None:
-    """The share of true values; None where there are none at all."""
+    """The share of true values; None for an empty series."""
     return float(flags.mean()) if len(flags) else None
 
 
 def holm(p: list[float]) -> list[float]:
-    """p-values corrected for their number by Holm's step-down method, in the order given (Holm 1979)."""
+    """p-values corrected for multiple testing by Holm's step-down method, in the order given (Holm 1979)."""
     order = np.argsort(np.array(p, dtype=float), kind="stable")
     found, highest = np.empty(len(p)), 0.0
     for rank, place in enumerate(order):

@@ -1,8 +1,8 @@
-"""Disciplines and the rubrics of difficulty and grade that annotation, probing and synthesis share.
+"""Disciplines, and the rubrics of difficulty and grade that annotation, probing and synthesis share.
 
 The papers name five difficulty levels, H1 to H5, with H4 and H5 called high, and synthesis over the stages of schooling
 (BoostQA, arXiv 2508.01326). The list of disciplines, the five grades and the wording of levels and grades are our
-reading. Which discipline a benchmark's task belongs to is in `subjects`.
+reading. `seeds.subjects` maps the tasks of benchmarks to disciplines.
 """
 
 from dataclasses import dataclass
@@ -18,40 +18,17 @@ class Discipline:
     stem: bool
 
 
-def _disciplines(stem, rows):
-    return {id: Discipline(id=id, en=en, zh=zh, stem=stem) for id, en, zh in rows}
+def _disciplines(stem: bool, **zh: str) -> dict[str, Discipline]:
+    return {id: Discipline(id=id, en=id.replace("_", " ").capitalize(), zh=name, stem=stem) for id, name in zh.items()}
 
 
-DISCIPLINES = {
-    **_disciplines(
-        True,
-        [
-            ("mathematics", "Mathematics", "数学"),
-            ("statistics", "Statistics", "统计学"),
-            ("physics", "Physics", "物理学"),
-            ("chemistry", "Chemistry", "化学"),
-            ("biology", "Biology", "生物学"),
-            ("astronomy", "Astronomy", "天文学"),
-            ("earth_science", "Earth science", "地球科学"),
-            ("computer_science", "Computer science", "计算机科学"),
-            ("engineering", "Engineering", "工程学"),
-        ],
-    ),
-    **_disciplines(
-        False,
-        [
-            ("medicine", "Medicine", "医学"),
-            ("geography", "Geography", "地理学"),
-            ("history", "History", "历史学"),
-            ("literature", "Literature", "文学"),
-            ("arts", "Arts", "艺术"),
-            ("philosophy", "Philosophy", "哲学"),
-            ("economics", "Economics", "经济学"),
-            ("law", "Law", "法学"),
-            ("linguistics", "Linguistics", "语言学"),
-        ],
-    ),
-}
+DISCIPLINES = _disciplines(
+    True, mathematics="数学", statistics="统计学", physics="物理学", chemistry="化学", biology="生物学",
+    astronomy="天文学", earth_science="地球科学", computer_science="计算机科学", engineering="工程学",
+) | _disciplines(
+    False, medicine="医学", geography="地理学", history="历史学", literature="文学", arts="艺术", philosophy="哲学",
+    economics="经济学", law="法学", linguistics="语言学",
+)  # fmt: skip
 STEM = tuple(id for id, d in DISCIPLINES.items() if d.stem)
 
 GRADES = {"primary": "小学", "middle": "初中", "high": "高中", "undergraduate": "本科", "graduate": "研究生"}
@@ -88,11 +65,13 @@ GRADE_RUBRIC = {
         "zh": "能读、会算、知名称：整数、简单图形，以及每个孩子都学到的常识",
     },
     "middle": {
-        "en": "knows the basic terms of each school subject: ratios, linear equations, a formula with its numbers given",
+        "en": "knows the basic terms of each school subject: ratios, linear equations, "
+        "a formula with its numbers given",
         "zh": "掌握各学科的基本概念：比例、一次方程、直接代入数值的公式",
     },
     "high": {
-        "en": "applies the laws, works and events of the school syllabus: functions, probability, a formula to rearrange",
+        "en": "applies the laws, works and events of the school syllabus: functions, probability, "
+        "a formula to rearrange",
         "zh": "能运用高中课程中的定律、作品与史实：函数、概率、需要变形的公式",
     },
     "undergraduate": {

@@ -1,26 +1,26 @@
-"""Text as it is compared: Unicode, case and white space; what counts as missing; which characters are Chinese, Japanese or Korean."""
+"""Text normalised for comparison, missing values, and Chinese, Japanese and Korean characters."""
 
-import math
 import re
 import unicodedata
 
+import numpy as np
+import pandas as pd
+
 _POWER = re.compile(r"(?<=[A-Za-z\d)])(⁻?[⁰¹²³⁴-⁹]+)(?![⁺⁻])(?=([A-Za-z\d(]?))")
-
-
 _MIXED = re.compile(r"(?<=\d)(?=[¼½¾⅐-⅞])")
 
 
 def nfkc(text: str) -> str:
-    """NFKC, but 2³ stays a power (2^3) and 1½ a mixed number (1 1/2), which NFKC alone would read as 23 and 11/2.
+    """NFKC, but 2³ stays a power (2^3) and 1½ a mixed number (1 1/2), where NFKC alone gives 23 and 11/2.
 
-    The charges of ions, Fe²⁺, are no powers."""
+    The charges of ions, as in Fe²⁺, are not powers."""
     if not text.isascii():
         text = _MIXED.sub(" ", _POWER.sub(lambda m: f"^{m[1].replace('⁻', '-')}" + " " * bool(m[2]), text))
     return unicodedata.normalize("NFKC", text)
 
 
 def normalise(text: str) -> str:
-    """NFKC (`nfkc`), case-folded, white space collapsed: the form in which two texts count as the same."""
+    """NFKC (`nfkc`), case-folded, white space collapsed: two texts with the same form count as the same."""
     return " ".join(nfkc(text).casefold().split())
 
 
@@ -32,10 +32,9 @@ def is_cjk(token: str) -> bool:
     return len(token) == 1 and re.match(f"[{CJK}]", token) is not None
 
 
+_FLOATS = (float, np.floating)
+
+
 def missing(value) -> bool:
-    """Whether a cell holds nothing: None, NaN, or what pandas puts there."""
-    return (
-        value is None
-        or (isinstance(value, float) and math.isnan(value))
-        or type(value).__name__ in ("NAType", "NaTType")
-    )
+    """Whether a cell is empty: None, NaN, pd.NA or pd.NaT."""
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, _FLOATS) and value != value)

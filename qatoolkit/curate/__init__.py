@@ -1,4 +1,4 @@
-"""Curation: what may be trained on."""
+"""Curation: which rows are trained on."""
 
 from qatoolkit.curate.curate import curate, filters
 from qatoolkit.curate.decontaminate import decontaminate

@@ -1,7 +1,7 @@
-"""Texts of a QA table, read for comparison: words, shingles, stems, and what makes two alike questions different.
+"""Texts of a QA table as they are compared: words, shingles, stems, and what makes two similar questions different.
 
-QA rows are short and come from templates, so the usual document recipe fails on them: texts shorter than a shingle must
-not share one empty signature, and two questions that differ in one number or name are two questions.
+QA rows are short and come from templates, so the usual recipe for documents fails: texts shorter than a shingle must
+not share one empty signature, and two questions that differ in one number or name are different questions.
 """
 
 import re
@@ -26,7 +26,7 @@ def tokens(text) -> list[str]:
 
 
 def shingles(text, n: int = 2) -> frozenset[str]:
-    """Runs of n tokens. A shorter text is its own single shingle; only a text without content has none."""
+    """Runs of n tokens. A shorter text is one shingle; only an empty text has none."""
     words = tokens(text)
     if len(words) >= n:
         return frozenset(" ".join(words[i : i + n]) for i in range(len(words) - n + 1))
@@ -35,19 +35,19 @@ def shingles(text, n: int = 2) -> frozenset[str]:
 
 
 def stem(text) -> str:
-    """NFKC without a leading question number, bracketed label or mark count, as exam papers carry them."""
+    """NFKC without a leading question number, label in brackets or number of marks, as in exam papers."""
     text = nfkc(text_of(text))
     return text[_NUMBERING.match(text).end() :] or text
 
 
 def marks(text: str) -> tuple[str, ...]:
-    """What makes another question of the same words: numbers, operators, negations. Sorted."""
+    """What makes a different question of the same words: numbers, operators, negations. Sorted."""
     numbers = re.findall(r"\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
     return tuple(sorted([*numbers, *_OPERATOR.findall(text), *_NEGATION.findall(text.casefold())]))
 
 
 def answer_keys(table: pd.DataFrame) -> list[str]:
-    """Canonical answers; a letter or an index is replaced by the text of its option."""
+    """Canonical answers (`answer_key`), with the text of the option in place of its letter or index."""
     keys = []
     columns = (values_of(table, name) for name in ("answer", "choices", "answer_index"))
     for answer, choices, index in zip(*columns, strict=True):
@@ -60,20 +60,20 @@ def answer_keys(table: pd.DataFrame) -> list[str]:
 
 
 def option_set(choices) -> frozenset[str] | None:
-    """The canonical forms of the choices, whatever their order; None without choices."""
+    """The canonical forms of the choices in no order; None without choices."""
     return None if choices is None else frozenset(answer_key(choice) for choice in choices)
 
 
 def join(words: Sequence[str]) -> str:
-    """Tokens as readable text: no spaces between CJK characters."""
+    """Tokens as readable text, without spaces between CJK characters."""
     return re.sub(rf"(?<=[{CJK}]) (?=[{CJK}])", "", " ".join(words))
 
 
 def values_of(table: pd.DataFrame, name: str) -> list:
-    """Values with None for anything missing, also when the table lacks the column."""
+    """The values of a column, None for missing ones and if the table has no such column."""
     return [None if missing(v) else v for v in table[name]] if name in table.columns else [None] * len(table)
 
 
 def text_of(value) -> str:
-    """A cell as text, empty when missing."""
+    """A cell as text, empty if missing."""
     return "" if missing(value) else str(value)

@@ -1,8 +1,8 @@
 """Which rows of a QA table go into training, and why the others do not.
 
-Filters, decontamination, conflicts, near-duplicates. Nothing is dropped in silence: `curate` splits a table
-into kept and rejected rows, and every rejected row carries its reason. (Our reading: neither paper describes its
-curation; the coverage rule of decontamination follows Tulu 3, arXiv 2411.15124.)
+Filters, decontamination, conflicts, near-duplicates. `curate` splits a table into kept and rejected rows, and every
+rejected row has a reason. (Our reading: neither paper describes its curation; the coverage rule of decontamination
+follows Tulu 3, arXiv 2411.15124.)
 """
 
 import re
@@ -26,11 +26,9 @@ def curate(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Split a QA table into (kept, rejects, report); rows in = kept + rejects, both in table order.
 
-    Order: filters, decontamination against every exam, conflicts (the question and choices of an earlier
-    row with another answer), near-duplicates. `rejects` keep every column plus `reason` and `detail`, the
-    first reason found. `report`: rows and share of the strategy's rows by outcome (kept, rejected,
-    flagged), reason and strategy.
-    """
+    Order: filters, decontamination against every exam, conflicts (question and choices of an earlier row with a
+    different answer), near-duplicates. `rejects` have all columns plus `reason` and `detail`, for the first reason
+    found. `report`: rows and share of the strategy's rows by outcome (kept, rejected, flagged), reason and strategy."""
     settings = settings or CurateSettings()
     table = table.reset_index(drop=True)
     reasons: dict[int, tuple[str, str]] = {}
@@ -72,12 +70,10 @@ def curate(
 
 
 def filters(table: pd.DataFrame, *, max_question: int = 20_000, max_answer: int = 20_000) -> pd.DataFrame:
-    """Rule breaks, several per row if so: (row, id, reason, detail, reject); `row` is the position.
+    """Faults of rows, possibly several per row: (row, id, reason, detail, reject); `row` is the position in the table.
 
-    Rejecting: empty_question, empty_answer, too_long, choices (they contradict the answer), language (the
-    text is not in the language stated). Only flagged: answer_in_question, unreadable (replacement,
-    private-use or control characters).
-    """
+    Rejected: empty_question, empty_answer, too_long, choices (they contradict the answer), language (the text is not in
+    the stated language). Only flagged: answer_in_question, unreadable (replacement or control characters)."""
     found = []
     columns = ("question", "answer", "choices", "answer_index", "language")
     for row, values in enumerate(zip(*(values_of(table, column) for column in columns), strict=True)):
@@ -91,7 +87,7 @@ def filters(table: pd.DataFrame, *, max_question: int = 20_000, max_answer: int 
             if len(text) > limit:
                 found.append((row, "too_long", f"{name} has {len(text)} characters, {limit} allowed", True))
         if len(question) > max_question or len(answer) > max_answer:
-            continue  # a text of a million characters is not worth reading further
+            continue  # skip the slower checks for texts of a million characters
         for reason, fault in (("choices", choice_consistent(entry)), ("language", _wrong_language(entry))):
             if fault:
                 found.append((row, reason, fault, True))
@@ -122,7 +118,7 @@ def _report(table: pd.DataFrame, reasons: Mapping, faults: pd.DataFrame) -> pd.D
 
 
 def _conflicts(table: pd.DataFrame) -> list[tuple[int, int]]:
-    """(row, earlier row): same question and choices, answers that differ for certain."""
+    """(row, earlier row) with the same question and choices, and answers that are certainly different."""
     firsts, found = {}, []
     keys = answer_keys(table)
     options = [option_set(choices) for choices in values_of(table, "choices")]
@@ -149,6 +145,6 @@ def _wrong_language(row: Mapping) -> str | None:
 
 
 def _repeats(question: str, answer: str) -> bool:
-    """Whether the question says the answer; single words and numbers are too often there by chance."""
+    """Whether the question contains the answer; not for single words, which often occur by chance."""
     words = tokens(answer)
     return len(words) >= 2 and f" {' '.join(words)} " in f" {' '.join(tokens(question))} "

@@ -1,4 +1,4 @@
-"""Decontamination: training rows that hold a question of an exam."""
+"""Decontamination: training rows that contain a question of an exam."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,19 @@ import pandas as pd
 from qatoolkit.core.text import is_cjk
 from qatoolkit.curate.comparison_text import join, marks, option_set, stem, tokens, values_of
 
-_BOILERPLATE = 20  # an n-gram in more items of one exam than this is its instructions, not an item
+_BOILERPLATE = 20  # an n-gram in more items of one exam than this belongs to its instructions
 
 
 def decontaminate(
     table: pd.DataFrame, exams: Mapping[str, pd.DataFrame], *, n: int = 8, n_cjk: int = 13, min_overlap: float = 0.5
 ) -> pd.DataFrame:
-    """Rows that hold an exam question, best hit per row and exam: (row, id, exam, exam_id, overlap, matched).
+    """Rows that contain an exam question, best hit per row and exam: (row, id, exam, exam_id, overlap, matched).
 
-    `overlap` is the share of the exam question's tokens that lie in n-grams found in the row's question
-    (n_cjk characters for mostly Chinese exam questions); a hit needs `min_overlap`, or an identical
-    normalised question of any length (overlap 1). Where both have choices, an identical question must
-    share half of them: many stems are only "Which of the following is true?". N-grams in more than 20
-    items of one exam are its boilerplate and count nowhere. `row` is the position in `table`. Raises
-    ValueError for an exam without a question column.
-    """
+    `overlap` is the share of the exam question's tokens in n-grams that also occur in the row's question (n_cjk
+    characters for mostly Chinese exam questions). A hit needs `min_overlap`, or the same normalised question of any
+    length (overlap 1). If both have choices, the same question must also share half of them: many stems are only "Which
+    of the following is true?". N-grams in more than 20 items of one exam are boilerplate and not counted. `row` is the
+    position in `table`. ValueError for an exam without a question column."""
     items, grams, exact = _exam_index(exams, n, n_cjk)
     vocabulary = {word for item in items for word in item.words}
     found = []
@@ -102,7 +100,7 @@ def _exam_index(exams: Mapping[str, pd.DataFrame], n: int, n_cjk: int):
 
 
 def _known_runs(words: list[str], vocabulary: set[str]):
-    """(start, end) of the stretches that hold only words of the exams: no n-gram reaches beyond them."""
+    """(start, end) of the runs of words that occur in exams; a matching n-gram lies within one of them."""
     edges = [-1, *(i for i, word in enumerate(words) if word not in vocabulary), len(words)]
     return [(a + 1, b) for a, b in pairwise(edges) if b - a > 1]
 

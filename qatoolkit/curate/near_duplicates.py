@@ -9,11 +9,11 @@ import pandas as pd
 from qatoolkit.curate.comparison_text import answer_keys, marks, option_set, shingles, stem, text_of, tokens, values_of
 
 _NAME = re.compile(r"(?<=[^\s.!?:;]\s)[A-Z][^\W_]*")  # capitalised inside a sentence
-# Answers that say nothing about the question: such rows are duplicates only when the questions are identical.
+# Answers that say nothing about the question: such rows are duplicates only if the questions are identical.
 _WEAK_ANSWERS = {"", "yes", "no", "both", "neither", "maybe", "unknown", "all of above", "none of above"}
 _WEAK_ANSWERS |= {"以上都是", "以上都不是", "不确定", *"abcdefghij", *"ABCDEFGHIJ"}
 _PERMUTATIONS = 128
-_NEIGHBOURS = 32  # earlier rows that a row meets in one bucket: bounds the work on one template filled 100,000 times
+_NEIGHBOURS = 32  # earlier rows compared with a row in one bucket: bounds the work on a template filled 100,000 times
 
 
 def near_duplicates(
@@ -27,13 +27,11 @@ def near_duplicates(
 ) -> pd.DataFrame:
     """Clusters of rows that ask the same thing, one line per row, in order: (id, cluster, keep, similarity).
 
-    The first column of `on` is compared by shingle Jaccard, which must reach `threshold`; every further
-    column must be equal (answers by meaning, choices resolved). `guard` also asks for the same numbers,
-    operators, negations and names, and for an identical question when the answer says nothing (yes, true,
-    "all of the above"). MinHash (rensa) with banding proposes pairs, exact Jaccard decides, union-find
-    joins; the first row of a cluster is kept and `similarity` is to it. Raises ValueError for a missing
-    column or a threshold outside (0, 1].
-    """
+    The first column of `on` is compared by the Jaccard similarity of its shingles, which must reach `threshold`; the
+    other columns must be equal (answers by meaning, letters replaced by choices). `guard` also requires the same
+    numbers, operators, negations and names, and an identical question if the answer says nothing (yes, true, "all of
+    the above"). MinHash (rensa) with banding proposes pairs, exact Jaccard decides, union-find joins. The first row of
+    a cluster is kept; `similarity` is to that row. ValueError for a missing column or a threshold outside (0, 1]."""
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold}: must be in (0, 1]")
     absent = [column for column in on if column not in table.columns]
@@ -51,11 +49,11 @@ def near_duplicates(
     clusters = _Clusters(len(table))
     firsts: dict[tuple, int] = {}
     for i, text in enumerate(words):
-        if text:  # an empty question is the filters' business and duplicates nothing
+        if text:  # the filters handle empty questions
             key = (text, answers[i], others[i], signs[i], option_set(choices[i]) if weak[i] else None)
             clusters.join(firsts.setdefault(key, i), i)
     single = np.array([i for i in sorted(firsts.values()) if not weak[i]], dtype=np.int64)
-    # Rows that the guards would part never meet: a template with thousands of fillings stays linear.
+    # Rows that the guards keep apart share no block, so a template with thousands of fillings takes linear time.
     block = pd.factorize(pd.Series([(answers[i], others[i], signs[i]) for i in single], dtype=object))[0]
 
     sets: dict[int, frozenset[str]] = {}
@@ -117,7 +115,7 @@ class _Clusters:
 
 
 def _buckets(sets, block: np.ndarray, threshold: float, seed: int):
-    """Groups of positions that share a MinHash band within a block; a pair may come in several groups."""
+    """Groups of positions with the same MinHash band in the same block; a pair may be in several groups."""
     if len(block) < 2:
         return
     signatures = _signatures(sets, seed)
@@ -135,7 +133,7 @@ def _buckets(sets, block: np.ndarray, threshold: float, seed: int):
 
 
 def _signatures(sets, seed: int) -> np.ndarray:
-    """MinHash signatures, uint64 (rows, permutations), in chunks: not all shingles are held at once."""
+    """MinHash signatures, uint64 [rows, permutations], in chunks, so that not all shingles are in memory at once."""
     from rensa import RMinHash
 
     parts, chunk = [], []
@@ -155,7 +153,7 @@ def _signatures(sets, seed: int) -> np.ndarray:
 
 
 def _band_width(threshold: float) -> int:
-    """Widest band that still proposes 99 % of the pairs that lie exactly at the threshold."""
+    """The widest band that still proposes 99% of the pairs exactly at the threshold."""
     widths = range(_PERMUTATIONS, 0, -1)
     return next((w for w in widths if 1 - (1 - threshold**w) ** (_PERMUTATIONS // w) >= 0.99), 1)
 

@@ -1,7 +1,7 @@
-"""The cloze scorer: log-likelihoods of answers, with shared contexts and batches of equal length.
+"""The cloze scorer: log-likelihoods of answers, with shared contexts and batches of similar length.
 
-For probes and sweeps, where lm-eval would cost more than the training. Tiny models sit at chance when they must name a
-letter, so the answers' texts are scored after "Question: ... Answer:", as the exported lm-eval tasks do.
+For probes and sweeps, where lm-eval would cost more than the training. Tiny models are at chance when they must name a
+letter, so the texts of the choices are scored after "Question: ... Answer:", as in the exported lm-eval tasks.
 """
 
 import copy
@@ -17,16 +17,16 @@ import pandas as pd
 from qatoolkit.core.prompt_format import PROMPT
 from qatoolkit.training.hub import load_causal_lm, load_tokenizer
 
-SMALL = 256  # tokens: below that a batch costs more than the padding it saves
+SMALL = 256  # tokens; a batch smaller than this costs more than the padding it saves
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32_768}  # more is no faster on a CPU, whose caches are small
-MOST_TOGETHER = 16  # continuations in one sequence: more would cost more in attention than they save
-MOST_LOGITS = 2**26  # at a time, 256 MiB: a large vocabulary times many scored tokens would fill the memory
-PREFIX = 32  # tokens that all contexts share from which on they are read once
+MOST_TOGETHER = 16  # continuations in one sequence; more would cost more in attention than they save
+MOST_LOGITS = 2**26  # at a time (256 MiB), since a large vocabulary times many scored tokens would fill the memory
+PREFIX = 32  # tokens; a prefix shared by all contexts is read only once if it is at least this long
 
 
 def load_model(folder: str | Path):
-    """A causal model and its tokenizer from a Hugging Face directory or name, ready to score; safetensors only, no remote
-    code. ValueError for a model that is not there, or has no tokenizer of its own."""
+    """A causal model and its tokenizer from a Hugging Face directory or name, ready to score; safetensors only, no
+    remote code. ValueError for a model that does not exist or has no tokenizer of its own."""
     import torch
     from transformers.utils import logging
 
@@ -41,19 +41,20 @@ def load_model(folder: str | Path):
 
 
 def check_fit(name: str | Path, model, tokenizer) -> None:
-    """ValueError for a tokenizer whose ids go beyond the model's embedding; a token for padding alone may."""
+    """ValueError for a tokenizer with ids beyond the model's embedding; only the padding token may be."""
     rows = model.get_input_embeddings().weight.shape[0]
     highest = max(i for token, i in tokenizer.get_vocab().items() if token != tokenizer.pad_token)
     if highest >= rows:
         raise ValueError(
-            f"model {str(name)!r}: its tokenizer has ids up to {highest:,}, but its embedding {rows:,} rows; save the tokenizer "
-            "it was trained with beside the weights"
+            f"model {str(name)!r}: its tokenizer has ids up to {highest:,}, but its embedding {rows:,} rows; save the "
+            "tokenizer it was trained with beside the weights"
         )
 
 
 def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None) -> pd.DataFrame:
-    """Cloze-score a multiple-choice QA table: columns id, predicted, correct, margin (log-likelihood of the right choice
-    minus the best wrong one, in nats). Rows without choices raise ValueError, as do answers that no token is left of."""
+    """Cloze-score a multiple-choice QA table: columns id, predicted, correct, margin (log-likelihood of the right
+    choice minus that of the best wrong one, in nats). ValueError for rows without choices and answers of zero
+    tokens."""
     if table["choices"].isna().any():
         raise ValueError(
             f"score: row {table['choices'].isna().idxmax()} has no choices; open answers go through lm-eval"
@@ -64,56 +65,57 @@ def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None
         for row, context in zip(table.itertuples(), contexts, strict=True)
         for choice in row.choices
     ]
-    # Special tokens as the tokenizer adds them by itself: that is what lm-eval does.
+    # Special tokens are those that the tokenizer adds by default, as in lm-eval.
     starts = [len(ids) for ids in tokenizer(contexts)["input_ids"]]
     starts = np.repeat(starts, [len(c) for c in table["choices"]])
     encoded = tokenizer(wholes)["input_ids"]
-    most = longest(model)
+    most = max_positions(model)
     for text, ids, start in zip(wholes, encoded, starts, strict=True):
         check_answer(text, ids[start:], most)
-    pairs = [fitted(ids[:start], ids[start:], most) for ids, start in zip(encoded, starts, strict=True)]
-    return _judge(table, likelihoods(model, pairs, batch_tokens)[0])
+    pairs = [truncate(ids[:start], ids[start:], most) for ids, start in zip(encoded, starts, strict=True)]
+    return _judge(table, score_pairs(model, pairs, batch_tokens)[0])
 
 
 def check_answer(text: str, answer: list[int], most: int | None) -> None:
-    """ValueError where the token ids of the answer that ends `text`, prompt and answer, are none, or more than a model of `most`
-    positions reads."""
+    """ValueError if the answer at the end of `text` (prompt and answer) has no token ids, or more than `most`, the
+    number of positions of the model."""
     if not answer:
         raise ValueError(
-            f"nothing of the answer is left to score: the tokenizer joins it to the prompt before it in ...{text[-40:]!r}; word the "
-            "answers otherwise, or have them written (form='generative')"
+            f"no token of the answer is left to score: the tokenizer joins it to the prompt in ...{text[-40:]!r}; "
+            "reword the answers, or let the model write them (form='generative')"
         )
     if most and len(answer) > most:
         raise ValueError(
-            f"the answer that ends in ...{text[-40:]!r} has {len(answer):,} tokens and the model reads {most:,}; leave that question out"
+            f"the answer that ends in ...{text[-40:]!r} has {len(answer):,} tokens and the model reads {most:,}; leave "
+            "that question out"
         )
 
 
-def longest(model) -> int | None:
-    """The model's maximum number of positions, None where its configuration names none."""
+def max_positions(model) -> int | None:
+    """The model's maximum number of positions; None if its configuration gives none."""
     config = getattr(model.config, "text_config", None) or model.config
     found = (getattr(config, name, None) for name in ("n_positions", "max_position_embeddings", "n_ctx"))
     return next((n for n in found if n is not None), None)
 
 
-def fitted(context: list[int], continuation: list[int], most: int | None) -> tuple[list[int], list[int]]:
-    """Context and continuation cut from the left so that a model of `most` positions can read them, as lm-eval cuts."""
+def truncate(context: list[int], continuation: list[int], most: int | None) -> tuple[list[int], list[int]]:
+    """Context and continuation, cut on the left to what a model of `most` positions can read, as lm-eval does."""
     spare = len(context) + len(continuation) - (most or len(context) + len(continuation)) - 1
     return (context[spare:] if spare > 0 else context), continuation
 
 
-def likelihoods(
+def score_pairs(
     model, pairs: list[tuple[list[int], list[int]]], batch_tokens: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of every continuation after its context, both as non-empty token ids: its log-likelihood in nats [pairs] float64, and
-    whether greedy decoding would write it [pairs] bool.
+    """For every continuation after its context, both as non-empty token ids: its log-likelihood in nats [pairs]
+    float64, and whether greedy decoding would write it [pairs] bool.
 
-    Continuations of one context are read in one pass: they stand behind it in one sequence, each with the positions that
-    follow the context and blind to the others. What all contexts begin with (few-shot examples) is read once. Sequences are
-    sorted by length into batches of about `batch_tokens` (None: as fits the device).
+    The continuations of one context are read in one sequence, after the context: each has the positions that follow the
+    context and attends to the context and itself only. A prefix that all contexts share (few-shot examples) is read
+    once. Sequences are sorted by length into batches of about `batch_tokens` tokens (None: a default for the device).
 
-    Not every architecture can be read like this, so the longest sequence is first read alone as well; where the two differ, a
-    slower way is taken, with a warning."""
+    Not every architecture can be read like this, so the longest sequences are first read in the plain way as well; if
+    the two differ, a slower way is used, with a warning."""
     import torch
 
     if not pairs:
@@ -135,18 +137,18 @@ def likelihoods(
 
 
 def check_numbers(values) -> None:
-    """ValueError where a log-likelihood is no number: every question would be answered with its first choice."""
+    """ValueError if a log-likelihood is NaN: every question would be answered with its first choice."""
     if lost := int(np.isnan(values).sum()):
         raise ValueError(
-            f"{lost:,} of {len(values):,} log-likelihoods are no number: the model's weights are damaged, or too large for its "
-            "dtype; try dtype='float32'"
+            f"{lost:,} of {len(values):,} log-likelihoods are NaN: the model's weights are damaged, or too large for "
+            "its dtype; try dtype='float32'"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """How sequences are read: continuations of a context `together` in one; logits by the output `head` of the scored tokens
-    only; the first `prefix` tokens, which all contexts share, once."""
+    """How sequences are read: the continuations of a context `together` in one sequence or apart; logits of the scored
+    tokens only, by the output `head`, or of all; the first `prefix` tokens, which all contexts share, once."""
 
     together: bool
     head: bool
@@ -157,7 +159,7 @@ PLAIN = Way(together=False, head=False)
 
 
 class _Prefix:
-    """The keys and values of tokens that every sequence of a call begins with."""
+    """The cached keys and values of the tokens that all sequences begin with."""
 
     def __init__(self, model, ids: list[int]):
         import torch
@@ -166,14 +168,15 @@ class _Prefix:
         self.length, self.cache = ids.shape[1], model(input_ids=ids, use_cache=True).past_key_values
 
     def times(self, n: int):
-        """The cache for a batch of `n`, in a copy: a model appends to the cache that it is given."""
+        """A copy of the cache for a batch of `n`; a copy, because the model appends to the cache it receives."""
         cache = copy.deepcopy(self.cache)
         cache.batch_repeat_interleave(n)
         return cache
 
 
 def _way(model, pairs: list) -> Way:
-    """The fastest way that reads the longest sequence as it reads single ones; a warning where that is not the first."""
+    """The fastest way that agrees with the plain one on the longest sequences; a warning if others had to be
+    skipped."""
     import torch
 
     from qatoolkit.training.losses import changes_logits
@@ -188,7 +191,7 @@ def _way(model, pairs: list) -> Way:
     ]
     if shared >= PREFIX and len(sequences) > 1:
         ways.insert(0, replace(ways[0], prefix=shared))
-    # Masks and positions can go wrong where branches are, windows where sequences are long: one batch holds both.
+    # Masks and positions can fail with several continuations, attention windows in long sequences: test both at once.
     length = lambda s: sum(map(len, s[2]), len(s[0]))  # noqa: E731
     longest_two = (max(sequences, key=lambda s: (sum(map(bool, s[2])) > 1, length(s))), max(sequences, key=length))
     few = [pairs[i] for i in dict.fromkeys(i for _, members, _ in longest_two for i in members)]
@@ -207,20 +210,20 @@ def _way(model, pairs: list) -> Way:
     else:
         way = PLAIN
     if reasons:
-        told = f"{type(model).__name__} is scored with {way}, slower but as single sequences are; not possible were "
-        warnings.warn(told + "; ".join(reasons), stacklevel=4)
+        used = f"{type(model).__name__} is scored with {way}, which is slower; faster ways failed: "
+        warnings.warn(used + "; ".join(reasons), stacklevel=4)
     return way
 
 
 def _shared(contexts: list[list[int]]) -> int:
-    """How many tokens all contexts begin with, leaving each at least one of its own."""
-    first, last = min(contexts), max(contexts)  # in alphabetical order: what these two share, all do
+    """The length of the prefix that all contexts share, leaving each at least one token of its own."""
+    first, last = min(contexts), max(contexts)  # in lexicographic order: what these two share, all do
     shortest = min(map(len, contexts)) - 1
     return next((i for i in range(shortest) if first[i] != last[i]), shortest)
 
 
 def _by_owner(model, pairs: list, way: Way) -> np.ndarray:
-    """Log-likelihood of every token of a few pairs, pair by pair."""
+    """The log-likelihood of every token of a few pairs, pair by pair."""
     sequences = _sequences(pairs, way)
     prefix = _Prefix(model, sequences[0][0][: way.prefix]) if way.prefix else None
     owners, values, _ = _read(model, sequences, pairs, way, prefix)
@@ -228,8 +231,8 @@ def _by_owner(model, pairs: list, way: Way) -> np.ndarray:
 
 
 def _sequences(pairs: list, way: Way) -> list[tuple[list[int], list[int], list[list[int]]]]:
-    """(context, indices of its pairs, what is fed of their continuations): a last token is predicted, never fed, so that
-    continuations of one token share a context in every way."""
+    """(context, indices of its pairs, the input part of their continuations). The last token is predicted but is no
+    input, so continuations of one token share their context in every way."""
     together: dict[tuple, list[int]] = {}
     for i, (context, continuation) in enumerate(pairs):
         alone = () if way.together or len(continuation) == 1 else (i,)
@@ -242,14 +245,14 @@ def _sequences(pairs: list, way: Way) -> list[tuple[list[int], list[int], list[l
 
 
 def _read(model, sequences: list, pairs: list, way: Way, prefix: _Prefix | None):
-    """One batch: of every scored token the pair it belongs to, its log-likelihood, and whether it is the likeliest."""
+    """One batch: for every scored token its pair, its log-likelihood, and whether it is the most likely token."""
     import torch
 
     skip = prefix.length if prefix else 0
     width = max(sum(map(len, branches), len(context)) for context, _, branches in sequences) - skip
     ids, positions = (np.zeros((len(sequences), width), dtype=np.int64) for _ in range(2))
     segments = np.full((len(sequences), width), -1)
-    before, targets, owners = [], [], []  # of each scored token: where it is predicted, what it is, and whose
+    before, targets, owners = [], [], []  # for each scored token: where it is predicted, its id, its pair
     for row, (context, members, branches) in enumerate(sequences):
         at, last = len(context) - skip, row * width + len(context) - skip - 1
         ids[row, :at], segments[row, :at] = context[skip:], 0
@@ -267,7 +270,7 @@ def _read(model, sequences: list, pairs: list, way: Way, prefix: _Prefix | None)
         given["past_key_values"] = prefix.times(len(sequences))
     if way.together:
         given["position_ids"] = torch.from_numpy(positions).to(model.device)
-    if max(sum(map(bool, branches)) for _, _, branches in sequences) > 1:  # else plain causal attention does
+    if max(sum(map(bool, branches)) for _, _, branches in sequences) > 1:  # else plain causal attention is right
         given["attention_mask"] = _mask(torch.from_numpy(segments).to(model.device), skip, model.dtype)
     places, place = np.unique(before, return_inverse=True)  # the first tokens of all choices share one
     if way.head:
@@ -288,7 +291,7 @@ def _read(model, sequences: list, pairs: list, way: Way, prefix: _Prefix | None)
 
 
 def _mask(segments, skip: int, dtype):
-    """What each token sees [batch, 1, tokens, skip + tokens]: the prefix, its context, and its own continuation so far."""
+    """Attention mask [batch, 1, tokens, skip + tokens]: a token sees the prefix, its context and its continuation."""
     import torch
 
     seen = segments[:, None, :] == 0
@@ -299,8 +302,8 @@ def _mask(segments, skip: int, dtype):
 
 
 def _batches(lengths: list[int], budget: int) -> Iterable[list[int]]:
-    """Indices in order of length, in batches whose padded size stays within the budget; a batch that is not tiny ends where
-    sequences get a fifth longer than its first, since every sequence is padded to the longest."""
+    """Indices by rising length, in batches whose padded size stays within the budget. A batch that is not tiny also
+    ends where sequences get a fifth longer than its first, since all are padded to the longest."""
     batch = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         padded, first = lengths[i] * (len(batch) + 1), lengths[batch[0]] if batch else 0

@@ -1,7 +1,7 @@
 """Probing: where is a model weak? Accuracy by discipline and difficulty, with intervals.
 
-BoostQA probes models with annotated QA and finds them weak in STEM and at high difficulty; the grid over both at once and
-the margin are our reading.
+BoostQA probes models with annotated QA and finds them weak in STEM and at high difficulty; crossing the two in one grid
+and the margin are our reading.
 """
 
 import pandas as pd
@@ -14,12 +14,12 @@ UNLABELLED = "unlabelled"
 
 
 def probe(model, table: pd.DataFrame) -> pd.DataFrame:
-    """Score an annotated multiple-choice table with a model (a directory or name): one row per question with its labels,
-    `correct` and `margin`. Rows without choices are left out; ValueError for an empty table, one without choices, and missing
-    labels."""
+    """Score an annotated multiple-choice table with a model (directory or name): one row per question with its labels,
+    `correct` and `margin` (nats). Rows without choices are left out. ValueError for an empty table, a table without
+    choices, and missing labels."""
     if table.empty:
         raise ValueError(
-            "nothing to probe with: the table has no annotated seeds; a run tells why in run.read('annotate').rejects"
+            "nothing to probe with: the table has no annotated seeds; for the reasons see run.read('annotate').rejects"
         )
     asked = table[table["choices"].notna()].reset_index(drop=True)
     if asked.empty:
@@ -32,11 +32,11 @@ def probe(model, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def probe_tasks(model, suite, names: list[str] | None = None, **options) -> pd.DataFrame:
-    """Probe a model (a directory or name) with lm-eval tasks: samples as `evaluate` returns them, for `cells`.
+    """Probe a model (directory or name) with lm-eval tasks: samples as `evaluate` returns them, for `cells`.
 
-    Discipline and difficulty are the questions' own where they have them, the discipline else that of the benchmark's subject
-    (`subjects`), and "unlabelled" where neither is known. Takes `evaluate`'s suites, options and errors; the scorer is the fast
-    one unless told otherwise. Tasks whose metric is not right or wrong are left out."""
+    Discipline and difficulty are the question's own if it has them. Otherwise the discipline is that of the benchmark's
+    subject (`seeds.subjects`), or "unlabelled". Takes `evaluate`'s suites and options and raises its errors; the
+    default scorer is the fast one. Tasks with a graded metric are left out."""
     samples = evaluate(model, suite, names, **{"scorer": "fast"} | options)
     samples = samples[samples["correct"].notna()].reset_index(drop=True)
     if samples.empty:

@@ -1,37 +1,39 @@
-"""What lm-eval logged of one task, as a tidy table of samples, and where finished tasks are kept.
+"""What lm-eval logged for one task, as a tidy table of samples; what identifies a model and a task; finished tasks.
 
-A finished task is a Parquet of its samples and a JSON written after it, so that its presence means complete. Both are named
-after the task and a key of everything the result depends on: model, task configuration and data, examples, seeds, lm-eval.
+A finished task is an artifact that contains its samples. Its key is made of everything the result depends on: model,
+task configuration and data, few-shot examples, seeds and lm-eval's version.
 """
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from qatoolkit.core.files import digest, read_json, write_json
+from qatoolkit.core.artifacts import MANIFEST, Artifact
+from qatoolkit.core.files import digest, read_json
 from qatoolkit.core.qa_table import read_table, write_table
 from qatoolkit.core.taxonomy import LABELS
+from qatoolkit.evaluation.suites import Entry
 from qatoolkit.seeds.subjects import discipline_of
 from qatoolkit.training.hub import load_config
 
 COLUMNS = (
-    "benchmark", "task", "id", "doc_id", "discipline", "difficulty", "grade", "metric", "filter", "score", "correct", "given",
-    "margin", "scores", "fewshot", "version",
+    "benchmark", "task", "id", "doc_id", "discipline", "difficulty", "grade", "metric", "filter", "score", "correct",
+    "given", "margin", "scores", "fewshot", "version",
 )  # fmt: skip
 MODEL_FILES = (
-    "*config.json", "*.safetensors", "*.index.json", "*.bin", "tokenizer*", "vocab*", "merges.txt", "*.model", "*tokens*.json",
-    "*.jinja",
+    "*config.json", "*.safetensors", "*.index.json", "*.bin", "tokenizer*", "vocab*", "merges.txt", "*.model",
+    "*tokens*.json", "*.jinja",
 )  # fmt: skip
+SAMPLES = "samples.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seeds:
-    """lm-eval's four seeds, with its own values: Python's random, NumPy, torch, and the drawing of few-shot examples."""
+class RandomSeeds:
+    """lm-eval's four random seeds and its defaults: Python's random, NumPy, torch, the choice of few-shot examples."""
 
     random: int = 0
     numpy: int = 1234
@@ -39,21 +41,23 @@ class Seeds:
     fewshot: int = 1234
 
 
-def tidy(task, logged: list[dict], benchmark: str, metric: str | None, chosen: str | None) -> pd.DataFrame:
-    """One row per sample of a task: `COLUMNS` without fewshot and version.
+def tidy(task, result: dict, entry: Entry) -> pd.DataFrame:
+    """One row per sample of a task, with the columns `COLUMNS`; `result` is what `lm_eval.evaluate` returned for it.
 
-    `score` is lm-eval's per-sample value of `metric` under the filter `chosen` (None, or one the task lacks: its first), and
-    `scores` has all as JSON. `correct` is null where a metric is not 0 or 1. `given` is the choice or text answered, `margin`
-    the log-likelihood of the right choice minus the best wrong one, in nats. Without a discipline of its own a row takes that
-    of the task (`subjects`); rows of tasks that `export_tasks` wrote keep their ids, others get TASK/NUMBER."""
-    filters = list(dict.fromkeys(sample["filter"] for sample in logged))
-    chosen = chosen if chosen in filters else filters[0]
-    metric = metric if metric in logged[0]["metrics"] else logged[0]["metrics"][0]
-    ours, name = "form" in (task.config.metadata or {}), task.task_name
-    every: dict[int, dict] = {}
+    `score` is lm-eval's per-sample value of the entry's metric after its filter (the task's first ones where the entry
+    names none, or one that the task does not have); `scores` has all of them as JSON. `correct` is null throughout
+    where the metric is graded, that is, not always 0 or 1. `given` is the choice or text answered, `margin` the
+    log-likelihood of the right choice minus that of the best wrong one, in nats. A row without a discipline of its own
+    takes that of the task (`seeds.subjects`). Rows of `export_tasks` keep their ids, others get TASK/NUMBER."""
+    name, ours = task.task_name, "form" in (task.config.metadata or {})
+    logged = result["samples"][name]
+    filters, metrics = [sample["filter"] for sample in logged], logged[0]["metrics"]
+    chosen = entry.filter if entry.filter in filters else filters[0]
+    metric = entry.metric if entry.metric in metrics else metrics[0]
+    scores: dict[int, dict] = {}
     for sample in logged:
         values = {f"{m},{sample['filter']}": _number(sample[m]) for m in sample["metrics"]}
-        every.setdefault(sample["doc_id"], {}).update(values)
+        scores.setdefault(sample["doc_id"], {}).update(values)
     rows = []
     for sample in (s for s in logged if s["filter"] == chosen):
         doc, score = sample["doc"], _number(sample[metric])
@@ -61,7 +65,7 @@ def tidy(task, logged: list[dict], benchmark: str, metric: str | None, chosen: s
         given, margin = _answer(task, sample, metric)
         rows.append(
             {
-                "benchmark": benchmark,
+                "benchmark": entry.task,
                 "task": name,
                 "id": doc["id"] if ours else f"{name}/{sample['doc_id']}",
                 "doc_id": sample["doc_id"],
@@ -72,27 +76,29 @@ def tidy(task, logged: list[dict], benchmark: str, metric: str | None, chosen: s
                 "correct": bool(score) if score in (0, 1) else None,
                 "given": given,
                 "margin": margin,
-                "scores": json.dumps(every[sample["doc_id"]]),
+                "scores": json.dumps(scores[sample["doc_id"]]),
+                "fewshot": int(result["n-shot"][name]),
+                "version": str(result["versions"][name]),
             }
         )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=COLUMNS)
     if known := discipline_of(name):
         table["discipline"] = table["discipline"].astype(object).fillna(known)
     # The types that Parquet gives back, so that a stored task is the same table.
     table = table.astype(dict.fromkeys([*LABELS, "given"], "str") | {"score": float})
-    if table["correct"].isna().any():  # a graded metric: 0 and 1 are only its ends
+    if table["correct"].isna().any():
         table["correct"] = None
     return table
 
 
 def _number(value):
-    """A metric's value as JSON takes it; what is no number stays as text."""
+    """A metric's value for JSON: numbers stay numbers, anything else becomes text."""
     value = value.item() if isinstance(value, np.generic) else value
     return value if isinstance(value, int | float | None) else str(value)
 
 
 def _answer(task, sample: dict, metric: str) -> tuple[str, float]:
-    """(what was answered, margin); the margin is nan where answers are not chosen by log-likelihood."""
+    """(what was answered, margin); the margin is NaN where answers are not chosen by log-likelihood."""
     replies = sample["filtered_resps"]
     if task.OUTPUT_TYPE != "multiple_choice":
         reply = replies[0]
@@ -109,9 +115,10 @@ def _answer(task, sample: dict, metric: str) -> tuple[str, float]:
     return given, float(margin)
 
 
-def model_digest(model: str | Path) -> str:
-    """What stands for a model in keys: of a directory the sha256 of its configuration, tokenizer and weights (content, not
-    dates: a copied checkpoint is the same model, a retrained one is not), of a hub name its commit. ValueError for neither."""
+def digest_model(model: str | Path) -> str:
+    """What identifies a model in keys: for a directory the sha256 of its configuration, tokenizer and weights (by
+    content: a copied checkpoint is the same model, a retrained one is not), for a hub name its commit; else
+    ValueError."""
     folder = Path(model)
     if folder.is_dir():
         sha = hashlib.sha256()
@@ -123,8 +130,8 @@ def model_digest(model: str | Path) -> str:
     return f"{model}@{getattr(load_config(model), '_commit_hash', None)}"
 
 
-def task_content(entry, spec) -> dict:
-    """A task's configuration as its key takes it: local data and code by content instead of by path."""
+def describe_task(entry, spec) -> dict:
+    """A task's configuration for its key, with local data and code given by content instead of by path."""
     config = dict(spec if isinstance(spec, dict) else entry.cfg or {})
     arguments = dict(config.get("dataset_kwargs") or {})
     files = arguments.get("data_files")
@@ -136,7 +143,7 @@ def task_content(entry, spec) -> dict:
         }
         config["dataset_kwargs"] = arguments
     local = Path(str(config.get("dataset_path", "")))
-    if local.is_dir() and local.name:  # may be large: sizes and dates, not contents
+    if local.is_dir() and local.name:  # may be large: sizes and dates instead of contents
         files = sorted(p for p in local.rglob("*") if p.is_file())
         config["dataset_files"] = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     path = getattr(entry, "yaml_path", None)
@@ -146,37 +153,21 @@ def task_content(entry, spec) -> dict:
     return json.loads(json.dumps(config, default=str))
 
 
-def key_of(**content) -> str:
-    """A digest of everything a task's samples depend on."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def keep(artifact: Artifact, table: pd.DataFrame, record: dict) -> None:
+    """Store the samples and the record of a finished task."""
+    with artifact.making() as folder:
+        write_table(table, folder / SAMPLES)
+        artifact.finish(record)
 
 
-def _place(folder: Path, task: str, key: str) -> Path:
-    return Path(folder) / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', task)}-{key[:16]}"
-
-
-def load(folder: Path | None, task: str, key: str) -> tuple[pd.DataFrame, dict] | None:
-    """The samples and manifest of a finished task, or None."""
-    if folder is None:
-        return None
-    place = _place(folder, task, key)
-    manifest = place.with_name(f"{place.name}.json")
-    if not manifest.exists():
-        return None
-    table = read_table(place.with_name(f"{place.name}.parquet"))
-    return table, read_json(manifest)
-
-
-def keep(folder: Path | None, task: str, key: str, table: pd.DataFrame, manifest: dict) -> None:
-    """Store a finished task: samples first, manifest last, each in one step."""
-    if folder is not None:
-        place = _place(folder, task, key)
-        write_table(table, place.with_name(f"{place.name}.parquet"))
-        write_json(manifest, place.with_name(f"{place.name}.json"))
+def load(artifact: Artifact) -> tuple[pd.DataFrame, dict]:
+    """The samples and the manifest of a finished task."""
+    return read_table(artifact.folder / SAMPLES), artifact.manifest
 
 
 def manifests(folder: Path) -> pd.DataFrame:
-    """One row per finished task of an evaluation folder: benchmark, task, version, form, examples, prompts cut, metric,
-    questions, rows left out by reason, score, model, scorer, lm-eval version, seeds, seconds."""
-    found = [read_json(p) for p in sorted(Path(folder).glob("*.json"))]
-    return pd.DataFrame(found).drop(columns="config", errors="ignore")
+    """One row per finished task in an evaluation folder, by task: benchmark, task, version, form, examples, prompts
+    cut, metric, questions, rows left out by reason, score, model, scorer, lm-eval version, seeds, seconds."""
+    found = [read_json(path) for path in Path(folder).glob(f"*/{MANIFEST}")]
+    found.sort(key=lambda manifest: (manifest["task"], manifest["key"]))
+    return pd.DataFrame(found).drop(columns=["kind", "key", "config"], errors="ignore")

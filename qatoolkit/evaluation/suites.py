@@ -1,7 +1,8 @@
-"""What to evaluate on: the run's exams, the papers' twelve benchmarks, lm-eval's task names, a folder of YAMLs, or QA tables.
+"""What to evaluate on: a run's exams, the papers' twelve benchmarks, lm-eval tasks, a folder of task YAMLs, or QA
+tables.
 
-`paper12.csv` lists twelve benchmarks with the customary number of examples and metric of each. Which twelve the papers used is
-not in their abstracts: list, examples and metrics are our reading.
+`paper12.csv` lists twelve benchmarks with the usual number of examples and metric of each. The papers' abstracts do not
+name the twelve: benchmarks, examples and metrics are our reading.
 """
 
 import csv
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.evaluation.tasks import checked, export_tasks, form_of, several
+from qatoolkit.evaluation.tasks import check_exam, choose_form, export_tasks, has_several_answers
 from qatoolkit.seeds.files import SUFFIXES
 from qatoolkit.seeds.read import read_seeds
 
@@ -20,9 +21,9 @@ PAPER12 = Path(__file__).with_name("paper12.csv")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """One entry of a suite: a task or group by lm-eval's name; None leaves number of examples, metric or filter to the task,
-    whose first metric and filter then count."""
+class Entry:
+    """One entry of a suite: a task or group by its lm-eval name. With None the task decides: its own number of
+    examples, its first metric, its first filter."""
 
     task: str
     fewshot: int | None = None
@@ -32,135 +33,153 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """Tasks to run, and where lm-eval finds them: in a folder of YAMLs, among its own (`defaults`, slow to index), or both.
+    """Tasks to run, and where lm-eval finds them: in the folder `include`, among its own (`defaults`, slow to index),
+    or both.
 
     `left_out` counts, by task and reason, the rows of an exam that are not asked."""
 
     name: str
-    asked: tuple[Asked, ...]
+    entries: tuple[Entry, ...]
     include: Path | None = None
     defaults: bool = False
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def manager(self):
-        """lm-eval's TaskManager over the suite's places."""
+        """lm-eval's TaskManager for this suite."""
         from lm_eval.tasks import TaskManager
 
         include = str(self.include) if self.include else None
         return TaskManager(include_path=include, include_defaults=self.defaults)
 
 
-def paper12() -> tuple[Asked, ...]:
-    """The twelve benchmarks of our reading, in its order."""
+def paper12() -> tuple[Entry, ...]:
+    """The twelve benchmarks of our reading, in the order of `paper12.csv`."""
     with PAPER12.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    return tuple(Asked(task=r["task"], fewshot=int(r["fewshot"]), metric=r["metric"], filter=r["filter"]) for r in rows)
+    return tuple(Entry(task=r["task"], fewshot=int(r["fewshot"]), metric=r["metric"], filter=r["filter"]) for r in rows)
 
 
-def suite_of(
+def resolve_suite(
     what, workplace: Path, *, names: list[str] | None = None, run=None, form: str | None = None, log=None
 ) -> Suite:
-    """The suite that `what` names: "paper12"; "textbook" (the exported exams of `run`); one or more task names of lm-eval, as a
-    list or with commas; a folder of task YAMLs; a QA file that `read_seeds` reads or a list of them, a QA table, or a dict of
-    tables by name, asked in `form` (`export_tasks`), for which tasks are written to `workplace`; or a Suite. `names` picks tasks
-    of it.
+    """The suite that `what` describes, restricted to the tasks `names` if given. `what` is one of:
 
-    A file's task has its stem as name. An exam in two languages becomes two tasks: the one of fewer questions adds its language
-    ("mine", "mine_zh"). Rows that can't be read, stand twice, or have several right choices where the form needs one are left out
-    and counted in `left_out`; `log` is told of all this.
+    - "paper12", or "textbook": the exported exams of `run`;
+    - lm-eval task names, as a list or separated by commas; or a folder of task YAMLs;
+    - a QA file that `read_seeds` reads, a list of such files, a QA table, or a dict of tables by name: tasks for these
+      are written to `workplace`, asked in `form` (`export_tasks`);
+    - a Suite, returned as it is.
 
-    Raises ValueError for what is none of these and for a `form` of tasks that have one, MissingUpstream for a run that has not
-    been evaluated."""
+    A file's task is named after the file, without suffix. An exam in two languages becomes two tasks; the language with
+    fewer questions adds its code to the name ("mine", "mine_zh"). Rows that can't be read, are duplicates, or have
+    several right choices where the form needs one are left out and counted in `left_out`; `log` receives a line on
+    each.
+
+    Raises ValueError for anything else and for a `form` with tasks that have their own, MissingUpstream for a run
+    without results."""
     if isinstance(what, Suite):
         found = what
+    elif isinstance(what, pd.DataFrame | dict):
+        found = _from_tables(what if isinstance(what, dict) else {"table": what}, workplace, form, {}, log)
+    elif isinstance(what, list | tuple) and any(map(_is_file, what)):
+        found = _from_files(what, workplace, form, log)
+    elif isinstance(what, list | tuple):
+        if odd := [name for name in what if not isinstance(name, str)]:
+            raise ValueError(f"a list as suite contains task names or QA files, not {type(odd[0]).__name__}")
+        found = _from_names("tasks", what)
     elif isinstance(what, str) and what == "paper12":
-        found = Suite(name=what, asked=paper12(), defaults=True)
+        found = Suite(name=what, entries=paper12(), defaults=True)
     elif isinstance(what, str) and what == "textbook":
         if run is None:
             raise ValueError("suite 'textbook' is a run's exported exams: pass run=open_run(...)")
-        found = _folder(run.read("evaluate").tasks, what)
-    elif isinstance(what, pd.DataFrame | dict):
-        found = _tables(what if isinstance(what, dict) else {"table": what}, workplace, form, {}, log)
-    elif isinstance(what, list | tuple) and any(map(_is_file, what)):
-        found = _files(what, workplace, form, log)
-    elif isinstance(what, list | tuple):
-        if odd := [name for name in what if not isinstance(name, str)]:
-            raise ValueError(f"a list of a suite holds task names or QA files, not {type(odd[0]).__name__}")
-        found = Suite(name="tasks", asked=tuple(Asked(task=name) for name in what), defaults=True)
+        found = _from_folder(run.read("evaluate").tasks, what)
     elif isinstance(what, str | Path) and Path(what).is_dir():
-        found = _folder(Path(what), Path(what).name)
+        found = _from_folder(Path(what), Path(what).name)
     elif _is_file(what):
-        found = _files([what], workplace, form, log)
+        found = _from_files([what], workplace, form, log)
     elif isinstance(what, str):
-        found = Suite(name=what, asked=tuple(Asked(task=n.strip()) for n in what.split(",")), defaults=True)
+        found = _from_names(what, what.split(","))
     else:
         raise ValueError(f"a suite is a name, a path, a QA table or a Suite, not {type(what).__name__}")
     if form is not None and found.include != workplace / "tasks":
         raise ValueError(
-            f"form is {form!r}, but the tasks of suite {found.name!r} have a form of their own; it is for QA files and tables"
+            f"form is {form!r}, but the tasks of suite {found.name!r} have a form of their own; form= is for QA "
+            "files and tables"
         )
     if names is None:
         return found
-    known = {asked.task: asked for asked in found.asked}
-    return replace(found, asked=tuple(known.get(name, Asked(task=name)) for name in names))
+    known = {entry.task: entry for entry in found.entries}
+    return replace(found, entries=tuple(known.get(name, Entry(task=name)) for name in names))
 
 
 def _is_file(what) -> bool:
     return isinstance(what, Path) or (isinstance(what, str) and (Path(what).suffix in SUFFIXES or Path(what).is_file()))
 
 
-def _files(files, workplace: Path, form: str | None, log) -> Suite:
-    """The suite of QA files, each a task by its stem."""
+def _from_names(name: str, tasks) -> Suite:
+    return Suite(name=name, entries=tuple(Entry(task=task.strip()) for task in tasks), defaults=True)
+
+
+def _from_folder(folder: Path, name: str) -> Suite:
+    found = Suite(name=name, entries=(), include=folder)
+    tasks = found.manager().all_subtasks
+    if not tasks:
+        raise ValueError(f"suite {folder}: no task YAML there that lm-eval can read")
+    return replace(found, entries=tuple(Entry(task=task) for task in tasks))
+
+
+def _from_files(files, workplace: Path, form: str | None, log) -> Suite:
+    """The suite of QA files, each a task named after the file."""
     tables, rejected = {}, {}
     for file in files:
         if not isinstance(file, str | Path) or not Path(file).is_file():
-            mixed = "; a list holds QA files alone or task names alone" if len(files) > 1 else ""
+            mixed = "; a list contains only QA files or only task names" if len(files) > 1 else ""
             raise ValueError(f"suite {file}: there is no such file or folder{mixed}")
         name = Path(file).stem
         if name in tables:
-            raise ValueError(f"suite {file}: another file is called {name!r} too, the name of its task; rename one")
+            raise ValueError(f"suite {file}: another file would also be task {name!r}; rename one")
         table, rejects = read_seeds([str(file)])
         rejected[name] = rejects["reason"].value_counts().to_dict()
         if table.empty:
-            raise ValueError(f"suite {file}: no question could be read, {told(rejected[name])}")
+            raise ValueError(f"suite {file}: no question could be read, {_describe(rejected[name])}")
         tables[name] = table
-    return _tables(tables, workplace, form, rejected, log)
+    return _from_tables(tables, workplace, form, rejected, log)
 
 
-def _tables(tables: dict, workplace: Path, form: str | None, left_out: dict, log) -> Suite:
-    """The suite of QA tables by name, of which `left_out` counts what has been left out already."""
-    log, parts, left_out = log or (lambda said: None), {}, dict(left_out)
-    if lost := [name for name, table in tables.items() if table.empty]:
-        raise ValueError(f"QA tables without a question: {', '.join(lost)}")
+def _from_tables(tables: dict, workplace: Path, form: str | None, left_out: dict, log) -> Suite:
+    """The suite of QA tables by name; `left_out` counts the rows that are already gone."""
+    log, parts, left_out = log or (lambda message: None), {}, dict(left_out)
+    if empty := [name for name, table in tables.items() if table.empty]:
+        raise ValueError(f"QA tables without a question: {', '.join(empty)}")
     for name, table in tables.items():
-        own = _by_language(name, checked(name, table))
+        own = _by_language(name, check_exam(name, table))
         if taken := [task for task in own if task in parts or (task != name and task in tables)]:
-            raise ValueError(f"suite: two exams would be tasks of the name {taken[0]!r}; rename one")
+            raise ValueError(f"suite: two exams would both be task {taken[0]!r}; rename one")
         if len(own) > 1:
             log(f"{name}: a task for each language, {', '.join(own)}")
         parts |= own
     for task, table in parts.items():
-        chosen, many, lacking = form_of(table, form), several(table), table["choices"].isna()
-        if chosen != "generative" and many.any() and not many.all():
-            parts[task] = table[~many]
-            left_out[task] = left_out.get(task, {}) | {"several_answers": int(many.sum())}
-        if form is None and lacking.any() and not lacking.all():
+        several, without = has_several_answers(table), table["choices"].isna()
+        if choose_form(table, form) != "generative" and several.any() and not several.all():
+            parts[task] = table[~several]
+            left_out[task] = left_out.get(task, {}) | {"several_answers": int(several.sum())}
+        if form is None and without.any() and not without.all():
             log(
-                f"{task}: {lacking.sum():,} of {len(table):,} questions have no choices, so all are asked in form 'generative'; "
-                "those with choices can be a file of their own"
+                f"{task}: {without.sum():,} of {len(table):,} questions have no choices, so all are asked in form "
+                "'generative'; to score choices, put the questions with choices into a file of their own"
             )
         if left_out.get(task):
-            log(f"{task}: {told(left_out[task])}")
+            log(f"{task}: {_describe(left_out[task])}")
     return Suite(
         name=",".join(tables),
-        asked=tuple(Asked(task=task) for task in parts),
+        entries=tuple(Entry(task=task) for task in parts),
         include=export_tasks(parts, workplace / "tasks", form=form),
         left_out=left_out,
     )
 
 
 def _by_language(name: str, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The exam as one of each language: the commonest keeps the name, others add theirs to it."""
+    """The exam split by language: the most frequent one keeps the name, the others add their code to it."""
     languages = table["language"].value_counts().index
     return {
         f"{name}_{language}" if i else name: table[table["language"] == language]
@@ -168,23 +187,15 @@ def _by_language(name: str, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def told(counts: dict[str, int]) -> str:
-    """Counts by reason as a sentence: "3 rows left out (2 duplicate, 1 no_answer)"."""
+def _describe(counts: dict[str, int]) -> str:
+    """Counts by reason as text: "3 rows left out (2 duplicate, 1 no_answer)"."""
     return f"{sum(counts.values()):,} rows left out ({', '.join(f'{n:,} {reason}' for reason, n in counts.items())})"
 
 
-def _folder(folder: Path, name: str) -> Suite:
-    found = Suite(name=name, asked=(), include=folder)
-    tasks = found.manager().all_subtasks
-    if not tasks:
-        raise ValueError(f"suite {folder}: no task YAML there that lm-eval can read")
-    return replace(found, asked=tuple(Asked(task=task) for task in tasks))
+def list_tasks(manager, name: str, changes: dict | None = None) -> Iterator[tuple[str, str | dict]]:
+    """(name, what `manager.load` takes) of every single task of a task, group or tag, from the index; no data is read.
 
-
-def leaves(manager, name: str, changes: dict | None = None) -> Iterator[tuple[str, str | dict]]:
-    """(name, what `manager.load` takes) of every single task of a task, group or tag, from the index alone: no data is read.
-
-    ValueError for a name that the index does not hold, with the nearest ones."""
+    ValueError, with the nearest names, for a name that the index does not have."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     entry, changes = manager.task_index.get(name), changes or {}
@@ -195,7 +206,7 @@ def leaves(manager, name: str, changes: dict | None = None) -> Iterator[tuple[st
         )
     if entry.kind.name == "TAG":
         for task in sorted(entry.tags):
-            yield from leaves(manager, task, changes)
+            yield from list_tasks(manager, task, changes)
     elif entry.kind.name == "GROUP":
         yield from _members(manager, name, load_yaml(entry.yaml_path) if entry.yaml_path else entry.cfg, changes)
     else:
@@ -203,7 +214,7 @@ def leaves(manager, name: str, changes: dict | None = None) -> Iterator[tuple[st
 
 
 def _members(manager, group: str, config: dict, changes: dict) -> Iterator[tuple[str, str | dict]]:
-    """The single tasks of a group, with what the group changes in them."""
+    """The single tasks of a group, with the group's changes to them."""
     from lm_eval.config.group import GroupConfig
 
     own = {f.name for f in fields(GroupConfig)} | {"tag"}
@@ -213,7 +224,7 @@ def _members(manager, group: str, config: dict, changes: dict) -> Iterator[tuple
         name = member.get("group", member.get("task"))
         more = shared | {k: v for k, v in member.items() if k not in ("group", "task")}
         if name in manager.task_index:
-            yield from leaves(manager, name, more)
+            yield from list_tasks(manager, name, more)
         elif "group" in member:
             yield from _members(manager, f"{group}::{name}", member, shared)
         else:

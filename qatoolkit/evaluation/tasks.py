@@ -1,4 +1,4 @@
-"""QA tables as ordinary lm-eval tasks: a JSONL and a YAML each, in one of three forms.
+"""QA tables as ordinary lm-eval tasks: a JSONL and a YAML file each, in one of three forms.
 
 `lm_eval --include_path FOLDER --tasks NAME` runs them as `evaluate` does.
 """
@@ -25,14 +25,15 @@ def export_tasks(
     form: str | None = None,
     examples: dict[str, pd.DataFrame] | None = None,
 ) -> Path:
-    """Write exams, QA tables of one language each, as lm-eval tasks of their names, and return the folder.
+    """Write exams (QA tables of one language each, by task name) as lm-eval tasks, and return the folder.
 
-    `form` "letter" lists the choices as A. B. C. and scores the letters, "cloze" scores the answers' texts by log-likelihood
-    (both `acc`), "generative" has one line written (`exact_match`). None takes cloze where every row has choices, else
-    generative. `examples`, tables by exam name, are what few-shot prompts show, in their order, as MMLU does; without them
-    lm-eval draws examples from the other questions of the exam. Raises ValueError for what is no QA table, an unknown form,
-    mixed languages, letter or cloze without choices or with several right ones, more choices than letters, and a folder that
-    holds something else."""
+    `form` "letter" lists the choices as A. B. C. and scores the letters, "cloze" scores the texts of the choices by
+    log-likelihood (both `acc`), "generative" lets the model write one line (`exact_match`). None means cloze where
+    every row has choices, else generative. `examples`, tables by exam name, are shown in few-shot prompts in their
+    order, as in MMLU; without them lm-eval draws examples from the other questions of the exam.
+
+    Raises ValueError for a table that is not a QA table, an unknown form, mixed languages, letter or cloze without
+    choices or with several right ones, more choices than letters, and a folder with other files in it."""
     import yaml
 
     folder, examples = Path(folder), examples or {}
@@ -42,11 +43,11 @@ def export_tasks(
         temporary.mkdir(parents=True)
         write_json(sorted(exams), temporary / "tasks.json")
         for name, table in exams.items():
-            table = checked(name, table)
-            chosen = form_of(table, form)  # of the examples too, which are few
+            table = check_exam(name, table)
+            chosen = choose_form(table, form)  # the examples, which are few, are asked in the same form
             files = {"test": (f"{name}.jsonl", table)}
             if name in examples:
-                files["examples"] = (f"{name}.examples.jsonl", checked(f"{name} (examples)", examples[name]))
+                files["examples"] = (f"{name}.examples.jsonl", check_exam(f"{name} (examples)", examples[name]))
             language = _language(name, pd.concat([rows for _, rows in files.values()]), chosen)
             for file, rows in files.values():
                 lines = (json.dumps(_row(row, chosen), ensure_ascii=False) for row in rows.to_dict("records"))
@@ -59,43 +60,45 @@ def export_tasks(
     return folder
 
 
-def checked(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """A QA table with lists as lists and the columns of choices, empty where it had none; ValueError for another table."""
+def check_exam(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The QA table with Python lists, and empty columns of choices if it had none; else ValueError."""
     try:
         table = as_lists(validate(table))
     except ValueError as error:
-        raise ValueError(f"exam {name!r}: {error}; raw rows become a QA table by read_seeds") from None
+        raise ValueError(f"exam {name!r}: {error}; read_seeds makes a QA table from raw rows") from None
     return table.assign(**{c: None for c in ("choices", "answer_index") if c not in table})
 
 
-def form_of(table: pd.DataFrame, form: str | None) -> str:
-    """The form in which an exam is asked where `form` is wanted."""
+def choose_form(table: pd.DataFrame, form: str | None) -> str:
+    """`form`, or the default one for this exam: cloze where every row has choices, else generative."""
     return form or ("cloze" if table["choices"].notna().all() else "generative")
 
 
-def several(table: pd.DataFrame) -> pd.Series:
-    """Which rows have choices but no single right one, [rows] bool."""
+def has_several_answers(table: pd.DataFrame) -> pd.Series:
+    """Which rows have choices but more than one right one, [rows] bool."""
     return table["choices"].notna() & table["answer_index"].isna()
 
 
 def _language(name: str, table: pd.DataFrame, form: str) -> str:
-    """The one language of an exam that can be asked in this form."""
+    """The language of an exam; ValueError if it has several, or can't be asked in this form."""
     languages = table["language"].unique()
     if len(languages) != 1:
         raise ValueError(f"exam {name!r} mixes languages {', '.join(languages)}; export one task per language")
     if languages[0] not in PROMPT:
-        raise ValueError(f"exam {name!r} is in {languages[0]!r}; prompts exist for {', '.join(PROMPT)} (scorer.PROMPT)")
+        raise ValueError(
+            f"exam {name!r} is in {languages[0]!r}; prompts exist for {', '.join(PROMPT)} (prompt_format.PROMPT)"
+        )
     if form != "generative":
-        lacking = table.loc[table["choices"].isna(), "id"]
-        if len(lacking):
+        without = table.loc[table["choices"].isna(), "id"]
+        if len(without):
             raise ValueError(
-                f"exam {name!r}: {len(lacking)} rows have no choices, the first is {lacking.iloc[0]}; form {form!r} needs them, "
-                "use form='generative' or leave those rows out"
+                f"exam {name!r}: {len(without)} rows have no choices, the first is {without.iloc[0]}; form {form!r} "
+                "needs them, use form='generative' or leave those rows out"
             )
-        if several(table).any():
-            ids = ", ".join(table.loc[several(table), "id"].head(5))
+        if (several := has_several_answers(table)).any():
+            ids = ", ".join(table.loc[several, "id"].head(5))
             raise ValueError(
-                f"exam {name!r}: {several(table).sum()} rows have no single right choice (answer_index is empty): {ids}; form "
+                f"exam {name!r}: {several.sum()} rows have no single right choice (answer_index is empty): {ids}; form "
                 f"{form!r} needs one, leave those rows out"
             )
         if form == "letter" and table["choices"].map(len).max() > len(LETTERS):
@@ -127,7 +130,7 @@ def _task(name: str, form: str, language: str, paths: dict[str, str]) -> dict:
     }
     if "examples" in paths:
         task |= {"fewshot_split": "examples", "fewshot_config": {"sampler": "first_n"}}
-    else:  # said, so that lm-eval takes the question itself out of its examples
+    else:  # stated, so that lm-eval never shows a question among its own examples
         task |= {"fewshot_split": "test"}
     if form == "generative":
         return task | {

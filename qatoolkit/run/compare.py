@@ -1,4 +1,5 @@
-"""Two runs side by side: the settings that differ, paired differences, the gain by cell, and the questions that changed."""
+"""Two runs side by side: the settings that differ, paired differences, the gain by cell, and the questions that
+changed."""
 
 from dataclasses import dataclass
 
@@ -18,9 +19,9 @@ from qatoolkit.run.tables.evaluation import changed_between, choice_samples
 class Comparison:
     """Run `a` minus run `b`, on the questions that both answered.
 
-    `settings`: one row per dial that differs, with its value in each run. `paired`: one row per model and part (weak cells of
-    `b`, strong, all) with difference, interval, n and McNemar's p. `cells`: accuracy of one arm by cell in each run.
-    `questions`: exam questions that only one of the two has right."""
+    `settings`: one row per dial that differs, with its value in each run. `paired`: one row per model and part (weak
+    cells of `b`, strong, all) with difference, interval, n and McNemar's p. `cells`: accuracy of one arm by cell in
+    each run. `questions`: exam questions that only one of the two has right."""
 
     names: tuple[str, str]
     settings: pd.DataFrame
@@ -50,10 +51,11 @@ class Comparison:
 
 
 def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Comparison:
-    """Compare two evaluated runs: `qt.compare(run, reference)`. `arm` is the one shown by cell and question (default: the first
-    that `b` compares), `n` the number of changed questions.
+    """Compare two evaluated runs: `qt.compare(run, reference)`. `arm` is the one shown by cell and question (default:
+    the first that `b` compares), `n` the number of changed questions.
 
-    Raises MissingUpstream where a run is not evaluated yet, ValueError where they have no exam questions or no arm in common."""
+    Raises MissingUpstream where a run is not evaluated yet, ValueError where they have no exam questions or no arm in
+    common."""
     samples = [choice_samples(run) for run in (a, b)]
     shared = set(samples[0]["id"]) & set(samples[1]["id"])
     if not shared:

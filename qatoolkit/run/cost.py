@@ -17,7 +17,7 @@ from qatoolkit.teacher.ledger import Ledger, price_of
 
 DISPUTED = 0.2  # share of answers on which the two teachers differ
 QA_TOKENS = 1000  # of a question with answer and rationale, as it is trained on
-LARGE = 50_000_000  # parameters beyond which a training is reckoned for a GPU, at hand or not
+LARGE = 50_000_000  # parameters above which a training is estimated for a GPU, whether there is one here or not
 H100 = {"device_bytes": 80 * 2**30, "flops_per_second": 0.4 * 989e12}
 ENOUGH = 30  # requests to a model before its ledger's means replace `USUAL`
 
@@ -55,8 +55,8 @@ def requests(profile: Profile) -> pd.DataFrame:
 
 
 def estimate(profile: Profile, ledger: Ledger | None = None) -> pd.DataFrame:
-    """`requests` with prompt and completion tokens, USD (NaN where a price is unknown), hours at the profile's number of
-    requests in flight, and whether tokens and seconds of the model were measured."""
+    """`requests` with prompt and completion tokens, USD (NaN where a price is unknown), hours at the profile's number
+    of requests in flight, and whether tokens and seconds of the model were measured."""
     table, known = requests(profile), {} if ledger is None else measured(ledger)
     rows = []
     for row in table.itertuples():
@@ -70,10 +70,10 @@ def estimate(profile: Profile, ledger: Ledger | None = None) -> pd.DataFrame:
 
 
 def training(profile: Profile):
-    """Where mid-training one arm is reckoned to run, in words, and what it takes there (`preflight.Needs`).
+    """Where mid-training one arm would run, in words, and what it takes there (`memory_estimate.Needs`).
 
-    That is this machine where it has a GPU or the student is small (`LARGE`), else one H100, assumed. A checkpoint that is no
-    folder here counts as the rung `student.size` of the ladder with `student.vocabulary`."""
+    That is this machine where it has a GPU or the student is small (`LARGE`), else one H100, assumed. A checkpoint that
+    is no folder here counts as the rung `student.size` of the ladder with `student.vocabulary`."""
     import torch
 
     from qatoolkit.training.flops import architecture
@@ -110,9 +110,9 @@ def training(profile: Profile):
 
 
 def asking(teacher: Teacher, messages: list, task: str = "annotate") -> dict:
-    """What putting these messages to a teacher will take, beyond what its ledger has answered already: requests, answered,
-    prompt_tokens (4 bytes each), completion_tokens, usd (NaN where the price is unknown), minutes, and whether tokens and
-    seconds of an answer were measured. `task` is a key of `USUAL`."""
+    """What putting these messages to a teacher will take, beyond what its ledger has answered already: requests,
+    answered, prompt_tokens (4 bytes each), completion_tokens, usd (NaN where the price is unknown), minutes, and
+    whether tokens and seconds of an answer were measured. `task` is a key of `USUAL`."""
     keys = teacher.keys(messages)
     done = teacher.ledger.answered(keys)
     fresh = [m for m, key in zip(messages, keys, strict=True) if key not in done]

@@ -1,4 +1,5 @@
-"""Where a question came from and what it cost: its seeds, every call to a teacher made for it, and the checks it went through.
+"""Where a question came from and what it cost: its seeds, every call to a teacher made for it, and the checks it went
+through.
 
 Stages keep the ledger keys of what they asked for each row in a column `calls` ("step/key"). A call that wrote several
 questions is shared among them in equal parts, whatever became of them.
@@ -26,10 +27,10 @@ CLIP = 2000  # characters of a prompt or an answer that are shown
 class Lineage:
     """The history of one question.
 
-    `row` is the question as it stands; `seeds` the rows it was written from; `steps` what was done and what came of it, in
-    order; `calls` one row for each request with step, model, attempts, tokens, USD (NaN where a price is unknown), the share
-    of it that this question bears, and `key`, `request` and `response` as the ledger has them. `cost` is the question's part
-    of all of it in USD."""
+    `row` is the question as it is now; `seeds` the rows it was written from; `steps` what was done and what came of it,
+    in order; `calls` one row for each request with step, model, attempts, tokens, USD (NaN where a price is unknown),
+    the share of it that this question bears, and `key`, `request` and `response` as the ledger has them. `cost` is the
+    question's part of all of it in USD."""
 
     row: dict
     seeds: pd.DataFrame
@@ -113,8 +114,8 @@ def _step(suffix: str, row: dict) -> dict:
         return {"step": "labelled", "result": labels}
     if suffix == "_made":
         asked = [row.get("asked_discipline"), row.get("asked_difficulty")]
-        told = ", ".join(str(a) for a in asked if a is not None and a == a)
-        return {"step": "written and labelled", "result": f"asked for {told or 'anything'}, labelled {labels}"}
+        wanted = ", ".join(str(a) for a in asked if a is not None and a == a)
+        return {"step": "written and labelled", "result": f"asked for {wanted or 'anything'}, labelled {labels}"}
     if suffix == "_rejects":
         return {"step": "rejected", "result": f"{row['reason']}: {row['detail']}"}
     if "decided" not in row:
@@ -134,8 +135,8 @@ def _fate(run: Run, dataset: str, id: str) -> list[dict]:
 
 
 def rows_of(run: Run, dataset: str) -> pd.DataFrame:
-    """What a data set's synthesis wrote or failed to write, one row each: `id` (null for a request that failed), `strategy`, and
-    `calls`, all that were made for it anywhere along the way."""
+    """What a data set's synthesis wrote or failed to write, one row each: `id` (null for a request that failed),
+    `strategy`, and `calls`, all that were made for it anywhere along the way."""
     stored = run.read(dataset)
     tables = (stored.made, stored.questions, stored.rejects)
     rows = pd.concat([table.reindex(columns=["id", "strategy", "calls"]) for table in tables])
@@ -168,11 +169,11 @@ def _calls(run: Run, dataset: str, calls: list[str]) -> pd.DataFrame:
 def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> pd.DataFrame:
     """What an accepted question cost, by data set and strategy, wasted calls included.
 
-    Columns: dataset, strategy, written, accepted (after curation, or before it where it has not run), requests, attempts,
-    prompt_tokens, completion_tokens, usd (NaN where a price is unknown), tokens_per_accepted, usd_per_accepted. `priced_as`
-    gives a model the list price of another: {"textbook-err15": "deepseek-reasoner"} says what the same tokens would have
-    cost there. Calls answered from the ledger count as they were paid for when they were made. MissingUpstream, naming the
-    notebook to run, before anything is synthesised."""
+    Columns: dataset, strategy, written, accepted (after curation, or before it where it has not run), requests,
+    attempts, prompt_tokens, completion_tokens, usd (NaN where a price is unknown), tokens_per_accepted,
+    usd_per_accepted. `priced_as` gives a model the list price of another: {"textbook-err15": "deepseek-reasoner"} says
+    what the same tokens would have cost there. Calls answered from the ledger count as they were paid for when they
+    were made. MissingUpstream, naming the notebook to run, before anything is synthesised."""
     curated = run.read("curate") if "curate" in run.done() else None
     tables = []
     with Ledger(ledger_path(run)) as ledger:

@@ -1,4 +1,5 @@
-"""Running the notebooks in order, outside Jupyter: executed copies in `results/<run>/notebooks/`, finished ones skipped."""
+"""Running the notebooks in order, outside Jupyter: executed copies in `results/<run>/notebooks/`, finished ones
+skipped."""
 
 import json
 import os
@@ -17,7 +18,7 @@ ORDER = (*sorted({*NOTEBOOKS.values(), *PACKAGED.values()}), "00_tour")
 
 
 class NotebookFailed(RuntimeError):
-    """A notebook stopped with an error; the message holds the error and where the executed copy lies."""
+    """A notebook stopped with an error; the message has the error and the place of the executed copy."""
 
 
 def notebooks_folder() -> Path:
@@ -42,8 +43,8 @@ def chosen(only: list[str]) -> list[str]:
 def run_notebooks(run: Run, profile: str, only: list[str] | None = None, log=print) -> int:
     """Execute notebooks for a run and return how many were not done before.
 
-    A notebook is done when its executed copy was made from the same source with the same settings, seed and version, and its
-    stages stand (`Run.changed`). Of two commands at once each notebook is executed by one, and the other waits.
+    A notebook is done when its executed copy was made from the same source with the same settings, seed and version,
+    and its stages stand (`Run.changed`). Of two commands at once each notebook is executed by one, and the other waits.
     Raises NotebookFailed at the first error; what was finished stays."""
     names = chosen(only or [])
     folder = run.folder / "notebooks"
@@ -52,7 +53,7 @@ def run_notebooks(run: Run, profile: str, only: list[str] | None = None, log=pri
         source, target = notebooks_folder() / f"{name}.ipynb", folder / f"{name}.ipynb"
         with locked(folder / ".lock"):
             key = _key(run, source)
-            if _key_of(target) == key and _stands(run, name):
+            if _key_of(target) == key and _is_current(run, name):
                 continue
             log(f"[{position}/{len(names)}] {name}")
             begun = time.perf_counter()
@@ -71,7 +72,7 @@ def _key(run: Run, source: Path) -> str:
     return key_of("notebook", __version__, run.name, run.seed, run.profile, source.read_text(encoding="utf-8"))
 
 
-def _stands(run: Run, notebook: str) -> bool:
+def _is_current(run: Run, notebook: str) -> bool:
     """Whether all stages that a notebook makes are done, and would be skipped."""
     made = [stage for stage, maker in run.stages().items() if maker == notebook]
     return all(run.manifest(stage) and not run.changed(stage) for stage in made)

@@ -100,8 +100,8 @@ class Profile(Settings):
     compare: tuple[tuple[str, ...], ...] = COMPARE
     """Pairs of arms ("base" among them) whose paired difference is reported, the first minus the second."""
     ablations: tuple[dict[str, Any], ...] = ABLATIONS
-    """Runs with dials turned, each trained on one arm and paired with that arm untouched; `arm` picks another than the first
-    that the dials change."""
+    """Runs with dials turned, each trained on one arm and paired with that arm untouched; `arm` picks another than the
+    first that the dials change."""
     ablation_tokens: SomeShare = 0.25
     """Tokens of an ablation, as a share of the mid-training tokens."""
 
@@ -252,7 +252,7 @@ def _from_yaml(path: Path) -> Profile:
 
 
 def schema() -> dict:
-    """The JSON schema of a profile's YAML file, for editors: groups nested or dotted, null to remove an arm or a data set."""
+    """The JSON schema of a profile's YAML file, for editors; groups may be dotted, null removes an arm or a data set."""
     found = Profile.model_json_schema()
     del found["required"]
     found["properties"] = {"profile": {"enum": list(PROFILES), "default": "demo"}} | found["properties"]

@@ -34,7 +34,7 @@ def write(run: Run) -> Path:
     seconds = {name: run.manifest(name)["seconds"] for name in run.done()}
     parts = [
         f"<h1>{html.escape(run.name)}: which data made the model better at what it was bad at?</h1>",
-        f"<p>Profile {html.escape(summary['profile'])}, seed {summary['seed']}. Accuracies in percent; intervals are 95%.</p>",
+        f"<p>Profile {html.escape(summary['profile'])}, seed {summary['seed']}. Accuracies in percent; 95% intervals.</p>",
         "<h2>Accuracy</h2>",
         display.table(accuracy_by_arm(run))._repr_html_(),
         "<h2>Differences</h2>",

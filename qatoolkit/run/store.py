@@ -1,10 +1,9 @@
 """Runs and their stages: each finished stage is an artifact addressed by content, and a run points to the ones it uses.
 
-`results/stages/<stage>/<key>/` holds what a stage wrote. The key is the digest of its settings, of the content of what it read,
-of the seed, of the prompts it sends and of the version of the stage's own contract, so a second run with one dial changed finds
-every stage that the dial does not touch. `results/<run>/stages.json` points to a run's artifacts by name; links beside it
-open them in a file browser where the file system has links.
-"""
+`results/stages/<stage>/<key>/` has what a stage wrote. The key is the digest of its settings, of the content of what
+it read, of the seed, of the prompts it sends and of the version of the stage's own contract, so a second run with one
+dial changed finds every stage that the dial does not touch. `results/<run>/stages.json` points to a run's artifacts by
+name; links beside it open them in a file browser where the file system has links."""
 
 import functools
 import os
@@ -100,9 +99,15 @@ class Run:
     """A named run: its folder, profile, seed and world. Opened by `open_run`."""
 
     def __init__(
-        self, name: str, profile: Profile, seed: int, root: Path, source: str | None = None, world: World | None = None,
+        self,
+        name: str,
+        profile: Profile,
+        seed: int,
+        root: Path,
+        source: str | None = None,
+        world: World | None = None,
         parent: "Run | None" = None,
-    ):  # fmt: skip
+    ):
         self.name, self.profile, self.seed, self.root, self.folder = name, profile, seed, Path(root), Path(root) / name
         self.world = world or TextbookWorld(profile.textbook, root / "teacher.log.jsonl")
         self._source, self._own_world, self._parent = source or profile.name, world, parent
@@ -122,10 +127,10 @@ class Run:
         return f"qatoolkit run --profile {self._source} --run {self.name}{seed}"
 
     def variant(self, name: str, dials: dict) -> "Run":
-        """This run with dials turned, in a folder of its own below it: it shares every stage that the dials do not touch."""
-        return Run(
-            f"{self.name}/variants/{name}", turned(self.profile, dials), self.seed, self.root, self._source, self._own_world, self
-        )  # fmt: skip
+        """This run with dials turned, in a folder of its own below it: it shares every stage that the dials do not
+        touch."""
+        name, profile = f"{self.name}/variants/{name}", turned(self.profile, dials)
+        return Run(name, profile, self.seed, self.root, self._source, self._own_world, self)
 
     def pointers(self) -> dict[str, str]:
         """The artifacts of this run by stage, as `kind/key`."""
@@ -177,7 +182,8 @@ class Run:
         return Outputs(stage, self.stage(stage), list(manifest["outputs"]), skipped=True)
 
     def model(self, name: str) -> Path:
-        """The Hugging Face directory of the base student ("base") or of an arm; MissingUpstream where it is not trained yet."""
+        """The Hugging Face directory of the base student ("base") or of an arm; MissingUpstream where it is not trained
+        yet."""
         if name == "base":
             return self.place("base", "model")
         models = self.read("midtrain").models
@@ -203,12 +209,13 @@ class Run:
         for name in reads:
             self.read(name)
             upstream[name] = self.manifest(name)["outputs"]
-        said = {name: prompts.version(name) for name in spec.prompts}
-        return key_of(spec.kind, spec.version, self.seed, as_json(settings), upstream, said, as_json(asked))
+        asking = {name: prompts.version(name) for name in spec.prompts}
+        return key_of(spec.kind, spec.version, self.seed, as_json(settings), upstream, asking, as_json(asked))
 
     def changed(self, stage: str) -> list[str]:
-        """What a finished stage was made with or from that is different now: parts of the profile, contents of files, "seed",
-        "contract", "prompts" or "what it read", however far up the flow; empty where running all again would skip it."""
+        """What a finished stage was made with or from that is different now: parts of the profile, contents of files,
+        "seed", "contract", "prompts" or "what it read", however far up the flow; empty where running all again would
+        skip it."""
         if found := self._differs(stage):
             return found
         above = list(self.manifest(stage)["reads"])
@@ -216,7 +223,9 @@ class Run:
             if self.manifest(name) is None or self._differs(name):
                 return ["what it read"]
             above += [further for further in self.manifest(name)["reads"] if further not in above]
-        return [] if self._key_stands(stage) and all(map(self._key_stands, above)) else ["what it read"]
+        return (
+            [] if self._upstream_is_current(stage) and all(map(self._upstream_is_current, above)) else ["what it read"]
+        )
 
     def _differs(self, stage: str) -> list[str]:
         """Settings, contents of files, seed, contract and prompts of a finished stage that are different now."""
@@ -232,7 +241,7 @@ class Run:
         found += ["contract"] if made["version"] != VERSIONS.get(made["kind"], made["version"]) else []
         return found + (["prompts"] if any(prompts.version(n) != v for n, v in made["prompts"].items()) else [])
 
-    def _key_stands(self, stage: str) -> bool:
+    def _upstream_is_current(self, stage: str) -> bool:
         """Whether what a finished stage read is still what its upstream stages hold."""
         made = self.manifest(stage)
         return all(self.manifest(name)["outputs"] == outputs for name, outputs in made["upstream"].items())
@@ -254,9 +263,9 @@ class Run:
     def complete(
         self, name: str, spec: "Stage", make: Callable[[Path], dict], *, reads=None, dials=None, asked=None, log=print
     ) -> Outputs:
-        """Run one stage unless it is done: `make(folder)` returns {name: table, JSON value or None for a folder that it wrote
-        itself}; the manifest is written last. `dials` are turned for this stage alone; `asked` are arguments that its result
-        depends on."""
+        """Run one stage unless it is done: `make(folder)` returns {name: table, JSON value or None for a folder that it
+        wrote itself}; the manifest is written last. `dials` are turned for this stage alone; `asked` are arguments that
+        its result depends on."""
         reads, dials, asked = spec.reads if reads is None else reads, dials or {}, asked or {}
         settings = self.settings_of(spec, turned(self.profile, dials))
         key = self.key(spec, settings, reads, asked)
@@ -293,7 +302,7 @@ class Run:
 
 
 def _write(folder: Path, name: str, value) -> Path:
-    """Write an output of a stage and return where it is; None stands for a folder that the stage wrote itself."""
+    """Write an output of a stage and return where it is; None means a folder that the stage wrote itself."""
     if isinstance(value, pd.DataFrame):
         write_table(value, folder / f"{name}.parquet")
         return folder / f"{name}.parquet"
@@ -308,9 +317,9 @@ VERSIONS = dict.fromkeys([*NOTEBOOKS, *PACKAGED], 1)
 
 
 class Stage:
-    """What a stage is declared with: the kind of its artifacts, what it reads, the parts of the profile it depends on ("world" for
-    what the world's content depends on), the dials that name files whose content counts, the prompts it sends, and the version of
-    its contract, to be raised when the same inputs would give another result."""
+    """What a stage is declared with: the kind of its artifacts, what it reads, the parts of the profile it depends on
+    ("world" for what the world's content depends on), the dials that name files whose content counts, the prompts it
+    sends, and the version of its contract, to be raised when the same inputs would give another result."""
 
     def __init__(self, kind: str, *, reads=(), settings=(), files=(), prompts=(), version: int | None = None):
         self.kind, self.reads, self.settings, self.files = kind, reads, settings, files
@@ -319,7 +328,8 @@ class Stage:
 
 
 def stage(kind: str, **declared):
-    """Makes `function(run, folder, **asked) -> {output: table, value or None}` a stage that is skipped when nothing changed.
+    """Makes `function(run, folder, **asked) -> {output: table, value or None}` a stage that is skipped when nothing
+    changed.
 
     `declared` as for `Stage`. Keyword arguments of the function are part of the key."""
     spec = Stage(kind, **declared)
@@ -364,9 +374,14 @@ def remove_artifact(artifact: Artifact) -> int:
 
 
 def open_run(
-    name: str | None = None, *, profile: str = "smoke", seed: int = 0, root: Path | None = None, world: World | None = None,
+    name: str | None = None,
+    *,
+    profile: str = "smoke",
+    seed: int = 0,
+    root: Path | None = None,
+    world: World | None = None,
     **dials,
-) -> Run:  # fmt: skip
+) -> Run:
     """Open or start a run: `open_run("demo", profile="demo", seed=0)`; dials change one setting each, e.g.
     `open_run("no-refine", profile="demo", **{"boostqa.refine": False})`. `world` gives it a world of its own.
 

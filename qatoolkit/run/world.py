@@ -1,8 +1,8 @@
-"""The one place where things come from: seeds, exams, general text, teachers, checkpoints and, where it is known, the truth.
+"""The one place where things come from: seeds, exams, general text, teachers, checkpoints and, where it is known, the
+truth.
 
-A world is any object with the attributes of `World`; `open_run(world=...)` takes one. The textbook, which needs no key, GPU or
-download, is the default; only this module and the command line know that it exists.
-"""
+A world is any object with the attributes of `World`; `open_run(world=...)` takes one. The textbook, which needs no key,
+GPU or download, is the default; only this module and the command line know that it exists."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -57,7 +57,8 @@ class World(Protocol):
 
 
 class TextbookWorld:
-    """The embedded world: facts and formula problems, an offline teacher that knows them, a general corpus thin in STEM."""
+    """The embedded world: facts and formula problems, an offline teacher that knows them, a general corpus thin in
+    STEM."""
 
     TOKENS_PER_DOCUMENT = 16  # a lower bound, so that enough documents are drawn for a token budget
 

@@ -1,7 +1,7 @@
-"""Scaling sweeps: which students to train for each axis, and simple fits through what came out.
+"""Scaling sweeps: which students to train for each axis, and simple fits through the results.
 
-The axes are the paper's (BoostQA, arXiv 2508.01326): model size, data volume and initial FLOPs, that is, the pre-training
-compute of the checkpoint where mid-training starts.
+The axes are the paper's (BoostQA, arXiv 2508.01326): model size, data volume and initial FLOPs, that is, the
+pre-training compute of the checkpoint at which mid-training starts.
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ AXES = {"parameters": "size", "tokens": "tokens", "initial_flops": "initial"}
 
 
 def points(scaling: ScalingSettings, student: StudentSettings, midtrain: MidtrainSettings) -> pd.DataFrame:
-    """The distinct training runs of all axes: columns point (name), size, tokens, initial (share of pre-training); the run
-    at full size, tokens and pre-training stands on every axis and is trained once."""
+    """The distinct training runs of all axes: columns point (name), size, tokens, initial (share of pre-training). The
+    run at full size, tokens and pre-training is on every axis and is trained once."""
     full = (student.size, midtrain.tokens, 1.0)
     wanted = [full]
     wanted += [(size, *full[1:]) for size in scaling.sizes]
@@ -28,7 +28,7 @@ def points(scaling: ScalingSettings, student: StudentSettings, midtrain: Midtrai
 
 
 def by_axis(results: pd.DataFrame) -> pd.DataFrame:
-    """Results of `points` (the first row being the full run) as one row per axis, arm and x, in rising x."""
+    """Results of `points` (the full run first) as one row per axis, arm and x, by rising x."""
     full = results.iloc[0]
     tables = []
     for axis, varied in AXES.items():
@@ -44,7 +44,7 @@ def fits(table: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFr
     """Accuracy against log10 x by least squares for every axis and arm: slope per decade with a 95% interval from
     binomial resampling of each point, and rank correlation. A description of the points, not a law.
 
-    `table`: axis, arm, x, accuracy (a fraction), n. ValueError for a point without a size or a score."""
+    `table`: axis, arm, x, accuracy (a fraction), n. ValueError for a point without x, accuracy or n."""
     usable = table["x"].between(0, np.inf, "neither") & table["accuracy"].between(0, 1) & table["n"].ge(1)
     if not usable.all():
         found = table.loc[~usable, ["axis", "arm", "x", "accuracy", "n"]].iloc[0].to_dict()

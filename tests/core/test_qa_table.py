@@ -115,7 +115,7 @@ def test_a_wrong_label_is_named_with_what_is_allowed(column, value, allowed):
 
 
 def test_an_id_that_stands_twice_is_named():
-    with pytest.raises(ValueError, match=r"id 'x' stands twice"):
+    with pytest.raises(ValueError, match=r"id 'x' occurs twice"):
         qa_table([ROW | {"id": "x"}, ROW | {"id": "x", "question": "Another?"}])
 
 

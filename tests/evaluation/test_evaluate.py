@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from qatoolkit.core.stats import accuracy, mcnemar, paired_difference, wilson
-from qatoolkit.evaluation.cloze import likelihoods, load_model, score
+from qatoolkit.evaluation.cloze import load_model, score, score_pairs
 from qatoolkit.evaluation.evaluate import evaluate
 from qatoolkit.evaluation.tasks import export_tasks
 from qatoolkit.synthesis.budget import apportion
@@ -52,7 +52,7 @@ def test_continuations_read_together_score_as_if_each_were_read_alone(world):
     with torch.inference_mode():
         wanted = [alone(*pair) for pair in pairs]
     for batch_tokens in (10, 16_384):
-        np.testing.assert_allclose(likelihoods(network, pairs, batch_tokens)[0], wanted, atol=1e-4)
+        np.testing.assert_allclose(score_pairs(network, pairs, batch_tokens)[0], wanted, atol=1e-4)
 
 
 def test_open_questions_cannot_be_cloze_scored(world):

@@ -129,7 +129,7 @@ def test_log_likelihoods_are_those_of_hflm(name, tokenizer, requests):
 @pytest.mark.parametrize("name", OTHERS)
 def test_an_architecture_that_cannot_share_is_noticed_and_still_right(name, tokenizer, requests):
     hflm, fast = both(*OTHERS[name], tokenizer)
-    with pytest.warns(UserWarning, match=r"ForCausalLM is scored with .* slower but as single sequences are"):
+    with pytest.warns(UserWarning, match=r"ForCausalLM is scored with .* which is slower"):
         compare(hflm, fast, requests["mixed"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # shared examples alone some of them can

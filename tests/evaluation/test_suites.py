@@ -21,8 +21,8 @@ from qatoolkit.core.stats import accuracy, cells, mcnemar
 from qatoolkit.evaluation.cloze import load_model
 from qatoolkit.evaluation.evaluate import TasksUnavailable, evaluate
 from qatoolkit.evaluation.probe import probe, probe_tasks
-from qatoolkit.evaluation.samples import COLUMNS, Seeds, manifests, model_digest
-from qatoolkit.evaluation.suites import leaves, paper12, suite_of
+from qatoolkit.evaluation.samples import COLUMNS, RandomSeeds, digest_model, manifests
+from qatoolkit.evaluation.suites import list_tasks, paper12, resolve_suite
 from qatoolkit.evaluation.tasks import export_tasks
 from qatoolkit.run.tables import evaluation as views
 from qatoolkit.seeds.read import read_seeds
@@ -51,7 +51,7 @@ def exam(name="textbook_en", n=12):
 
 def prompts(folder, name, fewshot=0):
     """What lm-eval would ask."""
-    task = suite_of(folder, folder).manager().load([name])["tasks"][name]
+    task = resolve_suite(folder, folder).manager().load([name])["tasks"][name]
     task.set_config("num_fewshot", fewshot)
     task.set_fewshot_seed(0)
     task.build_all_requests(rank=0, world_size=1)
@@ -164,48 +164,49 @@ def test_rows_of_a_file_that_are_not_asked_are_counted_and_told(model, tmp_path)
 def test_an_exam_of_several_right_choices_only_is_refused_with_its_rows(tmp_path, form):
     table, _ = read_seeds([RAW[4]])
     with pytest.raises(ValueError, match=f"1 rows have no single right choice .*: {table['id'].iloc[0]}"):
-        suite_of(table, tmp_path, form=form)
+        resolve_suite(table, tmp_path, form=form)
 
 
 def test_an_exam_in_two_languages_is_a_task_of_each(tmp_path):
     said = []
-    found = suite_of(written(tmp_path / "mine.jsonl", [CHINESE, *RAW]), tmp_path, log=said.append)
-    assert [asked.task for asked in found.asked] == ["mine", "mine_zh"]
+    found = resolve_suite(written(tmp_path / "mine.jsonl", [CHINESE, *RAW]), tmp_path, log=said.append)
+    assert [entry.task for entry in found.entries] == ["mine", "mine_zh"]
     assert "mine: a task for each language, mine, mine_zh" in said
     assert "问题：" in prompts(found.include, "mine_zh")[0][0]
     both = read_seeds(tmp_path / "mine.jsonl")[0]
     with pytest.raises(ValueError, match=r"two exams .* 'mine_zh'"):
-        suite_of({"mine": both, "mine_zh": both}, tmp_path)
+        resolve_suite({"mine": both, "mine_zh": both}, tmp_path)
 
 
 def test_a_file_with_open_questions_says_that_all_are_asked_openly(tmp_path):
     said = []
-    found = suite_of(written(tmp_path / "mine.jsonl", [*RAW[:2], OPEN]), tmp_path, log=said.append)
+    found = resolve_suite(written(tmp_path / "mine.jsonl", [*RAW[:2], OPEN]), tmp_path, log=said.append)
     assert ["1 of 3 questions have no choices" in line and "'generative'" in line for line in said] == [True]
     assert prompts(found.include, "mine")[0][1]["until"]
 
 
 def test_a_list_of_files_is_a_task_of_each(tmp_path):
     files = [written(tmp_path / "a.jsonl", RAW[:2]), str(written(tmp_path / "b.jsonl", RAW))]
-    found = suite_of(files, tmp_path)
-    assert [asked.task for asked in found.asked] == ["a", "b"]
+    found = resolve_suite(files, tmp_path)
+    assert [entry.task for entry in found.entries] == ["a", "b"]
     assert found.left_out["b"]["duplicate"] == 1
     (tmp_path / "more").mkdir()
     for odd, message in (
         ([files[0], "mmlu"], "mmlu: there is no such file"),
-        ([files[0], written(tmp_path / "more" / "a.jsonl", RAW)], "another file is called 'a'"),
+        ([files[0], written(tmp_path / "more" / "a.jsonl", RAW)], "another file would also be task 'a'"),
         ([RAW[0]], "not dict"),
     ):
         with pytest.raises(ValueError, match=message):
-            suite_of(odd, tmp_path)
-    assert [asked.task for asked in suite_of(["mmlu", "arc_challenge"], tmp_path).asked] == ["mmlu", "arc_challenge"]
+            resolve_suite(odd, tmp_path)
+    names = ["mmlu", "arc_challenge"]
+    assert [entry.task for entry in resolve_suite(names, tmp_path).entries] == names
 
 
 def test_raw_rows_are_sent_to_read_seeds_and_a_table_without_choices_is_open(tmp_path):
     with pytest.raises(ValueError, match=r"exam 'table': not a QA table: no column 'id'.*read_seeds"):
-        suite_of(pd.DataFrame(RAW), tmp_path)
+        resolve_suite(pd.DataFrame(RAW), tmp_path)
     table = read_seeds([OPEN])[0].drop(columns=["choices", "answer_index"])
-    assert prompts(suite_of(table, tmp_path).include, "table")[0][1]["until"]
+    assert prompts(resolve_suite(table, tmp_path).include, "table")[0][1]["until"]
 
 
 @pytest.mark.parametrize(
@@ -344,8 +345,8 @@ def test_group_changes_reach_its_tasks(model, tmp_path):
     foreign(tmp_path, "riddles")
     group = {"group": "asked", "task": [{"task": "riddles", "doc_to_text": "Riddle: {{q}}"}]}
     (tmp_path / "asked.yaml").write_text(yaml.safe_dump(group))
-    manager = suite_of(tmp_path, tmp_path).manager()
-    [(name, spec)] = leaves(manager, "asked")
+    manager = resolve_suite(tmp_path, tmp_path).manager()
+    [(name, spec)] = list_tasks(manager, "asked")
     assert name == "riddles"
     assert manager.load([spec])["tasks"]["riddles"].config.doc_to_text == "Riddle: {{q}}"
 
@@ -362,11 +363,11 @@ def test_a_probe_of_tasks_fills_unknown_labels(model, tmp_path):
 
 
 def test_what_was_run_is_recorded(model, tmp_path):
-    samples = evaluate(model, {"mine": exam()}, folder=tmp_path / "e", seeds=Seeds(fewshot=7), limit=5)
+    samples = evaluate(model, {"mine": exam()}, folder=tmp_path / "e", seeds=RandomSeeds(fewshot=7), limit=5)
     assert len(samples) == 5
     about = samples.attrs["evaluation"]
     assert about["seeds"] == {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 7}
-    assert about["digest"] == model_digest(model)
+    assert about["digest"] == digest_model(model)
     [row] = manifests(tmp_path / "e").to_dict("records")
     assert (row["task"], row["n"], row["version"], row["fewshot"]) == ("mine", 5, "1.0", 0)
     assert row["lm_eval"] == about["lm_eval"]
@@ -374,7 +375,7 @@ def test_what_was_run_is_recorded(model, tmp_path):
 
 
 def stored(folder):
-    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix != ".tmp"}
+    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.glob("*/*")}
 
 
 def test_a_finished_task_is_not_run_again_unless_something_changed(model, tmp_path):
@@ -385,7 +386,13 @@ def test_a_finished_task_is_not_run_again_unless_something_changed(model, tmp_pa
     again = evaluate(model, tables, folder=folder)
     pd.testing.assert_frame_equal(first, again)
     assert stored(folder) == before
-    for changes in ({"fewshot": 1}, {"seeds": Seeds(numpy=1)}, {"limit": 3}, {"scorer": "fast"}, {"form": "letter"}):
+    for changes in (
+        {"fewshot": 1},
+        {"seeds": RandomSeeds(numpy=1)},
+        {"limit": 3},
+        {"scorer": "fast"},
+        {"form": "letter"},
+    ):
         evaluate(model, tables, ["one"], folder=folder, **changes)
         assert len(stored(folder)) == len(before) + 2
         before = stored(folder)
@@ -398,14 +405,14 @@ def test_another_model_is_another_key_and_a_copy_is_not(model, tmp_path):
     import shutil
 
     copy = shutil.copytree(model, tmp_path / "copy")
-    assert model_digest(copy) == model_digest(model)
+    assert digest_model(copy) == digest_model(model)
     (copy / "training.json").write_text("{}")
-    assert model_digest(copy) == model_digest(model)
+    assert digest_model(copy) == digest_model(model)
     network = AutoModelForCausalLM.from_pretrained(copy)
     with torch.no_grad():
         network.get_input_embeddings().weight[0, 0] += 1
     network.save_pretrained(copy)
-    assert model_digest(copy) != model_digest(model)
+    assert digest_model(copy) != digest_model(model)
 
 
 def test_a_kill_loses_at_most_the_task_under_way(model, tmp_path):
@@ -422,7 +429,8 @@ evaluate({str(model)!r}, {str(tmp_path)!r}, ["a", "b", "c", "d"], folder={str(fo
     assert done.returncode == -signal.SIGKILL
     before = stored(folder)
     assert len(before) == 4
-    (folder / ".c-0123.parquet.99.tmp").write_bytes(b"half")
+    (folder / "0123456789abcdef").mkdir()  # as a kill leaves a task: without its manifest
+    (folder / "0123456789abcdef" / ".samples.parquet.99.tmp").write_bytes(b"half")
     samples = evaluate(model, tmp_path, ["a", "b", "c", "d"], folder=folder)
     assert samples["task"].unique().tolist() == ["a", "b", "c", "d"]
     assert {name: when for name, when in stored(folder).items() if name in before} == before
@@ -431,7 +439,7 @@ evaluate({str(model)!r}, {str(tmp_path)!r}, ["a", "b", "c", "d"], folder={str(fo
 def test_samples_without_their_manifest_are_not_finished(model, tmp_path):
     foreign(tmp_path, "a")
     whole = evaluate(model, tmp_path, ["a"], folder=tmp_path / "e")
-    [manifest] = (tmp_path / "e").glob("*.json")
+    [manifest] = (tmp_path / "e").glob("*/manifest.json")
     manifest.unlink()
     time.sleep(0.01)
     pd.testing.assert_frame_equal(evaluate(model, tmp_path, ["a"], folder=tmp_path / "e"), whole)
@@ -449,23 +457,23 @@ def test_a_task_without_data_is_named_and_the_others_are_kept(model, tmp_path):
 
 
 def test_the_twelve_benchmarks_are_known_to_lm_eval_and_say_what_they_lack(model, monkeypatch):
-    suite = suite_of("paper12", ROOT)
+    suite = resolve_suite("paper12", ROOT)
     manager = suite.manager()
-    counts = {asked.task: len(list(leaves(manager, asked.task))) for asked in paper12()}
+    counts = {entry.task: len(list(list_tasks(manager, entry.task))) for entry in paper12()}
     assert list(counts) == [
         "mmlu", "cmmlu", "ceval-valid", "mmlu_pro", "agieval", "arc_challenge", "bbh", "gsm8k", "minerva_math",
         "triviaqa", "hellaswag", "winogrande",
     ]  # fmt: skip
     assert (counts["mmlu"], counts["cmmlu"], counts["ceval-valid"], counts["gsm8k"]) == (57, 67, 52, 1)
-    for asked in paper12():
-        assert "version" in manager.task_index[asked.task].cfg["metadata"], asked
-        name, _ = next(leaves(manager, asked.task))
+    for entry in paper12():
+        assert "version" in manager.task_index[entry.task].cfg["metadata"], entry
+        name, _ = next(list_tasks(manager, entry.task))
         config = manager.task_index[name].cfg
         metrics = {metric["metric"] for metric in config["metric_list"]}
         filters = {found["name"] for found in config.get("filter_list", [])} or {"none"}
-        assert asked.metric in metrics, name
-        assert asked.filter in filters, name
-        assert config.get("num_fewshot", asked.fewshot) == asked.fewshot, name
+        assert entry.metric in metrics, name
+        assert entry.filter in filters, name
+        assert config.get("num_fewshot", entry.fewshot) == entry.fewshot, name
     # No data can be had in a test, so the suite must say so, task by task, and quickly.
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -541,7 +549,7 @@ def test_a_model_that_lacks_weights_or_has_no_numbers_is_not_scored(model, tmp_p
     network.model.norm.weight.data[0] = float("nan")
     network.save_pretrained(tmp_path / "nan")
     AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / "nan")
-    with pytest.raises(ValueError, match="48 of 48 log-likelihoods are no number"):
+    with pytest.raises(ValueError, match="48 of 48 log-likelihoods are NaN"):
         evaluate(tmp_path / "nan", {"mine": exam()}, form="cloze", scorer=scorer)
     config = json.loads((tmp_path / "nan" / "config.json").read_text()) | {"num_hidden_layers": 3}
     (tmp_path / "nan" / "config.json").write_text(json.dumps(config))

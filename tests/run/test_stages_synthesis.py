@@ -125,7 +125,7 @@ def test_a_teacher_that_errs_agrees_less_but_mostly_within_one_level(seeds, teac
 def test_a_label_outside_the_order_is_named_and_no_row_leaves_the_counts_in_silence():
     labels, gold = pd.Series(["H1", "H2"]), pd.Series(["H1", "h2"])
     for compare in (agreement, confusion):
-        with pytest.raises(ValueError, match="'h2' is no label of order"):
+        with pytest.raises(ValueError, match="'h2' is not a label of order"):
             compare(labels, gold, DIFFICULTIES)
 
 

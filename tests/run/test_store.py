@@ -360,7 +360,7 @@ def test_an_error_while_writing_keeps_the_old_file_and_leaves_no_temporary(tmp_p
     write_json({"a": 1}, path)
     with pytest.raises(ValueError, match="JSON"):
         write_json({"a": float("nan")}, path)
-    with pytest.raises(TypeError, match="does not go into JSON"):
+    with pytest.raises(TypeError, match="can't be written as JSON"):
         write_json({"a": object()}, path)
     with pytest.raises(RuntimeError, match="half"):
         half_written(path)

@@ -16,10 +16,10 @@ _ABLATIONS = Stage(
     "ablations",
     reads=("exams", "annotate", "base", "plan", "curate"),
     settings=(
-        "world", "seeds", "teacher", "annotate", "plan", "boostqa", "linkqa", "strategies", "curate", "student", "midtrain",
-        "evaluate",
+        *("world", "seeds", "teacher", "annotate", "plan", "boostqa", "linkqa", "strategies", "curate"),
+        *("student", "midtrain", "evaluate"),
     ),
-)  # fmt: skip
+)
 
 
 def called(dials: dict) -> str:
@@ -28,8 +28,8 @@ def called(dials: dict) -> str:
 
 
 def arm_of(profile: Profile, dials: dict) -> str:
-    """The arm that an ablation is about: the one it names, else the arm called like a group of its dials (or like a strategy
-    under `strategies`), else the first of `compare`."""
+    """The arm that an ablation is about: the one it names, else the arm called like a group of its dials (or like a
+    strategy under `strategies`), else the first of `compare`."""
     groups = [dial.removeprefix("strategies.").split(".")[0] for dial in dials]
     own = [arm for arm in profile.arms if arm in groups]
     first = profile.compare[0][0] if profile.compare else next(iter(profile.arms))
@@ -52,9 +52,9 @@ def _quiet(line: str) -> None:
 
 
 def ablations(run: Run, *, log=print) -> Outputs:
-    """Every ablation of the profile: its arm trained with the dials turned and untouched, on the same tokens, and compared on the
-    same questions. `ablations` has the paired differences (turned minus untouched; Holm-corrected within weak and all), `samples`
-    the questions, by job."""
+    """Every ablation of the profile: its arm trained with the dials turned and untouched, on the same tokens, and
+    compared on the same questions. `ablations` has the paired differences (turned minus untouched; Holm-corrected
+    within weak and all), `samples` the questions, by job."""
 
     def make(folder) -> dict:
         tokens = round(run.profile.midtrain.tokens * run.profile.ablation_tokens)
@@ -84,7 +84,8 @@ def ablations(run: Run, *, log=print) -> Outputs:
 
 
 def _paired(about: list[dict], of: dict, weak: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
-    """One row per ablation on weak cells and on all: accuracy, and the paired difference to the untouched arm with p corrected."""
+    """One row per ablation on weak cells and on all: accuracy, and the paired difference to the untouched arm with p
+    corrected."""
     rows = []
     for row in about:
         turned, untouched = of[row["arm"], row["ablation"]], of[row["arm"], REFERENCE]

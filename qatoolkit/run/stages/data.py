@@ -44,8 +44,8 @@ def seeds(run: Run, folder) -> dict:
 
 @stage("annotate", reads=("seeds",), settings=("teacher", "annotate"), prompts=("annotate", "knowledge_points"))
 def annotate(run: Run, folder) -> dict:
-    """Discipline, difficulty and grade of every seed, by the annotator, and knowledge points: those that its source has, else
-    by the annotator too (`AnnotateSettings`)."""
+    """Discipline, difficulty and grade of every seed, by the annotator, and knowledge points: those that its source
+    has, else by the annotator too (`AnnotateSettings`)."""
     settings, table = run.profile.annotate, run.read("seeds").seeds
     if settings.knowledge_points == "all":
         table = table.assign(knowledge_points=None)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from qatoolkit.core.artifacts import Artifact
 from qatoolkit.core.stats import CELL, accuracy, cells, mcnemar, paired_difference
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.evaluate import evaluate as ask
@@ -25,21 +26,20 @@ def exam_rows(run: Run) -> pd.DataFrame:
 
 
 def evaluate(run: Run, *, log=print) -> Outputs:
-    """lm-eval on every exam for the base and every arm; accuracy by exam and cell, and the paired differences of the profile's
-    `compare`. Tasks that a model was scored on before, in any run, are not run again."""
+    """lm-eval on every exam for the base and every arm; accuracy by exam and cell, and the paired differences of the
+    profile's `compare`. Tasks that a model was scored on before, in any run, are not run again."""
 
     def make(folder: Path) -> dict:
         settings, exams = run.profile.evaluate, exam_tables(run)
         tasks = export_tasks(exams, folder / "tasks")
         done = run.root / STAGES / "scores"
         models = {arm: run.model(arm) for arm in (BASE, *run.profile.arms)}
-        samples = pd.concat(
-            [
-                ask(model, tasks, list(exams), batch=settings.batch, folder=done).assign(arm=arm)
-                for arm, model in models.items()
-            ],
-            ignore_index=True,
-        ).rename(columns={"task": "exam"})
+        answered = {
+            arm: ask(model, tasks, list(exams), batch=settings.batch, folder=done) for arm, model in models.items()
+        }
+        scores = [task["key"] for rows in answered.values() for task in rows.attrs["evaluation"]["tasks"]]
+        samples = pd.concat([rows.assign(arm=arm) for arm, rows in answered.items()], ignore_index=True)
+        samples = samples.rename(columns={"task": "exam"})
         choice = samples[samples["exam"].isin(choice_exams(run))]
         grids = [cells(rows).assign(arm=arm) for arm, rows in choice.groupby("arm", sort=False)]
         return {
@@ -50,6 +50,7 @@ def evaluate(run: Run, *, log=print) -> Outputs:
             "comparisons": comparisons(
                 choice, run.read("plan").weak, run.profile.compare, settings.bootstrap, run.seed
             ),
+            "uses": [Artifact(done.parent, done.name, key).name for key in scores],
         }
 
     pairs = [list(pair) for pair in run.profile.compare]
@@ -57,8 +58,8 @@ def evaluate(run: Run, *, log=print) -> Outputs:
 
 
 def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, resamples: int, seed: int) -> pd.DataFrame:
-    """Paired differences between arms on the multiple-choice exams, with McNemar's p: in the cells the probe found weak, in the
-    others (strong), and over all."""
+    """Paired differences between arms on the multiple-choice exams, with McNemar's p: in the cells the probe found
+    weak, in the others (strong), and over all."""
     rows = []
     for a, b in pairs:
         for on, group in parts(samples, weak).items():
@@ -75,7 +76,8 @@ def parts(samples: pd.DataFrame, weak: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def scored(run: Run, paths) -> dict[str, pd.DataFrame]:
-    """Cloze samples of some models on the multiple-choice exams, by path, each scored once; with the labels of the questions."""
+    """Cloze samples of some models on the multiple-choice exams, by path, each scored once; with the labels of the
+    questions."""
     exam = exam_rows(run)
     labels = exam[["id", *CELL]]
     return {path: labels.merge(score(*load_model(path), exam), on="id") for path in dict.fromkeys(paths)}
@@ -94,8 +96,8 @@ def scaling(run: Run, folder: Path, *, arm: str = "boostqa") -> dict:
         there = (points["size"] == profile.student.size) & (points["initial"] == 1)
     if not there.all():
         warnings.warn(
-            f"{(~there).sum()} of {len(points)} points need other sizes or earlier checkpoints of the student, which this run does "
-            "not have; they are left out",
+            f"{(~there).sum()} of {len(points)} points need other sizes or earlier checkpoints of the student, which this "
+            "run does not have; they are left out",
             stacklevel=2,
         )
     points = points[there].reset_index(drop=True)

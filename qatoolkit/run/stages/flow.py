@@ -20,8 +20,8 @@ FLOW = (
 
 
 def run_to(run: Run, last: str, *, log=print) -> Outputs | list[Outputs]:
-    """Run every stage of the flow up to `last` that is not done yet; returns what the last one wrote. "synthesis" stands for all
-    data sets that arms train on. ValueError names the stages."""
+    """Run every stage of the flow up to `last` that is not done yet; returns what the last one wrote. "synthesis"
+    stands for all data sets that arms train on. ValueError names the stages."""
     names = [name for name, _ in FLOW]
     if last not in names:
         raise ValueError(f"no stage of the flow is called {last!r}; there are {', '.join(names)}")

@@ -16,8 +16,8 @@ from qatoolkit.synthesis.write import attempts, degraded
 
 
 def synthesise(run: Run, name: str, *, log=print) -> Outputs:
-    """One data set of the profile (`Profile.data`): `made` (written and labelled), `questions` (accepted after refinement),
-    `rejects`, `refinement` where the truth is known, and what its strategy keeps beside them.
+    """One data set of the profile (`Profile.data`): `made` (written and labelled), `questions` (accepted after
+    refinement), `rejects`, `refinement` where the truth is known, and what its strategy keeps beside them.
 
     Raises ValueError for a name that the profile does not have, MissingUpstream before seeds and plan are there."""
     if name not in run.profile.data:
@@ -56,8 +56,8 @@ def synthesise_all(run: Run, *, log=print) -> list[Outputs]:
 
 
 def refinement(run: Run, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.DataFrame) -> dict:
-    """Shares of wrong answers against the world's truth: as written, as the second teacher answered, and as decided; nulls where
-    the truth is unknown."""
+    """Shares of wrong answers against the world's truth: as written, as the second teacher answered, and as decided;
+    nulls where the truth is unknown."""
     before, n = wrong_answers(run, made)
     after, kept = wrong_answers(run, table)
     answered = [rows[rows["second_answer"].notna()] for rows in (table, rejects) if "second_answer" in rows]
@@ -74,7 +74,8 @@ def refinement(run: Run, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.Da
 
 
 def wrong_answers(run: Run, table: pd.DataFrame) -> tuple[float | None, int]:
-    """The share of a table's answers that are wrong, and how many the world could judge; None where it could judge none."""
+    """The share of a table's answers that are wrong, and how many the world could judge; None where it could judge
+    none."""
     if (truth := run.world.truth()) is None:
         return None, 0
     checks = [truth.is_correct(q, a) for q, a in zip(table["question"], table["answer"], strict=True)]
@@ -89,8 +90,8 @@ def wrong_answers(run: Run, table: pd.DataFrame) -> tuple[float | None, int]:
     prompts=("multi_grade", "high_difficulty", "annotate", "refine", "solve"),
 )
 def error_rates(run: Run, folder) -> dict:
-    """BoostQA in small with each of the world's own teachers: what refinement and the check of difficulty are worth when the teacher
-    errs more or less often. Empty tables for a real teacher, whose truth is unknown."""
+    """BoostQA in small with each of the world's own teachers: what refinement and the check of difficulty are worth
+    when the teacher errs more or less often. Empty tables for a real teacher, whose truth is unknown."""
     seeds, settings, truth = run.read("annotate").seeds, run.profile.boostqa, run.world.truth()
     answers, levels = [], []
     if truth is None or not is_offline(run):
@@ -118,8 +119,8 @@ def error_rates(run: Run, folder) -> dict:
 
 
 def high_shares(plan: pd.DataFrame, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.DataFrame) -> dict:
-    """H4 and H5 together: share of the questions asked for, shares of those asked for there that were labelled lower at the
-    first attempt and in the end, and share of the accepted questions by their labels."""
+    """H4 and H5 together: share of the questions asked for, shares of those asked for there that were labelled lower at
+    the first attempt and in the end, and share of the accepted questions by their labels."""
     asked, first = attempts(made, rejects, HIGH)
     budget = plan.groupby("difficulty")["budget"].sum()
     return {
@@ -134,8 +135,8 @@ def high_shares(plan: pd.DataFrame, made: pd.DataFrame, table: pd.DataFrame, rej
 
 @stage("consensus", reads=("seeds",), settings=("teacher", "world"), prompts=("annotate",))
 def consensus(run: Run, folder, *, samples: int = 5, n: int = 200) -> dict:
-    """Labels of the first `n` seeds by one answer of the annotator and by the consensus of several; empty where the truth is
-    unknown. `qt.tables.consensus_estimate` says what it will take."""
+    """Labels of the first `n` seeds by one answer of the annotator and by the consensus of several; empty where the
+    truth is unknown. `qt.tables.consensus_estimate` says what it will take."""
     table = run.read("seeds").seeds.head(n)
     if run.world.truth() is None:
         return {"labels": table[:0].assign(samples=None)}
@@ -148,8 +149,9 @@ def consensus(run: Run, folder, *, samples: int = 5, n: int = 200) -> dict:
 
 @stage("walk_control", reads=("linkqa",), settings=("linkqa",))
 def walk_control(run: Run, folder, *, difficulty: dict, n: int = 2000) -> dict:
-    """What a target distribution of difficulty does to `n` walks under the run's exponents: for no target, the target, and the
-    target under twice the coverage, the divergence from it (nats), coverage of KPs, and the share of drawn seeds at each level."""
+    """What a target distribution of difficulty does to `n` walks under the run's exponents: for no target, the target,
+    and the target under twice the coverage, the divergence from it (nats), coverage of KPs, and the share of drawn
+    seeds at each level."""
     graph, settings, rows = KPGraph.load(run.read("linkqa").graph), run.profile.linkqa, []
     levels = graph.seeds.set_index("id")["difficulty"]
     for name, target, beta in (
@@ -171,9 +173,9 @@ def walk_control(run: Run, folder, *, difficulty: dict, n: int = 2000) -> dict:
 
 @stage("adjustment", reads=("annotate", "plan", "linkqa"), settings=("teacher", "linkqa"), prompts=("link", "annotate"))
 def adjustment(run: Run, folder, *, adjust: dict, n: int = 200) -> dict:
-    """Difficulty adjustment tried on `n` walks that lean to the disciplines of `adjust`: asked, labelled, and the divergence of the
-    labels from the target in nats, by discipline and difficulty, with the plan's difficulties and with `adjust`.
-    `qt.tables.adjustment_estimate` says what it will take."""
+    """Difficulty adjustment tried on `n` walks that lean to the disciplines of `adjust`: asked, labelled, and the
+    divergence of the labels from the target in nats, by discipline and difficulty, with the plan's difficulties and
+    with `adjust`. `qt.tables.adjustment_estimate` says what it will take."""
     tables = []
     with teachers(run, "adjustment") as by:
         for name, asked in adjustment_requests(run, adjust, n).items():

@@ -17,8 +17,8 @@ def ledger_path(run: Run):
 
 @contextmanager
 def teachers(run: Run, stage: str):
-    """The run's synthesiser, refiner and annotator, and `named(model)` for any other, sharing one ledger; the world's own endpoint is
-    started where no other is set, and stopped afterwards."""
+    """The run's synthesiser, refiner and annotator, and `named(model)` for any other, sharing one ledger; the world's
+    own endpoint is started where no other is set, and stopped afterwards."""
     settings = run.profile.teacher
     kind = BatchTeacher if settings.batch else Teacher
     with endpoint_of(run) as endpoint, Ledger(ledger_path(run)) as ledger:

@@ -48,7 +48,8 @@ def base_job(run: Run, size: str, tokenizer: Path, general: Path, keep: tuple[fl
 
 
 def midtrain_job(run: Run, name: str, start: Path, qa: Path | None, **changes) -> Job:
-    """Mid-training of one arm from a checkpoint, with the rate decaying to zero; without QA all of it is general replay."""
+    """Mid-training of one arm from a checkpoint, with the rate decaying to zero; without QA all of it is general
+    replay."""
     settings = run.profile.midtrain
     fields = {field: getattr(settings, field) for field in Course.model_fields}
     fields |= {
@@ -82,7 +83,8 @@ class Trained:
 
 
 def trained(run: Run, jobs: list[Job]) -> list[Trained]:
-    """Train jobs side by side, each in the artifact of its content: what was trained before, in any run, is not trained again."""
+    """Train jobs side by side, each in the artifact of its content: what was trained before, in any run, is not trained
+    again."""
     artifacts = [Artifact(run.root / STAGES, "train", training_key(job)) for job in jobs]
     placed = [replace(job, out=str(a.folder)) for job, a in zip(jobs, artifacts, strict=True)]
     todo = {a.folder: (a, job) for a, job in zip(artifacts, placed, strict=True) if a.manifest is None}
@@ -106,7 +108,7 @@ def training_key(job: Job) -> str:
 
 
 def _content(path: str) -> str:
-    """What stands for a place in the key of a training: the artifact it is in where it is one, else its content."""
+    """What represents a place in the key of a training: the artifact that it is part of, else its content."""
     folder = Path(path)
     above = next((p for p in (folder, *folder.parents) if p.parent.parent.name == STAGES), None)
     if above is not None and (above / "manifest.json").is_file():
@@ -115,7 +117,8 @@ def _content(path: str) -> str:
 
 
 def token_file(run: Run, table: pd.DataFrame) -> Path | None:
-    """The rows of a QA table as a token file of the run's tokenizer, an artifact of its own; None for an empty table."""
+    """The rows of a QA table as a token file of the run's tokenizer, an artifact of its own; None for an empty
+    table."""
     if table.empty:
         return None
     tokenizer = run.place("base", "tokenizer")
@@ -140,8 +143,9 @@ def _made(run: Run, kind: str, content, make) -> Artifact:
 
 @stage("base", settings=("world", "student", "midtrain", "scaling"), files=("student.checkpoint",))
 def base(run: Run, folder: Path) -> dict:
-    """The base student: a trunk pre-trained here on the general corpus with checkpoints along the way, or a checkpoint of the
-    profile or the world; with its tokenizer, the general corpus in blocks, and the other rungs of the scaling axis.
+    """The base student: a trunk pre-trained here on the general corpus with checkpoints along the way, or a checkpoint
+    of the profile or the world; with its tokenizer, the general corpus in blocks, and the other rungs of the scaling
+    axis.
 
     `places` names the artifacts: model, tokenizer, replay and, where it was trained here, general and `rung <size>`."""
     student, world = run.profile.student, run.world.settings
@@ -228,8 +232,8 @@ def midtrain(run: Run, *, log=print) -> Outputs:
 
 @stage("resume_check", reads=("midtrain",), settings=("student", "midtrain"))
 def resume_check(run: Run, folder: Path, *, arm: str = "boostqa", tokens: int = 12_000, at: int = 5) -> dict:
-    """A short training of an arm twice: undisturbed, and stopped after step `at`, then started again. One row each with steps, final
-    loss and the weights' digest, which must be equal (on a CPU)."""
+    """A short training of an arm twice: undisturbed, and stopped after step `at`, then started again. One row each with
+    steps, final loss and the weights' digest, which must be equal (on a CPU)."""
     from qatoolkit.training.train import train
 
     class Stopped(Exception):

@@ -88,7 +88,10 @@ def evaluated(samples: pd.DataFrame) -> pd.DataFrame:
     lm-eval's version and the seeds."""
     about = samples.attrs["evaluation"]
     seeds = ", ".join(f"{name} {seed}" for name, seed in about["seeds"].items())
-    tasks = [t | {"left_out": sum(t.get("left_out", {}).values())} for t in about["tasks"]]
+    tasks = [
+        {k: v for k, v in t.items() if k != "key"} | {"left_out": sum(t.get("left_out", {}).values())}
+        for t in about["tasks"]
+    ]
     return pd.DataFrame(tasks).assign(lm_eval=about["lm_eval"], scorer=about["scorer"], seeds=seeds)
 
 
