@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lab notebooks figures bench clean
+.PHONY: help setup demo test lint schema lab notebooks figures bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,14 @@ demo: $(STAMP) ## run the whole loop on this machine, offline; results in result
 
 test: $(STAMP) ## run the tests (the slow ones: .venv/bin/pytest -m slow)
 	@$(BIN)/python -m pytest
+
+lint: $(STAMP) ## check code and notebooks with ruff, and their format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+schema: $(STAMP) ## write qatoolkit.schema.json, which editors check profiles with
+	@$(BIN)/qatoolkit settings --schema > qatoolkit.schema.json.tmp
+	@mv qatoolkit.schema.json.tmp qatoolkit.schema.json
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks

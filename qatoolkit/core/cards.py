@@ -38,7 +38,7 @@ _FIELDS = {
     "difficulty": "H1 recall to H5 several steps across disciplines; H4 and H5 are high",
     "grade": "stage of schooling",
     "knowledge_points": "knowledge points that the row exercises",
-    "strategy": "how the row was made: seed, multi_grade, high_difficulty, link, refine",
+    "strategy": "how the row was made: seed, or the prompt that asked for it",
     "parents": "ids of the rows it was made from",
     "teacher": "model that wrote it",
     "prompt_version": "version of the prompt",

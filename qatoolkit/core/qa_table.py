@@ -17,9 +17,8 @@ OPTIONAL = (
     "parents", "teacher", "prompt_version", "licence", "verified",
 )  # fmt: skip
 COLUMNS = REQUIRED + OPTIONAL
-STRATEGIES = ("seed", "multi_grade", "high_difficulty", "link", "refine")
 _LISTS = ("choices", "knowledge_points", "parents", "calls")
-_ALLOWED = {"language": ("en", "zh"), **LABELS, "strategy": STRATEGIES}
+_ALLOWED = {"language": ("en", "zh"), **LABELS}
 
 
 def qa_id(question: str, answer: str, choices: Iterable[str] | None = None) -> str:

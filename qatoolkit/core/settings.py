@@ -110,7 +110,11 @@ def turned(settings: Settings, dials: dict) -> Settings:
 def _turn(values: dict, model: type[Settings], name: str, value) -> None:
     field = model.model_fields.get(name)
     if field is not None and typing.get_origin(field.annotation) is dict and isinstance(value, dict):
-        merged = values[name] | value  # named entries are added to those there are; null takes one away
+        merged = dict(values[name])  # named entries are added to those there are; null takes one away
+        for key, entry in value.items():
+            head, _, rest = str(key).partition(".")
+            dotted = rest and key not in merged and head in merged  # a dial of an entry: strategies.mine.each
+            merged |= {head: dict(merged[head]) | {rest: entry}} if dotted else {key: entry}
         values[name] = {key: entry for key, entry in merged.items() if entry is not None}
         return
     if field is None or not _is_group(field.annotation) or not isinstance(value, dict):

@@ -1,5 +1,6 @@
 """The command line: qatoolkit run | status | plan | settings | clean | train | tokenise | report | doctor | teacher."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -109,11 +110,15 @@ def plan(profile: Profile = "demo") -> None:
 def settings(
     group: Annotated[str | None, typer.Argument(help="a group of settings, such as boostqa")] = None,
     profile: Profile = "demo",
+    as_schema: Annotated[bool, typer.Option("--schema", help="print the JSON schema of profiles, for editors")] = False,
 ) -> None:
     """Every dial with its value in a profile, what is allowed, and what it means."""
     from qatoolkit.core.settings import describe_dials
-    from qatoolkit.run.profiles import load_profile
+    from qatoolkit.run.profiles import load_profile, schema
 
+    if as_schema:
+        print(json.dumps(schema(), indent=1))
+        return
     print(describe_dials(load_profile(profile), group))
 
 

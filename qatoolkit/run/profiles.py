@@ -4,6 +4,8 @@
 settings that differ), and keyword dials override single settings: `load_profile("demo", **{"boostqa.refine": False})`.
 """
 
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,8 @@ class Profile(Settings):
                 raise ValueError(f"data.{name}: this name is taken; give the data set another")
             if (used := about.strategy or name) not in PACKAGED:
                 strategy(used).checked(self.strategies.get(used, {}))
+        for name, own in self.strategies.items():
+            strategy(name).checked(own)
         for arm, sets in self.arms.items():
             if unknown := [s for s in sets if s != SEEDS and s not in self.data]:
                 raise ValueError(f"arms.{arm} reads {unknown[0]!r}; there are {', '.join([SEEDS, *self.data])}")
@@ -212,10 +216,18 @@ PROFILES = {
 }
 
 
+@cache
+def load_plugins() -> None:
+    """Import what installed packages add under the entry point group `qatoolkit.plugins` (docs/extending.md)."""
+    for found in entry_points(group="qatoolkit.plugins"):
+        found.load()
+
+
 def load_profile(source: str | Path | Profile = "demo", **dials) -> Profile:
     """A built-in profile by name, or one from a YAML file, with single settings overridden by dotted dials.
 
     Raises ValueError for an unknown profile or setting, a wrong type or value, or a file that is not YAML."""
+    load_plugins()
     if isinstance(source, Profile):
         profile = source
     elif str(source) in PROFILES:
@@ -237,3 +249,15 @@ def _from_yaml(path: Path) -> Profile:
     if base not in tuple(PROFILES):
         raise ValueError(f"{path}: profile is {base!r}; it must be one of {', '.join(PROFILES)}")
     return turned(PROFILES[base], {"name": path.stem} | content)
+
+
+def schema() -> dict:
+    """The JSON schema of a profile's YAML file, for editors; groups may be dotted, null removes an arm or a data set."""
+    found = Profile.model_json_schema()
+    del found["required"]
+    found["properties"] = {"profile": {"enum": list(PROFILES), "default": "demo"}} | found["properties"]
+    found["patternProperties"] = {r"^[a-z_]+\.": {}}
+    for name in ("arms", "data"):
+        entries = found["properties"][name]
+        entries["additionalProperties"] = {"anyOf": [entries["additionalProperties"], {"type": "null"}]}
+    return found | {"title": "qatoolkit profile"}

@@ -107,7 +107,6 @@ def test_an_empty_required_value_is_named_with_its_row(column, value):
         ("discipline", "alchemy", "mathematics"),
         ("difficulty", "H6", "H1, H2, H3, H4, H5"),
         ("grade", "kindergarten", "primary, middle"),
-        ("strategy", "magic", "seed, multi_grade"),
     ],
 )
 def test_a_wrong_label_is_named_with_what_is_allowed(column, value, allowed):

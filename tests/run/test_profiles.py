@@ -237,3 +237,10 @@ def test_a_profile_says_how_its_sources_are_to_be_read(tmp_path, monkeypatch):
     mine.write_text("profile: smoke\nseeds:\n  mapping: task_text\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"seeds\.mapping is 'task_text'"):
         load_profile(mine)
+
+
+def test_dials_of_a_named_entry_are_dotted_and_unknown_strategies_are_refused():
+    turned = load_profile("smoke", **{"data.boostqa_untargeted.strategy": "linkqa"})
+    assert turned.data["boostqa_untargeted"].strategy == "linkqa"
+    assert turned.data["boostqa_untargeted"].dials == {"plan.targeted": False}
+    assert "no strategy is called 'mine.each'" in refused("smoke", **{"strategies.mine.each": 1})

@@ -28,9 +28,9 @@ def called(dials: dict) -> str:
 
 
 def arm_of(profile: Profile, dials: dict) -> str:
-    """The arm that an ablation is about: the one it names, else the arm called like a group of its dials, else the
-    first of `compare`."""
-    groups = [dial.split(".")[0] for dial in dials]
+    """The arm that an ablation is about: the one it names, else the arm called like a group of its dials (or like a
+    strategy under `strategies`), else the first of `compare`."""
+    groups = [dial.removeprefix("strategies.").split(".")[0] for dial in dials]
     own = [arm for arm in profile.arms if arm in groups]
     first = profile.compare[0][0] if profile.compare else next(iter(profile.arms))
     return dials.get("arm") or (own[0] if own else first)

@@ -13,7 +13,9 @@ from string import Template
 from qatoolkit.core.taxonomy import DISCIPLINES, GRADE_RUBRIC, GRADES, RUBRIC
 from qatoolkit.teacher.reply_json import as_text, read_json
 
-__all__ = ["VERSIONS", "as_text", "messages", "read_json", "shown", "template", "version"]
+__all__ = ["VERSIONS", "add", "as_text", "messages", "read_json", "shown", "template", "version"]
+
+HERE = Path(__file__).parent
 
 VERSIONS = {
     "annotate": 3,
@@ -24,6 +26,16 @@ VERSIONS = {
     "refine": 1,
     "solve": 1,
 }
+_FOLDERS: dict[str, Path] = {}  # of the templates that `add` found, by name
+
+
+def add(folder: Path) -> None:
+    """Make the templates of another folder known, `<language>/<name>.v<version>.txt` in it, the latest version of each."""
+    for path in sorted(Path(folder).glob("*/*.v*.txt")):
+        name, _, number = path.stem.rpartition(".v")
+        latest = VERSIONS.get(name, 0) if _FOLDERS.get(name) == Path(folder) else 0
+        _FOLDERS[name], VERSIONS[name] = Path(folder), max(latest, int(number))
+    template.cache_clear()
 
 
 def version(name: str) -> str:
@@ -34,7 +46,7 @@ def version(name: str) -> str:
 @lru_cache
 def template(name: str, language: str) -> str:
     """The filled system message of a task; ValueError for a task or language that has no template."""
-    path = Path(__file__).parent / language / f"{version(name)}.txt" if name in VERSIONS else None
+    path = _FOLDERS.get(name, HERE) / language / f"{version(name)}.txt" if name in VERSIONS else None
     if path is None or not path.is_file():
         raise ValueError(f"no prompt {name!r} in {language!r}; there are {', '.join(VERSIONS)}, each in en and zh")
     en = language == "en"
