@@ -1,38 +1,56 @@
-"""Asking a teacher in batches: half the price, for answers that may take a day.
+"""BatchTeacher: asks through a Batch API, for half the price, with answers that may take a day.
 
-`BatchTeacher` is a `Teacher` whose requests leave in files instead of one by one (OpenAI's Batch API, which other
-providers and servers offer too). Rows are worked on as ever; a request that the ledger does not hold waits until all
-rows wait, and then leaves with the others. What is submitted stands in the ledger (`qatoolkit.teacher.outstanding`) before the
-server starts on it, so a client that is killed picks its batches up at the next call and pays for nothing twice.
+A `BatchTeacher` is a `Teacher` whose requests are sent in files instead of one by one (OpenAI's Batch API, which other
+providers and servers offer too). A request without an answer in the ledger waits until every row waits; then all of
+them are sent together. What is submitted is recorded in the ledger (`batch_jobs.OpenRequests`) before the server starts
+on it, so a client that was killed picks its batches up at the next call and pays for nothing twice.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import aiohttp
 import pandas as pd
 
-from qatoolkit.teacher.batch_api import Wire
-from qatoolkit.teacher.batch_jobs import Carrier, Outstanding, Want, Wants
-from qatoolkit.teacher.calls import Ask, Messages, table_of
+from qatoolkit.teacher.batch_jobs import ENDED, BatchAPI, OpenRequests, Refused, Result, make_files, read_lines
+from qatoolkit.teacher.calls import Call, Job, Request, to_table
 from qatoolkit.teacher.client import Teacher
 from qatoolkit.teacher.event_loop import gather_all
 from qatoolkit.teacher.limits import BudgetError, TeacherError
-from qatoolkit.teacher.transport import ANSWERED, HOPELESS, Reply
+from qatoolkit.teacher.transport import ANSWERED, Reply, Response, check_not_fatal, open_session, read_completion
 
 __all__ = ["BatchTeacher"]
 
+CHUNK = 500  # lines of an output file that are read and committed at a time
+
+
+class Waiting(NamedTuple):
+    """A request and the future that gets its result."""
+
+    request: Request
+    result: asyncio.Future[Result]
+
+
+class Submission(NamedTuple):
+    """An input file, its batch if that was created just now, and the requests of this call that are in it, by key."""
+
+    file: str
+    batch: str | None
+    waiting: dict[str, Waiting]
+
 
 class BatchTeacher(Teacher):
-    """A `Teacher` that asks through `/v1/files` and `/v1/batches`; takes what `Teacher` takes, but no `client`.
+    """A `Teacher` that asks through `/v1/files` and `/v1/batches`; takes the arguments of `Teacher` except `client`.
 
-    `discount` is the price of a batch as a share of the list price. `poll` is the most seconds between two looks at a
-    batch (the first come sooner), `log` is told when something changes. `requests_per_file` and `bytes_per_file` are the
-    provider's limits. `attempts` counts submissions of one request; limits on what is in flight and rates a minute do
-    not apply. A budget bounds what may be submitted: BudgetError, before anything leaves, if all of it and what is still
-    outstanding, at its dearest, might exceed the budget.
+    `discount` is the price of a batch as a share of the list price. `poll` is the longest time in seconds between two
+    checks of a batch (the first come sooner); `log` receives a line when its state changes. `requests_per_file` and
+    `bytes_per_file` are the provider's limits. `attempts` counts submissions of one request; limits on requests in
+    flight and on rates do not apply. With a budget, BudgetError is raised before anything is sent if the requests,
+    together with those still open, might exceed it.
     """
 
     def __init__(
@@ -55,55 +73,59 @@ class BatchTeacher(Teacher):
             if not value > 0:
                 raise ValueError(f"BatchTeacher {name} is {value!r}: give a number above 0")
         super().__init__(model, **options)
-        self.discount, self._way = discount, {"log": log, **limits}
-        self._outstanding = Outstanding(self.ledger, self.endpoint.name)
+        self.discount, self._poll, self._file_limits = discount, poll, (requests_per_file, bytes_per_file)
+        self._log = lambda text: log(self.endpoint.redact(text))
+        self._open = OpenRequests(self.ledger, self.endpoint.name)
 
     def forget(self, batch: str) -> None:
-        """Stop waiting for a batch: what it would have answered is submitted, and paid for, anew."""
-        self._outstanding.forget(batch)
+        """Stop waiting for a batch: its requests are submitted, and paid for, again."""
+        self._open.forget(batch)
 
-    async def _ask(self, state: Ask) -> pd.DataFrame:
-        wants: Wants = {}
+    async def _ask(self, call: Call) -> pd.DataFrame:
+        waiting: dict[str, Waiting] = {}
 
-        async def row(index: int, id: Any, sample: int, messages: Messages) -> None:
-            state.put(index, await self._answer(wants, id, sample, messages, state.parse))
+        async def answer(job: Job) -> None:
+            index, _, sample, messages = job
+            call.put(index, await self._answer(waiting, job, call.parse, self._request(messages, sample)))
 
-        async with self._carrier() as carrier:
-            await gather_all([self._serve(carrier, state, wants), *(row(*job) for job in state.jobs())])
-        return table_of(state.rows)
+        # A file of 200 MB may take long, but not without any progress.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self.timeout, sock_read=self.timeout)
+        async with open_session(self.endpoint, timeout) as session:
+            tries = {"attempts": self.attempts, "backoff": self._backoff, "patience": 20 * self._poll}
+            api = BatchAPI(session, self.endpoint, **tries)
+            await gather_all([self._serve(api, call, waiting), *map(answer, call.jobs())])
+        return to_table(call.rows)
 
-    async def _send(self, wants: Wants, key: str, request: str, body: dict, tally) -> Reply:
-        """Want an answer until there is one, the request is out of attempts, or two batches left it out."""
-        failed = left_out = 0
+    async def _send(self, waiting: dict[str, Waiting], request: Request, tally) -> Reply:
+        """Submit a request until it is answered, out of attempts, or missing from two batches."""
+        failed = missing = 0
         while True:
-            wants[key] = want = Want(key, request, body, asyncio.get_running_loop().create_future())
-            got, reply, cost, attempts = await want.line
+            waiting[request.key] = one = Waiting(request, asyncio.get_running_loop().create_future())
+            response, reply, cost, attempts = await one.result
             tally.attempts += attempts
             tally.cost += cost or 0.0
             if reply.outcome in ANSWERED:
                 tally.unpriced |= cost is None
                 return reply
-            if remedy := HOPELESS.get(got.status):
-                remedy = remedy.format(key_env=self.endpoint.key_env, model=self.model)
-                raise TeacherError(f"{self.endpoint.name} answered {reply.error}; {remedy}")
-            failed, left_out = failed + 1, left_out + got.failure.startswith("batch_")
-            if not got.transient or failed >= self.attempts or left_out > 1:
+            check_not_fatal(response, reply, self.endpoint, self.model)
+            failed, missing = failed + 1, missing + response.failure.startswith("batch_")
+            if not response.transient or failed >= self.attempts or missing > 1:
                 return reply
 
-    async def _serve(self, carrier: Carrier, state: Ask, wants: Wants) -> None:
-        """Submit what is wanted whenever no row can go on without it, until all rows are done."""
+    async def _serve(self, api: BatchAPI, call: Call, waiting: dict[str, Waiting]) -> None:
+        """Submit the waiting requests whenever no row can go on without them, until all rows are done."""
         running: set[asyncio.Task] = set()
         try:
-            while state.done < state.total:
-                await _quiet(state, wants)
-                if wants:
-                    now = dict(wants)
-                    wants.clear()
-                    parcels, fresh = await carrier.sort(now)
-                    self._afford([want.body for want in fresh.values()])
-                    parcels += await carrier.submit(fresh)
-                    running |= {asyncio.create_task(carrier.follow(parcel)) for parcel in parcels}
-                elif not running:  # the rows left wait for what another call has asked
+            while call.done < call.total:
+                await _wait_until_idle(call, waiting)
+                if waiting:
+                    now = dict(waiting)
+                    waiting.clear()
+                    submissions, fresh = await self._find_open(now)
+                    self._check_budget([one.request for one in fresh.values()])
+                    submissions += await self._submit(api, fresh)
+                    running |= {asyncio.create_task(self._follow(api, one)) for one in submissions}
+                elif not running:  # the other rows wait for requests of another call
                     await asyncio.sleep(0.05)
                 if running:
                     ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -114,17 +136,130 @@ class BatchTeacher(Teacher):
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    def _afford(self, fresh: list[dict]) -> None:
+    async def _find_open(self, waiting: dict[str, Waiting]) -> tuple[list[Submission], dict[str, Waiting]]:
+        """(submissions that are open already, requests that are in none). Requests that another process has got
+        answered in the meantime get their result."""
+        files = await asyncio.to_thread(self._open.files_of, list(waiting))
+        fresh = {key: one for key, one in waiting.items() if key not in files}
+        for key, completion in (await asyncio.to_thread(self.ledger.get, fresh)).items():
+            fresh.pop(key).result.set_result(Result(Response(200, {}, ""), read_completion(completion), 0.0, 0))
+        submissions: dict[str, Submission] = {}
+        for key, file in files.items():
+            submissions.setdefault(file, Submission(file, None, {})).waiting[key] = waiting[key]
+        return [*submissions.values()], fresh
+
+    def _check_budget(self, fresh: list[Request]) -> None:
         if not (self._budget and fresh):
             return
-        spent, waiting = self._spent(), self._outstanding.most(self.model, self.run, self.stage)
-        most = sum(map(self._most, fresh))
-        if spent + waiting + most > self._budget.limit:
+        spent, still_open = self._spent(), self._open.most(self._labels)
+        most = sum(self._most(request.body) for request in fresh)
+        if spent + still_open + most > self._budget.limit:
             raise BudgetError(
-                f"budget of ${self._budget.limit:g}: ${spent:.4f} is spent, batches under way may cost ${waiting:.4f} and "
-                f"the next {len(fresh)} requests ${most:.4f}; raise budget=, lower max_tokens or ask for less at a time: "
-                "answers so far are in the ledger"
+                f"budget of ${self._budget.limit:g}: ${spent:.4f} is spent, batches under way may cost "
+                f"${still_open:.4f} and the next {len(fresh)} requests ${most:.4f}; raise budget=, lower max_tokens or "
+                "ask for less at a time: answers so far are in the ledger"
             )
+
+    async def _submit(self, api: BatchAPI, waiting: dict[str, Waiting]) -> list[Submission]:
+        """Upload requests and create their batches, as few as the limits of a file allow."""
+        submissions, most = [], self._most if self.price and self._bounded else lambda body: None
+        for keys, lines in make_files((one.request for one in waiting.values()), *self._file_limits):
+            file, part = await api.upload(lines), {key: waiting[key] for key in keys}
+            requests = [(one.request, most(one.request.body)) for one in part.values()]
+            await asyncio.to_thread(self._open.add, file, self._labels, requests)
+            batch = await self._create(api, file, time.time())
+            self._log(f"batch {batch}: {len(part)} requests submitted to {self.endpoint.name}")
+            submissions.append(Submission(file, batch, part))
+        return submissions
+
+    async def _create(self, api: BatchAPI, file: str, submitted: float) -> str:
+        try:
+            batch = await api.create(file, submitted)
+        except Refused:
+            self._open.forget(file)
+            raise
+        await asyncio.to_thread(self._open.set_batch, file, batch)
+        return batch
+
+    async def _follow(self, api: BatchAPI, submission: Submission) -> None:
+        """Wait for the batch of a submission and give every waiting request its result."""
+        file, batch, waiting = submission
+        if batch is None:
+            batch = await self._pick_up(api, file)
+        ended = await self._wait_for(api, batch)
+        results = [ended[name] for name in ("output_file_id", "error_file_id") if ended.get(name)]
+        errors = [error.get("message") or error for error in (ended.get("errors") or {}).get("data") or []]
+        if errors and not results:
+            self._open.forget(file)
+            raise TeacherError(
+                f"{self.endpoint.name} did not accept batch {batch} ({ended['status']}): {errors[:3]}; "
+                "none of it was answered: correct that, then run again"
+            )
+        for result in results:
+            with tempfile.TemporaryFile() as content:
+                await api.download(result, content)
+                while lines := await asyncio.to_thread(list, itertools.islice(content, CHUNK)):
+                    await self._settle(file, read_lines(lines, self.endpoint), waiting)
+        error = f"batch {batch} is {ended['status']} and has no result for this request"
+        missing = Response(None, {}, error, f"batch_{ended['status']}")
+        keys = [*{*await asyncio.to_thread(self._open.keys_in, file), *waiting}]
+        for start in range(0, len(keys), CHUNK):
+            await self._settle(file, dict.fromkeys(keys[start : start + CHUNK], missing), waiting)
+
+    async def _pick_up(self, api: BatchAPI, file: str) -> str | None:
+        """The batch of a file that an earlier call submitted; None if another process has settled it by now."""
+        if (found := await asyncio.to_thread(self._open.batch_of, file)) is None:
+            return None
+        batch, submitted = found
+        if batch is None:  # that call ended before it knew whether the batch was created
+            try:
+                created = await api.find(file, submitted)
+            except Refused as refused:
+                raise TeacherError(
+                    f"{refused}, so it is unknown whether file {file} became a batch: look there, and if it did not, "
+                    f"teacher.forget({file!r}) submits its requests again"
+                ) from None
+            if created:
+                batch = created["id"]
+                await asyncio.to_thread(self._open.set_batch, file, batch)
+            else:
+                batch = await self._create(api, file, submitted)
+        self._log(f"batch {batch}: picked up again at {self.endpoint.name}")
+        return batch
+
+    async def _wait_for(self, api: BatchAPI, batch: str | None) -> dict[str, Any]:
+        """The final state of a batch."""
+        if batch is None:
+            return {"status": "settled"}
+        logged, wait = None, min(1.0, self._poll)
+        while True:
+            try:
+                state = await api.read_batch(batch)
+            except Refused as refused:
+                if refused.status != 404:
+                    raise
+                if self.endpoint.is_local:  # it was restarted, and nothing was paid
+                    return {"status": "gone"}
+                raise TeacherError(
+                    f"{refused}: use the key that submitted it, or submit it again with teacher.forget({batch!r})"
+                ) from None
+            counts = state.get("request_counts") or {}
+            now = ", ".join([state["status"], *(f"{n} {name}" for name, n in counts.items() if n is not None)])
+            if now != logged:
+                self._log(f"batch {batch}: {now}")
+                logged = now
+            if state["status"] in ENDED:
+                return state
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, self._poll)
+
+    async def _settle(self, file: str, responses: dict[str, Response], waiting: dict[str, Waiting]) -> None:
+        """Commit responses to requests of a file, then give them to those who wait."""
+        results = await asyncio.to_thread(self._open.settle, file, responses, self._cost)
+        for key, result in results.items():
+            if (one := waiting.pop(key, None)) and not one.result.done():
+                one.result.set_result(result)
+        await asyncio.sleep(0)
 
     def _cost(self, reply: Reply) -> float | None:
         cost = super()._cost(reply)
@@ -133,32 +268,14 @@ class BatchTeacher(Teacher):
     def _most(self, body: dict[str, Any]) -> float:
         return self.discount * super()._most(body)
 
-    @asynccontextmanager
-    async def _carrier(self) -> AsyncIterator[Carrier]:
-        # A file of 200 MB may take its time, silence may not.
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=self.timeout, sock_read=self.timeout)
-        async with aiohttp.ClientSession(
-            timeout=limits, cookie_jar=aiohttp.DummyCookieJar(), trust_env=not self.endpoint.is_local
-        ) as session:
-            bounded = {"max_tokens", "max_completion_tokens"} & set(self._body)
-            tries = {"attempts": self.attempts, "backoff": self._backoff, "patience": 20 * self._way["poll"]}
-            yield Carrier(
-                wire=Wire(session, self.endpoint, **tries),
-                outstanding=self._outstanding,
-                endpoint=self.endpoint,
-                asker=(self.model, self.run, self.stage),
-                cost=self._cost,
-                most=self._most if self.price and bounded else lambda body: None,
-                **self._way,
-            )
 
-
-async def _quiet(state: Ask, wants: Wants) -> None:
-    """Return when no row can go on: nothing has changed for some turns of the loop. Rows wait for nothing but answers, so a
-    turn moves each by at least one step; one that is late would only leave with the next file."""
-    before, still = None, 0
-    while still < 10:
-        now = state.done, len(wants)
-        still = still + 1 if now == before else 0
+async def _wait_until_idle(call: Call, waiting: dict[str, Waiting]) -> None:
+    """Return when no row can go on: nothing has changed for ten turns of the event loop. Rows wait for nothing but
+    answers, so every turn moves each of them by at least one step; a request that comes later is sent with the next
+    file."""
+    before, unchanged = None, 0
+    while unchanged < 10:
+        now = call.done, len(waiting)
+        unchanged = unchanged + 1 if now == before else 0
         before = now
         await asyncio.sleep(0)

@@ -1,291 +1,249 @@
-"""What carries requests to a server in batches: submit them, wait for each batch, and record how every line fared.
+"""Batch jobs: files and batches as in OpenAI's Batch API (https://platform.openai.com/docs/guides/batch), and the
+requests in them that are still open.
 
-Open requests are a table of their own in the ledger file. A row stands for one request in one input file: it is written before
-the batch of that file is created, and goes in the same commit that records how the request fared, so that a client killed at any
-moment finds what is under way, and no answer is recorded twice.
+Open requests are a table of their own in the ledger file. A row is one request in one input file. It is written before
+the batch of that file is created, and deleted in the commit that records the result. So a client that was killed at any
+moment finds what is still open, and no answer is recorded twice.
 """
 
 import asyncio
+import io
 import itertools
 import json
-import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, BinaryIO, NamedTuple
 
-from qatoolkit.teacher.batch_api import ENDED, Refused, Wire, input_files, output_lines
-from qatoolkit.teacher.ledger import Attempt, Ledger
-from qatoolkit.teacher.limits import TeacherError
-from qatoolkit.teacher.transport import Endpoint, Got, Reply, read, read_got
+import aiohttp
 
-CHUNK = 500  # lines of a result that are read and committed at a time
+from qatoolkit.teacher.calls import Request
+from qatoolkit.teacher.ledger import PUT_RESPONSE, Attempt, Ledger
+from qatoolkit.teacher.limits import TeacherError, backoff, retry_after
+from qatoolkit.teacher.transport import FATAL_STATUSES, Endpoint, Reply, Response, read_response, send_request
 
+ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+_DAY = 86400.0  # seconds by which clocks may differ
 
 _TABLE = """CREATE TABLE IF NOT EXISTS batches (
     endpoint TEXT NOT NULL, file TEXT NOT NULL, key TEXT NOT NULL, batch TEXT, model TEXT NOT NULL, run TEXT NOT NULL,
     stage TEXT NOT NULL, submitted REAL NOT NULL, most REAL, request TEXT NOT NULL, PRIMARY KEY (endpoint, file, key)
 )"""
-
-
-_BY_KEY = "CREATE INDEX IF NOT EXISTS batches_by_key ON batches (key)"
-
-
-_ATTEMPT = f"""INSERT INTO attempts ({", ".join(Attempt._fields)}) SELECT {", ".join("?" * len(Attempt._fields))}
+_INDEX = "CREATE INDEX IF NOT EXISTS batches_by_key ON batches (key)"
+_ADD = f"INSERT INTO batches VALUES ({', '.join('?' * 10)})"
+_PUT_ATTEMPT = f"""INSERT INTO attempts ({", ".join(Attempt._fields)}) SELECT {", ".join("?" * len(Attempt._fields))}
     WHERE EXISTS (SELECT 1 FROM batches WHERE endpoint = ? AND file = ? AND key = ?)"""
 
 
-class Submitted(NamedTuple):
-    """A request of an input file: who asked, when (epoch seconds), and its canonical text."""
+class Result(NamedTuple):
+    """The result of one request, its cost in USD (None: unknown); `attempts` is 0 if another process recorded it."""
 
-    model: str
-    run: str
-    stage: str
-    submitted: float
-    request: str
-
-
-class Outstanding:
-    """The open requests of one endpoint (by its name) in one ledger; input files are known by the server's ids."""
-
-    def __init__(self, ledger: Ledger, endpoint: str):
-        self.ledger, self.endpoint = ledger, endpoint
-        ledger.write((_TABLE, [()]), (_BY_KEY, [()]))
-
-    def add(self, file: str, model: str, run: str, stage: str, requests: Iterable[tuple]) -> None:
-        """Record an uploaded file before its batch is created; `requests` are (key, most it can cost or None, text)."""
-        told = (model, run, stage, time.time())
-        rows = [(self.endpoint, file, key, None, *told, most, request) for key, most, request in requests]
-        self.ledger.write((f"INSERT INTO batches VALUES ({', '.join('?' * 10)})", rows))
-
-    def created(self, file: str, batch: str) -> None:
-        """Record the batch that the server made of a file."""
-        update = "UPDATE batches SET batch = ? WHERE endpoint = ? AND file = ?"
-        self.ledger.write((update, [(batch, self.endpoint, file)]))
-
-    def files(self, keys: Iterable[str]) -> dict[str, str]:
-        """The file that each of `keys` is outstanding in; keys that are in none are absent."""
-        return dict(self._read("key, file", keys))
-
-    def batch(self, file: str) -> tuple[str | None, float] | None:
-        """(batch id or None, when submitted) of a file; None when nothing of it is outstanding."""
-        sql = "SELECT batch, submitted FROM batches WHERE endpoint = ? AND file = ? LIMIT 1"
-        return next(iter(self.ledger.read(sql, (self.endpoint, file))), None)
-
-    def requests(self, file: str, keys: Iterable[str]) -> dict[str, Submitted]:
-        """What is outstanding among `keys` of a file."""
-        rows = self._read(f"key, {', '.join(Submitted._fields)}", keys, " AND file = ?", file)
-        return {key: Submitted(*row) for key, *row in rows}
-
-    def keys(self, file: str) -> list[str]:
-        """The keys outstanding in a file."""
-        sql = "SELECT key FROM batches WHERE endpoint = ? AND file = ?"
-        return [key for (key,) in self.ledger.read(sql, (self.endpoint, file))]
-
-    def settle(self, file: str, fared: list[tuple[Attempt, str | None, str | None]]) -> None:
-        """Record how requests of a file fared, with request and response where they were answered, in one commit. What
-        another process has recorded already is not recorded again."""
-        now = time.time()
-        where = [(self.endpoint, file, attempt.key) for attempt, _, _ in fared]
-        self.ledger.write(
-            (
-                "INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?)",
-                [(a.key, request, response, now) for a, request, response in fared if response],
-            ),
-            (_ATTEMPT, [(*attempt, *at) for (attempt, _, _), at in zip(fared, where, strict=True)]),
-            ("DELETE FROM batches WHERE endpoint = ? AND file = ? AND key = ?", where),
-        )
-
-    def forget(self, name: str) -> None:
-        """Drop a file, or a batch, as if it had never been submitted."""
-        drop = "DELETE FROM batches WHERE endpoint = ? AND (file = ? OR batch = ?)"
-        self.ledger.write((drop, [(self.endpoint, name, name)]))
-
-    def most(self, model: str, run: str, stage: str) -> float:
-        """The most that everything outstanding can cost, in USD."""
-        sql = "SELECT total(most) FROM batches WHERE model = ? AND run = ? AND stage = ?"
-        return self.ledger.read(sql, (model, run, stage))[0][0]
-
-    def _read(self, columns: str, keys: Iterable[str], also: str = "", *values: str) -> list[tuple]:
-        among = "key IN (SELECT value FROM json_each(?))"
-        sql = f"SELECT {columns} FROM batches WHERE endpoint = ? AND {among}{also}"
-        return self.ledger.read(sql, (self.endpoint, json.dumps(list(keys)), *values))
-
-
-class Line(NamedTuple):
-    """How one request fared in a batch, its cost in USD (None: not known); `attempts` is 0 if another call recorded it."""
-
-    got: Got
+    response: Response
     reply: Reply
     cost: float | None
     attempts: int = 1
 
 
-class Want(NamedTuple):
-    """A request that somebody waits for."""
+class OpenRequests:
+    """The open requests of one endpoint (by its name) in a ledger; input files are identified by the server's ids."""
 
-    key: str
-    request: str
-    body: dict[str, Any]
-    line: asyncio.Future[Line]
+    def __init__(self, ledger: Ledger, endpoint: str):
+        self._ledger, self._endpoint = ledger, endpoint
+        ledger.write((_TABLE, [()]), (_INDEX, [()]))
+
+    def add(self, file: str, labels: tuple[str, str, str], requests: Iterable[tuple[Request, float | None]]) -> None:
+        """Record an uploaded file, before its batch is created: the model, run and stage, and each request with the
+        most it can cost in USD (None: unknown)."""
+        same = (None, *labels, time.time())
+        self._ledger.write((_ADD, [(self._endpoint, file, one.key, *same, most, one.text) for one, most in requests]))
+
+    def set_batch(self, file: str, batch: str) -> None:
+        """Record the batch that the server created from a file."""
+        update = "UPDATE batches SET batch = ? WHERE endpoint = ? AND file = ?"
+        self._ledger.write((update, [(batch, self._endpoint, file)]))
+
+    def batch_of(self, file: str) -> tuple[str | None, float] | None:
+        """(batch id or None, epoch seconds of submission) of a file; None when none of its requests is open."""
+        return next(iter(self._select("batch, submitted", "file = ? LIMIT 1", file)), None)
+
+    def files_of(self, keys: Iterable[str]) -> dict[str, str]:
+        """The file that each of `keys` is open in; keys that are not open are absent."""
+        return dict(self._select("key, file", "key IN (SELECT value FROM json_each(?))", json.dumps(list(keys))))
+
+    def keys_in(self, file: str) -> list[str]:
+        """The keys open in a file."""
+        return [key for (key,) in self._select("key", "file = ?", file)]
+
+    def settle(
+        self, file: str, responses: dict[str, Response], cost: Callable[[Reply], float | None]
+    ) -> dict[str, Result]:
+        """Record the responses to requests of a file in one commit, and close these requests. What another process has
+        recorded already is not recorded again. Returns the result of each."""
+        among = "file = ? AND key IN (SELECT value FROM json_each(?))"
+        rows = self._select("key, model, run, stage, submitted, request", among, file, json.dumps(list(responses)))
+        open_rows, now = {key: row for key, *row in rows}, time.time()
+        results, answers, attempts, closed = {}, [], [], []
+        for key, response in responses.items():
+            reply, answer = read_response(response)
+            if key not in open_rows:
+                results[key] = Result(response, reply, 0.0, 0)
+                continue
+            *labels, submitted, request = open_rows[key]
+            results[key] = result = Result(response, reply, cost(reply))
+            outcome = response.status, reply.outcome, *reply.tokens, result.cost
+            where = (self._endpoint, file, key)
+            attempts.append((key, *labels, submitted, now - submitted, *outcome, *where))
+            closed.append(where)
+            if answer:
+                answers.append((key, request, answer, now))
+        close = "DELETE FROM batches WHERE endpoint = ? AND file = ? AND key = ?"
+        self._ledger.write((PUT_RESPONSE, answers), (_PUT_ATTEMPT, attempts), (close, closed))
+        return results
+
+    def forget(self, name: str) -> None:
+        """Delete the requests of a file or a batch, as if they had never been submitted."""
+        drop = "DELETE FROM batches WHERE endpoint = ? AND (file = ? OR batch = ?)"
+        self._ledger.write((drop, [(self._endpoint, name, name)]))
+
+    def most(self, labels: tuple[str, str, str]) -> float:
+        """The most that all open requests of a model, run and stage can cost, in USD; those of unknown cost count as
+        0."""
+        sql = "SELECT total(most) FROM batches WHERE model = ? AND run = ? AND stage = ?"
+        return self._ledger.read(sql, labels)[0][0]
+
+    def _select(self, columns: str, where: str, *values: str) -> list[tuple]:
+        sql = f"SELECT {columns} FROM batches WHERE endpoint = ? AND {where}"
+        return self._ledger.read(sql, (self._endpoint, *values))
 
 
-Wants = dict[str, Want]  # by key
+def make_files(requests: Iterable[Request], most_requests: int, most_bytes: int) -> Iterator[tuple[list[str], bytes]]:
+    """Requests in as few input files as the limits allow: the keys in each, and its content."""
+    keys, lines, size = [], [], 0
+    for request in requests:
+        line = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions", "body": request.body}
+        line = json.dumps(line).encode() + b"\n"
+        if keys and (len(keys) == most_requests or size + len(line) > most_bytes):
+            yield keys, b"".join(lines)
+            keys, lines, size = [], [], 0
+        keys.append(request.key)
+        lines.append(line)
+        size += len(line)
+    if keys:
+        yield keys, b"".join(lines)
 
 
-class Parcel(NamedTuple):
-    """An input file, its batch if that was created just now, and who waits for its lines."""
-
-    file: str
-    batch: str | None
-    wants: Wants
-
-
-@dataclass(frozen=True, kw_only=True)
-class Carrier:
-    """Submits for `asker` (model, run, stage). `cost` is what a reply costs, `most` what a request may cost, in USD or
-    None; `poll` is the most seconds between two looks at a batch, the first come sooner."""
-
-    wire: Wire
-    outstanding: Outstanding
-    endpoint: Endpoint
-    asker: tuple[str, str, str]
-    cost: Callable[[Reply], float | None]
-    most: Callable[[dict], float | None]
-    log: Callable[[str], Any]
-    poll: float
-    requests_per_file: int
-    bytes_per_file: int
-
-    async def sort(self, wants: Wants) -> tuple[list[Parcel], Wants]:
-        """The parcels that are under way already, and what is in none of them; what another process has got answered in the
-        meantime is handed over."""
-        under_way = await asyncio.to_thread(self.outstanding.files, list(wants))
-        fresh = {key: want for key, want in wants.items() if key not in under_way}
-        for key, response in (await asyncio.to_thread(self.outstanding.ledger.get, fresh)).items():
-            fresh.pop(key).line.set_result(Line(Got(200, {}, ""), read(response), 0.0, 0))
-        parcels: dict[str, Parcel] = {}
-        for key, file in under_way.items():
-            parcels.setdefault(file, Parcel(file, None, {})).wants[key] = wants[key]
-        return [*parcels.values()], fresh
-
-    async def submit(self, wants: Wants) -> list[Parcel]:
-        """Upload requests and have batches made of them, as few as the limits of a file allow."""
-        bodies, parcels = ((want.key, want.body) for want in wants.values()), []
-        for keys, lines in input_files(bodies, self.requests_per_file, self.bytes_per_file):
-            file, part = await self.wire.upload(lines), {key: wants[key] for key in keys}
-            rows = [(want.key, self.most(want.body), want.request) for want in part.values()]
-            await asyncio.to_thread(self.outstanding.add, file, *self.asker, rows)
-            batch = await self._created(file, time.time())
-            self._tell(f"batch {batch}: {len(part)} requests submitted to {self.endpoint.name}")
-            parcels.append(Parcel(file, batch, part))
-        return parcels
-
-    async def _created(self, file: str, submitted: float) -> str:
+def read_lines(lines: Iterable[bytes], endpoint: Endpoint) -> dict[str, Response]:
+    """The responses in lines of an output or error file, by key; lines that cannot be read are skipped. Where there is
+    no response, `failure` is the server's code if that begins with batch_ (batch_expired), else timeout or error."""
+    responses: dict[str, Response] = {}
+    for line in lines:
         try:
-            batch = await self.wire.create(file, submitted)
-        except Refused:
-            self.outstanding.forget(file)
-            raise
-        await asyncio.to_thread(self.outstanding.created, file, batch)
-        return batch
-
-    async def follow(self, parcel: Parcel) -> None:
-        """Wait for the batch of a parcel and hand its lines to those who want them; in the end each of them has one."""
-        file, batch, wants = parcel
-        if batch is None:
-            batch = await self._picked_up(file)
-        ended = await self._ended(batch)
-        results = [ended[name] for name in ("output_file_id", "error_file_id") if ended.get(name)]
-        complaints = [error.get("message") or error for error in (ended.get("errors") or {}).get("data") or []]
-        if complaints and not results:
-            self.outstanding.forget(file)
-            raise TeacherError(
-                f"{self.endpoint.name} did not accept batch {batch} ({ended['status']}): {complaints[:3]}; "
-                "nothing of it was answered: put that right, then run again"
-            )
-        for result in results:
-            with tempfile.TemporaryFile() as content:
-                await self.wire.download(result, content)
-                while lines := await asyncio.to_thread(list, itertools.islice(content, CHUNK)):
-                    await self._settle(file, output_lines(lines, self.endpoint), wants)
-        told = f"batch {batch} is {ended['status']} and left this request out"
-        nothing = Got(None, {}, told, f"batch_{ended['status']}")
-        missing = [*{*await asyncio.to_thread(self.outstanding.keys, file), *wants}]
-        for start in range(0, len(missing), CHUNK):
-            await self._settle(file, dict.fromkeys(missing[start : start + CHUNK], nothing), wants)
-
-    async def _picked_up(self, file: str) -> str | None:
-        """The batch of a file that an earlier call has submitted; None if another process has settled it by now."""
-        if (found := await asyncio.to_thread(self.outstanding.batch, file)) is None:
-            return None
-        batch, submitted = found
-        if batch is None:  # that call ended before it knew whether there is one
-            try:
-                batch = await self.wire.find(file, submitted)
-            except Refused as refused:
-                raise TeacherError(
-                    f"{refused}, so nobody knows whether file {file} became a batch: look there, and if not, "
-                    f"teacher.forget({file!r}) submits its requests anew"
-                ) from None
-            if batch:
-                await asyncio.to_thread(self.outstanding.created, file, batch)
+            content = json.loads(endpoint.redact(line.decode("utf-8", "replace")))
+            key, found, error = content["custom_id"], content.get("response"), content.get("error") or {}
+            if found:
+                response = Response(int(found["status_code"]), {}, json.dumps(found["body"]))
             else:
-                batch = await self._created(file, submitted)
-        self._tell(f"batch {batch}: picked up again at {self.endpoint.name}")
-        return batch
+                code = str(error.get("code") or "")
+                failure = code if code.startswith("batch_") else "timeout" if "timeout" in code else "error"
+                response = Response(None, {}, str(error.get("message") or code or "no response"), failure)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            continue
+        responses.setdefault(key, response)
+    return responses
 
-    async def _ended(self, batch: str | None) -> dict[str, Any]:
-        """The batch, once nothing more will come of it."""
-        if batch is None:
-            return {"status": "settled"}
-        told, wait = None, min(1.0, self.poll)
-        while True:
-            try:
-                found = await self.wire.batch(batch)
-            except Refused as refused:
-                if refused.status != 404:
-                    raise
-                if self.endpoint.is_local:  # restarted, and nothing was paid
-                    return {"status": "gone"}
+
+class Refused(TeacherError):
+    """The server rejected a call; `status` is the HTTP status."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+
+
+class BatchAPI:
+    """Calls of the Batch API over one session. A call that fails for a passing reason is tried `attempts` times, and
+    reads for at least `patience` seconds. Raises TeacherError after that, and its subclass Refused if the server
+    rejects the call."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, endpoint: Endpoint, *, attempts: int, backoff: float, patience: float
+    ):
+        self._session, self._endpoint = session, endpoint
+        self._attempts, self._backoff, self._patience = attempts, backoff, patience
+
+    async def upload(self, lines: bytes) -> str:
+        """Upload an input file, JSON lines of {custom_id, method, url, body}; returns its id."""
+
+        def make_form() -> dict[str, Any]:  # a form can be sent only once
+            form = aiohttp.FormData({"purpose": "batch"})
+            form.add_field("file", io.BytesIO(lines), filename="requests.jsonl", content_type="application/jsonl")
+            return {"data": form}
+
+        return (await self._call("POST", "/files", make_form))["id"]
+
+    async def create(self, file: str, since: float) -> str:
+        """Create the batch of an input file; returns its id. If a failure leaves open whether the server created one,
+        it is searched for among those created `since` (epoch seconds) before the call is repeated."""
+        body = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        return (await self._call("POST", "/batches", lambda: {"json": body}, search=lambda: self.find(file, since)))[
+            "id"
+        ]
+
+    async def find(self, file: str, since: float) -> dict[str, Any] | None:
+        """The batch created from an input file `since` (epoch seconds), None if there is none."""
+        after: dict[str, str] = {}
+        while True:  # newest first
+            query = {"limit": "100", **after}
+            page = await self._call("GET", "/batches", lambda query=query: {"params": query})
+            for batch in page["data"]:
+                if batch.get("input_file_id") == file:
+                    return batch
+            if not page.get("has_more") or not page["data"]:
+                return None
+            if page["data"][-1].get("created_at", since) < since - _DAY:
+                return None
+            after = {"after": page["data"][-1]["id"]}
+
+    async def read_batch(self, id: str) -> dict[str, Any]:
+        """The current state of a batch."""
+        return await self._call("GET", f"/batches/{id}", patience=self._patience)
+
+    async def download(self, file: str, into: BinaryIO) -> None:
+        """Write the content of a file to `into`, and rewind that."""
+        await self._call("GET", f"/files/{file}/content", into=into, patience=self._patience)
+        into.seek(0)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        content: Callable[[], dict[str, Any]] = dict,
+        *,
+        into: BinaryIO | None = None,
+        patience: float = 0.0,
+        search: Callable[[], Awaitable[dict | None]] | None = None,
+    ) -> dict[str, Any]:
+        started = time.monotonic()
+        for failures in itertools.count(1):
+            response = await send_request(self._session, self._endpoint, method, path, into=into, **content())
+            if response.status and 200 <= response.status < 300:
+                if into:
+                    return {}
+                try:
+                    return json.loads(response.text)
+                except ValueError:
+                    response = response._replace(failure="connection", text=f"no JSON but {response.text[:200]!r}")
+            error = f"{method} {path} at {self._endpoint.name} gave {read_response(response)[0].error}"
+            if not response.transient or response.status == 501:
+                if response.status in (401, 402):
+                    error += "; " + FATAL_STATUSES[response.status].format(key_env=self._endpoint.key_env)
+                elif method == "POST" and response.status in (404, 405, 501):
+                    error += ": no batches there; ask without (Teacher, teacher.batch: false) or check base_url"
+                raise Refused(response.status, error)
+            if failures >= self._attempts and time.monotonic() - started >= patience:
                 raise TeacherError(
-                    f"{refused}: use the key that submitted it, or teacher.forget({batch!r}) to submit its requests anew"
-                ) from None
-            counts = found.get("request_counts") or {}
-            now = ", ".join([found["status"], *(f"{n} {name}" for name, n in counts.items() if n is not None)])
-            if now != told:
-                self._tell(f"batch {batch}: {now}")
-                told = now
-            if found["status"] in ENDED:
-                return found
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, self.poll)
-
-    async def _settle(self, file: str, fared: dict[str, Got], wants: Wants) -> None:
-        """Commit how requests of a file fared, then tell those who want to know."""
-
-        def commit() -> dict[str, Line]:
-            open_requests, now = self.outstanding.requests(file, list(fared)), time.time()
-            lines, rows = {}, []
-            for key, got in fared.items():
-                reply, answer = read_got(got)
-                if (asked := open_requests.get(key)) is None:  # recorded by another process
-                    lines[key] = Line(got, reply, 0.0, 0)
-                    continue
-                cost = self.cost(reply)
-                lines[key] = Line(got, reply, cost)
-                attempt = Attempt(
-                    *(key, *asked[:4], now - asked.submitted, got.status, reply.outcome),
-                    *(reply.prompt_tokens, reply.completion_tokens, reply.reasoning_tokens, cost),
+                    f"{error}, {failures} times in a row; run again later: what was submitted is picked up again"
                 )
-                rows.append((attempt, answer and asked.request, answer))
-            self.outstanding.settle(file, rows)
-            return lines
-
-        for key, line in (await asyncio.to_thread(commit)).items():
-            if (want := wants.pop(key, None)) and not want.line.done():
-                want.line.set_result(line)
-        await asyncio.sleep(0)
-
-    def _tell(self, text: str) -> None:
-        self.log(self.endpoint.redact(text))
+            requested = min(retry_after(response.headers), 60.0)
+            await asyncio.sleep(max(requested, backoff(path, min(failures, 20), self._backoff)))
+            if search and (found := await search()):
+                return found

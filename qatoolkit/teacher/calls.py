@@ -1,6 +1,8 @@
-"""What goes into a call of `Teacher.ask` and what comes out of it: prompts checked, rows in order, one table."""
+"""The input and output of a call of `Teacher.ask`: prompts checked, requests with their keys, rows in order, one
+table."""
 
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -9,8 +11,17 @@ Messages = list[dict[str, Any]]
 Job = tuple[int, Any, int, Messages]  # row, id, sample, messages
 
 
+class Request(NamedTuple):
+    """A request: its key in the ledger, which is the hash of `text`, the canonical text stored there, and the body
+    sent."""
+
+    key: str
+    text: str
+    body: dict[str, Any]
+
+
 class Row(NamedTuple):
-    """One answer to one prompt; the columns of what `Teacher.ask` returns, described there."""
+    """One answer to one prompt; the columns of the table that `Teacher.ask` returns, described there."""
 
     id: Any
     sample: int
@@ -29,51 +40,46 @@ class Row(NamedTuple):
     keys: tuple[str, ...]
 
 
-class Ask:
-    """One call of ask(): its jobs, checked, and the rows as they come."""
+class Call:
+    """One call of ask(): its prompts, checked, and the rows as they come."""
 
     def __init__(self, prompts, *, parse=None, samples: int = 1, ids=None):
         if isinstance(prompts, str):
             raise ValueError("prompts is one string: pass a list, ask([prompt])")
-        self.prompts = list(prompts)
-        self.ids = list(range(len(self.prompts))) if ids is None else list(ids)
-        if len(self.ids) != len(self.prompts):
-            raise ValueError(f"ids has {len(self.ids)} entries, prompts {len(self.prompts)}: give one each")
-        self.parse, self.samples = parse, checked(samples)
+        if samples < 1:
+            raise ValueError(f"samples is {samples!r}: give 1 or more")
+        self._messages = [_to_messages(place, prompt) for place, prompt in enumerate(prompts)]
+        self._ids = list(range(len(self._messages))) if ids is None else list(ids)
+        if len(self._ids) != len(self._messages):
+            raise ValueError(f"ids has {len(self._ids)} entries, prompts {len(self._messages)}: give one each")
+        self.parse, self.samples = parse, samples
         self.done, self.cost = 0, 0.0
-        for place, prompt in enumerate(self.prompts):
-            _as_messages(place, prompt)
-        self.total = len(self.prompts) * samples
+        self.total = len(self._messages) * samples
         self.rows: list[Row | None] = [None] * self.total
 
     def jobs(self) -> Iterator[Job]:
-        return jobs_of(self.prompts, self.ids, self.samples)
+        """(row, id, sample, messages) of every row, in order."""
+        row = itertools.count()
+        for id, messages in zip(self._ids, self._messages, strict=True):
+            for sample in range(self.samples):
+                yield next(row), id, sample, messages
 
     def put(self, index: int, row: Row) -> None:
-        """A row is answered; its cost counts, NaN once one is unknown."""
+        """Store an answered row and add its cost; the sum is NaN once a cost is unknown."""
         self.rows[index] = row
         self.done += 1
         self.cost += float("nan") if row.cost is None else row.cost
 
-    def finished(self) -> list[Row]:
-        """The rows, those that were not answered marked as interrupted."""
-        told = "stopped before it was answered; ask again to go on"
-        missing = (None,) * 7
+    def rows_so_far(self) -> list[Row]:
+        """All rows; those not answered yet have the outcome "interrupted"."""
+        error = "stopped before it was answered; ask again to go on"
         return [
-            row or Row(id, sample, "", "interrupted", *missing, False, 0, told, ())
+            row or Row(id, sample, "", "interrupted", *(None,) * 7, False, 0, error, ())
             for row, (_, id, sample, _) in zip(self.rows, self.jobs(), strict=True)
         ]
 
 
-def jobs_of(prompts: Iterable[str | Messages], ids: Iterable[Any], samples: int) -> Iterator[Job]:
-    """(row, id, sample, messages) of every row, in order; ValueError for something that is no prompt."""
-    for place, (prompt, id) in enumerate(zip(prompts, ids, strict=False)):
-        messages = _as_messages(place, prompt)
-        for sample in range(samples):
-            yield place * samples + sample, id, sample, messages
-
-
-def _as_messages(place: int, prompt: str | Messages) -> Messages:
+def _to_messages(place: int, prompt: str | Messages) -> Messages:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     if not (prompt and all("role" in message for message in prompt)):
@@ -81,15 +87,9 @@ def _as_messages(place: int, prompt: str | Messages) -> Messages:
     return prompt
 
 
-def checked(samples: int) -> int:
-    """`samples`, or ValueError when it is below 1."""
-    if samples < 1:
-        raise ValueError(f"samples is {samples!r}: give 1 or more")
-    return samples
-
-
-def parsed(parse: Callable[[str], Any], content: str, id: Any) -> tuple[Any, str | None]:
-    """The parsed value, or the parser's complaint (ValueError); any other error is the parser's bug."""
+def parse_answer(parse: Callable[[str], Any], content: str, id: Any) -> tuple[Any, str | None]:
+    """(value, None), or (None, error) if `parse` raises ValueError; any other exception is a bug in `parse` and is
+    raised."""
     try:
         return parse(content), None
     except ValueError as error:
@@ -107,8 +107,8 @@ _DTYPES = {
 }
 
 
-def table_of(rows: list[Row]) -> pd.DataFrame:
-    """Rows as a table, the same types whatever is in them."""
+def to_table(rows: list[Row]) -> pd.DataFrame:
+    """Rows as a table with one row each; dtypes do not depend on the values."""
     columns = zip(*rows, strict=True) if rows else [()] * len(Row._fields)
     named = zip(Row._fields, columns, strict=True)
     return pd.DataFrame({name: pd.Series(column, dtype=_DTYPES.get(name)) for name, column in named})

@@ -1,11 +1,10 @@
-"""Asking a teacher model: every answer typed, paid for once, and returned as a table in the order asked.
+"""Teacher: puts prompts to a model and returns a table, one row per answer, in the order of the prompts.
 
-A `Teacher` speaks to any OpenAI-compatible server. Each request is looked up in the ledger under the hash of
-all that shapes its answer; what is missing is sent through one admission layer, committed, and only then
-parsed. A retry after an empty or truncated answer, and the correction of one that did not parse, are requests
-of their own with keys of their own, so a rerun after a crash replays to the same table and sends only what
-was never answered. Everything runs on the library's own event-loop thread: the same in a script, a notebook
-and papermill.
+A `Teacher` works with any OpenAI-compatible server. Each request is looked up in the ledger under a hash of everything
+that shapes its answer. Requests without an answer are sent within the limits, and each answer is committed before it is
+parsed. Asking again after an empty or truncated answer, and correcting one that did not parse, are requests with keys
+of their own. So a rerun after a crash gives the same table and sends only what was never answered. Everything runs on
+the library's own event-loop thread, so it works the same in a script, a notebook and papermill.
 """
 
 import asyncio
@@ -13,44 +12,36 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
 from qatoolkit.core.display import Progress
-from qatoolkit.teacher.calls import Ask, Messages, Row, checked, jobs_of, parsed, table_of
-from qatoolkit.teacher.event_loop import TICK, background_loop, gather_all, run
+from qatoolkit.teacher.calls import Call, Job, Messages, Request, Row, parse_answer, to_table
+from qatoolkit.teacher.event_loop import gather_all, run
 from qatoolkit.teacher.ledger import Ledger, Price, cache_key, canonical, price_of
 from qatoolkit.teacher.limits import Budget, BudgetError, Pace, TeacherError
 from qatoolkit.teacher.sender import Sender, Tally
-from qatoolkit.teacher.transport import ANSWERED, Endpoint, Reply, Send, read
+from qatoolkit.teacher.transport import ANSWERED, Endpoint, Reply, Send, read_completion
 
 __all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError"]
 
 AHEAD = 256  # prompts that are looked up in the ledger together
-RETAKES = 1  # how often an empty or truncated answer is asked for again
+RETAKES = 1  # how often a request is repeated after an empty or truncated answer
 CORRECTION = "That answer could not be read: {error}\nAnswer again, in exactly the format asked for and nothing else."
 
 
-class _Request(NamedTuple):
-    """A request: the body sent, the canonical text stored, and its hash, the key in the ledger."""
-
-    body: dict[str, Any]
-    text: str
-    key: str
-
-
 class Teacher:
-    """A model behind an endpoint, with its sampling, its ledger and the limits on what it may do.
+    """A model behind an endpoint, with its sampling parameters, its ledger and its limits.
 
-    `timeout` in seconds per request, `attempts` per request before its failure becomes the row's outcome,
-    `backoff` in seconds before the first retry, `extra` for any other field of the request body (top_p, seed,
-    response_format). `requests_per_minute` and `tokens_per_minute` keep below a provider's limits (the tokens of a request
-    are estimated before and corrected after). `budget` in USD bounds what `run` and `stage` may spend on this model in this ledger,
-    earlier sessions included; it needs a price from prices.csv or `price`. With
-    `client=openai.AsyncOpenAI(...)` (or Azure, or any subclass) requests go through that client, about a
-    fifth as fast as the built-in transport; do not share it with another loop. With `progress` every `ask` that takes a second shows
-    its rate, the time left and the USD spent.
+    `timeout` is in seconds per request. A request fails for good after `attempts`; `backoff` is the wait in seconds
+    before its first retry. `extra` sets any other field of the request body (top_p, seed, response_format).
+    `requests_per_minute` and `tokens_per_minute` keep below a provider's limits; tokens are estimated before a request
+    and corrected after it. `budget` in USD bounds what `run` and `stage` may spend on this model in this ledger,
+    earlier sessions included; it needs a price, from prices.csv or `price`. With `client=openai.AsyncOpenAI(...)` (or
+    Azure, or any subclass) requests go through that client, about a fifth as fast as the built-in transport; do not
+    share it with another event loop. With `progress`, every `ask` that takes more than a second shows its rate, the
+    time left and the USD spent.
     """
 
     def __init__(
@@ -88,20 +79,19 @@ class Teacher:
         self.endpoint = endpoint
         self.timeout, self.attempts, self.in_flight = timeout, attempts, in_flight
         self.price = price or price_of(model)
-        self._backoff, self._progress = backoff, progress
-        sampling = {
-            "max_tokens": max_tokens,
-            "temperature": None if temperature is None else float(temperature),
-            **(extra or {}),
-        }
+        self._backoff, self._progress, self._labels = backoff, progress, (model, run, stage)
+        temperature = None if temperature is None else float(temperature)
+        sampling = {"max_tokens": max_tokens, "temperature": temperature, **(extra or {})}
         self._body = {"model": model} | {name: value for name, value in sampling.items() if value is not None}
+        self._bounded = not self._body.keys().isdisjoint(("max_tokens", "max_completion_tokens"))
         self._budget = self._open_budget(budget)
         self._sender = Sender(
-            self.endpoint, ledger, (model, run, stage), client=client, in_flight=in_flight, timeout=timeout, attempts=attempts,
-            backoff=backoff, pace=Pace(requests_per_minute, tokens_per_minute), budget=self._budget, cost=self._cost, most=self._most,
+            endpoint=endpoint, ledger=ledger, labels=self._labels, client=client, in_flight=in_flight, timeout=timeout,
+            attempts=attempts, backoff=backoff, pace=Pace(requests_per_minute, tokens_per_minute), budget=self._budget,
+            cost=self._cost, most=self._most,
         )  # fmt: skip
-        self._pending: dict[str, asyncio.Future[Reply | None]] = {}
-        self._absent: set[str] = set()  # looked up lately and not in the ledger
+        self._pending: dict[str, asyncio.Future[Reply | None]] = {}  # by key: requests in flight
+        self._absent: set[str] = set()  # keys looked up just now that are not in the ledger
 
     def __repr__(self) -> str:
         return f"Teacher({self._body}, at {self.endpoint.name!r}, {self.ledger!r})"
@@ -115,145 +105,129 @@ class Teacher:
         ids: Sequence[Any] | None = None,
         label: str = "ask",
     ) -> pd.DataFrame:
-        """Answer every prompt `samples` times; one row per prompt and sample, in the order given.
+        """Answer every prompt `samples` times; returns one row per prompt and sample, in the order given.
 
-        Columns: id, sample, key (of the ledger's response shown), outcome, value, content, reasoning,
-        prompt_tokens, completion_tokens, reasoning_tokens (of the answer shown), cost (USD this call paid for
-        the row, retries included, 0 if cached, NaN if the price is unknown), cached (no request was made),
-        attempts, error, keys (of every request made for the row, retakes and correction included). `outcome` is ok, empty, length, refusal, unparsed, http_<status>, timeout, connection, or
-        interrupted: Ctrl-C returns what is done. `parse(content)` gives `value` (default the content) and raises ValueError to have the
-        teacher correct itself once. Raises TeacherError when the server is gone or refuses the key,
-        BudgetError, and ValueError for a bad prompt; what was answered before is in the ledger and costs
-        nothing the next time. `label` names the call where progress is shown.
+        Columns: id, sample, key (of the response shown, in the ledger), outcome, value, content, reasoning,
+        prompt_tokens, completion_tokens, reasoning_tokens (of the answer shown), cost (USD paid by this call for the
+        row, retries included; 0 if cached, NaN if the price is unknown), cached (no request was sent), attempts, error,
+        keys (of every request made for the row, retakes and correction included). `outcome` is ok, empty, length,
+        refusal, unparsed, http_<status>, timeout, connection, or interrupted: Ctrl-C returns what is done.
+        `parse(content)` gives `value` (default the content); if it raises ValueError, the teacher is asked once to
+        correct itself.
+
+        Raises TeacherError if the server is down or rejects the key, BudgetError, and ValueError for an invalid prompt.
+        Answers so far are in the ledger and cost nothing the next time. `label` names the call in the progress display.
         """
-        state = Ask(prompts, parse=parse, samples=samples, ids=ids)
+        call = Call(prompts, parse=parse, samples=samples, ids=ids)
         try:
-            with self._showing(state, label) as tick:
-                return run(self._ask(state), tick=tick)
+            with self._showing(call, label) as tick:
+                return run(self._ask(call), tick=tick)
         except KeyboardInterrupt:
-            return table_of(state.finished())
-
-    async def aask(self, prompts: Sequence[str | Messages], *, label: str = "ask", **options: Any) -> pd.DataFrame:
-        """`ask` for coroutines, from any event loop; takes what `ask` takes."""
-        state = Ask(prompts, **options)
-        if asyncio.get_running_loop() is background_loop():
-            return await self._ask(state)
-        work = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._ask(state), background_loop()))
-        try:
-            with self._showing(state, label) as tick:
-                while tick and not work.done():
-                    await asyncio.wait([work], timeout=TICK)
-                    tick()
-                return await work
-        finally:
-            work.cancel()
+            return to_table(call.rows_so_far())
 
     @contextmanager
-    def _showing(self, state: Ask, label: str) -> Iterator[Callable[[], None] | None]:
-        """A function that brings the display of a call up to date; None where nothing is to be shown."""
-        if not (self._progress and state.total):
+    def _showing(self, call: Call, label: str) -> Iterator[Callable[[], None] | None]:
+        """A function that updates the progress display of a call; None without display."""
+        if not (self._progress and call.total):
             yield None
             return
-        with Progress(state.total, label, "requests", brief=1.0) as shown:
+        with Progress(call.total, label, "requests", brief=1.0) as shown:
 
             def tick() -> None:
-                spent = "an unknown amount" if state.cost != state.cost else f"${state.cost:,.2f}"
-                shown.update(state.done - shown.done, spent=spent)
+                spent = "an unknown amount" if call.cost != call.cost else f"${call.cost:,.2f}"
+                shown.update(call.done - shown.done, spent=spent)
 
             yield tick
 
-    async def _ask(self, state: Ask) -> pd.DataFrame:
-        jobs = self._looked_up(state.jobs())
+    async def _ask(self, call: Call) -> pd.DataFrame:
+        jobs = self._look_up(call.jobs())
         async with self._sender.connected() as send:
 
             async def worker() -> None:
-                for (index, id, sample, messages), request in jobs:
-                    state.put(index, await self._answer(send, id, sample, messages, state.parse, request))
-                    if state.rows[index].cached:
+                for job, request in jobs:
+                    row = await self._answer(send, job, call.parse, request)
+                    call.put(job[0], row)
+                    if row.cached:
                         await asyncio.sleep(0)  # nothing was awaited: let Ctrl-C and the others through
 
             try:
-                # Twice as many workers as places: those that back off hold none.
-                await gather_all(worker() for _ in range(min(state.total, 2 * self.in_flight)))
+                # Twice as many workers as places in flight: those that back off hold none.
+                await gather_all(worker() for _ in range(min(call.total, 2 * self.in_flight)))
             except BaseException:
                 self.ledger.flush()
                 raise
-        return table_of(state.rows)
+        return to_table(call.rows)
 
-    def _looked_up(self, jobs: Iterator) -> Iterator:
-        """Jobs with their requests, some at a time looked up in the ledger together: a look at a file that grows costs as much
-        as the rest of the bookkeeping. Whoever sends a request takes its key out of those known to be absent."""
+    def _look_up(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Request]]:
+        """Jobs with their requests, looked up in the ledger many at a time: single look-ups in a file that grows cost
+        as much as all other bookkeeping. Keys without an answer go to `_absent`; whoever sends such a request removes
+        its key."""
         while some := list(itertools.islice(jobs, AHEAD)):
             requests = [self._request(messages, sample) for _, _, sample, messages in some]
             keys = {request.key for request in requests} - self._pending.keys()
             self._absent |= keys - self.ledger.answered(keys)
             yield from zip(some, requests, strict=True)
 
-    async def _answer(
-        self, send: Send, id: Any, sample: int, messages: Messages, parse, first: _Request | None = None
-    ) -> Row:
+    async def _answer(self, send: Send, job: Job, parse, first: Request) -> Row:
+        _, id, sample, messages = job
         tally = Tally()
         for retake in range(RETAKES + 1):
-            request = first if first and not retake else self._request(messages, sample, retake)
-            key, reply = await self._reply(send, request, tally)
+            request = self._request(messages, sample, retake) if retake else first
+            reply = await self._reply(send, request, tally)
             if reply.outcome not in ("empty", "length"):
                 break
         outcome, value, error = reply.outcome, reply.content, reply.error
         if outcome != "ok":
             value = None
         elif parse:
-            value, error = parsed(parse, reply.content, id)
+            value, error = parse_answer(parse, reply.content, id)
             if error is not None:
-                told = {"role": "user", "content": CORRECTION.format(error=error)}
-                said = {"role": "assistant", "content": reply.content}
-                request = self._request([*messages, said, told], sample)
-                second_key, second = await self._reply(send, request, tally)
+                answer = {"role": "assistant", "content": reply.content}
+                correction = {"role": "user", "content": CORRECTION.format(error=error)}
+                second_request = self._request([*messages, answer, correction], sample)
+                second = await self._reply(send, second_request, tally)
                 if second.outcome == "ok":
-                    key, reply = second_key, second
-                    value, error = parsed(parse, reply.content, id)
+                    request, reply = second_request, second
+                    value, error = parse_answer(parse, reply.content, id)
                 else:
                     error = f"{error}; correction failed: {second.error or second.outcome}"
                 outcome = "ok" if error is None else "unparsed"
         cost = None if tally.unpriced else tally.cost
-        tokens = reply.prompt_tokens, reply.completion_tokens, reply.reasoning_tokens
-        shown = (key, outcome, value, reply.content, reply.reasoning, *tokens)
         cached = tally.attempts == 0 and reply.outcome in ANSWERED
+        shown = request.key, outcome, value, reply.content, reply.reasoning, *reply.tokens
         return Row(id, sample, *shown, cost, cached, tally.attempts, error, tuple(tally.keys))
 
-    async def _reply(self, send: Send, request: _Request, tally: Tally) -> tuple[str, Reply]:
-        """One answer: from whoever is asking the same right now, from the ledger, or from the server."""
+    async def _reply(self, send: Send, request: Request, tally: Tally) -> Reply:
+        """The reply to a request: from the same request in flight, from the ledger, or from the server."""
         key = request.key
         tally.keys.append(key)
         while (leader := self._pending.get(key)) is not None:
             if (reply := await asyncio.shield(leader)) is not None:
-                return key, reply
+                return reply
         if key in self._absent:
             self._absent.remove(key)
         elif stored := self.ledger.get([key]):
-            return key, read(stored[key])
+            return read_completion(stored[key])
         self._pending[key] = shared = asyncio.get_running_loop().create_future()
         reply = None
         try:
-            reply = await self._send(send, key, request.text, request.body, tally)
-        finally:  # with None, if this one was cancelled, somebody else takes over
+            reply = await self._send(send, request, tally)
+        finally:  # if this was cancelled, the result is None and one of those who wait takes over
             del self._pending[key]
             shared.set_result(reply)
-        return key, reply
+        return reply
 
-    async def _send(self, send: Send, key: str, request: str, body: dict, tally: Tally) -> Reply:
-        """The answer to a request that nobody has asked before; batches get it another way."""
-        return await self._sender.answer(send, key, request, body, tally)
+    async def _send(self, send: Send, request: Request, tally: Tally) -> Reply:
+        return await self._sender.answer(send, request, tally)
 
-    def _request(self, messages: Messages, sample: int, retake: int = 0) -> _Request:
+    def _request(self, messages: Messages, sample: int, retake: int = 0) -> Request:
         body = {**self._body, "messages": messages}
-        asked = {"endpoint": self.endpoint.name, "body": body, "sample": sample, "retake": retake}
-        text = canonical(asked)
-        return _Request(body, text, cache_key(text))
+        text = canonical({"endpoint": self.endpoint.name, "body": body, "sample": sample, "retake": retake})
+        return Request(cache_key(text), text, body)
 
     def keys(self, prompts: Sequence[str | Messages], samples: int = 1) -> list[str]:
-        """The ledger keys under which the first answers to these prompts stand, one per prompt and sample."""
-        jobs = jobs_of(prompts, itertools.count(), checked(samples))
-        return [self._request(messages, sample).key for _, _, sample, messages in jobs]
+        """The ledger keys of the first requests that `ask` makes for these prompts, one per prompt and sample."""
+        return [self._request(messages, sample).key for _, _, sample, messages in Call(prompts, samples=samples).jobs()]
 
     def _cost(self, reply: Reply) -> float | None:
         if self.price is None or reply.prompt_tokens is None or reply.completion_tokens is None:
@@ -261,7 +235,7 @@ class Teacher:
         return self.price.cost(reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens)
 
     def _most(self, body: dict[str, Any]) -> float:
-        """The most a request can cost in USD: no tokenizer makes more tokens than there are bytes."""
+        """The most a request can cost in USD: a prompt has at most as many tokens as bytes."""
         bytes_sent = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace"))
         return self.price.cost(bytes_sent, body.get("max_tokens") or body["max_completion_tokens"])
 
@@ -270,12 +244,12 @@ class Teacher:
             return None
         if self.price is None:
             raise ValueError(f"budget={budget} needs a price; {self.model!r} is not in prices.csv: pass price=")
-        if not {"max_tokens", "max_completion_tokens"} & set(self._body):
+        if not self._bounded:
             raise ValueError(f"budget={budget} needs an upper bound on each answer: set max_tokens")
         return Budget(budget, self._spent())
 
     def _spent(self) -> float:
-        """USD that `run` and `stage` have spent on this model; an answer whose usage the server left out counts as the most it
+        """USD that `run` and `stage` have spent on this model; an answer without reported usage counts as the most it
         can have cost."""
         spend = self.ledger.spend(self.run)
         known = spend["cost"][(spend["model"] == self.model) & (spend["stage"] == self.stage)].sum()

@@ -1,7 +1,7 @@
-"""One event loop for the library, on a thread of its own.
+"""The library's own event loop, on a thread of its own.
 
-Jupyter and papermill already run a loop in the main thread, and patching it to nest breaks; a second thread
-works the same everywhere, and leaves Ctrl-C to the caller.
+Jupyter and papermill already run a loop in the main thread, and patching that one to nest breaks. A second thread works
+the same everywhere and leaves Ctrl-C to the caller.
 """
 
 import asyncio
@@ -9,19 +9,19 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-TICK = 0.2  # seconds between two reports of progress
+TICK = 0.2  # seconds between two updates of the progress display
 
 
 def run(work: Coroutine, *, tick: Callable[[], None] | None = None) -> Any:
     """Run a coroutine on the library's event-loop thread and return its result, in any environment.
 
-    `tick` is called in the caller's thread while it waits. Ctrl-C cancels the work, lets it clean up, and is
-    raised.
+    `tick` is called in the caller's thread every `TICK` seconds meanwhile. Ctrl-C cancels the work, waits for its
+    clean-up, and is raised. RuntimeError if called from that thread itself.
     """
-    loop = background_loop()
+    loop = _background_loop()
     if threading.current_thread() is _thread:
         work.close()
-        raise RuntimeError("already on the library's event loop: use `await teacher.aask(...)` here")
+        raise RuntimeError("a teacher cannot ask from within a parse function: ask after it has returned")
     ended = threading.Event()
 
     async def watched() -> Any:
@@ -53,7 +53,7 @@ _thread_loop: asyncio.AbstractEventLoop | None = None
 _starting = threading.Lock()
 
 
-def background_loop() -> asyncio.AbstractEventLoop:
+def _background_loop() -> asyncio.AbstractEventLoop:
     """The library's event loop, on a daemon thread started at the first call (again in a forked child)."""
     global _thread, _thread_loop
     with _starting:
@@ -65,7 +65,7 @@ def background_loop() -> asyncio.AbstractEventLoop:
 
 
 async def gather_all(work: Iterable[Coroutine]) -> None:
-    """Run coroutines to the end; the first error, or a cancellation, cancels the rest and waits for them."""
+    """Run coroutines to their end; the first error, or a cancellation, cancels the others and waits for them."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         if tasks:

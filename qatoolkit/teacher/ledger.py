@@ -1,9 +1,8 @@
-"""Every attempt, its cost and its response, in one SQLite file.
+"""Ledger: every attempt at a request, its cost and its response, in one SQLite file.
 
-The ledger is what makes a rerun free: a response stands under the hash of the whole request that earned it,
-and it is committed before anyone parses it. One thread writes and batches whatever has queued up into one
-commit, so that thousands of answers a second share a few file syncs; readers never wait for it (WAL). Several
-processes may open the same file.
+The ledger makes a rerun free: a response is stored under the hash of its whole request and committed before anyone
+parses it. One thread writes, and puts whatever has queued up into one commit, so that thousands of answers a second
+share a few file syncs; readers never wait for it (WAL). Several processes may open the same file.
 """
 
 import asyncio
@@ -15,6 +14,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 SCHEMA_VERSION = 1  # part of every cache key and of the file: raise it when the meaning of either changes
-BUSY_SECONDS = 30.0  # how long to wait for another process that holds the file
+BUSY_SECONDS = 30.0  # how long to wait for another process that locks the file
 BATCH = 1000  # writes per commit at most
-GATHER_SECONDS = 0.002  # lets a batch gather; next to any teacher's latency it is nothing
+GATHER_SECONDS = 0.002  # lets a batch gather; far below the latency of any teacher
 
-# Rows in order of arrival beside an index of keys: stored in the order of their hashes they cost thrice as much to write.
+# Rows are stored in order of arrival, with an index of keys; ordered by hash they take three times as long to write.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS responses (
     key TEXT PRIMARY KEY, request TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL
@@ -41,16 +41,18 @@ CREATE TABLE IF NOT EXISTS attempts (
 );
 CREATE INDEX IF NOT EXISTS attempts_by_run ON attempts (run, model, stage);
 """
+_AMONG = "key IN (SELECT value FROM json_each(?))"
 _UNPRICED = "cost IS NULL AND (completion_tokens IS NOT NULL OR outcome IN ('ok', 'empty', 'length', 'refusal'))"
-_COUNTS = ["status", "prompt_tokens", "completion_tokens", "reasoning_tokens"]
+_TOKENS = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
+_SUMS = "count(*) AS attempts, " + ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in _TOKENS)
 
 
 def canonical(request: dict[str, Any]) -> str:
-    """The one JSON text of a request: sorted names, no spaces, schema version; ValueError if not JSON."""
+    """The canonical JSON text of a request: sorted names, no spaces, schema version; ValueError if it is not plain
+    JSON."""
+    request = {**request, "schema_version": SCHEMA_VERSION}
     try:
-        return json.dumps(
-            {**request, "schema_version": SCHEMA_VERSION}, sort_keys=True, separators=(",", ":"), allow_nan=False
-        )
+        return json.dumps(request, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"a request must be plain JSON to be cached: {error}; convert that value first") from None
 
@@ -82,17 +84,16 @@ class Price:
 
 
 def price_of(model: str, on: date | str | None = None) -> Price | None:
-    """The list price of `model` on a day (default today, UTC), from prices.csv; None when not listed.
+    """The list price of `model` on a day (default today, UTC), from prices.csv; None if it is not listed.
 
-    Names match exactly: a dated snapshot may cost something else. `textbook*`, the offline teacher, is free.
+    Names match exactly, because a dated snapshot may have another price. `textbook*`, the offline teacher, is free.
     """
     if model.startswith("textbook"):
         return Price(input=0.0, output=0.0)
     day = str(on or datetime.now(UTC).date())
-    in_force = [row for row in _price_table() if row["model"] == model and row["date"] <= day]
-    if not in_force:
+    in_force = (row for row in _price_table() if row["model"] == model and row["date"] <= day)
+    if (row := max(in_force, key=lambda row: row["date"], default=None)) is None:
         return None
-    row = max(in_force, key=lambda row: row["date"])
     cached = float(row["cached_input"]) if row["cached_input"] else None
     return Price(input=float(row["input"]), output=float(row["output"]), cached_input=cached)
 
@@ -104,7 +105,7 @@ def _price_table() -> list[dict[str, str]]:
 
 
 class Attempt(NamedTuple):
-    """One HTTP request as it went: `started` in epoch seconds, tokens and cost (USD) None when not known."""
+    """One HTTP request and its outcome: `started` in epoch seconds, tokens and cost (USD) None if unknown."""
 
     key: str
     model: str
@@ -120,14 +121,15 @@ class Attempt(NamedTuple):
     cost: float | None = None
 
 
-Statement = tuple[str, list[tuple]]  # SQL, and the values of each time it is executed
+PUT_RESPONSE = "INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?)"
+_PUT_ATTEMPT = f"INSERT INTO attempts ({', '.join(Attempt._fields)}) VALUES ({', '.join('?' * len(Attempt._fields))})"
+Statement = tuple[str, list[tuple]]  # SQL, and the values of each execution
 
 
 class _Write(NamedTuple):
-    attempt: Attempt | None
-    response: tuple[str, str, str, float] | None  # key, request, response, created
-    waiter: Any  # concurrent Future, or (loop, asyncio Future)
-    statements: tuple[Statement, ...] = ()
+    statements: tuple[Statement, ...]
+    future: Future | asyncio.Future  # waits for the commit: of a thread, or of `loop`
+    loop: asyncio.AbstractEventLoop | None = None
 
 
 class Ledger:
@@ -158,53 +160,46 @@ class Ledger:
         return connection
 
     def get(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The stored responses among `keys`, parsed from JSON; keys not answered yet are absent."""
-        found = self.read(
-            "SELECT key, response FROM responses WHERE key IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(keys)),),
-        )
+        """The stored responses among `keys`, parsed from JSON; keys without one are absent."""
+        found = self.read(f"SELECT key, response FROM responses WHERE {_AMONG}", (json.dumps(list(keys)),))
         return {key: json.loads(response) for key, response in found}
 
     def answered(self, keys: Iterable[str]) -> set[str]:
-        """Those of `keys` under which a response stands."""
-        found = self.read(
-            "SELECT key FROM responses WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),)
-        )
-        return {key for (key,) in found}
+        """Those of `keys` that have a response."""
+        return {key for (key,) in self.read(f"SELECT key FROM responses WHERE {_AMONG}", (json.dumps(list(keys)),))}
 
     def put(self, attempt: Attempt, request: str | None = None, response: str | None = None) -> None:
         """Record an attempt and, with both JSON texts, its response; returns when the commit is on disk.
 
-        The first response under a key stands. RuntimeError when the file cannot be written.
+        The first response under a key is kept. RuntimeError if the file cannot be written.
         """
-        waiter: Future[None] = Future()
-        self._enqueue(attempt, request, response, waiter)
-        waiter.result()
+        self.write(*_statements(attempt, request, response))
 
     async def aput(self, attempt: Attempt, request: str | None = None, response: str | None = None) -> None:
         """`put` for coroutines: resumes after the commit. Cancelling the wait does not undo the write."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        self._enqueue(attempt, request, response, (loop, future))
+        self._enqueue(_Write(_statements(attempt, request, response), future, loop))
         await future
 
     def flush(self) -> None:
-        """Return when everything put so far, by whomever, is committed."""
+        """Return when everything put so far, by any thread, is committed."""
         waiter: Future[None] = Future()
         with self._closing:
             if self._closed:
                 return
-            self._queue.put(_Write(None, None, waiter))
+            self._queue.put(_Write((), waiter))
         waiter.result()
 
     def write(self, *statements: Statement) -> None:
-        """Execute statements on tables that another module keeps in this file, all of them or none; returns after the commit."""
+        """Execute statements, also on tables of other modules in this file, in one transaction; returns after the
+        commit."""
         waiter: Future[None] = Future()
-        self._hand_over(_Write(None, None, waiter, statements))
+        self._enqueue(_Write(statements, waiter))
         waiter.result()
 
     def read(self, sql: str, values: Sequence = ()) -> list[tuple]:
-        """The rows that a query finds; what others have written since shows."""
+        """The rows of a query, with what other processes have committed by now."""
         with self._reading:
             return self._reader.execute(sql, values).fetchall()
 
@@ -217,45 +212,34 @@ class Ledger:
     def spend(self, run: str | None = None) -> pd.DataFrame:
         """Attempts, tokens and USD by model and stage, of one run or of all.
 
-        `cost` sums what is known; `unpriced` counts the attempts that used tokens at an unknown price, or were answered by a server
-        that did not say how many.
+        `cost` sums the known costs; `unpriced` counts the attempts that used tokens at an unknown price, or were
+        answered by a server that did not report usage.
         """
         where, values = ("", ()) if run is None else ("WHERE run = ?", (run,))
         return self._frame(
-            f"""SELECT model, stage, count(*) AS attempts, coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
-            coalesce(sum(completion_tokens), 0) AS completion_tokens,
-            coalesce(sum(reasoning_tokens), 0) AS reasoning_tokens, total(cost) AS cost,
-            sum({_UNPRICED}) AS unpriced
+            f"""SELECT model, stage, {_SUMS}, total(cost) AS cost, sum({_UNPRICED}) AS unpriced
             FROM attempts {where} GROUP BY model, stage ORDER BY model, stage""",
             values,
         )
 
     def unpriced(self, model: str, run: str, stage: str) -> list[str]:
         """The stored request of each `unpriced` attempt of a model, run and stage."""
-        rows = self.read(
-            f"SELECT request FROM attempts JOIN responses USING (key) WHERE model = ? AND run = ? AND stage = ? AND {_UNPRICED}",
-            (model, run, stage),
-        )
+        where = f"model = ? AND run = ? AND stage = ? AND {_UNPRICED}"
+        rows = self.read(f"SELECT request FROM attempts JOIN responses USING (key) WHERE {where}", (model, run, stage))
         return [request for (request,) in rows]
 
     def costs(self, keys: Iterable[str]) -> pd.DataFrame:
-        """Attempts, tokens and USD of each key that was asked, over all runs: key, model, attempts, prompt_tokens,
-        completion_tokens, reasoning_tokens, cost (NaN where one of them is `unpriced`)."""
+        """Attempts, tokens and USD of each of `keys` that was sent, over all runs: key, model, attempts, prompt_tokens,
+        completion_tokens, reasoning_tokens, cost (NaN if an attempt is `unpriced`)."""
         return self._frame(
-            f"""SELECT key, model, count(*) AS attempts, coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
-            coalesce(sum(completion_tokens), 0) AS completion_tokens,
-            coalesce(sum(reasoning_tokens), 0) AS reasoning_tokens,
-            CASE WHEN sum({_UNPRICED}) THEN NULL ELSE total(cost) END AS cost
-            FROM attempts WHERE key IN (SELECT value FROM json_each(?)) GROUP BY key""",
+            f"""SELECT key, model, {_SUMS}, CASE WHEN sum({_UNPRICED}) THEN NULL ELSE total(cost) END AS cost
+            FROM attempts WHERE {_AMONG} GROUP BY key""",
             (json.dumps(list(keys)),),
         ).astype({"cost": "float64"})
 
     def exchanges(self, keys: Iterable[str]) -> pd.DataFrame:
-        """The stored JSON texts of request and response under each key that was answered: key, request, response."""
-        return self._frame(
-            "SELECT key, request, response FROM responses WHERE key IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(keys)),),
-        )
+        """The stored JSON texts of each of `keys` that has a response: key, request, response."""
+        return self._frame(f"SELECT key, request, response FROM responses WHERE {_AMONG}", (json.dumps(list(keys)),))
 
     def close(self) -> None:
         """Commit what is queued and release the file; safe to call twice."""
@@ -280,15 +264,9 @@ class Ledger:
     def _frame(self, sql: str, values: tuple = ()) -> pd.DataFrame:
         with self._reading:
             table = pd.read_sql_query(sql, self._reader, params=values)
-        return table.astype({name: "Int64" for name in _COUNTS if name in table})
+        return table.astype({name: "Int64" for name in ("status", *_TOKENS) if name in table})
 
-    def _enqueue(self, attempt: Attempt, request: str | None, response: str | None, waiter) -> None:
-        if (request is None) != (response is None):
-            raise ValueError("put() takes request and response together, or neither for a failed attempt")
-        row = None if response is None else (attempt.key, request, response, time.time())
-        self._hand_over(_Write(attempt, row, waiter))
-
-    def _hand_over(self, write: _Write) -> None:
+    def _enqueue(self, write: _Write) -> None:
         with self._closing:
             if self._closed:
                 raise RuntimeError(f"ledger {self.path} is closed: open it again with Ledger(path)")
@@ -301,13 +279,13 @@ class Ledger:
             time.sleep(GATHER_SECONDS)
             while len(batch) < BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
-            if None in batch:  # the last item ever: close() lets nothing in behind it
+            if None in batch:  # always the last item: close() lets nothing in after it
                 going = False
                 batch.remove(None)
             error = self._commit(batch)
             if error is None or isinstance(error.__cause__, sqlite3.OperationalError):  # disk full, locked
                 _settle(batch, error)
-            else:  # one bad write must not take the others down with it
+            else:  # one bad write must not make the others fail
                 for write in batch:
                     _settle([write], self._commit([write]))
         self._writer_connection.close()
@@ -316,16 +294,10 @@ class Ledger:
         connection = self._writer_connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            responses = [write.response for write in batch if write.response]
-            connection.executemany("INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?)", responses)
-            connection.executemany(
-                f"INSERT INTO attempts ({', '.join(Attempt._fields)}) VALUES ({', '.join('?' * 12)})",
-                [write.attempt for write in batch if write.attempt],
-            )
             for sql, values in (statement for write in batch for statement in write.statements):
                 connection.executemany(sql, values)
             connection.execute("COMMIT")
-        except Exception as error:  # whatever it is must reach those who wait, or they wait forever
+        except Exception as error:  # those who wait must get it, or they wait forever
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             problem = RuntimeError(f"cannot write {self.path}: {error}; free the disk or the file, then rerun")
@@ -334,13 +306,22 @@ class Ledger:
         return None
 
 
+def _statements(attempt: Attempt, request: str | None, response: str | None) -> tuple[Statement, ...]:
+    if (request is None) != (response is None):
+        raise ValueError("put() takes request and response together, or neither for a failed attempt")
+    put_attempt = (_PUT_ATTEMPT, [attempt])
+    if response is None:
+        return (put_attempt,)
+    return (PUT_RESPONSE, [(attempt.key, request, response, time.time())]), put_attempt
+
+
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Set WAL and create the tables, waiting for another process that does the same at this moment."""
+    """Set WAL and create the tables; waits for another process that is doing the same."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:  # the change to WAL does not honour the busy timeout
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            # NORMAL survives kill -9 whole; a power cut may cost the last commits, never the file.
+            # NORMAL loses nothing to kill -9; a power cut may cost the last commits, never the file.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 10000")  # pages: fewer, larger write-backs
             if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
@@ -355,20 +336,18 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def _settle(batch: list[_Write], error: RuntimeError | None) -> None:
-    """Wake whoever waits for these writes, with one call per event loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future]] = {}
+    """Wake those who wait for these writes, with one call per event loop."""
+    by_loop = defaultdict(list)
     for write in batch:
-        if isinstance(write.waiter, Future):
-            write.waiter.set_exception(error) if error else write.waiter.set_result(None)
-        else:
-            loop, future = write.waiter
-            by_loop.setdefault(loop, []).append(future)
+        by_loop[write.loop].append(write.future)
     for loop, futures in by_loop.items():
-        if not loop.is_closed():
+        if loop is None:
+            _wake(futures, error)
+        elif not loop.is_closed():
             loop.call_soon_threadsafe(_wake, futures, error)
 
 
-def _wake(futures: list[asyncio.Future], error: RuntimeError | None) -> None:
+def _wake(futures: list[Future | asyncio.Future], error: RuntimeError | None) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(error) if error else future.set_result(None)

@@ -1,8 +1,8 @@
-"""Who may send a request now: rates a minute, requests in flight, a dead server, the budget.
+"""Limits on what a teacher sends: rates a minute, requests in flight, a server that only fails, the budget.
 
-A `Rate` spaces what the provider counts by the minute, and one `Gate` stands before everything a teacher sends. A 429 halves the number of requests in flight, once per
-burst, and every success lets it creep back (additive increase, multiplicative decrease); a server that only
-fails trips the breaker. All of it lives on one event loop, so nothing here needs a lock.
+A `Pace` keeps below the rates that a provider allows. A `Gate` admits requests: a 429 halves the number in flight, once
+per burst, and every success raises it a little (additive increase, multiplicative decrease); a server that only fails
+trips its breaker. Everything runs on one event loop, so nothing here needs a thread lock.
 """
 
 import asyncio
@@ -12,24 +12,23 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-PATIENCE = 30.0  # seconds of nothing but failures
-LONGEST_WAIT = 600.0  # seconds; a server that asks for more will not answer in this session
+PATIENCE = 30.0  # seconds of nothing but failures before the breaker trips
+LONGEST_WAIT = 600.0  # seconds; if the server asks for more, the run stops
 
 
 class TeacherError(RuntimeError):
-    """The teacher cannot go on: what was seen and what to do. Answers so far are in the ledger."""
+    """The teacher cannot go on; the message says why and what to do. Answers so far are in the ledger."""
 
 
 class BudgetError(TeacherError):
-    """The next request could cost more than the budget has left."""
+    """The next request could cost more than is left of the budget."""
 
 
 class Gate:
-    """Admits at most `limit` requests at a time and stops everything when the server only fails.
+    """Admits at most `limit` requests at a time and stops everything if the server only fails.
 
-    `in_flight` is the ceiling of the adaptive limit. The breaker trips at 5 x `in_flight` failures without a
-    single success between them, or after `PATIENCE` seconds of them; one request with its `attempts` never
-    trips it alone.
+    `in_flight` is the ceiling of the adaptive limit. The breaker trips at 5 x `in_flight` failures without a success
+    between them, or after `PATIENCE` seconds of failures; the `attempts` of a single request never trip it.
     """
 
     def __init__(self, in_flight: int, *, attempts: int):
@@ -46,7 +45,7 @@ class Gate:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def enter(self) -> int:
-        """Wait for a place; returns the number of the burst the request belongs to."""
+        """Wait for a place; returns the number of the burst that the request belongs to."""
         loop = asyncio.get_running_loop()
         if self._waiting or self.active + 1 > self.limit or loop.time() < self._resume_at:
             turn = loop.create_future()
@@ -77,14 +76,14 @@ class Gate:
                 turn.set_result(None)
 
     def succeeded(self) -> None:
-        """Count an answer: the server lives, and may be given a little more."""
+        """Count an answer, and raise the limit a little."""
         self.answered += 1
         self._failures = 0
         if self.limit < self.ceiling:
             self.limit = min(self.ceiling, self.limit + 1 / self.limit)
 
     def throttled(self, burst: int, wait: float, seen: str) -> None:
-        """Take a 429 and its Retry-After (seconds, 0 if none): pause all, halve the limit once per burst."""
+        """Count a 429 with its Retry-After in seconds (0 if none): pause everything, halve the limit once per burst."""
         if wait > LONGEST_WAIT:
             raise TeacherError(f"the server asks to wait {wait:.0f} s ({seen}): run again after that; answers are kept")
         loop = asyncio.get_running_loop()
@@ -97,10 +96,8 @@ class Gate:
         self.failed(seen, excused=wait)
 
     def failed(self, seen: str, *, excused: float = 0.0) -> None:
-        """Count a failure; TeacherError when nothing but failures came back for too long.
-
-        `excused` seconds are waits the server asked for, and do not count against it.
-        """
+        """Count a failure; TeacherError after too many without a success. `excused` are seconds that the server asked
+        to wait; they do not count as failing."""
         now = asyncio.get_running_loop().time()
         if not self._failures:
             self._failing_since = now
@@ -117,10 +114,9 @@ class Gate:
 
 
 class Rate:
-    """At most `per_minute` of something (requests, tokens), refilled evenly: a bucket that holds one second's worth.
+    """At most `per_minute` of something (requests, tokens), as a token bucket that holds one second's worth.
 
-    Whoever takes more than is there waits until it has been refilled, first come first served; `refund` gives back what was
-    taken and not used, or takes more where it was too little.
+    Those who take more than is there wait for the refill, first come first served.
     """
 
     def __init__(self, per_minute: float):
@@ -130,7 +126,8 @@ class Rate:
         self._turn = asyncio.Lock()
 
     async def take(self, amount: float = 1.0) -> None:
-        """Return when `amount` may be used; an amount above one second's worth is owed, and the next ones wait for it."""
+        """Return when `amount` may be used. An amount above one second's worth leaves a debt that the next ones wait
+        for."""
         async with self._turn:
             self._refill()
             if (missing := min(amount, self._most) - self._level) > 0:
@@ -139,7 +136,7 @@ class Rate:
             self._level -= amount
 
     def refund(self, amount: float) -> None:
-        """Give `amount` back (negative: it was more than taken)."""
+        """Give `amount` back; negative if more was used than taken."""
         self._level = min(self._most, self._level + amount)
 
     def _refill(self) -> None:
@@ -150,15 +147,16 @@ class Rate:
 
 
 class Pace:
-    """Requests and tokens a minute, each limited or None. What a request will take is guessed before and settled after."""
+    """Limits on requests and tokens a minute (None: no limit). Tokens are estimated before a request and corrected
+    after it."""
 
     def __init__(self, requests: float | None, tokens: float | None):
         self._requests, self._tokens = (None if rate is None else Rate(rate) for rate in (requests, tokens))
         self._usual: float | None = None  # tokens of an answer, a running mean
 
     async def take(self, body: Mapping) -> float:
-        """Wait for a request's turn; returns the tokens taken for it: 4 bytes each for the prompt, and for the answer what
-        answers took so far."""
+        """Wait for a request's turn; returns the tokens taken for it: the prompt's bytes / 4, plus the mean of the
+        answers so far (before the first, the most that one may have)."""
         if self._requests:
             await self._requests.take()
         if not self._tokens:
@@ -169,7 +167,7 @@ class Pace:
         return prompt + answer
 
     def settle(self, taken: float, prompt: int | None, completion: int | None) -> None:
-        """Replace the tokens taken by those used; a request that failed used none."""
+        """Replace the tokens taken by those used; a failed request used none."""
         if not self._tokens:
             return
         self._tokens.refund(taken - (prompt or 0) - (completion or 0))
@@ -178,11 +176,8 @@ class Pace:
 
 
 class Budget:
-    """USD that may still be spent; a request reserves the most it can cost before it leaves.
-
-    What a request costs is known only afterwards, so requests wait while reservations of others fill the
-    budget.
-    """
+    """USD that may be spent. The cost of a request is known only afterwards, so each reserves the most it can cost
+    before it is sent, and waits while reservations of others fill the budget."""
 
     def __init__(self, limit: float, spent: float):
         self.limit = limit
@@ -191,7 +186,7 @@ class Budget:
         self._waiting: list[asyncio.Future[None]] = []
 
     async def reserve(self, most: float) -> None:
-        """Set `most` USD aside; BudgetError when they are not there and nobody will give any back."""
+        """Reserve `most` USD; BudgetError if they are not left and no reservation can return any."""
         while self.spent + sum(self._reserved) + most > self.limit:
             if not self._reserved:
                 raise BudgetError(
@@ -215,14 +210,16 @@ class Budget:
 
 
 def backoff(key: str, failures: int, base: float) -> float:
-    """Seconds to wait after a request's n-th failure: exponential, at most 30, jittered by its key alone."""
+    """Seconds to wait after a request's n-th failure: exponential, at most 30 before jitter, which depends on the key
+    alone."""
     digest = hashlib.sha256(f"{key}:{failures}".encode()).digest()
     jitter = 0.5 + int.from_bytes(digest[:4], "big") / 2**33
     return min(30.0, base * 2 ** (failures - 1)) * jitter
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds from Retry-After (a number, or an HTTP date by the server's own clock) or retry-after-ms; 0 when absent or unreadable."""
+    """Seconds from retry-after-ms or Retry-After (a number, or an HTTP date by the server's clock); 0 if absent or
+    unreadable."""
     try:
         if milliseconds := headers.get("retry-after-ms"):
             return max(0.0, float(milliseconds) / 1000)
@@ -236,6 +233,6 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _utc(value: str) -> datetime:
-    """The time of an HTTP date; "-0000" is UTC too, place unknown."""
+    """The time of an HTTP date; "-0000" means UTC without a known place."""
     at = parsedate_to_datetime(value)
     return at if at.tzinfo else at.replace(tzinfo=UTC)

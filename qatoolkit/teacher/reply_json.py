@@ -1,15 +1,16 @@
-"""JSON as models write it: talk and fences around it, Python's quotes, trailing commas, and LaTeX with single backslashes.
+"""JSON as models write it: with text and fences around it, Python quotes, trailing commas, LaTeX with single
+backslashes.
 
-Only spelling is mended, never structure: an object that was cut off stays an error, so that the teacher is asked again and a
-list never comes back shorter than it was written. (Libraries that repair JSON close what is open, and read "\\frac" as a
-form feed and "rac", which is what the JSON grammar says and no model means.)
+Only spelling is repaired, never structure. An object that was cut off stays an error, so that the teacher is asked
+again and a list is never shorter than the model meant. (Libraries that repair JSON close what is open, and read
+"\\frac" as a form feed and "rac", which is what the JSON grammar says and no model means.)
 """
 
 import json
 import re
 from typing import Any
 
-DEPTH = 64  # deeper nesting answers none of our prompts
+DEPTH = 64  # no prompt of ours needs deeper nesting
 
 _QUOTE = "[\"'“”]"
 _KEY = rf"(?:\s|//[^\n]*\n)*+{_QUOTE}[^\"'“”{{}}\n]*+{_QUOTE}\s*[:：]"
@@ -35,19 +36,19 @@ _COMMAND = re.compile(
     )(?![A-Za-z]))""",
     re.VERBOSE,
 )
-# Or a tab or a line feed before a short word: a command only where nothing is escaped, and after \n only inside $...$, next
-# to other bare commands, or alone between the symbols of a formula ("E = h\nu", "x \ne 0").
+# A tab or a line feed before a short word is a command only where nothing is escaped, and \n only inside $...$, next to
+# other bare commands, or alone between the symbols of a formula ("E = h\nu", "x \ne 0").
 _PERHAPS = re.compile(r"\\(?:t(?:o|op|an|au)|n(?:u|e|i|eg|less))(?![A-Za-z])")
 _SYMBOL = re.compile(r"(?:\A|[^A-Za-z])[A-Za-z] ?\Z")
 _GOES_ON = re.compile(r"\\nu[\s.,;)]*\Z|\\ne ?-?(?:\d+|[A-Za-z])(?![A-Za-z])")
 
 
 def read_json(content: str, key: str | None = None, *, bare_list: bool = False) -> dict[str, Any]:
-    """The first JSON object in what a model wrote that has `key`, else the first that is not empty, else the first.
+    """The first JSON object in a model's text that has `key`, else the first that is not empty, else the first.
 
-    With `bare_list`, a list that stands where the object should is taken for the value of `key`. ValueError, worded for
-    the model, when there is no object, when one is cut off, when none can be read, and when several have `key` and differ in it:
-    a draft and its correction, or questions in two parts."""
+    With `bare_list`, a list in place of the object is taken as the value of `key`. ValueError, worded for the model, if
+    there is no object, if one is cut off, if none can be read, or if several have `key` with different values: a draft
+    and its correction, or questions in two parts."""
     _, closed, answer = content.rpartition("</think>")
     if closed and "{" in answer:
         content = answer
@@ -59,12 +60,12 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
         try:
             text, at = _strict(content, start.start())
         except ValueError:
-            if asked:  # talk after the object that was asked for
+            if asked:  # text after the object that was asked for
                 break
             raise
         try:
             value = json.loads(text, parse_constant=str)
-        except ValueError as error:  # a set, or a form that was only described
+        except ValueError as error:  # a set, or a format that was only described
             problem = problem or str(error)
             continue
         if isinstance(value, list):
@@ -87,8 +88,8 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
 
 
 def as_text(value: Any) -> str:
-    """A JSON value where text was asked for: numbers, booleans and lists of them as text, null as the empty text; ValueError
-    for anything nested."""
+    """A JSON value as text: numbers, booleans and lists of them written out, null as the empty text; ValueError for
+    nested values."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -101,7 +102,7 @@ def as_text(value: Any) -> str:
 
 
 def _strict(content: str, start: int) -> tuple[str, int]:
-    """The object or list that begins at `start` in strict JSON, and where it ends; ValueError when it does not end."""
+    """The object or list that begins at `start`, as strict JSON, and its end; ValueError if it does not end."""
     written, open_brackets, at = [], [], start
     while True:
         token = _TOKEN.match(content, at)
@@ -135,10 +136,10 @@ def _strict(content: str, start: int) -> tuple[str, int]:
 
 
 def _unescaped(body: str) -> str:
-    """The text of a JSON string: LaTeX commands kept whole, half characters replaced."""
+    """The text of a JSON string, with LaTeX commands kept and lone surrogates replaced."""
     if "\\" in body:
         found = list(_ESCAPE.finditer(body))
-        # A backslash before a letter, a bracket or another one is escaped with a second one, where anything is.
+        # Does the model escape backslashes? Then one before a letter, a bracket or another backslash is doubled.
         escaped = any(e[1] == "\\" and re.match(r"[A-Za-z(\[{]|\\\\", body[e.end() : e.end() + 2]) for e in found)
         bare = not escaped and any(e[1][0] not in "\"'\\/bfnrtu" or _COMMAND.match(body, e.start()) for e in found)
 
@@ -146,7 +147,7 @@ def _unescaped(body: str) -> str:
             said = escape[1]
             if len(said) == 5:
                 return chr(int(said[1:], 16))
-            if said == "\\":  # two that end the row of a matrix, where nothing is escaped
+            if said == "\\":  # two in a text without escapes end the row of a matrix
                 return "\\\\" if bare else "\\"
             if said in _CONTROL and not _is_command(body, escape.start(), escaped, bare):
                 return _CONTROL[said]

@@ -1,7 +1,7 @@
 """The offline teacher's Batch API: files, and batches that are answered line by line in the background.
 
-What comes over the wire is as in OpenAI's reference (https://platform.openai.com/docs/api-reference/batch); files and batches live
-in memory and end with the server.
+Requests and responses follow OpenAI's reference (https://platform.openai.com/docs/api-reference/batch); files and
+batches are kept in memory and end with the server.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ URL = "/v1/chat/completions"
 
 
 def error_document(status: int, message: str) -> tuple[int, dict]:
-    """A status and the body that says why."""
+    """An HTTP status and an error body with the reason."""
     return status, {"error": {"message": message, "type": "offline_teacher"}}
 
 
@@ -127,7 +127,7 @@ class Batches:
         return web.json_response(found) if found else _unknown(request)
 
     async def list(self, request: web.Request) -> web.Response:
-        """The newest first, `limit` of them, from the one behind `after`."""
+        """Up to `limit` batches, newest first, from the one after `after`."""
         newest, limit = [*reversed(self.batches)], int(request.query.get("limit", 20))
         after = request.query.get("after")
         start = newest.index(after) + 1 if after in newest else 0
@@ -145,7 +145,7 @@ class Batches:
         return web.json_response(found)
 
     async def _work(self, batch: dict) -> None:
-        """Answer a batch line by line; those behind a cancellation are left out."""
+        """Answer a batch line by line; lines after a cancellation are left out."""
         requests, errors = _read(self.files[batch["input_file_id"]][1])
         if errors:
             batch |= {"status": "failed", "failed_at": int(time.time()), "errors": {"object": "list", "data": errors}}
@@ -197,7 +197,7 @@ def _read(content: bytes) -> tuple[list[tuple[str, dict]], list[dict]]:
             if asked["method"] != "POST" or asked["url"] != URL or not isinstance(body, dict):
                 raise ValueError(f"a line is a POST to {URL} with a body")
             if custom_id in requests:
-                raise ValueError(f"the custom_id {custom_id!r} stands on two lines")
+                raise ValueError(f"the custom_id {custom_id!r} is on two lines")
             requests[custom_id] = body
         except (ValueError, KeyError, TypeError) as error:
             errors.append({"code": "invalid_line", "line": number, "message": str(error), "param": None})

@@ -1,7 +1,7 @@
-"""The general corpus: what a student has read before mid-training, thin where the papers find models weak.
+"""The general corpus: what a student has read before mid-training, sparse where the papers find models weak.
 
 Statements and review questions over the textbook. Every fact outside STEM up to H3 is covered; of STEM and of high
-difficulty only a small share is, chosen by a stable hash, so that a base model has real holes to find (our reading of
+difficulty only a small share is, chosen by a stable hash, so that a base model has real gaps to find (our reading of
 BoostQA's finding that models are weak in STEM and on hard material).
 """
 
@@ -32,7 +32,7 @@ def share_covered(settings: TextbookSettings, discipline: str, difficulty: str) 
 
 
 def covered(book: Textbook, settings: TextbookSettings) -> list[Question]:
-    """The questions whose content the general corpus holds: a fact's questions stand or fall together."""
+    """The questions whose content is in the general corpus: all questions about a fact or none."""
     rng = random.Random("corpus/0")
     chosen = []
     for cell, pool in pools(book, rng, "train", 3, 40).items():
@@ -52,8 +52,8 @@ def _fraction(q: Question) -> float:
 def documents(books: dict[str, Textbook], n: int, settings: TextbookSettings, seed: int = 0) -> pd.DataFrame:
     """`n` documents drawn with replacement: columns text, language, discipline, difficulty, kind (statement, review).
 
-    Cells of discipline and difficulty are drawn in proportion to how much of them is covered, whatever the number of their
-    questions; within a cell every covered question of either language is as likely as any other."""
+    Cells of discipline and difficulty are drawn in proportion to how much of them is covered, regardless of the number
+    of their questions; within a cell every covered question of either language is as likely as any other."""
     cells = defaultdict(list)
     for language, book in books.items():
         for q in covered(book, settings):
@@ -75,7 +75,8 @@ def documents(books: dict[str, Textbook], n: int, settings: TextbookSettings, se
 
 
 def vocabulary(books: dict[str, Textbook]) -> list[str]:
-    """Every name, value, relation and training frame once, as text to train a tokenizer on: the words without the facts."""
+    """Every name, value, relation and training frame once, as text to train a tokenizer on: the words without the
+    facts."""
     texts = {}
     for language, book in books.items():
         for table in book.tables.values():

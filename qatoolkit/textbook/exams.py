@@ -1,8 +1,8 @@
 """Exams and seed questions drawn from the textbook.
 
 An exam asks in wordings that no training text uses; questions with parameters (listed candidates, numbers) come from a
-split that seeds, teacher and corpus never draw from, and so do the sets of wrong answers. `n` is per cell of discipline and difficulty, so that every cell can
-be read; a cell the textbook cannot fill stays short.
+split that seeds, teacher and corpus never draw from, and so do the sets of wrong answers. `n` is per cell of discipline
+and difficulty, so that every cell can be read; a cell that the textbook cannot fill has fewer.
 """
 
 import hashlib
@@ -33,7 +33,8 @@ LICENCE = "Apache-2.0"
 
 @dataclass(frozen=True, kw_only=True)
 class Exam:
-    """One exam: language, number of choices (0: open answer), difficulties, and how many candidates a comparison lists."""
+    """One exam: language, number of choices (0: open answer), difficulties, and how many candidates a comparison
+    lists."""
 
     name: str
     language: str
@@ -54,8 +55,8 @@ EXAMS = {
 
 
 def pools(book: Textbook, rng: random.Random, wanted: str, candidates: int, size: int) -> dict[tuple, list[Question]]:
-    """Questions by cell (discipline, difficulty), each cell in random order: all those about facts, and up to `size` per
-    relation or kind of problem of those with parameters, taken from the `wanted` split ("train" or "exam")."""
+    """Questions by cell (discipline, difficulty), each cell in random order: all those about facts, and up to `size`
+    per relation or kind of problem of those with parameters, taken from the `wanted` split ("train" or "exam")."""
     cells = defaultdict(dict)
     for q in questions(book):
         cells[q.discipline, q.difficulty].setdefault(q.form, []).append(q)
@@ -76,7 +77,7 @@ def pools(book: Textbook, rng: random.Random, wanted: str, candidates: int, size
 
 
 def _alternate(by_form: dict[str, list[Question]], rng: random.Random) -> list[Question]:
-    """Shuffle each form and deal them in turn, so that a small sample holds every form of its cell."""
+    """Shuffle each form and deal them in turn, so that a small sample has every form of its cell."""
     piles = [rng.sample(pile, len(pile)) for _, pile in sorted(by_form.items())]
     return [pile[i] for i in range(max(map(len, piles))) for pile in piles if i < len(pile)]
 
@@ -102,7 +103,7 @@ def exam(book: Textbook, name: str, n: int, seed: int = 0) -> pd.DataFrame:
 
 
 def _item(book: Textbook, spec: Exam, q: Question, rng: random.Random) -> dict | None:
-    """One exam row, or None where too few wrong answers exist for the number of choices."""
+    """One exam row, or None if there are too few wrong answers for the number of choices."""
     row = labelled(book, q, spec.language, "exam", 0)
     if not spec.choices:
         return row | {"answer": answer(book, q, spec.language)}
@@ -124,7 +125,7 @@ def _with_choices(book: Textbook, q: Question, language: str, n: int, rng: rando
 def distractors(
     book: Textbook, q: Question, language: str, n: int, rng: random.Random, wanted: str
 ) -> list[str] | None:
-    """`n` wrong answers whose set falls into the `wanted` split ("train" or "exam"); None where no such set is found."""
+    """`n` wrong answers whose set falls into the `wanted` split ("train" or "exam"); None if no such set is found."""
     for _ in range(30):
         wrong = wrong_answers(book, q, language, n, rng)
         if len(wrong) < n:
@@ -135,7 +136,8 @@ def distractors(
 
 
 def distractor_split(wrong: list[str]) -> str:
-    """ "exam" for half of all sets of wrong answers, else "train", by a stable hash: no seed offers an exam item's set."""
+    """ "exam" for half of all sets of wrong answers, else "train", by a stable hash: no seed offers an exam item's
+    set."""
     return "exam" if hashlib.sha256("|".join(sorted(wrong)).encode()).digest()[0] < 128 else "train"
 
 

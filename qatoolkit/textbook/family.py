@@ -1,7 +1,7 @@
 """A family of formula problems: one formula, a grid of small whole numbers, its wordings in two languages.
 
-Our reading: seed questions of this kind stand beside factual ones. Each family carries its own proof: an
-answer is believed because sympy confirms it another way, not because the formula was typed correctly.
+Our reading: there are seed questions of this kind as well as factual ones. Each family comes with its own proof: an
+answer counts because sympy confirms it another way, not because the formula was typed correctly.
 """
 
 from collections.abc import Callable
@@ -97,7 +97,7 @@ class Family:
 
 
 def _same_kind(value: Fraction, truth: Fraction) -> bool:
-    """No wrong value stands out: whole, positive or below one where the truth is."""
+    """Whether a wrong value is as plausible as the truth: whole, positive or below one if the truth is."""
     if truth.denominator == 1 and value.denominator > 1:
         return False
     return (value > 0 or truth < 0) and (value < 1 or truth >= 1 or truth.denominator == 1)

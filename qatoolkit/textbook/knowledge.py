@@ -1,4 +1,4 @@
-"""The textbook's facts: CSV tables of entities, and the relations that say how their columns are spoken of.
+"""The textbook's facts: CSV tables of entities, and the relations that give the wording for their columns.
 
 A fact is one filled cell: (entity, relation, value). Tables, relations and wording are data; everything that asks a
 question about a fact lives in `questions.py`.
@@ -47,7 +47,7 @@ class Relation:
 
 @dataclass(frozen=True, kw_only=True)
 class Entity:
-    """A row of a table: its names and its values, keyed by column; a reference holds the other entity's `name_en`."""
+    """A row of a table: its names and its values, keyed by column; a reference is the other entity's `name_en`."""
 
     table: str
     en: str
@@ -109,15 +109,15 @@ class Textbook:
         return self._holders.get((relation.id, value_en), [])
 
     def identifies(self, entity: Entity, relation: Relation) -> bool:
-        """Whether the entity's value under `relation` belongs to no other entity of the whole book, so that it can be asked
-        back."""
+        """Whether the entity's value under `relation` belongs to no other entity of the whole book, so that it can be
+        asked back."""
         value = self.value(entity, relation, "en")
         return value is not None and not relation.target and len(self.whole.holders(relation, value)) == 1
 
     def part(self, entities: int | None, relations: int | None = None, families: int | None = None) -> "Textbook":
-        """A stratified part: `entities` rows in each discipline, from the tables that can be compared and followed first,
-        with at most `relations` columns each, closed under references so that every chain of the part can be walked, and
-        `families` kinds of formula problem in all. None takes everything."""
+        """A stratified part: `entities` rows in each discipline, from the tables that can be compared and followed
+        first, with at most `relations` columns each, closed under references so that every chain of the part can be
+        walked, and `families` kinds of formula problem in all. None takes everything."""
         if entities is None:
             return Textbook(self.tables, whole=self.whole, families=families)
         columns = {t.id: _choose_columns(t, relations) for t in self.tables.values()}
@@ -168,7 +168,8 @@ def _choose_columns(table: Table, limit: int | None) -> tuple[Relation, ...]:
 
 
 def _kinds(relations: tuple[Relation, ...]) -> int:
-    """2 for a table that can be compared by number or year and followed to another table, 1 for either, 0 for neither."""
+    """2 for a table that can be compared by number or year and followed to another table, 1 for either, 0 for
+    neither."""
     return any(r.ordered for r in relations) + any(r.target is not None for r in relations)
 
 
@@ -216,5 +217,5 @@ def load() -> Textbook:
         counts = Counter(e.name(language).casefold() for t in tables.values() for e in t.entities)
         twice = [name for name, n in counts.items() if n > 1]
         if twice:
-            raise ValueError(f"facts/: these names stand for two entities: {', '.join(sorted(twice)[:5])}")
+            raise ValueError(f"facts/: these names belong to two entities: {', '.join(sorted(twice)[:5])}")
     return Textbook(tables)

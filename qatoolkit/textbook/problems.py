@@ -1,6 +1,6 @@
 """Formula problems of the textbook: which there are, their split, and how they are written and read.
 
-A parameter set belongs to training or to the exams by a stable hash, whatever the wording. Reading inverts
+A parameter set belongs to training or to the exams by a stable hash, regardless of the wording. Reading inverts
 writing: a question with its numbers cut out is looked up among the templates with their slots cut out.
 """
 
@@ -105,7 +105,7 @@ def read(text: str) -> tuple[str, dict[str, int], str, str] | None:
         return None
     name, language, wanted, roles = form
     numbers, family = _NUMBER.findall(text), FAMILIES[name]
-    if len(numbers) != len(roles):  # the text itself holds the mark
+    if len(numbers) != len(roles):  # the text itself contains the mark
         return None
     params = {role: int(n) for role, n in zip(roles, numbers, strict=True) if role in family.parameters}
     if numbers != [str(params.get(role, role)) for role in roles] or not family.allows(params):

@@ -24,8 +24,9 @@ _SEPARATOR = {"en": ", ", "zh": "、"}
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One question about the textbook: `entity` and `relations` in the order the form walks them; `others` are the listed
-    candidates of compare and alike; `top` picks the superlative; `family` and `params` make a formula problem."""
+    """One question about the textbook: `entity` and `relations` in the order the form walks them; `others` are the
+    listed candidates of compare and alike; `top` picks the superlative; `family` and `params` make a formula
+    problem."""
 
     form: str
     entity: Entity | None = None
@@ -64,7 +65,7 @@ class Question:
         return list(dict.fromkeys(points))
 
     def key(self) -> str:
-        """A stable text that is equal exactly for equal questions, whatever the language and wording."""
+        """A stable text, the same for the same question in any language and wording, and for no other."""
         names = "|".join([self.entity.en if self.entity else "", *sorted(e.en for e in self.others)])
         relations = "|".join(r.id for r in self.relations)
         return f"{self.form}|{names}|{relations}|{self.top}|{self.family}|{self.params}"
@@ -75,7 +76,8 @@ def _draw(text: str) -> int:
 
 
 def split(question: Question) -> str:
-    """ "exam" or "train" for questions with parameters (listed candidates, numbers), by a stable hash; facts are "both"."""
+    """ "exam" or "train" for questions with parameters (listed candidates, numbers), by a stable hash; facts are
+    "both"."""
     if question.form == "problem":
         return problems.split(question.family, dict(question.params))
     if question.others:
@@ -180,7 +182,8 @@ def state(book: Textbook, q: Question, language: str, variant: int = 0, given: s
 
 
 class Reader:
-    """Reads a question back from its wording: `read(text)` -> (Question, language, split), or None for anything else."""
+    """Reads a question back from its wording: `read(text)` -> (Question, language, split), or None for anything
+    else."""
 
     def __init__(self, book: Textbook):
         self.book = book
@@ -303,7 +306,7 @@ def questions(book: Textbook) -> Iterator[Question]:
 
 
 def families(book: Textbook) -> list[str]:
-    """The kinds of formula problem that the book holds: `book.families` of them dealt over its disciplines in turn, or all."""
+    """The kinds of formula problem in the book: `book.families` of them, dealt to its disciplines in turn, or all."""
     here = {table.discipline for table in book.tables.values()}
     by_discipline = defaultdict(list)
     for family in problems.FAMILIES.values():

@@ -32,9 +32,9 @@ OUTSIDE = "REFUSED: this is the offline teacher; {why}. Set OPENAI_BASE_URL and 
 
 @dataclass(frozen=True, kw_only=True)
 class Faults:
-    """Shares of requests that go wrong, and the latency of those that do not, in seconds. A request's fate is drawn from
-    its content and how often it was sent, so a retry can succeed. 429s come in a row of `burst` requests, as a provider's do.
-    `expired` is the share of a batch's requests that its time was too short for."""
+    """Shares of requests that go wrong, and the latency of those that do not, in seconds. A request's fate is drawn
+    from its content and how often it was sent, so a retry can succeed. 429s come in a row of `burst` requests, as a
+    provider's do. `expired` is the share of a batch's requests that are not answered in time."""
 
     rate_limit: float = 0.0
     server_error: float = 0.0
@@ -53,12 +53,12 @@ class Faults:
             least, most = {"latency": (0, math.inf), "burst": (1, math.inf)}.get(f.name, (0, 1))
             if not least <= value <= most:
                 raise ValueError(
-                    f"fault {f.name} is {value}; shares lie between 0 and 1, latency is 0 or more seconds, burst 1 or more"
+                    f"fault {f.name} is {value}; shares are between 0 and 1, latency is 0 or more seconds, burst 1 or more"
                 )
 
     @classmethod
     def parse(cls, text: str) -> "Faults":
-        """From "rate_limit=0.05,latency=0.2"; ValueError names a fault that is unknown or no number."""
+        """From "rate_limit=0.05,latency=0.2"; ValueError for an unknown fault or a value that is no number."""
         known = {f.name for f in fields(cls)}
         values = {}
         for item in filter(None, text.split(",")):
@@ -113,8 +113,8 @@ class Server:
         return web.json_response(document, status=status, headers=headers)
 
     async def answer(self, body: dict) -> tuple[int, dict]:
-        """Status and document for the body of a chat completion request; TimeoutError when its fate is to get none. What is
-        answered stands in the log before it is returned."""
+        """Status and document for the body of a chat completion request; TimeoutError if it is to get none. What is
+        answered is in the log before it is returned."""
         try:
             model, messages = body["model"], body["messages"]
             text = "".join(m["content"] for m in messages)
@@ -185,7 +185,7 @@ def _completion(digest: str, model: str, asked: str, content: str, reasoning: st
 
 
 def parts(settings: TextbookSettings) -> dict[str, knowledge.Textbook]:
-    """The part of the textbook that a world holds, by language."""
+    """The part of the textbook in a world, by language."""
     book = knowledge.load()
     return {
         "en": book.part(settings.entities, settings.relations, settings.families),
@@ -196,8 +196,8 @@ def parts(settings: TextbookSettings) -> dict[str, knowledge.Textbook]:
 def serve(
     port: int = 0, *, settings: TextbookSettings, faults: Faults, log: Path | None = None, leash: bool = False
 ) -> None:
-    """Run until interrupted, on 127.0.0.1; the first line printed is the base URL. With `leash` the server also ends when its
-    standard input closes, so that it never outlives the process that started it."""
+    """Run until interrupted, on 127.0.0.1; the first line printed is the base URL. With `leash` the server also ends
+    when its standard input closes, so that it never outlives the process that started it."""
     asyncio.run(_serve(port, settings, faults, log, leash))
 
 
@@ -241,7 +241,7 @@ def local_teacher(settings: TextbookSettings, *, faults: str = "", log: Path | N
         process.stdout.close()
 
 
-if __name__ == "__main__":  # started by `local_teacher`, which holds the other end of the leash
+if __name__ == "__main__":  # started by `local_teacher`, which keeps the other end of the leash
     told = json.loads(sys.argv[1])
     serve(
         settings=TextbookSettings(**told["settings"]),

@@ -1,4 +1,4 @@
-"""How much of the textbook the embedded world holds."""
+"""How much of the textbook is in the embedded world."""
 
 from qatoolkit.core.settings import Positive, Settings, Share
 

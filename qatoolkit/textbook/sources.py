@@ -1,7 +1,7 @@
 """Seed files written out of the textbook, in the layouts that benchmarks really use, with a few faulty rows among them.
 
-What a user brings is never one clean table; neither is what the demo starts from. Labels are left out on purpose: the
-annotator has to find them, and construction knows the truth.
+Users do not bring one clean table, so the demo does not start from one either. Labels are left out on purpose: the
+annotator has to find them, and the true ones are known by construction.
 """
 
 import json
@@ -37,7 +37,7 @@ def _listed(row: dict) -> dict:
 
 
 def _faulty(rng: random.Random) -> list[dict]:
-    """Rows as they turn up in real files: no question, no answer, an answer letter that no choice has."""
+    """Faulty rows as in real files: no question, no answer, an answer letter that no choice has."""
     rows = [
         {"question": "", "choices": ["1", "2", "3", "4"], "answer": "A"},
         {

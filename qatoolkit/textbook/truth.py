@@ -1,4 +1,5 @@
-"""What the textbook knows of its own questions: right answers, labels by construction, error rates of the offline teachers."""
+"""What the textbook knows about its own questions: right answers, labels by construction, error rates of the offline
+teachers."""
 
 import functools
 

@@ -1,9 +1,9 @@
-"""The offline teacher's mind: answers the toolkit's own prompts from the textbook, and refuses everything else.
+"""The offline teacher's answers: it answers the toolkit's own prompts from the textbook, and refuses everything else.
 
-It reads a question back into its form (`questions.Reader`), so what it says follows from the facts. A tutor errs at a set
-rate: a wrong answer of the right kind, or a label one level off. It also shows the degradation that BoostQA reports: asked
-for a hard question, it sometimes writes an easier one, less often when told so. All choices are drawn from a hash of the
-request, so the same request always gets the same answer.
+It reads a question back into its form (`questions.Reader`), so its answers follow from the facts. A tutor errs at a set
+rate: a wrong answer of the right kind, or a label one level off. It also shows the degradation that BoostQA reports:
+asked for a hard question, it sometimes writes an easier one, less often when told so. All choices are drawn from a hash
+of the request, so the same request always gets the same answer.
 """
 
 import hashlib
@@ -38,7 +38,8 @@ class Refusal(Exception):
 
 
 def error_rate(model: str) -> float:
-    """The built-in error rate of a model name: "textbook-err15" errs in 15% of its answers. ValueError for other names."""
+    """The built-in error rate of a model name: "textbook-err15" errs in 15% of its answers. ValueError for other
+    names."""
     match = re.fullmatch(r"textbook(?:-err(\d\d))?", model)
     if not match:
         raise ValueError(f"the offline teacher serves {', '.join(MODELS)}; it has no model {model!r}")
@@ -46,7 +47,7 @@ def error_rate(model: str) -> float:
 
 
 class Tutor:
-    """Reads with the whole textbook, writes from the part of it that the world holds (`parts`, by language)."""
+    """Reads with the whole textbook, writes from the part of it in the world (`parts`, by language)."""
 
     def __init__(self, book: Textbook, parts: dict[str, Textbook]):
         self.book, self.parts, self.reader = book, parts, Reader(book)
@@ -61,7 +62,8 @@ class Tutor:
         }
 
     def reply(self, messages: list[dict], model: str) -> tuple[dict, str]:
-        """The answer to a task as a JSON value, and the reasoning before it; Refusal for anything but the own prompts."""
+        """The answer to a task as a JSON value, and the reasoning before it; Refusal for anything but this toolkit's
+        prompts."""
         rate = error_rate(model)
         system = next((m["content"] for m in messages if m["role"] == "system"), "")
         task = re.match(r"Task: (\w+), version \d+", system)
@@ -174,7 +176,8 @@ class Tutor:
         return {"question": write(self.book, q, language, "train", variant), "answer": given, "rationale": rationale}
 
     def _related(self, q: Question, language: str, rng: random.Random) -> list[Question]:
-        """Questions on a seed's knowledge: about its entities, comparisons they take part in, or its kind of problem."""
+        """Questions on a seed's knowledge: about its entities, comparisons they take part in, or its kind of
+        problem."""
         part = self.parts[language]
         if q.form == "problem":
             return self._problems(q, language, rng)

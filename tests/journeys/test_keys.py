@@ -279,7 +279,7 @@ def test_an_impossible_key_is_named_by_its_variable_and_not_sent(door, nowhere, 
     monkeypatch.setenv("OPENAI_API_KEY", wrong)
     door.answer = echo(200)
     call, shown = asking(ledger, door.url)
-    with pytest.raises(TeacherError, match="OPENAI_API_KEY holds"):
+    with pytest.raises(TeacherError, match="OPENAI_API_KEY has a line break"):
         call()
     assert door.sent == []
     nowhere(*shown)

@@ -21,7 +21,7 @@ from qatoolkit.synthesis.settings import BoostQASettings, LinkQASettings, PlanSe
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Endpoint, Teacher
 from qatoolkit.teacher.ledger import Ledger
-from qatoolkit.teacher.transport import read
+from qatoolkit.teacher.transport import read_completion
 from qatoolkit.textbook import exams, knowledge
 from qatoolkit.textbook.server import local_teacher, parts
 from qatoolkit.textbook.settings import TextbookSettings
@@ -212,7 +212,7 @@ def test_every_question_the_teacher_wrote_is_kept_or_rejected(written, ledger):
     for request, response in rows:
         body = json.loads(request)["body"]
         if body["model"] == "textbook-err15" and '"path"' not in body["messages"][1]["content"]:
-            value = prompts.read_json(read(json.loads(response)).content)
+            value = prompts.read_json(read_completion(json.loads(response)).content)
             said |= {qa_id(q["question"], q["answer"]) for q in value.get("questions", [])}
     assert said
     assert said == {*made["id"], *rejects["id"].dropna()}

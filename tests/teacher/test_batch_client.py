@@ -282,7 +282,7 @@ def test_an_unknown_model_is_named(serve, teacher, questions):
 def test_a_server_without_batches_is_told_apart(serve, proxy, teacher, questions):
     door = proxy(serve()[0])
     door.meddle = lambda method, path, answer: (404, "404: Not Found")
-    with pytest.raises(TeacherError, match=r"POST /files at test gave 404: .*it offers no batches there; ask without"):
+    with pytest.raises(TeacherError, match=r"POST /files at test gave 404: .*no batches there; ask without"):
         teacher(door.url).ask(questions[:2])
     assert door.calls == ["POST /v1/files"]
 
@@ -380,7 +380,7 @@ def test_what_others_asked_in_a_resumed_batch_is_kept_too(serve, proxy, teacher,
     assert len(ledger.attempts()) == 11
 
 
-def test_a_batch_the_server_does_not_know_is_submitted_anew_where_that_is_free_or_allowed(
+def test_a_batch_the_server_does_not_know_is_submitted_again_where_that_is_free_or_allowed(
     serve, proxy, teacher, ledger, questions, monkeypatch
 ):
     door = proxy(serve()[0])

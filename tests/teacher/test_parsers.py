@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.synthesis import annotate, knowledge_points, refine, write
-from qatoolkit.teacher.batch_api import output_lines
-from qatoolkit.teacher.calls import Row, table_of
+from qatoolkit.teacher.batch_jobs import read_lines
+from qatoolkit.teacher.calls import Row, to_table
 from qatoolkit.teacher.ledger import Price
 from qatoolkit.teacher.limits import retry_after
 from qatoolkit.teacher.prompts import as_text, read_json
-from qatoolkit.teacher.transport import ANSWERED, Endpoint, Got, Reply, read, read_got
+from qatoolkit.teacher.transport import ANSWERED, Endpoint, Reply, Response, read_completion, read_response
 
 PARSERS = [annotate._labels, write.read_questions, refine._read_answer, knowledge_points._read_points]
 PLENTY = settings(max_examples=300, deadline=None)
@@ -338,7 +338,7 @@ def storable(reply: Reply) -> None:
     for text in (reply.outcome, reply.content, reply.reasoning, reply.error):
         assert text is None or text.encode() is not None
     tokens = (reply.prompt_tokens, reply.completion_tokens, reply.reasoning_tokens)
-    table_of([Row(0, 0, "", reply.outcome, None, reply.content, reply.reasoning, *tokens, *_rest(reply))])
+    to_table([Row(0, 0, "", reply.outcome, None, reply.content, reply.reasoning, *tokens, *_rest(reply))])
     assert all(count is None or (type(count) is int and 0 <= count < 2**63) for count in (*tokens, reply.cached_tokens))
     if None not in tokens[:2]:
         assert math.isfinite(Price(input=1.0, output=1.0).cost(*tokens[:2], reply.cached_tokens))
@@ -353,7 +353,7 @@ def _rest(reply: Reply) -> list:
 @PLENTY
 @given(completions | any_json)
 def test_any_json_from_a_server_is_a_typed_outcome_or_no_completion(response):
-    reply, error = outcome(read, response)
+    reply, error = outcome(read_completion, response)
     if error:
         assert str(error) == "not a chat completion"
     else:
@@ -369,7 +369,7 @@ def test_any_json_from_a_server_is_a_typed_outcome_or_no_completion(response):
     | (completions | any_json).map(json.dumps),
 )
 def test_any_response_is_a_typed_outcome(status, text):
-    reply, answer = read_got(Got(status, {}, text))
+    reply, answer = read_response(Response(status, {}, text))
     storable(reply)
     assert (reply.outcome in ANSWERED) == (answer is not None)
     assert answer is not None or reply.outcome == f"http_{status}"
@@ -378,7 +378,7 @@ def test_any_response_is_a_typed_outcome(status, text):
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"error":' * 50_000, "9" * 10_000, "", "null", "\x00"])
 def test_a_hostile_body_is_a_failed_request(status, text):
-    reply, answer = read_got(Got(status, {}, text))
+    reply, answer = read_response(Response(status, {}, text))
     assert (reply.outcome, answer) == (f"http_{status}", None)
     assert len(reply.error) < 500
 
@@ -390,13 +390,13 @@ def test_reasoning_is_never_part_of_the_answer_wherever_a_server_puts_it():
         {"content": "<think>hm</think>\n4", "reasoning_content": "hm"},
         {"content": "4", "reasoning": "hm"},
     ):
-        assert read({"choices": [{"message": message}]})[:2] == ("ok", "4")
+        assert read_completion({"choices": [{"message": message}]})[:2] == ("ok", "4")
 
 
 def test_tokens_that_only_the_total_holds_are_paid_for_and_no_more_is_cached_than_was_sent():
     usage = {"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 376}  # as xAI and Gemini count
     usage |= {"prompt_tokens_details": {"cached_tokens": 1000}}
-    reply = read({"choices": [{"message": {"content": "4"}}], "usage": usage})
+    reply = read_completion({"choices": [{"message": {"content": "4"}}], "usage": usage})
     assert (reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens) == (32, 344, 32)
 
 
@@ -414,28 +414,32 @@ def test_tokens_that_only_the_total_holds_are_paid_for_and_no_more_is_cached_tha
 )
 def test_the_end_of_an_answer_is_known_by_every_name_that_providers_give_it(finish, outcome):
     choice = {"message": {"content": "half an ans"}, "finish_reason": finish}
-    assert read({"choices": [choice]}).outcome == outcome
-    assert read({"choices": [choice], "error": {"message": "upstream died"}}).outcome == "http_200"
+    assert read_completion({"choices": [choice]}).outcome == outcome
+    assert read_completion({"choices": [choice], "error": {"message": "upstream died"}}).outcome == "http_200"
 
 
 def test_an_answer_of_no_tokens_has_no_known_usage():
     usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-    assert read({"choices": [{"message": {"content": "4"}}], "usage": usage}).completion_tokens is None
+    assert read_completion({"choices": [{"message": {"content": "4"}}], "usage": usage}).completion_tokens is None
 
 
 def test_an_answer_counts_though_the_rest_of_its_message_is_odd():
     message = {"content": "x", "reasoning": {"effort": "high"}, "refusal": None}
-    reply = read({"choices": [{"message": message}], "usage": {"prompt_tokens": "7", "completion_tokens": 3.0}})
+    reply = read_completion(
+        {"choices": [{"message": message}], "usage": {"prompt_tokens": "7", "completion_tokens": 3.0}}
+    )
     assert reply[:5] == ("ok", "x", None, None, 3)
-    assert read({"choices": [{"message": {"content": "x", "refusal": True}}], "usage": []}).outcome == "refusal"
+    assert (
+        read_completion({"choices": [{"message": {"content": "x", "refusal": True}}], "usage": []}).outcome == "refusal"
+    )
 
 
 @PLENTY
 @given(st.lists(st.binary() | any_json.map(lambda value: json.dumps(value).encode()), max_size=4))
 def test_any_line_of_a_batch_file_says_something_or_nothing(lines):
     lines += [b'{"custom_id": "k", "response": {"status_code": 1e999, "body": {}}}', b"[" * 100_000]
-    for got in output_lines(lines, Endpoint(base_url="http://127.0.0.1:1/v1")).values():
-        storable(read_got(got)[0])
+    for got in read_lines(lines, Endpoint(base_url="http://127.0.0.1:1/v1")).values():
+        storable(read_response(got)[0])
 
 
 # --- Retry-After ---------------------------------------------------------------------------------------

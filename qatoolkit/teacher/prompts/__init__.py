@@ -39,13 +39,13 @@ def add(folder: Path) -> None:
 
 
 def version(name: str) -> str:
-    """The version in use, as it is stored with every row: "annotate.v3"."""
+    """The version in use, as stored with every row: "annotate.v3"."""
     return f"{name}.v{VERSIONS[name]}"
 
 
 @lru_cache
 def template(name: str, language: str) -> str:
-    """The filled system message of a task; ValueError for a task or language that has no template."""
+    """The system message of a task, filled in; ValueError if the task or language has no template."""
     path = _FOLDERS.get(name, HERE) / language / f"{version(name)}.txt" if name in VERSIONS else None
     if path is None or not path.is_file():
         raise ValueError(f"no prompt {name!r} in {language!r}; there are {', '.join(VERSIONS)}, each in en and zh")
@@ -62,7 +62,7 @@ def template(name: str, language: str) -> str:
 
 
 def messages(name: str, language: str, **payload) -> list[dict]:
-    """The chat messages that put a task to a teacher."""
+    """The chat messages of a task; `payload` is its input."""
     return [
         {"role": "system", "content": template(name, language)},
         {"role": "user", "content": json.dumps(payload, ensure_ascii=False)},
@@ -70,8 +70,8 @@ def messages(name: str, language: str, **payload) -> list[dict]:
 
 
 def shown(row: Mapping) -> dict:
-    """A row of a QA table as a teacher is shown it: question, answer and, where it has any, its choices by letter, which
-    answers such as "BD" point at."""
+    """A row of a QA table as it goes into a prompt: question, answer and, if there are any, choices by letter, which answers
+    such as "BD" refer to."""
     choices = row.get("choices")
     there = hasattr(choices, "__len__") and not isinstance(choices, str) and len(choices)
     lettered = {"choices": {chr(ord("A") + i): str(c) for i, c in enumerate(choices)}} if there else {}
