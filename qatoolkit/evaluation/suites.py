@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.evaluation.tasks import checked, export_tasks, form_of, several
-from qatoolkit.seeds.files import SUFFIXES
+from qatoolkit.seeds.files import READERS
 from qatoolkit.seeds.read import read_seeds
 
 PAPER12 = Path(__file__).with_name("paper12.csv")
@@ -106,7 +106,7 @@ def suite_of(
 
 
 def _is_file(what) -> bool:
-    return isinstance(what, Path) or (isinstance(what, str) and (Path(what).suffix in SUFFIXES or Path(what).is_file()))
+    return isinstance(what, Path) or (isinstance(what, str) and (Path(what).suffix in READERS or Path(what).is_file()))
 
 
 def _files(files, workplace: Path, form: str | None, log) -> Suite:

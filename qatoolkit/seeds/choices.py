@@ -65,7 +65,7 @@ _ARRAY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=\w+)?\)", re.DOTALL)
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
 
 
-def storable(text: str) -> str:
+def escape_surrogates(text: str) -> str:
     """The text with halves of surrogate pairs escaped: no file and no table column can hold them."""
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -75,7 +75,7 @@ class Fault(ValueError):
 
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{REASONS[reason]}: {detail}")
-        self.reason, self.detail = reason, storable(detail)
+        self.reason, self.detail = reason, escape_surrogates(detail)
 
 
 @dataclass(frozen=True, kw_only=True)

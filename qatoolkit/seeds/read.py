@@ -15,9 +15,9 @@ import pandas as pd
 
 from qatoolkit.core.qa_table import COLUMNS, qa_id, validate
 from qatoolkit.core.text import normalise
-from qatoolkit.seeds.choices import REASONS, Fault, settle, storable
+from qatoolkit.seeds.choices import REASONS, Fault, settle, escape_surrogates
 from qatoolkit.seeds.columns import NAMES, Draft, draft, find_layout, finish, flat, has
-from qatoolkit.seeds.files import Source, sources
+from qatoolkit.seeds.files import Source, read_sources
 
 EXTRA = ("source_id", "subject", "level", "origin", "file", "row")
 REJECT_COLUMNS = ("source", "file", "row", "reason", "detail", "raw")
@@ -48,7 +48,7 @@ def read_seeds(
     Raises ValueError for a source that is missing, empty or unreadable as a whole, and for a mapping to no
     column."""
     mapping = _checked(mapping)
-    files = [_drafts(entry, read, mapping) for entry, read in sources(source)]
+    files = [_drafts(entry, read, mapping) for entry, read in read_sources(source)]
     layouts = [columns for file in files for columns in file.layouts]
     for column in mapping.values():
         if not any(has(columns, column) for columns in layouts):
@@ -170,7 +170,7 @@ def _raw(record):
         text = json.dumps(record, ensure_ascii=False, default=str)
     except (TypeError, ValueError, RecursionError):
         text = json.dumps(str(type(record)))
-    return storable(text)
+    return escape_surrogates(text)
 
 
 def quality_report(table: pd.DataFrame, rejects: pd.DataFrame) -> pd.DataFrame:
