@@ -1,16 +1,17 @@
-"""From files, folders, tables and data sets to numbered records. A row that is not a record keeps its place and its fault.
+"""From files, folders, tables and data sets to numbered records. What is not a record keeps its place and its fault.
 
-The built-in readers go by a file's content, not by its name: benchmarks ship JSON lines as .json, semicolons as .csv, and
-tables that are not UTF-8. `READERS` holds the reader of each suffix, and takes more:
+The built-in readers go by a file's content, not by its name: benchmarks ship JSON lines as .json, semicolons as .csv,
+and tables that are not UTF-8. `READERS` holds the reader of each suffix, and takes more:
 
     def read_xlsx(path):
         return pd.read_excel(path).to_dict("records")
 
     qt.seeds.READERS[".xlsx"] = read_xlsx
 
-From then on `read_seeds` reads .xlsx files, alone and in folders. A reader takes a path and returns the file's records, as a
-list or an iterator of dicts; rows are numbered from 1. An item that is not a dict becomes a reject with that row number: yield
-the text of a line that cannot be parsed. ValueError or OSError from a reader means that the file as a whole is unreadable.
+From then on `read_seeds` reads .xlsx files, alone and in folders. A reader takes a path and returns the file's records,
+as a list or an iterator of dicts; rows are numbered from 1. An item that is not a dict becomes a reject with that row
+number: yield the text of a line that cannot be parsed. ValueError or OSError from a reader means that the file as a
+whole is unreadable.
 """
 
 import csv
@@ -38,8 +39,8 @@ _SIGNS = set("“”‘’–—…°·•€£©®«»§±×÷¼½¾²³µ")
 class Source:
     """One file or table: its rows, how it was read, its name, and the label of its rows.
 
-    A row is (number, record, fault). The number is the line in JSON lines and CSV, else the position, both from 1. The record
-    is a dict with fault None, or whatever was found in its place, with a Fault."""
+    A row is (number, record, fault). The number is the line in JSON lines and CSV, else the position, both from 1. The
+    record is a dict with fault None, or whatever was found in its place, with a Fault."""
 
     rows: list[tuple[int, object, Fault | None]]
     how: str
@@ -191,8 +192,8 @@ def _read_text(path):
 def decode(data: bytes) -> tuple[str, str]:
     """Text and encoding: by byte order mark, else UTF-8, else the likeliest of cp1252, Mac Roman, GB18030 and Big5.
 
-    A few wrong bytes become unpaired surrogates, so that only their rows are rejected. On files in these encodings this guess is
-    right more often than charset-normalizer (docs/LOG.md). Raises ValueError for binary data."""
+    A few wrong bytes become unpaired surrogates, so that only their rows are rejected. On files in these encodings this
+    guess is right more often than charset-normalizer (docs/LOG.md). Raises ValueError for binary data."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             return data.decode("utf-16"), "utf-16"

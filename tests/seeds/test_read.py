@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qatoolkit.core.qa_table import REQUIRED, validate
-from qatoolkit.seeds.choices import REASONS, make_choices, parse_choices, readings, split_options
+from qatoolkit.seeds.choices import REASONS, find_readings, make_choices, parse_choices, split_options
 from qatoolkit.seeds.columns import detect_language
 from qatoolkit.seeds.files import READERS
 from qatoolkit.seeds.read import REJECT_COLUMNS, quality_report, read_seeds, summary
@@ -336,14 +336,14 @@ def test_splitting_any_text_loses_no_option(text):
 def test_a_letter_in_any_dress_names_its_choice(options, data, style):
     choices = make_choices(options)
     index = data.draw(st.integers(0, len(choices.texts) - 1))
-    assert readings(style.format("ABCDEFGHIJ"[index]), choices)["letter"] == (index,)
+    assert find_readings(style.format("ABCDEFGHIJ"[index]), choices)["letter"] == (index,)
 
 
 @given(count=st.integers(3, 10), data=st.data(), joint=st.sampled_from(["", ", ", "、", " and ", "/", " "]))
 def test_several_letters_name_their_choices(count, data, joint):
     choices = make_choices([f"choice number {i}" for i in range(count)])
     chosen = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=2)))
-    assert readings(joint.join("ABCDEFGHIJ"[i] for i in chosen), choices)["letter"] == tuple(chosen)
+    assert find_readings(joint.join("ABCDEFGHIJ"[i] for i in chosen), choices)["letter"] == tuple(chosen)
 
 
 @given(st.lists(WORDS, min_size=2, max_size=6, unique_by=lambda s: " ".join(s.split())))
