@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Integral
 from string import ascii_uppercase as _LETTERS
 
@@ -80,8 +81,7 @@ class Fault(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """Texts of the choices, the labels that an answer may name them by, and whether the source has numbers as
-    choices."""
+    """Texts of the choices, the labels that an answer may name them by, and whether the source has numbers there."""
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
@@ -142,22 +142,13 @@ def split_options(text: str, *, lower: bool = False) -> tuple[str, list[str]] | 
         found.setdefault((style, letter.isupper()), []).append((letter.upper(), mark.start(), mark.end()))
     lists = []
     for marks in found.values():
-        runs = []
-        for mark in marks:
-            if mark[0] == "A":
-                runs.append([mark])
-            elif runs and mark[0] == _LETTERS[len(runs[-1])]:
-                runs[-1].append(mark)
-            elif runs:
-                runs[-1].append(None)  # out of order: no list of options
-        ends = [*(run[0][1] for run in runs[1:]), len(text)][: len(runs)]
-        for run, end in zip(runs, ends, strict=True):
-            if None in run or len(run) < 2:
-                continue
-            stops = [mark[1] for mark in run[1:]] + [end]
-            options = [text[m[2] : stop].strip(_EDGES) for m, stop in zip(run, stops, strict=True)]
-            if all(options):
-                lists.append((len(options), run[0][1], end, options))
+        starts = [i for i, (letter, *_) in enumerate(marks) if letter == "A"]
+        for first, after in pairwise([*starts, len(marks)]):
+            letters, begins, ends = zip(*marks[first:after], strict=True)
+            stops = [*begins[1:], marks[after][1] if after < len(marks) else len(text)]
+            options = [text[end:stop].strip(_EDGES) for end, stop in zip(ends, stops, strict=True)]
+            if len(options) > 1 and _LETTERS.startswith("".join(letters)) and all(options):
+                lists.append((len(options), begins[0], stops[-1], options))
     most = max((n for n, *_ in lists), default=0)
     longest = [x for x in lists if x[0] == most]
     if len(longest) != 1 or longest[0][2] != len(text):
@@ -315,8 +306,7 @@ def settle(rows: Iterable[Mapping[str, tuple[int, ...]]]) -> tuple[tuple[str, ..
 
 
 def resolve(answer: str, choices: Choices, found: Mapping, order: Iterable[str]) -> tuple[str, int | None]:
-    """Answer and position: the text of the right choice and its index, or letters ("BD") and None where several are
-    right.
+    """The text of the right choice and its index, or letters ("BD") and None where several are right.
 
     Raises Fault where no reading in `order` fits."""
     positions = next((found[reading] for reading in order if reading in found), None)

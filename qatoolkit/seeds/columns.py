@@ -56,14 +56,11 @@ _OTHER = re.compile(r"[\u0400-\u07ff\u0900-\u0fff\u3040-\u30ff\uac00-\ud7af]")  
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """The fields of a record; with choices, every reading of the answer that fits, until its source has voted."""
+    """A record as a row of the QA table, whose answer is read once its source has voted (only where it has choices)."""
 
-    question: str
-    answer: str
+    row: Mapping[str, object]
     choices: Choices | None
     readings: Mapping[str, tuple[int, ...]]
-    rationale: str | None
-    labels: Mapping[str, object]
 
 
 def find_layout(columns: tuple[str, ...], mapping: Mapping | None = None) -> dict[str, object]:
@@ -129,11 +126,10 @@ def unfold(record: dict) -> dict:
 
 def draft(record: Mapping, layout: Mapping) -> Draft:
     """The fields of one record. Raises Fault where one is missing or unusable."""
-    columns = ", ".join(map(str, record))[:200]
-    if "question" not in layout:
-        raise Fault("no_question", f"columns: {columns}; name one by mapping={{'question': ...}}")
-    if "answer" not in layout:
-        raise Fault("no_answer", f"columns: {columns}; name one by mapping={{'answer': ...}}")
+    for field in ("question", "answer"):
+        if field not in layout:
+            columns = ", ".join(map(str, record))[:200]
+            raise Fault(f"no_{field}", f"columns: {columns}; name one by mapping={{'{field}': ...}}")
     cell = {field: get(record, column) for field, column in layout.items() if isinstance(column, str)}
     question = _question(cell, layout)
     if not any(c.isalnum() for c in question):
@@ -142,21 +138,15 @@ def draft(record: Mapping, layout: Mapping) -> Draft:
     answer = _joined(value)
     if not answer:
         raise Fault("empty_answer", f"column {layout['answer']} is empty")
-    choices, found = _choices(record, layout), {}
-    if choices:
-        found = find_readings(value, choices)
-    elif split := split_options(question):
+    choices = _choices(record, layout)
+    found = find_readings(value, choices) if choices else {}
+    if not choices and (split := split_options(question)):
         question, choices, found = _embedded(question, value, *split)
     if not choices:
         answer, rationale = _boxed(answer, rationale)
-    return Draft(
-        question=question,
-        answer=answer,
-        choices=choices,
-        readings=found,
-        rationale=rationale or None,
-        labels=_own_labels(record, cell) | {"language": _language(cell.get("language"), question, choices)},
-    )
+    row = _own_labels(record, cell) | {"question": question, "answer": answer, "rationale": rationale or None}
+    row["language"] = _language(cell.get("language"), question, choices)
+    return Draft(row=row, choices=choices, readings=found)
 
 
 def _question(cell, layout):
@@ -278,17 +268,9 @@ def _language(own, question, choices):
     return _LANGUAGES[label]
 
 
-def finish(row: Draft, order: tuple[str, ...]) -> dict[str, object]:
-    """A draft as a row of the QA table; the first of `order` that fits its answer decides. Raises Fault if none
-    does."""
-    answer, index = row.answer, None
-    if row.choices:
-        answer, index = resolve(answer, row.choices, row.readings, order)
-    return {
-        **row.labels,
-        "question": row.question,
-        "answer": answer,
-        "choices": list(row.choices.texts) if row.choices else None,
-        "answer_index": index,
-        "rationale": row.rationale,
-    }
+def finish(seed: Draft, order: tuple[str, ...]) -> dict[str, object]:
+    """A draft as a row of the QA table, its answer by the first reading of `order` that fits. Raises Fault if none does."""
+    if not seed.choices:
+        return {**seed.row, "choices": None, "answer_index": None}
+    answer, index = resolve(seed.row["answer"], seed.choices, seed.readings, order)
+    return {**seed.row, "answer": answer, "answer_index": index, "choices": list(seed.choices.texts)}

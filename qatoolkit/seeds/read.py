@@ -61,7 +61,7 @@ def read_seeds(
     for file in files:
         default, known = _labels(file, name)
         for row in file.rows:
-            own = row.item.labels["source"] if isinstance(row.item, Draft) else None
+            own = row.item.row["source"] if isinstance(row.item, Draft) else None
             place = {"source": own if own in known else default, "file": file.read.name, "row": row.number}
             try:
                 if isinstance(row.item, Fault):
@@ -138,7 +138,7 @@ def _labels(file, name):
     """The label of rows without one of their own, and the own labels that count.
 
     They count where all of a file are plain and few: MMLU-Redux keeps web addresses in `source`."""
-    own = {row.item.labels["source"] for row in file.drafts} - {None}
+    own = {row.item.row["source"] for row in file.drafts} - {None}
     if name is not None or len(own) > 100 or not all(re.fullmatch(r"[^\s:]{1,64}", text) for text in own):
         own = set()
     return name or (next(iter(own)) if len(own) == 1 else file.read.label), own
