@@ -63,7 +63,7 @@ def _draw_gain(found: dict):
 
 
 def _arms(run: Run) -> dict:
-    return {"exams": run.read("evaluate").exams, "chance": evaluation.chances(run)}
+    return {"exams": run.read("evaluate").exams, "chance": evaluation.guessing_accuracy(run)}
 
 
 def _graph(run: Run) -> KPGraph:
