@@ -269,7 +269,7 @@ def _language(own, question, choices):
 
 
 def finish(seed: Draft, order: tuple[str, ...]) -> dict[str, object]:
-    """A draft as a row of the QA table, its answer by the first reading of `order` that fits. Raises Fault if none does."""
+    """A draft as a row of the QA table, its answer by the first reading of `order` that fits. Raises Fault if none."""
     if not seed.choices:
         return {**seed.row, "choices": None, "answer_index": None}
     answer, index = resolve(seed.row["answer"], seed.choices, seed.readings, order)

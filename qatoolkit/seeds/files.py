@@ -192,8 +192,8 @@ def _read_text(path):
 def decode(data: bytes) -> tuple[str, str]:
     """Text and encoding: by byte order mark, else UTF-8, else the likeliest of cp1252, Mac Roman, GB18030 and Big5.
 
-    A few wrong bytes become unpaired surrogates, so that only their rows are rejected. On files in these encodings this
-    guess is right more often than charset-normalizer (docs/LOG.md). Raises ValueError for binary data."""
+    A few wrong bytes become unpaired surrogates, so that only their rows are rejected. On text in these encodings
+    charset-normalizer guesses right less often (docs/LOG.md). Raises ValueError for binary data."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             return data.decode("utf-16"), "utf-16"
