@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.evaluation.tasks import check_exam, choose_form, export_tasks, has_several_answers
-from qatoolkit.seeds.files import SUFFIXES
+from qatoolkit.seeds.files import READERS
 from qatoolkit.seeds.read import read_seeds
 
 PAPER12 = Path(__file__).with_name("paper12.csv")
@@ -113,7 +113,7 @@ def resolve_suite(
 
 
 def _is_file(what) -> bool:
-    return isinstance(what, Path) or (isinstance(what, str) and (Path(what).suffix in SUFFIXES or Path(what).is_file()))
+    return isinstance(what, Path) or (isinstance(what, str) and (Path(what).suffix in READERS or Path(what).is_file()))
 
 
 def _from_names(name: str, tasks) -> Suite:

@@ -39,7 +39,7 @@ def discipline(run: Run):
 
 def arms(run: Run):
     """Accuracy of every arm on every exam, scored by lm-eval."""
-    return figures.arms(run.read("evaluate").exams, chance=tables.chances(run))
+    return figures.arms(run.read("evaluate").exams, chance=tables.guessing_accuracy(run))
 
 
 def comparisons(run: Run):

@@ -1,8 +1,8 @@
 """Choices and answer of one seed row in the layouts of benchmarks, and the faults a row is rejected for.
 
-An answer such as "2" can be a choice's text, an index from 0 or an index from 1; one row cannot tell, all
-rows of a source together can. So `readings` lists every reading that fits a row, `settle` lets the rows vote,
-and `resolve` applies the result (our reading: the papers do not say how their seeds were read).
+An answer such as "2" can be a choice's text, an index from 0 or an index from 1. One row cannot tell; all rows of a
+source together can. So `find_readings` lists every reading that fits a row, `settle` lets the rows vote, and `resolve`
+applies the result (our reading: the papers do not say how their seeds were read).
 """
 
 import ast
@@ -12,10 +12,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Integral
 from string import ascii_uppercase as _LETTERS
 
-from qatoolkit.core.text import normalise
+from qatoolkit.core.text import missing, normalise
 
 MAX_CHARS = 20_000  # of one text; longer ones are dumps or attacks, not questions
 
@@ -24,14 +25,14 @@ REASONS = {
     "not_a_record": "the row is not an object with named fields",
     "field_count": "the row has more or fewer fields than the header",
     "bad_quotes": "a quoted field is not closed, or goes on after its closing quote",
-    "undecodable": "bytes that are no text in the file's encoding, or half of a surrogate pair",
+    "undecodable": "bytes that are not text in the file's encoding, or half of a surrogate pair",
     "null_byte": "a null byte in the text",
     "too_long": f"a text of more than {MAX_CHARS:,} characters",
     "no_question": "no column that holds a question",
     "empty_question": "the question has no letter or digit",
     "no_answer": "no column that holds an answer",
     "empty_answer": "the answer is empty",
-    "bad_choices": "the choices are in no layout that is read here",
+    "bad_choices": "the choices are in an unknown layout",
     "one_choice": "fewer than two choices",
     "empty_choice": "a choice has no text",
     "duplicate_choices": "two choices have the same text",
@@ -65,8 +66,8 @@ _ARRAY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=\w+)?\)", re.DOTALL)
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
 
 
-def storable(text: str) -> str:
-    """The text with halves of surrogate pairs escaped: no file and no table column can hold them."""
+def escape_surrogates(text: str) -> str:
+    """The text with unpaired surrogates escaped, since neither files nor table columns can store them."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -75,36 +76,33 @@ class Fault(ValueError):
 
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{REASONS[reason]}: {detail}")
-        self.reason, self.detail = reason, storable(detail)
+        self.reason, self.detail = reason, escape_surrogates(detail)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """Texts of the choices, the labels by which an answer may name them, whether the source has numbers."""
+    """Texts of the choices, the labels that an answer may name them by, and whether the source has numbers there."""
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     numbers: bool = False
 
 
-def missing(value: object) -> bool:
-    """Whether a cell holds nothing: None, NaN or blank text."""
-    return value is None or value != value or (isinstance(value, str) and not value.strip(_EDGES))
+def is_blank(value: object) -> bool:
+    """Whether a cell is empty: None, NaN or blank text."""
+    return missing(value) or (isinstance(value, str) and not value.strip(_EDGES))
 
 
 def clean(value: object) -> str:
-    """A cell as text: stripped, otherwise as it stands; other values in their JSON form, nothing as "".
+    """A cell as text: text stripped but otherwise unchanged, other values as JSON, missing ones as "".
 
-    Raises Fault for null bytes, unpaired surrogates, texts over `MAX_CHARS` and cells that are no text."""
-    if isinstance(value, str):
-        text = value.strip(_EDGES)
-    elif value is None or value != value:
+    Raises Fault for null bytes, unpaired surrogates, texts over `MAX_CHARS` and values that JSON cannot write."""
+    if missing(value):
         return ""
-    else:
-        try:
-            text = json.dumps(value, ensure_ascii=False)
-        except (TypeError, ValueError, RecursionError):
-            raise Fault("not_a_record", f"a cell of type {type(value).__name__}") from None
+    try:
+        text = value.strip(_EDGES) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        raise Fault("not_a_record", f"a cell of type {type(value).__name__}") from None
     if len(text) > MAX_CHARS:
         raise Fault("too_long", f"{len(text):,} characters")
     if "\0" in text:
@@ -114,8 +112,8 @@ def clean(value: object) -> str:
     return text
 
 
-def literal(text: str) -> object:
-    """The list or dict written in a CSV cell as JSON, Python or numpy; None where it is none."""
+def parse_literal(text: str) -> object:
+    """The list or dict that a CSV cell holds as JSON, Python or numpy text; None for any other text."""
     if not text.startswith(("[", "{")) or len(text) > MAX_CHARS:
         return None
     try:
@@ -134,9 +132,9 @@ def literal(text: str) -> object:
 
 
 def split_options(text: str, *, lower: bool = False) -> tuple[str, list[str]] | None:
-    """Stem and options of "Which …? A. … B. …"; None where the text holds no list of options, or several.
+    """Stem and options of "Which …? A. … B. …"; None where the text has no list of options, or several.
 
-    Letters stand bare before . 、 : or ), or in brackets, and run on from A; with `lower` also from a."""
+    Letters start at A (with `lower` also at a), each followed by . 、 : or ), or in brackets."""
     found = {}
     for mark in _OPTION[lower].finditer(text):
         style = "()" if mark["a"] else {"．": ".", "：": ":", "）": ")"}.get(mark["c"], mark["c"])
@@ -144,22 +142,13 @@ def split_options(text: str, *, lower: bool = False) -> tuple[str, list[str]] | 
         found.setdefault((style, letter.isupper()), []).append((letter.upper(), mark.start(), mark.end()))
     lists = []
     for marks in found.values():
-        runs = []
-        for mark in marks:
-            if mark[0] == "A":
-                runs.append([mark])
-            elif runs and mark[0] == _LETTERS[len(runs[-1])]:
-                runs[-1].append(mark)
-            elif runs:
-                runs[-1].append(None)  # out of order: no list of options
-        ends = [*(run[0][1] for run in runs[1:]), len(text)][: len(runs)]
-        for run, end in zip(runs, ends, strict=True):
-            if None in run or len(run) < 2:
-                continue
-            stops = [mark[1] for mark in run[1:]] + [end]
-            options = [text[m[2] : stop].strip(_EDGES) for m, stop in zip(run, stops, strict=True)]
-            if all(options):
-                lists.append((len(options), run[0][1], end, options))
+        starts = [i for i, (letter, *_) in enumerate(marks) if letter == "A"]
+        for first, after in pairwise([*starts, len(marks)]):
+            letters, begins, ends = zip(*marks[first:after], strict=True)
+            stops = [*begins[1:], marks[after][1] if after < len(marks) else len(text)]
+            options = [text[end:stop].strip(_EDGES) for end, stop in zip(ends, stops, strict=True)]
+            if len(options) > 1 and _LETTERS.startswith("".join(letters)) and all(options):
+                lists.append((len(options), begins[0], stops[-1], options))
     most = max((n for n, *_ in lists), default=0)
     longest = [x for x in lists if x[0] == most]
     if len(longest) != 1 or longest[0][2] != len(text):
@@ -169,35 +158,29 @@ def split_options(text: str, *, lower: bool = False) -> tuple[str, list[str]] | 
 
 
 def parse_choices(value: object) -> Choices | None:
-    """Choices from a list, a dict, a list of dicts, or a text that holds these or lettered options.
+    """Choices from a list, a dict, a list of dicts, or a text of these or of lettered options; None for an empty value.
 
-    None for an empty value.
-
-    Raises Fault for a layout that is none of these, fewer than two choices, empty ones and repeated ones."""
+    Raises Fault for any other layout, fewer than two choices, empty ones and repeated ones."""
     if isinstance(value, str):
-        value = _written(value.strip(_EDGES))
+        value = _split_text(value.strip(_EDGES))
     while isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], list | tuple | dict):
         value = value[0]
-    if value is None or value != value or (isinstance(value, list | tuple | dict) and not value):
+    if missing(value) or (isinstance(value, list | tuple | dict) and not value):
         return None
-    labels = None
+    texts, labels = value, None
     if isinstance(value, Mapping):
         texts, labels = _from_dict(value)
         if all(isinstance(text, bool) for text in texts):  # {"Paris": true, "Rome": false}
             raise Fault("bad_choices", f"truth values {str(value)[:60]}")
     elif isinstance(value, list | tuple) and all(isinstance(v, Mapping) for v in value):
         texts, labels = _from_dicts(value)
-    elif isinstance(value, list | tuple):
-        texts = value
-    else:
+    elif not isinstance(value, list | tuple):
         raise Fault("bad_choices", f"{type(value).__name__} {str(value)[:60]!r}")
     return make_choices([clean(t) for t in texts], labels, numbers=not any(isinstance(t, str) for t in texts))
 
 
 def make_choices(texts: list[str], labels: Iterable[str] | None = None, *, numbers: bool = False) -> Choices:
-    """Choices of checked texts; letters they carry themselves ("A) 5", "B) 6") are taken off.
-
-    Raises Fault."""
+    """Checked choices, without letters of their own ("A) 5", "B) 6"). Raises Fault as `parse_choices` does."""
     own = [_OWN_LETTER.fullmatch(t) for t in texts]
     if all(own) and [(m["a"] or m["b"]).upper() for m in own] == list(_LETTERS[: len(own)]):
         texts = [m["text"].strip(_EDGES) for m in own]
@@ -207,7 +190,7 @@ def make_choices(texts: list[str], labels: Iterable[str] | None = None, *, numbe
         raise Fault("empty_choice", f"choice {texts.index('') + 1} of {len(texts)}")
     if len(texts) > len(_LETTERS):
         raise Fault("bad_choices", f"{len(texts)} choices, more than there are letters")
-    # Neither case nor NFKC counts here: Aa and AA, or 2² and 22, are different choices.
+    # Case and NFKC matter here: Aa and AA are different choices, as are 2² and 22.
     plain = [" ".join(t.split()) for t in texts]
     if len(set(plain)) < len(plain):
         raise Fault("duplicate_choices", repr(next(p for p in plain if plain.count(p) > 1)[:60]))
@@ -217,11 +200,11 @@ def make_choices(texts: list[str], labels: Iterable[str] | None = None, *, numbe
     return Choices(texts=tuple(texts), labels=labels, numbers=numbers)
 
 
-def _written(text):
-    """The choices written into one cell as a list or dict; the text itself where they do not part."""
+def _split_text(text):
+    """The choices of a cell of text, as a list or dict; the text itself where it cannot be split."""
     if not text:
         return None
-    if (value := literal(text)) is not None:
+    if (value := parse_literal(text)) is not None:
         return value
     if split := split_options(text, lower=True):
         return [option.rstrip(" ,;") for option in split[1]]
@@ -252,10 +235,10 @@ def _from_dicts(value):
     return texts, [clean(row.get(label)) for row in rows] if label else None
 
 
-def readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]]:
-    """Reading -> positions of the choices the answer (a value or a list) then names, for all that fit."""
+def find_readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]]:
+    """Every reading that fits an answer (a value or a list), with the positions of the choices it names under it."""
     parts = list(answer) if isinstance(answer, list | tuple) else [answer]
-    whole = [isinstance(p, Integral) and not isinstance(p, bool) for p in parts]
+    numbers = all(isinstance(p, Integral) and not isinstance(p, bool) for p in parts)
     texts = [clean(p) for p in parts]
     found = {
         "letter": [_by_letter(t, choices) for t in texts],
@@ -268,8 +251,8 @@ def readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]]:
         flat = tuple(p for ps in positions for p in ps)
         if positions and all(positions) and len(set(flat)) == len(flat):
             result[reading] = flat
-    if all(whole) and not choices.numbers and "index from 0" in result:
-        # a number beside choices written as text is an index, though one may read alike
+    if numbers and not choices.numbers and "index from 0" in result:
+        # a number beside choices written as text is an index, even where it equals the text of a choice
         result.pop("text", None)
     return result
 
@@ -312,9 +295,9 @@ def _by_index(text, choices, base):
 
 
 def settle(rows: Iterable[Mapping[str, tuple[int, ...]]]) -> tuple[tuple[str, ...], str]:
-    """The readings to try, best first, after the rows of one source voted, and the best with its doubts.
+    """The readings to try, best first, by the votes of one source's rows, and the name of the best with any tie.
 
-    An index is read from one base or not at all; 0 where both fit equally well."""
+    All indices of a source count from the same base: 0 where both fit equally well."""
     votes = Counter(reading for found in rows for reading in found)
     best = max(READINGS, key=lambda r: (votes[r], -READINGS.index(r)))
     even = [r for r in READINGS if r.startswith("index") and r != best and votes[r] == votes[best]]
@@ -323,7 +306,7 @@ def settle(rows: Iterable[Mapping[str, tuple[int, ...]]]) -> tuple[tuple[str, ..
 
 
 def resolve(answer: str, choices: Choices, found: Mapping, order: Iterable[str]) -> tuple[str, int | None]:
-    """Answer and position: the text of the right choice; where several are right, letters ("BD") and None.
+    """The text of the right choice and its index, or letters ("BD") and None where several are right.
 
     Raises Fault where no reading in `order` fits."""
     positions = next((found[reading] for reading in order if reading in found), None)

@@ -1,8 +1,8 @@
-"""From a record with whatever column names to the fields of a seed: layouts, languages, final answers.
+"""From a record with any column names to the fields of a seed: layouts, languages, final answers.
 
-Column names are compared without case, spaces and punctuation, and the first name of a list that a record has
-wins. The lists hold the names that MMLU, MMLU-Pro, CMMLU, C-Eval, ARC, RACE, MedMCQA, HellaSwag, AQuA,
-MathQA, GSM8K, MATH, TheoremQA, GAOKAO-Bench, PubMedQA, TAL-SCQ5K and instruction sets use.
+Column names are compared without case, spaces and punctuation; of the names of a field, the first that a record has
+wins. They are those of MMLU, MMLU-Pro, CMMLU, C-Eval, ARC, RACE, MedMCQA, HellaSwag, AQuA, MathQA, GSM8K, MATH,
+TheoremQA, GAOKAO-Bench, PubMedQA, TAL-SCQ5K and instruction sets.
 """
 
 import re
@@ -15,11 +15,11 @@ from qatoolkit.seeds.choices import (
     Choices,
     Fault,
     clean,
-    literal,
+    find_readings,
+    is_blank,
     make_choices,
-    missing,
     parse_choices,
-    readings,
+    parse_literal,
     resolve,
     split_options,
 )
@@ -43,47 +43,33 @@ NAMES = {
     "knowledge_points": "knowledgepoints knowledgepoint knowledgepointroutes 知识点 知識點",
 }
 _NAMES = {field: names.split() for field, names in NAMES.items()}
-# may hold what another field would also take: only a column that is still free
-_SHARED = ("context", "rationale")
+_SHARED = ("context", "rationale")  # their names also occur in other fields: they take only a column that is still free
 _LETTERED = re.compile(r"(?P<prefix>option|choice|opt|op|answer|ending|candidate|sol|选项|)(?P<mark>[a-j]|\d)")
 
-_LANGUAGES = {
-    "en": "en",
-    "eng": "en",
-    "english": "en",
-    "英文": "en",
-    "zh": "zh",
-    "cn": "zh",
-    "zho": "zh",
-    "chinese": "zh",
-    "中文": "zh",
-}
+_LANGUAGES = dict.fromkeys(("en", "eng", "english", "英文"), "en")
+_LANGUAGES |= dict.fromkeys(("zh", "cn", "zho", "chinese", "中文"), "zh")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z][a-z]+")  # not the commands of LaTeX, nor points such as ABC
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z][a-z]+")  # neither LaTeX commands nor points such as ABC
 _ADDRESS = re.compile(r"https?://\S+")
-# Cyrillic to Tibetan, kana, Hangul
-_OTHER = re.compile(r"[\u0400-\u07ff\u0900-\u0fff\u3040-\u30ff\uac00-\ud7af]")
+_OTHER = re.compile(r"[\u0400-\u07ff\u0900-\u0fff\u3040-\u30ff\uac00-\ud7af]")  # Cyrillic to Tibetan, kana, Hangul
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A record whose fields are found; its answer, where it has choices, waits for the vote of its source."""
+    """A record as a row of the QA table, whose answer is read once its source has voted (only where it has choices)."""
 
-    question: str
-    answer: str
+    row: Mapping[str, object]
     choices: Choices | None
     readings: Mapping[str, tuple[int, ...]]
-    rationale: str | None
-    labels: Mapping[str, object]
 
 
 def find_layout(columns: tuple[str, ...], mapping: Mapping | None = None) -> dict[str, object]:
-    """Field -> name of the column that holds it; for choices also a tuple of columns, one per choice.
+    """Field -> name of its column; for choices also a tuple of columns, one per choice.
 
-    `mapping` goes first; its columns may be dotted paths into nested records."""
+    `mapping` takes precedence; its columns may be dotted paths into nested records."""
     by_name = {}
     for column in columns:
-        by_name.setdefault(_plain(column), column)
+        by_name.setdefault(simplify(column), column)
     layout = {f: c if isinstance(c, str) else tuple(c) for f, c in (mapping or {}).items() if has(columns, c)}
     for field, names in _NAMES.items():
         if field in layout:
@@ -96,18 +82,19 @@ def find_layout(columns: tuple[str, ...], mapping: Mapping | None = None) -> dic
     return layout
 
 
-def _plain(name):
+def simplify(name: object) -> str:
+    """A name as it is compared: lower case, without spaces and punctuation."""
     return re.sub(r"[\W_]+", "", str(name).casefold())
 
 
 def has(columns: tuple[str, ...], wanted: str | Iterable[str]) -> bool:
-    """Whether records with these columns can hold the wanted one, which may be a dotted path, or several."""
+    """Whether records with these columns can have the wanted one, which may be a dotted path, or several."""
     wanted = [wanted] if isinstance(wanted, str) else wanted
     return all(w in columns or w.split(".")[0] in columns for w in wanted)
 
 
 def _lettered(by_name):
-    """The columns A, B, C, … or option1, option2, … in order; None where there are fewer than two."""
+    """The columns A, B, C, … or option1, option2, … in order; None if there are fewer than two."""
     marks = {}
     for name, column in by_name.items():
         if (m := _LETTERED.fullmatch(name)) and (m["prefix"] or m["mark"].isalpha()):
@@ -121,7 +108,7 @@ def _lettered(by_name):
 
 
 def get(record: Mapping, column: str) -> object:
-    """The cell of a column, or of a dotted path into nested objects; None where there is none."""
+    """The cell of a column, or of a dotted path into nested objects; None if there is no such column."""
     if column in record:
         return record[column]
     for key in column.split("."):
@@ -129,8 +116,8 @@ def get(record: Mapping, column: str) -> object:
     return record
 
 
-def flat(record: dict) -> dict:
-    """The record, with an object called question unfolded: ARC keeps stem and choices there."""
+def unfold(record: dict) -> dict:
+    """The record, with the fields of an object called "question" as its own: ARC keeps stem and choices there."""
     inner = record.get("question")
     if not isinstance(inner, Mapping):
         return record
@@ -138,56 +125,49 @@ def flat(record: dict) -> dict:
 
 
 def draft(record: Mapping, layout: Mapping) -> Draft:
-    """The fields of one record. Raises Fault where one is missing or cannot be used."""
-    columns = ", ".join(map(str, record))[:200]
-    if "question" not in layout:
-        raise Fault("no_question", f"columns: {columns}; name one by mapping={{'question': ...}}")
-    if "answer" not in layout:
-        raise Fault("no_answer", f"columns: {columns}; name one by mapping={{'answer': ...}}")
+    """The fields of one record. Raises Fault where one is missing or unusable."""
+    for field in ("question", "answer"):
+        if field not in layout:
+            columns = ", ".join(map(str, record))[:200]
+            raise Fault(f"no_{field}", f"columns: {columns}; name one by mapping={{'{field}': ...}}")
     cell = {field: get(record, column) for field, column in layout.items() if isinstance(column, str)}
     question = _question(cell, layout)
     if not any(c.isalnum() for c in question):
-        raise Fault("empty_question", f"column {layout['question']} holds {question[:60]!r}")
+        raise Fault("empty_question", f"column {layout['question']} has {question[:60]!r}")
     value, rationale = _answer(cell)
     answer = _joined(value)
     if not answer:
         raise Fault("empty_answer", f"column {layout['answer']} is empty")
-    choices, found = _choices(record, layout), {}
-    if choices:
-        found = readings(value, choices)
-    elif split := split_options(question):
+    choices = _choices(record, layout)
+    found = find_readings(value, choices) if choices else {}
+    if not choices and (split := split_options(question)):
         question, choices, found = _embedded(question, value, *split)
     if not choices:
         answer, rationale = _boxed(answer, rationale)
-    return Draft(
-        question=question,
-        answer=answer,
-        choices=choices,
-        readings=found,
-        rationale=rationale or None,
-        labels=_own_labels(record, cell) | {"language": _language(cell.get("language"), question, choices)},
-    )
+    row = _own_labels(record, cell) | {"question": question, "answer": answer, "rationale": rationale or None}
+    row["language"] = _language(cell.get("language"), question, choices)
+    return Draft(row=row, choices=choices, readings=found)
 
 
 def _question(cell, layout):
-    """The question with the passage it is about before it, or the input of an instruction after it."""
+    """The question after the passage it is about, or before the input of its instruction."""
     if isinstance(cell["question"], list | dict):
-        raise Fault("no_question", f"column {layout['question']} holds a {type(cell['question']).__name__}, not a text")
+        raise Fault("no_question", f"column {layout['question']} has a {type(cell['question']).__name__}, not a text")
     question, context = clean(cell["question"]), cell.get("context")
     if isinstance(context, list | tuple):
         context = "\n".join(clean(part) for part in context)
     context = clean(context) if isinstance(context, str) else ""
     if not question or not context:
         return question
-    first, second = (question, context) if _plain(layout["context"]) == "input" else (context, question)
+    first, second = (question, context) if simplify(layout["context"]) == "input" else (context, question)
     return clean(f"{first}\n\n{second}")
 
 
 def _answer(cell):
-    """The answer's value (text, number or list) and the rationale; "… #### 12" is parted into both."""
+    """The answer's value (text, number or list) and the rationale; "… #### 12" is split into both."""
     value, rationale = cell["answer"], clean(cell.get("rationale"))
     if isinstance(value, str) and value.lstrip().startswith("["):
-        written = literal(value.strip())
+        written = parse_literal(value.strip())
         value = written if isinstance(written, list) and all(isinstance(w, str) for w in written) else value
     if isinstance(value, Mapping):  # SQuAD and TriviaQA: the first of several wordings
         value = next((value[k] for k in ("text", "value", "answer") if k in value), value)
@@ -201,14 +181,14 @@ def _answer(cell):
 
 
 def _joined(value):
-    """An answer as text: the parts of a list of texts with commas between, other lists in their JSON form."""
+    """An answer as text: a list of texts joined by commas, other lists as JSON."""
     if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
         return clean(", ".join(v.strip() for v in value))
     return clean(value)
 
 
 def _boxed(answer, rationale):
-    """An open answer's last \\boxed{}, and the text around it as rationale where there is none."""
+    """The content of an open answer's last \\boxed{}, and the whole answer as rationale if it has none yet."""
     start = answer.rfind("\\boxed{")
     depth = 0
     for end in range(start + 6, len(answer) if start >= 0 else 0):
@@ -226,29 +206,29 @@ def _choices(record, layout):
     if columns is None or isinstance(columns, str):
         return parse_choices(get(record, columns)) if columns else None
     cells = [get(record, column) for column in columns]
-    while cells and missing(cells[-1]):
+    while cells and is_blank(cells[-1]):
         cells.pop()
     return make_choices([clean(c) for c in cells]) if cells else None
 
 
 def _embedded(question, value, stem, options):
-    """Stem, choices and readings if the answer points at options in the stem; else the question as it is.
+    """Stem, choices and readings if the answer names options in the stem; else the question unchanged.
 
-    Letters out of order ("D, A, C") answer several blanks: such an item stays open."""
+    Letters out of order ("D, A, C") fill several blanks: such an item stays open."""
     try:
         choices = make_choices(options)
     except Fault:
         return question, None, {}
     found = {
         reading: positions
-        for reading, positions in readings(value, choices).items()
+        for reading, positions in find_readings(value, choices).items()
         if reading in ("letter", "text") and list(positions) == sorted(positions)
     }
     return (stem, choices, found) if found and any(c.isalnum() for c in stem) else (question, None, {})
 
 
 def _own_labels(record, cell):
-    """The source's own labels, and those that already are in our terms (a QA table read again)."""
+    """The source's own labels; those in the vocabulary of `LABELS` are kept as ours (a QA table read again)."""
     own = {f: clean(cell.get(f)) or None for f in ("subject", "level", "source_id", "licence", "source")}
     for column, allowed in LABELS.items():
         own[column] = record[column] if record.get(column) in allowed else None
@@ -257,8 +237,8 @@ def _own_labels(record, cell):
 
 
 def _points(cell):
-    """The texts of a cell of knowledge points as they stand; parting texts and routes is for `kps.kps_from_column`."""
-    if isinstance(cell, str) and isinstance(written := literal(cell.strip()), list):
+    """The texts of a cell of knowledge points, unchanged; `graph.knowledge_points.kps_from_column` splits them."""
+    if isinstance(cell, str) and isinstance(written := parse_literal(cell.strip()), list):
         cell = written
     cells = cell if isinstance(cell, list | tuple) else [cell]
     return [text for c in cells if (text := clean(c))] or None
@@ -267,7 +247,7 @@ def _points(cell):
 def detect_language(text: str) -> str:
     """The language by script: zh where Han characters outnumber words in Latin letters, else en.
 
-    LaTeX commands, names of points (ABC) and web addresses are no words. All languages in Latin script count
+    LaTeX commands, names of points (ABC) and web addresses do not count as words. Every language in Latin script counts
     as English. Raises Fault where another script has the most letters."""
     if text.isascii():
         return "en"
@@ -279,8 +259,8 @@ def detect_language(text: str) -> str:
 
 
 def _language(own, question, choices):
-    """The source's own label where it has one, else by script of question and choices."""
-    if missing(own):
+    """The source's own label if it has one, else by the script of question and choices."""
+    if is_blank(own):
         return detect_language(" ".join((question, *choices.texts)) if choices else question)
     label = re.split("[-_]", normalise(clean(own)))[0]
     if label not in _LANGUAGES:
@@ -288,16 +268,9 @@ def _language(own, question, choices):
     return _LANGUAGES[label]
 
 
-def finish(row: Draft, order: tuple[str, ...]) -> dict[str, object]:
-    """A draft as a row of the QA table, its answer read in the given order of readings. Raises Fault."""
-    answer, index = row.answer, None
-    if row.choices:
-        answer, index = resolve(answer, row.choices, row.readings, order)
-    return {
-        **row.labels,
-        "question": row.question,
-        "answer": answer,
-        "choices": list(row.choices.texts) if row.choices else None,
-        "answer_index": index,
-        "rationale": row.rationale,
-    }
+def finish(seed: Draft, order: tuple[str, ...]) -> dict[str, object]:
+    """A draft as a row of the QA table, its answer by the first reading of `order` that fits. Raises Fault if none."""
+    if not seed.choices:
+        return {**seed.row, "choices": None, "answer_index": None}
+    answer, index = resolve(seed.row["answer"], seed.choices, seed.readings, order)
+    return {**seed.row, "answer": answer, "answer_index": index, "choices": list(seed.choices.texts)}

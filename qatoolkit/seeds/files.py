@@ -1,7 +1,17 @@
-"""From files, folders, tables and data sets to numbered records; what is no record keeps place and fault.
+"""From files, folders, tables and data sets to numbered records. What is not a record keeps its place and its fault.
 
-What a file is, its encoding and its delimiter are decided by its content, not by its name: benchmarks ship
-JSON lines as .json, semicolons as .csv, and tables that are not UTF-8.
+The built-in readers go by a file's content, not by its name: benchmarks ship JSON lines as .json, semicolons as .csv,
+and tables that are not UTF-8. `READERS` holds the reader of each suffix, and takes more:
+
+    def read_xlsx(path):
+        return pd.read_excel(path).to_dict("records")
+
+    qt.seeds.READERS[".xlsx"] = read_xlsx
+
+From then on `read_seeds` reads .xlsx files, alone and in folders. A reader takes a path and returns the file's records,
+as a list or an iterator of dicts; rows are numbered from 1. An item that is not a dict becomes a reject with that row
+number: yield the text of a line that cannot be parsed. ValueError or OSError from a reader means that the file as a
+whole is unreadable.
 """
 
 import csv
@@ -9,16 +19,15 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.seeds.choices import Fault, storable
+from qatoolkit.seeds.choices import Fault, escape_surrogates
 from qatoolkit.seeds.columns import find_layout
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _DELIMITERS = ",;\t|^~:"
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f"))
 _WRONG, _BEYOND = re.compile("[\ud800-\udfff]"), re.compile("[^\x00-\x7f]")
@@ -28,50 +37,48 @@ _SIGNS = set("“”‘’–—…°·•€£©®«»§±×÷¼½¾²³µ")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What was read from one file or table: its name, the label of its rows, how it was read, and its rows.
+    """One file or table: its rows, how it was read, its name, and the label of its rows.
 
-    A row is (number, record, fault): the line in JSON lines and CSV, the position elsewhere, both from 1; the
-    record as a dict, or whatever stands in its place beside a Fault."""
+    A row is (number, record, fault). The number is the line in JSON lines and CSV, else the position, both from 1. The
+    record is a dict with fault None, or whatever was found in its place, with a Fault."""
 
-    name: str
-    label: str
-    how: str
     rows: list[tuple[int, object, Fault | None]]
+    how: str
+    name: str = ""
+    label: str = ""
 
 
-def sources(source: object) -> Iterator[tuple[int, Source]]:
+def read_sources(source: object) -> Iterator[tuple[int, Source]]:
     """Every file or table of a source as (entry, Source); the entry numbers the items of a list of sources.
 
-    Raises ValueError for a source that is missing, empty, binary, or of no known kind."""
+    Raises ValueError for a source that is missing, empty, binary, or of an unknown type."""
     several = isinstance(source, list | tuple) and not any(isinstance(x, Mapping) and not _is_hub(x) for x in source)
     if several and not source:
         raise ValueError("no seeds: the list of sources is empty")
     names = Counter()
     for entry, one in enumerate(source if several else [source]):
-        for read in _one(one):
+        for read in _read_one(one):
             if not read.rows:
-                raise ValueError(f"no seeds: {read.name} holds no rows")
+                raise ValueError(f"no seeds: {read.name} has no rows")
             names[read.name] += 1
-            again = f" ({names[read.name]})" if names[read.name] > 1 else ""
-            yield entry, replace(read, name=storable(read.name + again), label=storable(read.label))
+            repeat = f" ({names[read.name]})" if names[read.name] > 1 else ""
+            name, label = escape_surrogates(read.name + repeat), escape_surrogates(read.label)
+            yield entry, replace(read, name=name, label=label)
 
 
-def _one(source):
+def _read_one(source):
     if isinstance(source, str) and source.startswith("hf:"):
-        yield from _hub(source)
+        yield from _read_hub(source)
     elif isinstance(source, str | Path):
         path = Path(source).expanduser()
-        files = _folder(path) if path.is_dir() else [path]
-        for file in files:
-            yield read_file(file)
+        yield from map(read_file, _files_in(path) if path.is_dir() else [path])
     elif isinstance(source, pd.DataFrame):
-        yield Source(name="table", label="table", how="table", rows=_numbered(map(_native, source.to_dict("records"))))
+        yield _from_memory("table", "table", source.to_dict("records"))
     elif _is_hub(source) and isinstance(source, Mapping):  # a DatasetDict: its splits
         for split, part in source.items():
-            yield Source(name=str(split), label=str(split), how="datasets", rows=_numbered(map(_native, part)))
+            yield _from_memory(str(split), "datasets", part)
     elif _is_hub(source) or isinstance(source, list | tuple):
-        how = "datasets" if _is_hub(source) else "rows"
-        yield Source(name="rows", label="rows", how=how, rows=_numbered(map(_native, source)))
+        yield _from_memory("rows", "datasets" if _is_hub(source) else "rows", source)
     else:
         raise ValueError(
             f"no seeds: a source is a path, a list of dicts, a DataFrame, a Dataset or 'hf:org/name:split', "
@@ -79,11 +86,15 @@ def _one(source):
         )
 
 
+def _from_memory(name, how, records):
+    return Source(name=name, label=name, how=how, rows=_numbered(map(_native, records)))
+
+
 def _is_hub(source):
     return type(source).__module__.split(".")[0] == "datasets"
 
 
-def _hub(name):
+def _read_hub(name):
     """Splits of a data set on the hub: hf:org/name, hf:org/name:split or hf:org/name:config:split."""
     try:
         import datasets
@@ -96,15 +107,29 @@ def _hub(name):
     except Exception as error:  # network, hub and loader each have their own exceptions
         raise ValueError(f"cannot load {name}: {' '.join(str(error).split())[:300]}") from None
     for part, rows in ({split: data} if split else data).items():
-        rows = _numbered(map(_native, rows))
-        yield Source(name=f"{path}:{part}", label=path, how="datasets", rows=rows)
+        yield replace(_from_memory(f"{path}:{part}", "datasets", rows), label=path)
 
 
-def _folder(path):
-    files = sorted(f for f in path.iterdir() if f.suffix.casefold() in SUFFIXES and not f.name.startswith("."))
+def _files_in(folder):
+    files = sorted(f for f in folder.iterdir() if f.suffix.casefold() in READERS and not f.name.startswith("."))
     if not files:
-        raise ValueError(f"no seeds: the folder {path} has no file ending in {', '.join(SUFFIXES)}")
+        raise ValueError(f"no seeds: the folder {folder} has no file ending in {', '.join(READERS)}")
     return files
+
+
+def read_file(path: Path) -> Source:
+    """The rows of one file, by the reader of its suffix, or by its content where `READERS` has none.
+
+    Raises ValueError, naming the file, where it is missing or unreadable as a whole."""
+    suffix = path.suffix.casefold()
+    try:
+        found = READERS.get(suffix, read_by_content)(path)
+        if not isinstance(found, Source):
+            found = Source(how=suffix[1:], rows=_numbered(map(_native, found)))
+    except (OSError, ValueError) as error:
+        cause = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise ValueError(f"cannot read seeds from {path}: {cause}") from error
+    return replace(found, name=path.name, label=path.stem)
 
 
 def _numbered(records: Iterable) -> list:
@@ -118,7 +143,7 @@ def _row(number, record):
 
 
 def _native(value):
-    """A record or cell in Python's own types: arrays as lists, nothing as None, names of fields as text."""
+    """A record or cell in Python's own types: arrays as lists, pandas nulls as None, field names as text."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     if isinstance(value, Mapping):
@@ -130,93 +155,93 @@ def _native(value):
     return None if value is pd.NA or value is pd.NaT else value
 
 
-def read_file(path: Path) -> Source:
-    """The rows of a JSONL, JSON, CSV or Parquet file, told apart by content.
+def read_by_content(path: Path) -> Source:
+    """A Parquet, JSON, JSON lines or CSV file, whatever it is called."""
+    with path.open("rb") as file:
+        if file.read(4) == b"PAR1":
+            return _read_parquet(path)
+    text, encoding = _read_text(path)
+    return _parse_json(text, encoding) if text.lstrip()[0] in "{[" else _parse_csv(text, encoding)
 
-    Raises ValueError for a file that is missing, empty, binary, or broken as a whole."""
+
+def read_json_lines(path: Path) -> Source:
+    """A file of JSON lines; a line that is not JSON is a fault in its place."""
+    text, encoding = _read_text(path)
+    return Source(how=f"JSON lines{encoding}", rows=_parse_lines(text))
+
+
+def _read_parquet(path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot read seeds from {path}: {error.strerror}") from None
-    if data.startswith(b"PAR1"):
-        return _parquet(path)
-    if not data.strip(b" \t\r\n\0\xef\xbb\xbf"):
-        raise ValueError(f"cannot read seeds from {path}: the file is empty")
-    text, encoding = decode(data, path)
-    how = [] if encoding == "utf-8" else [encoding]
-    start = text.lstrip()[:1]
-    if not start:
-        raise ValueError(f"cannot read seeds from {path}: the file is empty")
-    if path.suffix.casefold() in (".jsonl", ".ndjson"):
-        rows, how = _json_lines(text), ["JSON lines", *how]
-    elif start in ("{", "["):
-        rows, kind = _json(text, path)
-        how = [kind, *how]
-    else:
-        rows, delimiter = _csv(text, path)
-        how = ["CSV", f"delimiter {delimiter!r}", *how]
-    return Source(name=path.name, label=path.stem, how=", ".join(how), rows=rows)
+        return Source(how="Parquet", rows=_numbered(pq.read_table(path).to_pylist()))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"broken Parquet ({str(error)[:200]})") from None
 
 
-def decode(data: bytes, path: Path) -> tuple[str, str]:
-    """Text and encoding: by its mark, else UTF-8, else the likeliest of cp1252, Mac Roman, GB18030 and Big5.
+def _read_text(path):
+    """A file's text and a note on its encoding, empty for UTF-8; ValueError where there is no text."""
+    data = path.read_bytes()
+    text, encoding = decode(data) if data.strip(b" \t\r\n\0\xef\xbb\xbf") else ("", "utf-8")
+    if not text.strip():
+        raise ValueError("the file is empty")
+    return text, "" if encoding == "utf-8" else f", {encoding}"
 
-    A few wrong bytes become unpaired surrogates, so that only the rows that hold them are rejected.
-    Raises ValueError for binary files."""
+
+def decode(data: bytes) -> tuple[str, str]:
+    """Text and encoding: by byte order mark, else UTF-8, else the likeliest of cp1252, Mac Roman, GB18030 and Big5.
+
+    A few wrong bytes become unpaired surrogates, so that only their rows are rejected. On text in these encodings
+    charset-normalizer guesses right less often (docs/LOG.md). Raises ValueError for binary data."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             return data.decode("utf-16"), "utf-16"
         except UnicodeDecodeError as error:
-            raise ValueError(f"cannot read seeds from {path}: broken UTF-16 ({error.reason})") from None
+            raise ValueError(f"broken UTF-16 ({error.reason})") from None
     head = data[: 1 << 16]
     if len(head.translate(None, _CONTROL)) < 0.95 * len(head):
-        raise ValueError(f"cannot read seeds from {path}: it is binary, neither text nor Parquet")
+        raise ValueError("it is binary, neither text nor Parquet")
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     wrong = len(_WRONG.findall(text))
     if not wrong:
         return text, "utf-8"
     if len(_BEYOND.findall(text)) > 2 * wrong:
         return text, f"utf-8 with {wrong} wrong bytes"
-    best = min(("cp1252", "mac_roman", "gb18030", "big5"), key=lambda encoding: _oddness(data, encoding))
-    text = data.decode(best, "surrogateescape")
-    wrong = len(_WRONG.findall(text))
-    return text, f"{best} with {wrong} wrong bytes" if wrong else best
+    decoded = {name: data.decode(name, "surrogateescape") for name in ("cp1252", "mac_roman", "gb18030", "big5")}
+    best = min(decoded, key=lambda encoding: _oddness(decoded[encoding], encoding))
+    wrong = len(_WRONG.findall(decoded[best]))
+    return decoded[best], f"{best} with {wrong} wrong bytes" if wrong else best
 
 
-def _oddness(data, encoding):
-    """The share of characters beyond ASCII that are unlikely in text of this encoding.
+def _oddness(text, encoding):
+    """The share of characters beyond ASCII that are unlikely in text of this encoding."""
+    beyond = Counter((m[0], text[m.start() - 1 : m.start()]) for m in _BEYOND.finditer(text))
+    return sum(n for pair, n in beyond.items() if not _is_likely(*pair, encoding)) / beyond.total()
 
-    These are rare Han characters and, in single byte encodings, signs and capitals after small letters: the
-    apostrophe of Mac Roman is a capital O in cp1252."""
-    text = data.decode(encoding, "surrogateescape")
-    beyond = [m.start() for m in _BEYOND.finditer(text)]
+
+def _is_likely(character, before, encoding):
+    """Not likely: rare Han characters; in single-byte encodings signs, and capitals after small letters.
+
+    The apostrophe of Mac Roman is a capital O in cp1252."""
     if encoding not in _COMMON:
-        odd = sum(
-            not (text[i] in _SIGNS or text[i].islower() or (text[i].isupper() and not text[i - 1 : i].islower()))
-            for i in beyond
-        )
-        return odd / len(beyond)
-    likely = {c for c in {text[i] for i in beyond} if _is_common(c, encoding)}
-    return sum(text[i] not in likely for i in beyond) / len(beyond)
-
-
-def _is_common(character, encoding):
+        return character in _SIGNS or character.islower() or (character.isupper() and not before.islower())
     code = character.encode(encoding, "surrogateescape")
     return len(code) == 2 and code[0] in _COMMON[encoding] and (encoding == "big5" or code[1] > 0xA0)
 
 
-def _json(text, path):
-    """Rows of a JSON document, or of JSON lines under another name."""
+def _parse_json(text, encoding):
+    """A JSON document, or JSON lines."""
     try:
-        return _numbered(_records(json.loads(text))), "JSON"
+        return Source(how=f"JSON{encoding}", rows=_numbered(_records(json.loads(text))))
     except (ValueError, RecursionError) as error:
-        rows = _json_lines(text)
+        rows = _parse_lines(text)
         if all(fault for _, _, fault in rows):
-            raise ValueError(f"cannot read seeds from {path}: neither JSON nor JSON lines ({error})") from None
-        return rows, "JSON lines"
+            raise ValueError(f"neither JSON nor JSON lines ({error})") from None
+        return Source(how=f"JSON lines{encoding}", rows=rows)
 
 
-def _json_lines(text):
+def _parse_lines(text):
     rows = []
     for number, line in enumerate(io.StringIO(text, newline=None), 1):
         if not line.strip():
@@ -249,19 +274,8 @@ def _records(document):
     return [document]
 
 
-def _parquet(path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows = _numbered(pq.read_table(path).to_pylist())
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"cannot read seeds from {path}: broken Parquet ({str(error)[:200]})") from None
-    return Source(name=path.name, label=path.stem, how="Parquet", rows=rows)
-
-
-def _csv(text, path):
-    """Rows and delimiter of a CSV table with a header, or of MMLU's own files, which have none."""
+def _parse_csv(text, encoding):
+    """A CSV table with a header, or one of MMLU's own files, which have none."""
     lines = list(io.StringIO(text, newline=""))
     limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))
     try:
@@ -271,17 +285,15 @@ def _csv(text, path):
         csv.field_size_limit(limit)
     _, header, fault = parsed[0]
     if fault:
-        raise ValueError(f"cannot read seeds from {path}: its first line is no CSV header ({fault.detail})")
+        raise ValueError(f"its first line is not a CSV header ({fault.detail})")
     if _is_mmlu(header, parsed):
         header = ["question", *"ABCDEFGHIJ"[: len(header) - 2], "answer"]
     else:
         parsed = parsed[1:]
         header = [name.strip() for name in header]
         header = [f"{n}.{i}" if n in header[:i] else n for i, n in enumerate(header)]
-    rows = []
-    for number, cells, fault in parsed:
-        rows.append((number, cells if fault else dict(zip(header, cells, strict=True)), fault))
-    return rows, delimiter
+    rows = [(i, cells if fault else dict(zip(header, cells, strict=True)), fault) for i, cells, fault in parsed]
+    return Source(how=f"CSV, delimiter {delimiter!r}{encoding}", rows=rows)
 
 
 def _csv_rows(lines, delimiter):
@@ -299,8 +311,7 @@ def _csv_rows(lines, delimiter):
                 if len(cells) == width:
                     yield start + 1, cells, None
                 elif at == start + 1:
-                    fault = Fault("field_count", f"{len(cells)} fields, the header has {width}")
-                    yield start + 1, cells, fault
+                    yield at, cells, Fault("field_count", f"{len(cells)} fields, the header has {width}")
                 else:
                     fault = Fault("bad_quotes", f"a quote opened here runs on to line {at}")
                     yield start + 1, lines[start].rstrip("\r\n"), fault
@@ -323,9 +334,19 @@ def _fitness(lines, delimiter):
 
 
 def _is_mmlu(header, parsed):
-    """Whether the first line is no header but a row of question, choices and letter."""
+    """Whether the first line is not a header but a row of question, choices and letter."""
     if len(header) < 4 or {"question", "answer"} & set(find_layout(tuple(header))):
         return False
     whole = [cells for _, cells, fault in parsed if fault is None]
     letters = sum(cells[-1].strip() in tuple("ABCDEFGHIJ"[: len(header) - 2]) for cells in whole)
     return header[-1].strip() in tuple("ABCDEFGHIJ") and letters >= 0.9 * len(whole)
+
+
+READERS: dict[str, Callable[[Path], Source | Iterable]] = {
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
+    ".json": read_by_content,
+    ".csv": read_by_content,
+    ".tsv": read_by_content,
+    ".parquet": read_by_content,
+}

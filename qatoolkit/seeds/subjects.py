@@ -1,34 +1,37 @@
-"""Which discipline each task of MMLU, CMMLU, C-Eval, MMLU-Pro and AGIEval asks for, under the names that lm-eval gives its tasks.
+"""The discipline of each task of MMLU, CMMLU, C-Eval, MMLU-Pro and AGIEval, under the names that lm-eval gives its
+tasks.
 
-`maps/<benchmark>.csv` holds task, subject and discipline; the list of tasks is that of lm-eval 0.4.13. A task belongs
-to the discipline whose knowledge its questions need most, the rule of the annotate prompt. Our reading where
+`maps/<benchmark>.csv` has task, subject and discipline; the list of tasks is that of lm-eval 0.4.13. A task belongs to
+the discipline whose knowledge its questions need most, the rule of the annotate prompt. Our reading where
 `taxonomy.DISCIPLINES` has no field of that name:
 
 - psychology, ageing, sexuality, nutrition, sports science, veterinary medicine and everyday health and safety
-  (elementary_commonsense): medicine, as are anatomy, which lm-eval counts as STEM, virology and medical genetics;
-- politics, security, the civil service and traffic rules: law, but foreign policy, asked as a course of events: history;
+  (elementary_commonsense): medicine, as are anatomy (STEM in lm-eval), virology and medical genetics;
+- politics, security, the civil service and traffic rules: law, but foreign policy, asked as a course of events:
+  history;
 - sociology, education, religion, Marxist theory, ethics and logic (with LogiQA and LSAT reasoning): philosophy;
 - business, accounting, management, public relations and MMLU-Pro's "other": economics;
 - econometrics and actuarial science: statistics; agronomy and plant protection: biology;
   food science, hydrology and planning: engineering;
 - peoples, customs and facts of the world (ethnology, food culture, tour guides, global_facts): geography;
-- school Chinese, journalism and reading in the native language (SAT, LSAT): literature; the Chinese language as such and
-  English for Chinese pupils: linguistics; MMLU's miscellaneous, mostly general culture: arts.
+- school Chinese, journalism and reading in the native language (SAT, LSAT): literature; the Chinese language as such
+  and English for Chinese pupils: linguistics; MMLU's miscellaneous, mostly general culture: arts.
 """
 
 import csv
-import re
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
+
+from qatoolkit.seeds.columns import simplify
 
 BENCHMARKS = ("mmlu", "cmmlu", "ceval", "mmlu_pro", "agieval")
 
 
 @cache
 def rows(benchmark: str) -> tuple[dict[str, str], ...]:
-    """One row per task, with its task, subject and discipline; ValueError for a benchmark that has no map."""
+    """One row per task: task, subject, discipline. ValueError for a benchmark without a map."""
     if benchmark not in BENCHMARKS:
         raise ValueError(
             f"no subject map for {benchmark!r}; pass one of {', '.join(BENCHMARKS)} (qatoolkit/seeds/maps)"
@@ -38,32 +41,18 @@ def rows(benchmark: str) -> tuple[dict[str, str], ...]:
         return tuple(csv.DictReader(file))
 
 
-def subjects(benchmark: str) -> dict[str, str]:
-    """The discipline id of every task of a benchmark, by task name; ValueError for a benchmark that has no map.
-
-    `subjects("ceval")["ceval-valid_accountant"]` is "economics"."""
-    return {row["task"]: row["discipline"] for row in rows(benchmark)}
-
-
 @cache
-def _disciplines() -> dict[str, str]:
-    return {task: discipline for name in BENCHMARKS for task, discipline in subjects(name).items()}
-
-
 def discipline_of(task: str) -> str | None:
     """The discipline id of a task of any of the benchmarks; None for other tasks, whole benchmarks included."""
-    return _disciplines().get(task)
-
-
-def _plain(subject: object) -> str:
-    return re.sub(r"[\W_]+", "", str(subject).casefold())
+    found = (row["discipline"] for name in BENCHMARKS for row in rows(name) if row["task"] == task)
+    return next(found, None)
 
 
 @cache
 def _by_subject(benchmark: str) -> dict[str, str]:
     prefix = "ceval-valid_" if benchmark == "ceval" else f"{benchmark}_"
     return {
-        _plain(written): row["discipline"]
+        simplify(written): row["discipline"]
         for row in rows(benchmark)
         for written in (row["task"], row["task"].removeprefix(prefix), row["subject"])
     }
@@ -72,14 +61,14 @@ def _by_subject(benchmark: str) -> dict[str, str]:
 def with_disciplines(table: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     """The table with the benchmark's discipline where a row has none and its `subject` is a subject of that benchmark.
 
-    A subject may be written as the task (mmlu_college_physics), without the benchmark's name (college_physics) or as the
-    map writes it (College physics); case, spaces and punctuation do not count. Other rows stay as they are: pass the rows
-    of one source where another source uses the same words in another sense. ValueError for a benchmark that has no map and
+    A subject may be written as the task (mmlu_college_physics), without the benchmark's name (college_physics) or as in
+    the map (College physics); case, spaces and punctuation do not count. Other rows do not change: pass the rows of one
+    source alone where another source uses the same words in another sense. ValueError for a benchmark without a map and
     for a table without the column `subject`, which `read_seeds` fills."""
     known = _by_subject(benchmark)
     if "subject" not in table:
         raise ValueError(f"no column 'subject' to look up in the map of {benchmark}; pass a table of read_seeds")
-    found = [None if pd.isna(subject) else known.get(_plain(subject)) for subject in table["subject"]]
+    found = [None if pd.isna(subject) else known.get(simplify(subject)) for subject in table["subject"]]
     own = table["discipline"] if "discipline" in table else [None] * len(table)
     filled = [new if pd.isna(old) else old for old, new in zip(own, found, strict=True)]
     return table.assign(discipline=pd.Series(filled, index=table.index, dtype=object))

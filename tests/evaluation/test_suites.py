@@ -156,7 +156,7 @@ def test_rows_of_a_file_that_are_not_asked_are_counted_and_told(model, tmp_path)
     # A finished task that is only read again counts what is left out of the file as it is now.
     again = evaluate(model, written(tmp_path / "mine.jsonl", [*RAW, RAW[0]]), folder=tmp_path / "e")
     assert only(again)["left_out"]["duplicate"] == 2
-    assert views.evaluated(again)["left_out"].tolist() == [4]
+    assert views.evaluated_tasks(again)["left_out"].tolist() == [4]
     assert manifests(tmp_path / "e")["left_out"].map(lambda counts: sum(counts.values())).eq(3).all()
 
 

@@ -130,7 +130,7 @@ def test_what_the_views_say_of_the_run_adds_up(run):
     pooled = views.probe_summary(run).set_index(["field", "level"])["n"]
     assert pooled["all", "all"] == pooled["STEM", "all"] + pooled["other", "all"]
     assert pooled["all", "all"] == pooled["all", "H1-H3"] + pooled["all", "H4-H5"]
-    assert (views.missed(run)["margin"] < 0).all()
+    assert (views.missed_questions(run)["margin"] < 0).all()
     counted = views.confusion(run, "grade").to_numpy().sum()
     assert counted == views.agreement(run).set_index(["label", "language"]).loc[("grade", "all"), "n"]
     again = views.annotation_estimate(run)
@@ -145,7 +145,7 @@ def test_walks_and_difficulties_follow_the_dials(run):
     settings = views.walk_settings(graph).set_index("walks")
     assert settings.loc["coverage", "coverage"] > settings.loc["popularity", "coverage"]
     assert settings["kl_difficulty"].idxmin() == "coverage, even targets"
-    counts = views.asked_and_got(run)
+    counts = views.difficulty_counts(run)
     assert counts["accepted"].sum() == len(run.read("linkqa").questions)
     assert (counts.loc[["H1", "H2"], "asked"] == 0).all()
     target = {"physics": {"H4": 0.5, "H5": 0.5}}
@@ -194,7 +194,7 @@ def test_an_ablation_is_a_run_that_shares_what_its_dials_do_not_touch(run):
 def test_a_drawing_shows_a_walk_among_its_strongest_neighbours(run):
     stored = run.read("linkqa")
     graph, walk = KPGraph.load(stored.graph), views.longest_walk(stored.paths)
-    drawn = views.around(graph, walk, most=12)
+    drawn = views.neighbourhood(graph, walk, most=12)
     assert len(drawn) <= 12
     assert set(walk) <= set(drawn)
     assert all(drawn.has_edge(a, b) for a, b in itertools.pairwise(walk))

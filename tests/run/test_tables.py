@@ -101,7 +101,7 @@ def test_a_graph_of_real_routes_says_how_many_questions_they_name_no_knowledge_p
 def test_a_name_outside_the_graph_is_refused():
     graph = build_kp_graph(pd.DataFrame({"id": [1], "knowledge_points": [["a", "b"]]}))
     with pytest.raises(ValueError, match="path names 'c', which is not in the graph"):
-        views.around(graph, ["a", "c"])
+        views.neighbourhood(graph, ["a", "c"])
 
 
 def run_of(**stages):
@@ -121,5 +121,5 @@ def test_missed_questions_are_only_those_that_were_missed():
     samples = pd.DataFrame({"id": ["a", "b"], "correct": [True, False], "predicted": [0, 1], "margin": [0.5, -2.0]})
     about = {"discipline": "law", "difficulty": "H1", "answer": "x"}
     seeds = pd.DataFrame([about | {"id": i, "question": f"{i}?", "choices": ["x", "y"]} for i in "ab"])
-    table = views.missed(run_of(probe={"samples": samples}, annotate={"seeds": seeds}))
+    table = views.missed_questions(run_of(probe={"samples": samples}, annotate={"seeds": seeds}))
     assert table[["question", "model says"]].to_numpy().tolist() == [["b?", "y"]]

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qatoolkit.core.qa_table import REQUIRED, validate
-from qatoolkit.seeds.choices import REASONS, make_choices, parse_choices, readings, split_options
+from qatoolkit.seeds.choices import REASONS, find_readings, make_choices, parse_choices, split_options
 from qatoolkit.seeds.columns import detect_language
+from qatoolkit.seeds.files import READERS
 from qatoolkit.seeds.read import REJECT_COLUMNS, quality_report, read_seeds, summary
 
 SAMPLES = ROOT / "data" / "samples"
@@ -335,14 +336,14 @@ def test_splitting_any_text_loses_no_option(text):
 def test_a_letter_in_any_dress_names_its_choice(options, data, style):
     choices = make_choices(options)
     index = data.draw(st.integers(0, len(choices.texts) - 1))
-    assert readings(style.format("ABCDEFGHIJ"[index]), choices)["letter"] == (index,)
+    assert find_readings(style.format("ABCDEFGHIJ"[index]), choices)["letter"] == (index,)
 
 
 @given(count=st.integers(3, 10), data=st.data(), joint=st.sampled_from(["", ", ", "、", " and ", "/", " "]))
 def test_several_letters_name_their_choices(count, data, joint):
     choices = make_choices([f"choice number {i}" for i in range(count)])
     chosen = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=2)))
-    assert readings(joint.join("ABCDEFGHIJ"[i] for i in chosen), choices)["letter"] == tuple(chosen)
+    assert find_readings(joint.join("ABCDEFGHIJ"[i] for i in chosen), choices)["letter"] == tuple(chosen)
 
 
 @given(st.lists(WORDS, min_size=2, max_size=6, unique_by=lambda s: " ".join(s.split())))
@@ -533,8 +534,8 @@ def test_hugging_face_data_sets_read_from_memory_and_by_name(tmp_path, monkeypat
         ("a.csv", b"\xef\xbb\xbf \n", "the file is empty"),
         ("a.json", bytes(range(256)) * 20, "it is binary"),
         ("a.json", '[{"question": ', "neither JSON nor JSON lines"),
-        ("a.json", "[]", "holds no rows"),
-        ("a.csv", "question,answer\n", "holds no rows"),
+        ("a.json", "[]", "has no rows"),
+        ("a.csv", "question,answer\n", "has no rows"),
         ("a.parquet", b"PAR1 and no more", "broken Parquet"),
         ("a.csv", b"\xff\xfea", "broken UTF-16"),
     ],
@@ -555,6 +556,52 @@ def test_what_is_no_source_is_refused(source):
 def test_a_folder_without_seeds_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no file ending in"):
         read_seeds(tmp_path)
+
+
+# A reader from outside
+
+
+def read_cards(path):
+    """Records of `field: value` lines with a blank line between them; a block of another form as the text it is."""
+    for block in path.read_text(encoding="utf-8").split("\n\n"):
+        pairs = [line.partition(":") for line in block.splitlines()]
+        yield {name: value.strip() for name, _, value in pairs} if all(colon for _, colon, _ in pairs) else block
+
+
+@pytest.fixture
+def cards(monkeypatch, tmp_path):
+    """A folder with a file of JSON lines and one in a format that only a reader from outside knows."""
+    monkeypatch.setitem(READERS, ".cards", read_cards)
+    write(tmp_path / "a.jsonl", '{"question": "What is 1 + 1?", "answer": "2"}\n')
+    blocks = ["question: Even?\nA: 3\nB: 4\nanswer: B", "no field in this block", "question: Odd?\nanswer:"]
+    write(tmp_path / "b.cards", "\n\n".join(blocks))
+    return tmp_path
+
+
+def test_one_line_adds_a_format_and_its_bad_rows_are_counted_rejects(cards):
+    table, rejects = read_seeds(cards)
+    assert list(table[["file", "row", "answer"]].itertuples(index=False, name=None)) == [
+        ("a.jsonl", 1, "2"),
+        ("b.cards", 1, "4"),
+    ]
+    assert rejects[["file", "row", "reason"]].values.tolist() == [
+        ["b.cards", 2, "not_a_record"],
+        ["b.cards", 3, "empty_answer"],
+    ]
+    assert json.loads(rejects["raw"].iloc[0]) == "no field in this block"
+    assert table.attrs["read_as"]["b.cards"] == "cards, answers by letter"
+    assert quality_report(table, rejects)["count"].sum() == 4
+
+
+def test_a_file_that_an_added_reader_cannot_open_is_named(cards):
+    write(cards / "c.cards", b"question: \xff?")
+    with pytest.raises(ValueError, match=r"cannot read seeds from .*c\.cards: 'utf-8' codec"):
+        read_seeds(cards)
+
+
+def test_without_its_reader_a_format_is_left_out_of_folders(cards):
+    del READERS[".cards"]
+    assert list(read_seeds(cards)[0]["file"]) == ["a.jsonl"]
 
 
 # Reports

@@ -136,7 +136,7 @@ def high_shares(plan: pd.DataFrame, made: pd.DataFrame, table: pd.DataFrame, rej
 @stage("consensus", reads=("seeds",), settings=("teacher", "world"), prompts=("annotate",))
 def consensus(run: Run, folder, *, samples: int = 5, n: int = 200) -> dict:
     """Labels of the first `n` seeds by one answer of the annotator and by the consensus of several; empty where the
-    truth is unknown. `qt.tables.consensus_estimate` says what it will take."""
+    truth is unknown. `qt.tables.annotation_estimate` says what it will take."""
     table = run.read("seeds").seeds.head(n)
     if run.world.truth() is None:
         return {"labels": table[:0].assign(samples=None)}

@@ -1,19 +1,22 @@
-"""Tables that notebooks show: each reads finished stages of a run, pays no teacher, trains nothing, and stores nothing."""
+"""Tables that notebooks show. Each reads finished stages of a run; none pays a teacher, trains or stores anything."""
 
 from qatoolkit.core.public import by_module, lazily
 
 __getattr__, __dir__, __all__ = lazily(
     __name__,
     by_module(
-        "qatoolkit.run.tables",
+        __name__,
         {
-            "seeds": "agreement annotation_estimate confusion consensus_estimate consensus_gain exam_summary gold real_seeds "
-            "seed_choices seed_sources seed_subjects subject_agreement",
-            "synthesis": "against_seeds decisions degradation disputes merges missed paper_reference plan_shares "
-            "planted_contamination probe_summary refinement_by_error_rate spend synthesis_counts synthesis_estimate",
-            "graph": "adjustment_estimate around asked_and_got coverage frontier longest_walk path_story real_graph walk_settings",
-            "training": "averaged_models job_file needs packing schedules",
-            "evaluation": "accuracy_by_arm by_level chances changed evaluated forms paper12 scorers",
+            "seeds": "agreement annotation_estimate confusion consensus_gain exam_summary real_seeds seed_choices"
+            " seed_sources seed_subjects subject_agreement",
+            "synthesis": "decisions degradation disputes merges missed_questions paper_reference plan_shares"
+            " planted_contamination probe_summary refinement_by_error_rate seeds_and_dataset spend synthesis_counts"
+            " synthesis_estimate",
+            "graph": "adjustment_estimate coverage difficulty_counts frontier longest_walk neighbourhood path_example"
+            " real_graph walk_settings",
+            "training": "averaged_models job_file packing schedules training_needs",
+            "evaluation": "accuracy_by_arm accuracy_by_form changed_questions differences_by_difficulty"
+            " evaluated_tasks guessing_accuracy paper12 scorer_agreement",
         },
     ),
 )

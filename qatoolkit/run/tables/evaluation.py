@@ -1,4 +1,4 @@
-"""Tables about evaluation that notebooks show: forms of asking, agreement of scorers, changed answers, the suite of twelve."""
+"""Tables of notebook 08: forms of prompts, agreement of scorers, changed answers, the suite of twelve."""
 
 import warnings
 
@@ -11,46 +11,46 @@ from qatoolkit.run.stages.data import choice_exams, exam_tables
 from qatoolkit.run.store import Run
 
 
-def forms(run: Run, exam: str | None = None) -> pd.DataFrame:
-    """The base student on one exam (default: the first with choices) in each form of asking, with what guessing gives: form, metric, n, accuracy, low, high."""
+def guessing_accuracy(run: Run) -> dict[str, float]:
+    """The accuracy of guessing on each exam with choices."""
+    tables = exam_tables(run)
+    return {name: float((1 / tables[name]["choices"].map(len)).mean()) for name in choice_exams(run)}
+
+
+def accuracy_by_form(run: Run, exam: str | None = None) -> pd.DataFrame:
+    """The base student on one exam (default: the first with choices) in each form of prompt: form, metric, n, accuracy,
+    low, high, guessing accuracy."""
     from qatoolkit.evaluation.evaluate import evaluate
     from qatoolkit.evaluation.tasks import FORMS
 
-    exam = exam or choice_exams(run)[0]
-    table = exam_tables(run)[exam]
-    rows = []
+    exam, rows = exam or choice_exams(run)[0], []
     for form in FORMS:
-        with warnings.catch_warnings():  # lists of long choices pass the student's positions, and are cut
+        with warnings.catch_warnings():  # lists of long choices exceed the student's positions, and are cut
             warnings.simplefilter("ignore", UserWarning)
-            samples = evaluate(run.model(BASE), {exam: table}, form=form, scorer="fast")
-        guessing = 0.0 if form == "generative" else float((1 / table["choices"].map(len)).mean())
-        rows.append({"form": form, "metric": samples["metric"].iloc[0]} | accuracy(samples).iloc[0].to_dict())
-        rows[-1]["guessing accuracy"] = guessing
+            samples = evaluate(run.model(BASE), {exam: exam_tables(run)[exam]}, form=form, scorer="fast")
+        row = {"form": form, "metric": samples["metric"].iloc[0]} | accuracy(samples).to_dict("records")[0]
+        rows.append(row | {"guessing accuracy": 0.0 if form == "generative" else guessing_accuracy(run)[exam]})
     return pd.DataFrame(rows)
 
 
-def scorers(run: Run, arm: str = "boostqa") -> pd.DataFrame:
-    """The fast scorer beside lm-eval's own model on the multiple-choice exams: n, share of questions answered alike, and the
-    largest difference of a margin (nats)."""
+def scorer_agreement(run: Run, arm: str = "boostqa") -> pd.DataFrame:
+    """The fast scorer beside lm-eval's own model on the multiple-choice exams: n, share of questions with the same
+    answer, and the largest difference of a margin (nats)."""
     from qatoolkit.evaluation.evaluate import evaluate
 
-    reported = run.read("evaluate").samples
-    names = choice_exams(run)
-    reported = reported[(reported["arm"] == arm) & reported["exam"].isin(names)]
-    fast = evaluate(run.model(arm), {name: exam_tables(run)[name] for name in names}, scorer="fast")
-    both = reported.merge(
-        fast, left_on=["exam", "id"], right_on=["task", "id"], suffixes=("", "_fast"), validate="one_to_one"
-    )
-    both["same"] = both["given"] == both["given_fast"]
-    both["apart"] = (both["margin"] - both["margin_fast"]).abs()
+    reported = choice_samples(run).query("arm == @arm")
+    fast = evaluate(run.model(arm), {name: exam_tables(run)[name] for name in choice_exams(run)}, scorer="fast")
+    fast, keys = fast.assign(exam=fast["task"]), ["exam", "id"]
+    both = reported.merge(fast[[*keys, "given", "margin"]], on=keys, suffixes=("", "_fast"), validate="one_to_one")
+    apart = (both["margin"] - both["margin_fast"]).abs()
+    both = both.assign(same=both["given"] == both["given_fast"], apart=apart)
     found = both.groupby("exam", sort=False).agg(n=("id", "size"), same=("same", "mean"), apart=("apart", "max"))
-    return found.reset_index().rename(
-        columns={"same": "same answer (share)", "apart": "largest margin difference (nats)"}
-    )
+    names = {"same": "same answer (share)", "apart": "largest margin difference (nats)"}
+    return found.rename(columns=names).reset_index()
 
 
-def changed(run: Run, a: str = "boostqa", b: str = "base", n: int = 10) -> pd.DataFrame:
-    """Exam questions that only one of two arms has right, the widest change of margin first: what each answered."""
+def changed_questions(run: Run, a: str = "boostqa", b: str = "base", n: int = 10) -> pd.DataFrame:
+    """Exam questions that only one of two arms has right, the largest change of margin first: what each answered."""
     samples = choice_samples(run)
     return changed_between(run, *(samples[samples["arm"] == arm] for arm in (a, b)), (a, b), n)
 
@@ -62,7 +62,7 @@ def choice_samples(run: Run) -> pd.DataFrame:
 
 
 def changed_between(run: Run, one: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str], n: int) -> pd.DataFrame:
-    """`changed` for any two tables of samples on the exams of a run."""
+    """`changed_questions` for any two tables of samples on the exams of a run."""
     a, b = names
     both = one.merge(other[["exam", "id", "correct", "given", "margin"]], on=["exam", "id"], suffixes=("", "_b"))
     both = both[both["correct"] != both["correct_b"]]
@@ -83,9 +83,9 @@ def paper12() -> pd.DataFrame:
     return pd.read_csv(PAPER12)
 
 
-def evaluated(samples: pd.DataFrame) -> pd.DataFrame:
-    """What `evaluate` ran, a row per task: version, form, examples, prompts cut, metric, n, score, rows of the exam left out; with
-    lm-eval's version and the seeds."""
+def evaluated_tasks(samples: pd.DataFrame) -> pd.DataFrame:
+    """What `evaluate` ran, one row per task: version, form, examples, prompts cut, metric, n, score, rows of the exam
+    left out; with lm-eval's version and the seeds."""
     about = samples.attrs["evaluation"]
     seeds = ", ".join(f"{name} {seed}" for name, seed in about["seeds"].items())
     tasks = [
@@ -95,7 +95,9 @@ def evaluated(samples: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(tasks).assign(lm_eval=about["lm_eval"], scorer=about["scorer"], seeds=seeds)
 
 
-def by_level(run: Run, pairs=(("boostqa", "base"), ("linkqa", "base"), ("linkqa", "boostqa"))) -> pd.DataFrame:
+def differences_by_difficulty(
+    run: Run, pairs=(("boostqa", "base"), ("linkqa", "base"), ("linkqa", "boostqa"))
+) -> pd.DataFrame:
     """Paired differences between arms on the multiple-choice exams by difficulty, with 95% bootstrap intervals."""
     samples, rows = choice_samples(run), []
     for level in DIFFICULTIES:
@@ -105,12 +107,6 @@ def by_level(run: Run, pairs=(("boostqa", "base"), ("linkqa", "base"), ("linkqa"
             found = paired_difference(*pair, resamples=run.profile.evaluate.bootstrap, seed=run.seed)
             rows.append({"difficulty": level, "a": a, "b": b} | found)
     return pd.DataFrame(rows)
-
-
-def chances(run: Run) -> dict[str, float]:
-    """The accuracy of guessing on each exam with choices."""
-    tables = exam_tables(run)
-    return {name: float((1 / tables[name]["choices"].map(len)).mean()) for name in choice_exams(run)}
 
 
 def accuracy_by_arm(run: Run) -> pd.DataFrame:

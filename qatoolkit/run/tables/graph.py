@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,42 +25,36 @@ from qatoolkit.teacher import prompts
 TAL_ROUTES = "tal_scq5k_knowledge_points.json"
 
 
-def path_story(run: Run, seed: int = 0) -> Rich:
-    """One question that was written along a path, with the path and the seeds it came from."""
+def path_example(run: Run, seed: int = 0) -> Rich:
+    """One question written along a path, with the path and the seeds it came from."""
     table = run.read("linkqa").questions
     english = table[table["language"] == "en"]
     row = (english if len(english) else table).sample(1, random_state=seed)
     seeds = run.read("annotate").seeds
     parents = seeds[seeds["id"].isin(row["parents"].iloc[0])]
-    told = pd.concat([row, parents]).assign(role=["written from the path", *["seed on the path"] * len(parents)])
-    return qa(told, n=len(told), seed=None)
+    shown = pd.concat([row, parents]).assign(role=["written from the path", *["seed on the path"] * len(parents)])
+    return qa(shown, n=len(shown), seed=None)
+
+
+def _linked(graph: KPGraph) -> int:
+    """The number of KPs that have a link: so many walks could reach each of them once."""
+    return max(1, int((graph.degree > 0).sum()))
 
 
 def frontier(run: Run, graph: KPGraph) -> pd.DataFrame:
     """Coverage and correlation with popularity of as many walks as there are linked KPs, over a grid of exponents."""
     rows = []
-    n = max(1, int((graph.degree > 0).sum()))
-    for alpha in (0.0, 0.5, 1.0):
-        for beta in (0.0, 0.5, 1.0, 2.0):
-            paths = sample_paths(graph, n, run.profile.linkqa.length, alpha=alpha, beta=beta, seed=run.seed)
-            found = path_diagnostics(graph, paths).iloc[0]
-            rows.append(
-                {
-                    "alpha": alpha,
-                    "beta": beta,
-                    "coverage": found["coverage"],
-                    "popularity_correlation": found["spearman"],
-                }
-            )
-    return pd.DataFrame(rows)
+    for alpha, beta in product((0.0, 0.5, 1.0), (0.0, 0.5, 1.0, 2.0)):
+        length = run.profile.linkqa.length
+        paths = sample_paths(graph, _linked(graph), length, alpha=alpha, beta=beta, seed=run.seed)
+        rows.append((alpha, beta, *path_diagnostics(graph, paths).iloc[0][["coverage", "spearman"]]))
+    return pd.DataFrame(rows, columns=["alpha", "beta", "coverage", "popularity_correlation"])
 
 
 def coverage(run: Run, graph: KPGraph) -> pd.DataFrame:
-    """Share of linked KPs that the first 1 to n of n walks reached, n being their number, under the run's own exponents and under
-    `walks.POLICIES`: paths, coverage, policy."""
-    n = max(1, int((graph.degree > 0).sum()))
-    settings = run.profile.linkqa
-    tables = []
+    """Share of linked KPs reached by the first 1 to n of n walks, where n is the number of linked KPs, under the run's
+    own exponents and under `walks.POLICIES`: paths, coverage, policy."""
+    n, settings, tables = _linked(graph), run.profile.linkqa, []
     for policy, dials in {"balanced": {"alpha": settings.alpha, "beta": settings.beta}, **POLICIES}.items():
         paths = sample_paths(graph, n, settings.length, **dials, seed=run.seed)
         reached = paths.explode("kps").drop_duplicates("kps")["path"].to_numpy()
@@ -70,15 +65,17 @@ def coverage(run: Run, graph: KPGraph) -> pd.DataFrame:
 
 
 def longest_walk(paths: pd.DataFrame) -> list[str]:
-    """The knowledge points of the first of the longest walks, one in Latin letters where there is one: every font has these."""
+    """The knowledge points of the first of the longest walks; of those in Latin letters, which every font has, if
+    any."""
     kps = paths["kps"].map(list)
     latin = kps[kps.map(lambda names: all(name.isascii() for name in names))]
     return max(latin if len(latin) else kps, key=len)
 
 
-def around(graph: KPGraph, path: list[str], most: int = 24):
-    """The networkx graph of a path's knowledge points and of their most strongly linked neighbours, `most` nodes at the most.
-    ValueError for a name that the graph does not hold."""
+def neighbourhood(graph: KPGraph, path: list[str], most: int = 24):
+    """A path's knowledge points and their most strongly linked neighbours as a networkx graph of at most `most` nodes.
+
+    Raises ValueError for a name that is not in the graph."""
     if unknown := [kp for kp in path if kp not in graph.names]:
         raise ValueError(f"path names {unknown[0]!r}, which is not in the graph; take names from `graph.names`")
     import networkx as nx
@@ -98,25 +95,17 @@ def around(graph: KPGraph, path: list[str], most: int = 24):
     return drawn
 
 
-def asked_and_got(run: Run, name: str = "linkqa") -> pd.DataFrame:
+def difficulty_counts(run: Run, name: str = "linkqa") -> pd.DataFrame:
     """Questions of a data set by difficulty: asked for, labelled so, and accepted after refinement."""
     stored = run.read(name)
-    return (
-        pd.DataFrame(
-            {
-                "asked": stored.made["asked_difficulty"].value_counts(),
-                "labelled": stored.made["difficulty"].value_counts(),
-                "accepted": stored.questions["difficulty"].value_counts(),
-            },
-            index=pd.Index(DIFFICULTIES, name="difficulty"),
-        )
-        .fillna(0)
-        .astype(int)
-    )
+    made, accepted = stored.made, stored.questions["difficulty"]
+    columns = {"asked": made["asked_difficulty"], "labelled": made["difficulty"], "accepted": accepted}
+    counts = {column: levels.value_counts() for column, levels in columns.items()}
+    return pd.DataFrame(counts, index=pd.Index(DIFFICULTIES, name="difficulty")).fillna(0).astype(int)
 
 
 def adjustment_estimate(run: Run, adjust: Mapping[str, Mapping[str, float]], n: int = 200) -> dict:
-    """What `qt.stages.adjustment` will take, before anything is spent: the first attempts of the synthesiser."""
+    """What the first attempts of `qt.stages.adjustment` will take, before anything is spent: `cost.asking`."""
     asked = pd.concat(adjustment_requests(run, dict(adjust), n).values())
     messages = [prompts.messages(row.strategy, row.language, **row.payload) for row in asked.itertuples()]
     with teachers(run, "adjustment") as by:
@@ -124,41 +113,35 @@ def adjustment_estimate(run: Run, adjust: Mapping[str, Mapping[str, float]], n: 
 
 
 def real_graph(folder: str | Path | None = None) -> SimpleNamespace:
-    """The graph of the labelled knowledge points among real questions: routes of TAL-SCQ5K, joined by the source's id, with its
-    levels as difficulties. `found` is False where `views.real_seeds` finds no folder or it holds no routes; `said` says so, and else
-    of how many questions the routes name a knowledge point, and of how many they name none."""
+    """The graph of labelled knowledge points among real questions: the routes of TAL-SCQ5K, joined by the source's id,
+    with its levels as difficulties.
+
+    `said` counts questions whose routes name a knowledge point, and those whose do not. `found` is False where
+    `real_seeds` finds no folder, or the folder has no routes; `said` then gives the reason."""
     real = real_seeds(folder)
     routes = Path(folder or os.environ.get("QATOOLKIT_REAL_DATA", "")) / "sidecar" / TAL_ROUTES
     if not real.found or not routes.is_file():
-        said = real.said if not real.found else facts({"real data": f"no {routes}: no labelled knowledge points"})
+        said = facts({"real data": f"no {routes}: no labelled knowledge points"}) if real.found else real.said
         return SimpleNamespace(found=False, said=said, graph=None)
     labels = read_json(routes)
     table = real.seeds[real.seeds["source_id"].isin(list(labels))]
     table = table.assign(routes=[labels[id]["knowledge_point_routes"] for id in table["source_id"]])
     table = kps_from_column(table, "routes", levels="all", under=("Knowledge Point", "知识点"))
     named = int(table["knowledge_points"].notna().sum())
-    said = facts(
-        {
-            "questions with routes": len(table),
-            "routes name a knowledge point": named,
-            "routes name none": len(table) - named,
-        }
-    )
+    counts = {"routes name a knowledge point": named, "routes name none": len(table) - named}
     graph = build_kp_graph(table.assign(difficulty=table["level"]))
-    return SimpleNamespace(found=True, said=said, graph=graph)
+    return SimpleNamespace(found=True, said=facts({"questions with routes": len(table)} | counts), graph=graph)
 
 
 def walk_settings(graph: KPGraph, length: int = 4, seed: int = 0) -> pd.DataFrame:
-    """As many walks as there are linked KPs under each of `walks.POLICIES` and, where seeds have disciplines or difficulties, under
-    coverage with even targets for them: `path_diagnostics` of each, the divergences from the even targets."""
-    n = int((graph.degree > 0).sum())
+    """`path_diagnostics` of as many walks as there are linked KPs under each of `walks.POLICIES` and, where seeds have
+    disciplines or difficulties, under coverage with even targets for them; divergences are from the even targets."""
     labels = {label: graph.seeds[label].cat.categories for label in ("discipline", "difficulty")}
     even = {label: dict.fromkeys(values, 1.0) for label, values in labels.items() if len(values)}
-    settings = dict(POLICIES)
+    settings, rows = dict(POLICIES), []
     if even:
         settings["coverage, even targets"] = POLICIES["coverage"] | even
-    rows = []
     for name, dials in settings.items():
-        paths = sample_paths(graph, n, length, seed=seed, **dials)
+        paths = sample_paths(graph, _linked(graph), length, seed=seed, **dials)
         rows.append(path_diagnostics(graph, paths, **even).assign(walks=name))
     return pd.concat(rows, ignore_index=True)

@@ -19,24 +19,15 @@ from qatoolkit.seeds.read import quality_report, read_seeds, summary
 from qatoolkit.seeds.subjects import BENCHMARKS, with_disciplines
 from qatoolkit.synthesis import annotate as annotation
 
-LABEL_ORDERS = LABELS | {"discipline": None}
-
 
 def exam_summary(run: Run) -> pd.DataFrame:
     """Questions, choices, disciplines and difficulties of every exam."""
     rows = []
     for name, table in exam_tables(run).items():
-        counts = table["difficulty"].value_counts().reindex(DIFFICULTIES, fill_value=0)
         choices = table["choices"].map(len, na_action="ignore").max()
-        rows.append(
-            {
-                "exam": name,
-                "questions": len(table),
-                "choices": "open" if pd.isna(choices) else int(choices),
-                "disciplines": table["discipline"].nunique(),
-            }
-            | counts.to_dict()
-        )
+        row = {"exam": name, "questions": len(table), "choices": "open" if pd.isna(choices) else int(choices)}
+        counts = table["difficulty"].value_counts().reindex(DIFFICULTIES, fill_value=0)
+        rows.append(row | {"disciplines": table["discipline"].nunique()} | counts.to_dict())
     return pd.DataFrame(rows)
 
 
@@ -46,56 +37,41 @@ def seed_sources(table: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
 
 
 def seed_choices(table: pd.DataFrame) -> pd.DataFrame:
-    """Multiple-choice questions with one right answer, by source: how many, their choices, the accuracy of guessing, and the
-    share of right answers at each letter. Open questions and those with several right answers are left out."""
+    """Multiple-choice questions with one right answer, by source: questions, number of choices, the accuracy of
+    guessing, and the share of right answers at each letter."""
     one = table[table["choices"].notna() & table["answer_index"].notna()]
     many = one["choices"].map(len)
     letters = ascii_uppercase[: int(many.max()) if len(one) else 0]
     rows = []
     for source, part in one.groupby("source", sort=False):
         counts, at = many[part.index], part["answer_index"].value_counts(normalize=True)
-        row = {"source": source, "questions": len(part), "choices": _span(counts)}
-        row |= {"guessing accuracy": float((1 / counts).mean())}
-        rows.append(
-            row | {f"{c} share": float(at.get(i, 0)) if i < counts.max() else None for i, c in enumerate(letters)}
-        )
+        span = " to ".join(str(n) for n in sorted({counts.min(), counts.max()}))
+        shares = (float(at.get(i, 0)) if i < counts.max() else None for i in range(len(letters)))
+        rows.append((source, len(part), span, float((1 / counts).mean()), *shares))
     columns = ["source", "questions", "choices", "guessing accuracy", *(f"{c} share" for c in letters)]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _span(counts):
-    low, high = int(counts.min()), int(counts.max())
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def seed_subjects(table: pd.DataFrame) -> pd.DataFrame:
     """Subjects that sources state themselves, and the benchmark whose subject map knows most of them.
 
-    Columns: source, rows, subjects (different ones), subject share (of rows that state one), map, map share (of rows that
-    get a discipline from it); map is null where no map knows a subject."""
+    Columns: source, rows, subjects (distinct), subject share (of rows that state one), map (null where no map knows a
+    subject), map share (of rows that get a discipline from it)."""
     bare = table.assign(discipline=None)
     found = pd.DataFrame({name: with_disciplines(bare, name)["discipline"].notna() for name in BENCHMARKS})
     rows = []
     for source, part in table.groupby("source", sort=False):
-        shares = found.loc[part.index].mean()
-        rows.append(
-            {
-                "source": source,
-                "rows": len(part),
-                "subjects": part["subject"].nunique(),
-                "subject share": part["subject"].notna().mean(),
-                "map": shares.idxmax() if shares.max() else None,
-                "map share": shares.max(),
-            }
-        )
+        shares, stated = found.loc[part.index].mean(), part["subject"]
+        best = shares.idxmax() if shares.max() else None
+        rows.append((source, len(part), stated.nunique(), stated.notna().mean(), best, shares.max()))
     return pd.DataFrame(rows, columns=["source", "rows", "subjects", "subject share", "map", "map share"])
 
 
 def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
     """Question files at hand: `found`, `seeds`, `rejects`, `quality` and `said`, a sentence on what was read.
 
-    `folder`: else that of the environment variable QATOOLKIT_REAL_DATA. Nothing is raised where there is no such folder, or
-    one that cannot be read: then `found` is False, the tables are empty, and `said` gives the reason."""
+    `folder`: default that of the environment variable QATOOLKIT_REAL_DATA. A folder that is missing or unreadable
+    raises nothing: `found` is False, the tables are empty, and `said` gives the reason."""
     folder = folder or os.environ.get("QATOOLKIT_REAL_DATA")
     try:
         if not folder:
@@ -105,35 +81,32 @@ def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
     except (ValueError, OSError) as error:
         seeds, rejects = (t.iloc[:0] for t in read_seeds([{"question": "?", "answer": ""}]))  # the columns
         said = f"No real data here: {error}. Name a folder of JSONL, JSON, CSV or Parquet files in QATOOLKIT_REAL_DATA."
-    return SimpleNamespace(
-        found=bool(len(seeds) + len(rejects)),
-        seeds=seeds,
-        rejects=rejects,
-        quality=quality_report(seeds, rejects),
-        said=facts({"real data": said}),
-    )
+    found, quality = bool(len(seeds) + len(rejects)), quality_report(seeds, rejects)
+    return SimpleNamespace(found=found, seeds=seeds, rejects=rejects, quality=quality, said=facts({"real data": said}))
 
 
-def gold(run: Run, table: pd.DataFrame) -> pd.DataFrame:
-    """The labels by construction of a table's questions, row by row; null where the run's world does not know a question."""
+def annotation_estimate(run: Run, samples: int | None = None, n: int | None = None) -> dict:
+    """What labelling the first `n` seeds (default: all) will take with `samples` answers each (default: the profile's):
+    `cost.asking`. The stage `consensus` takes 5 samples of 200 seeds."""
+    seeds = run.read("seeds").seeds.iloc[:n]
+    messages = annotation.requests(seeds, samples or run.profile.annotate.samples)
+    with teachers(run, "annotate") as by:
+        return asking(by.annotator, messages, "annotate")
+
+
+def _truth(run: Run, table: pd.DataFrame) -> pd.DataFrame:
+    """The labels by construction of a table's questions; null where the run's world does not know a question."""
     truth = run.world.truth()
     labels = [truth.labels(q) if truth else dict.fromkeys(LABELS) for q in table["question"]]
     return pd.DataFrame(labels, columns=list(LABELS), index=table.index)
 
 
-def annotation_estimate(run: Run) -> dict:
-    """What labelling the seeds will take, before anything is spent; requests that the ledger has answered are free."""
-    messages = annotation.requests(run.read("seeds").seeds, run.profile.annotate.samples)
-    with teachers(run, "annotate") as teacher:
-        return asking(teacher.annotator, messages, "annotate")
-
-
 def agreement(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Agreement of an annotator (default: of the run's seeds) with the labels by construction, by language and over all: n,
-    accuracy, kappa, quadratic-weighted kappa."""
+    """Agreement of an annotator (default: of the run's seeds) with the labels by construction, by language and over
+    all: n, accuracy, kappa, quadratic-weighted kappa."""
     labelled = run.read("annotate").seeds if table is None else table
-    truth, rows = gold(run, labelled), []
-    for label, order in LABEL_ORDERS.items():
+    truth, rows = _truth(run, labelled), []
+    for label, order in (LABELS | {"discipline": None}).items():
         for language in ("all", *sorted(labelled["language"].unique())):
             part = labelled["language"].eq(language) | (language == "all")
             found = label_agreement(labelled.loc[part, label], truth.loc[part, label], order)
@@ -142,34 +115,27 @@ def agreement(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
 
 
 def confusion(run: Run, label: str) -> pd.DataFrame:
-    """True labels (rows) against the annotator's (columns), in seed questions; `label` is difficulty, grade or discipline."""
-    labelled, order = run.read("annotate").seeds, LABELS[label]
-    return label_confusion(labelled[label], gold(run, labelled)[label], order)
-
-
-def consensus_estimate(run: Run, samples: int = 5, n: int = 200) -> dict:
-    """What `qt.stages.consensus` will take, before anything is spent."""
-    messages = annotation.requests(run.read("seeds").seeds.head(n), samples)
-    with teachers(run, "consensus") as by:
-        return asking(by.annotator, messages, "annotate")
+    """Seed questions by true label (rows) and annotated label (columns); `label` is difficulty, grade or discipline."""
+    labelled = run.read("annotate").seeds
+    return label_confusion(labelled[label], _truth(run, labelled)[label], LABELS[label])
 
 
 def consensus_gain(run: Run, labels: pd.DataFrame) -> pd.DataFrame:
-    """What more samples are worth: agreement with the labels by construction of one answer and of the consensus of several, with
-    the requests that each took, from the labels of `qt.stages.consensus`. Empty where the truth is unknown."""
+    """Agreement with the labels by construction of one answer and of the consensus of several, with the requests that
+    each took. `labels` is that of `qt.stages.consensus`. Empty where the truth is unknown."""
+    columns = ["label", "n", "accuracy", "kappa", "weighted_kappa", "samples", "requests"]
     rows = []
     for k, labelled in labels.groupby("samples"):
-        found = agreement(run, labelled)
-        found = found[found["language"] == "all"].drop(columns="language")
-        rows.append(found.assign(samples=int(k), requests=int(k) * len(labelled)))
+        found = agreement(run, labelled).query("language == 'all'").assign(samples=int(k))
+        rows.append(found.assign(requests=int(k) * len(labelled))[columns])
     if not rows:
-        return pd.DataFrame(columns=["label", "n", "accuracy", "kappa", "weighted_kappa", "samples", "requests"])
+        return pd.DataFrame(columns=columns)
     return pd.concat(rows, ignore_index=True).sort_values(["label", "samples"], ignore_index=True)
 
 
 def subject_agreement(run: Run) -> pd.DataFrame:
-    """The annotator's discipline against that of the subject which a seed's source names, by source and benchmark map: rows of
-    the source, rows compared, accuracy, kappa; no rows where no seed names a subject of a map."""
+    """The annotator's discipline against that of the subject a source states, by source and benchmark map: of (rows of
+    the source), n (rows compared), accuracy, kappa; no rows where no seed states a subject of a map."""
     labelled, rows = run.read("annotate").seeds, []
     for source, part in labelled.groupby("source", sort=False):
         for benchmark in BENCHMARKS:

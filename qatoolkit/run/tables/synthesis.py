@@ -17,17 +17,19 @@ from qatoolkit.synthesis.linkqa import merge_table
 from qatoolkit.synthesis.write import attempts, degraded
 from qatoolkit.teacher.ledger import Ledger
 
+_PARTS = {"discipline": STEM, "difficulty": HIGH}
 PAPER_REFERENCE = Path(__file__).resolve().parents[3] / "data" / "paper_reference.csv"
 
 
 def synthesis_estimate(run: Run) -> pd.DataFrame:
-    """Requests, tokens, money and hours of the synthesis that the run's profile asks for, by arm and task."""
+    """Requests, tokens, US dollars and hours of the synthesis in the run's profile, by arm and task."""
     with Ledger(ledger_path(run)) as ledger:
         return estimate(run.profile, ledger)
 
 
 def probe_summary(run: Run) -> pd.DataFrame:
-    """The probe pooled over STEM and the rest, and over H1-H3 and H4-H5: n, accuracy with interval, mean margin in nats."""
+    """The probe pooled over STEM and the rest, and over H1-H3 and H4-H5: n, accuracy with interval, mean margin in
+    nats."""
     samples = run.read("probe").samples
     field = samples["discipline"].isin(STEM).map({True: "STEM", False: "other"})
     level = samples["difficulty"].isin(HIGH).map({True: "H4-H5", False: "H1-H3"})
@@ -38,8 +40,8 @@ def probe_summary(run: Run) -> pd.DataFrame:
     return accuracy(pooled, ["field", "level"]).merge(margin).sort_values(["field", "level"], ignore_index=True)
 
 
-def missed(run: Run, n: int = 8) -> pd.DataFrame:
-    """The seed questions that the base model missed by the widest margin (nats), with the answer it preferred."""
+def missed_questions(run: Run, n: int = 8) -> pd.DataFrame:
+    """The seed questions that the base model missed by the largest margin (nats), with the answer it preferred."""
     samples = run.read("probe").samples
     samples = samples[~samples["correct"].astype(bool)].nsmallest(n, "margin")
     found = run.read("annotate").seeds.merge(samples[["id", "predicted", "margin"]], on="id")
@@ -49,8 +51,8 @@ def missed(run: Run, n: int = 8) -> pd.DataFrame:
 
 
 def plan_shares(run: Run) -> pd.DataFrame:
-    """The targeted plan beside the untargeted one, and beside what other targets would have planned: cells that get questions,
-    shares of the budget in STEM and at H4-H5, and the largest cell."""
+    """The targeted plan beside the untargeted one and those of other targets: questions, cells that get some, shares of
+    the budget in STEM and at H4-H5, and the largest cell."""
     grid, settings, stored = run.read("probe").cells, run.profile.plan, run.read("plan")
     plans = {f"targeted, {settings.target:g}": stored.targeted, "untargeted": stored.untargeted}
     for target in (0.5, 0.9):
@@ -59,27 +61,20 @@ def plan_shares(run: Run) -> pd.DataFrame:
     rows = []
     for name, plan in plans.items():
         budget, top = plan["budget"], plan.loc[plan["budget"].idxmax()]
-        rows.append(
-            {
-                "plan": name,
-                "questions": int(budget.sum()),
-                "cells": int((budget > 0).sum()),
-                "STEM share": budget[plan["discipline"].isin(STEM)].sum() / budget.sum(),
-                "H4-H5 share": budget[plan["difficulty"].isin(HIGH)].sum() / budget.sum(),
-                "largest cell": f"{top['discipline']} {top['difficulty']} ({top['budget']})",
-            }
-        )
-    return pd.DataFrame(rows)
+        largest, total = f"{top['discipline']} {top['difficulty']} ({top['budget']})", budget.sum()
+        shares = [budget[plan[column].isin(part)].sum() / total for column, part in _PARTS.items()]
+        rows.append((name, int(total), int((budget > 0).sum()), *shares, largest))
+    return pd.DataFrame(rows, columns=["plan", "questions", "cells", "STEM share", "H4-H5 share", "largest cell"])
 
 
 def disputes(run: Run, name: str = "boostqa", n: int = 8) -> pd.DataFrame:
-    """Answers on which the two teachers differed: the first, the second, what fresh samples decided, or that they could not."""
+    """Answers on which the two teachers differed: the first, the second, and what further samples decided, if
+    anything."""
     stored = run.read(name)
     columns = ["question", "first_answer", "second_answer", "answer", "decided"]
-    unresolved = stored.rejects
-    unresolved = unresolved[unresolved["reason"] == "unresolved"]
-    open_ones = unresolved.assign(first_answer=unresolved["answer"], answer=None, decided="no majority")
-    found = [rows for rows in (stored.questions, open_ones) if "second_answer" in rows]
+    unresolved = stored.rejects.query("reason == 'unresolved'")
+    unresolved = unresolved.assign(first_answer=unresolved["answer"], answer=None, decided="no majority")
+    found = [rows for rows in (stored.questions, unresolved) if "second_answer" in rows]
     if not found:
         return pd.DataFrame(columns=columns)
     rows = pd.concat([f[f["decided"] != "agreed"].reindex(columns=columns) for f in found])
@@ -88,27 +83,26 @@ def disputes(run: Run, name: str = "boostqa", n: int = 8) -> pd.DataFrame:
 
 
 def synthesis_counts(run: Run, name: str) -> dict:
-    """From questions written to questions kept, for a data set of the run."""
+    """Questions of a data set asked for, written, kept, and rejected by reason."""
     stored = run.read(name)
-    made, kept, rejects = stored.made, stored.questions, stored.rejects
+    kept, reasons = stored.questions, stored.rejects["reason"].value_counts()
     return {
         "asked for": int(run.read("plan").targeted["budget"].sum()),
-        "written, each once": len(made),
+        "written, each once": len(stored.made),
         "kept after refinement": len(kept),
         "STEM share": float(kept["discipline"].isin(STEM).mean()),
         "H4-H5 share": float(kept["difficulty"].isin(HIGH).mean()),
-    } | {f"rejected: {reason}": int(n) for reason, n in rejects["reason"].value_counts().items()}
+    } | {f"rejected: {reason}": int(n) for reason, n in reasons.items()}
 
 
-def against_seeds(run: Run, name: str) -> pd.DataFrame:
-    """The annotated seeds and a synthetic data set one below the other, with a column `dataset`."""
-    return pd.concat(
-        [run.read("annotate").seeds.assign(dataset="seeds"), run.read(name).questions.assign(dataset=name)]
-    )
+def seeds_and_dataset(run: Run, name: str) -> pd.DataFrame:
+    """The annotated seeds, then a synthetic data set, with a column `dataset`."""
+    seeds = run.read("annotate").seeds.assign(dataset="seeds")
+    return pd.concat([seeds, run.read(name).questions.assign(dataset=name)])
 
 
 def degradation(run: Run, name: str = "boostqa") -> pd.DataFrame:
-    """Questions asked for at H4 and H5: how many, and the share labelled lower at the first attempt and in the end."""
+    """Questions asked for at H4 and H5: how many, and the share labelled lower at the first attempt and at the last."""
     stored, rows = run.read(name), []
     for level in HIGH:
         final, first = attempts(stored.made, stored.rejects, [level])
@@ -118,7 +112,7 @@ def degradation(run: Run, name: str = "boostqa") -> pd.DataFrame:
 
 
 def decisions(run: Run, name: str = "boostqa") -> pd.DataFrame:
-    """How refinement settled each answer: agreed at once, first, refined or other answer by majority, or rejected."""
+    """How refinement decided each answer: agreed at once, first, refined or other answer by majority, or rejected."""
     stored = run.read(name)
     if "decided" not in stored.questions:
         return pd.DataFrame({"decided": ["refinement is switched off"], "questions": [len(stored.questions)]})
@@ -128,53 +122,39 @@ def decisions(run: Run, name: str = "boostqa") -> pd.DataFrame:
 
 
 def refinement_by_error_rate(run: Run) -> pd.DataFrame:
-    """Wrong answers at each error rate of the offline synthesiser: stage (before, second answer, after), wrong, low, high
-    (Wilson 95%), n. A stage without answers, as the second where refinement is off, has no row. Empty for a real teacher."""
+    """Wrong answers at each error rate of the offline synthesiser: teacher_error_rate, stage (before, second answer,
+    after), wrong, low, high (Wilson 95%), n.
+
+    A stage without answers, as the second where refinement is off, has no row. Empty for a real teacher."""
     rows = []
     for found in run.read("error_rates").answers.to_dict("records"):
-        stages = {
-            "before": ("wrong_before", "n"),
-            "second answer": ("wrong_second", "n_second"),
-            "after": ("wrong_after", "n_after"),
-        }
-        for stage, (share, count) in stages.items():
-            if not found[count]:
-                continue
-            low, high = wilson(round(found[share] * found[count]), found[count])
-            place = {"teacher_error_rate": found["teacher_error_rate"], "stage": stage}
-            rows.append(place | {"wrong": found[share], "low": low, "high": high, "n": found[count]})
-    return pd.DataFrame(rows)
+        for stage, suffix in (("before", "before"), ("second answer", "second"), ("after", "after")):
+            share, n = found[f"wrong_{suffix}"], found["n" if suffix == "before" else f"n_{suffix}"]
+            if n:
+                rows.append((found["teacher_error_rate"], stage, share, *wilson(round(share * n), n), n))
+    return pd.DataFrame(rows, columns=["teacher_error_rate", "stage", "wrong", "low", "high", "n"])
 
 
 def spend(run: Run) -> pd.DataFrame:
-    """The run's requests, tokens and cost in US dollars, by model and stage, over all sessions."""
+    """The run's requests, tokens and cost in US dollars by model and stage, over all sessions."""
     with Ledger(ledger_path(run)) as ledger:
         return ledger.spend(run.billed_to)
 
 
 def planted_contamination(run: Run, name: str = "boostqa", n: int = 20, seed: int = 0) -> pd.DataFrame:
-    """A positive control: `n` exam questions per exam planted in a curated data set, as they are and disguised by case and
-    spacing; one row per kind with how many were planted and found."""
-    clean = getattr(run.read("curate"), name)
-    against = exam_tables(run)
-    rows = []
+    """A positive control of decontamination: `n` questions of each exam planted in a curated data set, verbatim and
+    disguised by case and spacing; one row per kind with how many were planted and found."""
+    clean, against, rows = getattr(run.read("curate"), name), exam_tables(run), []
     for kind, disguise in (("verbatim", str), ("upper case, double spaces", lambda q: q.upper().replace(" ", "  "))):
         planted = pd.concat([t.sample(min(n, len(t)), random_state=seed) for t in against.values()])
-        planted = planted.assign(question=[disguise(q) for q in planted["question"]])
+        planted = planted.assign(question=planted["question"].map(disguise))
         found = set(decontaminate(pd.concat([clean, planted], ignore_index=True), against)["id"])
-        rows.append(
-            {
-                "planted": kind,
-                "questions": len(planted),
-                "found": int(planted["id"].isin(found).sum()),
-                "clean rows lost": int(clean["id"].isin(found).sum()),
-            }
-        )
-    return pd.DataFrame(rows)
+        rows.append((kind, len(planted), int(planted["id"].isin(found).sum()), int(clean["id"].isin(found).sum())))
+    return pd.DataFrame(rows, columns=["planted", "questions", "found", "clean rows lost"])
 
 
 def merges(run: Run) -> pd.DataFrame:
-    """Near-identical knowledge points of the annotated seeds, with what is decided about each pair (`linkqa.merge_table`)."""
+    """Near-identical knowledge points of the annotated seeds, with the decision on each pair (`linkqa.merge_table`)."""
     return merge_table(run.read("annotate").seeds, run.profile.linkqa)
 
 

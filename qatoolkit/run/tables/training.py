@@ -1,4 +1,4 @@
-"""Tables of notebook 07: what is trained on, what it takes, and whether a run goes on as if nothing had happened."""
+"""Tables of notebook 07: what is trained on, what training takes, schedules and averaged models."""
 
 import tempfile
 from pathlib import Path
@@ -18,15 +18,16 @@ from qatoolkit.training.settings import SCHEDULES
 
 
 def job_file(run: Run, arm: str = "boostqa") -> str:
-    """An arm's job as the YAML file that `qatoolkit train` takes, put into the results folder; what is at its default is left out."""
+    """An arm's job as YAML for `qatoolkit train`, run from the results folder; settings at their default are left
+    out."""
     kept = arm_job(run, arm, out=str(run.root / arm)).model_dump(exclude_defaults=True)
     for place in {"out", "qa", "general", "tokenizer", "start"} & set(kept):
         kept[place] = Path(kept[place]).relative_to(run.root).as_posix()
     return yaml.safe_dump(as_json(kept), sort_keys=False)
 
 
-def needs(run: Run, arm: str = "boostqa"):
-    """What training an arm takes: parameters, FLOPs, memory by part, hours at a rate assumed from this machine."""
+def training_needs(run: Run, arm: str = "boostqa"):
+    """What training an arm takes: parameters, FLOPs, memory by part, hours at this machine's assumed rate."""
     from qatoolkit.training.distributed import processes
     from qatoolkit.training.hub import load_config
     from qatoolkit.training.setup import mixture_of, plan
@@ -36,43 +37,35 @@ def needs(run: Run, arm: str = "boostqa"):
 
 
 def packing(run: Run) -> pd.DataFrame:
-    """Every arm's QA and the general text as packed: documents, tokens, blocks, share of places that hold a token, and what
-    padding each document to the longest would leave of it."""
+    """Every arm's QA and the general text as packed: documents, tokens, blocks, and the share of positions that have a
+    token, packed and if each document were padded to the longest."""
     from qatoolkit.training.packing import pack
     from qatoolkit.training.tokens import open_tokens
 
     folders = {arm: token_file(run, arm_table(run, arm)) for arm in sorted(run.profile.arms)}
-    folders = {arm: folder for arm, folder in folders.items() if folder} | {"replay": run.place("base", "replay")}
     rows = []
-    for name, folder in folders.items():
-        packed = pack(open_tokens(folder), run.profile.student.block)
-        longest = int(packed.lengths.max())
-        rows.append(
-            {
-                "data": name,
-                "documents": len(packed.source),
-                "tokens": int(packed.tokens.sum()),
-                "tokens a document": packed.tokens.sum() / len(packed.source),
-                "blocks": len(packed),
-                "packed": packed.efficiency,
-                "padded": packed.tokens.sum() / (len(packed.lengths) * longest),
-            }
-        )
-    return pd.DataFrame(rows)
+    for name, folder in (folders | {"replay": run.place("base", "replay")}).items():
+        if not folder:
+            continue
+        found = pack(open_tokens(folder), run.profile.student.block)
+        documents, tokens = len(found.source), found.tokens.sum()
+        padded = tokens / (len(found.lengths) * int(found.lengths.max()))
+        rows.append((name, documents, int(tokens), tokens / documents, len(found), found.efficiency, padded))
+    columns = ["data", "documents", "tokens", "tokens a document", "blocks", "packed", "padded"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def schedules(run: Run, arm: str = "boostqa", steps: int = 200) -> pd.DataFrame:
-    """Learning rate by share of the run under each schedule, and under an inherited rate: columns share, lr, schedule."""
+    """Learning rate by share of the run under each schedule, and with an inherited rate: share, lr, schedule."""
     job = arm_job(run, arm)
     shapes = {name: (replace(job, schedule=name, rate="rewarm"), None) for name in SCHEDULES}
     shapes["linear, inherited"] = (replace(job, schedule="linear"), run.profile.student.learning_rate)
-    return pd.DataFrame(
-        [
-            {"share": step / steps, "lr": learning_rate(step, steps, one, inherited), "schedule": name}
-            for name, (one, inherited) in shapes.items()
-            for step in range(steps)
-        ]
-    )
+    rows = [
+        (step / steps, learning_rate(step, steps, one, inherited), name)
+        for name, (one, inherited) in shapes.items()
+        for step in range(steps)
+    ]
+    return pd.DataFrame(rows, columns=["share", "lr", "schedule"])
 
 
 def averaged_models(run: Run, arms: tuple[str, ...] = ("boostqa", "linkqa")) -> pd.DataFrame:
@@ -83,8 +76,5 @@ def averaged_models(run: Run, arms: tuple[str, ...] = ("boostqa", "linkqa")) -> 
     with tempfile.TemporaryDirectory() as folder:
         models = {arm: run.model(arm) for arm in arms}
         models[" + ".join(arms) + ", averaged"] = soup(list(models.values()), Path(folder) / "soup")
-        rows = [
-            {"model": name} | accuracy(score(*load_model(path), exam)).iloc[0].to_dict()
-            for name, path in models.items()
-        ]
-    return pd.DataFrame(rows)
+        found = [accuracy(score(*load_model(path), exam)).assign(model=name) for name, path in models.items()]
+    return pd.concat(found, ignore_index=True)[["model", "n", "accuracy", "low", "high"]]
