@@ -64,7 +64,7 @@ def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Compariso
         raise ValueError(f"runs {a.name!r} and {b.name!r} share no exam question: give both the same exams")
     samples = [rows[rows["id"].isin(shared)] for rows in samples]
     models = [m for m in (BASE, *a.profile.arms) if m == BASE or m in b.profile.arms]
-    arm = arm or (b.profile.compare[0][0] if b.profile.compare else models[-1])
+    arm = arm or b.profile.main_arm
     if arm not in models:
         raise ValueError(f"arm is {arm!r}; the runs share {', '.join(models)}")
     weak, settings = b.read("plan").weak, b.profile.evaluate

@@ -49,7 +49,7 @@ def comparisons(run: Run):
 
 def gain(run: Run):
     """Gain of the first arm compared over the base student, in each cell of the exams."""
-    cells, arm = run.read("evaluate").cells, run.profile.compare[0][0]
+    cells, arm = run.read("evaluate").cells, run.profile.main_arm
     before, after = (cells[cells["arm"] == name] for name in (BASE, arm))
     # Coloured from as many questions as the plan acts on: both models answer the same ones.
     low_n = run.profile.plan.low_n

@@ -105,6 +105,11 @@ class Profile(Settings):
     ablation_tokens: SomeShare = 0.25
     """Tokens of an ablation, as a share of the mid-training tokens."""
 
+    @property
+    def main_arm(self) -> str:
+        """The arm that a run is about: the first one compared, else the last one trained."""
+        return self.compare[0][0] if self.compare else list(self.arms)[-1]
+
     @model_validator(mode="before")
     @classmethod
     def _data_of_arms(cls, values):

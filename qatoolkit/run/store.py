@@ -272,7 +272,7 @@ class Run:
         artifact, before = Artifact(self.root / STAGES, spec.kind, key), self.artifact(name)
         self.folder.mkdir(parents=True, exist_ok=True)
         if (manifest := artifact.manifest) is None:
-            if before is not None and before.manifest:
+            if name in self.pointers() and before.manifest:
                 log(f"{name}: settings or inputs changed, running again")
             for upstream in reads:
                 if other := self.changed(upstream):

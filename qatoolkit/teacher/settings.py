@@ -16,6 +16,10 @@ class TeacherSettings(Settings):
     """Model that labels discipline, difficulty, grade and knowledge points."""
     in_flight: Positive = 64
     """Most requests in flight at a time."""
+    requests_per_minute: Rate | None = None
+    """The provider's limit; null for none."""
+    tokens_per_minute: Rate | None = None
+    """The provider's limit; null for none."""
     timeout: Rate = 120.0
     """Seconds a request may take."""
     attempts: Positive = 6

@@ -121,7 +121,6 @@ print(json.dumps([prompts.version("contrast"), system["content"], json.loads(use
     assert payload == {"seed": {"question": "Q?"}}
 
 
-@pytest.mark.xfail(strict=False, reason="seeds.files has no READERS yet")
 def test_a_reader_from_outside_reads_its_files(lab):
     cards = "question: What is 2 + 2?\nanswer: 4\n\nquestion: What is 3 + 3?\nanswer: 6\n"
     (lab / "sums.cards").write_text(cards, encoding="utf-8")

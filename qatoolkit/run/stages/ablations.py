@@ -29,11 +29,10 @@ def called(dials: dict) -> str:
 
 def arm_of(profile: Profile, dials: dict) -> str:
     """The arm that an ablation is about: the one it names, else the arm called like a group of its dials (or like a
-    strategy under `strategies`), else the first of `compare`."""
+    strategy under `strategies`), else the main one."""
     groups = [dial.removeprefix("strategies.").split(".")[0] for dial in dials]
     own = [arm for arm in profile.arms if arm in groups]
-    first = profile.compare[0][0] if profile.compare else next(iter(profile.arms))
-    return dials.get("arm") or (own[0] if own else first)
+    return dials.get("arm") or (own[0] if own else profile.main_arm)
 
 
 def variant(run: Run, dials: dict) -> tuple[Run, str]:

@@ -28,9 +28,8 @@ def summary(run: Run, *, log=print) -> Outputs:
 
 
 def main_set(run: Run) -> str | None:
-    """The data set that the summary tells about: that of the first arm compared, where it has one."""
-    first = run.profile.compare[0][0] if run.profile.compare else None
-    sets = [name for name in run.profile.arms.get(first, ()) if name in run.profile.data]
+    """The data set that the summary describes: the first of the main arm, where it reads one."""
+    sets = [name for name in run.profile.arms[run.profile.main_arm] if name in run.profile.data]
     return sets[0] if sets else None
 
 

@@ -31,6 +31,8 @@ def teachers(run: Run, stage: str):
                 run=run.billed_to,
                 stage=stage if run.billed_to == run.name else f"variants/{stage}",
                 in_flight=settings.in_flight,
+                requests_per_minute=settings.requests_per_minute,
+                tokens_per_minute=settings.tokens_per_minute,
                 timeout=settings.timeout,
                 attempts=settings.attempts,
                 max_tokens=settings.max_tokens,

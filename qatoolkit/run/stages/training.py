@@ -231,7 +231,7 @@ def midtrain(run: Run, *, log=print) -> Outputs:
 
 
 @stage("resume_check", reads=("midtrain",), settings=("student", "midtrain"))
-def resume_check(run: Run, folder: Path, *, arm: str = "boostqa", tokens: int = 12_000, at: int = 5) -> dict:
+def resume_check(run: Run, folder: Path, *, arm: str | None = None, tokens: int = 12_000, at: int = 5) -> dict:
     """A short training of an arm twice: undisturbed, and stopped after step `at`, then started again. One row each with
     steps, final loss and the weights' digest, which must be equal (on a CPU)."""
     from qatoolkit.training.train import train
@@ -245,7 +245,9 @@ def resume_check(run: Run, folder: Path, *, arm: str = "boostqa", tokens: int = 
 
     rows = []
     for name, hook in (("undisturbed", None), (f"stopped after step {at}, started again", stop)):
-        job = arm_job(run, arm, out=str(folder / f"try-{len(rows)}"), tokens=tokens, save_every=2)
+        job = arm_job(
+            run, arm or run.profile.main_arm, out=str(folder / f"try-{len(rows)}"), tokens=tokens, save_every=2
+        )
         try:
             manifest = train(job, hook=hook, log=str)
         except Stopped:
