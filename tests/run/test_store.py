@@ -417,7 +417,7 @@ def test_a_digest_of_a_huge_file_follows_its_size_and_its_weights(tmp_path):
 def test_a_folder_of_other_things_is_not_replaced(tmp_path):
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "qa.jsonl").write_text("mine")
-    refused = pytest.raises(ValueError, match=r"holds 'qa\.jsonl' and no done\.json")
+    refused = pytest.raises(ValueError, match=r"contains 'qa\.jsonl' and no done\.json")
     with refused, atomic(tmp_path / "precious", over="done.json") as folder:
         folder.mkdir()
     assert (tmp_path / "precious" / "qa.jsonl").read_text() == "mine"
