@@ -1,7 +1,7 @@
 """The ladder of student sizes.
 
-Sizes up to `m` train on a CPU in seconds to minutes; the rest are for a GPU. All have the Llama architecture, so that what
-holds on a small rung is run by the same code on a large one.
+Sizes up to `m` train on a CPU in seconds to minutes; the rest need a GPU. All have the Llama architecture, so that the same
+code trains small and large rungs.
 """
 
 from dataclasses import dataclass
