@@ -1,9 +1,9 @@
 """Attention within packed documents: no mask of block x block, no work across documents.
 
-transformers keeps packed documents apart by a mask, so a block of 50 short documents costs as much as one long text. Here each
-document attends only to itself: on a GPU by torch's variable-length flash attention, on a CPU in groups of similar length.
-Models with anything but causal softmax attention (windows, capped scores, sinks), or with values narrower than queries, are
-refused and use transformers' own.
+transformers keeps packed documents apart by a mask, so a block of 50 short documents costs as much as one long text.
+Here each document attends only to itself: on a GPU by torch's variable-length flash attention, on a CPU in groups of
+similar length. Models with anything but causal softmax attention (windows, capped scores, sinks), or with values
+narrower than queries, are refused and use transformers' own.
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ _WASTE = 1.1  # at most, padded over real tokens in a group
 class Documents:
     """The documents of a batch of blocks, as indices into all its tokens.
 
-    GPU: `bounds` [documents + 1] int32, where each begins, and `longest`, the length of a block. CPU: `groups` of (documents,
-    width, indices [documents * width] of the tokens gathered); `back` [tokens], each token's index in the concatenated
-    outputs of the groups."""
+    GPU: `bounds` [documents + 1] int32, where each begins, and `longest`, the length of a block. CPU: `groups` of
+    (documents, width, indices [documents * width] of the tokens gathered); `back` [tokens], each token's index in the
+    concatenated outputs of the groups."""
 
     bounds: object = None
     longest: int = 0
@@ -68,8 +68,8 @@ def _similar_lengths(lengths: np.ndarray):
 
 
 def attend(module, query, key, value, attention_mask, *, documents=None, scaling=None, dropout=0.0, **others):
-    """transformers' attention interface: query [blocks, heads, tokens, width] over key and value with as many heads or fewer;
-    returns ([blocks, tokens, heads, width], None).
+    """transformers' attention interface: query [blocks, heads, tokens, width] over key and value with as many heads or
+    fewer; returns ([blocks, tokens, heads, width], None).
 
     Raises ValueError for any attention but causal softmax."""
     if documents is None or attention_mask is not None:

@@ -1,13 +1,13 @@
 """AdamW in 8 bytes per parameter: weights, gradients and both moments in bfloat16, rounded stochastically.
 
-bfloat16 has 8 bits of mantissa, so rounding to nearest loses every update below 2^-9 of a weight: at mid-training's learning
-rates that is most of them, and training stalls. Rounding up or down with the probability that is right on average keeps
-them (Gupta et al., "Deep Learning with Limited Numerical Precision", 2015; for bfloat16 training Zamirai et al.,
-"Revisiting BFloat16 Training", 2020). The moments are rounded the same way: with a beta2 of 0.999 a second moment rounded
-to nearest would never fall, as it does not in torchao's AdamW, which rounds only weights stochastically.
+bfloat16 has 8 bits of mantissa, so rounding to nearest loses every update below 2^-9 of a weight: at mid-training's
+learning rates that is most of them, and training stalls. Rounding up or down with the probability that is right on
+average keeps them (Gupta et al., "Deep Learning with Limited Numerical Precision", 2015; for bfloat16 training Zamirai
+et al., "Revisiting BFloat16 Training", 2020). The moments are rounded the same way: with a beta2 of 0.999 a second
+moment rounded to nearest would never fall, as it does not in torchao's AdamW, which rounds only weights stochastically.
 
-The noise of an update is a function of seed, parameter and step alone. So a state holds no generator, an interrupted run
-resumes to the bit, replicas on several devices stay equal, and the order of updates does not matter.
+The noise of an update is a function of seed, parameter and step alone. So a state holds no generator, an interrupted
+run resumes to the bit, replicas on several devices stay equal, and the order of updates does not matter.
 """
 
 import math
@@ -25,8 +25,8 @@ class LowMemoryAdamW(torch.optim.Optimizer):
 
     bfloat16 parameters are rounded stochastically; float32 parameters are updated as by torch.optim.AdamW. `params` are
     parameters or groups, each with its own `weight_decay` and `lr` if given; `seed` is part of `state_dict`. Sharded
-    parameters (DTensor) are updated shard by shard. Raises ValueError for settings out of range, TypeError for a parameter
-    of another dtype."""
+    parameters (DTensor) are updated shard by shard. Raises ValueError for settings out of range, TypeError for a
+    parameter of another dtype."""
 
     def __init__(
         self,
@@ -40,8 +40,8 @@ class LowMemoryAdamW(torch.optim.Optimizer):
     ):
         if lr < 0 or eps <= 0 or weight_decay < 0 or not all(0 <= b < 1 for b in betas) or seed < 0:
             raise ValueError(
-                f"lr is {lr}, betas {betas}, eps {eps}, weight_decay {weight_decay}, seed {seed}; lr, weight_decay and seed "
-                "must be 0 or more, eps above 0, betas in [0, 1)"
+                f"lr is {lr}, betas {betas}, eps {eps}, weight_decay {weight_decay}, seed {seed}; lr, weight_decay and "
+                "seed must be 0 or more, eps above 0, betas in [0, 1)"
             )
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "seed": seed})
         for p in (p for group in self.param_groups for p in group["params"]):
@@ -75,10 +75,11 @@ class LowMemoryAdamW(torch.optim.Optimizer):
 
 
 def round_stochastically(values: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """float32 `values` to bfloat16, up or down with the probabilities that keep the mean; exact values stay as they are.
+    """float32 `values` to bfloat16, up or down with the probabilities that keep the mean; exact values stay as they
+    are.
 
-    `noise`: int32 of the same shape, uniform on 0 .. 65535. It is added to the 16 bits that bfloat16 drops, which are then
-    cut off: the carry rounds away from zero, for either sign."""
+    `noise`: int32 of the same shape, uniform on 0 .. 65535. It is added to the 16 bits that bfloat16 drops, which are
+    then cut off: the carry rounds away from zero, for either sign."""
     bits = values.contiguous().view(torch.int32)
     rounded = ((bits + noise) & -65536).view(torch.float32)
     # the carry would turn a NaN into a number

@@ -1,7 +1,7 @@
 """What a training run leaves on disk: Hugging Face directories, states to resume from, and averages of checkpoints.
 
-A state has everything that the next step depends on: weights, the optimizer's moments, every random generator, and the place
-in the order of blocks. It is complete or absent, has no pickle, and does not depend on the number of devices.
+A state has everything that the next step depends on: weights, the optimizer's moments, every random generator, and the
+place in the order of blocks. It is complete or absent, has no pickle, and does not depend on the number of devices.
 """
 
 import json
@@ -16,7 +16,7 @@ STATES = "states"  # in the job's folder
 
 
 def whole(tensor: torch.Tensor, leader: bool) -> torch.Tensor | None:
-    """A tensor in the leader's main memory, None in other processes. All must call this: a sharded tensor is gathered."""
+    """A tensor in the leader's main memory, None in other processes. All must call this, to gather shards."""
     tensor = tensor.detach()
     tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return tensor.cpu() if leader else None
@@ -61,8 +61,8 @@ def optimizer_tensors(model, optimizer, leader: bool) -> dict[str, torch.Tensor]
 def load_optimizer(model, optimizer, file, prefix: str = "") -> None:
     """Set the optimizer's state from the tensors of an open safetensors file whose names begin with `prefix`.
 
-    Moments take the dtype of their weights, so that a run may start from one in another memory mode. Weights that no loss has
-    reached (of images, in a model that also reads those) have no state. ValueError if the state is another model's."""
+    Moments take the dtype of their weights, so that a run may start from one in another memory mode. Weights that no
+    loss has reached (of images, in a model that also reads those) have none. ValueError for another model's state."""
     fused = any(group.get("fused") for group in optimizer.param_groups)
     stored = {key[len(prefix) :].rpartition("/")[0] for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
     parameters = dict(model.named_parameters())
@@ -80,7 +80,8 @@ def load_optimizer(model, optimizer, file, prefix: str = "") -> None:
 
 
 def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: bool = True) -> None:
-    """A plain Hugging Face directory of the model as it is now: weights in `dtype`, tokenizer, model card, `training.json`.
+    """A plain Hugging Face directory of the model as it is now: weights in `dtype`, tokenizer, model card,
+    `training.json`.
 
     The manifest comes last, so that its presence means complete. Every process calls this, the leader writes."""
     found, casts = {}, {}
@@ -118,8 +119,8 @@ def card(manifest: dict) -> str:
 
 
 def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, leader: bool = True) -> None:
-    """Write the state after `step` steps and remove all but the last `job.keep_states`. Raises OSError if the disk is full;
-    earlier states are untouched then."""
+    """Write the state after `step` steps and remove all but the last `job.keep_states`. Raises OSError if the disk is
+    full; earlier states are untouched then."""
     from safetensors import SafetensorError
 
     tensors = {f"model/{name}": whole(value, leader) for name, value in model.named_parameters()}
@@ -139,8 +140,8 @@ def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, l
             write_json({"step": step, "tokens": seen, "identity": identity}, temporary / "state.json")
     except (OSError, SafetensorError) as error:
         raise OSError(
-            f"job {job.name!r}: the state after step {step} could not be written to {folder} ({error}); earlier states are "
-            "intact. Free some space and run the job again: it resumes from the last one"
+            f"job {job.name!r}: the state after step {step} could not be written to {folder} ({error}); earlier states "
+            "are intact. Free some space and run the job again: it resumes from the last one"
         ) from error
     for old in states(job.out)[: -job.keep_states]:
         remove(old)
@@ -158,8 +159,8 @@ def states(out: str | Path) -> list[Path]:
 
 
 def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
-    """Resume from the last state of the job: sets weights, moments and random generators, and returns (steps, tokens) done,
-    (0, 0) without a state. ValueError names the settings that differ from the interrupted run's."""
+    """Resume from the last state of the job: sets weights, moments and random generators, and returns (steps, tokens)
+    done, (0, 0) without a state. ValueError names the settings that differ from the interrupted run's."""
     found = states(job.out)
     if not found:
         return 0, 0
@@ -179,11 +180,12 @@ def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
 
 
 def require_same(job, before: dict | None, now: dict, what: str) -> None:
-    """ValueError naming every setting in which `now` differs from the run in the job's folder; `before` is None for a model
-    that no job wrote."""
+    """ValueError naming every setting in which `now` differs from the run in the job's folder; `before` is None for a
+    model that no job wrote."""
     if before is None:
         raise ValueError(
-            f"job {job.name!r}: {job.out} holds a model already that no job with these settings wrote; give another `out`"
+            f"job {job.name!r}: {job.out} holds a model already that no job with these settings wrote; give another "
+            "`out`"
         )
     differ = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
@@ -192,8 +194,8 @@ def require_same(job, before: dict | None, now: dict, what: str) -> None:
     ]
     if differ:
         raise ValueError(
-            f"job {job.name!r}: {job.out} holds {what} with other settings: {'; '.join(differ)}. Set them back, give another "
-            "`out`, or delete that folder to start over"
+            f"job {job.name!r}: {job.out} holds {what} with other settings: {'; '.join(differ)}. Set them back, give "
+            "another `out`, or delete that folder to start over"
         )
 
 
@@ -216,8 +218,8 @@ def require_kept(job) -> None:
     missing += ["keep_optimizer"] * (job.keep_optimizer and not (out / "optimizer.safetensors").is_file())
     if missing:
         raise ValueError(
-            f"job {job.name!r}: {out} holds a finished run, made without {', '.join(missing)}; delete it, or give another "
-            "`out`, to train again"
+            f"job {job.name!r}: {out} holds a finished run, made without {', '.join(missing)}; delete it, or give "
+            "another `out`, to train again"
         )
 
 
@@ -226,14 +228,14 @@ def require_ahead(job, marks: list[tuple[int, Path]], done: int, steps: int) -> 
     missing = [folder.name.removeprefix("at-") for mark, folder in marks if mark <= done and not folder.is_dir()]
     if missing:
         raise ValueError(
-            f"job {job.name!r}: keep asks for {', '.join(missing)}, but the interrupted run in {job.out} has taken {done:,} of "
-            f"{steps:,} steps without it; leave it out, or delete that folder to start over"
+            f"job {job.name!r}: keep asks for {', '.join(missing)}, but the interrupted run in {job.out} has taken "
+            f"{done:,} of {steps:,} steps without it; leave it out, or delete that folder to start over"
         )
 
 
 def adopt(checkpoint: str, out: Path) -> None:
-    """Copy a Hugging Face checkpoint (directory or name; safetensors only, no remote code) to `out`, with a manifest, as the
-    start of mid-training. Its own pre-training compute is unknown and counts as 0."""
+    """Copy a Hugging Face checkpoint (directory or name; safetensors only, no remote code) to `out`, with a manifest,
+    as the start of mid-training. Its own pre-training compute is unknown and counts as 0."""
     tokenizer, model = load_tokenizer(checkpoint), load_causal_lm(checkpoint)
     manifest = {
         "name": called(checkpoint),

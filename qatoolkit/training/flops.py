@@ -1,7 +1,8 @@
 """What an architecture costs: parameters, FLOPs per token, bytes of activations.
 
-Any transformers configuration is measured on the model itself, built on the meta device, which takes no memory: parameters are
-counted exactly, and every matrix product is found by its weight. What is not understood is named, not guessed.
+Any transformers configuration is measured on the model itself, built on the meta device, which takes no memory:
+parameters are counted exactly, and every matrix product is found by its weight. What is not understood is named, not
+guessed.
 """
 
 import json
@@ -14,11 +15,11 @@ IN_FLIGHT = 0.5  # gradients in the backward pass, as a share of one layer's act
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Measurements of a model. `attention_weights` and `mlp_weights` are the weights of matrix products that a token passes
-    (of experts, the activated share), summed over layers; `matrices` counts all of them, every expert included. `widths`: per
-    layer, query heads x head size (mean of key and value sizes if they differ), 0 without softmax attention. `windows`:
-    per layer, its attention window or None. `unit`: parameters of the largest part that a sharded model gathers.
-    `not_covered`: what the FLOPs leave out, in words."""
+    """Measurements of a model. `attention_weights` and `mlp_weights` are the weights of matrix products that a token
+    passes (of experts, the activated share), summed over layers; `matrices` counts all of them, every expert included.
+    `widths`: per layer, query heads x head size (mean of key and value sizes if they differ), 0 without softmax
+    attention. `windows`: per layer, its attention window or None. `unit`: parameters of the largest part that a sharded
+    model gathers. `not_covered`: what the FLOPs leave out, in words."""
 
     parameters: int
     hidden: int
@@ -38,10 +39,11 @@ class Architecture:
         return len(self.widths)
 
     def flops_per_token(self, context: float) -> float:
-        """Training FLOPs of a token (forward, and twice that backward) that attends to `context` earlier ones; a multiply-add is 2.
+        """Training FLOPs of a token (forward, and twice that backward) that attends to `context` earlier ones; a
+        multiply-add is 2.
 
-        Norms, activations, softmax, look-ups and biases are left out, as usual; the 6 N D rule also leaves out attention, and
-        counts the embedding table even if it is only looked up."""
+        Norms, activations, softmax, look-ups and biases are left out, as usual; the 6 N D rule also leaves out
+        attention, and counts the embedding table even if it is only looked up."""
         return 3 * (self.layer_flops(context) + 2 * self.head_weights)
 
     def layer_flops(self, context: float) -> float:
@@ -57,13 +59,13 @@ class Architecture:
     def layer_activations(self, block: int, arithmetic: str) -> float:
         """Bytes that autograd keeps for one token in one layer, with packed documents and SDPA.
 
-        With h the hidden size, a the attention width, f the feed-forward width (sum over activated experts), e bytes per
-        element: 4 a e for query, key, value (repeated for grouped heads, since packed documents need a mask) and output;
-        4 f e for a gated feed-forward net (gate, its activation, up, their product), 5 f e with tanh-GELU; `block` e for the
-        token's row of the mask, which SDPA copies once per layer, not per head. The two norms and the inputs of the products,
-        counted on Llama: 24 h in float32; 26 h under bfloat16 autocast, which keeps residual stream and norms in float32 and
-        casts the input of each product; 16 h with bfloat16 weights, whose norms compute in float32.
-        Autograd keeps within 3 % of this on Llama and Qwen2, and up to 27 % less on GPT-2."""
+        With h the hidden size, a the attention width, f the feed-forward width (sum over activated experts), e bytes
+        per element: 4 a e for query, key, value (repeated for grouped heads, since packed documents need a mask) and
+        output; 4 f e for a gated feed-forward net (gate, its activation, up, their product), 5 f e with tanh-GELU;
+        `block` e for the token's row of the mask, which SDPA copies once per layer, not per head. The two norms and the
+        inputs of the products, counted on Llama: 24 h in float32; 26 h under bfloat16 autocast, which keeps residual
+        stream and norms in float32 and casts the input of each product; 16 h with bfloat16 weights, whose norms compute
+        in float32. Autograd keeps within 3 % of this on Llama and Qwen2, and up to 27 % less on GPT-2."""
         norms, size = {"fp32": (24, 4), "autocast": (26, 2), "bf16": (16, 2)}[arithmetic]
         layers = max(1, self.layers)
         width = sum(self.widths) / layers

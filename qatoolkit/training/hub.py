@@ -1,11 +1,11 @@
-"""Hugging Face checkpoints, from a folder or by name: safetensors only, no remote code, errors that name what was tried."""
+"""Hugging Face checkpoints, from a folder or by name: safetensors only, no remote code, errors that name the place."""
 
 from pathlib import Path
 
 
 def load_tokenizer(checkpoint: str | Path):
-    """The tokenizer of a checkpoint. ValueError if there is no such checkpoint, or it has no tokenizer, for which transformers
-    makes up an empty one with some architectures."""
+    """The tokenizer of a checkpoint. ValueError if there is no such checkpoint, or it has no tokenizer, for which
+    transformers makes up an empty one with some architectures."""
     from transformers import AutoTokenizer
 
     none = f"{checkpoint} has no readable tokenizer; save the one it was trained with there, or name another folder"
@@ -44,12 +44,12 @@ COMPLETE = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 
 def complete(checkpoint: str | Path, model, info: dict):
-    """The model that `from_pretrained` returned under `COMPLETE`; ValueError if the checkpoint has not all its weights."""
+    """The model that `from_pretrained` returned under `COMPLETE`; ValueError if weights are missing."""
     missing = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
     if missing:
         raise ValueError(
-            f"{checkpoint} lacks {len(missing):,} weights of a {type(model).__name__}, or has them in another shape, the first is "
-            f"{missing[0]}; they would be random: save the whole model there, with its own config.json"
+            f"{checkpoint} lacks {len(missing):,} weights of a {type(model).__name__}, or has them in another shape, "
+            f"the first is {missing[0]}; they would be random: save the whole model there, with its own config.json"
         )
     return model
 
@@ -74,6 +74,6 @@ def _opened(load, checkpoint: str | Path, **settings):
         if Path(checkpoint).is_dir():
             raise
         raise NoCheckpoint(
-            f"{str(checkpoint)!r} is not a folder in {Path.cwd()}, and no model of that name is in the local cache or on the "
-            f"Hugging Face Hub ({str(error).strip().splitlines()[0]})"
+            f"{str(checkpoint)!r} is not a folder in {Path.cwd()}, and no model of that name is in the local cache or "
+            f"on the Hugging Face Hub ({str(error).strip().splitlines()[0]})"
         ) from None

@@ -12,8 +12,8 @@ from qatoolkit.training.settings import Course, Manner, SizeName
 
 _PLACES = ("out", "qa", "general", "tokenizer", "start")  # a resumed run may have its files elsewhere
 _FREE = (  # how a step is computed and what is kept, which may change too
-    "name", "keep", "save_every", "keep_states", "keep_optimizer", "micro_batch", "checkpointing", "compile", "fused_loss",
-    "attention", "threads",
+    "name", "keep", "save_every", "keep_states", "keep_optimizer", "micro_batch", "checkpointing", "compile",
+    "fused_loss", "attention", "threads",
 )  # fmt: skip
 
 
@@ -70,8 +70,8 @@ class Job(Manner, Course):
 
 
 def read_job(path: str | Path) -> Job:
-    """A job from a YAML file; `qa`, `general`, `tokenizer` and `out` are relative to the file, as is `start` where it is a
-    folder there. Raises ValueError for anything but the fields of `Job`, naming the file and the field."""
+    """A job from a YAML file; `qa`, `general`, `tokenizer` and `out` are relative to the file, as is `start` where it
+    is a folder there. Raises ValueError for anything but the fields of `Job`, naming the file and the field."""
     path = Path(path)
     content = read_mapping(path, "the fields of a job (name, start, qa, tokens, ...)")
     for field in _PLACES:
@@ -90,14 +90,14 @@ def job_of(fields: dict, where: str = "job") -> Job:
 
 
 def identity(job: Job, **digests) -> dict:
-    """What a resumed run must share with the interrupted one: every setting that changes what is learned, and the digests of
-    its inputs. How a step is computed may change; the result is then the same but for rounding."""
+    """What a resumed run must share with the interrupted one: every setting that changes what is learned, and the
+    digests of its inputs. How a step is computed may change; the result is then the same but for rounding."""
     settings = {k: v for k, v in dict(job).items() if k not in _PLACES + _FREE}
     return json.loads(json.dumps(settings | digests))
 
 
 def learning_rate(step: int, steps: int, job: Job, inherited: float | None = None) -> float:
-    """The rate of a step, counted from 0, of `steps`; `inherited` is the rate at which the start's own training ended."""
+    """The rate of a step, counted from 0, of `steps`; `inherited` is the rate at which the start ended."""
     peak, warm = (job.learning_rate, round(job.warmup * steps)) if inherited is None else (inherited, 0)
     if step < warm:
         return peak * (step + 1) / warm

@@ -1,9 +1,10 @@
-"""What a training run reports: every step's metrics in a file, a line of progress every few seconds, experiment trackers."""
+"""What a training run reports: metrics of every step in a file, lines of progress, experiment trackers."""
 
 import importlib
 import json
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 from qatoolkit.core.files import TIMING, atomic
@@ -15,36 +16,27 @@ EVERY = 5.0  # seconds between two lines of progress
 TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
-class Metrics:
-    """`metrics.jsonl`: one line per step, written at once. Lines of steps that a resumed run repeats are cut off."""
-
-    def __init__(self, out: Path, done: int, leads: bool):
-        self.path, self.leads = out / "metrics.jsonl", leads
-        if leads:
-            out.mkdir(parents=True, exist_ok=True)
-            old = self.path.read_text().splitlines()[:done] if done else []
-            with atomic(self.path) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in old))
-
-    def __enter__(self):
-        self._file = open(self.path, "a") if self.leads else None
-        return self
-
-    def add(self, row: dict) -> None:
-        if self._file:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-
-    def __exit__(self, *_):
-        if self._file:
-            self._file.close()
+@contextmanager
+def open_metrics(out: Path, done: int, leads: bool):
+    """Yields a function that writes a step's row to `metrics.jsonl` at once; rows of steps that a resumed run repeats
+    are cut off. Only the leading process writes."""
+    if not leads:
+        yield lambda row: None
+        return
+    path = out / "metrics.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
+    old = path.read_text().splitlines()[:done] if done else []
+    with atomic(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in old))
+    with open(path, "a", buffering=1) as file:  # line by line
+        yield lambda row: file.write(json.dumps(row) + "\n")
 
 
 class ProgressLog:
     """A line every few seconds: loss, tokens per second, MFU, time left; the same figures go to `timing.jsonl`.
 
-    MFU is the model's FLOPs per second over those of a large matrix product on the same device, the fastest measured so far,
-    since other work may slow one down."""
+    MFU is the model's FLOPs per second over those of a large matrix product on the same device, the fastest measured so
+    far, since other work may slow one down."""
 
     def __init__(self, job: Job, steps: int, flops_per_token: float, ours: Processes, log: Callable[[str], None]):
         self.job, self.steps, self.per_token, self.ours, self.log = job, steps, flops_per_token, ours, log
@@ -75,7 +67,8 @@ class ProgressLog:
 
 
 def tracker(name: str, job: Job) -> Callable[[dict], None]:
-    """A hook for `train` that reports to TensorBoard (files in the job's folder), trackio or wandb (project "qatoolkit").
+    """A hook for `train` that reports to TensorBoard (files in the job's folder), trackio or wandb (project
+    "qatoolkit").
 
     Raises ValueError for another name, ImportError with the pip line if the package is missing."""
     if name not in TRACKERS:

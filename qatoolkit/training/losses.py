@@ -1,7 +1,7 @@
 """Cross-entropy from hidden states, without the logits of all tokens in memory at once.
 
-The logits of a chunk of tokens are computed, turned into gradients and dropped before the next chunk. A model whose logits
-are more than `hidden @ weight.T` (scaled or capped ones) is detected and uses its own logits. torch's
+The logits of a chunk of tokens are computed, turned into gradients and dropped before the next chunk. A model whose
+logits are more than `hidden @ weight.T` (scaled or capped ones) is detected and uses its own logits. torch's
 `linear_cross_entropy` has no z-loss, is slower in chunks and rounds otherwise (docs/LOG.md).
 """
 
@@ -70,8 +70,8 @@ def chunk_of(vocabulary: int, on_cpu: bool) -> int:
 def fused_cross_entropy(hidden, weight, targets, *, bias=None, z_loss: float = 0.0, chunk: int | None = None):
     """Sum over tokens of cross-entropy in nats, plus `z_loss` times the squared log of the softmax's sum.
 
-    hidden: [tokens, width] states that predict `targets` [tokens] through `weight` [vocabulary, width] and `bias`. Under
-    autocast products run in its dtype; sums are float32. chunk: tokens at once, by default `chunk_of`."""
+    hidden: [tokens, width] states that predict `targets` [tokens] through `weight` [vocabulary, width] and `bias`.
+    Under autocast products run in its dtype; sums are float32. chunk: tokens at once, by default `chunk_of`."""
     chunk = chunk or chunk_of(len(weight), hidden.device.type == "cpu")
     return _FusedCrossEntropy.apply(hidden, weight, bias, targets, z_loss, chunk)
 
@@ -87,9 +87,9 @@ SHORTCUTS = ("fused_loss", "packed_attention")
 
 
 class Scored(torch.nn.Module):
-    """A causal model with its loss: the module that is sharded over devices, so that the loss sees the whole output matrix.
+    """A causal model with its loss: the module that is sharded, so that the loss sees the whole output matrix.
 
-    `fused_loss` and `packed_attention` are shortcuts, on or off; without the second the model uses its own attention."""
+    `fused_loss` and `packed_attention` are shortcuts, on or off; the second replaces the model's own attention."""
 
     def __init__(self, model, *, fused_loss: bool = True, packed_attention: bool = False, z_loss: float = 0.0):
         super().__init__()
@@ -106,11 +106,11 @@ class Scored(torch.nn.Module):
             self.model.set_attn_implementation(PACKED if on else self.own_attention)
 
     def forward(self, ids, positions, where, targets=None, documents=None):
-        """Summed loss at the places `where` (flat indices), or their logits [places, vocabulary] without `targets`. `ids` and
-        `positions` are [blocks, block]; `documents` is for packed attention.
+        """Summed loss at the places `where` (flat indices), or their logits [places, vocabulary] without `targets`.
+        `ids` and `positions` are [blocks, block]; `documents` is for packed attention.
 
-        No attention mask: with `position_ids` alone transformers keeps packed documents apart, and an all-ones mask would
-        silently switch that off."""
+        No attention mask: with `position_ids` alone transformers keeps packed documents apart, and an all-ones mask
+        would silently switch that off."""
         inputs = {"input_ids": ids, "position_ids": positions, "use_cache": False}
         if self.packed_attention:
             inputs["documents"] = documents
@@ -125,12 +125,12 @@ class Scored(torch.nn.Module):
 
 
 def shortcuts_that_fit(scored: Scored, ids, positions, documents, alone) -> dict[str, bool]:
-    """Whether packed documents are read independently of each other: `apart` for transformers' own attention, and for each
-    shortcut that is on, whether it gives the same logits.
+    """Whether packed documents are read independently of each other: `apart` for transformers' own attention, and for
+    each shortcut that is on, whether it gives the same logits.
 
-    `ids` and `positions` are one packed block [1, tokens] with its `documents`; `alone` is where one of them begins and ends.
-    The module is left unchanged. `apart` is False for models whose positions do not come from position ids, for instance.
-    ValueError for logits that are not finite."""
+    `ids` and `positions` are one packed block [1, tokens] with its `documents`; `alone` is where one of them begins and
+    ends. The module is left unchanged. `apart` is False for models whose positions do not come from position ids, for
+    instance. ValueError for logits that are not finite."""
     was, training = {name: getattr(scored, name) for name in SHORTCUTS}, scored.training
     first, last = alone
     place = torch.arange(first, last, device=ids.device)

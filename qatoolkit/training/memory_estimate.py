@@ -7,9 +7,9 @@ Bytes per parameter, by the setting `memory` and the dtype of the matrix product
     low, bf16        weights 2, gradients 2, moments 4, all bfloat16 (`training.bf16_adamw`)          8   (large models)
 
 So Llama-3-8B (8.03e9 parameters) needs 64.2 GB in low memory before activations, and fits an 80 GB card with rows of
-4096 tokens, checkpointing and the fused loss. On several devices weights, gradients and moments are fully sharded (FSDP2).
-With several micro-batches low memory accumulates gradients in bfloat16, which costs some of their precision. Activations
-are estimated (`training.flops`); a reserve is left for the driver and fragmentation.
+4096 tokens, checkpointing and the fused loss. On several devices weights, gradients and moments are fully sharded
+(FSDP2). With several micro-batches low memory accumulates gradients in bfloat16, which costs some of their precision.
+Activations are estimated (`training.flops`); a reserve is left for the driver and fragmentation.
 """
 
 import os
@@ -63,8 +63,8 @@ class Needs:
     def _settings(self) -> str:
         manner = self.manner
         return (
-            f"memory {manner.memory}, {self.dtype}, {rows_at_once(manner, self.devices)} row(s) of {manner.block} tokens, "
-            f"{'checkpointing' if manner.checkpointing else 'no checkpointing'}, "
+            f"memory {manner.memory}, {self.dtype}, {rows_at_once(manner, self.devices)} row(s) of {manner.block} "
+            f"tokens, {'checkpointing' if manner.checkpointing else 'no checkpointing'}, "
             f"{'fused loss' if manner.fused_loss else 'whole logits'}"
         )
 
@@ -105,8 +105,8 @@ class Needs:
         parts = ", ".join(f"{part} {_size(count)}" for part, count in self.memory.items())
         raise DoesNotFit(
             f"training {self.model.parameters:,} parameters with {self._settings()} on {self.devices} device(s) needs "
-            f"{_size(self.total_bytes)} on each ({parts}); a device has {_size(self.device_bytes)}, of which {RESERVE:.0%} "
-            f"stay free. Try {', or '.join([remedy for remedy, helps in remedies.items() if helps][:3])}"
+            f"{_size(self.total_bytes)} on each ({parts}); a device has {_size(self.device_bytes)}, of which "
+            f"{RESERVE:.0%} stay free. Try {', or '.join([remedy for remedy, helps in remedies.items() if helps][:3])}"
         )
 
 
@@ -123,9 +123,9 @@ def estimate_needs(
 ) -> Needs:
     """What training the causal model of a transformers `config` on `tokens` needs; nothing is loaded or trained.
 
-    `context`: earlier tokens that a token attends to on average. `flops_per_second`: model FLOPs that a device sustains,
-    from an earlier run; None assumes `UTILISATION` of a quick matrix product on this machine. `device_bytes`: None
-    reads this machine's. ValueError for a configuration without a causal model."""
+    `context`: earlier tokens that a token attends to on average. `flops_per_second`: model FLOPs that a device
+    sustains, from an earlier run; None assumes `UTILISATION` of a quick matrix product on this machine. `device_bytes`:
+    None reads this machine's. ValueError for a configuration without a causal model."""
     model = architecture(config)
     flops = tokens * model.flops_per_token(context)
     recomputed = tokens * model.layer_flops(context) if manner.checkpointing else 0.0
@@ -152,8 +152,8 @@ def rows_at_once(manner: Manner, devices: int) -> int:
 
 
 def memory_by_part(model: Architecture, manner: Manner, *, gpu: bool, devices: int = 1) -> dict[str, int]:
-    """Bytes on each device. `copies`: autocast's bfloat16 matrices, layers gathered from other devices, and the optimizer's
-    scratch memory."""
+    """Bytes on each device. `copies`: autocast's bfloat16 matrices, layers gathered from other devices, and the
+    optimizer's scratch memory."""
     from qatoolkit.training.bf16_adamw import CHUNK, SCRATCH
     from qatoolkit.training.losses import chunk_of
 
@@ -202,8 +202,8 @@ def device_memory() -> int | None:
 
 
 def matmul_rate() -> float:
-    """FLOPs per second of a square matrix product on this device (bfloat16 on a GPU, float32 on a CPU): the best of three,
-    some 50 ms."""
+    """FLOPs per second of a square matrix product on this device (bfloat16 on a GPU, float32 on a CPU): the best of
+    three, some 50 ms."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -224,7 +224,8 @@ def matmul_rate() -> float:
 
 
 def disk_needed(job, parameters: int) -> int:
-    """Bytes that a job writes: its checkpoints, with both moments if `keep_optimizer`, and weights and moments for each state.
+    """Bytes that a job writes: its checkpoints, with both moments if `keep_optimizer`, and weights and moments for each
+    state.
 
     One state more is counted, since a new one is complete before the oldest is removed."""
     each = 4 if job.memory == "standard" else 2

@@ -1,7 +1,7 @@
 """Best-fit packing: whole documents into blocks of one length, positions restarting at 0 for each.
 
-With `position_ids` alone transformers keeps packed documents apart. A document longer than a block is split into pieces, each
-treated as a document, so that no token is lost.
+With `position_ids` alone transformers keeps packed documents apart. A document longer than a block is split into
+pieces, each treated as a document, so that no token is lost.
 """
 
 from collections.abc import Iterable
@@ -18,8 +18,8 @@ IGNORED = -100
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Blocks as a model reads them: `ids` and `positions` [blocks, block]; `where` [targets], the flat indices at which a token
-    is predicted, and `targets`, those tokens; all int64."""
+    """Blocks as a model reads them: `ids` and `positions` [blocks, block]; `where` [targets], the flat indices at which
+    a token is predicted, and `targets`, those tokens; all int64."""
 
     ids: np.ndarray
     positions: np.ndarray
@@ -29,8 +29,9 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A token file in blocks. Pieces of documents, block by block: `starts` (in the file's tokens), `lengths` and `given` (prompt
-    tokens), all [pieces]; the pieces of a block are offsets[block] to offsets[block + 1], [blocks + 1]."""
+    """A token file in blocks. Pieces of documents, block by block: `starts` (in the file's tokens), `lengths` and
+    `given` (prompt tokens), all [pieces]; the pieces of a block are offsets[block] to offsets[block + 1], [blocks +
+    1]."""
 
     source: TokenFile
     block: int
@@ -62,7 +63,7 @@ class Packed:
         return float(self.lengths.sum(dtype=np.int64) / (len(self) * self.block))
 
     def predicted(self, answers_only: bool) -> np.ndarray:
-        """Tokens of each block that the loss is taken on, [blocks]: all but each piece's first, or only those of answers."""
+        """Tokens of each block that the loss is taken on, [blocks]: all but each piece's first, or of answers."""
         unlearnt = np.clip(self.given, 1, self.lengths) if answers_only else 1
         return self._per_block(self.lengths - unlearnt)
 
@@ -70,8 +71,8 @@ class Packed:
         return np.add.reduceat(values, self.offsets[:-1], dtype=np.int64)
 
     def read(self, rows: np.ndarray, answers_only: bool = False) -> tuple[np.ndarray, ...]:
-        """(ids, labels, positions) of blocks, each [rows, block]; a label is the next token, or -100 without a loss. Padding
-        counts as one more document; row -1 is a block of padding."""
+        """(ids, labels, positions) of blocks, each [rows, block]; a label is the next token, or -100 without a loss.
+        Padding counts as one more document; row -1 is a block of padding."""
         ids = np.full((len(rows), self.block), self.source.about["pad"], dtype=np.int64)
         labels = np.full_like(ids, IGNORED)
         positions = np.zeros_like(ids)
@@ -139,8 +140,8 @@ def best_fit(lengths: np.ndarray, block: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Blocks of several packed sources in the order of training: `order` [blocks] indexes the sources' blocks, concatenated; a
-    place in it is all that a resumed run needs. `report` has the token counts."""
+    """Blocks of several packed sources in the order of training: `order` [blocks] indexes the sources' blocks,
+    concatenated; a place in it is all that a resumed run needs. `report` has the token counts."""
 
     sources: tuple[Packed, ...]
     order: np.ndarray
@@ -191,7 +192,7 @@ class Mixture:
 
 
 def draw(tokens: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices of blocks with `tokens` [blocks] tokens, in a new random order each epoch, until their sum reaches `wanted`."""
+    """Indices of blocks with `tokens` [blocks] tokens, reshuffled each epoch, until their sum is `wanted`."""
     rows, have = [], 0
     while have < wanted:
         epoch = rng.permutation(len(tokens))

@@ -20,8 +20,8 @@ CHECKED = 2048  # tokens of a block on which the shortcuts are checked
 
 @dataclass(frozen=True)
 class Setup:
-    """A job ready to train. `scored` is the model with its loss; `predicted` [blocks] counts the tokens that the loss is
-    taken on; checkpoints are written in `dtype`."""
+    """A job ready to train. `scored` is the model with its loss; `predicted` [blocks] counts the tokens that the loss
+    is taken on; checkpoints are written in `dtype`."""
 
     tokenizer: object
     data: Mixture
@@ -36,11 +36,11 @@ class Setup:
 def set_up(
     job: Job, tokenizer, data: Mixture, ours: Processes, log: Callable[[str], None], anyway: bool = False
 ) -> Setup:
-    """Load and check everything; logs what the run needs, and which shortcuts this model does not allow. `anyway` goes on
-    although the memory estimate says that it does not fit.
+    """Load and check everything; logs what the run needs, and which shortcuts this model does not allow. `anyway` goes
+    on although the memory estimate says that it does not fit.
 
-    Raises ValueError for parts that do not belong together or do not fit the device, OSError for a disk that is too small or a
-    checkpoint that is not safetensors."""
+    Raises ValueError for parts that do not belong together or do not fit the device, OSError for a disk that is too
+    small or a checkpoint that is not safetensors."""
     import torch
     from transformers.utils import logging
 
@@ -83,7 +83,8 @@ def check_job(job: Job, tokenizer, data: Mixture, ours: Processes, log: Callable
     longest = getattr(text_config, "max_position_embeddings", None)
     if longest and job.block > longest:
         raise ValueError(
-            f"job {job.name!r}: block is {job.block:,} tokens and the model reads at most {longest:,}; set block to that or less"
+            f"job {job.name!r}: block is {job.block:,} tokens and the model reads at most {longest:,}; set block to "
+            "that or less"
         )
     if not data.predicted(job.loss_on == "answer").any():
         raise ValueError(f"job {job.name!r}: the data has no token to learn from")
@@ -101,11 +102,11 @@ def open_data(job: Job) -> Mixture:
 
 
 def open_tokenizer(job: Job):
-    """The job's tokenizer, by default that of its start. ValueError if the start is an interrupted run, not a checkpoint."""
+    """The job's tokenizer, by default that of its start. ValueError if the start is an interrupted run."""
     if job.start and checkpoints.states(job.start):
         raise ValueError(
-            f"job {job.name!r}: start {job.start} is an interrupted run, not a checkpoint; run its own job again (the same `out`) "
-            "to resume it, or wait until it has ended"
+            f"job {job.name!r}: start {job.start} is an interrupted run, not a checkpoint; run its own job again (the "
+            "same `out`) to resume it, or wait until it has ended"
         )
     return load_tokenizer(job.tokenizer or job.start)
 
@@ -125,8 +126,8 @@ def estimate_job(job: Job, config, data: Mixture, ours: Processes) -> Needs:
 
 
 def _load(job: Job, config, ours: Processes):
-    """The model to train, on its device. With several processes it stays in main memory: sharding moves it a layer at a time.
-    Random weights are drawn on the CPU, so that they are the same everywhere."""
+    """The model to train, on its device. With several processes it stays in main memory: sharding moves it a layer at a
+    time. Random weights are drawn on the CPU, so that they are the same everywhere."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -184,8 +185,8 @@ def _with_loss(job: Job, model, ours: Processes):
 
 
 def _refused_shortcuts(job: Job, scored, data: Mixture, ours: Processes) -> list[str]:
-    """The shortcuts that would change the logits of a document in the first block with several documents. ValueError for a
-    model that does not keep packed documents apart."""
+    """The shortcuts that would change the logits of a document in the first block with several documents. ValueError
+    for a model that does not keep packed documents apart."""
     from qatoolkit.training.losses import shortcuts_that_fit
 
     for place in range(min(100, len(data))):
@@ -211,8 +212,8 @@ def _refused_shortcuts(job: Job, scored, data: Mixture, ours: Processes) -> list
     refused = [name for name, fit in fits.items() if ours.total(not fit)]
     if "apart" in refused and (not scored.packed_attention or "packed_attention" in refused):
         raise ValueError(
-            f"job {job.name!r}: {type(scored.model).__name__} reads packed documents into one another: it is not causal, or "
-            "its positions do not come from position ids; train a model of another architecture"
+            f"job {job.name!r}: {type(scored.model).__name__} reads packed documents into one another: it is not "
+            "causal, or its positions do not come from position ids; train a model of another architecture"
         )
     return [name for name in refused if name != "apart"]
 

@@ -1,7 +1,7 @@
 """Token files: documents tokenised once, then memory-mapped.
 
-A folder has `tokens.bin` (all documents concatenated), `offsets.npy`, `given.npy` and, written last, `tokens.json`. Forty billion
-tokens take 160 GB on disk and almost no memory.
+A folder has `tokens.bin` (all documents concatenated), `offsets.npy`, `given.npy` and, written last, `tokens.json`.
+Forty billion tokens take 160 GB on disk and almost no memory.
 """
 
 import gzip
@@ -24,8 +24,8 @@ Document = str | tuple[str, str]  # a text, or a prompt and its continuation
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFile:
-    """Tokenised documents: `tokens` [tokens] (memory-mapped), `offsets` [documents + 1] int64, where each begins; `given`
-    [documents] int32, its number of prompt tokens; `about` is the content of `tokens.json`."""
+    """Tokenised documents: `tokens` [tokens] (memory-mapped), `offsets` [documents + 1] int64, where each begins;
+    `given` [documents] int32, its number of prompt tokens; `about` is the content of `tokens.json`."""
 
     folder: Path
     tokens: np.ndarray
@@ -59,7 +59,7 @@ def train_tokenizer(texts: list[str], vocabulary: int):
 
 
 def tokenizer_digest(tokenizer) -> str:
-    """sha256 of a tokenizer's vocabulary and end-of-text token: tokenizers with equal digests give tokens the same ids."""
+    """sha256 of a tokenizer's vocabulary and end-of-text token: equal digests mean equal ids."""
     content = [sorted(tokenizer.get_vocab().items()), tokenizer.eos_token_id]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -67,9 +67,9 @@ def tokenizer_digest(tokenizer) -> str:
 def write_tokens(documents: Iterable[Document], tokenizer, folder: Path, *, together: int = 4096) -> TokenFile:
     """Tokenise documents into a token file, `together` at a time.
 
-    Every document begins as the tokenizer begins a text (with a special token in some) and ends with its end-of-text token. A
-    token belongs to the prompt if it begins inside it. Raises ValueError for a tokenizer without an end-of-text token, for no
-    documents, and for a folder that holds something else."""
+    Every document begins as the tokenizer begins a text (with a special token in some) and ends with its end-of-text
+    token. A token belongs to the prompt if it begins inside it. Raises ValueError for a tokenizer without an
+    end-of-text token, for no documents, and for a folder that holds something else."""
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"the tokenizer {type(tokenizer).__name__} has no end-of-text token, which must close every document; "
@@ -122,7 +122,8 @@ def open_tokens(folder: str | Path) -> TokenFile:
     file, kind = folder / "tokens.bin", np.dtype(about["dtype"])
     if file.stat().st_size != about["tokens"] * kind.itemsize:
         raise ValueError(
-            f"{file} is cut short: it has {file.stat().st_size:,} bytes instead of {about['tokens'] * kind.itemsize:,}; make it again"
+            f"{file} is cut short: it has {file.stat().st_size:,} bytes instead of "
+            f"{about['tokens'] * kind.itemsize:,}; make it again"
         )
     return TokenFile(
         folder=folder,
@@ -150,7 +151,7 @@ def qa_documents(table: pd.DataFrame) -> Iterator[Document]:
 def text_documents(paths: Iterable[str | Path], column: str = "text") -> Iterator[Document]:
     """The texts of Parquet and JSON-lines files (.jsonl, .jsonl.gz), streamed, so that they may be larger than memory.
 
-    ValueError names the file, and the line, if `column` has no text or the file can't be read; empty texts are skipped."""
+    ValueError names the file, and the line, if there is no text or the file can't be read. Empty texts are skipped."""
     for path in map(Path, paths):
         name = path.name.removesuffix(".gz")
         if not path.is_file():

@@ -3,10 +3,10 @@
     qatoolkit train run.yaml
     accelerate launch --use_fsdp --fsdp_version 2 --num_processes 8 -m qatoolkit.run.cli train run.yaml
 
-A job (`training.job.Job`) writes a plain Hugging Face directory with metrics, and a manifest last. Run again it resumes where
-it was interrupted, to the bit on a CPU. On several devices weights, gradients and moments are sharded by torch's FSDP2; every
-step reads the same blocks and divides by the tokens of all devices, so that the number of devices changes results by
-rounding alone (and by dropout, in a model that has it).
+A job (`training.job.Job`) writes a plain Hugging Face directory with metrics, and a manifest last. Run again it resumes
+where it was interrupted, to the bit on a CPU. On several devices weights, gradients and moments are sharded by torch's
+FSDP2; every step reads the same blocks and divides by the tokens of all devices, so that the number of devices changes
+results by rounding alone (and by dropout, in a model that has it).
 """
 
 import math
@@ -20,7 +20,7 @@ from qatoolkit.training import checkpoints
 from qatoolkit.training.distributed import Processes, join, leave, on_device, processes, shares_of
 from qatoolkit.training.hub import called
 from qatoolkit.training.job import Job, identity, learning_rate, read_job
-from qatoolkit.training.logging import Metrics, ProgressLog, tracker
+from qatoolkit.training.logging import ProgressLog, open_metrics, tracker
 from qatoolkit.training.setup import Setup, autocast, check_job, open_data, open_tokenizer, set_up
 from qatoolkit.training.tokens import tokenizer_digest
 
@@ -34,9 +34,10 @@ def train(
 ) -> dict:
     """Run a job to its end, or resume it, and return its manifest: tokens, FLOPs, parameters, mixture, final loss.
 
-    `hook` gets every step's metrics, and every few seconds tokens per second and MFU: `wandb.log`, say. `log` gets lines of
-    progress. `anyway` starts although the memory estimate says that it does not fit. Raises TrainingFailed when the loss is not
-    finite, ValueError for parts that do not belong together, OSError for a damaged checkpoint or a full disk."""
+    `hook` gets every step's metrics, and every few seconds tokens per second and MFU: `wandb.log`, say. `log` gets
+    lines of progress. `anyway` starts although the memory estimate says that it does not fit. Raises TrainingFailed
+    when the loss is not finite, ValueError for parts that do not belong together, OSError for a damaged checkpoint or a
+    full disk."""
     ours = join(job.threads)
     log = log if ours.leads else (lambda _: None)
     out, tokenizer, data = Path(job.out), open_tokenizer(job), open_data(job)
@@ -75,7 +76,7 @@ def train(
         return about | {"tokens": seen, "flops": seen * about["flops_per_token"], "loss": value, "lr": rate}
 
     progress = ProgressLog(job, steps, about["flops_per_token"], ours, log)
-    with Metrics(out, done, ours.leads) as metrics:
+    with open_metrics(out, done, ours.leads) as write_row:
         for step in range(done, steps):
             places = np.arange(step * job.batch, min((step + 1) * job.batch, len(data)))
             rate = learning_rate(step, steps, job, inherited)
@@ -84,7 +85,7 @@ def train(
                 raise TrainingFailed(_not_finite(job, value, step))
             seen += int(tokens[places].sum())
             row = {"step": step, "tokens": seen, "loss": value, "lr": rate, "gradient_norm": norm}
-            metrics.add(row)
+            write_row(row)
             timing = progress.step(row, int(tokens[places].sum()))
             if hook and ours.leads:
                 hook(row | timing)
@@ -100,8 +101,8 @@ def train(
 
 
 def _step(job: Job, setup: Setup, places: np.ndarray, rate: float, ours: Processes) -> tuple[float, float | None]:
-    """Take one step on the blocks at `places`: (loss in nats per token, norm of the gradient). If either is not finite no step
-    is taken, and the norm is None."""
+    """Take one step on the blocks at `places`: (loss in nats per token, norm of the gradient). If either is not finite
+    no step is taken, and the norm is None."""
     import torch
 
     for group in setup.optimizer.param_groups:
@@ -135,9 +136,9 @@ def _not_finite(job: Job, value: float, step: int) -> str:
         else "no state is stored"
     )
     return (
-        f"job {job.name!r}: the loss is {value} at step {step}{', its gradient not finite' * math.isfinite(value)}; the step was "
-        f"not taken. Lower learning_rate ({job.learning_rate:g}), lengthen warmup ({job.warmup:g}) or look at the data of that "
-        f"step; {resumed}"
+        f"job {job.name!r}: the loss is {value} at step {step}{', its gradient not finite' * math.isfinite(value)}; "
+        f"the step was not taken. Lower learning_rate ({job.learning_rate:g}), lengthen warmup ({job.warmup:g}) or "
+        f"look at the data of that step; {resumed}"
     )
 
 
@@ -163,7 +164,8 @@ def _about(job: Job, setup: Setup, steps: int) -> dict:
 
 
 def _manifest_of(folder: str | None) -> dict | None:
-    """The training manifest of a checkpoint made here; None for any other, whose own compute is unknown and counts as 0."""
+    """The training manifest of a checkpoint made here; None for any other, whose own compute is unknown and counts as
+    0."""
     path = Path(folder or "") / "training.json"
     return read_json(path) if folder and path.is_file() else None
 
@@ -181,8 +183,8 @@ def _inherit(job: Job, setup: Setup) -> float:
     stored, manifest = Path(job.start) / "optimizer.safetensors", _manifest_of(job.start)
     if not stored.is_file() or not (manifest or {}).get("lr"):
         raise ValueError(
-            f"job {job.name!r}: rate is inherit, but {job.start} has no moments or ended at a rate of 0; train it with a "
-            "constant schedule and keep_optimizer, or set rate to rewarm"
+            f"job {job.name!r}: rate is inherit, but {job.start} has no moments or ended at a rate of 0; train it with "
+            "a constant schedule and keep_optimizer, or set rate to rewarm"
         )
     with checkpoints.open_tensors(stored, "train that start again, or set rate to rewarm") as file:
         checkpoints.load_optimizer(setup.model, setup.optimizer, file)
@@ -206,8 +208,8 @@ def train_file(
 ) -> None:
     """Run the job of a YAML file, or with `plan_only` print what it needs; every process of torchrun calls this.
 
-    Raises ValueError for a faulty file and a run that does not fit, what `train` raises, and ImportError for a tracker that is
-    not installed."""
+    Raises ValueError for a faulty file and a run that does not fit, what `train` raises, and ImportError for a tracker
+    that is not installed."""
     try:
         job, ours = read_job(path), processes()
         if plan_only:

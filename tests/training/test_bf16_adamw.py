@@ -1,4 +1,4 @@
-"""Training in 8 bytes a parameter: rounding is right on average, learning does not stall, an interruption changes nothing."""
+"""Training in 8 bytes per parameter: rounding is right on average, learning does not stall, resuming is exact."""
 
 import copy
 
@@ -27,7 +27,7 @@ def model(dtype=torch.bfloat16):
 
 
 def batches(count):
-    """Rows of a Markov chain over 64 tokens: something to learn that can't be learnt by heart."""
+    """Rows of a Markov chain over 64 tokens: something to learn that can't be memorised."""
     source = torch.Generator().manual_seed(1)
     following = torch.rand(64, 64, generator=source).pow(6)
     for _ in range(count):

@@ -60,7 +60,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused_with_the_first(bare, tmp_pat
         load_causal_lm(tmp_path / "bare")
 
 
-def test_damaged_weights_are_told(bare, tmp_path):
+def test_damaged_weights_are_reported(bare, tmp_path):
     shutil.copytree(bare, tmp_path / "bare")
     file = tmp_path / "bare" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-9])

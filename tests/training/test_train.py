@@ -175,7 +175,10 @@ def test_a_soup_is_the_mean_of_its_checkpoints(trunk, tmp_path):
 
 FOREIGN = {
     "llama": LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4),
-    "qwen": Qwen2Config(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True),
+    "qwen": Qwen2Config(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        tie_word_embeddings=True,
+    ),
     "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=128),
 }  # fmt: skip
 
@@ -372,7 +375,8 @@ def test_what_cannot_fit_is_refused_before_it_starts(world, tmp_path, monkeypatc
 
 def test_a_job_runs_from_a_file_and_only_once(world, tmp_path, capsys):
     (tmp_path / "run.yaml").write_text(
-        f"size: xxs\ntokenizer: {world}/tokenizer\nqa: {world}/qa\ngeneral: {world}/general\ntokens: 3000\nblock: 64\nout: done\n"
+        f"size: xxs\ntokenizer: {world}/tokenizer\nqa: {world}/qa\ngeneral: {world}/general\ntokens: 3000\n"
+        "block: 64\nout: done\n"
     )
     assert main(["train", str(tmp_path / "run.yaml"), "--plan"]) == 0
     said = capsys.readouterr().out
