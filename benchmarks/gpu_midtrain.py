@@ -80,7 +80,7 @@ def run_one(folder: Path, size: str, block: int, steps: int, settings: dict) -> 
     manifest = train(job, hook=hook, log=lambda line: print(line, file=sys.stderr))
     first = min(4, len(ticks) - 2)
     rate = (ticks[-1][1] - ticks[first][1]) / (ticks[-1][0] - ticks[first][0])
-    flops, ceiling = rate * manifest["flops_per_token"], matmul_rate("bf16" if cuda else "fp32")
+    flops, ceiling = rate * manifest["flops_per_token"], matmul_rate()
     return {
         "parameters": manifest["parameters"],
         "tokens_per_second": round(rate),

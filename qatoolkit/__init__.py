@@ -1,9 +1,8 @@
 """qatoolkit: which data makes a language model better at what it is bad at?
 
-BoostQA (arXiv 2508.01326) and LinkSyn (arXiv 2508.01317) from seed questions to a mid-trained model. Three names hold what a
-notebook calls: `stages` (what makes things), `tables` and `figures` (what shows them); below them are the plain functions that
-take tables of your own. All names load on first use, so that `import qatoolkit` stays cheap.
-"""
+BoostQA (arXiv 2508.01326) and LinkSyn (arXiv 2508.01317) from seed questions to a mid-trained model. Three names hold
+what a notebook calls: `stages` (what makes things), `tables` and `figures` (what shows them); below them are the plain
+functions that take tables of your own. All names load on first use, so that `import qatoolkit` stays cheap."""
 
 import importlib
 

@@ -18,8 +18,8 @@ _BATCH = 256  # walks that take their steps together
 
 
 class Threads(ThreadPoolExecutor):
-    """Python threads for kernels that release the lock. Numba's own threads switch nested OpenMP on for the whole process,
-    which made scoring with torch twenty times slower afterwards (docs/LOG.md)."""
+    """Python threads for kernels that release the lock. Numba's own threads switch nested OpenMP on for the whole
+    process, which made scoring with torch twenty times slower afterwards (docs/LOG.md)."""
 
     def over(self, first: int, last: int, call) -> None:
         """`call(a, b)` over consecutive stretches of first..last, several a thread since their lengths are uneven."""
@@ -48,7 +48,8 @@ class Proposals:
         self.per_then = None
 
     def towards(self, value):
-        """Probability to accept each KP proposed from `table` so that steps follow `value`; of length 0 where all are 1."""
+        """Probability to accept each KP proposed from `table` so that steps follow `value`; of length 0 where all are
+        1."""
         # Not value @ strength: BLAS threads wait for each other, and round as their number is.
         mass = np.array([value.sum(), np.einsum("k,k", value, self.strength)])  # of starts, of steps
         if self.per_then is not None:
@@ -73,7 +74,8 @@ def kernels():
     def alias(share, kps, order, table):
         # Alias table (Walker 1977) of shares whose mean is 1. Entry: threshold, the other's slot, own KP, the other's
         # KP; slot i is its own below the threshold and another's above. Givers, those above 1, fill up the slots of the
-        # rest and, when they have no more to give, are filled up by the next. Thresholds come in steps of 2^-32: a draw is
+        # rest and, when they have no more to give, are filled up by the next. Thresholds come in steps of 2^-32: a draw
+        # is
         # off by less than 2^-31 in total.
         takers, givers = 0, len(share)
         for i in range(len(share)):

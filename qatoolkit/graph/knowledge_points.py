@@ -1,8 +1,7 @@
 """Knowledge points as text: one spelling for each, and those that a source already carries.
 
-`normalise_kp` decides which texts are one knowledge point (KP); `kps_from_column` fills `knowledge_points` from a column.
-Near-identical KPs that it leaves apart are the business of `kp_merges`.
-"""
+`normalise_kp` decides which texts are one knowledge point (KP); `kps_from_column` fills `knowledge_points` from a
+column. Near-identical KPs that it leaves apart are the business of `kp_merges`."""
 
 import re
 import unicodedata
@@ -98,17 +97,17 @@ def kps_from_column(
 ) -> pd.DataFrame:
     """A copy of a QA table with `knowledge_points` filled from a column that its source carries.
 
-    A cell is a text, a list of texts or null. separator: what stands between several KPs in a text, such as ";"; without one
-    a text is one KP. levels: for routes such as "Algebra->Equations->Roots", their steps divided by `arrow`: "leaf" takes the
-    last step, "all" every step, a number that many from the end; without it a text is taken as it stands. under: only routes
-    that pass one of these steps, and of them only what is below the last of them: in TAL-SCQ5K under=("Knowledge Point", "知识点")
-    leaves out the words before the KPs, and with them every route without that step, of abilities ("拓展思维->能力->运算求解") and others
-    ("拓展思维->拓展思维->计算模块"). There 711 of 2,332 questions get no KP, so count what is left.
+    A cell is a text, a list of texts or null. separator: what stands between several KPs in a text, such as ";";
+    without one a text is one KP. levels: for routes such as "Algebra->Equations->Roots", their steps divided by
+    `arrow`: "leaf" takes the last step, "all" every step, a number that many from the end; without it a text is taken
+    as it stands. under: only routes that pass one of these steps, and of them only what is below the last of them: in
+    TAL-SCQ5K under=("Knowledge Point", "知识点") leaves out the words before the KPs, and with them every route without
+    that step, of abilities ("拓展思维->能力->运算求解") and others ("拓展思维->拓展思维->计算模块"). There 711 of 2,332 questions get no KP,
+    so count what is left.
 
-    Texts that `normalise_kp` makes alike are one KP, in the spelling that comes first. Rows whose cell holds none keep the
-    knowledge points that they had (null where `column` is `knowledge_points` itself). Raises ValueError for an unknown column, a wrong setting, and cells of
-    another kind.
-    """
+    Texts that `normalise_kp` makes alike are one KP, in the spelling that comes first. Rows whose cell holds none keep
+    the knowledge points that they had (null where `column` is `knowledge_points` itself). Raises ValueError for an
+    unknown column, a wrong setting, and cells of another kind."""
     if column not in table:
         raise ValueError(f"no column {column!r} to take knowledge points from; there are {list(table.columns)}")
     if (table.columns == column).sum() > 1:

@@ -130,10 +130,10 @@ class KPGraph:
     def add(self, table: pd.DataFrame) -> "KPGraph":
         """A new graph with the seeds of `table` added: the one that all rows at once would have given.
 
-        Columns as for `build_kp_graph`; weight and min_count are those of this graph, and pairs that were too
-        rare so far count, since `incidence` keeps every KP of every seed. Seeds whose id is known must have the
-        same KPs and change nothing; where merges were applied before, apply them to `table` as well. Raises ValueError where their KPs differ, where ids are of another type than
-        those of the graph (11 and "11"), and as `build_kp_graph` does.
+        Columns as for `build_kp_graph`; weight and min_count are those of this graph, and pairs that were too rare so
+        far count, since `incidence` keeps every KP of every seed. Seeds whose id is known must have the same KPs and
+        change nothing; where merges were applied before, apply them to `table` as well. Raises ValueError where their
+        KPs differ, where ids are of another type than those of the graph (11 and "11"), and as `build_kp_graph` does.
         """
         if self.min_count is None:
             raise ValueError("this graph was saved without its min_count, so nothing can be added; build it again")
@@ -209,9 +209,9 @@ class KPGraph:
     def save(self, folder) -> Path:
         """Write the graph under `folder` (npy and Parquet) and return the folder.
 
-        The manifest `graph.json` is replaced last, so a reader meets the old graph or the new one, never a
-        half, and processes that save at once take turns. Raises ValueError where `folder` holds something else, and for ids or labels of mixed types.
-        """
+        The manifest `graph.json` is replaced last, so a reader meets the old graph or the new one, never a half, and
+        processes that save at once take turns. Raises ValueError where `folder` holds something else, and for ids or
+        labels of mixed types."""
         return kpgraph_store.save(self, Path(folder))
 
     @classmethod
@@ -226,12 +226,11 @@ class KPGraph:
 def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int = 1) -> KPGraph:
     """The KP graph of a QA table.
 
-    table: `id`, `knowledge_points` (list or null) and, optionally, `discipline` and `difficulty`. Rows that
-    share an `id` are one seed with the labels of the first. weight="count": seeds that hold both KPs. weight="pmi": log of that count over
-    the count expected of independent KPs among the seeds that hold any; pairs at or below chance get no edge.
-    Pairs in fewer than `min_count` seeds get no edge either; their KPs stay. Raises ValueError for a column
-    that is missing or there twice, a null id, or KPs that are not lists of text. Our reading of LinkSyn's KP graph.
-    """
+    table: `id`, `knowledge_points` (list or null) and, optionally, `discipline` and `difficulty`. Rows that share an
+    `id` are one seed with the labels of the first. weight="count": seeds that hold both KPs. weight="pmi": log of that
+    count over the count expected of independent KPs among the seeds that hold any; pairs at or below chance get no
+    edge. Pairs in fewer than `min_count` seeds get no edge either; their KPs stay. Raises ValueError for a column that
+    is missing or there twice, a null id, or KPs that are not lists of text. Our reading of LinkSyn's KP graph."""
     if weight not in WEIGHTS:
         raise ValueError(f"weight={weight!r}; allowed: {', '.join(WEIGHTS)}")
     if not isinstance(min_count, int | np.integer) or min_count < 1:

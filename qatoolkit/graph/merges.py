@@ -1,13 +1,12 @@
 """Near-identical knowledge points: a table of merges to look at, to shorten and to apply before the graph is built.
 
-Two knowledge points (KPs) become one only where rules make their names the same text: alternative spellings, hyphens and
-spaces, ordinals, "law of X" for "X's law", or a line of the alias table. Nothing is joined because it looks alike, since
-opposites and neighbours do ("intracellular", "intercellular"); a merge missed costs less than two subjects made one. Every
-name is reduced by itself, so 200,000 names take seconds and the order of names plays no part. Our reading.
+Two knowledge points (KPs) become one only where rules make their names the same text: alternative spellings, hyphens
+and spaces, ordinals, "law of X" for "X's law", or a line of the alias table. Nothing is joined because it looks alike,
+since opposites and neighbours do ("intracellular", "intercellular"); a merge missed costs less than two subjects made
+one. Every name is reduced by itself, so 200,000 names take seconds and the order of names plays no part. Our reading.
 
-The table's column `decision` says what becomes of a row: two spellings are decided as "merge", since their rules keep opposites and
-numbers apart; all else is up for "review" and stays apart until somebody writes "merge" there.
-"""
+The table's column `decision` says what becomes of a row: two spellings are decided as "merge", since their rules keep
+opposites and numbers apart; all else is up for "review" and stays apart until somebody writes "merge" there."""
 
 import re
 from collections import Counter
@@ -35,7 +34,8 @@ DECISIONS = {
     "review": "nobody has decided yet: they stay apart",
     "apart": "somebody looked at them: they stay apart",
 }
-# The others can be wrong: a slip may be a word, "energy conservation" may save power, an alias may say more or less than the name.
+# The others can be wrong: a slip may be a word, "energy conservation" may save power, an alias may say more or less
+# than the name.
 SURE = ("spelling",)
 _EXPLAINED = re.compile(r"(.+?) ?\(([^()]+)\)")
 
@@ -43,13 +43,14 @@ _EXPLAINED = re.compile(r"(.+?) ?\(([^()]+)\)")
 def merge_candidates(names: KPGraph | Iterable[str], aliases: str | Path | pd.DataFrame | None = None):
     """KPs that are one under two names: a table of `COLUMNS`, the most popular first.
 
-    names: a graph, or KPs as texts, each as often as it occurs. Of several names the most popular is kept, counted with the
-    names that a surer reason has joined to it, the first in alphabetical order among equals. reason: a key of `REASONS`; similarity: letters in common, from 0 to 1, of the two names,
-    null for aliases; popularity: seeds that hold the KP, or how often it occurs in `names`; decision: a key of `DECISIONS`,
-    "merge" for the reasons in `SURE`, else "review". Where several reasons join a group, its names are joined step by step, the
-    surest first, so that each step can be turned down by itself.
-    aliases: pairs of your own beside those of the package, as a table or CSV with the columns `name` and `alias`; each line
-    says that both are one KP. Raises ValueError for a table without these columns or with an empty cell.
+    names: a graph, or KPs as texts, each as often as it occurs. Of several names the most popular is kept, counted with
+    the names that a surer reason has joined to it, the first in alphabetical order among equals. reason: a key of
+    `REASONS`; similarity: letters in common, from 0 to 1, of the two names, null for aliases; popularity: seeds that
+    hold the KP, or how often it occurs in `names`; decision: a key of `DECISIONS`, "merge" for the reasons in `SURE`,
+    else "review". Where several reasons join a group, its names are joined step by step, the surest first, so that each
+    step can be turned down by itself. aliases: pairs of your own beside those of the package, as a table or CSV with
+    the columns `name` and `alias`; each line says that both are one KP. Raises ValueError for a table without these
+    columns or with an empty cell.
 
     Drop the rows that you do not want, or change their `decision`, and pass the rest to `apply_merges`.
     """
@@ -132,7 +133,8 @@ def _read_aliases(source) -> pd.DataFrame:
 
 
 def _read_csv(path) -> pd.DataFrame:
-    """The cells of a CSV file as texts, without the empty rows that spreadsheets leave; ValueError says what is wrong."""
+    """The cells of a CSV file as texts, without the empty rows that spreadsheets leave; ValueError says what is
+    wrong."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -159,12 +161,11 @@ def _key(name: str) -> str:
 def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
     """A copy of a QA table with every merged knowledge point replaced by the one that is kept, each once in a row.
 
-    merges: rows of `merge_candidates`, of which those decided as "merge" are applied; a table of your own needs `kept` and
-    `merged` only, and without `decision` all its rows are. Another name may be written into `kept`. A chain ends at its last
-    name. Names are compared as `normalise_kp` writes them; other KPs stay as they are. Raises ValueError for missing columns,
-    for an unknown decision, for a name that would be merged into two, for names that are merged in a circle, and for two that
-    are decided as "apart" and yet merged into one.
-    """
+    merges: rows of `merge_candidates`, of which those decided as "merge" are applied; a table of your own needs `kept`
+    and `merged` only, and without `decision` all its rows are. Another name may be written into `kept`. A chain ends at
+    its last name. Names are compared as `normalise_kp` writes them; other KPs stay as they are. Raises ValueError for
+    missing columns, for an unknown decision, for a name that would be merged into two, for names that are merged in a
+    circle, and for two that are decided as "apart" and yet merged into one."""
     require("table", table, "knowledge_points")
     require("merges", merges, "kept", "merged")
     into, normal = _agreed(merges), cache(normalise_kp)
@@ -182,10 +183,11 @@ def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFrame:
-    """A reviewed table of merges from a CSV file, in UTF-8, for `apply_merges`: `kept`, `merged`, `decision`, and what else it holds.
+    """A reviewed table of merges from a CSV file, in UTF-8, for `apply_merges`: `kept`, `merged`, `decision`, and what
+    else it holds.
 
-    Without the column `decision` every row is decided as "merge". The popularities are counted anew among `names`, so that a
-    merged name that occurs nowhere shows a 0. Raises ValueError, with the file's name, as `apply_merges` does.
+    Without the column `decision` every row is decided as "merge". The popularities are counted anew among `names`, so
+    that a merged name that occurs nowhere shows a 0. Raises ValueError, with the file's name, as `apply_merges` does.
     """
     table = _read_csv(path)
     require(path, table, "kept", "merged")
@@ -204,8 +206,8 @@ def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFram
 
 
 def _agreed(merges) -> dict[str, str]:
-    """Merged name -> the name at the end of its chain, by the rows that are decided as "merge"; by all where there is no
-    such column."""
+    """Merged name -> the name at the end of its chain, by the rows that are decided as "merge"; by all where there is
+    no such column."""
     if "decision" not in merges:
         return _targets(merges)
     wrong = merges[~merges["decision"].isin(list(DECISIONS))]

@@ -1,7 +1,7 @@
 """The text that all spellings of one knowledge point share: keys for `kp_merges`, never shown.
 
-A key keeps what tells neighbours apart: numbers, signs, formulas, prefixes, and every letter that is not a known variant.
-"""
+A key keeps what tells neighbours apart: numbers, signs, formulas, prefixes, and every letter that is not a known
+variant."""
 
 import re
 import unicodedata
@@ -206,9 +206,8 @@ _REAL_WORDS = {
 def misspellings(words_of: Mapping[str, tuple[str, ...]], popularity: Mapping[str, int]) -> dict[str, str]:
     """Word -> the word that it is a slip of: two neighbouring letters swapped, or a doubled letter written once.
 
-    Words of eight letters or more, for shorter ones are words as well ("farming", "framing"); the first and last letter are the same, pairs of real words and
-    endings such as -pping are left out, and the slip is the rarer of the two.
-    """
+    Words of eight letters or more, for shorter ones are words as well ("farming", "framing"); the first and last letter
+    are the same, pairs of real words and endings such as -pping are left out, and the slip is the rarer of the two."""
     count = Counter()
     for name, words in words_of.items():
         for word in words:

@@ -1,4 +1,5 @@
-"""A KP graph in a folder: matrices as npy files that are mapped when read, names and seeds as Parquet, a manifest last."""
+"""A KP graph in a folder: matrices as npy files that are mapped when read, names and seeds as Parquet, a manifest
+last."""
 
 import json
 import os

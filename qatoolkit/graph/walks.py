@@ -66,8 +66,8 @@ def sample_paths(
     A step's seed holds both its KPs: the least used so far, ties by table order; targets and focus divide the steps of
     an edge between its seeds in proportion to target over current share and to weight, by Webster's method of dividing
     seats. A path has two KPs or more; it ends early where no neighbour is left, or none by a seed whose labels get a
-    share. Raises ValueError for a setting out of range, a graph without edges, and targets or focus that leave no value.
-    """
+    share. Raises ValueError for a setting out of range, a graph without edges, and targets or focus that leave no
+    value."""
     nodes, seeds = sample_codes(
         graph, n, length, alpha=alpha, beta=beta, discipline=discipline, difficulty=difficulty, focus=focus,
         rounds=rounds, seed=seed, threads=threads,
@@ -184,8 +184,8 @@ class KnowledgeValue:
         return not self.beta and not self.controls
 
     def links(self):
-        """The adjacency by whose weights, times V, walks step: with targets and focus, those of the seeds that both KPs share
-        in place of those of all the KP's seeds."""
+        """The adjacency by whose weights, times V, walks step: with targets and focus, those of the seeds that both KPs
+        share in place of those of all the KP's seeds."""
         links = self.graph.adjacency
         if not self.controls and self.focus is None:
             return links
@@ -196,8 +196,8 @@ class KnowledgeValue:
         return sparse.csr_matrix((links.data * lift, links.indices, links.indptr), shape=links.shape)
 
     def wait_per_seed(self) -> np.ndarray:
-        """Draws of a common seed for one of each seed: current share over target share of its labels, as long as nothing
-        is learned, over its focus; 1 without either."""
+        """Draws of a common seed for one of each seed: current share over target share of its labels, as long as
+        nothing is learned, over its focus; 1 without either."""
         return 1.0 / np.maximum(self._per_seed(), _RARELY)
 
     def _per_seed(self):
@@ -320,7 +320,8 @@ def _as_lists(values, codes):
 
 @contextlib.contextmanager
 def _no_collection():
-    """No search for cyclic garbage: it goes over all lists again and again while a million are made, three times the work itself."""
+    """No search for cyclic garbage: it goes over all lists again and again while a million are made, three times the
+    work itself."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -333,11 +334,10 @@ def _no_collection():
 def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=None) -> pd.DataFrame:
     """One row that describes a table of `sample_paths`: coverage, balance, popularity, control, reuse.
 
-    coverage: share of linked KPs visited. gini, entropy_bits, evenness (entropy over its maximum): of visits
-    over linked KPs. spearman, pearson: visits against popularity. kl_*: KL(target || seeds drawn) in nats,
-    half a seed added to each label; missing_*: target share on labels of no linked seed, beyond any walk's
-    reach. Null where no target is given, no drawn seed has a label or nothing varies. Raises ValueError for names not in the graph.
-    """
+    coverage: share of linked KPs visited. gini, entropy_bits, evenness (entropy over its maximum): of visits over
+    linked KPs. spearman, pearson: visits against popularity. kl_*: KL(target || seeds drawn) in nats, half a seed added
+    to each label; missing_*: target share on labels of no linked seed, beyond any walk's reach. Null where no target is
+    given, no drawn seed has a label or nothing varies. Raises ValueError for names not in the graph."""
     linked = graph.degree > 0
     visits = np.bincount(_codes(graph.names, paths["kps"], "KP"), minlength=len(linked))[linked]
     seeds = _codes(graph.seeds["id"], paths["seeds"], "seed")

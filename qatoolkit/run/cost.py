@@ -79,7 +79,7 @@ def training(profile: Profile):
     from qatoolkit.training.flops import architecture
     from qatoolkit.training.hub import load_config
     from qatoolkit.training.ladder import llama_config, size_of
-    from qatoolkit.training.memory_estimate import preflight
+    from qatoolkit.training.memory_estimate import estimate_needs
 
     student = profile.student
     here = bool(student.checkpoint) and Path(student.checkpoint).is_dir()
@@ -90,22 +90,14 @@ def training(profile: Profile):
     cuda = torch.cuda.is_available()
     large = architecture(config).parameters > LARGE
     if cuda or not large:
-        where, device = "on this machine", {"flops_per_second": "measure"}
+        where, device = "on this machine", {}
     else:
         where, device = "on one H100, assumed: 80 GiB, 0.4 of its 989 TFLOP/s in dense bfloat16", H100
     if student.checkpoint and not here:
         where += f" ({student.checkpoint} is no folder here and counts as the rung {student.size})"
-    return where, preflight(
-        config,
-        tokens=profile.midtrain.tokens,
-        block=student.block,
-        micro_batch=student.micro_batch or student.batch,
-        context=QA_TOKENS / 2 if large else student.block / 4,
-        memory=student.memory,
-        checkpointing=student.checkpointing,
-        fused_loss=True,
-        compute_dtype="bf16" if cuda or large else "fp32",
-        **device,
+    context = QA_TOKENS / 2 if large else student.block / 4
+    return where, estimate_needs(
+        config, student, tokens=profile.midtrain.tokens, context=context, gpu=cuda or large, **device
     )
 
 

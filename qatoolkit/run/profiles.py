@@ -257,7 +257,8 @@ def _from_yaml(path: Path) -> Profile:
 
 
 def schema() -> dict:
-    """The JSON schema of a profile's YAML file, for editors; groups may be dotted, null removes an arm or a data set."""
+    """The JSON schema of a profile's YAML file, for editors; groups may be dotted, null removes an arm or a data
+    set."""
     found = Profile.model_json_schema()
     del found["required"]
     found["properties"] = {"profile": {"enum": list(PROFILES), "default": "demo"}} | found["properties"]

@@ -16,7 +16,8 @@ from qatoolkit.teacher.client import Teacher
 
 
 def annotate(table: pd.DataFrame, teacher: Teacher, samples: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Label every row of a QA table, be it of seeds, of synthetic questions or of a benchmark; labels a row had are replaced.
+    """Label every row of a QA table, be it of seeds, of synthetic questions or of a benchmark; labels a row had are
+    replaced.
 
     With several `samples` the labels are their consensus (our reading: the most frequent discipline, the median of
     difficulty and grade), and `label_agreement` is the share of samples that gave all three labels of the consensus.
@@ -30,8 +31,8 @@ def annotate(table: pd.DataFrame, teacher: Teacher, samples: int = 1) -> tuple[p
 
 
 def requests(table: pd.DataFrame, samples: int = 1) -> list[list[dict]]:
-    """The chat messages that `annotate` sends, `samples` for each row; from the second on they carry their number, since a
-    cache or a deterministic server would give the same answer again."""
+    """The chat messages that `annotate` sends, `samples` for each row; from the second on they carry their number,
+    since a cache or a deterministic server would give the same answer again."""
     return [
         prompts.messages("annotate", row["language"], **prompts.shown(row), **_draw(sample))
         for row in table.to_dict("records")
@@ -44,8 +45,8 @@ def _draw(sample: int) -> dict:
 
 
 def merged(said: pd.DataFrame, samples: int, decide) -> pd.DataFrame:
-    """One row for every `samples` answers to the same thing: `decide(values)` over those that could be read, if they are more
-    than half, else the first answer that could not. The keys of all are kept."""
+    """One row for every `samples` answers to the same thing: `decide(values)` over those that could be read, if they
+    are more than half, else the first answer that could not. The keys of all are kept."""
     rows = []
     for first in range(0, len(said), samples):
         part = said.iloc[first : first + samples]
@@ -68,8 +69,8 @@ def _consensus(values: list[dict]) -> dict:
 def split_answers(table: pd.DataFrame, said: pd.DataFrame, columns, step: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Divide `table` by what the teacher said, row by row: answered rows with `columns(value)` set, and rejects.
 
-    Both keep their index, and what was asked for them in `calls`, a list of "step/ledger key". Raises KeyboardInterrupt when
-    the answers were interrupted: half a table is not a stage."""
+    Both keep their index, and what was asked for them in `calls`, a list of "step/ledger key". Raises KeyboardInterrupt
+    when the answers were interrupted: half a table is not a stage."""
     stop_if_interrupted(said)
     table = with_calls(table, step, said["keys"])
     ok = (said["outcome"] == "ok").to_numpy()

@@ -2,9 +2,8 @@
 
 Stated in arXiv 2508.01326: a reasoning teacher writes STEM-focused multi-grade and high-difficulty questions, a second
 teacher refines the answers. Our reading: H4 and H5 cells of the plan go to high-difficulty synthesis, the others to
-multi-grade synthesis with one question per grade; what comes out is annotated again, a question that fell short is asked
-for once more with the reason, and then kept under its true label.
-"""
+multi-grade synthesis with one question per grade; what comes out is annotated again, a question that fell short is
+asked for once more with the reason, and then kept under its true label."""
 
 import itertools
 import math
@@ -77,7 +76,8 @@ def synthesise(
     settings: BoostQASettings,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write questions for a plan, label them, and ask once more where H4 or H5 came out easier; returns what `carry_out` does."""
+    """Write questions for a plan, label them, and ask once more where H4 or H5 came out easier; returns what
+    `carry_out` does."""
     return carry_out(requests(seeds, plan, settings, seed), teacher, annotator)
 
 
@@ -92,7 +92,8 @@ def write(context: Context) -> dict:
 
 
 def expected(profile, questions: int) -> tuple[float, float]:
-    """Requests that write `questions` questions, and questions to label; `DEGRADED` of the hard ones are asked for again."""
+    """Requests that write `questions` questions, and questions to label; `DEGRADED` of the hard ones are asked for
+    again."""
     share = profile.plan.high if profile.plan.targeted else len(HIGH) / len(DIFFICULTIES)
     hard = questions * share if profile.boostqa.high_difficulty else 0
     again = DEGRADED * hard

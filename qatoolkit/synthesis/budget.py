@@ -1,11 +1,10 @@
 """From weakness to a synthesis budget: how many questions to ask for in each cell of discipline and difficulty.
 
-BoostQA sets its synthesis by what the probe found; the rule is our reading: shares proportional to the square root of the
-deficit below a target accuracy, with a bound on high difficulty. The root, because returns diminish: if a cell's deficit d
-falls like d/n with its n questions, n proportional to the root of d leaves the smallest sum. The bound, because the deepest
-holes are not where a question teaches most: a small student learns far less from a hard question than from an easy one
-(docs/LOG.md).
-"""
+BoostQA sets its synthesis by what the probe found; the rule is our reading: shares proportional to the square root of
+the deficit below a target accuracy, with a bound on high difficulty. The root, because returns diminish: if a cell's
+deficit d falls like d/n with its n questions, n proportional to the root of d leaves the smallest sum. The bound,
+because the deepest holes are not where a question teaches most: a small student learns far less from a hard question
+than from an easy one (docs/LOG.md)."""
 
 import numpy as np
 import pandas as pd
@@ -15,10 +14,11 @@ from qatoolkit.synthesis.settings import PlanSettings
 
 
 def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
-    """The probe grid with `deficit` and `budget`: questions in proportion to the root of how far a cell lies below the target.
+    """The probe grid with `deficit` and `budget`: questions in proportion to the root of how far a cell lies below the
+    target.
 
-    H4 and H5 together get at most the share `high`, to whole questions, unless no other cell is weak; cells with too few
-    questions to judge, or without an accuracy, get none. ValueError when no cell is weak."""
+    H4 and H5 together get at most the share `high`, to whole questions, unless no other cell is weak; cells with too
+    few questions to judge, or without an accuracy, get none. ValueError when no cell is weak."""
     plan = grid.copy()
     judged = (plan["n"] >= settings.low_n) & plan["accuracy"].notna()
     plan["deficit"] = np.where(judged, (settings.target - plan["accuracy"]).clip(lower=0), 0.0)

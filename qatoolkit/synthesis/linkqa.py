@@ -1,9 +1,8 @@
 """LinkQA: questions that join several seeds linked by knowledge points along a walk through the graph.
 
 Stated in arXiv 2508.01317: knowledge points are extracted from seeds, a walk under a value function picks paths, and a
-teacher writes from the several seeds of a path. Our reading: 2 to 4 seeds a path, and the difficulty asked for follows the
-plan's distribution from H3 up.
-"""
+teacher writes from the several seeds of a path. Our reading: 2 to 4 seeds a path, and the difficulty asked for follows
+the plan's distribution from H3 up."""
 
 import math
 import warnings
@@ -34,16 +33,17 @@ _ASKED = ["strategy", "parents", "language", "path", "asked_discipline", "payloa
 def requests(
     paths: pd.DataFrame, seeds: pd.DataFrame, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0
 ) -> pd.DataFrame:
-    """One request per path that found at least two different seeds; a path's other language is left out, since a question
-    is in one language; of its knowledge points those stay that a seed shown holds, four seeds at most. A path belongs to the discipline that most of its seeds have, the first of them where several are.
+    """One request per path that found at least two different seeds; a path's other language is left out, since a
+    question is in one language; of its knowledge points those stay that a seed shown holds, four seeds at most. A path
+    belongs to the discipline that most of its seeds have, the first of them where several are.
 
-    The difficulties asked for are dealt in random order within a discipline: where `settings.adjust` names the discipline, in
-    its shares, and what misses its level is asked for once more, then kept under its true label (LinkSyn's difficulty adjustment
-    in given disciplines; the rule is our reading); else in the proportions of the plan's budget for all disciplines, what it wants
-    below H3 at H3: joining two seeds takes two hops.
+    The difficulties asked for are dealt in random order within a discipline: where `settings.adjust` names the
+    discipline, in its shares, and what misses its level is asked for once more, then kept under its true label
+    (LinkSyn's difficulty adjustment in given disciplines; the rule is our reading); else in the proportions of the
+    plan's budget for all disciplines, what it wants below H3 at H3: joining two seeds takes two hops.
 
-    Seeds that share an id are one, as in the graph. Warns where more than half of the paths are left out, with their number.
-    Raises ValueError for missing columns, seeds of a path that `seeds` lacks, and a plan without a budget."""
+    Seeds that share an id are one, as in the graph. Warns where more than half of the paths are left out, with their
+    number. Raises ValueError for missing columns, seeds of a path that `seeds` lacks, and a plan without a budget."""
     require("paths", paths, "path", "kps", "seeds")
     require("seeds", seeds, "id", "question", "answer", "language", "discipline")
     require("plan", plan, "difficulty", "budget")
@@ -110,12 +110,12 @@ def _deal(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exac
 def synthesise(
     asked: pd.DataFrame, teacher: Teacher, annotator: Teacher, n: int | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write from the paths' seeds, label what came out and ask once more for what missed its level (`boostqa.carry_out`);
-    multi-hop items carry the knowledge points of their path.
+    """Write from the paths' seeds, label what came out and ask once more for what missed its level
+    (`boostqa.carry_out`); multi-hop items carry the knowledge points of their path.
 
-    With `n`, requests are put in order, a part at a time, until `n` questions are written or, with a warning, none is left; those
-    beyond `n` are rejects ("over_budget"), as are questions that an earlier part had written ("repeated"). Raises ValueError for
-    an `n` that is no whole number from 1."""
+    With `n`, requests are put in order, a part at a time, until `n` questions are written or, with a warning, none is
+    left; those beyond `n` are rejects ("over_budget"), as are questions that an earlier part had written ("repeated").
+    Raises ValueError for an `n` that is no whole number from 1."""
     if n is None:
         return carry_out(asked, teacher, annotator)
     if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
@@ -144,9 +144,10 @@ def synthesise(
 
 
 def control(made: pd.DataFrame, targets: Mapping[str, Mapping[str, float]] | None = None) -> pd.DataFrame:
-    """Difficulty asked for against difficulty as labelled: discipline, difficulty, asked, got (questions), and for each discipline
-    `kl`, the divergence in nats of the labels from the target (by discipline; where none is given, from what was asked), half
-    a question added to each level. Raises ValueError for a target that names another level or has no share above 0."""
+    """Difficulty asked for against difficulty as labelled: discipline, difficulty, asked, got (questions), and for each
+    discipline `kl`, the divergence in nats of the labels from the target (by discipline; where none is given, from what
+    was asked), half a question added to each level. Raises ValueError for a target that names another level or has no
+    share above 0."""
     for discipline, target in (targets or {}).items():
         right = set(target) <= set(DIFFICULTIES) and all(0 <= share < math.inf for _, share in target.items())
         if not right or not sum(share for _, share in target.items()) > 0:
@@ -169,14 +170,15 @@ def control(made: pd.DataFrame, targets: Mapping[str, Mapping[str, float]] | Non
 
 def merge_table(seeds: pd.DataFrame, settings: LinkQASettings) -> pd.DataFrame:
     """Near-identical knowledge points of annotated seeds, with what is decided about each pair: the reviewed file where
-    `settings.merges` names one, else `merge_candidates`. It asks nobody, so it can be looked over before LinkQA is paid for."""
+    `settings.merges` names one, else `merge_candidates`. It asks nobody, so it can be looked over before LinkQA is paid
+    for."""
     names = seeds["knowledge_points"].explode().dropna()
     return read_merges(settings.merges, names) if settings.merges else merge_candidates(names)
 
 
 def walk(graph, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0) -> pd.DataFrame:
-    """The paths to write along: `paths_per_question` times as many as the plan's budget needs, leaning to seeds of its weak cells by
-    `focus` (our own addition)."""
+    """The paths to write along: `paths_per_question` times as many as the plan's budget needs, leaning to seeds of its
+    weak cells by `focus` (our own addition)."""
     focus = {(r.discipline, r.difficulty): 1.0 + settings.focus * r.deficit for r in plan.itertuples()}
     n = math.ceil(settings.paths_per_question * plan["budget"].sum() / settings.questions_per_path)
     return sample_paths(graph, n, settings.length, alpha=settings.alpha, beta=settings.beta, focus=focus, seed=seed)

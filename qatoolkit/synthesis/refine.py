@@ -1,4 +1,5 @@
-"""Refinement: a second teacher answers every question again, and fresh samples decide where the two differ (arXiv 2508.01326)."""
+"""Refinement: a second teacher answers every question again, and fresh samples decide where the two differ (arXiv
+2508.01326)."""
 
 import pandas as pd
 
@@ -15,8 +16,8 @@ def refine(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A second teacher answers every question again; where the two differ, fresh samples decide by majority.
 
-    Returns the rows with the decided answer (`verified`, `first_answer`, `second_answer`, `decided`: agreed, first, refined
-    or other) and the rejects without a majority. Our reading of BoostQA's refinement."""
+    Returns the rows with the decided answer (`verified`, `first_answer`, `second_answer`, `decided`: agreed, first,
+    refined or other) and the rejects without a majority. Our reading of BoostQA's refinement."""
     messages = [
         prompts.messages("refine", r.language, question=r.question, answer=r.answer) for r in table.itertuples()
     ]

@@ -89,7 +89,8 @@ class LinkQASettings(Settings):
     samples: Positive = 5
     """Fresh answers that decide where the two teachers differ."""
     merges: Annotated[str, Place()] | None = None
-    """CSV file of the near-identical knowledge points you decided to merge; null merges only two spellings of a name."""
+    """CSV file of the near-identical knowledge points you decided to merge; null merges only two spellings of a
+    name."""
 
     @model_validator(mode="after")
     def _adjustable(self):

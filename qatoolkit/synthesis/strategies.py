@@ -1,8 +1,7 @@
 """The registry of synthesis strategies: what each is set by, how it writes, and what it asks of the teachers.
 
-A strategy is one `Strategy` object; curation, lineage, cost, training, figures and the paired tables loop over the data sets that
-a profile makes with it. `register` adds one from anywhere (docs/extending.md).
-"""
+A strategy is one `Strategy` object; curation, lineage, cost, training, figures and the paired tables loop over the data
+sets that a profile makes with it. `register` adds one from anywhere (docs/extending.md)."""
 
 import importlib
 from collections.abc import Callable
@@ -14,14 +13,16 @@ import pandas as pd
 
 from qatoolkit.core.settings import Settings
 
-# Modules of this room that register a strategy of their name when they are first needed, and the notebook that shows each.
+# Modules of this room that register a strategy of their name when they are first needed, and the notebook that shows
+# each.
 PACKAGED = {"boostqa": "04_boostqa", "linkqa": "05_linkqa"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a strategy is given: annotated `seeds`, the `plan` (cells with `budget` and `deficit`), the `teachers` (synthesiser,
-    refiner, annotator), all `profile` settings, its own `settings`, the random `seed`, and a `folder` for what it keeps."""
+    """What a strategy is given: annotated `seeds`, the `plan` (cells with `budget` and `deficit`), the `teachers`
+    (synthesiser, refiner, annotator), all `profile` settings, its own `settings`, the random `seed`, and a `folder` for
+    what it keeps."""
 
     seeds: pd.DataFrame
     plan: pd.DataFrame
@@ -37,10 +38,10 @@ class Strategy:
     """One way to write questions.
 
     `write(context)` returns {"made": questions as written and labelled, "questions": those accepted after refinement,
-    "rejects": the rest with `reason` and `detail`} and whatever else it keeps (tables, JSON values, None for a folder it wrote).
-    `requests(profile, plan)` returns (requests that write, questions to label), for the estimate before anything is paid.
-    `settings` is the class of its dials, `reads` the groups of a profile that its result depends on, `prompts` the templates it
-    sends."""
+    "rejects": the rest with `reason` and `detail`} and whatever else it keeps (tables, JSON values, None for a folder
+    it wrote). `requests(profile, plan)` returns (requests that write, questions to label), for the estimate before
+    anything is paid. `settings` is the class of its dials, `reads` the groups of a profile that its result depends on,
+    `prompts` the templates it sends."""
 
     name: str
     settings: type[Settings]

@@ -1,4 +1,5 @@
-"""Writing questions: a table of requests put to a teacher, labelled, and asked for once more where they missed their level."""
+"""Writing questions: a table of requests put to a teacher, labelled, and asked for once more where they missed their
+level."""
 
 import json
 
@@ -15,9 +16,10 @@ from qatoolkit.teacher.client import Teacher
 def carry_out(asked: pd.DataFrame, teacher: Teacher, annotator: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Put a table of requests to the teacher, label what it wrote, and ask once more, with the reason, for what missed.
 
-    Returns the questions (with `asked_difficulty` and `attempt`) and the rejects: failed requests, unlabelled questions,
-    first attempts that a better second one replaced ("degraded"), and second attempts that missed too ("degraded_again")
-    or repeated a known question ("repeated"). Every question that was written is in one of the two."""
+    Returns the questions (with `asked_difficulty` and `attempt`) and the rejects: failed requests, unlabelled
+    questions, first attempts that a better second one replaced ("degraded"), and second attempts that missed too
+    ("degraded_again") or repeated a known question ("repeated"). Every question that was written is in one of the
+    two."""
     made, rejects = write(asked, teacher)
     made, unlabelled = annotate(made, annotator)
     made["attempt"] = 1
@@ -51,22 +53,23 @@ def degraded(table: pd.DataFrame) -> pd.Series:
 
 
 def attempts(made: pd.DataFrame, rejects: pd.DataFrame, levels) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Questions asked for at some levels: as kept, and as the first attempts at them came out (those kept plus those that a better
-    second attempt replaced)."""
+    """Questions asked for at some levels: as kept, and as the first attempts at them came out (those kept plus those
+    that a better second attempt replaced)."""
     kept = made[made["asked_difficulty"].isin(levels)]
     replaced = rejects[(rejects["reason"] == "degraded") & rejects["asked_difficulty"].isin(levels)]
     return kept, pd.concat([kept[kept["attempt"] == 1], replaced])
 
 
 def degradation(made: pd.DataFrame, levels=HIGH) -> dict:
-    """How many questions asked for at some levels were kept, and the share of them labelled lower after the second attempt."""
+    """How many questions asked for at some levels were kept, and the share of them labelled lower after the second
+    attempt."""
     asked = made[made["asked_difficulty"].isin(levels)]
     return {"n": len(asked), "degraded": share(degraded(asked))}
 
 
 def missed(table: pd.DataFrame) -> pd.Series:
-    """Which rows to ask for once more: the degraded ones, and where the level must be met exactly, all others off it; not those
-    of multi-grade synthesis, whose prompt asks for a grade."""
+    """Which rows to ask for once more: the degraded ones, and where the level must be met exactly, all others off it;
+    not those of multi-grade synthesis, whose prompt asks for a grade."""
     off = table["exact"].eq(True) & (table["difficulty"] != table["asked_difficulty"])
     return (degraded(table) | off) & table["strategy"].ne("multi_grade")
 

@@ -1,9 +1,9 @@
-"""Attention within packed documents alone: no mask of a block's length squared, no work across documents.
+"""Attention within packed documents: no mask of block x block, no work across documents.
 
-transformers keeps packed documents apart by a mask, so a block of 50 short documents costs as much as one long text. Here every
-document attends to itself only: on a GPU by torch's variable-length flash attention, on a CPU in groups of like length. Models
-whose attention is anything but causal softmax (windows, capped scores, sinks), or whose values are not as wide as their queries,
-are refused and keep transformers' own.
+transformers keeps packed documents apart by a mask, so a block of 50 short documents costs as much as one long text.
+Here each document attends only to itself: on a GPU by torch's variable-length flash attention, on a CPU in groups of
+similar length. Models with anything but causal softmax attention (windows, capped scores, sinks), or with values
+narrower than queries, are refused and use transformers' own.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ except ImportError:  # torch before 2.10
     varlen_attn = None
 
 PACKED = "packed"  # its name as an `attn_implementation` of transformers
-_WASTE = 1.1  # padded over real tokens, at most, in a group
+_WASTE = 1.1  # at most, padded over real tokens in a group
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Where the documents of a batch of blocks lie, counting through all its tokens.
+    """The documents of a batch of blocks, as indices into all its tokens.
 
-    GPU: `bounds` [documents + 1] int32, where each begins, and `longest`, the length of a block. CPU: `groups`, for each its
-    number of documents, its width and the tokens [documents * width] that it gathers; `back` [tokens], where each token is
-    found in the groups' outputs one after another."""
+    GPU: `bounds` [documents + 1] int32, where each begins, and `longest`, the length of a block. CPU: `groups` of
+    (documents, width, indices [documents * width] of the tokens gathered); `back` [tokens], each token's index in the
+    concatenated outputs of the groups."""
 
     bounds: object = None
     longest: int = 0
@@ -45,7 +45,7 @@ def documents_of(positions: np.ndarray, device: str) -> Documents:
     lengths = np.diff(np.append(starts, len(flat)))
     order = np.argsort(lengths, kind="stable")
     groups, back, done = [], np.empty(len(flat), dtype=np.int64), 0
-    for members in _like_lengths(lengths[order]):
+    for members in _similar_lengths(lengths[order]):
         chosen = order[members]
         steps = np.arange(lengths[chosen].max())
         real = steps < lengths[chosen, None]
@@ -56,8 +56,8 @@ def documents_of(positions: np.ndarray, device: str) -> Documents:
     return Documents(groups=tuple(groups), back=torch.from_numpy(back))
 
 
-def _like_lengths(lengths: np.ndarray):
-    """Slices of rising lengths whose padding stays small."""
+def _similar_lengths(lengths: np.ndarray):
+    """Slices of ascending lengths that need little padding."""
     first, total = 0, 0
     for i, length in enumerate(lengths.tolist()):
         if i > first and length * (i + 1 - first) > _WASTE * (total + length) + 64:
@@ -68,19 +68,15 @@ def _like_lengths(lengths: np.ndarray):
 
 
 def attend(module, query, key, value, attention_mask, *, documents=None, scaling=None, dropout=0.0, **others):
-    """transformers' attention interface: query [blocks, heads, tokens, width] over key and value with as many heads or fewer;
-    returns ([blocks, tokens, heads, width], None).
+    """transformers' attention interface: query [blocks, heads, tokens, width] over key and value with as many heads or
+    fewer; returns ([blocks, tokens, heads, width], None).
 
-    Raises ValueError for an attention that this is not."""
+    Raises ValueError for any attention but causal softmax."""
     if documents is None or attention_mask is not None:
-        raise ValueError("packed attention needs the places of the documents and no mask")
-    beyond = {
-        name: others[name]
-        for name in ("sliding_window", "softcap", "s_aux", "position_bias")
-        if others.get(name) is not None
-    }
+        raise ValueError("packed attention needs `documents` and no mask")
+    beyond = [n for n in ("sliding_window", "softcap", "s_aux", "position_bias") if others.get(n) is not None]
     if beyond or not getattr(module, "is_causal", True):
-        raise ValueError(f"packed attention is causal softmax without {', '.join(beyond) or 'exceptions'}")
+        raise ValueError(f"packed attention is causal softmax and has no {', '.join(beyond) or 'bidirectional form'}")
     if value.shape[-1] != query.shape[-1]:
         raise ValueError("packed attention needs values as wide as queries")
     blocks, heads, tokens, width = query.shape
@@ -90,7 +86,7 @@ def attend(module, query, key, value, attention_mask, *, documents=None, scaling
         return x.transpose(1, 2).reshape(blocks * tokens, -1)
 
     if documents.bounds is not None:
-        # Autocast leaves float32 to what it does not know, and positions are turned in float32.
+        # autocast does not cast the inputs of a custom op, and rotary embeddings are computed in float32
         kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else value.dtype
         if dropout or varlen_attn is None or kind == torch.float32:
             raise ValueError(
@@ -104,7 +100,7 @@ def attend(module, query, key, value, attention_mask, *, documents=None, scaling
     return out.view(blocks, tokens, heads, width), None
 
 
-@torch.compiler.disable  # its shapes change from batch to batch, and with each a compiled layer would be compiled anew
+@torch.compiler.disable  # its shapes change with every batch, which would recompile a compiled layer
 def _grouped(documents: Documents, query, key, value, width: int, dropout: float, scaling, few: bool):
     """Attention over [tokens, heads * width], group by group."""
     found = []

@@ -1,7 +1,7 @@
 """What a training run leaves on disk: Hugging Face directories, states to resume from, and averages of checkpoints.
 
-A state holds everything that the next step depends on: weights, the optimizer's moments, every random generator, and the place
-in the order of blocks. It is complete or absent, holds no pickle, and does not depend on the number of devices.
+A state has everything that the next step depends on: weights, the optimizer's moments, every random generator, and the
+place in the order of blocks. It is complete or absent, has no pickle, and does not depend on the number of devices.
 """
 
 import json
@@ -16,21 +16,37 @@ STATES = "states"  # in the job's folder
 
 
 def whole(tensor: torch.Tensor, leader: bool) -> torch.Tensor | None:
-    """A tensor in the leader's main memory, gathered from all devices where it is sharded, which every process must ask for;
-    None for the others."""
+    """A tensor in the leader's main memory, None in other processes. All must call this, to gather shards."""
     tensor = tensor.detach()
     tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return tensor.cpu() if leader else None
 
 
 def like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """A whole tensor as `parameter` lies: on its device, in its type, sharded as it is."""
+    """A whole tensor on the device, in the dtype and with the sharding of `parameter`."""
     value = value.to(parameter.device, parameter.dtype)
     if not hasattr(parameter, "full_tensor"):
         return value
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file."""
+    from safetensors.torch import save_file
+
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+
+
+def open_tensors(path: Path, remedy: str):
+    """An open safetensors file; OSError with the remedy if it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def optimizer_tensors(model, optimizer, leader: bool) -> dict[str, torch.Tensor]:
@@ -43,10 +59,10 @@ def optimizer_tensors(model, optimizer, leader: bool) -> dict[str, torch.Tensor]
 
 
 def load_optimizer(model, optimizer, file, prefix: str = "") -> None:
-    """Set the optimizer's state from the tensors of an open safetensors file whose names begin with `prefix`, one at a time.
+    """Set the optimizer's state from the tensors of an open safetensors file whose names begin with `prefix`.
 
-    Moments take the dtype of their weights, so that a run may go on from one in another memory mode. Weights that no loss has
-    reached yet (of images, in a model that also reads those) have none. ValueError where it is another model's."""
+    Moments take the dtype of their weights, so that a run may start from one in another memory mode. Weights that no
+    loss has reached (of images, in a model that also reads those) have none. ValueError for another model's state."""
     fused = any(group.get("fused") for group in optimizer.param_groups)
     stored = {key[len(prefix) :].rpartition("/")[0] for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
     parameters = dict(model.named_parameters())
@@ -55,38 +71,30 @@ def load_optimizer(model, optimizer, file, prefix: str = "") -> None:
     for name, parameter in parameters.items():  # in one order on every device
         if name not in stored:
             continue
-        state = {}
-        for entry in ("exp_avg", "exp_avg_sq", "step"):
-            value = file.get_tensor(f"{prefix}{name}/{entry}")
-            if entry != "step":
-                state[entry] = like(parameter, value)
-            else:  # fused AdamW keeps the count as a float beside the weights, the other as a whole number
-                state[entry] = value.to(parameter.device, torch.float32) if fused else value.to(torch.int64)
+        state = {entry: file.get_tensor(f"{prefix}{name}/{entry}") for entry in ("exp_avg", "exp_avg_sq", "step")}
+        for entry in ("exp_avg", "exp_avg_sq"):
+            state[entry] = like(parameter, state[entry])
+        # fused AdamW counts steps in a float on the weights' device, the other in an integer
+        state["step"] = state["step"].to(parameter.device, torch.float32) if fused else state["step"].to(torch.int64)
         optimizer.state[parameter] = state
 
 
-def model_tensors(model, leader: bool) -> dict[str, torch.Tensor]:
-    """The model's weights by name, whole and in the leader's main memory; weights that are tied stay one tensor."""
-    seen: dict[int, torch.Tensor] = {}
-    found = {}
-    for name, value in model.state_dict(keep_vars=True).items():
-        if id(value) not in seen:
-            seen[id(value)] = whole(value, leader)
-        found[name] = seen[id(value)]
-    return found
-
-
 def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: bool = True) -> None:
-    """A plain Hugging Face directory of the model as it is now: weights in `dtype`, tokenizer, model card, `training.json`.
+    """A plain Hugging Face directory of the model as it is now: weights in `dtype`, tokenizer, model card,
+    `training.json`.
 
     The manifest comes last, so that its presence means complete. Every process calls this, the leader writes."""
-    tensors = model_tensors(model, leader)
+    found, casts = {}, {}
+    for name, value in model.state_dict(keep_vars=True).items():  # tied weights stay one tensor
+        if id(value) not in casts:
+            tensor = whole(value, leader)
+            casts[id(value)] = tensor.to(dtype) if leader and tensor.is_floating_point() else tensor
+        found[name] = casts[id(value)]
     if not leader:
         return
-    casts = {id(t): t.to(dtype) if t.is_floating_point() else t for t in tensors.values()}
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, state_dict={name: casts[id(t)] for name, t in tensors.items()})
-    # the dtype of these weights, not that of training; a model of several parts has one in each part
+    model.save_pretrained(folder, state_dict=found)
+    # the dtype of these weights, not that of training; a model of several parts names one in each part
     stored = {"dtype": str(dtype).removeprefix("torch.")}
     config = (folder / "config.json").read_text(encoding="utf-8")
     config = json.loads(config, object_hook=lambda part: part | stored if "dtype" in part else part)
@@ -101,91 +109,83 @@ def card(manifest: dict) -> str:
     from qatoolkit.core.cards import model_card
 
     known = ("name", "parameters", "tokens", "flops", "initial_flops", "initial_tokens", "loss")
-    told = {name: manifest[name] for name in known if manifest.get(name) is not None}
-    mixture, job = manifest["mixture"], manifest["job"]
-    shares = {"QA": 1 - mixture["realised_replay"], "general": mixture["realised_replay"]}
-    told |= {"QA_epochs": mixture["epochs"], "general_epochs": mixture["general_epochs"]}
-    versions = manifest.get("versions")
+    mixture = manifest["mixture"]
     return model_card(
-        told | {"base_model": manifest["base_model"], "mixture": shares, "settings": job, "versions": versions}
+        {name: manifest[name] for name in known if manifest.get(name) is not None}
+        | {"QA_epochs": mixture["epochs"], "general_epochs": mixture["general_epochs"]}
+        | {"mixture": {"QA": 1 - mixture["realised_replay"], "general": mixture["realised_replay"]}}
+        | {"base_model": manifest["base_model"], "settings": manifest["job"], "versions": manifest.get("versions")}
     )
 
 
 def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, leader: bool = True) -> None:
-    """Write the state after `step` steps and forget all but the last `job.keep_states`. Raises OSError where the disk is full;
-    the states before are untouched then."""
+    """Write the state after `step` steps and remove all but the last `job.keep_states`. Raises OSError if the disk is
+    full; earlier states are untouched then."""
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
 
     tensors = {f"model/{name}": whole(value, leader) for name, value in model.named_parameters()}
     tensors |= {f"buffer/{name}": whole(value, leader) for name, value in model.named_buffers()}
     moments = optimizer_tensors(model, optimizer, leader)
     tensors |= {f"optimizer/{name}": value for name, value in moments.items()}
-    tensors |= {f"random/{name}": value for name, value in random_states().items()}
+    tensors["random/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random/cuda"] = torch.cuda.get_rng_state()
     if not leader:
         return
     folder = Path(job.out) / STATES
     try:
         with atomic(folder / f"{step:09d}") as temporary:
             temporary.mkdir()
-            save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / "state.safetensors")
+            save_tensors(tensors, temporary / "state.safetensors")
             write_json({"step": step, "tokens": seen, "identity": identity}, temporary / "state.json")
     except (OSError, SafetensorError) as error:
         raise OSError(
-            f"job {job.name!r}: the state after step {step} could not be written to {folder} ({error}); earlier states are "
-            "whole. Free some space and start the job again: it goes on from the last one"
+            f"job {job.name!r}: the state after step {step} could not be written to {folder} ({error}); earlier states "
+            "are intact. Free some space and run the job again: it resumes from the last one"
         ) from error
     for old in states(job.out)[: -job.keep_states]:
         remove(old)
 
 
-def tidy(out: Path) -> None:
-    """Remove what a killed process was writing among the states."""
+def remove_leftovers(out: Path) -> None:
+    """Remove the half-written states of a killed process."""
     for leftover in (out / STATES).glob(".*.tmp"):
         remove(leftover)
 
 
 def states(out: str | Path) -> list[Path]:
-    """The complete states of a job's folder, the oldest first."""
+    """The complete states in a job's folder, oldest first."""
     return sorted(p for p in (Path(out) / STATES).glob("[0-9]*") if (p / "state.json").is_file())
 
 
 def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
-    """Go on from the last state of the job: sets weights, moments and random generators, and returns (steps, tokens) done; (0,
-    0) where there is none. ValueError names the settings that differ from the interrupted run's."""
+    """Resume from the last state of the job: sets weights, moments and random generators, and returns (steps, tokens)
+    done, (0, 0) without a state. ValueError names the settings that differ from the interrupted run's."""
     found = states(job.out)
     if not found:
         return 0, 0
     about = read_json(found[-1] / "state.json")
     require_same(job, about["identity"], identity, "an interrupted run")
-    remedy = f"delete {found[-1]} and start the job again: it goes on from the state before it"
+    remedy = f"delete {found[-1]} and run the job again: it resumes from the state before it"
     with open_tensors(found[-1] / "state.safetensors", remedy) as file, torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(like(parameter, file.get_tensor(f"model/{name}")))
         for name, buffer in model.named_buffers():
             buffer.copy_(file.get_tensor(f"buffer/{name}"))
         load_optimizer(model, optimizer, file, "optimizer/")
-        kept = [name for name in file.keys() if name.startswith("random/")]  # noqa: SIM118 (no mapping)
-        set_random_states({name.removeprefix("random/"): file.get_tensor(name) for name in kept})
+        torch.set_rng_state(file.get_tensor("random/cpu"))
+        if torch.cuda.is_available() and "random/cuda" in file.keys():  # noqa: SIM118 (no mapping)
+            torch.cuda.set_rng_state(file.get_tensor("random/cuda"))
     return about["step"], about["tokens"]
 
 
-def open_tensors(path: Path, remedy: str):
-    """An open safetensors file; OSError with the remedy where it is damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"{path} is damaged ({error}); {remedy}") from None
-
-
 def require_same(job, before: dict | None, now: dict, what: str) -> None:
-    """ValueError naming every setting in which `now` differs from what the job's folder holds; `before` is None for a model that
-    no job wrote."""
+    """ValueError naming every setting in which `now` differs from the run in the job's folder; `before` is None for a
+    model that no job wrote."""
     if before is None:
         raise ValueError(
-            f"job {job.name!r}: {job.out} holds a model already that no job with these settings wrote; give another `out`"
+            f"job {job.name!r}: {job.out} holds a model already that no job with these settings wrote; give another "
+            "`out`"
         )
     differ = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
@@ -194,13 +194,13 @@ def require_same(job, before: dict | None, now: dict, what: str) -> None:
     ]
     if differ:
         raise ValueError(
-            f"job {job.name!r}: {job.out} holds {what} with other settings: {'; '.join(differ)}. Set them back, or give "
-            "another `out`, or delete that folder to begin anew"
+            f"job {job.name!r}: {job.out} holds {what} with other settings: {'; '.join(differ)}. Set them back, give "
+            "another `out`, or delete that folder to start over"
         )
 
 
-def check_place(job) -> None:
-    """ValueError where the job's folder is a file, its own start, or holds a model that no job wrote."""
+def check_out(job) -> None:
+    """ValueError if the job's folder is a file, its own start, or holds a model that no job wrote."""
     out = Path(job.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"job {job.name!r}: out is the file {out}; it must be a folder")
@@ -212,43 +212,30 @@ def check_place(job) -> None:
 
 
 def require_kept(job) -> None:
-    """ValueError where a finished job is now asked for something that it did not keep."""
+    """ValueError if a finished job now asks for something that it did not keep."""
     out = Path(job.out)
-    lacking = [f"keep {share:g}" for share in job.keep if not (out / f"at-{share:g}").is_dir()]
-    lacking += ["keep_optimizer"] * (job.keep_optimizer and not (out / "optimizer.safetensors").is_file())
-    if lacking:
+    missing = [f"keep {share:g}" for share in job.keep if not (out / f"at-{share:g}").is_dir()]
+    missing += ["keep_optimizer"] * (job.keep_optimizer and not (out / "optimizer.safetensors").is_file())
+    if missing:
         raise ValueError(
-            f"job {job.name!r}: {out} holds a finished run, made without {', '.join(lacking)}; delete it, or give another `out`, "
-            "to train again"
+            f"job {job.name!r}: {out} holds a finished run, made without {', '.join(missing)}; delete it, or give "
+            "another `out`, to train again"
         )
 
 
 def require_ahead(job, marks: list[tuple[int, Path]], done: int, steps: int) -> None:
-    """ValueError where a checkpoint is asked for that an interrupted run went past without keeping it."""
-    lacking = [folder.name.removeprefix("at-") for mark, folder in marks if mark <= done and not folder.is_dir()]
-    if lacking:
+    """ValueError if a checkpoint is wanted at a step that an interrupted run has passed without keeping it."""
+    missing = [folder.name.removeprefix("at-") for mark, folder in marks if mark <= done and not folder.is_dir()]
+    if missing:
         raise ValueError(
-            f"job {job.name!r}: keep is asked for {', '.join(lacking)}, but the interrupted run in {job.out} has taken {done:,} of "
-            f"{steps:,} steps without it; leave it out, or delete that folder to begin anew"
+            f"job {job.name!r}: keep asks for {', '.join(missing)}, but the interrupted run in {job.out} has taken "
+            f"{done:,} of {steps:,} steps without it; leave it out, or delete that folder to start over"
         )
 
 
-def random_states() -> dict[str, torch.Tensor]:
-    """The states of torch's generators on the CPU and on this process's GPU."""
-    found = {"cpu": torch.get_rng_state()}
-    return found | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
-
-
-def set_random_states(found: dict[str, torch.Tensor]) -> None:
-    """Set what `random_states` gave."""
-    torch.set_rng_state(found["cpu"])
-    if "cuda" in found and torch.cuda.is_available():
-        torch.cuda.set_rng_state(found["cuda"])
-
-
-def adopt(checkpoint: str, out: Path):
-    """Copy a Hugging Face checkpoint (directory or name; safetensors only, no remote code) to `out` as the start of
-    mid-training; returns its tokenizer and a manifest. Its own pre-training compute is not known here and counts as 0."""
+def adopt(checkpoint: str, out: Path) -> None:
+    """Copy a Hugging Face checkpoint (directory or name; safetensors only, no remote code) to `out`, with a manifest,
+    as the start of mid-training. Its own pre-training compute is unknown and counts as 0."""
     tokenizer, model = load_tokenizer(checkpoint), load_causal_lm(checkpoint)
     manifest = {
         "name": called(checkpoint),
@@ -263,16 +250,14 @@ def adopt(checkpoint: str, out: Path):
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     write_json(manifest, Path(out) / "training.json")
-    return tokenizer, manifest
 
 
 def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | None = None) -> Path:
-    """The average of checkpoints of one architecture, weight by weight, as a Hugging Face directory with the first one's
-    tokenizer ("model soup"; here along one run, or over seeds of it). `weights` are shares, by default equal; `soup.json` holds
-    what was averaged.
+    """The average of checkpoints of one architecture ("model soup"), as a Hugging Face directory with the first one's
+    tokenizer. `weights` are shares, equal by default; `soup.json` records what was averaged.
 
-    Raises ValueError for fewer than two checkpoints, shares that do not fit, models of different shape, or a folder that holds
-    something else than a soup."""
+    Raises ValueError for fewer than two checkpoints, unusable shares, models of different shape, or a folder that holds
+    anything but a soup."""
     if len(checkpoints) < 2 or (weights is not None and len(weights) != len(checkpoints)):
         raise ValueError(
             f"soup: give two or more checkpoints and as many weights; found {len(checkpoints)} and {weights}"
@@ -283,8 +268,7 @@ def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | 
     model = load_causal_lm(checkpoints[0])
     total = {name: p.detach().double() * float(shares[0] / shares.sum()) for name, p in model.named_parameters()}
     for checkpoint, share in zip(checkpoints[1:], shares[1:] / shares.sum(), strict=True):
-        other = load_causal_lm(checkpoint)
-        parts = dict(other.named_parameters())
+        parts = dict(load_causal_lm(checkpoint).named_parameters())
         if {n: p.shape for n, p in parts.items()} != {n: p.shape for n, p in total.items()}:
             raise ValueError(f"soup: {checkpoint} is not of the same architecture as {checkpoints[0]}")
         for name, value in total.items():

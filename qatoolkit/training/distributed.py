@@ -1,4 +1,4 @@
-"""The processes that train together, one a device, and each one's part of a step."""
+"""The processes that train together, one per device, and their shares of a step."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """This process among those that train together: its `rank`, how many there are, and its device."""
+    """This process among those that train together: its `rank`, the `count` of processes, and its device."""
 
     rank: int
     count: int
@@ -31,7 +31,7 @@ class Processes:
 
 
 def processes() -> Processes:
-    """The processes that `accelerate launch` or `torchrun` started, as their environment tells; else this one alone."""
+    """The processes that `accelerate launch` or `torchrun` started, from the environment; else this one alone."""
     import torch
 
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
@@ -39,7 +39,7 @@ def processes() -> Processes:
 
 
 def join(threads: int) -> Processes:
-    """Take this process's device, or `threads` of the CPU, and meet the others; `leave` ends it."""
+    """Select this process's device, or `threads` of the CPU, and join the process group; `leave` ends it."""
     import torch
 
     ours = processes()
@@ -55,7 +55,7 @@ def join(threads: int) -> Processes:
 
 
 def leave() -> None:
-    """Part from the other processes."""
+    """Leave the process group."""
     import torch
 
     if torch.distributed.is_initialized():
@@ -63,7 +63,7 @@ def leave() -> None:
 
 
 def shares_of(places: np.ndarray, micro_batch: int | None, ours: Processes) -> list[np.ndarray]:
-    """This process's places in micro-batches: as many and as long for every process, filled up with -1 (padding)."""
+    """This process's places in micro-batches: of the same number and size in every process, padded with -1."""
     own = -(-len(places) // ours.count)
     filled = np.full(own * ours.count, -1, dtype=places.dtype)
     filled[: len(places)] = places
@@ -72,7 +72,7 @@ def shares_of(places: np.ndarray, micro_batch: int | None, ours: Processes) -> l
 
 
 def on_device(batch, device: str) -> list:
-    """A batch's arrays as tensors on a device, and the places of its documents."""
+    """A batch's arrays as tensors on a device, and its `Documents`."""
     import torch
 
     from qatoolkit.training.attention import documents_of

@@ -1,25 +1,25 @@
-"""What the architecture of a causal language model costs: parameters, FLOPs per token, bytes of activations.
+"""What an architecture costs: parameters, FLOPs per token, bytes of activations.
 
-Any transformers configuration is measured on the model itself, built on the meta device, which takes no memory: parameters are
-counted exactly, and every matrix product is found by its weight. Where something is not understood it is named, not guessed.
+Any transformers configuration is measured on the model itself, built on the meta device, which takes no memory:
+parameters are counted exactly, and every matrix product is found by its weight. What is not understood is named, not
+guessed.
 """
 
 import json
 from dataclasses import dataclass
 from functools import lru_cache
 
-UNSHARDED = 3  # layers a full-shard run holds whole: the one at work, the next one on its way, one set of gradients
-IN_FLIGHT = 0.5  # gradients under way in backward, as a share of one layer's activations
+UNSHARDED = 3  # gathered layers of a fully sharded run: the current one, the prefetched one, one set of gradients
+IN_FLIGHT = 0.5  # gradients in the backward pass, as a share of one layer's activations
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What was found in a model. Weights of matrix products are those a token meets: of experts, the share that is activated.
-
-    `attention_weights` and `mlp_weights` are summed over layers. `widths`: per layer, query heads x head size (mean of key
-    and value sizes where they differ), 0 for a layer without softmax attention. `windows`: per layer, how far it sees, None
-    for all. `matrices`: parameters of all matrix products, every expert whole. `unit`: parameters of the largest part that is gathered whole when the model is sharded. `not_covered`: what the
-    FLOPs leave out, in words."""
+    """Measurements of a model. `attention_weights` and `mlp_weights` are the weights of matrix products that a token
+    passes (of experts, the activated share), summed over layers; `matrices` counts all of them, every expert included.
+    `widths`: per layer, query heads x head size (mean of key and value sizes if they differ), 0 without softmax
+    attention. `windows`: per layer, its attention window or None. `unit`: parameters of the largest part that a sharded
+    model gathers. `not_covered`: what the FLOPs leave out, in words."""
 
     parameters: int
     hidden: int
@@ -39,16 +39,17 @@ class Architecture:
         return len(self.widths)
 
     def flops_per_token(self, context: float) -> float:
-        """Training FLOPs of a token (forward, and twice that backward), multiply-adds as two, `context` earlier tokens seen.
+        """Training FLOPs of a token (forward, and twice that backward) that attends to `context` earlier ones; a
+        multiply-add is 2.
 
-        Norms, activations, softmax, look-ups and biases are left out, as usual; the 6 N D rule of thumb leaves out attention too,
-        and counts the embedding table even where it is only looked up."""
+        Norms, activations, softmax, look-ups and biases are left out, as usual; the 6 N D rule also leaves out
+        attention, and counts the embedding table even if it is only looked up."""
         return 3 * (self.layer_flops(context) + 2 * self.head_weights)
 
     def layer_flops(self, context: float) -> float:
         """Forward FLOPs of a token in all layers, without the output head: what activation checkpointing does twice.
 
-        A layer with a window sees `context` at most up to its window; the mean of that is below it, so this is an upper bound."""
+        A layer with a window counts min(context, window), an upper bound of the mean."""
         seen = sum(
             w * (context if far is None else min(context, far))
             for w, far in zip(self.widths, self.windows, strict=True)
@@ -58,14 +59,13 @@ class Architecture:
     def layer_activations(self, block: int, arithmetic: str) -> float:
         """Bytes that autograd keeps for one token in one layer, with packed documents and SDPA.
 
-        With h the hidden size, a the attention width, f the feed-forward width (of activated experts together), e bytes an
-        element: h for the two norms (input, normalised, output) and what the matrix products get of them; 4 a e for query,
-        key, value (repeated for grouped heads, since packed documents need a mask) and output; 4 f e for a gated
-        feed-forward net (gate, its activation, up, their product), 5 f e for one with tanh-GELU; `block` e for the token's
-        row of the mask, which SDPA copies once per layer. No square is kept per head.
-        Counted on Llama: 24 h in float32; 26 h under bfloat16 autocast, whose residual stream and norms stay in float32 and
-        which casts the input of each product anew; 16 h for weights in bfloat16, whose norms compute in float32.
-        What autograd really keeps is within 3 % of this on Llama and Qwen2, and up to 27 % below it on GPT-2."""
+        With h the hidden size, a the attention width, f the feed-forward width (sum over activated experts), e bytes
+        per element: 4 a e for query, key, value (repeated for grouped heads, since packed documents need a mask) and
+        output; 4 f e for a gated feed-forward net (gate, its activation, up, their product), 5 f e with tanh-GELU;
+        `block` e for the token's row of the mask, which SDPA copies once per layer, not per head. The two norms and the
+        inputs of the products, counted on Llama: 24 h in float32; 26 h under bfloat16 autocast, which keeps residual
+        stream and norms in float32 and casts the input of each product; 16 h with bfloat16 weights, whose norms compute
+        in float32. Autograd keeps within 3 % of this on Llama and Qwen2, and up to 27 % less on GPT-2."""
         norms, size = {"fp32": (24, 4), "autocast": (26, 2), "bf16": (16, 2)}[arithmetic]
         layers = max(1, self.layers)
         width = sum(self.widths) / layers
@@ -73,9 +73,9 @@ class Architecture:
         return norms * self.hidden + size * (4 * width + mlp + (block if width else 0))
 
     def activations(self, tokens: int, block: int, arithmetic: str, checkpointing: bool) -> float:
-        """Bytes of activations for a micro-batch of `tokens` in rows of `block`, output head left out.
+        """Bytes of activations for a micro-batch of `tokens` in rows of `block`, without the output head.
 
-        With checkpointing: the input of every layer, and one layer whole with its gradients on the way."""
+        With checkpointing: the input of every layer, and one whole layer with its gradients."""
         residual = self.hidden * (2 if arithmetic == "bf16" else 4)
         layer = self.layer_activations(block, arithmetic)
         around = 3 * residual  # embeddings and the last norm
@@ -84,7 +84,7 @@ class Architecture:
 
 
 def architecture(config) -> Architecture:
-    """Measures the causal model of a transformers configuration; ValueError where there is none of it."""
+    """Measure the causal model of a transformers configuration; ValueError if it has none."""
     return _measure(type(config), config.to_json_string(use_diff=False))
 
 
@@ -102,7 +102,7 @@ def _measure(kind, text: str) -> Architecture:
             f"{kind.__name__} has no causal language model in transformers; give the configuration of one"
         ) from error
     whole, config = config, config.get_text_config()
-    reader = model if config is whole else model.get_decoder()  # text does not pass the parts that read images
+    reader = model if config is whole else model.get_decoder()  # text does not pass through the image encoder
     experts, active = _experts(config)
     head = model.get_output_embeddings()
     weights, missed = {"attention": 0.0, "mlp": 0.0}, []
@@ -146,7 +146,7 @@ def _measure(kind, text: str) -> Architecture:
 
 
 def _experts(config) -> tuple[int, int]:
-    """Experts per layer and how many of them a token meets; (0, 0) for a dense model."""
+    """Experts per layer and how many of them a token activates; (0, 0) for a dense model."""
     for name in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"):
         if count := getattr(config, name, None):
             for chosen in ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts"):
@@ -156,7 +156,7 @@ def _experts(config) -> tuple[int, int]:
 
 
 def _attention(config) -> tuple[tuple[float, ...], tuple[int | None, ...], tuple[str, ...]]:
-    """Per layer the attention width and window; in words the kinds of layer that are not softmax attention."""
+    """Attention width and window per layer, and in words the layers that are not softmax attention."""
     layers = config.num_hidden_layers
     heads = getattr(config, "num_attention_heads", None)
     if not heads:
@@ -176,7 +176,7 @@ def _attention(config) -> tuple[tuple[float, ...], tuple[int | None, ...], tuple
 
 
 def _largest_unit(model) -> int:
-    """Parameters of the largest layer, or of all that is outside the layers (embeddings, head) if that is more."""
+    """Parameters of the largest layer, or of everything outside the layers (embeddings, head) if that is more."""
     from torch.nn import ModuleList
 
     stacks = [m for m in model.modules() if isinstance(m, ModuleList) and len(m)]

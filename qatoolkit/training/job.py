@@ -1,4 +1,4 @@
-"""The recipe of one training run: where it starts, what it reads, how the learning rate moves; checked before anything loads."""
+"""One training run: where it starts, what it reads, how the learning rate moves; checked before anything loads."""
 
 import json
 import math
@@ -10,27 +10,26 @@ from pydantic import model_validator
 from qatoolkit.core.settings import NotNegative, Positive, SomeShare, read_mapping
 from qatoolkit.training.settings import Course, Manner, SizeName
 
-_PLACES = ("out", "qa", "general", "tokenizer", "start")  # a resumed run may find its files elsewhere
-_FREE = (  # how a run is carried out and what it keeps, which may change too
-    "name", "keep", "save_every", "keep_states", "keep_optimizer", "micro_batch", "checkpointing", "compile", "fused_loss",
-    "attention", "threads",
+_PLACES = ("out", "qa", "general", "tokenizer", "start")  # a resumed run may have its files elsewhere
+_FREE = (  # how a step is computed and what is kept, which may change too
+    "name", "keep", "save_every", "keep_states", "keep_optimizer", "micro_batch", "checkpointing", "compile",
+    "fused_loss", "attention", "threads",
 )  # fmt: skip
 
 
 class Job(Manner, Course):
     """One training run; a YAML file for `qatoolkit train` has the same fields.
 
-    It starts from `start` or from a rung `size` with random weights, one of the two. An interrupted run in `out` is resumed
-    by itself."""
+    It starts either from `start`, or from random weights of the rung `size`. An interrupted run in `out` is resumed."""
 
     kind: ClassVar[str] = "job"
 
     name: str
-    """What messages call it."""
+    """Used in messages."""
     out: str
-    """Folder it writes."""
+    """Folder to write."""
     start: str | None = None
-    """Hugging Face directory or name whose weights it begins with."""
+    """Hugging Face directory or name whose weights it starts from."""
     size: SizeName | None = None
     """Rung of the ladder to train from scratch."""
     tokenizer: str | None = None
@@ -40,9 +39,9 @@ class Job(Manner, Course):
     general: str | None = None
     """Token file of general text."""
     tokens: Positive
-    """In all, of which the share `replay` is general text."""
+    """In all; the share `replay` of them is general text."""
     seed: NotNegative = 0
-    """Of the order of blocks and of new weights."""
+    """Of the order of blocks and of random weights."""
     keep: tuple[SomeShare, ...] = ()
     """Shares of the steps at which a checkpoint is kept, in `out/at-<share>`."""
     keep_optimizer: bool = False
@@ -71,8 +70,8 @@ class Job(Manner, Course):
 
 
 def read_job(path: str | Path) -> Job:
-    """A job from a YAML file; `qa`, `general`, `tokenizer` and `out` are relative to the file, as is `start` where it is a
-    folder there. Raises ValueError for anything but the fields of `Job`, naming the file and the field."""
+    """A job from a YAML file; `qa`, `general`, `tokenizer` and `out` are relative to the file, as is `start` where it
+    is a folder there. Raises ValueError for anything but the fields of `Job`, naming the file and the field."""
     path = Path(path)
     content = read_mapping(path, "the fields of a job (name, start, qa, tokens, ...)")
     for field in _PLACES:
@@ -91,14 +90,14 @@ def job_of(fields: dict, where: str = "job") -> Job:
 
 
 def identity(job: Job, **digests) -> dict:
-    """What a resumed run must share with the interrupted one: every setting that changes what is learnt, and the digests of what
-    lies at the places it names. How a step is computed may change; then the result is the same but for rounding."""
+    """What a resumed run must share with the interrupted one: every setting that changes what is learned, and the
+    digests of its inputs. How a step is computed may change; the result is then the same but for rounding."""
     settings = {k: v for k, v in dict(job).items() if k not in _PLACES + _FREE}
     return json.loads(json.dumps(settings | digests))
 
 
 def learning_rate(step: int, steps: int, job: Job, inherited: float | None = None) -> float:
-    """The rate of a step, counted from 0, of `steps`; `inherited` is the rate at which the start's own training ended."""
+    """The rate of a step, counted from 0, of `steps`; `inherited` is the rate at which the start ended."""
     peak, warm = (job.learning_rate, round(job.warmup * steps)) if inherited is None else (inherited, 0)
     if step < warm:
         return peak * (step + 1) / warm

@@ -1,7 +1,7 @@
 """The ladder of student sizes.
 
-Sizes up to `m` train on a CPU in seconds to minutes; the rest are for a GPU. All have the Llama architecture, so that what
-holds on a small rung is run by the same code on a large one.
+Sizes up to `m` train on a CPU in seconds to minutes; the rest need a GPU. All have the Llama architecture, so that the
+same code trains small and large rungs.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """One rung: width, depth, attention heads, key-value heads, feed-forward width, tied input and output embeddings."""
+    """One rung: width, depth, attention heads, key-value heads, feed-forward width, tied embeddings."""
 
     hidden: int
     layers: int
@@ -41,8 +41,8 @@ def size_of(name: str) -> Size:
 def llama_config(size: Size, vocabulary: int, positions: int, **special):
     """The transformers configuration of a rung.
 
-    Weights start with a standard deviation of 0.9 / sqrt(hidden), at most 0.08 and at least the usual 0.02: narrow students
-    that start at 0.02 learn facts far more slowly (docs/LOG.md)."""
+    Weights start with a standard deviation of 0.9 / sqrt(hidden), at most 0.08 and at least the usual 0.02: narrow
+    students that start at 0.02 learn facts far more slowly (docs/LOG.md)."""
     from transformers import LlamaConfig
 
     return LlamaConfig(

@@ -1,9 +1,10 @@
-"""What a training run reports: every step's metrics in a file, a line of progress every few seconds, and experiment trackers."""
+"""What a training run reports: metrics of every step in a file, lines of progress, experiment trackers."""
 
 import importlib
 import json
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 from qatoolkit.core.files import TIMING, atomic
@@ -11,75 +12,65 @@ from qatoolkit.training.distributed import Processes
 from qatoolkit.training.job import Job
 from qatoolkit.training.memory_estimate import matmul_rate
 
-TOLD = 5.0  # seconds between two lines of progress
+EVERY = 5.0  # seconds between two lines of progress
+TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
-class Metrics:
-    """`metrics.jsonl`: one line a step, written as it comes. Lines of steps that a resumed run takes again are cut off."""
-
-    def __init__(self, out: Path, done: int, leads: bool):
-        self.path, self.leads = out / "metrics.jsonl", leads
-        if leads:
-            out.mkdir(parents=True, exist_ok=True)
-            old = self.path.read_text().splitlines()[:done] if done else []
-            with atomic(self.path) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in old))
-
-    def __enter__(self):
-        self._file = open(self.path, "a") if self.leads else None
-        return self
-
-    def add(self, row: dict) -> None:
-        if self._file:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-
-    def __exit__(self, *_):
-        if self._file:
-            self._file.close()
+@contextmanager
+def open_metrics(out: Path, done: int, leads: bool):
+    """Yields a function that writes a step's row to `metrics.jsonl` at once; rows of steps that a resumed run repeats
+    are cut off. Only the leading process writes."""
+    if not leads:
+        yield lambda row: None
+        return
+    path = out / "metrics.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
+    old = path.read_text().splitlines()[:done] if done else []
+    with atomic(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in old))
+    with open(path, "a", buffering=1) as file:  # line by line
+        yield lambda row: file.write(json.dumps(row) + "\n")
 
 
-class Telling:
-    """Lines of progress every few seconds: loss, tokens a second, MFU, time left; the same figures go to `timing.jsonl`.
+class ProgressLog:
+    """A line every few seconds: loss, tokens per second, MFU, time left; the same figures go to `timing.jsonl`.
 
-    MFU is the model's FLOPs per second over those of a large matrix product on the same device: the fastest seen so far, for
-    other work may slow one down."""
+    MFU is the model's FLOPs per second over those of a large matrix product on the same device, the fastest measured so
+    far, since other work may slow one down."""
 
     def __init__(self, job: Job, steps: int, flops_per_token: float, ours: Processes, log: Callable[[str], None]):
         self.job, self.steps, self.per_token, self.ours, self.log = job, steps, flops_per_token, ours, log
         self.since, self.tokens, self.taken, self.ceiling = time.perf_counter(), 0, 0, 0.0
 
     def step(self, row: dict, tokens: int) -> dict:
-        """Count a step of `tokens` tokens; where it is time to tell, the figures told, else nothing."""
+        """Count a step of `tokens` tokens; returns the figures if a line is due, else an empty dict."""
         self.tokens, self.taken = self.tokens + tokens, self.taken + 1
         seconds = time.perf_counter() - self.since
-        if not self.ours.leads or seconds < TOLD:
+        if not self.ours.leads or seconds < EVERY:
             return {}
-        self.ceiling = max(self.ceiling, matmul_rate("fp32" if self.ours.device == "cpu" else "bf16"))
+        self.ceiling = max(self.ceiling, matmul_rate())
         rate, left = self.tokens / seconds, (self.steps - row["step"] - 1) * seconds / self.taken
         mfu = rate * self.per_token / self.ours.count / self.ceiling
-        told = {"seconds": round(seconds, 3), "tokens_per_second": rate, "mfu": mfu}
+        figures = {"seconds": round(seconds, 3), "tokens_per_second": rate, "mfu": mfu}
         if self.ours.device != "cpu":
             import torch
 
-            told["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            figures["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         with open(Path(self.job.out) / TIMING, "a") as file:
-            file.write(json.dumps({"step": row["step"]} | told) + "\n")
+            file.write(json.dumps({"step": row["step"]} | figures) + "\n")
         self.log(
             f"{self.job.name}: step {row['step'] + 1:,}/{self.steps:,}, loss {row['loss']:.3f}, {rate:,.0f} tokens/s, "
             f"MFU {mfu:.2f}, {left / 60:,.1f} min left"
         )
         self.since, self.tokens, self.taken = time.perf_counter(), 0, 0
-        return told
-
-
-TRACKERS = ("tensorboard", "trackio", "wandb")
+        return figures
 
 
 def tracker(name: str, job: Job) -> Callable[[dict], None]:
-    """A hook for `train` that reports to TensorBoard (files in the job's folder), trackio or wandb (project "qatoolkit").
+    """A hook for `train` that reports to TensorBoard (files in the job's folder), trackio or wandb (project
+    "qatoolkit").
 
-    Raises ValueError for another name, ImportError with the pip line where the package is missing."""
+    Raises ValueError for another name, ImportError with the pip line if the package is missing."""
     if name not in TRACKERS:
         raise ValueError(f"tracker is {name!r}; it must be one of {', '.join(TRACKERS)}")
     try:

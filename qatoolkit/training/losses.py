@@ -1,7 +1,8 @@
-"""Cross-entropy straight from hidden states, without ever holding the logits of all tokens.
+"""Cross-entropy from hidden states, without the logits of all tokens in memory at once.
 
-The logits of a chunk of tokens are made, turned into gradients and forgotten before the next chunk. A model whose logits are
-more than `hidden @ weight.T` (scaled or capped ones) is found out and falls back to its own logits.
+The logits of a chunk of tokens are computed, turned into gradients and dropped before the next chunk. A model whose
+logits are more than `hidden @ weight.T` (scaled or capped ones) is detected and uses its own logits. torch's
+`linear_cross_entropy` has no z-loss, is slower in chunks and rounds otherwise (docs/LOG.md).
 """
 
 import torch
@@ -9,11 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from qatoolkit.training.attention import PACKED
 
-CHUNK_ON_CPU, CHUNK_ON_GPU = 1 << 21, 1 << 28  # logits at once: about what a cache holds; 1 GiB
+CHUNK_ON_CPU, CHUNK_ON_GPU = 1 << 21, 1 << 28  # logits at once: about a CPU's cache; 1 GiB
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
-    """Sum of cross-entropies and of `z_loss` times log Z squared; gradients are made in the forward pass."""
+    """Sum of cross-entropies and of `z_loss` times log Z squared; gradients are computed in the forward pass."""
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, targets, z_loss, chunk):
@@ -47,31 +48,30 @@ class _FusedCrossEntropy(torch.autograd.Function):
                     to_weight.addmm_(slope.t(), states)
                 else:
                     to_weight += slope.t() @ states
-        # finished already, so nothing that autograd need look after
+        # plain attributes: final values, which autograd need not track
         ctx.gradients = [to_hidden, to_weight, to_bias]
-        ctx.kinds = weight.dtype, None if bias is None else bias.dtype
+        ctx.weight_dtype, ctx.bias_dtype = weight.dtype, None if bias is None else bias.dtype
         return total
 
     @staticmethod
     def backward(ctx, scale):
         to_hidden, to_weight, to_bias = ctx.gradients
         ctx.gradients = None
-        of_weight, of_bias = ctx.kinds
-        bias = None if to_bias is None else (to_bias * scale).to(of_bias)
-        weight = to_weight.mul_(scale).to(of_weight)  # in place: it is as large as the output matrix
+        bias = None if to_bias is None else (to_bias * scale).to(ctx.bias_dtype)
+        weight = to_weight.mul_(scale).to(ctx.weight_dtype)  # in place: it is as large as the output matrix
         return to_hidden.mul_(scale.to(to_hidden.dtype)), weight, bias, None, None, None
 
 
 def chunk_of(vocabulary: int, on_cpu: bool) -> int:
-    """Tokens whose logits the fused loss holds at a time."""
+    """Tokens per chunk of the fused loss."""
     return max(128, (CHUNK_ON_CPU if on_cpu else CHUNK_ON_GPU) // vocabulary)
 
 
 def fused_cross_entropy(hidden, weight, targets, *, bias=None, z_loss: float = 0.0, chunk: int | None = None):
     """Sum over tokens of cross-entropy in nats, plus `z_loss` times the squared log of the softmax's sum.
 
-    hidden: [tokens, width] states that predict `targets` [tokens] through `weight` [vocabulary, width] and `bias`. Under
-    autocast products run in its type; sums are float32. chunk: tokens at once, by default what the device's memory likes."""
+    hidden: [tokens, width] states that predict `targets` [tokens] through `weight` [vocabulary, width] and `bias`.
+    Under autocast products run in its dtype; sums are float32. chunk: tokens at once, by default `chunk_of`."""
     chunk = chunk or chunk_of(len(weight), hidden.device.type == "cpu")
     return _FusedCrossEntropy.apply(hidden, weight, bias, targets, z_loss, chunk)
 
@@ -87,10 +87,9 @@ SHORTCUTS = ("fused_loss", "packed_attention")
 
 
 class Scored(torch.nn.Module):
-    """A causal model that answers with the summed loss of a batch; the module that is sharded over devices, so that the output
-    matrix is whole wherever the loss needs it.
+    """A causal model with its loss: the module that is sharded, so that the loss sees the whole output matrix.
 
-    `fused_loss` and `packed_attention` are shortcuts, on or off; off means the attention that the model came with."""
+    `fused_loss` and `packed_attention` are shortcuts, on or off; the second replaces the model's own attention."""
 
     def __init__(self, model, *, fused_loss: bool = True, packed_attention: bool = False, z_loss: float = 0.0):
         super().__init__()
@@ -107,11 +106,11 @@ class Scored(torch.nn.Module):
             self.model.set_attn_implementation(PACKED if on else self.own_attention)
 
     def forward(self, ids, positions, where, targets=None, documents=None):
-        """Summed loss of the places `where` (flat indices); `ids` and `positions` are [blocks, block]; `documents` is for packed
-        attention. Without `targets` the logits of those places, [places, vocabulary].
+        """Summed loss at the places `where` (flat indices), or their logits [places, vocabulary] without `targets`.
+        `ids` and `positions` are [blocks, block]; `documents` is for packed attention.
 
-        No attention mask is given: with `position_ids` alone transformers keeps packed documents apart, and an all-ones mask
-        would switch that off in silence."""
+        No attention mask: with `position_ids` alone transformers keeps packed documents apart, and an all-ones mask
+        would silently switch that off."""
         inputs = {"input_ids": ids, "position_ids": positions, "use_cache": False}
         if self.packed_attention:
             inputs["documents"] = documents
@@ -126,12 +125,12 @@ class Scored(torch.nn.Module):
 
 
 def shortcuts_that_fit(scored: Scored, ids, positions, documents, alone) -> dict[str, bool]:
-    """Whether packed documents are read as if each stood alone: `apart` for transformers' own attention, and for each shortcut
-    that is on, whether it gives the same logits.
+    """Whether packed documents are read independently of each other: `apart` for transformers' own attention, and for
+    each shortcut that is on, whether it gives the same logits.
 
-    `ids` and `positions` are one packed block [1, tokens] with its `documents`; `alone` is where one of them begins and ends. The
-    module is left as it was. `apart` is False for models that place tokens otherwise than by position ids, for instance. ValueError
-    for logits that are no numbers."""
+    `ids` and `positions` are one packed block [1, tokens] with its `documents`; `alone` is where one of them begins and
+    ends. The module is left unchanged. `apart` is False for models whose positions do not come from position ids, for
+    instance. ValueError for logits that are not finite."""
     was, training = {name: getattr(scored, name) for name in SHORTCUTS}, scored.training
     first, last = alone
     place = torch.arange(first, last, device=ids.device)
@@ -145,7 +144,7 @@ def shortcuts_that_fit(scored: Scored, ids, positions, documents, alone) -> dict
     def fits(name: str) -> bool:
         try:
             return same(logits(name, ids, positions, place, None, documents))
-        except (AttributeError, KeyError, TypeError, ValueError):  # a model that does not take the shortcut
+        except (AttributeError, KeyError, TypeError, ValueError):  # the model does not support the shortcut
             return False
 
     def same(found) -> bool:
@@ -155,7 +154,7 @@ def shortcuts_that_fit(scored: Scored, ids, positions, documents, alone) -> dict
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         exact = logits(None, ids[:, first:last], positions[:, first:last], place - first)
         if not exact.isfinite().all():
-            raise ValueError("the model's first logits are no numbers: its weights are damaged")
+            raise ValueError("the model's first logits are not finite: its weights are damaged")
         found = {"apart": same(logits(None, ids, positions, place))}
         if was["packed_attention"]:
             found["packed_attention"] = fits("packed_attention")
@@ -169,7 +168,7 @@ def shortcuts_that_fit(scored: Scored, ids, positions, documents, alone) -> dict
 
 
 def changes_logits(config) -> bool:
-    """Whether the configuration caps or scales logits, which shows too little in fresh weights."""
+    """Whether the configuration caps or scales logits, which random weights show too little."""
     config = config.get_text_config()
     cap = getattr(config, "final_logit_softcapping", None)
     return bool(cap) or any(getattr(config, name, 1) not in (None, 1) for name in ("logit_scale", "logits_scaling"))

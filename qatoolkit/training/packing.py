@@ -1,9 +1,10 @@
 """Best-fit packing: whole documents into blocks of one length, positions restarting at 0 for each.
 
-With `position_ids` alone transformers keeps packed documents from seeing one another. A document longer than a block goes on in
-further pieces, each read as a document of its own, so that no token is lost.
+With `position_ids` alone transformers keeps packed documents apart. A document longer than a block is split into
+pieces, each treated as a document, so that no token is lost.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,8 +18,8 @@ IGNORED = -100
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Blocks as a model reads them: `ids` and `positions` [blocks, block]; `where`, the flat indices [targets] of the places
-    where a token is predicted, and `targets`, that token; all int64."""
+    """Blocks as a model reads them: `ids` and `positions` [blocks, block]; `where` [targets], the flat indices at which
+    a token is predicted, and `targets`, those tokens; all int64."""
 
     ids: np.ndarray
     positions: np.ndarray
@@ -28,8 +29,9 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A token file in blocks. Pieces of documents in order of their blocks: `starts` (in the file's tokens), `lengths` and
-    `given` (prompt tokens), all [pieces]; `offsets` [blocks + 1] says which pieces a block holds."""
+    """A token file in blocks. Pieces of documents, block by block: `starts` (in the file's tokens), `lengths` and
+    `given` (prompt tokens), all [pieces]; the pieces of a block are offsets[block] to offsets[block + 1], [blocks +
+    1]."""
 
     source: TokenFile
     block: int
@@ -51,17 +53,17 @@ class Packed:
 
     @cached_property
     def attended(self) -> np.ndarray:
-        """Earlier tokens of their documents that the tokens of each block see, all together, [blocks]."""
+        """Sum over the tokens of each block of the earlier tokens in their document, [blocks]."""
         lengths = self.lengths.astype(np.int64)
         return self._per_block(lengths * (lengths - 1) // 2)
 
     @property
     def efficiency(self) -> float:
-        """Share of all places that hold a token of a document."""
+        """Share of places that are not padding."""
         return float(self.lengths.sum(dtype=np.int64) / (len(self) * self.block))
 
     def predicted(self, answers_only: bool) -> np.ndarray:
-        """Tokens of each block that the loss is taken on, [blocks]: all but each piece's first, or only those of answers."""
+        """Tokens of each block that the loss is taken on, [blocks]: all but each piece's first, or of answers."""
         unlearnt = np.clip(self.given, 1, self.lengths) if answers_only else 1
         return self._per_block(self.lengths - unlearnt)
 
@@ -69,8 +71,8 @@ class Packed:
         return np.add.reduceat(values, self.offsets[:-1], dtype=np.int64)
 
     def read(self, rows: np.ndarray, answers_only: bool = False) -> tuple[np.ndarray, ...]:
-        """(ids, labels, positions) of blocks, each [rows, block]; a label is the token that the place must predict, -100 where
-        nothing is to be learnt. Padding counts as one more document; row -1 is a block of nothing but padding."""
+        """(ids, labels, positions) of blocks, each [rows, block]; a label is the next token, or -100 without a loss.
+        Padding counts as one more document; row -1 is a block of padding."""
         ids = np.full((len(rows), self.block), self.source.about["pad"], dtype=np.int64)
         labels = np.full_like(ids, IGNORED)
         positions = np.zeros_like(ids)
@@ -91,11 +93,9 @@ class Packed:
 def pack(source: TokenFile, block: int) -> Packed:
     """Pack a token file into blocks of `block` tokens, longest piece first, each into the fullest block that has room.
 
-    Stored beside the tokens and read back the next time. Raises ValueError for a block shorter than 2."""
-    if block < 2:
-        raise ValueError(f"block={block}; allowed: 2 or more tokens, the first of a document predicts the second")
+    Stored beside the tokens and reused. `block` is 2 or more (`settings.Block`)."""
     folder = source.folder / f"packed-{block}"
-    with locked(source.folder / ".lock"):  # jobs side by side, and processes of one job, pack once
+    with locked(source.folder / ".lock"):  # parallel jobs, and processes of one job, pack once
         if not folder.is_dir():
             with atomic(folder) as temporary:
                 temporary.mkdir()
@@ -119,8 +119,8 @@ def _pack(source: TokenFile, block: int) -> dict[str, np.ndarray]:
 
 
 def best_fit(lengths: np.ndarray, block: int) -> np.ndarray:
-    """The block that each document goes to, [documents] int64; best fit, longest first, ties in the order given."""
-    by_room = [[] for _ in range(block + 1)]  # blocks by the room they have left
+    """The block of each document, [documents] int64: best fit, longest first, ties in the given order."""
+    by_room = [[] for _ in range(block + 1)]  # blocks by free tokens
     rooms = 0  # bit r is set where by_room[r] is not empty
     bins, count = np.empty(len(lengths), dtype=np.int64), 0
     for i in np.argsort(-lengths.astype(np.int64), kind="stable").tolist():
@@ -140,8 +140,8 @@ def best_fit(lengths: np.ndarray, block: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Blocks of several packed sources in the order of training: `order` [blocks] counts through the sources' blocks one after
-    another; a place in it is all that a resumed run must know. `report` holds the token counts."""
+    """Blocks of several packed sources in the order of training: `order` [blocks] indexes the sources' blocks,
+    concatenated; a place in it is all that a resumed run needs. `report` has the token counts."""
 
     sources: tuple[Packed, ...]
     order: np.ndarray
@@ -153,14 +153,17 @@ class Mixture:
     @property
     def tokens(self) -> np.ndarray:
         """Tokens of documents in each block, in the order of training, [blocks]."""
-        return np.concatenate([s.tokens for s in self.sources])[self.order]
+        return self._in_order(s.tokens for s in self.sources)
 
     def predicted(self, answers_only: bool) -> np.ndarray:
         """Tokens that the loss is taken on in each block, in the order of training, [blocks]."""
-        return np.concatenate([s.predicted(answers_only) for s in self.sources])[self.order]
+        return self._in_order(s.predicted(answers_only) for s in self.sources)
+
+    def _in_order(self, values: Iterable[np.ndarray]) -> np.ndarray:
+        return np.concatenate(list(values))[self.order]
 
     def describe(self) -> str:
-        """How much of each source is read, and how often, in one line."""
+        """One line: how many tokens of each source are read, and how often."""
         r = self.report
         parts = [
             f"{r[name]:,} tokens of {name} ({r[epochs]:,.2f} times over)"
@@ -170,12 +173,11 @@ class Mixture:
         return "reads " + " and ".join(parts)
 
     def context(self) -> float:
-        """Earlier tokens that a token of a document attends to, on average over what is read."""
-        attended = np.concatenate([s.attended for s in self.sources])[self.order]
-        return float(attended.sum() / max(1, self.tokens.sum()))
+        """Earlier tokens that a token attends to, on average."""
+        return float(self._in_order(s.attended for s in self.sources).sum() / max(1, self.tokens.sum()))
 
     def batch(self, places: np.ndarray, answers_only: bool = False) -> Batch:
-        """The blocks at these places of the order; place -1 is a block of padding, for a process that has none left."""
+        """The blocks at these places of the order; place -1 is a block of padding, for a process without one."""
         first = np.cumsum([0, *(len(s) for s in self.sources)])
         rows = np.where(places < 0, -1, self.order[places])
         parts = np.searchsorted(first, rows, side="right") - 1
@@ -190,7 +192,7 @@ class Mixture:
 
 
 def draw(tokens: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of blocks holding `tokens` [blocks] tokens each, in random order epoch after epoch, until they hold `wanted`."""
+    """Indices of blocks with `tokens` [blocks] tokens, reshuffled each epoch, until their sum is `wanted`."""
     rows, have = [], 0
     while have < wanted:
         epoch = rng.permutation(len(tokens))
@@ -204,8 +206,8 @@ def draw(tokens: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarra
 def mix(qa: Packed | None, general: Packed | None, tokens: int, replay: float, seed: int) -> Mixture:
     """`tokens` training tokens, of which the share `replay` is general text, in one random order.
 
-    The report holds the realised counts: {"qa", "general", "requested_replay", "realised_replay", "epochs", "general_epochs"},
-    the last two how often each source is read. ValueError where a source with a share is missing."""
+    The report has the realised counts "qa", "general", "requested_replay" and "realised_replay", and "epochs" and
+    "general_epochs", how often each source is read. ValueError if a source with a share is missing."""
     rng, numbers, counts, sources = np.random.default_rng(seed), [], {}, []
     for name, source, share in (("qa", qa, 1 - replay), ("general", general, replay)):
         counts[name] = 0

@@ -1,4 +1,4 @@
-"""Settings of training: how a step is computed (`Manner`) and what is learned from what (`Course`), shared by jobs and profiles."""
+"""Settings of training, shared by jobs and profiles: how a step is computed (`Manner`), what is learned (`Course`)."""
 
 from typing import Annotated, Literal
 
@@ -20,7 +20,7 @@ class Manner(Settings):
     batch: Positive = 16
     """Sequences of a step, over all devices."""
     micro_batch: Positive | None = None
-    """Sequences at once on one device; null takes as many as come to it."""
+    """Sequences at once on one device; null takes the device's whole share of the batch."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field((0.9, 0.95), min_length=2, max_length=2)
     """AdamW's two decays."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
@@ -34,9 +34,9 @@ class Manner(Settings):
     compile: bool = False
     """Compile the layers (torch.compile)."""
     fused_loss: bool = True
-    """Never hold all logits at once; left off, with a note, where it would change the loss."""
+    """Never keep all logits in memory; off, with a note, where it would change the loss."""
     attention: str = "packed"
-    """packed works within documents alone; other names are transformers'. Left off where it would change the loss."""
+    """packed computes within documents only; other names are transformers'. Off where it would change the loss."""
     threads: Positive = 1
     """CPU threads; one by default, so that results do not depend on the machine."""
     save_every: NotNegative = 0
@@ -51,7 +51,7 @@ class Course(Settings):
     learning_rate: Rate = 3e-4
     """Peak."""
     rate: Literal["rewarm", "inherit"] = "rewarm"
-    """rewarm climbs to the peak from 0; inherit goes on with the moments and at the rate of the start."""
+    """rewarm climbs from 0 to the peak; inherit continues with the moments and the rate of the start."""
     schedule: Literal[SCHEDULES] = "linear"
     """After warm-up: constant, linear or cosine to zero, or wsd (constant, then linear to zero over `decay`)."""
     warmup: Share = 0.02

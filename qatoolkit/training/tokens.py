@@ -1,7 +1,7 @@
-"""Token files: documents tokenised once and memory-mapped from then on.
+"""Token files: documents tokenised once, then memory-mapped.
 
-A folder holds `tokens.bin` (all documents one after another), `offsets.npy`, `given.npy` and, written last, `tokens.json`. Forty
-billion tokens are 160 GB on disk and next to nothing in memory.
+A folder has `tokens.bin` (all documents concatenated), `offsets.npy`, `given.npy` and, written last, `tokens.json`.
+Forty billion tokens take 160 GB on disk and almost no memory.
 """
 
 import gzip
@@ -19,13 +19,13 @@ import pandas as pd
 from qatoolkit.core.files import atomic, read_json, write_json
 from qatoolkit.core.prompt_format import as_prompt_and_answer
 
-Document = str | tuple[str, str]  # a text, or a prompt and what follows it
+Document = str | tuple[str, str]  # a text, or a prompt and its continuation
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFile:
-    """Tokenised documents: `tokens` [tokens] (memory-mapped), `offsets` [documents + 1] int64 of where each begins, `given`
-    [documents] int32, the tokens at its beginning that belong to its prompt; `about` says how it was made."""
+    """Tokenised documents: `tokens` [tokens] (memory-mapped), `offsets` [documents + 1] int64, where each begins;
+    `given` [documents] int32, its number of prompt tokens; `about` is the content of `tokens.json`."""
 
     folder: Path
     tokens: np.ndarray
@@ -59,23 +59,23 @@ def train_tokenizer(texts: list[str], vocabulary: int):
 
 
 def tokenizer_digest(tokenizer) -> str:
-    """sha256 of a tokenizer's vocabulary and end-of-text token: two tokenizers that share it give the same ids to tokens."""
+    """sha256 of a tokenizer's vocabulary and end-of-text token: equal digests mean equal ids."""
     content = [sorted(tokenizer.get_vocab().items()), tokenizer.eos_token_id]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def write_tokens(documents: Iterable[Document], tokenizer, folder: Path, *, together: int = 4096) -> TokenFile:
-    """Tokenise documents into a token file, `together` at a time; a document may be a prompt and what follows it.
+    """Tokenise documents into a token file, `together` at a time.
 
-    Every document begins as the tokenizer begins a text (some put a token there) and ends with its end-of-text token. A token
-    belongs to the prompt if it begins inside it. Raises ValueError for a tokenizer without an end-of-text token, for no
-    documents at all, and for a folder that holds something else."""
+    Every document begins as the tokenizer begins a text (with a special token in some) and ends with its end-of-text
+    token. A token belongs to the prompt if it begins inside it. Raises ValueError for a tokenizer without an
+    end-of-text token, for no documents, and for a folder that holds something else."""
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"the tokenizer {type(tokenizer).__name__} has no end-of-text token, which must close every document; "
             "name one as eos_token in its tokenizer_config.json"
         )
-    # as in `scorer.check_fit`: a token for padding alone may lie beyond the model's embedding, unless a text holds it
+    # a padding token may lie beyond the model's embedding, as in `evaluation.cloze.check_fit`, unless a text uses it
     rows = 1 + max(i for token, i in tokenizer.get_vocab().items() if token != tokenizer.pad_token)
     kind = np.uint16 if max(tokenizer.get_vocab().values()) < 1 << 16 else np.uint32
     lengths, given, documents = [], [], iter(documents)
@@ -112,17 +112,18 @@ def write_tokens(documents: Iterable[Document], tokenizer, folder: Path, *, toge
 
 
 def open_tokens(folder: str | Path) -> TokenFile:
-    """Open a token file without reading it; ValueError where there is none, or where it is cut short."""
+    """Open a token file without reading it; ValueError if there is none or it is truncated."""
     folder = Path(folder)
     if not (folder / "tokens.json").is_file():
         raise ValueError(
-            f"{folder} is no finished token file (it lacks tokens.json): make it with `qatoolkit tokenise` or write_tokens"
+            f"{folder} is not a finished token file (no tokens.json): make it with `qatoolkit tokenise` or write_tokens"
         )
     about = read_json(folder / "tokens.json")
     file, kind = folder / "tokens.bin", np.dtype(about["dtype"])
     if file.stat().st_size != about["tokens"] * kind.itemsize:
         raise ValueError(
-            f"{file} has {file.stat().st_size:,} bytes instead of {about['tokens'] * kind.itemsize:,}: it is cut short, make it again"
+            f"{file} is cut short: it has {file.stat().st_size:,} bytes instead of "
+            f"{about['tokens'] * kind.itemsize:,}; make it again"
         )
     return TokenFile(
         folder=folder,
@@ -142,16 +143,15 @@ def _content_digest(folder: Path) -> str:
 
 
 def qa_documents(table: pd.DataFrame) -> Iterator[Document]:
-    """The rows of a QA table as documents in two parts: the prompt, and the answer behind it."""
+    """The rows of a QA table as documents: the prompt and the answer."""
     rows = zip(table["question"], table["answer"], table["language"], strict=True)
     return (as_prompt_and_answer(*row) for row in rows)
 
 
 def text_documents(paths: Iterable[str | Path], column: str = "text") -> Iterator[Document]:
-    """The texts of Parquet and JSON-lines files (.jsonl, .jsonl.gz), a row at a time, so that they may be larger than memory.
+    """The texts of Parquet and JSON-lines files (.jsonl, .jsonl.gz), streamed, so that they may be larger than memory.
 
-    ValueError names the file, and the line, where there is no text in `column` or the file can't be read; empty texts are passed
-    over."""
+    ValueError names the file, and the line, if there is no text or the file can't be read. Empty texts are skipped."""
     for path in map(Path, paths):
         name = path.name.removesuffix(".gz")
         if not path.is_file():
@@ -165,7 +165,7 @@ def text_documents(paths: Iterable[str | Path], column: str = "text") -> Iterato
         try:
             yield from (text for text in rows if text.strip())
         except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path} is damaged, or no UTF-8: {error}; write it anew") from None
+            raise ValueError(f"{path} is damaged or not UTF-8: {error}; write it again") from None
 
 
 def _parquet(path: Path, column: str) -> Iterator[str]:
@@ -175,13 +175,13 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is no whole Parquet file: {error}") from None
+        raise ValueError(f"{path} is not a complete Parquet file: {error}") from None
     if column not in file.schema_arrow.names:
         raise ValueError(f"{path} has no column {column!r}; it has {', '.join(file.schema_arrow.names)}")
     for batch in file.iter_batches(columns=[column]):
         for text in batch.column(0).to_pylist():
             if not isinstance(text, str | None):
-                raise ValueError(f"{path}: column {column!r} holds {type(text).__name__}, no text")
+                raise ValueError(f"{path}: column {column!r} has {type(text).__name__}, not text")
             yield text or ""
 
 
@@ -193,5 +193,5 @@ def _json_lines(path: Path, column: str) -> Iterator[str]:
             except (ValueError, KeyError, TypeError):
                 text = None
             if not isinstance(text, str):
-                raise ValueError(f"{path}, line {number}: no JSON object with a text in {column!r}")
+                raise ValueError(f"{path}, line {number}: not a JSON object with a text in {column!r}")
             yield text

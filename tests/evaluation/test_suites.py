@@ -255,10 +255,10 @@ def test_a_model_that_cannot_be_asked_says_why(model, tmp_path, monkeypatch):
     network.resize_token_embeddings(300)
     network.save_pretrained(tmp_path / "short")
     for name, message in (
-        ("./nothere", "'./nothere' is no folder here"),
-        ("nothere", "'nothere' is no folder here .*, and no model of that name is in the local cache"),
-        (tmp_path / "bare", "holds no tokenizer that can be read"),
-        (tmp_path / "invented", "holds no tokenizer that can be read"),
+        ("./nothere", "'./nothere' is not a folder in"),
+        ("nothere", "'nothere' is not a folder in .*, and no model of that name is in the local cache"),
+        (tmp_path / "bare", "has no readable tokenizer"),
+        (tmp_path / "invented", "has no readable tokenizer"),
         (tmp_path / "short", r"its tokenizer has ids up to \d+, but its embedding 300 rows"),
     ):
         for scorer in ("hf", "fast"):

@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from small_training import curve, job, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
+from qatoolkit.core.settings import replace
 from qatoolkit.training.checkpoints import states
 from qatoolkit.training.train import train
 
@@ -104,7 +104,7 @@ def test_a_run_says_from_where_it_goes_on_and_keeps_the_last_states(unbroken, tm
 
 def test_an_interrupted_run_is_no_checkpoint_to_start_from(unbroken, world, tmp_path):
     interrupted(unbroken[1](tmp_path / "out"), 5)
-    with pytest.raises(ValueError, match="is an interrupted run, no checkpoint"):
+    with pytest.raises(ValueError, match="is an interrupted run, not a checkpoint"):
         train(job(world, tmp_path / "next", start=tmp_path / "out"), log=str)
 
 
@@ -155,7 +155,7 @@ def test_a_share_that_the_interrupted_run_went_past_cannot_be_kept_any_more(unbr
     _, settings = unbroken
     one = settings(tmp_path / "out")
     interrupted(one, 5)
-    with pytest.raises(ValueError, match=r"keep is asked for 0\.01, but the interrupted run .* has taken 4 of"):
+    with pytest.raises(ValueError, match=r"keep asks for 0\.01, but the interrupted run .* has taken 4 of"):
         train(replace(one, keep=(0.01, 0.5)), log=str)
 
 

@@ -66,7 +66,7 @@ def test_an_attention_of_another_kind_is_refused():
         scored(*batch([[30], [32]], 32))
 
 
-def test_places_of_documents_are_asked_for():
+def test_packed_attention_requires_the_documents():
     scored = Scored(AutoModelForCausalLM.from_config(CONFIGS["llama"]()), packed_attention=True)
-    with pytest.raises(ValueError, match="places of the documents"):
+    with pytest.raises(ValueError, match="needs `documents` and no mask"):
         scored(*batch([[30]], 32)[:4])

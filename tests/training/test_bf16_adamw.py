@@ -1,4 +1,4 @@
-"""Training in 8 bytes a parameter: rounding is right on average, learning does not stall, an interruption changes nothing."""
+"""Training in 8 bytes per parameter: rounding is right on average, learning does not stall, resuming is exact."""
 
 import copy
 
@@ -7,8 +7,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from transformers import LlamaForCausalLM
 
-from qatoolkit.training import bf16_adamw as low_memory
-from qatoolkit.training import ladder
+from qatoolkit.training import bf16_adamw, ladder
 from qatoolkit.training.bf16_adamw import LowMemoryAdamW, round_stochastically
 
 CONFIG = ladder.llama_config(ladder.size_of("xxs"), 64, 32)
@@ -28,7 +27,7 @@ def model(dtype=torch.bfloat16):
 
 
 def batches(count):
-    """Rows of a Markov chain over 64 tokens: something to learn that can't be learnt by heart."""
+    """Rows of a Markov chain over 64 tokens: something to learn that can't be memorised."""
     source = torch.Generator().manual_seed(1)
     following = torch.rand(64, 64, generator=source).pow(6)
     for _ in range(count):
@@ -73,7 +72,7 @@ def test_infinities_stay_what_they_are():
     assert found[2].isnan()
 
 
-def test_it_learns_like_float32_where_rounding_to_the_nearest_stalls():
+def test_it_learns_like_float32_where_rounding_to_nearest_stalls():
     settings = {"lr": 1e-4, "betas": (0.9, 0.95), "weight_decay": 0.0}
     full, plain, low = model(torch.float32), model(), model()
     ends = {
@@ -128,7 +127,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     resumed = model()
     resumed.load_state_dict(state["model"])
-    # what it is given here gives way to the state
+    # the state overrides these
     again = LowMemoryAdamW(resumed.parameters(), lr=1.0, seed=0)
     again.load_state_dict(state["optimizer"])
     torch.manual_seed(12345)  # the global generator plays no part
@@ -148,7 +147,7 @@ def test_another_seed_rounds_otherwise():
 def test_chunks_are_computed_in_place_of_the_whole(monkeypatch):
     whole, chunked = model(torch.float32), model(torch.float32)
     losses(whole, LowMemoryAdamW(whole.parameters(), lr=1e-3), 2)
-    monkeypatch.setattr(low_memory, "CHUNK", 100)
+    monkeypatch.setattr(bf16_adamw, "CHUNK", 100)
     losses(chunked, LowMemoryAdamW(chunked.parameters(), lr=1e-3), 2)
     for a, b in zip(whole.parameters(), chunked.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)

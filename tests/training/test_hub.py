@@ -26,17 +26,17 @@ def bare(request, tmp_path_factory):
 @pytest.mark.parametrize("name", ["./nothere", "nothere", "some/model", "/nowhere/at/all"])
 def test_a_checkpoint_that_is_nowhere_is_named_with_where_it_was_looked_for(load, name, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match=f"'{name}' is no folder here"):
+    with pytest.raises(ValueError, match=f"'{name}' is not a folder in"):
         load(name)
 
 
 def test_a_model_without_a_tokenizer_tokenises_nothing(bare, tmp_path, capsys):
-    with pytest.raises(ValueError, match="holds no tokenizer"):
+    with pytest.raises(ValueError, match="has no readable tokenizer"):
         load_tokenizer(bare)
     (tmp_path / "qa.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n')
     out = tmp_path / "out"
     assert main(["tokenise", str(tmp_path / "qa.jsonl"), "--tokenizer", str(bare), "--out", str(out)]) == 2
-    assert "holds no tokenizer" in capsys.readouterr().err
+    assert "has no readable tokenizer" in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -60,7 +60,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused_with_the_first(bare, tmp_pat
         load_causal_lm(tmp_path / "bare")
 
 
-def test_damaged_weights_are_told(bare, tmp_path):
+def test_damaged_weights_are_reported(bare, tmp_path):
     shutil.copytree(bare, tmp_path / "bare")
     file = tmp_path / "bare" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-9])

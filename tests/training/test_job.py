@@ -86,7 +86,7 @@ def test_a_job_is_read_from_yaml_with_paths_beside_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("tokens: [1", "not valid YAML"),
         ("- 1", "expected the fields"),
@@ -98,9 +98,9 @@ def test_a_job_is_read_from_yaml_with_paths_beside_it(tmp_path):
         ("tokens: 5\nout: o\ncompile: 1", "compile is 1; it must be bool"),
     ],
 )
-def test_a_faulty_file_is_refused_with_its_field(tmp_path, text, told):
+def test_a_faulty_file_is_refused_with_its_field(tmp_path, text, expected):
     (tmp_path / "run.yaml").write_text(text)
-    with pytest.raises(ValueError, match=told) as caught:
+    with pytest.raises(ValueError, match=expected) as caught:
         read_job(tmp_path / "run.yaml")
     assert "run.yaml" in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""One hook serves every tracker; a name that is none, or not installed, is told before training starts."""
+"""One hook serves every tracker; one that is unknown or not installed is reported before training starts."""
 
 import importlib.util
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_an_unknown_tracker_is_refused_with_the_known_ones(one):
 
 
 @pytest.mark.parametrize("name", TRACKERS)
-def test_a_tracker_that_is_not_installed_is_told_with_the_pip_line(one, name):
+def test_a_tracker_that_is_not_installed_is_reported_with_the_pip_line(one, name):
     if importlib.util.find_spec(name):
         pytest.skip(f"{name} is installed")
     with pytest.raises(ImportError, match=f"pip install {name}"):

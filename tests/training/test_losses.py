@@ -30,7 +30,9 @@ TINY = {
 CONFIGS = {
     "llama": lambda: LlamaConfig(**TINY, intermediate_size=64, num_key_value_heads=2),
     "qwen": lambda: Qwen2Config(**TINY, intermediate_size=64, num_key_value_heads=2, tie_word_embeddings=True),
-    "gpt2": lambda: GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=64, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
+    "gpt2": lambda: GPT2Config(
+        vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=64, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+    ),
 }  # fmt: skip
 
 

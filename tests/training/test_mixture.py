@@ -1,4 +1,4 @@
-"""Mixing is by tokens, in one order that any number of processes reads alike."""
+"""Mixing is by tokens, in one order that any number of processes reads."""
 
 import numpy as np
 import pytest

@@ -139,11 +139,6 @@ def test_no_block_overflows_and_no_document_would_have_fitted_a_fuller_one(lengt
     assert sum(20 - f >= 10 for f in fill) <= 1  # two blocks at most half full would have been one
 
 
-def test_a_block_of_one_token_is_refused(tokens):
-    with pytest.raises(ValueError, match="block=1"):
-        pack(tokens, 1)
-
-
 def test_a_token_for_padding_alone_may_lie_beyond_the_models_rows(tmp_path):
     tokenizer = train_tokenizer(TEXTS, 320)
     rows = len(tokenizer)

@@ -30,22 +30,22 @@ def test_texts_come_from_parquet_and_json_lines_in_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "expected"),
     [
         ("a.jsonl", '{"text": "x"}\n{"body": "y"}\n', "line 2"),
         ("a.jsonl", '{"text": "x"}\nnot json\n', "line 2"),
         ("a.jsonl", '{"text": 5}\n', "line 1"),
-        ("a.jsonl", '{"text": "caf\xe9"}\n'.encode("latin-1"), "no UTF-8"),
+        ("a.jsonl", '{"text": "caf\xe9"}\n'.encode("latin-1"), "not UTF-8"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n')[:-6], "is damaged"),
-        ("a.parquet", "x", "no whole Parquet file"),
+        ("a.parquet", "x", "not a complete Parquet file"),
         ("a.txt", "x", "parquet and .jsonl"),
         ("missing.jsonl", None, "does not exist"),
     ],
 )
-def test_what_holds_no_text_is_named(tmp_path, name, content, told):
+def test_what_holds_no_text_is_named(tmp_path, name, content, expected):
     if content is not None:
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=told) as caught:
+    with pytest.raises(ValueError, match=expected) as caught:
         list(text_documents([tmp_path / name]))
     assert name in str(caught.value)
 
@@ -55,7 +55,7 @@ def test_a_parquet_file_without_the_column_is_named(tmp_path):
     with pytest.raises(ValueError, match="it has body"):
         list(text_documents([tmp_path / "a.parquet"]))
     pd.DataFrame({"n": [1]}).to_parquet(tmp_path / "b.parquet")
-    with pytest.raises(ValueError, match="column 'n' holds int, no text"):
+    with pytest.raises(ValueError, match="column 'n' has int, not text"):
         list(text_documents([tmp_path / "b.parquet"], "n"))
 
 

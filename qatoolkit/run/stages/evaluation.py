@@ -85,7 +85,8 @@ def scored(run: Run, paths) -> dict[str, pd.DataFrame]:
 
 @stage("scaling", reads=("base", "curate", "midtrain", "exams"), settings=("student", "midtrain", "scaling"))
 def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
-    """Accuracy of base and mid-trained students of one arm (default: the main one) against model size, mid-training tokens and initial FLOPs.
+    """Accuracy of base and mid-trained students of one arm (default: the main one) against model size, mid-training
+    tokens and initial FLOPs.
 
     A user's own checkpoint has no rungs trained here: its points are those of the token axis, with a warning."""
     profile, arm = run.profile, arm or run.profile.main_arm

@@ -30,10 +30,10 @@ def training_needs(run: Run, arm: str = "boostqa"):
     """What training an arm takes: parameters, FLOPs, memory by part, hours at this machine's assumed rate."""
     from qatoolkit.training.distributed import processes
     from qatoolkit.training.hub import load_config
-    from qatoolkit.training.setup import mixture_of, plan
+    from qatoolkit.training.setup import estimate_job, open_data
 
     job = arm_job(run, arm)
-    return plan(job, load_config(job.start), mixture_of(job), processes())
+    return estimate_job(job, load_config(job.start), open_data(job), processes())
 
 
 def packing(run: Run) -> pd.DataFrame:

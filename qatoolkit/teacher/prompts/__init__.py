@@ -1,8 +1,8 @@
 """Versioned prompt templates in English and Chinese: text files `<language>/<name>.v<version>.txt`.
 
 A template is the system message; the user message is the task's input as one JSON object. `$rubric`, `$disciplines`,
-`$grades` and `$grade_rubric` are filled from `taxonomy`, so that annotator, synthesiser and checker read the same words.
-"""
+`$grades` and `$grade_rubric` are filled from `taxonomy`, so that annotator, synthesiser and checker read the same
+words."""
 
 import json
 from collections.abc import Mapping
@@ -30,7 +30,8 @@ _FOLDERS: dict[str, Path] = {}  # of the templates that `add` found, by name
 
 
 def add(folder: Path) -> None:
-    """Make the templates of another folder known, `<language>/<name>.v<version>.txt` in it, the latest version of each."""
+    """Make the templates of another folder known, `<language>/<name>.v<version>.txt` in it, the latest version of
+    each."""
     for path in sorted(Path(folder).glob("*/*.v*.txt")):
         name, _, number = path.stem.rpartition(".v")
         latest = VERSIONS.get(name, 0) if _FOLDERS.get(name) == Path(folder) else 0
@@ -70,8 +71,8 @@ def messages(name: str, language: str, **payload) -> list[dict]:
 
 
 def shown(row: Mapping) -> dict:
-    """A row of a QA table as it goes into a prompt: question, answer and, if there are any, choices by letter, which answers
-    such as "BD" refer to."""
+    """A row of a QA table as it goes into a prompt: question, answer and, if there are any, choices by letter, which
+    answers such as "BD" refer to."""
     choices = row.get("choices")
     there = hasattr(choices, "__len__") and not isinstance(choices, str) and len(choices)
     lettered = {"choices": {chr(ord("A") + i): str(c) for i, c in enumerate(choices)}} if there else {}
