@@ -2,9 +2,9 @@
 
 Two knowledge points (KPs) are candidates only where rules reduce their names to the same key: alternative spellings
 (`kp_spellings.csv`), hyphens and spaces, plurals, "law of X" for "X's law", or a row of `kp_aliases.csv`. Similarity of
-letters plays no part, because opposites look alike ("intracellular", "intercellular"), and a missed merge costs less than
-two subjects made one. Each name is reduced on its own, so the cost is linear and the order of names does not matter.
-Our reading; the papers do not say how KPs are deduplicated.
+letters plays no part, because opposites look alike ("intracellular", "intercellular"), and a missed merge costs less
+than two subjects made one. Each name is reduced on its own, so the cost is linear and the order of names does not
+matter. Our reading; the papers do not say how KPs are deduplicated.
 
 The column `decision` says what happens to a row. Spelling variants are decided as "merge"; everything else is up for
 "review" and stays apart until somebody writes "merge" there.
@@ -56,11 +56,10 @@ def merge_candidates(names: KPGraph | Iterable[str]) -> pd.DataFrame:
 
     Of several names the most popular is kept, the first in alphabetical order among equals; a name counts together with
     those that a surer reason has already joined to it. reason: a key of `REASONS`. decision: a key of `DECISIONS`.
-    similarity: `SequenceMatcher` ratio of the two names, 0 to 1, null for aliases. popularity: seeds that hold the KP, or
-    how often it occurs in `names`. A group joined for several reasons is joined step by step, the surest first, so that
-    each step can be rejected on its own. Drop rows, change their `decision` or add pairs of your own (`kept`, `merged`,
-    `decision`), and pass the table to `apply_merges`.
-    """
+    similarity: `SequenceMatcher` ratio of the two names, 0 to 1, null for aliases. popularity: seeds that hold the KP,
+    or how often it occurs in `names`. A group joined for several reasons is joined step by step, the surest first, so
+    that each step can be rejected on its own. Drop rows, change their `decision` or add pairs of your own (`kept`,
+    `merged`, `decision`), and pass the table to `apply_merges`."""
     popularity = _popularity(names)
     group_of = _alias_groups()
     keys = {}
@@ -85,13 +84,14 @@ def merge_candidates(names: KPGraph | Iterable[str]) -> pd.DataFrame:
 
 
 def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
-    """A copy of a QA table with every merged knowledge point replaced by the one that is kept, without duplicates in a row.
+    """A copy of a QA table with every merged knowledge point replaced by the one that is kept, without duplicates in a
+    row.
 
-    merges: rows of `merge_candidates`, of which those decided as "merge" are applied; a table of your own needs only `kept`
-    and `merged`, and without `decision` all its rows are applied. `kept` may be any name. A chain ends at its last name.
-    Names are compared after `normalise_kp`; other KPs stay as they are. Raises ValueError for missing columns, an unknown
-    decision, a name merged into two, a circle, and two names decided as "apart" that other rows merge.
-    """
+    merges: rows of `merge_candidates`, of which those decided as "merge" are applied; a table of your own needs only
+    `kept` and `merged`, and without `decision` all its rows are applied. `kept` may be any name. A chain ends at its
+    last name. Names are compared after `normalise_kp`; other KPs stay as they are. Raises ValueError for missing
+    columns, an unknown decision, a name merged into two, a circle, and two names decided as "apart" that other rows
+    merge."""
     require("table", table, "knowledge_points")
     require("merges", merges, "kept", "merged")
     into, normal = _resolve(merges), cache(normalise_kp)
@@ -109,11 +109,11 @@ def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFrame:
-    """A reviewed merge table from a CSV file in UTF-8, for `apply_merges`: `kept`, `merged`, `decision` and other columns.
+    """A reviewed merge table from a CSV file in UTF-8, for `apply_merges`: `kept`, `merged`, `decision` and other
+    columns.
 
-    Without the column `decision` every row is decided as "merge". Popularities are counted again in `names`, so a merged
-    name that no longer occurs shows 0. Raises ValueError, with the file's name, as `apply_merges` does.
-    """
+    Without the column `decision` every row is decided as "merge". Popularities are counted again in `names`, so a
+    merged name that no longer occurs shows 0. Raises ValueError, with the file's name, as `apply_merges` does."""
     table = _read_csv(path)
     require(path, table, "kept", "merged")
     if "similarity" in table:
@@ -163,7 +163,8 @@ def _keys(name: str) -> tuple[str, str]:
 
 
 def _split_at_hyphens(word: str) -> list[str]:
-    """The parts of "non-linear" and "carbon-14"; "x-1", "sin-1" and "n-1" stay whole, for there the hyphen is a minus."""
+    """The parts of "non-linear" and "carbon-14"; "x-1", "sin-1" and "n-1" stay whole, for there the hyphen is a
+    minus."""
     parts = word.split("-")
     plain = all(part.replace("'", "").isalpha() or part.isdigit() for part in parts)
     named = any(len(part) >= 3 and part.isalpha() for part in parts)
@@ -210,7 +211,8 @@ def _concept(name: str, order: str, group_of: dict[str, int]) -> str | int:
 
 
 def _read_csv(path) -> pd.DataFrame:
-    """The cells of a CSV file as texts, without the empty rows that spreadsheets leave; ValueError where it is malformed."""
+    """The cells of a CSV file as texts, without the empty rows that spreadsheets leave; ValueError where it is
+    malformed."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:

@@ -1,4 +1,5 @@
-"""Merges of knowledge points: true pairs are offered, opposites and neighbours never, and what is applied is what was kept."""
+"""Merges of knowledge points: true pairs are offered, opposites and neighbours never, and what is applied is what was
+kept."""
 
 import itertools
 import time
@@ -11,12 +12,15 @@ from qatoolkit.graph.kp_graph import build_kp_graph
 from qatoolkit.graph.merges import COLUMNS, REASONS, apply_merges, merge_candidates, read_merges
 
 TRAPS = """
-oxidation/reduction exothermic/endothermic meiosis/mitosis sine/cosine anion/cation alkane/alkene alkene/alkyne h2o/h2o2 na+/na-
+oxidation/reduction exothermic/endothermic meiosis/mitosis sine/cosine anion/cation alkane/alkene alkene/alkyne h2o/h2o2
+na+/na-
 intracellular/intercellular intermolecular/intramolecular hypertension/hypotension hyperthermia/hypothermia
 macroeconomics/microeconomics macroevolution/microevolution absorption/adsorption afferent/efferent nitrate/nitrite
-sulfate/sulfite chromatin/chromatid phosphorus/phosphorous endogenous/exogenous symmetric/asymmetric typical/atypical moral/amoral
+sulfate/sulfite chromatin/chromatid phosphorus/phosphorous endogenous/exogenous symmetric/asymmetric typical/atypical
+moral/amoral
 inequality/equality prostate/prostrate perimeter/parameter carboxyl/carbonyl ammonia/ammonium glycogen/glucagon
-concave/convex convection/conduction causally/casually complaint/compliant cavalry/calvary martial/marital perform/preform farming/framing signing/singing
+concave/convex convection/conduction causally/casually complaint/compliant cavalry/calvary martial/marital
+perform/preform farming/framing signing/singing
 butanol/butanal pyridine/pyrimidine thymine/thiamine covariance/variance dessert/desert planning/planing
 ureter/urethra divergent/convergent ion/iron c/c++ n/n! cl/cl- x-1/x1 2-butene/1-butene carbon-12/carbon-14
 氧化/还原 加法/减法 正/负 正数/负数 有丝分裂/减数分裂 牛顿第一定律/牛顿第二定律 吸热反应/放热反应 阳离子/阴离子 目的/目 电荷-1/电荷1
