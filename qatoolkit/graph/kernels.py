@@ -1,9 +1,8 @@
 """Compiled loops of `walks`: tables to propose a step from, walks, and the seeds of their steps.
 
-Walks wait for memory: a step reads two or three random places of tables far larger than a cache. So the loops take
-a batch of walks one step further at a time, in short loops whose reads do not depend on each other (the idea of
-ThunderRW, Sun et al. 2021), and what a proposal needs lies in one entry of 16 bytes. Threads are Python's own.
-"""
+Walks are memory-bound: a step reads two or three random places of tables far larger than a cache. So the loops advance
+a batch of walks one step at a time, in short loops whose reads are independent (the idea of ThunderRW, Sun et al.
+2021), and all that a proposal needs is one entry of 16 bytes. Threads are Python's own."""
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +11,17 @@ from itertools import pairwise
 import numpy as np
 
 _PROPOSALS = 32  # proposals refused before a step scans the whole row
-_ACCEPTANCE = 0.3  # expected share of proposals accepted below which the tables are made anew
-_BLOCKS = 64  # in which rows are dealt to threads
-_BATCH = 256  # walks that take their steps together
+_ACCEPTANCE = 0.3  # expected share of proposals accepted below which the tables are rebuilt
+_BLOCKS = 64  # units of work in which rows are distributed to threads
+_BATCH = 256  # walks that advance together
 
 
 class Threads(ThreadPoolExecutor):
-    """Python threads for kernels that release the lock. Numba's own threads switch nested OpenMP on for the whole
-    process, which made scoring with torch twenty times slower afterwards (docs/LOG.md)."""
+    """Python threads for kernels that release the GIL. Numba's own threads enable nested OpenMP for the whole process,
+    which made scoring with torch twenty times slower afterwards (docs/LOG.md)."""
 
     def over(self, first: int, last: int, call) -> None:
-        """`call(a, b)` over consecutive stretches of first..last, several a thread since their lengths are uneven."""
+        """`call(a, b)` over consecutive parts of first..last, several per thread because their costs differ."""
         parts = 1 if self._max_workers == 1 else min(4 * self._max_workers, last - first)
         stretches = pairwise(np.linspace(first, last, parts + 1).astype(np.int64).tolist())
         if parts == 1:
@@ -32,13 +31,12 @@ class Threads(ThreadPoolExecutor):
 
 
 class Proposals:
-    """Tables that draw a neighbour in proportion to weight * V, and a start in proportion to V, V being that of this
-    or an earlier round.
+    """Tables that draw a neighbour in proportion to weight * V, and a start in proportion to V, for the V of this or an
+    earlier round.
 
-    Making them takes a pass over all edges, so they are kept while V moves little: a proposed k is then
-    accepted in proportion to V now over V then, and the draw stays exact. `rows`: where the entries of each KP begin;
-    behind them come those of a further row, the starts.
-    """
+    Building them costs a pass over all edges, so they are kept while V changes little: a proposed k is then accepted in
+    proportion to V now over V then, which keeps the draw exact. `rows`: where the entries of each KP begin; the last
+    row is for starts."""
 
     def __init__(self, adjacency, pool):
         self.adjacency, self.pool = adjacency, pool
@@ -48,9 +46,9 @@ class Proposals:
         self.per_then = None
 
     def towards(self, value):
-        """Probability to accept each KP proposed from `table` so that steps follow `value`; of length 0 where all are
+        """Probability to accept each KP proposed from `table` so that steps follow `value`; of length 0 if all are
         1."""
-        # Not value @ strength: BLAS threads wait for each other, and round as their number is.
+        # Not value @ strength: BLAS threads wait for each other, and rounding would depend on their number.
         mass = np.array([value.sum(), np.einsum("k,k", value, self.strength)])  # of starts, of steps
         if self.per_then is not None:
             ratio = value * self.per_then
@@ -66,20 +64,19 @@ class Proposals:
 
 @functools.cache
 def kernels():
-    """The compiled loops `fill`, `walk` and `assign`; in a function, so that numba loads on the first walk and not on
+    """The compiled loops `fill`, `walk` and `assign`, in a function so that numba loads on the first walk, not on
     import."""
     from numba import njit
 
     @njit(nogil=True, cache=True)
     def alias(share, kps, order, table):
-        # Alias table (Walker 1977) of shares whose mean is 1. Entry: threshold, the other's slot, own KP, the other's
-        # KP; slot i is its own below the threshold and another's above. Givers, those above 1, fill up the slots of the
-        # rest and, when they have no more to give, are filled up by the next. Thresholds come in steps of 2^-32: a draw
-        # is
-        # off by less than 2^-31 in total.
+        # Alias table (Walker 1977) of shares whose mean is 1. Entry: threshold, slot of the other, own KP, KP of the
+        # other; slot i is its own below the threshold and the other's above. Givers, shares above 1, fill the slots of
+        # the rest and, once used up, are filled by the next giver. Thresholds are multiples of 2^-32, so that the total
+        # error of a draw is below 2^-31.
         takers, givers = 0, len(share)
         for i in range(len(share)):
-            order[takers] = order[givers - 1] = i  # both, since no processor can guess which
+            order[takers] = order[givers - 1] = i  # both, because the branch is unpredictable
             takers += share[i] <= 1.0
             givers -= share[i] > 1.0
             table[i, 0], table[i, 1], table[i, 2], table[i, 3] = 0, i, kps[i], kps[i]
@@ -99,7 +96,7 @@ def kernels():
 
     @njit(nogil=True, cache=True)
     def fill(rows, indices, weight, value, table, first, last):
-        # Rows are dealt out to blocks in turn, since hubs tend to stand together.
+        # Rows go to blocks in turn, because hubs tend to be neighbours.
         starts = len(rows) - 2
         everyone = np.arange(starts).astype(indices.dtype)
         most = max(1, np.diff(rows).max())
@@ -115,7 +112,7 @@ def kernels():
                 if total > 0.0:
                     share *= len(share) / total
                     alias(share, kps, order[: high - low], table[low:high])
-                else:  # nowhere to go: a walk at `row` refuses to step to `row`
+                else:  # no way out: a walk at `row` refuses to step to `row`
                     table[low:high] = row
 
     @njit(nogil=True, cache=True)
@@ -140,7 +137,7 @@ def kernels():
                 going[i], at[i], size[i], refused[i] = i, home, 0, 0
                 state[i] = mix(key + gamma * np.uint64(first + batch + i + 1))
             while count:
-                # Four short loops: in a single one, the reads of too few walks would be under way at once.
+                # Four short loops: a single one would have the reads of too few walks in flight.
                 for i in going[:count]:
                     low[i], degree = rows[at[i]], rows[at[i] + 1] - rows[at[i]]
                     state[i] += gamma
@@ -149,7 +146,7 @@ def kernels():
                     part[i] = (u - int(u)) * 2.0**32
                 for i in going[:count]:
                     other[i] = part[i] >= table[slot[i], 0]
-                for i in going[:count]:  # by arithmetic: a branch would have to be guessed
+                for i in going[:count]:  # arithmetic in place of an unpredictable branch
                     to[i] = table[slot[i], 2 + other[i]]
                     slot[i] += other[i] * (low[i] + np.int64(table[slot[i], 1]) - slot[i])
                 if len(accept):
@@ -171,7 +168,7 @@ def kernels():
                             going[kept] = i
                             kept += 1
                             continue
-                        # the same law over all unvisited neighbours, in one pass (a reservoir)
+                        # the same distribution over all unvisited neighbours, in one pass (reservoir sampling)
                         total, slot[i] = 0.0, -1
                         for j in range(begin, end):
                             gain = weight[j] * value[indices[j]]
@@ -204,9 +201,9 @@ def kernels():
 
     @njit(nogil=True, cache=True)
     def assign(indptr, members, nodes, wait, due, cursor, level, seeds, visits):
-        # The seed with the smallest due = (uses + 1/2) * wait comes next. All of an edge's seeds are due at level[e]
-        # or later, those before cursor[e] later. So the next is found in a few looks; a search for the minimum would
-        # read thousands at every step of a hub.
+        # The seed with the smallest due = (uses + 1/2) * wait comes next. All seeds of an edge are due at level[e] or
+        # later, those before cursor[e] strictly later. So the next is found in a few reads, where a search for the
+        # minimum would read thousands at every step of a hub.
         for w in range(len(seeds)):
             for k in nodes[w]:
                 if k >= 0:

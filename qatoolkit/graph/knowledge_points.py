@@ -1,12 +1,13 @@
-"""Knowledge points as text: one spelling for each, and those that a source already carries.
+"""Knowledge points as text: one spelling for each, and those that a source already provides.
 
 `normalise_kp` decides which texts are one knowledge point (KP); `kps_from_column` fills `knowledge_points` from a
-column. Near-identical KPs that it leaves apart are the business of `kp_merges`."""
+column. `graph.merges` handles near-identical KPs that remain distinct."""
 
 import re
 import unicodedata
 from collections.abc import Collection
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,28 +20,10 @@ _VARIANTS = str.maketrans(
     dict.fromkeys("‘’‛′ʼ", "'") | dict.fromkeys("‐‑‒–—−", "-") | dict.fromkeys("\u200b\ufeff\u00ad\u2060")
 )
 
+# Plurals that the rules below get wrong, and words that only look like plurals.
+_EXCEPTIONS = pd.read_csv(Path(__file__).with_name("kp_plurals.csv"), index_col="word")["singular"].to_dict()
 _LAST_WORD = re.compile(r"(?<![^\s\-/])[a-z]{4,}$")
 _SAME_IN_PLURAL = re.compile(r"(ss|us|is|as|os|ics|oes|oses|zzes|lves|(?<![ao])uses)$")
-_NOT_PLURAL = {
-    "adams", "aids", "alps", "andes", "angeles", "archimedes", "arms", "athens", "axes", "bases", "bayes",
-    "biceps", "brussels", "ceres", "charles", "clothes", "commons", "customs", "descartes", "diabetes",
-    "dickens", "earnings", "engels", "euripides", "feces", "forceps", "ganges", "goods", "halves",
-    "hawkins", "hercules", "herpes", "hippocrates", "hobbes", "holmes", "hughes", "james", "jones",
-    "keynes", "kubernetes", "leaves", "lens", "lives", "maldives", "mars", "massachusetts", "maths",
-    "means", "measles", "mumps", "naples", "netherlands", "news", "odds", "pericles", "philippines",
-    "proceeds", "rabies", "rawls", "sales", "savings", "scabies", "scissors", "series", "seychelles",
-    "siemens", "socrates", "sophocles", "species", "states", "stokes", "triceps", "versailles", "wales",
-    "williams",
-}  # fmt: skip
-_IRREGULAR = {
-    "areas": "area", "bacteria": "bacterium", "biases": "bias", "calories": "calorie", "cookies": "cookie",
-    "crises": "crisis", "criteria": "criterion", "equilibria": "equilibrium", "formulae": "formula",
-    "formulas": "formula", "gases": "gas", "indices": "index", "knives": "knife", "lenses": "lens",
-    "matrices": "matrix", "momenta": "momentum", "movies": "movie", "nuclei": "nucleus",
-    "phenomena": "phenomenon", "prairies": "prairie", "radii": "radius", "ratios": "ratio",
-    "sandwiches": "sandwich", "spectra": "spectrum", "valves": "valve", "vertices": "vertex",
-    "viruses": "virus", "zombies": "zombie",
-}  # fmt: skip
 _PLURAL_RULES = (
     (re.compile(r"(?<=thes)es$|(?<=ys)es$"), "is"),  # hypotheses, analyses
     (re.compile(r"(?<=[a-z][a-z])ies$"), "y"),  # theories
@@ -51,9 +34,9 @@ _PLURAL_RULES = (
 
 def _singular(match):
     word = match[0]
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
-    if word in _NOT_PLURAL or not word.endswith("s") or _SAME_IN_PLURAL.search(word):
+    if word in _EXCEPTIONS:
+        return _EXCEPTIONS[word]
+    if not word.endswith("s") or _SAME_IN_PLURAL.search(word):
         return word
     for pattern, ending in _PLURAL_RULES:
         singular, changed = pattern.subn(ending, word)
@@ -63,17 +46,16 @@ def _singular(match):
 
 
 def singular(text: str) -> str:
-    """The text with its last word in the singular where the ending leaves little doubt, lower case expected."""
+    """A lower-case text with its last word in the singular where the ending is unambiguous."""
     return _LAST_WORD.sub(_singular, text)
 
 
 def normalise_kp(text: str) -> str:
     """One spelling for a knowledge point: " Newton’s Laws. " becomes "newton's law"; Chinese stays as it is.
 
-    NFKC, casefold, one kind of apostrophe and hyphen, white space and marks trimmed at the ends, and the last
-    English word made singular where the ending leaves little doubt: a plural missed costs less than two
-    subjects merged. Returns "" where nothing is left. Our reading.
-    """
+    NFKC, casefold, one kind of apostrophe and hyphen, white space and marks trimmed at the ends, and the last English
+    word made singular where the ending is unambiguous: a missed plural costs less than two subjects merged. Returns ""
+    where nothing is left. Our reading."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_VARIANTS)
     text = " ".join(text.split())
     while True:
@@ -95,19 +77,20 @@ def kps_from_column(
     arrow: str = "->",
     under: Collection[str] = (),
 ) -> pd.DataFrame:
-    """A copy of a QA table with `knowledge_points` filled from a column that its source carries.
+    """A copy of a QA table with `knowledge_points` filled from another column of its source.
 
-    A cell is a text, a list of texts or null. separator: what stands between several KPs in a text, such as ";";
-    without one a text is one KP. levels: for routes such as "Algebra->Equations->Roots", their steps divided by
-    `arrow`: "leaf" takes the last step, "all" every step, a number that many from the end; without it a text is taken
-    as it stands. under: only routes that pass one of these steps, and of them only what is below the last of them: in
-    TAL-SCQ5K under=("Knowledge Point", "知识点") leaves out the words before the KPs, and with them every route without
-    that step, of abilities ("拓展思维->能力->运算求解") and others ("拓展思维->拓展思维->计算模块"). There 711 of 2,332 questions get no KP,
-    so count what is left.
+    A cell is a text, a list of texts or null. separator: splits a text into several KPs, such as ";"; without it a text
+    is one KP. levels: for routes such as "Algebra->Equations->Roots", split at `arrow`: "leaf" takes the last step,
+    "all" every step, a number that many from the end; without it a text is taken whole. under: keep only routes that
+    contain one of these steps, and only what follows the last of them.
 
-    Texts that `normalise_kp` makes alike are one KP, in the spelling that comes first. Rows whose cell holds none keep
-    the knowledge points that they had (null where `column` is `knowledge_points` itself). Raises ValueError for an
-    unknown column, a wrong setting, and cells of another kind."""
+    In TAL-SCQ5K, under=("Knowledge Point", "知识点") drops the headings above the KPs and all routes without that step:
+    abilities ("拓展思维->能力->运算求解") and others ("拓展思维->拓展思维->计算模块"). 711 of 2,332 questions get no KP there, so
+    count what is left.
+
+    Texts equal under `normalise_kp` are one KP, in the spelling that comes first. Rows with an empty cell keep the
+    knowledge points they had (null where `column` is `knowledge_points` itself). Raises ValueError for an unknown
+    column, a wrong setting, and cells of another type."""
     if column not in table:
         raise ValueError(f"no column {column!r} to take knowledge points from; there are {list(table.columns)}")
     if (table.columns == column).sum() > 1:
@@ -134,20 +117,20 @@ def kps_from_column(
 def check_parting(
     separator: str | None, levels: str | int | None, arrow: str = "->", under: Collection[str] = ()
 ) -> None:
-    """ValueError where these settings of `kps_from_column` are wrong."""
+    """Raise ValueError if these settings of `kps_from_column` are invalid."""
     if not all(isinstance(text, str) and text for text in (";" if separator is None else separator, arrow)):
-        raise ValueError("separator and arrow are texts of one character or more, such as ';' and '->'")
+        raise ValueError("separator and arrow must be non-empty texts, such as ';' and '->'")
     if isinstance(under, str):
         raise ValueError(f"under={under!r}; allowed: several steps, such as ({under!r},)")
     whole = isinstance(levels, int | np.integer) and not isinstance(levels, bool) and levels >= 1
     if not (levels in (None, "leaf", "all") or whole):
         raise ValueError(f"levels={levels!r}; allowed: 'leaf', 'all', a whole number from 1, or None")
     if under and levels is None:
-        raise ValueError(f"under={tuple(under)!r} is about routes; give levels, such as levels='leaf'")
+        raise ValueError(f"under={tuple(under)!r} applies to routes; give levels as well, such as levels='leaf'")
 
 
 def _steps(route, last, under):
-    """The `last` steps of a route (0: all) below those that it must pass."""
+    """The `last` steps of a route (0: all) after the required ones."""
     steps = [text for step in route if (text := step.strip())]
     passed = [i for i, step in enumerate(steps) if step in under]
     if under and not passed:
@@ -156,7 +139,7 @@ def _steps(route, last, under):
 
 
 def cell_texts(cell, where) -> list[str]:
-    """The texts of a cell: none where it is null or holds nothing."""
+    """The texts of a cell, a list that is empty for null."""
     if isinstance(cell, str):
         return [cell]
     if isinstance(cell, list | tuple | np.ndarray):

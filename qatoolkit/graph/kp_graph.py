@@ -1,9 +1,8 @@
 """Knowledge points and their graph: LinkSyn's first step (arXiv 2508.01317; details are our reading).
 
-A knowledge point (KP) is a node; an edge joins two KPs that occur in one seed question, weighted by the
-number of such seeds or by PMI. Beside the adjacency the graph keeps which seeds hold a KP and which seeds
-make an edge, so that a walk over KPs leads back to questions.
-"""
+A knowledge point (KP) is a node; an edge joins two KPs that occur in one seed question, weighted by the number of such
+seeds or by PMI. The graph also records which seeds contain each KP and each edge, so that a walk over KPs leads back to
+questions."""
 
 import html
 import re
@@ -33,12 +32,10 @@ class KPGraph:
     """Knowledge points, their links, and the seeds behind both. K KPs, S seeds, E edges.
 
     adjacency: K x K symmetric CSR of edge weights (float64), sorted, no self loops.
-    incidence: K x S CSR, one where the seed holds the KP.
-    edge_seeds: E x S CSR, one where the seed holds both ends; rows as in the upper triangle of `adjacency`.
+    incidence: K x S CSR, one where the seed contains the KP.
+    edge_seeds: E x S CSR, one where the seed contains both ends; rows as in the upper triangle of `adjacency`.
     names: K normalised KPs. seeds: S rows of `id` and the categories `discipline`, `difficulty`.
-    weight: what the edge weights are, "count" or "pmi". min_count: seeds below which a pair has no edge; None
-    in a graph that was saved before this was written down.
-    """
+    weight: how edges are weighted, "count" or "pmi". min_count: seeds that a pair needs for an edge."""
 
     adjacency: sparse.csr_matrix
     incidence: sparse.csr_matrix
@@ -46,7 +43,7 @@ class KPGraph:
     names: pd.Index
     seeds: pd.DataFrame
     weight: str
-    min_count: int | None
+    min_count: int
 
     @property
     def n_edges(self) -> int:
@@ -54,12 +51,12 @@ class KPGraph:
 
     @cached_property
     def popularity(self) -> np.ndarray:
-        """Seeds that hold each KP, int64 of length K."""
+        """Number of seeds that contain each KP, int64 of length K."""
         return np.diff(self.incidence.indptr).astype(np.int64)
 
     @cached_property
     def degree(self) -> np.ndarray:
-        """Linked KPs of each KP, int64 of length K."""
+        """Number of neighbours of each KP, int64 of length K."""
         return np.diff(self.adjacency.indptr).astype(np.int64)
 
     @cached_property
@@ -71,19 +68,19 @@ class KPGraph:
 
     @property
     def orphans(self) -> list[str]:
-        """KPs without a link: no walk reaches them."""
+        """KPs without an edge: no walk reaches them."""
         return self.names[self.degree == 0].tolist()
 
     @cached_property
     def linked_seeds(self) -> np.ndarray:
-        """Whether each seed makes an edge, bool of length S: walks draw from these."""
+        """Whether each seed contributes to an edge, bool of length S: walks draw from these."""
         return np.bincount(self.edge_seeds.indices, minlength=len(self.seeds)) > 0
 
     @cached_property
     def edge_ids(self) -> np.ndarray:
         """Row of `edge_seeds` for every stored entry of `adjacency`, in its order."""
         upper = sparse.triu(self.adjacency, format="csr")
-        # from 1: a stored 0 would not survive the sum
+        # counted from 1: the sum would drop a stored 0
         upper.data = np.arange(1, upper.nnz + 1, dtype=np.int64)
         return ((upper + upper.T).tocsr().data - 1).astype(np.int32)
 
@@ -114,36 +111,32 @@ class KPGraph:
     def to_graphml(self, path) -> Path:
         """Write the graph as GraphML, for Gephi, yEd, igraph and others, and return the path.
 
-        Nodes n0, n1, … in the order of `names`, with `label` (the KP; characters that XML forbids become
-        U+FFFD), `popularity` and `component`; edges with `weight`. For graphs up to some 100,000 edges.
-        """
+        Nodes n0, n1, … in the order of `names`, with `label` (the KP; characters that XML forbids become U+FFFD),
+        `popularity` and `component`; edges with `weight`. For graphs of up to about 100,000 edges."""
         import networkx as nx
 
         graph = self.to_networkx()
-        about = zip(self.names, self.components.tolist(), strict=True)
-        for kp, component in about:
+        for kp, component in zip(self.names, self.components.tolist(), strict=True):
             graph.nodes[kp].update(label=_NOT_XML.sub("\ufffd", kp), component=component)
         graph = nx.relabel_nodes(graph, {kp: f"n{i}" for i, kp in enumerate(self.names)})
         nx.write_graphml(graph, path)
         return Path(path)
 
     def add(self, table: pd.DataFrame) -> "KPGraph":
-        """A new graph with the seeds of `table` added: the one that all rows at once would have given.
+        """A new graph with the seeds of `table` added, equal to one built from all rows at once.
 
         Columns as for `build_kp_graph`; weight and min_count are those of this graph, and pairs that were too rare so
-        far count, since `incidence` keeps every KP of every seed. Seeds whose id is known must have the same KPs and
-        change nothing; where merges were applied before, apply them to `table` as well. Raises ValueError where their
-        KPs differ, where ids are of another type than those of the graph (11 and "11"), and as `build_kp_graph` does.
-        """
-        if self.min_count is None:
-            raise ValueError("this graph was saved without its min_count, so nothing can be added; build it again")
+        far still count, because `incidence` keeps every KP of every seed. Seeds whose id is known must have the same
+        KPs and change nothing; if merges were applied before, apply them to `table` as well. Raises ValueError where
+        their KPs differ, where the type of ids differs from that of the graph (11 and "11"), and as `build_kp_graph`
+        does."""
         new, seed, kp, spelt = _read_seeds(table)
         spelt = pd.Index(spelt, dtype="str")
         names = self.names.append(spelt[~spelt.isin(self.names)])
         kp = names.get_indexer(spelt)[kp]
         had, given = (infer_dtype(part["id"]) for part in (self.seeds, new))
         if {had, given} == {"integer", "string"}:
-            raise ValueError(f"id is {given} in the table and {had} in the graph; give both one type")
+            raise ValueError(f"id is {given} in the table and {had} in the graph; use one type for both")
         known = pd.Index(self.seeds["id"], dtype=object)
         place = known.get_indexer(new["id"].astype(object))
         holders = self.incidence.T.tocsr()
@@ -159,7 +152,7 @@ class KPGraph:
         return _assemble(_as_categories(seeds), *members, names, self.weight, self.min_count)
 
     def _check_known(self, holders, ids, place, seed, kp, names):
-        """ValueError where a known seed comes with other KPs; `place` is its row of `holders` (S x K), or -1."""
+        """Raise ValueError if a known seed has other KPs; `place` is its row of `holders` (S x K), or -1."""
         again = np.flatnonzero(place >= 0)
         given = _pattern(seed, kp, (len(ids), len(names)))[again]
         had = holders[place[again]]
@@ -174,7 +167,7 @@ class KPGraph:
             )
 
     def summary(self) -> dict:
-        """Counts that describe the graph, and degree quantiles over linked KPs."""
+        """Counts that describe the graph, and degree quantiles over KPs with an edge."""
         linked = self.degree[self.degree > 0]
         quantiles = np.quantile(linked, (0, 0.25, 0.5, 0.75, 0.99, 1)).astype(int).tolist() if len(linked) else []
         return {
@@ -209,17 +202,16 @@ class KPGraph:
     def save(self, folder) -> Path:
         """Write the graph under `folder` (npy and Parquet) and return the folder.
 
-        The manifest `graph.json` is replaced last, so a reader meets the old graph or the new one, never a half, and
-        processes that save at once take turns. Raises ValueError where `folder` holds something else, and for ids or
-        labels of mixed types."""
+        The manifest `graph.json` is replaced last, so a reader gets the old graph or the new one and never a mixture;
+        concurrent saves take turns. Raises ValueError if `folder` contains other files, and for ids or labels of mixed
+        types."""
         return kpgraph_store.save(self, Path(folder))
 
     @classmethod
     def load(cls, folder) -> "KPGraph":
-        """Read a saved graph; the matrices are memory-mapped, so pages load as they are used.
+        """Read a saved graph; the matrices are memory-mapped, so pages load on use.
 
-        Raises FileNotFoundError where no complete graph was saved, ValueError for another format or damage.
-        """
+        Raises FileNotFoundError if no complete graph was saved, ValueError for another format or damage."""
         return cls(**kpgraph_store.load(Path(folder)))
 
 
@@ -227,10 +219,10 @@ def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int
     """The KP graph of a QA table.
 
     table: `id`, `knowledge_points` (list or null) and, optionally, `discipline` and `difficulty`. Rows that share an
-    `id` are one seed with the labels of the first. weight="count": seeds that hold both KPs. weight="pmi": log of that
-    count over the count expected of independent KPs among the seeds that hold any; pairs at or below chance get no
-    edge. Pairs in fewer than `min_count` seeds get no edge either; their KPs stay. Raises ValueError for a column that
-    is missing or there twice, a null id, or KPs that are not lists of text. Our reading of LinkSyn's KP graph."""
+    `id` are one seed with the labels of the first. weight="count": number of seeds that contain both KPs. weight="pmi":
+    log of that count over the count expected of independent KPs among the seeds with any KP; pairs at or below chance
+    get no edge. Pairs in fewer than `min_count` seeds get no edge either; their KPs stay. Raises ValueError for a
+    missing or duplicated column, a null id, or KPs that are not lists of text. Our reading of LinkSyn's KP graph."""
     if weight not in WEIGHTS:
         raise ValueError(f"weight={weight!r}; allowed: {', '.join(WEIGHTS)}")
     if not isinstance(min_count, int | np.integer) or min_count < 1:
@@ -239,14 +231,14 @@ def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int
 
 
 def _read_seeds(table):
-    """The distinct seeds of a table, and its memberships: seed and KP as codes, sorted, and the KPs' names."""
+    """The distinct seeds of a table, and their memberships: sorted codes of seed and KP, and the KP names."""
     require("table", table, "id", "knowledge_points")
     twice = {"id", "knowledge_points", *_LABELS} & set(table.columns[table.columns.duplicated()])
     if twice:
         raise ValueError(f"table has several columns called {sorted(twice)}; drop or rename all but one of each")
     seed_of_row, _ = pd.factorize(table["id"])
     if (seed_of_row < 0).any():
-        raise ValueError(f"id is null in {(seed_of_row < 0).sum()} rows; give every seed an id")
+        raise ValueError(f"id is null in {(seed_of_row < 0).sum()} rows; every seed needs an id")
     seeds = table.loc[~table["id"].duplicated().to_numpy()].reindex(columns=["id", *_LABELS]).reset_index(drop=True)
     return _as_categories(seeds), *_memberships(seed_of_row, table["knowledge_points"])
 
@@ -256,7 +248,7 @@ def _as_categories(seeds):
 
 
 def _assemble(seeds, seed, kp, names, weight, min_count):
-    """The graph of distinct memberships (int64 codes, sorted by seed, then KP)."""
+    """The graph of distinct memberships: int64 codes sorted by seed, then KP."""
     n_kps, n_seeds = len(names), len(seeds)
     incidence = _pattern(kp, seed, (n_kps, n_seeds))
 
@@ -287,21 +279,21 @@ def _assemble(seeds, seed, kp, names, weight, min_count):
 
 
 def _memberships(seed_of_row, column):
-    """Distinct (seed, KP) pairs sorted by both, and the KP names in order of first appearance."""
+    """Distinct (seed, KP) pairs, sorted, and the KP names in order of first appearance."""
     lists = column.astype(object).to_numpy()
     given = column.notna().to_numpy()
     lists, seed_of_row = lists[given], seed_of_row[given]
     if wrong := set(map(type, lists)) - {list, tuple, np.ndarray}:
-        raise ValueError(f"knowledge_points holds {_names(wrong)}; allowed: lists of text and null")
+        raise ValueError(f"knowledge_points contains {_names(wrong)}; allowed: lists of text and null")
     sizes = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
     flat = np.fromiter(chain.from_iterable(lists), dtype=object, count=int(sizes.sum()))
     flat[pd.isna(flat)] = None
     if wrong := {kind for kind in set(map(type, flat)) if not issubclass(kind, str | type(None))}:
-        raise ValueError(f"knowledge_points holds lists of {_names(wrong)}; allowed: lists of text and null")
+        raise ValueError(f"knowledge_points contains lists of {_names(wrong)}; allowed: lists of text and null")
     raw, spellings = pd.factorize(flat)
     code, names = pd.factorize(np.array([normalise_kp(s) or None for s in spellings], dtype=object))
     if torn := next(filter(_TORN.search, names), None):
-        raise ValueError(f"the knowledge point {torn!r} holds half a character (a lone surrogate); mend it")
+        raise ValueError(f"the knowledge point {torn!r} contains half a character (a lone surrogate); fix the source")
     kp = np.append(code, -1)[raw]  # a null within a list has raw == -1
     member = np.repeat(seed_of_row, sizes)[kp >= 0].astype(np.int64) * max(len(names), 1) + kp[kp >= 0]
     member.sort()
@@ -315,18 +307,12 @@ def _names(types):
 
 def _pairs(seed, kp):
     """Every pair of KPs (low < high) within a seed, with the seed; input sorted by seed, then KP."""
-    parts = []
-    left = np.arange(len(seed))
-    gap = 1
-    while True:
+    parts, left, gap = [(np.zeros(0, dtype=np.int64),) * 3], np.arange(len(seed)), 1
+    while len(left):
         left = left[left + gap < len(seed)]
         left = left[seed[left] == seed[left + gap]]
-        if not len(left):
-            break
         parts.append((kp[left], kp[left + gap], seed[left]))
         gap += 1
-    if not parts:
-        return (np.zeros(0, dtype=np.int64),) * 3
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 

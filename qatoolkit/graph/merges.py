@@ -1,84 +1,133 @@
-"""Near-identical knowledge points: a table of merges to look at, to shorten and to apply before the graph is built.
+"""Near-identical knowledge points: a table of merge candidates to review and apply before the graph is built.
 
-Two knowledge points (KPs) become one only where rules make their names the same text: alternative spellings, hyphens
-and spaces, ordinals, "law of X" for "X's law", or a line of the alias table. Nothing is joined because it looks alike,
-since opposites and neighbours do ("intracellular", "intercellular"); a merge missed costs less than two subjects made
-one. Every name is reduced by itself, so 200,000 names take seconds and the order of names plays no part. Our reading.
+Two knowledge points (KPs) are candidates only where rules reduce their names to the same key: alternative spellings
+(`kp_spellings.csv`), hyphens and spaces, plurals, "law of X" for "X's law", or a row of `kp_aliases.csv`. Similarity of
+letters plays no part, because opposites look alike ("intracellular", "intercellular"), and a missed merge costs less
+than two subjects made one. Each name is reduced on its own, so the cost is linear and the order of names does not
+matter. Our reading; the papers do not say how KPs are deduplicated.
 
-The table's column `decision` says what becomes of a row: two spellings are decided as "merge", since their rules keep
-opposites and numbers apart; all else is up for "review" and stays apart until somebody writes "merge" there."""
+The column `decision` says what happens to a row. Spelling variants are decided as "merge"; everything else is up for
+"review" and stays apart until somebody writes "merge" there.
+"""
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from qatoolkit.core.qa_table import require
-from qatoolkit.graph.knowledge_points import cell_texts, normalise_kp
+from qatoolkit.graph.knowledge_points import cell_texts, normalise_kp, singular
 from qatoolkit.graph.kp_graph import KPGraph
-from qatoolkit.graph.spelling import misspellings, order_key, spelling_words, written
 
 COLUMNS = ("kept", "merged", "reason", "decision", "similarity", "kept_popularity", "merged_popularity")
-REASONS = {
+REASONS = {  # the surest first
     "spelling": "one name in two spellings: British and American, hyphen or space, ordinal, accent",
-    "slip": "one name, once with a slip of the pen: two letters swapped, a doubled letter written once",
-    "word order": 'one name with its words turned: "law of ohm", "ohm\'s law"',
+    "word order": 'one name with its words reordered: "law of ohm", "ohm\'s law"',
     "alias": "two names of one thing in the alias table: a translation, an abbreviation, a synonym",
 }
 DECISIONS = {
     "merge": "the two become one node",
-    "review": "nobody has decided yet: they stay apart",
-    "apart": "somebody looked at them: they stay apart",
+    "review": "not decided yet: they stay apart",
+    "apart": "reviewed: they stay apart",
 }
-# The others can be wrong: a slip may be a word, "energy conservation" may save power, an alias may say more or less
-# than the name.
-SURE = ("spelling",)
+_HERE = Path(__file__).parent
 _EXPLAINED = re.compile(r"(.+?) ?\(([^()]+)\)")
+_CLOSED_UP = re.compile(r"(?<![^ ])([a-z]{3,}|bi|co|di) (?=[a-z]{3,}(?![^ ]))")
+# "X of Y" equals "Y X" only for these X: the "number of primes" is no "prime number".
+_HEADS = {
+    "axiom", "conjecture", "conservation", "criterion", "effect", "hypothesis", "law", "lemma", "paradox",
+    "postulate", "principle", "rate", "theorem",
+}  # fmt: skip
 
 
-def merge_candidates(names: KPGraph | Iterable[str], aliases: str | Path | pd.DataFrame | None = None):
+def merge_candidates(names: KPGraph | Iterable[str]) -> pd.DataFrame:
     """KPs that are one under two names: a table of `COLUMNS`, the most popular first.
 
-    names: a graph, or KPs as texts, each as often as it occurs. Of several names the most popular is kept, counted with
-    the names that a surer reason has joined to it, the first in alphabetical order among equals. reason: a key of
-    `REASONS`; similarity: letters in common, from 0 to 1, of the two names, null for aliases; popularity: seeds that
-    hold the KP, or how often it occurs in `names`; decision: a key of `DECISIONS`, "merge" for the reasons in `SURE`,
-    else "review". Where several reasons join a group, its names are joined step by step, the surest first, so that each
-    step can be turned down by itself. aliases: pairs of your own beside those of the package, as a table or CSV with
-    the columns `name` and `alias`; each line says that both are one KP. Raises ValueError for a table without these
-    columns or with an empty cell.
+    names: a graph, or KPs as texts, each as often as it occurs; ValueError for anything else.
 
-    Drop the rows that you do not want, or change their `decision`, and pass the rest to `apply_merges`.
-    """
+    Of several names the most popular is kept, the first in alphabetical order among equals; a name counts together with
+    those that a surer reason has already joined to it. reason: a key of `REASONS`. decision: a key of `DECISIONS`.
+    similarity: `SequenceMatcher` ratio of the two names, 0 to 1, null for aliases. popularity: seeds that hold the KP,
+    or how often it occurs in `names`. A group joined for several reasons is joined step by step, the surest first, so
+    that each step can be rejected on its own. Drop rows, change their `decision` or add pairs of your own (`kept`,
+    `merged`, `decision`), and pass the table to `apply_merges`."""
     popularity = _popularity(names)
-    words = {name: spelling_words(name) for name in popularity}
-    right = misspellings(words, popularity)
-    same = _alias_groups(aliases)
-
+    group_of = _alias_groups()
     keys = {}
-    for name, split in words.items():
-        corrected = tuple(right.get(word, word) for word in split)
-        ordered = order_key(corrected)
-        keys[name] = _concept(name, ordered, same), ordered, written(corrected), written(split)
+    for name in popularity:
+        spelling, order = _keys(name)
+        keys[name] = _concept(name, order, group_of), order, spelling
     rows, heads, weight = [], list(popularity), dict(popularity)
-    for shared, reason in zip((4, 3, 2, 1), REASONS, strict=True):  # how much of the key has to be the same
+    for shared, reason in zip((3, 2, 1), REASONS, strict=True):  # how much of the key must be equal
         kept_of = {}
         for name in sorted(heads, key=lambda name: (-weight[name], name)):
             kept = kept_of.setdefault(keys[name][:shared], name)
             if kept != name:
                 ratio = SequenceMatcher(None, kept, name, autojunk=False).ratio() if reason != "alias" else None
-                decision = "merge" if reason in SURE else "review"
+                # "energy conservation" may mean saving power, and an alias may be narrower than the name
+                decision = "merge" if reason == "spelling" else "review"
                 rows.append((kept, name, reason, decision, ratio, popularity[kept], popularity[name]))
                 weight[kept] += weight[name]
         heads = list(kept_of.values())
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"similarity": float})
-    table = table.sort_values(["kept", "merged"])
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"similarity": float}).sort_values(["kept", "merged"])
     popular = ["kept_popularity", "merged_popularity"]
     return table.sort_values(popular, ascending=False, kind="stable", ignore_index=True)
+
+
+def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
+    """A copy of a QA table with every merged knowledge point replaced by the one that is kept, without duplicates in a
+    row.
+
+    merges: rows of `merge_candidates`, of which those decided as "merge" are applied; a table of your own needs only
+    `kept` and `merged`, and without `decision` all its rows are applied. `kept` may be any name. A chain ends at its
+    last name. Names are compared after `normalise_kp`; other KPs stay as they are. Raises ValueError for missing
+    columns, an unknown decision, a name merged into two, a circle, and two names decided as "apart" that other rows
+    merge."""
+    require("table", table, "knowledge_points")
+    require("merges", merges, "kept", "merged")
+    into, normal = _resolve(merges), cache(normalise_kp)
+
+    def replaced(row, cell):
+        texts = cell_texts(cell, f"knowledge_points in row {row!r}")
+        distinct = {}
+        for text in texts:
+            kept = into.get(normal(text), text)
+            distinct.setdefault(normal(kept), kept)
+        return list(distinct.values()) if texts else cell
+
+    cells = [replaced(row, cell) for row, cell in table["knowledge_points"].items()]
+    return table.assign(knowledge_points=pd.Series(cells, index=table.index, dtype=object))
+
+
+def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFrame:
+    """A reviewed merge table from a CSV file in UTF-8, for `apply_merges`: `kept`, `merged`, `decision` and other
+    columns.
+
+    Without the column `decision` every row is decided as "merge". Popularities are counted again in `names`, so a
+    merged name that no longer occurs shows 0. Raises ValueError, with the file's name, as `apply_merges` does."""
+    table = _read_csv(path)
+    require(path, table, "kept", "merged")
+    if "similarity" in table:
+        table["similarity"] = pd.to_numeric(table["similarity"], errors="coerce")
+    if "decision" not in table:
+        table.insert(2, "decision", "merge")
+    table["decision"] = table["decision"].str.strip().str.lower()  # spreadsheets turn "merge" into "Merge"
+    try:
+        _resolve(table)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    popularity = _popularity(names)
+    counted = {f"{side}_popularity": table[side].map(normalise_kp).map(popularity) for side in ("kept", "merged")}
+    return table.assign(**{column: count.fillna(0).astype(int) for column, count in counted.items()})
 
 
 def _popularity(names) -> dict[str, int]:
@@ -89,7 +138,7 @@ def _popularity(names) -> dict[str, int]:
     names = list(names)
     if wrong := sorted({type(name).__name__ for name in names if not isinstance(name, str)}):
         raise ValueError(
-            f"names holds {', '.join(wrong)}; allowed: texts, such as table['knowledge_points'].explode().dropna()"
+            f"names contains {', '.join(wrong)}; allowed: texts, such as table['knowledge_points'].explode().dropna()"
         )
     popularity = Counter()
     for name, count in Counter(names).items():
@@ -98,157 +147,112 @@ def _popularity(names) -> dict[str, int]:
     return dict(popularity)
 
 
-def _alias_groups(own) -> dict[str, str]:
-    """Key of every alias -> key that stands for its group."""
-    tables = [_read_aliases(Path(__file__).with_name("kp_aliases.csv"))]
-    tables += [] if own is None else [_read_aliases(own)]
-    parent = {}
+def _keys(name: str) -> tuple[str, str]:
+    """What all spellings of a normalised KP share, and what all its word orders share too."""
+    if not name.isascii() and len(name) > 2:  # accents on Latin letters
+        bases = (unicodedata.normalize("NFD", letter)[0] for letter in name)
+        name = "".join(base if "a" <= base <= "z" else letter for base, letter in zip(bases, name, strict=True))
+    words = [part for word in _standard(name, "name").split() for part in _split_at_hyphens(word)]
+    if len(words) > 2 and words[-1] == f"({''.join(word[0] for word in words[:-1])})":
+        words.pop()  # "ordinary differential equation (ode)"
+    ordered = words = [_standard_word(word) for word in words]
+    if words.count("of") == 1 and 0 < (of := words.index("of")) < len(words) - 1 and words[of - 1] in _HEADS:
+        ordered = words[of + 1 :] + words[:of]
+    # words of three letters or more run together: "eigen value" equals "eigenvalue"
+    return _CLOSED_UP.sub(r"\1", " ".join(words)), _CLOSED_UP.sub(r"\1", " ".join(ordered))
 
-    def root(key):
-        while parent.setdefault(key, key) != key:
-            key = parent[key]
-        return key
 
-    for name, alias in pd.concat(tables).itertuples(index=False):
-        parent[root(_key(alias))] = root(_key(name))
-    return {key: root(key) for key in parent}
+def _split_at_hyphens(word: str) -> list[str]:
+    """The parts of "non-linear" and "carbon-14"; "x-1", "sin-1" and "n-1" stay whole, for there the hyphen is a
+    minus."""
+    parts = word.split("-")
+    plain = all(part.replace("'", "").isalpha() or part.isdigit() for part in parts)
+    named = any(len(part) >= 3 and part.isalpha() for part in parts)
+    minus = any(right.isdigit() and len(left) < 5 for left, right in pairwise(parts))
+    return parts if plain and named and not minus else [word]
 
 
-def _read_aliases(source) -> pd.DataFrame:
-    if isinstance(source, pd.DataFrame):
-        table, where = source, "aliases"
-    elif not isinstance(source, str | Path):
-        raise ValueError(
-            f"aliases is a {type(source).__name__}; allowed: a table or a CSV file with the columns name and alias"
-        )
-    else:
-        table, where = _read_csv(source), source
-    require(where, table, "name", "alias")
-    table = table[["name", "alias"]]
-    empty = ~table.map(lambda cell: isinstance(cell, str) and normalise_kp(cell) != "").all(axis=1)
-    if empty.any():
-        row = int(empty.to_numpy().argmax())
-        raise ValueError(f"{where}: row {row + 1} is {table.iloc[row].tolist()}; both cells need a text")
-    return table
+@lru_cache(maxsize=1_000_000)
+def _standard_word(word: str) -> str:
+    """A word in the singular, without a possessive ending, in its standard spelling."""
+    if len(word) > 3:
+        word = re.sub(r"'s$|(?<=s)'$", "", word)
+    return _standard(singular(word), "word")
+
+
+def _standard(text: str, scope: str) -> str:
+    for pattern, standard in _spellings(scope):
+        text = pattern.sub(standard, text)
+    return text
+
+
+@cache
+def _spellings(scope: str) -> list[tuple[re.Pattern, str]]:
+    """The patterns of `kp_spellings.csv` for whole names or single words, each with its standard spelling."""
+    rows = _read_csv(_HERE / "kp_spellings.csv").itertuples()
+    return [(re.compile(row.pattern), row.standard) for row in rows if row.scope == scope]
+
+
+@cache
+def _alias_groups() -> dict[str, int]:
+    """Key of every name in `kp_aliases.csv` -> number of the group of names that mean the same."""
+    pairs = _read_csv(_HERE / "kp_aliases.csv").map(lambda name: _keys(normalise_kp(name))[1])
+    codes, keys = pd.factorize(pairs.to_numpy().ravel())
+    links = coo_matrix((np.ones(len(pairs)), codes.reshape(-1, 2).T), shape=(len(keys), len(keys)))
+    return dict(zip(keys, connected_components(links, directed=False)[1].tolist(), strict=True))
+
+
+def _concept(name: str, order: str, group_of: dict[str, int]) -> str | int:
+    """The alias group of a name, or of x where the name is "x (y)" and both are of one group; else its own key."""
+    if order not in group_of and (match := _EXPLAINED.fullmatch(name)):
+        outer, inner = (group_of.get(_keys(normalise_kp(part))[1]) for part in match.groups())
+        return outer if outer is not None and outer == inner else order
+    return group_of.get(order, order)
 
 
 def _read_csv(path) -> pd.DataFrame:
-    """The cells of a CSV file as texts, without the empty rows that spreadsheets leave; ValueError says what is
-    wrong."""
+    """The cells of a CSV file as texts, without the empty rows that spreadsheets leave; ValueError where it is
+    malformed."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} is no CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from None
+        raise ValueError(f"{path} is not a CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of longer rows for an index
-        raise ValueError(
-            f"{path} has rows of more cells than its header; name every column, and quote cells with commas"
-        )
+        raise ValueError(f"{path} has rows longer than its header; name every column, and quote cells with commas")
     return table[(table != "").any(axis=1)].reset_index(drop=True)
 
 
-def _concept(name: str, key: str, same: Mapping[str, str]) -> str:
-    """What a name stands for: its key's group; that of x where it is written "x (y)" and x and y are of one group."""
-    if key not in same and (match := _EXPLAINED.fullmatch(name)):
-        outer, inner = (same.get(_key(part)) for part in match.groups())
-        return outer if outer is not None and outer == inner else key
-    return same.get(key, key)
-
-
-def _key(name: str) -> str:
-    return order_key(spelling_words(normalise_kp(name)))
-
-
-def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
-    """A copy of a QA table with every merged knowledge point replaced by the one that is kept, each once in a row.
-
-    merges: rows of `merge_candidates`, of which those decided as "merge" are applied; a table of your own needs `kept`
-    and `merged` only, and without `decision` all its rows are. Another name may be written into `kept`. A chain ends at
-    its last name. Names are compared as `normalise_kp` writes them; other KPs stay as they are. Raises ValueError for
-    missing columns, for an unknown decision, for a name that would be merged into two, for names that are merged in a
-    circle, and for two that are decided as "apart" and yet merged into one."""
-    require("table", table, "knowledge_points")
-    require("merges", merges, "kept", "merged")
-    into, normal = _agreed(merges), cache(normalise_kp)
-
-    def merged(row, cell):
-        texts = cell_texts(cell, f"knowledge_points in row {row!r}")
-        distinct = {}
-        for text in texts:
-            kept = into.get(normal(text), text)
-            distinct.setdefault(normal(kept), kept)
-        return list(distinct.values()) if texts else cell
-
-    cells = [merged(row, cell) for row, cell in table["knowledge_points"].items()]
-    return table.assign(knowledge_points=pd.Series(cells, index=table.index, dtype=object))
-
-
-def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFrame:
-    """A reviewed table of merges from a CSV file, in UTF-8, for `apply_merges`: `kept`, `merged`, `decision`, and what
-    else it holds.
-
-    Without the column `decision` every row is decided as "merge". The popularities are counted anew among `names`, so
-    that a merged name that occurs nowhere shows a 0. Raises ValueError, with the file's name, as `apply_merges` does.
-    """
-    table = _read_csv(path)
-    require(path, table, "kept", "merged")
-    if "similarity" in table:
-        table["similarity"] = pd.to_numeric(table["similarity"], errors="coerce")
-    if "decision" not in table:
-        table.insert(2, "decision", "merge")
-    table["decision"] = table["decision"].str.strip().str.lower()  # spreadsheets turn "merge" into "Merge"
-    try:
-        _agreed(table)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    popularity = _popularity(names)
-    counted = {f"{side}_popularity": table[side].map(normalise_kp).map(popularity) for side in ("kept", "merged")}
-    return table.assign(**{column: count.fillna(0).astype(int) for column, count in counted.items()})
-
-
-def _agreed(merges) -> dict[str, str]:
-    """Merged name -> the name at the end of its chain, by the rows that are decided as "merge"; by all where there is
-    no such column."""
-    if "decision" not in merges:
-        return _targets(merges)
-    wrong = merges[~merges["decision"].isin(list(DECISIONS))]
-    if len(wrong):
-        kept, merged, decision = wrong.iloc[0][["kept", "merged", "decision"]]
-        raise ValueError(f"the decision about {kept!r} <- {merged!r} is {decision!r}; allowed: {', '.join(DECISIONS)}")
-    into = _targets(merges[merges["decision"] == "merge"])
-    apart = merges[merges["decision"] == "apart"]
-    for kept, merged in _pairs(apart):
-        ends = {normalise_kp(into.get(name, name)) for name in (normalise_kp(kept), normalise_kp(merged))}
-        if len(ends) == 1:
-            raise ValueError(
-                f"{kept!r} and {merged!r} are decided as apart, and other rows merge them into {ends.pop()!r}; "
-                "change one of the rows"
-            )
-    return into
-
-
-def _pairs(merges):
-    """The two names of every row; ValueError for one that is no text."""
-    for kept, merged in zip(merges["kept"], merges["merged"], strict=True):
+def _resolve(merges: pd.DataFrame) -> dict[str, str]:
+    """Merged name -> the name at the end of its chain, by the rows decided as "merge" (by all without `decision`)."""
+    step, spelling, apart = {}, {}, []
+    decisions = merges["decision"] if "decision" in merges else ["merge"] * len(merges)
+    for kept, merged, decision in zip(merges["kept"], merges["merged"], decisions, strict=True):
+        if decision not in DECISIONS:
+            raise ValueError(f"the decision on {kept!r} <- {merged!r} is {decision!r}; allowed: {', '.join(DECISIONS)}")
         if not all(isinstance(name, str) and normalise_kp(name) for name in (kept, merged)):
             raise ValueError(f"merges has the row {kept!r} <- {merged!r}; both need a text")
-        yield kept, merged
-
-
-def _targets(merges) -> dict[str, str]:
-    """Merged name -> the name at the end of its chain."""
-    step, spelling = {}, {}
-    for kept, merged in _pairs(merges):
         source, target = normalise_kp(merged), normalise_kp(kept)
-        if step.setdefault(source, target) != target:
-            raise ValueError(f"{merged!r} is merged into {step[source]!r} and into {target!r}; drop one of the rows")
-        spelling.setdefault(target, kept)
+        if decision == "apart":
+            apart.append((kept, merged))
+        elif decision == "merge":
+            spelling.setdefault(target, kept)
+            if step.setdefault(source, target) != target:
+                raise ValueError(
+                    f"{merged!r} is merged into {step[source]!r} and into {target!r}; drop one of the rows"
+                )
     into = {}
     for source in step:
-        seen, name = [source], step[source]
-        while name in step and name != step[name]:
-            if name in seen:
-                raise ValueError(f"names are merged in a circle: {' -> '.join([*seen, name])}; drop one of the rows")
-            seen.append(name)
-            name = step[name]
-        into[source] = spelling[name]
+        chain = [source, step[source]]
+        while (name := step.get(chain[-1], chain[-1])) != chain[-1]:
+            if name in chain:
+                raise ValueError(f"names are merged in a circle: {' -> '.join([*chain, name])}; drop one of the rows")
+            chain.append(name)
+        into[source] = spelling[chain[-1]]
+    for pair in apart:
+        ends = {normalise_kp(into.get(name, name)) for name in map(normalise_kp, pair)}
+        if len(ends) == 1:
+            raise ValueError(
+                f"{pair[0]!r} and {pair[1]!r} are decided as apart, but other rows merge them into {ends.pop()!r}; "
+                "change one of the rows"
+            )
     return into

@@ -1,4 +1,4 @@
-"""A KP graph in a folder: matrices as npy files that are mapped when read, names and seeds as Parquet, a manifest
+"""A KP graph in a folder: matrices as memory-mapped npy files, names and seeds as Parquet, and a manifest written
 last."""
 
 import json
@@ -22,14 +22,14 @@ _OURS = re.compile(r"graph\.json(\.tmp)?|\.lock|kpgraph-\d+")
 
 
 def save(graph, folder: Path) -> Path:
-    """Write the graph and return the folder; ValueError where it holds something else."""
+    """Write the graph and return the folder; ValueError if it contains other files."""
     if folder.exists() and (others := sorted(p.name for p in folder.iterdir() if not _OURS.fullmatch(p.name))):
-        raise ValueError(f"{folder} holds {others[0]!r}, not a KP graph; save into a folder of its own")
+        raise ValueError(f"{folder} contains {others[0]!r}, which is no KP graph; save into a folder of its own")
     try:
         seeds = pa.Table.from_pandas(graph.seeds, preserve_index=False)
     except (pa.ArrowException, UnicodeError) as error:
         raise ValueError(
-            f"ids or labels of the seeds cannot be saved ({error}); give each column one type, such as text"
+            f"ids or labels of the seeds cannot be saved ({error}); use one type per column, such as text"
         ) from None
     with locked(folder / ".lock"):
         _write(graph, seeds, folder)
@@ -63,22 +63,22 @@ def load(folder: Path) -> dict:
     try:
         return _read_parts(folder / about["data"], about)
     except (OSError, EOFError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
-        if _read_manifest(folder) != about:  # saved anew while it was read
+        if _read_manifest(folder) != about:  # another process saved in the meantime
             return load(folder)
         raise ValueError(f"{folder} is damaged ({error}); build and save the graph again") from None
 
 
 def _read_parts(data, about):
     def mapped(file):
-        # Copy-on-write, for numba would compile anew for read-only arrays. Empty arrays, no more than
-        # a header of 128 bytes, cannot be mapped.
+        # Copy-on-write, because numba would compile again for read-only arrays. An empty array (a header of 128 bytes)
+        # cannot be mapped.
         return np.asarray(np.load(file, mmap_mode="c" if file.stat().st_size > 128 else None))
 
     def matrix(name):
         values, indices, indptr = (mapped(data / f"{name}.{part}.npy") for part in _PARTS)
         rows, _ = shape = tuple(about["shapes"][name])
         if len(indptr) != rows + 1 or not indptr[-1] == len(indices) == len(values):
-            raise ValueError(f"{name}.*.npy do not fit together")
+            raise ValueError(f"{name}.*.npy have inconsistent lengths")
         return sparse.csr_matrix((values, indices, indptr), shape=shape, copy=False)
 
     matrices = {name: matrix(name) for name in _MATRICES}
@@ -91,13 +91,13 @@ def _read_parts(data, about):
             dict.fromkeys(("discipline", "difficulty"), "category")  # Parquet forgets it where all are null
         ),
         "weight": about["weight"],
-        "min_count": about.get("min_count"),  # not written by the first versions
+        "min_count": about["min_count"],
     }
 
 
 def _read_manifest(folder):
     if not (folder / "graph.json").exists():
-        raise FileNotFoundError(f"{folder} holds no saved KP graph; write one with KPGraph.save")
+        raise FileNotFoundError(f"{folder} contains no saved KP graph; write one with KPGraph.save")
     try:
         about = read_json(folder / "graph.json")
     except ValueError:
@@ -105,6 +105,7 @@ def _read_manifest(folder):
     named = isinstance(about, dict) and re.fullmatch(r"kpgraph-\d+", str(about.get("data")))
     if not named or about.get("format") != _FORMAT:
         raise ValueError(
-            f"{folder}/graph.json is not of format {_FORMAT!r}: {about}; build the graph again and save it in a new folder"
+            f"{folder}/graph.json is not of format {_FORMAT!r}: {about}; "
+            "build the graph again and save it in a new folder"
         )
     return about

@@ -4,14 +4,11 @@ The value of a knowledge point k after some paths,
 
     V(k) = popularity(k)^alpha * (1 + visits(k))^-beta * discipline(k) * difficulty(k),
 
-weighs popularity against coverage and steers the seeds' discipline and difficulty. A walk starts in
-proportion to V and steps from u to an unvisited k in proportion to weight(u, k) * V(k), where discipline and
-difficulty (and focus, a factor of our own) are those of the seeds that hold both u and k: one of these will be
-drawn. V is frozen within a round, and every walk has its own random stream: paths depend on the seed, not on
-the number of threads.
-"""
+weighs popularity against coverage and steers the seeds' discipline and difficulty. A walk starts in proportion to V and
+steps from u to an unvisited k in proportion to weight(u, k) * V(k), where discipline and difficulty (and focus, a
+factor of our own) are those of the seeds that contain both u and k, one of which will be drawn. V is frozen within a
+round, and every walk has its own random stream, so paths depend on the seed and not on the number of threads."""
 
-import contextlib
 import gc
 import math
 import os
@@ -35,8 +32,8 @@ POLICIES = {
     "coverage": {"alpha": 0.0, "beta": 1.0},
     "uniform": {"alpha": 0.0, "beta": 0.0},
 }
-_RARELY = 1e-9  # stands for a target share of 0 where shares divide
-_LEAN = 30.0  # how far control may move a factor: a label out of reach must not starve the rest
+_RARELY = 1e-9  # replaces a target share of 0 in divisions
+_LEAN = 30.0  # bound on how far control may move a factor: a label out of reach must not starve the rest
 
 
 def sample_paths(
@@ -55,19 +52,19 @@ def sample_paths(
 ) -> pd.DataFrame:
     """Sample `n` paths of at most `length` KPs: `path` (int), `kps` (names), `seeds` (ids, one per step).
 
-    Our reading of LinkSyn's knowledge distribution value function; see the module's formula.
+    Our reading of LinkSyn's knowledge distribution value function; the formula is in the module's docstring.
 
-    alpha: pull of popularity. beta: push towards KPs that few paths used. discipline, difficulty: target
-    shares by label, scaled to sum to 1; labels left out get none. focus: weight by (discipline, difficulty),
-    such as the probe's weak cells; V is multiplied by the mean weight of seeds, cells left out weigh 1 (our
-    own addition, not LinkSyn's). rounds: how often V is renewed, by default 16 to 256 times; without beta and
-    targets V stays as it is. threads: one for each core at hand, and never more.
+    alpha: exponent of popularity. beta: exponent of coverage, towards KPs that few paths used. discipline, difficulty:
+    target shares by label, scaled to sum to 1; missing labels get 0. focus: weight by (discipline, difficulty), such as
+    the probe's weak cells; V is multiplied by the mean weight of the seeds, missing cells weigh 1 (our addition to
+    LinkSyn). rounds: how often V is updated, 16 to 256 times by default; without beta and targets V is constant.
+    threads: at most, and by default, one per available core.
 
-    A step's seed holds both its KPs: the least used so far, ties by table order; targets and focus divide the steps of
-    an edge between its seeds in proportion to target over current share and to weight, by Webster's method of dividing
-    seats. A path has two KPs or more; it ends early where no neighbour is left, or none by a seed whose labels get a
-    share. Raises ValueError for a setting out of range, a graph without edges, and targets or focus that leave no
-    value."""
+    The seed of a step contains both its KPs: the least used so far, ties in table order. Targets and focus divide the
+    steps of an edge among its seeds, in proportion to target over current share and to weight, by Webster's method for
+    dividing seats. A path has two KPs or more; it ends early if no neighbour is left, or none through a seed whose
+    labels have a share. Raises ValueError for a setting out of range, a graph without edges, and targets or focus that
+    leave no value."""
     nodes, seeds = sample_codes(
         graph, n, length, alpha=alpha, beta=beta, discipline=discipline, difficulty=difficulty, focus=focus,
         rounds=rounds, seed=seed, threads=threads,
@@ -79,10 +76,8 @@ def sample_paths(
 
 
 def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value_settings):
-    """`sample_paths` as int32 codes, for timing and for tens of millions of paths.
-
-    Returns KPs, n x length, and seeds, n x (length - 1), filled up with -1.
-    """
+    """`sample_paths` as int32 codes, for timing and for tens of millions of paths: KPs, n x length, and seeds,
+    n x (length - 1), padded with -1."""
     most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = most if threads is None else threads
     _check_whole("n", n, 1)
@@ -115,7 +110,7 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
             state += value, proposals.towards(value), proposals.table, key
             pool.over(first, last, lambda a, b, state=state: walk(*state, a, nodes[a:b], seeds[a:b]))
             assign(*members, nodes[first:last], wait, due, cursor, level, seeds[first:last], visits)
-            # less and less often: new tables take a pass over all edges
+            # at growing intervals, because new tables cost a pass over all edges
             if value_after.controls and renew <= done < rounds:
                 value_after.learn(seeds[learned:last])
                 proposals, learned = walk_kernels.Proposals(value_after.links(), pool), last
@@ -124,10 +119,9 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
 
 
 def _turns(edge_seeds):
-    """What a walk writes down for a step along each edge: its seed where there is no choice, else -2 - edge.
+    """What a walk records for a step along each edge: its only seed, else -2 - edge, for `assign` to choose.
 
-    A seed that other edges could choose is left to `assign` too, which counts its uses.
-    """
+    `assign` also handles a seed that other edges could choose, because it counts uses."""
     edge = np.arange(edge_seeds.shape[0], dtype=np.int32)
     sizes = np.diff(edge_seeds.indptr)
     only = edge_seeds.indices[edge_seeds.indptr[:-1]]
@@ -146,10 +140,9 @@ def _is_finite(number):
 
 
 class KnowledgeValue:
-    """V of every KP as a function of `visits`, up to a common factor; 0 for KPs without a link that walks may take.
+    """V of every KP as a function of `visits`, up to a common factor; 0 for KPs without an edge that walks may take.
 
-    Settings as in `sample_paths`. `KnowledgeValue(graph, alpha=0.5)(0)` is V before any path.
-    """
+    Settings as in `sample_paths`. `KnowledgeValue(graph, alpha=0.5)(0)` is V before any path."""
 
     def __init__(self, graph, *, alpha=1.0, beta=1.0, discipline=None, difficulty=None, focus=None):
         if not _is_finite(alpha):
@@ -169,9 +162,9 @@ class KnowledgeValue:
     def __call__(self, visits) -> np.ndarray:
         with np.errstate(divide="ignore"):  # log 0 is minus infinity, as it should be
             log_value = self.log_static + np.log(self._per_kp())
-        log_value -= self.beta * np.log(1.0 + visits)  # whole numbers; log1p is slower
+        log_value -= self.beta * np.log(1.0 + visits)  # visits are integers, and log1p is slower
         log_value -= log_value.max(initial=-1e300)
-        # above the smallest float: an underflow would cut links
+        # above the smallest float: an underflow would cut edges
         value = np.exp(np.maximum(log_value, -600.0))
         value[self.worthless] = 0.0
         if not value.any():
@@ -180,12 +173,12 @@ class KnowledgeValue:
 
     @property
     def constant(self) -> bool:
-        """Whether V is the same after any visits, so that all walks can go in one round."""
+        """Whether V does not depend on visits, so that one round suffices."""
         return not self.beta and not self.controls
 
     def links(self):
-        """The adjacency by whose weights, times V, walks step: with targets and focus, those of the seeds that both KPs
-        share in place of those of all the KP's seeds."""
+        """The adjacency whose weights, times V, walks follow. Targets and focus enter through the seeds that both KPs
+        share instead of all seeds of the KP."""
         links = self.graph.adjacency
         if not self.controls and self.focus is None:
             return links
@@ -196,8 +189,8 @@ class KnowledgeValue:
         return sparse.csr_matrix((links.data * lift, links.indices, links.indptr), shape=links.shape)
 
     def wait_per_seed(self) -> np.ndarray:
-        """Draws of a common seed for one of each seed: current share over target share of its labels, as long as
-        nothing is learned, over its focus; 1 without either."""
+        """Draws of an ordinary seed per draw of each seed: before anything is learned, current over target share of its
+        labels, divided by its focus; 1 without either."""
         return 1.0 / np.maximum(self._per_seed(), _RARELY)
 
     def _per_seed(self):
@@ -209,7 +202,7 @@ class KnowledgeValue:
         return math.prod((control.per_kp() for control in self.controls), start=focus)
 
     def learn(self, seeds):
-        """Correct the factors by the seeds that rounds drew; -1 is none."""
+        """Correct the factors by the seeds drawn so far; -1 is padding."""
         for control in self.controls:
             control.learn(seeds[seeds >= 0])
 
@@ -217,10 +210,9 @@ class KnowledgeValue:
 class _Control:
     """Target share over current share of one label, averaged over a KP's seeds; unlabelled seeds count 1.
 
-    The current share is what walks show without this factor: at first the share among linked seeds, later the
-    share drawn in a round divided by the factor it was drawn under. So the factor moves until the drawn share
-    meets the target; target over drawn share would settle halfway, at their geometric mean.
-    """
+    The current share is what walks would draw without this factor: at first the share among linked seeds, later the
+    share drawn in a round divided by the factor used there. So the factor moves until the drawn share meets the target;
+    target over drawn share would settle halfway, at their geometric mean."""
 
     def __init__(self, graph, label, target):
         labels = graph.seeds[label].cat.categories
@@ -244,12 +236,12 @@ class _Control:
         return np.append(self.factor, 1.0)[self.codes]  # code -1: unlabelled
 
     def per_kp(self):
-        # no BLAS, as in walk_kernels.Proposals
+        # no BLAS, as in kernels.Proposals
         return np.einsum("kl,l->k", self.shares, self.factor) + self.unlabelled
 
     def learn(self, seeds):
         drawn = np.bincount(self.codes[seeds][self.codes[seeds] >= 0], minlength=len(self.target))
-        calm = 8 * len(self.target)  # seeds' worth of belief that the target is met: small rounds are noisy
+        calm = 8 * len(self.target)  # pseudo-count of seeds that meet the target, because small rounds are noisy
         share = (drawn + calm * self.target) / (drawn.sum() + calm)
         change = np.divide(self.target, share, out=np.ones(len(share)), where=share > 0)
         self.factor = np.clip(self.factor * change, self.first / _LEAN, self.first * _LEAN)
@@ -265,13 +257,13 @@ def _shares(label, target):
     shares = _once(label, target) if hasattr(target, "items") else {}
     right = all(_is_finite(share) and share >= 0 for share in shares.values())
     if not right or not any(shares.values()):
-        raise ValueError(f"{label}={_told(target)}; allowed: label -> share, finite, from 0, not all 0")
+        raise ValueError(f"{label}={_shorten(target)}; allowed: label -> share, finite, from 0, not all 0")
     weights = pd.Series(shares, dtype=float)
     return weights / weights.sum()
 
 
 def _once(name, given):
-    """The items of a dict or Series; ValueError where a Series has several values for a key."""
+    """The items of a dict or Series; ValueError if a Series has several values for a key."""
     pairs = list(given.items())
     if len(dict(pairs)) < len(pairs):
         key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -281,63 +273,57 @@ def _once(name, given):
     return dict(pairs)
 
 
-def _told(value):
+def _shorten(value):
     return textwrap.shorten(repr(value), 160, placeholder=" …")
 
 
 def _focus_per_seed(graph, focus):
     if not hasattr(focus, "items"):
-        raise ValueError(f"focus={_told(focus)}; allowed: (discipline, difficulty) -> weight from 0")
+        raise ValueError(f"focus={_shorten(focus)}; allowed: (discipline, difficulty) -> weight from 0")
     focus = _once("focus", focus)
     for cell, weight in focus.items():
         if not isinstance(cell, tuple) or len(cell) != 2 or not _is_finite(weight) or weight < 0:
             raise ValueError(
-                f"focus[{cell!r}]={_told(weight)}; allowed: (discipline, difficulty) -> weight from 0; "
+                f"focus[{cell!r}]={_shorten(weight)}; allowed: (discipline, difficulty) -> weight from 0; "
                 "leave out cells without one"
             )
     cells = pd.MultiIndex.from_frame(graph.seeds[["discipline", "difficulty"]].astype(object))
     code, distinct = cells.factorize()
     if not set(distinct) & set(focus):
-        raise ValueError(f"focus={_told(focus)}: no seed there; allowed, for instance: {distinct[:3].tolist()}")
+        raise ValueError(f"focus={_shorten(focus)}: no seed there; allowed, for instance: {distinct[:3].tolist()}")
     return np.array([focus.get(cell, 1.0) for cell in distinct], dtype=np.float64)[code]
 
 
 def _as_lists(values, codes):
-    """Rows of codes as lists of values, without the -1 at the end."""
+    """Rows of codes as lists of values, without the padding of -1."""
     values = values.to_numpy()
     if values.dtype.kind not in "iu":
         values = values.astype(object)
     sizes, lists = (codes >= 0).sum(axis=1), []
-    with _no_collection():
-        # few enough that objects are still in a cache when they are listed
-        for first in range(0, len(codes), 4096):
+    # Pause the cyclic GC: it would scan all lists again and again while a million are made, three times the work
+    # itself.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        for first in range(0, len(codes), 4096):  # few enough that the values stay in a cache
             rows = values[codes[first : first + 4096]].tolist()
             for row in np.flatnonzero(sizes[first : first + 4096] < codes.shape[1]).tolist():
                 del rows[row][sizes[first + row] :]
             lists += rows
-    return lists
-
-
-@contextlib.contextmanager
-def _no_collection():
-    """No search for cyclic garbage: it goes over all lists again and again while a million are made, three times the
-    work itself."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
     finally:
-        if was:
+        if collects:
             gc.enable()
+    return lists
 
 
 def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=None) -> pd.DataFrame:
     """One row that describes a table of `sample_paths`: coverage, balance, popularity, control, reuse.
 
     coverage: share of linked KPs visited. gini, entropy_bits, evenness (entropy over its maximum): of visits over
-    linked KPs. spearman, pearson: visits against popularity. kl_*: KL(target || seeds drawn) in nats, half a seed added
-    to each label; missing_*: target share on labels of no linked seed, beyond any walk's reach. Null where no target is
-    given, no drawn seed has a label or nothing varies. Raises ValueError for names not in the graph."""
+    linked KPs. spearman, pearson: visits against popularity. kl_*: KL(target || seeds drawn) in nats, with half a seed
+    added to each label. missing_*: target share on labels that no linked seed has, so that no walk can reach it. Null
+    if no target is given, no drawn seed has a label or nothing varies. Raises ValueError for names that are not in the
+    graph."""
     linked = graph.degree > 0
     visits = np.bincount(_codes(graph.names, paths["kps"], "KP"), minlength=len(linked))[linked]
     seeds = _codes(graph.seeds["id"], paths["seeds"], "seed")
@@ -373,7 +359,7 @@ def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=
 
 
 def _codes(index, lists, what):
-    # ids and names hash faster here than in pandas
+    # a dict is faster here than pandas
     code = dict(zip(pd.Index(index).tolist(), range(len(index)), strict=True))
     flat = chain.from_iterable(lists)
     try:

@@ -91,7 +91,7 @@ def test_rows_without_keep_what_they_had_and_the_table_itself_stays():
         ("id", {"levels": 0}, "levels=0; allowed"),
         ("id", {"levels": True}, "levels=True; allowed"),
         ("id", {"levels": 1, "under": "KP"}, "under='KP'; allowed: several steps"),
-        ("id", {"under": ("KP",)}, "is about routes; give levels"),
+        ("id", {"under": ("KP",)}, "applies to routes; give levels"),
     ],
 )
 def test_a_wrong_column_or_setting_is_named(column, settings, message):
@@ -199,16 +199,6 @@ def test_known_seeds_change_nothing_and_may_not_differ():
         graph.add(pd.DataFrame({"id": ["s2"]}))
     with pytest.raises(ValueError, match="id is integer in the table and string in the graph"):
         graph.add(table.assign(id=[0, 1, 2]))
-
-
-def test_a_graph_saved_without_its_threshold_loads_but_does_not_grow(tmp_path):
-    saved = build_kp_graph(seeds(["a", "b"])).save(tmp_path / "graph")
-    about = json.loads((saved / "graph.json").read_text())
-    (saved / "graph.json").write_text(json.dumps({k: v for k, v in about.items() if k != "min_count"}))
-    graph = KPGraph.load(saved)
-    assert graph.n_edges == 1
-    with pytest.raises(ValueError, match=r"without its min_count.*build it again"):
-        graph.add(seeds(["a"]))
 
 
 def test_graphml_is_read_by_a_plain_xml_reader_and_by_networkx(tmp_path):

@@ -181,11 +181,11 @@ def test_lists_read_back_from_parquet_give_the_same_graph(tmp_path):
     ("table", "settings", "message"),
     [
         (pd.DataFrame({"id": ["a"]}), {}, "lacks .*knowledge_points"),
-        (seeds("a, b"), {}, "holds str; allowed: lists of text"),
+        (seeds("a, b"), {}, "contains str; allowed: lists of text"),
         (seeds(["a", 3]), {}, "lists of int; allowed"),
         (seeds(["a"]).assign(id=None), {}, "id is null in 1 rows"),
         (seeds(["a"])[["id", "id", "knowledge_points"]], {}, r"several columns called \['id'\]; drop or rename"),
-        (seeds(["good", "torn \ud83d"]), {}, r"the knowledge point 'torn \\ud83d' holds half a character"),
+        (seeds(["good", "torn \ud83d"]), {}, r"the knowledge point 'torn \\ud83d' contains half a character"),
         (seeds(["a", 2.5]), {}, "lists of float; allowed"),
         (seeds(["a"]), {"weight": "tfidf"}, "weight='tfidf'; allowed: count, pmi"),
         (seeds(["a"]), {"min_count": 0}, "min_count=0; allowed"),
@@ -269,7 +269,7 @@ def test_save_touches_no_foreign_folder_and_load_names_what_is_wrong(tmp_path):
         KPGraph.load(saved)
     (saved / "graph.json").write_text(json.dumps(about))
     np.save(saved / about["data"] / "adjacency.indices.npy", np.zeros(1, dtype=np.int32))
-    with pytest.raises(ValueError, match="do not fit together"):
+    with pytest.raises(ValueError, match="inconsistent lengths"):
         KPGraph.load(saved)
 
 

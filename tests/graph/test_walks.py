@@ -63,7 +63,8 @@ def formula(graph, visits, alpha, beta, discipline=None, focus=None):
 
 
 def steps_by(graph, alpha, beta, discipline=None, focus=None):
-    """weight(u, k) times V(k) before any path, discipline and focus being those of the seeds that hold both, seed by seed."""
+    """weight(u, k) times V(k) before any path, discipline and focus being those of the seeds that hold both, seed by
+    seed."""
     discipline, focus = discipline or {}, focus or {}
     share = graph.seeds["discipline"].value_counts(normalize=True)
     pull = [
@@ -134,9 +135,8 @@ def hub():
 def misfit(links, nodes, value):
     """Squared z-scores of the counts of starts, of steps from KP to KP and of steps to a KP, V being frozen at `value`.
 
-    Paths differ in what they may not revisit, so a count is a sum of unequal chances: its mean and variance are summed over
-    steps, and each squared z-score has a mean of exactly 1.
-    """
+    Paths differ in what they may not revisit, so a count is a sum of unequal chances: its mean and variance are summed
+    over steps, and each squared z-score has a mean of exactly 1."""
     weight, size = links.toarray() * value, len(value)
     start = value / value.sum()
     cells = [(np.bincount(nodes[:, 0], minlength=size), len(nodes) * start, len(nodes) * start * (1 - start))]
@@ -404,8 +404,8 @@ def test_focus_leans_to_the_weak_cells(world):
         cells = world.seeds.set_index("id").loc[ids, ["discipline", "difficulty"]]
         return ((cells["discipline"] == "law") & (cells["difficulty"] == "H5")).mean()
 
-    # Labels are drawn apart from the KPs here. A start counts all seeds of its KP, a step those of its link: so the odds of a
-    # weak cell grow by nearly its weight.
+    # Labels are drawn apart from the KPs here. A start counts all seeds of its KP, a step those of its link: so the
+    # odds of a weak cell grow by nearly its weight.
     weak, plain = share({("law", "H5"): 10.0}), share(None)
     assert weak / (1 - weak) > 5 * plain / (1 - plain)
 

@@ -77,7 +77,8 @@ def test_beta_covers_half_as_much_again_as_walks_that_follow_popularity(graph):
 
 
 def test_beta_leaves_out_a_third_at_most_of_what_plain_weighted_walks_leave_out(graph):
-    # Plain walks (alpha=beta=0: even starts, steps by edge weight) visit 0.88 to 0.93 of the KPs: 1.5 times that is more than all.
+    # Plain walks (alpha=beta=0: even starts, steps by edge weight) visit 0.88 to 0.93 of the KPs: 1.5 times that is
+    # more than all.
     assert 1 - coverage(graph, 0, 1) <= (1 - coverage(graph, 0, 0)) / 3
 
 
