@@ -50,10 +50,9 @@ def requests(seeds: pd.DataFrame, plan: pd.DataFrame, settings: BoostQASettings,
             elif active:
                 payload["wanted"] = [{"grade": g, "difficulty": cell["difficulty"]} for g in list(GRADES)[:count]]
             else:
+                # Cells send the same requests here, and a request that is sent twice is answered once: number them.
                 payload["wanted"] = [{"grade": source["grade"]}] * count
-                payload["round"] = plain[
-                    source["id"], count
-                ]  # cells ask alike, and a request sent twice is answered once
+                payload["round"] = plain[source["id"], count]
                 plain[source["id"], count] += 1
             rows.append(
                 {

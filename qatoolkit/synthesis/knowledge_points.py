@@ -17,10 +17,10 @@ def extract(table: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.Dat
     """Name the knowledge points of every question that has none; returns the table with `knowledge_points` set, and the
     rejects.
 
-    One to six for each question, in the teacher's spelling, those that `normalise_kp` makes alike once; none or more go
-    back to the teacher for its one correction. Rows that carry knowledge points keep them and cost nothing:
-    `kps.kps_from_column` takes them from any column of a source, and `table.assign(knowledge_points=None)` has all of
-    them asked for."""
+    A question gets one to six, in the teacher's spelling, each once after `normalise_kp`; a reply with none or more goes
+    back to the teacher once for correction. Rows that have knowledge points keep them and cost nothing:
+    `graph.knowledge_points.kps_from_column` takes them from any column of a source, and
+    `table.assign(knowledge_points=None)` asks for all of them."""
     table = with_calls(table.reset_index(drop=True), "knowledge_points", [()] * len(table))
     carried = table["knowledge_points"] if "knowledge_points" in table else [None] * len(table)
     missing = np.array([not cell_texts(cell, "knowledge_points") for cell in carried], dtype=bool)
