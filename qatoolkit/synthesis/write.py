@@ -79,7 +79,10 @@ def _informed(fallen: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in fallen.to_dict("records"):
         easy = RANK[row["difficulty"]] < RANK[row["asked_difficulty"]]
-        reason = {"question": row["question"], "reason": f"labelled {row['difficulty']}, asked {row['asked_difficulty']}"}
+        reason = {
+            "question": row["question"],
+            "reason": f"labelled {row['difficulty']}, asked {row['asked_difficulty']}",
+        }
         payload = {name: value for name, value in row["payload"].items() if name != "round"}
         payload |= {"count": 1, "too_easy" if easy else "too_hard": reason}
         keep = ("strategy", "language", "parents", "asked_discipline", "asked_difficulty", "exact")
