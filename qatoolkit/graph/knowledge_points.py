@@ -119,7 +119,7 @@ def check_parting(
 ) -> None:
     """Raise ValueError if these settings of `kps_from_column` are invalid."""
     if not all(isinstance(text, str) and text for text in (";" if separator is None else separator, arrow)):
-        raise ValueError("separator and arrow must be non-empty texts, such as ';' and '->'")
+        raise ValueError("separator and arrow must be texts of one character or more, such as ';' and '->'")
     if isinstance(under, str):
         raise ValueError(f"under={under!r}; allowed: several steps, such as ({under!r},)")
     whole = isinstance(levels, int | np.integer) and not isinstance(levels, bool) and levels >= 1

@@ -84,8 +84,7 @@ def merge_candidates(names: KPGraph | Iterable[str]) -> pd.DataFrame:
 
 
 def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
-    """A copy of a QA table with every merged knowledge point replaced by the one that is kept, without duplicates in a
-    row.
+    """A copy of a QA table with every merged knowledge point replaced by the one that is kept, each once per row.
 
     merges: rows of `merge_candidates`, of which those decided as "merge" are applied; a table of your own needs only
     `kept` and `merged`, and without `decision` all its rows are applied. `kept` may be any name. A chain ends at its

@@ -1,4 +1,4 @@
-"""Labels from a teacher: discipline, difficulty and grade of every question, and how well they agree with gold labels.
+"""Labels from a teacher: discipline, difficulty and grade of every question.
 
 BoostQA's annotation system; the rubric behind the five levels is our reading (`taxonomy.RUBRIC`).
 """
@@ -16,13 +16,12 @@ from qatoolkit.teacher.client import Teacher
 
 
 def annotate(table: pd.DataFrame, teacher: Teacher, samples: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Label every row of a QA table, be it of seeds, of synthetic questions or of a benchmark; labels a row had are
-    replaced.
+    """Label every row of a QA table of seeds, synthetic or benchmark questions; existing labels are replaced.
 
     With several `samples` the labels are their consensus (our reading: the most frequent discipline, the median of
     difficulty and grade), and `label_agreement` is the share of samples that gave all three labels of the consensus.
-    Returns the labelled rows and the rejects (refused, failed or unreadable in half of the samples or more), which keep
-    their columns plus `reason` and `detail`; together they are the rows that came in."""
+    Returns the labelled rows and the rejects (refused, failed or unreadable in at least half of the samples), which
+    keep their columns plus `reason` and `detail`. Every input row is in one of the two."""
     said = teacher.ask(requests(table, samples), parse=_labels, ids=np.repeat(table["id"], samples), label="annotate")
     answered, rejects = split_answers(table, merged(said, samples, _consensus), lambda v: v, "annotate")
     if samples == 1:
@@ -31,22 +30,18 @@ def annotate(table: pd.DataFrame, teacher: Teacher, samples: int = 1) -> tuple[p
 
 
 def requests(table: pd.DataFrame, samples: int = 1) -> list[list[dict]]:
-    """The chat messages that `annotate` sends, `samples` for each row; from the second on they carry their number,
-    since a cache or a deterministic server would give the same answer again."""
+    """The chat messages that `annotate` sends, `samples` per row. From the second on they carry their number, because a
+    cache or a deterministic server would repeat its answer."""
     return [
-        prompts.messages("annotate", row["language"], **prompts.shown(row), **_draw(sample))
+        prompts.messages("annotate", row["language"], **prompts.shown(row), **({"draw": sample} if sample else {}))
         for row in table.to_dict("records")
         for sample in range(samples)
     ]
 
 
-def _draw(sample: int) -> dict:
-    return {"draw": sample} if sample else {}
-
-
 def merged(said: pd.DataFrame, samples: int, decide) -> pd.DataFrame:
-    """One row for every `samples` answers to the same thing: `decide(values)` over those that could be read, if they
-    are more than half, else the first answer that could not. The keys of all are kept."""
+    """One row per `samples` answers to one request: `decide(values)` over the readable ones if they are the majority,
+    else the first unreadable answer. The ledger keys of all are kept."""
     rows = []
     for first in range(0, len(said), samples):
         part = said.iloc[first : first + samples]
@@ -67,10 +62,10 @@ def _consensus(values: list[dict]) -> dict:
 
 
 def split_answers(table: pd.DataFrame, said: pd.DataFrame, columns, step: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Divide `table` by what the teacher said, row by row: answered rows with `columns(value)` set, and rejects.
+    """Split `table` by the teacher's answers, row by row: answered rows with `columns(value)` set, and rejects.
 
-    Both keep their index, and what was asked for them in `calls`, a list of "step/ledger key". Raises KeyboardInterrupt
-    when the answers were interrupted: half a table is not a stage."""
+    Both keep their index and list their calls in `calls` as "step/ledger key". Raises KeyboardInterrupt if the answers
+    were interrupted, because half a table is not a stage."""
     stop_if_interrupted(said)
     table = with_calls(table, step, said["keys"])
     ok = (said["outcome"] == "ok").to_numpy()
@@ -85,14 +80,14 @@ def split_answers(table: pd.DataFrame, said: pd.DataFrame, columns, step: str) -
 
 
 def with_calls(table: pd.DataFrame, step: str, keys: Iterable[Iterable[str]]) -> pd.DataFrame:
-    """A copy with the ledger keys of what a step asked for each row added to its `calls`."""
+    """A copy with the ledger keys of a step's calls for each row appended to `calls`."""
     before = table["calls"] if "calls" in table else [()] * len(table)
     calls = [[*had, *(f"{step}/{key}" for key in some)] for had, some in zip(before, keys, strict=True)]
     return table.assign(calls=pd.Series(calls, index=table.index, dtype=object))
 
 
 def stop_if_interrupted(said: pd.DataFrame) -> None:
-    """KeyboardInterrupt when Ctrl-C cut a teacher's answers short."""
+    """Raise KeyboardInterrupt if Ctrl-C cut a teacher's answers short."""
     if (said["outcome"] == "interrupted").any():
         raise KeyboardInterrupt
 

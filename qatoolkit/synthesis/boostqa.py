@@ -1,9 +1,9 @@
 """BoostQA: multi-grade and high-difficulty synthesis from seeds, the check against degradation, and refinement.
 
-Stated in arXiv 2508.01326: a reasoning teacher writes STEM-focused multi-grade and high-difficulty questions, a second
-teacher refines the answers. Our reading: H4 and H5 cells of the plan go to high-difficulty synthesis, the others to
-multi-grade synthesis with one question per grade; what comes out is annotated again, a question that fell short is
-asked for once more with the reason, and then kept under its true label."""
+Stated in arXiv 2508.01326: a reasoning teacher writes STEM-focused multi-grade and high-difficulty questions, and a
+second teacher refines the answers. Our reading: H4 and H5 cells of the plan go to high-difficulty synthesis, the others
+to multi-grade synthesis with one question per grade. Questions are annotated again; one that missed its level is
+requested once more with the reason, and then kept under its true label."""
 
 import itertools
 import math
@@ -18,17 +18,15 @@ from qatoolkit.synthesis.settings import BoostQASettings
 from qatoolkit.synthesis.strategies import Context, Strategy, register
 from qatoolkit.synthesis.write import DEGRADED, carry_out
 from qatoolkit.teacher import prompts
-from qatoolkit.teacher.client import Teacher
 
 EACH = 2  # questions per high-difficulty request
 
 
 def requests(seeds: pd.DataFrame, plan: pd.DataFrame, settings: BoostQASettings, seed: int = 0) -> pd.DataFrame:
-    """What to ask for: one row per teacher request with strategy, seed id, language, asked difficulty and payload.
+    """One row per teacher request: strategy, parent seed, language, requested discipline and difficulty, payload.
 
-    Seeds of a cell's discipline take turns in random order; a discipline without seeds is left out and its budget stays
-    unspent. With a strategy switched off its cells are asked for the plain way: more questions like
-    the seed, at the seed's own grade."""
+    Seeds of a cell's discipline take turns in random order; a discipline without seeds is skipped and its budget stays
+    unspent. If a strategy is switched off, its cells get plain requests: more questions like the seed, at its grade."""
     rng = random.Random(f"boostqa/{seed}")
     rows, plain = [], Counter()
     pools = {d: group.to_dict("records") for d, group in seeds.groupby("discipline", sort=True)}
@@ -67,32 +65,18 @@ def requests(seeds: pd.DataFrame, plan: pd.DataFrame, settings: BoostQASettings,
     return pd.DataFrame(rows)
 
 
-def synthesise(
-    seeds: pd.DataFrame,
-    plan: pd.DataFrame,
-    teacher: Teacher,
-    annotator: Teacher,
-    settings: BoostQASettings,
-    seed: int = 0,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write questions for a plan, label them, and ask once more where H4 or H5 came out easier; returns what
-    `carry_out` does."""
-    return carry_out(requests(seeds, plan, settings, seed), teacher, annotator)
-
-
 def write(context: Context) -> dict:
     """BoostQA for a plan: synthesis, then refinement (`strategies.Strategy.write`)."""
     by = context.teachers
-    made, rejects = synthesise(
-        context.seeds, context.plan, by.synthesiser, by.annotator, context.settings, context.seed
-    )
+    asked = requests(context.seeds, context.plan, context.settings, context.seed)
+    made, rejects = carry_out(asked, by.synthesiser, by.annotator)
     questions, rejects = refine_or_keep(made, rejects, by.refiner, context.settings)
     return {"made": made, "questions": questions, "rejects": rejects}
 
 
 def expected(profile, questions: int) -> tuple[float, float]:
-    """Requests that write `questions` questions, and questions to label; `DEGRADED` of the hard ones are asked for
-    again."""
+    """Requests needed to write `questions` questions, and questions to label; a share `DEGRADED` of the hard ones is
+    requested again."""
     share = profile.plan.high if profile.plan.targeted else len(HIGH) / len(DIFFICULTIES)
     hard = questions * share if profile.boostqa.high_difficulty else 0
     again = DEGRADED * hard

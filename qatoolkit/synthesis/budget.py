@@ -1,9 +1,9 @@
-"""From weakness to a synthesis budget: how many questions to ask for in each cell of discipline and difficulty.
+"""From weakness to a synthesis budget: how many questions to request in each cell of discipline and difficulty.
 
-BoostQA sets its synthesis by what the probe found; the rule is our reading: shares proportional to the square root of
-the deficit below a target accuracy, with a bound on high difficulty. The root, because returns diminish: if a cell's
-deficit d falls like d/n with its n questions, n proportional to the root of d leaves the smallest sum. The bound,
-because the deepest holes are not where a question teaches most: a small student learns far less from a hard question
+BoostQA derives its synthesis from the probe. The rule is our reading: shares proportional to the square root of the
+deficit below a target accuracy, with a bound on high difficulty. The root reflects diminishing returns: if a cell's
+deficit d falls like d/n with its n questions, n proportional to the root of d minimises the sum. The bound reflects
+that the largest deficits are not where a question teaches most: a small student learns far less from a hard question
 than from an easy one (docs/LOG.md)."""
 
 import numpy as np
@@ -14,25 +14,25 @@ from qatoolkit.synthesis.settings import PlanSettings
 
 
 def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
-    """The probe grid with `deficit` and `budget`: questions in proportion to the root of how far a cell lies below the
+    """The probe grid with `deficit` and `budget`: questions in proportion to the root of a cell's deficit below the
     target.
 
-    H4 and H5 together get at most the share `high`, to whole questions, unless no other cell is weak; cells with too
-    few questions to judge, or without an accuracy, get none. ValueError when no cell is weak."""
+    H4 and H5 together get at most the share `high`, rounded to whole questions, unless no other cell is weak. Cells
+    with fewer than `low_n` questions or without an accuracy get none. Raises ValueError if no cell is weak."""
     plan = grid.copy()
     judged = (plan["n"] >= settings.low_n) & plan["accuracy"].notna()
     plan["deficit"] = np.where(judged, (settings.target - plan["accuracy"]).clip(lower=0), 0.0)
     if plan["deficit"].sum() == 0:
         raise ValueError(
-            f"no cell with n >= {settings.low_n} lies below the target accuracy {settings.target}: nothing to plan for; "
-            "raise plan.target or probe with harder questions"
+            f"no cell with n >= {settings.low_n} lies below the target accuracy {settings.target}, so there is "
+            "nothing to plan; raise plan.target or probe with harder questions"
         )
     plan["budget"] = apportion(_weights(plan, settings.high), settings.questions)
     return plan
 
 
 def _weights(plan: pd.DataFrame, high: float) -> pd.Series:
-    """Roots of the deficits, those of H4 and H5 scaled down to at most the share `high` of all."""
+    """Roots of the deficits, with H4 and H5 scaled down to at most the share `high` of the total."""
     roots, hard = plan["deficit"] ** 0.5, plan["difficulty"].isin(HIGH)
     above, below = roots[hard].sum(), roots[~hard].sum()
     if below == 0 or above <= high * (above + below):
@@ -41,7 +41,7 @@ def _weights(plan: pd.DataFrame, high: float) -> pd.Series:
 
 
 def untargeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
-    """The same number of questions spread evenly over all cells: the control for targeting."""
+    """The same number of questions spread evenly over all cells, the control for targeting."""
     plan = grid.copy()
     plan["deficit"] = 1.0
     plan["budget"] = apportion(plan["deficit"], settings.questions)

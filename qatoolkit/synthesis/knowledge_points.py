@@ -1,4 +1,4 @@
-"""Knowledge points of questions, named by a teacher where a source carries none (LinkSyn, arXiv 2508.01317)."""
+"""Knowledge points of questions, named by a teacher where a source provides none (LinkSyn, arXiv 2508.01317)."""
 
 import numpy as np
 import pandas as pd
@@ -8,19 +8,16 @@ from qatoolkit.synthesis.annotate import split_answers, with_calls
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Teacher
 
-MOST_POINTS = (
-    6  # as the prompt says; it asks for 2 at least, but where one fact is all there is, a second would be filler
-)
+MOST_POINTS = 6  # as in the prompt, which asks for at least 2; one is accepted, because a second would be filler
 
 
 def extract(table: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Name the knowledge points of every question that has none; returns the table with `knowledge_points` set, and the
+    """Name the knowledge points of every question that has none; returns the table with `knowledge_points` set, and
     rejects.
 
-    A question gets one to six, in the teacher's spelling, each once after `normalise_kp`; a reply with none or more goes
-    back to the teacher once for correction. Rows that have knowledge points keep them and cost nothing:
-    `graph.knowledge_points.kps_from_column` takes them from any column of a source, and
-    `table.assign(knowledge_points=None)` asks for all of them."""
+    One to six per question, in the teacher's spelling, without duplicates under `normalise_kp`; any other number goes
+    back to the teacher for its one correction. Rows that have knowledge points keep them at no cost: `kps_from_column`
+    takes them from any column of a source, and `table.assign(knowledge_points=None)` requests all of them."""
     table = with_calls(table.reset_index(drop=True), "knowledge_points", [()] * len(table))
     carried = table["knowledge_points"] if "knowledge_points" in table else [None] * len(table)
     missing = np.array([not cell_texts(cell, "knowledge_points") for cell in carried], dtype=bool)

@@ -1,8 +1,8 @@
 """LinkQA: questions that join several seeds linked by knowledge points along a walk through the graph.
 
-Stated in arXiv 2508.01317: knowledge points are extracted from seeds, a walk under a value function picks paths, and a
-teacher writes from the several seeds of a path. Our reading: 2 to 4 seeds a path, and the difficulty asked for follows
-the plan's distribution from H3 up."""
+Stated in arXiv 2508.01317: knowledge points are extracted from seeds, walks under a value function pick paths, and a
+teacher writes questions from the seeds of a path. Our reading: 2 to 4 seeds per path, and the requested difficulty
+follows the plan's distribution from H3 up."""
 
 import math
 import warnings
@@ -25,25 +25,25 @@ from qatoolkit.synthesis.write import carry_out
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Teacher
 
-# Requests put for each question still needed: some are repeated, some cannot be labelled.
-SPARE = 1.1
+SPARE = 1.1  # requests per question still needed: some questions are repeated, some cannot be labelled
 _ASKED = ["strategy", "parents", "language", "path", "asked_discipline", "payload", "asked_difficulty", "exact"]
 
 
 def requests(
     paths: pd.DataFrame, seeds: pd.DataFrame, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0
 ) -> pd.DataFrame:
-    """One request per path that found at least two different seeds; a path's other language is left out, since a
-    question is in one language; of its knowledge points those stay that a seed shown holds, four seeds at most. A path
-    belongs to the discipline that most of its seeds have, the first of them where several are.
+    """One request per path with at least two different seeds in one language, that of its first seed.
 
-    The difficulties asked for are dealt in random order within a discipline: where `settings.adjust` names the
-    discipline, in its shares, and what misses its level is asked for once more, then kept under its true label
-    (LinkSyn's difficulty adjustment in given disciplines; the rule is our reading); else in the proportions of the
-    plan's budget for all disciplines, what it wants below H3 at H3: joining two seeds takes two hops.
+    Seeds in another language and beyond `most_seeds` are dropped, and with them the knowledge points that no remaining
+    seed contains. A path belongs to the most frequent discipline of its seeds, the first of them in a tie.
 
-    Seeds that share an id are one, as in the graph. Warns where more than half of the paths are left out, with their
-    number. Raises ValueError for missing columns, seeds of a path that `seeds` lacks, and a plan without a budget."""
+    Requested difficulties are assigned in random order. In a discipline that `settings.adjust` names they follow its
+    shares, and a question that misses its level is requested once more, then kept under its true label (LinkSyn's
+    difficulty adjustment in given disciplines; the rule is our reading). Elsewhere they follow the plan's budget over
+    all disciplines, with everything below H3 raised to H3, because joining two seeds takes two hops.
+
+    Rows of `seeds` that share an id are one seed, as in the graph. Warns if more than half of the paths are unusable.
+    Raises ValueError for missing columns, seeds of a path missing from `seeds`, and a plan without a budget."""
     require("paths", paths, "path", "kps", "seeds")
     require("seeds", seeds, "id", "question", "answer", "language", "discipline")
     require("plan", plan, "difficulty", "budget")
@@ -51,7 +51,7 @@ def requests(
     walked = {id for ids in paths["seeds"] for id in ids}
     if unknown := walked - set(by_id.index):
         raise ValueError(
-            f"seeds lacks {len(unknown):,} of those on the paths, {min(unknown, key=str)!r} for one; "
+            f"{len(unknown):,} seeds of the paths are missing from seeds, for instance {min(unknown, key=str)!r}; "
             "pass the table that the graph was built from"
         )
     row_of = by_id[by_id.index.isin(walked) & by_id["language"].notna()].to_dict("index")
@@ -86,15 +86,15 @@ def requests(
     reachable = plan["difficulty"].where(plan["difficulty"].isin(LINKED), LINKED[0])
     budget = plan.groupby(reachable)["budget"].sum()
     if free and not budget.sum() > 0:
-        raise ValueError(f"plan has {len(plan)} rows and no budget above 0; ask for one question or more in it")
+        raise ValueError(f"plan has {len(plan)} rows and no budget above 0; it must ask for at least one question")
     _deal(free, budget, rng, exact=False)
     for discipline, shares in adjust.items():
         chosen = [row for row in rows if row["asked_discipline"] == discipline]
         _deal(chosen, pd.Series(shares, dtype=float), rng, exact=True)
     if (left_out := len(paths) - len(rows)) > len(paths) / 2:
         warnings.warn(
-            f"{left_out:,} of {len(paths):,} paths lead to fewer than two different seeds of one language and ask for nothing; "
-            "give more seeds that share a knowledge point with others, or longer paths",
+            f"{left_out:,} of {len(paths):,} paths have fewer than two different seeds in one language; skipping them. "
+            "Use more seeds that share a knowledge point with others, or longer paths",
             stacklevel=2,
         )
     return pd.DataFrame(rows, columns=_ASKED)
@@ -110,12 +110,11 @@ def _deal(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exac
 def synthesise(
     asked: pd.DataFrame, teacher: Teacher, annotator: Teacher, n: int | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write from the paths' seeds, label what came out and ask once more for what missed its level
-    (`boostqa.carry_out`); multi-hop items carry the knowledge points of their path.
+    """Write questions from the paths' seeds (`write.carry_out`); they have the knowledge points of their path.
 
-    With `n`, requests are put in order, a part at a time, until `n` questions are written or, with a warning, none is
-    left; those beyond `n` are rejects ("over_budget"), as are questions that an earlier part had written ("repeated").
-    Raises ValueError for an `n` that is no whole number from 1."""
+    With `n`, requests are sent in order and in parts until `n` questions are written or, with a warning, no request is
+    left. Questions beyond `n` are rejects ("over_budget"), as are those that an earlier part wrote ("repeated"). Raises
+    ValueError if `n` is not a whole number from 1."""
     if n is None:
         return carry_out(asked, teacher, annotator)
     if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
@@ -130,13 +129,13 @@ def synthesise(
         repeated = written[known].assign(reason="repeated", detail="an earlier request wrote it")
         made.append(written[~known])
         rejects += [failed, repeated]
-    if not made:  # no request at all: the empty tables, with their columns
+    if not made:  # no requests: empty tables with their columns
         made, rejects = ([part] for part in carry_out(asked, teacher, annotator))
     table = pd.concat(made, ignore_index=True)
     if len(table) < n:
         warnings.warn(
             f"{len(table):,} of {n:,} questions were written, and all {len(asked):,} requests are used up; "
-            "sample more paths, or ask for more questions a path",
+            "sample more paths, or request more questions per path",
             stacklevel=2,
         )
     spare = table[n:].assign(reason="over_budget", detail=f"{n:,} questions were asked for")
@@ -144,10 +143,12 @@ def synthesise(
 
 
 def control(made: pd.DataFrame, targets: Mapping[str, Mapping[str, float]] | None = None) -> pd.DataFrame:
-    """Difficulty asked for against difficulty as labelled: discipline, difficulty, asked, got (questions), and for each
-    discipline `kl`, the divergence in nats of the labels from the target (by discipline; where none is given, from what
-    was asked), half a question added to each level. Raises ValueError for a target that names another level or has no
-    share above 0."""
+    """Requested against labelled difficulty: discipline, difficulty, asked, got (numbers of questions), and `kl` per
+    discipline.
+
+    `kl` is KL(target || labels) in nats with half a question added to each level; without a target for the discipline,
+    the requested levels are the target. Raises ValueError for a target with an unknown level or without a share above
+    0."""
     for discipline, target in (targets or {}).items():
         right = set(target) <= set(DIFFICULTIES) and all(0 <= share < math.inf for _, share in target.items())
         if not right or not sum(share for _, share in target.items()) > 0:
@@ -169,24 +170,22 @@ def control(made: pd.DataFrame, targets: Mapping[str, Mapping[str, float]] | Non
 
 
 def merge_table(seeds: pd.DataFrame, settings: LinkQASettings) -> pd.DataFrame:
-    """Near-identical knowledge points of annotated seeds, with what is decided about each pair: the reviewed file where
-    `settings.merges` names one, else `merge_candidates`. It asks nobody, so it can be looked over before LinkQA is paid
-    for."""
+    """Near-identical knowledge points of annotated seeds with the decision on each pair: the reviewed file
+    `settings.merges`, else `merge_candidates`. Sends no requests, so it can be reviewed before LinkQA is paid for."""
     names = seeds["knowledge_points"].explode().dropna()
     return read_merges(settings.merges, names) if settings.merges else merge_candidates(names)
 
 
 def walk(graph, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0) -> pd.DataFrame:
-    """The paths to write along: `paths_per_question` times as many as the plan's budget needs, leaning to seeds of its
-    weak cells by `focus` (our own addition)."""
+    """Sample the paths to write along: `paths_per_question` times as many as the plan's budget needs, with a preference
+    `focus` for seeds of its weak cells (our addition)."""
     focus = {(r.discipline, r.difficulty): 1.0 + settings.focus * r.deficit for r in plan.itertuples()}
     n = math.ceil(settings.paths_per_question * plan["budget"].sum() / settings.questions_per_path)
     return sample_paths(graph, n, settings.length, alpha=settings.alpha, beta=settings.beta, focus=focus, seed=seed)
 
 
 def write(context: Context) -> dict:
-    """LinkQA: a graph without near-identical nodes, walks, synthesis from the seeds of each path, refinement
-    (`strategies.Strategy.write`)."""
+    """LinkQA: merges, graph, walks, synthesis from the seeds of each path, refinement (`strategies.Strategy.write`)."""
     seeds, plan, settings, by = context.seeds, context.plan, context.settings, context.teachers
     merges = merge_table(seeds, settings)
     graph = build_kp_graph(apply_merges(seeds, merges), min_count=settings.min_count)
@@ -200,7 +199,7 @@ def write(context: Context) -> dict:
 
 
 def expected(profile, questions: int) -> tuple[float, float]:
-    """Requests that write `questions` questions, and questions to label, with those to spare."""
+    """Requests needed to write `questions` questions, and questions to label, both with the reserve `SPARE`."""
     return SPARE * questions / profile.linkqa.questions_per_path, SPARE * questions
 
 

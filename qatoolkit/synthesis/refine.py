@@ -1,5 +1,4 @@
-"""Refinement: a second teacher answers every question again, and fresh samples decide where the two differ (arXiv
-2508.01326)."""
+"""Refinement: a second teacher answers every question again; fresh samples decide disputes (arXiv 2508.01326)."""
 
 import pandas as pd
 
@@ -14,9 +13,9 @@ from qatoolkit.teacher.client import Teacher
 def refine(
     table: pd.DataFrame, refiner: Teacher, settings: BoostQASettings | LinkQASettings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A second teacher answers every question again; where the two differ, fresh samples decide by majority.
+    """A second teacher answers every question again; if the two differ, fresh samples decide by majority.
 
-    Returns the rows with the decided answer (`verified`, `first_answer`, `second_answer`, `decided`: agreed, first,
+    Returns the rows with the decided answer (`verified`, `first_answer`, `second_answer`, and `decided`: agreed, first,
     refined or other) and the rejects without a majority. Our reading of BoostQA's refinement."""
     messages = [
         prompts.messages("refine", r.language, question=r.question, answer=r.answer) for r in table.itertuples()
@@ -52,7 +51,7 @@ def refine(
 
 
 def _votes(disputed: pd.DataFrame, solver: Teacher, samples: int) -> dict[str, tuple[str | None, float, list[str]]]:
-    """By id: the answer of most fresh samples, its share of them, and the calls."""
+    """By id: the most frequent answer of the fresh samples, its share, and the calls."""
     messages = [
         prompts.messages("solve", row.language, question=row.question, draw=draw)
         for row in disputed.itertuples()
@@ -80,7 +79,7 @@ def _read_answer(content: str) -> dict:
 def refine_or_keep(
     made: pd.DataFrame, rejects: pd.DataFrame, refiner: Teacher, settings: BoostQASettings | LinkQASettings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(accepted, rejects) of what was written: refined, or as it is where `settings.refine` is off."""
+    """(accepted, rejects): refined, or unchanged if `settings.refine` is off."""
     if not settings.refine:
         return made, rejects
     table, unresolved = refine(made, refiner, settings)

@@ -10,7 +10,7 @@ from qatoolkit.core.settings import Amount, Place, Positive, Settings, Share
 from qatoolkit.core.taxonomy import DIFFICULTIES, DISCIPLINES
 from qatoolkit.graph.knowledge_points import check_parting
 
-LINKED = DIFFICULTIES[2:]  # what a joined question can reach: joining two seeds takes two hops
+LINKED = DIFFICULTIES[2:]  # levels of a joined question, because joining two seeds takes two hops
 
 
 class AnnotateSettings(Settings):
@@ -23,9 +23,9 @@ class AnnotateSettings(Settings):
     separator: str | None = None
     """What separates the knowledge points of a source (`graph.knowledge_points.kps_from_column`)."""
     levels: str | int | None = None
-    """Steps of a route that are knowledge points: leaf, all, or a number."""
+    """Steps of a route that are knowledge points: leaf, all, or a number from the end."""
     under: tuple[str, ...] = ()
-    """Steps that a route must pass; what comes above them is dropped."""
+    """Steps of which a route must contain one; what precedes it is dropped."""
 
     @model_validator(mode="after")
     def _parting(self):
@@ -37,11 +37,11 @@ class PlanSettings(Settings):
     """From the probe's grid to a budget of questions (`budget.targeted`)."""
 
     questions: Positive = 2000
-    """Questions in all."""
+    """Total number of questions."""
     target: Share = 0.75
     """Accuracy below which a cell is weak."""
     high: Share = 0.5
-    """Share of the budget for H4 and H5 together, at most."""
+    """Maximum share of the budget for H4 and H5 together."""
     low_n: Positive = 5
     """Questions a cell needs before the plan acts on it."""
     targeted: bool = True
@@ -54,43 +54,42 @@ class BoostQASettings(Settings):
     multi_grade: bool = True
     """One question per grade in the cells up to H3."""
     high_difficulty: bool = True
-    """The prompt for high difficulty in the cells of H4 and H5."""
+    """Use the high-difficulty prompt in the cells of H4 and H5."""
     refine: bool = True
     """A second teacher answers every question again."""
     samples: Positive = 5
-    """Fresh answers that decide where the two teachers differ."""
+    """Fresh answers that decide a dispute between the two teachers."""
     trial: Positive = 600
-    """Questions written at each error rate of an offline teacher, to see what refinement is worth."""
+    """Questions written at each error rate of an offline teacher, to measure the value of refinement."""
 
 
 class LinkQASettings(Settings):
     """LinkSyn's walks and what is written along them."""
 
     length: int = Field(4, ge=3)
-    """Knowledge points of a path: two seeds are two steps, so 3 or more."""
+    """Knowledge points per path; two seeds are two steps, so at least 3."""
     alpha: Amount = 0.5
     """Exponent of popularity in the value of a knowledge point."""
     beta: Amount = 1.0
-    """Exponent of coverage: how fast the value falls with visits."""
+    """Exponent of coverage: how fast the value decreases with visits."""
     min_count: Positive = 1
-    """Seeds a knowledge point needs to become a node."""
+    """Seeds that a pair of knowledge points needs for an edge."""
     most_seeds: int = Field(4, ge=2, le=4)
-    """Seeds of a path that the teacher is shown, at most; fewer than 2 join nothing (our reading: 2 to 4)."""
+    """Maximum number of seeds of a path shown to the teacher (our reading: 2 to 4)."""
     questions_per_path: Positive = 3
-    """Questions asked for per path."""
+    """Questions requested per path."""
     focus: Amount = 4.0
-    """How much more a seed of a cell that never answers right weighs in the walks (times 1 + focus * deficit)."""
+    """How strongly walks prefer seeds of weak cells: their weight is 1 + focus * deficit."""
     paths_per_question: Amount = Field(2.0, gt=0)
-    """Paths sampled per path that the budget needs: some join seeds of two languages, or too few."""
+    """Paths sampled per path that the budget needs; some are unusable (seeds of two languages, or fewer than two)."""
     adjust: dict | None = None
-    """Shares of difficulty to ask for within disciplines, from H3 up: {physics: {H4: 0.5, H5: 0.5}}."""
+    """Shares of difficulty to request per discipline, from H3 up: {physics: {H4: 0.5, H5: 0.5}}."""
     refine: bool = True
     """A second teacher answers every question again."""
     samples: Positive = 5
-    """Fresh answers that decide where the two teachers differ."""
+    """Fresh answers that decide a dispute between the two teachers."""
     merges: Annotated[str, Place()] | None = None
-    """CSV file of the near-identical knowledge points you decided to merge; null merges only two spellings of a
-    name."""
+    """CSV file with your decisions on near-identical knowledge points; null merges spelling variants only."""
 
     @model_validator(mode="after")
     def _adjustable(self):
@@ -101,11 +100,11 @@ class LinkQASettings(Settings):
             fits = fits and all(isinstance(s, int | float) and 0 <= s < math.inf for s in shares.values())
             if not (fits and sum(shares.values()) > 0):
                 raise ValueError(
-                    f"adjust.{discipline} is {shares!r}; it must be shares of {', '.join(LINKED)}, not all 0: joining two seeds "
-                    "takes two hops"
+                    f"adjust.{discipline} is {shares!r}; it must be shares of {', '.join(LINKED)}, not all 0: "
+                    "joining two seeds takes two hops"
                 )
         if self.merges is not None and not Path(self.merges).is_file():
             raise ValueError(
-                f"merges is {self.merges!r}; it must be a CSV file that exists, with the columns kept and merged, or null"
+                f"merges is {self.merges!r}; it must be a CSV file that exists, with columns kept and merged, or null"
             )
         return self

@@ -1,4 +1,4 @@
-"""The registry of synthesis strategies: what each is set by, how it writes, and what it asks of the teachers.
+"""The registry of synthesis strategies: the settings of each, how it writes, and how many requests it sends.
 
 A strategy is one `Strategy` object; curation, lineage, cost, training, figures and the paired tables loop over the data
 sets that a profile makes with it. `register` adds one from anywhere (docs/extending.md)."""
@@ -13,16 +13,15 @@ import pandas as pd
 
 from qatoolkit.core.settings import Settings
 
-# Modules of this room that register a strategy of their name when they are first needed, and the notebook that shows
-# each.
+# Modules of this package that register a strategy of their name on first use, and the notebook that shows each.
 PACKAGED = {"boostqa": "04_boostqa", "linkqa": "05_linkqa"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a strategy is given: annotated `seeds`, the `plan` (cells with `budget` and `deficit`), the `teachers`
+    """Input of a strategy: annotated `seeds`, the `plan` (cells with `budget` and `deficit`), the `teachers`
     (synthesiser, refiner, annotator), all `profile` settings, its own `settings`, the random `seed`, and a `folder` for
-    what it keeps."""
+    its files."""
 
     seeds: pd.DataFrame
     plan: pd.DataFrame
@@ -38,10 +37,10 @@ class Strategy:
     """One way to write questions.
 
     `write(context)` returns {"made": questions as written and labelled, "questions": those accepted after refinement,
-    "rejects": the rest with `reason` and `detail`} and whatever else it keeps (tables, JSON values, None for a folder
-    it wrote). `requests(profile, plan)` returns (requests that write, questions to label), for the estimate before
-    anything is paid. `settings` is the class of its dials, `reads` the groups of a profile that its result depends on,
-    `prompts` the templates it sends."""
+    "rejects": the rest with `reason` and `detail`} and further results (tables, JSON values, None for a folder it
+    wrote). `requests(profile, questions)` returns (requests that write, questions to label) for the cost estimate.
+    `settings` is the class of its settings, `reads` the groups of a profile that its result depends on, `prompts` the
+    templates it sends."""
 
     name: str
     settings: type[Settings]
@@ -67,19 +66,19 @@ _REGISTERED: dict[str, Strategy] = {}
 
 
 def register(one: Strategy) -> Strategy:
-    """Make a strategy known by its name; a later one of the same name replaces it."""
+    """Register a strategy under its name, in place of an earlier one of that name."""
     _REGISTERED[one.name] = one
     return one
 
 
 def strategy(name: str) -> Strategy:
-    """A registered strategy; ValueError names those there are."""
+    """The strategy of this name; ValueError lists the available ones."""
     if name in PACKAGED and name not in _REGISTERED:
         importlib.import_module(f"qatoolkit.synthesis.{name}")
     if name not in _REGISTERED:
         known = ", ".join(dict.fromkeys([*PACKAGED, *_REGISTERED]))
         raise ValueError(
-            f"no strategy is called {name!r}; there are {known} (register others before the profile is loaded)"
+            f"no strategy is called {name!r}; available: {known} (register others before the profile is loaded)"
         )
     return _REGISTERED[name]
 

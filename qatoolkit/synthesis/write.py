@@ -1,4 +1,4 @@
-"""Writing questions: a table of requests put to a teacher, labelled, and asked for once more where they missed their
+"""Writing questions: send a table of requests to a teacher, label the questions, and retry those that missed their
 level."""
 
 import json
@@ -14,12 +14,11 @@ from qatoolkit.teacher.client import Teacher
 
 
 def carry_out(asked: pd.DataFrame, teacher: Teacher, annotator: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Put a table of requests to the teacher, label what it wrote, and ask once more, with the reason, for what missed.
+    """Send a table of requests to the teacher, label the questions, and retry once, with the reason, those that missed.
 
     Returns the questions (with `asked_difficulty` and `attempt`) and the rejects: failed requests, unlabelled
     questions, first attempts that a better second one replaced ("degraded"), and second attempts that missed too
-    ("degraded_again") or repeated a known question ("repeated"). Every question that was written is in one of the
-    two."""
+    ("degraded_again") or repeated a known question ("repeated"). Every written question is in one of the two."""
     made, rejects = write(asked, teacher)
     made, unlabelled = annotate(made, annotator)
     made["attempt"] = 1
@@ -43,39 +42,39 @@ def carry_out(asked: pd.DataFrame, teacher: Teacher, annotator: Teacher) -> tupl
     return made, rejects.drop(columns=["replaces", "exact"], errors="ignore")
 
 
-DEGRADED = 0.25  # share of high-difficulty questions that are asked for once more, as assumed before anything is paid
+DEGRADED = 0.25  # assumed share of high-difficulty questions that are requested again, for cost estimates
 RANK = {level: i for i, level in enumerate(DIFFICULTIES)}
 
 
 def degraded(table: pd.DataFrame) -> pd.Series:
-    """Which rows were asked for at H4 or H5 and are labelled below what was asked."""
+    """Which rows were requested at H4 or H5 and are labelled below that level."""
     return table["asked_difficulty"].isin(HIGH) & (table["difficulty"].map(RANK) < table["asked_difficulty"].map(RANK))
 
 
 def attempts(made: pd.DataFrame, rejects: pd.DataFrame, levels) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Questions asked for at some levels: as kept, and as the first attempts at them came out (those kept plus those
-    that a better second attempt replaced)."""
+    """Questions requested at some levels: those kept, and the first attempts at them (kept, or replaced by a better
+    second)."""
     kept = made[made["asked_difficulty"].isin(levels)]
     replaced = rejects[(rejects["reason"] == "degraded") & rejects["asked_difficulty"].isin(levels)]
     return kept, pd.concat([kept[kept["attempt"] == 1], replaced])
 
 
 def degradation(made: pd.DataFrame, levels=HIGH) -> dict:
-    """How many questions asked for at some levels were kept, and the share of them labelled lower after the second
+    """Number of questions kept that were requested at some levels, and the share labelled lower after the second
     attempt."""
     asked = made[made["asked_difficulty"].isin(levels)]
     return {"n": len(asked), "degraded": share(degraded(asked))}
 
 
 def missed(table: pd.DataFrame) -> pd.Series:
-    """Which rows to ask for once more: the degraded ones, and where the level must be met exactly, all others off it;
-    not those of multi-grade synthesis, whose prompt asks for a grade."""
+    """Which rows to request again: degraded ones and, if the level is exact, any other mismatch; never multi-grade
+    ones, whose prompt asks for a grade."""
     off = table["exact"].eq(True) & (table["difficulty"] != table["asked_difficulty"])
     return (degraded(table) | off) & table["strategy"].ne("multi_grade")
 
 
 def _informed(fallen: pd.DataFrame) -> pd.DataFrame:
-    """One further request for each question that missed its level, with the reason."""
+    """One more request per question that missed its level, with the reason."""
     rows = []
     for row in fallen.to_dict("records"):
         easy = RANK[row["difficulty"]] < RANK[row["asked_difficulty"]]
@@ -92,43 +91,27 @@ def _informed(fallen: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(asked: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Put requests to the teacher; returns a QA table of what it wrote and a rejects table of requests that failed or
-    got no question.
-
-    A question that several requests wrote stands once, with the calls of all."""
+    """Send requests to the teacher; returns a QA table of the questions and a rejects table of requests that failed or
+    got no question. A question that several requests wrote appears once, with the calls of all."""
     messages = [prompts.messages(row.strategy, row.language, **row.payload) for row in asked.itertuples()]
     said = teacher.ask(messages, parse=read_questions, ids=list(asked.index), label="write")
     answered, failed = split_answers(asked, said, lambda value: {"written": value}, "write")
     nothing = [not row["written"] for row in answered.to_dict("records")]
-    silent = answered.loc[nothing].drop(columns="written", errors="ignore")  # absent when nobody answered
+    silent = answered.loc[nothing].drop(columns="written", errors="ignore")  # no such column without answers
     silent = silent.assign(reason="nothing_written", detail="the teacher answered with no question")
     failed = pd.concat([failed, silent], ignore_index=True)
-    rows, extra = {}, {}
+    written = {}
+    copied = ["language", "strategy", "parents"]
+    columns = ["calls", "asked_discipline", "asked_difficulty", "payload", "exact", "replaces"]
     for row in answered.to_dict("records"):
+        shared = {name: row.get(name) for name in copied + columns}
+        shared |= {"knowledge_points": row.get("path"), "prompt_version": prompts.version(row["strategy"])}
         for item in row["written"]:
             id = qa_id(item["question"], item["answer"])
-            if id in rows:
-                extra[id][0].extend(c for c in row["calls"] if c not in extra[id][0])
-                continue
-            rows[id] = item | {
-                "id": id,
-                "language": row["language"],
-                "strategy": row["strategy"],
-                "parents": row["parents"],
-                "knowledge_points": row.get("path"),
-                "prompt_version": prompts.version(row["strategy"]),
-            }
-            extra[id] = (
-                list(row["calls"]),
-                row.get("asked_discipline"),
-                row.get("asked_difficulty"),
-                row["payload"],
-                row.get("exact"),
-                row.get("replaces"),
-            )
-    table = qa_table(rows.values(), source="synthetic", teacher=teacher.model)
-    columns = ["calls", "asked_discipline", "asked_difficulty", "payload", "exact", "replaces"]
-    table[columns] = pd.DataFrame(list(extra.values()), columns=columns, dtype=object)
+            first = written.setdefault(id, item | shared | {"id": id, "calls": []})
+            first["calls"] += [call for call in row["calls"] if call not in first["calls"]]
+    table = qa_table(written.values(), source="synthetic", teacher=teacher.model)
+    table[columns] = pd.DataFrame(list(written.values()), columns=columns, dtype=object)
     return table, failed.drop(columns=["parents", "path"], errors="ignore")
 
 
@@ -147,4 +130,5 @@ def read_questions(content: str) -> list[dict]:
 
 
 def texts_of(value: dict, *names: str) -> dict[str, str]:
+    """The named values of a JSON object as texts."""
     return {name: prompts.as_text(value.get(name)) for name in names}

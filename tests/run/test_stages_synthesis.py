@@ -86,7 +86,8 @@ def targeted(grid):
 @pytest.fixture(scope="module")
 def written(labelled, targeted, teacher):
     """(questions, rejects) of BoostQA with a teacher that errs in 15% of its answers."""
-    return boostqa.synthesise(labelled, targeted, teacher("textbook-err15"), teacher("textbook"), BoostQASettings())
+    asked = boostqa.requests(labelled, targeted, BoostQASettings())
+    return write.carry_out(asked, teacher("textbook-err15"), teacher("textbook"))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_a_cell_without_an_accuracy_gets_no_budget_and_the_others_all_of_it(grid
 
 
 def test_a_model_without_weakness_has_no_plan(grid):
-    with pytest.raises(ValueError, match="nothing to plan for"):
+    with pytest.raises(ValueError, match="nothing to plan"):
         plan.targeted(grid.assign(accuracy=1.0), PlanSettings())
 
 
@@ -235,7 +236,8 @@ def test_degraded_questions_are_asked_for_once_more(written):
 def test_the_same_seed_and_ledger_give_the_same_table_for_no_request(written, labelled, targeted, teacher):
     synthesiser = teacher("textbook-err15")
     before = len(synthesiser.ledger.attempts())
-    made, rejects = boostqa.synthesise(labelled, targeted, synthesiser, teacher("textbook"), BoostQASettings())
+    asked = boostqa.requests(labelled, targeted, BoostQASettings())
+    made, rejects = write.carry_out(asked, synthesiser, teacher("textbook"))
     assert len(synthesiser.ledger.attempts()) == before
     pd.testing.assert_frame_equal(made, written[0])
     pd.testing.assert_frame_equal(rejects, written[1])
@@ -243,17 +245,16 @@ def test_the_same_seed_and_ledger_give_the_same_table_for_no_request(written, la
 
 def test_a_failed_request_is_a_reject_with_its_reason(labelled, targeted, teacher):
     strange = OUTSIDE.assign(discipline="physics", difficulty="H1", grade="high")
-    made, rejects = boostqa.synthesise(strange, targeted, teacher("textbook"), teacher("textbook"), BoostQASettings())
-    assert len(made) == 0
     asked = boostqa.requests(strange, targeted, BoostQASettings())
+    made, rejects = write.carry_out(asked, teacher("textbook"), teacher("textbook"))
+    assert len(made) == 0
     assert len(rejects) == len(asked)
     assert set(rejects["reason"]) == {"refusal"}
 
 
 def test_no_seeds_for_the_plan_give_an_empty_table(labelled, targeted, teacher):
-    made, rejects = boostqa.synthesise(
-        labelled[:0], targeted, teacher("textbook"), teacher("textbook"), BoostQASettings()
-    )
+    asked = boostqa.requests(labelled[:0], targeted, BoostQASettings())
+    made, rejects = write.carry_out(asked, teacher("textbook"), teacher("textbook"))
     assert len(made) == len(rejects) == 0
 
 

@@ -1,4 +1,5 @@
-"""Annotation of real questions: a teacher that knows only its textbook labels none of them, and none is lost or changed."""
+"""Annotation of real questions: a teacher that knows only its textbook labels none of them, and none is lost or
+changed."""
 
 import pandas as pd
 import pytest

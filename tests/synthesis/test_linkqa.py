@@ -1,4 +1,5 @@
-"""Seeds at the edge, from the graph over walks and diagnostics to the requests: what comes out, or one line that says why not."""
+"""Seeds at the edge, from the graph over walks and diagnostics to the requests: what comes out, or one line that says
+why not."""
 
 import itertools
 import json
@@ -117,7 +118,7 @@ UNJOINED = {
 @pytest.mark.parametrize("adjust", [None, {"physics": {"H4": 1.0}}])
 @pytest.mark.parametrize("name", UNJOINED)
 def test_paths_that_join_nothing_are_reported_and_ask_for_nothing(name, adjust):
-    with pytest.warns(UserWarning, match="60 of 60 paths lead to fewer than two different seeds of one"):
+    with pytest.warns(UserWarning, match="60 of 60 paths have fewer than two different seeds in one"):
         *_, found, asked = chain(UNJOINED[name], adjust=adjust)
     assert found["coverage"] == 1.0
     assert len(asked) == 0
@@ -127,7 +128,7 @@ def test_paths_that_join_nothing_are_reported_and_ask_for_nothing(name, adjust):
 def test_paths_left_out_are_counted_where_they_are_the_most():
     table = seeds(["a", "b"], ["b", "c"])
     joined, lone = [["a", "b", "c"], ["s0", "s1"]], [["a", "b"], ["s0"]]
-    with pytest.warns(UserWarning, match=r"^2 of 3 paths lead to fewer than two") as caught:
+    with pytest.warns(UserWarning, match=r"^2 of 3 paths have fewer than two") as caught:
         assert len(requests([joined, lone, lone], table)) == 1
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
@@ -176,7 +177,7 @@ JOINED = seeds(["a", "b"], ["b", "c"])
 @pytest.mark.parametrize(
     ("table", "plan", "message"),
     [
-        (JOINED[:1], PLAN, r"seeds lacks 1 of those on the paths, 's1' for one; pass the table"),
+        (JOINED[:1], PLAN, r"1 seeds of the paths are missing from seeds, for instance 's1'; pass the table"),
         (JOINED.drop(columns="language"), PLAN, r"seeds lacks \['language'\]; it has"),
         (JOINED, PLAN[["difficulty"]], r"plan lacks \['budget'\]; it has"),
         (JOINED, PLAN[:0], r"plan has 0 rows and no budget above 0"),
