@@ -155,7 +155,13 @@ PROFILES = {
         boostqa=BoostQASettings(trial=60),
         student=StudentSettings(size="xs", tokens=60_000, vocabulary=1024),
         midtrain=MidtrainSettings(tokens=30_000),
-        ablations=(*ABLATIONS, {"linkqa.length": 3}),
+        ablations=(
+            {"boostqa.refine": False},
+            {"plan.targeted": False},
+            {"linkqa.alpha": 0.0, "linkqa.beta": 1.0},
+            {"linkqa.length": 3},
+            {"midtrain.replay": 0.7},
+        ),
         evaluate=EvaluateSettings(bootstrap=200),
     ),
     "demo": Profile(
