@@ -229,9 +229,14 @@ PROFILES = {
 
 @cache
 def load_plugins() -> None:
-    """Import what installed packages add under the entry point group `qatoolkit.plugins` (docs/extending.md)."""
+    """Import what installed packages add under the entry point group `qatoolkit.plugins` (docs/extending.md).
+
+    Raises ImportError naming the plugin that can't be imported."""
     for found in entry_points(group="qatoolkit.plugins"):
-        found.load()
+        try:
+            found.load()
+        except Exception as error:  # of a plugin's own code
+            raise ImportError(f"plugin {found.name} ({found.value}) can't be imported: {error}") from error
 
 
 def load_profile(source: str | Path | Profile = "demo", **dials) -> Profile:
