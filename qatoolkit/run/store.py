@@ -110,7 +110,8 @@ class Run:
     ):
         self.name, self.profile, self.seed, self.root, self.folder = name, profile, seed, Path(root), Path(root) / name
         self.world = world or TextbookWorld(profile.textbook, root / "teacher.log.jsonl")
-        self._source, self._own_world, self._parent = source or profile.name, world, parent
+        self._source, self._own_world, self.parent = source or profile.name, world, parent
+        self.endpoint = None  # open for all teachers of the run and its variants, while somebody keeps it open
 
     def __repr__(self):
         return f"Run {self.name!r}: profile {self.profile.name}, seed {self.seed}, {len(self.done())} stages done"
@@ -118,7 +119,7 @@ class Run:
     @property
     def billed_to(self) -> str:
         """The name under which teacher calls are counted: a variant's calls are its run's."""
-        return self._parent.billed_to if self._parent else self.name
+        return self.parent.billed_to if self.parent else self.name
 
     @property
     def command(self) -> str:
@@ -141,7 +142,7 @@ class Run:
         """The artifact that a stage of this run points to, or None; of a variant, else that of its run."""
         name = self.pointers().get(stage)
         if name is None:
-            return self._parent.artifact(stage) if self._parent else None
+            return self.parent.artifact(stage) if self.parent else None
         kind, _, key = name.rpartition("/")
         return Artifact(self.root / STAGES, kind, key)
 

@@ -8,6 +8,7 @@ from qatoolkit.core.stats import accuracy, holm, mcnemar, paired_difference
 from qatoolkit.run.profiles import Profile
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.flow import run_to
+from qatoolkit.run.stages.teachers import keep_endpoint
 from qatoolkit.run.stages.training import arm_job, arm_table, trained
 from qatoolkit.run.store import Outputs, Run, Stage
 
@@ -58,13 +59,13 @@ def ablations(run: Run, *, log=print) -> Outputs:
     def make(folder) -> dict:
         tokens = round(run.profile.midtrain.tokens * run.profile.ablation_tokens)
         jobs, about = {}, []
-        for dials in run.profile.ablations:
-            other, arm = variant(run, dials)
+        with keep_endpoint(run):
+            variants = [variant(run, dials) for dials in run.profile.ablations]
+        for dials, (other, arm) in zip(run.profile.ablations, variants, strict=True):
             name = called(dials)
-            table = arm_table(other, arm)
             jobs.setdefault((arm, REFERENCE), arm_job(run, arm, tokens=tokens))
             jobs[arm, name] = arm_job(other, arm, tokens=tokens)
-            about.append({"arm": arm, "ablation": name, "questions": len(table)})
+            about.append({"arm": arm, "ablation": name, "questions": len(arm_table(other, arm))})
         found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
         samples = scored(run, [t.job.out for t in found.values()])
         of = {key: samples[t.job.out] for key, t in found.items()}

@@ -48,14 +48,26 @@ def teachers(run: Run, stage: str):
 @contextmanager
 def endpoint_of(run: Run):
     """The endpoint of the profile or of OPENAI_BASE_URL, else that of the run's world."""
-    settings = run.profile.teacher
-    if settings.base_url:
+    settings, above = run.profile.teacher, run.parent
+    if above and above.endpoint and settings.base_url == above.profile.teacher.base_url:
+        yield above.endpoint
+    elif settings.base_url:
         yield Endpoint(base_url=settings.base_url)
     elif os.environ.get("OPENAI_BASE_URL"):
         yield Endpoint.from_env()
     else:
         with run.world.endpoint() as endpoint:
             yield endpoint
+
+
+@contextmanager
+def keep_endpoint(run: Run):
+    """Keep one endpoint open for all variants of a run that are made meanwhile and name no other."""
+    with endpoint_of(run) as run.endpoint:
+        try:
+            yield
+        finally:
+            run.endpoint = None
 
 
 def is_offline(run: Run) -> bool:
