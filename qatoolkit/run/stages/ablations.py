@@ -4,6 +4,7 @@ import re
 
 import pandas as pd
 
+from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.stats import accuracy, holm, mcnemar, paired_difference
 from qatoolkit.run.profiles import Profile
 from qatoolkit.run.stages.evaluation import parts, scored
@@ -13,6 +14,7 @@ from qatoolkit.run.stages.training import arm_job, arm_table, trained
 from qatoolkit.run.store import Outputs, Run, Stage
 
 REFERENCE = "reference"
+LONGEST = 60  # characters of a variant's folder
 _ABLATIONS = Stage(
     "ablations",
     reads=("exams", "annotate", "base", "plan", "curate"),
@@ -41,7 +43,9 @@ def variant(run: Run, dials: dict) -> tuple[Run, str]:
     arm = arm_of(run.profile, dials)
     turned = {name: value for name, value in dials.items() if name != "arm"}
     sets = {name: None for name in run.profile.arms if name != arm}
-    other = run.variant(re.sub(r"[^\w.-]+", "_", f"{arm}-{called(dials)}")[:60], turned | {"arms": sets, "compare": ()})
+    name = re.sub(r"[^\w.-]+", "_", f"{arm}-{called(dials)}")
+    name = name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{key_of(dials)[:8]}"
+    other = run.variant(name, turned | {"arms": sets, "compare": ()})
     run_to(other, "curate", log=_quiet)
     return other, arm
 
