@@ -125,9 +125,10 @@ def settings(
 @app.command()
 def clean(yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
     """List the finished stages that no run points to, and remove them after asking."""
-    from qatoolkit.run.store import remove_artifact, results_root, unused
+    from qatoolkit.run.clean import find_unused, remove_artifact
+    from qatoolkit.run.store import results_root
 
-    found = list(unused())
+    found = list(find_unused())
     for artifact in found:
         print(f"  {artifact.name}")
     if not found:

@@ -41,9 +41,8 @@ USUAL = {
 def requests(profile: Profile) -> pd.DataFrame:
     """Requests by data set, task and model: one row each with data, task, model, requests."""
     n, rows = profile.plan.questions, []
-    used = {name for sets in profile.arms.values() for name in sets}
     for name, about in profile.data.items():
-        if name not in used:
+        if name not in profile.used_sets:
             continue
         chosen, turned_for = strategy(about.strategy or name), turned(profile, about.dials)
         settings, teacher = chosen.settings_in(turned_for), turned_for.teacher

@@ -110,6 +110,11 @@ class Profile(Settings):
         """The arm that a run is about: the first one compared, else the last one trained."""
         return self.compare[0][0] if self.compare else list(self.arms)[-1]
 
+    @property
+    def used_sets(self) -> list[str]:
+        """The data sets that some arm reads, the seeds first."""
+        return [s for s in (SEEDS, *self.data) if any(s in sets for sets in self.arms.values())]
+
     @model_validator(mode="before")
     @classmethod
     def _data_of_arms(cls, values):

@@ -8,9 +8,8 @@ name; links beside it open them in a file browser where the file system has link
 import functools
 import os
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from numbers import Integral
 from operator import attrgetter
@@ -43,6 +42,17 @@ NOTEBOOKS = {  # the stages of every run, in order, and the notebook that makes 
     "scaling": "09_scaling",
     "ablations": "10_ablations",
     "summary": "11_figures",
+}
+
+LISTS = {  # what some stages depend on besides groups of settings: lists of the profile, by the name that a change is given
+    "curate": lambda profile: {"sets": profile.used_sets},
+    "midtrain": lambda profile: {"arms": profile.arms},
+    "evaluate": lambda profile: {"compare": profile.compare},
+    "ablations": lambda profile: {
+        "ablations": profile.ablations,
+        "tokens": profile.ablation_tokens,
+        "arms": profile.arms,
+    },
 }
 
 
@@ -238,6 +248,8 @@ class Run:
         )
         now = as_json(now)
         found = [name for name, value in made["settings"].items() if now.get(name) != value]
+        lists = as_json(LISTS.get(made["kind"], lambda profile: {})(profile))
+        found += [name for name, value in lists.items() if made["asked"].get(name) != value]
         found += ["seed"] if made["seed"] != self.seed else []
         found += ["contract"] if made["version"] != VERSIONS.get(made["kind"], made["version"]) else []
         return found + (["prompts"] if any(prompts.version(n) != v for n, v in made["prompts"].items()) else [])
@@ -267,7 +279,8 @@ class Run:
         """Run one stage unless it is done: `make(folder)` returns {name: table, JSON value or None for a folder that it
         wrote itself}; the manifest is written last. `dials` are turned for this stage alone; `asked` are arguments that
         its result depends on."""
-        reads, dials, asked = spec.reads if reads is None else reads, dials or {}, asked or {}
+        reads, dials = spec.reads if reads is None else reads, dials or {}
+        asked = asked or LISTS.get(spec.kind, lambda profile: {})(self.profile)
         settings = self.settings_of(spec, turned(self.profile, dials))
         key = self.key(spec, settings, reads, asked)
         artifact, before = Artifact(self.root / STAGES, spec.kind, key), self.artifact(name)
@@ -345,33 +358,6 @@ def stage(kind: str, **declared):
         return staged
 
     return wrap
-
-
-def unused(root: Path | None = None) -> Iterator[Artifact]:
-    """Artifacts that no run points to, directly or through another artifact that it uses."""
-    root = root or results_root()
-    reached, to_do = set(), []
-    for path in root.rglob(POINTERS):
-        to_do += read_json(path).values()
-    while to_do:
-        name = to_do.pop()
-        if name in reached:
-            continue
-        reached.add(name)
-        path = root / STAGES / name / "manifest.json"
-        to_do += read_json(path).get("uses", []) if path.is_file() else []
-    folder = root / STAGES
-    for path in sorted(folder.glob("*/*")):
-        if path.is_dir() and not path.name.startswith(".") and path.relative_to(folder).as_posix() not in reached:
-            yield Artifact(folder, path.parent.name, path.name)
-
-
-def remove_artifact(artifact: Artifact) -> int:
-    """Remove an artifact; returns the bytes that were freed."""
-    size = sum(p.stat().st_size for p in artifact.folder.rglob("*") if p.is_file() and not p.is_symlink())
-    shutil.rmtree(artifact.folder, ignore_errors=True)
-    artifact.folder.with_name(f".{artifact.folder.name}.lock").unlink(missing_ok=True)
-    return size
 
 
 def open_run(

@@ -28,6 +28,17 @@ def test_what_the_dial_does_not_touch_is_shared(runs):
     assert other.model("boostqa") != run.model("boostqa")
 
 
+def test_changed_lists_of_the_profile_are_named(runs, smoke):
+    run, _ = runs
+    dials = {"arms": {"linkqa": None, "boostqa_linkqa": None}, "compare": [["boostqa", "base"]], "ablations": []}
+    fewer = open_run("smoke", profile="smoke", root=smoke.results, **dials)
+    assert run.changed("evaluate") == run.changed("ablations") == []
+    assert fewer.changed("curate") == ["sets"]
+    assert fewer.changed("midtrain") == ["arms"]
+    assert fewer.changed("evaluate") == ["compare"]
+    assert fewer.changed("ablations") == ["ablations", "arms"]
+
+
 def test_a_comparison_names_the_dial_and_pairs_the_arms(runs):
     run, other = runs
     found = compare(other, run)

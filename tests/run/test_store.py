@@ -13,8 +13,9 @@ import pytest
 from qatoolkit.core.files import atomic, digest, write_json
 from qatoolkit.core.qa_table import read_table, write_table
 from qatoolkit.core.settings import replace
+from qatoolkit.run.clean import find_unused, remove_artifact
 from qatoolkit.run.profiles import load_profile
-from qatoolkit.run.store import VERSIONS, MissingUpstream, open_run, remove_artifact, stage, unused
+from qatoolkit.run.store import VERSIONS, MissingUpstream, open_run, stage
 
 TABLE = pd.DataFrame({"n": [1, 2], "choices": [["a", "b"], None]})
 calls = []
@@ -324,12 +325,12 @@ def test_a_new_contract_runs_the_stage_again_and_is_named(run, monkeypatch):
 def test_only_stages_that_no_run_points_to_are_unused(run, tmp_path):
     first(run, log=calls.append)
     second(run, log=calls.append)
-    assert list(unused(tmp_path)) == []
+    assert list(find_unused(tmp_path)) == []
     first(turned(run, **{"plan.questions": 9}), log=calls.append)
-    [left] = unused(tmp_path)
+    [left] = find_unused(tmp_path)
     assert left.manifest["settings"]["plan"]["questions"] != 9
     assert remove_artifact(left) > 0
-    assert list(unused(tmp_path)) == []
+    assert list(find_unused(tmp_path)) == []
     assert turned(run, **{"plan.questions": 9}).changed("seeds") == []
 
 

@@ -83,8 +83,7 @@ def ablations(run: Run, *, log=print) -> Outputs:
             "uses": [t.artifact for t in found.values()],
         }
 
-    asked = {"ablations": run.profile.ablations, "tokens": run.profile.ablation_tokens, "arms": run.profile.arms}
-    return run.complete("ablations", _ABLATIONS, make, asked=asked, log=log)
+    return run.complete("ablations", _ABLATIONS, make, log=log)
 
 
 def _paired(about: list[dict], of: dict, weak: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:

@@ -62,8 +62,7 @@ _CURATE = Stage("curate", settings=("curate",))
 
 def curate(run: Run, *, log=print) -> Outputs:
     """Filters, near-duplicates and decontamination against every exam, for each data set that an arm trains on."""
-    names = list(dict.fromkeys([SEEDS, *run.profile.data]))
-    used = [name for name in names if any(name in sets for sets in run.profile.arms.values())]
+    used = run.profile.used_sets
     reads = ("exams", *("annotate" if name == SEEDS else name for name in used))
 
     def make(folder) -> dict:
@@ -75,4 +74,4 @@ def curate(run: Run, *, log=print) -> Outputs:
             reports.append(report.assign(dataset=name))
         return outputs | {"report": pd.concat(reports, ignore_index=True)}
 
-    return run.complete("curate", _CURATE, make, reads=reads, asked={"sets": used}, log=log)
+    return run.complete("curate", _CURATE, make, reads=reads, log=log)

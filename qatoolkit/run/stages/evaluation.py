@@ -53,8 +53,7 @@ def evaluate(run: Run, *, log=print) -> Outputs:
             "uses": [Artifact(done.parent, done.name, key).name for key in scores],
         }
 
-    pairs = [list(pair) for pair in run.profile.compare]
-    return run.complete("evaluate", _EVALUATE, make, asked={"compare": pairs}, log=log)
+    return run.complete("evaluate", _EVALUATE, make, log=log)
 
 
 def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, resamples: int, seed: int) -> pd.DataFrame:

@@ -53,8 +53,7 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
 
 def synthesise_all(run: Run, *, log=print) -> list[Outputs]:
     """Every data set that an arm of the profile trains on, in the profile's order."""
-    used = {name for sets in run.profile.arms.values() for name in sets}
-    return [synthesise(run, name, log=log) for name in run.profile.data if name in used]
+    return [synthesise(run, name, log=log) for name in run.profile.used_sets if name in run.profile.data]
 
 
 def refinement(run: Run, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.DataFrame) -> dict:

@@ -222,8 +222,7 @@ def midtrain(run: Run, *, log=print) -> Outputs:
             "uses": [t.artifact for t in found],
         }
 
-    arms = {arm: list(sets) for arm, sets in run.profile.arms.items()}
-    out = run.complete("midtrain", _MIDTRAIN, make, asked={"arms": arms}, log=log)
+    out = run.complete("midtrain", _MIDTRAIN, make, log=log)
     for arm, name in out.models.items():
         kind, _, key = name.rpartition("/")
         run.point(f"models/{arm}", Artifact(run.root / STAGES, kind, key))
