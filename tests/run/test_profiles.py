@@ -88,7 +88,7 @@ def test_a_group_can_be_given_as_a_whole():
         ("annotate.knowledge_points", "some", ["annotate.knowledge_points", "'some'", "missing, all"]),
         ("annotate.levels", "top", ["annotate.levels='top'", "'leaf', 'all', a whole number"]),
         ("annotate.under", ["KP"], ["annotate.under=('KP',)", "give levels"]),
-        ("annotate.separator", "", ["annotate.separator", "non-empty"]),
+        ("annotate.separator", "", ["annotate.separator", "one character or more"]),
         ("linkqa.length", 1, ["linkqa.length", "1", "3 or more"]),
         ("linkqa.length", 2, ["linkqa.length", "2", "3 or more", "int"]),
         ("linkqa.merges", "nowhere.csv", ["linkqa.merges", "'nowhere.csv'", "a CSV file that exists"]),
