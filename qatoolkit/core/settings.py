@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -23,11 +23,11 @@ class Place:
     """Marks a setting that names a file or folder: relative to the YAML file that names it; its content counts as an
     input.
 
-    With `or_name`, a text that is no folder there is kept as it is: the name of a model on a hub. `hf:` names are kept
-    too."""
+    With `or_name`, a text that does not exist there is kept as it is: the name of a model on a hub, of a task. The
+    words in `words`, and names that begin with `hf:` or `package:`, are kept too."""
 
-    def __init__(self, or_name: bool = False):
-        self.or_name = or_name
+    def __init__(self, or_name: bool = False, words: tuple[str, ...] = ()):
+        self.or_name, self.words = or_name, words
 
 
 class _OneLine(type(BaseModel)):
@@ -46,6 +46,7 @@ class Settings(BaseModel, metaclass=_OneLine):
     numbers. Raises ValueError, one line, for the first value that is not allowed."""
 
     kind: ClassVar[str] = ""  # what an error calls settings that have a name
+    shorthand: ClassVar[str] = ""  # the field that a bare text stands for, where the settings are one of several
 
     model_config = ConfigDict(
         frozen=True,
@@ -55,6 +56,11 @@ class Settings(BaseModel, metaclass=_OneLine):
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value):
+        return {cls.shorthand: value} if cls.shorthand and isinstance(value, str) else value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -131,18 +137,30 @@ def _is_group(hint) -> bool:
     return isinstance(hint, type) and issubclass(hint, Settings)
 
 
+def _group_in(hint) -> type[Settings] | None:
+    """The group that a hint is, or that a mapping or list of it holds; None for anything else."""
+    if _is_group(hint):
+        return hint
+    if typing.get_origin(hint) in (dict, tuple):
+        inner = [a for a in typing.get_args(hint) if a is not Ellipsis][-1]
+        return inner if _is_group(inner) else None
+    return None
+
+
 def one_line(error: ValidationError, model: type[Settings]) -> str:
     """The first fault of a validation in one line: the field by its dotted name, the value found, what is allowed."""
     first = error.errors()[0]
-    names, owner, field = [], model, None
+    names, owner, hint, field = [], model, model, None
     for part in first["loc"]:
-        if not isinstance(part, str) or (field is not None and not _is_group(field.annotation)):
+        group = _group_in(hint)
+        if group is None:
             break
-        owner = field.annotation if field is not None else model
-        field = owner.model_fields.get(part)
-        names.append(part)
-        if field is None:
-            break
+        names.append(str(part))
+        if hint is group:
+            owner, field = group, group.model_fields.get(part)
+            hint = field.annotation if field else None
+        else:  # an entry of a mapping or list of groups
+            hint = group
     full, above = ".".join(names), "".join(f"{n}." for n in names[:-1])
     if first["type"] == "extra_forbidden":
         known = list(owner.model_fields)
@@ -153,14 +171,9 @@ def one_line(error: ValidationError, model: type[Settings]) -> str:
         return f"{full} must be given"
     if first["type"] == "value_error":  # of a check of our own, which names the field
         message = str(first["ctx"]["error"])
-        return (
-            message
-            if not names
-            else f"{full}.{message}"
-            if _is_group(getattr(field, "annotation", None))
-            else f"{full} {message}"
-        )
-    return f"{full} is {first['input']!r}; it must be {allowed(field)}"
+        return f"{full}.{message}" if names and _is_group(hint) else f"{full} {message}".strip()
+    metadata = field.metadata if field is not None and hint is field.annotation else ()
+    return f"{full} is {first['input']!r}; it must be {_allowed(hint, metadata)}"
 
 
 def allowed(field) -> str:
@@ -239,7 +252,8 @@ def describe_dials(settings: Settings, group: str | None = None) -> str:
 
 
 def places(model: type[Settings]) -> dict[str, Place]:
-    """The dials that name files or folders, with their mark."""
+    """The dials that name files or folders, with their mark; those within a mapping or list of groups are not
+    listed."""
     return {name: mark for name, field in dials(model) if (mark := _mark(field.annotation, field.metadata))}
 
 
@@ -247,20 +261,51 @@ def _mark(hint, metadata=()) -> Place | None:
     for found in (*metadata, *(typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ())):
         if isinstance(found, Place):
             return found
-    for inner in typing.get_args(hint):
-        if mark := _mark(inner):
-            return mark
-    return None
+    return next((mark for inner in typing.get_args(hint) if (mark := _mark(inner))), None)
 
 
-def beside(path: Path, value, mark: Place):
+def placed(model: type[Settings], content: dict, path: Path) -> dict:
+    """The values that a YAML file gives for `model`, with every `Place` in them, at any depth, as an absolute path."""
+    found = {}
+    for name, value in content.items():
+        head, _, rest = str(name).partition(".")
+        field = model.model_fields.get(head)
+        found[name] = value if field is None else _placed(field.annotation, field.metadata, value, rest, path)
+    return found
+
+
+def _placed(hint, metadata, value, rest: str, path: Path):
+    group = _group_in(hint)
+    if group is hint and group is not None:
+        if rest:
+            return placed(group, {rest: value}, path)[rest]
+        return placed(group, value, path) if isinstance(value, dict) else value
+    if group is not None and isinstance(value, dict):  # a mapping of groups, or a dial of one of them
+        if rest:
+            _, _, inner = rest.partition(".")
+            return placed(group, {inner: value}, path)[inner] if inner else placed(group, value, path)
+        return {entry: _entry(group, one, path) for entry, one in value.items()}
+    if group is not None and isinstance(value, list | tuple):
+        return [_entry(group, one, path) for one in value]
+    mark = _mark(hint, metadata)
+    return _beside(path, value, mark) if mark else value
+
+
+def _entry(group: type[Settings], value, path: Path):
+    """An entry of a mapping or list of groups; a text stands for the group's `shorthand`."""
+    if isinstance(value, str) and group.shorthand:
+        return placed(group, {group.shorthand: value}, path)
+    return placed(group, value, path) if isinstance(value, dict) else value
+
+
+def _beside(path: Path, value, mark: Place):
     """A `Place` of a YAML file, or a list of them, as an absolute path."""
     if isinstance(value, list | tuple):
-        return [beside(path, v, mark) for v in value]
-    if not isinstance(value, str) or value.startswith("hf:"):
+        return [_beside(path, v, mark) for v in value]
+    if not isinstance(value, str) or value.startswith(("hf:", "package:")) or value in mark.words:
         return value
     here = path.resolve().parent / value
-    return value if mark.or_name and not here.is_dir() else str(here)
+    return value if mark.or_name and not here.exists() else str(here)
 
 
 def read_mapping(path: Path, expected: str) -> dict:

@@ -79,17 +79,26 @@ CELL = ["discipline", "difficulty"]
 
 
 def cells(samples: pd.DataFrame) -> pd.DataFrame:
-    """The grid: one row per discipline and difficulty with n, accuracy, low, high and the mean margin in nats."""
+    """The grid: one row per discipline and difficulty with n, accuracy, low, high, and where samples have them the mean
+    margin in nats and the mean accuracy of guessing (`chance`)."""
     grid = accuracy(samples, CELL)
-    if "margin" in samples:
-        margin = samples.groupby(CELL, observed=True)["margin"].mean().rename("margin").reset_index()
-        grid = grid.merge(margin, on=CELL)
+    for column in ("margin", "chance"):
+        if column in samples:
+            mean = samples.groupby(CELL, observed=True)[column].mean().rename(column).reset_index()
+            grid = grid.merge(mean, on=CELL)
     return grid.sort_values(CELL, ignore_index=True)
 
 
-def weak(grid: pd.DataFrame, target: float, low_n: int) -> pd.DataFrame:
-    """The cells below `target` accuracy with at least `low_n` questions."""
-    return grid[(grid["accuracy"] < target) & (grid["n"] >= low_n)].reset_index(drop=True)
+def threshold(grid: pd.DataFrame, target: float, above_chance: bool = False) -> pd.Series:
+    """The accuracy below which each cell is weak: the target, or chance plus that share of what is above chance."""
+    chance = grid["chance"] if above_chance else 0.0
+    return chance + pd.Series(target, index=grid.index) * (1 - chance)
+
+
+def weak(grid: pd.DataFrame, target: float, low_n: int, above_chance: bool = False) -> pd.DataFrame:
+    """The cells below their `threshold` with at least `low_n` questions."""
+    below = grid["accuracy"] < threshold(grid, target, above_chance)
+    return grid[below & (grid["n"] >= low_n)].reset_index(drop=True)
 
 
 def agreement(labels: pd.Series, gold: pd.Series, order: tuple[str, ...] | None = None) -> dict:

@@ -94,7 +94,7 @@ def evaluate(
         raise ValueError(f"limit is {limit}; it is a number of questions, 1 or more, or None for all")
     _silence_libraries()
     finished, failed = [], {}
-    load_once = functools.cache(lambda: _load_lm(model, scorer, batch, dtype))
+    load_once = functools.cache(lambda: load_lm(model, scorer, batch, dtype))
     with tempfile.TemporaryDirectory() as temporary:
         workplace = Path(temporary)
         found = resolve_suite(suite, workplace, names=names, run=run, form=form, log=log)
@@ -115,7 +115,7 @@ def evaluate(
                     continue  # the rest of a group whose data is missing
                 started = time.perf_counter()
                 try:
-                    with _no_progress_bars():
+                    with no_progress_bars():
                         [task] = manager.load([planned.spec])["tasks"].values()
                 except Exception as error:  # from lm-eval, datasets, the hub, or the task's own code
                     message = " ".join(str(error).split())[:300]
@@ -168,7 +168,7 @@ def run_task(planned: PlannedTask, task, lm, seeds: RandomSeeds) -> tuple[pd.Dat
     counts_cuts = isinstance(lm, CountingHFLM)
     if counts_cuts:
         lm.cut = set()
-    with _no_progress_bars():
+    with no_progress_bars():
         result = lm_eval.evaluate(
             lm, {"tasks": {task.task_name: task}}, limit=planned.limit, log_samples=True, bootstrap_iters=0
         )
@@ -218,7 +218,7 @@ def _silence_libraries() -> None:
 
 
 @contextlib.contextmanager
-def _no_progress_bars():
+def no_progress_bars():
     """Drop the progress bars that lm-eval and its libraries print to stderr for each task; show warnings after."""
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings(record=True) as caught:
         yield
@@ -226,14 +226,14 @@ def _no_progress_bars():
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
-def _load_lm(model, scorer, batch, dtype):
+def load_lm(model, scorer, batch, dtype):
     """The lm-eval model that answers."""
     if not isinstance(scorer, str):
         return scorer
     from qatoolkit.evaluation.lm_eval_models import CountingHFLM, FastScorer
 
     tokenizer = load_tokenizer(model)
-    with _no_progress_bars():
+    with no_progress_bars():
         lm = {"hf": CountingHFLM, "fast": FastScorer}[scorer](pretrained=str(model), batch_size=batch, dtype=dtype)
     check_fit(model, lm.model, tokenizer)
     return lm

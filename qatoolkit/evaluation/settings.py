@@ -1,12 +1,57 @@
-"""Settings of evaluation."""
+"""Settings of exams, probes and evaluation."""
 
-from qatoolkit.core.settings import Positive, Settings
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from qatoolkit.core.settings import NotNegative, Place, Positive, Settings
+
+TEXTBOOK = "textbook"  # the word for the embedded exams
+MMLU_REDUX = "mmlu_redux"  # the word for MMLU-Redux 2.0, from the hub or from $QATOOLKIT_REAL_DATA
+
+
+class ExamSettings(Settings):
+    """One exam; a bare text is its source."""
+
+    shorthand: ClassVar[str] = "source"
+
+    source: Annotated[str, Place(or_name=True, words=(TEXTBOOK, MMLU_REDUX))]
+    """A QA file or folder of such files, `hf:` name, lm-eval task or group, folder of task YAMLs, `paper12`,
+    `mmlu_redux`, or `textbook`."""
+    form: Literal["cloze", "letter", "generative"] | None = None
+    """How a QA file is asked; null: cloze where every row has choices, else generative. Tasks have their own."""
+    metric: str | None = None
+    """A metric of the task; null for its first one."""
+    fewshot: NotNegative | None = None
+    """Examples shown; null for the task's own number, none for a QA file."""
+    limit: Positive | None = None
+    """Most questions: a random sample of a QA file, the first ones of a task."""
+    subjects: str | None = None
+    """Benchmark whose subject map gives the rows of a QA file their discipline: mmlu, cmmlu, ceval, mmlu_pro, agieval."""
+
+
+class ProbeSettings(Settings):
+    """What the model is probed with."""
+
+    on: Literal["seeds", "exams"] = "seeds"
+    """Annotated seeds, or a part of every exam that is then no longer examined (`share`)."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of an exam's questions that the probe takes; the rest is sealed: nothing is planned from it."""
+    open_answers: bool = False
+    """Also ask questions without choices: the model writes an answer, which is compared with the right one."""
+    every: NotNegative = 0
+    """Mid-training tokens between probes of the live model; 0 for none."""
 
 
 class EvaluateSettings(Settings):
-    """lm-eval on every exam, and the intervals of what comes out."""
+    """Every exam for the base and every arm, and the intervals of what comes out."""
 
+    scorer: Literal["hf", "fast"] = "hf"
+    """lm-eval's own model, or the fast one that gives the same answers."""
     batch: Positive = 64
     """lm-eval's batch size."""
     bootstrap: Positive = 2000
     """Resamples of a paired difference."""
+    label: NotNegative = 2000
+    """Most exam questions without discipline or difficulty that the annotator labels, drawn at random; others count as
+    unlabelled."""

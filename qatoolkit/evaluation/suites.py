@@ -64,7 +64,7 @@ def resolve_suite(
 ) -> Suite:
     """The suite that `what` describes, restricted to the tasks `names` if given. `what` is one of:
 
-    - "paper12", or "textbook": the exported exams of `run`;
+    - "paper12", or "exams": the exams of `run` that are QA tables, as it exported them;
     - lm-eval task names, as a list or separated by commas; or a folder of task YAMLs;
     - a QA file that `read_seeds` reads, a list of such files, a QA table, or a dict of tables by name: tasks for these
       are written to `workplace`, asked in `form` (`export_tasks`);
@@ -89,9 +89,9 @@ def resolve_suite(
         found = _from_names("tasks", what)
     elif isinstance(what, str) and what == "paper12":
         found = Suite(name=what, entries=paper12(), defaults=True)
-    elif isinstance(what, str) and what == "textbook":
+    elif isinstance(what, str) and what == "exams":
         if run is None:
-            raise ValueError("suite 'textbook' is a run's exported exams: pass run=open_run(...)")
+            raise ValueError("suite 'exams' is a run's exported exams: pass run=open_run(...)")
         found = _from_folder(run.read("evaluate").tasks, what)
     elif isinstance(what, str | Path) and Path(what).is_dir():
         found = _from_folder(Path(what), Path(what).name)
@@ -152,7 +152,7 @@ def _from_tables(tables: dict, workplace: Path, form: str | None, left_out: dict
     if empty := [name for name, table in tables.items() if table.empty]:
         raise ValueError(f"QA tables without a question: {', '.join(empty)}")
     for name, table in tables.items():
-        own = _by_language(name, check_exam(name, table))
+        own = by_language(name, check_exam(name, table))
         if taken := [task for task in own if task in parts or (task != name and task in tables)]:
             raise ValueError(f"suite: two exams would both be task {taken[0]!r}; rename one")
         if len(own) > 1:
@@ -178,7 +178,7 @@ def _from_tables(tables: dict, workplace: Path, form: str | None, left_out: dict
     )
 
 
-def _by_language(name: str, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def by_language(name: str, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The exam split by language: the most frequent one keeps the name, the others add their code to it."""
     languages = table["language"].value_counts().index
     return {

@@ -11,6 +11,7 @@ from qatoolkit.core.settings import dials
 from qatoolkit.core.stats import cells
 from qatoolkit.run.profiles import BASE, Profile
 from qatoolkit.run.stages.evaluation import comparisons
+from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import changed_between, choice_samples
 
@@ -67,7 +68,7 @@ def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Compariso
     arm = arm or b.profile.main_arm
     if arm not in models:
         raise ValueError(f"arm is {arm!r}; the runs share {', '.join(models)}")
-    weak, settings = b.read("plan").weak, b.profile.evaluate
+    weak, settings = weak_parts(b), b.profile.evaluate
     tables = []
     for model in models:
         both = [rows[rows["arm"] == model].assign(arm=side) for rows, side in zip(samples, "ab", strict=True)]

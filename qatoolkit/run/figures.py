@@ -1,7 +1,8 @@
 """The figures of a run: for each a name, its caption and how it is drawn from the run's saved tables.
 
 They follow the papers' figures (probe, data, main table, scaling, ablations, graph). To add one, write a function of
-the run whose docstring is the caption, and enter it in `FIGURES`.
+the run whose docstring is the caption, and enter it in `FIGURES`; it may return a sentence instead, where the run has
+nothing to draw.
 """
 
 from inspect import getdoc
@@ -63,22 +64,42 @@ def loss(run: Run):
 
 def scaling(run: Run):
     """Base and mid-trained students against model size, tokens and initial FLOPs."""
-    return figures.scaling(run.read("scaling").points)
+    points = run.read("scaling").points
+    return figures.scaling(points) if len(points) else "Nothing varies on any axis: see `scaling` and `ladder`."
 
 
 def ablations(run: Run):
     """Paired differences in the weak cells of arms with one setting changed, against the same arm unchanged."""
-    return figures.ablations(run.read("ablations").ablations.query("on == 'weak'"))
+    table = run.read("ablations").ablations
+    return figures.ablations(table[table["on"] == "weak"]) if len(table) else "This profile has no ablations."
 
 
 def kp_degree(run: Run):
     """Degree distribution of the knowledge-point graph."""
-    return figures.kp_degree(KPGraph.load(run.read("linkqa").graph).degrees())
+    return figures.kp_degree(_graph(run).degrees()) if _linked(run) else NO_GRAPH
 
 
 def kp_coverage(run: Run):
     """Knowledge points reached as paths are sampled, by value function."""
-    return figures.coverage(tables.coverage(run, KPGraph.load(run.read("linkqa").graph)))
+    return figures.coverage(tables.coverage(run, _graph(run))) if _linked(run) else NO_GRAPH
+
+
+def probes(run: Run):
+    """Accuracy of the arms on the probe's questions while they are trained."""
+    if not run.profile.probe.every:
+        return "The arms were not probed while they were trained (`probe.every`)."
+    return figures.probes_over_time(run.read("midtrain").probes)
+
+
+NO_GRAPH = "This profile has no data set `linkqa`, so no graph."
+
+
+def _linked(run: Run) -> bool:
+    return "linkqa" in run.profile.data
+
+
+def _graph(run: Run) -> KPGraph:
+    return KPGraph.load(run.read("linkqa").graph)
 
 
 _ALL = (
@@ -90,6 +111,7 @@ _ALL = (
     comparisons,
     gain,
     loss,
+    probes,
     scaling,
     ablations,
     kp_degree,
@@ -99,19 +121,24 @@ FIGURES = {figure.__name__: figure for figure in _ALL}
 
 
 def draw(run: Run, name: str):
-    """Draw the figure `name` of a run; ValueError lists the names if there is none."""
+    """Draw the figure `name` of a run, or say why there is nothing to draw; ValueError lists the names if there is
+    none."""
     if name not in FIGURES:
         raise ValueError(f"no figure {name!r}; choose from {', '.join(FIGURES)}")
     return FIGURES[name](run)
 
 
 def save_figures(run: Run) -> list[str]:
-    """Draw every figure of the run into `results/<run>/figures/`, with `captions.json`; return their names."""
-    folder = run.folder / "figures"
+    """Draw every figure of the run into `results/<run>/figures/`, with `captions.json`; return the names of those that
+    the run has something for."""
+    folder, captions = run.folder / "figures", {}
     for name, figure in FIGURES.items():
-        figures.save(figure(run), folder / f"{name}.png")
-    write_json({name: getdoc(figure) for name, figure in FIGURES.items()}, folder / "captions.json")
-    return list(FIGURES)
+        drawn = figure(run)
+        if not isinstance(drawn, str):
+            figures.save(drawn, folder / f"{name}.png")
+            captions[name] = getdoc(figure)
+    write_json(captions, folder / "captions.json")
+    return list(captions)
 
 
 def join_datasets(run: Run) -> pd.DataFrame:

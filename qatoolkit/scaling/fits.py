@@ -8,19 +8,17 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.scaling.settings import ScalingSettings
-from qatoolkit.training.settings import MidtrainSettings, StudentSettings
 
 AXES = {"parameters": "size", "tokens": "tokens", "initial_flops": "initial"}
 
 
-def points(scaling: ScalingSettings, student: StudentSettings, midtrain: MidtrainSettings) -> pd.DataFrame:
+def points(size: str, tokens: int, scaling: ScalingSettings, rungs: list[tuple[str, float]]) -> pd.DataFrame:
     """The distinct training runs of all axes: columns point (name), size, tokens, initial (share of pre-training). The
-    run at full size, tokens and pre-training is on every axis and is trained once."""
-    full = (student.size, midtrain.tokens, 1.0)
-    wanted = [full]
-    wanted += [(size, *full[1:]) for size in scaling.sizes]
-    wanted += [(full[0], round(share * midtrain.tokens), 1.0) for share in scaling.tokens]
-    wanted += [(*full[:2], share) for share in scaling.initial]
+    run of `size` with `tokens` and all pre-training is on every axis and comes first; `rungs` are the other starts, as
+    (size, initial)."""
+    wanted = [(size, tokens, 1.0)]
+    wanted += [(other, tokens, initial) for other, initial in rungs]
+    wanted += [(size, round(share * tokens), 1.0) for share in scaling.tokens]
     rows = list(dict.fromkeys(wanted))
     table = pd.DataFrame(rows, columns=["size", "tokens", "initial"])
     table.insert(0, "point", [f"{size}-{tokens}-{initial:g}" for size, tokens, initial in rows])
@@ -28,16 +26,19 @@ def points(scaling: ScalingSettings, student: StudentSettings, midtrain: Midtrai
 
 
 def by_axis(results: pd.DataFrame) -> pd.DataFrame:
-    """Results of `points` (the full run first) as one row per axis, arm and x, by rising x."""
+    """Results of `points` (the full run first) as one row per axis, arm and x, by rising x. An axis on which nothing
+    varies has no rows."""
     full = results.iloc[0]
     tables = []
     for axis, varied in AXES.items():
         fixed = [name for name in AXES.values() if name != varied]
         on_axis = results[(results[fixed] == full[fixed]).all(axis=1)]
         on_axis = on_axis.assign(axis=axis, x=on_axis[axis].astype(float))
+        if on_axis["x"].nunique() < 2:
+            continue
         tables.append(on_axis.sort_values(["arm", "x"], ascending=[False, True], kind="stable"))
     columns = ["axis", "arm", "x", "accuracy", "low", "high", "n", "point"]
-    return pd.concat(tables, ignore_index=True)[columns]
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
 
 def fits(table: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:

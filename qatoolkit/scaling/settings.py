@@ -1,6 +1,8 @@
 """Settings of the scaling axes."""
 
-from qatoolkit.core.settings import Settings, SomeShare
+from typing import Annotated
+
+from qatoolkit.core.settings import Place, Positive, Settings, SomeShare
 from qatoolkit.training.settings import SizeName
 
 
@@ -8,8 +10,21 @@ class ScalingSettings(Settings):
     """Points on the three axes."""
 
     sizes: tuple[SizeName, ...] = ("xxs", "xs")
-    """Model sizes: rungs of the ladder."""
+    """Model sizes: rungs that are trained here."""
     tokens: tuple[SomeShare, ...] = (0.25, 1.0)
     """Data volume: shares of the mid-training tokens."""
     initial: tuple[SomeShare, ...] = (0.25, 1.0)
     """Initial FLOPs: shares of the pre-training tokens at which a checkpoint is kept."""
+
+
+class LadderSettings(Settings):
+    """A published checkpoint on the axes of model size and initial FLOPs, in place of rungs that are trained here."""
+
+    checkpoint: Annotated[str, Place(or_name=True)]
+    """Hugging Face directory or name."""
+    revision: str | None = None
+    """Of a name on the hub, such as a training step."""
+    tokens: Positive | None = None
+    """Tokens it was pre-trained on, as published; needed for the axis of initial FLOPs."""
+    parameters: Positive | None = None
+    """As published, for `qatoolkit plan`; the model itself is counted."""

@@ -9,6 +9,7 @@ than from an easy one (docs/LOG.md)."""
 import numpy as np
 import pandas as pd
 
+from qatoolkit.core.stats import threshold
 from qatoolkit.core.taxonomy import HIGH
 from qatoolkit.synthesis.settings import PlanSettings
 
@@ -21,7 +22,8 @@ def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     with fewer than `low_n` questions or without an accuracy get none. Raises ValueError if no cell is weak."""
     plan = grid.copy()
     judged = (plan["n"] >= settings.low_n) & plan["accuracy"].notna()
-    plan["deficit"] = np.where(judged, (settings.target - plan["accuracy"]).clip(lower=0), 0.0)
+    below = threshold(plan, settings.target, settings.above_chance) - plan["accuracy"]
+    plan["deficit"] = np.where(judged, below.clip(lower=0), 0.0)
     if plan["deficit"].sum() == 0:
         raise ValueError(
             f"no cell with n >= {settings.low_n} lies below the target accuracy {settings.target}, so there is "

@@ -40,6 +40,8 @@ class PlanSettings(Settings):
     """Total number of questions."""
     target: Share = 0.75
     """Accuracy below which a cell is weak."""
+    above_chance: bool = False
+    """Count the target above guessing: chance + target x (1 - chance)."""
     high: Share = 0.5
     """Maximum share of the budget for H4 and H5 together."""
     low_n: Positive = 5

@@ -67,24 +67,34 @@ class Course(Settings):
 
 
 class StudentSettings(Manner):
-    """The model that is mid-trained, and how every training of a run is computed."""
+    """The model that is mid-trained, and how every training of a run is computed. Null follows from the checkpoint
+    (`training.defaults`)."""
 
     size: SizeName = "xs"
     """Rung of the ladder, trained from scratch here."""
     checkpoint: Annotated[str, Place(or_name=True)] | None = None
-    """Hugging Face directory or name to start from instead."""
+    """Hugging Face directory or name, or GGUF file, to start from instead."""
+    revision: str | None = None
+    """Of a checkpoint on the hub."""
     vocabulary: Positive = 2048
     """Of the own tokenizer."""
     tokens: Positive = 1_000_000
     """Pre-training tokens of the own student."""
-    block: Block = 128
+    block: Block | None = 128
     """Tokens of a packed sequence."""
-    batch: Positive = 8
+    batch: Positive | None = 8
     """Sequences of a step, over all devices."""
+    memory: Literal["standard", "low"] | None = "standard"
+    """standard: float32 weights, bfloat16 products on a GPU; low: all bfloat16."""
+    checkpointing: bool | None = False
+    """Compute layers again in the backward pass instead of keeping their activations."""
     learning_rate: Rate = 4e-3
     """Of pre-training, constant after warm-up."""
     warmup: Share = 0.05
     """Share of the pre-training steps."""
+    launch: str | None = None
+    """Command under which trainings run, such as `accelerate launch ... -m qatoolkit.run.cli`; `list` writes them as a
+    list of jobs instead. Null runs them here."""
 
 
 class MidtrainSettings(Course):
@@ -92,5 +102,24 @@ class MidtrainSettings(Course):
 
     tokens: Positive = 400_000
     """Tokens in all, replay included; the same for every arm."""
-    learning_rate: Rate = 3e-3
-    """Peak."""
+    learning_rate: Rate | None = 3e-3
+    """Peak; null follows from the size of the checkpoint (`training.defaults`)."""
+    accept_rate: bool = False
+    """Accept a learning rate above ten times the usual one for the model's size."""
+    seed: NotNegative | None = None
+    """Of the order of the data; null for the run's."""
+
+
+class GeneralSettings(Settings):
+    """General text of the user's own, for replay and the control."""
+
+    sources: tuple[Annotated[str, Place(words=("textbook", "python"))], ...] = ()
+    """A token folder; or text: .txt, .parquet and .jsonl files (.gz too), folders of them, `hf:` names; `textbook`;
+    `python`, the language reference that comes with Python."""
+    held_out: tuple[Annotated[str, Place()], ...] = ()
+    """Text that is not trained on, to measure bits per byte; none takes every 20th document of the sources."""
+    column: str = "text"
+    """Of Parquet, JSON lines and `hf:` sources."""
+
+
+CHECKPOINT_DIALS = ("student.block", "student.batch", "student.micro_batch", "student.memory", "student.checkpointing", "midtrain.learning_rate")  # fmt: skip

@@ -20,6 +20,8 @@ from qatoolkit.core.files import atomic, read_json, write_json
 from qatoolkit.core.prompt_format import as_prompt_and_answer
 
 Document = str | tuple[str, str]  # a text, or a prompt and its continuation
+TOKEN_FILE = "tokens.json"  # in a finished token folder
+CHUNK = 8000  # characters of a document that is cut from running text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +66,10 @@ def tokenizer_digest(tokenizer) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def write_tokens(documents: Iterable[Document], tokenizer, folder: Path, *, together: int = 4096) -> TokenFile:
-    """Tokenise documents into a token file, `together` at a time.
+def write_tokens(
+    documents: Iterable[Document], tokenizer, folder: Path, *, most: int | None = None, together: int = 4096
+) -> TokenFile:
+    """Tokenise documents into a token file, `together` at a time, until it has `most` tokens.
 
     Every document begins as the tokenizer begins a text (with a special token in some) and ends with its end-of-text
     token. A token belongs to the prompt if it begins inside it. Raises ValueError for a tokenizer without an
@@ -80,10 +84,13 @@ def write_tokens(documents: Iterable[Document], tokenizer, folder: Path, *, toge
     kind = np.uint16 if max(tokenizer.get_vocab().values()) < 1 << 16 else np.uint32
     lengths, given, documents = [], [], iter(documents)
     folder = Path(folder)
-    with atomic(folder, over="tokens.json") as temporary:
+    with atomic(folder, over=TOKEN_FILE) as temporary:
         temporary.mkdir(parents=True)
         with open(temporary / "tokens.bin", "wb") as file:
-            while batch := list(itertools.islice(documents, together)):
+            written = 0
+            while (most is None or written < most) and (
+                batch := list(itertools.islice(documents, together if most is None else 64))
+            ):
                 pairs = [("", d) if isinstance(d, str) else d for d in batch]
                 encoded = tokenizer([a + b for a, b in pairs], return_offsets_mapping=True, verbose=False)
                 for ids, spans, (prompt, _) in zip(encoded["input_ids"], encoded["offset_mapping"], pairs, strict=True):
@@ -92,6 +99,7 @@ def write_tokens(documents: Iterable[Document], tokenizer, folder: Path, *, toge
                     file.write(np.array(ids, dtype=kind).tobytes())
                     rows = max(rows, 1 + max(ids))
                     lengths.append(len(ids))
+                    written += len(ids)
                     given.append(next((i for i, (begin, _) in enumerate(spans) if begin >= len(prompt)), len(spans)))
         if not lengths:
             raise ValueError(f"there is no document to write to {folder}")
@@ -107,18 +115,18 @@ def write_tokens(documents: Iterable[Document], tokenizer, folder: Path, *, toge
             "eos": tokenizer.eos_token_id,
             "pad": tokenizer.eos_token_id,
         }
-        write_json(about | {"digest": _content_digest(temporary)}, temporary / "tokens.json")
+        write_json(about | {"digest": _content_digest(temporary)}, temporary / TOKEN_FILE)
     return open_tokens(folder)
 
 
 def open_tokens(folder: str | Path) -> TokenFile:
     """Open a token file without reading it; ValueError if there is none or it is truncated."""
     folder = Path(folder)
-    if not (folder / "tokens.json").is_file():
+    if not (folder / TOKEN_FILE).is_file():
         raise ValueError(
             f"{folder} is not a finished token file (no tokens.json): make it with `qatoolkit tokenise` or write_tokens"
         )
-    about = read_json(folder / "tokens.json")
+    about = read_json(folder / TOKEN_FILE)
     file, kind = folder / "tokens.bin", np.dtype(about["dtype"])
     if file.stat().st_size != about["tokens"] * kind.itemsize:
         raise ValueError(
@@ -148,24 +156,70 @@ def qa_documents(table: pd.DataFrame) -> Iterator[Document]:
     return (as_prompt_and_answer(*row) for row in rows)
 
 
-def text_documents(paths: Iterable[str | Path], column: str = "text") -> Iterator[Document]:
-    """The texts of Parquet and JSON-lines files (.jsonl, .jsonl.gz), streamed, so that they may be larger than memory.
+def text_documents(paths: Iterable[str | Path], column: str = "text") -> Iterator[str]:
+    """The texts of files, folders of files and `hf:name[:configuration[:split]]` data sets, streamed, so that they may be
+    larger than memory.
 
-    ValueError names the file, and the line, if there is no text or the file can't be read. Empty texts are skipped."""
-    for path in map(Path, paths):
-        name = path.name.removesuffix(".gz")
-        if not path.is_file():
-            raise ValueError(f"{path} does not exist")
-        if name.endswith(".parquet"):
+    Parquet and JSON lines (.parquet, .jsonl) have a text in `column`; a .txt file is cut between paragraphs into
+    documents of about `CHUNK` characters; .gz is read too. Empty texts are skipped. ValueError names the file, and the
+    line, if there is no text or the file can't be read."""
+    for path in _text_files(paths):
+        if isinstance(path, str):
+            rows = _hub_texts(path, column)
+        elif (name := path.name.removesuffix(".gz")).endswith(".parquet"):
             rows = _parquet(path, column)
         elif name.endswith((".jsonl", ".json", ".ndjson")):
             rows = _json_lines(path, column)
+        elif name.endswith((".txt", ".md")):
+            rows = _plain(path)
         else:
-            raise ValueError(f"{path}: texts are read from .parquet and .jsonl files (.gz too)")
+            raise ValueError(f"{path}: texts are read from .txt, .parquet and .jsonl files (.gz too)")
         try:
             yield from (text for text in rows if text.strip())
         except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is damaged or not UTF-8: {error}; write it again") from None
+
+
+def _text_files(paths: Iterable[str | Path]) -> Iterator[Path | str]:
+    """Files in the order given, those of a folder by name; `hf:` names as they are."""
+    for source in paths:
+        path = Path(source)
+        if str(source).startswith("hf:"):
+            yield str(source)
+        elif path.is_dir():
+            yield from sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "README")))
+        elif path.is_file():
+            yield path
+        else:
+            raise ValueError(f"{path} does not exist")
+
+
+def _plain(path: Path) -> Iterator[str]:
+    """Whole paragraphs of running text, about `CHUNK` characters at a time."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
+        held, length = [], 0
+        for line in file:
+            if length >= CHUNK and (not line.strip() or length >= 4 * CHUNK):
+                yield "".join(held)
+                held, length = [], 0
+            held.append(line)
+            length += len(line)
+        yield "".join(held)
+
+
+def _hub_texts(name: str, column: str) -> Iterator[str]:
+    import datasets
+
+    place, *more = name.removeprefix("hf:").split(":")
+    configuration, split = (more + [None] * 2)[:2]
+    try:
+        rows = datasets.load_dataset(place, configuration or None, split=split or "train", streaming=True)
+        first = next(iter(rows))
+    except Exception as error:  # of the hub, the network, or the data set
+        raise ValueError(f"{name} can't be opened: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+    if not isinstance(first.get(column), str):
+        raise ValueError(f"{name} has no text in column {column!r}; it has {', '.join(first)}")
+    return (row[column] or "" for row in rows)
 
 
 def _parquet(path: Path, column: str) -> Iterator[str]:
@@ -186,7 +240,7 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
 
 
 def _json_lines(path: Path, column: str) -> Iterator[str]:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             try:
                 text = json.loads(line)[column] if line.strip() else ""

@@ -11,6 +11,7 @@ from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.flow import run_to
 from qatoolkit.run.stages.teachers import keep_endpoint
 from qatoolkit.run.stages.training import arm_job, arm_table, trained
+from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Outputs, Run, Stage
 
 REFERENCE = "reference"
@@ -73,12 +74,12 @@ def ablations(run: Run, *, log=print) -> Outputs:
         found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
         samples = scored(run, [t.job.out for t in found.values()])
         of = {key: samples[t.job.out] for key, t in found.items()}
-        table = _paired(about, of, run.read("plan").weak, run.profile.evaluate.bootstrap, run.seed)
+        table = _paired(about, of, weak_parts(run), run.profile.evaluate.bootstrap, run.seed)
         kept = [rows.assign(arm=arm, ablation=name) for (arm, name), rows in of.items()]
         mixtures = [{"arm": a, "ablation": n} | t.manifest["mixture"] for (a, n), t in found.items()]
         return {
             "ablations": table,
-            "samples": pd.concat(kept, ignore_index=True),
+            "samples": pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=["arm", "ablation", "id"]),
             "mixtures": pd.DataFrame(mixtures),
             "uses": [t.artifact for t in found.values()],
         }
@@ -97,7 +98,8 @@ def _paired(about: list[dict], of: dict, weak: pd.DataFrame, resamples: int, see
             both = accuracy(a).iloc[0]["accuracy"], accuracy(b).iloc[0]["accuracy"]
             found = paired_difference(a, b, resamples=resamples, seed=seed) | {"p": mcnemar(a, b)["p"]}
             rows.append(row | {"on": on, "accuracy": both[0], "untouched": both[1]} | found)
-    table = pd.DataFrame(rows)
+    columns = ["arm", "ablation", "questions", "on", "accuracy", "untouched", "difference", "low", "high", "n", "p"]
+    table = pd.DataFrame(rows, columns=columns).assign(p_holm=float("nan"))
     for _, part in table.groupby("on"):
         table.loc[part.index, "p_holm"] = holm([1.0 if p is None else p for p in part["p"]])
     return table

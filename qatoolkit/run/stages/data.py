@@ -3,7 +3,12 @@
 import pandas as pd
 
 from qatoolkit.core.qa_table import COLUMNS
+from qatoolkit.core.stats import CELL
+from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.curate.curate import curate as curated
+from qatoolkit.evaluation.exams import Exam, split_exam, task_tables
+from qatoolkit.evaluation.probe import UNLABELLED
+from qatoolkit.evaluation.suites import resolve_suite
 from qatoolkit.graph.knowledge_points import kps_from_column
 from qatoolkit.run.profiles import SEEDS
 from qatoolkit.run.stages.teachers import teachers
@@ -12,17 +17,70 @@ from qatoolkit.seeds.read import quality_report, read_seeds
 from qatoolkit.synthesis.annotate import annotate as label
 from qatoolkit.synthesis.knowledge_points import extract
 
+HOW = ("suite", "form", "metric", "filter", "fewshot", "limit")  # an exam is asked
+NOT_EXAMS = ("about", "probe_questions")  # what the stage `exams` keeps beside the exams
 
-@stage("exams", settings=("world",))
+
+@stage("exams", settings=("world.exams", "probe.on", "probe.share"))
 def exams(run: Run, folder) -> dict:
-    """The exams of the run's world, one table each."""
-    return run.world.exams(run.seed)
+    """The exams of the run's world, one table each, and in `about` how each is asked. Where the probe is on exams, its
+    part of them is in `probe_questions`, and the exams are what is left: nothing is planned from it."""
+    tables, about, probed = {}, {}, []
+    for name, given in run.world.exams(run.seed).items():
+        exam = given if isinstance(given, Exam) else Exam(name=name, table=given)
+        if name in NOT_EXAMS:
+            raise ValueError(f"exams.{name}: this name is taken; give the exam another")
+        about[name] = {field: getattr(exam, field) for field in HOW}
+        table = exam.table
+        if exam.suite:
+            suite = resolve_suite(exam.suite, folder / "tasks")
+            table = pd.concat(task_tables(suite, limit=exam.limit).values(), ignore_index=True)
+        if run.profile.probe.on == "exams":
+            part, table = split_exam(table, run.profile.probe.share, run.seed)
+            probed.append(part.assign(exam=name))
+        tables[name] = table
+    more = {"probe_questions": pd.concat(probed, ignore_index=True)} if probed else {}
+    return tables | more | {"about": about}
 
 
 def exam_tables(run: Run) -> dict[str, pd.DataFrame]:
-    """The run's exams by name."""
+    """The run's exams by name, with the labels that the annotator gave to questions without."""
     stored = run.read("exams")
-    return {name: getattr(stored, name) for name in run.manifest("exams")["outputs"]}
+    names = [name for name in run.manifest("exams")["outputs"] if name not in NOT_EXAMS]
+    labels = run.read("annotate").exam_labels if run.manifest("annotate") else None
+    return {name: with_labels(getattr(stored, name), labels) for name in names}
+
+
+def with_labels(table: pd.DataFrame, labels: pd.DataFrame | None) -> pd.DataFrame:
+    """A table with the labels of `labels` (id, discipline, difficulty, grade) where it has none."""
+    table = table.assign(**{label: None for label in LABELS if label not in table})
+    if labels is None or labels.empty:
+        return table
+    found = labels.set_index("id")
+    return table.assign(**{label: table[label].fillna(table["id"].map(found[label])) for label in LABELS})
+
+
+def examined(run: Run) -> list[Exam]:
+    """The run's exams as they are evaluated: tables, or tasks restricted to the questions that the probe left."""
+    tables, about = exam_tables(run), run.read("exams").about
+    sealed = run.profile.probe.on == "exams"
+    return [
+        Exam(
+            name=name,
+            table=None if about[name]["suite"] else table,
+            keep=frozenset(table["id"]) if sealed and about[name]["suite"] else None,
+            **about[name],
+        )
+        for name, table in tables.items()
+    ]
+
+
+def task_ids(run: Run) -> frozenset:
+    """The ids of the probe's questions that come from lm-eval tasks."""
+    if run.profile.probe.on == "seeds":
+        return frozenset()
+    about, asked = run.read("exams").about, run.read("exams").probe_questions
+    return frozenset(asked.loc[asked["exam"].map(lambda name: bool(about[name]["suite"])), "id"])
 
 
 def choice_exams(run: Run) -> list[str]:
@@ -30,22 +88,36 @@ def choice_exams(run: Run) -> list[str]:
     return [name for name, table in exam_tables(run).items() if table["choices"].notna().all()]
 
 
-@stage("seeds", settings=("world", "seeds"), files=("seeds.sources",))
+@stage("seeds", settings=("world.seeds", "seeds"))
 def seeds(run: Run, folder) -> dict:
-    """Seed QA from the profile's sources, else from the files of the run's world."""
-    settings, outputs = run.profile.seeds, {}
-    paths = list(settings.sources)
-    if not paths:
-        paths = run.world.seeds(folder / "raw", run.seed)
-        outputs = {"raw": None} if (folder / "raw").is_dir() else {}
+    """Seed QA of the run's world."""
+    settings = run.profile.seeds
+    paths = run.world.seeds(folder / "raw", run.seed)
     table, rejects = read_seeds(paths, mapping=settings.mapping, licence=settings.licence)
+    if settings.languages:
+        table, rejects = keep_languages(table, rejects, settings.languages)
+    outputs = {"raw": None} if (folder / "raw").is_dir() else {}
     return outputs | {"seeds": table, "rejects": rejects, "quality": quality_report(table, rejects)}
 
 
-@stage("annotate", reads=("seeds",), settings=("teacher", "annotate"), prompts=("annotate", "knowledge_points"))
+def keep_languages(table: pd.DataFrame, rejects: pd.DataFrame, languages: tuple[str, ...]):
+    """Seeds in some languages, and the rejects with the others among them."""
+    other = ~table["language"].isin(languages)
+    more = table.loc[other, ["source", "file", "row", "question"]].rename(columns={"question": "raw"})
+    more = more.assign(reason="language", detail=table.loc[other, "language"])
+    return table[~other].reset_index(drop=True), pd.concat([rejects, more[list(rejects)]], ignore_index=True)
+
+
+@stage(
+    "annotate",
+    reads=("seeds", "exams"),
+    settings=("teacher", "annotate", "evaluate.label"),
+    prompts=("annotate", "knowledge_points"),
+)
 def annotate(run: Run, folder) -> dict:
     """Discipline, difficulty and grade of every seed, by the annotator, and knowledge points: those that its source
-    has, else by the annotator too (`AnnotateSettings`)."""
+    has, else by the annotator too (`AnnotateSettings`). `exam_labels` has the labels of exam questions that came without
+    (at most `evaluate.label`)."""
     settings, table = run.profile.annotate, run.read("seeds").seeds
     if settings.knowledge_points == "all":
         table = table.assign(knowledge_points=None)
@@ -54,7 +126,32 @@ def annotate(run: Run, folder) -> dict:
     with teachers(run, "annotate") as teacher:
         labelled, rejects = label(table, teacher.annotator, settings.samples)
         labelled, more = extract(labelled, teacher.annotator)
-    return {"seeds": labelled, "rejects": pd.concat([rejects, more], ignore_index=True)}
+        exam = unlabelled(run)
+        exam, refused = label(exam, teacher.annotator, settings.samples) if len(exam) else (exam, exam)
+    rejects = [rows for rows in (rejects, more, refused) if len(rows)] or [rejects]
+    labels = exam.reindex(columns=["id", *LABELS])
+    return {"seeds": labelled, "rejects": pd.concat(rejects, ignore_index=True), "exam_labels": labels}
+
+
+def probe_questions(run: Run) -> pd.DataFrame:
+    """What the model is probed with: the annotated seeds, or the probe's part of the exams, "unlabelled" where there
+    is no label."""
+    if run.profile.probe.on == "seeds":
+        return run.read("annotate").seeds
+    asked = with_labels(run.read("exams").probe_questions, run.read("annotate").exam_labels)
+    return asked.assign(**asked[CELL].astype(object).fillna(UNLABELLED))
+
+
+def unlabelled(run: Run) -> pd.DataFrame:
+    """The exam questions that the annotator labels: those without a discipline or difficulty, at most
+    `evaluate.label`."""
+    stored = run.read("exams")
+    names = [name for name in run.manifest("exams")["outputs"] if name != "about"]
+    rows = pd.concat([getattr(stored, name) for name in names], ignore_index=True).drop_duplicates("id")
+    rows = rows.reindex(columns=list(dict.fromkeys([*rows, *CELL])))
+    rows = rows[rows[CELL].isna().any(axis=1)]
+    most = run.profile.evaluate.label
+    return rows.sample(most, random_state=run.seed) if most < len(rows) else rows
 
 
 _CURATE = Stage("curate", settings=("curate",))
@@ -72,6 +169,6 @@ def curate(run: Run, *, log=print) -> Outputs:
             kept, rejects, report = curated(table, against, run.profile.curate)
             outputs |= {name: kept[list(COLUMNS)], f"{name}_rejects": rejects}
             reports.append(report.assign(dataset=name))
-        return outputs | {"report": pd.concat(reports, ignore_index=True)}
+        return outputs | {"report": pd.concat(reports, ignore_index=True) if reports else pd.DataFrame()}
 
     return run.complete("curate", _CURATE, make, reads=reads, log=log)

@@ -1,45 +1,61 @@
-"""Stages on evaluation: lm-eval on every exam for base and arms, paired differences, and the scaling axes."""
+"""Stages on evaluation: every exam for base and arms, paired differences, and the scaling axes."""
 
-import warnings
+import tempfile
 from pathlib import Path
 
 import pandas as pd
 
 from qatoolkit.core.artifacts import Artifact
+from qatoolkit.core.files import read_json
 from qatoolkit.core.stats import CELL, accuracy, cells, mcnemar, paired_difference
+from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.evaluation.cloze import load_model, score
-from qatoolkit.evaluation.evaluate import evaluate as ask
-from qatoolkit.evaluation.tasks import export_tasks
+from qatoolkit.evaluation.exams import evaluate_exams
+from qatoolkit.evaluation.held_out import bits_difference, bits_per_byte, mean_bits_per_byte
+from qatoolkit.evaluation.probe import UNLABELLED
 from qatoolkit.run.profiles import BASE
-from qatoolkit.run.stages.data import choice_exams, exam_tables
-from qatoolkit.run.stages.training import arm_table, midtrain_job, token_file, trained
+from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
+from qatoolkit.run.stages.training import adopted, arm_job, arm_table, midtrain_job, probed, token_file, trained
+from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import STAGES, Outputs, Run, Stage, stage
 from qatoolkit.scaling import fits as sweeps
 
-_EVALUATE = Stage("evaluate", reads=("base", "midtrain", "exams", "plan"), settings=("evaluate",))
+_EVALUATE = Stage(
+    "evaluate", reads=("base", "midtrain", "exams", "annotate", "plan"), settings=("evaluate", "world.general")
+)
 
 
 def exam_rows(run: Run) -> pd.DataFrame:
-    """The questions of all multiple-choice exams in one table, for the cloze scorer."""
-    tables = exam_tables(run)
-    return pd.concat([tables[name] for name in choice_exams(run)], ignore_index=True)
+    """The questions of all multiple-choice exams that are asked in cloze form, in one table, for the cloze scorer."""
+    about, tables = run.read("exams").about, exam_tables(run)
+    names = [n for n in choice_exams(run) if not about[n]["suite"] and about[n]["form"] in (None, "cloze")]
+    return (
+        labelled(pd.concat([tables[name].assign(exam=name) for name in names], ignore_index=True).drop_duplicates("id"))
+        if names
+        else pd.DataFrame()
+    )
+
+
+def labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with "unlabelled" where discipline or difficulty is unknown."""
+    return rows.assign(**rows[CELL].astype(object).fillna(UNLABELLED))
 
 
 def evaluate(run: Run, *, log=print) -> Outputs:
     """lm-eval on every exam for the base and every arm; accuracy by exam and cell, and the paired differences of the
-    profile's `compare`. Tasks that a model was scored on before, in any run, are not run again."""
+    profile's `compare`. `general` has bits per byte of held-out general text, where the world has some. Tasks that a
+    model was scored on before, in any run, are not run again."""
 
     def make(folder: Path) -> dict:
-        settings, exams = run.profile.evaluate, exam_tables(run)
-        tasks = export_tasks(exams, folder / "tasks")
+        settings, exams = run.profile.evaluate, examined(run)
         done = run.root / STAGES / "scores"
         models = {arm: run.model(arm) for arm in (BASE, *run.profile.arms)}
-        answered = {
-            arm: ask(model, tasks, list(exams), batch=settings.batch, folder=done) for arm, model in models.items()
-        }
+        how = {"scorer": settings.scorer, "batch": settings.batch, "folder": done, "workplace": folder}
+        answered = {arm: evaluate_exams(model, exams, **how) for arm, model in models.items()}
         scores = [task["key"] for rows in answered.values() for task in rows.attrs["evaluation"]["tasks"]]
-        samples = pd.concat([rows.assign(arm=arm) for arm, rows in answered.items()], ignore_index=True)
-        samples = samples.rename(columns={"task": "exam"})
+        samples = with_exam_labels(
+            run, pd.concat([rows.assign(arm=arm) for arm, rows in answered.items()], ignore_index=True)
+        )
         choice = samples[samples["exam"].isin(choice_exams(run))]
         grids = [cells(rows).assign(arm=arm) for arm, rows in choice.groupby("arm", sort=False)]
         return {
@@ -47,19 +63,42 @@ def evaluate(run: Run, *, log=print) -> Outputs:
             "samples": samples,
             "exams": accuracy(samples, ["arm", "exam"]),
             "cells": pd.concat(grids, ignore_index=True),
-            "comparisons": comparisons(
-                choice, run.read("plan").weak, run.profile.compare, settings.bootstrap, run.seed
-            ),
+            "comparisons": comparisons(choice, weak_parts(run), run.profile.compare, settings.bootstrap, run.seed),
+            "general": held_out(run, models),
             "uses": [Artifact(done.parent, done.name, key).name for key in scores],
         }
 
     return run.complete("evaluate", _EVALUATE, make, log=log)
 
 
+def with_exam_labels(run: Run, samples: pd.DataFrame) -> pd.DataFrame:
+    """Samples with the labels of their exam's questions."""
+    labels = pd.concat([t.assign(exam=name)[["exam", "id", *LABELS]] for name, t in exam_tables(run).items()])
+    found = samples.drop(columns=list(LABELS)).merge(labels, on=["exam", "id"], how="left", validate="many_to_one")
+    return labelled(found)[list(samples)]
+
+
+def held_out(run: Run, models: dict[str, Path]) -> pd.DataFrame:
+    """Bits per byte of held-out general text by model, and the difference to the base, paired over documents: arm,
+    documents, bytes, bits_per_byte, difference, low, high. No rows where the world has no such text."""
+    documents, rows, base = run.world.held_out(), [], None
+    for arm, model in models.items() if documents else ():
+        found = bits_per_byte(model, documents)
+        base = found if base is None else base
+        apart = bits_difference(found, base, resamples=run.profile.evaluate.bootstrap, seed=run.seed)
+        about = {"arm": arm, "documents": len(found), "bytes": int(found["bytes"].sum())}
+        rows.append(
+            about | {"bits_per_byte": mean_bits_per_byte(found)} | {k: apart[k] for k in ("difference", "low", "high")}
+        )
+    columns = ["arm", "documents", "bytes", "bits_per_byte", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, resamples: int, seed: int) -> pd.DataFrame:
     """Paired differences between arms on the multiple-choice exams, with McNemar's p: in the cells the probe found
     weak, in the others (strong), and over all."""
     rows = []
+    samples = samples.drop_duplicates(["arm", "id"])  # a question of two exams counts once
     for a, b in pairs:
         for on, group in parts(samples, weak).items():
             pair = [group[group["arm"] == arm] for arm in (a, b)]
@@ -75,40 +114,38 @@ def parts(samples: pd.DataFrame, weak: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def scored(run: Run, paths) -> dict[str, pd.DataFrame]:
-    """Cloze samples of some models on the multiple-choice exams, by path, each scored once; with the labels of the
-    questions."""
-    exam = exam_rows(run)
-    labels = exam[["id", *CELL]]
-    return {path: labels.merge(score(*load_model(path), exam), on="id") for path in dict.fromkeys(paths)}
+    """Samples of some models on the multiple-choice exams, by path, each scored once; with the labels of the questions.
+
+    Exams in cloze form go through the cloze scorer, others through lm-eval with the fast one."""
+    rows, found = exam_rows(run), {}
+    cloze = set(rows["exam"]) if len(rows) else set()
+    others = [exam for exam in examined(run) if exam.name in choice_exams(run) and exam.name not in cloze]
+    done = run.root / STAGES / "scores"
+    for path in dict.fromkeys(paths):
+        parts = [rows[["id", *CELL]].merge(score(*load_model(path), rows), on="id")] if len(rows) else []
+        if others:
+            with tempfile.TemporaryDirectory() as folder:
+                asked = evaluate_exams(path, others, scorer="fast", folder=done, workplace=Path(folder))
+            parts.append(with_exam_labels(run, asked)[["id", *CELL, "correct", "margin"]])
+        found[path] = pd.concat(parts, ignore_index=True)
+    return found
 
 
-@stage("scaling", reads=("base", "curate", "midtrain", "exams"), settings=("student", "midtrain", "scaling"))
+@stage(
+    "scaling",
+    reads=("base", "curate", "midtrain", "exams", "annotate"),
+    settings=("student", "midtrain", "scaling", "ladder"),
+)
 def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
     """Accuracy of base and mid-trained students of one arm (default: the main one) against model size, mid-training
-    tokens and initial FLOPs.
-
-    A user's own checkpoint has no rungs trained here: its points are those of the token axis, with a warning."""
-    profile, arm = run.profile, arm or run.profile.main_arm
-    points = sweeps.points(profile.scaling, profile.student, profile.midtrain)
-    places = run.read("base").places
-    there = points["size"].map(lambda size: f"rung {size}" in places) | (points.index == 0)
-    if "general" not in places:
-        there = (points["size"] == profile.student.size) & (points["initial"] == 1)
-    if not there.all():
-        warnings.warn(
-            f"{(~there).sum()} of {len(points)} points need other sizes or earlier checkpoints of the student, which this "
-            "run does not have; they are left out",
-            stacklevel=2,
-        )
-    points = points[there].reset_index(drop=True)
+    tokens and initial FLOPs. `left_out` names the axes on which the run has nothing to vary."""
+    arm, starts = arm or run.profile.main_arm, rungs(run)
+    size, tokens = next(iter(starts))[0], run.profile.midtrain.tokens
+    points = sweeps.points(size, tokens, run.profile.scaling, list(starts))
     qa = token_file(run, arm_table(run, arm))
-    jobs = []
-    for p in points.to_dict("records"):
-        full = p["size"] == profile.student.size
-        start = run.model(BASE) if full else run.place("base", f"rung {p['size']}")
-        start = start / f"at-{p['initial']:g}" if p["initial"] < 1 else start
-        name = arm if not jobs else p["point"]  # the full run is the arm, trained already
-        jobs.append(midtrain_job(run, name, start, qa, tokens=p["tokens"]))
+    jobs = [arm_job(run, arm, **probed(run))]  # the full run is the arm, trained already
+    for p in points.iloc[1:].to_dict("records"):
+        jobs.append(midtrain_job(run, p["point"], starts[p["size"], p["initial"]], qa, tokens=p["tokens"]))
     found = trained(run, jobs)
     points["parameters"] = [t.manifest["parameters"] for t in found]
     points["initial_flops"] = [t.manifest["initial_flops"] for t in found]
@@ -118,4 +155,32 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
         for name, path in ((arm, t.job.out), (BASE, t.job.start)):
             rows.append(p | {"arm": name} | accuracy(samples[path]).iloc[0].to_dict())
     table = sweeps.by_axis(pd.DataFrame(rows))
-    return {"points": table, "fits": sweeps.fits(table), "uses": [t.artifact for t in found]}
+    left_out = [axis for axis in sweeps.AXES if axis not in set(table["axis"])]
+    if left_out:
+        print(
+            f"scaling: nothing varies on {', '.join(left_out)} (`ladder` names checkpoints for sizes and initial FLOPs)"
+        )
+    return {"points": table, "fits": sweeps.fits(table), "left_out": left_out, "uses": [t.artifact for t in found]}
+
+
+def rungs(run: Run) -> dict[tuple[str, float], Path]:
+    """Where mid-training can start, by size and share of the pre-training tokens; the run's student first.
+
+    Rungs that were trained here, or the profile's ladder: an entry with as many parameters as the student is an earlier
+    checkpoint of it, any other another size."""
+    base, student = run.read("base"), run.profile.student
+    if "general" in base.places:
+        found = {(student.size, 1.0): run.model(BASE)}
+        names = [place.removeprefix("rung ") for place in base.places if place.startswith("rung ")]
+        found |= {(size, 1.0): run.place("base", f"rung {size}") for size in names if size != student.size}
+        return found | {(student.size, s): run.model(BASE) / f"at-{s:g}" for s in run.profile.scaling.initial if s < 1}
+    about = base.training
+    found = {(about["name"], 1.0): run.model(BASE)}
+    for entry in run.world.ladder():
+        folder = adopted(run, entry.checkpoint, entry.revision).folder / "model"
+        other = read_json(folder / "training.json")
+        if other["parameters"] != about["parameters"]:
+            found[other["name"], 1.0] = folder
+        elif entry.tokens and about["initial_tokens"] and entry.tokens != about["initial_tokens"]:
+            found[about["name"], entry.tokens / about["initial_tokens"]] = folder
+    return found

@@ -15,7 +15,7 @@ _SUMMARY = Stage("summary", reads=("annotate", "midtrain", "evaluate", "scaling"
 
 def summary(run: Run, *, log=print) -> Outputs:
     """`results/<run>/summary.json`: the run's figures in one document; accuracies and differences are fractions."""
-    main = main_set(run)
+    main = run.profile.main_set
     reads = (*_SUMMARY.reads, *([main] if main else []))
 
     def make(folder) -> dict:
@@ -25,12 +25,6 @@ def summary(run: Run, *, log=print) -> Outputs:
     seconds = {name: run.manifest(name)["seconds"] for name in run.done()}
     write_json(out.summary | {"seconds": seconds}, run.folder / "summary.json")
     return out
-
-
-def main_set(run: Run) -> str | None:
-    """The data set that the summary describes: the first of the main arm, where it reads one."""
-    sets = [name for name in run.profile.arms[run.profile.main_arm] if name in run.profile.data]
-    return sets[0] if sets else None
 
 
 def document(run: Run, main: str | None) -> dict:

@@ -9,11 +9,18 @@ import pandas as pd
 
 from qatoolkit.core.artifacts import Artifact, as_json, key_of
 from qatoolkit.core.files import digest, read_json
+from qatoolkit.core.qa_table import COLUMNS, write_table
 from qatoolkit.core.settings import replace
+from qatoolkit.core.stats import CELL
+from qatoolkit.evaluation.live_probe import read_probes
+from qatoolkit.run.stages.data import probe_questions
 from qatoolkit.run.store import STAGES, Outputs, Run, Stage, stage
 from qatoolkit.training.checkpoints import adopt
-from qatoolkit.training.hub import load_tokenizer
+from qatoolkit.training.defaults import Default, check_rate, defaults
+from qatoolkit.training.flops import architecture
+from qatoolkit.training.hub import load_config, load_tokenizer
 from qatoolkit.training.job import Job, identity
+from qatoolkit.training.ladder import llama_config, size_of
 from qatoolkit.training.parallel import train_all
 from qatoolkit.training.settings import Course, Manner
 from qatoolkit.training.tokens import qa_documents, train_tokenizer, write_tokens
@@ -23,17 +30,31 @@ METRICS = ["step", "tokens", "loss", "lr", "arm"]
 TOKENIZER_TEXTS = 3000  # documents of general text that a tokenizer is trained on
 
 
-def shared(run: Run, tokenizer: Path) -> dict:
-    """What all of a run's trainings share: how a step is computed, the tokenizer, the seed."""
+def shared(run: Run, tokenizer: Path, config) -> dict:
+    """What all of a run's trainings share: how a step is computed, the tokenizer, the seed. What the profile leaves open
+    follows from the configuration of the model."""
     manner = {name: getattr(run.profile.student, name) for name in Manner.model_fields}
+    if None in (manner["block"], manner["batch"], manner["memory"], manner["checkpointing"]):
+        found = model_defaults(run, config)
+        manner |= {name: found[name].value for name, value in manner.items() if value is None and name in found}
     return manner | {"tokenizer": str(tokenizer), "seed": run.seed, "out": "."}  # `trained` decides where it is written
+
+
+def model_defaults(run: Run, config) -> dict[str, Default]:
+    """What follows from a model's configuration on this machine, each value with its reason."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    memory = torch.cuda.get_device_properties(0).total_memory if gpu else None
+    return defaults(config, tokens=run.profile.midtrain.tokens, gpu=gpu, device_bytes=memory)
 
 
 def base_job(run: Run, size: str, tokenizer: Path, general: Path, keep: tuple[float, ...] = ()) -> Job:
     """Pre-training of one rung on the run's general corpus, at a constant rate after warm-up."""
     student = run.profile.student
+    config = llama_config(size_of(size), student.vocabulary, student.block or 1024)
     return Job(
-        **shared(run, tokenizer),
+        **shared(run, tokenizer, config),
         name=f"base {size}",
         size=size,
         general=str(general),
@@ -50,8 +71,13 @@ def base_job(run: Run, size: str, tokenizer: Path, general: Path, keep: tuple[fl
 def midtrain_job(run: Run, name: str, start: Path, qa: Path | None, **changes) -> Job:
     """Mid-training of one arm from a checkpoint, with the rate decaying to zero; without QA all of it is general
     replay."""
-    settings = run.profile.midtrain
+    settings, config = run.profile.midtrain, load_config(start)
     fields = {field: getattr(settings, field) for field in Course.model_fields}
+    if settings.learning_rate is None:
+        fields["learning_rate"] = model_defaults(run, config)["learning_rate"].value
+    elif run.profile.student.checkpoint or run.profile.ladder:
+        size = architecture(config).parameters
+        check_rate(settings.learning_rate, size, accepted=settings.accept_rate, where="midtrain.learning_rate")
     fields |= {
         "name": name,
         "start": str(start),
@@ -60,7 +86,9 @@ def midtrain_job(run: Run, name: str, start: Path, qa: Path | None, **changes) -
         "tokens": settings.tokens,
         "replay": settings.replay if qa else 1.0,
     }
-    return Job(**shared(run, run.place("base", "tokenizer")) | fields | changes)
+    if settings.seed is not None:
+        fields["seed"] = settings.seed
+    return Job(**shared(run, run.place("base", "tokenizer"), config) | fields | changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +119,8 @@ def trained(run: Run, jobs: list[Job]) -> list[Trained]:
     with ExitStack() as held:
         for folder in sorted(todo):  # in one order, so that two runs never wait for each other
             held.enter_context(todo[folder][0].making())
-        for (artifact, _), manifest in zip(todo.values(), train_all([j for _, j in todo.values()]), strict=True):
+        manifests = train_all([j for _, j in todo.values()], launch=run.profile.student.launch, worker=WORKER)
+        for (artifact, _), manifest in zip(todo.values(), manifests, strict=True):
             artifact.finish({"outputs": {"training": key_of(manifest)}})
     return [
         Trained(job=job, manifest=read_json(artifact.folder / "training.json"), artifact=artifact.name)
@@ -104,6 +133,8 @@ def training_key(job: Job) -> str:
     places = {field: getattr(job, field) for field in ("start", "qa", "general", "tokenizer")}
     content = {f: _content(p) for f, p in places.items() if p}
     keeps = {"keep": job.keep, "keep_optimizer": job.keep_optimizer}
+    if job.probe_every:
+        keeps |= {"probe": _content(job.probe), "probe_every": job.probe_every}
     return key_of("train", 1, job.name, identity(job, **content), keeps)
 
 
@@ -141,7 +172,11 @@ def _made(run: Run, kind: str, content, make) -> Artifact:
     return artifact
 
 
-@stage("base", settings=("world", "student", "midtrain", "scaling"), files=("student.checkpoint",))
+@stage(
+    "base",
+    settings=("world.general", "student", "midtrain.tokens", "midtrain.rate", "scaling", "ladder"),
+    files=("student.checkpoint",),
+)
 def base(run: Run, folder: Path) -> dict:
     """The base student: a trunk pre-trained here on the general corpus with checkpoints along the way, or a checkpoint
     of the profile or the world; with its tokenizer, the general corpus in blocks, and the other rungs of the scaling
@@ -149,14 +184,13 @@ def base(run: Run, folder: Path) -> dict:
 
     `places` names the artifacts: model, tokenizer, replay and, where it was trained here, general and `rung <size>`."""
     student, world = run.profile.student, run.world.settings
-    checkpoint = student.checkpoint or run.world.ladder().get(student.size)
-    if checkpoint:
-        model = _made(run, "adopt", [_content(checkpoint)], lambda to: adopt(checkpoint, to / "model"))
+    if student.checkpoint:
+        model = adopted(run, student.checkpoint, student.revision)
         tokenizer = model.folder / "model"
         manifest, metrics = read_json(tokenizer / "training.json"), pd.DataFrame(columns=METRICS)
         places = {"model": f"{model.name}/model", "tokenizer": f"{model.name}/model"}
     else:
-        about = [world, run.seed, student.vocabulary, student.tokens]
+        about = [world.get("general", world), run.seed, student.vocabulary, student.tokens]
         own = _made(run, "tokenizer", about, lambda to: _own_tokenizer(run).save_pretrained(to))
         tokenizer = own.folder
         general = _general(run, tokenizer, student.tokens, run.seed)
@@ -171,6 +205,17 @@ def base(run: Run, folder: Path) -> dict:
     return {"places": places, "training": manifest, "metrics": metrics, "uses": uses}
 
 
+def adopted(run: Run, checkpoint: str, revision: str | None) -> Artifact:
+    """A checkpoint that was not trained here, copied once; with the compute of the ladder's entry for it, if any."""
+    known = [e for e in run.world.ladder() if (e.checkpoint, e.revision) == (checkpoint, revision)]
+    tokens = known[0].tokens if known else None
+
+    def make(folder: Path) -> None:
+        adopt(checkpoint, folder / "model", tokens=tokens, revision=revision)
+
+    return _made(run, "adopt", [_content(checkpoint), revision, tokens], make)
+
+
 def _own_tokenizer(run: Run):
     student = run.profile.student
     texts = itertools.islice(run.world.general_text(student.tokens, run.seed), TOKENIZER_TEXTS)
@@ -178,14 +223,19 @@ def _own_tokenizer(run: Run):
 
 
 def _general(run: Run, tokenizer: Path, tokens: int, seed: int) -> Artifact:
-    """General text of the run's world as a token file."""
-    about = [run.world.settings, tokens, seed, _content(str(tokenizer))]
-    return _made(
-        run,
-        "tokens",
-        about,
-        lambda folder: write_tokens(run.world.general_text(tokens, seed), load_tokenizer(tokenizer), folder),
-    )
+    """General text of the run's world as a token file: as much as there is, at most about `tokens` tokens."""
+    world = run.world.settings
+    about = [world.get("general", world), tokens, seed, _content(str(tokenizer))]
+
+    def make(folder: Path) -> None:
+        found = run.world.general_text(tokens, seed)
+        if isinstance(found, Path):
+            for file in found.iterdir():
+                (folder / file.name).symlink_to(file.resolve())
+        else:
+            write_tokens(found, load_tokenizer(tokenizer), folder, most=tokens if "general" in world else None)
+
+    return _made(run, "tokens", about, make)
 
 
 def arm_table(run: Run, arm: str) -> pd.DataFrame:
@@ -193,7 +243,7 @@ def arm_table(run: Run, arm: str) -> pd.DataFrame:
     data = run.read("curate")
     parts = [getattr(data, name) for name in run.profile.arms[arm]]
     if not parts:
-        return getattr(data, run.manifest("curate")["asked"]["sets"][0])[:0]
+        return pd.DataFrame(columns=list(COLUMNS))
     return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
 
 
@@ -202,7 +252,25 @@ def arm_job(run: Run, arm: str, **changes) -> Job:
     return midtrain_job(run, arm, run.model("base"), token_file(run, arm_table(run, arm)), **changes)
 
 
-_MIDTRAIN = Stage("midtrain", reads=("base", "curate"), settings=("student", "midtrain"))
+def probed(run: Run) -> dict:
+    """What a job needs to be probed while it trains: the run's probe questions with choices; nothing where
+    `probe.every` is 0."""
+    every = run.profile.probe.every
+    if not every:
+        return {}
+    asked = probe_questions(run)
+    asked = asked[asked["choices"].notna()]
+    made = _made(
+        run,
+        "probe",
+        [as_json(asked["id"].tolist()), as_json(asked[CELL].values.tolist())],
+        lambda to: write_table(asked, to / "questions.parquet"),
+    )
+    return {"probe": str(made.folder / "questions.parquet"), "probe_every": every}
+
+
+_MIDTRAIN = Stage("midtrain", reads=("base", "curate", "annotate", "exams"), settings=("student", "midtrain", "probe"))
+WORKER = "qatoolkit.evaluation.live_probe"  # trains jobs, and probes them where they ask for it
 
 
 def midtrain(run: Run, *, log=print) -> Outputs:
@@ -210,7 +278,7 @@ def midtrain(run: Run, *, log=print) -> Outputs:
     `run.model(arm)` its Hugging Face directory."""
 
     def make(folder: Path) -> dict:
-        found = trained(run, [arm_job(run, arm) for arm in run.profile.arms])
+        found = trained(run, [arm_job(run, arm, **probed(run)) for arm in run.profile.arms])
         mixtures = [
             {"arm": t.job.name, "documents": len(arm_table(run, t.job.name))} | t.manifest["mixture"] for t in found
         ]
@@ -220,6 +288,11 @@ def midtrain(run: Run, *, log=print) -> Outputs:
             "metrics": pd.concat([t.metrics for t in found], ignore_index=True),
             "training": {t.job.name: t.manifest for t in found},
             "uses": [t.artifact for t in found],
+            **(
+                {"probes": pd.concat([read_probes(t.path).assign(arm=t.job.name) for t in found])}
+                if run.profile.probe.every
+                else {}
+            ),
         }
 
     out = run.complete("midtrain", _MIDTRAIN, make, log=log)

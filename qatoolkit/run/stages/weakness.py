@@ -1,24 +1,66 @@
 """Stages on weakness: where the base student is weak, and the synthesis budget that follows."""
 
-from qatoolkit.core.stats import cells, weak
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from qatoolkit.core.stats import CELL, cells, weak
 from qatoolkit.evaluation import probe as probing
+from qatoolkit.evaluation.exams import evaluate_exams
+from qatoolkit.run.stages.data import examined, probe_questions, task_ids
 from qatoolkit.run.store import Run, stage
 from qatoolkit.synthesis import budget
 
 
-@stage("probe", reads=("base", "annotate"))
+@stage("probe", reads=("base", "annotate", "exams"), settings=("probe.on", "probe.open_answers"))
 def probe(run: Run, folder) -> dict:
-    """The base model's accuracy on the annotated seeds, by cell."""
-    samples = probing.probe(run.model("base"), run.read("annotate").seeds)
+    """The base model's accuracy by cell, on the annotated seeds or on the probe's part of the exams."""
+    asked, model = probe_questions(run), run.model("base")
+    tasks = asked["id"].isin(task_ids(run))  # lm-eval tasks have a form of their own
+    parts = []
+    if not tasks.all():
+        parts.append(probing.probe(model, asked[~tasks], open_answers=run.profile.probe.open_answers))
+    if tasks.any():
+        parts.append(_probe_tasks(run, model, asked[tasks]))
+    samples = pd.concat(parts, ignore_index=True)
     return {"samples": samples, "cells": cells(samples)}
+
+
+def _probe_tasks(run: Run, model, asked: pd.DataFrame) -> pd.DataFrame:
+    """Samples of the probe's part of the exams that are lm-eval tasks."""
+    exams = [replace(exam, keep=frozenset(asked["id"])) for exam in examined(run) if exam.suite]
+    with tempfile.TemporaryDirectory() as folder:
+        samples = evaluate_exams(model, exams, scorer="fast", workplace=Path(folder))
+    chance = (1 / asked["choices"].map(len, na_action="ignore")).fillna(0.0).astype(float)
+    labels = asked.assign(chance=chance)[["id", "language", *CELL, "chance"]]
+    return labels.merge(samples[["id", "given", "correct", "margin"]].dropna(subset=["correct"]), on="id")
 
 
 @stage("plan", reads=("probe",), settings=("plan",))
 def plan(run: Run, folder) -> dict:
-    """The synthesis budget by cell, targeted at what the probe found, and the untargeted control."""
+    """The synthesis budget by cell, targeted at what the probe found, and the untargeted control; `weak`, the weak
+    cells, and the weak disciplines, for exam questions whose difficulty is unknown."""
     grid, settings = run.read("probe").cells, run.profile.plan
+    known = grid[~grid[CELL].eq(probing.UNLABELLED).any(axis=1)]
+    if known.empty:
+        raise ValueError(
+            "the probe has no question with discipline and difficulty, so nothing can be planned: let the annotator label "
+            "exam questions (evaluate.label), or probe on seeds (probe.on)"
+        )
+    pooled = run.read("probe").samples.assign(difficulty=probing.UNLABELLED)
+    judge = {"target": settings.target, "low_n": settings.low_n, "above_chance": settings.above_chance}
     return {
-        "targeted": budget.targeted(grid, settings),
-        "untargeted": budget.untargeted(grid, settings),
-        "weak": weak(grid, settings.target, settings.low_n),
+        "targeted": budget.targeted(known, settings),
+        "untargeted": budget.untargeted(known, settings),
+        "weak": weak(grid, **judge),
+        "weak_disciplines": weak(cells(pooled), **judge),
     }
+
+
+def weak_parts(run: Run) -> pd.DataFrame:
+    """The cells that count as weak in an evaluation: those of the plan, and the weak disciplines for questions without
+    a difficulty."""
+    found = run.read("plan")
+    return pd.concat([found.weak[CELL], found.weak_disciplines[CELL]], ignore_index=True)

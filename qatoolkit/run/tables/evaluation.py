@@ -1,13 +1,19 @@
 """Tables of notebook 08: forms of prompts, agreement of scorers, changed answers, the suite of twelve."""
 
+import tempfile
 import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 
 from qatoolkit.core.stats import accuracy, paired_difference
 from qatoolkit.core.taxonomy import DIFFICULTIES
 from qatoolkit.run.profiles import BASE
-from qatoolkit.run.stages.data import choice_exams, exam_tables
+from qatoolkit.run.stages.ablations import REFERENCE, called
+from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
+from qatoolkit.run.stages.evaluation import parts
+from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
 
 
@@ -33,25 +39,32 @@ def accuracy_by_form(run: Run, exam: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def scorer_agreement(run: Run, arm: str = "boostqa") -> pd.DataFrame:
-    """The fast scorer beside lm-eval's own model on the multiple-choice exams: n, share of questions with the same
-    answer, and the largest difference of a margin (nats)."""
-    from qatoolkit.evaluation.evaluate import evaluate
-
-    reported = choice_samples(run).query("arm == @arm")
-    fast = evaluate(run.model(arm), {name: exam_tables(run)[name] for name in choice_exams(run)}, scorer="fast")
-    fast, keys = fast.assign(exam=fast["task"]), ["exam", "id"]
-    both = reported.merge(fast[[*keys, "given", "margin"]], on=keys, suffixes=("", "_fast"), validate="one_to_one")
-    apart = (both["margin"] - both["margin_fast"]).abs()
-    both = both.assign(same=both["given"] == both["given_fast"], apart=apart)
+def scorer_agreement(run: Run, arm: str | None = None, n: int = 200) -> pd.DataFrame:
+    """The fast scorer beside lm-eval's own model on the first `n` questions of every multiple-choice exam, for one arm
+    (default: the main one): n, share of questions with the same answer, and the largest difference of a margin
+    (nats)."""
+    arm, keys = arm or run.profile.main_arm, ["exam", "id"]
+    exams = [replace(exam, limit=min(n, exam.limit or n)) for exam in examined(run) if exam.name in choice_exams(run)]
+    one, other = (_asked(run, arm, exams, scorer)[[*keys, "given", "margin"]] for scorer in ("fast", "hf"))
+    both = one.merge(other, on=keys, suffixes=("", "_other"), validate="one_to_one")
+    apart = (both["margin"] - both["margin_other"]).abs()
+    both = both.assign(same=both["given"] == both["given_other"], apart=apart)
     found = both.groupby("exam", sort=False).agg(n=("id", "size"), same=("same", "mean"), apart=("apart", "max"))
     names = {"same": "same answer (share)", "apart": "largest margin difference (nats)"}
     return found.rename(columns=names).reset_index()
 
 
-def changed_questions(run: Run, a: str = "boostqa", b: str = "base", n: int = 10) -> pd.DataFrame:
-    """Exam questions that only one of two arms has right, the largest change of margin first: what each answered."""
-    samples = choice_samples(run)
+def _asked(run: Run, arm: str, exams: list, scorer: str) -> pd.DataFrame:
+    from qatoolkit.evaluation.exams import evaluate_exams
+
+    with tempfile.TemporaryDirectory() as folder:
+        return evaluate_exams(run.model(arm), exams, scorer=scorer, workplace=Path(folder))
+
+
+def changed_questions(run: Run, a: str | None = None, b: str = BASE, n: int = 10) -> pd.DataFrame:
+    """Exam questions that only one of two arms (default: the main one and the base) has right, the largest change of
+    margin first: what each answered."""
+    samples, a = choice_samples(run), a or run.profile.main_arm
     return changed_between(run, *(samples[samples["arm"] == arm] for arm in (a, b)), (a, b), n)
 
 
@@ -95,18 +108,66 @@ def evaluated_tasks(samples: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(tasks).assign(lm_eval=about["lm_eval"], scorer=about["scorer"], seeds=seeds)
 
 
-def differences_by_difficulty(
-    run: Run, pairs=(("boostqa", "base"), ("linkqa", "base"), ("linkqa", "boostqa"))
-) -> pd.DataFrame:
-    """Paired differences between arms on the multiple-choice exams by difficulty, with 95% bootstrap intervals."""
-    samples, rows = choice_samples(run), []
+def differences_by_difficulty(run: Run) -> pd.DataFrame:
+    """Paired differences between arms on the multiple-choice exams by difficulty, with 95% bootstrap intervals: the
+    pairs of the profile's `compare` without the controls."""
+    samples, rows, profile = choice_samples(run), [], run.profile
+    data = [
+        BASE,
+        *(
+            arm
+            for arm, sets in profile.arms.items()
+            if any(not profile.data[s].dials for s in sets if s in profile.data)
+        ),
+    ]
     for level in DIFFICULTIES:
-        part = samples[samples["difficulty"] == level]
-        for a, b in pairs:
+        part = samples[samples["difficulty"] == level].drop_duplicates(["arm", "id"])
+        for a, b in (pair for pair in profile.compare if set(pair) <= set(data)):
             pair = [part[part["arm"] == arm] for arm in (a, b)]
             found = paired_difference(*pair, resamples=run.profile.evaluate.bootstrap, seed=run.seed)
             rows.append({"difficulty": level, "a": a, "b": b} | found)
     return pd.DataFrame(rows)
+
+
+def training_seeds(run: Run) -> pd.DataFrame:
+    """The difference of the main arm to its control under several training seeds: one row per part (weak, all) and seed
+    that the profile's ablations train for both arms (`midtrain.seed`), and the mean over seeds with its 95% t-interval.
+
+    The control is the second of the profile's first pair with an arm that reads no data set. No rows without such
+    ablations."""
+    from scipy import stats
+
+    columns = ["on", "seed", "difference", "low", "high", "n"]
+    profile = run.profile
+    pairs = [(a, b) for a, b in profile.compare if b in profile.arms and not profile.arms[b]]
+    seeds = {
+        name: [d["midtrain.seed"] for d in profile.ablations if set(d) == {"midtrain.seed", "arm"} and d["arm"] == name]
+        for name in profile.arms
+    }
+    if not pairs or not (both := [s for s in seeds[pairs[0][0]] if s in seeds[pairs[0][1]]]):
+        return pd.DataFrame(columns=columns)
+    (arm, control), samples, rows = pairs[0], run.read("ablations").samples, []
+    for on in ("weak", "all"):
+        for seed in (None, *both):
+            name = REFERENCE if seed is None else called({"midtrain.seed": seed})
+            of = samples[samples["ablation"] == name]
+            pair = [parts(of[of["arm"] == one], weak_parts(run))[on] for one in (arm, control)]
+            found = paired_difference(*pair, resamples=profile.evaluate.bootstrap, seed=run.seed)
+            rows.append({"on": on, "seed": str(run.seed if seed is None else seed)} | found)
+        each = pd.Series([row["difference"] for row in rows if row["on"] == on])
+        half = stats.t.ppf(0.975, len(each) - 1) * each.sem()
+        mean = each.mean()
+        rows.append(
+            {
+                "on": on,
+                "seed": f"mean of {len(each)}",
+                "difference": mean,
+                "low": mean - half,
+                "high": mean + half,
+                "n": found["n"],
+            }
+        )
+    return pd.DataFrame(rows, columns=columns)
 
 
 def accuracy_by_arm(run: Run) -> pd.DataFrame:

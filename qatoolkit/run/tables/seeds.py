@@ -20,6 +20,11 @@ from qatoolkit.seeds.subjects import BENCHMARKS, with_disciplines
 from qatoolkit.synthesis import annotate as annotation
 
 
+def exams(run: Run) -> dict[str, pd.DataFrame]:
+    """The run's exams by name, as QA tables."""
+    return exam_tables(run)
+
+
 def exam_summary(run: Run) -> pd.DataFrame:
     """Questions, choices, disciplines and difficulties of every exam."""
     rows = []

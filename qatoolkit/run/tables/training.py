@@ -11,28 +11,29 @@ from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import accuracy
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.run.stages.evaluation import exam_rows
-from qatoolkit.run.stages.training import arm_job, arm_table, token_file
+from qatoolkit.run.stages.training import arm_job, arm_table, model_defaults, token_file
 from qatoolkit.run.store import Run
 from qatoolkit.training.job import learning_rate
 from qatoolkit.training.settings import SCHEDULES
 
 
-def job_file(run: Run, arm: str = "boostqa") -> str:
-    """An arm's job as YAML for `qatoolkit train`, run from the results folder; settings at their default are left
+def job_file(run: Run, arm: str | None = None) -> str:
+    """The job of an arm (default: the main one) as YAML for `qatoolkit train`, run from the results folder; settings at their default are left
     out."""
+    arm = arm or run.profile.main_arm
     kept = arm_job(run, arm, out=str(run.root / arm)).model_dump(exclude_defaults=True)
     for place in {"out", "qa", "general", "tokenizer", "start"} & set(kept):
         kept[place] = Path(kept[place]).relative_to(run.root).as_posix()
     return yaml.safe_dump(as_json(kept), sort_keys=False)
 
 
-def training_needs(run: Run, arm: str = "boostqa"):
+def training_needs(run: Run, arm: str | None = None):
     """What training an arm takes: parameters, FLOPs, memory by part, hours at this machine's assumed rate."""
     from qatoolkit.training.distributed import processes
     from qatoolkit.training.hub import load_config
     from qatoolkit.training.setup import estimate_job, open_data
 
-    job = arm_job(run, arm)
+    job = arm_job(run, arm or run.profile.main_arm)
     return estimate_job(job, load_config(job.start), open_data(job), processes())
 
 
@@ -43,11 +44,11 @@ def packing(run: Run) -> pd.DataFrame:
     from qatoolkit.training.tokens import open_tokens
 
     folders = {arm: token_file(run, arm_table(run, arm)) for arm in sorted(run.profile.arms)}
-    rows = []
+    rows, block = [], arm_job(run, run.profile.main_arm).block
     for name, folder in (folders | {"replay": run.place("base", "replay")}).items():
         if not folder:
             continue
-        found = pack(open_tokens(folder), run.profile.student.block)
+        found = pack(open_tokens(folder), block)
         documents, tokens = len(found.source), found.tokens.sum()
         padded = tokens / (len(found.lengths) * int(found.lengths.max()))
         rows.append((name, documents, int(tokens), tokens / documents, len(found), found.efficiency, padded))
@@ -55,9 +56,9 @@ def packing(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def schedules(run: Run, arm: str = "boostqa", steps: int = 200) -> pd.DataFrame:
+def schedules(run: Run, arm: str | None = None, steps: int = 200) -> pd.DataFrame:
     """Learning rate by share of the run under each schedule, and with an inherited rate: share, lr, schedule."""
-    job = arm_job(run, arm)
+    job = arm_job(run, arm or run.profile.main_arm)
     shapes = {name: (replace(job, schedule=name, rate="rewarm"), None) for name in SCHEDULES}
     shapes["linear, inherited"] = (replace(job, schedule="linear"), run.profile.student.learning_rate)
     rows = [
@@ -68,13 +69,33 @@ def schedules(run: Run, arm: str = "boostqa", steps: int = 200) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["share", "lr", "schedule"])
 
 
-def averaged_models(run: Run, arms: tuple[str, ...] = ("boostqa", "linkqa")) -> pd.DataFrame:
-    """Exam accuracy of some arms and of the average of their weights, by the cloze scorer."""
+def averaged_models(run: Run, n: int = 1000) -> pd.DataFrame:
+    """Exam accuracy of the first two arms that read one synthetic data set each, and of the average of their weights,
+    by the cloze scorer, on at most `n` questions; no rows where there are not two such arms."""
     from qatoolkit.training.checkpoints import soup
 
-    exam = exam_rows(run)
+    data = run.profile.data
+    arms = [a for a, sets in run.profile.arms.items() if len(sets) == 1 and sets[0] in data and not data[sets[0]].dials]
+    arms, exam = arms[:2], exam_rows(run)
+    if len(arms) < 2 or exam.empty:
+        return pd.DataFrame(columns=["model", "n", "accuracy", "low", "high"])
+    exam = exam.sample(min(n, len(exam)), random_state=run.seed)
     with tempfile.TemporaryDirectory() as folder:
         models = {arm: run.model(arm) for arm in arms}
         models[" + ".join(arms) + ", averaged"] = soup(list(models.values()), Path(folder) / "soup")
         found = [accuracy(score(*load_model(path), exam)).assign(model=name) for name, path in models.items()]
     return pd.concat(found, ignore_index=True)[["model", "n", "accuracy", "low", "high"]]
+
+
+def chosen_settings(run: Run) -> pd.DataFrame:
+    """How the main arm is trained: setting, value, and why: given by the profile, or what follows from the model
+    (`training.defaults`)."""
+    from qatoolkit.training.hub import load_config
+
+    job, profile = arm_job(run, run.profile.main_arm), run.profile
+    found, rows = model_defaults(run, load_config(run.model("base"))), []
+    for name, default in found.items():
+        group = profile.midtrain if name == "learning_rate" else profile.student
+        open_ = getattr(group, name) is None
+        rows.append((name, getattr(job, name), default.reason if open_ else f"profile; usual here: {default.value}"))
+    return pd.DataFrame(rows, columns=["setting", "value", "why"])
