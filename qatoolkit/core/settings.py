@@ -134,18 +134,25 @@ def _is_group(hint) -> bool:
     return isinstance(hint, type) and issubclass(hint, Settings)
 
 
+def _group_in(hint):
+    """`hint` if it is a group or a mapping of groups, whose faults lie in a field of theirs; else None."""
+    inside = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else hint
+    return hint if _is_group(inside) else None
+
+
 def one_line(error: ValidationError, model: type[Settings]) -> str:
     """The first fault of a validation in one line: the field by its dotted name, the value found, what is allowed."""
     first = error.errors()[0]
-    names, owner, field = [], model, None
+    names, group, owner, field = [], model, model, None
     for part in first["loc"]:
-        if not isinstance(part, str) or (field is not None and not _is_group(field.annotation)):
+        if not isinstance(part, str) or group is None:
             break
-        owner = field.annotation if field is not None else model
-        field = owner.model_fields.get(part)
         names.append(part)
-        if field is None:
-            break
+        if typing.get_origin(group) is dict:  # a named entry: price.my-model
+            group = _group_in(typing.get_args(group)[1])
+            continue
+        owner, field = group, group.model_fields.get(part)
+        group = None if field is None else _group_in(field.annotation)
     full, above = ".".join(names), "".join(f"{n}." for n in names[:-1])
     if first["type"] == "extra_forbidden":
         known = list(owner.model_fields)
