@@ -51,7 +51,8 @@ def refine(
 
 
 def _votes(disputed: pd.DataFrame, solver: Teacher, samples: int) -> dict[str, tuple[str | None, float, list[str]]]:
-    """By id: the most frequent answer of the fresh samples, its share, and the calls."""
+    """By id: the most frequent answer of the fresh samples, its share of all of them, unreadable ones included, and the
+    calls."""
     messages = [
         prompts.messages("solve", row.language, question=row.question, draw=draw)
         for row in disputed.itertuples()
@@ -63,9 +64,8 @@ def _votes(disputed: pd.DataFrame, solver: Teacher, samples: int) -> dict[str, t
     votes = {}
     for i, id in enumerate(disputed["id"]):
         part = slice(i * samples, (i + 1) * samples)
-        given = [a for a in answers[part] if a is not None]
         calls = [f"solve/{key}" for keys in said["keys"][part] for key in keys]
-        votes[id] = (*consensus(given), calls)
+        votes[id] = (*consensus(answers[part]), calls)
     return votes
 
 

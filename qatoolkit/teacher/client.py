@@ -19,9 +19,10 @@ import pandas as pd
 from qatoolkit.core.display import Progress
 from qatoolkit.teacher.calls import Call, Job, Messages, Request, Row, parse_answer, to_table
 from qatoolkit.teacher.event_loop import gather_all, run
-from qatoolkit.teacher.ledger import Ledger, Price, cache_key, canonical, price_of
+from qatoolkit.teacher.ledger import Ledger, cache_key, canonical, price_of
 from qatoolkit.teacher.limits import Budget, BudgetError, Pace, TeacherError
 from qatoolkit.teacher.sender import Sender, Tally
+from qatoolkit.teacher.settings import Price, problem_of
 from qatoolkit.teacher.transport import ANSWERED, Endpoint, Reply, Send, read_completion
 
 __all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError"]
@@ -35,13 +36,15 @@ class Teacher:
     """A model behind an endpoint, with its sampling parameters, its ledger and its limits.
 
     `timeout` is in seconds per request. A request fails for good after `attempts`; `backoff` is the wait in seconds
-    before its first retry. `extra` sets any other field of the request body (top_p, seed, response_format).
-    `requests_per_minute` and `tokens_per_minute` keep below a provider's limits; tokens are estimated before a request
-    and corrected after it. `budget` in USD bounds what `run` and `stage` may spend on this model in this ledger,
-    earlier sessions included; it needs a price, from prices.csv or `price`. With `client=openai.AsyncOpenAI(...)` (or
+    before its first retry. `extra` sets any other field of the request body (top_p, seed, response_format);
+    a field that is None is not sent, `max_tokens` and `temperature` included. Without `endpoint` the one at
+    OPENAI_BASE_URL is asked; there is no other default. `requests_per_minute` and `tokens_per_minute` keep below a
+    provider's limits; tokens are estimated before a request and corrected after it. `budget` in USD bounds what `run`
+    and `stage` may spend on this model in this ledger, earlier sessions included; it needs a price, from prices.csv or
+    `price`. With `client=openai.AsyncOpenAI(...)` (or
     Azure, or any subclass) requests go through that client, about a fifth as fast as the built-in transport; do not
     share it with another event loop. With `progress`, every `ask` that takes more than a second shows its rate, the
-    time left and the USD spent.
+    time left and the USD spent. ValueError for a value that is not allowed, or without an endpoint.
     """
 
     def __init__(
@@ -71,8 +74,8 @@ class Teacher:
         for name, value in (limits | {n: v for n, v in rates.items() if v is not None}).items():
             if not value > 0:
                 raise ValueError(f"Teacher {name} is {value!r}: give a number above 0")
-        if reserved := {"model", "messages", "stream", "n"} & set(extra or ()):
-            raise ValueError(f"Teacher extra may not set {sorted(reserved)}: ask() does; samples= replaces n")
+        if problem := problem_of(extra or {}, max_tokens):
+            raise ValueError(f"Teacher extra {problem}")
         self.model, self.ledger, self.run, self.stage = model, ledger, run, stage
         if endpoint is None:
             endpoint = Endpoint(base_url=str(client.base_url)) if client else Endpoint.from_env()
@@ -243,7 +246,7 @@ class Teacher:
         if budget is None:
             return None
         if self.price is None:
-            raise ValueError(f"budget={budget} needs a price; {self.model!r} is not in prices.csv: pass price=")
+            raise ValueError(f"budget={budget} needs a price; {self.model!r} is not in prices.csv: give price=")
         if not self._bounded:
             raise ValueError(f"budget={budget} needs an upper bound on each answer: set max_tokens")
         return Budget(budget, self._spent())

@@ -15,14 +15,16 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
+
+from qatoolkit.teacher.settings import Price
 
 SCHEMA_VERSION = 1  # part of every cache key and of the file: raise it when the meaning of either changes
 BUSY_SECONDS = 30.0  # how long to wait for another process that locks the file
@@ -62,32 +64,16 @@ def cache_key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Price:
-    """List price of a model in USD per one million tokens; `cached_input` None means no discount."""
-
-    input: float
-    output: float
-    cached_input: float | None = None
-
-    def __post_init__(self):
-        for name in ("input", "output", "cached_input"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"Price.{name} is {value!r}: give USD per 1M tokens, 0 or more")
-
-    def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
-        """USD for one call; `completion_tokens` include reasoning, `prompt_tokens` include cached ones."""
-        cached = self.input if self.cached_input is None else self.cached_input
-        fresh = prompt_tokens - cached_tokens
-        return (fresh * self.input + cached_tokens * cached + completion_tokens * self.output) / 1e6
-
-
-def price_of(model: str, on: date | str | None = None) -> Price | None:
-    """The list price of `model` on a day (default today, UTC), from prices.csv; None if it is not listed.
+def price_of(
+    model: str, on: date | str | None = None, *, own: Mapping[str, Price] = MappingProxyType({})
+) -> Price | None:
+    """The price of `model` among your `own`, else its list price on a day (default today, UTC), from prices.csv; None
+    if it has neither.
 
     Names match exactly, because a dated snapshot may have another price. `textbook*`, the offline teacher, is free.
     """
+    if model in own:
+        return own[model]
     if model.startswith("textbook"):
         return Price(input=0.0, output=0.0)
     day = str(on or datetime.now(UTC).date())

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from qatoolkit.teacher.limits import TeacherError
+from qatoolkit.teacher.settings import check_url
 
 ANSWERED = frozenset({"ok", "empty", "length", "refusal"})  # outcomes that are answers, paid for and kept
 FATAL_STATUSES = {  # HTTP statuses that no retry and no other prompt can change, and the remedy
@@ -24,31 +25,44 @@ FATAL_STATUSES = {  # HTTP statuses that no retry and no other prompt can change
 BROKEN_OFF = ("error", "insufficient_system_resource", "network_error")
 CUT_OFF = ("length", "max_tokens", "model_length")
 FILTERED = ("content_filter", "safety", "recitation", "sensitive", "prohibited_content")
+OWN_HEADERS = ("authorization", "content-length", "content-type", "host", "transfer-encoding")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 REFUSED = "REFUSED:"  # how the offline teacher marks what it has no answer for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """Where a teacher is served. `name` (default the URL) is part of the cache key of every request; `key_env` is the
-    environment variable with the API key."""
+    environment variable with the API key, None for a server that wants no Authorization header; `headers` are further
+    HTTP headers, each with the environment variable that has its value, such as {"OpenAI-Organization": "MY_ORG"}.
+    ValueError for a URL that is none or has a secret in it, or a header that a request has anyway."""
 
     base_url: str
     name: str | None = None
-    key_env: str = "OPENAI_API_KEY"
+    key_env: str | None = "OPENAI_API_KEY"
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
-        parts = urlsplit(self.base_url)
-        if parts.username or parts.password or parts.query:  # they would end up in the ledger and in messages
-            raise ValueError("Endpoint.base_url contains credentials or a query: name the key's variable in key_env")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"Endpoint.base_url is {self.base_url!r}: give http(s)://host/path, e.g. .../v1")
-        object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
+        try:
+            object.__setattr__(self, "base_url", check_url(self.base_url))
+        except ValueError as error:
+            raise ValueError(f"Endpoint.base_url {error}") from None
         object.__setattr__(self, "name", self.name or self.base_url)
+        for header in self.headers:
+            if not _HEADER.fullmatch(header) or header.casefold() in OWN_HEADERS:
+                others = ", ".join(OWN_HEADERS)
+                raise ValueError(f"Endpoint.headers has {header!r}: give the name of a header other than {others}")
 
     @classmethod
     def from_env(cls) -> "Endpoint":
-        """The endpoint at OPENAI_BASE_URL (default OpenAI's own), with its key in OPENAI_API_KEY."""
-        return cls(base_url=os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
+        """The endpoint at OPENAI_BASE_URL, with its key in OPENAI_API_KEY; ValueError if that is not set, because no
+        public server is asked unless it is named."""
+        if url := os.environ.get("OPENAI_BASE_URL"):
+            return cls(base_url=url)
+        raise ValueError(
+            "no endpoint is named: set OPENAI_BASE_URL, or pass endpoint=Endpoint(base_url=...), "
+            "e.g. https://api.openai.com/v1"
+        )
 
     @property
     def is_local(self) -> bool:
@@ -56,20 +70,33 @@ class Endpoint:
         host = urlsplit(self.base_url).hostname
         return host in ("localhost", "::1") or host.startswith("127.")
 
-    def headers(self) -> dict[str, str]:
-        """The Authorization header from the environment; TeacherError if it has no key for a remote host, or a
-        malformed one."""
-        if key := os.environ.get(self.key_env, "").strip():
-            if not (key.isascii() and key.isprintable()):
-                raise TeacherError(f"{self.key_env} has a line break or a character that no key contains: set it again")
-            return {"Authorization": f"Bearer {key}"}
-        if self.is_local:
-            return {}
+    def sent_headers(self) -> dict[str, str]:
+        """The Authorization header and `headers`, from the environment; TeacherError if it has no key for a remote
+        host, not the value of a header, or a malformed one."""
+        sent = {header: _secret(variable) for header, variable in self.headers.items()}
+        for header, variable in self.headers.items():
+            if not sent[header]:
+                raise TeacherError(f"no value for the header {header}: set the environment variable {variable}")
+        if self.key_env and (key := _secret(self.key_env)):
+            return sent | {"Authorization": f"Bearer {key}"}
+        if self.is_local or not self.key_env:
+            return sent
         raise TeacherError(f"no key for {self.base_url}: set the environment variable {self.key_env}")
 
     def redact(self, text: str) -> str:
-        """`text` without the key, in case a server repeats it, however JSON or a URL escapes it."""
-        return replace_secret(text, os.environ.get(self.key_env, "").strip(), f"[{self.key_env}]")
+        """`text` without the key and the values of `headers`, in case a server repeats them, however JSON or a URL
+        escapes them."""
+        for variable in filter(None, (self.key_env, *self.headers.values())):
+            text = replace_secret(text, os.environ.get(variable, "").strip(), f"[{variable}]")
+        return text
+
+
+def _secret(variable: str) -> str:
+    """The value of an environment variable as part of a header, empty if it is not set."""
+    value = os.environ.get(variable, "").strip()
+    if not (value.isascii() and value.isprintable()):
+        raise TeacherError(f"{variable} has a line break or a character that no key contains: set it again")
+    return value
 
 
 def replace_secret(text: str, key: str, instead: str) -> str:
@@ -146,7 +173,7 @@ async def send_request(
     try:
         # A redirect could carry the key to another host, so it is a response like any other. No variable holds the key.
         async with session.request(
-            method, url, headers=endpoint.headers(), allow_redirects=False, **content
+            method, url, headers=endpoint.sent_headers(), allow_redirects=False, **content
         ) as response:
             if into and response.status == 200:
                 into.seek(0)
@@ -187,7 +214,8 @@ def sdk_transport(client: Any, endpoint: Endpoint) -> Send:
 def check_not_fatal(response: Response, reply: Reply, endpoint: Endpoint, model: str) -> None:
     """TeacherError, with its remedy, for a status in FATAL_STATUSES."""
     if remedy := FATAL_STATUSES.get(response.status):
-        remedy = remedy.format(key_env=endpoint.key_env, model=model)
+        keys = " and ".join(filter(None, (endpoint.key_env, *endpoint.headers.values()))) or "key_env"
+        remedy = remedy.format(key_env=keys, model=model)
         raise TeacherError(f"{endpoint.name} answered {reply.error}; {remedy}")
 
 

@@ -9,72 +9,18 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 
 import openai
 import pytest
 from aiohttp import web
+from teacher_server import Server, completion, failure
 
 from qatoolkit.teacher.client import BudgetError, Endpoint, Teacher, TeacherError
 from qatoolkit.teacher.ledger import Ledger, Price
 from qatoolkit.teacher.transport import read_completion
 
 KEY = "sk-very-secret-4711"
-USAGE = {"prompt_tokens": 10, "completion_tokens": 30, "completion_tokens_details": {"reasoning_tokens": 20}}
-
-
-def completion(content, *, finish="stop", **message):
-    choice = {"index": 0, "finish_reason": finish, "message": {"content": content, **message}}
-    return web.json_response({"object": "chat.completion", "choices": [choice], "usage": USAGE})
-
-
-def failure(status, message="no", **headers):
-    return web.json_response({"error": {"message": message}}, status=status, headers=headers)
-
-
-class Server:
-    """An OpenAI-compatible server: `answer(prompt, nth)` makes the response, `requests` holds what came."""
-
-    def __init__(self):
-        self.answer = lambda prompt, nth: completion(f"answer to {prompt}")
-        self.requests, self.seen, self.delay, self.active, self.most = [], Counter(), 0.0, 0, 0
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        self.port = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
-        self.url = f"http://127.0.0.1:{self.port}/v1"
-
-    async def _start(self):
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._handle)
-        app.router.add_post("/openai/deployments/{model}/chat/completions", self._handle)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        return self._runner.addresses[0][1]
-
-    async def _handle(self, request):
-        body = await request.json()
-        prompt = body["messages"][-1]["content"]
-        self.requests.append((body, dict(request.headers)))
-        self.seen[prompt] += 1
-        self.active += 1
-        self.most = max(self.most, self.active)
-        try:
-            await asyncio.sleep(self.delay)
-            response = self.answer(prompt, self.seen[prompt])
-            if response is None:
-                request.transport.close()
-                return web.Response()
-            return response
-        finally:
-            self.active -= 1
-
-    def close(self):
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
 
 
 @pytest.fixture
@@ -432,8 +378,6 @@ def test_a_missing_key_is_named_before_anything_is_sent(ledger, monkeypatch):
 def test_the_endpoint_comes_from_the_environment_and_holds_no_secret(monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1/")
     assert Endpoint.from_env().base_url == Endpoint.from_env().name == "http://127.0.0.1:9/v1"
-    monkeypatch.delenv("OPENAI_BASE_URL")
-    assert Endpoint.from_env().base_url == "https://api.openai.com/v1"
     for url in (f"https://me:{KEY}@host/v1", f"https://host/v1?key={KEY}"):
         with pytest.raises(ValueError, match="credentials") as caught:
             Endpoint(base_url=url)
@@ -557,7 +501,7 @@ def test_wrong_use_is_explained(teacher):
         (lambda: teacher().ask(["a"], samples=0), "samples is 0"),
         (lambda: teacher().ask([None]), "prompt 0 is None"),
         (lambda: teacher(in_flight=0), "in_flight is 0"),
-        (lambda: teacher(extra={"n": 2}), r"\['n'\]"),
+        (lambda: teacher(extra={"n": 2}), "may not set 'n': samples= does"),
     ):
         with pytest.raises(ValueError, match=message):
             wrong()

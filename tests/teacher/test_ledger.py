@@ -208,7 +208,7 @@ def test_cached_and_completion_tokens_are_priced_apart():
     price = Price(input=1.0, cached_input=0.5, output=10.0)
     assert price.cost(1_000_000, 100_000, cached_tokens=400_000) == pytest.approx(0.6 + 0.2 + 1.0)
     assert Price(input=1.0, output=0.0).cost(1_000_000, 0, cached_tokens=1_000_000) == 1.0
-    with pytest.raises(ValueError, match=r"Price\.output is -1"):
+    with pytest.raises(ValueError, match="output is -1; it must be float 0 or more"):
         Price(input=1.0, output=-1)
 
 

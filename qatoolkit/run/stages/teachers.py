@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from qatoolkit.run.store import Run
 from qatoolkit.teacher.batch_client import BatchTeacher
 from qatoolkit.teacher.client import Endpoint, Teacher
-from qatoolkit.teacher.ledger import Ledger
+from qatoolkit.teacher.ledger import Ledger, price_of
+from qatoolkit.teacher.settings import OFFLINE
 
 
 def ledger_path(run: Run):
@@ -37,6 +38,8 @@ def teachers(run: Run, stage: str):
                 attempts=settings.attempts,
                 max_tokens=settings.max_tokens,
                 temperature=settings.temperature,
+                extra=settings.extra,
+                price=price_of(model, own=settings.price),
                 budget=settings.budget,
                 progress=True,
             )
@@ -48,16 +51,23 @@ def teachers(run: Run, stage: str):
 @contextmanager
 def endpoint_of(run: Run):
     """The endpoint of the profile or of OPENAI_BASE_URL, else that of the run's world."""
-    settings, above = run.profile.teacher, run.parent
-    if above and above.endpoint and settings.base_url == above.profile.teacher.base_url:
+    above = run.parent
+    if above and above.endpoint and _where(run) == _where(above):
         yield above.endpoint
-    elif settings.base_url:
-        yield Endpoint(base_url=settings.base_url)
-    elif os.environ.get("OPENAI_BASE_URL"):
-        yield Endpoint.from_env()
-    else:
+    elif is_offline(run):
         with run.world.endpoint() as endpoint:
             yield endpoint
+    else:
+        yield Endpoint(**_where(run))
+
+
+def _where(run: Run) -> dict:
+    """What the profile and OPENAI_BASE_URL say of the endpoint, as arguments of `Endpoint`."""
+    settings = run.profile.teacher
+    url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or OFFLINE
+    return {
+        "base_url": url, "name": settings.endpoint_name, "key_env": settings.key_env, "headers": settings.headers
+    }  # fmt: skip
 
 
 @contextmanager
@@ -71,5 +81,6 @@ def keep_endpoint(run: Run):
 
 
 def is_offline(run: Run) -> bool:
-    """Whether the teachers of a run are its world's: neither the profile nor OPENAI_BASE_URL names an endpoint."""
-    return not (run.profile.teacher.base_url or os.environ.get("OPENAI_BASE_URL"))
+    """Whether the teachers of a run are its world's: the profile says so, or neither it nor OPENAI_BASE_URL names an
+    endpoint."""
+    return _where(run)["base_url"] == OFFLINE
