@@ -4,6 +4,9 @@ import hashlib
 import json
 from pathlib import Path
 
+import pandas as pd
+
+from qatoolkit.core.qa_table import qa_table
 from qatoolkit.training.job import Job
 from qatoolkit.training.tokens import train_tokenizer, write_tokens
 
@@ -18,6 +21,22 @@ def make_world(folder: Path) -> Path:
     write_tokens(QA, tokenizer, folder / "qa")
     write_tokens(GENERAL, tokenizer, folder / "general")
     return folder
+
+
+def sums(n: int = 40) -> pd.DataFrame:
+    """Sums as multiple-choice questions, half of them of each difficulty and discipline."""
+    rows = [
+        {
+            "question": f"What is {i} plus {j}?",
+            "answer": f"{i + j}",
+            "choices": [f"{i + j}", f"{i + j + 7}", f"{i + j + 30}"],
+            "answer_index": 0,
+            "discipline": ("mathematics", "physics")[i % 2],
+            "difficulty": ("H1", "H4")[j % 2],
+        }
+        for i, j in [(i, (7 * i) % 20) for i in range(n)]
+    ]
+    return qa_table(rows, language="en", source="sums")
 
 
 def job(world: Path, out: Path, **changes) -> Job:

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from qatoolkit.core.stats import CELL, wilson
 from qatoolkit.figures.style import (
     BACKED,
     INTERVAL,
@@ -228,6 +229,47 @@ def loss(metrics, *, title="Training loss and learning rate"):
     below.set_xlabel("tokens seen")
     figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     below.xaxis.set_major_formatter(FuncFormatter(big))
+    return figure
+
+
+@styled
+def probes_over_time(table, *, by="discipline", title=None):
+    """Accuracy of probes inside mid-training against tokens seen: a panel for all questions and one per discipline (or
+    per value of another column `by`), pooled by n over the rest, with a line per arm and Wilson intervals.
+
+    `table`: tokens, discipline, difficulty, n, accuracy (`training.probes.read_probes`), and arm where there are several.
+    """
+    table = table if "arm" in table else table.assign(arm="")
+    require(table, "tokens", *CELL, by, "n", "accuracy", "arm", key=("arm", "tokens", *CELL))
+    table = table.dropna(subset="accuracy").assign(correct=(table["accuracy"] * table["n"]).round())
+    style, groups = (
+        looks(table["arm"]),
+        {"All questions": table} | {v: table[table[by] == v] for v in order(table[by], by)},
+    )
+    across = min(4, len(groups))
+    down = -(-len(groups) // across)
+    figure, axes = plt.subplots(
+        down, across, figsize=(1 + 2.1 * across, 1.2 + 1.5 * down), sharex=True, sharey=True, squeeze=False
+    )
+    for spare in axes.flat[len(groups) :]:
+        spare.remove()
+    for i, (group, ax) in enumerate(zip(groups, axes.flat, strict=False)):
+        counts = groups[group].groupby(["arm", "tokens"], sort=False)[["n", "correct"]].sum().reset_index()
+        for arm, rows in counts.sort_values("tokens").groupby("arm", sort=False):
+            y = 100 * rows["correct"] / rows["n"]
+            low, high = 100 * np.transpose([*map(wilson, rows["correct"], rows["n"])])
+            ax.plot(rows["tokens"], y, markersize=3.5, linewidth=1.3, **style[arm])
+            ax.fill_between(rows["tokens"], low, high, color=style[arm]["color"], alpha=0.15, linewidth=0)
+        ax.set_title(f"{fill(name(group), 26)}\n{n_text(counts['n'])}", fontsize=9)
+        ax.tick_params(labelbottom=i >= len(groups) - across)
+        ax.set_xlabel("tokens seen" if i >= len(groups) - across else "")
+    axes[0, 0].xaxis.set_major_formatter(FuncFormatter(big))
+    axes[0, 0].xaxis.set_major_locator(MaxNLocator(3))
+    figure.supylabel(f"accuracy (%), band: {INTERVAL}", fontsize=9)
+    if len(style) > 1:
+        handles = [plt.Line2D([], [], **style[arm], label=name(arm)) for arm in style]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), across))
+    figure.suptitle(title or f"Accuracy during mid-training, by {name(by)}")
     return figure
 
 

@@ -5,15 +5,19 @@ import math
 from pathlib import Path
 from typing import ClassVar
 
+import yaml
 from pydantic import model_validator
 
+from qatoolkit.core.files import atomic
 from qatoolkit.core.settings import NotNegative, Positive, SomeShare, read_mapping
 from qatoolkit.training.settings import Course, Manner, SizeName
 
-_PLACES = ("out", "qa", "general", "tokenizer", "start")  # a resumed run may have its files elsewhere
-_FREE = (  # how a step is computed and what is kept, which may change too
+# a resumed run may have its files elsewhere
+_PLACES = ("out", "qa", "general", "probe", "tokenizer", "start")
+_OR_NAMES = ("tokenizer", "start")  # of models on a hub
+_FREE = (  # how a step is computed, what is kept and what is reported, which may change too
     "name", "keep", "save_every", "keep_states", "keep_optimizer", "micro_batch", "checkpointing", "compile",
-    "fused_loss", "attention", "threads",
+    "fused_loss", "attention", "threads", "probe_every",
 )  # fmt: skip
 
 
@@ -46,6 +50,10 @@ class Job(Manner, Course):
     """Shares of the steps at which a checkpoint is kept, in `out/at-<share>`."""
     keep_optimizer: bool = False
     """Keep the moments, for a later `rate: inherit`."""
+    probe: str | None = None
+    """Parquet QA table with choices, discipline and difficulty that the model answers while it is trained."""
+    probe_every: NotNegative = 0
+    """Tokens between two probes, which are also made at the start and the end; 0 for none."""
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -66,19 +74,31 @@ class Job(Manner, Course):
         require(not inherits, "rate", "rewarm where there is no start to inherit from")
         require(self.qa or self.replay == 1, "replay", "1 where there is no qa")
         require(self.general or self.replay == 0, "replay", "0 where there is no general text")
+        require(self.probe or not self.probe_every, "probe_every", "0 where there is no probe")
         return self
 
 
 def read_job(path: str | Path) -> Job:
-    """A job from a YAML file; `qa`, `general`, `tokenizer` and `out` are relative to the file, as is `start` where it
-    is a folder there. Raises ValueError for anything but the fields of `Job`, naming the file and the field."""
+    """A job from a YAML file; `qa`, `general`, `probe` and `out` are relative to the file, as are `start` and
+    `tokenizer` where they are folders there. Raises ValueError for anything but the fields of `Job`, naming the file
+    and the field."""
     path = Path(path)
     content = read_mapping(path, "the fields of a job (name, start, qa, tokens, ...)")
     for field in _PLACES:
         if isinstance(content.get(field), str):
             here = path.resolve().parent / content[field]
-            content[field] = str(here) if field != "start" or here.is_dir() else content[field]
+            content[field] = str(here) if field not in _OR_NAMES or here.is_dir() else content[field]
     return job_of({"name": path.stem} | content, str(path))
+
+
+def write_job(job: Job, path: Path) -> None:
+    """A job as a YAML file that `read_job` reads, its places absolute."""
+    content = job.model_dump(mode="json", exclude_none=True)
+    for field in content.keys() & set(_PLACES):
+        if field not in _OR_NAMES or Path(content[field]).is_dir():
+            content[field] = str(Path(content[field]).absolute())
+    with atomic(path) as temporary:
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def job_of(fields: dict, where: str = "job") -> Job:

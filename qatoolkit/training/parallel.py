@@ -1,4 +1,5 @@
-"""Several training jobs at once, each in a worker process: one worker per core on a CPU, one in all on a GPU."""
+"""Several training jobs at once, each in a worker process (one worker per core on a CPU, one in all on a GPU), or by other
+means (`launch`)."""
 
 import json
 import os
@@ -13,20 +14,45 @@ from pathlib import Path
 from qatoolkit.core.display import Progress
 from qatoolkit.core.files import read_json
 from qatoolkit.training.job import Job, job_of
+from qatoolkit.training.launch import LIST, launch_jobs, list_jobs
 
 
-def train_all(jobs: Iterable[Job], *, log=print) -> list[dict]:
-    """Run jobs in parallel and return their manifests in order. A finished job is not run again, an interrupted one
-    resumes.
+def train_all(
+    jobs: Iterable[Job],
+    *,
+    worker: str = "qatoolkit.training.parallel",
+    launch: str | None = None,
+    folder: str | Path | None = None,
+    log=print,
+) -> list[dict]:
+    """Run jobs and return their manifests in order. A finished job is not run again, an interrupted one resumes. Every
+    job has its own `out`.
 
-    If a job fails, raises RuntimeError after the running jobs have ended. Every job has its own folder."""
+    Without `launch` they run side by side in processes of the module `worker`; "qatoolkit.evaluation.live_probe" also
+    answers jobs that are probed. With the beginning of a command as `launch` they run one after another as
+    `<launch> train JOB.yaml`, for example under "accelerate launch --use_fsdp --fsdp_version 2 --num_processes 8 -m
+    qatoolkit.run.cli"; JOB.yaml and JOB.log are in `folder`, by default the one that the job's `out` is in. "list"
+    writes `jobs.txt` there, a command per line, and `jobs.slurm`, an example of an array, and raises JobsToRun.
+
+    If a job fails, raises RuntimeError after the running jobs have ended."""
     jobs = list(jobs)
     unfinished = [job for job in jobs if not (Path(job.out) / "training.json").is_file()]
+    if unfinished and launch == LIST:
+        list_jobs(unfinished, folder)
+    elif unfinished and launch:
+        launch_jobs(unfinished, launch, folder, log)
+    elif unfinished:
+        _work(unfinished, worker, log)
+    return [read_json(Path(job.out) / "training.json") for job in jobs]
+
+
+def _work(unfinished: list[Job], module: str, log: Callable[[str], None]) -> None:
+    """Run jobs side by side in worker processes."""
     todo = iter(sorted(unfinished, key=lambda job: -job.tokens))  # so that no long one runs alone at the end
     failures = []
 
     def work(progress: Progress) -> None:
-        with _worker() as send:
+        with _worker(module) as send:
             while not failures and (job := next(todo, None)):
                 answer = send(job, progress.update)
                 if "error" in answer:
@@ -34,25 +60,23 @@ def train_all(jobs: Iterable[Job], *, log=print) -> list[dict]:
                 else:
                     log(f"  {job.name}: {answer['tokens']:,} tokens, loss {answer['loss']:.3f}")
 
-    if unfinished:
-        with Progress(sum(job.tokens for job in unfinished), "training", "tokens", every=10.0) as progress:
-            count = min(default_workers(), len(unfinished))
-            threads = [threading.Thread(target=work, args=(progress,)) for _ in range(count)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+    with Progress(sum(job.tokens for job in unfinished), "training", "tokens", every=10.0) as progress:
+        count = min(default_workers(), len(unfinished))
+        threads = [threading.Thread(target=work, args=(progress,)) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     if failures:
         raise RuntimeError(failures[0])
-    return [read_json(Path(job.out) / "training.json") for job in jobs]
 
 
 @contextmanager
-def _worker():
-    """A process that trains one job after another. Yields `send(job, report)`, which waits for the job's manifest or
+def _worker(module: str):
+    """A process of `module` that trains one job after another. Yields `send(job, report)`, which waits for the job's manifest or
     error and passes on tokens and loss. It ends with its pipes, so it never outlives this process."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "qatoolkit.training.parallel"],
+        [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -77,8 +101,9 @@ def _worker():
         process.stdout.close()
 
 
-def _serve() -> None:
-    """The worker's side: reads a job per line; writes lines of progress, then a manifest or an error."""
+def serve(probe: Callable | None = None) -> None:
+    """The worker's side: reads a job per line; writes lines of progress, then a manifest or an error. `probe` as in
+    `train`."""
     from qatoolkit.training.train import TrainingFailed, train
 
     answers, sys.stdout = sys.stdout, sys.stderr  # keeps other output out of the answers
@@ -96,7 +121,7 @@ def _serve() -> None:
                 tokens, sent = row["tokens"], time.monotonic()
 
         try:
-            answer = train(job, hook=hook, log=lambda _: None)
+            answer = train(job, probe=probe, hook=hook, log=lambda _: None)
             hook({"tokens": answer["tokens"]}, last=True)
         except (TrainingFailed, RuntimeError, ValueError, OSError) as error:
             named = repr(job.name) in str(error)
@@ -112,4 +137,4 @@ def default_workers() -> int:
 
 
 if __name__ == "__main__":
-    _serve()
+    serve()

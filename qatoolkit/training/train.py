@@ -21,6 +21,7 @@ from qatoolkit.training.distributed import Processes, join, leave, on_device, pr
 from qatoolkit.training.hub import called
 from qatoolkit.training.job import Job, identity, learning_rate, read_job
 from qatoolkit.training.logging import ProgressLog, open_metrics, tracker
+from qatoolkit.training.probes import PROBES, open_probes, prepare_probe
 from qatoolkit.training.setup import Setup, autocast, check_job, open_data, open_tokenizer, set_up
 from qatoolkit.training.tokens import tokenizer_digest
 
@@ -30,11 +31,18 @@ class TrainingFailed(RuntimeError):
 
 
 def train(
-    job: Job, *, hook: Callable[[dict], None] | None = None, log: Callable[[str], None] = print, anyway: bool = False
+    job: Job,
+    *,
+    probe: Callable | None = None,
+    hook: Callable[[dict], None] | None = None,
+    log: Callable[[str], None] = print,
+    anyway: bool = False,
 ) -> dict:
     """Run a job to its end, or resume it, and return its manifest: tokens, FLOPs, parameters, mixture, final loss.
 
-    `hook` gets every step's metrics, and every few seconds tokens per second and MFU: `wandb.log`, say. `log` gets
+    `probe` answers the questions of a job with `probe_every` (`evaluation.live_probe`): called with job and tokenizer, it
+    returns a function of the live model that gives discipline, difficulty, n, accuracy and margin by cell, which go to
+    `probe.jsonl` (`probes.read_probes`). `hook` gets every step's metrics, and every few seconds tokens per second and MFU: `wandb.log`, say. `log` gets
     lines of progress. `anyway` starts although the memory estimate says that it does not fit. Raises TrainingFailed
     when the loss is not finite, ValueError for parts that do not belong together, OSError for a damaged checkpoint or a
     full disk."""
@@ -51,10 +59,16 @@ def train(
     if finished := _manifest_of(job.out):
         checkpoints.require_same(job, finished.get("identity"), same, "a finished run")
         checkpoints.require_kept(job)
+        if job.probe_every and not (out / PROBES).is_file():
+            raise ValueError(
+                f"job {job.name!r}: {out} holds a finished run, made without probes; set probe_every to 0, or give "
+                "another `out` to train again"
+            )
         if ours.leads:
             remove(out / checkpoints.STATES)
         log(f"{job.name}: done before, nothing to do")
         return finished
+    ask = prepare_probe(probe, job, tokenizer)
     setup = set_up(job, tokenizer, data, ours, log, anyway)
     steps = math.ceil(len(data) / job.batch)
     inherited = _inherit(job, setup) if job.rate == "inherit" else None
@@ -76,21 +90,28 @@ def train(
         return about | {"tokens": seen, "flops": seen * about["flops_per_token"], "loss": value, "lr": rate}
 
     progress = ProgressLog(job, steps, about["flops_per_token"], ours, log)
-    with open_metrics(out, done, ours.leads) as write_row:
+    with (
+        open_metrics(out, done, ours.leads) as write_row,
+        open_probes(job, ask, setup, steps, done, ours, progress, log) as probe_if_due,
+    ):
+        if not done:
+            probe_if_due(0, 0, 0)
         for step in range(done, steps):
             places = np.arange(step * job.batch, min((step + 1) * job.batch, len(data)))
             rate = learning_rate(step, steps, job, inherited)
             value, norm = _step(job, setup, places, rate, ours)
             if norm is None:
                 raise TrainingFailed(_not_finite(job, value, step))
-            seen += int(tokens[places].sum())
+            new = int(tokens[places].sum())
+            seen += new
             row = {"step": step, "tokens": seen, "loss": value, "lr": rate, "gradient_norm": norm}
             write_row(row)
-            timing = progress.step(row, int(tokens[places].sum()))
+            timing = progress.step(row, new)
             if hook and ours.leads:
                 hook(row | timing)
             for folder in (folder for mark, folder in marks if mark == step + 1):
                 _keep(job, setup, folder, manifest(), ours)
+            probe_if_due(step + 1, seen, new)
             if job.save_every and (step + 1) % job.save_every == 0 and step + 1 < steps:
                 checkpoints.save_state(job, step + 1, seen, setup.model, setup.optimizer, same, leader=ours.leads)
     _keep(job, setup, out, manifest(), ours)
@@ -148,7 +169,7 @@ def _about(job: Job, setup: Setup, steps: int) -> dict:
     import transformers
 
     start = _manifest_of(job.start)
-    hidden = ("qa", "general", "out", "tokenizer", "start")
+    hidden = ("qa", "general", "probe", "out", "tokenizer", "start")
     return {
         "name": job.name,
         "base_model": None if job.size else (start or {}).get("name") or called(job.start),
@@ -204,9 +225,15 @@ def _keep(job: Job, setup: Setup, folder: Path, manifest: dict, ours: Processes)
 
 
 def train_file(
-    path: str | Path, *, plan_only: bool = False, tracker_name: str | None = None, anyway: bool = False
+    path: str | Path,
+    *,
+    plan_only: bool = False,
+    tracker_name: str | None = None,
+    anyway: bool = False,
+    probe: Callable | None = None,
 ) -> None:
-    """Run the job of a YAML file, or with `plan_only` print what it needs; every process of torchrun calls this.
+    """Run the job of a YAML file, or with `plan_only` print what it needs; every process of torchrun calls this. `probe` as
+    in `train`.
 
     Raises ValueError for a faulty file and a run that does not fit, what `train` raises, and ImportError for a tracker
     that is not installed."""
@@ -214,8 +241,11 @@ def train_file(
         job, ours = read_job(path), processes()
         if plan_only:
             checkpoints.check_out(job)
-            check_job(job, open_tokenizer(job), open_data(job), ours, print, anyway)
+            tokenizer = open_tokenizer(job)
+            prepare_probe(probe, job, tokenizer)
+            check_job(job, tokenizer, open_data(job), ours, print, anyway)
             return
-        train(job, hook=tracker(tracker_name, job) if tracker_name and ours.leads else None, anyway=anyway)
+        hook = tracker(tracker_name, job) if tracker_name and ours.leads else None
+        train(job, probe=probe, hook=hook, anyway=anyway)
     finally:
         leave()

@@ -67,6 +67,13 @@ ABLATIONS = frame(
 )
 SCHEDULES = frame("share lr schedule", (0.0, 1e-3, "linear"), (1.0, 0.0, "linear"), (0.0, 5e-4, "linear, inherited"))
 LOSS = frame("step tokens loss lr arm", (1, 4096, 6.0, 1e-3, "boostqa"), (2, 8192, 5.0, 5e-4, "boostqa"))
+PROBES = frame(
+    "arm tokens discipline difficulty n accuracy",
+    *((arm, tokens, *cell) for arm in ("boostqa", "linkqa") for tokens, *cell in (
+        (0, "physics", "H1", 40, 0.25), (0, "physics", "H5", 10, 0.5), (0, "law", "H1", 20, 0.5),
+        (50_000, "physics", "H1", 40, 0.75), (50_000, "physics", "H5", 10, 0.5), (50_000, "law", "H1", 20, np.nan),
+    )),
+)  # fmt: skip
 PLAN = frame("discipline difficulty budget deficit", ("physics", "H5", 300, 0.4), ("law", "H1", 0, 0.0))
 QUESTIONS = pd.DataFrame({"source": ["seeds"] * 3 + ["linkqa"] * 2, "difficulty": ["H1", "H5", None, "H1", "H1"]})
 DEGREES = pd.DataFrame({"degree": [0, 1, 1, 2, 3, 9]})
@@ -102,6 +109,7 @@ FIGURES = {
     "refinement": lambda: plots.refinement(REFINEMENT),
     "confusion": lambda: plots.confusion(CONFUSION),
     "loss": lambda: plots.loss(LOSS),
+    "probes_over_time": lambda: plots.probes_over_time(PROBES),
     "schedules": lambda: plots.schedules(SCHEDULES),
     "seed_quality": lambda: plots.seed_quality(QUALITY),
     "lengths": lambda: plots.lengths(SEEDS),
@@ -186,6 +194,7 @@ def test_no_text_leaves_the_figure_or_covers_other_text_in_its_axes(figure):
         (lambda table: plots.distribution(table, "difficulty"), QUESTIONS),
         (plots.refinement, REFINEMENT),
         (plots.loss, LOSS),
+        (plots.probes_over_time, PROBES.drop(columns="arm").iloc[:6]),
         (plots.schedules, SCHEDULES),
         (plots.seed_quality, QUALITY),
         (plots.lengths, SEEDS[["question", "answer", "language", "source"]]),
@@ -348,6 +357,20 @@ def test_diagnostics_have_a_panel_for_every_number_that_is_there():
     ]  # fmt: skip
     assert says(figure, "popularity (n = 500)")
     assert {"40.0%", "95.0%", "0.70", "0.500", "none"} <= set(texts(figure))
+
+
+def test_probes_over_time_pool_cells_by_n_and_leave_out_what_was_not_scored():
+    every, physics, law = drawn("probes_over_time").axes
+    assert [ax.get_title(loc="left") for ax in (every, physics, law)] == [
+        "All questions\nn = 50 to 70", "Physics\nn = 50", "Law\nn = 20",
+    ]  # fmt: skip
+    assert len(physics.lines) == 2
+    assert physics.lines[0].get_ydata() == pytest.approx([100 * 15 / 50, 100 * 35 / 50])
+    assert every.lines[0].get_ydata()[0] == pytest.approx(100 * 25 / 70)
+    assert len(law.lines[0].get_ydata()) == 1
+    one = plots.probes_over_time(PROBES[PROBES["arm"] == "linkqa"].drop(columns="arm"), by="difficulty")
+    assert [ax.get_title(loc="left").split("\n")[0] for ax in one.axes] == ["All questions", "H1", "H5"]
+    assert not one.legends
 
 
 def test_seed_quality_counts_every_row_once_and_names_every_reason():

@@ -1,0 +1,51 @@
+"""The probe of a running training: the cloze scorer on the live model.
+
+train(job, probe=live_probe)
+train_all(jobs, worker="qatoolkit.evaluation.live_probe")
+"""
+
+import functools
+from collections.abc import Callable
+
+import pandas as pd
+
+from qatoolkit.core.qa_table import read_table, require
+from qatoolkit.core.stats import CELL, cells
+from qatoolkit.evaluation.cloze import score
+from qatoolkit.training.job import Job
+from qatoolkit.training.parallel import serve
+
+
+def live_probe(job: Job, tokenizer) -> Callable[[object], pd.DataFrame]:
+    """A function of the live model: one row per discipline and difficulty with n, accuracy and mean margin (nats), on
+    the questions of `job.probe` that have choices.
+
+    ValueError for a table without choices, with missing labels, or that is not there."""
+    table = _questions(job)
+    tokenised = functools.cache(lambda texts: tokenizer(list(texts)))  # once, for all probes
+
+    def ask(model) -> pd.DataFrame:
+        samples = score(model, lambda texts: tokenised(tuple(texts)), table)
+        grid = cells(table[["id", *CELL]].merge(samples, on="id", validate="one_to_one"))
+        return grid[[*CELL, "n", "accuracy", "margin"]]
+
+    return ask
+
+
+def _questions(job: Job) -> pd.DataFrame:
+    where = f"job {job.name!r}: probe {job.probe}"
+    try:
+        table = read_table(job.probe)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{where} is no Parquet table ({error}); write the questions with write_table") from None
+    require(where, table, "id", "question", "language", "choices", "answer_index", *CELL)
+    table = table[table["choices"].notna()].reset_index(drop=True)
+    if table.empty:
+        raise ValueError(f"{where} has no row with choices; give multiple-choice questions")
+    if table[CELL].isna().any(axis=None):
+        raise ValueError(f"{where} lacks discipline or difficulty in some row; annotate it first")
+    return table
+
+
+if __name__ == "__main__":
+    serve(probe=live_probe)
