@@ -64,14 +64,25 @@ def run(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="NOTEBOOK", help="e.g. 03_probe; may be repeated")
     ] = None,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="walk every stage in small: tiny models, a few rows, the offline teacher")
+    ] = False,
 ) -> None:
     """Execute the notebooks in order into results/<run>/notebooks/."""
     from qatoolkit.run import notebooks, report
+    from qatoolkit.run.profiles import load_profile
     from qatoolkit.run.store import results_root
 
     os.environ["QATOOLKIT_RESULTS"] = str(results_root().resolve())  # the kernels work in another folder
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if rehearse:
+        from qatoolkit.run.rehearsal import write_rehearsal
+
+        loaded = load_profile(profile)
+        profile = str(write_rehearsal(loaded, results_root() / f"{name or loaded.name}-rehearsal"))
+        name = f"{name or loaded.name}-rehearsal"
     opened = _open(profile, name, seed)
+    if opened.profile.world == "textbook":
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     named = str(Path(profile).resolve()) if Path(profile).suffix in (".yaml", ".yml") else profile
     executed = notebooks.run_notebooks(opened, named, only or [])
     if executed and not only:

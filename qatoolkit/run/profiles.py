@@ -9,8 +9,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import Field, model_validator
 
+from qatoolkit.core.artifacts import as_json
 from qatoolkit.core.settings import Settings, SomeShare, placed, read_mapping, turned
 from qatoolkit.curate.settings import CurateSettings
 from qatoolkit.evaluation.settings import EvaluateSettings, ExamSettings, ProbeSettings
@@ -331,6 +333,14 @@ def _turned(profile: Profile, dials: dict) -> Profile:
     if "student.checkpoint" in named and found.student.checkpoint not in (None, profile.student.checkpoint):
         found = turned(found, {dial: None for dial in CHECKPOINT_DIALS if dial not in named})
     return found
+
+
+def as_yaml(profile: Profile) -> str:
+    """A profile as a YAML file that `load_profile` reads: every setting, also those at their defaults."""
+    content = as_json(profile.model_dump())
+    for field in ("arms", "data", "exams"):  # entries are added to those of the profile below, so null takes them away
+        content[field] = dict.fromkeys(getattr(PROFILES["own"], field)) | content[field]
+    return yaml.safe_dump({"profile": "own"} | content, sort_keys=False, allow_unicode=True)
 
 
 def schema() -> dict:

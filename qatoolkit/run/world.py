@@ -22,9 +22,9 @@ from qatoolkit.seeds.files import READERS
 from qatoolkit.seeds.read import read_seeds
 from qatoolkit.seeds.subjects import rows, with_disciplines
 from qatoolkit.teacher.client import Endpoint
+from qatoolkit.teacher.settings import OFFLINE
 from qatoolkit.training.tokens import TOKEN_FILE, text_documents
 
-OFFLINE = "offline"  # `teacher.base_url` of the embedded teacher
 PYTHON = "python"  # general text that comes with Python
 HELD_OUT = 20  # one document of so many is held out where the profile names no text for it
 MOST_HELD_OUT = 200_000  # characters of held-out text that are scored

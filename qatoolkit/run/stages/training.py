@@ -12,7 +12,6 @@ from qatoolkit.core.files import digest, read_json
 from qatoolkit.core.qa_table import COLUMNS, write_table
 from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import CELL
-from qatoolkit.evaluation.live_probe import read_probes
 from qatoolkit.run.stages.data import probe_questions
 from qatoolkit.run.store import STAGES, Outputs, Run, Stage, stage
 from qatoolkit.training.checkpoints import adopt
@@ -22,6 +21,7 @@ from qatoolkit.training.hub import load_config, load_tokenizer
 from qatoolkit.training.job import Job, identity
 from qatoolkit.training.ladder import llama_config, size_of
 from qatoolkit.training.parallel import train_all
+from qatoolkit.training.probes import read_probes
 from qatoolkit.training.settings import Course, Manner
 from qatoolkit.training.tokens import qa_documents, train_tokenizer, write_tokens
 
@@ -119,7 +119,9 @@ def trained(run: Run, jobs: list[Job]) -> list[Trained]:
     with ExitStack() as held:
         for folder in sorted(todo):  # in one order, so that two runs never wait for each other
             held.enter_context(todo[folder][0].making())
-        manifests = train_all([j for _, j in todo.values()], launch=run.profile.student.launch, worker=WORKER)
+        manifests = train_all(
+            [j for _, j in todo.values()], worker=WORKER, launch=run.profile.student.launch, folder=run.folder / "jobs"
+        )
         for (artifact, _), manifest in zip(todo.values(), manifests, strict=True):
             artifact.finish({"outputs": {"training": key_of(manifest)}})
     return [
