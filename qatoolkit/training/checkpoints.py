@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from qatoolkit.core.files import atomic, read_json, remove, write_json
-from qatoolkit.training.hub import called, load_causal_lm, load_tokenizer
+from qatoolkit.training.gguf_files import describe_loss, find_gguf
+from qatoolkit.training.hub import called, load_causal_lm, load_config, load_tokenizer
 
 STATES = "states"  # in the job's folder
 
@@ -233,19 +234,27 @@ def require_ahead(job, marks: list[tuple[int, Path]], done: int, steps: int) -> 
         )
 
 
-def adopt(checkpoint: str, out: Path) -> None:
-    """Copy a Hugging Face checkpoint (directory or name; safetensors only, no remote code) to `out`, with a manifest,
-    as the start of mid-training. Its own pre-training compute is unknown and counts as 0."""
-    tokenizer, model = load_tokenizer(checkpoint), load_causal_lm(checkpoint)
+def adopt(checkpoint: str, out: Path, *, tokens: int | None = None, revision: str | None = None) -> None:
+    """Copy a checkpoint (`training.hub`: folder, name on a hub, GGUF file) to `out` as a Hugging Face directory with a
+    manifest, as the start of mid-training. A GGUF file is dequantised, and the manifest says what is `lost`.
+
+    `tokens`: pre-training tokens as published. Its compute is then taken as 6 x parameters x tokens, the field's rule
+    (Kaplan et al., "Scaling Laws for Neural Language Models", 2020), since the lengths of its documents are unknown;
+    without them both count as 0. `revision`: a branch, tag or commit on the hub."""
+    config, tokenizer = load_config(checkpoint, revision), load_tokenizer(checkpoint, revision)
+    model = load_causal_lm(checkpoint, revision, config=config)
+    parameters, file = sum(p.numel() for p in model.parameters()), find_gguf(checkpoint)
     manifest = {
         "name": called(checkpoint),
         "base_model": str(checkpoint),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "revision": getattr(config, "_commit_hash", None) or revision,
+        "parameters": parameters,
         "tokens": 0,
         "flops": 0.0,
-        "initial_flops": 0.0,
-        "initial_tokens": 0,
+        "initial_flops": 6.0 * parameters * (tokens or 0),
+        "initial_tokens": tokens or 0,
         "loss": None,
+        "lost": describe_loss(file) if file else None,
     }
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

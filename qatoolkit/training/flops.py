@@ -96,7 +96,7 @@ def _measure(kind, text: str) -> Architecture:
     config = kind.from_dict(json.loads(text))
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except ValueError as error:
         raise ValueError(
             f"{kind.__name__} has no causal language model in transformers; give the configuration of one"

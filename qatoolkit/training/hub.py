@@ -1,42 +1,81 @@
-"""Hugging Face checkpoints, from a folder or by name: safetensors only, no remote code, errors that name the place."""
+"""Checkpoints as they come: a Hugging Face folder, a name on its hub, or a GGUF file (`training.gguf_files`).
 
+Weights are safetensors or GGUF. No code of a checkpoint runs and nobody is asked whether it may. What can't be opened
+is refused with what is wrong, where, and what to do.
+"""
+
+import json
 from pathlib import Path
 
+from qatoolkit.training.gguf_files import NoCheckpoint, find_gguf, read_gguf, split_as_trained
 
-def load_tokenizer(checkpoint: str | Path):
-    """The tokenizer of a checkpoint. ValueError if there is no such checkpoint, or it has no tokenizer, for which
-    transformers makes up an empty one with some architectures."""
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+MERGE = (
+    'python -c "from peft import PeftModel; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
+    "PeftModel.from_pretrained(M.from_pretrained({base!r}), {folder!r}).merge_and_unload().save_pretrained('merged'); "
+    "T.from_pretrained({base!r}).save_pretrained('merged')\""
+)
+
+
+def load_tokenizer(checkpoint: str | Path, revision: str | None = None):
+    """The tokenizer of a checkpoint; `revision` is a branch, tag or commit on the hub. ValueError if there is no such
+    checkpoint, or it has no tokenizer, for which transformers makes up an empty one with some architectures."""
     from transformers import AutoTokenizer
 
+    place = _place(checkpoint, revision)
     none = f"{checkpoint} has no readable tokenizer; save the one it was trained with there, or name another folder"
     try:
-        tokenizer = _opened(AutoTokenizer.from_pretrained, checkpoint)
-    except (OSError, ValueError) as error:
-        if isinstance(error, NoCheckpoint):
-            raise
-        raise ValueError(f"{none} ({str(error).splitlines()[0]})") from None
+        tokenizer = _opened(AutoTokenizer.from_pretrained, checkpoint, place)
+    except NoCheckpoint:
+        raise
+    except Exception as error:  # tokenizers raises plain ones
+        raise ValueError(f"{none} ({_first_line(error)})") from None
     if len(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)) < 2:
         raise ValueError(none)
+    if "gguf_file" in place[1]:
+        split_as_trained(tokenizer, find_gguf(checkpoint))
     # transformers would save how it was loaded
-    for how in ("is_local", "local_files_only"):
+    for how in ("is_local", "local_files_only", "vocab_file"):
         tokenizer.init_kwargs.pop(how, None)
     return tokenizer
 
 
-def load_config(checkpoint: str | Path):
-    """The configuration of a checkpoint's model. ValueError if there is no such checkpoint."""
+def load_config(checkpoint: str | Path, revision: str | None = None):
+    """The configuration of a checkpoint's model. ValueError if there is no such checkpoint, or its model is of no
+    architecture that transformers has."""
     from transformers import AutoConfig
 
-    return _opened(AutoConfig.from_pretrained, checkpoint)
+    place = _place(checkpoint, revision)
+    if Path(checkpoint).is_dir():
+        _check_config(Path(checkpoint))
+    return _opened(AutoConfig.from_pretrained, checkpoint, place)
 
 
-def load_causal_lm(checkpoint: str | Path, **settings):
-    """The causal model of a checkpoint; `settings` are those of transformers, `dtype` is the checkpoint's by default.
-    ValueError if there is no such checkpoint or weights are missing, OSError if it is not in safetensors or damaged."""
-    from transformers import AutoModelForCausalLM
+def load_causal_lm(checkpoint: str | Path, revision: str | None = None, **settings):
+    """The causal model of a checkpoint; `settings` are those of transformers, `dtype` is the checkpoint's by default,
+    float32 for a GGUF file, which rounds nothing once more.
 
-    settings = {"dtype": "auto", "use_safetensors": True} | COMPLETE | settings
-    return complete(checkpoint, *_opened(AutoModelForCausalLM.from_pretrained, checkpoint, **settings))
+    ValueError if there is no such checkpoint, it is no causal model or weights are missing, OSError if it is not in
+    safetensors or damaged."""
+    import torch
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    config = settings.pop("config", None) or load_config(checkpoint, revision)
+    _check_causal(checkpoint, config)
+    place = _place(checkpoint, revision)
+    if Path(checkpoint).is_dir():
+        _check_weights(Path(checkpoint))
+    settings = {"dtype": "auto", "use_safetensors": True, "config": config} | COMPLETE | settings
+    if "gguf_file" in place[1]:
+        settings |= {"quantization_config": GgufConfig(dequantize=True)}
+        settings["dtype"] = torch.float32 if settings["dtype"] == "auto" else settings["dtype"]
+    model, info = _opened(AutoModelForCausalLM.from_pretrained, checkpoint, place, **settings)
+    if getattr(config, "is_decoder", None) is False and _reads_ahead(model):
+        raise ValueError(_not_causal(checkpoint, config))
+    if "gguf_file" in place[1]:
+        model.hf_quantizer.remove_quantization_config(model)  # else a dequantised model counts as quantised and can't be saved
+    return complete(checkpoint, model, info)
 
 
 # for `from_pretrained`, which fills in missing weights at random
@@ -55,25 +94,157 @@ def complete(checkpoint: str | Path, model, info: dict):
 
 
 def called(checkpoint: str | Path) -> str:
-    """A checkpoint's name in manifests and model cards: its folder's name, or its full name on a hub."""
-    return Path(checkpoint).name if Path(checkpoint).is_dir() else str(checkpoint)
+    """A checkpoint's name in manifests and model cards: its folder's name, its GGUF file's name without the ending, or
+    its full name on a hub."""
+    path = Path(checkpoint)
+    if path.is_dir():
+        return path.name
+    return path.stem if path.suffix.lower() == ".gguf" else str(checkpoint)
 
 
-class NoCheckpoint(ValueError):
-    """A checkpoint that is neither a folder nor available by its name."""
+def _place(checkpoint: str | Path, revision: str | None) -> tuple[str, dict]:
+    """Name and settings of a checkpoint for `from_pretrained`. Raises what is wrong with it as a whole."""
+    if file := find_gguf(checkpoint):
+        read_gguf(file)
+        return str(file.parent), {"gguf_file": file.name}
+    if Path(checkpoint).is_dir():
+        _check_folder(Path(checkpoint))
+        return str(checkpoint), {}
+    return str(checkpoint), {"revision": revision} if revision else {}
 
 
-def _opened(load, checkpoint: str | Path, **settings):
+def _opened(load, checkpoint: str | Path, place: tuple[str, dict], **settings):
     from safetensors import SafetensorError
 
+    name, found = place
     try:
-        return load(str(checkpoint), **settings)
+        return load(name, trust_remote_code=False, **found, **settings)
     except SafetensorError as error:
         raise OSError(f"the weights of {checkpoint} are damaged ({error}); copy them again") from None
-    except (OSError, ValueError) as error:
-        if Path(checkpoint).is_dir():
+    except Exception as error:
+        first = _first_line(error)
+        if "trust_remote_code" in str(error):
+            raise ValueError(_needs_code(checkpoint)) from None
+        if "gguf_file" in found:  # of an architecture or a type that transformers does not read: any error
+            raise ValueError(
+                f"transformers can't read {checkpoint} ({first}); convert it to a folder of safetensors"
+            ) from None
+        if not isinstance(error, OSError | ValueError):
             raise
+        if Path(checkpoint).is_dir():
+            kind = OSError if isinstance(error, OSError) else ValueError
+            raise kind(f"{checkpoint} can't be opened ({first}); copy it again, or name another model") from None
         raise NoCheckpoint(
-            f"{str(checkpoint)!r} is not a folder in {Path.cwd()}, and no model of that name is in the local cache or "
-            f"on the Hugging Face Hub ({str(error).strip().splitlines()[0]})"
+            f"{str(checkpoint)!r} is not a folder in {Path.cwd()}, and no model of that name"
+            f"{' and revision ' + found['revision'] if found else ''} is in the local cache or on the Hugging Face Hub "
+            f"({first})"
         ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _check_folder(folder: Path) -> None:
+    """ValueError for an empty folder and for an adapter, which is no model of its own."""
+    if not any(folder.iterdir()):
+        raise ValueError(f"{folder} is empty; copy the checkpoint there, or name another folder")
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        base = str(_json_object(adapter).get("base_model_name_or_path") or "BASE")
+        raise ValueError(
+            f"{folder} is an adapter of {base}, not a model; merge the two (pip install peft) and name the folder "
+            f"`merged`: {MERGE.format(base=base, folder=str(folder))}"
+        )
+
+
+def _check_config(folder: Path) -> None:
+    """ValueError if the folder's config.json is missing, damaged, or names a model that transformers does not have."""
+    from transformers import CONFIG_MAPPING, __version__
+
+    path = folder / "config.json"
+    if not path.is_file():
+        files = sorted(folder.glob("*.gguf"))
+        hint = f"; for its GGUF file name {files[0]}" if files else ""
+        raise ValueError(f"{folder} has no config.json, so it is no Hugging Face checkpoint{hint or '; copy it whole'}")
+    config = _json_object(path)
+    kind = config.get("model_type")
+    if isinstance(kind, str) and kind in CONFIG_MAPPING:
+        return
+    if config.get("auto_map"):
+        raise ValueError(_needs_code(folder))
+    raise ValueError(
+        f"{path} names the model_type {kind!r}, which transformers {__version__} does not have; correct it, or pip "
+        "install a newer transformers"
+    )
+
+
+def _needs_code(checkpoint: str | Path) -> str:
+    return (
+        f"{checkpoint} needs Python code of its own (auto_map), and no code of a checkpoint is run; take a model of an "
+        "architecture that transformers has"
+    )
+
+
+def _json_object(path: Path) -> dict:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); copy it again") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is not a JSON object; copy it again")
+    return value
+
+
+def _check_weights(folder: Path) -> None:
+    """OSError if the folder's safetensors are missing or damaged; names the file."""
+    from safetensors import SafetensorError, safe_open
+
+    names = ["model.safetensors"]
+    if not (folder / names[0]).is_file() and (folder / INDEX).is_file():
+        try:
+            names = sorted({str(name) for name in _json_object(folder / INDEX)["weight_map"].values()})
+        except (ValueError, KeyError, AttributeError):
+            raise OSError(f"the weights of {folder} are damaged: {INDEX} has no weight_map; copy it again") from None
+    missing = [name for name in names if not (folder / name).is_file()]
+    if len(names) > 1 and missing:
+        raise OSError(f"{folder} lacks {len(missing)} of {len(names)} weight files, first {missing[0]}; copy it again")
+    if missing:
+        pickles = sorted(path.name for kind in PICKLES for path in folder.glob(kind))
+        raise OSError(
+            f"{folder} has its weights only in the pickle {pickles[0]}, which could run code; where you trust it, load "
+            "it with transformers and save it again, as safetensors"
+            if pickles
+            else f"{folder} has no weights ({missing[0]}); copy it again"
+        )
+    for name in names:
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise OSError(f"the weights of {folder} are damaged: {name} ({error}); copy it again") from None
+
+
+def _check_causal(checkpoint: str | Path, config) -> None:
+    """ValueError if transformers has no causal model for the configuration."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING as MODELS
+
+    if type(config) not in MODELS and type(config.get_text_config(decoder=True)) not in MODELS:
+        raise ValueError(_not_causal(checkpoint, config))
+
+
+def _not_causal(checkpoint: str | Path, config) -> str:
+    made = (getattr(config, "architectures", None) or [config.model_type])[0]
+    return f"{checkpoint} is a {made}, not a causal language model, which reads from left to right; name one that is"
+
+
+def _reads_ahead(model) -> bool:
+    """Whether a token's logits depend on the next token: so in BERT and its kin, which transformers opens as causal
+    models too. Asked only where the configuration leaves it open (`is_decoder: false`, which GPT-NeoX says too)."""
+    import torch
+
+    with torch.no_grad():
+        one, other = (
+            model(input_ids=torch.tensor([[5, last]], device=model.device)).logits[0, 0].float() for last in (6, 7)
+        )
+    return bool((one - other).abs().max() > 1e-4 * one.abs().max())

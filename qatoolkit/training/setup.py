@@ -136,7 +136,10 @@ def _load(job: Job, config, ours: Processes):
     settings = {"config": copy.deepcopy(config), "dtype": torch.bfloat16 if job.memory == "low" else torch.float32}
     if job.attention != PACKED:
         settings["attn_implementation"] = job.attention
-    model = load_causal_lm(job.start, **settings) if job.start else AutoModelForCausalLM.from_config(**settings)
+    if job.start:
+        model = load_causal_lm(job.start, **settings)
+    else:
+        model = AutoModelForCausalLM.from_config(**settings, trust_remote_code=False)
     model.train()
     return model if ours.count > 1 else model.to(ours.device)
 
