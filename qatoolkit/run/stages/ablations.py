@@ -46,7 +46,7 @@ def variant(run: Run, dials: dict) -> tuple[Run, str]:
     sets = {name: None for name in run.profile.arms if name != arm}
     name = re.sub(r"[^\w.-]+", "_", f"{arm}-{called(dials)}")
     name = name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{key_of(dials)[:8]}"
-    other = run.variant(name, turned | {"arms": sets, "compare": ()})
+    other = run.variant(name, turned | {"arms": sets, "compare": (), "ablations": ()})
     run_to(other, "curate", log=_quiet)
     return other, arm
 
