@@ -26,6 +26,8 @@ class ExamSettings(Settings):
     """Examples shown; null for the task's own number, none for a QA file."""
     limit: Positive | None = None
     """Most questions: a random sample of a QA file, the first ones of a task."""
+    optional: bool = False
+    """Leave the exam out, with a line that says so, where it can't be loaded."""
     subjects: str | None = None
     """Benchmark whose subject map gives the rows of a QA file their discipline: mmlu, cmmlu, ceval, mmlu_pro, agieval."""
 

@@ -230,7 +230,7 @@ PROFILES = {
         exams={
             "textbook_en": ExamSettings(source="textbook"),
             "textbook_pro": ExamSettings(source="textbook"),
-            "mmlu_redux": ExamSettings(source="mmlu_redux", subjects="mmlu", limit=228),
+            "mmlu_redux": ExamSettings(source="mmlu_redux", subjects="mmlu", limit=228, optional=True),
         },
         general=GeneralSettings(sources=("python",)),
         teacher=TeacherSettings(base_url="offline"),

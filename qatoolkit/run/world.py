@@ -205,7 +205,12 @@ class OwnWorld:
                     how = {"metric": entry.metric, "filter": entry.filter, "fewshot": shots, "limit": about.limit}
                     found[entry.task] = Exam(name=entry.task, suite=entry.task, **how)
             else:
-                found[name] = _exam(name, about, seed)
+                try:
+                    found[name] = _exam(name, about, seed)
+                except (ValueError, OSError) as error:
+                    if not about.optional:
+                        raise
+                    print(f"exams.{name} is left out: {error}")
         return found
 
     def general_text(self, tokens: int, seed: int) -> Iterator[str] | Path:
@@ -273,6 +278,8 @@ def _content(source: str, textbook: TextbookWorld):
     """What a source's content depends on: the textbook's settings, the digest of a file or folder, else its name."""
     if source == TEXTBOOK:
         return textbook.settings
+    if source == MMLU_REDUX:
+        source = str(_mmlu_redux())
     return digest(Path(source)) if source != PYTHON and Path(source).exists() else source
 
 
