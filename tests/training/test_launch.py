@@ -59,16 +59,15 @@ def test_the_lines_of_a_list_train_its_jobs_and_the_same_call_goes_on(world, tmp
     assert weights(place / "b") == weights(place / "d")
 
 
-def test_every_element_of_the_array_is_one_job(world, tmp_path):
+def test_an_element_of_the_array_is_one_job(world, tmp_path):
     jobs = [job(world, tmp_path / "outs" / name, name=name, tokens=1_000) for name in ("x", "y")]
     with pytest.raises(JobsToRun):
         train_all(jobs, launch="list", folder=tmp_path / "lists", log=str)
     script = tmp_path / "lists" / "jobs.slurm"
     assert "#SBATCH --array=0-1\n" in script.read_text()
-    for i, one in enumerate(jobs):
-        done = subprocess.run(["bash", "-e", script], env=HERE | {"SLURM_ARRAY_TASK_ID": f"{i}"}, capture_output=True)
-        assert done.returncode == 0, done.stderr
-        assert (Path(one.out) / "training.json").is_file()
+    done = subprocess.run(["bash", "-e", script], env=HERE | {"SLURM_ARRAY_TASK_ID": "1"}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert [(Path(one.out) / "training.json").is_file() for one in jobs] == [False, True]
     assert not (tmp_path / "outs" / "x.yaml").exists()
 
 

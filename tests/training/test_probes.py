@@ -45,7 +45,7 @@ def start(world, tmp_path_factory):
 
 def probed(start, out, asked, **changes):
     data = {"qa": start / "qa-tokens", "general": start / "general-tokens", "tokenizer": None, "tokens": 8_000}
-    return job(out.parent, out, name="mid", start=start, **data | {"probe": asked, "probe_every": 2_000} | changes)
+    return job(out.parent, out, name="mid", start=start, **data | {"probe": asked, "probe_every": 1_000} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_it_is_asked_at_the_start_every_so_many_tokens_and_at_the_end(undisturbe
     steps = {row["step"] + 1: row["tokens"] for row in curve(undisturbed)}
     due = {}
     for step, tokens in steps.items():
-        due.setdefault(tokens // 2_000, step)
+        due.setdefault(tokens // 1_000, step)
     expected = sorted({0, *(step for passed, step in due.items() if passed), max(steps)})
     assert sorted(set(rows["step"])) == expected
     assert len(expected) > 4
