@@ -1,7 +1,8 @@
 """Settings of the teachers and of their client."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -78,6 +79,12 @@ class TeacherSettings(Settings):
     def _url(cls, value):
         return value if value in (None, OFFLINE) else check_url(value)
 
+    @field_validator("key_env", "headers")
+    @classmethod
+    def _variables(cls, value):
+        check_variables(value.values() if isinstance(value, dict) else [value])
+        return value
+
     @model_validator(mode="after")
     def _body(self):
         if problem := problem_of(self.extra, self.max_tokens):
@@ -94,6 +101,13 @@ def check_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"is {url!r}: give http(s)://host/path, e.g. .../v1")
     return url.rstrip("/")
+
+
+def check_variables(names: Iterable[str | None]) -> None:
+    """ValueError, worded to follow the setting's name and without the text found, which may be a key, where one of the
+    names is no environment variable's."""
+    if not all(name is None or re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
+        raise ValueError("names no environment variable: give the name of the variable that has the key, never the key")
 
 
 def problem_of(extra: Mapping[str, Any], max_tokens: int | None) -> str | None:

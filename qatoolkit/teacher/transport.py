@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from qatoolkit.teacher.limits import TeacherError
-from qatoolkit.teacher.settings import check_url
+from qatoolkit.teacher.settings import check_url, check_variables
 
 ANSWERED = frozenset({"ok", "empty", "length", "refusal"})  # outcomes that are answers, paid for and kept
 FATAL_STATUSES = {  # HTTP statuses that no retry and no other prompt can change, and the remedy
@@ -35,7 +35,8 @@ class Endpoint:
     """Where a teacher is served. `name` (default the URL) is part of the cache key of every request; `key_env` is the
     environment variable with the API key, None for a server that wants no Authorization header; `headers` are further
     HTTP headers, each with the environment variable that has its value, such as {"OpenAI-Organization": "MY_ORG"}.
-    ValueError for a URL that is none or has a secret in it, or a header that a request has anyway."""
+    ValueError for a URL that is none or has a secret in it, a variable that can be none, or a header that a request has
+    anyway."""
 
     base_url: str
     name: str | None = None
@@ -43,10 +44,13 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
+        at = "base_url"
         try:
             object.__setattr__(self, "base_url", check_url(self.base_url))
+            for at, names in (("key_env", [self.key_env]), ("headers", self.headers.values())):
+                check_variables(names)
         except ValueError as error:
-            raise ValueError(f"Endpoint.base_url {error}") from None
+            raise ValueError(f"Endpoint.{at} {error}") from None
         object.__setattr__(self, "name", self.name or self.base_url)
         for header in self.headers:
             if not _HEADER.fullmatch(header) or header.casefold() in OWN_HEADERS:

