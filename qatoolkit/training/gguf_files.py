@@ -99,8 +99,8 @@ def split_as_trained(tokenizer, path: Path) -> None:
 
 def describe_loss(path: Path) -> str:
     """What a model loses by way of a GGUF file, in a sentence for its manifest."""
-    types = ", ".join(f"{name} ({count} tensors)" for name, count in read_gguf(path).types.items())
+    types = ", ".join(f"{name} ({count})" for name, count in read_gguf(path).types.items())
     return (
-        f"weights dequantised from {types}: they are those of the quantised file {path.name}, not the original's; the "
+        f"tensors dequantised from {types}: they are those of the quantised file {path.name}, not the original's; the "
         "tokenizer is rebuilt from that file"
     )

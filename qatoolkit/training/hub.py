@@ -73,8 +73,6 @@ def load_causal_lm(checkpoint: str | Path, revision: str | None = None, **settin
     model, info = _opened(AutoModelForCausalLM.from_pretrained, checkpoint, place, **settings)
     if getattr(config, "is_decoder", None) is False and _reads_ahead(model):
         raise ValueError(_not_causal(checkpoint, config))
-    if "gguf_file" in place[1]:
-        model.hf_quantizer.remove_quantization_config(model)  # else a dequantised model counts as quantised and can't be saved
     return complete(checkpoint, model, info)
 
 

@@ -337,7 +337,7 @@ def test_a_gguf_file_is_adopted_once_and_its_loss_is_said(whole, gguf_file, tmp_
     adopt(str(gguf_file), tmp_path / "base", tokens=1_000)
     about = json.loads((tmp_path / "base" / "training.json").read_text())
     assert about["name"] == called(gguf_file) == "Tiny.Q8_0"
-    assert "dequantised from Q8_0 (16 tensors), F32 (5 tensors)" in about["lost"]
+    assert "dequantised from Q8_0 (16), F32 (5): they are those of the quantised file Tiny" in about["lost"]
     model = load_causal_lm(tmp_path / "base")
     assert model.dtype == torch.float32
     assert torch.equal(logits(model), logits(load_causal_lm(gguf_file)))
@@ -415,7 +415,7 @@ def test_a_real_model_from_a_package_reads_and_writes_sense(tmp_path):
     adopt(SMOLLM, tmp_path / "base", tokens=2 * 10**12)
     about = json.loads((tmp_path / "base" / "training.json").read_text())
     assert about["parameters"] == 134_515_008
-    assert "Q4_1 (210 tensors)" in about["lost"]
+    assert "Q4_1 (210), F32 (61), Q8_0 (1)" in about["lost"]
     model, tokenizer = load_model(tmp_path / "base")
     assert torch.equal(logits(model), logits(load_causal_lm(SMOLLM)))
     assert (tokenizer.eos_token, tokenizer.pad_token, model.dtype) == ("<|im_end|>", "<|im_end|>", torch.float32)
