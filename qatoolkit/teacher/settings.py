@@ -77,7 +77,9 @@ class TeacherSettings(Settings):
     @field_validator("base_url")
     @classmethod
     def _url(cls, value):
-        return value if value in (None, OFFLINE) else check_url(value)
+        if value not in (None, OFFLINE):
+            check_url(value)
+        return value
 
     @field_validator("key_env", "headers")
     @classmethod
@@ -92,15 +94,13 @@ class TeacherSettings(Settings):
         return self
 
 
-def check_url(url: str) -> str:
-    """The base URL of an endpoint without a slash at its end; ValueError, worded to follow the setting's name, if it
-    is none or has a secret in it."""
+def check_url(url: str) -> None:
+    """ValueError, worded to follow the setting's name, for a base URL that is none or has a secret in it."""
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query:  # they would end up in the ledger and in messages
         raise ValueError("contains credentials or a query: name the key's variable in key_env")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"is {url!r}: give http(s)://host/path, e.g. .../v1")
-    return url.rstrip("/")
 
 
 def check_variables(names: Iterable[str | None]) -> None:

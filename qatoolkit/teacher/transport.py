@@ -44,13 +44,17 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
-        at = "base_url"
-        try:
-            object.__setattr__(self, "base_url", check_url(self.base_url))
-            for at, names in (("key_env", [self.key_env]), ("headers", self.headers.values())):
-                check_variables(names)
-        except ValueError as error:
-            raise ValueError(f"Endpoint.{at} {error}") from None
+        checks = {
+            "base_url": (check_url, self.base_url),
+            "key_env": (check_variables, [self.key_env]),
+            "headers": (check_variables, self.headers.values()),
+        }
+        for name, (check, value) in checks.items():
+            try:
+                check(value)
+            except ValueError as error:
+                raise ValueError(f"Endpoint.{name} {error}") from None
+        object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
         object.__setattr__(self, "name", self.name or self.base_url)
         for header in self.headers:
             if not _HEADER.fullmatch(header) or header.casefold() in OWN_HEADERS:
