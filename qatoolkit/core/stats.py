@@ -79,17 +79,32 @@ CELL = ["discipline", "difficulty"]
 
 
 def cells(samples: pd.DataFrame) -> pd.DataFrame:
-    """The grid: one row per discipline and difficulty with n, accuracy, low, high and the mean margin in nats."""
+    """The grid: one row per discipline and difficulty with n, accuracy, low, high and, where the samples have them, the
+    means of margin (nats) and chance (accuracy of guessing)."""
     grid = accuracy(samples, CELL)
-    if "margin" in samples:
-        margin = samples.groupby(CELL, observed=True)["margin"].mean().rename("margin").reset_index()
-        grid = grid.merge(margin, on=CELL)
+    for column in ("margin", "chance"):
+        if column in samples:
+            mean = samples.groupby(CELL, observed=True)[column].mean().rename(column).reset_index()
+            grid = grid.merge(mean, on=CELL)
     return grid.sort_values(CELL, ignore_index=True)
 
 
-def weak(grid: pd.DataFrame, target: float, low_n: int) -> pd.DataFrame:
-    """The cells below `target` accuracy with at least `low_n` questions."""
-    return grid[(grid["accuracy"] < target) & (grid["n"] >= low_n)].reset_index(drop=True)
+def threshold(grid: pd.DataFrame, target: float, above_chance: bool = False) -> pd.Series:
+    """The accuracy below which each cell of the grid is weak: `target` itself or, above chance, chance + target x
+    (1 - chance). ValueError for a grid without the column `chance`, if it is needed."""
+    if not above_chance:
+        return pd.Series(target, index=grid.index, dtype=float)
+    if "chance" not in grid:
+        raise ValueError(
+            "a target above chance needs the chance of each cell: probe again, or set above_chance to false"
+        )
+    return grid["chance"] + target * (1 - grid["chance"])
+
+
+def weak(grid: pd.DataFrame, target: float, low_n: int, above_chance: bool = False) -> pd.DataFrame:
+    """The cells below their `threshold` with at least `low_n` questions."""
+    below = grid["accuracy"] < threshold(grid, target, above_chance)
+    return grid[below & (grid["n"] >= low_n)].reset_index(drop=True)
 
 
 def agreement(labels: pd.Series, gold: pd.Series, order: tuple[str, ...] | None = None) -> dict:
