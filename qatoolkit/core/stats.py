@@ -79,8 +79,8 @@ CELL = ["discipline", "difficulty"]
 
 
 def cells(samples: pd.DataFrame) -> pd.DataFrame:
-    """The grid: one row per discipline and difficulty with n, accuracy, low, high, and where samples have them the mean
-    margin in nats and the mean accuracy of guessing (`chance`)."""
+    """The grid: one row per discipline and difficulty with n, accuracy, low, high and, where the samples have them, the
+    means of margin (nats) and chance (accuracy of guessing)."""
     grid = accuracy(samples, CELL)
     for column in ("margin", "chance"):
         if column in samples:
@@ -90,9 +90,15 @@ def cells(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def threshold(grid: pd.DataFrame, target: float, above_chance: bool = False) -> pd.Series:
-    """The accuracy below which each cell is weak: the target, or chance plus that share of what is above chance."""
-    chance = grid["chance"] if above_chance else 0.0
-    return chance + pd.Series(target, index=grid.index) * (1 - chance)
+    """The accuracy below which each cell of the grid is weak: `target` itself or, above chance, chance + target x
+    (1 - chance). ValueError for a grid without the column `chance`, if it is needed."""
+    if not above_chance:
+        return pd.Series(target, index=grid.index, dtype=float)
+    if "chance" not in grid:
+        raise ValueError(
+            "a target above chance needs the chance of each cell: probe again, or set above_chance to false"
+        )
+    return grid["chance"] + target * (1 - grid["chance"])
 
 
 def weak(grid: pd.DataFrame, target: float, low_n: int, above_chance: bool = False) -> pd.DataFrame:

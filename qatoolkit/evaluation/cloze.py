@@ -53,8 +53,8 @@ def check_fit(name: str | Path, model, tokenizer) -> None:
 
 def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None) -> pd.DataFrame:
     """Cloze-score a multiple-choice QA table: columns id, predicted, correct, margin (log-likelihood of the right
-    choice minus that of the best wrong one, in nats). ValueError for rows without choices and answers of zero
-    tokens."""
+    choice minus that of the best wrong one, in nats). Rows with a choice longer than the model's context are left out,
+    with a warning that names them. ValueError for rows without choices and answers of zero tokens."""
     if table["choices"].isna().any():
         raise ValueError(
             f"score: row {table['choices'].isna().idxmax()} has no choices; open answers go through lm-eval"
@@ -65,29 +65,48 @@ def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None
         for row, context in zip(table.itertuples(), contexts, strict=True)
         for choice in row.choices
     ]
-    # Special tokens are those that the tokenizer adds by default, as in lm-eval.
-    starts = [len(ids) for ids in tokenizer(contexts)["input_ids"]]
+    starts = [len(ids) for ids in encode(tokenizer, contexts)]
     starts = np.repeat(starts, [len(c) for c in table["choices"]])
-    encoded = tokenizer(wholes)["input_ids"]
     most = max_positions(model)
-    for text, ids, start in zip(wholes, encoded, starts, strict=True):
-        check_answer(text, ids[start:], most)
-    pairs = [truncate(ids[:start], ids[start:], most) for ids, start in zip(encoded, starts, strict=True)]
+    pairs, rows = [], np.repeat(np.arange(len(table)), [len(c) for c in table["choices"]])
+    for text, ids, start in zip(wholes, encode(tokenizer, wholes), starts, strict=True):
+        check_answer(text, ids[start:])
+        pairs.append((ids[:start], ids[start:]))
+    long = sorted({row for row, (_, answer) in zip(rows, pairs, strict=True) if most and len(answer) > most})
+    if long:
+        names = ", ".join(map(str, table["id"].iloc[long[:5]]))
+        warnings.warn(
+            f"{len(long)} of {len(table)} questions are not asked, since a choice is longer than the model's {most} "
+            f"positions: {names}{' ...' if len(long) > 5 else ''}",
+            stacklevel=2,
+        )
+        pairs = [pair for row, pair in zip(rows, pairs, strict=True) if row not in long]
+        table = table.drop(index=table.index[long])
+    pairs = [truncate(*pair, most) for pair in pairs]
     return _judge(table, score_pairs(model, pairs, batch_tokens)[0])
 
 
-def check_answer(text: str, answer: list[int], most: int | None) -> None:
-    """ValueError if the answer at the end of `text` (prompt and answer) has no token ids, or more than `most`, the
-    number of positions of the model."""
+def encode(tokenizer, texts: list[str], **special) -> list[list[int]]:
+    """Token ids of texts that something follows: with the special tokens that the tokenizer puts before a text, as in
+    lm-eval, but without the end token that some put after it."""
+    end = closes(tokenizer)
+    return [
+        ids[:-1] if end and ids[-1:] == [tokenizer.eos_token_id] else ids
+        for ids in tokenizer(texts, **special)["input_ids"]
+    ]
+
+
+def closes(tokenizer) -> bool:
+    """Whether a tokenizer puts its end token after every text."""
+    return tokenizer.eos_token_id is not None and tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id
+
+
+def check_answer(text: str, answer: list[int]) -> None:
+    """ValueError if the answer at the end of `text` (prompt and answer) has no token ids."""
     if not answer:
         raise ValueError(
             f"no token of the answer is left to score: the tokenizer joins it to the prompt in ...{text[-40:]!r}; "
             "reword the answers, or let the model write them (form='generative')"
-        )
-    if most and len(answer) > most:
-        raise ValueError(
-            f"the answer that ends in ...{text[-40:]!r} has {len(answer):,} tokens and the model reads {most:,}; leave "
-            "that question out"
         )
 
 

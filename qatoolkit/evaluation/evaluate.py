@@ -20,18 +20,31 @@ import pandas as pd
 
 from qatoolkit.core.artifacts import Artifact, key_of
 from qatoolkit.evaluation.cloze import check_fit
-from qatoolkit.evaluation.samples import COLUMNS, RandomSeeds, describe_task, digest_model, keep, load, tidy
+from qatoolkit.evaluation.samples import (
+    COLUMNS,
+    VERSION,
+    RandomSeeds,
+    describe_task,
+    digest_model,
+    keep,
+    load,
+    sample_id,
+    tidy,
+)
 from qatoolkit.evaluation.suites import Entry, Suite, list_tasks, resolve_suite
 from qatoolkit.training.hub import load_tokenizer
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
-_REPORTED = ("benchmark", "task", "version", "form", "fewshot", "cut", "metric", "n", "limit", "score", "key")
+_REPORTED = (
+    "benchmark", "task", "version", "form", "fewshot", "cut", "unfinished", "not_asked", "metric", "n", "limit", "score",
+    "key",
+)  # fmt: skip
 
 
 class TasksUnavailable(RuntimeError):
-    """Some tasks of a suite could not be loaded; `samples` has those of the tasks that were evaluated."""
+    """Some tasks of a suite could not be loaded; `samples` has those of the tasks that were evaluated, if any."""
 
-    def __init__(self, message: str, samples: pd.DataFrame):
+    def __init__(self, message: str, samples: pd.DataFrame | None = None):
         super().__init__(message)
         self.samples = samples
 
@@ -78,67 +91,83 @@ def evaluate(
     examples, seeds and lm-eval stay the same; a kill loses only the task being run.
 
     The result's `attrs["evaluation"]` has the model, seeds, versions and, for each task, its settings, `left_out` (rows
-    of a QA file that were not asked, by reason) and `cut` (prompts that lost their beginning to the model's length;
-    None for an lm-eval model of your own).
+    of a QA file that were not asked, by reason), `cut` (prompts that lost their beginning to the model's length),
+    `unfinished` (replies that reached their limit of tokens) and `not_asked` (ids of questions with a choice longer
+    than the model's context; they have no sample); the last three are None for an lm-eval model of your own.
 
     Raises ValueError for an unknown suite, task, model, scorer or dtype, for more examples than a task has, for a model
-    that lacks weights or produces NaN, and for an answer of zero tokens. Raises TasksUnavailable for tasks whose data
-    or packages are missing, after all others have run."""
-    if isinstance(scorer, str) and scorer not in ("hf", "fast"):
-        raise ValueError(f"scorer {scorer!r} is neither 'hf' nor 'fast', nor an lm-eval model")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
-    if fewshot is not None and fewshot < 0:
-        raise ValueError(f"fewshot is {fewshot}; it is a number of examples, 0 or more")
-    if limit is not None and limit <= 0:
-        raise ValueError(f"limit is {limit}; it is a number of questions, 1 or more, or None for all")
-    _silence_libraries()
-    finished, failed = [], {}
-    load_once = functools.cache(lambda: load_lm(model, scorer, batch, dtype))
-    with tempfile.TemporaryDirectory() as temporary:
-        workplace = Path(temporary)
-        found = resolve_suite(suite, workplace, names=names, run=run, form=form, log=log)
-        manager = found.manager()
-        about = {
+    that lacks weights or produces NaN, for an answer of zero tokens, and for a task of which no question can be asked.
+    Raises TasksUnavailable for tasks whose data or packages are missing, after all others have run."""
+    examinee = Examinee(model, scorer=scorer, batch=batch, dtype=dtype, seeds=seeds, folder=folder, log=log)
+    check_counts(fewshot, limit)
+    with tempfile.TemporaryDirectory() as workplace:
+        found = resolve_suite(suite, Path(workplace), names=names, run=run, form=form, log=log)
+        return examinee.answer(found, fewshot=fewshot, limit=limit)
+
+
+class Examinee:
+    """A model that answers suites; it is loaded when the first task that isn't finished needs it. Arguments and errors
+    are those of `evaluate`."""
+
+    def __init__(self, model, *, scorer="hf", batch=64, dtype="float32", seeds=RandomSeeds(), folder=None, log=None):  # noqa: B008
+        if isinstance(scorer, str) and scorer not in ("hf", "fast"):
+            raise ValueError(f"scorer {scorer!r} is neither 'hf' nor 'fast', nor an lm-eval model")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+        self.seeds, self.folder, self.log = seeds, folder, log or (lambda message: None)
+        self.lm = functools.cache(lambda: load_lm(model, scorer, batch, dtype))
+        self.about = {
             "model": str(model),
             "digest": digest_model(model) if isinstance(scorer, str) else str(model),
             "scorer": scorer if isinstance(scorer, str) else type(scorer).__name__,
             "dtype": dtype,
             "lm_eval": version("lm_eval"),
+            "samples": VERSION,
             "seeds": asdict(seeds),
         }
-        kept = Path(folder or workplace / "finished")
-        for planned in plan_tasks(found, manager, about, fewshot=fewshot, limit=limit):
-            artifact = Artifact(kept.parent, kept.name, planned.key)
-            if artifact.manifest is None:
-                if planned.entry.task in failed:
-                    continue  # the rest of a group whose data is missing
-                started = time.perf_counter()
-                try:
-                    with no_progress_bars():
-                        [task] = manager.load([planned.spec])["tasks"].values()
-                except Exception as error:  # from lm-eval, datasets, the hub, or the task's own code
-                    message = " ".join(str(error).split())[:300]
-                    failed[planned.entry.task] = f"{planned.name}: {type(error).__name__}: {message}"
-                    continue
-                _set_examples(task, planned.fewshot)
-                table, record = run_task(planned, task, load_once(), seeds)
-                seconds = round(time.perf_counter() - started, 2)
-                more = {"left_out": found.left_out.get(planned.name, {}), "seconds": seconds, "config": planned.config}
-                keep(artifact, table, record | about | more)
-                if log:
-                    cut = f"; {n:,} prompts lost their beginning to the model's length" if (n := record["cut"]) else ""
-                    log(f"{planned.name}: {len(table):,} questions in {seconds:.1f} s{cut}")
-            finished.append(load(artifact))
-    samples = collect(found, finished, about)
-    if failed:
-        raise TasksUnavailable(_remedy(failed, len(finished), folder), samples)
-    return samples
+
+    def answer(self, suite: Suite, *, fewshot: int | None = None, limit: int | None = None) -> pd.DataFrame:
+        """The samples of a suite, as `evaluate` returns them."""
+        silence_libraries()
+        finished, failed, manager = [], {}, suite.manager()
+        with tempfile.TemporaryDirectory() as temporary:
+            kept = Path(self.folder or Path(temporary) / "finished")
+            for planned in plan_tasks(suite, manager, self.about, fewshot=fewshot, limit=limit):
+                artifact = Artifact(kept.parent, kept.name, planned.key)
+                if artifact.manifest is None:
+                    if planned.entry.task in failed:
+                        continue  # the rest of a group whose data is missing
+                    started = time.perf_counter()
+                    try:
+                        task = load_task(manager, planned)
+                    except Exception as error:  # from lm-eval, datasets, the hub, or the task's own code
+                        failed[planned.entry.task] = describe_failure(planned, error)
+                        continue
+                    _set_examples(task, planned.fewshot)
+                    table, record = run_task(planned, task, self.lm(), self.seeds)
+                    seconds = round(time.perf_counter() - started, 2)
+                    more = {"left_out": suite.left_out.get(planned.name, {}), "seconds": seconds}
+                    keep(artifact, table, record | self.about | more | {"config": planned.config})
+                    self.log(f"{planned.name}: {len(table):,} questions in {seconds:.1f} s{_describe_losses(record)}")
+                finished.append(load(artifact))
+        samples = collect(suite, finished, self.about)
+        if failed:
+            raise TasksUnavailable(_remedy(failed, len(finished), self.folder), samples)
+        return samples
+
+
+def check_counts(fewshot: int | None, limit: int | None) -> None:
+    """ValueError for numbers of examples or questions that can't be."""
+    if fewshot is not None and fewshot < 0:
+        raise ValueError(f"fewshot is {fewshot}; it is a number of examples, 0 or more")
+    if limit is not None and limit <= 0:
+        raise ValueError(f"limit is {limit}; it is a number of questions, 1 or more, or None for all")
 
 
 def plan_tasks(suite: Suite, manager, about: dict, *, fewshot: int | None, limit: int | None) -> list[PlannedTask]:
     """The single tasks of a suite in order, each with its key. `about` describes model, scorer and seeds; the model's
     path or name is not part of the key, its digest is."""
+    check_counts(fewshot, limit)
     same_model = {k: v for k, v in about.items() if k != "model"}
     planned = {}
     for entry in suite.entries:
@@ -150,6 +179,18 @@ def plan_tasks(suite: Suite, manager, about: dict, *, fewshot: int | None, limit
                 name=name, entry=entry, spec=spec, config=config, fewshot=shots, limit=limit, key=key_of(content)
             )
     return list(planned.values())
+
+
+def load_task(manager, planned: PlannedTask):
+    """A planned task with its data, as lm-eval loads it; raises whatever its data or code raise."""
+    with _no_progress_bars():
+        [task] = manager.load([planned.spec])["tasks"].values()
+    return task
+
+
+def describe_failure(planned: PlannedTask, error: Exception) -> str:
+    """What kept a task from loading, in one line."""
+    return f"{planned.name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def run_task(planned: PlannedTask, task, lm, seeds: RandomSeeds) -> tuple[pd.DataFrame, dict]:
@@ -165,13 +206,14 @@ def run_task(planned: PlannedTask, task, lm, seeds: RandomSeeds) -> tuple[pd.Dat
     np.random.seed(seeds.numpy)
     torch.manual_seed(seeds.torch)
     task.set_fewshot_seed(seed=seeds.fewshot)
-    counts_cuts = isinstance(lm, CountingHFLM)
-    if counts_cuts:
-        lm.cut = set()
-    with no_progress_bars():
+    counts = isinstance(lm, CountingHFLM)
+    if counts:
+        lm.start_counts()
+    with _no_progress_bars():
         result = lm_eval.evaluate(
             lm, {"tasks": {task.task_name: task}}, limit=planned.limit, log_samples=True, bootstrap_iters=0
         )
+    not_asked = _leave_out(task, result, lm.unasked) if counts else None
     table = tidy(task, result, planned.entry)
     first = table.iloc[0]
     return table, {
@@ -180,12 +222,44 @@ def run_task(planned: PlannedTask, task, lm, seeds: RandomSeeds) -> tuple[pd.Dat
         "version": first["version"],
         "form": (task.config.metadata or {}).get("form"),
         "fewshot": int(first["fewshot"]),
-        "cut": len(lm.cut) if counts_cuts else None,
+        "cut": len(lm.cut) if counts else None,
+        "unfinished": lm.unfinished if counts else None,
+        "not_asked": not_asked,
         "metric": f"{first['metric']},{first['filter']}",
         "n": len(table),
         "limit": planned.limit,
         "score": float(table["score"].mean()) if table["score"].notna().any() else None,
     }
+
+
+def _leave_out(task, result: dict, unasked: set) -> list[str]:
+    """The ids of the questions with one of these requests, whose samples are taken out of the result."""
+    logged = result["samples"][task.task_name]
+    long = (
+        {sample["doc_id"] for sample in logged if unasked.intersection(map(tuple, sample["arguments"]))}
+        if unasked
+        else ()
+    )
+    ids = {s["doc_id"]: sample_id(task, s["doc_id"], s["doc"]) for s in logged if s["doc_id"] in long}
+    result["samples"][task.task_name] = [sample for sample in logged if sample["doc_id"] not in ids]
+    if len(ids) and not result["samples"][task.task_name]:
+        raise ValueError(
+            f"task {task.task_name!r}: every question has a choice that is longer than the model's context; leave the task "
+            "out, or use another model"
+        )
+    return list(ids.values())
+
+
+def _describe_losses(record: dict) -> str:
+    losses = []
+    if record["cut"]:
+        losses.append(f"; {record['cut']:,} prompts lost their beginning to the model's length")
+    if record["unfinished"]:
+        losses.append(f"; {record['unfinished']:,} replies reached their limit of tokens")
+    if ids := record["not_asked"]:
+        named = ", ".join(ids[:5]) + " ..." * (len(ids) > 5)
+        losses.append(f"; {len(ids):,} not asked, since a choice is longer than the model's context: {named}")
+    return "".join(losses)
 
 
 def collect(suite: Suite, finished: list[tuple[pd.DataFrame, dict]], about: dict) -> pd.DataFrame:
@@ -206,7 +280,7 @@ def _remedy(failed: dict[str, str], finished: int, folder: Path | None) -> str:
     )
 
 
-def _silence_libraries() -> None:
+def silence_libraries() -> None:
     """lm-eval logs every default it uses, and in notebooks the progress bars of its libraries are widgets that stay."""
     import datasets
     import lm_eval  # noqa: F401 (sets its level on import)
@@ -218,7 +292,7 @@ def _silence_libraries() -> None:
 
 
 @contextlib.contextmanager
-def no_progress_bars():
+def _no_progress_bars():
     """Drop the progress bars that lm-eval and its libraries print to stderr for each task; show warnings after."""
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings(record=True) as caught:
         yield
@@ -233,7 +307,7 @@ def load_lm(model, scorer, batch, dtype):
     from qatoolkit.evaluation.lm_eval_models import CountingHFLM, FastScorer
 
     tokenizer = load_tokenizer(model)
-    with no_progress_bars():
+    with _no_progress_bars():
         lm = {"hf": CountingHFLM, "fast": FastScorer}[scorer](pretrained=str(model), batch_size=batch, dtype=dtype)
     check_fit(model, lm.model, tokenizer)
     return lm

@@ -1,5 +1,5 @@
-"""lm-eval's Hugging Face model in two versions: CountingHFLM, for reported numbers, counts the prompts that it cuts;
-FastScorer, for long suites and sweeps, takes its log-likelihoods from `cloze`.
+"""lm-eval's Hugging Face model in two versions: CountingHFLM, for reported numbers, counts what the model could not
+read or finish; FastScorer, for long suites and sweeps, takes its log-likelihoods from `cloze`.
 
 Tokenisation, beginning-of-sequence tokens, truncation, rolling windows and generation stay lm-eval's own code;
 FastScorer replaces only the reading of (context, continuation) pairs.
@@ -9,21 +9,33 @@ import warnings
 
 import torch
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 
-from qatoolkit.evaluation.cloze import check_answer, check_numbers, score_pairs, truncate
+from qatoolkit.evaluation.cloze import check_answer, check_numbers, closes, encode, score_pairs, truncate
 from qatoolkit.training.hub import COMPLETE, complete
 
 
 class CountingHFLM(HFLM):
-    """HFLM that records in `cut` every prompt too long for the model, which lm-eval cuts on the left. Without `device`
-    it uses the GPU if there is one, else the CPU."""
+    """HFLM that tells what the model could not read or finish. `cut` has the prompts too long for the model, which
+    lm-eval cuts on the left; `unasked` the (context, continuation) pairs whose continuation alone is too long, which
+    score minus infinity; `unfinished` counts the replies that reached their limit of tokens.
+
+    No prompt ends with the end token that some tokenizers put after every text. Without `device` it uses the GPU if
+    there is one, else the CPU."""
 
     def __init__(self, *args, **kwargs):
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(*args, **kwargs)
-        self.cut: set[str] = set()
+        self.start_counts()
+        self.closes = self.backend == "causal" and closes(self.tokenizer)
         if self.tokenizer.pad_token_id >= self.model.get_input_embeddings().weight.shape[0]:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # masked, but still looked up in the embedding
+
+    def start_counts(self) -> None:
+        """Count from zero, for the next task."""
+        self.cut: set[str] = set()
+        self.unasked: set[tuple[str, str]] = set()
+        self.unfinished = 0
 
     def _create_model(self, pretrained: str, **kwargs):
         """HFLM's model; ValueError if the checkpoint lacks some of its weights."""
@@ -32,16 +44,46 @@ class CountingHFLM(HFLM):
         super()._create_model(pretrained, **kwargs | COMPLETE)
         self._model = complete(pretrained, *self._model)
 
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs) -> list[int]:
+        """Token ids of a text, as in HFLM, without an end token that the tokenizer adds."""
+        ids = super().tok_encode(string, add_special_tokens, **kwargs)
+        return ids[:-1] if getattr(self, "closes", False) and ids[-1:] == [self.tokenizer.eos_token_id] else ids
+
     def tok_batch_encode(self, strings, *args, left_truncate_len: int | None = None, **kwargs):
-        """Token ids of prompts for generation, encoded and cut as in HFLM."""
+        """Token ids of prompts for generation, encoded and cut as in HFLM, without an end token."""
         if left_truncate_len:
             self.cut |= {text for text in strings if len(self.tok_encode(text)) > left_truncate_len}
-        return super().tok_batch_encode(strings, *args, left_truncate_len=left_truncate_len, **kwargs)
+            left_truncate_len += self.closes
+        ids, mask = super().tok_batch_encode(strings, *args, left_truncate_len=left_truncate_len, **kwargs)
+        return (ids[:, :-1], mask[:, :-1]) if self.closes else (ids, mask)  # padded on the left, so it is the last
+
+    def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
+        """Replies as in HFLM; where a reply's limit leaves no room for the prompt, the limit is half the context."""
+        for request in requests:
+            context, limits = request.args
+            if normalize_gen_kwargs(limits, self.max_gen_toks)["max_gen_toks"] >= self.max_length:
+                request.arguments = (context, limits | {"max_gen_toks": self.max_length // 2})
+        return super().generate_until(requests, disable_tqdm)
+
+    def _model_generate(self, context, max_length: int, stop: list[str], **generation_kwargs):
+        written = super()._model_generate(context, max_length, stop, **generation_kwargs)
+        if self.backend == "causal" and written.shape[1] >= max_length:
+            replies = self.tokenizer.batch_decode(written[:, context.shape[1] :])
+            self.unfinished += sum(not any(end and end in reply for end in stop) for reply in replies)
+        return written
 
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs: int | None = None):
-        most, causal = self.max_length, self.backend == "causal"  # an encoder reads only the context
+        most = self.max_length  # read once: the property searches the configuration each time
         for texts, _, more in requests:
-            check_answer("".join(texts or ()), more, most)
+            check_answer("".join(texts or ()), more)
+        fitting = [request for request in requests if len(request[2]) <= most]
+        self.unasked |= {texts for texts, _, more in requests if len(more) > most}
+        answers = iter(self._score(fitting, disable_tqdm, override_bs) if fitting else ())
+        return [next(answers) if len(more) <= most else (float("-inf"), False) for _, _, more in requests]
+
+    def _score(self, requests, disable_tqdm: bool, override_bs: int | None) -> list[tuple[float, bool]]:
+        """HFLM's log-likelihoods; ValueError if they are not numbers."""
+        most, causal = self.max_length, self.backend == "causal"  # an encoder reads only the context
         self.cut |= {
             texts[0] for texts, context, more in requests if texts and len(context) + causal * (len(more) - 1) > most
         }
@@ -85,13 +127,12 @@ class FastScorer(CountingHFLM):
         texts = [text for text in texts if text and not text.startswith(start)]  # HFLM encodes the others one by one
         special = {} if self.add_bos_token is None else {"add_special_tokens": self.add_bos_token}
         if texts:
-            self._encoded = dict(zip(texts, self.tokenizer(texts, **special)["input_ids"], strict=True))
+            self._encoded = dict(zip(texts, encode(self.tokenizer, texts, **special), strict=True))
 
-    def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs: int | None = None):
-        most = self.max_length  # read once: the property searches the configuration each time
-        odd = [r for r in requests if not r[1] or not r[2] or len(r[2]) > most]
-        if self.backend != "causal" or self.mixed_precision_dtype is not None or odd or not requests:
-            return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+    def _score(self, requests, disable_tqdm: bool, override_bs: int | None) -> list[tuple[float, bool]]:
+        most = self.max_length
+        if self.backend != "causal" or self.mixed_precision_dtype is not None or any(not r[1] for r in requests):
+            return super()._score(requests, disable_tqdm, override_bs)
         pairs = [truncate(context, continuation, most) for _, context, continuation in requests]
         cut = [r[0] for pair, r in zip(pairs, requests, strict=True) if len(pair[0]) < len(r[1])]
         self.cut |= {texts[0] for texts in cut if texts}

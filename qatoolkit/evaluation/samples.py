@@ -22,13 +22,14 @@ from qatoolkit.training.hub import load_config
 
 COLUMNS = (
     "benchmark", "task", "id", "doc_id", "discipline", "difficulty", "grade", "metric", "filter", "score", "correct",
-    "given", "margin", "scores", "fewshot", "version",
+    "given", "margin", "chance", "scores", "fewshot", "version",
 )  # fmt: skip
 MODEL_FILES = (
     "*config.json", "*.safetensors", "*.index.json", "*.bin", "tokenizer*", "vocab*", "merges.txt", "*.model",
     "*tokens*.json", "*.jinja",
 )  # fmt: skip
 SAMPLES = "samples.parquet"
+VERSION = 2  # of the samples: raise it when the same task and model give others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +48,10 @@ def tidy(task, result: dict, entry: Entry) -> pd.DataFrame:
     `score` is lm-eval's per-sample value of the entry's metric after its filter (the task's first ones where the entry
     names none, or one that the task does not have); `scores` has all of them as JSON. `correct` is null throughout
     where the metric is graded, that is, not always 0 or 1. `given` is the choice or text answered, `margin` the
-    log-likelihood of the right choice minus that of the best wrong one, in nats. A row without a discipline of its own
-    takes that of the task (`seeds.subjects`). Rows of `export_tasks` keep their ids, others get TASK/NUMBER."""
-    name, ours = task.task_name, "form" in (task.config.metadata or {})
+    log-likelihood of the right choice minus that of the best wrong one, in nats, `chance` one over the number of
+    choices (0 for what is written). A row without a discipline of its own takes that of the task (`seeds.subjects`).
+    Rows of `export_tasks` keep their ids, others get TASK/NUMBER."""
+    name, ours = task.task_name, is_exported(task)
     logged = result["samples"][name]
     filters, metrics = [sample["filter"] for sample in logged], logged[0]["metrics"]
     chosen = entry.filter if entry.filter in filters else filters[0]
@@ -67,7 +69,7 @@ def tidy(task, result: dict, entry: Entry) -> pd.DataFrame:
             {
                 "benchmark": entry.task,
                 "task": name,
-                "id": doc["id"] if ours else f"{name}/{sample['doc_id']}",
+                "id": sample_id(task, sample["doc_id"], doc),
                 "doc_id": sample["doc_id"],
                 **{label: doc.get(label) if ours else None for label in LABELS},
                 "metric": metric,
@@ -76,6 +78,7 @@ def tidy(task, result: dict, entry: Entry) -> pd.DataFrame:
                 "correct": bool(score) if score in (0, 1) else None,
                 "given": given,
                 "margin": margin,
+                "chance": 1 / len(task.doc_to_choice(doc)) if task.OUTPUT_TYPE == "multiple_choice" else 0.0,
                 "scores": json.dumps(scores[sample["doc_id"]]),
                 "fewshot": int(result["n-shot"][name]),
                 "version": str(result["versions"][name]),
@@ -89,6 +92,16 @@ def tidy(task, result: dict, entry: Entry) -> pd.DataFrame:
     if table["correct"].isna().any():
         table["correct"] = None
     return table
+
+
+def is_exported(task) -> bool:
+    """Whether a task was written by `export_tasks`."""
+    return "form" in (task.config.metadata or {})
+
+
+def sample_id(task, number: int, doc: dict) -> str:
+    """The id of a task's question: its own in an exported exam, else TASK/NUMBER, counted from 0."""
+    return doc["id"] if is_exported(task) else f"{task.task_name}/{number}"
 
 
 def _number(value):
@@ -167,7 +180,8 @@ def load(artifact: Artifact) -> tuple[pd.DataFrame, dict]:
 
 def manifests(folder: Path) -> pd.DataFrame:
     """One row per finished task in an evaluation folder, by task: benchmark, task, version, form, examples, prompts
-    cut, metric, questions, rows left out by reason, score, model, scorer, lm-eval version, seeds, seconds."""
+    cut, replies unfinished, ids not asked, metric, questions, rows left out by reason, score, model, scorer, lm-eval
+    version, seeds, seconds."""
     found = [read_json(path) for path in Path(folder).glob(f"*/{MANIFEST}")]
     found.sort(key=lambda manifest: (manifest["task"], manifest["key"]))
     return pd.DataFrame(found).drop(columns=["kind", "key", "config"], errors="ignore")

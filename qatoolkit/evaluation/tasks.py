@@ -14,6 +14,7 @@ from qatoolkit.core.prompt_format import PROMPT
 from qatoolkit.core.qa_table import as_lists, validate
 
 FORMS = ("letter", "cloze", "generative")
+SHORTEST = 16  # tokens that every open answer may have
 KEPT = ("id", "question", "choices", "answer", "answer_index", "discipline", "difficulty", "grade")
 LISTED = "{% for choice in choices %}{{ letters[loop.index0] }}. {{ choice }}\n{% endfor %}"
 
@@ -28,11 +29,12 @@ def export_tasks(
     """Write exams (QA tables of one language each, by task name) as lm-eval tasks, and return the folder.
 
     `form` "letter" lists the choices as A. B. C. and scores the letters, "cloze" scores the texts of the choices by
-    log-likelihood (both `acc`), "generative" lets the model write one line (`exact_match`). None means cloze where
-    every row has choices, else generative. `examples`, tables by exam name, are shown in few-shot prompts in their
+    log-likelihood (both `acc`), "generative" lets the model write one line (`exact_match` without regard to case and
+    outer white space), of as many tokens as the longest right answer has bytes, at least `SHORTEST`. None means cloze
+    where every row has choices, else generative. `examples`, tables by exam name, are shown in few-shot prompts in their
     order, as in MMLU; without them lm-eval draws examples from the other questions of the exam.
 
-    Raises ValueError for a table that is not a QA table, an unknown form, mixed languages, letter or cloze without
+    Raises ValueError for a table that is not a QA table, a name that is no file name, an unknown form, mixed languages, letter or cloze without
     choices or with several right ones, more choices than letters, and a folder with other files in it."""
     import yaml
 
@@ -43,6 +45,10 @@ def export_tasks(
         temporary.mkdir(parents=True)
         write_json(sorted(exams), temporary / "tasks.json")
         for name, table in exams.items():
+            if Path(name).name != name or name.startswith("."):
+                raise ValueError(
+                    f"exam {name!r}: its name becomes a file name, so it needs one without / and a first dot"
+                )
             table = check_exam(name, table)
             chosen = choose_form(table, form)  # the examples, which are few, are asked in the same form
             files = {"test": (f"{name}.jsonl", table)}
@@ -52,9 +58,10 @@ def export_tasks(
             for file, rows in files.values():
                 lines = (json.dumps(_row(row, chosen), ensure_ascii=False) for row in rows.to_dict("records"))
                 (temporary / file).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            longest = max(len(answer.strip().encode()) for answer in table["answer"])
             paths = {split: str((folder / file).resolve()) for split, (file, _) in files.items()}
             (temporary / f"{name}.yaml").write_text(
-                yaml.safe_dump(_task(name, chosen, language, paths), sort_keys=False, allow_unicode=True),
+                yaml.safe_dump(_task(name, chosen, language, paths, longest), sort_keys=False, allow_unicode=True),
                 encoding="utf-8",
             )
     return folder
@@ -108,12 +115,14 @@ def _language(name: str, table: pd.DataFrame, form: str) -> str:
 
 def _row(row: dict, form: str) -> dict:
     kept = {k: row[k] for k in KEPT if row.get(k) is not None and row[k] == row[k]}
+    kept["answer"] = kept["answer"].strip()
     kept |= {"answer_index": int(row["answer_index"])} if "answer_index" in kept else {}
     return kept | ({"letters": list(LETTERS[: len(row["choices"])])} if form == "letter" else {})
 
 
-def _task(name: str, form: str, language: str, paths: dict[str, str]) -> dict:
-    """The YAML of a task."""
+def _task(name: str, form: str, language: str, paths: dict[str, str], longest: int) -> dict:
+    """The YAML of a task; `longest` is the number of bytes of the longest answer, and so the most tokens it can have in
+    a byte-level tokenizer."""
     prompt, delimiter = PROMPT[language]
     prompt = prompt.format(question="{{question}}")
     if form == "letter":
@@ -136,7 +145,14 @@ def _task(name: str, form: str, language: str, paths: dict[str, str]) -> dict:
         return task | {
             "output_type": "generate_until",
             "doc_to_target": "answer",
-            "generation_kwargs": {"until": ["\n", "<eos>"], "max_gen_toks": 16, "do_sample": False},
+            "generation_kwargs": {
+                "until": ["\n", "<eos>"],
+                "max_gen_toks": max(SHORTEST, longest + 1),
+                "do_sample": False,
+            },
+            "filter_list": [
+                {"name": "stripped", "filter": [{"function": f} for f in ("remove_whitespace", "take_first")]}
+            ],
             "metric_list": [{"metric": "exact_match", "ignore_case": True}],
         }
     return task | {

@@ -15,19 +15,20 @@ from qatoolkit.synthesis.settings import PlanSettings
 
 
 def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
-    """The probe grid with `deficit` and `budget`: questions in proportion to the root of a cell's deficit below the
-    target.
+    """The probe grid with `deficit` and `budget`: questions in proportion to the root of a cell's deficit below its
+    `threshold`.
 
     H4 and H5 together get at most the share `high`, rounded to whole questions, unless no other cell is weak. Cells
     with fewer than `low_n` questions or without an accuracy get none. Raises ValueError if no cell is weak."""
     plan = grid.copy()
     judged = (plan["n"] >= settings.low_n) & plan["accuracy"].notna()
-    below = threshold(plan, settings.target, settings.above_chance) - plan["accuracy"]
-    plan["deficit"] = np.where(judged, below.clip(lower=0), 0.0)
+    wanted = threshold(plan, settings.target, settings.above_chance)
+    plan["deficit"] = np.where(judged, (wanted - plan["accuracy"]).clip(lower=0), 0.0)
     if plan["deficit"].sum() == 0:
         raise ValueError(
-            f"no cell with n >= {settings.low_n} lies below the target accuracy {settings.target}, so there is "
-            "nothing to plan; raise plan.target or probe with harder questions"
+            f"no cell with n >= {settings.low_n} lies below the target accuracy {settings.target}"
+            f"{' above chance' * settings.above_chance}, so there is nothing to plan; raise plan.target or probe "
+            "with harder questions"
         )
     plan["budget"] = apportion(_weights(plan, settings.high), settings.questions)
     return plan

@@ -41,7 +41,8 @@ class PlanSettings(Settings):
     target: Share = 0.75
     """Accuracy below which a cell is weak."""
     above_chance: bool = False
-    """Count the target above guessing: chance + target x (1 - chance)."""
+    """Measure the target from guessing: a cell is weak below chance + target * (1 - chance), chance being the mean of
+    one over the number of choices, 0 for open questions."""
     high: Share = 0.5
     """Maximum share of the budget for H4 and H5 together."""
     low_n: Positive = 5

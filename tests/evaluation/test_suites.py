@@ -241,7 +241,7 @@ def test_prompts_that_the_model_could_not_hold_are_counted(model, tmp_path, form
     assert only(evaluate(model, {"mine": table}, **settings))["cut"] == 0
     assert "beginning" not in said[-1]
     assert only(evaluate(model, {"mine": table}, fewshot=39, **settings))["cut"] == 40
-    assert said[-1].endswith("40 prompts lost their beginning to the model's length")
+    assert "40 prompts lost their beginning to the model's length" in said[-1]
     assert set(manifests(tmp_path)["cut"]) == {0, 40}
 
 
