@@ -30,6 +30,7 @@ _NAMES = {
     "table": "core.display",
     "read_seeds": "seeds.read",
     "Teacher": "teacher.client",
+    "offline_teacher": "run.offline",
     "Endpoint": "teacher.client",
     "Ledger": "teacher.ledger",
     "annotate": "synthesis.annotate",

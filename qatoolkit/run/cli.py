@@ -158,9 +158,10 @@ def train(
     anyway: Annotated[bool, typer.Option("--anyway", help="start although the memory estimate says no")] = False,
 ) -> None:
     """Train the job of a YAML file, on one device or, under torchrun, on several."""
+    from qatoolkit.evaluation.live_probe import live_probe
     from qatoolkit.training.train import train_file
 
-    train_file(job, plan_only=plan, tracker_name=tracker, anyway=anyway)
+    train_file(job, plan_only=plan, tracker_name=tracker, anyway=anyway, probe=live_probe)
 
 
 @app.command()

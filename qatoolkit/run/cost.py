@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.core.settings import turned
+from qatoolkit.core.settings import replace, turned
 from qatoolkit.run.profiles import Profile
 from qatoolkit.synthesis.strategies import strategy
 from qatoolkit.teacher.client import Teacher
 from qatoolkit.teacher.ledger import Ledger, price_of
 
 DISPUTED = 0.2  # share of answers on which the two teachers differ
+POSITIONS = 1024  # of a model whose configuration is not at hand
 QA_TOKENS = 1000  # of a question with answer and rationale, as it is trained on
 LARGE = 50_000_000  # parameters above which a training is estimated for a GPU, whether there is one here or not
 H100 = {"device_bytes": 80 * 2**30, "flops_per_second": 0.4 * 989e12}
@@ -59,7 +60,7 @@ def estimate(profile: Profile, ledger: Ledger | None = None) -> pd.DataFrame:
     table, known = requests(profile), {} if ledger is None else measured(ledger)
     rows = []
     for row in table.itertuples():
-        each, price = known.get(row.model, USUAL[row.task]), price_of(row.model)
+        each, price = known.get(row.model, USUAL[row.task]), price_of(row.model, own=profile.teacher.price)
         prompt, completion = row.requests * each.prompt, row.requests * each.completion
         cost = float("nan") if price is None else price.cost(prompt, completion)
         hours = row.requests * each.seconds / profile.teacher.in_flight / 3600
@@ -75,17 +76,19 @@ def training(profile: Profile):
     is no folder here counts as the rung `student.size` of the ladder with `student.vocabulary`."""
     import torch
 
+    from qatoolkit.training.defaults import defaults
     from qatoolkit.training.flops import architecture
+    from qatoolkit.training.gguf_files import find_gguf
     from qatoolkit.training.hub import load_config
     from qatoolkit.training.ladder import llama_config, size_of
     from qatoolkit.training.memory_estimate import estimate_needs
 
     student = profile.student
-    here = bool(student.checkpoint) and Path(student.checkpoint).is_dir()
+    here = bool(student.checkpoint) and (Path(student.checkpoint).is_dir() or bool(find_gguf(student.checkpoint)))
     if here:
         config = load_config(student.checkpoint)
     else:
-        config = llama_config(size_of(student.size), student.vocabulary, student.block)
+        config = llama_config(size_of(student.size), student.vocabulary, student.block or POSITIONS)
     cuda = torch.cuda.is_available()
     large = architecture(config).parameters > LARGE
     if cuda or not large:
@@ -94,10 +97,16 @@ def training(profile: Profile):
         where, device = "on one H100, assumed: 80 GiB, 0.4 of its 989 TFLOP/s in dense bfloat16", H100
     if student.checkpoint and not here:
         where += f" ({student.checkpoint} is no folder here and counts as the rung {student.size})"
+    found = defaults(config, tokens=profile.midtrain.tokens, gpu=cuda or large, **_bytes(device))
+    student = replace(student, **{name: one.value for name, one in found.items() if getattr(student, name, 0) is None})
     context = QA_TOKENS / 2 if large else student.block / 4
     return where, estimate_needs(
         config, student, tokens=profile.midtrain.tokens, context=context, gpu=cuda or large, **device
     )
+
+
+def _bytes(device: dict) -> dict:
+    return {"device_bytes": device["device_bytes"]} if device else {}
 
 
 def asking(teacher: Teacher, messages: list, task: str = "annotate") -> dict:

@@ -121,6 +121,7 @@ class Run:
         self.name, self.profile, self.seed, self.root, self.folder = name, profile, seed, Path(root), Path(root) / name
         self.world = world or world_of(profile, root / "teacher.log.jsonl")
         self._source, self._own_world, self.parent = source or profile.name, world, parent
+        self._checked = False
         self.endpoint = None  # open for all teachers of the run and its variants, while somebody keeps it open
 
     def __repr__(self):
@@ -295,7 +296,9 @@ class Run:
                 if other := self.changed(upstream):
                     notebook = self.stages().get(upstream, "01_seeds")
                     log(f"{name}: reads {upstream} as it is, though {', '.join(other)} changed since: see {notebook}")
-            self.world.check()
+            if not self._checked:
+                self.world.check()
+                self._checked = True
         with artifact.making() as folder:
             if (manifest := artifact.manifest) is not None:
                 self.point(name, artifact)

@@ -23,6 +23,7 @@ from qatoolkit.seeds.read import read_seeds
 from qatoolkit.seeds.subjects import rows, with_disciplines
 from qatoolkit.teacher.client import Endpoint
 from qatoolkit.teacher.settings import OFFLINE
+from qatoolkit.training.hub import load_config
 from qatoolkit.training.tokens import TOKEN_FILE, text_documents
 
 PYTHON = "python"  # general text that comes with Python
@@ -180,6 +181,9 @@ class OwnWorld:
             asked.append("teacher.base_url (an OpenAI-compatible endpoint; or OPENAI_BASE_URL)")
         if asked:
             raise ValueError(f"profile {profile.name!r} does not say: {'; '.join(asked)}")
+        for entry in (profile.student, *profile.ladder):
+            if entry.checkpoint:
+                load_config(entry.checkpoint, entry.revision)
         places = {"seeds.sources": self._sources, "general.sources": self._general}
         places |= {"general.held_out": profile.general.held_out}
         for dial, named in places.items():

@@ -80,14 +80,14 @@ class Job(Manner, Course):
 
 def read_job(path: str | Path) -> Job:
     """A job from a YAML file; `qa`, `general`, `probe` and `out` are relative to the file, as are `start` and
-    `tokenizer` where they are folders there. Raises ValueError for anything but the fields of `Job`, naming the file
+    `tokenizer` where they exist there. Raises ValueError for anything but the fields of `Job`, naming the file
     and the field."""
     path = Path(path)
     content = read_mapping(path, "the fields of a job (name, start, qa, tokens, ...)")
     for field in _PLACES:
         if isinstance(content.get(field), str):
             here = path.resolve().parent / content[field]
-            content[field] = str(here) if field not in _OR_NAMES or here.is_dir() else content[field]
+            content[field] = str(here) if field not in _OR_NAMES or here.exists() else content[field]
     return job_of({"name": path.stem} | content, str(path))
 
 

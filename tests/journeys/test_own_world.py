@@ -89,7 +89,7 @@ def test_missing_parts_are_asked_for_by_name_before_anything_is_spent(tmp_path, 
     run = open_run("mine", profile="own", root=tmp_path / "results")
     from qatoolkit.run import stages
 
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="does not say") as error:
         stages.run_to(run, "annotate")
     for part in ("seeds.sources", "exams", "general.sources", "student.checkpoint", "teacher.base_url"):
         assert part in str(error.value)

@@ -17,6 +17,7 @@ from qatoolkit.run.store import STAGES, Outputs, Run, Stage, stage
 from qatoolkit.training.checkpoints import adopt
 from qatoolkit.training.defaults import Default, check_rate, defaults
 from qatoolkit.training.flops import architecture
+from qatoolkit.training.gguf_files import find_gguf
 from qatoolkit.training.hub import load_config, load_tokenizer
 from qatoolkit.training.job import Job, identity
 from qatoolkit.training.ladder import llama_config, size_of
@@ -142,7 +143,7 @@ def training_key(job: Job) -> str:
 
 def _content(path: str) -> str:
     """What represents a place in the key of a training: the artifact that it is part of, else its content."""
-    folder = Path(path)
+    folder = find_gguf(path) or Path(path)
     above = next((p for p in (folder, *folder.parents) if p.parent.parent.name == STAGES), None)
     if above is not None and (above / "manifest.json").is_file():
         return f"{above.parent.name}/{above.name}/{folder.relative_to(above).as_posix()}"
