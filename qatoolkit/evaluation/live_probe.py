@@ -22,14 +22,28 @@ def live_probe(job: Job, tokenizer) -> Callable[[object], pd.DataFrame]:
 
     ValueError for a table without choices, with missing labels, or that is not there."""
     table = _questions(job)
-    tokenised = functools.cache(lambda texts: tokenizer(list(texts)))  # once, for all probes
+    once = _Once(tokenizer)
 
     def ask(model) -> pd.DataFrame:
-        samples = score(model, lambda texts: tokenised(tuple(texts)), table)
+        samples = score(model, once, table)
         grid = cells(table[["id", *CELL]].merge(samples, on="id", validate="one_to_one"))
         return grid[[*CELL, "n", "accuracy", "margin"]]
 
     return ask
+
+
+class _Once:
+    """A tokenizer that encodes the same texts once, for all probes."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+        self._encode = functools.cache(lambda texts: tokenizer(list(texts)))
+
+    def __call__(self, texts):
+        return self._tokenizer(texts) if isinstance(texts, str) else self._encode(tuple(texts))
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
 
 
 def _questions(job: Job) -> pd.DataFrame:

@@ -81,6 +81,7 @@ def test_a_source_whose_content_changed_runs_the_stage_again(run, tmp_path):
 
     source, checkpoint = tmp_path / "mine.jsonl", tmp_path / "model"
     checkpoint.mkdir()
+    (checkpoint / "config.json").write_text('{"model_type": "llama"}')
     dials = {"seeds.sources": [str(source), "hf:some/set"], "student.checkpoint": str(checkpoint)}
     for file in (source, checkpoint / "model.safetensors"):
         file.write_text("a")

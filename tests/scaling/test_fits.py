@@ -6,7 +6,6 @@ import pytest
 
 from qatoolkit.scaling.fits import by_axis, fits, points
 from qatoolkit.scaling.settings import ScalingSettings
-from qatoolkit.training.settings import MidtrainSettings, StudentSettings
 
 TABLE = pd.DataFrame(
     {"axis": "tokens", "arm": "boostqa", "x": [1e5, 1e6, 1e7], "accuracy": [0.3, 0.4, 0.6], "n": [400, 400, 400]}
@@ -37,11 +36,11 @@ def test_a_point_without_size_or_score_is_named(column, value):
 
 
 def test_the_full_run_is_trained_once_and_stands_on_every_axis():
-    settings = ScalingSettings(sizes=("xs", "m"), tokens=(0.5, 1.0), initial=(0.25, 1.0))
-    table = points(settings, StudentSettings(size="m"), MidtrainSettings(tokens=1000))
-    assert table["point"].tolist() == ["m-1000-1", "xs-1000-1", "m-500-1", "m-1000-0.25"]
+    settings = ScalingSettings(tokens=(0.5, 1.0))
+    table = points("m", 1000, settings, [("m", 1.0), ("xs", 1.0), ("m", 0.25)])
+    assert table["point"].tolist() == ["m-1000-1", "xs-1000-1", "m-1000-0.25", "m-500-1"]
     results = table.assign(
-        parameters=[2, 1, 2, 2], initial_flops=[4, 2, 4, 1], arm="boostqa", accuracy=0.5, low=0.4, high=0.6, n=9
+        parameters=[2, 1, 2, 2], initial_flops=[4, 2, 1, 4], arm="boostqa", accuracy=0.5, low=0.4, high=0.6, n=9
     )
     shown = by_axis(results)
     assert shown.groupby("axis", sort=False)["x"].agg(list).to_dict() == {
