@@ -183,7 +183,7 @@ def plan_tasks(suite: Suite, manager, about: dict, *, fewshot: int | None, limit
 
 def load_task(manager, planned: PlannedTask):
     """A planned task with its data, as lm-eval loads it; raises whatever its data or code raise."""
-    with _no_progress_bars():
+    with no_progress_bars():
         [task] = manager.load([planned.spec])["tasks"].values()
     return task
 
@@ -209,7 +209,7 @@ def run_task(planned: PlannedTask, task, lm, seeds: RandomSeeds) -> tuple[pd.Dat
     counts = isinstance(lm, CountingHFLM)
     if counts:
         lm.start_counts()
-    with _no_progress_bars():
+    with no_progress_bars():
         result = lm_eval.evaluate(
             lm, {"tasks": {task.task_name: task}}, limit=planned.limit, log_samples=True, bootstrap_iters=0
         )
@@ -292,7 +292,7 @@ def silence_libraries() -> None:
 
 
 @contextlib.contextmanager
-def _no_progress_bars():
+def no_progress_bars():
     """Drop the progress bars that lm-eval and its libraries print to stderr for each task; show warnings after."""
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings(record=True) as caught:
         yield
@@ -307,7 +307,7 @@ def load_lm(model, scorer, batch, dtype):
     from qatoolkit.evaluation.lm_eval_models import CountingHFLM, FastScorer
 
     tokenizer = load_tokenizer(model)
-    with _no_progress_bars():
+    with no_progress_bars():
         lm = {"hf": CountingHFLM, "fast": FastScorer}[scorer](pretrained=str(model), batch_size=batch, dtype=dtype)
     check_fit(model, lm.model, tokenizer)
     return lm

@@ -6,29 +6,74 @@ and the margin are our reading.
 
 import pandas as pd
 
+from qatoolkit.answers.same_answer import same_answer
+from qatoolkit.core.prompt_format import as_prompt_and_answer
 from qatoolkit.core.stats import CELL
 from qatoolkit.evaluation.cloze import load_model, score
-from qatoolkit.evaluation.evaluate import evaluate
+from qatoolkit.evaluation.evaluate import evaluate, no_progress_bars, silence_libraries
 
 UNLABELLED = "unlabelled"
+SPARE = 8  # tokens of an open answer beyond the longest right one
+BATCH = 32  # open questions at a time
 
 
-def probe(model, table: pd.DataFrame) -> pd.DataFrame:
-    """Score an annotated multiple-choice table with a model (directory or name): one row per question with its labels,
-    `correct` and `margin` (nats). Rows without choices are left out. ValueError for an empty table, a table without
-    choices, and missing labels."""
+def probe(model, table: pd.DataFrame, *, open_answers: bool = False) -> pd.DataFrame:
+    """Score an annotated table with a model (directory or name): one row per question with id, language, its labels,
+    `correct`, `given` (what was answered), `predicted` (its index among the choices) and `margin` (nats), `chance` (one
+    over the number of choices, 0 for open questions) and `undecided`.
+
+    Rows without choices are left out or, with `open_answers`, answered greedily in one line and judged by
+    `same_answer`: what that can't decide counts as wrong and is marked `undecided`. ValueError for an empty table, a
+    table of which nothing can be asked, and missing labels."""
     if table.empty:
         raise ValueError(
             "nothing to probe with: the table has no annotated seeds; for the reasons see run.read('annotate').rejects"
         )
-    asked = table[table["choices"].notna()].reset_index(drop=True)
+    choice = table["choices"].notna()
+    asked = (table if open_answers else table[choice]).reset_index(drop=True)
     if asked.empty:
         raise ValueError("nothing to probe with: no row of the table has choices")
     if asked[CELL].isna().any(axis=None):
         raise ValueError("the probe needs discipline and difficulty in every row: annotate the table first")
     network, tokenizer = load_model(model)
-    samples = score(network, tokenizer, asked)
+    parts = []
+    if choice.any():
+        samples = score(network, tokenizer, asked[asked["choices"].notna()].reset_index(drop=True))
+        choices = samples["id"].map(asked.set_index("id")["choices"])
+        given = [texts[i] for texts, i in zip(choices, samples["predicted"], strict=True)]
+        parts.append(samples.assign(given=given, chance=1 / choices.map(len), undecided=False))
+    if (unseen := asked[asked["choices"].isna()]).shape[0]:
+        parts.append(_answer_openly(network, tokenizer, unseen))
+    samples = pd.concat(parts, ignore_index=True)
     return asked[["id", "language", *CELL]].merge(samples, on="id", validate="one_to_one")
+
+
+def _answer_openly(network, tokenizer, table: pd.DataFrame) -> pd.DataFrame:
+    """Greedy answers of at most `SPARE` tokens more than the longest right one has, judged."""
+    from lm_eval.api.instance import Instance
+
+    from qatoolkit.evaluation.lm_eval_models import CountingHFLM
+
+    silence_libraries()
+    lm = CountingHFLM(pretrained=network, tokenizer=tokenizer, batch_size=BATCH)
+    parts = [as_prompt_and_answer(row.question, row.answer, row.language) for row in table.itertuples()]
+    longest = max(len(lm.tok_encode(answer, add_special_tokens=False)) for _, answer in parts)
+    limits = {"until": ["\n"], "max_gen_toks": longest + SPARE, "do_sample": False}
+    asked = [Instance(request_type="generate_until", doc={}, arguments=(prompt, limits), idx=0) for prompt, _ in parts]
+    with no_progress_bars():
+        given = [reply.strip() for reply in lm.generate_until(asked, disable_tqdm=True)]
+    same = [same_answer(*pair) for pair in zip(given, table["answer"], strict=True)]
+    return pd.DataFrame(
+        {
+            "id": table["id"].to_numpy(),
+            "predicted": pd.array([None] * len(table), dtype="Int64"),
+            "correct": [found is True for found in same],
+            "margin": float("nan"),
+            "given": given,
+            "chance": 0.0,
+            "undecided": [found is None and bool(text) for found, text in zip(same, given, strict=True)],
+        }
+    )
 
 
 def probe_tasks(model, suite, names: list[str] | None = None, **options) -> pd.DataFrame:
