@@ -65,8 +65,8 @@ def evaluate_exams(
 ) -> pd.DataFrame:
     """Samples of a model on a mixture of exams: those of `evaluate`, with a column `exam` before `task`.
 
-    The model is loaded once. Tables become tasks in `workplace`, which `lm_eval --include_path` reads; finished tasks are
-    kept in `folder`, and a task that two exams ask in the same way is run once, with the same ids in both.
+    The model is loaded once. Tables become tasks in `workplace`, which `lm_eval --include_path` reads; with `folder`,
+    finished tasks are kept there, also for another exam that asks the same. Ids are unique within an exam.
     `attrs["evaluation"]` is that of `evaluate`, each of its tasks with its exam; `n` and `score` count what is kept.
 
     Raises the errors of `evaluate`, TasksUnavailable after all other exams have run, and ValueError for two exams of one
