@@ -98,7 +98,7 @@ def encode(tokenizer, texts: list[str], **special) -> list[list[int]]:
 
 def closes(tokenizer) -> bool:
     """Whether a tokenizer puts its end token after every text."""
-    return tokenizer.eos_token_id is not None and tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id
+    return tokenizer.eos_token_id is not None and tokenizer("a")["input_ids"][-1:] == [tokenizer.eos_token_id]
 
 
 def check_answer(text: str, answer: list[int]) -> None:

@@ -1,150 +1,142 @@
-"""A run's exams: QA tables and lm-eval tasks, by the name that the user gives each, evaluated together."""
+"""Exams by names of one's own: QA tables and lm-eval tasks side by side, and an exam in two parts, one to probe with and
+one kept sealed for the result."""
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from qatoolkit.core.qa_table import COLUMNS, qa_id
 from qatoolkit.core.stats import CELL
 from qatoolkit.core.text import normalise
-from qatoolkit.evaluation.evaluate import evaluate
-from qatoolkit.evaluation.suites import Suite, by_language, list_tasks, resolve_suite
-from qatoolkit.seeds.columns import detect_language
-from qatoolkit.seeds.subjects import discipline_of
+from qatoolkit.evaluation.evaluate import Examinee, TasksUnavailable, check_counts
+from qatoolkit.evaluation.samples import RandomSeeds
+from qatoolkit.evaluation.suites import Suite, resolve_suite
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exam:
-    """One exam: either a QA `table`, asked in a `form`, or lm-eval tasks (`suite`, as `evaluate` takes it). None leaves
-    form, metric, filter and number of examples to the task; `limit` keeps the first questions, `keep` those ids."""
+    """An exam under the user's name for it: a QA table, or `suite`, what `resolve_suite` takes ("arc_easy", "paper12", a
+    folder of task YAMLs, a file). `form` is for tables and files. `fewshot`, `metric`, `filter` and `limit` (the first
+    questions of each task) hold for all of its tasks, None leaves them to the suite. `keep` are the ids whose samples count.
+
+    ValueError for a name with a path in it, for both or neither of table and suite, and for counts that can't be."""
 
     name: str
     table: pd.DataFrame | None = None
-    suite: str | None = None
+    suite: str | Path | Suite | None = None
     form: str | None = None
     metric: str | None = None
     filter: str | None = None
     fewshot: int | None = None
     limit: int | None = None
-    keep: frozenset | None = None
+    keep: frozenset[str] | None = None
+
+    def __post_init__(self):
+        if Path(self.name).name != self.name or self.name.startswith("."):
+            raise ValueError(
+                f"exam {self.name!r}: its name becomes a folder, so it needs one without / and a first dot"
+            )
+        if (self.table is None) == (self.suite is None):
+            raise ValueError(f"exam {self.name!r} needs a QA table or a suite, one of the two")
+        check_counts(self.fewshot, self.limit)
+
+    def resolve(self, workplace: Path, *, log=None) -> Suite:
+        """The exam's tasks; those of a table are written to `workplace/NAME/tasks`. Errors as in `resolve_suite`."""
+        what = {self.name: self.table} if self.suite is None else self.suite
+        found = resolve_suite(what, Path(workplace) / self.name, form=self.form, log=log)
+        changes = {k: v for k in ("fewshot", "metric", "filter") if (v := getattr(self, k)) is not None}
+        return replace(found, entries=tuple(replace(entry, **changes) for entry in found.entries))
 
 
-def evaluate_exams(model, exams: list[Exam], *, workplace: Path, **options) -> pd.DataFrame:
-    """`evaluate` on several exams: its samples with the column `exam` first. Tables are exported below `workplace`;
-    `options` are those of `evaluate`. Exams that are asked alike share one call, so that the model is loaded once."""
-    alike: dict[tuple, list[Exam]] = {}
-    for exam in exams:
-        how = (exam.form, exam.limit, exam.suite and exam.name)
-        alike.setdefault(how, []).append(exam)
-    parts = []
-    for i, group in enumerate(alike.values()):
-        parts.append(_evaluate_alike(model, group, workplace / f"exams-{i}" if i else workplace, options))
-    samples = pd.concat(parts, ignore_index=True)
-    first = parts[0].attrs["evaluation"]
-    samples.attrs["evaluation"] = first | {"tasks": [t for part in parts for t in part.attrs["evaluation"]["tasks"]]}
+def evaluate_exams(
+    model: str | Path,
+    exams: Sequence[Exam],
+    *,
+    workplace: Path,
+    folder: Path | None = None,
+    scorer="hf",
+    batch: int | str = 64,
+    dtype: str = "float32",
+    seeds: RandomSeeds = RandomSeeds(),  # noqa: B008 (frozen)
+    log=None,
+) -> pd.DataFrame:
+    """Samples of a model on a mixture of exams: those of `evaluate`, with a column `exam` before `task`.
+
+    The model is loaded once. Tables become tasks in `workplace`, which `lm_eval --include_path` reads; with `folder`,
+    finished tasks are kept there, also for another exam that asks the same. Ids are unique within an exam.
+    `attrs["evaluation"]` is that of `evaluate`, each of its tasks with its exam; `n` and `score` count what is kept.
+
+    Raises the errors of `evaluate`, TasksUnavailable after all other exams have run, and ValueError for two exams of one
+    name, for a metric that no task of the exam has, and for a `keep` without a sample."""
+    names = [exam.name for exam in exams]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two exams are called {min(twice)!r}; rename one")
+    if not exams:
+        raise ValueError("there is no exam to evaluate on: name at least one")
+    suites = [exam.resolve(workplace, log=log) for exam in exams]  # all of them first, since they may be wrong
+    examinee = Examinee(model, scorer=scorer, batch=batch, dtype=dtype, seeds=seeds, folder=folder, log=log)
+    found, failures = [], []
+    for exam, suite in zip(exams, suites, strict=True):
+        try:
+            samples = examinee.answer(suite, limit=exam.limit)
+        except TasksUnavailable as error:
+            failures.append(f"{exam.name}: {error}")
+            samples = error.samples
+        found.append(_kept(exam, samples))
+    together = pd.concat(found, ignore_index=True)
+    tasks = [task for samples in found for task in samples.attrs["evaluation"]["tasks"]]
+    together.attrs["evaluation"] = examinee.about | {"suite": ",".join(names), "tasks": tasks}
+    if failures:
+        raise TasksUnavailable("; ".join(failures), together)
+    return together
+
+
+def _kept(exam: Exam, samples: pd.DataFrame) -> pd.DataFrame:
+    """An exam's samples under its name, those of `keep` only, and their tasks."""
+    about = samples.attrs["evaluation"]
+    if exam.metric and len(samples) and exam.metric not in set(samples["metric"]):
+        known = sorted({name.split(",")[0] for row in samples["scores"] for name in json.loads(row)})
+        raise ValueError(f"exam {exam.name!r} has no metric {exam.metric!r}; its tasks have {', '.join(known)}")
+    if exam.keep is not None and len(samples):
+        samples = samples[samples["id"].isin(exam.keep)]
+        if samples.empty:
+            raise ValueError(f"exam {exam.name!r}: none of the {len(exam.keep):,} ids to keep is in its samples")
+    samples = samples.copy()
+    samples.insert(samples.columns.get_loc("task"), "exam", exam.name)
+    scores, tasks = samples.groupby("task")["score"], []
+    for task in about["tasks"]:
+        if task["task"] in scores.groups:
+            own = scores.get_group(task["task"])
+            score = float(own.mean()) if own.notna().any() else None
+            tasks.append({"exam": exam.name} | task | {"n": len(own), "score": score})
+    samples.attrs["evaluation"] = about | {"tasks": tasks}
     return samples
-
-
-def _evaluate_alike(model, exams: list[Exam], workplace: Path, options: dict) -> pd.DataFrame:
-    """Samples of tables that are asked alike, or of the tasks of one exam."""
-    one = exams[0]
-    if one.suite:
-        suite = resolve_suite(one.suite, workplace)
-        about = {entry.task: one for entry in suite.entries}
-    else:
-        suite = resolve_suite({exam.name: exam.table for exam in exams}, workplace, form=one.form)
-        about = {task: exam for exam in exams for task in by_language(exam.name, exam.table)}
-    entries = []
-    for entry in suite.entries:
-        exam = about[entry.task]
-        own = {field: getattr(exam, field) for field in ("metric", "filter", "fewshot")}
-        entries.append(replace(entry, **{field: value for field, value in own.items() if value is not None}))
-    suite = replace(suite, entries=tuple(entries))
-    found = evaluate(model, suite, limit=one.limit, **options)
-    samples = found.assign(exam=[about[benchmark].name for benchmark in found["benchmark"]])
-    for exam in exams:
-        if exam.keep is not None:
-            samples = samples[(samples["exam"] != exam.name) | samples["id"].isin(exam.keep)]
-    samples = samples[["exam", *found]].reset_index(drop=True)
-    samples.attrs = found.attrs
-    return samples
-
-
-def task_tables(suite: Suite, *, limit: int | None = None) -> dict[str, pd.DataFrame]:
-    """The questions of every single task of a suite as a QA table, by task: what it asks, without examples, with its
-    choices where it has any. Ids are those of `evaluate`'s samples; the discipline is that of the task, where known.
-
-    ValueError names a task whose data can't be loaded."""
-    manager, tables = suite.manager(), {}
-    for entry in suite.entries:
-        for name, spec in list_tasks(manager, entry.task):
-            try:
-                [task] = manager.load([spec])["tasks"].values()
-                documents = list(task.eval_docs)[:limit]
-            except Exception as error:  # of lm-eval, datasets, the hub, or the task's own code
-                message = " ".join(str(error).split())[:300]
-                raise ValueError(
-                    f"the questions of task {name!r} can't be loaded ({type(error).__name__}: {message}): run once where "
-                    "the Hugging Face Hub can be reached, or copy its cache ($HF_HOME) here"
-                ) from None
-            tables[name] = _task_table(task, name, documents)
-    return tables
-
-
-def _task_table(task, name: str, documents: list[dict]) -> pd.DataFrame:
-    ours, rows = "form" in (task.config.metadata or {}), []
-    for number, doc in enumerate(documents):
-        question, choices, right = _asked(task, doc)
-        answer = choices[right] if choices and right is not None else str(right)
-        own = {label: doc.get(label) if ours else None for label in ("discipline", "difficulty", "grade")}
-        rows.append(
-            {
-                "id": doc["id"] if ours else f"{name}/{number}",
-                "question": question,
-                "answer": answer,
-                "language": _language(question),
-                "source": name,
-                "choices": choices,
-                "answer_index": right if choices else None,
-            }
-            | own
-            | ({} if own["discipline"] else {"discipline": discipline_of(name)})
-        )
-    return pd.DataFrame(rows).reindex(columns=list(COLUMNS)).astype({"answer_index": "Int64"})
-
-
-def _asked(task, doc: dict) -> tuple[str, list[str] | None, object]:
-    """Question, choices and right choice (or answer) of a task's document."""
-    if task.OUTPUT_TYPE != "multiple_choice":
-        target = task.doc_to_target(doc)
-        return str(task.doc_to_text(doc)), None, target[0] if isinstance(target, list) and target else target
-    choices = [str(choice) for choice in task.doc_to_choice(doc)]
-    if task.multiple_input:  # the choices are contexts, and what follows them is the same
-        right = task.doc_to_text(doc)
-        return f"{choices[right]} {task.doc_to_target(doc)}".strip(), choices, right
-    right = task.doc_to_target(doc)
-    right = right[0] if isinstance(right, list) and right else right
-    right = choices.index(right) if isinstance(right, str) and right in choices else right
-    return str(task.doc_to_text(doc)), choices, right if isinstance(right, int) and right < len(choices) else None
-
-
-def _language(text: str) -> str:
-    try:
-        return detect_language(text)
-    except Exception:  # neither English nor Chinese
-        return "en"
 
 
 def split_exam(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """An exam in two parts that share no question: the share for the probe, and the rest. Rows whose questions are the
-    same but for case, spacing and punctuation stay together; disciplines and difficulties are split alike. The split
-    depends on the questions and the seed alone, not on their order."""
-    keys = table["question"].map(normalise)
-    first = table.assign(**{label: table.get(label) for label in CELL}, key=keys).drop_duplicates("key")
-    first = first.assign(**first[CELL].astype(object).fillna(""), draw=[qa_id(key, str(seed)) for key in first["key"]])
-    place = np.arange(len(first))
-    taken = np.floor((place + 1) * share) > np.floor(place * share)
-    probed = keys.isin(first.sort_values([*CELL, "draw"])["key"].to_numpy()[taken])
-    return table[probed].reset_index(drop=True), table[~probed].reset_index(drop=True)
+    """(part to probe with, sealed part) of an exam: about `share` of its questions and the rest, in the table's order.
+
+    Rows whose normalised question (`core.text.normalise`) is the same go to one side. Questions are stratified by
+    discipline and difficulty, unlabelled ones together, and drawn by a hash of seed and question, so that the split does
+    not depend on the order of the rows. Our reading: the papers probe and evaluate on different benchmarks.
+
+    ValueError for a share that is not between 0 and 1, and for an exam too small to have both parts."""
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}; it must lie between 0 and 1, both excluded")
+    question = table["question"].map(normalise)
+    labels = table.reindex(columns=CELL).astype(object).fillna("").agg("/".join, axis=1)
+    order = question.map(lambda text: hashlib.sha256(f"{seed}/{text}".encode()).hexdigest())
+    strata = pd.DataFrame({"question": question, "labels": labels, "order": order}).groupby("question").min()
+    strata = strata.sort_values(["labels", "order"])
+    passed = np.floor(np.arange(len(strata) + 1) * share + 1e-9)  # every 1/share-th question, so in each stratum too
+    probing = question.isin(strata.index[np.diff(passed) > 0])
+    if not 0 < probing.sum() < len(table):
+        raise ValueError(
+            f"an exam of {len(strata)} different questions has no part of {share} and a rest: take another share, or more "
+            "questions"
+        )
+    return table[probing].reset_index(drop=True), table[~probing].reset_index(drop=True)

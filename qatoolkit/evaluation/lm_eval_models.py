@@ -66,6 +66,9 @@ class CountingHFLM(HFLM):
         return super().generate_until(requests, disable_tqdm)
 
     def _model_generate(self, context, max_length: int, stop: list[str], **generation_kwargs):
+        own = self.model.generation_config.eos_token_id  # lm-eval drops end tokens from the text, so they must end it
+        ends = {*(own if isinstance(own, list) else [own]), self.tokenizer.eos_token_id} - {None}
+        generation_kwargs = {"eos_token_id": sorted(ends) or None} | generation_kwargs
         written = super()._model_generate(context, max_length, stop, **generation_kwargs)
         if self.backend == "causal" and written.shape[1] >= max_length:
             replies = self.tokenizer.batch_decode(written[:, context.shape[1] :])

@@ -10,57 +10,70 @@ from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.prompt_format import as_prompt_and_answer
 from qatoolkit.core.stats import CELL
 from qatoolkit.evaluation.cloze import load_model, score
-from qatoolkit.evaluation.evaluate import evaluate
+from qatoolkit.evaluation.evaluate import evaluate, no_progress_bars, silence_libraries
 
 UNLABELLED = "unlabelled"
+SPARE = 8  # tokens of an open answer beyond the longest right one
+BATCH = 32  # open questions at a time
 
 
 def probe(model, table: pd.DataFrame, *, open_answers: bool = False) -> pd.DataFrame:
-    """Score an annotated table with a model (directory or name): one row per question with its labels, `correct`,
-    `margin` (nats) and `chance`, the accuracy of guessing.
+    """Score an annotated table with a model (directory or name): one row per question with id, language, its labels,
+    `correct`, `given` (what was answered), `predicted` (its index among the choices) and `margin` (nats), `chance` (one
+    over the number of choices, 0 for open questions) and `undecided`.
 
-    Questions with choices are scored by the likelihood of each answer. Those without are left out, or with
-    `open_answers` answered by the model, in one line, and judged by `same_answer` (what can't be told is wrong); their
-    `given` has the answer. ValueError for an empty table, a table that leaves nothing to ask, and missing labels."""
+    Rows without choices are left out or, with `open_answers`, answered greedily in one line and judged by
+    `same_answer`: what that can't decide counts as wrong and is marked `undecided`. ValueError for an empty table, a
+    table of which nothing can be asked, and missing labels."""
     if table.empty:
         raise ValueError(
             "nothing to probe with: the table has no annotated seeds; for the reasons see run.read('annotate').rejects"
         )
-    has_choices = table["choices"].notna()
-    asked = table if open_answers else table[has_choices]
+    choice = table["choices"].notna()
+    asked = (table if open_answers else table[choice]).reset_index(drop=True)
     if asked.empty:
         raise ValueError("nothing to probe with: no row of the table has choices")
     if asked[CELL].isna().any(axis=None):
         raise ValueError("the probe needs discipline and difficulty in every row: annotate the table first")
-    parts, closed = [], table[has_choices].reset_index(drop=True)
-    if len(closed):
-        samples = score(*load_model(model), closed)
-        parts.append(samples.assign(chance=1 / closed["choices"].map(len)))
-    if open_answers and not has_choices.all():
-        parts.append(answer(model, table[~has_choices].reset_index(drop=True)))
+    network, tokenizer = load_model(model)
+    parts = []
+    if choice.any():
+        samples = score(network, tokenizer, asked[asked["choices"].notna()].reset_index(drop=True))
+        choices = samples["id"].map(asked.set_index("id")["choices"])
+        given = [texts[i] for texts, i in zip(choices, samples["predicted"], strict=True)]
+        parts.append(samples.assign(given=given, chance=1 / choices.map(len), undecided=False))
+    if (unseen := asked[asked["choices"].isna()]).shape[0]:
+        parts.append(_answer_openly(network, tokenizer, unseen))
     samples = pd.concat(parts, ignore_index=True)
     return asked[["id", "language", *CELL]].merge(samples, on="id", validate="one_to_one")
 
 
-def answer(model, table: pd.DataFrame, *, batch: int = 16) -> pd.DataFrame:
-    """Let a model answer questions in one line each, greedily: id, given, correct, chance (0). An answer may have twice
-    the characters of the longest right one."""
+def _answer_openly(network, tokenizer, table: pd.DataFrame) -> pd.DataFrame:
+    """Greedy answers of at most `SPARE` tokens more than the longest right one has, judged."""
     from lm_eval.api.instance import Instance
 
-    from qatoolkit.evaluation.evaluate import load_lm, no_progress_bars
+    from qatoolkit.evaluation.lm_eval_models import CountingHFLM
 
-    most = 16 + table["answer"].map(len).max()  # tokens: at least a character each, so twice as many in most texts
-    how = {"until": ["\n"], "max_gen_toks": int(most), "do_sample": False}
-    prompts = [as_prompt_and_answer(r.question, "", r.language)[0] for r in table.itertuples()]
-    requests = [
-        Instance(request_type="generate_until", doc={}, arguments=(prompt, how), idx=i)
-        for i, prompt in enumerate(prompts)
-    ]
+    silence_libraries()
+    lm = CountingHFLM(pretrained=network, tokenizer=tokenizer, batch_size=BATCH)
+    parts = [as_prompt_and_answer(row.question, row.answer, row.language) for row in table.itertuples()]
+    longest = max(len(lm.tok_encode(answer, add_special_tokens=False)) for _, answer in parts)
+    limits = {"until": ["\n"], "max_gen_toks": longest + SPARE, "do_sample": False}
+    asked = [Instance(request_type="generate_until", doc={}, arguments=(prompt, limits), idx=0) for prompt, _ in parts]
     with no_progress_bars():
-        given = load_lm(model, "hf", batch, "float32").generate_until(requests, disable_tqdm=True)
-    given = [text.strip() for text in given]
-    right = [bool(same_answer(a, b)) for a, b in zip(given, table["answer"], strict=True)]
-    return pd.DataFrame({"id": table["id"], "given": given, "correct": right, "chance": 0.0})
+        given = [reply.strip() for reply in lm.generate_until(asked, disable_tqdm=True)]
+    same = [same_answer(*pair) for pair in zip(given, table["answer"], strict=True)]
+    return pd.DataFrame(
+        {
+            "id": table["id"].to_numpy(),
+            "predicted": pd.array([None] * len(table), dtype="Int64"),
+            "correct": [found is True for found in same],
+            "margin": float("nan"),
+            "given": given,
+            "chance": 0.0,
+            "undecided": [found is None and bool(text) for found, text in zip(same, given, strict=True)],
+        }
+    )
 
 
 def probe_tasks(model, suite, names: list[str] | None = None, **options) -> pd.DataFrame:

@@ -6,9 +6,9 @@ from qatoolkit.core.qa_table import COLUMNS
 from qatoolkit.core.stats import CELL
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.curate.curate import curate as curated
-from qatoolkit.evaluation.exams import Exam, split_exam, task_tables
+from qatoolkit.evaluation.exams import Exam, split_exam
 from qatoolkit.evaluation.probe import UNLABELLED
-from qatoolkit.evaluation.suites import resolve_suite
+from qatoolkit.evaluation.task_tables import task_tables
 from qatoolkit.graph.knowledge_points import kps_from_column
 from qatoolkit.run.profiles import SEEDS
 from qatoolkit.run.stages.teachers import teachers
@@ -33,8 +33,8 @@ def exams(run: Run, folder) -> dict:
         about[name] = {field: getattr(exam, field) for field in HOW}
         table = exam.table
         if exam.suite:
-            suite = resolve_suite(exam.suite, folder / "tasks")
-            table = pd.concat(task_tables(suite, limit=exam.limit).values(), ignore_index=True)
+            found = task_tables(exam.resolve(folder / "tasks"), limit=exam.limit)
+            table = pd.concat(found.values(), ignore_index=True)
         if run.profile.probe.on == "exams":
             part, table = split_exam(table, run.profile.probe.share, run.seed)
             probed.append(part.assign(exam=name))

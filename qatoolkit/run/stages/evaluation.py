@@ -9,9 +9,9 @@ from qatoolkit.core.artifacts import Artifact
 from qatoolkit.core.files import read_json
 from qatoolkit.core.stats import CELL, accuracy, cells, mcnemar, paired_difference
 from qatoolkit.core.taxonomy import LABELS
+from qatoolkit.evaluation.bits import bits_difference, bits_per_byte, mean_bits_per_byte
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.exams import evaluate_exams
-from qatoolkit.evaluation.held_out import bits_difference, bits_per_byte, mean_bits_per_byte
 from qatoolkit.evaluation.probe import UNLABELLED
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
@@ -50,7 +50,7 @@ def evaluate(run: Run, *, log=print) -> Outputs:
         settings, exams = run.profile.evaluate, examined(run)
         done = run.root / STAGES / "scores"
         models = {arm: run.model(arm) for arm in (BASE, *run.profile.arms)}
-        how = {"scorer": settings.scorer, "batch": settings.batch, "folder": done, "workplace": folder}
+        how = {"scorer": settings.scorer, "batch": settings.batch, "folder": done, "workplace": folder / "tasks"}
         answered = {arm: evaluate_exams(model, exams, **how) for arm, model in models.items()}
         scores = [task["key"] for rows in answered.values() for task in rows.attrs["evaluation"]["tasks"]]
         samples = with_exam_labels(

@@ -102,7 +102,8 @@ def evaluated_tasks(samples: pd.DataFrame) -> pd.DataFrame:
     about = samples.attrs["evaluation"]
     seeds = ", ".join(f"{name} {seed}" for name, seed in about["seeds"].items())
     tasks = [
-        {k: v for k, v in t.items() if k != "key"} | {"left_out": sum(t.get("left_out", {}).values())}
+        {k: v for k, v in t.items() if k != "key"}
+        | {"left_out": sum(t.get("left_out", {}).values()), "not_asked": len(t.get("not_asked") or ())}
         for t in about["tasks"]
     ]
     return pd.DataFrame(tasks).assign(lm_eval=about["lm_eval"], scorer=about["scorer"], seeds=seeds)

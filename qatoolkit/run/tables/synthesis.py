@@ -5,11 +5,11 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.core.settings import replace
-from qatoolkit.core.stats import accuracy, wilson
+from qatoolkit.core.stats import accuracy, weak, wilson
 from qatoolkit.core.taxonomy import HIGH, STEM
 from qatoolkit.curate.decontaminate import decontaminate
 from qatoolkit.run.cost import estimate
-from qatoolkit.run.stages.data import exam_tables
+from qatoolkit.run.stages.data import exam_tables, probe_questions
 from qatoolkit.run.stages.teachers import ledger_path
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import targeted
@@ -41,13 +41,12 @@ def probe_summary(run: Run) -> pd.DataFrame:
 
 
 def missed_questions(run: Run, n: int = 8) -> pd.DataFrame:
-    """The seed questions that the base model missed by the largest margin (nats), with the answer it preferred."""
+    """The probe's questions that the base model missed by the largest margin (nats), with the answer it preferred."""
     samples = run.read("probe").samples
     samples = samples[~samples["correct"].astype(bool)].nsmallest(n, "margin")
-    found = run.read("annotate").seeds.merge(samples[["id", "predicted", "margin"]], on="id")
-    said = [choices[i] for choices, i in zip(found["choices"], found["predicted"], strict=True)]
-    columns = ["discipline", "difficulty", "question", "answer", "model says", "margin"]
-    return found.assign(**{"model says": said}).sort_values("margin")[columns]
+    asked = probe_questions(run)[["id", "question", "answer"]].drop_duplicates("id")
+    found = samples.merge(asked, on="id").rename(columns={"given": "model says"})
+    return found[["discipline", "difficulty", "question", "answer", "model says", "margin"]]
 
 
 def plan_shares(run: Run) -> pd.DataFrame:
@@ -56,7 +55,7 @@ def plan_shares(run: Run) -> pd.DataFrame:
     grid, settings, stored = run.read("probe").cells, run.profile.plan, run.read("plan")
     plans = {f"targeted, {settings.target:g}": stored.targeted, "untargeted": stored.untargeted}
     for target in (0.5, 0.9):
-        if ((grid["accuracy"] < target) & (grid["n"] >= settings.low_n)).any():
+        if len(weak(grid, target, settings.low_n, settings.above_chance)):
             plans[f"if the target were {target:g}"] = targeted(grid, replace(settings, target=target))
     rows = []
     for name, plan in plans.items():
