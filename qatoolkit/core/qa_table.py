@@ -61,9 +61,11 @@ def validate(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def require(where, table: pd.DataFrame, *columns: str) -> None:
-    """ValueError if a table lacks some of these columns; `where` names the table in the error."""
+    """ValueError if a table lacks some of these columns; `where` names the table in the error, which points raw rows to
+    `read_seeds`."""
     if missing := set(columns) - set(table.columns):
-        raise ValueError(f"{where} lacks {sorted(missing)}; it has {list(table.columns)}")
+        raw = "; qt.read_seeds makes a QA table of raw rows" if "id" in missing else ""
+        raise ValueError(f"{where} lacks {sorted(missing)}; it has {list(table.columns)}{raw}")
 
 
 def as_lists(table: pd.DataFrame) -> pd.DataFrame:

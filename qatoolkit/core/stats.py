@@ -81,6 +81,8 @@ CELL = ["discipline", "difficulty"]
 def cells(samples: pd.DataFrame) -> pd.DataFrame:
     """The grid: one row per discipline and difficulty with n, accuracy, low, high and, where the samples have them, the
     means of margin (nats) and chance (accuracy of guessing)."""
+    if missing := {*CELL, "correct"} - set(samples.columns):
+        raise ValueError(f"cells: the samples lack {sorted(missing)}; qt.probe returns a table that has them")
     grid = accuracy(samples, CELL)
     for column in ("margin", "chance"):
         if column in samples:

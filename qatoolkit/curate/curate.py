@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from qatoolkit.answers.same_answer import choice_consistent, same_answer
+from qatoolkit.core.qa_table import require
 from qatoolkit.core.text import CJK
 from qatoolkit.curate.comparison_text import answer_keys, marks, option_set, stem, text_of, tokens, values_of
 from qatoolkit.curate.decontaminate import decontaminate
@@ -30,6 +31,7 @@ def curate(
     different answer), near-duplicates. `rejects` have all columns plus `reason` and `detail`, for the first reason
     found. `report`: rows and share of the strategy's rows by outcome (kept, rejected, flagged), reason and strategy."""
     settings = settings or CurateSettings()
+    require("curate", table, "id", "question", "answer", "language", "source")
     table = table.reset_index(drop=True)
     reasons: dict[int, tuple[str, str]] = {}
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from qatoolkit.core.qa_table import require
 from qatoolkit.core.text import is_cjk
 from qatoolkit.curate.comparison_text import join, marks, option_set, stem, tokens, values_of
 
@@ -24,6 +25,7 @@ def decontaminate(
     length (overlap 1). If both have choices, the same question must also share half of them: many stems are only "Which
     of the following is true?". N-grams in more than 20 items of one exam are boilerplate and not counted. `row` is the
     position in `table`. ValueError for an exam without a question column."""
+    require("the table to decontaminate", table, "id", "question")
     items, grams, exact = _exam_index(exams, n, n_cjk)
     vocabulary = {word for item in items for word in item.words}
     found = []

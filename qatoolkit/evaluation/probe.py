@@ -8,6 +8,7 @@ import pandas as pd
 
 from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.prompt_format import as_prompt_and_answer
+from qatoolkit.core.qa_table import require
 from qatoolkit.core.stats import CELL
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.evaluate import evaluate, no_progress_bars, silence_libraries
@@ -29,6 +30,7 @@ def probe(model, table: pd.DataFrame, *, open_answers: bool = False) -> pd.DataF
         raise ValueError(
             "nothing to probe with: the table has no annotated seeds; for the reasons see run.read('annotate').rejects"
         )
+    require("the table to probe with", table, "id", "question", "answer", "language", "choices", "answer_index", *CELL)
     choice = table["choices"].notna()
     asked = (table if open_answers else table[choice]).reset_index(drop=True)
     if asked.empty:

@@ -13,8 +13,8 @@ from qatoolkit.core.files import atomic, locked, read_json
 from qatoolkit.run.store import NOTEBOOKS, Run
 from qatoolkit.synthesis.strategies import PACKAGED
 
-# The tour comes last: it reads what the others made, and computes nothing twice.
-ORDER = (*sorted({*NOTEBOOKS.values(), *PACKAGED.values()}), "00_tour")
+# Own model and tour come last: they read what the others made, and compute nothing twice.
+ORDER = (*sorted({*NOTEBOOKS.values(), *PACKAGED.values()}), "12_own_model", "00_tour")
 
 
 class NotebookFailed(RuntimeError):

@@ -335,6 +335,7 @@ def _write(folder: Path, name: str, value) -> Path:
 
 # The version of each stage's contract; raised when the same inputs would give another result.
 VERSIONS = dict.fromkeys([*NOTEBOOKS, *PACKAGED], 1)
+VERSIONS |= dict.fromkeys(["probe", "plan", "error_rates", "evaluate", *PACKAGED], 2)
 
 
 class Stage:

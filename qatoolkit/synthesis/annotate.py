@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from qatoolkit.core.qa_table import require
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Teacher
@@ -32,6 +33,7 @@ def annotate(table: pd.DataFrame, teacher: Teacher, samples: int = 1) -> tuple[p
 def requests(table: pd.DataFrame, samples: int = 1) -> list[list[dict]]:
     """The chat messages that `annotate` sends, `samples` per row. From the second on they carry their number, because a
     cache or a deterministic server would repeat its answer."""
+    require("the table to annotate", table, "id", "question", "answer", "language")
     return [
         prompts.messages("annotate", row["language"], **prompts.shown(row), **({"draw": sample} if sample else {}))
         for row in table.to_dict("records")

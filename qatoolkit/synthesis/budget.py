@@ -9,7 +9,7 @@ than from an easy one (docs/LOG.md)."""
 import numpy as np
 import pandas as pd
 
-from qatoolkit.core.stats import threshold
+from qatoolkit.core.stats import CELL, threshold
 from qatoolkit.core.taxonomy import HIGH
 from qatoolkit.synthesis.settings import PlanSettings
 
@@ -20,7 +20,7 @@ def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
 
     H4 and H5 together get at most the share `high`, rounded to whole questions, unless no other cell is weak. Cells
     with fewer than `low_n` questions or without an accuracy get none. Raises ValueError if no cell is weak."""
-    plan = grid.copy()
+    plan = _grid(grid)
     judged = (plan["n"] >= settings.low_n) & plan["accuracy"].notna()
     wanted = threshold(plan, settings.target, settings.above_chance)
     plan["deficit"] = np.where(judged, (wanted - plan["accuracy"]).clip(lower=0), 0.0)
@@ -34,6 +34,12 @@ def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     return plan
 
 
+def _grid(grid: pd.DataFrame) -> pd.DataFrame:
+    if missing := {*CELL, "n", "accuracy"} - set(grid.columns):
+        raise ValueError(f"a plan needs the grid of qt.cells(qt.probe(...)); this table lacks {sorted(missing)}")
+    return grid.copy()
+
+
 def _weights(plan: pd.DataFrame, high: float) -> pd.Series:
     """Roots of the deficits, with H4 and H5 scaled down to at most the share `high` of the total."""
     roots, hard = plan["deficit"] ** 0.5, plan["difficulty"].isin(HIGH)
@@ -45,7 +51,7 @@ def _weights(plan: pd.DataFrame, high: float) -> pd.Series:
 
 def untargeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     """The same number of questions spread evenly over all cells, the control for targeting."""
-    plan = grid.copy()
+    plan = _grid(grid)
     plan["deficit"] = 1.0
     plan["budget"] = apportion(plan["deficit"], settings.questions)
     return plan

@@ -5,12 +5,16 @@ sets that a profile makes with it. `register` adds one from anywhere (docs/exten
 
 import importlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 
+from qatoolkit.core.qa_table import require
 from qatoolkit.core.settings import Settings
 
 # Modules of this package that register a strategy of their name on first use, and the notebook that shows each.
@@ -86,3 +90,36 @@ def strategy(name: str) -> Strategy:
 def known(name: str) -> bool:
     """Whether a strategy of this name is registered, or comes with the package."""
     return name in PACKAGED or name in _REGISTERED
+
+
+def synthesise(
+    seeds: pd.DataFrame,
+    plan: pd.DataFrame,
+    teacher,
+    *,
+    name: str = "boostqa",
+    settings: Settings | None = None,
+    refiner=None,
+    annotator=None,
+    seed: int = 0,
+    folder: Path | None = None,
+) -> dict:
+    """Write the questions of a plan (`budget.targeted`) from annotated seeds, by hand, without a run: `made`, `questions`
+    and `rejects` as `Strategy.write` of the strategy `name` returns them. `refiner` and `annotator` are the teacher itself by default, `settings`
+    the strategy's defaults; `folder` is for what a strategy stores (LinkQA's graph). ValueError for seeds without labels.
+    """
+    chosen = strategy(name)
+    require("synthesise", seeds, "id", "question", "language", "discipline", "difficulty", "grade")
+    by = SimpleNamespace(synthesiser=teacher, refiner=refiner or teacher, annotator=annotator or teacher)
+    with nullcontext(folder) if folder else TemporaryDirectory(prefix="qatoolkit-") as place:
+        return chosen.write(
+            Context(
+                seeds=seeds,
+                plan=plan,
+                teachers=by,
+                profile=None,
+                settings=settings or chosen.settings(),
+                seed=seed,
+                folder=Path(place),
+            )
+        )

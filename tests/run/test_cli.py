@@ -22,7 +22,7 @@ def test_a_group_of_dials_is_printed_with_values_and_ranges(capsys):
     assert "plan.questions = 120  [int above 0]" in said
     assert "boostqa" not in said
     assert main(["settings", "plans"]) == 2
-    assert "'plans'; there are name, textbook" in capsys.readouterr().err
+    assert "'plans'; there are name, world, textbook" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("answer", ["n\n", "y\n"])

@@ -8,6 +8,7 @@ import pytest
 
 from qatoolkit.graph.kp_graph import build_kp_graph
 from qatoolkit.run import tables as views
+from qatoolkit.run.profiles import load_profile
 from qatoolkit.run.tables.graph import TAL_ROUTES
 from qatoolkit.seeds.read import quality_report, read_seeds
 
@@ -118,8 +119,10 @@ def test_refinement_that_is_off_has_no_second_answers_and_is_shown_without_them(
 
 
 def test_missed_questions_are_only_those_that_were_missed():
-    samples = pd.DataFrame({"id": ["a", "b"], "correct": [True, False], "predicted": [0, 1], "margin": [0.5, -2.0]})
-    about = {"discipline": "law", "difficulty": "H1", "answer": "x"}
-    seeds = pd.DataFrame([about | {"id": i, "question": f"{i}?", "choices": ["x", "y"]} for i in "ab"])
-    table = views.missed_questions(run_of(probe={"samples": samples}, annotate={"seeds": seeds}))
+    samples = pd.DataFrame({"id": ["a", "b"], "correct": [True, False], "given": ["x", "y"], "margin": [0.5, -2.0]})
+    samples = samples.assign(discipline="law", difficulty="H1")
+    seeds = pd.DataFrame([{"id": i, "question": f"{i}?", "answer": "x"} for i in "ab"])
+    run = run_of(probe={"samples": samples}, annotate={"seeds": seeds})
+    run.profile = load_profile("smoke")
+    table = views.missed_questions(run)
     assert table[["question", "model says"]].to_numpy().tolist() == [["b?", "y"]]

@@ -20,6 +20,32 @@ from qatoolkit.seeds.subjects import BENCHMARKS, with_disciplines
 from qatoolkit.synthesis import annotate as annotation
 
 
+def parts(run: Run) -> pd.DataFrame:
+    """What a run stands on: part, where it comes from, and the dial that replaces it."""
+    profile = run.profile
+    other = "textbook" if profile.world == "textbook" else "missing"
+    teacher, url = profile.teacher, os.environ.get("OPENAI_BASE_URL")
+    where = teacher.base_url or url or ("offline" if other == "textbook" else other)
+    models = ", ".join(dict.fromkeys((teacher.synthesiser, teacher.refiner, teacher.annotator)))
+    exams = [name if one.source == name else f"{name}: {one.source}" for name, one in profile.exams.items()]
+    model = profile.student.checkpoint or (
+        f"trained here, size {profile.student.size}" if other == "textbook" else other
+    )
+    rows = [
+        ("seeds", ", ".join(profile.seeds.sources) or other, "seeds.sources"),
+        ("exams", ", ".join(exams) or other, "exams"),
+        ("general text", ", ".join(profile.general.sources) or other, "general.sources"),
+        ("model", model, "student.checkpoint"),
+        ("other sizes, earlier checkpoints", ", ".join(map(_rung, profile.ladder)) or "none", "ladder"),
+        ("teacher", f"{where} ({models})", "teacher.base_url"),
+    ]
+    return pd.DataFrame(rows, columns=["part", "from", "dial"])
+
+
+def _rung(entry) -> str:
+    return f"{entry.checkpoint} {entry.revision}" if entry.revision else entry.checkpoint
+
+
 def exams(run: Run) -> dict[str, pd.DataFrame]:
     """The run's exams by name, as QA tables."""
     return exam_tables(run)
