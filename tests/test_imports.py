@@ -1,6 +1,8 @@
 """Imports run one way between the rooms; read from the source, lazy imports included."""
 
 import ast
+import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +85,17 @@ qt.figures.accuracy_grid(pd.DataFrame([row]))
 
 def test_the_registry_of_figures_loads_without_torch():
     assert not loaded_by("import qatoolkit.run.figures") & {"torch", "networkx", "lm_eval", "transformers"}
+
+
+def test_no_name_of_a_package_is_also_one_of_its_modules():
+    """Importing such a module would put it in the place of what the name stands for."""
+    for package in (
+        "qatoolkit",
+        "qatoolkit.run.stages",
+        "qatoolkit.run.tables",
+        "qatoolkit.figures",
+        "qatoolkit.seeds",
+    ):
+        found = importlib.import_module(package)
+        modules = {m.name for m in pkgutil.iter_modules(found.__path__)} - set(getattr(found, "_ROOMS", ()))
+        assert not modules & set(found.__all__), package

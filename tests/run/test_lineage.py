@@ -12,7 +12,7 @@ from qatoolkit.run import lineage as provenance
 from qatoolkit.run import stages
 from qatoolkit.run import tables as views
 from qatoolkit.run.lineage import cost_per_question, lineage
-from qatoolkit.run.stages.ablations import REFERENCE, called
+from qatoolkit.run.stages.variants import REFERENCE, called
 from qatoolkit.run.store import MissingUpstream, open_run
 from qatoolkit.teacher.ledger import Ledger, Price, price_of
 

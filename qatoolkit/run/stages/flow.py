@@ -1,6 +1,6 @@
 """The stages of a run in order, to be run up to one of them."""
 
-from qatoolkit.run.stages import data, evaluation, summary, synthesis, training, weakness
+from qatoolkit.run.stages import data, evaluation, results, synthesis, training, weakness
 from qatoolkit.run.store import Outputs, Run
 
 FLOW = (
@@ -15,7 +15,7 @@ FLOW = (
     ("midtrain", training.midtrain),
     ("evaluate", evaluation.evaluate),
     ("scaling", evaluation.scaling),
-    ("summary", summary.summary),
+    ("summary", results.summary),
 )
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 from qatoolkit.core.stats import accuracy, paired_difference
 from qatoolkit.core.taxonomy import DIFFICULTIES
 from qatoolkit.run.profiles import BASE
-from qatoolkit.run.stages.ablations import REFERENCE, called
 from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
 from qatoolkit.run.stages.evaluation import parts
+from qatoolkit.run.stages.variants import REFERENCE, called
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
 
