@@ -210,7 +210,7 @@ run = qt.open_run("mine", profile="smoke", world=Shelf("shelf", sys.argv[1]), **
 probe = qt.stages.run_to(run, "probe")
 textbook = sorted(name for name in sys.modules if name.startswith("qatoolkit.textbook"))
 print(json.dumps({
-    "exams": list(run.manifest("exams")["outputs"]),
+    "exams": list(qt.tables.exams(run)),
     "cells": probe.cells[["discipline", "difficulty", "n"]].values.tolist(),
     "points": run.read("annotate").seeds["knowledge_points"].iloc[0],
     "textbook": textbook,
