@@ -250,7 +250,7 @@ PROFILES = {
         ablations=tuple(
             {"midtrain.seed": seed, "arm": arm} for arm in ("boostqa", "general_control") for seed in (1, 2)
         ),
-        ablation_tokens=0.5,
+        ablation_tokens=0.33,
         evaluate=EvaluateSettings(scorer="fast", label=0),
         scaling=ScalingSettings(sizes=(), tokens=(0.25, 0.5, 1.0), initial=()),
     ),
