@@ -317,6 +317,8 @@ def read_mapping(path: Path, expected: str) -> dict:
         def construct_mapping(self, node, deep=False):
             seen = set()
             for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.tag.endswith(":bool"):  # YAML 1.1 takes the name `on` for a truth value
+                    key.tag = "tag:yaml.org,2002:str"
                 if key.value in seen:
                     raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
                 seen.add(key.value)

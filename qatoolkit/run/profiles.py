@@ -350,7 +350,9 @@ def schema() -> dict:
     del found["required"]
     found["properties"] = {"profile": {"enum": list(PROFILES), "default": "demo"}} | found["properties"]
     found["patternProperties"] = {r"^[a-z_]+\.": {}}
-    for name in ("arms", "data"):
+    short = {"exams": [{"type": "string"}]}
+    for name in ("arms", "data", "exams"):
         entries = found["properties"][name]
-        entries["additionalProperties"] = {"anyOf": [entries["additionalProperties"], {"type": "null"}]}
+        allowed = [entries["additionalProperties"], *short.get(name, ()), {"type": "null"}]
+        entries["additionalProperties"] = {"anyOf": allowed}
     return found | {"title": "qatoolkit profile"}

@@ -291,7 +291,7 @@ def test_a_local_file_a_folder_and_names_are_suites(model, tmp_path):
     ("suite", "names", "message"),
     [
         ("nowhere.jsonl", None, "no such file"),
-        ("textbook", None, "run="),
+        ("exams", None, "run="),
         (7, None, "not int"),
         ({"mine": None}, ["mime"], "'mime'; did you mean mine"),
     ],

@@ -241,6 +241,7 @@ def run(tmp_path, monkeypatch):
     def opened(**dials):
         dials = {"plan.questions": 12} | dials
         run = open_run("edges", profile="smoke", **dials)
+        stages.exams(run)
         stages.seeds(run)
         if run.manifest("annotate") is None:
             table = stages.annotate(run).seeds
