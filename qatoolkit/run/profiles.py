@@ -177,6 +177,7 @@ PROFILES = {
     "smoke": Profile(
         name="smoke",
         textbook=TextbookSettings(entities=4, entities_zh=2, relations=3, families=4, seeds=2, exam=1),
+        probe=ProbeSettings(every=15_000),
         plan=PlanSettings(questions=120, low_n=2),
         boostqa=BoostQASettings(trial=60),
         student=StudentSettings(size="xs", tokens=60_000, vocabulary=1024),
@@ -205,6 +206,7 @@ PROFILES = {
         name="gpu",
         ablations=(*ABLATIONS, *PATHS),
         textbook=TextbookSettings(seeds=60, exam=20),
+        probe=ProbeSettings(every=10_000_000),
         plan=PlanSettings(questions=40_000),
         student=StudentSettings(
             size="130m",
@@ -268,6 +270,7 @@ PROFILES = {
             timeout=900.0,
             max_tokens=32_768,
         ),
+        probe=ProbeSettings(every=4_000_000_000),
         plan=PlanSettings(questions=100_000_000),
         student=StudentSettings(
             size="8b",
