@@ -109,12 +109,16 @@ def status(profile: Profile = "demo", name: Name = None, seed: Seed = 0) -> None
 
 @app.command()
 def plan(profile: Profile = "demo") -> None:
-    """Requests, tokens, money, hours and memory of a profile, before it starts."""
+    """What a profile stands on, and its requests, tokens, money, hours and memory, before it starts; exit code 2 where a
+    part is missing."""
     from qatoolkit.run.cost import describe
     from qatoolkit.run.profiles import load_profile
     from qatoolkit.run.store import results_root
+    from qatoolkit.run.world import world_of
 
-    print(describe(load_profile(profile), results_root() / "ledger.sqlite"))
+    loaded = load_profile(profile)
+    print(describe(loaded, results_root() / "ledger.sqlite"))
+    world_of(loaded, results_root() / "teacher.log.jsonl").require()
 
 
 @app.command()

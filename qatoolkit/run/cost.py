@@ -4,18 +4,21 @@ Counts follow from the settings; tokens and seconds of a request are those of ea
 ledger has them, else `USUAL`, round figures of ours for a question of some hundred words and a reasoning synthesiser.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from qatoolkit.core.settings import replace, turned
+from qatoolkit.evaluation.suites import paper12
 from qatoolkit.run.profiles import Profile
 from qatoolkit.synthesis.strategies import strategy
 from qatoolkit.teacher.client import Teacher
 from qatoolkit.teacher.ledger import Ledger, price_of
 
 DISPUTED = 0.2  # share of answers on which the two teachers differ
+MISSING = "missing"
 POSITIONS = 1024  # of a model whose configuration is not at hand
 QA_TOKENS = 1000  # of a question with answer and rationale, as it is trained on
 LARGE = 50_000_000  # parameters above which a training is estimated for a GPU, whether there is one here or not
@@ -37,6 +40,38 @@ USUAL = {
     "annotate": Usual(prompt=600, completion=60, seconds=4.0),
     "refine": Usual(prompt=600, completion=800, seconds=25.0),
 }
+
+
+def parts(profile: Profile) -> pd.DataFrame:
+    """What a profile stands on: part, from (place or name, "missing" where it says none), size (of files at hand), and
+    the dial that replaces it. Nothing is read or asked for."""
+    other = "textbook" if profile.world == "textbook" else MISSING
+    teacher, student = profile.teacher, profile.student
+    where = teacher.base_url or os.environ.get("OPENAI_BASE_URL") or ("offline" if other == "textbook" else other)
+    named = [("seeds", source, "seeds.sources") for source in profile.seeds.sources or (other,)]
+    named += [(f"exam {name}", one.source, "exams") for name, one in profile.exams.items()]
+    named += [] if profile.exams else [("exams", other, "exams")]
+    named += [("general text", source, "general.sources") for source in profile.general.sources or (other,)]
+    own = f"trained here, size {student.size}" if other == "textbook" else other
+    named.append(("model", _revised(student) if student.checkpoint else own, "student.checkpoint"))
+    named += [("on the scaling axes", _revised(entry), "ladder") for entry in profile.ladder]
+    named.append(("teacher", where, "teacher.base_url"))
+    rows = [(part, source, _size(source), dial) for part, source, dial in named]
+    return pd.DataFrame(rows, columns=["part", "from", "size", "dial"])
+
+
+def _revised(entry) -> str:
+    return f"{entry.checkpoint} {entry.revision}" if entry.revision else entry.checkpoint
+
+
+def _size(source: str) -> str:
+    """Files and bytes of a place at hand; the number of lm-eval tasks of `paper12`; else nothing."""
+    if source == "paper12":
+        return f"{len(paper12())} lm-eval tasks"
+    if source in ("textbook", MISSING) or not Path(source).exists():
+        return ""
+    files = [p for p in Path(source).rglob("*") if p.is_file()] if Path(source).is_dir() else [Path(source)]
+    return f"{len(files)} files, {sum(p.stat().st_size for p in files) / 1e6:,.1f} MB"
 
 
 def requests(profile: Profile) -> pd.DataFrame:
@@ -154,7 +189,8 @@ def describe(profile: Profile, ledger: Path) -> str:
         table = estimate(profile)
     shown = {"usd": "${:,.2f}".format, "hours": "{:,.1f}".format}
     whole = dict.fromkeys(("requests", "prompt_tokens", "completion_tokens"), "{:,}".format)
-    lines = [table.to_string(index=False, formatters=shown | whole, na_rep="unknown")]
+    lines = [parts(profile).to_string(index=False, justify="left"), ""]
+    lines += [table.to_string(index=False, formatters=shown | whole, na_rep="unknown")]
     cost = "unknown" if table["usd"].isna().any() else f"${table['usd'].sum():,.2f}"
     tokens = table["prompt_tokens"].sum() + table["completion_tokens"].sum()
     lines.append(

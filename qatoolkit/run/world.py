@@ -100,8 +100,10 @@ class TextbookWorld:
 
         return parts(self._settings)
 
-    def check(self) -> None:
+    def require(self) -> None:
         pass
+
+    check = require
 
     def seeds(self, folder: Path, seed: int) -> list[str | Path]:
         from qatoolkit.textbook.sources import write_sources
@@ -166,8 +168,8 @@ class OwnWorld:
             "general": [general.column, *(_content(s, self._textbook) for s in (*self._general, "|", *held_out))],
         }
 
-    def check(self) -> None:
-        """ValueError names every part that the profile does not name or that does not exist."""
+    def require(self) -> None:
+        """ValueError names every part that the profile does not name, or whose files do not exist."""
         profile, asked = self._profile, []
         if not self._sources:
             asked.append("seeds.sources (files or folders of questions, hf: names)")
@@ -181,15 +183,19 @@ class OwnWorld:
             asked.append("teacher.base_url (an OpenAI-compatible endpoint; or OPENAI_BASE_URL)")
         if asked:
             raise ValueError(f"profile {profile.name!r} does not say: {'; '.join(asked)}")
-        for entry in (profile.student, *profile.ladder):
-            if entry.checkpoint:
-                load_config(entry.checkpoint, entry.revision)
         places = {"seeds.sources": self._sources, "general.sources": self._general}
         places |= {"general.held_out": profile.general.held_out}
         for dial, named in places.items():
             for source in named:
                 if source not in (TEXTBOOK, PYTHON) and not source.startswith("hf:") and not Path(source).exists():
                     raise ValueError(f"profile {profile.name!r}: {dial} names {source}, which does not exist")
+
+    def check(self) -> None:
+        """`require`, and ValueError for a checkpoint that can't be opened."""
+        self.require()
+        for entry in (self._profile.student, *self._profile.ladder):
+            if entry.checkpoint:
+                load_config(entry.checkpoint, entry.revision)
 
     def seeds(self, folder: Path, seed: int) -> list[str | Path]:
         found = []

@@ -68,8 +68,11 @@ def test_what_the_ledger_has_answered_is_not_asked_for_again(tmp_path):
 
 def test_the_command_prints_the_bill_and_spends_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path / "results"))
-    assert main(["plan", "--profile", "paper"]) == 0
-    said = capsys.readouterr().out
+    assert main(["plan", "--profile", "paper"]) == 2
+    said, refused = capsys.readouterr()
+    assert "does not say: seeds.sources" in refused
+    assert "general.sources" in refused
+    assert "12 lm-eval tasks" in said
     for word in (
         "requests",
         "100,000,000,000 tokens of QA",

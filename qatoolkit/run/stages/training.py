@@ -306,7 +306,7 @@ def midtrain(run: Run, *, log=print) -> Outputs:
 
 
 @stage("resume_check", reads=("midtrain",), settings=("student", "midtrain"))
-def resume_check(run: Run, folder: Path, *, arm: str | None = None, tokens: int = 12_000, at: int = 5) -> dict:
+def resume_check(run: Run, folder: Path, *, arm: str | None = None, tokens: int = 8_000, at: int = 5) -> dict:
     """A short training of an arm twice: undisturbed, and stopped after step `at`, then started again. One row each with
     steps, final loss and the weights' digest, which must be equal (on a CPU)."""
     from qatoolkit.training.train import train

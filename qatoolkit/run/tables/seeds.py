@@ -11,6 +11,7 @@ from qatoolkit.core.display import facts
 from qatoolkit.core.stats import agreement as label_agreement
 from qatoolkit.core.stats import confusion as label_confusion
 from qatoolkit.core.taxonomy import DIFFICULTIES, LABELS
+from qatoolkit.run import cost
 from qatoolkit.run.cost import asking
 from qatoolkit.run.stages.data import exam_tables
 from qatoolkit.run.stages.teachers import teachers
@@ -21,29 +22,8 @@ from qatoolkit.synthesis import annotate as annotation
 
 
 def parts(run: Run) -> pd.DataFrame:
-    """What a run stands on: part, where it comes from, and the dial that replaces it."""
-    profile = run.profile
-    other = "textbook" if profile.world == "textbook" else "missing"
-    teacher, url = profile.teacher, os.environ.get("OPENAI_BASE_URL")
-    where = teacher.base_url or url or ("offline" if other == "textbook" else other)
-    models = ", ".join(dict.fromkeys((teacher.synthesiser, teacher.refiner, teacher.annotator)))
-    exams = [name if one.source == name else f"{name}: {one.source}" for name, one in profile.exams.items()]
-    model = profile.student.checkpoint or (
-        f"trained here, size {profile.student.size}" if other == "textbook" else other
-    )
-    rows = [
-        ("seeds", ", ".join(profile.seeds.sources) or other, "seeds.sources"),
-        ("exams", ", ".join(exams) or other, "exams"),
-        ("general text", ", ".join(profile.general.sources) or other, "general.sources"),
-        ("model", model, "student.checkpoint"),
-        ("other sizes, earlier checkpoints", ", ".join(map(_rung, profile.ladder)) or "none", "ladder"),
-        ("teacher", f"{where} ({models})", "teacher.base_url"),
-    ]
-    return pd.DataFrame(rows, columns=["part", "from", "dial"])
-
-
-def _rung(entry) -> str:
-    return f"{entry.checkpoint} {entry.revision}" if entry.revision else entry.checkpoint
+    """What a run stands on (`cost.parts`): part, where it comes from, its size, and the dial that replaces it."""
+    return cost.parts(run.profile)
 
 
 def exams(run: Run) -> dict[str, pd.DataFrame]:

@@ -69,7 +69,7 @@ def schedules(run: Run, arm: str | None = None, steps: int = 200) -> pd.DataFram
     return pd.DataFrame(rows, columns=["share", "lr", "schedule"])
 
 
-def averaged_models(run: Run, n: int = 1000) -> pd.DataFrame:
+def averaged_models(run: Run, n: int = 300) -> pd.DataFrame:
     """Exam accuracy of the first two arms that read one synthetic data set each, and of the average of their weights,
     by the cloze scorer, on at most `n` questions; no rows where there are not two such arms."""
     from qatoolkit.training.checkpoints import soup
