@@ -29,9 +29,9 @@ def export_tasks(
     """Write exams (QA tables of one language each, by task name) as lm-eval tasks, and return the folder.
 
     `form` "letter" lists the choices as A. B. C. and scores the letters, "cloze" scores the texts of the choices by
-    log-likelihood (both `acc`), "generative" lets the model write one line (`exact_match` without regard to case and
-    outer white space), of as many tokens as the longest right answer has bytes, at least `SHORTEST`. None means cloze
-    where every row has choices, else generative. `examples`, tables by exam name, are shown in few-shot prompts in their
+    log-likelihood (both `acc`; cloze also `acc_norm`, per character), "generative" lets the model write one line
+    (`exact_match` without regard to case and outer white space), of as many tokens as the longest right answer has
+    bytes, at least `SHORTEST`. None means cloze where every row has choices, else generative. `examples`, tables by exam name, are shown in few-shot prompts in their
     order, as in MMLU; without them lm-eval draws examples from the other questions of the exam.
 
     Raises ValueError for a table that is not a QA table, a name that is no file name, an unknown form, mixed languages, letter or cloze without
@@ -159,5 +159,5 @@ def _task(name: str, form: str, language: str, paths: dict[str, str], longest: i
         "output_type": "multiple_choice",
         "doc_to_choice": "letters" if form == "letter" else "choices",
         "doc_to_target": "answer_index",
-        "metric_list": [{"metric": "acc"}],
+        "metric_list": [{"metric": "acc"}] + [{"metric": "acc_norm"}] * (form == "cloze"),
     }
