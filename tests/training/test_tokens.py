@@ -1,13 +1,14 @@
 """Files become training documents: QA in two parts, running text as it is, faults by file and line."""
 
 import gzip
+import itertools
 import json
 
 import pandas as pd
 import pytest
 
 from qatoolkit.run.cli import main
-from qatoolkit.training.tokens import open_tokens, qa_documents, text_documents
+from qatoolkit.training.tokens import CHUNK, open_tokens, qa_documents, text_documents, train_tokenizer, write_tokens
 
 
 def test_a_question_is_a_prompt_and_its_answer_in_either_language():
@@ -38,7 +39,7 @@ def test_texts_come_from_parquet_and_json_lines_in_order(tmp_path):
         ("a.jsonl", '{"text": "caf\xe9"}\n'.encode("latin-1"), "not UTF-8"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n')[:-6], "is damaged"),
         ("a.parquet", "x", "not a complete Parquet file"),
-        ("a.txt", "x", "parquet and .jsonl"),
+        ("a.doc", "x", "parquet and .jsonl"),
         ("missing.jsonl", None, "does not exist"),
     ],
 )
@@ -80,3 +81,22 @@ def test_files_are_tokenised_from_the_command_line(world, tmp_path, capsys):
     assert len(open_tokens(tmp_path / "t")) == 7
     assert main([*command, str(tmp_path / "text.jsonl"), "--text", "absent", "--out", str(tmp_path / "x")]) == 2
     assert not (tmp_path / "x").exists()
+
+
+def test_running_text_is_cut_between_paragraphs_and_nothing_is_lost(tmp_path):
+    paragraphs = [f"Paragraph {i}. " + "word " * (40 + i % 7) for i in range(400)]
+    (tmp_path / "a.txt").write_text("\n\n".join(paragraphs[:200]), encoding="utf-8")
+    with gzip.open(tmp_path / "b.txt.gz", "wt", encoding="utf-8") as file:
+        file.write("\n\n".join(paragraphs[200:]))
+    found = list(text_documents([tmp_path]))
+    assert " ".join(" ".join(found).split()) == " ".join(" ".join(paragraphs).split())
+    assert all(len(document) < 2 * CHUNK for document in found)
+    assert len(found) > 5
+
+
+def test_writing_stops_at_the_tokens_asked_for(tmp_path):
+    texts = ["one two three"] * 1000
+    tokenizer = train_tokenizer(texts, 300)
+    endless = itertools.cycle(texts)
+    written = write_tokens(endless, tokenizer, tmp_path / "out", most=2000)
+    assert 2000 <= len(written.tokens) < 4000
