@@ -117,9 +117,12 @@ def _turn(values: dict, model: type[Settings], name: str, value) -> None:
     field = model.model_fields.get(name)
     if field is not None and typing.get_origin(field.annotation) is dict and isinstance(value, dict):
         merged = dict(values[name])  # named entries are added to those there are; null takes one away
+        kind = typing.get_args(field.annotation)[1]
         for key, entry in value.items():
             head, _, rest = str(key).partition(".")
             dotted = rest and key not in merged and head in merged  # a dial of an entry: strategies.mine.each
+            if _is_group(kind):  # a name with a dot of its own, gpt-4.1 beside gpt-4, is an entry
+                dotted = dotted and rest.partition(".")[0] in kind.model_fields
             merged |= {head: dict(merged[head]) | {rest: entry}} if dotted else {key: entry}
         values[name] = {key: entry for key, entry in merged.items() if entry is not None}
         return

@@ -3,96 +3,138 @@
 Arms, data sets, strategies, comparisons, ablations and scaling shares are the profile's own. Models are tiny ones of the
 same architecture with random weights, seeds and exams those of the textbook, the teacher the offline one."""
 
+from operator import attrgetter
 from pathlib import Path
 
 from qatoolkit.core.settings import turned
 from qatoolkit.run.profiles import PROFILES, Profile, as_yaml
 from qatoolkit.run.world import TextbookWorld
-from qatoolkit.teacher.settings import TeacherSettings
+from qatoolkit.teacher.settings import OFFLINE, TeacherSettings
+from qatoolkit.training.flops import architecture
 from qatoolkit.training.hub import NoCheckpoint, load_config
 from qatoolkit.training.ladder import llama_config, size_of
 from qatoolkit.training.tokens import train_tokenizer
 
-POSITIONS = 512
-SMALL = {  # names of these in a configuration, where it has them
+VOCABULARY, POSITIONS = 1024, 512
+WIDER = 32  # of hidden states, from one size of model to the next
+SMALL = {  # settings of a model's configuration, where it has them
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 16,
+    "qk_rope_head_dim": 16,
     "max_position_embeddings": POSITIONS,
     "num_experts": 4,
     "num_local_experts": 4,
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 64,
 }
+AMOUNTS = {  # at most, in the profile and in the dials of its data sets and ablations
+    "annotate.samples": 2,
+    "probe.every": 4_000,
+    "plan.questions": 80,
+    "plan.low_n": 2,
+    "boostqa.trial": 20,
+    "midtrain.tokens": 8_000,
+    "evaluate.bootstrap": 100,
+}
+HELD_OUT = 2_000  # characters of general text
 
 
-def write_rehearsal(profile: Profile, folder: Path) -> Path:
-    """Write the rehearsal of a profile and its tiny checkpoints below `folder`; returns the profile's YAML file."""
-    smoke = PROFILES["smoke"]
-    named = [profile.student.checkpoint, *(entry.checkpoint for entry in profile.ladder)]
-    tokenizer = train_tokenizer(TextbookWorld(smoke.textbook, folder / "teacher.log.jsonl").vocabulary(), 1024)
-    tiny = {
-        name: str(_write_tiny(name, i, profile.student.size, tokenizer, folder / "checkpoints" / f"{i}"))
-        for i, name in enumerate(dict.fromkeys(n for n in named if n))
-    }
-    student = {"block": 128, "batch": 8, "compile": False, "launch": None, "vocabulary": 1024, "tokens": 60_000}
+def write_rehearsal(profile: Profile, folder: Path, log=print) -> Path:
+    """Write the rehearsal of a profile, its tiny checkpoints and its held-out text below `folder`; returns the profile's
+    YAML file. ValueError where no small model of an architecture can be made."""
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "held_out.txt").write_text(_held_out(), encoding="utf-8")
+    tiny = _write_checkpoints(profile, folder / "checkpoints", log)
+    student = {"size": "xs", "vocabulary": VOCABULARY, "tokens": 20_000, "compile": False, "launch": None}
+    student |= {"block": profile.student.block and 128, "batch": profile.student.batch and 4}
     if profile.student.checkpoint:
-        student |= {"checkpoint": tiny[profile.student.checkpoint], "revision": None}
-    else:
-        student |= {"size": "xs"}
-    offline = TeacherSettings(base_url="offline", batch=profile.teacher.batch)
+        student |= tiny[profile.student.checkpoint, profile.student.revision]
     small = turned(
         profile,
         {
             "name": f"{profile.name}-rehearsal",
-            "textbook": dict(smoke.textbook),
+            "textbook": dict(PROFILES["smoke"].textbook),
             "seeds": {"sources": ("textbook",), "mapping": None, "languages": ()},
-            "exams": dict.fromkeys(profile.exams) | {"textbook": {"source": "textbook"}},
-            "general": {"sources": ("python",), "held_out": ()},
-            "teacher": dict(offline),
-            "annotate": {"samples": min(2, profile.annotate.samples)},
-            "probe": {"every": min(10_000, profile.probe.every)},
-            "plan": {"questions": smoke.plan.questions, "low_n": smoke.plan.low_n},
-            "boostqa.trial": smoke.boostqa.trial,
+            "exams": dict.fromkeys(profile.exams)
+            | {e: {"source": "textbook"} for e in ("textbook_en", "textbook_pro")},
+            "general": {"sources": ("python",), "held_out": (str(folder / "held_out.txt"),)},
+            "teacher": dict(TeacherSettings(base_url=OFFLINE, batch=profile.teacher.batch)),
+            "linkqa.merges": None,
+            **{dial: _at_most(dial, attrgetter(dial)(profile)) for dial in AMOUNTS},
+            "data": {name: dict(about) | {"dials": _in_small(about.dials)} for name, about in profile.data.items()},
+            "ablations": tuple(map(_in_small, profile.ablations)),
             "student": student,
-            "midtrain": {"tokens": smoke.midtrain.tokens, "learning_rate": None},
-            "ladder": [
-                dict(entry) | {"checkpoint": tiny[entry.checkpoint], "revision": None} for entry in profile.ladder
-            ],
-            "scaling.sizes": tuple(size for size in ("xxs", "xs") if profile.scaling.sizes),
-            "evaluate": {"bootstrap": smoke.evaluate.bootstrap, "batch": smoke.evaluate.batch},
+            "ladder": [dict(entry) | tiny[entry.checkpoint, entry.revision] for entry in profile.ladder],
+            "scaling.sizes": ("xxs", "xs") if profile.scaling.sizes else (),
         },
     )
     path = folder / "profile.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(as_yaml(small), encoding="utf-8")
     return path
 
 
-def _write_tiny(checkpoint: str, number: int, size: str, tokenizer, folder: Path) -> Path:
-    """A tiny model with random weights of a checkpoint's architecture (of the Llama rung `size` where the checkpoint is not
-    at hand), each a little wider than the one before, so that a ladder has sizes."""
+def _at_most(dial: str, value):
+    """A dial's value, or values below it, no larger than in `AMOUNTS`."""
+    if isinstance(value, dict):
+        return {name: _at_most(f"{dial}.{name}", inner) for name, inner in value.items()}
+    return min(value, AMOUNTS[dial]) if dial in AMOUNTS else value
+
+
+def _in_small(dials: dict) -> dict:
+    return {dial: _at_most(dial, value) for dial, value in dials.items()}
+
+
+def _held_out() -> str:
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics.values())[:HELD_OUT]
+
+
+def _write_checkpoints(profile: Profile, folder: Path, log) -> dict[tuple, dict]:
+    """A tiny model for every checkpoint that a profile names: its settings by checkpoint and revision.
+
+    Checkpoints of one size get tiny ones of one size, so that the axes of scaling are the profile's own."""
+    textbook = TextbookWorld(PROFILES["smoke"].textbook, folder / "teacher.log.jsonl")
+    named = {(entry.checkpoint, entry.revision): entry for entry in (*profile.ladder, profile.student)}
+    tokenizer, tiny, sizes = train_tokenizer(textbook.vocabulary(), VOCABULARY), {}, {}
+    for (checkpoint, revision), entry in named.items():
+        if not checkpoint:
+            continue
+        try:
+            config = load_config(checkpoint, revision)
+            size = architecture(config).parameters
+        except NoCheckpoint:
+            log(f"rehearsal: {checkpoint} is not at hand, so a tiny Llama stands in for it")
+            config = llama_config(size_of("xs"), VOCABULARY, POSITIONS)
+            size = getattr(entry, "parameters", None) or checkpoint
+        place, wider = folder / str(len(tiny)), WIDER * sizes.setdefault(size, len(sizes))
+        tiny[checkpoint, revision] = {"checkpoint": str(place), "revision": None}
+        try:
+            model = _tiny(config, wider, len(tiny), tokenizer)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ValueError(f"rehearsal: no small model like {checkpoint} could be made: {error}") from None
+        model.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+    return tiny
+
+
+def _tiny(config, wider: int, seed: int, tokenizer):
+    """A small model of the class of a configuration, with its switches; other settings are the class's defaults."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    try:
-        config = load_config(checkpoint)
-    except NoCheckpoint:
-        config = llama_config(size_of(size), 1024, POSITIONS)
-    known = config.to_dict() | {key: None for key in config.attribute_map}
-    small = {name: value for name, value in SMALL.items() if name in known}
-    small["hidden_size"] += 16 * number
-    special = {name: tokenizer.eos_token_id for name in ("eos_token_id", "bos_token_id", "pad_token_id")}
-    torch.manual_seed(number)
-    try:
-        model = AutoModelForCausalLM.from_config(type(config)(vocab_size=len(tokenizer), **small, **special))
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"rehearsal: no small model of the architecture of {checkpoint} could be made: {error}"
-        ) from None
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    config = config.get_text_config(decoder=True)
+    known = config.to_dict()
+    switches = {name: value for name, value in known.items() if isinstance(value, bool)}
+    sizes = {name: value for name, value in SMALL.items() if name in known or name in config.attribute_map}
+    sizes["hidden_size"] += wider
+    if "num_key_value_heads" in sizes and config.num_key_value_heads == config.num_attention_heads:
+        sizes["num_key_value_heads"] = sizes["num_attention_heads"]
+    special = dict.fromkeys(("eos_token_id", "bos_token_id", "pad_token_id"), tokenizer.eos_token_id)
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(type(config)(**switches, **sizes, **special, vocab_size=len(tokenizer)))
