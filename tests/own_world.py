@@ -2,13 +2,11 @@
 
 Nothing here knows the textbook. `write_world(folder, url)` writes it and returns its profile."""
 
-import asyncio
 import json
 import random
 import re
-import threading
 
-from aiohttp import web
+from teacher_server import Server, completion
 
 OPERATIONS = {"plus": lambda a, b: a + b, "minus": lambda a, b: a - b, "times": lambda a, b: a * b}
 NAMES = {"plus": "addition", "minus": "subtraction", "times": "multiplication"}
@@ -35,31 +33,19 @@ def solve(question: str) -> str | None:
     return None
 
 
-class ArithmeticTeacher:
+class ArithmeticTeacher(Server):
     """An OpenAI-compatible server on the loopback that knows this world: it labels, writes and solves its questions."""
 
     def __init__(self):
-        self.asked, self._loop, self._random = [], asyncio.new_event_loop(), random.Random(0)
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        self.url = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        self.asked, self._random = [], random.Random(0)
+        super().__init__()
 
-    async def _start(self) -> str:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._answer)
-        self._runner = web.AppRunner(app)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
-
-    async def _answer(self, request):
+    async def _handle(self, request):
         body = await request.json()
         task = re.match(r"(?:Task|任务)\W*(\w+)", body["messages"][0]["content"])[1]
         given = json.loads(body["messages"][1]["content"])
         self.asked.append(task)
-        message = {"role": "assistant", "content": json.dumps(getattr(self, f"_{task}")(given))}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        usage = {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}
-        return web.json_response({"model": body["model"], "choices": [choice], "usage": usage})
+        return completion(json.dumps(getattr(self, f"_{task}")(given)))
 
     def _annotate(self, given) -> dict:
         asked = given["question"]
@@ -98,10 +84,6 @@ class ArithmeticTeacher:
 
     def _solve(self, given) -> dict:
         return {"answer": solve(given["question"]) or "unknown"}
-
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
 
 
 def write_world(folder, url: str) -> str:

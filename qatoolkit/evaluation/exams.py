@@ -13,7 +13,6 @@ import pandas as pd
 from qatoolkit.core.stats import CELL
 from qatoolkit.core.text import normalise
 from qatoolkit.evaluation.evaluate import Examinee, TasksUnavailable, check_counts
-from qatoolkit.evaluation.samples import RandomSeeds
 from qatoolkit.evaluation.suites import Suite, resolve_suite
 
 
@@ -52,21 +51,11 @@ class Exam:
         return replace(found, entries=tuple(replace(entry, **changes) for entry in found.entries))
 
 
-def evaluate_exams(
-    model: str | Path,
-    exams: Sequence[Exam],
-    *,
-    workplace: Path,
-    folder: Path | None = None,
-    scorer="hf",
-    batch: int | str = 64,
-    dtype: str = "float32",
-    seeds: RandomSeeds = RandomSeeds(),  # noqa: B008 (frozen)
-    log=None,
-) -> pd.DataFrame:
+def evaluate_exams(model: str | Path, exams: Sequence[Exam], *, workplace: Path, log=None, **options) -> pd.DataFrame:
     """Samples of a model on a mixture of exams: those of `evaluate`, with a column `exam` before `task`.
 
-    The model is loaded once. Tables become tasks in `workplace`, which `lm_eval --include_path` reads; with `folder`,
+    `options` are those of `Examinee`: folder, scorer, batch, dtype, seeds. The model is loaded once. Tables become tasks
+    in `workplace`, which `lm_eval --include_path` reads; with `folder`,
     finished tasks are kept there, also for another exam that asks the same. Ids are unique within an exam.
     `attrs["evaluation"]` is that of `evaluate`, each of its tasks with its exam; `n` and `score` count what is kept.
 
@@ -78,7 +67,7 @@ def evaluate_exams(
     if not exams:
         raise ValueError("there is no exam to evaluate on: name at least one")
     suites = [exam.resolve(workplace, log=log) for exam in exams]  # all of them first, since they may be wrong
-    examinee = Examinee(model, scorer=scorer, batch=batch, dtype=dtype, seeds=seeds, folder=folder, log=log)
+    examinee = Examinee(model, log=log, **options)
     found, failures = [], []
     for exam, suite in zip(exams, suites, strict=True):
         try:

@@ -81,8 +81,9 @@ def run(
         profile = str(write_rehearsal(loaded, results_root() / f"{name or loaded.name}-rehearsal"))
         name = f"{name or loaded.name}-rehearsal"
     opened = _open(profile, name, seed)
-    if opened.profile.world == "textbook":
+    if rehearse or opened.profile.world == "textbook":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    opened.world.check()
     named = str(Path(profile).resolve()) if Path(profile).suffix in (".yaml", ".yml") else profile
     executed = notebooks.run_notebooks(opened, named, only or [])
     if executed and not only:

@@ -13,15 +13,17 @@ import pandas as pd
 from qatoolkit.core.settings import replace, turned
 from qatoolkit.evaluation.suites import paper12
 from qatoolkit.run.profiles import Profile
+from qatoolkit.seeds.read import read_seeds
 from qatoolkit.synthesis.strategies import strategy
 from qatoolkit.teacher.client import Teacher
 from qatoolkit.teacher.ledger import Ledger, price_of
 
 DISPUTED = 0.2  # share of answers on which the two teachers differ
 MISSING = "missing"
+COUNTED = 2**26
 POSITIONS = 1024  # of a model whose configuration is not at hand
 QA_TOKENS = 1000  # of a question with answer and rationale, as it is trained on
-LARGE = 50_000_000  # parameters above which a training is estimated for a GPU, whether there is one here or not
+LARGE = 1e16  # FLOPs, about a day of a CPU, above which a training is estimated for a GPU, be there one here or not
 H100 = {"device_bytes": 80 * 2**30, "flops_per_second": 0.4 * 989e12}
 ENOUGH = 30  # requests to a model before its ledger's means replace `USUAL`
 
@@ -44,7 +46,7 @@ USUAL = {
 
 def parts(profile: Profile) -> pd.DataFrame:
     """What a profile stands on: part, from (place or name, "missing" where it says none), size (of files at hand), and
-    the dial that replaces it. Nothing is read or asked for."""
+    the dial that replaces it. No hub is asked."""
     other = "textbook" if profile.world == "textbook" else MISSING
     teacher, student = profile.teacher, profile.student
     where = teacher.base_url or os.environ.get("OPENAI_BASE_URL") or ("offline" if other == "textbook" else other)
@@ -56,7 +58,7 @@ def parts(profile: Profile) -> pd.DataFrame:
     named.append(("model", _revised(student) if student.checkpoint else own, "student.checkpoint"))
     named += [("on the scaling axes", _revised(entry), "ladder") for entry in profile.ladder]
     named.append(("teacher", where, "teacher.base_url"))
-    rows = [(part, source, _size(source), dial) for part, source, dial in named]
+    rows = [(part, source, _size(source, dial), dial) for part, source, dial in named]
     return pd.DataFrame(rows, columns=["part", "from", "size", "dial"])
 
 
@@ -64,14 +66,18 @@ def _revised(entry) -> str:
     return f"{entry.checkpoint} {entry.revision}" if entry.revision else entry.checkpoint
 
 
-def _size(source: str) -> str:
-    """Files and bytes of a place at hand; the number of lm-eval tasks of `paper12`; else nothing."""
+def _size(source: str, dial: str) -> str:
+    """What is at hand of a place: questions of seeds and exams (of files up to `COUNTED` bytes), else files and bytes."""
     if source == "paper12":
-        return f"{len(paper12())} lm-eval tasks"
+        return f"{len(paper12())} benchmarks"
     if source in ("textbook", MISSING) or not Path(source).exists():
         return ""
     files = [p for p in Path(source).rglob("*") if p.is_file()] if Path(source).is_dir() else [Path(source)]
-    return f"{len(files)} files, {sum(p.stat().st_size for p in files) / 1e6:,.1f} MB"
+    size = sum(p.stat().st_size for p in files)
+    if dial in ("seeds.sources", "exams") and size <= COUNTED and not any(p.suffix == ".yaml" for p in files):
+        table, rejects = read_seeds(source)
+        return f"{len(table):,} questions, {len(rejects):,} rejects"
+    return f"{len(files):,} files, {size / 1e6:,.1f} MB"
 
 
 def requests(profile: Profile) -> pd.DataFrame:
@@ -105,9 +111,10 @@ def estimate(profile: Profile, ledger: Ledger | None = None) -> pd.DataFrame:
 
 
 def training(profile: Profile):
-    """Where mid-training one arm would run, in words, and what it takes there (`memory_estimate.Needs`).
+    """Where mid-training one arm would run, in words, what it takes there (`memory_estimate.Needs`), and the settings that
+    follow from the model (`training.defaults.Default` by name).
 
-    That is this machine where it has a GPU or the student is small (`LARGE`), else one H100, assumed. A checkpoint that
+    That is this machine where it has a GPU or the training is small (`LARGE`), else one H100, assumed. A checkpoint that
     is no folder here counts as the rung `student.size` of the ladder with `student.vocabulary`."""
     import torch
 
@@ -125,23 +132,23 @@ def training(profile: Profile):
     else:
         config = llama_config(size_of(student.size), student.vocabulary, student.block or POSITIONS)
     cuda = torch.cuda.is_available()
-    large = architecture(config).parameters > LARGE
+    large = 6 * architecture(config).parameters * profile.midtrain.tokens > LARGE
     if cuda or not large:
         where, device = "on this machine", {}
     else:
         where, device = "on one H100, assumed: 80 GiB, 0.4 of its 989 TFLOP/s in dense bfloat16", H100
     if student.checkpoint and not here:
         where += f" ({student.checkpoint} is no folder here and counts as the rung {student.size})"
-    found = defaults(config, tokens=profile.midtrain.tokens, gpu=cuda or large, **_bytes(device))
-    student = replace(student, **{name: one.value for name, one in found.items() if getattr(student, name, 0) is None})
+    tokens, gpu = profile.midtrain.tokens, cuda or large
+    found = defaults(config, tokens=tokens, gpu=gpu, device_bytes=device.get("device_bytes"))
+    manner = {name: getattr(student, name) for name in found if name != "learning_rate"}
+    if all(value is not None for name, value in manner.items() if name != "micro_batch"):
+        manner = {}
+    given = {"learning_rate": profile.midtrain.learning_rate} | manner
+    found = {name: one for name, one in found.items() if given.get(name, 0) is None}
+    student = replace(student, **{name: one.value for name, one in found.items() if name in manner})
     context = QA_TOKENS / 2 if large else student.block / 4
-    return where, estimate_needs(
-        config, student, tokens=profile.midtrain.tokens, context=context, gpu=cuda or large, **device
-    )
-
-
-def _bytes(device: dict) -> dict:
-    return {"device_bytes": device["device_bytes"]} if device else {}
+    return where, estimate_needs(config, student, tokens=tokens, context=context, gpu=gpu, **device), found
 
 
 def asking(teacher: Teacher, messages: list, task: str = "annotate") -> dict:
@@ -200,6 +207,9 @@ def describe(profile: Profile, ledger: Path) -> str:
     )
     if not table["measured"].all():
         lines.append("tokens and seconds of models without earlier requests are assumptions (qatoolkit/run/cost.py)")
-    where, needs = training(profile)
+    where, needs, follows = training(profile)
     lines.append(f"\nmid-training, one arm of {len(profile.arms)}, {where}:\n{needs.describe()}")
+    if follows:
+        lines.append("settings that follow from the model:")
+        lines += [f"  {name:<13} {one.value!s:>8}  ({one.reason})" for name, one in follows.items()]
     return "\n".join(lines)

@@ -23,6 +23,8 @@ from qatoolkit.seeds.read import read_seeds
 from qatoolkit.seeds.subjects import rows, with_disciplines
 from qatoolkit.teacher.client import Endpoint
 from qatoolkit.teacher.settings import OFFLINE
+from qatoolkit.training.defaults import check_rate
+from qatoolkit.training.flops import architecture
 from qatoolkit.training.hub import load_config
 from qatoolkit.training.tokens import TOKEN_FILE, text_documents
 
@@ -157,6 +159,8 @@ class OwnWorld:
         self._sources = profile.seeds.sources or (() if own else (TEXTBOOK,))
         self._exams = profile.exams or ({} if own else {TEXTBOOK: ExamSettings(source=TEXTBOOK)})
         self._general = profile.general.sources or (() if own else (TEXTBOOK,))
+        alone = Path(self._general[0]) if len(self._general) == 1 else None
+        self._token_folder = alone if alone and (alone / TOKEN_FILE).is_file() else None
 
     @property
     def settings(self) -> dict:
@@ -191,11 +195,17 @@ class OwnWorld:
                     raise ValueError(f"profile {profile.name!r}: {dial} names {source}, which does not exist")
 
     def check(self) -> None:
-        """`require`, and ValueError for a checkpoint that can't be opened."""
+        """`require`, and ValueError for a checkpoint that can't be opened, and for a learning rate far above the usual
+        one of its size."""
         self.require()
+        settings = self._profile.midtrain
         for entry in (self._profile.student, *self._profile.ladder):
             if entry.checkpoint:
-                load_config(entry.checkpoint, entry.revision)
+                config = load_config(entry.checkpoint, entry.revision)
+                if settings.learning_rate:
+                    size = architecture(config).parameters
+                    where = "midtrain.learning_rate"
+                    check_rate(settings.learning_rate, size, accepted=settings.accept_rate, where=where)
 
     def seeds(self, folder: Path, seed: int) -> list[str | Path]:
         found = []
@@ -207,7 +217,7 @@ class OwnWorld:
         found = {}
         for name, about in self._exams.items():
             if about.source == TEXTBOOK:
-                embedded = self._textbook.exams(seed)
+                embedded = {n: _some(t, about.limit, seed) for n, t in self._textbook.exams(seed).items()}
                 found |= {name: embedded[name]} if name in embedded else embedded
             elif about.source == "paper12":
                 for entry in paper12():
@@ -224,18 +234,21 @@ class OwnWorld:
         return found
 
     def general_text(self, tokens: int, seed: int) -> Iterator[str] | Path:
-        if len(self._general) == 1 and (Path(self._general[0]) / TOKEN_FILE).is_file():
-            return Path(self._general[0])
+        if self._token_folder:
+            return self._token_folder
         documents = self._documents(self._general, tokens, seed)
-        if self._profile.general.held_out:
-            return documents
-        return (text for i, text in enumerate(documents) if (i + 1) % HELD_OUT)
+        return (text for i, text in enumerate(documents) if (i + 1) % HELD_OUT) if self._holds_out else documents
+
+    @property
+    def _holds_out(self) -> bool:
+        """Whether one of `HELD_OUT` documents is not trained on: the profile names no other text to be held out."""
+        return not self._profile.general.held_out and self._general != (TEXTBOOK,) and not self._token_folder
 
     def held_out(self) -> list[str]:
         general, found, length = self._profile.general, [], 0
         if general.held_out:
             documents = text_documents(general.held_out, general.column)
-        elif self._general == (TEXTBOOK,) or (Path(self._general[0]) / TOKEN_FILE).is_file():
+        elif not self._holds_out:
             return []
         else:
             documents = self._documents(self._general, MOST_HELD_OUT, 0)
@@ -280,8 +293,8 @@ def world_of(profile, log: Path) -> World:
     """The world of a profile: the textbook, unless the profile names parts of its own. `log` is where the offline
     teacher keeps its log."""
     textbook = TextbookWorld(profile.textbook, log)
-    named = profile.seeds.sources or profile.exams or profile.general.sources or profile.ladder
-    return OwnWorld(profile, textbook) if named or profile.world == "own" else textbook
+    named = (profile.seeds.sources, profile.exams, profile.general.sources, profile.ladder, profile.student.checkpoint)
+    return OwnWorld(profile, textbook) if any(named) or profile.world == "own" else textbook
 
 
 def _content(source: str, textbook: TextbookWorld):
@@ -307,9 +320,14 @@ def _exam(name: str, about: ExamSettings, seed: int) -> pd.DataFrame | Exam:
         raise ValueError(f"exams.{name}: no question could be read from {about.source} ({len(rejects)} rejects)")
     if about.subjects:
         table = with_disciplines(table, about.subjects)
-    if about.limit and about.limit < len(table):
-        table = table.sample(about.limit, random_state=seed).sort_index()
-    return Exam(**asked, table=table.reset_index(drop=True))
+    return Exam(**asked, table=_some(table, about.limit, seed))
+
+
+def _some(table: pd.DataFrame, limit: int | None, seed: int) -> pd.DataFrame:
+    """At most `limit` rows, drawn at random, in the table's order."""
+    if limit and limit < len(table):
+        table = table.sample(limit, random_state=seed).sort_index()
+    return table.reset_index(drop=True)
 
 
 def _mmlu_redux() -> Path | list[str]:

@@ -1,17 +1,15 @@
 """What docs/extending.md shows is run as it is printed there: a strategy, a reader, a figure, an ablation and a world from outside."""
 
-import asyncio
 import json
 import os
 import re
 import subprocess
 import sys
-import threading
 from typing import ClassVar
 
 import pytest
-from aiohttp import web
 from conftest import ROOT
+from teacher_server import Server, completion
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```\w+\n# ([\w/.-]+\.(?:py|yaml|txt))\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -138,7 +136,7 @@ print(json.dumps([table[["question", "answer"]].values.tolist(), len(rejects)]))
 # --- a world of its own ----------------------------------------------------------------------------------------
 
 
-class LabelServer:
+class LabelServer(Server):
     """An OpenAI-compatible server on the loopback that labels every question the same, and names its knowledge points."""
 
     REPLIES: ClassVar = {
@@ -147,33 +145,14 @@ class LabelServer:
     }
 
     def __init__(self):
-        self.asked, self._loop = [], asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        self.url = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        self.asked = []
+        super().__init__()
 
-    async def _start(self) -> str:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._answer)
-        self._runner = web.AppRunner(app)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
-
-    async def _answer(self, request):
+    async def _handle(self, request):
         body = await request.json()
         task = re.match(r"Task: (\w+)", body["messages"][0]["content"])[1]
         self.asked.append(task)
-        choice = {
-            "index": 0,
-            "finish_reason": "stop",
-            "message": {"role": "assistant", "content": json.dumps(self.REPLIES[task])},
-        }
-        usage = {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}
-        return web.json_response({"model": body["model"], "choices": [choice], "usage": usage})
-
-    def close(self):
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        return completion(json.dumps(self.REPLIES[task]))
 
 
 def write_shelf(folder) -> None:

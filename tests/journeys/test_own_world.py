@@ -6,10 +6,15 @@ import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
-from own_world import ArithmeticTeacher, write_world
+from own_world import ArithmeticTeacher, ask, write_world
 
+from qatoolkit.core.text import normalise
+from qatoolkit.run import stages
 from qatoolkit.run.profiles import load_profile
+from qatoolkit.run.stages.data import exam_tables
+from qatoolkit.run.stages.evaluation import parts
 from qatoolkit.run.store import open_run
 
 CODE = """
@@ -87,8 +92,6 @@ def test_every_notebook_and_the_report_run_in_a_world_of_its_own(tmp_path, teach
 
 def test_missing_parts_are_asked_for_by_name_before_anything_is_spent(tmp_path, teacher):
     run = open_run("mine", profile="own", root=tmp_path / "results")
-    from qatoolkit.run import stages
-
     with pytest.raises(ValueError, match="does not say") as error:
         stages.run_to(run, "annotate")
     for part in ("seeds.sources", "exams", "general.sources", "student.checkpoint", "teacher.base_url"):
@@ -101,8 +104,6 @@ def test_a_named_file_that_does_not_exist_is_said_before_anything_is_spent(tmp_p
     profile = write_world(tmp_path / "mine", teacher.url)
     (tmp_path / "mine" / "text" / "numbers.txt").rename(tmp_path / "moved.txt")
     (tmp_path / "mine" / "text").rmdir()
-    from qatoolkit.run import stages
-
     with pytest.raises(ValueError, match=r"general\.sources names .*text, which does not exist"):
         stages.run_to(open_run("mine", profile=profile, root=tmp_path / "results"), "annotate")
     assert not teacher.asked
@@ -116,3 +117,83 @@ def test_the_numbers_of_another_profile_do_not_carry_over_to_a_checkpoint(tmp_pa
     assert found.midtrain.learning_rate is None
     assert found.student.block is None
     assert load_profile("demo", **{"student.size": "s"}).midtrain.learning_rate == 5e-3
+
+
+def write_tasks(folder, rows: list[dict]) -> None:
+    """A folder with an lm-eval task of one's own."""
+    folder.mkdir()
+    lines = [{"q": r["question"], "options": r["choices"], "gold": r["choices"].index(r["answer"])} for r in rows]
+    (folder / "sums.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (folder / "sums.yaml").write_text(
+        f"""
+task: sums
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {folder / "sums.jsonl"}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "Q: {{{{q}}}}\\nA:"
+doc_to_choice: options
+doc_to_target: gold
+metric_list: [{{metric: acc}}]
+""",
+        encoding="utf-8",
+    )
+
+
+@pytest.mark.timeout(300)
+def test_a_probe_on_exams_plans_nothing_from_what_is_sealed(tmp_path, teacher, monkeypatch):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    profile = write_world(tmp_path / "mine", teacher.url)
+    write_tasks(tmp_path / "tasks", [ask(a, "plus", b) for a in range(2, 12) for b in (3, 5, 7)])
+    dials = {
+        "probe": {"on": "exams", "every": 0},
+        "exams": {"tasks": str(tmp_path / "tasks")},
+        "arms": {"general_control": None, "seeds_only": None, "linkqa": None, "boostqa_linkqa": None},
+        "compare": (("boostqa", "base"),),
+        "ablations": (),
+    }
+    run = open_run("mine", profile=load_profile(profile, **dials), root=tmp_path / "results")
+    stages.run_to(run, "evaluate", log=str)
+    probed, sealed = run.read("exams").probe_questions, exam_tables(run)
+    assert set(sealed) == {"final", "tasks"}
+    assert set(probed["exam"]) == {"final", "tasks"}
+    questions = {normalise(q) for table in sealed.values() for q in table["question"]}
+    assert not questions & set(probed["question"].map(normalise))
+    assert set(run.read("probe").samples["id"]) == set(probed["id"])
+    examined = run.read("evaluate").samples
+    assert set(examined["id"]) == {id for table in sealed.values() for id in table["id"]}
+    assert (examined["difficulty"] != "unlabelled").all()  # the annotator labelled both exams
+
+    # Other right answers in the sealed part change nothing of the plan.
+    lines = [json.loads(line) for line in (tmp_path / "mine" / "exam.jsonl").read_text().splitlines()]
+    for line in lines:
+        if normalise(line["question"]) in questions:
+            line["answer"] = next(c for c in line["choices"] if c != line["answer"])
+    (tmp_path / "mine" / "exam.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    again = open_run("again", profile=load_profile(profile, **dials), root=tmp_path / "results")
+    stages.run_to(again, "plan", log=str)
+    assert not again.read("exams").final["answer"].equals(run.read("exams").final["answer"])
+    for name in ("targeted", "untargeted", "weak", "weak_disciplines"):
+        pd.testing.assert_frame_equal(getattr(again.read("plan"), name), getattr(run.read("plan"), name))
+
+
+def test_a_learning_rate_far_above_the_usual_is_refused_before_anything_is_spent(tmp_path, teacher):
+    profile = write_world(tmp_path / "mine", teacher.url)
+    high = open_run("mine", profile=profile, root=tmp_path / "results", **{"midtrain.learning_rate": 0.5})
+    with pytest.raises(ValueError, match=r"midtrain\.learning_rate is 0\.5.*accept_rate"):
+        stages.run_to(high, "annotate", log=str)
+    assert not teacher.asked
+    twice = {"midtrain.learning_rate": 0.5, "midtrain.accept_rate": True}
+    stages.run_to(open_run("mine", profile=profile, root=tmp_path / "results", **twice), "seeds", log=str)
+
+
+def test_exam_questions_without_a_discipline_count_as_neither_weak_nor_strong():
+    samples = pd.DataFrame(
+        {
+            "discipline": ["physics", "physics", "law", "unlabelled", "physics"],
+            "difficulty": ["H1", "H2", "unlabelled", "unlabelled", "unlabelled"],
+        }
+    )
+    weak = pd.DataFrame({"discipline": ["physics", "physics"], "difficulty": ["H1", "unlabelled"]})
+    found = {name: list(rows.index) for name, rows in parts(samples, weak).items()}
+    assert found == {"weak": [0, 4], "strong": [1, 2], "all": [0, 1, 2, 3, 4]}

@@ -44,3 +44,13 @@ def test_clean_removes_only_what_no_run_points_to_and_only_after_asking(tmp_path
 def test_a_wrong_option_is_one_line_and_exit_code_2(capsys):
     assert main(["run", "--profil", "smoke"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_missing_parts_end_a_run_at_once_before_a_hub_is_asked(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path / "results"))
+    assert main(["run", "--profile", "paper"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "seeds.sources" in line
+    assert "general.sources" in line
+    assert "Llama" not in line
+    assert not (tmp_path / "results").exists()

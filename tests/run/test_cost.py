@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from own_world import write_world
 
 from qatoolkit.run.cli import main
-from qatoolkit.run.cost import ENOUGH, USUAL, asking, estimate, requests
+from qatoolkit.run.cost import ENOUGH, USUAL, asking, describe, estimate, requests, training
 from qatoolkit.run.profiles import load_profile
 from qatoolkit.teacher.client import Endpoint, Teacher
 from qatoolkit.teacher.ledger import Attempt, Ledger
@@ -72,7 +73,7 @@ def test_the_command_prints_the_bill_and_spends_nothing(tmp_path, monkeypatch, c
     said, refused = capsys.readouterr()
     assert "does not say: seeds.sources" in refused
     assert "general.sources" in refused
-    assert "12 lm-eval tasks" in said
+    assert "12 benchmarks" in said
     for word in (
         "requests",
         "100,000,000,000 tokens of QA",
@@ -86,6 +87,27 @@ def test_the_command_prints_the_bill_and_spends_nothing(tmp_path, monkeypatch, c
     ):
         assert word in said
     assert not (tmp_path / "results").exists()
+
+
+def test_settings_that_follow_from_a_checkpoint_are_shown_with_their_reason(tmp_path):
+    profile = load_profile(write_world(tmp_path / "mine", "http://127.0.0.1:9/v1"))
+    _, needs, follows = training(profile)
+    assert set(follows) == {"learning_rate", "block", "batch", "micro_batch", "memory", "checkpointing"}
+    assert needs.manner.block == follows["block"].value
+    said = describe(profile, tmp_path / "ledger.sqlite")
+    assert f"({follows['learning_rate'].reason})" in said
+    _, needs, follows = training(load_profile(profile, **{"student.block": 64, "midtrain.learning_rate": 1e-3}))
+    assert not {"block", "learning_rate"} & set(follows)
+    assert needs.manner.block == 64
+
+
+def test_own_prices_count(tmp_path):
+    profile = load_profile(write_world(tmp_path / "mine", "http://127.0.0.1:9/v1"))
+    assert estimate(profile)["usd"].isna().all()
+    own = {"teacher.price": {"writer": {"input": 1.0, "output": 2.0}}}
+    table = estimate(load_profile(profile, **own))
+    row = table[table["model"] == "writer"].iloc[0]
+    assert row["usd"] == pytest.approx((row["prompt_tokens"] + 2 * row["completion_tokens"]) / 1e6)
 
 
 def test_an_unknown_profile_ends_with_exit_code_2(capsys):

@@ -164,6 +164,8 @@ def curate(run: Run, *, log=print) -> Outputs:
 
     def make(folder) -> dict:
         against, outputs, reports = exam_tables(run), {}, []
+        if run.profile.probe.on == "exams":  # the probe's part of the exams is no training data either
+            against |= {"probe_questions": run.read("exams").probe_questions}
         for name in used:
             table = run.read("annotate").seeds if name == SEEDS else run.read(name).questions
             kept, rejects, report = curated(table, against, run.profile.curate)

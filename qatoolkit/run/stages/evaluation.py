@@ -26,14 +26,14 @@ _EVALUATE = Stage(
 
 
 def exam_rows(run: Run) -> pd.DataFrame:
-    """The questions of all multiple-choice exams that are asked in cloze form, in one table, for the cloze scorer."""
+    """The questions of all multiple-choice exams that are asked in cloze form and have one right answer, in one table,
+    for the cloze scorer."""
     about, tables = run.read("exams").about, exam_tables(run)
     names = [n for n in choice_exams(run) if not about[n]["suite"] and about[n]["form"] in (None, "cloze")]
-    return (
-        labelled(pd.concat([tables[name].assign(exam=name) for name in names], ignore_index=True).drop_duplicates("id"))
-        if names
-        else pd.DataFrame()
-    )
+    if not names:
+        return pd.DataFrame(columns=["id", "exam", *CELL])
+    rows = pd.concat([tables[name].assign(exam=name) for name in names], ignore_index=True)
+    return labelled(rows[rows["answer_index"].notna()].drop_duplicates("id").reset_index(drop=True))
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -108,9 +108,10 @@ def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, resamples: int
 
 
 def parts(samples: pd.DataFrame, weak: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Samples in the weak cells, in the others (strong), and all."""
+    """Samples in the weak cells, in the others (strong), and all; those without a discipline are only in the last."""
     is_weak = pd.MultiIndex.from_frame(samples[CELL]).isin(pd.MultiIndex.from_frame(weak[CELL]))
-    return {"weak": samples[is_weak], "strong": samples[~is_weak], "all": samples}
+    known = samples["discipline"] != UNLABELLED
+    return {"weak": samples[is_weak], "strong": samples[known & ~is_weak], "all": samples}
 
 
 def scored(run: Run, paths) -> dict[str, pd.DataFrame]:
@@ -118,7 +119,7 @@ def scored(run: Run, paths) -> dict[str, pd.DataFrame]:
 
     Exams in cloze form go through the cloze scorer, others through lm-eval with the fast one."""
     rows, found = exam_rows(run), {}
-    cloze = set(rows["exam"]) if len(rows) else set()
+    cloze = set(rows["exam"])
     others = [exam for exam in examined(run) if exam.name in choice_exams(run) and exam.name not in cloze]
     done = run.root / STAGES / "scores"
     for path in dict.fromkeys(paths):

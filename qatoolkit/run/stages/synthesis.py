@@ -43,8 +43,8 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
                     folder=folder,
                 )
             )
-        if about.dials or run.parent:  # a control or an ablation: nobody asks how its answers were refined
-            return outputs
+        if run.parent or (about.dials and name != run.profile.main_set):
+            return outputs  # an ablation or a control: nobody asks how its answers were refined
         counted = refinement(run, outputs["made"], outputs["questions"], outputs["rejects"])
         return outputs | {"refinement": counted}
 

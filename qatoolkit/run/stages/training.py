@@ -15,8 +15,7 @@ from qatoolkit.core.stats import CELL
 from qatoolkit.run.stages.data import probe_questions
 from qatoolkit.run.store import STAGES, Outputs, Run, Stage, stage
 from qatoolkit.training.checkpoints import adopt
-from qatoolkit.training.defaults import Default, check_rate, defaults
-from qatoolkit.training.flops import architecture
+from qatoolkit.training.defaults import Default, defaults
 from qatoolkit.training.gguf_files import find_gguf
 from qatoolkit.training.hub import load_config, load_tokenizer
 from qatoolkit.training.job import Job, identity
@@ -76,9 +75,6 @@ def midtrain_job(run: Run, name: str, start: Path, qa: Path | None, **changes) -
     fields = {field: getattr(settings, field) for field in Course.model_fields}
     if settings.learning_rate is None:
         fields["learning_rate"] = model_defaults(run, config)["learning_rate"].value
-    elif run.profile.student.checkpoint or run.profile.ladder:
-        size = architecture(config).parameters
-        check_rate(settings.learning_rate, size, accepted=settings.accept_rate, where="midtrain.learning_rate")
     fields |= {
         "name": name,
         "start": str(start),

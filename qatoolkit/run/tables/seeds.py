@@ -13,7 +13,7 @@ from qatoolkit.core.stats import confusion as label_confusion
 from qatoolkit.core.taxonomy import DIFFICULTIES, LABELS
 from qatoolkit.run import cost
 from qatoolkit.run.cost import asking
-from qatoolkit.run.stages.data import exam_tables
+from qatoolkit.run.stages.data import exam_tables, unlabelled
 from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.store import Run
 from qatoolkit.seeds.read import quality_report, read_seeds, summary
@@ -97,10 +97,10 @@ def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
 
 
 def annotation_estimate(run: Run, samples: int | None = None, n: int | None = None) -> dict:
-    """What labelling the first `n` seeds (default: all) will take with `samples` answers each (default: the profile's):
-    `cost.asking`. The stage `consensus` takes 5 samples of 200 seeds."""
-    seeds = run.read("seeds").seeds.iloc[:n]
-    messages = annotation.requests(seeds, samples or run.profile.annotate.samples)
+    """What labelling the first `n` seeds (default: all, and the exam questions that come without labels) will take with
+    `samples` answers each (default: the profile's): `cost.asking`. The stage `consensus` takes 5 samples of 200 seeds."""
+    asked = [run.read("seeds").seeds.iloc[:n], *([unlabelled(run)] if n is None else [])]
+    messages = [m for rows in asked for m in annotation.requests(rows, samples or run.profile.annotate.samples)]
     with teachers(run, "annotate") as by:
         return asking(by.annotator, messages, "annotate")
 
