@@ -23,17 +23,19 @@ def guessing_accuracy(run: Run) -> dict[str, float]:
     return {name: float((1 / tables[name]["choices"].map(len)).mean()) for name in choice_exams(run)}
 
 
-def accuracy_by_form(run: Run, exam: str | None = None) -> pd.DataFrame:
-    """The base student on one exam (default: the first with choices) in each form of prompt: form, metric, n, accuracy,
-    low, high, guessing accuracy."""
+def accuracy_by_form(run: Run, exam: str | None = None, n: int = 300) -> pd.DataFrame:
+    """The base student on at most `n` questions of one exam (default: the first with choices) in each form of prompt:
+    form, metric, n, accuracy, low, high, guessing accuracy."""
     from qatoolkit.evaluation.evaluate import evaluate
     from qatoolkit.evaluation.tasks import FORMS
 
     exam, rows = exam or choice_exams(run)[0], []
+    asked = exam_tables(run)[exam]
+    asked = asked.sample(min(n, len(asked)), random_state=run.seed)
     for form in FORMS:
         with warnings.catch_warnings():  # lists of long choices exceed the student's positions, and are cut
             warnings.simplefilter("ignore", UserWarning)
-            samples = evaluate(run.model(BASE), {exam: exam_tables(run)[exam]}, form=form, scorer="fast")
+            samples = evaluate(run.model(BASE), {exam: asked}, form=form, scorer="fast")
         row = {"form": form, "metric": samples["metric"].iloc[0]} | accuracy(samples).to_dict("records")[0]
         rows.append(row | {"guessing accuracy": 0.0 if form == "generative" else guessing_accuracy(run)[exam]})
     return pd.DataFrame(rows)
