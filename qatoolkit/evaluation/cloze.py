@@ -54,10 +54,15 @@ def check_fit(name: str | Path, model, tokenizer) -> None:
 def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None) -> pd.DataFrame:
     """Cloze-score a multiple-choice QA table: columns id, predicted, correct, margin (log-likelihood of the right
     choice minus that of the best wrong one, in nats). Rows with a choice longer than the model's context are left out,
-    with a warning that names them. ValueError for rows without choices and answers of zero tokens."""
+    with a warning that names them. ValueError for rows without choices or a single right one, and for answers of zero
+    tokens."""
     if table["choices"].isna().any():
         raise ValueError(
             f"score: row {table['choices'].isna().idxmax()} has no choices; open answers go through lm-eval"
+        )
+    if table["answer_index"].isna().any():
+        raise ValueError(
+            f"score: row {table['answer_index'].isna().idxmax()} has no single right choice; leave such rows out"
         )
     contexts = [PROMPT[row.language][0].format(question=row.question) for row in table.itertuples()]
     wholes = [

@@ -18,7 +18,7 @@ from qatoolkit.training.parallel import serve
 
 def live_probe(job: Job, tokenizer) -> Callable[[object], pd.DataFrame]:
     """A function of the live model: one row per discipline and difficulty with n, accuracy and mean margin (nats), on
-    the questions of `job.probe` that have choices.
+    the questions of `job.probe` that have choices and one right answer.
 
     ValueError for a table without choices, with missing labels, or that is not there."""
     table = _questions(job)
@@ -53,7 +53,7 @@ def _questions(job: Job) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise ValueError(f"{where} is no Parquet table ({error}); write the questions with write_table") from None
     require(where, table, "id", "question", "language", "choices", "answer_index", *CELL)
-    table = table[table["choices"].notna()].reset_index(drop=True)
+    table = table[table[["choices", "answer_index"]].notna().all(axis=1)].reset_index(drop=True)
     if table.empty:
         raise ValueError(f"{where} has no row with choices; give multiple-choice questions")
     if table[CELL].isna().any(axis=None):

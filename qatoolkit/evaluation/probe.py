@@ -4,6 +4,8 @@ BoostQA probes models with annotated QA and finds them weak in STEM and at high 
 and the margin are our reading.
 """
 
+import warnings
+
 import pandas as pd
 
 from qatoolkit.answers.same_answer import same_answer
@@ -12,6 +14,7 @@ from qatoolkit.core.qa_table import require
 from qatoolkit.core.stats import CELL
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.evaluate import evaluate, no_progress_bars, silence_libraries
+from qatoolkit.evaluation.tasks import has_several_answers
 
 UNLABELLED = "unlabelled"
 SPARE = 8  # tokens of an open answer beyond the longest right one
@@ -23,7 +26,7 @@ def probe(model, table: pd.DataFrame, *, open_answers: bool = False) -> pd.DataF
     `correct`, `given` (what was answered), `predicted` (its index among the choices) and `margin` (nats), `chance` (one
     over the number of choices, 0 for open questions) and `undecided`.
 
-    Rows without choices are left out or, with `open_answers`, answered greedily in one line and judged by
+    Rows with several right choices are left out, with a warning. Rows without choices are left out or, with `open_answers`, answered greedily in one line and judged by
     `same_answer`: what that can't decide counts as wrong and is marked `undecided`. ValueError for an empty table, a
     table of which nothing can be asked, and missing labels."""
     if table.empty:
@@ -31,6 +34,9 @@ def probe(model, table: pd.DataFrame, *, open_answers: bool = False) -> pd.DataF
             "nothing to probe with: the table has no annotated seeds; for the reasons see run.read('annotate').rejects"
         )
     require("the table to probe with", table, "id", "question", "answer", "language", "choices", "answer_index", *CELL)
+    if (several := has_several_answers(table)).any():
+        warnings.warn(f"{several.sum():,} questions have several right choices and are not asked", stacklevel=2)
+        table = table[~several]
     choice = table["choices"].notna()
     asked = (table if open_answers else table[choice]).reset_index(drop=True)
     if asked.empty:

@@ -14,6 +14,7 @@ from qatoolkit.core import stats
 from qatoolkit.core.prompt_format import as_document
 from qatoolkit.core.qa_table import qa_table
 from qatoolkit.evaluation.bits import bits_difference, bits_per_byte, mean_bits_per_byte
+from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.evaluate import TasksUnavailable, evaluate
 from qatoolkit.evaluation.exams import Exam, evaluate_exams, split_exam
 from qatoolkit.evaluation.probe import probe
@@ -286,6 +287,16 @@ def test_a_probe_answers_open_questions_on_request(model):
     assert stats.cells(samples)["chance"].item() == pytest.approx(1 / 6)
     assert probe(model, table)["id"].tolist() == table["id"].head(4).tolist()
     assert probe(model, facts(), open_answers=True)["correct"].all()
+
+
+def test_a_question_with_several_right_choices_is_left_out_of_a_probe_and_told(model):
+    several = choices().iloc[:1].assign(id="several", answer="AB", answer_index=pd.NA)
+    table = pd.concat([choices(), several], ignore_index=True).astype({"answer_index": "Int64"})
+    with pytest.warns(UserWarning, match="1 questions have several right choices"):
+        samples = probe(model, table, open_answers=True)
+    assert samples["id"].tolist() == choices()["id"].tolist()
+    with pytest.raises(ValueError, match="no single right choice"):
+        score(*load_model(model), table)
 
 
 def test_bits_per_byte_are_lm_eval_s_own(model, others):

@@ -258,7 +258,7 @@ def probed(run: Run) -> dict:
     if not every:
         return {}
     asked = probe_questions(run)
-    asked = asked[asked["choices"].notna()]
+    asked = asked[asked[["choices", "answer_index"]].notna().all(axis=1)]
     made = _made(
         run,
         "probe",
