@@ -3,12 +3,17 @@
 An exam asks in wordings that no training text uses; questions with parameters (listed candidates, numbers) come from a
 split that seeds, teacher and corpus never draw from, and so do the sets of wrong answers. `n` is per cell of discipline
 and difficulty, so that every cell can be read; a cell that the textbook cannot fill has fewer.
+
+Who has read the textbook's answers but not the question must fare no better than by guessing: some values answer many
+questions, others none. So the wrong answers of an item are drawn by how many questions they answer, such that in each
+cell the right one is the most common of its choices, the second, and so on equally often (our design).
 """
 
 import hashlib
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 import pandas as pd
@@ -29,6 +34,8 @@ from qatoolkit.textbook.questions import (
 )
 
 LICENCE = "Apache-2.0"
+EQUAL = 1e-9  # shares this close are the same
+DRAWN = 40  # questions per relation or kind of problem with parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,41 +105,58 @@ def exam(book: Textbook, name: str, n: int, seed: int = 0) -> pd.DataFrame:
             continue
         if spec.problems_only:
             pool = [q for q in pool if q.form == "problem"]
-        rows += islice((r for q in pool if (r := _item(book, spec, q, rng))), n)
+        ranks = [rng.random() for _ in range(spec.choices)]
+        rows += islice((r for q in pool if (r := _item(book, spec, q, ranks, rng))), n)
     return qa_table(rows, source=name, licence=LICENCE)
 
 
-def _item(book: Textbook, spec: Exam, q: Question, rng: random.Random) -> dict | None:
-    """One exam row, or None if there are too few wrong answers for the number of choices."""
+def _item(book: Textbook, spec: Exam, q: Question, ranks: list[int], rng: random.Random) -> dict | None:
+    """One exam row, or None if wrong answers are lacking."""
     row = labelled(book, q, spec.language, "exam", 0)
     if not spec.choices:
         return row | {"answer": answer(book, q, spec.language)}
-    answered = _with_choices(book, q, spec.language, spec.choices, rng, "exam")
+    answered = _with_choices(book, q, spec.language, ranks, rng, "exam")
     return answered and row | answered
 
 
-def _with_choices(book: Textbook, q: Question, language: str, n: int, rng: random.Random, wanted: str) -> dict | None:
-    """Answer, `n` choices in random order and the answer's place; None where too few wrong answers exist."""
-    wrong = distractors(book, q, language, n - 1, rng, wanted)
-    if not wrong:
-        return None
-    truth = answer(book, q, language)
-    choices = [truth, *wrong]
-    rng.shuffle(choices)
-    return {"answer": truth, "choices": choices, "answer_index": choices.index(truth)}
+def _with_choices(
+    book: Textbook, q: Question, language: str, ranks: list[int], rng: random.Random, wanted: str
+) -> dict | None:
+    """Answer, choices in random order, as many as `ranks` has places, and the answer's place; None where too few wrong
+    answers exist, or those that do would make the rank of the answer one that the cell has too often.
 
-
-def distractors(
-    book: Textbook, q: Question, language: str, n: int, rng: random.Random, wanted: str
-) -> list[str] | None:
-    """`n` wrong answers whose set falls into the `wanted` split ("train" or "exam"); None if no such set is found."""
-    for _ in range(30):
-        wrong = wrong_answers(book, q, language, n, rng)
-        if len(wrong) < n:
-            return None
-        if distractor_split(wrong) == wanted:
-            return wrong
+    `ranks` counts the cell's items by how many of their choices are more common answers than the right one, from a
+    random fraction on; an item takes the least used rank that it can have, and the first and the last only up to their
+    fair share."""
+    truth, common = answer(book, q, language), answer_shares(book, language)
+    wrong = wrong_answers(book, q, language, None, rng)
+    above, below = [], []
+    for w in wrong:  # an equally common one goes to either side
+        ahead = common[w] - common[truth]
+        (above if ahead > EQUAL or (abs(ahead) <= EQUAL and rng.random() < 0.5) else below).append(w)
+    n, done = len(ranks), sum(map(int, ranks))
+    for rank in sorted(range(n), key=ranks.__getitem__):
+        fair = 0 < rank < n - 1 or ranks[rank] <= (done + 1) / n
+        if not fair or rank > len(above) or n - 1 - rank > len(below):
+            continue
+        for _ in range(30):
+            chosen = rng.sample(above, rank) + rng.sample(below, n - 1 - rank)
+            if distractor_split(chosen) == wanted:
+                ranks[rank] += 1
+                choices = [truth, *chosen]
+                rng.shuffle(choices)
+                return {"answer": truth, "choices": choices, "answer_index": choices.index(truth)}
     return None
+
+
+@lru_cache(maxsize=8)
+def answer_shares(book: Textbook, language: str) -> Counter:
+    """How common each text is as an answer in training: its share of the questions of every cell, summed over cells."""
+    shares = Counter()
+    for pool in pools(book, random.Random("answers"), "train", 4, DRAWN).values():
+        for q in pool:
+            shares[answer(book, q, language)] += 1 / len(pool)
+    return shares
 
 
 def distractor_split(wrong: list[str]) -> str:
@@ -158,13 +182,14 @@ def seed_questions(book: Textbook, language: str, n: int, seed: int = 0) -> pd.D
     rng = random.Random(f"seeds/{language}/{seed}")
     rows = []
     for pool in pools(book, rng, "train", 4, 2 * n).values():
-        rows += islice((row for q in pool if (row := _seed(book, q, language, rng))), n)
+        ranks = [rng.random() for _ in range(4)]
+        rows += islice((row for q in pool if (row := _seed(book, q, language, ranks, rng))), n)
     return qa_table(rows, source="textbook", licence=LICENCE, strategy="seed").drop_duplicates("id")
 
 
-def _seed(book: Textbook, q: Question, language: str, rng: random.Random) -> dict | None:
-    """One seed row, or None where too few wrong answers exist."""
-    answered = _with_choices(book, q, language, 4, rng, "train")
+def _seed(book: Textbook, q: Question, language: str, ranks: list[int], rng: random.Random) -> dict | None:
+    """One seed row, or None where wrong answers are lacking."""
+    answered = _with_choices(book, q, language, ranks, rng, "train")
     if not answered:
         return None
     return labelled(book, q, language, "train", rng.randrange(variants(q, language, "train"))) | answered

@@ -113,8 +113,8 @@ def _last_step(book: Textbook, q: Question) -> tuple[Entity, Relation]:
     return book.entities[q.entity.values[reference.column]], relation
 
 
-def wrong_answers(book: Textbook, q: Question, language: str, n: int, rng: random.Random) -> list[str]:
-    """Up to `n` wrong answers of the same kind as the true one, in random order."""
+def wrong_answers(book: Textbook, q: Question, language: str, n: int | None, rng: random.Random) -> list[str]:
+    """Up to `n` wrong answers (None: all there are) of the same kind as the true one, in random order."""
     truth = answer(book, q, language)
     if q.form == "problem":
         family = problems.FAMILIES[q.family]
@@ -129,7 +129,7 @@ def wrong_answers(book: Textbook, q: Question, language: str, n: int, rng: rando
         holder, relation = _last_step(book, q)
         pool = [book.value(e, relation, language) for e in book.tables[holder.table].entities]
     pool = sorted({p for p in pool if p is not None and p != truth})
-    return rng.sample(pool, min(n, len(pool)))
+    return rng.sample(pool, len(pool) if n is None else min(n, len(pool)))
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
