@@ -32,7 +32,7 @@ _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})+)\}")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|operatorname|mbox)\s*\{([^{}]*)\}")
 
 
-def same_answer(a, b) -> bool | None:
+def same_answer(a, b, *, aliases=()) -> bool | None:
     """Whether two final answers mean the same; None if that can't be decided here.
 
     Tolerates letter case, articles, punctuation, a unit on one side only, thousands separators, fractions, percent,
@@ -42,6 +42,9 @@ def same_answer(a, b) -> bool | None:
     as algebra (AUG, GUA), and algebra that the worker did not decide in time.
 
     Raises RuntimeError if the sympy worker does not start."""
+    if aliases:
+        found = {same_answer(a, form) for form in (b, *aliases)}
+        return True if True in found else None if None in found else False
     a, b = _clean(a), _clean(b)
     return _same_text(a, b) if a and b else None
 

@@ -9,12 +9,14 @@ import pandas as pd
 from qatoolkit.evaluation.evaluate import load_lm, no_progress_bars, silence_libraries
 
 
-def bits_per_byte(model: str | Path, documents: list[str], *, batch: int = 8, dtype: str = "float32") -> pd.DataFrame:
+def bits_per_byte(
+    model: str | Path, documents: list[str], *, batch: int | None = None, dtype: str = "float32"
+) -> pd.DataFrame:
     """One row per document: id (its number from 0), bytes (UTF-8) and bits (minus the base-2 log-likelihood).
 
     As in lm-eval's perplexity tasks: every token is predicted once, the first after the model's prefix token, and a
     document longer than the context is read in windows that do not overlap, each with the last token of the one before.
-    `batch` is in windows. ValueError without documents and as in `evaluate`."""
+    `batch` is in windows, None for as many as fit into memory. ValueError without documents and as in `evaluate`."""
     from lm_eval.api.instance import Instance
 
     if not documents:

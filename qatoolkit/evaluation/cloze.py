@@ -51,11 +51,16 @@ def check_fit(name: str | Path, model, tokenizer) -> None:
         )
 
 
-def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None) -> pd.DataFrame:
+def score(
+    model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None, *, blind: bool = False
+) -> pd.DataFrame:
     """Cloze-score a multiple-choice QA table: columns id, predicted, correct, margin (log-likelihood of the right
-    choice minus that of the best wrong one, in nats). Rows with a choice longer than the model's context are left out,
-    with a warning that names them. ValueError for rows without choices or a single right one, and for answers of zero
-    tokens."""
+    choice minus that of the best wrong one, in nats), per_byte and per_token (whether the right choice is the most
+    likely one per UTF-8 byte and per token), bits_per_byte (of the right choice).
+
+    `blind` leaves the question out of the prompt: what the model would answer without having read it. Rows with a
+    choice longer than the model's context are left out, with a warning that names them. ValueError for rows without
+    choices or a single right one, and for answers of zero tokens."""
     if table["choices"].isna().any():
         raise ValueError(
             f"score: row {table['choices'].isna().idxmax()} has no choices; open answers go through lm-eval"
@@ -64,7 +69,8 @@ def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None
         raise ValueError(
             f"score: row {table['answer_index'].isna().idxmax()} has no single right choice; leave such rows out"
         )
-    contexts = [PROMPT[row.language][0].format(question=row.question) for row in table.itertuples()]
+    asked = [""] * len(table) if blind else table["question"]
+    contexts = [PROMPT[lang][0].format(question=text) for lang, text in zip(table["language"], asked, strict=True)]
     wholes = [
         context + PROMPT[row.language][1] + choice
         for row, context in zip(table.itertuples(), contexts, strict=True)
@@ -88,7 +94,7 @@ def score(model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None
         pairs = [pair for row, pair in zip(rows, pairs, strict=True) if row not in long]
         table = table.drop(index=table.index[long])
     pairs = [truncate(*pair, most) for pair in pairs]
-    return _judge(table, score_pairs(model, pairs, batch_tokens)[0])
+    return _judge(table, score_pairs(model, pairs, batch_tokens)[0], [len(answer) for _, answer in pairs])
 
 
 def encode(tokenizer, texts: list[str], **special) -> list[list[int]]:
@@ -339,12 +345,29 @@ def _batches(lengths: list[int], budget: int) -> Iterable[list[int]]:
         yield batch
 
 
-def _judge(table: pd.DataFrame, likelihood: np.ndarray) -> pd.DataFrame:
+def _judge(table: pd.DataFrame, likelihood: np.ndarray, tokens: list[int]) -> pd.DataFrame:
     rows, at = [], 0
     for row in table.itertuples():
-        values = likelihood[at : at + len(row.choices)]
-        at += len(row.choices)
-        truth = int(row.answer_index)
-        margin = values[truth] - np.delete(values, truth).max()
-        rows.append((row.id, int(values.argmax()), bool(values.argmax() == truth), float(margin)))
-    return pd.DataFrame(rows, columns=["id", "predicted", "correct", "margin"])
+        here = slice(at, at := at + len(row.choices))
+        found = choose(likelihood[here], {int(row.answer_index)}, row.choices, tokens[here])
+        rows.append({"id": row.id, "predicted": int(likelihood[here].argmax())} | found)
+    return pd.DataFrame(rows, columns=["id", "predicted", "correct", *CHOSEN])
+
+
+CHOSEN = ("margin", "per_byte", "per_token", "bits_per_byte")
+
+
+def choose(likelihood: np.ndarray, right: set[int], choices: list[str], tokens: list[int] | None = None) -> dict:
+    """What log-likelihoods of choices [choices] (nats) say of a question, as in `score`; `tokens` of each choice,
+    without which `per_token` is None. bits_per_byte, minus the base-2 log-likelihood of the right choice (the most
+    likely one where several are) over its UTF-8 bytes, is the task loss of Bhagia et al. (arXiv 2412.04403)."""
+    sizes = np.array([max(1, len(choice.encode())) for choice in choices])
+    truth = np.array([i in right for i in range(len(choices))])
+    best = int(np.where(truth, likelihood, -np.inf).argmax())
+    return {
+        "correct": int(likelihood.argmax()) in right,
+        "margin": float(likelihood[best] - likelihood[~truth].max()) if 0 < truth.sum() < len(truth) else float("nan"),
+        "per_byte": int((likelihood / sizes).argmax()) in right,
+        "per_token": None if tokens is None else int((likelihood / np.array(tokens)).argmax()) in right,
+        "bits_per_byte": float(-likelihood[best] / np.log(2) / sizes[best]) if truth.any() else float("nan"),
+    }

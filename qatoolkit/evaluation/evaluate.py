@@ -74,7 +74,7 @@ def evaluate(
     limit: int | None = None,
     folder: Path | None = None,
     scorer="hf",
-    batch: int | str = 64,
+    batch: int | str | None = None,
     dtype: str = "float32",
     seeds: RandomSeeds = RandomSeeds(),  # noqa: B008 (frozen)
     log=None,
@@ -109,7 +109,7 @@ class Examinee:
     """A model that answers suites; it is loaded when the first task that isn't finished needs it. Arguments and errors
     are those of `evaluate`."""
 
-    def __init__(self, model, *, scorer="hf", batch=64, dtype="float32", seeds=RandomSeeds(), folder=None, log=None):  # noqa: B008
+    def __init__(self, model, *, scorer="hf", batch=None, dtype="float32", seeds=RandomSeeds(), folder=None, log=None):  # noqa: B008
         if isinstance(scorer, str) and scorer not in ("hf", "fast"):
             raise ValueError(f"scorer {scorer!r} is neither 'hf' nor 'fast', nor an lm-eval model")
         if dtype not in DTYPES:
@@ -214,7 +214,7 @@ def run_task(planned: PlannedTask, task, lm, seeds: RandomSeeds) -> tuple[pd.Dat
             lm, {"tasks": {task.task_name: task}}, limit=planned.limit, log_samples=True, bootstrap_iters=0
         )
     not_asked = _leave_out(task, result, lm.unasked) if counts else None
-    table = tidy(task, result, planned.entry)
+    table = tidy(task, result, planned.entry, lm.lengths if counts else None)
     first = table.iloc[0]
     return table, {
         "benchmark": planned.entry.task,

@@ -14,17 +14,26 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from qatoolkit.evaluation.cloze import check_answer, check_numbers, closes, encode, score_pairs, truncate
 from qatoolkit.training.hub import COMPLETE, complete
 
+MEMORY = 2**30  # bytes of logits at a time on a CPU; a quarter of the memory that is free on a GPU
+MOST = 64  # sequences at a time
+
 
 class CountingHFLM(HFLM):
     """HFLM that tells what the model could not read or finish. `cut` has the prompts too long for the model, which
     lm-eval cuts on the left; `unasked` the (context, continuation) pairs whose continuation alone is too long, which
-    score minus infinity; `unfinished` counts the replies that reached their limit of tokens.
+    score minus infinity; `unfinished` counts the replies that reached their limit of tokens; `lengths` has the tokens of
+    every continuation that was scored, by (context, continuation).
+
+    With `batch_size` None a batch has at most `MOST` sequences, and as few as keep its logits within `MEMORY`.
 
     No prompt ends with the end token that some tokenizers put after every text. Without `device` it uses the GPU if
     there is one, else the CPU."""
 
     def __init__(self, *args, **kwargs):
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+        self.fitted = kwargs.get("batch_size", 1) is None
+        if self.fitted:
+            kwargs["batch_size"] = MOST
         super().__init__(*args, **kwargs)
         self.start_counts()
         self.closes = self.backend == "causal" and closes(self.tokenizer)
@@ -36,6 +45,7 @@ class CountingHFLM(HFLM):
         self.cut: set[str] = set()
         self.unasked: set[tuple[str, str]] = set()
         self.unfinished = 0
+        self.lengths: dict[tuple[str, str], int] = {}
 
     def _create_model(self, pretrained: str, **kwargs):
         """HFLM's model; ValueError if the checkpoint lacks some of its weights."""
@@ -56,6 +66,13 @@ class CountingHFLM(HFLM):
             left_truncate_len += self.closes
         ids, mask = super().tok_batch_encode(strings, *args, left_truncate_len=left_truncate_len, **kwargs)
         return (ids[:, :-1], mask[:, :-1]) if self.closes else (ids, mask)  # padded on the left, so it is the last
+
+    def fit(self, longest: int) -> int:
+        """How many sequences of `longest` tokens a batch may have: HFLM keeps the logits of all their tokens, and their
+        logarithms beside them, in 32 bits."""
+        free = torch.cuda.mem_get_info(self.device)[0] // 4 if self.device.type == "cuda" else MEMORY
+        vocabulary = self.model.config.get_text_config().vocab_size
+        return max(1, min(MOST, free // (2 * 4 * vocabulary * min(longest, self.max_length))))
 
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
         """Replies as in HFLM; where a reply's limit leaves no room for the prompt, the limit is half the context."""
@@ -79,6 +96,7 @@ class CountingHFLM(HFLM):
         most = self.max_length  # read once: the property searches the configuration each time
         for texts, _, more in requests:
             check_answer("".join(texts or ()), more)
+        self.lengths |= {texts: len(more) for texts, _, more in requests if texts}
         fitting = [request for request in requests if len(request[2]) <= most]
         self.unasked |= {texts for texts, _, more in requests if len(more) > most}
         answers = iter(self._score(fitting, disable_tqdm, override_bs) if fitting else ())
@@ -90,6 +108,8 @@ class CountingHFLM(HFLM):
         self.cut |= {
             texts[0] for texts, context, more in requests if texts and len(context) + causal * (len(more) - 1) > most
         }
+        if self.fitted:
+            self.batch_size_per_gpu = self.fit(max(len(context) + len(more) for _, context, more in requests))
         answers = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
         check_numbers([value for value, _ in answers])
         return answers

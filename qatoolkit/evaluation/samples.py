@@ -6,30 +6,33 @@ task configuration and data, few-shot examples, seeds and lm-eval's version.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.artifacts import MANIFEST, Artifact
 from qatoolkit.core.files import digest, read_json
 from qatoolkit.core.qa_table import read_table, write_table
 from qatoolkit.core.taxonomy import LABELS
+from qatoolkit.evaluation.cloze import CHOSEN, choose
 from qatoolkit.evaluation.suites import Entry
 from qatoolkit.seeds.subjects import discipline_of
 from qatoolkit.training.hub import load_config
 
 COLUMNS = (
     "benchmark", "task", "id", "doc_id", "discipline", "difficulty", "grade", "metric", "filter", "score", "correct",
-    "given", "margin", "chance", "scores", "fewshot", "version",
+    "given", *CHOSEN, "same", "chance", "scores", "fewshot", "version",
 )  # fmt: skip
 MODEL_FILES = (
     "*config.json", "*.safetensors", "*.index.json", "*.bin", "tokenizer*", "vocab*", "merges.txt", "*.model",
     "*tokens*.json", "*.jinja",
 )  # fmt: skip
 SAMPLES = "samples.parquet"
-VERSION = 2  # of the samples: raise it when the same task and model give others
+VERSION = 3  # of the samples: raise it when the same task and model give others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +45,17 @@ class RandomSeeds:
     fewshot: int = 1234
 
 
-def tidy(task, result: dict, entry: Entry) -> pd.DataFrame:
+def tidy(task, result: dict, entry: Entry, lengths: Mapping | None = None) -> pd.DataFrame:
     """One row per sample of a task, with the columns `COLUMNS`; `result` is what `lm_eval.evaluate` returned for it.
 
     `score` is lm-eval's per-sample value of the entry's metric after its filter (the task's first ones where the entry
     names none, or one that the task does not have); `scores` has all of them as JSON. `correct` is null throughout
-    where the metric is graded, that is, not always 0 or 1. `given` is the choice or text answered, `margin` the
-    log-likelihood of the right choice minus that of the best wrong one, in nats, `chance` one over the number of
-    choices (0 for what is written). A row without a discipline of its own takes that of the task (`seeds.subjects`).
-    Rows of `export_tasks` keep their ids, others get TASK/NUMBER."""
+    where the metric is graded, that is, not always 0 or 1. `given` is the choice or text answered; `margin`, `per_byte`,
+    `per_token` (with `lengths`, the tokens of every (context, continuation)) and `bits_per_byte` are those of
+    `cloze.choose`, null for what is written; `same` is "same", "different" or "undecided" where an answer to an exported
+    exam was written, by `same_answer`; `chance` is one over the number of choices (0 for what is written). A row without
+    a discipline of its own takes that of the task (`seeds.subjects`). Rows of `export_tasks` keep their ids, others get
+    TASK/NUMBER."""
     name, ours = task.task_name, is_exported(task)
     logged = result["samples"][name]
     filters, metrics = [sample["filter"] for sample in logged], logged[0]["metrics"]
@@ -64,20 +69,21 @@ def tidy(task, result: dict, entry: Entry) -> pd.DataFrame:
     for sample in (s for s in logged if s["filter"] == chosen):
         doc, score = sample["doc"], _number(sample[metric])
         score = float(score) if isinstance(score, int | float) else None
-        given, margin = _answer(task, sample, metric)
+        given, found = _answer(task, sample, metric, lengths)
         rows.append(
             {
                 "benchmark": entry.task,
                 "task": name,
                 "id": sample_id(task, sample["doc_id"], doc),
                 "doc_id": sample["doc_id"],
-                **{label: doc.get(label) if ours else None for label in LABELS},
+                **{label: (doc.get(label) or None) if ours else None for label in LABELS},
                 "metric": metric,
                 "filter": chosen,
                 "score": score,
                 "correct": bool(score) if score in (0, 1) else None,
                 "given": given,
-                "margin": margin,
+                **found,
+                "same": _same(given, doc) if ours and task.OUTPUT_TYPE == "generate_until" else None,
                 "chance": 1 / len(task.doc_to_choice(doc)) if task.OUTPUT_TYPE == "multiple_choice" else 0.0,
                 "scores": json.dumps(scores[sample["doc_id"]]),
                 "fewshot": int(result["n-shot"][name]),
@@ -88,10 +94,18 @@ def tidy(task, result: dict, entry: Entry) -> pd.DataFrame:
     if known := discipline_of(name):
         table["discipline"] = table["discipline"].astype(object).fillna(known)
     # The types that Parquet gives back, so that a stored task is the same table.
-    table = table.astype(dict.fromkeys([*LABELS, "given"], "str") | {"score": float})
-    if table["correct"].isna().any():
-        table["correct"] = None
+    numbers = dict.fromkeys(("score", "margin", "bits_per_byte"), float)
+    table = table.astype(dict.fromkeys([*LABELS, "given", "same"], "str") | numbers)
+    for column in ("correct", "per_byte", "per_token"):
+        if table[column].isna().any():
+            table[column] = None
     return table
+
+
+def _same(given: str, doc: dict) -> str:
+    """Whether a written answer means the right one."""
+    found = same_answer(given, doc["answer"], aliases=doc.get("answers") or ())
+    return {True: "same", False: "different", None: "undecided" if given.strip() else "different"}[found]
 
 
 def is_exported(task) -> bool:
@@ -110,12 +124,12 @@ def _number(value):
     return value if isinstance(value, int | float | None) else str(value)
 
 
-def _answer(task, sample: dict, metric: str) -> tuple[str, float]:
-    """(what was answered, margin); the margin is NaN where answers are not chosen by log-likelihood."""
+def _answer(task, sample: dict, metric: str, lengths: Mapping | None) -> tuple[str, dict]:
+    """(what was answered, what `choose` says of it: nothing where answers are not chosen by log-likelihood)."""
     replies = sample["filtered_resps"]
     if task.OUTPUT_TYPE != "multiple_choice":
         reply = replies[0]
-        return (reply if isinstance(reply, str) else json.dumps(reply, default=str)), float("nan")
+        return (reply if isinstance(reply, str) else json.dumps(reply, default=str)), dict.fromkeys(CHOSEN)
     choices = task.doc_to_choice(sample["doc"])
     likelihood = np.array([reply[0] for reply in replies[: len(choices)]])
     normalised = {"acc_norm": [len(c) for c in choices], "acc_bytes": [len(c.encode()) for c in choices]}
@@ -123,9 +137,11 @@ def _answer(task, sample: dict, metric: str) -> tuple[str, float]:
     right = task.doc_to_text(sample["doc"]) if task.multiple_input else sample["target"]
     right = right if isinstance(right, list) else [right]
     right = {choices.index(r) if isinstance(r, str) and r in choices else r for r in right}
-    truth = np.array([i in right for i in range(len(choices))])
-    margin = likelihood[truth].max() - likelihood[~truth].max() if 0 < truth.sum() < len(truth) else float("nan")
-    return given, float(margin)
+    asked = [tuple(arguments) for arguments in sample["arguments"][: len(choices)]]
+    texts = [more.strip() for _, more in asked] if task.multiple_input else choices
+    tokens = [lengths.get(pair) for pair in asked] if lengths else [None]
+    found = choose(likelihood, right, texts, None if None in tokens else tokens)
+    return given, {column: found[column] for column in CHOSEN}
 
 
 def digest_model(model: str | Path) -> str:

@@ -50,8 +50,11 @@ class EvaluateSettings(Settings):
 
     scorer: Literal["hf", "fast"] = "hf"
     """lm-eval's own model, or the fast one that gives the same answers."""
-    batch: Positive = 64
-    """lm-eval's batch size."""
+    batch: Positive | None = None
+    """lm-eval's batch size; null for as many as fit into memory (`lm_eval_models.MEMORY`)."""
+    judge: Literal["same_answer", "exact"] = "same_answer"
+    """What makes a written answer to a QA file right: that it means the same (what can't be told counts as wrong and is
+    counted apart), or lm-eval's exact match without case and outer white space. Both are reported."""
     bootstrap: Positive = 2000
     """Resamples of a paired difference."""
     label: NotNegative = 2000

@@ -51,7 +51,8 @@ def task_tables(suite: Suite, *, limit: int | None = None) -> dict[str, pd.DataF
 
 def _row(task, number: int, doc: dict) -> dict:
     if is_exported(task):
-        asked = {k: doc.get(k) for k in ("question", "answer", "choices", "answer_index", *LABELS)}
+        asked = {k: doc.get(k) for k in ("question", "answer", "choices", "answer_index")}
+        asked |= {k: doc.get(k) or None for k in LABELS} | {"aliases": (doc.get("answers") or [])[1:] or None}
     else:
         asked = _asked(task, doc) | {"discipline": discipline_of(task.task_name)}
         asked |= {k: asked[k] if asked[k].strip() else NOTHING for k in ("question", "answer")}

@@ -4,6 +4,7 @@
 """
 
 import json
+import shutil
 from pathlib import Path
 from string import ascii_uppercase as LETTERS
 
@@ -12,10 +13,16 @@ import pandas as pd
 from qatoolkit.core.files import atomic, write_json
 from qatoolkit.core.prompt_format import PROMPT
 from qatoolkit.core.qa_table import as_lists, validate
+from qatoolkit.core.taxonomy import LABELS
 
 FORMS = ("letter", "cloze", "generative")
 SHORTEST = 16  # tokens that every open answer may have
-KEPT = ("id", "question", "choices", "answer", "answer_index", "discipline", "difficulty", "grade")
+METRICS = Path(__file__).with_name("task_metrics.py")  # copied beside cloze tasks
+KEPT = ("id", "question", "choices", "answer", "answer_index", *LABELS)
+METRIC_LIST = [
+    {"metric": metric, "aggregation": "mean", "higher_is_better": metric != "bpb"}
+    for metric in ("acc", "acc_norm", "acc_bytes", "bpb")
+]
 LISTED = "{% for choice in choices %}{{ letters[loop.index0] }}. {{ choice }}\n{% endfor %}"
 
 
@@ -29,9 +36,10 @@ def export_tasks(
     """Write exams (QA tables of one language each, by task name) as lm-eval tasks, and return the folder.
 
     `form` "letter" lists the choices as A. B. C. and scores the letters, "cloze" scores the texts of the choices by
-    log-likelihood (both `acc`; cloze also `acc_norm`, per character), "generative" lets the model write one line
-    (`exact_match` without regard to case and outer white space), of as many tokens as the longest right answer has
-    bytes, at least `SHORTEST`. None means cloze where every row has choices, else generative. `examples`, tables by exam name, are shown in few-shot prompts in their
+    log-likelihood (both `acc`; cloze also `acc_norm` per character, `acc_bytes` and `bpb`, bits per byte of the right
+    choice: `task_metrics`), "generative" lets the model write one line (`exact_match` without regard to case and outer
+    white space), of as many tokens as the longest right answer has bytes, at least `SHORTEST`. None means cloze where
+    every row has choices, else generative. `examples`, tables by exam name, are shown in few-shot prompts in their
     order, as in MMLU; without them lm-eval draws examples from the other questions of the exam.
 
     Raises ValueError for a table that is not a QA table, a name that is no file name, an unknown form, mixed languages, letter or cloze without
@@ -44,6 +52,7 @@ def export_tasks(
     with atomic(folder, over="tasks.json") as temporary:
         temporary.mkdir(parents=True)
         write_json(sorted(exams), temporary / "tasks.json")
+        shutil.copy(METRICS, temporary / METRICS.name)
         for name, table in exams.items():
             if Path(name).name != name or name.startswith("."):
                 raise ValueError(
@@ -56,14 +65,17 @@ def export_tasks(
                 files["examples"] = (f"{name}.examples.jsonl", check_exam(f"{name} (examples)", examples[name]))
             language = _language(name, pd.concat([rows for _, rows in files.values()]), chosen)
             for file, rows in files.values():
-                lines = (json.dumps(_row(row, chosen), ensure_ascii=False) for row in rows.to_dict("records"))
+                lines = (json.dumps(row, ensure_ascii=False) for row in _rows(rows, chosen))
                 (temporary / file).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             longest = max(len(answer.strip().encode()) for answer in table["answer"])
             paths = {split: str((folder / file).resolve()) for split, (file, _) in files.items()}
-            (temporary / f"{name}.yaml").write_text(
-                yaml.safe_dump(_task(name, chosen, language, paths, longest), sort_keys=False, allow_unicode=True),
-                encoding="utf-8",
+            text = yaml.safe_dump(
+                _task(name, chosen, language, paths, longest, _aliases(table) is not None),
+                sort_keys=False,
+                allow_unicode=True,
             )
+            text += f"process_results: !function {METRICS.stem}.score_choices\n" if chosen == "cloze" else ""
+            (temporary / f"{name}.yaml").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -113,16 +125,30 @@ def _language(name: str, table: pd.DataFrame, form: str) -> str:
     return languages[0]
 
 
-def _row(row: dict, form: str) -> dict:
-    kept = {k: row[k] for k in KEPT if row.get(k) is not None and row[k] == row[k]}
-    kept["answer"] = kept["answer"].strip()
-    kept |= {"answer_index": int(row["answer_index"])} if "answer_index" in kept else {}
-    return kept | ({"letters": list(LETTERS[: len(row["choices"])])} if form == "letter" else {})
+def _rows(table: pd.DataFrame, form: str) -> list[dict]:
+    """The rows of an exam as its JSON lines have them. Every row has the same keys, whose values have one type, since
+    the reader of the file settles the types by its first megabytes: a missing label is an empty text, and a column of
+    choices with gaps, which no form with choices has, is left out."""
+    kept = table.reindex(columns=list(KEPT)).assign(answer=table["answer"].str.strip())
+    kept = kept.assign(**{label: kept[label].astype(object).fillna("") for label in LABELS}).dropna(axis=1)
+    if (aliases := _aliases(table)) is not None:
+        kept["answers"] = [[answer, *more] for answer, more in zip(kept["answer"], aliases, strict=True)]
+    if "answer_index" in kept:
+        kept["answer_index"] = kept["answer_index"].astype(int)
+    if form == "letter":
+        kept["letters"] = [list(LETTERS[: len(choices)]) for choices in kept["choices"]]
+    return kept.to_dict("records")
 
 
-def _task(name: str, form: str, language: str, paths: dict[str, str], longest: int) -> dict:
+def _aliases(table: pd.DataFrame) -> list[list[str]] | None:
+    """Further right answers of every row; None where no row has any."""
+    found = as_lists(table)["aliases"] if "aliases" in table else pd.Series(dtype=object)
+    return [list(more or ()) for more in found] if found.map(bool).any() else None
+
+
+def _task(name: str, form: str, language: str, paths: dict[str, str], longest: int, aliases: bool) -> dict:
     """The YAML of a task; `longest` is the number of bytes of the longest answer, and so the most tokens it can have in
-    a byte-level tokenizer."""
+    a byte-level tokenizer; with `aliases` every row has a list of right `answers`."""
     prompt, delimiter = PROMPT[language]
     prompt = prompt.format(question="{{question}}")
     if form == "letter":
@@ -144,7 +170,7 @@ def _task(name: str, form: str, language: str, paths: dict[str, str], longest: i
     if form == "generative":
         return task | {
             "output_type": "generate_until",
-            "doc_to_target": "answer",
+            "doc_to_target": "answers" if aliases else "answer",
             "generation_kwargs": {
                 "until": ["\n", "<eos>"],
                 "max_gen_toks": max(SHORTEST, longest + 1),
@@ -159,5 +185,5 @@ def _task(name: str, form: str, language: str, paths: dict[str, str], longest: i
         "output_type": "multiple_choice",
         "doc_to_choice": "letters" if form == "letter" else "choices",
         "doc_to_target": "answer_index",
-        "metric_list": [{"metric": "acc"}] + [{"metric": "acc_norm"}] * (form == "cloze"),
+        "metric_list": METRIC_LIST[: None if form == "cloze" else 1],
     }

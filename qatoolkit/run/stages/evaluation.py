@@ -10,6 +10,7 @@ from qatoolkit.core.files import read_json
 from qatoolkit.core.stats import CELL, accuracy, cells, mcnemar, paired_difference
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.evaluation.bits import bits_difference, bits_per_byte, mean_bits_per_byte
+from qatoolkit.evaluation.blind import blind_by_model, blind_to_training
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.evaluation.probe import UNLABELLED
@@ -21,8 +22,12 @@ from qatoolkit.run.store import STAGES, Outputs, Run, Stage, stage
 from qatoolkit.scaling import fits as sweeps
 
 _EVALUATE = Stage(
-    "evaluate", reads=("base", "midtrain", "exams", "annotate", "plan"), settings=("evaluate", "world.general")
+    "evaluate",
+    reads=("base", "curate", "midtrain", "exams", "annotate", "plan"),
+    settings=("evaluate", "world.general"),
 )
+BLIND = ["blind_training", "blind_model"]
+BESIDE = ["exact", "undecided", "per_byte", "per_token", "bits_per_byte", "chance", *BLIND]
 
 
 def exam_rows(run: Run) -> pd.DataFrame:
@@ -44,7 +49,11 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
 def evaluate(run: Run, *, log=print) -> Outputs:
     """lm-eval on every exam for the base and every arm; accuracy by exam and cell, and the paired differences of the
     profile's `compare`. `general` has bits per byte of held-out general text, where the world has some. Tasks that a
-    model was scored on before, in any run, are not run again."""
+    model was scored on before, in any run, are not run again.
+
+    `exams` has beside accuracy the means of `BESIDE`: for written answers exact match and the share that could not be
+    judged, for choices accuracy per byte and per token, bits per byte of the right one, guessing, and the two scores of
+    who does not read the question (`evaluation.blind`)."""
 
     def make(folder: Path) -> dict:
         settings, exams = run.profile.evaluate, examined(run)
@@ -56,12 +65,15 @@ def evaluate(run: Run, *, log=print) -> Outputs:
         samples = with_exam_labels(
             run, pd.concat([rows.assign(arm=arm) for arm, rows in answered.items()], ignore_index=True)
         )
+        samples = judged(samples, settings.judge).merge(blind(run, models), on=["arm", "exam", "id"], how="left")
         choice = samples[samples["exam"].isin(choice_exams(run))]
         grids = [cells(rows).assign(arm=arm) for arm, rows in choice.groupby("arm", sort=False)]
         return {
             "tasks": None,
             "samples": samples,
-            "exams": accuracy(samples, ["arm", "exam"]),
+            "exams": accuracy(samples, ["arm", "exam"]).merge(
+                samples.astype(dict.fromkeys(BESIDE, float)).groupby(["arm", "exam"])[BESIDE].mean().reset_index()
+            ),
             "cells": pd.concat(grids, ignore_index=True),
             "comparisons": comparisons(choice, weak_parts(run), run.profile.compare, settings.bootstrap, run.seed),
             "general": held_out(run, models),
@@ -69,6 +81,36 @@ def evaluate(run: Run, *, log=print) -> Outputs:
         }
 
     return run.complete("evaluate", _EVALUATE, make, log=log)
+
+
+def judged(samples: pd.DataFrame, judge: str) -> pd.DataFrame:
+    """Samples whose written answers to exported exams are right by exact match or by meaning (`evaluate.judge`), with
+    `exact` and `undecided`, null for others."""
+    written = samples["same"].notna()
+    more = {"exact": samples["correct"].where(written), "undecided": (samples["same"] == "undecided").where(written)}
+    samples = samples.assign(**more)
+    if judge == "same_answer":
+        samples["correct"] = samples["correct"].mask(written, samples["same"] == "same")
+    return samples
+
+
+def blind(run: Run, models: dict[str, Path]) -> pd.DataFrame:
+    """For every arm and multiple-choice question with one right choice (arm, exam, id): `blind_training`, whether the
+    choice most often right in the arm's data is right, null for an arm without, and `blind_model`, whether the one is
+    that its model finds most likely without the question."""
+    tables, parts = exam_tables(run), []
+    asked = [tables[name].assign(exam=name) for name in choice_exams(run)]
+    rows = pd.concat(asked, ignore_index=True) if asked else pd.DataFrame(columns=["exam", "id", "answer_index"])
+    rows = rows[rows["answer_index"].notna()].reset_index(drop=True)
+    unique = rows.drop_duplicates("id")
+    for arm, model in models.items():
+        data = arm_table(run, arm) if arm in run.profile.arms else pd.DataFrame()
+        found = rows[["exam", "id"]].assign(arm=arm, blind_training=None)
+        if len(data):
+            found["blind_training"] = blind_to_training(rows, data)
+        by_model = pd.Series(blind_by_model(model, unique).to_numpy(), unique["id"], dtype=object)
+        parts.append(found.assign(blind_model=rows["id"].map(by_model)))
+    return pd.concat(parts, ignore_index=True).astype(dict.fromkeys(BLIND, "boolean"))
 
 
 def with_exam_labels(run: Run, samples: pd.DataFrame) -> pd.DataFrame:

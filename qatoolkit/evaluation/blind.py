@@ -1,0 +1,47 @@
+"""What an exam yields without its questions being read: the score that an accuracy has to be set against, beside that of
+guessing.
+
+Two readers who do not read: one always takes the choice that is most often right in what a model was trained on, the
+other is the model itself, asked with the question left out."""
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from qatoolkit.core.text import normalise
+from qatoolkit.evaluation.cloze import load_model, score
+
+
+def blind_to_training(exam: pd.DataFrame, training: pd.DataFrame) -> pd.Series:
+    """Whether the choice that is most often the answer in `training` is right, for every row of a multiple-choice exam
+    (both QA tables): [rows] bool, by the exam's index. Texts are compared normalised (`core.text.normalise`); between
+    equally frequent choices a hash of question and choice decides. ValueError for rows without a single right choice."""
+    counts = Counter(map(normalise, training["answer"]))
+    return pd.Series(
+        [_most_common(row, counts) == int(row.answer_index) for row in _asked(exam)], exam.index, dtype=bool
+    )
+
+
+def blind_by_model(model: str | Path, exam: pd.DataFrame) -> pd.Series:
+    """Whether the choice is right that a model (directory or name) finds most likely after a prompt without the question
+    (`cloze.score`): as `blind_to_training`, null for rows with a choice longer than the model's context."""
+    if exam.empty:
+        return pd.Series(dtype=object)
+    list(_asked(exam))
+    found = score(*load_model(model), exam, blind=True).set_index("id")["correct"]
+    return exam["id"].map(found)
+
+
+def _asked(exam: pd.DataFrame):
+    if (without := exam[["choices", "answer_index"]].isna().any(axis=1)).any():
+        raise ValueError(f"blind: row {without.idxmax()} has no single right choice; leave such rows out")
+    return exam.itertuples()
+
+
+def _most_common(row, counts: Counter) -> int:
+    def order(i: int) -> tuple[int, str]:
+        return counts[normalise(row.choices[i])], hashlib.sha256(f"{row.id}/{row.choices[i]}".encode()).hexdigest()
+
+    return max(range(len(row.choices)), key=order)
