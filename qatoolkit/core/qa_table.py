@@ -13,11 +13,11 @@ from qatoolkit.core.text import normalise
 
 REQUIRED = ("id", "question", "answer", "language", "source")
 OPTIONAL = (
-    "choices", "answer_index", "rationale", "discipline", "difficulty", "grade", "knowledge_points", "strategy",
+    "choices", "answer_index", "aliases", "rationale", "discipline", "difficulty", "grade", "knowledge_points", "strategy",
     "parents", "teacher", "prompt_version", "licence", "verified",
 )  # fmt: skip
 COLUMNS = REQUIRED + OPTIONAL
-_LISTS = ("choices", "knowledge_points", "parents", "calls")
+_LISTS = ("choices", "aliases", "knowledge_points", "parents", "calls")
 _ALLOWED = {"language": ("en", "zh"), **LABELS}
 
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from qatoolkit.answers.same_answer import choice_consistent, same_answer
+from qatoolkit.core.prompt_format import lacks_choices
 from qatoolkit.core.qa_table import require
-from qatoolkit.core.text import CJK
+from qatoolkit.core.text import CJK, missing
 from qatoolkit.curate.comparison_text import answer_keys, marks, option_set, stem, text_of, tokens, values_of
 from qatoolkit.curate.decontaminate import decontaminate
 from qatoolkit.curate.near_duplicates import near_duplicates
@@ -74,8 +75,8 @@ def curate(
 def filters(table: pd.DataFrame, *, max_question: int = 20_000, max_answer: int = 20_000) -> pd.DataFrame:
     """Faults of rows, possibly several per row: (row, id, reason, detail, reject); `row` is the position in the table.
 
-    Rejected: empty_question, empty_answer, too_long, choices (they contradict the answer), language (the text is not in
-    the stated language). Only flagged: answer_in_question, unreadable (replacement or control characters)."""
+    Rejected: empty_question, empty_answer, too_long, choices (they contradict the answer), no_choices (the question
+    speaks of choices and there are none), language (the text is not in the stated language). Only flagged: answer_in_question, unreadable (replacement or control characters)."""
     found = []
     columns = ("question", "answer", "choices", "answer_index", "language")
     for row, values in enumerate(zip(*(values_of(table, column) for column in columns), strict=True)):
@@ -93,6 +94,8 @@ def filters(table: pd.DataFrame, *, max_question: int = 20_000, max_answer: int 
         for reason, fault in (("choices", choice_consistent(entry)), ("language", _wrong_language(entry))):
             if fault:
                 found.append((row, reason, fault, True))
+        if missing(entry["choices"]) and lacks_choices(question):
+            found.append((row, "no_choices", question[:80], True))
         if _repeats(question, answer):
             found.append((row, "answer_in_question", answer[:80], False))
         unreadable = _UNREADABLE.search(question + answer)

@@ -81,19 +81,27 @@ def _dot_panels(table, panel, row, names, value, *, title, unit, across=4, width
 
 
 @styled
-def arms(table, *, chance=None, title="Accuracy by training arm"):
+def arms(table, *, title="Accuracy by training arm"):
     """Dot plot of accuracy with intervals: one panel per exam, one row per arm in the order given.
 
-    `table`: arm, exam, accuracy, low, high, n. `chance`: {exam: fraction} draws the guessing level.
+    `table`: arm, exam, accuracy, low, high, n. Optional, fractions: `chance` draws the level of guessing, `blind` a
+    diamond for the score of who does not read the question.
     """
     require(table, "arm", "exam", "accuracy", "low", "high", "n", key=("arm", "exam"))
     names = {arm: name(arm) for arm in order(table["arm"])}
     figure, panels = _dot_panels(table, "exam", "arm", names, "accuracy", title=title, unit="accuracy (%)")
-    for exam, level in ((exam, 100 * share) for exam, share in (chance or {}).items() if exam in panels):
-        ax = panels[exam]
-        ax.axvline(level, color=MUTED, linestyle=":", linewidth=1.2, zorder=0)
-        at = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
-        ax.annotate("chance", (level, 0), (3, 3), color=MUTED, fontsize=7.5, **at)
+    handles = {}
+    for exam, ax in panels.items():
+        rows = table[table["exam"] == exam].set_index("arm").reindex(list(names))
+        if "chance" in rows and rows["chance"].max() > 0:
+            look = {"color": MUTED, "linestyle": ":", "linewidth": 1.2, "zorder": 0}
+            handles["guessing"] = ax.axvline(100 * rows["chance"].mean(), **look)
+        if "blind" in rows and rows["blind"].notna().any():
+            look = {"color": MUTED, "markerfacecolor": "white", "markersize": 5, "zorder": 3}
+            y = range(len(rows))
+            handles["question not read"] = ax.plot(100 * rows["blind"].astype(float), y, "D", **look)[0]
+    if handles:
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
@@ -151,7 +159,8 @@ def _thinned(values, least=0.09):
 def scaling(table, *, title=None):
     """Accuracy against model size, data and initial compute: one panel per axis, log x, intervals.
 
-    `table`: axis ("parameters", "tokens", "initial_flops"), arm, x, accuracy, low, high, n.
+    `table`: axis ("parameters", "tokens", "initial_flops"), arm, x, accuracy, low, high, n; optional, fractions: chance
+    (guessing) and blind (the question not read), drawn as lines.
     """
     require(table, "axis", "arm", "x", "accuracy", "low", "high", "n", key=("axis", "arm", "x"))
     fits = (table["x"] > 0) & np.isfinite(table["x"])
@@ -176,6 +185,12 @@ def scaling(table, *, title=None):
         ax.set_title(n_text(panel["n"]) + " per point", fontsize=9)
     axes[0, 0].set_ylabel(f"accuracy (%), {INTERVAL}")
     handles = [plt.Line2D([], [], **style[arm], label=name(arm)) for arm in style]
+    for column, label, line in (("chance", "guessing", ":"), ("blind", "question not read", "--")):
+        if column in table and table[column].notna().any():
+            look = {"color": MUTED, "linestyle": line, "linewidth": 1.1, "zorder": 0}
+            for ax in axes[0]:
+                ax.axhline(100 * float(table[column].mean()), **look)
+            handles.append(plt.Line2D([], [], label=label, **look))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * len(names)))
     figure.suptitle(title or f"Accuracy against {', '.join(AXES[axis][0] for axis in names)}")
     return figure

@@ -181,6 +181,7 @@ def tokenise(
     ] = None,
 ) -> None:
     """Write QA files, or texts with --text, as a token file that a training job reads."""
+    from qatoolkit.core.prompt_format import lacks_choices
     from qatoolkit.seeds.read import read_seeds
     from qatoolkit.training.hub import load_tokenizer
     from qatoolkit.training.tokens import qa_documents, text_documents, write_tokens
@@ -193,7 +194,10 @@ def tokenise(
             print(f"{len(rejects):,} rows could not be read: {rejects['reason'].value_counts().to_dict()}")
         if table.empty:
             raise ValueError(f"no question in {', '.join(files)}; for running text name its column with --text")
-        documents = qa_documents(table)
+        lacking = table["choices"].isna() & table["question"].map(lacks_choices)
+        if lacking.any():
+            print(f"{lacking.sum():,} questions speak of choices and have none; they are left out")
+        documents = qa_documents(table[~lacking])
     print(write_tokens(documents, load_tokenizer(tokenizer), out))
 
 

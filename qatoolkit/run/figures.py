@@ -39,8 +39,8 @@ def discipline(run: Run):
 
 
 def arms(run: Run):
-    """Accuracy of every arm on every exam, scored by lm-eval."""
-    return figures.arms(run.read("evaluate").exams, chance=tables.guessing_accuracy(run))
+    """Accuracy of every arm on every exam, beside guessing and who does not read the question, scored by lm-eval."""
+    return figures.arms(run.read("evaluate").exams)
 
 
 def comparisons(run: Run):

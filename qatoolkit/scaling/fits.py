@@ -38,6 +38,7 @@ def by_axis(results: pd.DataFrame) -> pd.DataFrame:
             continue
         tables.append(on_axis.sort_values(["arm", "x"], ascending=[False, True], kind="stable"))
     columns = ["axis", "arm", "x", "accuracy", "low", "high", "n", "point"]
+    columns += [column for column in ("chance", "blind") if column in results]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
 

@@ -108,6 +108,9 @@ class MidtrainSettings(Course):
     """Accept a learning rate above ten times the usual one for the model's size."""
     seed: NotNegative | None = None
     """Of the order of the data; null for the run's."""
+    document: tuple[Literal["choices", "rationale"], ...] = ()
+    """What a training document holds beside question and answer. The choices of a question that means nothing without
+    them are always there."""
 
 
 class GeneralSettings(Settings):

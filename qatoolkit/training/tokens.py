@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.core.files import atomic, read_json, write_json
-from qatoolkit.core.prompt_format import as_prompt_and_answer
+from qatoolkit.core.prompt_format import as_prompt_and_answer, lacks_choices, means_choices
+from qatoolkit.core.qa_table import as_lists
 
 Document = str | tuple[str, str]  # a text, or a prompt and its continuation
 TOKEN_FILE = "tokens.json"  # in a finished token folder
@@ -150,10 +151,21 @@ def _content_digest(folder: Path) -> str:
     return sha.hexdigest()
 
 
-def qa_documents(table: pd.DataFrame) -> Iterator[Document]:
-    """The rows of a QA table as documents: the prompt and the answer."""
-    rows = zip(table["question"], table["answer"], table["language"], strict=True)
-    return (as_prompt_and_answer(*row) for row in rows)
+def qa_documents(table: pd.DataFrame, holds: Collection[str] = ()) -> Iterator[Document]:
+    """The rows of a QA table as documents: the prompt and the answer. `holds` names what else is in them: "choices",
+    "rationale". The choices of a row that means nothing without them are always there: of one whose answer is letters
+    ("BD") or whose question speaks of choices (`prompt_format.means_choices`). ValueError for a row that has none."""
+    for row in as_lists(table).to_dict("records"):
+        choices, several = row.get("choices") or (), row.get("choices") and pd.isna(row.get("answer_index"))
+        if not choices and lacks_choices(row["question"]):
+            raise ValueError(
+                f"row {row['id']} speaks of choices and has none, so it can't be trained on: curate the table first "
+                f"({row['question'][:60]!r})"
+            )
+        listed = choices if "choices" in holds or several or means_choices(row["question"]) else ()
+        rationale = row.get("rationale") if "rationale" in holds else None
+        more = {"choices": listed, "rationale": None if pd.isna(rationale) else rationale}
+        yield as_prompt_and_answer(row["question"], row["answer"], row["language"], **more)
 
 
 def text_documents(paths: Iterable[str | Path], column: str = "text") -> Iterator[str]:

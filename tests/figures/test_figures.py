@@ -101,7 +101,7 @@ FIGURES = {
     "margin_grid": lambda: plots.margin_grid(cells().assign(margin=[0.5, -1.25, 3.0, np.nan])),
     "grid_difference": lambda: plots.grid_difference(cells(), cells(0.02)),
     "budget": lambda: plots.budget(PLAN),
-    "arms": lambda: plots.arms(ARMS, chance={"textbook_en": 0.25}),
+    "arms": lambda: plots.arms(ARMS.assign(chance=0.25, blind=0.3)),
     "comparisons": lambda: plots.comparisons(COMPARISONS),
     "scaling": lambda: plots.scaling(SCALING),
     "ablations": lambda: plots.ablations(ABLATIONS),

@@ -7,6 +7,9 @@ import json
 import pandas as pd
 import pytest
 
+from qatoolkit.core.qa_table import qa_table
+from qatoolkit.curate.curate import curate
+from qatoolkit.curate.settings import CurateSettings
 from qatoolkit.run.cli import main
 from qatoolkit.training.tokens import CHUNK, open_tokens, qa_documents, text_documents, train_tokenizer, write_tokens
 
@@ -100,3 +103,54 @@ def test_writing_stops_at_the_tokens_asked_for(tmp_path):
     endless = itertools.cycle(texts)
     written = write_tokens(endless, tokenizer, tmp_path / "out", most=2000)
     assert 2000 <= len(written.tokens) < 4000
+
+
+SEVERAL = {"choices": ["3", "4", "5"], "answer": "AC", "answer_index": None}
+ONE = {"choices": ["iron", "neon"], "answer": "neon", "answer_index": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "holds", "expected"),
+    [
+        ({"question": "Which are odd?"} | SEVERAL, (), ("Question: Which are odd?\nA. 3\nB. 4\nC. 5\nAnswer:", " AC")),
+        ({"question": "Which of the following is a gas?"} | ONE, (), ("Question: Which of the following is a gas?\nA. iron\nB. neon\nAnswer:", " neon")),
+        ({"question": "下列哪项是气体？", "language": "zh"} | ONE, (), ("问题：下列哪项是气体？\nA. iron\nB. neon\n答案：", "neon")),
+        ({"question": "Name a gas."} | ONE, (), ("Question: Name a gas.\nAnswer:", " neon")),
+        ({"question": "Name a gas."} | ONE, ("choices",), ("Question: Name a gas.\nA. iron\nB. neon\nAnswer:", " neon")),
+        ({"question": "Two and two?", "answer": "4", "rationale": " 2 + 2 = 4. "}, ("rationale",), ("Question: Two and two?\nAnswer:", " 4\nExplanation: 2 + 2 = 4.")),
+        ({"question": "Two and two?", "answer": "4", "rationale": "so it is"}, (), ("Question: Two and two?\nAnswer:", " 4")),
+        ({"question": "Two and two?", "answer": "4"}, ("rationale", "choices"), ("Question: Two and two?\nAnswer:", " 4")),
+    ],
+)  # fmt: skip
+def test_a_document_holds_what_is_asked_for_and_choices_that_give_it_meaning(row, holds, expected):
+    assert list(qa_documents(qa_table([{"language": "en"} | row], source="s"), holds)) == [expected]
+
+
+BARE = (
+    "Which of the following is a prime number?",
+    "Which one of these statements is true?",
+    "All of the following are metals except",
+    "What is the best answer?",
+    "下列说法中正确的是（ ）",
+    "以下哪个选项符合题意？",
+)
+WHOLE = (
+    "Solve the following equation: x + 2 = 5.",
+    "Which of the following numbers is prime: 4, 6, 7?",
+    "Which of these is right? (a) 1 < 2. (b) 2 < 1.",
+    "How many of those 12 apples does each of the 3 children get?",
+    "下列各式：①2>1；②1>2。正确的是哪一个？",
+    "What is the sum of the roots of the following polynomial?",
+)
+
+
+def test_a_question_without_the_choices_it_speaks_of_is_never_trained_on():
+    rows = [{"question": q, "answer": "7", "language": "zh" if q > "一" else "en"} for q in (*BARE, *WHOLE)]
+    table = qa_table(rows, source="s")
+    for question in BARE:
+        with pytest.raises(ValueError, match="speaks of choices and has none"):
+            list(qa_documents(table[table["question"] == question]))
+    assert len(list(qa_documents(table[table["question"].isin(WHOLE)]))) == len(WHOLE)
+    kept, rejects, _ = curate(table, settings=CurateSettings(near_threshold=1.0))
+    assert set(kept["question"]) == set(WHOLE)
+    assert set(rejects["reason"]) == {"no_choices"}

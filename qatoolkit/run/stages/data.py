@@ -169,7 +169,7 @@ def curate(run: Run, *, log=print) -> Outputs:
         for name in used:
             table = run.read("annotate").seeds if name == SEEDS else run.read(name).questions
             kept, rejects, report = curated(table, against, run.profile.curate)
-            outputs |= {name: kept[list(COLUMNS)], f"{name}_rejects": rejects}
+            outputs |= {name: kept.reindex(columns=list(COLUMNS)), f"{name}_rejects": rejects}
             reports.append(report.assign(dataset=name))
         return outputs | {"report": pd.concat(reports, ignore_index=True) if reports else pd.DataFrame()}
 

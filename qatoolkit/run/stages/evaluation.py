@@ -71,9 +71,7 @@ def evaluate(run: Run, *, log=print) -> Outputs:
         return {
             "tasks": None,
             "samples": samples,
-            "exams": accuracy(samples, ["arm", "exam"]).merge(
-                samples.astype(dict.fromkeys(BESIDE, float)).groupby(["arm", "exam"])[BESIDE].mean().reset_index()
-            ),
+            "exams": exam_scores(samples),
             "cells": pd.concat(grids, ignore_index=True),
             "comparisons": comparisons(choice, weak_parts(run), run.profile.compare, settings.bootstrap, run.seed),
             "general": held_out(run, models),
@@ -81,6 +79,12 @@ def evaluate(run: Run, *, log=print) -> Outputs:
         }
 
     return run.complete("evaluate", _EVALUATE, make, log=log)
+
+
+def exam_scores(samples: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by arm and exam, with the means of `BESIDE`, and in `blind` the higher of the two blind scores."""
+    beside = samples.astype(dict.fromkeys(BESIDE, float)).groupby(["arm", "exam"])[BESIDE].mean().reset_index()
+    return accuracy(samples, ["arm", "exam"]).merge(beside.assign(blind=beside[BLIND].max(axis=1)))
 
 
 def judged(samples: pd.DataFrame, judge: str) -> pd.DataFrame:
@@ -193,10 +197,10 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
     points["parameters"] = [t.manifest["parameters"] for t in found]
     points["initial_flops"] = [t.manifest["initial_flops"] for t in found]
     samples = scored(run, [path for t in found for path in (t.job.out, t.job.start)])
-    rows = []
+    rows, unread = [], unread_scores(run, arm)
     for p, t in zip(points.to_dict("records"), found, strict=True):
         for name, path in ((arm, t.job.out), (BASE, t.job.start)):
-            rows.append(p | {"arm": name} | accuracy(samples[path]).iloc[0].to_dict())
+            rows.append(p | {"arm": name} | accuracy(samples[path]).iloc[0].to_dict() | unread)
     table = sweeps.by_axis(pd.DataFrame(rows))
     left_out = [axis for axis in sweeps.AXES if axis not in set(table["axis"])]
     if left_out:
@@ -204,6 +208,16 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
             f"scaling: nothing varies on {', '.join(left_out)} (`ladder` names checkpoints for sizes and initial FLOPs)"
         )
     return {"points": table, "fits": sweeps.fits(table), "left_out": left_out, "uses": [t.artifact for t in found]}
+
+
+def unread_scores(run: Run, arm: str) -> dict[str, float | None]:
+    """On the multiple-choice exams: `chance`, the accuracy of guessing, and `blind`, that of always taking the choice
+    that is most often right in an arm's data (null for an arm without)."""
+    tables, data = exam_tables(run), arm_table(run, arm)
+    rows = pd.concat([tables[name] for name in choice_exams(run)], ignore_index=True).drop_duplicates("id")
+    rows = rows[rows["answer_index"].notna()]
+    blind = float(blind_to_training(rows, data).mean()) if len(data) and len(rows) else None
+    return {"chance": float((1 / rows["choices"].map(len)).mean()) if len(rows) else None, "blind": blind}
 
 
 def rungs(run: Run) -> dict[tuple[str, float], Path]:

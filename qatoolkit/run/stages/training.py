@@ -151,12 +151,12 @@ def token_file(run: Run, table: pd.DataFrame) -> Path | None:
     table."""
     if table.empty:
         return None
-    tokenizer = run.place("base", "tokenizer")
+    tokenizer, documents = run.place("base", "tokenizer"), list(qa_documents(table, run.profile.midtrain.document))
     return _made(
         run,
         "tokens",
-        [list(qa_documents(table)), _content(str(tokenizer))],
-        lambda folder: write_tokens(qa_documents(table), load_tokenizer(tokenizer), folder),
+        [documents, _content(str(tokenizer))],
+        lambda folder: write_tokens(documents, load_tokenizer(tokenizer), folder),
     ).folder
 
 
