@@ -10,7 +10,7 @@ import pandas as pd
 
 from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.prompt_format import as_prompt_and_answer
-from qatoolkit.core.qa_table import require
+from qatoolkit.core.qa_table import as_lists, require
 from qatoolkit.core.stats import CELL
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.evaluate import evaluate, no_progress_bars, silence_libraries
@@ -70,7 +70,9 @@ def _answer_openly(network, tokenizer, table: pd.DataFrame) -> pd.DataFrame:
     asked = [Instance(request_type="generate_until", doc={}, arguments=(prompt, limits), idx=0) for prompt, _ in parts]
     with no_progress_bars():
         given = [reply.strip() for reply in lm.generate_until(asked, disable_tqdm=True)]
-    same = [same_answer(*pair) for pair in zip(given, table["answer"], strict=True)]
+    more = as_lists(table)["aliases"] if "aliases" in table else [()] * len(table)
+    rows = zip(given, table["answer"], more, strict=True)
+    same = [same_answer(text, answer, aliases=aliases or ()) for text, answer, aliases in rows]
     return pd.DataFrame(
         {
             "id": table["id"].to_numpy(),

@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazily(
     by_module(
         __name__,
         {
-            "seeds": "agreement annotation_estimate confusion consensus_gain exam_summary exams parts real_seeds seed_choices"
+            "seeds": "agreement annotation_estimate confusion consensus_gain exam_summary exams levels parts real_seeds seed_choices"
             " seed_sources seed_subjects subject_agreement",
             "synthesis": "decisions degradation disputes merges missed_questions paper_reference plan_shares"
             " planted_contamination probe_summary refinement_by_error_rate seeds_and_dataset spend synthesis_counts"

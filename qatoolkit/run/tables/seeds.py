@@ -10,7 +10,7 @@ import pandas as pd
 from qatoolkit.core.display import facts
 from qatoolkit.core.stats import agreement as label_agreement
 from qatoolkit.core.stats import confusion as label_confusion
-from qatoolkit.core.taxonomy import DIFFICULTIES, LABELS
+from qatoolkit.core.taxonomy import DIFFICULTIES, LABELS, RUBRIC
 from qatoolkit.run import cost
 from qatoolkit.run.cost import asking
 from qatoolkit.run.stages.data import exam_tables, unlabelled
@@ -29,6 +29,11 @@ def parts(run: Run) -> pd.DataFrame:
 def exams(run: Run) -> dict[str, pd.DataFrame]:
     """The run's exams by name, as QA tables."""
     return exam_tables(run)
+
+
+def levels() -> pd.DataFrame:
+    """What the levels of difficulty mean, as annotators are told (`core.taxonomy.RUBRIC`, our reading): level, meaning."""
+    return pd.DataFrame([{"level": level, "meaning": RUBRIC[level]["en"]} for level in DIFFICULTIES])
 
 
 def exam_summary(run: Run) -> pd.DataFrame:
