@@ -101,7 +101,7 @@ def arms(table, *, title="Accuracy by training arm"):
             y = range(len(rows))
             handles["question not read"] = ax.plot(100 * rows["blind"].astype(float), y, "D", **look)[0]
     if handles:
-        figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
+        figure.legend(handles.values(), handles, loc="outside right upper")
     return figure
 
 
