@@ -72,7 +72,7 @@ def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Compariso
     tables = []
     for model in models:
         both = [rows[rows["arm"] == model].assign(arm=side) for rows, side in zip(samples, "ab", strict=True)]
-        found = comparisons(pd.concat(both), weak, [("a", "b")], settings.bootstrap, b.seed)
+        found = comparisons(pd.concat(both), weak, [("a", "b")], resamples=settings.bootstrap, seed=b.seed)
         tables.append(found.drop(columns=["a", "b"]).assign(arm=model))
     paired = pd.concat(tables, ignore_index=True)
     one, other = (rows[rows["arm"] == arm] for rows in samples)

@@ -51,6 +51,7 @@ def evaluate(run: Run, *, log=print) -> Outputs:
     profile's `compare`. `general` has bits per byte of held-out general text, where the world has some. Tasks that a
     model was scored on before, in any run, are not run again.
 
+    `over_blind` and `gains_by_blind` set accuracies and differences against who does not read the question.
     `exams` has beside accuracy the means of `BESIDE`: for written answers exact match and the share that could not be
     judged, for choices accuracy per byte and per token, bits per byte of the right one, guessing, and the two scores of
     who does not read the question (`evaluation.blind`)."""
@@ -67,13 +68,16 @@ def evaluate(run: Run, *, log=print) -> Outputs:
         )
         samples = judged(samples, settings.judge).merge(blind(run, models), on=["arm", "exam", "id"], how="left")
         choice = samples[samples["exam"].isin(choice_exams(run))]
+        resampled = {"resamples": settings.bootstrap, "seed": run.seed}
         grids = [cells(rows).assign(arm=arm) for arm, rows in choice.groupby("arm", sort=False)]
         return {
             "tasks": None,
             "samples": samples,
             "exams": exam_scores(samples),
             "cells": pd.concat(grids, ignore_index=True),
-            "comparisons": comparisons(choice, weak_parts(run), run.profile.compare, settings.bootstrap, run.seed),
+            "comparisons": comparisons(choice, weak_parts(run), run.profile.compare, **resampled),
+            "over_blind": over_blind(choice, weak_parts(run), **resampled),
+            "gains_by_blind": gains_by_blind(choice, weak_parts(run), run.profile.compare, **resampled),
             "general": held_out(run, models),
             "uses": [Artifact(done.parent, done.name, key).name for key in scores],
         }
@@ -104,13 +108,17 @@ def blind(run: Run, models: dict[str, Path]) -> pd.DataFrame:
     that its model finds most likely without the question."""
     tables, parts = exam_tables(run), []
     asked = [tables[name].assign(exam=name) for name in choice_exams(run)]
-    rows = pd.concat(asked, ignore_index=True) if asked else pd.DataFrame(columns=["exam", "id", "answer_index"])
+    rows = (
+        pd.concat(asked, ignore_index=True)
+        if asked
+        else pd.DataFrame(columns=["exam", "id", "choices", "answer_index"])
+    )
     rows = rows[rows["answer_index"].notna()].reset_index(drop=True)
     unique = rows.drop_duplicates("id")
     for arm, model in models.items():
         data = arm_table(run, arm) if arm in run.profile.arms else pd.DataFrame()
         found = rows[["exam", "id"]].assign(arm=arm, blind_training=None)
-        if len(data):
+        if len(data) and len(rows):
             found["blind_training"] = blind_to_training(rows, data)
         by_model = pd.Series(blind_by_model(model, unique).to_numpy(), unique["id"], dtype=object)
         parts.append(found.assign(blind_model=rows["id"].map(by_model)))
@@ -140,7 +148,7 @@ def held_out(run: Run, models: dict[str, Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, resamples: int, seed: int) -> pd.DataFrame:
+def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resamples: int, seed: int) -> pd.DataFrame:
     """Paired differences between arms on the multiple-choice exams, with McNemar's p: in the cells the probe found
     weak, in the others (strong), and over all."""
     rows = []
@@ -151,6 +159,41 @@ def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, resamples: int
             found = paired_difference(*pair, resamples=resamples, seed=seed)
             rows.append({"a": a, "b": b, "on": on} | found | {"p_mcnemar": mcnemar(*pair)["p"]})
     return pd.DataFrame(rows)
+
+
+def over_blind(samples: pd.DataFrame, weak: pd.DataFrame, *, resamples: int, seed: int) -> pd.DataFrame:
+    """What every arm scores on the multiple-choice exams beside who does not read the question, in the weak cells and
+    over all: arm, on, n, accuracy, guessing, blind (the better of the two readers of `evaluation.blind`; which, in
+    `reader`), and the paired difference of accuracy and blind score, with its 95% bootstrap interval."""
+    rows = []
+    for arm, mine in samples[samples["blind_model"].notna()].groupby("arm", sort=False):
+        for on, part in parts(mine.drop_duplicates("id"), weak).items():
+            if on == "strong" or part.empty:
+                continue
+            readers = {name: part[name].astype(float).mean() for name in BLIND if part[name].notna().all()}
+            reader = max(readers, key=readers.get)
+            unread = part.assign(correct=part[reader].astype(bool))
+            found = paired_difference(part, unread, resamples=resamples, seed=seed)
+            about = {"arm": arm, "on": on, "n": found.pop("n"), "accuracy": part["correct"].astype(float).mean()}
+            about |= {"guessing": part["chance"].mean(), "blind": readers[reader], "reader": reader.split("_")[1]}
+            rows.append(about | found)
+    columns = ["arm", "on", "n", "accuracy", "guessing", "blind", "reader", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def gains_by_blind(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resamples: int, seed: int) -> pd.DataFrame:
+    """Paired differences between arms in the weak cells, apart for questions whose right choice is the one most often
+    right in the first arm's data (blind right) and others (blind wrong): what is gained on the latter can't come from
+    how common answers are. a, b, blind, difference, low, high, n; no rows where the first arm has no data."""
+    samples, rows = parts(samples.drop_duplicates(["arm", "id"]), weak)["weak"], []
+    for a, b in pairs:
+        one, other = (samples[samples["arm"] == arm] for arm in (a, b))
+        for right in (True, False):
+            first = one[one["blind_training"].eq(right).fillna(False).astype(bool)]
+            pair = (first, other[other["id"].isin(first["id"])])
+            found = paired_difference(*pair, resamples=resamples, seed=seed)
+            rows += [{"a": a, "b": b, "blind": "right" if right else "wrong"} | found] if len(first) else []
+    return pd.DataFrame(rows, columns=["a", "b", "blind", "difference", "low", "high", "n"])
 
 
 def parts(samples: pd.DataFrame, weak: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -214,7 +257,10 @@ def unread_scores(run: Run, arm: str) -> dict[str, float | None]:
     """On the multiple-choice exams: `chance`, the accuracy of guessing, and `blind`, that of always taking the choice
     that is most often right in an arm's data (null for an arm without)."""
     tables, data = exam_tables(run), arm_table(run, arm)
-    rows = pd.concat([tables[name] for name in choice_exams(run)], ignore_index=True).drop_duplicates("id")
+    asked = [tables[name] for name in choice_exams(run)]
+    rows = (
+        pd.concat(asked, ignore_index=True).drop_duplicates("id") if asked else pd.DataFrame(columns=["answer_index"])
+    )
     rows = rows[rows["answer_index"].notna()]
     blind = float(blind_to_training(rows, data).mean()) if len(data) and len(rows) else None
     return {"chance": float((1 / rows["choices"].map(len)).mean()) if len(rows) else None, "blind": blind}

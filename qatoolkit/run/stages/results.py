@@ -51,6 +51,8 @@ def document(run: Run, main: str | None) -> dict:
         "seed": run.seed,
         "arms": arms,
         "comparisons": records(evaluated.comparisons),
+        "over_blind": records(evaluated.over_blind),
+        "gains_by_blind": records(evaluated.gains_by_blind),
         "refinement": {"teacher_error_rate": teacher_error(run)} | (made.refinement if made else {}),
         "degradation": degradation(made.made) if made and "asked_difficulty" in made.made else None,
         "scaling": {

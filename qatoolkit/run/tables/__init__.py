@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazily(
             " real_graph walk_settings",
             "training": "averaged_models chosen_settings job_file packing schedules training_needs",
             "evaluation": "accuracy_by_arm accuracy_by_form changed_questions differences_by_difficulty"
-            " evaluated_tasks gains_where_blind guessing_accuracy paper12 question_blind scorer_agreement training_seeds",
+            " evaluated_tasks guessing_accuracy paper12 scorer_agreement training_seeds",
         },
     ),
 )

@@ -11,7 +11,7 @@ from qatoolkit.core.stats import accuracy, paired_difference
 from qatoolkit.core.taxonomy import DIFFICULTIES
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
-from qatoolkit.run.stages.evaluation import BLIND, parts
+from qatoolkit.run.stages.evaluation import parts
 from qatoolkit.run.stages.variants import REFERENCE, called
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
@@ -41,7 +41,7 @@ def accuracy_by_form(run: Run, exam: str | None = None, n: int = 300) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def scorer_agreement(run: Run, arm: str | None = None, n: int = 200) -> pd.DataFrame:
+def scorer_agreement(run: Run, arm: str | None = None, n: int = 50) -> pd.DataFrame:
     """The fast scorer beside lm-eval's own model on the first `n` questions of every multiple-choice exam, for one arm
     (default: the main one): n, share of questions with the same answer, and the largest difference of a margin
     (nats)."""
@@ -171,46 +171,6 @@ def training_seeds(run: Run) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=columns)
-
-
-def question_blind(run: Run) -> pd.DataFrame:
-    """What every arm scores on the multiple-choice exams beside who does not read the question, in the weak cells and
-    over all: arm, on, n, accuracy, guessing, blind (the better of the two readers of `evaluation.blind`; which, in
-    `reader`), and the paired difference of accuracy and blind score, with its 95% bootstrap interval."""
-    rows = []
-    for arm, samples in _blind_samples(run).groupby("arm", sort=False):
-        for on, part in parts(samples, weak_parts(run)).items():
-            if on == "strong" or part.empty:
-                continue
-            readers = {name: part[name].astype(float).mean() for name in BLIND if part[name].notna().all()}
-            reader = max(readers, key=readers.get)
-            unread = part.assign(correct=part[reader].astype(bool))
-            found = paired_difference(part, unread, resamples=run.profile.evaluate.bootstrap, seed=run.seed)
-            about = {"arm": arm, "on": on, "n": found.pop("n"), "accuracy": part["correct"].mean()}
-            about |= {"guessing": part["chance"].mean(), "blind": readers[reader], "reader": reader.split("_")[1]}
-            rows.append(about | found)
-    return pd.DataFrame(rows)
-
-
-def gains_where_blind(run: Run) -> pd.DataFrame:
-    """The differences of the profile's `compare` in the weak cells, apart for questions whose right choice is the one
-    most often right in the first arm's data (blind right) and others (blind wrong): what is gained on the latter can't
-    come from how common answers are. a, b, blind, difference, low, high, n; no rows for arms without data."""
-    samples, rows = parts(_blind_samples(run), weak_parts(run))["weak"], []
-    for a, b in run.profile.compare:
-        one, other = (samples[samples["arm"] == arm] for arm in (a, b))
-        for right in (True, False):
-            first = one[one["blind_training"].eq(right).fillna(False)]
-            pair = (first, other[other["id"].isin(first["id"])])
-            found = paired_difference(*pair, resamples=run.profile.evaluate.bootstrap, seed=run.seed)
-            rows += [{"a": a, "b": b, "blind": "right" if right else "wrong"} | found] if len(first) else []
-    return pd.DataFrame(rows, columns=["a", "b", "blind", "difference", "low", "high", "n"])
-
-
-def _blind_samples(run: Run) -> pd.DataFrame:
-    """What every arm answered on the questions that a blind reader was asked too, each once."""
-    samples = choice_samples(run).drop_duplicates(["arm", "id"])
-    return samples[samples["blind_model"].notna()]
 
 
 def accuracy_by_arm(run: Run) -> pd.DataFrame:
