@@ -13,16 +13,16 @@ from qatoolkit.core.text import normalise
 
 REQUIRED = ("id", "question", "answer", "language", "source")
 OPTIONAL = (
-    "choices", "answer_index", "rationale", "discipline", "difficulty", "grade", "knowledge_points", "strategy",
+    "choices", "answer_index", "aliases", "rationale", "discipline", "difficulty", "grade", "knowledge_points", "strategy",
     "parents", "teacher", "prompt_version", "licence", "verified",
 )  # fmt: skip
 COLUMNS = REQUIRED + OPTIONAL
-_LISTS = ("choices", "knowledge_points", "parents", "calls")
+_LISTS = ("choices", "aliases", "knowledge_points", "parents", "calls")
 _ALLOWED = {"language": ("en", "zh"), **LABELS}
 
 
 def qa_id(question: str, answer: str, choices: Iterable[str] | None = None) -> str:
-    """The id of a question: 16 hex digits of the sha256 of its normalised content."""
+    """The id of a question: 16 hex digits of the sha256 of its normalised content. Aliases do not count."""
     content = [normalise(question), normalise(answer), [normalise(c) for c in choices] if choices is not None else None]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.seeds.choices import Fault, escape_surrogates
-from qatoolkit.seeds.columns import find_layout
+from qatoolkit.seeds.layouts import find_layout
 
 _DELIMITERS = ",;\t|^~:"
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f"))
@@ -48,7 +48,7 @@ class Source:
     label: str = ""
 
 
-def read_sources(source: object) -> Iterator[tuple[int, Source]]:
+def read_sources(source: object, left: dict[str, str] | None = None) -> Iterator[tuple[int, Source]]:
     """Every file or table of a source as (entry, Source); the entry numbers the items of a list of sources.
 
     Raises ValueError for a source that is missing, empty, binary, or of an unknown type."""
@@ -258,7 +258,7 @@ def _records(document):
     """The records of a JSON document: a list, lists in an object, records by id, columns by name."""
     if not isinstance(document, Mapping):
         return document if isinstance(document, list) else [document]
-    values, layout = list(document.values()), find_layout(tuple(document))
+    values, layout = list(document.values()), find_layout(document).fields
     if isinstance(document.get(layout.get("question")), str):
         return [document]
     if values and all(isinstance(v, list | dict) and len(v) == len(values[0]) for v in values) and "question" in layout:
@@ -268,7 +268,7 @@ def _records(document):
     if lists:
         return [record for part in lists for record in part]
     if values and all(isinstance(v, Mapping) for v in values):
-        if any("question" in find_layout(tuple(v)) for v in values):
+        if any("question" in find_layout(v).fields for v in values):
             return [{"id": key, **value} for key, value in document.items()]
         return [record for value in values for record in _records(value)]
     return [document]
@@ -329,13 +329,13 @@ def _fitness(lines, delimiter):
     if not parsed or parsed[0][2]:
         return (0, False, 0.0, 0)
     header = parsed[0][1]
-    known = len({"question", "answer", "choices"} & set(find_layout(tuple(header))))
+    known = len({"question", "answer", "choices"} & set(find_layout(header).fields))
     return known, len(header) > 1, sum(fault is None for *_, fault in parsed) / len(parsed), len(header)
 
 
 def _is_mmlu(header, parsed):
     """Whether the first line is not a header but a row of question, choices and letter."""
-    if len(header) < 4 or {"question", "answer"} & set(find_layout(tuple(header))):
+    if len(header) < 4 or {"question", "answer"} & set(find_layout(header).fields):
         return False
     whole = [cells for _, cells, fault in parsed if fault is None]
     letters = sum(cells[-1].strip() in tuple("ABCDEFGHIJ"[: len(header) - 2]) for cells in whole)

@@ -15,8 +15,9 @@ import pandas as pd
 from qatoolkit.core.qa_table import COLUMNS, qa_id, validate
 from qatoolkit.core.text import normalise
 from qatoolkit.seeds.choices import REASONS, Fault, escape_surrogates, settle
-from qatoolkit.seeds.columns import NAMES, Draft, draft, find_layout, finish, has, unfold
+from qatoolkit.seeds.columns import Draft, draft, finish
 from qatoolkit.seeds.files import Source, read_sources
+from qatoolkit.seeds.layouts import NAMES, Columns, find_layout, has
 
 EXTRA = ("source_id", "subject", "level", "origin", "file", "row")
 REJECT_COLUMNS = ("source", "file", "row", "reason", "detail", "raw")
@@ -46,7 +47,8 @@ def read_seeds(
     Raises ValueError for a source that is missing, empty or unreadable as a whole, and for a mapping to an unknown
     column."""
     mapping = _checked(mapping)
-    files = [_drafts(entry, read, mapping) for entry, read in read_sources(source)]
+    left = {}
+    files = [_drafts(entry, read, mapping) for entry, read in read_sources(source, left)]
     layouts = [columns for file in files for columns in file.layouts]
     for column in mapping.values():
         if not any(has(columns, column) for columns in layouts):
@@ -56,7 +58,8 @@ def read_seeds(
     for file in files:
         for row in file.drafts:
             votes[file.entry, row.key].append(row.item.readings)
-    settled = {group: settle(found) for group, found in votes.items()}
+    bases = {(f.entry, row.key): f.layouts[row.columns].index_from for f in files for row in f.drafts}
+    settled = {group: settle(found, bases[group]) for group, found in votes.items()}
     columns, rows, rejects, seen = [*COLUMNS, *EXTRA], [], [], {}
     for file in files:
         default, known = _labels(file, name)
@@ -74,15 +77,18 @@ def read_seeds(
                 rejects.append(place | {"reason": fault.reason, "detail": fault.detail, "raw": _raw(row.record)})
     table = pd.DataFrame(rows, columns=columns).astype({"answer_index": "Int64"})
     table.attrs["read_as"] = {file.read.name: _how(file, settled) for file in files}
+    table.attrs["layouts"] = [line for file in files for line in _understood(file, settled)]
+    table.attrs["left"] = left
     return validate(table), pd.DataFrame(rejects, columns=list(REJECT_COLUMNS))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A record with its draft or fault; rows of a source with the same key have the same layout, and vote together."""
+    """A record with its draft or fault, its columns, and the key by which rows of a source vote together."""
 
     number: int
     record: object
+    columns: tuple | None
     key: tuple | None
     item: Draft | Fault
 
@@ -93,7 +99,7 @@ class _File:
 
     entry: int
     read: Source
-    layouts: Mapping[tuple, Mapping]
+    layouts: Mapping[tuple, Columns]
     rows: list[_Row]
 
     @property
@@ -111,27 +117,51 @@ def _checked(mapping):
 
 
 def _drafts(entry, read: Source, mapping) -> _File:
-    layouts, rows = {}, []
-    for number, record, fault in read.rows:
-        key, item = None, fault
+    records = defaultdict(list)
+    for _, record, fault in read.rows:
         if fault is None:
-            columns = tuple(fields := record if "question" in mapping else unfold(record))
-            if columns not in layouts:
-                layouts[columns] = find_layout(columns, mapping)
-            layout = layouts[columns]
-            key = tuple(layout.get(field) for field in ("question", "answer", "choices"))
+            records[tuple(record)].append(record)
+    layouts, rows = {c: find_layout(c, mapping, part) for c, part in records.items()}, []
+    for number, record, fault in read.rows:
+        columns, key, item = None, None, fault
+        if fault is None:
+            layout = layouts[columns := tuple(record)]
             try:
-                item = draft(fields, layout)
+                item = draft(record, layout)
+                kind = "choices" if item.choices else "list" if item.texts else None
+                key = kind, *(layout.fields.get(name) for name in ("question", "answer", "choices"))
             except Fault as found:
                 item = found
-        rows.append(_Row(number=number, record=record, key=key, item=item))
+        rows.append(_Row(number=number, record=record, columns=columns, key=key, item=item))
     return _File(entry=entry, read=read, layouts=layouts, rows=rows)
 
 
 def _how(file, settled):
-    """How a file was read, and how the answers of its multiple-choice rows were."""
-    keys = dict.fromkeys(row.key for row in file.drafts if row.item.choices)
-    return ", ".join(dict.fromkeys([file.read.how, *(f"answers by {settled[file.entry, key][1]}" for key in keys)]))
+    """How a file was read, and how the answers of its multiple-choice rows and of its lists were."""
+    keys = dict.fromkeys(row.key for row in file.drafts if row.item.readings)
+    return ", ".join(dict.fromkeys([file.read.how, *(_by(settled[file.entry, key], key) for key in keys)]))
+
+
+def _by(settled, key):
+    return f"{'answers' if key[0] == 'choices' else 'lists of answers'} by {settled[1]}"
+
+
+def _understood(file, settled):
+    """A line for each layout of a file's rows: what its columns were taken for."""
+    for columns, layout in file.layouts.items():
+        mine = [row for row in file.rows if row.columns == columns]
+        drafts = [row for row in mine if isinstance(row.item, Draft)]
+        keys = dict.fromkeys(row.key for row in drafts if row.item.readings)
+        by = [*(_by(settled[file.entry, key], key) for key in keys)]
+        if any(row.item.choices and "choices" not in layout.fields for row in drafts) and "wrong" not in layout.fields:
+            by.append("options in the stem")
+        fields = {name: _shown(column) for name, column in layout.fields.items()}
+        line = {"file": file.read.name, "rows": len(mine), "layout": layout.layout, "read": len(drafts)}
+        yield line | fields | {"answers": "; ".join(by) or None, "unused": ", ".join(layout.unused) or None}
+
+
+def _shown(column):
+    return column if isinstance(column, str) else ", ".join(column)
 
 
 def _labels(file, name):
