@@ -241,8 +241,7 @@ def _flat(value):
         return dict(zip(value, (v[0] if isinstance(v, list) and len(v) == 1 else v for v in inner), strict=True))
     if not isinstance(value, list | tuple):
         return value
-    items = [parse_literal(v) if isinstance(v, str) and v.startswith("{") else v for v in value]
-    items = [old if new is None else new for old, new in zip(value, items, strict=True)]
+    items = [w if isinstance(v, str) and isinstance(w := parse_literal(v), dict) else v for v in value]
     items = [v[0] if isinstance(v, list | tuple) and len(v) == 1 else v for v in items]
     if items and all(isinstance(v, list | tuple) and len(v) == 2 for v in items):
         names = [str(v[0]).strip("()[]. ").upper() for v in items]

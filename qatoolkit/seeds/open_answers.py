@@ -119,9 +119,8 @@ def with_unit(answer: str, unit: object, power: object) -> str:
     if raised:
         powers["unit"], unit = raised[1].translate(_RAISED), unit[raised.end() :]
     elif head:
-        unit = unit.lstrip("$ ")[head.end() :]
-    unit = "$" + unit if unit.count("$") % 2 and not unit.startswith("$") else unit
-    unit = "" if unit.strip("$ ") == "" else unit.strip()
+        unit = unit.lstrip("$ ")[head.end() :].lstrip().removeprefix("$")
+    unit = ("$" + unit if unit.count("$") % 2 else unit).strip()
     said = {int(p.replace("−", "-")) for p in powers.values() if p}
     if len(said) > 1:
         raise Fault("unclear_number", f"{answer[:40]!r} with the powers {sorted(said)}")
