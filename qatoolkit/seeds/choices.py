@@ -67,6 +67,7 @@ _LETTER_ANSWER = re.compile(  # no semicolons: "B; C" answers two blanks
     rf"(?i:{_ANNOUNCED})[\s\[(（【*]*(?P<letters>[A-Z](?:(?:\s*(?:[,，、/&+和与]|\band\b)\s*|\s*)[A-Z])*)[\])）】*]*\s*[.．。]?"
 )
 _ONE_LETTER = re.compile(r"[(（\[]?([a-z])[)）\].]*")
+_TEXTS = re.compile(r"(?:answer|option|choice)?(?:text|str|content|value|option|choice)s?")
 _LABEL = re.compile(r"(?i:option|choice|answer|opt)?[ _]?\(?([A-Za-z])[).]?")
 _WITHHELD = re.compile(r"(?i)-1(?:\.0)?|\?+|n/?a|hidden|withheld|unknown|null|none")
 _INTEGER = re.compile(r"\d{1,3}(?:\.0)?")
@@ -252,13 +253,15 @@ def _flat(value):
 
 def _from_dict(value):
     """Texts and labels of {"text": […], "label": […]}, {"A": …, "B": …} or {"A": {"text": …}, …}."""
-    for key in ("text", "texts", "choices", "options", "content", "values"):
-        if isinstance(value.get(key), list | tuple):
-            labels = value.get("label", value.get("labels", value.get("key", value.get("keys"))))
-            return value[key], [_label(x) for x in labels] if isinstance(labels, list | tuple) else None
+    value = {k: v for k, v in value.items() if v is not None}  # Parquet gives every object the keys of all
+    names = {simplify(k): v for k, v in value.items() if isinstance(v, list | tuple)}
+    text = next((k for k in names if _TEXTS.fullmatch(k)), None)
+    if text:
+        labels = next((v for k, v in names.items() if k != text and re.search("label|key|id|letter", k)), None)
+        return names[text], None if labels is None else [_label(x) for x in labels]
     keys = sorted(value, key=lambda k: (len(str(k)), str(k)))
     texts, labels = [value[k] for k in keys], [_label(k) for k in keys]
-    return _from_dicts(texts)[0] if all(isinstance(t, Mapping) for t in texts) else texts, labels
+    return _from_dicts(texts)[0] if texts and all(isinstance(t, Mapping) for t in texts) else texts, labels
 
 
 def _from_dicts(value):

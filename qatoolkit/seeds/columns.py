@@ -64,7 +64,7 @@ def draft(record: Mapping, columns: Columns) -> Draft:
         raise Fault("empty_answer", f"column {fields['answer']} is empty") if "answer" in fields else _lacks("answer", record)
     if "wrong" in fields and keyed and (wrong := _wrong(record, fields["wrong"])):
         choices = _with_wrong(question, clean(value), wrong)
-    texts, kind = ((), "") if choices else read_list(value)
+    texts, kind = ((), "") if choices else read_list(value, columns.lists)
     if choices and isinstance(value, str) and "\\boxed" in value:
         value, rationale = split_work(value, rationale)
     if choices and choices.right:

@@ -12,12 +12,12 @@ In both, a dot leads into a nested object ("answer.value"), and a star stands fo
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from qatoolkit.seeds.choices import Fault, clean, find_readings, is_blank, make_choices, parse_choices, simplify
 
 NAMES = {
-    "question": "question questiontext query questionstem question.stem question.text question.question stem problem"
+    "question": "question questiontext questionstr query questionstem question.stem question.text question.question stem problem"
     " problemstatement problemtext ctx prompt instruction body input inputs 题目 題目 问题 問題 题干 q",
     "choices": "choices options candidates endings alternatives answerchoices answeroptions answeroptionlist optionlist"
     " choicelist choice question.choices question.options 选项 選項 option* choice* opt* op* answer* answerchoice*"
@@ -35,7 +35,7 @@ NAMES = {
     "power": "power exponent poweroften orderofmagnitude",
     "unit": "unit units answerunit scale",
     "context": "context contexts context.contexts context.sentences context.paragraphs passage article story paragraph"
-    " document dialogue dialog narrative premise florespassage background input body hint text 材料",
+    " document documentstr dialogue dialog narrative premise florespassage background input body hint text 材料",
     "rationale": "rationale explanation analysis reasoning cot cotcontent chainofthought exp longanswer answeranalysis"
     " generatedsolution support facts solution 解析 解答",
     "language": "language lang",
@@ -63,6 +63,8 @@ class Layout:
     choice, or choice -> 0 or 1. `mark`: whether the row's one answer is right."""
     index_from: int | None = None
     """Where a numbered answer counts from (0 or 1) when the rows leave it open."""
+    lists: str | None = None
+    """What a list of answers holds, "wordings" of one answer or "parts" of it; None: as most rows suggest."""
     known: str = ""
     """Data sets that come so."""
 
@@ -93,8 +95,9 @@ LAYOUTS = [
         known="StoryCloze",
     ),
     Layout(
-        name="an answer a letter, label from 1",
+        name="passage and answers in columns",
         columns={"context": "context", "choices": "answer*", "answer": "label"},
+        index_from=1,
         known="CosmosQA, SocialIQA",
     ),
     Layout(
@@ -115,6 +118,12 @@ LAYOUTS = [
             " wrongchoices wrongchoice* incorrect wrong incorrect* wrong* 干扰项 干扰项* 错误答案*",
         },
         known="SciQ, GPQA, OpenTDB, TruthfulQA",
+    ),
+    Layout(
+        name="an answer as number or spans",
+        columns={"answer": "answer.number answer.spans", "context": "passage"},
+        lists="parts",
+        known="DROP",
     ),
     Layout(name="choices with scores", columns={"marks": "targetscores optionscores choicescores"}, known="BIG-bench"),
     Layout(
@@ -143,7 +152,8 @@ class Columns:
     fields: Mapping[str, str | tuple[str, ...]]
     layout: str = "by names"
     index_from: int | None = None
-    unused: tuple[str, ...] = field(default=())
+    lists: str | None = None
+    unused: tuple[str, ...] = ()
 
 
 def has(columns: Iterable[str], wanted: str | Iterable[str]) -> bool:
@@ -186,8 +196,8 @@ def find_layout(columns: Iterable[str], mapping: Mapping | None = None, rows: Se
     base = None if special is None else special.index_from
     if isinstance(choices := fields.get("choices"), tuple) and choices[0].endswith("0"):
         base = 0
-    unused = tuple(_left(columns, fields, sample))
-    return Columns(fields=fields, layout=special.name if special else "by names", index_from=base, unused=unused)
+    known = {"layout": special.name, "lists": special.lists} if special else {}
+    return Columns(fields=fields, index_from=base, unused=tuple(_left(columns, fields, sample)), **known)
 
 
 def _by_name(columns, rows):
@@ -234,7 +244,8 @@ def _fitting(layout, by_name, rows):
         free = [c for n in names.split() if (c := _match(n, by_name)) and not _used(found) & set(_each(c))]
         if not free:
             return None
-        found[name] = _best(name, free, found, rows)
+        best = _best(name, free, found, rows)
+        found[name] = _with_spare(best, free, rows) if name == "answer" else best
     fit = [row for row in rows if _fits(row, found)]
     if rows and len(fit) <= 0.5 * len(rows):
         return None
@@ -300,6 +311,8 @@ def read_choices(record: Mapping, fields: Mapping):
 def read_marked(record: Mapping, fields: Mapping):
     """Choices with a mark each, or None where the record has none. Raises Fault for marks that are not 0 or 1."""
     marks = get(record, fields["marks"])
+    if isinstance(marks, Mapping):
+        marks = {text: mark for text, mark in marks.items() if mark is not None}
     texts = get(record, fields["choices"]) if "choices" in fields else marks
     if is_blank(marks) or not marks or not texts:
         return None
@@ -313,9 +326,9 @@ def read_marked(record: Mapping, fields: Mapping):
 
 def _best(name, candidates, fields, rows):
     """Of several columns for a field the first that suits at least half as many rows as any other."""
-    if len(candidates) < 2 or name not in ("question", "choices", "answer"):
+    if len(candidates) < 2 or name not in ("question", "choices", "answer", "context"):
         return candidates[0] if candidates else None
-    suits = {"question": _is_question, "choices": _is_choices, "answer": _is_answer}[name]
+    suits = {"question": _is_question, "choices": _is_choices, "answer": _is_answer, "context": _is_context}[name]
     scores = [sum(suits(row, column, fields) for row in rows) for column in candidates]
     return next(c for c, score in zip(candidates, scores, strict=True) if score >= 0.5 * max(scores))
 
@@ -323,14 +336,19 @@ def _best(name, candidates, fields, rows):
 def _with_spare(best, candidates, rows):
     """The column of the answer, with those that have one where it is empty."""
     empty = [row for row in rows if is_blank(get(row, best))] if len(candidates) > 1 else []
-    others = [c for c in candidates if c != best and simplify(c) not in _WORK and "." not in c]
-    spare = [c for c in others if any(_is_one(get(row, c)) for row in empty)]
+    beside = best.rpartition(".")[0]
+    others = [c for c in candidates if c != best and simplify(c) not in _WORK and c.rpartition(".")[0] == beside]
+    spare = [c for c in others if any(_is_one(get(row, c)) or (beside and get(row, c)) for row in empty)]
     return (best, *spare) if spare else best
 
 
 def _is_question(row, column, fields):
     cell = get(row, column)
     return isinstance(cell, str) and any(c.isalpha() for c in cell) or isinstance(cell, tuple)
+
+
+def _is_context(row, column, fields):
+    return isinstance(cell := get(row, column), str | list) and bool(cell)
 
 
 def _is_choices(row, column, fields):

@@ -50,15 +50,15 @@ def as_wordings(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, map(clean, value)))) if isinstance(value, list | tuple) else ()
 
 
-def read_list(value: object) -> tuple[tuple[str, ...], str]:
-    """The texts of a list of several answers and what they are by content: letters, numbers and repeated texts are parts
-    of one answer, other texts wordings of it. ((), "") for any other value."""
+def read_list(value: object, known: str | None = None) -> tuple[tuple[str, ...], str]:
+    """The texts of a list of several answers and what they are: `known`, else by content: letters, numbers and repeated
+    texts are parts of one answer, other texts wordings of it. ((), "") for any other value."""
     if not isinstance(value, list | tuple) or len(value) < 2 or not all(isinstance(v, str) for v in value):
         return (), ""
     texts = tuple(text for v in value if (text := clean(v)))
     plain = [t.strip(" $") for t in texts]
     parts = len(set(texts)) < len(texts) or all(re.fullmatch("[A-Za-z]", t) or _NUMBER.fullmatch(t) for t in plain)
-    return texts, "parts of one answer" if parts else "wordings of one answer"
+    return texts, f"{known or ('parts' if parts else 'wordings')} of one answer"
 
 
 def split_work(value: object, rationale: str) -> tuple[object, str]:

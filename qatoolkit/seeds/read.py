@@ -219,6 +219,16 @@ def quality_report(table: pd.DataFrame, rejects: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names.split())
 
 
+def layout_report(table: pd.DataFrame) -> pd.DataFrame:
+    """What was understood how: one row per file and layout of its rows, from the attrs of a table of `read_seeds`.
+
+    Columns: file, rows, read (without a fault before answers are compared), layout (an entry of `layouts.LAYOUTS`, or
+    "by names"), the column or columns of every field that was found, answers (how they were read), unused (columns that
+    look like options or answers and are not used)."""
+    lines = pd.DataFrame(table.attrs.get("layouts", []), columns=["file", "rows", "read", "layout", *NAMES, "answers", "unused"])
+    return lines.drop(columns=[c for c in NAMES if c not in ("question", "choices", "answer") and lines[c].isna().all()])
+
+
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Seeds per source and language: rows, with_choices, multi_select (several right ones), with_rationale,
     licences."""
