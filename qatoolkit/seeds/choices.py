@@ -233,22 +233,28 @@ def _split_text(text):
 
 
 def _flat(value):
-    """A layout without the lists of one item around it or its members, and its objects read where they are JSON text;
-    pairs of a letter and a text as an object."""
-    while isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], list | tuple | dict):
-        value = value[0]
+    """A layout without the lists and objects of one item around it or its members; members that are JSON objects as
+    text are read, and pairs of a letter and a text become an object."""
+    while (isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], list | tuple | Mapping)) or (
+        isinstance(value, Mapping) and len(value) == 1 and isinstance(next(iter(value.values())), list | tuple | Mapping)
+    ):
+        value = next(iter(value.values() if isinstance(value, Mapping) else value))
     if isinstance(value, Mapping):
-        inner = [_flat([v]) if isinstance(v, list | tuple) and len(v) == 1 else v for v in value.values()]
-        return dict(zip(value, (v[0] if isinstance(v, list) and len(v) == 1 else v for v in inner), strict=True))
+        return {k: _single(v) for k, v in value.items()}
     if not isinstance(value, list | tuple):
         return value
-    items = [w if isinstance(v, str) and isinstance(w := parse_literal(v), dict) else v for v in value]
-    items = [v[0] if isinstance(v, list | tuple) and len(v) == 1 else v for v in items]
+    items = [w if isinstance(v, str) and isinstance(w := parse_literal(v), dict) else _single(v) for v in value]
     if items and all(isinstance(v, list | tuple) and len(v) == 2 for v in items):
         names = [str(v[0]).strip("()[]. ").upper() for v in items]
         if names == list(_LETTERS[: len(items)]):
             return dict(zip(names, (v[1] for v in items), strict=True))
     return items
+
+
+def _single(value):
+    while isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return value
 
 
 def _from_dict(value):

@@ -16,17 +16,27 @@ from dataclasses import dataclass
 
 from qatoolkit.seeds.choices import Fault, clean, find_readings, is_blank, make_choices, parse_choices, simplify
 
+_POINTERS = ("index", "idx", "id", "pos", "position", "num", "number")  # such names mean an answer only beside choices
+_KEYS = " ".join(
+    right + end
+    for right in ("answer", "correctanswer", "correct", "correctoption", "correctchoice", "gold", "rightanswer", "goldanswer", "target")
+    for end in ("", "key", "label", "letter", "option", "choice", *_POINTERS)
+)
+_QUESTION = (
+    "question questiontext questionstr query questionstem stem problem problemstatement problemtext ctx prompt instruction"
+    " body input inputs content 题目 題目 问题 問題 题干 q"
+)
+_CHOICES = (
+    "choices options candidates endings alternatives answerchoices answeroptions answeroptionlist optionlist choicelist"
+    " choice 选项 選項"
+)
 NAMES = {
-    "question": "question questiontext questionstr query questionstem question.stem question.text question.question stem problem"
-    " problemstatement problemtext ctx prompt instruction body input inputs 题目 題目 问题 問題 题干 q",
-    "choices": "choices options candidates endings alternatives answerchoices answeroptions answeroptionlist optionlist"
-    " choicelist choice question.choices question.options 选项 選項 option* choice* opt* op* answer* answerchoice*"
-    " mcanswer* ending* candidate* alternative* sol* 选项* *",
-    "answer": "answer answerkey correctanswer correct correctoption correctchoice correctindex correctidx correctletter"
-    " correctanswerid correctanswernum finalanswer finalans finaldecision answervalue goldanswer gold expectedanswer"
-    " referenceanswer groundtruth bestanswer target targets cop answerindex answeridx answerletter answerlatex"
-    " answernumber label output completion response answers possibleanswers acceptableanswers shortanswers answer.value"
-    " answer.text answers.text answersspans.spans solution 答案 正确答案 参考答案",
+    "question": " ".join([*_QUESTION.replace(" content", "").split(), *(f"question.{n}" for n in _QUESTION.split()), "question.text"]),
+    "choices": " ".join([_CHOICES, *(f"question.{n}" for n in _CHOICES.split())])
+    + " option* choice* opt* op* answer* answerchoice* mcanswer* ending* candidate* alternative* sol* 选项* *",
+    "answer": f"{_KEYS} finalanswer finalans finaldecision answervalue expectedanswer referenceanswer groundtruth bestanswer"
+    " targets cop answerlatex label output completion response answers possibleanswers acceptableanswers shortanswers"
+    " answer.value answer.text answers.text answersspans.spans solution 答案 正确答案 参考答案",
     "wrong": "wrong",
     "marks": "marks",
     "mark": "mark",
@@ -104,18 +114,17 @@ LAYOUTS = [
         name="answers are the choices",
         columns={
             "choices": "answers answertexts",
-            "answer": "label correctanswerid correctanswerindex correctanswerkey correctanswer correctindex correct"
-            " correctidx correctlabel goldlabel gold answerid answerindex answeridx answerkey answer",
+            "answer": f"label {_KEYS}",
         },
         known="ReClor, QuAIL",
     ),
     Layout(
         name="right and wrong answers",
         columns={
-            "answer": "correctanswer bestanswer rightanswer correctchoice correctoption correct goldanswer gold answer",
+            "answer": f"bestanswer correctanswer rightanswer correct gold {_KEYS}",
             "wrong": "incorrectanswers incorrectanswer* wronganswers wronganswer* falseanswers falseanswer* distractors"
             " distractor* incorrectoptions incorrectoption* wrongoptions wrongoption* incorrectchoices incorrectchoice*"
-            " wrongchoices wrongchoice* incorrect wrong incorrect* wrong* 干扰项 干扰项* 错误答案*",
+            " wrongchoices wrongchoice* incorrect* wrong* incorrectanswer wronganswer distractor incorrect wrong 干扰项 干扰项* 错误答案*",
         },
         known="SciQ, GPQA, OpenTDB, TruthfulQA",
     ),
@@ -125,6 +134,8 @@ LAYOUTS = [
         lists="parts",
         known="DROP",
     ),
+    Layout(name="value and unit", columns={"answer": "value answervalue answerlatex answernumber", "unit": "unit units"}),
+    Layout(name="choices that carry marks", columns={"choices": f"answers {_CHOICES}"}),
     Layout(name="choices with scores", columns={"marks": "targetscores optionscores choicescores"}, known="BIG-bench"),
     Layout(
         name="choices and marks",
@@ -136,12 +147,13 @@ LAYOUTS = [
     ),
 ]
 
+_SINGLE = ("distractor", "incorrectanswer", "wronganswer")  # of these, one is enough
 _MARKS = re.compile(r"[a-j]|\d")
 _KEYLIKE = re.compile(
     r"answer|option|choice|distractor|solution|correct|wrong|label|target|gold|truth|alias|candidate|ending"
     r"|答案|选项|選項|干扰项"
 )
-_ABOUT = re.compile(r"(?:type|start|end|format|length|len|count|num|number|url|ids?|score|time|model)s?\Z|\An(?:um)?(?=[a-z])")
+_ABOUT = re.compile(r"(?:type|start|end|format|length|len|count|num|number|url|ids?|score|time|model)s?\Z|\An(?:um)?(?=answers|options|choices)")
 SAMPLE = 200  # rows of a layout that are looked at before its columns are chosen
 
 
@@ -191,6 +203,8 @@ def find_layout(columns: Iterable[str], mapping: Mapping | None = None, rows: Se
             continue
         used = _used(fields)
         free = [c for n in names.split() if (c := _match(n, by_name)) and not used & set(_each(c))]
+        if name == "answer" and not {"choices", "marks"} & set(fields):
+            free = [c for c in free if not simplify(c).endswith(_POINTERS)]
         if found := _best(name, free, fields, sample):
             fields[name] = _with_spare(found, free, rows) if name == "answer" else found
     base = None if special is None else special.index_from
@@ -224,7 +238,7 @@ def _match(name, by_name):
             marks[mark] = column
     for order in ("abcdefghij", "0123456789" if "0" in marks else "123456789"):
         run = [marks[m] for i, m in enumerate(order) if all(k in marks for k in order[: i + 1])]
-        if len(run) > 1:
+        if len(run) > (prefix not in _SINGLE):
             return tuple(run)
     return None
 
@@ -276,6 +290,8 @@ def _fits(row, found):
     if "wrong" in found:
         wrong = values.pop("wrong", get(row, found["wrong"]))
         return isinstance(wrong, str | list | int | float) and not isinstance(wrong, bool) and _is_one(values["answer"])
+    if "choices" in found and "answer" not in found:
+        return choices is not None and bool(choices.right)
     if "choices" in found:
         return choices is not None and (is_blank(values["answer"]) or _is_key(values["answer"], choices))
     return not any(map(is_blank, values.values()))

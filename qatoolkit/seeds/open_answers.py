@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from qatoolkit.core.text import normalise
 from qatoolkit.seeds.choices import Fault, clean, is_blank, parse_literal
 
-_BOX = re.compile(r"\\f?boxed(?![A-Za-z])\s*")
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BARE = re.compile(r"-?\d+(?:[.,]\d+)*%?|[A-Za-z](?![A-Za-z])")  # all of a box without braces or an end
 _FORMULA_END = re.compile(r"\$|\\[)\]]")
-_BETWEEN = re.compile(r"[\s$,;&、，和与或]*(?:\band\b|\bor\b|\\text\{ ?(?:and|or) ?\}|\\[()\[\]])?[\s$,;()\\\[\]]*")
+_BETWEEN = re.compile(r"(?:[\s$,;&、，和与或]|\band\b|\bor\b|\\text\{ ?(?:and|or) ?\}|\\q?quad\b|\\[()\[\],; ])*")
 _NUMBER = re.compile(
     r"[-+−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?|[-+−]?\\[dt]?frac\{?\d+\}?\{?\d+\}?|[-+−]?(?:\\sqrt\{\d+\}|\\pi)"
 )
@@ -72,10 +72,11 @@ def split_work(value: object, rationale: str) -> tuple[object, str]:
         return value, rationale or clean(work)
     text = clean(value)
     boxes = [_read_box(text, mark) for mark in _BOX.finditer(text)]
-    boxes = [box for box in boxes if box[0]]
     found = list(dict.fromkeys(content for content, *_ in boxes))
     if not found:
         return value, rationale
+    if "" in found:
+        raise Fault("unclear_box", "an empty box")
     gaps = [text[a[2] : b[1]] for a, b in zip(boxes, boxes[1:], strict=False)]
     if len(found) > 1 and not all(_BETWEEN.fullmatch(gap) for gap in gaps):
         raise Fault("unclear_box", f"{len(found)} boxes: {', '.join(found)[:60]}")
