@@ -113,6 +113,8 @@ def clean(value: object) -> str:
     """A cell as text: text stripped but otherwise unchanged, other values as JSON, missing ones as "".
 
     Raises Fault for null bytes, unpaired surrogates, texts over `MAX_CHARS` and values that JSON cannot write."""
+    if type(value) is int:
+        return str(value) if abs(value) < 10**15 else clean(json.dumps(value))
     if missing(value):
         return ""
     try:
@@ -183,11 +185,11 @@ def parse_choices(value: object) -> Choices | None:
     if missing(value) or (isinstance(value, list | tuple | dict) and not value):
         return None
     texts, labels, right = value, None, ()
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         texts, labels = _from_dict(value)
         if all(isinstance(text, bool) for text in texts):  # {"Paris": true, "Rome": false}
             raise Fault("bad_choices", f"truth values {str(value)[:60]}")
-    elif isinstance(value, list | tuple) and all(isinstance(v, Mapping) for v in value):
+    elif isinstance(value, list | tuple) and all(isinstance(v, dict) for v in value):
         texts, labels, right = _from_dicts(value)
     elif not isinstance(value, list | tuple):
         raise Fault("bad_choices", f"{type(value).__name__} {str(value)[:60]!r}")
@@ -235,11 +237,11 @@ def _split_text(text):
 def _flat(value):
     """A layout without the lists and objects of one item around it or its members; members that are JSON objects as
     text are read, and pairs of a letter and a text become an object."""
-    while (isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], list | tuple | Mapping)) or (
-        isinstance(value, Mapping) and len(value) == 1 and isinstance(next(iter(value.values())), list | tuple | Mapping)
+    while (isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], list | tuple | dict)) or (
+        isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), list | tuple | Mapping)
     ):
-        value = next(iter(value.values() if isinstance(value, Mapping) else value))
-    if isinstance(value, Mapping):
+        value = next(iter(value.values() if isinstance(value, dict) else value))
+    if isinstance(value, dict):
         return {k: _single(v) for k, v in value.items()}
     if not isinstance(value, list | tuple):
         return value
@@ -267,7 +269,7 @@ def _from_dict(value):
         return names[text], None if labels is None else [_label(x) for x in labels]
     keys = sorted(value, key=lambda k: (len(str(k)), str(k)))
     texts, labels = [value[k] for k in keys], [_label(k) for k in keys]
-    return _from_dicts(texts)[0] if texts and all(isinstance(t, Mapping) for t in texts) else texts, labels
+    return _from_dicts(texts)[0] if texts and all(isinstance(t, dict) for t in texts) else texts, labels
 
 
 def _from_dicts(value):
@@ -354,9 +356,7 @@ def _by_index(text, choices, base):
     return (position,) if 0 <= position < len(choices.texts) else ()
 
 
-def settle(
-    rows: Iterable[Mapping[str, tuple[int, ...]]], base: int | None = None
-) -> tuple[tuple[str, ...], str]:
+def settle(rows: Iterable[Mapping[str, tuple[int, ...]]], base: int | None = None) -> tuple[tuple[str, ...], str]:
     """The readings to try, best first, by the votes of one source's rows, and the name of the best with any tie.
 
     All indices of a source count from the same base: where both fit equally well from that of its layout, else 0."""

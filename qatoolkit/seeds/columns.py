@@ -52,7 +52,7 @@ def draft(record: Mapping, columns: Columns) -> Draft:
         raise Fault("empty_question", f"column {fields['question']} has {question[:60]!r}")
     value = unwrap(cell.get("answer"))
     rationale = _text(cell.get("rationale"))
-    keyed = not (is_blank(value) or (isinstance(value, list | Mapping) and not value))
+    keyed = not (is_blank(value) or (isinstance(value, list | dict) and not value))
     if not keyed and "answer" in fields and not {"choices", "marks"} & set(fields):
         raise Fault("empty_answer", f"column {fields['answer']} is empty")
     if "mark" in cell and as_truth(cell["mark"]) is False:
@@ -61,7 +61,11 @@ def draft(record: Mapping, columns: Columns) -> Draft:
     if not keyed and not choices:
         choices = read_choices(record, fields)
     if not keyed and not (choices and choices.right):
-        raise Fault("empty_answer", f"column {fields['answer']} is empty") if "answer" in fields else _lacks("answer", record)
+        raise (
+            Fault("empty_answer", f"column {fields['answer']} is empty")
+            if "answer" in fields
+            else _lacks("answer", record)
+        )
     if "wrong" in fields and keyed and (wrong := _wrong(record, fields["wrong"])):
         choices = _with_wrong(question, clean(value), wrong)
     texts, kind = ((), "") if choices else read_list(value, columns.lists)
@@ -97,7 +101,7 @@ def _is_texts(value):
 
 def _text(cell):
     """A cell as text: the texts of lists, and of the lists in an object, on lines of their own."""
-    if isinstance(cell, Mapping):
+    if isinstance(cell, dict):
         cell = [v for v in cell.values() if isinstance(v, list)]
     if isinstance(cell, list | tuple) and any(isinstance(c, str | list | tuple) for c in cell):
         return clean("\n".join(filter(None, map(_text, cell))))
@@ -123,7 +127,7 @@ def _wrong(record, column):
     if isinstance(column, tuple):
         return [text for c in column if (text := clean(get(record, c)))]
     cell = get(record, column)
-    return list(as_wordings(cell if isinstance(cell, str | list | tuple | Mapping) or is_blank(cell) else [cell]))
+    return list(as_wordings(cell if isinstance(cell, str | list | tuple | dict) or is_blank(cell) else [cell]))
 
 
 def _with_wrong(question, right, wrong):

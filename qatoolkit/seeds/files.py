@@ -17,31 +17,26 @@ whole is unreadable.
 
 import bz2
 import csv
-import datetime
 import gzip
 import io
 import json
 import lzma
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
 
 from qatoolkit.seeds.choices import Fault, escape_surrogates
+from qatoolkit.seeds.decoding import decode
 from qatoolkit.seeds.layouts import find_layout
+from qatoolkit.seeds.tables import as_native, check_width, frame_records, parquet_records
 
-MAX_COLUMNS = 1_000  # of a table; wider ones are no table of questions, and take minutes
+SUB_FOLDER = "a sub-folder"
 MAX_BYTES = 4 << 30  # of one unpacked file
 _PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _DELIMITERS = ",;\t|^~:"
-_CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f"))
-_WRONG, _BEYOND = re.compile("[\ud800-\udfff]"), re.compile("[^\x00-\x7f]")
-_COMMON = {"gb18030": (*range(0xA1, 0xA4), *range(0xB0, 0xD8)), "big5": range(0xA1, 0xC7)}  # lead bytes
-_SIGNS = set("“”‘’–—…°·•€£©®«»§±×÷¼½¾²³µ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +76,7 @@ def _read_one(source, left):
         path = Path(source).expanduser()
         yield from _read_folder(path, left) if path.is_dir() else [read_file(path)]
     elif isinstance(source, pd.DataFrame):
-        _check_width(source.shape[1])
-        yield _from_memory("table", "table", _whole(source).to_dict("records"))
+        yield _from_memory("table", "table", frame_records(source))
     elif _is_hub(source) and isinstance(source, Mapping):  # a DatasetDict: its splits
         for split, part in source.items():
             yield _from_memory(str(split), "datasets", part)
@@ -96,25 +90,10 @@ def _read_one(source, left):
 
 
 def _from_memory(name, how, records):
-    rows = _numbered(map(_native, records))
+    rows = _numbered(map(as_native, records))
     if not rows:
         raise ValueError(f"no seeds: {name} has no rows")
     return Source(name=name, label=name, how=how, rows=rows)
-
-
-def _whole(frame):
-    """A table in which whole numbers that became floats because a cell is missing are whole again."""
-    for column in frame.columns[(frame.dtypes == "float64") & frame.isna().any()] if frame.columns.is_unique else ():
-        cells = frame[column].dropna()
-        if len(cells) and (cells % 1 == 0).all() and (cells.abs() < 2**53).all():
-            cells = [None if pd.isna(cell) else int(cell) for cell in frame[column]]
-            frame = frame.assign(**{column: pd.Series(cells, index=frame.index, dtype=object)})
-    return frame
-
-
-def _check_width(columns):
-    if columns > MAX_COLUMNS:
-        raise ValueError(f"{columns:,} columns; a table of questions has at most {MAX_COLUMNS:,}")
 
 
 def _is_hub(source):
@@ -164,7 +143,7 @@ def _read_folder(folder, left):
 def _not_read(path):
     """Why a folder's entry is not read; None for a file with a reader."""
     if not path.is_file():
-        return "a sub-folder" if path.is_dir() else "no regular file"
+        return SUB_FOLDER if path.is_dir() else "no regular file"
     return None if _suffix(path) in READERS else f"no reader for {path.suffix or 'a name without an ending'}"
 
 
@@ -182,10 +161,12 @@ def read_file(path: Path) -> Source:
     suffix = _suffix(path)
     try:
         if path.exists() and not path.is_file():
-            raise ValueError("it is a folder" if path.is_dir() else "it is no regular file but a pipe, socket or device")
+            raise ValueError(
+                "it is a folder" if path.is_dir() else "it is no regular file but a pipe, socket or device"
+            )
         found = READERS.get(suffix, read_by_content)(path)
         if not isinstance(found, Source):
-            found = Source(how=suffix[1:], rows=_numbered(map(_native, found)))
+            found = Source(how=suffix[1:], rows=_numbered(map(as_native, found)))
         if not found.rows:
             raise _NoRows("it has no rows")
     except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
@@ -218,35 +199,11 @@ def _row(number, record):
     return number, record, Fault("not_a_record", f"{type(record).__name__}: {str(record)[:60]!r}")
 
 
-def _native(value):
-    """A record or cell in Python's own types: arrays as lists, pandas nulls as None, field names as text, decimals,
-    dates and times as they are written (2.50, 1969-07-20)."""
-    if value is None or type(value) in (str, int, float, bool):
-        return value
-    if isinstance(value, Mapping):
-        return {str(k): _native(v) for k, v in value.items()}
-    if value is pd.NA or value is pd.NaT:
-        return None
-    if type(value).__name__ == "datetime64":
-        value = pd.Timestamp(value)
-    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
-        value = value.date()
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_native(v) for v in value]
-    return value
-
-
 def read_by_content(path: Path) -> Source:
     """A Parquet, JSON, JSON lines or CSV file, whatever it is called."""
     data = _bytes(path)
     if data.startswith(b"PAR1"):
-        return _read_parquet(data)
+        return Source(how="Parquet", rows=_numbered(parquet_records(data)))
     text, encoding = _read_text(data)
     return _parse_json(text, encoding) if text.lstrip()[0] in "{[" else _parse_csv(text, encoding)
 
@@ -277,84 +234,12 @@ def _documents(text):
     return found
 
 
-def _read_parquet(data):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"broken Parquet ({str(error)[:200]})") from None
-    _check_width(table.num_columns)
-    plain = all(map(_is_plain, table.schema.types))
-    frame = {name: column.to_pylist() for name, column in zip(table.column_names, table.columns, strict=True)}
-    for name, kind in zip(table.column_names, table.schema.types, strict=True):
-        cells = frame[name] if pa.types.is_float64(kind) and None in frame[name] else ()
-        if all(cell is None or (cell % 1 == 0 and abs(cell) < 2**53) for cell in cells):
-            frame[name] = [cell if cell is None else int(cell) for cell in cells] or frame[name]
-    records = (dict(zip(frame, row, strict=True)) for row in zip(*frame.values(), strict=True))
-    return Source(how="Parquet", rows=_numbered(records if plain else map(_native, records)))
-
-
-def _is_plain(kind):
-    """Whether the cells of a Parquet type are Python's own."""
-    import pyarrow.types as is_
-
-    if is_.is_list(kind) or is_.is_large_list(kind):
-        return _is_plain(kind.value_type)
-    if is_.is_struct(kind):
-        return all(_is_plain(kind.field(i).type) for i in range(kind.num_fields))
-    kinds = (is_.is_string, is_.is_large_string, is_.is_integer, is_.is_floating, is_.is_boolean, is_.is_null)
-    return any(is_kind(kind) for is_kind in kinds)
-
-
 def _read_text(data):
     """A file's text and a note on its encoding, empty for UTF-8; ValueError where there is no text."""
     text, encoding = decode(data) if data.strip(b" \t\r\n\0\xef\xbb\xbf") else ("", "utf-8")
     if not text.strip():
         raise _NoRows("the file is empty")
     return text, "" if encoding == "utf-8" else f", {encoding}"
-
-
-def decode(data: bytes) -> tuple[str, str]:
-    """Text and encoding: by byte order mark, else UTF-8, else the likeliest of cp1252, Mac Roman, GB18030 and Big5.
-
-    A few wrong bytes become unpaired surrogates, so that only their rows are rejected. On text in these encodings
-    charset-normalizer guesses right less often (docs/LOG.md). Raises ValueError for binary data."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        try:
-            return data.decode("utf-16"), "utf-16"
-        except UnicodeDecodeError as error:
-            raise ValueError(f"broken UTF-16 ({error.reason})") from None
-    head = data[: 1 << 16]
-    if len(head.translate(None, _CONTROL)) < 0.95 * len(head):
-        raise ValueError("it is binary, neither text nor Parquet")
-    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    wrong = len(_WRONG.findall(text))
-    if not wrong:
-        return text, "utf-8"
-    if len(_BEYOND.findall(text)) > 2 * wrong:
-        return text, f"utf-8 with {wrong} wrong bytes"
-    decoded = {name: data.decode(name, "surrogateescape") for name in ("cp1252", "mac_roman", "gb18030", "big5")}
-    best = min(decoded, key=lambda encoding: _oddness(decoded[encoding], encoding))
-    wrong = len(_WRONG.findall(decoded[best]))
-    return decoded[best], f"{best} with {wrong} wrong bytes" if wrong else best
-
-
-def _oddness(text, encoding):
-    """The share of characters beyond ASCII that are unlikely in text of this encoding."""
-    beyond = Counter((m[0], text[m.start() - 1 : m.start()]) for m in _BEYOND.finditer(text))
-    return sum(n for pair, n in beyond.items() if not _is_likely(*pair, encoding)) / beyond.total()
-
-
-def _is_likely(character, before, encoding):
-    """Not likely: rare Han characters; in single-byte encodings signs, and capitals after small letters.
-
-    The apostrophe of Mac Roman is a capital O in cp1252."""
-    if encoding not in _COMMON:
-        return character in _SIGNS or character.islower() or (character.isupper() and not before.islower())
-    code = character.encode(encoding, "surrogateescape")
-    return len(code) == 2 and code[0] in _COMMON[encoding] and (encoding == "big5" or code[1] > 0xA0)
 
 
 def _parse_json(text, encoding):
@@ -408,7 +293,9 @@ def _unnest(record):
     if not isinstance(record, Mapping) or "question" in find_layout(record).fields:
         return []
     cells = {k: v for k, v in record.items() if not isinstance(v, list | Mapping)}
-    inner = [r for v in record.values() if isinstance(v, list) and v and all(isinstance(x, Mapping) for x in v) for r in v]
+    inner = [
+        r for v in record.values() if isinstance(v, list) and v and all(isinstance(x, Mapping) for x in v) for r in v
+    ]
     if not cells or not inner:
         return []
     found = [[cells | r] if "question" in find_layout(r).fields else [cells | x for x in _unnest(r)] for r in inner]
@@ -420,7 +307,7 @@ def _parse_csv(text, encoding):
     lines = list(io.StringIO(text, newline=""))
     limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))
     try:
-        _check_width(max(lines[0].count(d) for d in _DELIMITERS))
+        check_width(max(lines[0].count(d) for d in _DELIMITERS))
         delimiter = max(_DELIMITERS, key=lambda d: _fitness(lines[:200], d))
         parsed = list(_csv_rows(lines, delimiter))
     finally:

@@ -19,7 +19,17 @@ from qatoolkit.seeds.choices import Fault, clean, find_readings, is_blank, make_
 _POINTERS = ("index", "idx", "id", "pos", "position", "num", "number")  # such names mean an answer only beside choices
 _KEYS = " ".join(
     right + end
-    for right in ("answer", "correctanswer", "correct", "correctoption", "correctchoice", "gold", "rightanswer", "goldanswer", "target")
+    for right in (
+        "answer",
+        "correctanswer",
+        "correct",
+        "correctoption",
+        "correctchoice",
+        "gold",
+        "rightanswer",
+        "goldanswer",
+        "target",
+    )
     for end in ("", "key", "label", "letter", "option", "choice", *_POINTERS)
 )
 _QUESTION = (
@@ -31,7 +41,9 @@ _CHOICES = (
     " choice 选项 選項"
 )
 NAMES = {
-    "question": " ".join([*_QUESTION.replace(" content", "").split(), *(f"question.{n}" for n in _QUESTION.split()), "question.text"]),
+    "question": " ".join(
+        [*_QUESTION.replace(" content", "").split(), *(f"question.{n}" for n in _QUESTION.split()), "question.text"]
+    ),
     "choices": " ".join([_CHOICES, *(f"question.{n}" for n in _CHOICES.split())])
     + " option* choice* opt* op* answer* answerchoice* mcanswer* ending* candidate* alternative* sol* 选项* *",
     "answer": f"{_KEYS} finalanswer finalans finaldecision answervalue expectedanswer referenceanswer groundtruth bestanswer"
@@ -85,15 +97,25 @@ LAYOUTS = [
         columns={"answer": "answer candidate", "mark": "label iscorrect correct"},
         known="MultiRC, WikiQA",
     ),
-    Layout(name="text and answer", columns={"question": "text", "answer": "answer", "source_id": "index"}, known="LegalBench"),
-    Layout(name="goal and ways to it", columns={"question": "goal", "choices": "sol*", "answer": "label"}, known="PIQA"),
+    Layout(
+        name="text and answer",
+        columns={"question": "text", "answer": "answer", "source_id": "index"},
+        known="LegalBench",
+    ),
+    Layout(
+        name="goal and ways to it", columns={"question": "goal", "choices": "sol*", "answer": "label"}, known="PIQA"
+    ),
     Layout(
         name="sentence with a gap",
         columns={"question": "sentence", "choices": "option*", "answer": "answer label"},
         index_from=1,
         known="WinoGrande",
     ),
-    Layout(name="start and endings", columns={"question": "startphrase sent1", "choices": "ending*", "answer": "label"}, known="SWAG"),
+    Layout(
+        name="start and endings",
+        columns={"question": "startphrase sent1", "choices": "ending*", "answer": "label"},
+        known="SWAG",
+    ),
     Layout(
         name="story in sentences",
         columns={
@@ -112,10 +134,7 @@ LAYOUTS = [
     ),
     Layout(
         name="answers are the choices",
-        columns={
-            "choices": "answers answertexts",
-            "answer": f"label {_KEYS}",
-        },
+        columns={"choices": "answers answertexts", "answer": f"label {_KEYS}"},
         known="ReClor, QuAIL",
     ),
     Layout(
@@ -134,7 +153,9 @@ LAYOUTS = [
         lists="parts",
         known="DROP",
     ),
-    Layout(name="value and unit", columns={"answer": "value answervalue answerlatex answernumber", "unit": "unit units"}),
+    Layout(
+        name="value and unit", columns={"answer": "value answervalue answerlatex answernumber", "unit": "unit units"}
+    ),
     Layout(name="choices that carry marks", columns={"choices": f"answers {_CHOICES}"}),
     Layout(name="choices with scores", columns={"marks": "targetscores optionscores choicescores"}, known="BIG-bench"),
     Layout(
@@ -153,7 +174,9 @@ _KEYLIKE = re.compile(
     r"answer|option|choice|distractor|solution|correct|wrong|label|target|gold|truth|alias|candidate|ending"
     r"|答案|选项|選項|干扰项"
 )
-_ABOUT = re.compile(r"(?:type|start|end|format|length|len|count|num|number|url|ids?|score|time|model)s?\Z|\An(?:um)?(?=answers|options|choices)")
+_ABOUT = re.compile(
+    r"(?:type|start|end|format|length|len|count|num|number|url|ids?|score|time|model)s?\Z|\An(?:um)?(?=answers|options|choices)"
+)
 SAMPLE = 200  # rows of a layout that are looked at before its columns are chosen
 
 
@@ -182,7 +205,7 @@ def get(record: Mapping, column: str | tuple[str, ...]) -> object:
     if column in record:
         return record[column]
     for key in column.split("."):
-        record = record.get(key) if isinstance(record, Mapping) else None
+        record = record.get(key) if isinstance(record, dict) else None
     return record
 
 
@@ -221,7 +244,7 @@ def _by_name(columns, rows):
         by_name.setdefault(simplify(column), column)
     for row in rows:
         for column, cell in row.items():
-            if isinstance(cell, Mapping) and len(cell) < 50:
+            if isinstance(cell, dict) and len(cell) < 50:
                 for inner in cell:
                     by_name.setdefault(f"{simplify(column)}.{simplify(inner)}", f"{column}.{inner}")
     return by_name
@@ -298,7 +321,7 @@ def _fits(row, found):
 
 
 def _is_one(value):
-    return not is_blank(value) and not isinstance(value, list | Mapping | bool)
+    return not is_blank(value) and not isinstance(value, list | dict | bool)
 
 
 def _is_key(value, choices):
@@ -327,12 +350,12 @@ def read_choices(record: Mapping, fields: Mapping):
 def read_marked(record: Mapping, fields: Mapping):
     """Choices with a mark each, or None where the record has none. Raises Fault for marks that are not 0 or 1."""
     marks = get(record, fields["marks"])
-    if isinstance(marks, Mapping):
+    if isinstance(marks, dict):
         marks = {text: mark for text, mark in marks.items() if mark is not None}
     texts = get(record, fields["choices"]) if "choices" in fields else marks
     if is_blank(marks) or not marks or not texts:
         return None
-    given = list(marks.values()) if isinstance(marks, Mapping) else marks
+    given = list(marks.values()) if isinstance(marks, dict) else marks
     right = [as_truth(m) for m in given] if isinstance(given, list | tuple) else [None]
     texts = list(texts)
     if None in right or len(right) != len(texts) or not any(right):
@@ -360,7 +383,7 @@ def _with_spare(best, candidates, rows):
 
 def _is_question(row, column, fields):
     cell = get(row, column)
-    return isinstance(cell, str) and any(c.isalpha() for c in cell) or isinstance(cell, tuple)
+    return (isinstance(cell, str) and any(c.isalpha() for c in cell)) or isinstance(cell, tuple)
 
 
 def _is_context(row, column, fields):
@@ -376,7 +399,7 @@ def _is_choices(row, column, fields):
 
 def _is_answer(row, column, fields):
     cell = get(row, column)
-    if is_blank(cell) or isinstance(cell, Mapping) or (isinstance(cell, list) and not cell):
+    if is_blank(cell) or isinstance(cell, dict) or (isinstance(cell, list) and not cell):
         return False
     try:
         choices = read_choices(row, fields)

@@ -2,7 +2,7 @@
 another column."""
 
 import re
-from collections.abc import Mapping
+from itertools import pairwise
 
 from qatoolkit.core.text import normalise
 from qatoolkit.seeds.choices import Fault, clean, is_blank, parse_literal
@@ -25,12 +25,16 @@ def unwrap(value: object) -> object:
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
         written = parse_literal(value.strip())
         texts = isinstance(written, list) and all(isinstance(w, str) for w in written)
-        value = written if texts or (isinstance(written, Mapping) and _inner(written) is not None) else value
-    if isinstance(value, Mapping):
+        value = written if texts or (isinstance(written, dict) and _inner(written) is not None) else value
+    if isinstance(value, dict):
         value = value if _inner(value) is None else _inner(value)
     if isinstance(value, list | tuple):
-        value = [_inner(v) if isinstance(v, Mapping) and _inner(v) is not None else v for v in value]
-        value = list(dict.fromkeys(value)) if value and all(isinstance(v, str) for v in value[1:]) and _same(value) else value
+        value = [_inner(v) if isinstance(v, dict) and _inner(v) is not None else v for v in value]
+        value = (
+            list(dict.fromkeys(value))
+            if value and all(isinstance(v, str) for v in value[1:]) and _same(value)
+            else value
+        )
     return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) else value
 
 
@@ -77,7 +81,7 @@ def split_work(value: object, rationale: str) -> tuple[object, str]:
         return value, rationale
     if "" in found:
         raise Fault("unclear_box", "an empty box")
-    gaps = [text[a[2] : b[1]] for a, b in zip(boxes, boxes[1:], strict=False)]
+    gaps = [text[a[2] : b[1]] for a, b in pairwise(boxes)]
     if len(found) > 1 and not all(_BETWEEN.fullmatch(gap) for gap in gaps):
         raise Fault("unclear_box", f"{len(found)} boxes: {', '.join(found)[:60]}")
     whole = text[: boxes[0][1]].strip("$ ") == text[boxes[-1][2] :].strip("$ .") == ""
@@ -110,7 +114,7 @@ def with_unit(answer: str, unit: object, power: object) -> str:
     Raises Fault where answer, unit and power name different powers."""
     unit, inner = clean(unit), answer.strip("$ ")
     number = _NUMBER.match(inner)
-    if not number or inner[number.end() :] and not _POWER.match(inner[number.end() :].strip()):
+    if not number or (inner[number.end() :] and not _POWER.match(inner[number.end() :].strip())):
         return answer
     if is_blank(power) and (not unit or _NO_UNIT.fullmatch(unit)):
         return answer

@@ -6,6 +6,7 @@ is kept as it was written, apart from stripping; NFKC serves only to tell whethe
 
 import json
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from qatoolkit.core.qa_table import COLUMNS, qa_id, validate
 from qatoolkit.core.text import normalise
 from qatoolkit.seeds.choices import REASONS, Fault, escape_surrogates, settle
 from qatoolkit.seeds.columns import Draft, draft, finish
-from qatoolkit.seeds.files import Source, read_sources
+from qatoolkit.seeds.files import SUB_FOLDER, Source, read_sources
 from qatoolkit.seeds.layouts import NAMES, Columns, find_layout, has
 
 EXTRA = ("source_id", "subject", "level", "origin", "file", "row")
@@ -79,6 +80,8 @@ def read_seeds(
     table.attrs["read_as"] = {file.read.name: _how(file, settled) for file in files}
     table.attrs["layouts"] = [line for file in files for line in _understood(file, settled)]
     table.attrs["left"] = left
+    if files_left := [f"{name} ({why})" for name, why in left.items() if why != SUB_FOLDER]:
+        warnings.warn(f"seed files that are not read: {', '.join(files_left)}", stacklevel=2)
     return validate(table), pd.DataFrame(rejects, columns=list(REJECT_COLUMNS))
 
 
@@ -201,21 +204,28 @@ def quality_report(table: pd.DataFrame, rejects: pd.DataFrame) -> pd.DataFrame:
     """What became of every source: one row per source and reason, with "accepted" as the first reason.
 
     Columns: source, rows_in, accepted, rejected (of the source), reason, meaning, count, share (of rows_in), example,
-    and read_as (how its files were read; None where the table lost its attrs). `count` adds up to rows_in."""
+    read_as (how its files were read) and unused (columns that look like options or answers and are not used); both are
+    None where the table lost its attrs. `count` adds up to rows_in. An entry of a folder that was not read has a row of
+    its own with the reason "not_read" and a count of 0."""
     read_as, rows = table.attrs.get("read_as", {}), []
+    columns = {line["file"]: line["unused"] for line in table.attrs.get("layouts", []) if line["unused"]}
     for source in dict.fromkeys([*table["source"], *rejects["source"]]):
         good, bad = table[table["source"] == source], rejects[rejects["source"] == source]
         total, files = len(good) + len(bad), dict.fromkeys([*good["file"], *bad["file"]])
         how = "; ".join(dict.fromkeys(read_as[f] for f in files if f in read_as)) or None
+        unused = ", ".join(dict.fromkeys(columns[f] for f in files if f in columns)) or None
         counts = [("accepted", len(good), good["question"].iloc[0][:100] if len(good) else None)]
         for reason, part in sorted(bad.groupby("reason"), key=lambda p: (-len(p[1]), p[0])):
             first = part.iloc[0]
             counts.append((reason, len(part), f"{first['file']} row {first['row']}: {first['detail']}"[:200]))
         for reason, count, example in counts:
             meaning = REASONS.get(reason, "a row of the table")
-            about = (reason, meaning, count, count / total, example, how)
+            about = (reason, meaning, count, count / total, example, how, unused)
             rows.append((source, total, len(good), len(bad), *about))
-    names = "source rows_in accepted rejected reason meaning count share example read_as"
+    for name, why in table.attrs.get("left", {}).items():
+        meaning = "an entry of a folder that is not read"
+        rows.append((name, 0, 0, 0, "not_read", meaning, 0, 0.0, why, None, None))
+    names = "source rows_in accepted rejected reason meaning count share example read_as unused"
     return pd.DataFrame(rows, columns=names.split())
 
 
@@ -225,8 +235,12 @@ def layout_report(table: pd.DataFrame) -> pd.DataFrame:
     Columns: file, rows, read (without a fault before answers are compared), layout (an entry of `layouts.LAYOUTS`, or
     "by names"), the column or columns of every field that was found, answers (how they were read), unused (columns that
     look like options or answers and are not used)."""
-    lines = pd.DataFrame(table.attrs.get("layouts", []), columns=["file", "rows", "read", "layout", *NAMES, "answers", "unused"])
-    return lines.drop(columns=[c for c in NAMES if c not in ("question", "choices", "answer") and lines[c].isna().all()])
+    lines = pd.DataFrame(
+        table.attrs.get("layouts", []), columns=["file", "rows", "read", "layout", *NAMES, "answers", "unused"]
+    )
+    return lines.drop(
+        columns=[c for c in NAMES if c not in ("question", "choices", "answer") and lines[c].isna().all()]
+    )
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,519 +12,705 @@ FOUR = ["copper", "oak", "cotton", "wool"]
 METAL = "Which of these is a metal?"
 PLANT = "Which of these is a tree?"
 PASSAGE = "Ann has a red hat. Bob has a blue one."
-RED = ("Which colour is Ann's hat?", "red")
+RED = "Which colour is Ann's hat?"
 WOOD = {"text": FOUR, "label": ["A", "B", "C", "D"]}
 
 
-def lettered(first, names, **more):
-    return dict(zip(names.split(), first, strict=True)) | more
+def recipe(columns, rows, expected, **first):
+    return [dict(zip(columns.split(", "), row, strict=True)) for row in rows], expected, first
 
 
 RECIPES = {
-    "mmlu": (
-        [{"question": METAL, "subject": "materials", "choices": FOUR, "answer": 0}]
-        + [{"question": PLANT, "subject": "materials", "choices": FOUR, "answer": 1}],
+    "mmlu": recipe(
+        "question, subject, choices, answer",
+        [(METAL, "materials", FOUR, 0), (PLANT, "materials", FOUR, 1)],
         ["copper", "oak"],
-        {"choices": 4, "subject": "materials"},
+        choices=4,
+        subject="materials",
     ),
-    "mmlu_pro": (
+    "mmlu_pro": recipe(
+        "question_id, question, options, answer, answer_index, cot_content, category, src",
         [
-            {"question_id": 1, "question": METAL, "options": [*FOUR, "silk"], "answer": "A", "answer_index": 0}
-            | {"cot_content": "Copper conducts.", "category": "engineering", "src": "own"},
-            {"question_id": 2, "question": PLANT, "options": FOUR, "answer": "B", "answer_index": 1, "cot_content": ""},
+            (1, METAL, ["copper", "oak", "cotton", "wool", "silk"], "A", 0, "Copper conducts.", "engineering", "own"),
+            (2, PLANT, FOUR, "B", 1, "", None, None),
         ],
         ["copper", "oak"],
-        {"choices": 5, "rationale": "Copper conducts.", "subject": "engineering"},
+        choices=5,
+        rationale="Copper conducts.",
+        subject="engineering",
     ),
-    "mmlu_redux": (
-        [
-            {"question": METAL, "choices": FOUR, "answer": 0, "error_type": "ok", "correct_answer": None},
-            {"question": PLANT, "choices": FOUR, "answer": 1, "error_type": "ok", "correct_answer": None},
-            {"question": "Which is spun?", "choices": FOUR, "answer": 3, "error_type": "wrong", "correct_answer": "2"},
-        ],
+    "mmlu_redux": recipe(
+        "question, choices, answer, error_type, correct_answer",
+        [(METAL, FOUR, 0, "ok", None), (PLANT, FOUR, 1, "ok", None), ("Which is spun?", FOUR, 3, "wrong", "2")],
         ["copper", "oak", "wool"],
-        {"choices": 4, "unused": "correct_answer"},
+        choices=4,
+        unused="correct_answer",
     ),
-    "ai2_arc": (
-        [{"id": "a1", "question": METAL, "choices": WOOD, "answerKey": "A"}]
-        + [{"id": "a2", "question": PLANT, "choices": WOOD | {"label": list("1234")}, "answerKey": "2"}],
+    "ai2_arc": recipe(
+        "id, question, choices, answerKey",
+        [("a1", METAL, WOOD, "A"), ("a2", PLANT, {"text": FOUR, "label": ["1", "2", "3", "4"]}, "2")],
         ["copper", "oak"],
-        {"choices": 4, "source_id": "a1"},
+        choices=4,
+        source_id="a1",
     ),
-    "arc as its own files": (
+    "arc as its own files": recipe(
+        "id, answerKey, question",
         [
-            {"id": "a1", "answerKey": key, "question": {"stem": stem, "choices": options}}
-            for key, stem in (("A", METAL), ("B", PLANT))
-            for options in [[{"text": t, "label": c} for t, c in zip(FOUR, "ABCD", strict=True)]]
+            (
+                "a1",
+                "A",
+                {"stem": METAL, "choices": [{"text": t, "label": c} for t, c in zip(FOUR, "ABCD", strict=True)]},
+            ),
+            (
+                "a1",
+                "B",
+                {"stem": PLANT, "choices": [{"text": t, "label": c} for t, c in zip(FOUR, "ABCD", strict=True)]},
+            ),
         ],
         ["copper", "oak"],
-        {"choices": 4, "question": METAL},
+        choices=4,
+        question=METAL,
     ),
-    "openbookqa": (
-        [{"id": "o1", "question_stem": METAL, "choices": WOOD, "answerKey": "A", "fact1": "metals conduct"}]
-        + [{"id": "o2", "question_stem": PLANT, "choices": WOOD, "answerKey": "B", "fact1": "trees have wood"}],
+    "openbookqa": recipe(
+        "id, question_stem, choices, answerKey, fact1",
+        [("o1", METAL, WOOD, "A", "metals conduct"), ("o2", PLANT, WOOD, "B", "trees have wood")],
         ["copper", "oak"],
-        {"choices": 4},
+        choices=4,
     ),
-    "commonsense_qa": (
-        [{"id": "c1", "question": METAL, "question_concept": "metal", "choices": WOOD, "answerKey": "A"}]
-        + [{"id": "c2", "question": PLANT, "question_concept": "tree", "choices": WOOD, "answerKey": ""}],
+    "commonsense_qa": recipe(
+        "id, question, question_concept, choices, answerKey",
+        [("c1", METAL, "metal", WOOD, "A"), ("c2", PLANT, "tree", WOOD, "")],
         ["copper", "!empty_answer"],
-        {"choices": 4, "question": METAL},
+        choices=4,
+        question=METAL,
     ),
-    "hellaswag": (
+    "hellaswag": recipe(
+        "ind, activity_label, ctx_a, ctx_b, ctx, endings, source_id, label",
         [
-            {"ind": i, "activity_label": "Cooking", "ctx_a": "He boils water.", "ctx_b": "then he", "ctx": ctx}
-            | {"endings": ["adds rice.", "swims off.", "paints it.", "sells the sea."], "source_id": "x", "label": label}
-            for i, (ctx, label) in enumerate([("He boils water. then he", "0"), ("He has a pot. then he", "")])
+            (
+                0,
+                "Cooking",
+                "He boils water.",
+                "then he",
+                "He boils water. then he",
+                ["adds rice.", "swims off.", "paints it.", "sells the sea."],
+                "x",
+                "0",
+            ),
+            (
+                1,
+                "Cooking",
+                "He boils water.",
+                "then he",
+                "He has a pot. then he",
+                ["adds rice.", "swims off.", "paints it.", "sells the sea."],
+                "x",
+                "",
+            ),
         ],
         ["adds rice.", "!empty_answer"],
-        {"choices": 4, "question": "He boils water. then he"},
+        choices=4,
+        question="He boils water. then he",
     ),
-    "piqa": (
-        [{"goal": "Open a jar", "sol1": "Twist the lid.", "sol2": "Twist the label.", "label": 0}]
-        + [{"goal": "Dry a cup", "sol1": "Wet it.", "sol2": "Wipe it.", "label": 1}]
-        + [{"goal": "Cut bread", "sol1": "Use a saw blade knife.", "sol2": "Use a spoon.", "label": -1}],
-        ["Twist the lid.", "Wipe it.", "!withheld"],
-        {"choices": 2, "question": "Open a jar"},
-    ),
-    "social_i_qa": (
+    "piqa": recipe(
+        "goal, sol1, sol2, label",
         [
-            {"context": "Kim lent Lee a pen.", "question": "How is Lee?", "answerA": a, "answerB": b, "answerC": "old"}
-            | {"label": label}
-            for a, b, label in (("glad", "cross", "1"), ("ill", "thankful", "2"))
+            ("Open a jar", "Twist the lid.", "Twist the label.", 0),
+            ("Dry a cup", "Wet it.", "Wipe it.", 1),
+            ("Cut bread", "Use a saw blade knife.", "Use a spoon.", -1),
+        ],
+        ["Twist the lid.", "Wipe it.", "!withheld"],
+        choices=2,
+        question="Open a jar",
+    ),
+    "social_i_qa": recipe(
+        "context, question, answerA, answerB, answerC, label",
+        [
+            ("Kim lent Lee a pen.", "How is Lee?", "glad", "cross", "old", "1"),
+            ("Kim lent Lee a pen.", "How is Lee?", "ill", "thankful", "old", "2"),
         ],
         ["glad", "thankful"],
-        {"choices": 3, "question": "Kim lent Lee a pen.\n\nHow is Lee?"},
+        choices=3,
+        question="Kim lent Lee a pen.\n\nHow is Lee?",
     ),
-    "winogrande": (
+    "winogrande": recipe(
+        "sentence, option1, option2, answer",
         [
-            {"sentence": f"The cup fit in the box because the _ was {how}.", "option1": "cup", "option2": "box"}
-            | {"answer": answer}
-            for how, answer in (("small", "1"), ("large", "1"), ("hidden", ""))
+            ("The cup fit in the box because the _ was small.", "cup", "box", "1"),
+            ("The cup fit in the box because the _ was large.", "cup", "box", "1"),
+            ("The cup fit in the box because the _ was hidden.", "cup", "box", ""),
         ],
         ["cup", "cup", "!empty_answer"],
-        {"choices": 2, "question": "The cup fit in the box because the _ was small."},
+        choices=2,
+        question="The cup fit in the box because the _ was small.",
     ),
-    "copa": (
-        [{"premise": "The cup broke.", "choice1": "It fell.", "choice2": "It sang.", "question": "cause", "label": 0}]
-        + [{"premise": "It rained.", "choice1": "It was dry.", "choice2": "It was wet.", "question": "effect", "label": 1}],
-        ["It fell.", "It was wet."],
-        {"choices": 2, "question": "The cup broke.\n\ncause"},
-    ),
-    "swag": (
+    "copa": recipe(
+        "premise, choice1, choice2, question, label",
         [
-            {"video-id": "v", "fold-ind": "1", "startphrase": start, "sent1": "She sits.", "sent2": "She", "label": label}
-            | lettered(["reads.", "melts.", "rains.", "rusts."], "ending0 ending1 ending2 ending3", **{"gold-source": "gold"})
-            for start, label in (("She sits. She", 0), ("He sits. He", 2))
+            ("The cup broke.", "It fell.", "It sang.", "cause", 0),
+            ("It rained.", "It was dry.", "It was wet.", "effect", 1),
+        ],
+        ["It fell.", "It was wet."],
+        choices=2,
+        question="The cup broke.\n\ncause",
+    ),
+    "swag": recipe(
+        "video-id, fold-ind, startphrase, sent1, sent2, label, ending0, ending1, ending2, ending3, gold-source",
+        [
+            ("v", "1", "She sits. She", "She sits.", "She", 0, "reads.", "melts.", "rains.", "rusts.", "gold"),
+            ("v", "1", "He sits. He", "She sits.", "She", 2, "reads.", "melts.", "rains.", "rusts.", "gold"),
         ],
         ["reads.", "rains."],
-        {"choices": 4, "question": "She sits. She"},
+        choices=4,
+        question="She sits. She",
     ),
-    "boolq": (
-        [{"question": "does ann have a hat", "answer": True, "passage": PASSAGE}]
-        + [{"question": "does bob have a red hat", "answer": False, "passage": PASSAGE}],
+    "boolq": recipe(
+        "question, answer, passage",
+        [("does ann have a hat", True, PASSAGE), ("does bob have a red hat", False, PASSAGE)],
         ["true", "false"],
-        {"question": f"{PASSAGE}\n\ndoes ann have a hat"},
+        question=f"{PASSAGE}\n\ndoes ann have a hat",
     ),
-    "strategyqa": (
-        [{"qid": "s1", "term": "Oak", "question": "Can an oak float?", "answer": True, "facts": ["Wood floats."]}]
-        + [{"qid": "s2", "term": "Iron", "question": "Can iron float?", "answer": False, "facts": ["Iron sinks.", "It is dense."]}],
-        ["true", "false"],
-        {"rationale": "Wood floats."},
-    ),
-    "sciq": (
+    "strategyqa": recipe(
+        "qid, term, question, answer, facts",
         [
-            {"question": METAL, "distractor3": "wool", "distractor1": "oak", "distractor2": "cotton"}
-            | {"correct_answer": "copper", "support": "Copper is a metal."},
-            {"question": PLANT, "distractor3": "wool", "distractor1": "copper", "distractor2": "cotton"}
-            | {"correct_answer": "oak", "support": ""},
+            ("s1", "Oak", "Can an oak float?", True, ["Wood floats."]),
+            ("s2", "Iron", "Can iron float?", False, ["Iron sinks.", "It is dense."]),
+        ],
+        ["true", "false"],
+        rationale="Wood floats.",
+    ),
+    "sciq": recipe(
+        "question, distractor3, distractor1, distractor2, correct_answer, support",
+        [
+            (METAL, "wool", "oak", "cotton", "copper", "Copper is a metal."),
+            (PLANT, "wool", "copper", "cotton", "oak", ""),
         ],
         ["copper", "oak"],
-        {"choices": 4, "rationale": "Copper is a metal."},
+        choices=4,
+        rationale="Copper is a metal.",
     ),
-    "gpqa": (
+    "gpqa": recipe(
+        "Pre-Revision Question, Pre-Revision Correct Answer, Question, Subdomain, Correct Answer, Incorrect Answer 1, Incorrect Answer 2, Incorrect Answer 3, Explanation",
         [
-            {"Pre-Revision Question": "old", "Pre-Revision Correct Answer": "old", "Question": METAL, "Subdomain": "x"}
-            | {"Correct Answer": "copper", "Incorrect Answer 1": "oak", "Incorrect Answer 2": "cotton"}
-            | {"Incorrect Answer 3": "wool", "Explanation": "Copper conducts."},
-            {"Question": PLANT, "Correct Answer": "oak", "Incorrect Answer 1": "copper", "Incorrect Answer 2": "wool"}
-            | {"Incorrect Answer 3": "silk", "Explanation": None},
+            ("old", "old", METAL, "x", "copper", "oak", "cotton", "wool", "Copper conducts."),
+            (None, None, PLANT, None, "oak", "copper", "wool", "silk", None),
         ],
         ["copper", "oak"],
-        {"choices": 4, "question": METAL, "rationale": "Copper conducts.", "unused": "Pre-Revision Correct Answer"},
+        choices=4,
+        question=METAL,
+        rationale="Copper conducts.",
+        unused="Pre-Revision Correct Answer",
     ),
-    "opentdb": (
+    "opentdb": recipe(
+        "type, difficulty, category, question, correct_answer, incorrect_answers",
         [
-            {"type": "multiple", "difficulty": "easy", "category": "Science", "question": METAL}
-            | {"correct_answer": "copper", "incorrect_answers": ["oak", "cotton", "wool"]},
-            {"type": "boolean", "difficulty": "easy", "category": "Science", "question": "An oak is a tree."}
-            | {"correct_answer": "True", "incorrect_answers": ["False"]},
+            ("multiple", "easy", "Science", METAL, "copper", ["oak", "cotton", "wool"]),
+            ("boolean", "easy", "Science", "An oak is a tree.", "True", ["False"]),
         ],
         ["copper", "True"],
-        {"choices": 4, "subject": "Science", "level": "easy"},
+        choices=4,
+        subject="Science",
+        level="easy",
     ),
-    "truthful_qa generation": (
+    "truthful_qa generation": recipe(
+        "type, category, question, best_answer, correct_answers, incorrect_answers, source",
         [
-            {"type": "Adversarial", "category": "Health", "question": "What does a fish drink?", "best_answer": "Water"}
-            | {"correct_answers": ["Water", "Sea water"], "incorrect_answers": ["Milk", "Nothing"], "source": "https://own"},
-            {"type": "Adversarial", "category": "Law", "question": "Who owns the moon?", "best_answer": "Nobody"}
-            | {"correct_answers": ["Nobody"], "incorrect_answers": ["A king"], "source": "https://own"},
+            (
+                "Adversarial",
+                "Health",
+                "What does a fish drink?",
+                "Water",
+                ["Water", "Sea water"],
+                ["Milk", "Nothing"],
+                "https://own",
+            ),
+            ("Adversarial", "Law", "Who owns the moon?", "Nobody", ["Nobody"], ["A king"], "https://own"),
         ],
         ["Water", "Nobody"],
-        {"choices": 3, "aliases": ["Sea water"]},
+        choices=3,
+        aliases=["Sea water"],
     ),
-    "truthful_qa multiple_choice": (
+    "truthful_qa multiple_choice": recipe(
+        "question, mc1_targets, mc2_targets",
         [
-            {"question": "What does a fish drink?", "mc1_targets": {"choices": ["Water", "Milk"], "labels": [1, 0]}}
-            | {"mc2_targets": {"choices": ["Water", "Sea water", "Milk"], "labels": [1, 1, 0]}},
-            {"question": "Who owns the moon?", "mc1_targets": {"choices": ["A king", "Nobody"], "labels": [0, 1]}}
-            | {"mc2_targets": {"choices": ["A king", "Nobody", "All"], "labels": [0, 1, 1]}},
+            (
+                "What does a fish drink?",
+                {"choices": ["Water", "Milk"], "labels": [1, 0]},
+                {"choices": ["Water", "Sea water", "Milk"], "labels": [1, 1, 0]},
+            ),
+            (
+                "Who owns the moon?",
+                {"choices": ["A king", "Nobody"], "labels": [0, 1]},
+                {"choices": ["A king", "Nobody", "All"], "labels": [0, 1, 1]},
+            ),
         ],
         ["Water", "Nobody"],
-        {"choices": 2, "unused": "mc2_targets"},
+        choices=2,
+        unused="mc2_targets",
     ),
-    "big-bench, target_scores": (
-        [{"input": METAL, "target_scores": {"copper": 1, "oak": 0}}, {"input": PLANT, "target_scores": {"oak": 1, "tin": 0}}],
+    "big-bench, target_scores": recipe(
+        "input, target_scores",
+        [(METAL, {"copper": 1, "oak": 0}), (PLANT, {"oak": 1, "tin": 0})],
         ["copper", "oak"],
-        {"choices": 2},
+        choices=2,
     ),
-    "big-bench, hub": (
-        [
-            {"idx": i, "inputs": q, "targets": [right], "multiple_choice_targets": ["copper", "oak"]}
-            | {"multiple_choice_scores": scores}
-            for i, (q, right, scores) in enumerate([(METAL, "copper", [1, 0]), (PLANT, "oak", [0, 1])])
-        ],
+    "big-bench, hub": recipe(
+        "idx, inputs, targets, multiple_choice_targets, multiple_choice_scores",
+        [(0, METAL, ["copper"], ["copper", "oak"], [1, 0]), (1, PLANT, ["oak"], ["copper", "oak"], [0, 1])],
         ["copper", "oak"],
-        {"choices": 2, "question": METAL},
+        choices=2,
+        question=METAL,
     ),
-    "bbh": (
-        [
-            {"input": f"{METAL}\nOptions:\n(A) copper\n(B) oak", "target": "(A)"},
-            {"input": "not ( True ) is", "target": "False"},
-        ],
+    "bbh": recipe(
+        "input, target",
+        [("Which of these is a metal?\nOptions:\n(A) copper\n(B) oak", "(A)"), ("not ( True ) is", "False")],
         ["copper", "False"],
-        {"choices": 2},
+        choices=2,
     ),
-    "gsm8k": (
-        [{"question": "2 bags of 3 nuts?", "answer": "2 * 3 = <<2*3=6>>6\n#### 6"}]
-        + [{"question": "1,000 nuts and 200?", "answer": "Add them.\n#### 1,200"}],
+    "gsm8k": recipe(
+        "question, answer",
+        [("2 bags of 3 nuts?", "2 * 3 = <<2*3=6>>6\n#### 6"), ("1,000 nuts and 200?", "Add them.\n#### 1,200")],
         ["6", "1,200"],
-        {"rationale": "2 * 3 = <<2*3=6>>6"},
+        rationale="2 * 3 = <<2*3=6>>6",
     ),
-    "math": (
-        [{"problem": "Half of 1?", "level": "Level 1", "type": "Algebra", "solution": r"It is $\boxed{\frac{1}{2}}$."}]
-        + [{"problem": "3 - 1?", "level": "Level 1", "type": "Algebra", "solution": r"So $\boxed 2$."}],
-        [r"\frac{1}{2}", "2"],
-        {"rationale": r"It is $\boxed{\frac{1}{2}}$.", "level": "Level 1", "subject": "Algebra"},
-    ),
-    "math-500": (
-        [{"problem": "Half of 1?", "solution": r"It is $\boxed{\frac{1}{2}}$.", "answer": r"\frac{1}{2}", "unique_id": "u"}]
-        + [{"problem": "3 - 1?", "solution": r"So $\boxed{2}$.", "answer": "2", "unique_id": "v"}],
-        [r"\frac{1}{2}", "2"],
-        {"rationale": r"It is $\boxed{\frac{1}{2}}$."},
-    ),
-    "svamp": (
-        [{"ID": "s1", "Body": "Ann has 3 nuts.", "Question": "How many are left after 1?", "Answer": 2.0, "Type": "Sub"}]
-        + [{"ID": "s2", "Body": "Bob has 3 nuts.", "Question": "How many are left after 2?", "Answer": 1.0, "Type": "Sub"}],
-        ["2.0", "1.0"],
-        {"question": "Ann has 3 nuts.\n\nHow many are left after 1?"},
-    ),
-    "math_qa": (
+    "math": recipe(
+        "problem, level, type, solution",
         [
-            {"Problem": "2 + 2 = ?", "Rationale": "add", "options": "a ) 3 , b ) 4 , c ) 5 , d ) 6 , e ) 7", "correct": "b"}
-            | {"annotated_formula": "add(2,2)", "linear_formula": "add(n0,n0)|", "category": "general"},
-            {"Problem": "2 + 3 = ?", "Rationale": "add", "options": "a ) 3 , b ) 4 , c ) 5 , d ) 6 , e ) 7", "correct": "c"}
-            | {"annotated_formula": "add(2,3)", "linear_formula": "add(n0,n1)|", "category": "general"},
+            ("Half of 1?", "Level 1", "Algebra", r"It is $\boxed{\frac{1}{2}}$."),
+            ("3 - 1?", "Level 1", "Algebra", r"So $\boxed 2$."),
+        ],
+        [r"\frac{1}{2}", "2"],
+        rationale=r"It is $\boxed{\frac{1}{2}}$.",
+        level="Level 1",
+        subject="Algebra",
+    ),
+    "math-500": recipe(
+        "problem, solution, answer, unique_id",
+        [
+            ("Half of 1?", r"It is $\boxed{\frac{1}{2}}$.", r"\frac{1}{2}", "u"),
+            ("3 - 1?", r"So $\boxed{2}$.", "2", "v"),
+        ],
+        [r"\frac{1}{2}", "2"],
+        rationale=r"It is $\boxed{\frac{1}{2}}$.",
+    ),
+    "svamp": recipe(
+        "ID, Body, Question, Answer, Type",
+        [
+            ("s1", "Ann has 3 nuts.", "How many are left after 1?", 2.0, "Sub"),
+            ("s2", "Bob has 3 nuts.", "How many are left after 2?", 1.0, "Sub"),
+        ],
+        ["2.0", "1.0"],
+        question="Ann has 3 nuts.\n\nHow many are left after 1?",
+    ),
+    "math_qa": recipe(
+        "Problem, Rationale, options, correct, annotated_formula, linear_formula, category",
+        [
+            ("2 + 2 = ?", "add", "a ) 3 , b ) 4 , c ) 5 , d ) 6 , e ) 7", "b", "add(2,2)", "add(n0,n0)|", "general"),
+            ("2 + 3 = ?", "add", "a ) 3 , b ) 4 , c ) 5 , d ) 6 , e ) 7", "c", "add(2,3)", "add(n0,n1)|", "general"),
         ],
         ["4", "5"],
-        {"choices": 5, "rationale": "add"},
+        choices=5,
+        rationale="add",
     ),
-    "aqua_rat": (
-        [{"question": "2 + 2 = ?", "options": ["A)3", "B)4", "C)5"], "rationale": "add", "correct": "B"}]
-        + [{"question": "2 + 3 = ?", "options": ["A)3", "B)4", "C)5"], "rationale": "add", "correct": "C"}],
+    "aqua_rat": recipe(
+        "question, options, rationale, correct",
+        [("2 + 2 = ?", ["A)3", "B)4", "C)5"], "add", "B"), ("2 + 3 = ?", ["A)3", "B)4", "C)5"], "add", "C")],
         ["4", "5"],
-        {"choices": 3},
+        choices=3,
     ),
-    "theoremqa": (
-        [{"Question": "Is 2 prime?", "Answer": "True", "Answer_type": "bool", "Picture": None}]
-        + [{"Question": "Roots of x^2 - 3x + 2?", "Answer": "[1, 2]", "Answer_type": "list of integer", "Picture": None}],
+    "theoremqa": recipe(
+        "Question, Answer, Answer_type, Picture",
+        [("Is 2 prime?", "True", "bool", None), ("Roots of x^2 - 3x + 2?", "[1, 2]", "list of integer", None)],
         ["True", "[1, 2]"],
-        {"question": "Is 2 prime?"},
+        question="Is 2 prime?",
     ),
-    "scibench": (
+    "scibench": recipe(
+        "problem_text, answer_latex, answer_number, unit, source",
         [
-            {"problem_text": "How long?", "answer_latex": " 2.5", "answer_number": "2.5", "unit": "nm", "source": "own"},
-            {"problem_text": "How heavy?", "answer_latex": r" 3.1 \times 10^{4}", "answer_number": "3.1"}
-            | {"unit": " $10^4 \\mathrm{~kg}$", "source": "own"},
-            {"problem_text": "How warm?", "answer_latex": "-7", "answer_number": "-7", "unit": "", "source": "own"},
-            {"problem_text": "How far?", "answer_latex": r"3 \times 10^{4}", "answer_number": "3", "unit": "$10^5$ m"},
+            ("How long?", " 2.5", "2.5", "nm", "own"),
+            ("How heavy?", r" 3.1 \times 10^{4}", "3.1", r" $10^4 \mathrm{~kg}$", "own"),
+            ("How warm?", "-7", "-7", "", "own"),
+            ("How far?", r"3 \times 10^{4}", "3", "$10^5$ m", None),
         ],
         ["2.5 nm", r"3.1 \times 10^{4} $\mathrm{~kg}$", "-7", "!unclear_number"],
-        {"question": "How long?"},
+        question="How long?",
     ),
-    "olympiadbench": (
+    "olympiadbench": recipe(
+        "id, question, solution, final_answer, context, unit, answer_type, is_multiple_answer, language",
         [
-            {"id": 1, "question": "How fast?", "solution": ["Divide.", "So 5."], "final_answer": ["5"], "context": None}
-            | {"unit": "m/s", "answer_type": "Numerical", "is_multiple_answer": False, "language": "English"},
-            {"id": 2, "question": "Roots?", "solution": ["Factor."], "final_answer": ["$1$", "$2$"], "context": None}
-            | {"unit": None, "answer_type": "Numerical", "is_multiple_answer": True, "language": "English"},
+            (1, "How fast?", ["Divide.", "So 5."], ["5"], None, "m/s", "Numerical", False, "English"),
+            (2, "Roots?", ["Factor."], ["$1$", "$2$"], None, None, "Numerical", True, "English"),
         ],
         ["5 m/s", "$1$, $2$"],
-        {"rationale": "Divide.\nSo 5."},
+        rationale="Divide.\nSo 5.",
     ),
-    "numinamath": (
-        [{"source": "olympiads", "problem": "3 - 1?", "solution": r"$\boxed{2}$", "messages": [{"role": "user"}]}]
-        + [{"source": "amc", "problem": "x^2 = 4?", "solution": r"$x=\boxed{2}$ or $\boxed{-2}$", "messages": []}]
-        + [{"source": "amc", "problem": "?!x", "solution": r"First $\boxed{2}$. Now the rest: $\boxed{3}$", "messages": []}],
-        ["2", "2, -2", "!unclear_box"],
-        {"question": "3 - 1?"},
-    ),
-    "openmathinstruct": (
+    "numinamath": recipe(
+        "source, problem, solution, messages",
         [
-            {"problem": "3 - 1?", "generated_solution": "Subtract.", "expected_answer": "2", "problem_source": "own"},
-            {"problem": "3 - 2?", "generated_solution": "Subtract.", "expected_answer": "1", "problem_source": "own"},
+            ("olympiads", "3 - 1?", r"$\boxed{2}$", [{"role": "user"}]),
+            ("amc", "x^2 = 4?", r"$x=\boxed{2}$ or $\boxed{-2}$", []),
+            ("amc", "?!x", r"First $\boxed{2}$. Now the rest: $\boxed{3}$", []),
         ],
-        ["2", "1"],
-        {"rationale": "Subtract."},
+        ["2", "2, -2", "!unclear_box"],
+        question="3 - 1?",
     ),
-    "medqa": (
+    "openmathinstruct": recipe(
+        "problem, generated_solution, expected_answer, problem_source",
+        [("3 - 1?", "Subtract.", "2", "own"), ("3 - 2?", "Subtract.", "1", "own")],
+        ["2", "1"],
+        rationale="Subtract.",
+    ),
+    "medqa": recipe(
+        "question, answer, options, answer_idx, meta_info, metamap_phrases",
         [
-            {"question": METAL, "answer": "copper", "options": dict(zip("ABCD", FOUR, strict=True)), "answer_idx": "A"}
-            | {"meta_info": "step1", "metamap_phrases": ["metal"]},
-            {"question": PLANT, "answer": "oak", "options": dict(zip("ABCD", FOUR, strict=True)), "answer_idx": "B"},
+            (METAL, "copper", dict(zip("ABCD", FOUR, strict=True)), "A", "step1", ["metal"]),
+            (PLANT, "oak", dict(zip("ABCD", FOUR, strict=True)), "B", None, None),
         ],
         ["copper", "oak"],
-        {"choices": 4},
+        choices=4,
     ),
-    "medmcqa": (
+    "medmcqa": recipe(
+        "id, question, cop, choice_type, exp, subject_name, opa, opb, opc, opd, topic_name",
         [
-            {"id": "m", "question": q, "cop": cop, "choice_type": "single", "exp": "Why.", "subject_name": "Anatomy"}
-            | lettered(FOUR, "opa opb opc opd", topic_name="x")
-            for q, cop in ((METAL, 0), (PLANT, 1), ("Which is spun?", -1))
+            ("m", METAL, 0, "single", "Why.", "Anatomy", "copper", "oak", "cotton", "wool", "x"),
+            ("m", PLANT, 1, "single", "Why.", "Anatomy", "copper", "oak", "cotton", "wool", "x"),
+            ("m", "Which is spun?", -1, "single", "Why.", "Anatomy", "copper", "oak", "cotton", "wool", "x"),
         ],
         ["copper", "oak", "!withheld"],
-        {"choices": 4, "rationale": "Why.", "subject": "Anatomy"},
+        choices=4,
+        rationale="Why.",
+        subject="Anatomy",
     ),
-    "pubmed_qa": (
+    "pubmed_qa": recipe(
+        "pubid, question, context, long_answer, final_decision",
         [
-            {"pubid": i, "question": q, "context": {"contexts": ["Ten mice.", "All slept."], "labels": ["METHODS", "RESULTS"]}}
-            | {"long_answer": "They did.", "final_decision": decision}
-            for i, (q, decision) in enumerate([("Did mice sleep?", "yes"), ("Did mice eat?", "maybe")])
+            (
+                0,
+                "Did mice sleep?",
+                {"contexts": ["Ten mice.", "All slept."], "labels": ["METHODS", "RESULTS"]},
+                "They did.",
+                "yes",
+            ),
+            (
+                1,
+                "Did mice eat?",
+                {"contexts": ["Ten mice.", "All slept."], "labels": ["METHODS", "RESULTS"]},
+                "They did.",
+                "maybe",
+            ),
         ],
         ["yes", "maybe"],
-        {"question": "Ten mice.\nAll slept.\n\nDid mice sleep?", "rationale": "They did."},
+        question="Ten mice.\nAll slept.\n\nDid mice sleep?",
+        rationale="They did.",
     ),
-    "race": (
-        [{"example_id": "h1", "article": PASSAGE, "question": q, "options": ["red", "blue"], "answer": a} for q, a in (RED[:1] + ("A",), ("And Bob's?", "B"))],
+    "race": recipe(
+        "example_id, article, question, options, answer",
+        [("h1", PASSAGE, RED, ["red", "blue"], "A"), ("h1", PASSAGE, "And Bob's?", ["red", "blue"], "B")],
         ["red", "blue"],
-        {"choices": 2, "question": f"{PASSAGE}\n\n{RED[0]}"},
+        choices=2,
+        question=f"{PASSAGE}\n\n{RED}",
     ),
-    "reclor": (
+    "reclor": recipe(
+        "context, question, answers, label, id_string",
         [
-            {"context": PASSAGE, "question": q, "answers": ["Ann has a hat", "Bob has none"], "label": label, "id_string": "t"}
-            for q, label in (("What follows?", 0), ("What does not follow?", 1))
+            (PASSAGE, "What follows?", ["Ann has a hat", "Bob has none"], 0, "t"),
+            (PASSAGE, "What does not follow?", ["Ann has a hat", "Bob has none"], 1, "t"),
         ],
         ["Ann has a hat", "Bob has none"],
-        {"choices": 2, "question": f"{PASSAGE}\n\nWhat follows?"},
+        choices=2,
+        question=f"{PASSAGE}\n\nWhat follows?",
     ),
-    "logiqa": (
-        [{"context": PASSAGE, "query": q, "options": ["Ann has a hat", "Bob has none"], "correct_option": i} for q, i in (("What follows?", 0), ("What does not?", 1))],
-        ["Ann has a hat", "Bob has none"],
-        {"choices": 2, "question": f"{PASSAGE}\n\nWhat follows?"},
-    ),
-    "quail": (
+    "logiqa": recipe(
+        "context, query, options, correct_option",
         [
-            {"id": "q", "context": PASSAGE, "question": q, "question_type": "fact", "answers": ["red", "blue", "not enough information"]}
-            | {"correct_answer_id": i}
-            for q, i in ((RED[0], 0), ("And Bob's?", 1))
+            (PASSAGE, "What follows?", ["Ann has a hat", "Bob has none"], 0),
+            (PASSAGE, "What does not?", ["Ann has a hat", "Bob has none"], 1),
+        ],
+        ["Ann has a hat", "Bob has none"],
+        choices=2,
+        question=f"{PASSAGE}\n\nWhat follows?",
+    ),
+    "quail": recipe(
+        "id, context, question, question_type, answers, correct_answer_id",
+        [
+            ("q", PASSAGE, RED, "fact", ["red", "blue", "not enough information"], 0),
+            ("q", PASSAGE, "And Bob's?", "fact", ["red", "blue", "not enough information"], 1),
         ],
         ["red", "blue"],
-        {"choices": 3},
+        choices=3,
     ),
-    "cosmos_qa": (
+    "cosmos_qa": recipe(
+        "id, context, question, label, answer0, answer1, answer2, answer3",
         [
-            {"id": "c", "context": PASSAGE, "question": q, "label": label}
-            | lettered(["red", "blue", "old", "none of the above choices"], "answer0 answer1 answer2 answer3")
-            for q, label in ((RED[0], 0), ("And Bob's?", 1), ("Withheld?", -1))
+            ("c", PASSAGE, RED, 0, "red", "blue", "old", "none of the above choices"),
+            ("c", PASSAGE, "And Bob's?", 1, "red", "blue", "old", "none of the above choices"),
+            ("c", PASSAGE, "Withheld?", -1, "red", "blue", "old", "none of the above choices"),
         ],
         ["red", "blue", "!withheld"],
-        {"choices": 4, "question": f"{PASSAGE}\n\n{RED[0]}"},
+        choices=4,
+        question=f"{PASSAGE}\n\n{RED}",
     ),
-    "dream": (
-        [{"dialogue_id": "d", "dialogue": ["W: My hat is red.", "M: Mine is blue."], "question": q, "choice": ["red", "blue"], "answer": a} for q, a in (("The woman's hat?", "red"), ("The man's hat?", "blue"))],
-        ["red", "blue"],
-        {"choices": 2, "question": "W: My hat is red.\nM: Mine is blue.\n\nThe woman's hat?"},
-    ),
-    "qasc": (
+    "dream": recipe(
+        "dialogue_id, dialogue, question, choice, answer",
         [
-            {"id": "q", "question": q, "choices": WOOD, "answerKey": key, "fact1": "f", "fact2": "g", "combinedfact": "h"}
-            | {"formatted_question": f"{q} (A) copper (B) oak (C) cotton (D) wool"}
-            for q, key in ((METAL, "A"), (PLANT, "B"))
+            ("d", ["W: My hat is red.", "M: Mine is blue."], "The woman's hat?", ["red", "blue"], "red"),
+            ("d", ["W: My hat is red.", "M: Mine is blue."], "The man's hat?", ["red", "blue"], "blue"),
+        ],
+        ["red", "blue"],
+        choices=2,
+        question="W: My hat is red.\nM: Mine is blue.\n\nThe woman's hat?",
+    ),
+    "qasc": recipe(
+        "id, question, choices, answerKey, fact1, fact2, combinedfact, formatted_question",
+        [
+            ("q", METAL, WOOD, "A", "f", "g", "h", "Which of these is a metal? (A) copper (B) oak (C) cotton (D) wool"),
+            ("q", PLANT, WOOD, "B", "f", "g", "h", "Which of these is a tree? (A) copper (B) oak (C) cotton (D) wool"),
         ],
         ["copper", "oak"],
-        {"choices": 4, "question": METAL},
+        choices=4,
+        question=METAL,
     ),
-    "qa4mre": (
+    "qa4mre": recipe(
+        "topic_id, document_str, question_str, correct_answer_id, correct_answer_str, answer_options",
         [
-            {"topic_id": "1", "document_str": PASSAGE, "question_str": q, "correct_answer_id": str(i + 1)}
-            | {"correct_answer_str": a, "answer_options": {"answer_id": ["1", "2"], "answer_str": ["red", "blue"]}}
-            for i, (q, a) in enumerate([RED, ("And Bob's?", "blue")])
+            ("1", PASSAGE, RED, "1", "red", {"answer_id": ["1", "2"], "answer_str": ["red", "blue"]}),
+            ("1", PASSAGE, "And Bob's?", "2", "blue", {"answer_id": ["1", "2"], "answer_str": ["red", "blue"]}),
         ],
         ["red", "blue"],
-        {"choices": 2, "question": f"{PASSAGE}\n\n{RED[0]}"},
+        choices=2,
+        question=f"{PASSAGE}\n\n{RED}",
     ),
-    "belebele": (
+    "belebele": recipe(
+        "link, question_number, flores_passage, question, correct_answer_num, mc_answer1, mc_answer2, mc_answer3, mc_answer4, dialect",
         [
-            {"link": "l", "question_number": 1, "flores_passage": PASSAGE, "question": q, "correct_answer_num": num}
-            | lettered(["red", "blue", "grey", "pink"], "mc_answer1 mc_answer2 mc_answer3 mc_answer4", dialect="eng_Latn")
-            for q, num in ((RED[0], "1"), ("And Bob's?", "2"), ("Which is grey?", "3"), ("Pink?", "4"))
+            ("l", 1, PASSAGE, RED, "1", "red", "blue", "grey", "pink", "eng_Latn"),
+            ("l", 1, PASSAGE, "And Bob's?", "2", "red", "blue", "grey", "pink", "eng_Latn"),
+            ("l", 1, PASSAGE, "Which is grey?", "3", "red", "blue", "grey", "pink", "eng_Latn"),
+            ("l", 1, PASSAGE, "Pink?", "4", "red", "blue", "grey", "pink", "eng_Latn"),
         ],
         ["red", "blue", "grey", "pink"],
-        {"choices": 4, "question": f"{PASSAGE}\n\n{RED[0]}"},
+        choices=4,
+        question=f"{PASSAGE}\n\n{RED}",
     ),
-    "squad": (
+    "squad": recipe(
+        "id, title, context, question, answers",
         [
-            {"id": "s", "title": "Hats", "context": PASSAGE, "question": q, "answers": {"text": texts, "answer_start": [1] * len(texts)}}
-            for q, texts in ((RED[0], ["red", "a red"]), ("And Bob's?", ["blue"]), ("And Cy's?", []))
+            ("s", "Hats", PASSAGE, RED, {"text": ["red", "a red"], "answer_start": [1, 1]}),
+            ("s", "Hats", PASSAGE, "And Bob's?", {"text": ["blue"], "answer_start": [1]}),
+            ("s", "Hats", PASSAGE, "And Cy's?", {"text": [], "answer_start": []}),
         ],
         ["red", "blue", "!empty_answer"],
-        {"question": f"{PASSAGE}\n\n{RED[0]}", "aliases": ["a red"]},
+        question=f"{PASSAGE}\n\n{RED}",
+        aliases=["a red"],
     ),
-    "drop": (
+    "drop": recipe(
+        "section_id, query_id, passage, question, answers_spans",
         [
-            {"section_id": "s", "query_id": "q", "passage": PASSAGE, "question": q}
-            | {"answers_spans": {"spans": spans, "types": ["span"] * len(spans)}}
-            for q, spans in ((RED[0], ["red"]), ("How many hats?", ["2", "2"]))
+            ("s", "q", PASSAGE, RED, {"spans": ["red"], "types": ["span"]}),
+            ("s", "q", PASSAGE, "How many hats?", {"spans": ["2", "2"], "types": ["span", "span"]}),
         ],
         ["red", "2"],
-        {"question": f"{PASSAGE}\n\n{RED[0]}"},
+        question=f"{PASSAGE}\n\n{RED}",
     ),
-    "drop as its own files": (
+    "drop as its own files": recipe(
+        "passage, question, answer",
         [
-            {"passage": PASSAGE, "question": q, "answer": {"number": number, "spans": spans, "date": {"day": ""}, "hit_id": "h"}}
-            for q, number, spans in ((RED[0], "", ["red"]), ("How many hats?", "2", []), ("Who?", "", ["Ann", "Bob"]))
+            (PASSAGE, RED, {"number": "", "spans": ["red"], "date": {"day": ""}, "hit_id": "h"}),
+            (PASSAGE, "How many hats?", {"number": "2", "spans": [], "date": {"day": ""}, "hit_id": "h"}),
+            (PASSAGE, "Who?", {"number": "", "spans": ["Ann", "Bob"], "date": {"day": ""}, "hit_id": "h"}),
         ],
         ["red", "2", "Ann, Bob"],
-        {"question": f"{PASSAGE}\n\n{RED[0]}"},
+        question=f"{PASSAGE}\n\n{RED}",
     ),
-    "trivia_qa": (
+    "trivia_qa": recipe(
+        "question, question_id, entity_pages, search_results, answer",
         [
-            {"question": "Whose hat is red?", "question_id": "t", "entity_pages": {"title": []}, "search_results": {"url": []}}
-            | {"answer": {"aliases": ["Ann", "Annie"], "normalized_aliases": ["ann"], "value": "Ann", "type": "Free"}},
-            {"question": "Whose hat is blue?", "question_id": "u", "entity_pages": {"title": []}}
-            | {"answer": {"aliases": ["Bob"], "normalized_aliases": ["bob"], "value": "Bob", "type": "Free"}},
+            (
+                "Whose hat is red?",
+                "t",
+                {"title": []},
+                {"url": []},
+                {"aliases": ["Ann", "Annie"], "normalized_aliases": ["ann"], "value": "Ann", "type": "Free"},
+            ),
+            (
+                "Whose hat is blue?",
+                "u",
+                {"title": []},
+                None,
+                {"aliases": ["Bob"], "normalized_aliases": ["bob"], "value": "Bob", "type": "Free"},
+            ),
         ],
         ["Ann", "Bob"],
-        {"aliases": ["Annie"]},
+        aliases=["Annie"],
     ),
-    "nq_open": (
-        [{"question": "whose hat is red", "answer": ["Ann", "Annie"]}, {"question": "how many hats", "answer": ["2", "two"]}]
-        + [{"question": "what years", "answer": ["1912", "1913"]}, {"question": "whose is blue", "answer": ["Bob"]}],
+    "nq_open": recipe(
+        "question, answer",
+        [
+            ("whose hat is red", ["Ann", "Annie"]),
+            ("how many hats", ["2", "two"]),
+            ("what years", ["1912", "1913"]),
+            ("whose is blue", ["Bob"]),
+        ],
         ["Ann", "2", "1912", "Bob"],
-        {"aliases": ["Annie"]},
+        aliases=["Annie"],
     ),
-    "web_questions": (
-        [{"url": "u", "question": "who has a hat?", "answers": ["Ann", "Bob"]}, {"url": "u", "question": "who is Ann?", "answers": ["a woman"]}],
+    "web_questions": recipe(
+        "url, question, answers",
+        [("u", "who has a hat?", ["Ann", "Bob"]), ("u", "who is Ann?", ["a woman"])],
         ["Ann", "a woman"],
-        {"aliases": ["Bob"]},
+        aliases=["Bob"],
     ),
-    "popqa": (
+    "popqa": recipe(
+        "id, subj, prop, obj, s_aliases, o_aliases, question, possible_answers",
         [
-            {"id": 1, "subj": "hat", "prop": "owner", "obj": "Ann", "s_aliases": '["cap"]', "o_aliases": '["Annie"]', "question": q}
-            | {"possible_answers": answers}
-            for q, answers in (("Whose hat?", '["Ann", "Annie"]'), ("Whose blue hat?", '["Bob"]'))
+            (1, "hat", "owner", "Ann", '["cap"]', '["Annie"]', "Whose hat?", '["Ann", "Annie"]'),
+            (1, "hat", "owner", "Ann", '["cap"]', '["Annie"]', "Whose blue hat?", '["Bob"]'),
         ],
         ["Ann", "Bob"],
-        {"aliases": ["Annie"]},
+        aliases=["Annie"],
     ),
-    "hotpot_qa": (
+    "hotpot_qa": recipe(
+        "id, question, answer, type, level, supporting_facts, context",
         [
-            {"id": "h", "question": q, "answer": a, "type": "bridge", "level": "easy", "supporting_facts": {"title": ["Hats"]}}
-            | {"context": {"title": ["Hats"], "sentences": [["Ann has a red hat.", "Bob has a blue one."]]}}
-            for q, a in (RED, ("Is Bob's blue?", "yes"))
+            (
+                "h",
+                RED,
+                "red",
+                "bridge",
+                "easy",
+                {"title": ["Hats"]},
+                {"title": ["Hats"], "sentences": [["Ann has a red hat.", "Bob has a blue one."]]},
+            ),
+            (
+                "h",
+                "Is Bob's blue?",
+                "yes",
+                "bridge",
+                "easy",
+                {"title": ["Hats"]},
+                {"title": ["Hats"], "sentences": [["Ann has a red hat.", "Bob has a blue one."]]},
+            ),
         ],
         ["red", "yes"],
-        {"question": f"Ann has a red hat.\nBob has a blue one.\n\n{RED[0]}", "level": "easy"},
+        question="Ann has a red hat.\nBob has a blue one.\n\nWhich colour is Ann's hat?",
+        level="easy",
     ),
-    "simpleqa": (
-        [{"metadata": "{'topic': 'Hats'}", "problem": "Whose hat is red?", "answer": "Ann"}]
-        + [{"metadata": "{'topic': 'Hats'}", "problem": "Whose hat is blue?", "answer": "Bob"}],
+    "simpleqa": recipe(
+        "metadata, problem, answer",
+        [("{'topic': 'Hats'}", "Whose hat is red?", "Ann"), ("{'topic': 'Hats'}", "Whose hat is blue?", "Bob")],
         ["Ann", "Bob"],
-        {},
     ),
-    "ceval": (
+    "ceval": recipe(
+        "id, question, answer, explanation, A, B, C, D",
         [
-            {"id": i, "question": q, "answer": a, "explanation": "铜是金属。"} | lettered(["铜", "橡树", "棉", "毛"], "A B C D")
-            for i, (q, a) in enumerate([("下列哪个是金属？", "A"), ("下列哪个是树？", "B"), ("没有答案？", "")])
+            (0, "下列哪个是金属？", "A", "铜是金属。", "铜", "橡树", "棉", "毛"),
+            (1, "下列哪个是树？", "B", "铜是金属。", "铜", "橡树", "棉", "毛"),
+            (2, "没有答案？", "", "铜是金属。", "铜", "橡树", "棉", "毛"),
         ],
         ["铜", "橡树", "!empty_answer"],
-        {"choices": 4, "rationale": "铜是金属。", "language": "zh"},
+        choices=4,
+        rationale="铜是金属。",
+        language="zh",
     ),
-    "cmmlu": (
-        [{"Question": q, "Answer": a} | lettered(["铜", "橡树", "棉", "毛"], "A B C D") for q, a in (("哪个是金属？", "A"), ("哪个是树？", "B"))],
+    "cmmlu": recipe(
+        "Question, Answer, A, B, C, D",
+        [("哪个是金属？", "A", "铜", "橡树", "棉", "毛"), ("哪个是树？", "B", "铜", "橡树", "棉", "毛")],
         ["铜", "橡树"],
-        {"choices": 4, "language": "zh"},
+        choices=4,
+        language="zh",
     ),
-    "agieval": (
+    "agieval": recipe(
+        "passage, question, options, label, answer, other",
         [
-            {"passage": None, "question": METAL, "options": ["(A)copper", "(B)oak"], "label": "A", "answer": None, "other": None},
-            {"passage": PASSAGE, "question": RED[0], "options": ["(A)blue", "(B)red"], "label": "B", "answer": None},
-            {"passage": None, "question": "3 - 1?", "options": None, "label": None, "answer": "2"},
+            (None, METAL, ["(A)copper", "(B)oak"], "A", None, None),
+            (PASSAGE, RED, ["(A)blue", "(B)red"], "B", None, None),
+            (None, "3 - 1?", None, None, "2", None),
         ],
         ["copper", "red", "2"],
-        {"choices": 2, "question": METAL},
+        choices=2,
+        question=METAL,
     ),
-    "agieval, hub": (
-        [{"query": f"Q: {q}", "choices": ["(A)copper", "(B)oak"], "gold": [i]} for i, q in enumerate((METAL, PLANT))],
-        ["copper", "oak"],
-        {"choices": 2},
-    ),
-    "gaokao-bench": (
+    "agieval, hub": recipe(
+        "query, choices, gold",
         [
-            {"index": 0, "year": "2020", "category": "I", "question": "哪个是金属？A. 铜 B. 木 C. 棉 D. 毛", "answer": ["A"]}
-            | {"analysis": "铜是金属。", "score": 6},
-            {"index": 1, "year": "2020", "category": "I", "question": "哪些是织物？A. 铜 B. 木 C. 棉 D. 毛", "answer": ["C", "D"]}
-            | {"analysis": "", "score": 6},
+            ("Q: Which of these is a metal?", ["(A)copper", "(B)oak"], [0]),
+            ("Q: Which of these is a tree?", ["(A)copper", "(B)oak"], [1]),
+        ],
+        ["copper", "oak"],
+        choices=2,
+    ),
+    "gaokao-bench": recipe(
+        "index, year, category, question, answer, analysis, score",
+        [
+            (0, "2020", "I", "哪个是金属？A. 铜 B. 木 C. 棉 D. 毛", ["A"], "铜是金属。", 6),
+            (1, "2020", "I", "哪些是织物？A. 铜 B. 木 C. 棉 D. 毛", ["C", "D"], "", 6),
         ],
         ["铜", "CD"],
-        {"choices": 4, "rationale": "铜是金属。"},
+        choices=4,
+        rationale="铜是金属。",
     ),
-    "tal-scq5k": (
+    "tal-scq5k": recipe(
+        "queId, problem, answer_value, answer_analysis, difficulty, answer_option_list, knowledge_point_routes",
         [
-            {"queId": "q", "problem": q, "answer_value": a, "answer_analysis": ["Add.", "So."], "difficulty": "1"}
-            | {"answer_option_list": [[{"aoVal": c, "content": t}] for c, t in zip("AB", ("3 ", "4 "), strict=True)]}
-            | {"knowledge_point_routes": ["Numbers->Addition"]}
-            for q, a in (("1 + 2 = ?", "A"), ("2 + 2 = ?", "B"))
+            (
+                "q",
+                "1 + 2 = ?",
+                "A",
+                ["Add.", "So."],
+                "1",
+                [[{"aoVal": "A", "content": "3 "}], [{"aoVal": "B", "content": "4 "}]],
+                ["Numbers->Addition"],
+            ),
+            (
+                "q",
+                "2 + 2 = ?",
+                "B",
+                ["Add.", "So."],
+                "1",
+                [[{"aoVal": "A", "content": "3 "}], [{"aoVal": "B", "content": "4 "}]],
+                ["Numbers->Addition"],
+            ),
         ],
         ["3", "4"],
-        {"choices": 2, "rationale": "Add.\nSo.", "level": "1"},
+        choices=2,
+        rationale="Add.\nSo.",
+        level="1",
     ),
-    "legalbench": (
-        [{"index": "0", "answer": "Yes", "text": "Is a hat a garment?"}, {"index": "1", "answer": "No", "text": "Is a hat a shoe?"}],
+    "legalbench": recipe(
+        "index, answer, text",
+        [("0", "Yes", "Is a hat a garment?"), ("1", "No", "Is a hat a shoe?")],
         ["Yes", "No"],
-        {"question": "Is a hat a garment?"},
+        question="Is a hat a garment?",
     ),
-    "multirc": (
-        [{"paragraph": PASSAGE, "question": RED[0], "answer": a, "label": label, "idx": {"answer": 0}} for a, label in (("red", 1), ("blue", 0))],
+    "multirc": recipe(
+        "paragraph, question, answer, label, idx",
+        [(PASSAGE, RED, "red", 1, {"answer": 0}), (PASSAGE, RED, "blue", 0, {"answer": 0})],
         ["red", "!marked_wrong"],
-        {"question": f"{PASSAGE}\n\n{RED[0]}"},
+        question=f"{PASSAGE}\n\n{RED}",
     ),
-    "medqa, hub": (
-        [{"id": "m", "sent1": q, "sent2": "", "label": i} | lettered(FOUR, "ending0 ending1 ending2 ending3") for i, q in enumerate((METAL, PLANT))],
+    "medqa, hub": recipe(
+        "id, sent1, sent2, label, ending0, ending1, ending2, ending3",
+        [
+            ("m", METAL, "", 0, "copper", "oak", "cotton", "wool"),
+            ("m", PLANT, "", 1, "copper", "oak", "cotton", "wool"),
+        ],
         ["copper", "oak"],
-        {"choices": 4, "question": METAL},
+        choices=4,
+        question=METAL,
     ),
-    "scienceqa": (
-        [{"question": METAL, "choices": FOUR, "answer": 0, "hint": "", "lecture": "l", "solution": "Copper is.", "grade": "grade2"}]
-        + [{"question": PLANT, "choices": FOUR, "answer": 1, "hint": "Look up.", "lecture": "l", "solution": "", "grade": "grade2"}],
+    "scienceqa": recipe(
+        "question, choices, answer, hint, lecture, solution, grade",
+        [(METAL, FOUR, 0, "", "l", "Copper is.", "grade2"), (PLANT, FOUR, 1, "Look up.", "l", "", "grade2")],
         ["copper", "oak"],
-        {"choices": 4, "rationale": "Copper is.", "level": "grade2"},
+        choices=4,
+        rationale="Copper is.",
+        level="grade2",
     ),
-    "alpaca": (
-        [{"instruction": "Name the opposite.", "input": "hot", "output": "cold"}, {"instruction": "Name a tree.", "input": "", "output": "oak"}],
+    "alpaca": recipe(
+        "instruction, input, output",
+        [("Name the opposite.", "hot", "cold"), ("Name a tree.", "", "oak")],
         ["cold", "oak"],
-        {"question": "Name the opposite.\n\nhot"},
+        question="Name the opposite.\n\nhot",
     ),
 }
 
@@ -538,7 +724,9 @@ def test_data_sets_read_as_their_authors_meant(name, saved, tmp_path):
         source = tmp_path / "part.parquet"
         pd.DataFrame(rows).to_parquet(source)
     table, rejects = read_seeds(source)
-    got = {row.row: row.answer for row in table.itertuples()} | {row.row: f"!{row.reason}" for row in rejects.itertuples()}
+    got = {row.row: row.answer for row in table.itertuples()} | {
+        row.row: f"!{row.reason}" for row in rejects.itertuples()
+    }
     assert [got[i] for i in sorted(got)] == expected
     row = table.iloc[0]
     assert len(row["choices"] or ()) == first.get("choices", 0)
