@@ -19,7 +19,7 @@ from qatoolkit.seeds.choices import (
     simplify,
     split_options,
 )
-from qatoolkit.seeds.layouts import Columns, as_truth, get, read_choices, read_marked
+from qatoolkit.seeds.fitting import Columns, as_truth, get, read_choices, read_marked
 from qatoolkit.seeds.open_answers import as_wordings, read_list, split_work, unwrap, with_unit
 
 _LANGUAGES = dict.fromkeys(("en", "eng", "english", "英文"), "en")

@@ -30,7 +30,7 @@ import pandas as pd
 
 from qatoolkit.seeds.choices import Fault, escape_surrogates
 from qatoolkit.seeds.decoding import decode
-from qatoolkit.seeds.layouts import find_layout
+from qatoolkit.seeds.fitting import find_layout
 from qatoolkit.seeds.tables import as_native, check_width, frame_records, parquet_records
 
 SUB_FOLDER = "a sub-folder"
@@ -209,29 +209,16 @@ def read_by_content(path: Path) -> Source:
 
 
 def read_json_lines(path: Path) -> Source:
-    """A file of JSON lines; a line that is not JSON is a fault in its place. A file that is one JSON document, or objects
-    on several lines each, is read as such."""
+    """A file of JSON lines; a line that is not JSON is a fault in its place. A file that is one JSON document instead is
+    read as one."""
     text, encoding = _read_text(_bytes(path))
     rows = _parse_lines(text)
-    if all(fault for _, _, fault in rows):
+    if rows[0][2]:
         try:
-            return Source(how=f"JSON{encoding}", rows=_numbered(_documents(text)))
+            return Source(how=f"JSON{encoding}", rows=_numbered(_records(json.loads(text))))
         except (ValueError, RecursionError):
-            pass
+            pass  # its lines are what they are
     return Source(how=f"JSON lines{encoding}", rows=rows)
-
-
-def _documents(text):
-    """The records of JSON documents one after another."""
-    decoder, at, found = json.JSONDecoder(), 0, []
-    text = text.strip()
-    while at < len(text):
-        document, at = decoder.raw_decode(text, at)
-        found += _records(document)
-        at += len(text[at : at + 100]) - len(text[at : at + 100].lstrip(" \t\r\n,"))
-    if not any(isinstance(record, dict) for record in found):
-        raise ValueError("no object")
-    return found
 
 
 def _read_text(data):

@@ -18,7 +18,8 @@ from qatoolkit.core.text import normalise
 from qatoolkit.seeds.choices import REASONS, Fault, escape_surrogates, settle
 from qatoolkit.seeds.columns import Draft, draft, finish
 from qatoolkit.seeds.files import SUB_FOLDER, Source, read_sources
-from qatoolkit.seeds.layouts import NAMES, Columns, find_layout, has
+from qatoolkit.seeds.fitting import Columns, find_layout, has
+from qatoolkit.seeds.layouts import NAMES
 
 EXTRA = ("source_id", "subject", "level", "origin", "file", "row")
 REJECT_COLUMNS = ("source", "file", "row", "reason", "detail", "raw")
@@ -151,8 +152,11 @@ def _by(settled, key):
 
 def _understood(file, settled):
     """A line for each layout of a file's rows: what its columns were taken for."""
+    by_columns = defaultdict(list)
+    for row in file.rows:
+        by_columns[row.columns].append(row)
     for columns, layout in file.layouts.items():
-        mine = [row for row in file.rows if row.columns == columns]
+        mine = by_columns[columns]
         drafts = [row for row in mine if isinstance(row.item, Draft)]
         keys = dict.fromkeys(row.key for row in drafts if row.item.readings)
         by = [*(_by(settled[file.entry, key], key) for key in keys)]
