@@ -294,7 +294,8 @@ def _parse_csv(text, encoding):
     lines = list(io.StringIO(text, newline=""))
     limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))
     try:
-        check_width(max(lines[0].count(d) for d in _DELIMITERS))
+        most = max(_DELIMITERS, key=lines[0].count)
+        check_width(max(map(len, csv.reader(lines[:1], delimiter=most)), default=0))
         delimiter = max(_DELIMITERS, key=lambda d: _fitness(lines[:200], d))
         parsed = list(_csv_rows(lines, delimiter))
     finally:

@@ -163,7 +163,7 @@ def _understood(file, settled):
         if any(row.item.choices and "choices" not in layout.fields for row in drafts) and "wrong" not in layout.fields:
             by.append("options in the stem")
         fields = {name: _shown(column) for name, column in layout.fields.items()}
-        line = {"file": file.read.name, "rows": len(mine), "layout": layout.layout, "read": len(drafts)}
+        line = {"file": file.read.name, "rows": len(mine), "layout": layout.layout}
         yield line | fields | {"answers": "; ".join(by) or None, "unused": ", ".join(layout.unused) or None}
 
 
@@ -236,15 +236,20 @@ def quality_report(table: pd.DataFrame, rejects: pd.DataFrame) -> pd.DataFrame:
 def layout_report(table: pd.DataFrame) -> pd.DataFrame:
     """What was understood how: one row per file and layout of its rows, from the attrs of a table of `read_seeds`.
 
-    Columns: file, rows, read (without a fault before answers are compared), layout (an entry of `layouts.LAYOUTS`, or
-    "by names"), the column or columns of every field that was found, answers (how they were read), unused (columns that
-    look like options or answers and are not used)."""
-    lines = pd.DataFrame(
-        table.attrs.get("layouts", []), columns=["file", "rows", "read", "layout", *NAMES, "answers", "unused"]
-    )
-    return lines.drop(
-        columns=[c for c in NAMES if c not in ("question", "choices", "answer") and lines[c].isna().all()]
-    )
+    Columns: file, rows, layout (an entry of `layouts.LAYOUTS`, or "by names"), the columns of question, choices and
+    answer, others (of further fields, as "field: column"), answers (how they were read), and unused (columns that look
+    like options or answers and are not used). Empty where the table lost its attrs."""
+    rows = []
+    for line in table.attrs.get("layouts", []):
+        known = {name: line[name] for name in NAMES if name in line}
+        asked = {name: known.pop(name, None) for name in ("question", "choices", "answer")}
+        if "wrong" in known:
+            asked["choices"] = f"{asked['answer']} and {known.pop('wrong')}"
+        others = "; ".join(f"{name}: {column}" for name, column in known.items() if name != column) or None
+        about = {name: line[name] for name in ("file", "rows", "layout")}
+        rows.append(about | asked | {"others": others, "answers": line["answers"], "unused": line["unused"]})
+    names = "file rows layout question choices answer others answers unused"
+    return pd.DataFrame(rows, columns=names.split())
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
