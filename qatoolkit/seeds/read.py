@@ -15,10 +15,10 @@ import pandas as pd
 
 from qatoolkit.core.qa_table import COLUMNS, qa_id, validate
 from qatoolkit.core.text import normalise
-from qatoolkit.seeds.choices import REASONS, Fault, escape_surrogates, settle
+from qatoolkit.seeds.choices import REASONS, Fault, escape_surrogates, is_blank, settle
 from qatoolkit.seeds.columns import Draft, draft, finish
 from qatoolkit.seeds.files import SUB_FOLDER, Source, read_sources
-from qatoolkit.seeds.fitting import Columns, find_layout, has
+from qatoolkit.seeds.fitting import Columns, find_layout, get, has
 from qatoolkit.seeds.layouts import NAMES
 
 EXTRA = ("source_id", "subject", "level", "origin", "file", "row")
@@ -160,7 +160,11 @@ def _understood(file, settled):
         drafts = [row for row in mine if isinstance(row.item, Draft)]
         keys = dict.fromkeys(row.key for row in drafts if row.item.readings)
         by = [*(_by(settled[file.entry, key], key) for key in keys)]
-        if any(row.item.choices and "choices" not in layout.fields for row in drafts) and "wrong" not in layout.fields:
+        own = {"wrong", "marks"} & set(layout.fields) or layout.fields.get("choices")
+        if any(
+            row.item.choices and (not own or (isinstance(own, str) and is_blank(get(row.record, own))))
+            for row in drafts
+        ):
             by.append("options in the stem")
         fields = {name: _shown(column) for name, column in layout.fields.items()}
         line = {"file": file.read.name, "rows": len(mine), "layout": layout.layout}
@@ -236,19 +240,19 @@ def quality_report(table: pd.DataFrame, rejects: pd.DataFrame) -> pd.DataFrame:
 def layout_report(table: pd.DataFrame) -> pd.DataFrame:
     """What was understood how: one row per file and layout of its rows, from the attrs of a table of `read_seeds`.
 
-    Columns: file, rows, layout (an entry of `layouts.LAYOUTS`, or "by names"), the columns of question, choices and
-    answer, others (of further fields, as "field: column"), answers (how they were read), and unused (columns that look
+    Columns: file, rows, layout (an entry of `layouts.LAYOUTS`, or "by names"), the columns of question, options and
+    answer, others (further fields, with their column where its name differs), answers (how they were read), and unused (columns that look
     like options or answers and are not used). Empty where the table lost its attrs."""
     rows = []
     for line in table.attrs.get("layouts", []):
         known = {name: line[name] for name in NAMES if name in line}
-        asked = {name: known.pop(name, None) for name in ("question", "choices", "answer")}
-        if "wrong" in known:
-            asked["choices"] = f"{asked['answer']} and {known.pop('wrong')}"
-        others = "; ".join(f"{name}: {column}" for name, column in known.items() if name != column) or None
+        question, options, answer = (known.pop(name, None) for name in ("question", "choices", "answer"))
+        options = f"{answer} and {known.pop('wrong')}" if "wrong" in known else options
+        others = ", ".join(n if n == column else f"{n} ({column})" for n, column in known.items()) or None
         about = {name: line[name] for name in ("file", "rows", "layout")}
-        rows.append(about | asked | {"others": others, "answers": line["answers"], "unused": line["unused"]})
-    names = "file rows layout question choices answer others answers unused"
+        about |= {"question": question, "options": options, "answer": answer}
+        rows.append(about | {"others": others, "answers": line["answers"], "unused": line["unused"]})
+    names = "file rows layout question options answer others answers unused"
     return pd.DataFrame(rows, columns=names.split())
 
 

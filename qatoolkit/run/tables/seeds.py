@@ -1,6 +1,7 @@
 """Tables of notebooks 01 and 02: exams, seeds, what is wrong with them, and how far their labels can be trusted."""
 
 import os
+import warnings
 from pathlib import Path
 from string import ascii_uppercase
 from types import SimpleNamespace
@@ -87,7 +88,8 @@ def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
     try:
         if not folder:
             raise ValueError("the environment variable QATOOLKIT_REAL_DATA is not set")
-        seeds, rejects = read_seeds(Path(folder))
+        with warnings.catch_warnings(action="ignore"):  # what is left is in the quality report
+            seeds, rejects = read_seeds(Path(folder))
         said = f"{len(seeds) + len(rejects):,} rows in = {len(seeds):,} accepted + {len(rejects):,} rejected."
     except (ValueError, OSError) as error:
         seeds, rejects = (t.iloc[:0] for t in read_seeds([{"question": "?", "answer": ""}]))  # the columns
