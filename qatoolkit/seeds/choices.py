@@ -67,6 +67,8 @@ _LETTER_ANSWER = re.compile(  # no semicolons: "B; C" answers two blanks
     rf"(?i:{_ANNOUNCED})[\s\[(（【*]*(?P<letters>[A-Z](?:(?:\s*(?:[,，、/&+和与]|\band\b)\s*|\s*)[A-Z])*)[\])）】*]*\s*[.．。]?"
 )
 _ONE_LETTER = re.compile(r"[(（\[]?([a-z])[)）\].]*")
+_MARK_KEY = re.compile("(?:label|key|id|letter|aoval|identifier)$")
+_NUMBERED = re.compile(r"[(（]?(?P<mark>[1-9]\d?)(?:[)）、]\s*|\.\s+)(?P<text>.+)", re.DOTALL)
 _TEXTS = re.compile(r"(?:answer|option|choice)?(?:text|str|content|value|option|choice)s?")
 _LABEL = re.compile(r"(?i:option|choice|answer|opt)?[ _]?\(?([A-Za-z])[).]?")
 _WITHHELD = re.compile(r"(?i)-1(?:\.0)?|\?+|n/?a|hidden|withheld|unknown|null|none")
@@ -204,6 +206,9 @@ def make_choices(
     own = [_OWN_LETTER.fullmatch(t) for t in texts]
     if all(own) and [(m["a"] or m["b"]).upper() for m in own] == list(_LETTERS[: len(own)]):
         texts = [m["text"].strip(_EDGES) for m in own]
+    numbered = [_NUMBERED.fullmatch(t) for t in texts]
+    if all(numbered) and [m["mark"] for m in numbered] == [str(i + 1) for i in range(len(texts))]:
+        texts, labels = [m["text"].strip(_EDGES) for m in numbered], labels or [m["mark"] for m in numbered]
     if len(texts) < 2:
         raise Fault("one_choice", repr(texts[0][:60]) if texts else "none")
     if not all(texts):
@@ -278,9 +283,8 @@ def _from_dicts(value):
     rows = [{simplify(k): v for k, v in row.items()} for row in value]
     names = ("text", "content", "value", "option", "choice", "answer", "body", "optiontext", "choicetext", "answertext")
     flags = ("correct", "iscorrect", "isanswer", "isright", "right", "istrue")
-    marks = ("label", "key", "id", "letter", "aoval", "optionlabel", "choicelabel", "identifier")
     text = next((k for k in names if k in rows[0]), None)
-    label = next((k for k in marks if k in rows[0]), None)
+    label = next((k for k in rows[0] if k not in names and _MARK_KEY.search(k)), None)
     flag = next((k for k in flags if k in rows[0]), None)
     others = [k for k in rows[0] if k not in (label, flag) and all(isinstance(row.get(k), str) for row in rows)]
     if text is None and len(others) != 1:
@@ -292,8 +296,7 @@ def _from_dicts(value):
 
 def _label(value):
     """A label as answers name it: "a" and "option_a" as "A"."""
-    text = clean(value)
-    found = _LABEL.fullmatch(text)
+    found = _LABEL.fullmatch(text := clean(value))
     return found[1].upper() if found else text
 
 
@@ -320,8 +323,8 @@ def find_readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]
 
 
 def _by_letter(text, choices):
-    if text in choices.labels:
-        return (choices.labels.index(text),)
+    if (label := text if text in choices.labels else _label(text)) in choices.labels:
+        return (choices.labels.index(label),)
     if m := _OWN_LETTER.fullmatch(text):
         letter = (m["a"] or m["b"]).upper()
         if m["text"] and letter in choices.labels:

@@ -71,6 +71,8 @@ def draft(record: Mapping, columns: Columns) -> Draft:
     texts, kind = ((), "") if choices else read_list(value, columns.lists)
     if choices and isinstance(value, str) and "\\boxed" in value:
         value, rationale = split_work(value, rationale)
+    if choices and isinstance(value, str) and isinstance(names := fields.get("choices"), tuple):
+        value = dict(zip(map(simplify, names), choices.labels, strict=False)).get(simplify(value), value)
     if choices and choices.right:
         found = {"mark": choices.right}
     else:
@@ -80,7 +82,9 @@ def draft(record: Mapping, columns: Columns) -> Draft:
         texts = () if choices else texts
     if not choices and not texts:
         value, rationale = split_work(value, rationale)
-        value = with_unit(clean(value), cell.get("unit"), cell.get("power"))
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        factor = "power" in fields and simplify(fields["power"]) in ("multiplier", "factor")
+        value = with_unit(clean(value), cell.get("unit"), cell.get("power"), factor=factor)
     answer = ", ".join(map(clean, value)) if _is_texts(value) else clean(value)
     if not answer and not found.get("mark"):
         raise Fault("empty_answer", f"column {fields['answer']} is empty")
@@ -133,7 +137,7 @@ def _wrong(record, column):
 def _with_wrong(question, right, wrong):
     """Choices of a right answer and wrong ones, the right one at a place that follows from the question alone."""
     at = hashlib.sha256(normalise(question).encode()).digest()[0] % (len(wrong) + 1)
-    return make_choices([*wrong[:at], right, *wrong[at:]])
+    return make_choices([*wrong[:at], right, *wrong[at:]], right=(at,))
 
 
 def _embedded(question, value, stem, options, unread):

@@ -18,7 +18,6 @@ from qatoolkit.seeds.layouts import KEYS, LAYOUTS, NAMES, POINTERS
 
 _INNER = ("wrong", "marks", "mark")  # fields that only a layout or a mapping fills
 _WORK = ("solution", "output", "completion", "response")  # texts that no row falls back to where its key is empty
-_SINGLE = ("distractor", "incorrectanswer", "wronganswer")  # of these, one is enough
 _MARKS = re.compile(r"[a-j]|\d")
 _KEYLIKE = re.compile(
     r"answer|option|choice|distractor|solution|correct|wrong|label|target|gold|truth|alias|candidate|ending"
@@ -77,7 +76,7 @@ def find_layout(columns: Iterable[str], mapping: Mapping | None = None, rows: Se
         used = _used(fields)
         free = [c for n in names.split() if (c := _match(n, by_name)) and not used & set(_each(c))]
         if name == "answer" and not {"choices", "marks"} & set(fields):
-            free = [c for c in free if not simplify(c).endswith(POINTERS)]
+            free = [c for c in free if "." in c or not simplify(c).endswith(POINTERS)]
         if found := _best(name, free, fields, sample):
             fields[name] = _with_spare(found, free, rows) if name == "answer" else found
     base = None if special is None else special.index_from
@@ -100,8 +99,8 @@ def _by_name(columns, rows):
     return by_name
 
 
-def _match(name, by_name):
-    """The column of a name, or the columns that the star of a name stands for, in order; None if there are none."""
+def _match(name, by_name, least=2):
+    """The column of a name, or the columns that the star of a name stands for, in order; None if there are fewer."""
     name = name if name.isalnum() and name.islower() else re.sub(r"[^\w.*]|_", "", name.casefold())
     if not name.endswith("*"):
         return by_name.get(name)
@@ -112,7 +111,7 @@ def _match(name, by_name):
             marks[mark] = column
     for order in ("abcdefghij", "0123456789" if "0" in marks else "123456789"):
         run = [marks[m] for i, m in enumerate(order) if all(k in marks for k in order[: i + 1])]
-        if len(run) > (prefix not in _SINGLE):
+        if len(run) >= least:
             return tuple(run)
     return None
 
@@ -122,7 +121,8 @@ def _each(column):
 
 
 def _used(fields):
-    return {c for column in fields.values() for c in _each(column)}
+    used = {c for column in fields.values() for c in _each(column)}
+    return used | {c.split(".")[0] for c in used}
 
 
 def _fitting(layout, by_name, rows):
@@ -133,7 +133,8 @@ def _fitting(layout, by_name, rows):
         if any(sum(_suits("choices", row, c, {}) for row in rows) > 0.5 * len(rows) for c in whole):
             return None
     for name, names in layout.columns.items():
-        free = [c for n in names.split() if (c := _match(n, by_name)) and not _used(found) & set(_each(c))]
+        least, used = 1 if name == "wrong" else 2, _used(found)
+        free = [c for n in names.split() if (c := _match(n, by_name, least)) and not used & set(_each(c))]
         if not free:
             return None
         best = _best(name, free, found, rows)
@@ -231,6 +232,8 @@ def read_marked(record: Mapping, fields: Mapping) -> Choices | None:
 
 def _best(name, candidates, fields, rows):
     """Of several columns for a field the first that suits at least half as many rows as any other."""
+    if name == "context" and rows:
+        candidates = [c for c in candidates if any(_suits(name, row, c, fields) for row in rows)]
     if len(candidates) < 2 or name not in ("question", "choices", "answer", "context"):
         return candidates[0] if candidates else None
     scores = [sum(_suits(name, row, column, fields) for row in rows) for column in candidates]
@@ -266,7 +269,7 @@ def _suits(name, row, column, fields):
 
 def _left(columns, fields, rows):
     """The columns that look like options or answers, by name or by content, and are not used."""
-    used = {c.split(".")[0] for c in _used(fields)} | _used(fields)
+    used = _used(fields)
     for column in columns:
         name = simplify(column)
         if column in used or _ABOUT.search(name):

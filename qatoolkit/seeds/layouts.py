@@ -14,12 +14,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 POINTERS = ("index", "idx", "id", "pos", "position", "num", "number")  # such names mean an answer only beside choices
-_RIGHT = "answer correctanswer correct correctoption correctchoice gold rightanswer goldanswer target"
-KEYS = " ".join(
-    right + end for right in _RIGHT.split() for end in ("", "key", "label", "letter", "option", "choice", *POINTERS)
-)
+_RIGHT = [
+    "answer",
+    "correctanswer",
+    "correct",
+    "correctoption",
+    "correctchoice",
+    "gold",
+    "rightanswer",
+    "goldanswer",
+    "goldenanswer",
+    "trueanswer",
+    "target",
+    "expectedanswer",
+    "referenceanswer",
+    "groundtruth",
+]
+_ENDS = ("", "key", "label", "letter", "option", "choice", "text", *POINTERS)
+KEYS = " ".join([*(right + end for right in _RIGHT for end in _ENDS), *(f"{right}s" for right in _RIGHT[1:])])
+_WRONG = [
+    f"{wrong}{what}{end}"
+    for end in ("s", "*", "")
+    for wrong in ("incorrect", "wrong", "false")
+    for what in ("answer", "option", "choice", "")
+]
 _QUESTION = (
-    "question questiontext questionstr query questionstem stem problem problemstatement problemtext ctx prompt instruction"
+    "question questiontext qtext questionstr query questionstem stem problem problemstatement problemtext ctx prompt instruction"
     " body input inputs content 题目 題目 问题 問題 题干 q"
 )
 _CHOICES = (
@@ -32,16 +52,16 @@ NAMES = {
     ),
     "choices": " ".join([_CHOICES, *(f"question.{n}" for n in _CHOICES.split())])
     + " option* choice* opt* op* answer* answerchoice* mcanswer* ending* candidate* alternative* sol* 选项* *",
-    "answer": f"{KEYS} finalanswer finalans finaldecision answervalue expectedanswer referenceanswer groundtruth bestanswer"
-    " targets cop answerlatex label output completion response answers possibleanswers acceptableanswers shortanswers"
-    " answer.value answer.text answers.text answersspans.spans solution 答案 正确答案 参考答案",
+    "answer": f"{KEYS} finalanswer finalans finaldecision answervalue bestanswer"
+    " cop ra answerlatex label output completion response answers possibleanswers acceptableanswers shortanswers"
+    " answer.value answer.number answer.text answers.text answersspans.spans solution 答案 正确答案 参考答案",
     "wrong": "wrong",
     "marks": "marks",
     "mark": "mark",
     "aliases": "aliases answer.aliases answeraliases answeralias correctanswers acceptedanswers acceptableanswers"
-    " possibleanswers alternativeanswers oaliases answers",
-    "power": "power exponent poweroften orderofmagnitude",
-    "unit": "unit units answerunit scale",
+    " possibleanswers alternativeanswers alternateanswers oaliases answers",
+    "power": "power exponent poweroften orderofmagnitude multiplier factor",
+    "unit": "unit units answerunit answer.unit scale",
     "context": "context contexts context.contexts context.sentences context.paragraphs passage article story paragraph"
     " document documentstr dialogue dialog narrative premise florespassage background input body hint text 材料",
     "rationale": "rationale explanation analysis reasoning cot cotcontent chainofthought exp longanswer answeranalysis"
@@ -113,17 +133,14 @@ LAYOUTS: list[Layout] = [
     ),
     Layout(
         name="answers are the choices",
-        columns={"choices": "answers answertexts", "answer": f"label {KEYS}"},
+        columns={"choices": "answers answertexts", "answer": f"label {KEYS} ra"},
         known="ReClor, QuAIL",
     ),
     Layout(
         name="right and wrong answers",
         columns={
             "answer": f"bestanswer correctanswer rightanswer correct gold {KEYS}",
-            "wrong": "incorrectanswers incorrectanswer* wronganswers wronganswer* falseanswers falseanswer* distractors"
-            " distractor* incorrectoptions incorrectoption* wrongoptions wrongoption* incorrectchoices incorrectchoice*"
-            " wrongchoices wrongchoice* incorrect* wrong* incorrectanswer wronganswer distractor incorrect wrong 干扰项"
-            " 干扰项* 错误答案*",
+            "wrong": " ".join([*_WRONG, "distractors", "distractor*", "distractor", "干扰项", "干扰项*", "错误答案*"]),
         },
         known="SciQ, GPQA, OpenTDB, TruthfulQA",
     ),

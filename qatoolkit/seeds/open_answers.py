@@ -16,7 +16,7 @@ _NUMBER = re.compile(
 )
 _POWER = re.compile(r"(?:\\times|\\cdot|[×x*·])?\s*10\s*(?:\^|\*\*)\s*\{?\s*([-+−]?\d+)\s*\}?|(?<=\d)[eE]([-+]?\d+)")
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
-_NO_UNIT = re.compile(r"(?i)\W*\d*\W*|.*\b(?:unit|chapter|lesson|module|week)\b.*")
+_NO_UNIT = re.compile(r"(?i)[\s.,;:()$–-]*\d*[\s.,;:()$–-]*|.*\b(?:unit|chapter|lesson|module|week)\b.*")
 
 
 def unwrap(value: object) -> object:
@@ -51,7 +51,8 @@ def as_wordings(value: object) -> tuple[str, ...]:
     value = unwrap(value)
     if isinstance(value, str):
         value = re.split(r"\s*[;|]\s*", value)
-    return tuple(dict.fromkeys(filter(None, map(clean, value)))) if isinstance(value, list | tuple) else ()
+    texts = [clean(v) for v in value if not isinstance(v, list | dict)] if isinstance(value, list | tuple) else []
+    return tuple(dict.fromkeys(filter(None, texts)))
 
 
 def read_list(value: object, known: str | None = None) -> tuple[tuple[str, ...], str]:
@@ -108,8 +109,9 @@ def _read_box(text, mark):
     return content.rstrip(".,"), mark.start(), end.start()
 
 
-def with_unit(answer: str, unit: object, power: object) -> str:
-    """A number with the power of ten and the unit that other columns give; any other answer unchanged.
+def with_unit(answer: str, unit: object, power: object, *, factor: bool = False) -> str:
+    """A number with the power of ten and the unit that other columns give; any other answer unchanged. With `factor`,
+    the power is written as a number (1000 for 10^3).
 
     Raises Fault where answer, unit and power name different powers."""
     unit, inner = clean(unit), answer.strip("$ ")
@@ -120,7 +122,12 @@ def with_unit(answer: str, unit: object, power: object) -> str:
         return answer
     head = _POWER.match(unit.lstrip("$ ").translate(_RAISED if re.match(r"\W*10[⁰-⁹⁻⁺¹²³]", unit) else {}))
     raised = re.match(r"\W*10([⁻⁺]?[⁰¹²³⁴-⁹]+)", unit)
-    powers = {"answer": _power(inner), "unit": head and (head[1] or head[2]), "power": _power(clean(power), alone=True)}
+    power = clean(power).removesuffix(".0")
+    if factor and power.isdigit():
+        if not re.fullmatch("10*", power):
+            raise Fault("unclear_number", f"{answer[:40]!r} with the factor {power}")
+        power = str(len(power) - 1)
+    powers = {"answer": _power(inner), "unit": head and (head[1] or head[2]), "power": _power(power, alone=True)}
     if raised:
         powers["unit"], unit = raised[1].translate(_RAISED), unit[raised.end() :]
     elif head:

@@ -258,6 +258,11 @@ Q = "Which is a metal?"
         | {"answer": "c"},
         {"options": [["A", "oak"], ["B", "tin"], ["C", "silk"]], "answer": "B"},
         {"options": [[["oak"]], [["tin"]], [["silk"]]], "answer": "B"},
+        {"true_answer": "tin", "false_answer_1": "oak", "false_answer_2": "silk"},
+        {"option1": "oak", "option2": "tin", "option3": "silk", "answer": "option2"},
+        {"options": ["1. oak", "2. tin", "3. silk"], "answer_text": "2"},
+        {"answers": [{"aid": 1, "atext": "oak"}, {"aid": 2, "atext": "tin"}, {"aid": 3, "atext": "silk"}], "ra": 2},
+        {"answers": {"answer_a": "oak", "answer_b": "tin", "answer_c": "silk"}, "correct_answer": "answer_b"},
         {"options": {"option_a": "oak", "option_b": "tin", "option_c": "silk"}, "answer": "B"},
         {"options": [json.dumps({"label": c, "text": t}) for c, t in zip("ABC", ("oak", "tin", "silk"), strict=True)]}
         | {"answer": "B"},
@@ -269,6 +274,13 @@ def test_right_choice_reads_from_columns_that_belong_together(record):
     row = one(question=Q, **record)
     assert sorted(row["choices"]) == ["oak", "silk", "tin"]
     assert (row["answer"], row["choices"][row["answer_index"]]) == ("tin", "tin")
+
+
+def test_a_right_answer_beside_wrong_ones_is_a_text_even_where_it_is_a_letter():
+    for i in range(9):
+        row = one(question=f"Blood group {i}?", correct_answer="A", incorrect_answers=["B", "AB", "O"])
+        assert (row["answer"], row["choices"][row["answer_index"]]) == ("A", "A")
+    assert one(question="True?", correct_answer="True", incorrect_answer_1="False")["answer"] == "True"
 
 
 def test_the_right_answer_beside_wrong_ones_has_no_fixed_place():
@@ -331,6 +343,11 @@ def test_aliases_change_no_id_and_survive_a_saved_table(tmp_path):
         ({"answer": "$5.0$", "unit": "$10^2$ m"}, r"$5.0 \times 10^{2}$ m"),
         ({"answer": r"5 \times 10^{3}", "unit": "10^3 m"}, r"5 \times 10^{3} m"),
         ({"answer": "5", "unit": "m^2"}, "5 m^2"),
+        ({"answer": "25", "unit": "%"}, "25 %"),
+        ({"answer": [1.5], "scale": "million"}, "1.5 million"),
+        ({"answer": {"number": "5", "unit": "kg"}}, "5 kg"),
+        ({"answer": "3.5", "multiplier": "10^6", "unit": "Hz"}, r"3.5 \times 10^{6} Hz"),
+        ({"answer": "3.5", "factor": 1000}, r"3.5 \times 10^{3}"),
     ],
 )
 def test_unit_and_power_of_ten_are_part_of_a_number(record, answer):
