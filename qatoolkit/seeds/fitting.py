@@ -138,6 +138,8 @@ def _fitting(layout, by_name, rows):
         if not free:
             return None
         best = _best(name, free, found, rows)
+        if best is None:
+            return None
         found[name] = _with_spare(best, free, rows) if name == "answer" else best
     fit = [row for row in rows if _fits(row, found)]
     if rows and len(fit) <= 0.5 * len(rows):
