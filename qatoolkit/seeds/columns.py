@@ -50,48 +50,68 @@ def draft(record: Mapping, columns: Columns) -> Draft:
     question = _question(record, cell, fields)
     if not any(c.isalnum() for c in question):
         raise Fault("empty_question", f"column {fields['question']} has {question[:60]!r}")
-    value = unwrap(cell.get("answer"))
-    rationale = _text(cell.get("rationale"))
-    keyed = not (is_blank(value) or (isinstance(value, list | dict) and not value))
-    if not keyed and "answer" in fields and not {"choices", "marks"} & set(fields):
-        raise Fault("empty_answer", f"column {fields['answer']} is empty")
+    value, rationale = unwrap(cell.get("answer")), _text(cell.get("rationale"))
     if "mark" in cell and as_truth(cell["mark"]) is False:
         raise Fault("marked_wrong", f"column {fields['mark']} has {cell['mark']!r}")
-    choices = read_marked(record, fields) if "marks" in fields else read_choices(record, fields) if keyed else None
-    if not keyed and not choices:
-        choices = read_choices(record, fields)
-    if not keyed and not (choices and choices.right):
+    choices = _choices(record, fields, question, value)
+    texts, found = (), {}
+    if choices:
+        if isinstance(value, str) and "\\boxed" in value:
+            value, rationale = split_work(value, rationale)
+        found = _readings(value, choices, fields)
+    else:
+        texts, kind = read_list(value, columns.lists)
+        found = {kind: ()} if texts else {}
+        if split := split_options(question):
+            question, choices, found = _embedded(question, value, *split, found)
+    texts = () if choices else texts
+    if not choices and not texts:
+        value, rationale = split_work(value, rationale)
+        value = _number(value, cell, fields)
+    answer = ", ".join(map(clean, value)) if _is_texts(value) else clean(value)
+    if not answer and "mark" not in found:
+        raise Fault("empty_answer", f"column {fields['answer']} is empty")
+    row = _own_labels(record, cell) | {"question": question, "answer": answer, "rationale": rationale or None}
+    row["aliases"] = as_wordings(cell["aliases"]) if cell.get("aliases") else ()
+    row["language"] = _language(cell.get("language"), question, choices)
+    return Draft(row=row, choices=choices, readings=found, texts=texts)
+
+
+def _choices(record, fields, question, value):
+    """Choices of a record, or None. Raises Fault where there is neither an answer nor a mark."""
+    if is_blank(value) or value == [] or value == {}:
+        choices = (read_marked if "marks" in fields else read_choices)(record, fields)
+        if choices and choices.right:
+            return choices
         raise (
             Fault("empty_answer", f"column {fields['answer']} is empty")
             if "answer" in fields
             else _lacks("answer", record)
         )
-    if "wrong" in fields and keyed and (wrong := _wrong(record, fields["wrong"])):
-        choices = _with_wrong(question, clean(value), wrong)
-    texts, kind = ((), "") if choices else read_list(value, columns.lists)
-    if choices and isinstance(value, str) and "\\boxed" in value:
-        value, rationale = split_work(value, rationale)
-    if choices and isinstance(value, str) and isinstance(names := fields.get("choices"), tuple):
+    if "wrong" in fields and (wrong := _wrong(record, fields["wrong"])):
+        return _with_wrong(question, clean(value), wrong)
+    return (read_marked if "marks" in fields else read_choices)(record, fields)
+
+
+def _readings(value, choices, fields):
+    """The readings of an answer among choices: the mark of the source, else all that fit. Raises Fault where an answer
+    and a mark contradict each other."""
+    names = fields.get("choices")
+    if isinstance(names, tuple) and isinstance(value, str) and len(value) > 1:  # "option2"
         value = dict(zip(map(simplify, names), choices.labels, strict=False)).get(simplify(value), value)
-    if choices and choices.right:
-        found = {"mark": choices.right}
-    else:
-        found = find_readings(value, choices) if choices else {kind: ()} if texts else {}
-    if not choices and (split := split_options(question)):
-        question, choices, found = _embedded(question, value, *split, found)
-        texts = () if choices else texts
-    if not choices and not texts:
-        value, rationale = split_work(value, rationale)
-        value = value[0] if isinstance(value, list) and len(value) == 1 else value
-        factor = "power" in fields and simplify(fields["power"]) in ("multiplier", "factor")
-        value = with_unit(clean(value), cell.get("unit"), cell.get("power"), factor=factor)
-    answer = ", ".join(map(clean, value)) if _is_texts(value) else clean(value)
-    if not answer and not found.get("mark"):
-        raise Fault("empty_answer", f"column {fields['answer']} is empty")
-    row = _own_labels(record, cell) | {"question": question, "answer": answer, "rationale": rationale or None}
-    row["aliases"] = as_wordings(cell.get("aliases"))
-    row["language"] = _language(cell.get("language"), question, choices)
-    return Draft(row=row, choices=choices, readings=found, texts=texts)
+    found = {} if choices.right and is_blank(value) else find_readings(value, choices)
+    if choices.right and found and choices.right not in found.values():
+        raise Fault("bad_choices", f"the answer {str(value)[:40]!r} is not the choice that is marked right")
+    return {"mark": choices.right} if choices.right else found
+
+
+def _number(value, cell, fields):
+    """An open answer with its power of ten and its unit."""
+    value = clean(value[0] if isinstance(value, list) and len(value) == 1 else value)
+    if "unit" not in fields and "power" not in fields:
+        return value
+    factor = "power" in fields and simplify(fields["power"]) in ("multiplier", "factor")
+    return with_unit(value, cell.get("unit"), cell.get("power"), factor=factor)
 
 
 def _lacks(field, record):
