@@ -36,6 +36,7 @@ REASONS = {
     "marked_wrong": "the row says that its answer is wrong",
     "unclear_box": "a box (\\boxed) without a clear end, or several with text between them",
     "unclear_number": "answer, unit and power of ten contradict each other",
+    "nested_answer": "the answer is an object, or a list of lists of texts",
     "bad_choices": "the choices are in an unknown layout",
     "one_choice": "fewer than two choices",
     "empty_choice": "a choice has no text",

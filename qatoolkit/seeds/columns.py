@@ -65,6 +65,8 @@ def draft(record: Mapping, columns: Columns) -> Draft:
         if split := split_options(question):
             question, choices, found = _embedded(question, value, *split, found)
     texts = () if choices else texts
+    if not choices and (isinstance(value, dict) or (isinstance(value, list) and any(map(_is_nested, value)))):
+        raise Fault("nested_answer", str(value)[:60])
     if not choices and not texts:
         value, rationale = split_work(value, rationale)
         value = _number(value, cell, fields)
@@ -117,6 +119,10 @@ def _number(value, cell, fields):
 def _lacks(field, record):
     names = ", ".join(map(str, record))[:200]
     return Fault(f"no_{field}", f"columns: {names}; name one by mapping={{'{field}': ...}}")
+
+
+def _is_nested(item):
+    return isinstance(item, dict) or (isinstance(item, list) and any(isinstance(i, str | list | dict) for i in item))
 
 
 def _is_texts(value):

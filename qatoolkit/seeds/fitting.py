@@ -15,12 +15,13 @@ from qatoolkit.seeds.choices import (
     simplify,
 )
 from qatoolkit.seeds.layouts import KEYS, LAYOUTS, NAMES, POINTERS
+from qatoolkit.seeds.open_answers import is_power, is_unit
 
 _INNER = ("wrong", "marks", "mark")  # fields that only a layout or a mapping fills
 _WORK = ("solution", "output", "completion", "response")  # texts that no row falls back to where its key is empty
 _MARKS = re.compile(r"[a-j]|\d")
 _KEYLIKE = re.compile(
-    r"answer|option|choice|distractor|solution|correct|wrong|label|target|gold|truth|alias|candidate|ending"
+    r"unit|answer|option|choice|distractor|solution|correct|wrong|label|target|gold|truth|alias|candidate|ending"
     r"|答案|选项|選項|干扰项"
 )
 _ABOUT = re.compile(
@@ -234,8 +235,12 @@ def read_marked(record: Mapping, fields: Mapping) -> Choices | None:
 
 def _best(name, candidates, fields, rows):
     """Of several columns for a field the first that suits at least half as many rows as any other."""
-    if name == "context" and rows:
-        candidates = [c for c in candidates if any(_suits(name, row, c, fields) for row in rows)]
+    if name in ("context", "unit", "power") and rows:
+        filled = {c: [row for row in rows if not is_blank(get(row, c))] for c in candidates}
+        candidates = [c for c in candidates if 2 * sum(_suits(name, r, c, fields) for r in filled[c]) > len(filled[c])]
+    if name == "aliases":  # beside an answer, "answers" of one length may as well be choices
+        sizes = {c: {len(a) for row in rows if isinstance(a := get(row, c), list)} for c in candidates}
+        candidates = [c for c in candidates if simplify(c) != "answers" or len(sizes[c]) != 1]
     if len(candidates) < 2 or name not in ("question", "choices", "answer", "context"):
         return candidates[0] if candidates else None
     scores = [sum(_suits(name, row, column, fields) for row in rows) for column in candidates]
@@ -259,6 +264,8 @@ def _suits(name, row, column, fields):
             return isinstance(column, tuple) or (isinstance(cell, str) and any(c.isalpha() for c in cell))
         if name == "context":
             return isinstance(cell, str | list) and bool(cell)
+        if name in ("unit", "power"):
+            return (is_unit if name == "unit" else is_power)(cell)
         if name == "choices":
             return read_choices(row, {"choices": column}) is not None
         if is_blank(cell) or isinstance(cell, dict) or cell == []:

@@ -16,6 +16,13 @@ _NUMBER = re.compile(
 )
 _POWER = re.compile(r"(?:\\times|\\cdot|[×x*·])?\s*10\s*(?:\^|\*\*)\s*\{?\s*([-+−]?\d+)\s*\}?|(?<=\d)[eE]([-+]?\d+)")
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_UNIT_WORD = re.compile(  # of more than three letters
+    r"(?:kilo|milli|centi|micro|nano|mega|giga)?(?:met(?:er|re)|gram|lit(?:er|re)|second|minute|hour|week|month|year|dollar"
+    r"|cent|euro|pound|percent|thousand|million|billion|hundred|degree|radian|mole|mile|feet|foot|inch|yard|acre|ounce"
+    r"|byte|volt|watt|joule|newton|pascal|hertz|kelvin|celsius|fahrenheit|ampere|coulomb|ohms|tesla|calorie|people"
+    r"|person|times|units|square|cubic|days|tons|bits|kcal|mmhg)",
+    re.IGNORECASE,
+)
 _NO_UNIT = re.compile(r"(?i)[\s.,;:()$–-]*\d*[\s.,;:()$–-]*|.*\b(?:unit|chapter|lesson|module|week)\b.*")
 
 
@@ -26,6 +33,8 @@ def unwrap(value: object) -> object:
         written = parse_literal(value.strip())
         texts = isinstance(written, list) and all(isinstance(w, str) for w in written)
         value = written if texts or (isinstance(written, dict) and _inner(written) is not None) else value
+    while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+        value = value[0]
     if isinstance(value, dict):
         value = value if _inner(value) is None else _inner(value)
     if isinstance(value, list | tuple):
@@ -107,6 +116,18 @@ def _read_box(text, mark):
             raise Fault("unclear_box", repr(text[mark.start() :][:60]))
         content, end = bare[0], re.compile("").match(text, bare.end())
     return content.rstrip(".,"), mark.start(), end.start()
+
+
+def is_unit(cell: object) -> bool:
+    """Whether a cell is a unit ("nm", "$10^3$ J", "million") and not a chapter ("Unit 3", "Fractions")."""
+    text = cell.strip() if isinstance(cell, str) else ""
+    words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{4,}", text)
+    return 0 < len(text) <= 60 and not _NO_UNIT.fullmatch(text) and all(map(_UNIT_WORD.match, words))
+
+
+def is_power(cell: object) -> bool:
+    """Whether a cell is an exponent, or a power of ten written out."""
+    return bool(re.fullmatch(r"[-+−]?\d+(?:\.0)?", text := clean(cell)) or _POWER.fullmatch(text.strip("$ ")))
 
 
 def with_unit(answer: str, unit: object, power: object, *, factor: bool = False) -> str:

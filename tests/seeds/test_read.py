@@ -295,7 +295,7 @@ def test_the_right_answer_beside_wrong_ones_has_no_fixed_place():
     [
         ({"answer": ["Ann Lee", "A. Lee"]}, "Ann Lee", ["A. Lee"]),
         ({"answer": "Ann Lee", "aliases": "A. Lee; Annie"}, "Ann Lee", ["A. Lee", "Annie"]),
-        ({"answer": "Ann Lee", "answers": ["Ann Lee", "A. Lee"]}, "Ann Lee", ["A. Lee"]),
+        ({"answer": [["Ann Lee", "A. Lee"]]}, "Ann Lee", ["A. Lee"]),
         ({"answer": "['Ann Lee', 'A. Lee']"}, "Ann Lee", ["A. Lee"]),
         ({"answers": [{"text": "Ann Lee", "answer_start": 3}, {"text": "A. Lee"}]}, "Ann Lee", ["A. Lee"]),
         ({"answers": [{"text": "Ann Lee"}, {"text": "Ann Lee"}]}, "Ann Lee", None),
@@ -309,6 +309,19 @@ def test_wordings_of_an_answer_are_aliases_and_parts_stay_one_answer(record, ans
     row = one(question=Q, **record)
     assert row["answer"] == answer
     assert (row["aliases"] or None) == aliases
+
+
+def test_a_list_beside_its_first_member_is_wordings_only_where_its_length_varies():
+    rows = [{"question": "q1?", "answer": "tin", "answers": ["tin", "oak", "silk"]}]
+    rows += [{"question": "q2?", "answer": "elm", "answers": ["elm", "lead", "wool"]}]
+    table, rejects = read_seeds(rows)  # choices or wordings: nobody can tell
+    assert table["aliases"].isna().all()
+    assert quality_report(table, rejects)["unused"].iloc[0] == "answers"
+    rows[1]["answers"] = ["elm", "elm tree"]
+    assert read_seeds(rows)[0]["aliases"].tolist() == [["oak", "silk"], ["elm tree"]]
+    assert (
+        reason(question=Q, answer=[["a b", "c d"], ["e f"]]) == reason(question=Q, answer={"x": "y"}) == "nested_answer"
+    )
 
 
 def test_the_rows_of_a_source_decide_what_its_lists_hold_and_the_report_says_so():
@@ -335,6 +348,8 @@ def test_aliases_change_no_id_and_survive_a_saved_table(tmp_path):
         ({"answer": "3 km", "unit": "km"}, "3 km"),
         ({"answer": "the dog", "unit": "km"}, "the dog"),
         ({"answer": "5", "unit": "Unit 3: Motion"}, "5"),
+        ({"answer": "5", "unit": "Fractions and decimals"}, "5"),
+        ({"answer": "5", "scale": "4"}, "5"),
         ({"answer": "12.5", "scale": "percent"}, "12.5 percent"),
         ({"value": "5.0", "exponent": -3, "units": "m"}, r"5.0 \times 10^{-3} m"),
         ({"answer": "5.0", "power": "10^{3}", "unit": ""}, r"5.0 \times 10^{3}"),
