@@ -33,6 +33,7 @@ _FIELDS = {
     "source": "where the row, or its seed, comes from",
     "choices": "options without letters; null for open questions",
     "answer_index": "position of the right choice, from 0",
+    "aliases": "other wordings of the answer that are as right; null where the source gives none",
     "rationale": "the way to the answer",
     "discipline": "discipline id",
     "difficulty": "H1 recall to H5 several steps across disciplines; H4 and H5 are high",

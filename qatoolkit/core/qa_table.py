@@ -22,7 +22,7 @@ _ALLOWED = {"language": ("en", "zh"), **LABELS}
 
 
 def qa_id(question: str, answer: str, choices: Iterable[str] | None = None) -> str:
-    """The id of a question: 16 hex digits of the sha256 of its normalised content."""
+    """The id of a question: 16 hex digits of the sha256 of its normalised content. Aliases do not count."""
     content = [normalise(question), normalise(answer), [normalise(c) for c in choices] if choices is not None else None]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
 

@@ -34,6 +34,7 @@ def seed_quality(report, *, title=None):
     of reasons share one scale; the accepted rows have their own. Beyond six reasons, the rarest share a panel.
     """
     require(report, "source", "rows_in", "reason", "count", key=("source", "reason"))
+    report = report[report["rows_in"] > 0]  # not the entries of folders that are not read
     sources = order(report["source"])
     rows_in = report.groupby("source")["rows_in"].first().reindex(sources)
     counts = report.pivot(index="source", columns="reason", values="count").reindex(sources).fillna(0)

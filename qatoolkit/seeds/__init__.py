@@ -6,6 +6,11 @@ __getattr__, __dir__, __all__ = lazily(
     __name__,
     by_module(
         __name__,
-        {"read": "read_seeds quality_report summary", "files": "READERS", "subjects": "with_disciplines BENCHMARKS"},
+        {
+            "read": "read_seeds quality_report layout_report summary",
+            "files": "READERS",
+            "layouts": "LAYOUTS NAMES Layout",
+            "subjects": "with_disciplines BENCHMARKS",
+        },
     ),
 )

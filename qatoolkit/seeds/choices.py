@@ -32,6 +32,11 @@ REASONS = {
     "empty_question": "the question has no letter or digit",
     "no_answer": "no column that holds an answer",
     "empty_answer": "the answer is empty",
+    "withheld": "the answer key is withheld (-1, ? or the like)",
+    "marked_wrong": "the row says that its answer is wrong",
+    "unclear_box": "a box (\\boxed) without a clear end, or several with text between them",
+    "unclear_number": "answer, unit and power of ten contradict each other",
+    "nested_answer": "the answer is an object, or a list of lists of texts",
     "bad_choices": "the choices are in an unknown layout",
     "one_choice": "fewer than two choices",
     "empty_choice": "a choice has no text",
@@ -43,7 +48,9 @@ REASONS = {
     "conflicting_answer": "an accepted row gives another answer to the same question and choices",
 }
 
-READINGS = ("letter", "text", "index from 0", "index from 1")  # in the order that decides a tie
+READINGS = (  # in the order that decides a tie
+    "mark", "letter", "text", "index from 0", "index from 1", "wordings of one answer", "parts of one answer",
+)  # fmt: skip
 
 _EDGES = " \t\r\n\f\v\u00a0\u3000\u200b\u2060\ufeff"
 _UNPAIRED = re.compile("[\ud800-\udfff]")
@@ -61,6 +68,11 @@ _LETTER_ANSWER = re.compile(  # no semicolons: "B; C" answers two blanks
     rf"(?i:{_ANNOUNCED})[\s\[(（【*]*(?P<letters>[A-Z](?:(?:\s*(?:[,，、/&+和与]|\band\b)\s*|\s*)[A-Z])*)[\])）】*]*\s*[.．。]?"
 )
 _ONE_LETTER = re.compile(r"[(（\[]?([a-z])[)）\].]*")
+_MARK_KEY = re.compile("(?:label|key|id|letter|aoval|identifier)$")
+_NUMBERED = re.compile(r"[(（]?(?P<mark>[1-9]\d?)(?:[)）、]\s*|\.\s+)(?P<text>.+)", re.DOTALL)
+_TEXTS = re.compile(r"(?:answer|option|choice)?(?:text|str|content|value|option|choice)s?")
+_LABEL = re.compile(r"(?i:option|choice|answer|opt)?[ _]?\(?([A-Za-z])[).]?")
+_WITHHELD = re.compile(r"(?i)-1(?:\.0)?|\?+|n/?a|hidden|withheld|unknown|null|none")
 _INTEGER = re.compile(r"\d{1,3}(?:\.0)?")
 _ARRAY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=\w+)?\)", re.DOTALL)
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
@@ -81,11 +93,18 @@ class Fault(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """Texts of the choices, the labels that an answer may name them by, and whether the source has numbers there."""
+    """Texts of the choices, the labels that an answer may name them by, whether the source has numbers there, and the
+    positions of those that the source marks as right."""
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     numbers: bool = False
+    right: tuple[int, ...] = ()
+
+
+def simplify(name: object) -> str:
+    """A name as it is compared: lower case, without spaces and punctuation."""
+    return re.sub(r"[\W_]+", "", str(name).casefold())
 
 
 def is_blank(value: object) -> bool:
@@ -97,6 +116,8 @@ def clean(value: object) -> str:
     """A cell as text: text stripped but otherwise unchanged, other values as JSON, missing ones as "".
 
     Raises Fault for null bytes, unpaired surrogates, texts over `MAX_CHARS` and values that JSON cannot write."""
+    if type(value) is int:
+        return str(value) if abs(value) < 10**15 else clean(json.dumps(value))
     if missing(value):
         return ""
     try:
@@ -163,27 +184,32 @@ def parse_choices(value: object) -> Choices | None:
     Raises Fault for any other layout, fewer than two choices, empty ones and repeated ones."""
     if isinstance(value, str):
         value = _split_text(value.strip(_EDGES))
-    while isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], list | tuple | dict):
-        value = value[0]
+    value = _flat(value)
     if missing(value) or (isinstance(value, list | tuple | dict) and not value):
         return None
-    texts, labels = value, None
-    if isinstance(value, Mapping):
+    texts, labels, right = value, None, ()
+    if isinstance(value, dict):
         texts, labels = _from_dict(value)
         if all(isinstance(text, bool) for text in texts):  # {"Paris": true, "Rome": false}
             raise Fault("bad_choices", f"truth values {str(value)[:60]}")
-    elif isinstance(value, list | tuple) and all(isinstance(v, Mapping) for v in value):
-        texts, labels = _from_dicts(value)
+    elif isinstance(value, list | tuple) and all(isinstance(v, dict) for v in value):
+        texts, labels, right = _from_dicts(value)
     elif not isinstance(value, list | tuple):
         raise Fault("bad_choices", f"{type(value).__name__} {str(value)[:60]!r}")
-    return make_choices([clean(t) for t in texts], labels, numbers=not any(isinstance(t, str) for t in texts))
+    numbers = not any(isinstance(t, str) for t in texts)
+    return make_choices([clean(t) for t in texts], labels, numbers=numbers, right=right)
 
 
-def make_choices(texts: list[str], labels: Iterable[str] | None = None, *, numbers: bool = False) -> Choices:
+def make_choices(
+    texts: list[str], labels: Iterable[str] | None = None, *, numbers: bool = False, right: tuple[int, ...] = ()
+) -> Choices:
     """Checked choices, without letters of their own ("A) 5", "B) 6"). Raises Fault as `parse_choices` does."""
     own = [_OWN_LETTER.fullmatch(t) for t in texts]
     if all(own) and [(m["a"] or m["b"]).upper() for m in own] == list(_LETTERS[: len(own)]):
         texts = [m["text"].strip(_EDGES) for m in own]
+    numbered = [_NUMBERED.fullmatch(t) for t in texts]
+    if all(numbered) and [m["mark"] for m in numbered] == [str(i + 1) for i in range(len(texts))]:
+        texts, labels = [m["text"].strip(_EDGES) for m in numbered], labels or [m["mark"] for m in numbered]
     if len(texts) < 2:
         raise Fault("one_choice", repr(texts[0][:60]) if texts else "none")
     if not all(texts):
@@ -197,7 +223,7 @@ def make_choices(texts: list[str], labels: Iterable[str] | None = None, *, numbe
     labels = tuple(labels or _LETTERS[: len(texts)])
     if len(set(labels)) != len(texts):
         raise Fault("bad_choices", f"{len(texts)} texts and the labels {', '.join(labels)[:60]}")
-    return Choices(texts=tuple(texts), labels=labels, numbers=numbers)
+    return Choices(texts=tuple(texts), labels=labels, numbers=numbers, right=right)
 
 
 def _split_text(text):
@@ -214,25 +240,65 @@ def _split_text(text):
     return text
 
 
+def _flat(value):
+    """A layout without the lists and objects of one item around it or its members; members that are JSON objects as
+    text are read, and pairs of a letter and a text become an object."""
+    while (isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], list | tuple | dict)) or (
+        isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), list | tuple | Mapping)
+    ):
+        value = next(iter(value.values() if isinstance(value, dict) else value))
+    if isinstance(value, dict):
+        return {k: _single(v) for k, v in value.items()}
+    if not isinstance(value, list | tuple):
+        return value
+    items = [w if isinstance(v, str) and isinstance(w := parse_literal(v), dict) else _single(v) for v in value]
+    if items and all(isinstance(v, list | tuple) and len(v) == 2 for v in items):
+        names = [str(v[0]).strip("()[]. ").upper() for v in items]
+        if names == list(_LETTERS[: len(items)]):
+            return dict(zip(names, (v[1] for v in items), strict=True))
+    return items
+
+
+def _single(value):
+    while isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return value
+
+
 def _from_dict(value):
-    """Texts and labels of {"text": […], "label": […]} or {"A": …, "B": …}."""
-    for key in ("text", "texts", "choices", "options"):
-        if isinstance(value.get(key), list | tuple):
-            labels = value.get("label", value.get("labels"))
-            return value[key], [clean(x) for x in labels] if isinstance(labels, list | tuple) else None
+    """Texts and labels of {"text": […], "label": […]}, {"A": …, "B": …} or {"A": {"text": …}, …}."""
+    value = {k: v for k, v in value.items() if v is not None}  # Parquet gives every object the keys of all
+    names = {simplify(k): v for k, v in value.items() if isinstance(v, list | tuple)}
+    text = next((k for k in names if _TEXTS.fullmatch(k)), None)
+    if text:
+        labels = next((v for k, v in names.items() if k != text and re.search("label|key|id|letter", k)), None)
+        return names[text], None if labels is None else [_label(x) for x in labels]
     keys = sorted(value, key=lambda k: (len(str(k)), str(k)))
-    return [value[k] for k in keys], [clean(k) for k in keys]
+    texts, labels = [value[k] for k in keys], [_label(k) for k in keys]
+    return _from_dicts(texts)[0] if texts and all(isinstance(t, dict) for t in texts) else texts, labels
 
 
 def _from_dicts(value):
-    """Texts and labels of [{"label": "A", "text": …}, …]."""
-    rows = [{str(k).casefold(): v for k, v in row.items()} for row in value]
-    text = next((k for k in ("text", "content", "value", "option", "choice", "answer") if k in rows[0]), None)
-    label = next((k for k in ("label", "key", "id", "letter", "aoval") if k in rows[0]), None)
-    if text is None:
+    """Texts, labels and marked positions of [{"label": "A", "text": …, "correct": true}, …]; where no key has a known
+    name, the texts are those of the only other key."""
+    rows = [{simplify(k): v for k, v in row.items()} for row in value]
+    names = ("text", "content", "value", "option", "choice", "answer", "body", "optiontext", "choicetext", "answertext")
+    flags = ("correct", "iscorrect", "isanswer", "isright", "right", "istrue")
+    text = next((k for k in names if k in rows[0]), None)
+    label = next((k for k in rows[0] if k not in names and _MARK_KEY.search(k)), None)
+    flag = next((k for k in flags if k in rows[0]), None)
+    others = [k for k in rows[0] if k not in (label, flag) and all(isinstance(row.get(k), str) for row in rows)]
+    if text is None and len(others) != 1:
         raise Fault("bad_choices", f"objects with the keys {', '.join(rows[0])[:60]}")
-    texts = [row.get(text) for row in rows]
-    return texts, [clean(row.get(label)) for row in rows] if label else None
+    right = tuple(i for i, row in enumerate(rows) if flag and row.get(flag) in (True, 1, "true", "True", "1"))
+    labels = [_label(row.get(label)) for row in rows] if label else None
+    return [row.get(text or others[0]) for row in rows], labels, right
+
+
+def _label(value):
+    """A label as answers name it: "a" and "option_a" as "A"."""
+    found = _LABEL.fullmatch(text := clean(value))
+    return found[1].upper() if found else text
 
 
 def find_readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]]:
@@ -258,8 +324,8 @@ def find_readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]
 
 
 def _by_letter(text, choices):
-    if text in choices.labels:
-        return (choices.labels.index(text),)
+    if (label := text if text in choices.labels else _label(text)) in choices.labels:
+        return (choices.labels.index(label),)
     if m := _OWN_LETTER.fullmatch(text):
         letter = (m["a"] or m["b"]).upper()
         if m["text"] and letter in choices.labels:
@@ -294,14 +360,14 @@ def _by_index(text, choices, base):
     return (position,) if 0 <= position < len(choices.texts) else ()
 
 
-def settle(rows: Iterable[Mapping[str, tuple[int, ...]]]) -> tuple[tuple[str, ...], str]:
+def settle(rows: Iterable[Mapping[str, tuple[int, ...]]], base: int | None = None) -> tuple[tuple[str, ...], str]:
     """The readings to try, best first, by the votes of one source's rows, and the name of the best with any tie.
 
-    All indices of a source count from the same base: 0 where both fit equally well."""
+    All indices of a source count from the same base: where both fit equally well from that of its layout, else 0."""
     votes = Counter(reading for found in rows for reading in found)
-    best = max(READINGS, key=lambda r: (votes[r], -READINGS.index(r)))
+    best = max(READINGS, key=lambda r: (votes[r], r == f"index from {base}", -READINGS.index(r)))
     even = [r for r in READINGS if r.startswith("index") and r != best and votes[r] == votes[best]]
-    doubt = f" ({', '.join(even)} fits as well)" if even and best.startswith("index") else ""
+    doubt = f" ({', '.join(even)} fits as well)" if even and best.startswith("index") and base is None else ""
     return tuple(dict.fromkeys((best, "letter", "text"))), best + doubt
 
 
@@ -311,6 +377,8 @@ def resolve(answer: str, choices: Choices, found: Mapping, order: Iterable[str])
     Raises Fault where no reading in `order` fits."""
     positions = next((found[reading] for reading in order if reading in found), None)
     if positions is None:
+        if _WITHHELD.fullmatch(answer):
+            raise Fault("withheld", f"{answer!r} with {len(choices.texts)} choices")
         pointer = _INTEGER.fullmatch(answer) or _LETTER_ANSWER.fullmatch(answer[:80]) or _ONE_LETTER.fullmatch(answer)
         reason = "answer_outside_choices" if pointer else "answer_not_in_choices"
         raise Fault(reason, f"{answer[:60]!r} with {len(choices.texts)} choices")

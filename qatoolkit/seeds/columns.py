@@ -1,12 +1,8 @@
-"""From a record with any column names to the fields of a seed: layouts, languages, final answers.
+"""From a record whose columns are known (`layouts`) to the fields of a seed."""
 
-Column names are compared without case, spaces and punctuation; of the names of a field, the first that a record has
-wins. They are those of MMLU, MMLU-Pro, CMMLU, C-Eval, ARC, RACE, MedMCQA, HellaSwag, AQuA, MathQA, GSM8K, MATH,
-TheoremQA, GAOKAO-Bench, PubMedQA, TAL-SCQ5K and instruction sets.
-"""
-
+import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qatoolkit.core.taxonomy import LABELS
@@ -18,33 +14,13 @@ from qatoolkit.seeds.choices import (
     find_readings,
     is_blank,
     make_choices,
-    parse_choices,
     parse_literal,
     resolve,
+    simplify,
     split_options,
 )
-
-NAMES = {
-    "question": "question questiontext query questionstem stem problem problemstatement ctx prompt"
-    " instruction body input 题目 題目 问题 問題 题干 q",
-    "answer": "answer answerkey correctanswer correct correctoption correctchoice correctindex finalanswer"
-    " finaldecision answervalue goldanswer gold target cop answerindex answeridx label output completion"
-    " response answers solution 答案 正确答案",
-    "context": "context contexts passage article background input 材料",
-    "choices": "choices options candidates endings alternatives answerchoices answeroptionlist 选项 選項",
-    "rationale": "rationale explanation analysis reasoning cot cotcontent chainofthought exp longanswer"
-    " answeranalysis support solution 解析 解答",
-    "language": "language lang",
-    "licence": "licence license",
-    "source": "source dataset",
-    "source_id": "id questionid qid queid uid uuid index idx",
-    "subject": "subject subjectname topicname topic category field type discipline 学科 科目",
-    "level": "level difficulty difficultylevel grade 难度 年级",
-    "knowledge_points": "knowledgepoints knowledgepoint knowledgepointroutes 知识点 知識點",
-}
-_NAMES = {field: names.split() for field, names in NAMES.items()}
-_SHARED = ("context", "rationale")  # their names also occur in other fields: they take only a column that is still free
-_LETTERED = re.compile(r"(?P<prefix>option|choice|opt|op|answer|ending|candidate|sol|选项|)(?P<mark>[a-j]|\d)")
+from qatoolkit.seeds.fitting import Columns, as_truth, get, read_choices, read_marked
+from qatoolkit.seeds.open_answers import as_wordings, read_list, split_work, unwrap, with_unit
 
 _LANGUAGES = dict.fromkeys(("en", "eng", "english", "英文"), "en")
 _LANGUAGES |= dict.fromkeys(("zh", "cn", "zho", "chinese", "中文"), "zh")
@@ -56,175 +32,154 @@ _OTHER = re.compile(r"[\u0400-\u07ff\u0900-\u0fff\u3040-\u30ff\uac00-\ud7af]")  
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A record as a row of the QA table, whose answer is read once its source has voted (only where it has choices)."""
+    """A record as a row of the QA table, whose answer is read once its source has voted: where it has choices, or is a
+    list of texts."""
 
     row: Mapping[str, object]
     choices: Choices | None
     readings: Mapping[str, tuple[int, ...]]
+    texts: tuple[str, ...] = ()
 
 
-def find_layout(columns: tuple[str, ...], mapping: Mapping | None = None) -> dict[str, object]:
-    """Field -> name of its column; for choices also a tuple of columns, one per choice.
-
-    `mapping` takes precedence; its columns may be dotted paths into nested records."""
-    by_name = {}
-    for column in columns:
-        by_name.setdefault(simplify(column), column)
-    layout = {f: c if isinstance(c, str) else tuple(c) for f, c in (mapping or {}).items() if has(columns, c)}
-    for field, names in _NAMES.items():
-        if field in layout:
-            continue
-        free = [n for n in names if n in by_name and (field not in _SHARED or by_name[n] not in layout.values())]
-        if free:
-            layout[field] = by_name[free[0]]
-    if "choices" not in layout and (lettered := _lettered(by_name)):
-        layout["choices"] = lettered
-    return layout
-
-
-def simplify(name: object) -> str:
-    """A name as it is compared: lower case, without spaces and punctuation."""
-    return re.sub(r"[\W_]+", "", str(name).casefold())
-
-
-def has(columns: tuple[str, ...], wanted: str | Iterable[str]) -> bool:
-    """Whether records with these columns can have the wanted one, which may be a dotted path, or several."""
-    wanted = [wanted] if isinstance(wanted, str) else wanted
-    return all(w in columns or w.split(".")[0] in columns for w in wanted)
-
-
-def _lettered(by_name):
-    """The columns A, B, C, … or option1, option2, … in order; None if there are fewer than two."""
-    marks = {}
-    for name, column in by_name.items():
-        if (m := _LETTERED.fullmatch(name)) and (m["prefix"] or m["mark"].isalpha()):
-            marks.setdefault((m["prefix"], m["mark"].isalpha()), {})[m["mark"]] = column
-    for (_, letters), found in marks.items():
-        order = "abcdefghij" if letters else ("0123456789" if "0" in found else "123456789")
-        run = [found[m] for i, m in enumerate(order) if all(k in found for k in order[: i + 1])]
-        if len(run) > 1:
-            return tuple(run)
-    return None
-
-
-def get(record: Mapping, column: str) -> object:
-    """The cell of a column, or of a dotted path into nested objects; None if there is no such column."""
-    if column in record:
-        return record[column]
-    for key in column.split("."):
-        record = record.get(key) if isinstance(record, Mapping) else None
-    return record
-
-
-def unfold(record: dict) -> dict:
-    """The record, with the fields of an object called "question" as its own: ARC keeps stem and choices there."""
-    inner = record.get("question")
-    if not isinstance(inner, Mapping):
-        return record
-    return {k: v for k, v in record.items() if k != "question"} | {str(k): v for k, v in inner.items()}
-
-
-def draft(record: Mapping, layout: Mapping) -> Draft:
+def draft(record: Mapping, columns: Columns) -> Draft:
     """The fields of one record. Raises Fault where one is missing or unusable."""
-    for field in ("question", "answer"):
-        if field not in layout:
-            columns = ", ".join(map(str, record))[:200]
-            raise Fault(f"no_{field}", f"columns: {columns}; name one by mapping={{'{field}': ...}}")
-    cell = {field: get(record, column) for field, column in layout.items() if isinstance(column, str)}
-    question = _question(cell, layout)
+    fields = columns.fields
+    cell = {name: get(record, c) for name, c in fields.items() if name not in ("question", "choices", "wrong")}
+    if "question" not in fields:
+        raise _lacks("question", record)
+    question = _question(record, cell, fields)
     if not any(c.isalnum() for c in question):
-        raise Fault("empty_question", f"column {layout['question']} has {question[:60]!r}")
-    value, rationale = _answer(cell)
-    answer = _joined(value)
-    if not answer:
-        raise Fault("empty_answer", f"column {layout['answer']} is empty")
-    choices = _choices(record, layout)
-    found = find_readings(value, choices) if choices else {}
-    if not choices and (split := split_options(question)):
-        question, choices, found = _embedded(question, value, *split)
-    if not choices:
-        answer, rationale = _boxed(answer, rationale)
+        raise Fault("empty_question", f"column {fields['question']} has {question[:60]!r}")
+    value, rationale = unwrap(cell.get("answer")), _text(cell.get("rationale"))
+    if "mark" in cell and as_truth(cell["mark"]) is False:
+        raise Fault("marked_wrong", f"column {fields['mark']} has {cell['mark']!r}")
+    choices = _choices(record, fields, question, value)
+    texts, found = (), {}
+    if choices:
+        if isinstance(value, str) and "\\boxed" in value:
+            value, rationale = split_work(value, rationale)
+        found = _readings(value, choices, fields)
+    else:
+        texts, kind = read_list(value, columns.lists)
+        found = {kind: ()} if texts else {}
+        if split := split_options(question):
+            question, choices, found = _embedded(question, value, *split, found)
+    texts = () if choices else texts
+    if not choices and (isinstance(value, dict) or (isinstance(value, list) and any(map(_is_nested, value)))):
+        raise Fault("nested_answer", str(value)[:60])
+    if not choices and not texts:
+        value, rationale = split_work(value, rationale)
+        value = _number(value, cell, fields)
+    answer = ", ".join(map(clean, value)) if _is_texts(value) else clean(value)
+    if not answer and "mark" not in found:
+        raise Fault("empty_answer", f"column {fields['answer']} is empty")
     row = _own_labels(record, cell) | {"question": question, "answer": answer, "rationale": rationale or None}
+    row["aliases"] = as_wordings(cell["aliases"]) if cell.get("aliases") else ()
     row["language"] = _language(cell.get("language"), question, choices)
-    return Draft(row=row, choices=choices, readings=found)
+    return Draft(row=row, choices=choices, readings=found, texts=texts)
 
 
-def _question(cell, layout):
+def _choices(record, fields, question, value):
+    """Choices of a record, or None. Raises Fault where there is neither an answer nor a mark."""
+    if is_blank(value) or value == [] or value == {}:
+        choices = (read_marked if "marks" in fields else read_choices)(record, fields)
+        if choices and choices.right:
+            return choices
+        raise (
+            Fault("empty_answer", f"column {fields['answer']} is empty")
+            if "answer" in fields
+            else _lacks("answer", record)
+        )
+    if "wrong" in fields and (wrong := _wrong(record, fields["wrong"])):
+        return _with_wrong(question, clean(value), wrong)
+    return (read_marked if "marks" in fields else read_choices)(record, fields)
+
+
+def _readings(value, choices, fields):
+    """The readings of an answer among choices: the mark of the source, else all that fit. Raises Fault where an answer
+    and a mark contradict each other."""
+    names = fields.get("choices")
+    if isinstance(names, tuple) and isinstance(value, str) and len(value) > 1:  # "option2"
+        value = dict(zip(map(simplify, names), choices.labels, strict=False)).get(simplify(value), value)
+    found = {} if choices.right and is_blank(value) else find_readings(value, choices)
+    if choices.right and found and choices.right not in found.values():
+        raise Fault("bad_choices", f"the answer {str(value)[:40]!r} is not the choice that is marked right")
+    return {"mark": choices.right} if choices.right else found
+
+
+def _number(value, cell, fields):
+    """An open answer with its power of ten and its unit."""
+    value = clean(value[0] if isinstance(value, list) and len(value) == 1 else value)
+    if "unit" not in fields and "power" not in fields:
+        return value
+    factor = "power" in fields and simplify(fields["power"]) in ("multiplier", "factor")
+    return with_unit(value, cell.get("unit"), cell.get("power"), factor=factor)
+
+
+def _lacks(field, record):
+    names = ", ".join(map(str, record))[:200]
+    return Fault(f"no_{field}", f"columns: {names}; name one by mapping={{'{field}': ...}}")
+
+
+def _is_nested(item):
+    return isinstance(item, dict) or (isinstance(item, list) and any(isinstance(i, str | list | dict) for i in item))
+
+
+def _is_texts(value):
+    return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+
+
+def _text(cell):
+    """A cell as text: the texts of lists, and of the lists in an object, on lines of their own."""
+    if isinstance(cell, dict):
+        cell = [v for v in cell.values() if isinstance(v, list)]
+    if isinstance(cell, list | tuple) and any(isinstance(c, str | list | tuple) for c in cell):
+        return clean("\n".join(filter(None, map(_text, cell))))
+    return clean(cell)
+
+
+def _question(record, cell, fields):
     """The question after the passage it is about, or before the input of its instruction."""
-    if isinstance(cell["question"], list | dict):
-        raise Fault("no_question", f"column {layout['question']} has a {type(cell['question']).__name__}, not a text")
-    question, context = clean(cell["question"]), cell.get("context")
-    if isinstance(context, list | tuple):
-        context = "\n".join(clean(part) for part in context)
-    context = clean(context) if isinstance(context, str) else ""
+    column = fields["question"]
+    asked = [get(record, c) for c in column] if isinstance(column, tuple) else [get(record, column)]
+    if any(isinstance(a, list | dict) for a in asked):
+        raise Fault("no_question", f"column {column} has a {type(asked[0]).__name__}, not a text")
+    question, context = " ".join(filter(None, map(clean, asked))), cell.get("context")
+    context = _text(context) if isinstance(context, str | list | tuple) else ""
     if not question or not context:
         return question
-    first, second = (question, context) if simplify(layout["context"]) == "input" else (context, question)
+    first, second = (question, context) if simplify(fields["context"]) == "input" else (context, question)
     return clean(f"{first}\n\n{second}")
 
 
-def _answer(cell):
-    """The answer's value (text, number or list) and the rationale; "… #### 12" is split into both."""
-    value, rationale = cell["answer"], clean(cell.get("rationale"))
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        written = parse_literal(value.strip())
-        value = written if isinstance(written, list) and all(isinstance(w, str) for w in written) else value
-    if isinstance(value, Mapping):  # SQuAD and TriviaQA: the first of several wordings
-        value = next((value[k] for k in ("text", "value", "answer") if k in value), value)
-        value = value[0] if isinstance(value, list | tuple) and value else value
-    if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
-        value = value[0]
-    if isinstance(value, str) and "####" in value:
-        work, _, value = clean(value).rpartition("####")
-        rationale = rationale or clean(work)
-    return value, rationale
+def _wrong(record, column):
+    """The texts of the wrong answers, in one cell or in several."""
+    if isinstance(column, tuple):
+        return [text for c in column if (text := clean(get(record, c)))]
+    cell = get(record, column)
+    return list(as_wordings(cell if isinstance(cell, str | list | tuple | dict) or is_blank(cell) else [cell]))
 
 
-def _joined(value):
-    """An answer as text: a list of texts joined by commas, other lists as JSON."""
-    if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
-        return clean(", ".join(v.strip() for v in value))
-    return clean(value)
+def _with_wrong(question, right, wrong):
+    """Choices of a right answer and wrong ones, the right one at a place that follows from the question alone."""
+    at = hashlib.sha256(normalise(question).encode()).digest()[0] % (len(wrong) + 1)
+    return make_choices([*wrong[:at], right, *wrong[at:]], right=(at,))
 
 
-def _boxed(answer, rationale):
-    """The content of an open answer's last \\boxed{}, and the whole answer as rationale if it has none yet."""
-    start = answer.rfind("\\boxed{")
-    depth = 0
-    for end in range(start + 6, len(answer) if start >= 0 else 0):
-        depth += (answer[end] == "{") - (answer[end] == "}")
-        if depth == 0:
-            box = answer[start + 7 : end].strip()
-            around = answer if (start, end) != (0, len(answer) - 1) else ""
-            return (box, rationale or around) if box else (answer, rationale)
-    return answer, rationale
-
-
-def _choices(record, layout):
-    """Choices of a record, or None; a short question may leave its last choice columns empty."""
-    columns = layout.get("choices")
-    if columns is None or isinstance(columns, str):
-        return parse_choices(get(record, columns)) if columns else None
-    cells = [get(record, column) for column in columns]
-    while cells and is_blank(cells[-1]):
-        cells.pop()
-    return make_choices([clean(c) for c in cells]) if cells else None
-
-
-def _embedded(question, value, stem, options):
+def _embedded(question, value, stem, options, unread):
     """Stem, choices and readings if the answer names options in the stem; else the question unchanged.
 
     Letters out of order ("D, A, C") fill several blanks: such an item stays open."""
     try:
         choices = make_choices(options)
     except Fault:
-        return question, None, {}
+        return question, None, unread
     found = {
         reading: positions
         for reading, positions in find_readings(value, choices).items()
         if reading in ("letter", "text") and list(positions) == sorted(positions)
     }
-    return (stem, choices, found) if found and any(c.isalnum() for c in stem) else (question, None, {})
+    return (stem, choices, found) if found and any(c.isalnum() for c in stem) else (question, None, unread)
 
 
 def _own_labels(record, cell):
@@ -270,7 +225,11 @@ def _language(own, question, choices):
 
 def finish(seed: Draft, order: tuple[str, ...]) -> dict[str, object]:
     """A draft as a row of the QA table, its answer by the first reading of `order` that fits. Raises Fault if none."""
-    if not seed.choices:
-        return {**seed.row, "choices": None, "answer_index": None}
-    answer, index = resolve(seed.row["answer"], seed.choices, seed.readings, order)
-    return {**seed.row, "answer": answer, "answer_index": index, "choices": list(seed.choices.texts)}
+    row, others = seed.row, seed.row["aliases"]
+    if seed.texts and order[0] == "wordings of one answer":
+        row, others = {**row, "answer": seed.texts[0]}, (*seed.texts[1:], *others)
+    if seed.choices:
+        answer, index = resolve(row["answer"], seed.choices, seed.readings, order)
+        row = {**row, "answer": answer, "answer_index": index, "choices": list(seed.choices.texts)}
+    others = [text for text in dict.fromkeys(others) if text != row["answer"]]
+    return {"choices": None, "answer_index": None, **row, "aliases": others or None}

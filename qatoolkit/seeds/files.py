@@ -9,15 +9,18 @@ and tables that are not UTF-8. `READERS` holds the reader of each suffix, and ta
     qt.seeds.READERS[".xlsx"] = read_xlsx
 
 From then on `read_seeds` reads .xlsx files, alone and in folders. A reader takes a path and returns the file's records,
-as a list or an iterator of dicts; rows are numbered from 1. An item that is not a dict becomes a reject with that row
+as a list or an iterator of dicts; rows are numbered from 1. Files that end in .gz, .bz2 or .xz are unpacked first, so
+that .jsonl.gz is read as .jsonl is, but only by the built-in readers. An item that is not a dict becomes a reject with that row
 number: yield the text of a line that cannot be parsed. ValueError or OSError from a reader means that the file as a
 whole is unreadable.
 """
 
+import bz2
 import csv
+import gzip
 import io
 import json
-import re
+import lzma
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -26,13 +29,14 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.seeds.choices import Fault, escape_surrogates
-from qatoolkit.seeds.columns import find_layout
+from qatoolkit.seeds.decoding import decode
+from qatoolkit.seeds.fitting import find_layout
+from qatoolkit.seeds.tables import as_native, check_width, frame_records, parquet_records
 
+SUB_FOLDER = "a sub-folder"
+MAX_BYTES = 4 << 30  # of one unpacked file
+_PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _DELIMITERS = ",;\t|^~:"
-_CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f"))
-_WRONG, _BEYOND = re.compile("[\ud800-\udfff]"), re.compile("[^\x00-\x7f]")
-_COMMON = {"gb18030": (*range(0xA1, 0xA4), *range(0xB0, 0xD8)), "big5": range(0xA1, 0xC7)}  # lead bytes
-_SIGNS = set("“”‘’–—…°·•€£©®«»§±×÷¼½¾²³µ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,32 +52,31 @@ class Source:
     label: str = ""
 
 
-def read_sources(source: object) -> Iterator[tuple[int, Source]]:
+def read_sources(source: object, left: dict[str, str] | None = None) -> Iterator[tuple[int, Source]]:
     """Every file or table of a source as (entry, Source); the entry numbers the items of a list of sources.
 
-    Raises ValueError for a source that is missing, empty, binary, or of an unknown type."""
+    `left` takes the files of folders that are not read, with the reason: those without rows, without a reader, and
+    sub-folders. Raises ValueError for a source that is missing, empty, binary, or of an unknown type."""
     several = isinstance(source, list | tuple) and not any(isinstance(x, Mapping) and not _is_hub(x) for x in source)
     if several and not source:
         raise ValueError("no seeds: the list of sources is empty")
     names = Counter()
     for entry, one in enumerate(source if several else [source]):
-        for read in _read_one(one):
-            if not read.rows:
-                raise ValueError(f"no seeds: {read.name} has no rows")
+        for read in _read_one(one, {} if left is None else left):
             names[read.name] += 1
             repeat = f" ({names[read.name]})" if names[read.name] > 1 else ""
             name, label = escape_surrogates(read.name + repeat), escape_surrogates(read.label)
             yield entry, replace(read, name=name, label=label)
 
 
-def _read_one(source):
+def _read_one(source, left):
     if isinstance(source, str) and source.startswith("hf:"):
         yield from _read_hub(source)
     elif isinstance(source, str | Path):
         path = Path(source).expanduser()
-        yield from map(read_file, _files_in(path) if path.is_dir() else [path])
+        yield from _read_folder(path, left) if path.is_dir() else [read_file(path)]
     elif isinstance(source, pd.DataFrame):
-        yield _from_memory("table", "table", source.to_dict("records"))
+        yield _from_memory("table", "table", frame_records(source))
     elif _is_hub(source) and isinstance(source, Mapping):  # a DatasetDict: its splits
         for split, part in source.items():
             yield _from_memory(str(split), "datasets", part)
@@ -87,7 +90,10 @@ def _read_one(source):
 
 
 def _from_memory(name, how, records):
-    return Source(name=name, label=name, how=how, rows=_numbered(map(_native, records)))
+    rows = _numbered(map(as_native, records))
+    if not rows:
+        raise ValueError(f"no seeds: {name} has no rows")
+    return Source(name=name, label=name, how=how, rows=rows)
 
 
 def _is_hub(source):
@@ -110,26 +116,77 @@ def _read_hub(name):
         yield replace(_from_memory(f"{path}:{part}", "datasets", rows), label=path)
 
 
-def _files_in(folder):
-    files = sorted(f for f in folder.iterdir() if f.suffix.casefold() in READERS and not f.name.startswith("."))
-    if not files:
-        raise ValueError(f"no seeds: the folder {folder} has no file ending in {', '.join(READERS)}")
-    return files
+class _NoRows(ValueError):
+    """A file is readable but has nothing in it."""
+
+
+def _read_folder(folder, left):
+    """The files of a folder, without its sub-folders; what is not read goes to `left`."""
+    read = 0
+    for path in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
+        if why := _not_read(path):
+            left[path.name] = why
+            continue
+        try:
+            found = read_file(path)
+        except _NoRows as error:
+            left[path.name] = str(error).rpartition(": ")[2]
+            continue
+        read += 1
+        yield found
+    if not read:
+        raise ValueError(
+            f"no seeds: the folder {folder} has no file ending in {', '.join(READERS)}, or only empty ones"
+        )
+
+
+def _not_read(path):
+    """Why a folder's entry is not read; None for a file with a reader."""
+    if not path.is_file():
+        return SUB_FOLDER if path.is_dir() else "no regular file"
+    return None if _suffix(path) in READERS else f"no reader for {path.suffix or 'a name without an ending'}"
+
+
+def _suffix(path):
+    """The ending of a name in lower case, that of packing left out: .jsonl for a.JSONL.gz."""
+    *_, before, last = ["", *(s.casefold() for s in path.suffixes)] if path.suffixes else ["", ""]
+    return before if last in _PACKED and before else last
 
 
 def read_file(path: Path) -> Source:
     """The rows of one file, by the reader of its suffix, or by its content where `READERS` has none.
 
-    Raises ValueError, naming the file, where it is missing or unreadable as a whole."""
-    suffix = path.suffix.casefold()
+    Raises ValueError, naming the file, where it is missing, empty, not a regular file (a pipe would wait for ever) or
+    unreadable as a whole."""
+    suffix = _suffix(path)
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError(
+                "it is a folder" if path.is_dir() else "it is no regular file but a pipe, socket or device"
+            )
         found = READERS.get(suffix, read_by_content)(path)
         if not isinstance(found, Source):
-            found = Source(how=suffix[1:], rows=_numbered(map(_native, found)))
-    except (OSError, ValueError) as error:
+            found = Source(how=suffix[1:], rows=_numbered(map(as_native, found)))
+        if not found.rows:
+            raise _NoRows("it has no rows")
+    except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
         cause = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise ValueError(f"cannot read seeds from {path}: {cause}") from error
-    return replace(found, name=path.name, label=path.stem)
+        kind = _NoRows if isinstance(error, _NoRows) else ValueError
+        raise kind(f"cannot read seeds from {path}: {cause}") from error
+    packed = path.suffix.casefold() in _PACKED
+    return replace(found, name=path.name, label=Path(path.stem).stem if packed else path.stem)
+
+
+def _bytes(path):
+    """The bytes of a file, unpacked where its name says that it is packed."""
+    unpack = _PACKED.get(path.suffix.casefold())
+    if unpack is None:
+        return path.read_bytes()
+    with unpack(path, "rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"unpacked it has more than {MAX_BYTES >> 30} GiB")
+    return data
 
 
 def _numbered(records: Iterable) -> list:
@@ -142,92 +199,34 @@ def _row(number, record):
     return number, record, Fault("not_a_record", f"{type(record).__name__}: {str(record)[:60]!r}")
 
 
-def _native(value):
-    """A record or cell in Python's own types: arrays as lists, pandas nulls as None, field names as text."""
-    if value is None or type(value) in (str, int, float, bool):
-        return value
-    if isinstance(value, Mapping):
-        return {str(k): _native(v) for k, v in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_native(v) for v in value]
-    return None if value is pd.NA or value is pd.NaT else value
-
-
 def read_by_content(path: Path) -> Source:
     """A Parquet, JSON, JSON lines or CSV file, whatever it is called."""
-    with path.open("rb") as file:
-        if file.read(4) == b"PAR1":
-            return _read_parquet(path)
-    text, encoding = _read_text(path)
+    data = _bytes(path)
+    if data.startswith(b"PAR1"):
+        return Source(how="Parquet", rows=_numbered(parquet_records(data)))
+    text, encoding = _read_text(data)
     return _parse_json(text, encoding) if text.lstrip()[0] in "{[" else _parse_csv(text, encoding)
 
 
 def read_json_lines(path: Path) -> Source:
-    """A file of JSON lines; a line that is not JSON is a fault in its place."""
-    text, encoding = _read_text(path)
-    return Source(how=f"JSON lines{encoding}", rows=_parse_lines(text))
+    """A file of JSON lines; a line that is not JSON is a fault in its place. A file that is one JSON document instead is
+    read as one."""
+    text, encoding = _read_text(_bytes(path))
+    rows = _parse_lines(text)
+    if rows[0][2]:
+        try:
+            return Source(how=f"JSON{encoding}", rows=_numbered(_records(json.loads(text))))
+        except (ValueError, RecursionError):
+            pass  # its lines are what they are
+    return Source(how=f"JSON lines{encoding}", rows=rows)
 
 
-def _read_parquet(path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return Source(how="Parquet", rows=_numbered(pq.read_table(path).to_pylist()))
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"broken Parquet ({str(error)[:200]})") from None
-
-
-def _read_text(path):
+def _read_text(data):
     """A file's text and a note on its encoding, empty for UTF-8; ValueError where there is no text."""
-    data = path.read_bytes()
     text, encoding = decode(data) if data.strip(b" \t\r\n\0\xef\xbb\xbf") else ("", "utf-8")
     if not text.strip():
-        raise ValueError("the file is empty")
+        raise _NoRows("the file is empty")
     return text, "" if encoding == "utf-8" else f", {encoding}"
-
-
-def decode(data: bytes) -> tuple[str, str]:
-    """Text and encoding: by byte order mark, else UTF-8, else the likeliest of cp1252, Mac Roman, GB18030 and Big5.
-
-    A few wrong bytes become unpaired surrogates, so that only their rows are rejected. On text in these encodings
-    charset-normalizer guesses right less often (docs/LOG.md). Raises ValueError for binary data."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        try:
-            return data.decode("utf-16"), "utf-16"
-        except UnicodeDecodeError as error:
-            raise ValueError(f"broken UTF-16 ({error.reason})") from None
-    head = data[: 1 << 16]
-    if len(head.translate(None, _CONTROL)) < 0.95 * len(head):
-        raise ValueError("it is binary, neither text nor Parquet")
-    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    wrong = len(_WRONG.findall(text))
-    if not wrong:
-        return text, "utf-8"
-    if len(_BEYOND.findall(text)) > 2 * wrong:
-        return text, f"utf-8 with {wrong} wrong bytes"
-    decoded = {name: data.decode(name, "surrogateescape") for name in ("cp1252", "mac_roman", "gb18030", "big5")}
-    best = min(decoded, key=lambda encoding: _oddness(decoded[encoding], encoding))
-    wrong = len(_WRONG.findall(decoded[best]))
-    return decoded[best], f"{best} with {wrong} wrong bytes" if wrong else best
-
-
-def _oddness(text, encoding):
-    """The share of characters beyond ASCII that are unlikely in text of this encoding."""
-    beyond = Counter((m[0], text[m.start() - 1 : m.start()]) for m in _BEYOND.finditer(text))
-    return sum(n for pair, n in beyond.items() if not _is_likely(*pair, encoding)) / beyond.total()
-
-
-def _is_likely(character, before, encoding):
-    """Not likely: rare Han characters; in single-byte encodings signs, and capitals after small letters.
-
-    The apostrophe of Mac Roman is a capital O in cp1252."""
-    if encoding not in _COMMON:
-        return character in _SIGNS or character.islower() or (character.isupper() and not before.islower())
-    code = character.encode(encoding, "surrogateescape")
-    return len(code) == 2 and code[0] in _COMMON[encoding] and (encoding == "big5" or code[1] > 0xA0)
 
 
 def _parse_json(text, encoding):
@@ -258,7 +257,9 @@ def _records(document):
     """The records of a JSON document: a list, lists in an object, records by id, columns by name."""
     if not isinstance(document, Mapping):
         return document if isinstance(document, list) else [document]
-    values, layout = list(document.values()), find_layout(tuple(document))
+    if nested := _unnest(document):
+        return nested
+    values, layout = list(document.values()), find_layout(document).fields
     if isinstance(document.get(layout.get("question")), str):
         return [document]
     if values and all(isinstance(v, list | dict) and len(v) == len(values[0]) for v in values) and "question" in layout:
@@ -266,12 +267,26 @@ def _records(document):
         return [dict(zip(document, row, strict=True)) for row in zip(*columns, strict=True)]
     lists = [v for v in values if isinstance(v, list) and any(isinstance(x, Mapping) for x in v)]
     if lists:
-        return [record for part in lists for record in part]
+        return [inner for part in lists for record in part for inner in _unnest(record) or [record]]
     if values and all(isinstance(v, Mapping) for v in values):
-        if any("question" in find_layout(tuple(v)) for v in values):
+        if any("question" in find_layout(v).fields for v in values):
             return [{"id": key, **value} for key, value in document.items()]
         return [record for value in values for record in _records(value)]
     return [document]
+
+
+def _unnest(record):
+    """The questions in the lists of a record that is none itself, with its other cells: SQuAD's paragraphs and qas."""
+    if not isinstance(record, Mapping) or "question" in find_layout(record).fields:
+        return []
+    cells = {k: v for k, v in record.items() if not isinstance(v, list | Mapping)}
+    inner = [
+        r for v in record.values() if isinstance(v, list) and v and all(isinstance(x, Mapping) for x in v) for r in v
+    ]
+    if not cells or not inner:
+        return []
+    found = [[cells | r] if "question" in find_layout(r).fields else [cells | x for x in _unnest(r)] for r in inner]
+    return [r for part in found for r in part] if all(found) else []
 
 
 def _parse_csv(text, encoding):
@@ -279,6 +294,8 @@ def _parse_csv(text, encoding):
     lines = list(io.StringIO(text, newline=""))
     limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))
     try:
+        most = max(_DELIMITERS, key=lines[0].count)
+        check_width(max(map(len, csv.reader(lines[:1], delimiter=most)), default=0))
         delimiter = max(_DELIMITERS, key=lambda d: _fitness(lines[:200], d))
         parsed = list(_csv_rows(lines, delimiter))
     finally:
@@ -329,13 +346,13 @@ def _fitness(lines, delimiter):
     if not parsed or parsed[0][2]:
         return (0, False, 0.0, 0)
     header = parsed[0][1]
-    known = len({"question", "answer", "choices"} & set(find_layout(tuple(header))))
+    known = len({"question", "answer", "choices"} & set(find_layout(header).fields))
     return known, len(header) > 1, sum(fault is None for *_, fault in parsed) / len(parsed), len(header)
 
 
 def _is_mmlu(header, parsed):
     """Whether the first line is not a header but a row of question, choices and letter."""
-    if len(header) < 4 or {"question", "answer"} & set(find_layout(tuple(header))):
+    if len(header) < 4 or {"question", "answer"} & set(find_layout(header).fields):
         return False
     whole = [cells for _, cells, fault in parsed if fault is None]
     letters = sum(cells[-1].strip() in tuple("ABCDEFGHIJ"[: len(header) - 2]) for cells in whole)

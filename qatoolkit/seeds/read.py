@@ -6,6 +6,7 @@ is kept as it was written, apart from stripping; NFKC serves only to tell whethe
 
 import json
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ import pandas as pd
 
 from qatoolkit.core.qa_table import COLUMNS, qa_id, validate
 from qatoolkit.core.text import normalise
-from qatoolkit.seeds.choices import REASONS, Fault, escape_surrogates, settle
-from qatoolkit.seeds.columns import NAMES, Draft, draft, find_layout, finish, has, unfold
-from qatoolkit.seeds.files import Source, read_sources
+from qatoolkit.seeds.choices import REASONS, Fault, escape_surrogates, is_blank, settle
+from qatoolkit.seeds.columns import Draft, draft, finish
+from qatoolkit.seeds.files import SUB_FOLDER, Source, read_sources
+from qatoolkit.seeds.fitting import Columns, find_layout, get, has
+from qatoolkit.seeds.layouts import NAMES
 
 EXTRA = ("source_id", "subject", "level", "origin", "file", "row")
 REJECT_COLUMNS = ("source", "file", "row", "reason", "detail", "raw")
@@ -46,7 +49,8 @@ def read_seeds(
     Raises ValueError for a source that is missing, empty or unreadable as a whole, and for a mapping to an unknown
     column."""
     mapping = _checked(mapping)
-    files = [_drafts(entry, read, mapping) for entry, read in read_sources(source)]
+    left = {}
+    files = [_drafts(entry, read, mapping) for entry, read in read_sources(source, left)]
     layouts = [columns for file in files for columns in file.layouts]
     for column in mapping.values():
         if not any(has(columns, column) for columns in layouts):
@@ -56,7 +60,8 @@ def read_seeds(
     for file in files:
         for row in file.drafts:
             votes[file.entry, row.key].append(row.item.readings)
-    settled = {group: settle(found) for group, found in votes.items()}
+    bases = {(f.entry, row.key): f.layouts[row.columns].index_from for f in files for row in f.drafts}
+    settled = {group: settle(found, bases[group]) for group, found in votes.items()}
     columns, rows, rejects, seen = [*COLUMNS, *EXTRA], [], [], {}
     for file in files:
         default, known = _labels(file, name)
@@ -74,15 +79,20 @@ def read_seeds(
                 rejects.append(place | {"reason": fault.reason, "detail": fault.detail, "raw": _raw(row.record)})
     table = pd.DataFrame(rows, columns=columns).astype({"answer_index": "Int64"})
     table.attrs["read_as"] = {file.read.name: _how(file, settled) for file in files}
+    table.attrs["layouts"] = [line for file in files for line in _understood(file, settled)]
+    table.attrs["left"] = left
+    if files_left := [f"{name} ({why})" for name, why in left.items() if why != SUB_FOLDER]:
+        warnings.warn(f"seed files that are not read: {', '.join(files_left)}", stacklevel=2)
     return validate(table), pd.DataFrame(rejects, columns=list(REJECT_COLUMNS))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A record with its draft or fault; rows of a source with the same key have the same layout, and vote together."""
+    """A record with its draft or fault, its columns, and the key by which rows of a source vote together."""
 
     number: int
     record: object
+    columns: tuple | None
     key: tuple | None
     item: Draft | Fault
 
@@ -93,7 +103,7 @@ class _File:
 
     entry: int
     read: Source
-    layouts: Mapping[tuple, Mapping]
+    layouts: Mapping[tuple, Columns]
     rows: list[_Row]
 
     @property
@@ -111,27 +121,58 @@ def _checked(mapping):
 
 
 def _drafts(entry, read: Source, mapping) -> _File:
-    layouts, rows = {}, []
-    for number, record, fault in read.rows:
-        key, item = None, fault
+    records = defaultdict(list)
+    for _, record, fault in read.rows:
         if fault is None:
-            columns = tuple(fields := record if "question" in mapping else unfold(record))
-            if columns not in layouts:
-                layouts[columns] = find_layout(columns, mapping)
-            layout = layouts[columns]
-            key = tuple(layout.get(field) for field in ("question", "answer", "choices"))
+            records[tuple(record)].append(record)
+    layouts, rows = {c: find_layout(c, mapping, part) for c, part in records.items()}, []
+    for number, record, fault in read.rows:
+        columns, key, item = None, None, fault
+        if fault is None:
+            layout = layouts[columns := tuple(record)]
             try:
-                item = draft(fields, layout)
+                item = draft(record, layout)
+                kind = "choices" if item.choices else "list" if item.texts else None
+                key = kind, *(layout.fields.get(name) for name in ("question", "answer", "choices"))
             except Fault as found:
                 item = found
-        rows.append(_Row(number=number, record=record, key=key, item=item))
+        rows.append(_Row(number=number, record=record, columns=columns, key=key, item=item))
     return _File(entry=entry, read=read, layouts=layouts, rows=rows)
 
 
 def _how(file, settled):
-    """How a file was read, and how the answers of its multiple-choice rows were."""
-    keys = dict.fromkeys(row.key for row in file.drafts if row.item.choices)
-    return ", ".join(dict.fromkeys([file.read.how, *(f"answers by {settled[file.entry, key][1]}" for key in keys)]))
+    """How a file was read, and how the answers of its multiple-choice rows and of its lists were."""
+    keys = dict.fromkeys(row.key for row in file.drafts if row.item.readings)
+    return ", ".join(dict.fromkeys([file.read.how, *(_by(settled[file.entry, key], key) for key in keys)]))
+
+
+def _by(settled, key):
+    return f"{'answers' if key[0] == 'choices' else 'lists of answers'} by {settled[1]}"
+
+
+def _understood(file, settled):
+    """A line for each layout of a file's rows: what its columns were taken for."""
+    by_columns = defaultdict(list)
+    for row in file.rows:
+        by_columns[row.columns].append(row)
+    for columns, layout in file.layouts.items():
+        mine = by_columns[columns]
+        drafts = [row for row in mine if isinstance(row.item, Draft)]
+        keys = dict.fromkeys(row.key for row in drafts if row.item.readings)
+        by = [*(_by(settled[file.entry, key], key) for key in keys)]
+        own = {"wrong", "marks"} & set(layout.fields) or layout.fields.get("choices")
+        if any(
+            row.item.choices and (not own or (isinstance(own, str) and is_blank(get(row.record, own))))
+            for row in drafts
+        ):
+            by.append("options in the stem")
+        fields = {name: _shown(column) for name, column in layout.fields.items()}
+        line = {"file": file.read.name, "rows": len(mine), "layout": layout.layout}
+        yield line | fields | {"answers": "; ".join(by) or None, "unused": ", ".join(layout.unused) or None}
+
+
+def _shown(column):
+    return column if isinstance(column, str) else ", ".join(column)
 
 
 def _labels(file, name):
@@ -171,21 +212,47 @@ def quality_report(table: pd.DataFrame, rejects: pd.DataFrame) -> pd.DataFrame:
     """What became of every source: one row per source and reason, with "accepted" as the first reason.
 
     Columns: source, rows_in, accepted, rejected (of the source), reason, meaning, count, share (of rows_in), example,
-    and read_as (how its files were read; None where the table lost its attrs). `count` adds up to rows_in."""
+    read_as (how its files were read) and unused (columns that look like options or answers and are not used); both are
+    None where the table lost its attrs. `count` adds up to rows_in. An entry of a folder that was not read has a row of
+    its own with the reason "not_read" and a count of 0."""
     read_as, rows = table.attrs.get("read_as", {}), []
+    columns = {line["file"]: line["unused"] for line in table.attrs.get("layouts", []) if line["unused"]}
     for source in dict.fromkeys([*table["source"], *rejects["source"]]):
         good, bad = table[table["source"] == source], rejects[rejects["source"] == source]
         total, files = len(good) + len(bad), dict.fromkeys([*good["file"], *bad["file"]])
         how = "; ".join(dict.fromkeys(read_as[f] for f in files if f in read_as)) or None
+        unused = ", ".join(dict.fromkeys(columns[f] for f in files if f in columns)) or None
         counts = [("accepted", len(good), good["question"].iloc[0][:100] if len(good) else None)]
         for reason, part in sorted(bad.groupby("reason"), key=lambda p: (-len(p[1]), p[0])):
             first = part.iloc[0]
             counts.append((reason, len(part), f"{first['file']} row {first['row']}: {first['detail']}"[:200]))
         for reason, count, example in counts:
             meaning = REASONS.get(reason, "a row of the table")
-            about = (reason, meaning, count, count / total, example, how)
+            about = (reason, meaning, count, count / total, example, how, unused)
             rows.append((source, total, len(good), len(bad), *about))
-    names = "source rows_in accepted rejected reason meaning count share example read_as"
+    for name, why in table.attrs.get("left", {}).items():
+        meaning = "an entry of a folder that is not read"
+        rows.append((name, 0, 0, 0, "not_read", meaning, 0, 0.0, why, None, None))
+    names = "source rows_in accepted rejected reason meaning count share example read_as unused"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def layout_report(table: pd.DataFrame) -> pd.DataFrame:
+    """What was understood how: one row per file and layout of its rows, from the attrs of a table of `read_seeds`.
+
+    Columns: file, rows, layout (an entry of `layouts.LAYOUTS`, or "by names"), the columns of question, options and
+    answer, others (further fields, with their column where its name differs), answers (how they were read), and unused (columns that look
+    like options or answers and are not used). Empty where the table lost its attrs."""
+    rows = []
+    for line in table.attrs.get("layouts", []):
+        known = {name: line[name] for name in NAMES if name in line}
+        question, options, answer = (known.pop(name, None) for name in ("question", "choices", "answer"))
+        options = f"{answer} and {known.pop('wrong')}" if "wrong" in known else options
+        others = ", ".join(n if n == column else f"{n} ({column})" for n, column in known.items()) or None
+        about = {name: line[name] for name in ("file", "rows", "layout")}
+        about |= {"question": question, "options": options, "answer": answer}
+        rows.append(about | {"others": others, "answers": line["answers"], "unused": line["unused"]})
+    names = "file rows layout question options answer others answers unused"
     return pd.DataFrame(rows, columns=names.split())
 
 

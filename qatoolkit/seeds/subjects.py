@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.seeds.columns import simplify
+from qatoolkit.seeds.choices import simplify
 
 BENCHMARKS = ("mmlu", "cmmlu", "ceval", "mmlu_pro", "agieval")
 

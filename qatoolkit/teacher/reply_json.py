@@ -1,13 +1,15 @@
 """JSON as models write it: with text and fences around it, Python quotes, trailing commas, LaTeX with single
 backslashes.
 
-Only spelling is repaired, never structure. An object that was cut off stays an error, so that the teacher is asked
+Only spelling is repaired, never structure: numbers stay as they were written, and a key that an object has twice is
+refused. An object that was cut off stays an error, so that the teacher is asked
 again and a list is never shorter than the model meant. (Libraries that repair JSON close what is open, and read
 "\\frac" as a form feed and "rac", which is what the JSON grammar says and no model means.)
 """
 
 import json
 import re
+from bisect import bisect_right
 from typing import Any
 
 DEPTH = 64  # no prompt of ours needs deeper nesting
@@ -26,21 +28,31 @@ _MARK = {"，": ",", "：": ":"}
 
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _CONTROL = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-# Commands whose first letter a JSON escape would swallow. No text has a backspace or a form feed before a letter; what
-# else stands here leaves no word behind ("\times" a tab and "imes").
-_COMMAND = re.compile(
-    r"""\\(?:[bf][A-Za-z]|(?:
-    r(?:aise|angle|brace|brack|ceil|floor|ho|ight|ightarrow|ightharpoonup|ightleftharpoons|m|oot)
-    |t(?:anh|binom|ext|extbf|extit|extrm|extsf|extstyle|exttt|frac|herefore|heta|hinspace|ilde|imes|riangle|riangleq)
+_NAME = re.compile("[A-Za-z]+")
+_CERTAIN = re.compile(r"\\[bf][A-Za-z]")  # no text has a backspace or a form feed before a letter
+# Where formulae begin and end, whether backslashes are escaped or not.
+_EDGE = re.compile(
+    r"(?P<dollar>(?<!\\)\$\$?)|\\{1,2}(?:(?P<open>[(\[]|begin\{)|(?P<close>[)\]]|end\{))|(?P<brace>(?<!\\)[{}])"
+)
+_PROSE = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{2,} [a-z]{3,}|[A-Za-z]{3,} [a-z]{2,})")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_SHORT = {"ne", "ni", "nu", "to", "rm", "tt"}  # the commands of two letters that an escape would swallow
+# Known commands decide only where the text around says nothing: what is left of them without the first letter is no
+# word ("\times" is not a tab and "imes").
+_KNOWN = re.compile(
+    r"""\\(?:
+    r(?:aise|angle|brace|brack|ceil|floor|ho|ight|ightarrow|ightharpoonup|ightleftharpoons|m|oot|vert|Vert|times)
+    |t(?:anh|binom|ext|ext[b-df-hj-np-qs-tv-z][a-z]*|extit|extrm|frac|herefore|heta|hinspace|ilde|imes|riangle|riangleq)
     |n(?:abla|cong|earrow|eq|exists|geq|leftarrow|leq|mid|ot|otin|parallel|rightarrow|sim|subseteq|supseteq|warrow)
-    )(?![A-Za-z]))""",
+    )(?![A-Za-z])""",
     re.VERBOSE,
 )
-# A tab or a line feed before a short word is a command only where nothing is escaped, and \n only inside $...$, next to
-# other bare commands, or alone between the symbols of a formula ("E = h\nu", "x \ne 0").
+# These leave a word or a symbol behind: commands where nothing is escaped, \n only next to other bare commands or alone
+# between the symbols of a formula ("E = h\nu", "x \ne 0").
 _PERHAPS = re.compile(r"\\(?:t(?:o|op|an|au)|n(?:u|e|i|eg|less))(?![A-Za-z])")
 _SYMBOL = re.compile(r"(?:\A|[^A-Za-z])[A-Za-z] ?\Z")
 _GOES_ON = re.compile(r"\\nu[\s.,;)]*\Z|\\ne ?-?(?:\d+|[A-Za-z])(?![A-Za-z])")
+_BETWEEN = re.compile(r"(?:\A|[^A-Za-z])[A-Za-z\d)}] \\[nrt][A-Za-z]{2,} (?:-?\d|[A-Za-z\\(])(?![A-Za-z])")
 
 
 def read_json(content: str, key: str | None = None, *, bare_list: bool = False) -> dict[str, Any]:
@@ -64,7 +76,11 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
                 break
             raise
         try:
-            value = json.loads(text, parse_constant=str)
+            value = json.loads(
+                text, parse_constant=str, parse_int=_as_written, parse_float=_as_written, object_pairs_hook=_once
+            )
+        except RepeatedKey:
+            raise
         except ValueError as error:  # a set, or a format that was only described
             problem = problem or str(error)
             continue
@@ -139,9 +155,15 @@ def _unescaped(body: str) -> str:
     """The text of a JSON string, with LaTeX commands kept and lone surrogates replaced."""
     if "\\" in body:
         found = list(_ESCAPE.finditer(body))
-        # Does the model escape backslashes? Then one before a letter, a bracket or another backslash is doubled.
-        escaped = any(e[1] == "\\" and re.match(r"[A-Za-z(\[{]|\\\\", body[e.end() : e.end() + 2]) for e in found)
-        bare = not escaped and any(e[1][0] not in "\"'\\/bfnrtu" or _COMMAND.match(body, e.start()) for e in found)
+        formulae = _formulae(body)
+        # Does the model escape backslashes? Then one before a letter, a bracket or another backslash is doubled. One
+        # letter alone may also follow the end of a matrix row, in a text whose commands are bare.
+        bare = any(e[1][0] not in "\"'\\/bfnrtu" or _CERTAIN.match(body, e.start()) for e in found)
+        doubled = [body[e.end() : e.end() + 2] for e in found if e[1] == "\\"]
+        escaped = any(
+            re.match(r"[A-Za-z]{2}|[(\[{]|\\\\" if bare else r"[A-Za-z(\[{]|\\\\", after) for after in doubled
+        )
+        bare = not escaped and (bare or any(_KNOWN.match(body, e.start()) for e in found))
 
         def meant(escape: re.Match) -> str:
             said = escape[1]
@@ -149,7 +171,7 @@ def _unescaped(body: str) -> str:
                 return chr(int(said[1:], 16))
             if said == "\\":  # two in a text without escapes end the row of a matrix
                 return "\\\\" if bare else "\\"
-            if said in _CONTROL and not _is_command(body, escape.start(), escaped, bare):
+            if said in _CONTROL and not _is_command(body, escape.start(), formulae, escaped, bare):
                 return _CONTROL[said]
             return said if said in "\"'/" else escape[0]
 
@@ -157,9 +179,87 @@ def _unescaped(body: str) -> str:
     return body.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _is_command(body: str, at: int, escaped: bool, bare: bool) -> bool:
-    if escaped or not _PERHAPS.match(body, at):
-        return bool(_COMMAND.match(body, at))
-    if body[at + 1] == "t" or bare or (body.count("$", 0, at) % 2 and body.find("$", at) > 0):
+def _is_command(body: str, at: int, formulae: list, escaped: bool, bare: bool) -> bool:
+    r"""Whether \b, \f, \n, \r or \t at this place begins a LaTeX command: by what stands around it, else by its name."""
+    name = _NAME.match(body, at + 1)[0]
+    if len(name) == 1:
+        return False
+    if name[0] in "bf":
         return True
-    return bool(_SYMBOL.search(body[max(0, at - 3) : at]) and _GOES_ON.match(body, at))
+    known = bool(_KNOWN.match(body, at))
+    if escaped:
+        return known and not _PERHAPS.match(body, at)
+    if known or (name[0] == "t" and _PERHAPS.match(body, at)):
+        return True
+    after = body[at + 1 + len(name) : at + 2 + len(name)]
+    if after == "{" and len(name) > 2 and (at == 0 or body[at - 1] not in "};{"):  # it has an argument, and is no code
+        return True
+    place = bisect_right(formulae, (at, len(body), True)) - 1
+    if place >= 0 and at < formulae[place][1]:
+        if len(name) == 2 or formulae[place][2]:  # of a formula on several lines only short ones are clear
+            return name in _SHORT
+        return True
+    if _PERHAPS.match(body, at):
+        return bare or bool(_SYMBOL.search(body[max(0, at - 3) : at]) and _GOES_ON.match(body, at))
+    if len(name) > 2 and _BETWEEN.search(body[max(0, at - 3) : at + 40]) and not _WORD.search(body):
+        return True  # between two symbols, in a text of symbols alone: "p \nrightarrow q"
+    return name[0] == "r" and len(name) > 2 and name[1:].islower() and (at == 0 or body[at - 1] in " $({=+-")
+
+
+def _formulae(body: str) -> list[tuple[int, int, bool]]:
+    r"""Start and end of every formula ($…$, $$…$$, \(…\), \[…\], \begin…\end, the braces of a command), and whether it
+    has line feeds or tabs of its own. Two prices ("$5 and $3") are no formula."""
+    found, opened, kind, depth = [], None, "", 0
+    for edge in _EDGE.finditer(body):
+        if kind == "" and edge["brace"] == "{" and re.match(r"[A-Za-z}\]^_]", body[max(0, edge.start() - 1) :][:1]):
+            opened, kind, depth = edge.end(), "{", 1
+        elif kind == "{" and edge["brace"]:
+            depth += 1 if edge["brace"] == "{" else -1
+        elif kind == "" and (edge["dollar"] or edge["open"]):
+            opened, kind = edge.end(), edge["dollar"] or "\\"
+            continue
+        elif kind and kind == edge["dollar"]:
+            if not _is_formula(body[opened : edge.start()], body[edge.end() : edge.end() + 1]):
+                opened = edge.end()
+                continue
+        elif not (kind == "\\" and edge["close"]):
+            continue
+        if kind == "{" and depth:
+            continue
+        inside = body[opened : edge.start()]
+        found.append((opened, edge.start(), bool(re.search(r"[\n\t]|(?<!\\)\\[nt](?![A-Za-z])", inside))))
+        opened, kind = None, ""
+    return found
+
+
+def _is_formula(inside: str, after: str) -> bool:
+    """Whether the text between two dollar signs is a formula: padded on neither side or on both, and no prose."""
+    if not inside or inside[0].isspace() != inside[-1].isspace() or after.isdigit():
+        return False
+    bare = re.sub(r"\\[nrt]", " ", re.sub(r"\{[^{}]*\}", "{}", inside))
+    return not _PROSE.search(bare)
+
+
+def _as_written(text: str) -> int | float | str:
+    """A number, or its text where Python would write it otherwise: 2.50, 1e400, -0."""
+    try:
+        number = int(text) if text.lstrip("-").isdigit() else float(text)
+        return number if repr(number) == text else text
+    except ValueError:  # more digits than Python converts
+        return text
+
+
+class RepeatedKey(ValueError):
+    """An object has a key twice, with different values."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's keys and values; RepeatedKey where a key has two different values."""
+    value = dict(pairs)
+    for name, one in pairs:
+        if value[name] != one or type(value[name]) is not type(one):
+            raise RepeatedKey(
+                f"a JSON object has the key {name[:60]!r} twice, with different values; "
+                f"give each its own object, every key once"
+            )
+    return value

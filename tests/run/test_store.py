@@ -15,6 +15,7 @@ from qatoolkit.core.qa_table import read_table, write_table
 from qatoolkit.core.settings import replace
 from qatoolkit.run.clean import find_unused, remove_artifact
 from qatoolkit.run.profiles import load_profile
+from qatoolkit.run.stages import data  # noqa: F401 (its stages have the versions that the ones below share)
 from qatoolkit.run.store import VERSIONS, MissingUpstream, open_run, stage
 
 TABLE = pd.DataFrame({"n": [1, 2], "choices": [["a", "b"], None]})
@@ -312,10 +313,10 @@ def test_turning_a_dial_back_finds_what_was_made_before(run):
 
 
 def test_a_new_contract_runs_the_stage_again_and_is_named(run, monkeypatch):
-    monkeypatch.setitem(VERSIONS, "seeds", 1)
+    monkeypatch.setitem(VERSIONS, "seeds", first.spec.version)
     first(run, log=calls.append)
 
-    @stage("seeds", settings=("plan",), version=2)
+    @stage("seeds", settings=("plan",), version=first.spec.version + 1)
     def better(run, folder):
         return {"value": 2}
 

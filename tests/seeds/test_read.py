@@ -1,7 +1,12 @@
 """Seeds: every row in is a row of the table or a reject with its reason, whatever the source looks like."""
 
+import datetime
+import gzip
 import json
+import lzma
+import os
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +20,8 @@ from qatoolkit.core.qa_table import REQUIRED, validate
 from qatoolkit.seeds.choices import REASONS, find_readings, make_choices, parse_choices, split_options
 from qatoolkit.seeds.columns import detect_language
 from qatoolkit.seeds.files import READERS
-from qatoolkit.seeds.read import REJECT_COLUMNS, quality_report, read_seeds, summary
+from qatoolkit.seeds.layouts import LAYOUTS, Layout
+from qatoolkit.seeds.read import REJECT_COLUMNS, layout_report, quality_report, read_seeds, summary
 
 SAMPLES = ROOT / "data" / "samples"
 needs_real_data = pytest.mark.skipif(
@@ -224,6 +230,203 @@ def test_a_source_column_of_web_addresses_is_the_origin_not_the_source():
     assert list(table["source"]) == ["mine", "mine"]
     assert list(table["origin"]) == ["https://example.org/0", "https://example.org/1"]
     assert set(read_seeds(rows)[0]["source"]) == {"rows"}
+
+
+# Layouts by columns that belong together
+
+
+Q = "Which is a metal?"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"right_answer": "tin", "wrong_answer_1": "oak", "wrong_answer_2": "silk"},
+        {"answer": "tin", "distractors": ["oak", "silk"]},
+        {"answer": "tin", "distractors": '["oak", "silk"]'},
+        {"correct": "tin", "wrong1": "oak", "wrong2": "silk", "wrong3": None},
+        {"Best Answer": "tin", "Incorrect Answers": "oak; silk"},
+        {"options": ["tin", "oak", "silk"], "gold_idx": 0},
+        {"answers": ["oak", "tin", "silk"], "correctIndex": 1},
+        {"answers": ["oak", "tin", "silk"], "correct_answer": "B"},
+        {"answers": [{"text": "oak", "correct": False}, {"text": "silk"}, {"text": "tin", "correct": True}]},
+        {"options": [{"option": t, "isCorrect": int(t == "tin")} for t in ("oak", "tin", "silk")]},
+        {"choices": ["oak", "tin", "silk"], "is_correct": [0, 1, 0]},
+        {"option_scores": {"oak": 0, "tin": 1, "silk": 0}},
+        {"options": {"A": {"text": "oak"}, "B": {"text": "tin"}, "C": {"text": "silk"}}, "answer": "B"},
+        {"options": {"choices": [{"id": c, "body": t} for c, t in zip("abc", ("oak", "silk", "tin"), strict=True)]}}
+        | {"answer": "c"},
+        {"options": [["A", "oak"], ["B", "tin"], ["C", "silk"]], "answer": "B"},
+        {"options": [[["oak"]], [["tin"]], [["silk"]]], "answer": "B"},
+        {"true_answer": "tin", "false_answer_1": "oak", "false_answer_2": "silk"},
+        {"option1": "oak", "option2": "tin", "option3": "silk", "answer": "option2"},
+        {"options": ["1. oak", "2. tin", "3. silk"], "answer_text": "2"},
+        {"answers": [{"aid": 1, "atext": "oak"}, {"aid": 2, "atext": "tin"}, {"aid": 3, "atext": "silk"}], "ra": 2},
+        {"answers": {"answer_a": "oak", "answer_b": "tin", "answer_c": "silk"}, "correct_answer": "answer_b"},
+        {"options": {"option_a": "oak", "option_b": "tin", "option_c": "silk"}, "answer": "B"},
+        {"options": [json.dumps({"label": c, "text": t}) for c, t in zip("ABC", ("oak", "tin", "silk"), strict=True)]}
+        | {"answer": "B"},
+        {"choices": ["oak", "tin", "silk"], "answer": None, "label": "B"},
+        {"choices": ["oak", "tin", "silk"], "answer": "because it conducts", "label": "B"},
+    ],
+)
+def test_right_choice_reads_from_columns_that_belong_together(record):
+    row = one(question=Q, **record)
+    assert sorted(row["choices"]) == ["oak", "silk", "tin"]
+    assert (row["answer"], row["choices"][row["answer_index"]]) == ("tin", "tin")
+
+
+def test_a_right_answer_beside_wrong_ones_is_a_text_even_where_it_is_a_letter():
+    for i in range(9):
+        row = one(question=f"Blood group {i}?", correct_answer="A", incorrect_answers=["B", "AB", "O"])
+        assert (row["answer"], row["choices"][row["answer_index"]]) == ("A", "A")
+    assert one(question="True?", correct_answer="True", incorrect_answer_1="False")["answer"] == "True"
+
+
+def test_the_right_answer_beside_wrong_ones_has_no_fixed_place():
+    rows = [{"question": f"q{i}?", "answer": "r", "distractors": ["x", "y", "z"]} for i in range(200)]
+    shares = read_seeds(rows)[0]["answer_index"].value_counts(normalize=True)
+    assert shares.between(0.15, 0.35).all()
+    assert list(read_seeds(rows[::-1])[0]["id"])[::-1] == list(read_seeds(rows)[0]["id"])
+
+
+@pytest.mark.parametrize(
+    ("record", "answer", "aliases"),
+    [
+        ({"answer": ["Ann Lee", "A. Lee"]}, "Ann Lee", ["A. Lee"]),
+        ({"answer": "Ann Lee", "aliases": "A. Lee; Annie"}, "Ann Lee", ["A. Lee", "Annie"]),
+        ({"answer": [["Ann Lee", "A. Lee"]]}, "Ann Lee", ["A. Lee"]),
+        ({"answer": "['Ann Lee', 'A. Lee']"}, "Ann Lee", ["A. Lee"]),
+        ({"answers": [{"text": "Ann Lee", "answer_start": 3}, {"text": "A. Lee"}]}, "Ann Lee", ["A. Lee"]),
+        ({"answers": [{"text": "Ann Lee"}, {"text": "Ann Lee"}]}, "Ann Lee", None),
+        ({"answer": {"value": "Ann Lee", "aliases": ["A. Lee"]}}, "Ann Lee", ["A. Lee"]),
+        ({"answer": ["1", "-1"]}, "1, -1", None),
+        ({"answer": ["$x$", "$x$"]}, "$x$", None),
+        ({"answer": ["A", "C"]}, "A, C", None),
+    ],
+)
+def test_wordings_of_an_answer_are_aliases_and_parts_stay_one_answer(record, answer, aliases):
+    row = one(question=Q, **record)
+    assert row["answer"] == answer
+    assert (row["aliases"] or None) == aliases
+
+
+def test_a_list_beside_its_first_member_is_wordings_only_where_its_length_varies():
+    rows = [{"question": "q1?", "answer": "tin", "answers": ["tin", "oak", "silk"]}]
+    rows += [{"question": "q2?", "answer": "elm", "answers": ["elm", "lead", "wool"]}]
+    table, rejects = read_seeds(rows)  # choices or wordings: nobody can tell
+    assert table["aliases"].isna().all()
+    assert quality_report(table, rejects)["unused"].iloc[0] == "answers"
+    rows[1]["answers"] = ["elm", "elm tree"]
+    assert read_seeds(rows)[0]["aliases"].tolist() == [["oak", "silk"], ["elm tree"]]
+    assert (
+        reason(question=Q, answer=[["a b", "c d"], ["e f"]]) == reason(question=Q, answer={"x": "y"}) == "nested_answer"
+    )
+
+
+def test_the_rows_of_a_source_decide_what_its_lists_hold_and_the_report_says_so():
+    rows = [
+        {"question": f"q{i}?", "answer": a} for i, a in enumerate((["in 1912", "1912"], ["1912", "1913"], ["x y", "z"]))
+    ]
+    table, rejects = read_seeds(rows)
+    assert list(table["answer"]) == ["in 1912", "1912", "x y"]
+    assert "lists of answers by wordings of one answer" in quality_report(table, rejects)["read_as"].iloc[0]
+
+
+def test_aliases_change_no_id_and_survive_a_saved_table(tmp_path):
+    table, _ = read_seeds([{"question": Q, "answer": "tin", "aliases": ["Sn"]}])
+    assert table["id"].item() == read_seeds([{"question": Q, "answer": "tin"}])[0]["id"].item()
+    table.to_parquet(tmp_path / "t.parquet")
+    assert read_seeds(tmp_path / "t.parquet")[0]["aliases"].item() == ["Sn"]
+
+
+@pytest.mark.parametrize(
+    ("record", "answer"),
+    [
+        ({"answer": "5.0", "unit": "km"}, "5.0 km"),
+        ({"answer": 3, "unit": "km"}, "3 km"),
+        ({"answer": "3 km", "unit": "km"}, "3 km"),
+        ({"answer": "the dog", "unit": "km"}, "the dog"),
+        ({"answer": "5", "unit": "Unit 3: Motion"}, "5"),
+        ({"answer": "5", "unit": "Fractions and decimals"}, "5"),
+        ({"answer": "5", "scale": "4"}, "5"),
+        ({"answer": "12.5", "scale": "percent"}, "12.5 percent"),
+        ({"value": "5.0", "exponent": -3, "units": "m"}, r"5.0 \times 10^{-3} m"),
+        ({"answer": "5.0", "power": "10^{3}", "unit": ""}, r"5.0 \times 10^{3}"),
+        ({"answer": "5.0", "unit": "10⁻³ m"}, r"5.0 \times 10^{-3} m"),
+        ({"answer": "5.0", "unit": r"$\times 10^{3} \mathrm{~Pa}$"}, r"5.0 \times 10^{3} $\mathrm{~Pa}$"),
+        ({"answer": "$5.0$", "unit": "$10^2$ m"}, r"$5.0 \times 10^{2}$ m"),
+        ({"answer": r"5 \times 10^{3}", "unit": "10^3 m"}, r"5 \times 10^{3} m"),
+        ({"answer": "5", "unit": "m^2"}, "5 m^2"),
+        ({"answer": "25", "unit": "%"}, "25 %"),
+        ({"answer": [1.5], "scale": "million"}, "1.5 million"),
+        ({"answer": {"number": "5", "unit": "kg"}}, "5 kg"),
+        ({"answer": "3.5", "multiplier": "10^6", "unit": "Hz"}, r"3.5 \times 10^{6} Hz"),
+        ({"answer": "3.5", "factor": 1000}, r"3.5 \times 10^{3}"),
+    ],
+)
+def test_unit_and_power_of_ten_are_part_of_a_number(record, answer):
+    assert one(question="How much?", **record)["answer"] == answer
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer"),
+    [
+        (r"so $\boxed 2$.", "2"),
+        (r"\boxed 12", "12"),
+        (r"$\boxed\frac{1}{2}$", r"\frac{1}{2}"),
+        (r"we get \boxed x.", "x"),
+        (r"$$\boxed{ \{1, 2\} }$$", r"\{1, 2\}"),
+        (r"\fbox{7}", "7"),
+        (r"\boxed{1}, \boxed{2}", "1, 2"),
+        (r"$\boxed{x=1}$ \text{ or } $\boxed{x=2}$", "x=1, x=2"),
+        (r"\boxed{4} hence \boxed{4}", "4"),
+        (r"\boxed{3} is wrong. It is \boxed{4}", None),
+        (r"\boxed{3 apples", None),
+        (r"\boxed{}", None),
+        (r"\boxed the end", None),
+    ],
+)
+def test_a_box_is_read_whole_or_its_row_is_rejected(solution, answer):
+    if answer is None:
+        assert reason(problem="P?", solution=solution) == "unclear_box"
+    else:
+        assert one(problem="P?", solution=solution)["answer"] == answer
+
+
+def test_keys_that_are_withheld_and_answers_marked_wrong_are_rejects():
+    for key in (-1, "-1", "?", -1.0):
+        assert reason(question=Q, choices=["tin", "oak"], label=key) == "withheld"
+    assert reason(question=Q, choices=["tin", "oak"], answerKey="") == "empty_answer"
+    table, rejects = read_seeds([{"question": Q, "answer": a, "label": k} for a, k in (("tin", 1), ("oak", 0))])
+    assert (table["answer"].item(), rejects["reason"].item()) == ("tin", "marked_wrong")
+
+
+def test_columns_that_look_like_answers_and_are_not_used_are_named():
+    rows = [
+        {"question": Q, "answer": "tin", "gold_answer_text": "b", "pool": ["x", "y"], "answer_type": "text", "n": 1}
+    ]
+    table, rejects = read_seeds(rows)
+    assert quality_report(table, rejects)["unused"].iloc[0] == "gold_answer_text, pool"
+    report = layout_report(table)
+    assert report[["file", "rows", "layout", "question", "answer"]].values.tolist() == [
+        ["rows", 1, "by names", "question", "answer"]
+    ]
+
+
+def test_a_layout_of_your_own_is_one_entry_and_comes_first():
+    cards = [{"front": "Metal?", "Back Side": "tin", "bluffs": ["oak", "silk"], "answer": "n/a"}]
+    assert read_seeds(cards)[1]["reason"].item() == "no_question"
+    mine = Layout(name="flash cards", columns={"question": "front", "answer": "back_side", "wrong": "bluffs"})
+    LAYOUTS.append(mine)
+    try:
+        table, _ = read_seeds(cards)
+    finally:
+        LAYOUTS.remove(mine)
+    assert (table["answer"].item(), len(table["choices"].item())) == ("tin", 3)
+    assert layout_report(table)["layout"].item() == "flash cards"
+    with pytest.raises(ValueError, match=r"flash cards.*'stem'; allowed: question"):
+        Layout(name="flash cards", columns={"stem": "front"})
 
 
 # Letter, text or index: the rows of a source decide together
@@ -556,6 +759,96 @@ def test_what_is_no_source_is_refused(source):
 def test_a_folder_without_seeds_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no file ending in"):
         read_seeds(tmp_path)
+
+
+def test_a_folder_is_read_whole_or_says_what_it_left(tmp_path):
+    write(tmp_path / "a.jsonl", '{"question": "a?", "answer": "1"}\n')
+    write(tmp_path / "b.jsonl.gz", gzip.compress(b'{"question": "b?", "answer": "2"}\n'))
+    write(tmp_path / "c.CSV.xz", lzma.compress(b"question,answer\nc?,3\n"))
+    write(tmp_path / "d.json", b'\xef\xbb\xbf[{"question": "d?", "answer": "4"}]')
+    write(tmp_path / "e.jsonl", "")
+    write(tmp_path / "f.csv", "question,answer\n")
+    write(tmp_path / "g.json", "[]")
+    write(tmp_path / "notes.docx", "x")
+    (tmp_path / "old.jsonl").mkdir()
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.warns(UserWarning, match="not read: e.jsonl .the file is empty.*notes.docx .no reader for .docx"):
+        table, rejects = read_seeds(tmp_path)
+    assert list(table["answer"]) == ["1", "2", "3", "4"]
+    assert list(table["source"]) == ["a", "b", "c", "d"]
+    report = quality_report(table, rejects)
+    left = report[report["reason"] == "not_read"]
+    assert list(left["source"]) == ["e.jsonl", "f.csv", "g.json", "notes.docx", "old.jsonl", "pipe.jsonl"]
+    assert report["count"].sum() == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"question": "a?", "answer": "1"}, {"question": "b?", "answer": "2"}]',
+        '[\n  {\n "question": "a?",\n "answer": "1"},\n {"question": "b?", "answer": "2"}\n]',
+        '{\n"data": [{"question": "a?", "answer": "1"}, {"question": "b?", "answer": "2"}]}',
+        '\ufeff{"question": "a?", "answer": "1"}\n{"question": "b?", "answer": "2"}',
+    ],
+)
+def test_a_json_document_in_a_file_of_json_lines_gives_its_rows(tmp_path, text):
+    assert list(read_seeds(write(tmp_path / "x.jsonl", text))[0]["answer"]) == ["1", "2"]
+
+
+def test_squads_own_files_give_a_row_a_question_with_its_passage(tmp_path):
+    qas = [{"question": "Whose hat?", "id": "1", "answers": [{"text": "Ann"}, {"text": "Annie"}]}]
+    qas += [{"question": "Whose shoe?", "id": "2", "answers": [], "is_impossible": True}]
+    document = {
+        "version": "own",
+        "data": [{"title": "Hats", "paragraphs": [{"context": "Ann has a hat.", "qas": qas}]}],
+    }
+    table, rejects = read_seeds(write(tmp_path / "x.json", json.dumps(document)))
+    assert table[["question", "answer", "source_id"]].values.tolist() == [["Ann has a hat.\n\nWhose hat?", "Ann", "1"]]
+    assert rejects["reason"].tolist() == ["empty_answer"]
+
+
+def test_what_is_no_file_or_far_too_wide_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(ValueError, match=r"pipe.jsonl: it is no regular file"):
+        read_seeds(tmp_path / "pipe.jsonl")
+    names = ",".join(f"c{i}" for i in range(50_000))
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="50,000 columns; a table of questions has at most 1,000"):
+        read_seeds(write(tmp_path / "wide.csv", f"{names}\n" + "1," * 49_999 + "1\n"))
+    with pytest.raises(ValueError, match="1,001 columns"):
+        read_seeds(pd.DataFrame([range(1_001)]))
+    assert time.perf_counter() - start < 5
+
+
+def test_values_of_tables_read_as_they_are_written(tmp_path):
+    days = [datetime.date(1969, 7, 20), datetime.date(2001, 1, 1)]
+    columns = {"decimal": [Decimal("2.50"), Decimal("1.00")], "day": days, "clock": [datetime.time(9, 30)] * 2}
+    columns |= {"whole": [3.0, None], "float": [2.5, None], "of two": [[Decimal("0.10")], None]}
+    expected = {"decimal": ["2.50", "1.00"], "day": ["1969-07-20", "2001-01-01"], "clock": ["09:30:00"] * 2}
+    expected |= {"whole": ["3"], "float": ["2.5"], "of two": ["0.10"]}
+    for name, cells in columns.items():
+        frame = pd.DataFrame({"question": ["a?", "b?"], "answer": cells})
+        frame.to_parquet(tmp_path / "x.parquet")
+        for source in (frame, tmp_path / "x.parquet"):
+            table, rejects = read_seeds(source)
+            assert list(table["answer"]) == expected[name], name
+            assert len(table) + len(rejects) == 2
+    stamps = pd.DataFrame(
+        {"question": ["a?", "b?"], "answer": pd.to_datetime(["1969-07-20 00:00", "1969-07-20 20:17"])}
+    )
+    assert list(read_seeds(stamps)[0]["answer"]) == ["1969-07-20", "1969-07-20T20:17:00"]
+
+
+def test_parquet_is_as_fast_as_csv(tmp_path):
+    frame = pd.DataFrame({"question": [f"What is {i} + 1?" for i in range(5_000)], "A": "x", "B": "y", "answer": "B"})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    frame.to_parquet(tmp_path / "x.parquet")
+    seconds = {}
+    for file in ("x.csv", "x.parquet", "x.csv", "x.parquet"):
+        start = time.process_time()
+        assert len(read_seeds(tmp_path / file)[0]) == 5_000
+        seconds[file] = time.process_time() - start
+    assert seconds["x.parquet"] < 1.5 * seconds["x.csv"]
 
 
 # A reader from outside

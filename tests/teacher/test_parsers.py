@@ -165,6 +165,61 @@ def test_latex_with_single_backslashes_survives_and_line_feeds_stay(written, mea
     assert refine._read_answer('{"answer": "%s"}' % written)["answer"] == meant.strip()  # noqa: UP031
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        # In a formula, before an argument or between two symbols it is a command, whatever its name.
+        (r"\( a \nmid b \) and \[ \lceil x \rceil \]", None),
+        (r"$x \nVdash y$, $a \trianglelefteq b$, $\rrbracket$, $ x \nprec y $", None),
+        (r"\boxed{x \ngeqslant y}", None),
+        (r"p \nLeftrightarrow q", None),
+        (r"\begin{align} \tfrac12 &= \rvert x\\ \nu &= 1 \end{align}", None),
+        (r"$\begin{pmatrix} a\\b \end{pmatrix}$", None),
+        (r"25 \textdegree and \rotatebox{90}{x} and \tnorm{x}", None),
+        (r"${\rm d}x$, $a \ne b$, $c \ni d$, $\uplus \unlhd \upsilon$", None),
+        # Two prices are no formula, and a formula on several lines keeps its lines.
+        (r"It costs $5.\nThe rest is $3.", "It costs $5.\nThe rest is $3."),
+        (r"Price: $20\ntax: $3\ntotal: $23", "Price: $20\ntax: $3\ntotal: $23"),
+        (r"I have 5$\nand he has 6$\nnow", "I have 5$\nand he has 6$\nnow"),
+        (r"for $5.\nthen $3 more, and $x \ngtr y$", "for $5.\nthen $3 more, and $x \\ngtr y$"),
+        (r"$$\nx = 2\n\nabla f = ab\nab = 1\n$$", "$$\nx = 2\n\\nabla f = ab\nab = 1\n$$"),
+        # Text beside bare commands keeps its line feeds and tabs.
+        (r"$\alpha$.\nthus 5.\nso $\nRightarrow$\nright", "$\\alpha$.\nthus 5.\nso $\\nRightarrow$\nright"),
+        (r"a\tb\tcost $\mu$\ntotal", "a\tb\tcost $\\mu$\ntotal"),
+        (r"p{color:red}\nbody{margin:0}", "p{color:red}\nbody{margin:0}"),
+        (r"Find x \nfor x > 0", "Find x \nfor x > 0"),
+        (r"line one\rline two", "line one\rline two"),
+        (r"Use \\(x\\)\nnext \\(y\\)\nabout", "Use \\(x\\)\nnext \\(y\\)\nabout"),
+    ],
+)
+def test_the_text_around_tells_a_command_from_a_line_feed(written, meant):
+    """`meant` None: exactly as written."""
+    assert read_json(f'{{"answer": "{written}"}}') == {"answer": written if meant is None else meant}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        *((text, text) for text in ("2.50", "-0", "1e400", "0.10", "6.02e23", "7" * 5000)),
+        *(("2.5", 2.5), ("-3", -3), ("[1.0, 1.00]", [1.0, "1.00"])),
+    ],
+)
+def test_numbers_stay_as_they_were_written(written, meant):
+    assert read_json(f'{{"answer": {written}}}') == {"answer": meant}
+
+
+def test_a_repeated_key_is_refused_unless_it_says_the_same():
+    assert read_json('{"answer": "x", "why": "w", "answer": "x"}') == {"answer": "x", "why": "w"}
+    for twice in (
+        '{"answer": "5", "answer": "6"}',
+        '{"answer": 1, "answer": true}',
+        '{"questions": [{"question": "q1", "answer": "1", "question": "q2", "answer": "2"}]}',
+        '{"plan": {"step": "a", "step": "b"}, "answer": "x"} {"answer": "x"}',
+    ):
+        with pytest.raises(ValueError, match="twice, with different values"):
+            read_json(twice, "answer")
+
+
 FORMULAE = (
     r"\frac{1}{2} \beta \times \theta \rho \nabla \neq \text{m} \right) \bar{x} \alpha \sqrt{2} \( \) x^2 = + 7 的"
 )

@@ -13,7 +13,7 @@ from qatoolkit.graph.knowledge_points import kps_from_column
 from qatoolkit.run.profiles import SEEDS
 from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.store import Outputs, Run, Stage, stage
-from qatoolkit.seeds.read import quality_report, read_seeds
+from qatoolkit.seeds.read import layout_report, quality_report, read_seeds
 from qatoolkit.synthesis.annotate import annotate as label
 from qatoolkit.synthesis.knowledge_points import extract
 
@@ -88,16 +88,18 @@ def choice_exams(run: Run) -> list[str]:
     return [name for name, table in exam_tables(run).items() if table["choices"].notna().all()]
 
 
-@stage("seeds", settings=("world.seeds", "seeds"))
+@stage("seeds", settings=("world.seeds", "seeds"), version=2)
 def seeds(run: Run, folder) -> dict:
     """Seed QA of the run's world."""
     settings = run.profile.seeds
     paths = run.world.seeds(folder / "raw", run.seed)
     table, rejects = read_seeds(paths, mapping=settings.mapping, licence=settings.licence)
+    layouts = layout_report(table)
     if settings.languages:
         table, rejects = keep_languages(table, rejects, settings.languages)
     outputs = {"raw": None} if (folder / "raw").is_dir() else {}
-    return outputs | {"seeds": table, "rejects": rejects, "quality": quality_report(table, rejects)}
+    quality = quality_report(table, rejects)
+    return outputs | {"seeds": table, "rejects": rejects, "quality": quality, "layouts": layouts}
 
 
 def keep_languages(table: pd.DataFrame, rejects: pd.DataFrame, languages: tuple[str, ...]):

@@ -1,6 +1,7 @@
 """Tables of notebooks 01 and 02: exams, seeds, what is wrong with them, and how far their labels can be trusted."""
 
 import os
+import warnings
 from pathlib import Path
 from string import ascii_uppercase
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from qatoolkit.run.cost import asking
 from qatoolkit.run.stages.data import exam_tables, unlabelled
 from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.store import Run
-from qatoolkit.seeds.read import quality_report, read_seeds, summary
+from qatoolkit.seeds.read import layout_report, quality_report, read_seeds, summary
 from qatoolkit.seeds.subjects import BENCHMARKS, with_disciplines
 from qatoolkit.synthesis import annotate as annotation
 
@@ -84,7 +85,7 @@ def seed_subjects(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
-    """Question files at hand: `found`, `seeds`, `rejects`, `quality` and `said`, a sentence on what was read.
+    """Question files at hand: `found`, `seeds`, `rejects`, `quality`, `layouts` and `said`, a sentence on what was read.
 
     `folder`: default that of the environment variable QATOOLKIT_REAL_DATA. A folder that is missing or unreadable
     raises nothing: `found` is False, the tables are empty, and `said` gives the reason."""
@@ -92,13 +93,15 @@ def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
     try:
         if not folder:
             raise ValueError("the environment variable QATOOLKIT_REAL_DATA is not set")
-        seeds, rejects = read_seeds(Path(folder))
+        with warnings.catch_warnings(action="ignore"):  # what is left is in the quality report
+            seeds, rejects = read_seeds(Path(folder))
         said = f"{len(seeds) + len(rejects):,} rows in = {len(seeds):,} accepted + {len(rejects):,} rejected."
     except (ValueError, OSError) as error:
         seeds, rejects = (t.iloc[:0] for t in read_seeds([{"question": "?", "answer": ""}]))  # the columns
         said = f"No real data here: {error}. Name a folder of JSONL, JSON, CSV or Parquet files in QATOOLKIT_REAL_DATA."
     found, quality = bool(len(seeds) + len(rejects)), quality_report(seeds, rejects)
-    return SimpleNamespace(found=found, seeds=seeds, rejects=rejects, quality=quality, said=facts({"real data": said}))
+    tables = {"seeds": seeds, "rejects": rejects, "quality": quality, "layouts": layout_report(seeds)}
+    return SimpleNamespace(found=found, said=facts({"real data": said}), **tables)
 
 
 def annotation_estimate(run: Run, samples: int | None = None, n: int | None = None) -> dict:
