@@ -37,6 +37,9 @@ class Several(NamedTuple):
     def named(self) -> bool:
         return len(set(self.names)) == len(self.members)
 
+    def by_name(self) -> "Several":
+        return self._replace(members=sorted(self.members))
+
     def values(self, other: "Several") -> list[str]:
         """The members; without their name where it is the same for all ("x = 1 or x = 2") or the other list has none."""
         names = self.names
@@ -99,6 +102,6 @@ def clock(text: str) -> tuple[int, bool] | None:
 def ratio(text: str) -> tuple[Fraction, Fraction, bool] | None:
     """The two terms of "5:2", and whether it may be a time of the day."""
     found = _RATIO.fullmatch(text)
-    if not found or len(text) > 40:
+    if not found or len(text) > 40 or not Fraction(found[1]) * Fraction(found[2]):
         return None
     return Fraction(found[1]), Fraction(found[2]), re.fullmatch(r"\d{1,2}:[0-5]\d", text) is not None

@@ -36,8 +36,7 @@ _SIGNS = _GREEK | {
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _DECORATION = re.compile(
-    r"(?<!\\)\\[()\[\]]|\\(?:(?:left|right|displaystyle|quad|qquad|boldsymbol|bigl?|bigr|limits)(?![a-z])|[,;!: ])|\*\*(?=\S+\*\*)"
-    r"|(?<=\S)\*\*(?!\S)|~|(?<!\\)\$"
+    r"(?<!\\)\\[()\[\]]|\\(?:(?:left|right|displaystyle|quad|qquad|boldsymbol|bigl?|bigr|limits)(?![a-z])|[,;!: ])|~|(?<!\\)\$"
 )
 GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"  # three levels
 _BOXED = re.compile(rf"\\f?boxed\s*({GROUP})")
@@ -53,7 +52,7 @@ _ANNOUNCED = re.compile(
     r"\s*(?::|=|(?:is|are|equals|will be|would be|must be|should be)\b)|(?:choice|option)(?=\s*\(?[A-J]\)?$))\s*:?\s*"
     r"|(?:so|thus|hence|therefore)\s*,\s*"
     r"|(?:所以|因此|因而|故|综上|则)?\s*[,:]?\s*(?:(?:本题|该题)?(?:的)?(?:正确|最终|最后)?(?:的)?(?:答案|结果|选项)\s*"
-    r"(?:就是|应该是|应为|等于|是|为|选|:)+|答\s*:|(?:应选|选择?|选项)(?=\s*:?\s*[A-J]{1,5}$))\s*:?\s*|(?:所以|因此|故)\s*,?\s*(?=[A-Za-z\d])",
+    r"(?:就是|应该是|应为|等于|是|为|选)?\s*:?(?<!案)(?<!果)(?<!项)|答\s*:|(?:应选|选择?|选项)(?=\s*:?\s*[A-J]{1,5}$))\s*:?\s*|(?:所以|因此|故)\s*,?\s*(?=[A-Za-z\d])",
     re.IGNORECASE,
 )
 _ABOUT = re.compile(
@@ -65,7 +64,7 @@ _LABELLED = re.compile(r"(?:[(\[]\s*([A-J])\s*[)\]]|([A-J])\s*([.):、]))\s*(?=\
 _ARTICLE = re.compile(r"(?:(?<!\S)(?:a|an|the)|^(?:A|An)|\bThe|\bTHE)(?=\s+[^\W\d_]{3})")
 # Punctuation that never changes an answer: no decimal point, factorial, prime or minus sign.
 _SOFT_PUNCTUATION = re.compile(
-    r"[;:?\"`。，；：！？、“”《》「」]|[.,](?!\d)|(?<=[^\W\d_]{2})!|(?<!\w)'|(?<=[^\W\d_])-(?=[^\W\d_])"
+    r"[;:?\"`。，；：！？、“”《》「」]|[.,](?!\d)|(?<=[^\W\d_]{2})!|(?<![\w'])'|(?<=[^\W\d_])-(?=[^\W\d_])"
 )
 _BRACKETS = re.compile(r"[()\[\]{}]")  # only style among words, but not where they group: 2(x+1), p and (q or r)
 _GROUPED = re.compile(r"[\d=+*/^<>|∨∧¬]|\b(?:and|or|not|[A-Za-z])\b|[且或非]")
@@ -90,7 +89,7 @@ def clean(text, *, unwrap: bool = True) -> str:
     text = text.replace("\0", "$")
     if "\\" in text or "√" in text or "^" in text or "_" in text:
         text = _plain_latex(text)
-    text = text.strip().rstrip("。.;；,，").strip()
+    text = re.sub(r"^(\*\*|__)(?=\S)(.+)(?<=\S)\1", r"\2", text.strip()).rstrip("。.;；,，").strip()
     for _ in range(3 if unwrap else 0):
         before = text
         text = _ABOUT_AFTER.sub("", _without(_ABOUT, _without(_ANNOUNCED, text)))
@@ -147,6 +146,7 @@ def labelled(text: str) -> tuple[str, str, bool] | None:
 def words(text: str, *, fold: bool = True) -> str:
     """Words without articles and soft punctuation; case folded in words where it is only style, all with `fold`."""
     text = _ARTICLE.sub(" ", text)
+    text = re.sub(r"^[(\[]\s*([A-Za-z]+)\s*[)\]]$", r"\1", text)
     text = text if _GROUPED.search(text) else _BRACKETS.sub(" ", text)
     text = _SOFT_PUNCTUATION.sub(" ", text)
     return " ".join(word.casefold() if fold or not case_coded(word) else word for word in text.split())

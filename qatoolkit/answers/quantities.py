@@ -31,11 +31,12 @@ _TIMES = {  # powers of ten
     "trillion": 12,
 }  # fmt: skip
 # What may stand after a number as its unit or noun; all else is algebra: 2x, 3i, 2 pi, 5!, 2(x+1), or several numbers.
-_UNIT = re.compile(r"(?:[^\W\d_]|°|[$€£¥₹]|\((?=[^\W\d_])|/\s*(?=[^\W\d_]))(?:[^\d=<>≤≥≠≈±√∪∩∈∠→!|\\\[\]+,;:_]|(?<=[\^\-{²A-Za-z])\d)*")
+_UNIT = re.compile(r"(?:[^\W\d_]|°|[$€£¥₹¢]|\((?=[^\W\d_])|/\s*(?=[^\W\d_]))(?:[^\d=<>≤≥≠≈±√∪∩∈∠→!|\\\[\]+,;:_]|(?<=[\^\-{²A-Za-z])\d)*")
 _ALGEBRA = re.compile(r"(?:pi|sqrt|sin|cos|tan|ln|log|exp|and|or|to|vs|π)(?![A-Za-z])|.*\b(?:and|or|to|vs)\b|[a-z]\s*[*(]|[a-z]\s+[a-z]\b|x\s")
 _PLAIN_UNITS = frozenset("kg cm km mm ml dm mi ft lb hr in oz".split())
 _MEASURES = re.compile(
-    "[个只条张本支次种人天年月日元角米克秒度倍岁页份件台辆棵间套枚颗块筐袋盒瓶杯组名位头匹朵根片双对户家层步行列排队米吨]"
+    "[个只名位条张本棵辆][^以之分倍折成多余半点上下内外到至比数]{0,3}|"
+    "[支次种人天年月日元米克秒度倍岁页份件台间套枚颗块筐袋盒瓶杯组头匹朵根片双对户家层步行列排队吨艘架首笔]"
 )
 _TEN = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 _ONES = "zero one two three four five six seven eight nine " + _TEN
@@ -46,7 +47,7 @@ _LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, 
 _PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10, "hundredth": 100}  # fmt: skip
 _NUMERAL = rf"[{_ZH}]{{1,24}}"
 _CHINESE = re.compile(
-    rf"(?P<ordinal>第)?(?P<minus>负)?(?P<percent>百分之)?(?:(?:(?P<mixed>{_NUMERAL})又)?(?P<bottom>{_NUMERAL})分之)?(?:(?P<half>一?半)|"
+    rf"(?P<ordinal>第)?(?P<minus>负)?(?P<percent>百分之)?(?:(?:(?P<mixed>{_NUMERAL}|\d+)又)?(?P<bottom>{_NUMERAL}|\d+)分之)?(?:(?P<half>一?半)|"
     rf"(?P<whole>{_NUMERAL}|\d+(?:\.\d+)?)(?:点(?P<part>[零〇一二三四五六七八九]{{1,16}}))?(?P<tenths>[成折])?)(?P<unit>.{{0,12}})"
 )
 
@@ -126,6 +127,8 @@ def same_number(a: str, b: str) -> bool | str | None:
         scaled = [q.value / 100 if q.percent else q.value for q in (x, y)]
         places = [None if q.places is None else q.places + 2 * q.percent for q in (x, y)]
         equal = equal or _rounds_to(scaled[0], places[0], scaled[1], places[1])
+    if x.percent != y.percent and (x.unit or y.unit):
+        return None if equal else False
     if x.unit == y.unit:
         return equal
     if not x.unit or not y.unit:
@@ -139,11 +142,12 @@ def _without_unit(other: Quantity, equal: bool) -> bool | None:
     if other.doubtful:
         return None if equal else False
     words = re.findall(r"[^\W\d_]+", other.unit.casefold())
+    if any(w.removesuffix("s") in _PARTS or w in _LARGE for w in words):
+        return None  # 3 quarters
     harmless = bool(units(other.unit)) or (
         bool(re.fullmatch(r"\(?[^\W\d_][^\d+*=<>^]{0,40}", other.unit))
         and not FUNCTION_WORDS.intersection(words)
-        and not any(w.removesuffix("s") in _PARTS or w in _LARGE for w in words)
-        and (bool(_MEASURES.match(other.unit)) or len(other.unit) <= 4 and not _telling(other.unit)
+        and (bool(_MEASURES.fullmatch(other.unit)) or len(other.unit) <= 4 and not _telling(other.unit)
              if is_cjk_text(other.unit) else len(words) <= 4 and min(map(len, words)) >= 3)
         and "." not in other.unit
     )
@@ -278,7 +282,7 @@ def _chinese(text: str) -> Quantity | None:
     unit = found["unit"].strip()
     percent = bool(found["percent"]) or unit in ("%", "%的")
     unit = "" if percent and unit[0:1] == "%" else unit
-    if unit and not (_MEASURES.match(unit) and len(unit) <= 4 and not _telling(unit[1:])) and not units(unit):
+    if unit and not _MEASURES.fullmatch(unit) and not units(unit):
         return None
     if found["half"]:
         return None if unit or found["ordinal"] else Quantity(Fraction(-1 if found["minus"] else 1, 2))

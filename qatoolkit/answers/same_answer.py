@@ -35,6 +35,7 @@ _PHRASES = (
 _NAMED = re.compile(r"(?:(?P<name>[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\([^()=]*\))?)\s*(?:[=≈]|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)")
 _RANGE = re.compile(r"\d+(?:\s*-\s*\d+)+")
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
+_TURNED = str.maketrans("<>≤≥", "><≥≤")
 _RELATION = re.compile(r"(<=|>=|[<>≤≥≠∈])")
 
 
@@ -177,13 +178,13 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
     yes_a, yes_b = _boolean(a), _boolean(b)
     if yes_a is not None and yes_b is not None:
         return yes_a == yes_b
-    time_a, time_b = clock(a), clock(b)
-    if time_a and time_b:
-        return _same_time(time_a, time_b)
-    ratio_a, ratio_b = ratio(a), ratio(b)
+    time_a, time_b, ratio_a, ratio_b = clock(a), clock(b), ratio(a), ratio(b)
     if ratio_a and ratio_b:
         equal = ratio_a[0] * ratio_b[1] == ratio_a[1] * ratio_b[0]
-        return equal and (None if ratio_a != ratio_b and (ratio_a[2] or ratio_b[2]) else True)
+        if equal or not (time_a and time_b):  # 1:10 and 2:20 are one ratio, or two times
+            return equal and (None if ratio_a != ratio_b and (ratio_a[2] or ratio_b[2]) else True)
+    if time_a and time_b:
+        return _same_time(time_a, time_b)
     if bool(time_a) != bool(time_b) and (quantity(a) or quantity(b)):
         return None if {(time_a or time_b)[0] % 12, 0} & {getattr(quantity(a) or quantity(b), "value", None)} else False
     sizes = [_SIZE.fullmatch(text) for text in (a, b)]
@@ -203,7 +204,8 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
     list_a, list_b = several(a), several(b)
     if list_a and list_b:
         return _same_lists(list_a, list_b, seconds or _LIST_SECONDS)
-    for found, other in ((list_a, quantity(b)), (list_b, quantity(a))):
+    single = [quantity(m["value"].strip() if m else text) for m, text in zip(named, (a, b), strict=True)]
+    for found, other in ((list_a, single[1]), (list_b, single[0])):
         if found and other:  # "1,5" may be a decimal
             return None if _decimal(found) == other.value or re.search(r"[^\s=] *±", f"{a}\n{b}") else False
     return _same_text(a, b, seconds)
@@ -229,6 +231,8 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
     # With two members, "(0, 1)" and "[0, 1]" are different intervals; otherwise brackets are only style.
     if len(a.members) == 2 and brackets <= {"()", "[]", "(]", "[)"} and len(brackets) == 2:
         return False
+    if a.named and b.named:  # x = 1, y = 2 in any order
+        a, b = a.by_name(), b.by_name()
     one, other = a.values(b), b.values(a)
     until = time.monotonic() + seconds
     verdicts = []
@@ -239,9 +243,11 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
         style = len(brackets) == 1 or "{}" not in brackets or a.free and b.free
         joined = {a.joiner, b.joiner} != {"and", "or"}
         return True if None not in verdicts and joined and style else None
+    if a.named and b.named:
+        return False
     if a.brackets and b.brackets and not (a.free and b.free):
         return None if "{}" in brackets and _same_members(one, other) is not False else False
-    free = a.free or b.free or a.named and b.named
+    free = a.free or b.free
     permuted = _same_members(one, other)
     return permuted if permuted is False or free and {a.joiner, b.joiner} != {"and", "or"} else None
 
@@ -293,7 +299,7 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     short, long = sorted((own.casefold(), other.casefold()), key=len)
     if len(short) >= 2 and re.search(rf"(?<!\w){re.escape(short)}(?!\w)" if short.isascii() else re.escape(short), long):
         return None  # one says more: Paris, and Paris in France
-    return None if len(own) == len(other) <= 3 and own.islower() and sorted(own) == sorted(other) else False
+    return None if len(a) == len(b) == 2 and a.isalpha() and a.islower() and sorted(own) == sorted(other) else False
 
 
 def _is_spaced(text: str) -> bool:
@@ -304,7 +310,8 @@ def _is_spaced(text: str) -> bool:
 def _same_formula(a: str, b: str, tokens_a: list[str], tokens_b: list[str], seconds: float) -> bool | None:
     equal = WORKER.equal(tokens_a, tokens_b, decimal_places(a, b), seconds)
     if equal:  # 3-5 is a range or -2
-        return None if _RANGE.fullmatch(a) or _RANGE.fullmatch(b) else True
+        called = [re.findall(r"[fgFG](?=\()", text) for text in (a, b)]  # f(g(x)) is no product
+        return None if _RANGE.fullmatch(a) or _RANGE.fullmatch(b) or called[0] != called[1] else True
     logs = [any(t == "log" and n != "_" for t, n in zip(ts, (*ts[1:], ""), strict=True)) for ts in (tokens_a, tokens_b)]
     if equal is False and (logs[0] != logs[1] or _letters(a) == _letters(b) and (has_names(tokens_a) or has_names(tokens_b))):
         return None
@@ -317,13 +324,12 @@ def _letters(text: str) -> list[str]:
 
 def _same_relation(a: str, b: str, seconds: float) -> bool | None:
     """Inequalities: the same sides and signs, read in either direction."""
-    turned = str.maketrans("<>≤≥", "><≥≤")
     (sides_a, signs_a), (sides_b, signs_b) = (
         (parts[::2], parts[1::2])
         for parts in (re.split(_RELATION, t.replace("<=", "≤").replace(">=", "≥")) for t in (a, b))
     )
-    if signs_a and signs_a[0] in "><" and signs_b == [s.translate(turned) for s in reversed(signs_a)] or sides_a[0] != sides_b[0] and signs_b == [s.translate(turned) for s in reversed(signs_a)]:
-        sides_b, signs_b = sides_b[::-1], signs_a
+    if sides_a[0].strip() != sides_b[0].strip():
+        sides_b, signs_b = sides_b[::-1], [s.translate(_TURNED) for s in reversed(signs_b)]
     if len(sides_a) != len(sides_b):
         return None
     verdicts = [_same(x.strip(), y.strip(), seconds) for x, y in zip(sides_a, sides_b, strict=True)]

@@ -36,7 +36,13 @@ meter_per_second mps|kilowatt_hour 千瓦时"""
 _AMBIGUOUS = {"pound": "GBP", "degree": "degree_Celsius", "分": "minute", "ton": "metric_ton"}  # 5 pounds: mass or money
 _OWN = {"becquerel", "gray", "sievert", "hertz"}  # the same dimension as something else, yet never meant for it
 _LETTERS = frozenset("gmshlLVAWNJKCFTHtdΩÅ°$€£¥¢₹%")  # any other single letter is a variable
-_RARE = {"yocto", "zepto", "atto", "femto", "exa", "zetta", "yotta", "ronna", "quetta", "ronto", "quecto", "hecto", "deca"}
+# Short names take a prefix only here: "cat" is no centi-atmosphere, "ma" no milli-year.
+_PREFIXED = frozenset(
+    "meter gram second ampere kelvin mole candela liter joule watt newton pascal hertz volt ohm coulomb farad henry tesla "
+    "weber electron_volt calorie bit byte bar becquerel gray sievert watt_hour lumen lux siemens molar parsec meter_Hg "
+    "degree_Celsius decibel bel metric_ton".split()
+)
+_RARE = frozenset("yocto zepto atto femto exa zetta yotta ronna quetta ronto quecto hecto deca".split())
 _POWERS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 _AFTER = {"squared": 2, "cubed": 3}
 _TOKEN = re.compile(r"\s*(平方|立方|每|°\s?[CF]\b|[°$€£¥¢₹℃℉]|[\u3400-\u9fff]+?(?=平方|立方|每|$|[^\u3400-\u9fff])|[^\W\d_]+|\^?\{?-?\d\}?|[/*·×.()-])")
@@ -134,8 +140,7 @@ def _look_up(name: str, other: bool) -> Unit | None:
     for spelling in dict.fromkeys((name, name.casefold(), singular, singular.casefold(), singular.title())):
         for prefix, unit, suffix in sorted(_registry().parse_unit_name(spelling), key=lambda found: found[0] != ""):
             symbol = len(spelling) <= 4
-            unlikely = symbol and (prefix in _RARE or (suffix and prefix) or (prefix and unit in ("year", "day", "hour")))
-            if unlikely or (spelling != name and len(spelling) < 2):
+            if symbol and prefix and (suffix or prefix in _RARE or unit not in _PREFIXED) or (spelling != name and len(spelling) < 2):
                 continue
             if other and unit in _AMBIGUOUS and (unit != "pound" or "pound" in spelling):
                 unit, prefix = _AMBIGUOUS[unit], ""
