@@ -116,7 +116,7 @@ SAME = {"units": as_unit, "separators": as_separated, "fractions": as_fraction, 
 
 
 def change_number(row, rng):
-    numbers = list(re.finditer(r"\d+(?:\.\d+)?", row["answer"]))
+    numbers = list(re.finditer(r"(?<![\d.])\d+(?:\.\d+)?", row["answer"]))
     if not numbers or len(row["answer"]) > 200:
         return None
     found = rng.choice(numbers)
@@ -152,7 +152,7 @@ def change_order(row, rng):
     text = row["answer"].strip("$")
     if found := re.fullmatch(r"([^\s,/:]{1,20})(\s*(?:[/:,、]|\bto\b|\s-\s)\s*)([^\s,/:]{1,20})", text):
         one, joiner, two = found.groups()
-        if one != two and joiner.strip() not in ("、",) and "(" not in text and "\\" not in text:
+        if one != two and "=" not in text and joiner.strip() not in ("、",) and "(" not in text and "\\" not in text:
             return text, two + joiner + one
     if NUMBER.fullmatch(text):
         other = str(int(float(text)) + rng.randint(1, 30))
@@ -169,7 +169,9 @@ def other_choice(row, rng):
 
 def other_answer(row, rng):
     other = rng.choice(row["pool"])
-    return (row["answer"], other) if exact(other) != exact(row["answer"]) else None
+    numbers = [[float(n) for n in re.findall(r"\d+(?:\.\d+)?", text)] for text in (row["answer"], other)]
+    same = numbers[0] == numbers[1] != [] or exact(other) == exact(row["answer"])
+    return None if same else (row["answer"], other)
 
 
 OTHER = {"number": change_number, "sign": change_sign, "unit": change_unit, "order": change_order, "choice": other_choice, "answer": other_answer}  # fmt: skip

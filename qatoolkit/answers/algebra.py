@@ -27,7 +27,7 @@ _FUNCTIONS = (
 _MATH_TOKEN = re.compile(
     r"\s*(?:(\d+(?:\.\d+)?|\.\d+)"
     r"|\\?(" + "|".join(_FUNCTIONS) + r")(?![a-z])"
-    r"|((?:\\(?:vec|bar|hat|mathbb|mathcal)\s*\{\w{1,4}\}|[∠△]\s*[A-Z]{1,4}|(?:[A-Z][a-z]?\d*){2,}(?![a-z])))"
+    r"|((?:\\(?:vec|bar|hat|mathbb|mathcal)\s*\{\w{1,4}\}|[∠△]\s*[A-Z]{1,4}\d*|(?:[A-Z][a-z]?\d*){2,}(?![a-z])))"
     r"|((?:[A-Za-zα-ωΑ-ΩΩ∞])(?:_\{[\w+-]{1,6}\}|_\w|\d+)?'*)"
     r"|(\*\*|[-+*/^(),=!|{}_\[\]]))"
 )
@@ -47,7 +47,7 @@ def math_tokens(text: str) -> list[str] | None:
     text = re.sub(r"\\sqrt\s*\[(\d+)\]", r" root(\1)", text)
     if _WORDS.search(_NO_WORDS.sub(" ", text)) or not re.search(r"[\d+\-*/^=|!∞π\\√(]", text):
         return None
-    if re.search(r"(?<![\d.])\d+\s*x\s*\d|(?<!log_\d)(?<!log_)\d\s+\d|[A-Za-z]\s+[a-z]\s+[a-z]", text):  # 4 x 3 is no product of x
+    if re.search(r"\d\s*x\s*\d|(?<!log_\d)(?<!log_)\d\s+\d|[A-Za-z]\s+[a-z]\s+[a-z]", text):  # 4 x 3 is no product of x
         return None
     tokens, position = [], 0
     while position < len(text.rstrip()) and len(tokens) <= _MAX_TOKENS:
@@ -251,26 +251,35 @@ def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | Non
         factor = (a / b).subs(point)
         b = b * factor if factor.is_finite and factor.is_rational and factor != 0 else b
     difference, agreed = a - b, 0
-    if difference == 0:
-        return True
+    if difference.is_Rational:
+        return bool(difference == 0 or places is not None and abs(difference) <= _half(places))
     if places is not None and not difference.free_symbols:
-        return bool(abs(sympy.N(difference, 30)) <= sympy.Rational(1, 2) * sympy.Integer(10) ** -places)
-    symbols, numbers, apart = sorted(a.free_symbols | b.free_symbols, key=str), random.Random(0), False
+        return bool(abs(sympy.N(difference, 30)) <= _half(places))
+    symbols, numbers, differs = sorted(a.free_symbols | b.free_symbols, key=str), random.Random(0), False
     for i in range(8 if symbols else 1):
         sign = -1 if i % 2 else 1
         point = {s: sign * sympy.Rational(numbers.randint(101, 999), 313) for s in symbols}
         x, y = (sympy.N(side.subs(point), 30) for side in (a, b))
         if not (x.is_number and y.is_number and x.is_finite and y.is_finite):
             continue
-        if abs(x - y) > sympy.Float("1e-20") * max(abs(x), abs(y), sympy.Float("1e-40")):  # 1e-34 is no zero
+        # The difference itself, with 150 digits: 2^100 + 1 is not 2^100 - 1, and 1e-34 is no zero.
+        apart = abs(sympy.N(difference.subs(point), 20, maxn=150))
+        if not apart.is_number or apart > sympy.Float("1e-60") * max(abs(x), abs(y), sympy.Float("1e-60")):
             if sign > 0 or (x.is_real and y.is_real):
                 return False
-            apart = True  # log(x^2) and 2 log(x) agree where both are real
+            differs = True  # log(x^2) and 2 log(x) agree where both are real
         else:
             agreed += 1
-    if apart:
+    if differs:
         return None
     return True if sympy.simplify(difference) == 0 or agreed >= (4 if symbols else 1) else None
+
+
+def _half(places: int):
+    """Half a unit of the last of so many decimals."""
+    import sympy
+
+    return sympy.Rational(1, 2) * sympy.Integer(10) ** -places
 
 
 def _serve() -> None:

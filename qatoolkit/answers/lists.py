@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 _MOST_MEMBERS = 100
 _SEPARATOR = re.compile(r"[(\[{]|[)\]}]|[,;、]|\s(?:and|or|&)\s|[和或与及]|以及")
+_SEMICOLON = re.compile(r"[(\[{]|[)\]}]|;")
 _NAME = re.compile(r"([A-Za-zα-ω]\w{0,3})\s*=\s*([^=]+)")
 _CLOCK = re.compile(
     r"(?P<zh>凌晨|早上|上午|中午|下午|晚上)?\s*(?P<hour>\d{1,2})(?:\s*(?::|点钟?|时)\s*(?P<minute>\d{2}(?!\d)|半)?分?)?\s*"
@@ -53,12 +54,13 @@ def several(text: str) -> Several | None:
     if len(text) > 1 and text.count("±") == 1 and len(text) <= 60:
         return Several([text.replace("±", "+").lstrip("+"), text.replace("±", "-")], "", "or")
     brackets, inner = "", text
-    if len(text) > 1 and text[0] in "([{" and text[-1] in ")]}":
+    if len(text) > 1 and text[0] in "([{" and text[-1] in ")]}" and _closes_last(text):
         brackets, inner = text[0] + text[-1], text[1:-1]
     grouped = re.search(r"\d,\d{3}(?!\d)", inner) and re.search(r",\s", inner)  # 1,200, 1,300
-    members, joiners, depth, start = [], set(), 0, 0
+    members, joiners, depth, start = [], [], 0, 0
+    separators = _SEMICOLON if ";" in inner else _SEPARATOR
     inner = re.sub(r"^(?:either|both)\s+", "", inner)
-    for found in _SEPARATOR.finditer(inner):
+    for found in separators.finditer(inner):
         mark = found[0].strip()
         if mark in "([{":
             depth += 1
@@ -68,12 +70,14 @@ def several(text: str) -> Several | None:
             member = inner[start : found.start()].strip()
             if member or not members:  # ", and" is one separator
                 members.append(member)
-            joiners.add({"和": "and", "与": "and", "及": "and", "以及": "and", "&": "and", "或": "or", ";": ","}.get(mark, mark))
+            joiners.append({"和": "and", "与": "and", "及": "and", "以及": "and", "&": "and", "或": "or", ";": ","}.get(mark, mark))
             start = found.end()
         if depth < 0 or len(members) > _MOST_MEMBERS:
             return None
     members.append(inner[start:].strip())
-    if not 2 <= len(members) <= _MOST_MEMBERS or not all(members) or {"and", "or"} <= joiners or depth:
+    if not 2 <= len(members) <= _MOST_MEMBERS or not all(members) or {"and", "or"} <= set(joiners) or depth:
+        return None
+    if "," in joiners and set(joiners[:-1]) - {","} and joiners[-2:] != [",", joiners[-1]]:  # a, b and c; but not a and b, c
         return None
     if any(len(m.split()) > 6 for m in members) or any(re.match(r"(?:then|but|not)\b", m) for m in members):
         return None
@@ -82,6 +86,16 @@ def several(text: str) -> Several | None:
     if head and not any("=" in m for m in members[1:]):  # x = 1 or 2
         members[0] = head[2].strip()
     return Several(members, brackets, joiner)
+
+
+def _closes_last(text: str) -> bool:
+    """Whether the first bracket is closed by the last one: not so in "(1, 2), (3, 4)"."""
+    depth = 0
+    for i, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if depth <= 0:
+            return i == len(text) - 1
+    return False
 
 
 def clock(text: str) -> tuple[int, bool] | None:

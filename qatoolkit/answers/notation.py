@@ -30,21 +30,21 @@ _SIGNS = _GREEK | {
     "geqslant": "≥", "lt": "<", "gt": ">", "ne": "≠", "neq": "≠", "approx": "≈", "cup": "∪", "cap": "∩", "in": "∈",
     "to": "→", "rightarrow": "→", "longrightarrow": "→", "perp": "⊥", "parallel": "∥", "circ": "°", "degree": "°",
     "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrace": "{", "rbrace": "}", "ldots": "...", "dots": "...",
-    "cdots": "...", "prime": "'", "lor": "∨", "vee": "∨", "land": "∧", "wedge": "∧", "neg": "¬", "lnot": "¬",
+    "cdots": "...", "prime": "'", "textgreater": ">", "textless": "<", "lor": "∨", "vee": "∨", "land": "∧", "wedge": "∧", "neg": "¬", "lnot": "¬",
     "overrightarrow": r"\vec", "overline": r"\bar", "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac",
     "dbinom": r"\binom", "tbinom": r"\binom", "ohm": "Ω", "lg": r"\log_{10}", "micro": "μ", "euro": "€", "pounds": "£",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
-_DECORATION = re.compile(
-    r"(?<!\\)\\[()\[\]]|\\(?:(?:left|right|displaystyle|quad|qquad|boldsymbol|bigl?|bigr|limits)(?![a-z])|[,;!: ])|~|(?<!\\)\$"
-)
+_SIZED = re.compile(r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr)(?![a-z])\s*\.?")
+_DECORATION = re.compile(r"(?<!\\)\\[()\[\]]|\\(?:(?:displaystyle|quad|qquad|boldsymbol|limits)(?![a-z])|[,;!: ])|(?<=[\\$}])~|~(?=[\\$])|(?<!\\)\$")
 GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"  # three levels
 _BOXED = re.compile(rf"\\f?boxed\s*({GROUP})")
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mathit|rm|bf|operatorname|mbox|ce|mathsf)\s*\{([^{}]*)\}")
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mathit|rm|bf|operatorname|mbox|ce|mathsf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _SINGLE = r"(?:\d|[A-Za-zα-ωπ]|\\sqrt\s*(?:\d|\{[^{}]*\}))"
 _BARE_TOP = re.compile(rf"\\(frac|binom)\s*({_SINGLE})\s*")
 _BARE_BOTTOM = re.compile(rf"\\(frac|binom)\s*({GROUP})\s*({_SINGLE})")
 _PLAIN = str.maketrans("−–—⁄∕’‘′∶⋅∙•㏒", "---//''':···l")
+_CIRCLED = re.compile("[①-⑳]")  # names of statements, no numbers
 _NUMBER = r"(?=[-+±]?\s*[$€£¥]?\s*\.?\d|[-+]?\\frac|[零一二两三四五六七八九十百千半])"
 _ANNOUNCED = re.compile(
     r"(?:(?:so|thus|hence|therefore|then|and)\b\s*,?\s*)*(?:(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best)\s+)?"
@@ -68,6 +68,7 @@ _SOFT_PUNCTUATION = re.compile(
 )
 _BRACKETS = re.compile(r"[()\[\]{}]")  # only style among words, but not where they group: 2(x+1), p and (q or r)
 _GROUPED = re.compile(r"[\d=+*/^<>|∨∧¬]|\b(?:and|or|not|[A-Za-z])\b|[且或非]")
+_BESIDE_CJK = re.compile(rf"(?<=[{CJK}])\s+|\s+(?=[{CJK}])")
 _DOUBLED = re.compile(r"(?:([A-Za-z])\1)+")
 
 
@@ -75,21 +76,22 @@ def clean(text, *, unwrap: bool = True) -> str:
     """A text in one spelling: NFKC, LaTeX without decoration, signs as Unicode, announcements unwrapped."""
     if missing(text):
         return ""
-    text = nfkc(str(text)).translate(_PLAIN)
+    text = nfkc(_CIRCLED.sub(lambda m: f"#{ord(m[0]) - 0x245F}", str(text))).translate(_PLAIN)
     if len(text) > _MOST:
         return text.strip().rstrip("。.;；,，").strip()
     text = text.replace("{,}", ",").replace("+∞", "∞")
     if "\\" in text:
-        text = text.replace("\\%", "%").replace("\\$", "\0").replace("\\{", "{").replace("\\}", "}")
+        text = text.replace("\\%", "%").replace("\\$", "\0")
+        text = _SIZED.sub("", text.replace("\\textless{}", "<").replace("\\textgreater{}", ">"))
         text = _TEXT_COMMAND.sub(lambda m: m[1] if len(m[1]) <= 2 or m[1] != m[1].strip() else f" {m[1]} ", text)
     if text.count("$") % 2 == 0 or text.count("$$"):  # an odd number is money
         text = _DECORATION.sub(lambda m: "" if m[0] == "$" else " ", text)
     else:
         text = _DECORATION.sub(lambda m: m[0] if m[0] == "$" else " ", text)
-    text = text.replace("\0", "$")
+    text = text.replace("\0", "$").replace("\\{", "{").replace("\\}", "}")
     if "\\" in text or "√" in text or "^" in text or "_" in text:
         text = _plain_latex(text)
-    text = re.sub(r"^(\*\*|__)(?=\S)(.+)(?<=\S)\1", r"\2", text.strip()).rstrip("。.;；,，").strip()
+    text = re.sub(r"^(\*\*|__)\s*(\S.*?)\s*\1$", r"\2", text.strip(), flags=re.DOTALL).rstrip("。.;；,，").strip()
     for _ in range(3 if unwrap else 0):
         before = text
         text = _ABOUT_AFTER.sub("", _without(_ABOUT, _without(_ANNOUNCED, text)))
@@ -149,6 +151,7 @@ def words(text: str, *, fold: bool = True) -> str:
     text = re.sub(r"^[(\[]\s*([A-Za-z]+)\s*[)\]]$", r"\1", text)
     text = text if _GROUPED.search(text) else _BRACKETS.sub(" ", text)
     text = _SOFT_PUNCTUATION.sub(" ", text)
+    text = _BESIDE_CJK.sub("", text) if not text.isascii() else text
     return " ".join(word.casefold() if fold or not case_coded(word) else word for word in text.split())
 
 

@@ -16,7 +16,7 @@ _MAX_EXACT_DIGITS = 400  # longer numbers are text: 1e999999999 must not be expa
 
 _NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,2}(?:,\d\d)+,\d{3}|\d{1,3}(?:\.\d{3}){2,}|\d{1,3}(?:'\d{3})+|\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?"
 _ZH = "零〇一二两三四五六七八九十百千万亿壹贰叁肆伍陆柒捌玖拾佰仟廿卅幺"
-_HAS_NUMBER = re.compile(rf"[\d{_ZH}半]")
+HAS_NUMBER = re.compile(rf"[\d{_ZH}半]")
 _SCIENTIFIC = re.compile(r"(?<=\d)\s*[×·*x]\s*10\s*(?:\^|\*\*)\s*\{?\s*\(?([+-]?\d+)\)?(?:\s*\})?")
 _FRACTION = re.compile(r"([+-]?)\s*(\d+)?\s*\\frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _QUANTITY = re.compile(
@@ -69,7 +69,7 @@ def quantity(text: str) -> Quantity | None:
     """The quantity that a text consists of: "1,200 km", "3/4", "thirty-five", "三十五"; None for any other text."""
     if len(text) > _MAX_EXACT_DIGITS:
         return None
-    if not _HAS_NUMBER.search(text):
+    if not HAS_NUMBER.search(text):
         return _english(text)
     text = text[1:-1].strip() if re.fullmatch(r"\([^()]*\)", text) else text
     text = re.sub(r"^[+-]?\d{1,3}(?: \d{3})+(?![\d/ ])", lambda m: m[0].replace(" ", ""), text)
@@ -178,8 +178,8 @@ def _with_units(x: Quantity, y: Quantity, equal: bool) -> bool | None:
     if known_x or known_y or is_cjk_text(x.unit) != is_cjk_text(y.unit):
         return None
     nouns = [frozenset(_noun(w) for w in re.findall(r"[^\W\d_]+", q.unit.casefold())) for q in (x, y)]
-    if (nouns[0] | nouns[1]) & FUNCTION_WORDS:
-        return True if nouns[0] == nouns[1] and len(x.unit.split()) <= 2 else None
+    if (nouns[0] | nouns[1]) & FUNCTION_WORDS or any(re.search(r"[\d/^*·-]", q.unit) for q in (x, y)):
+        return None
     if nouns[0] <= nouns[1] or nouns[1] <= nouns[0]:
         return None if any(units(w) for w in nouns[0] ^ nouns[1]) else True
     return False

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from qatoolkit.answers.algebra import WORKER, has_names, math_tokens
 from qatoolkit.answers.lists import Several, clock, ratio, several
 from qatoolkit.answers.notation import FUNCTION_WORDS, clean, is_cjk_text, labelled, words
-from qatoolkit.answers.quantities import decimal_places, quantity, same_number
+from qatoolkit.answers.quantities import HAS_NUMBER, decimal_places, quantity, same_number
 from qatoolkit.core.text import missing
 
 _PROSE_WORDS = 12  # longer texts may agree in other words: undecided
@@ -285,6 +285,9 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
         return True
     if _RELATION.search(a) and _RELATION.search(b):
         return _same_relation(a, b, seconds)
+    numbers = [quantity(text) is not None for text in (a, b)]
+    if numbers[0] != numbers[1] and not HAS_NUMBER.search(b if numbers[0] else a):
+        return False
     if is_cjk_text(a) != is_cjk_text(b) and re.search(r"[A-Za-z]{2}", b if is_cjk_text(a) else a):
         return None  # two languages
     if min(len(re.findall(r"[\u3400-\u9fff]{2}|[a-zA-Z]+", t)) for t in (a, b)) > _PROSE_WORDS:
