@@ -36,16 +36,16 @@ _NO_WORDS = re.compile(r"\\?(?:" + "|".join((*_FUNCTIONS, "pi", "vec", "mathbb",
 _PLAIN = str.maketrans({"√": " sqrt ", "π": " π ", "×": "*", "·": "*", "÷": "/"})
 
 
-def math_tokens(text: str) -> list[str] | None:
-    """The tokens of an expression, or None if it is not evidently mathematics: a word in it, no digit and no operator, or
-    a token that is not allowed."""
+def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
+    """The tokens of an expression, or None if it is not evidently mathematics: a word in it, no digit and no operator
+    (unless it is `evident` from elsewhere), or a token that is not allowed."""
     if len(text) > 4 * _MAX_TOKENS:
         return None
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.translate(_PLAIN))
     text = re.sub(r"\b(sin|cos|tan|ln|log)(?=[xyzt]\b|[αθ])", r"\1 ", text)
     text = re.sub(r"\\?(?<![A-Za-z])pi(?![A-Za-z])", " π ", text)
     text = re.sub(r"\\sqrt\s*\[(\d+)\]", r" root(\1)", text)
-    if _WORDS.search(_NO_WORDS.sub(" ", text)) or not re.search(r"[\d+\-*/^=|!∞π\\√(]", text):
+    if _WORDS.search(_NO_WORDS.sub(" ", text)) or not (evident or re.search(r"[\d+\-*/^=|!∞π\\√(]", text)):
         return None
     if re.search(r"\d\s*x\s*\d|(?<!log_\d)(?<!log_)\d\s+\d|[A-Za-z]\s+[a-z]\s+[a-z]", text):  # 4 x 3 is no product of x
         return None
@@ -78,11 +78,13 @@ class _Worker:
 
     def __init__(self):
         self.process, self.owner, self.lock = None, None, threading.Lock()
+        self.seconds = 0.0  # spent on questions, starts not counted
 
     def equal(self, a: list[str], b: list[str], places: int | None = None, seconds: float = 0.0) -> bool | None:
         with self.lock:
             if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
                 self._start()
+            started = time.monotonic()
             try:
                 self.process.stdin.write(json.dumps([a, b, places]).encode() + b"\n")
                 self.process.stdin.flush()
@@ -90,6 +92,8 @@ class _Worker:
             except (OSError, ValueError, TimeoutError):
                 self.stop()
                 return None
+            finally:
+                self.seconds += time.monotonic() - started
 
     def stop(self) -> None:
         if self.process is not None and self.owner == os.getpid():

@@ -52,7 +52,7 @@ class Several(NamedTuple):
 def several(text: str) -> Several | None:
     """The members of "(1, 2)", "{1, 2}", "1, 2 and 3", "x = 1 or x = 2", "1、2" or "±5"; None if it is not a list."""
     if len(text) > 1 and text.count("±") == 1 and len(text) <= 60:
-        return Several([text.replace("±", "+").lstrip("+"), text.replace("±", "-")], "", "or")
+        return Several([text.replace("±", "+").lstrip("+"), text.replace("±", "-")], "", "、")
     brackets, inner = "", text
     if len(text) > 1 and text[0] in "([{" and text[-1] in ")]}" and _closes_last(text):
         brackets, inner = text[0] + text[-1], text[1:-1]
@@ -75,7 +75,7 @@ def several(text: str) -> Several | None:
         if depth < 0 or len(members) > _MOST_MEMBERS:
             return None
     members.append(inner[start:].strip())
-    if not 2 <= len(members) <= _MOST_MEMBERS or not all(members) or {"and", "or"} <= set(joiners) or depth:
+    if not 2 - (brackets == "{}") <= len(members) <= _MOST_MEMBERS or not all(members) or {"and", "or"} <= set(joiners) or depth:
         return None
     if "," in joiners and set(joiners[:-1]) - {","} and joiners[-2:] != [",", joiners[-1]]:  # a, b and c; but not a and b, c
         return None

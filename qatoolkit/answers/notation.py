@@ -36,7 +36,8 @@ _SIGNS = _GREEK | {
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _SIZED = re.compile(r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr)(?![a-z])\s*\.?")
-_DECORATION = re.compile(r"(?<!\\)\\[()\[\]]|\\(?:(?:displaystyle|quad|qquad|boldsymbol|limits)(?![a-z])|[,;!: ])|(?<=[\\$}])~|~(?=[\\$])|(?<!\\)\$")
+_DECORATION = re.compile(r"(?<!\\)\\[()\[\]]|\\(?:(?:displaystyle|quad|qquad|boldsymbol|limits)(?![a-z])|[,;!: ])|(?<!\\)\$")
+_BOLD = re.compile(r"(?<![\w)])\*\*\s*([^*]+?)\s*\*\*(?![\w(])")
 GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"  # three levels
 _BOXED = re.compile(rf"\\f?boxed\s*({GROUP})")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mathit|rm|bf|operatorname|mbox|ce|mathsf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -47,18 +48,18 @@ _PLAIN = str.maketrans("−–—⁄∕’‘′∶⋅∙•㏒", "---//''':··
 _CIRCLED = re.compile("[①-⑳]")  # names of statements, no numbers
 _NUMBER = r"(?=[-+±]?\s*[$€£¥]?\s*\.?\d|[-+]?\\frac|[零一二两三四五六七八九十百千半])"
 _ANNOUNCED = re.compile(
-    r"(?:(?:so|thus|hence|therefore|then|and)\b\s*,?\s*)*(?:(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best)\s+)?"
+    r"(?:i\s+(?:think|believe)\s+(?:that\s+)?)?(?:(?:so|thus|hence|therefore|then|and)\b\s*,?\s*)*(?:(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best)\s+)?"
     r"(?:answer|result|solution|(?:choice|option)(?=\s+(?:is|are|:)))(?:\s+to\s+(?:this|the)\s+(?:question|problem))?"
     r"\s*(?::|=|(?:is|are|equals|will be|would be|must be|should be)\b)|(?:choice|option)(?=\s*\(?[A-J]\)?$))\s*:?\s*"
     r"|(?:so|thus|hence|therefore)\s*,\s*"
     r"|(?:所以|因此|因而|故|综上|则)?\s*[,:]?\s*(?:(?:本题|该题)?(?:的)?(?:正确|最终|最后)?(?:的)?(?:答案|结果|选项)\s*"
-    r"(?:就是|应该是|应为|等于|是|为|选)?\s*:?(?<!案)(?<!果)(?<!项)|答\s*:|(?:应选|选择?|选项)(?=\s*:?\s*[A-J]{1,5}$))\s*:?\s*|(?:所以|因此|故)\s*,?\s*(?=[A-Za-z\d])",
+    r"(?:就是|应该是|应为|等于|是|为|选)?\s*:?(?<!案)(?<!果)(?<!项)|答\s*:|(?:本题|该题|此题)?(?:应选|选择?|选项)(?=\s*:?\s*[A-J]{1,5}$))\s*:?\s*|(?:所以|因此|故)\s*,?\s*(?=[A-Za-z\d])",
     re.IGNORECASE,
 )
 _ABOUT = re.compile(
     rf"(?:approximately|approx\.?|about|around|roughly|circa|大约为?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}", re.IGNORECASE
 )
-_ABOUT_AFTER = re.compile(r"(?<=[\d\u4e00-\u9fff])\s*(?:左右|上下)$|(?<=\d)\s*(?:approximately|approx\.?)$")
+_ABOUT_AFTER = re.compile(r"(?<=[\d\u4e00-\u9fff])\s*(?:左右|上下|or so)$|(?<=\d)\s*(?:approximately|approx\.?)$")
 _LABELLED = re.compile(r"(?:[(\[]\s*([A-J])\s*[)\]]|([A-J])\s*([.):、]))\s*(?=\S)(.+)", re.DOTALL)
 
 _ARTICLE = re.compile(r"(?:(?<!\S)(?:a|an|the)|^(?:A|An)|\bThe|\bTHE)(?=\s+[^\W\d_]{3})")
@@ -79,9 +80,10 @@ def clean(text, *, unwrap: bool = True) -> str:
     text = nfkc(_CIRCLED.sub(lambda m: f"#{ord(m[0]) - 0x245F}", str(text))).translate(_PLAIN)
     if len(text) > _MOST:
         return text.strip().rstrip("。.;；,，").strip()
-    text = text.replace("{,}", ",").replace("+∞", "∞")
+    text = text.replace("{,}", ",").replace("+∞", "∞").replace("->", "→")
     if "\\" in text:
         text = text.replace("\\%", "%").replace("\\$", "\0")
+        text = text.replace("~", " ")  # without LaTeX it is a negation
         text = _SIZED.sub("", text.replace("\\textless{}", "<").replace("\\textgreater{}", ">"))
         text = _TEXT_COMMAND.sub(lambda m: m[1] if len(m[1]) <= 2 or m[1] != m[1].strip() else f" {m[1]} ", text)
     if text.count("$") % 2 == 0 or text.count("$$"):  # an odd number is money
@@ -91,7 +93,7 @@ def clean(text, *, unwrap: bool = True) -> str:
     text = text.replace("\0", "$").replace("\\{", "{").replace("\\}", "}")
     if "\\" in text or "√" in text or "^" in text or "_" in text:
         text = _plain_latex(text)
-    text = re.sub(r"^(\*\*|__)\s*(\S.*?)\s*\1$", r"\2", text.strip(), flags=re.DOTALL).rstrip("。.;；,，").strip()
+    text = _BOLD.sub(r"\1", text.strip()).rstrip("。.;；,，").strip()
     for _ in range(3 if unwrap else 0):
         before = text
         text = _ABOUT_AFTER.sub("", _without(_ABOUT, _without(_ANNOUNCED, text)))
@@ -109,7 +111,7 @@ def _without(prefix: re.Pattern, text: str) -> str:
 
 
 def _plain_latex(text: str) -> str:
-    text = _COMMAND.sub(_sign, text)
+    text = re.sub(r"\^?(?<!\\)\{\}(?=.)", "", _COMMAND.sub(_sign, text))
     if "\\frac" in text or "\\binom" in text:
         text = _BARE_TOP.sub(r"\\\1{\2}", text)
         text = _BARE_BOTTOM.sub(r"\\\1\2{\3}", text)
@@ -148,7 +150,7 @@ def labelled(text: str) -> tuple[str, str, bool] | None:
 def words(text: str, *, fold: bool = True) -> str:
     """Words without articles and soft punctuation; case folded in words where it is only style, all with `fold`."""
     text = _ARTICLE.sub(" ", text)
-    text = re.sub(r"^[(\[]\s*([A-Za-z]+)\s*[)\]]$", r"\1", text)
+    text = re.sub(r"^[(\[]?\s*([A-Za-z]+)\s*[)\]]$", r"\1", text)
     text = text if _GROUPED.search(text) else _BRACKETS.sub(" ", text)
     text = _SOFT_PUNCTUATION.sub(" ", text)
     text = _BESIDE_CJK.sub("", text) if not text.isascii() else text

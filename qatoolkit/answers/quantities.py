@@ -32,7 +32,7 @@ _TIMES = {  # powers of ten
 }  # fmt: skip
 # What may stand after a number as its unit or noun; all else is algebra: 2x, 3i, 2 pi, 5!, 2(x+1), or several numbers.
 _UNIT = re.compile(r"(?:[^\W\d_]|°|[$€£¥₹¢]|\((?=[^\W\d_])|/\s*(?=[^\W\d_]))(?:[^\d=<>≤≥≠≈±√∪∩∈∠→!|\\\[\]+,;:_]|(?<=[\^\-{²A-Za-z])\d)*")
-_ALGEBRA = re.compile(r"(?:pi|sqrt|sin|cos|tan|ln|log|exp|and|or|to|vs|π)(?![A-Za-z])|.*\b(?:and|or|to|vs)\b|[a-z]\s*[*(]|[a-z]\s+[a-z]\b|x\s")
+_ALGEBRA = re.compile(r"(?:pi|sqrt|sin|cos|tan|ln|log|exp|and|or|to|vs|π)(?![A-Za-z])|.*\b(?:and|or|to|vs)\b|.*[或和与及到至比]\s*[-√π\d]|[a-z]\s*[*(]|[a-z]\s+[a-z]\b|x\s")
 _PLAIN_UNITS = frozenset("kg cm km mm ml dm mi ft lb hr in oz".split())
 _MEASURES = re.compile(
     "[个只名位条张本棵辆][^以之分倍折成多余半点上下内外到至比数]{0,3}|"
@@ -87,7 +87,7 @@ def quantity(text: str) -> Quantity | None:
     if unit and (not _UNIT.fullmatch(unit) or _ALGEBRA.match(unit)):
         return None
     short = re.fullmatch(r"[a-zA-Zα-ωΑ-Ω]{1,3}(?:\^.*)?", unit) is not None
-    if (short and (unit[1:2] in ("", "^") or glued) or unit[:1] == "/") and not units(unit if unit[:1] != "/" else "1" + unit):
+    if (short and (unit[1:2] in ("", "^") or glued) or unit[:1] == "/") and not units(unit):
         return None
     doubtful = short and (unit in ("t", "d") or glued and unit not in _PLAIN_UNITS and len(unit) <= 2)
     if len(found["top"]) + len(found["bottom"] or "") > _MAX_EXACT_DIGITS:

@@ -7,7 +7,6 @@ checker.)
 """
 
 import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -32,11 +31,11 @@ _PHRASES = (
     {"infinitely many solutions", "无数解", "无穷多解"},
     {"empty set", "∅", r"\emptyset", "\\varnothing", "空集", "{}"},
 )
-_NAMED = re.compile(r"(?:(?P<name>[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\([^()=]*\))?)\s*(?:[=≈]|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)")
+_NAMED = re.compile(r"(?:(?P<name>[∠△]?\s*[A-Z]{1,4}|[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\([^()=]*\))?)\s*(?:[=≈]|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)")
 _RANGE = re.compile(r"\d+(?:\s*-\s*\d+)+")
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
-_TURNED = str.maketrans("<>≤≥", "><≥≤")
-_RELATION = re.compile(r"(<=|>=|[<>≤≥≠∈])")
+_TURNED = str.maketrans("<>≤≥→∈", "><≥≤←∋")
+_RELATION = re.compile(r"(<=|>=|[<>≤≥≠∈→])")
 
 
 def same_answer(a, b, *, aliases: Sequence = ()) -> bool | None:
@@ -199,13 +198,16 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
     if number != "not numbers":
         return number
     letters = [re.sub(r"[\s,、;&]|and|和", "", text) for text in (a, b)]
-    if all(re.fullmatch("[A-J]{2,10}", text) for text in letters) and set(letters) & {a, b} and letters != [a, b]:
+    if all(re.fullmatch("(?:[A-J]|#\\d+){2,10}", text) for text in letters) and set(letters) & {a, b} and letters != [a, b]:
         return letters[0] == letters[1] or (None if sorted(letters[0]) == sorted(letters[1]) else False)
     list_a, list_b = several(a), several(b)
-    if list_a and list_b:
+    if list_a and list_b and (quantity(a) is None) == (quantity(b) is None):  # 3,003 is a number, 003,3 is none
         return _same_lists(list_a, list_b, seconds or _LIST_SECONDS)
-    single = [quantity(m["value"].strip() if m else text) for m, text in zip(named, (a, b), strict=True)]
-    for found, other in ((list_a, single[1]), (list_b, single[0])):
+    single = [m["value"].strip() if m else text for m, text in zip(named, (a, b), strict=True)]
+    for found, text in ((list_a, single[1]), (list_b, single[0])):
+        other = quantity(text) if found else None
+        if found and other is None and found.free and not re.search(r"[^\s=] *±", f"{a}\n{b}") and math_tokens(text):
+            return False
         if found and other:  # "1,5" may be a decimal
             return None if _decimal(found) == other.value or re.search(r"[^\s=] *±", f"{a}\n{b}") else False
     return _same_text(a, b, seconds)
@@ -234,13 +236,13 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
     if a.named and b.named:  # x = 1, y = 2 in any order
         a, b = a.by_name(), b.by_name()
     one, other = a.values(b), b.values(a)
-    until = time.monotonic() + seconds
+    until = WORKER.seconds + seconds
     verdicts = []
     for x, y in zip(one, other, strict=True):
-        left = until - time.monotonic()
+        left = until - WORKER.seconds
         verdicts.append(_same(x, y, left) if left > 0 else None)
     if False not in verdicts:
-        style = len(brackets) == 1 or "{}" not in brackets or a.free and b.free
+        style = "{}" not in brackets or brackets <= {"{}", ""}
         joined = {a.joiner, b.joiner} != {"and", "or"}
         return True if None not in verdicts and joined and style else None
     if a.named and b.named:
@@ -275,10 +277,15 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     if own == other and own:
         return True
     tokens_a, tokens_b = math_tokens(a), math_tokens(b)
+    if tokens_a or tokens_b:  # ab is mathematics beside a*b
+        tokens_a, tokens_b = tokens_a or math_tokens(a, evident=True), tokens_b or math_tokens(b, evident=True)
+    equal = _same_formula(a, b, tokens_a, tokens_b, seconds) if tokens_a and tokens_b else None
+    if equal or own.casefold() == other.casefold():
+        return equal or None
     if tokens_a and tokens_b:
-        return _same_formula(a, b, tokens_a, tokens_b, seconds)
-    if own.casefold() == other.casefold():
-        return None
+        return equal
+    if own.replace("~", "") == other.replace("~", ""):
+        return None  # a negation, or a blank of LaTeX
     if any({own.casefold(), other.casefold()} <= phrase for phrase in _PHRASES):
         return True
     if _is_spaced(a) and _is_spaced(b) and "".join(a.split()) == "".join(b.split()):
@@ -300,7 +307,7 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
         relates = len(bags[0]) > 1 and FUNCTION_WORDS - {"then"} & set(bags[0]) or re.search(r"\d", own)
         return False if relates else None
     short, long = sorted((own.casefold(), other.casefold()), key=len)
-    if len(short) >= 2 and re.search(rf"(?<!\w){re.escape(short)}(?!\w)" if short.isascii() else re.escape(short), long):
+    if (len(short) >= 2 or any(numbers)) and re.search(rf"(?<!\w){re.escape(short)}(?!\w)" if short.isascii() else re.escape(short), long):
         return None  # one says more: Paris, and Paris in France
     return None if len(a) == len(b) == 2 and a.isalpha() and a.islower() and sorted(own) == sorted(other) else False
 
@@ -326,16 +333,19 @@ def _letters(text: str) -> list[str]:
 
 
 def _same_relation(a: str, b: str, seconds: float) -> bool | None:
-    """Inequalities: the same sides and signs, read in either direction."""
+    """Inequalities: the same sides and signs, read in either direction. Different only by a number or a letter."""
     (sides_a, signs_a), (sides_b, signs_b) = (
-        (parts[::2], parts[1::2])
+        ([side.strip() for side in parts[::2]], parts[1::2])
         for parts in (re.split(_RELATION, t.replace("<=", "≤").replace(">=", "≥")) for t in (a, b))
     )
-    if sides_a[0].strip() != sides_b[0].strip():
-        sides_b, signs_b = sides_b[::-1], [s.translate(_TURNED) for s in reversed(signs_b)]
-    if len(sides_a) != len(sides_b):
+    if len(sides_a) != len(sides_b) or not all(sides_a + sides_b):
         return None
-    verdicts = [_same(x.strip(), y.strip(), seconds) for x, y in zip(sides_a, sides_b, strict=True)]
-    if all(verdicts):
-        return signs_a == signs_b
-    return False if False in verdicts and True in verdicts and signs_a == signs_b else None
+    found = []
+    turned = [s.translate(_TURNED) for s in reversed(signs_b)]
+    for sides, signs in ((sides_b, signs_b), (sides_b[::-1], turned)):
+        verdicts = [_same(x, y, seconds) for x, y in zip(sides_a, sides, strict=True)]
+        unlike = [p for p, v in zip(zip(sides_a, sides, strict=True), verdicts, strict=True) if v is False]
+        simple = all(quantity(side) or re.fullmatch(r"[^\W\d_]", side) for pair in unlike for side in pair)
+        agree = True if all(verdicts) else False if unlike and simple else None
+        found.append(signs_a == signs if agree else agree)
+    return True if True in found else None if None in found else False

@@ -35,7 +35,7 @@ standard_atmosphere 大气压|metric_ton 吨|hectare 公顷|mile 英里|foot 英
 meter_per_second mps|kilowatt_hour 千瓦时"""
 _AMBIGUOUS = {"pound": "GBP", "degree": "degree_Celsius", "分": "minute", "ton": "metric_ton"}  # 5 pounds: mass or money
 _OWN = {"becquerel", "gray", "sievert", "hertz"}  # the same dimension as something else, yet never meant for it
-_LETTERS = frozenset("gmshlLVAWNJKCFTHtdΩÅ°$€£¥¢₹%")  # any other single letter is a variable
+_LETTERS = frozenset("gmshlLVAWNJKCFTHMtdΩÅ°$€£¥¢₹%")  # any other single letter is a variable
 # Short names take a prefix only here: "cat" is no centi-atmosphere, "ma" no milli-year.
 _PREFIXED = frozenset(
     "meter gram second ampere kelvin mole candela liter joule watt newton pascal hertz volt ohm coulomb farad henry tesla "
