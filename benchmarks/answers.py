@@ -49,7 +49,11 @@ def as_unit(text, rng):
     symbol, english, chinese, _ = rng.choice(UNITS)
     if not NUMBER.fullmatch(text):
         return None
-    forms = [f"{text} {english}", f"{text}{chinese}", f"${text}" if symbol == "$" and text[0] != "-" else f"{text} {symbol}"]
+    forms = [
+        f"{text} {english}",
+        f"{text}{chinese}",
+        f"${text}" if symbol == "$" and text[0] != "-" else f"{text} {symbol}",
+    ]
     forms.append(rf"{text}\ \mathrm{{{symbol}}}" if re.fullmatch("[A-Za-z]+", symbol) else forms[0])
     one, two = rng.sample(forms, 2)
     return one, rng.choice((two, text))
@@ -58,16 +62,22 @@ def as_unit(text, rng):
 def as_separated(text, rng):
     if not re.fullmatch(r"-?\d{4,12}", text):
         return None
-    return text, rng.choice([f"{int(text):,}", f"{int(text):,}".replace(",", " "), f"{int(text):,}".replace(",", "{,}"), f"{int(text):,}.0"])
+    return text, rng.choice(
+        [f"{int(text):,}", f"{int(text):,}".replace(",", " "), f"{int(text):,}".replace(",", "{,}"), f"{int(text):,}.0"]
+    )
 
 
 def as_fraction(text, rng):
     if found := re.fullmatch(r"(-?)(\d+)/(\d+)", text):
         sign, top, bottom = found.groups()
-        return text, rng.choice([rf"{sign}\frac{{{top}}}{{{bottom}}}", rf"${sign}\dfrac{{{top}}}{{{bottom}}}$", f"{sign}{top} / {bottom}"])
+        return text, rng.choice(
+            [rf"{sign}\frac{{{top}}}{{{bottom}}}", rf"${sign}\dfrac{{{top}}}{{{bottom}}}$", f"{sign}{top} / {bottom}"]
+        )
     if re.fullmatch(r"-?\d+\.\d{1,4}", text):
         value = Fraction(text)
-        return text, rng.choice([f"{value}", rf"{'-' * (value < 0)}\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"])
+        return text, rng.choice(
+            [f"{value}", rf"{'-' * (value < 0)}\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"]
+        )
     return None
 
 
@@ -83,30 +93,55 @@ def as_scientific(text, rng):
         return None
     digits, _, power = f"{float(text):.12e}".partition("e")
     digits, power = digits.rstrip("0").rstrip("."), int(power)
-    return text, rng.choice([f"{digits}e{power}", f"{digits} × 10^{power}", rf"${digits} \times 10^{{{power}}}$", f"{digits}*10^{power}"])
+    return text, rng.choice(
+        [f"{digits}e{power}", f"{digits} × 10^{power}", rf"${digits} \times 10^{{{power}}}$", f"{digits}*10^{power}"]
+    )
 
 
 def as_latex(text, rng):
     if "$" in text or "\\" in text:
         bare = re.sub(r"\\[dt]frac", r"\\frac", text)
-        return text, rng.choice([bare, text.replace("\\frac", "\\dfrac"), re.sub(r"(?<!\\)\((?!\))", r"\\left(", text).replace(")", "\\right)") if "(" in text and "\\(" not in text else bare])
+        return text, rng.choice(
+            [
+                bare,
+                text.replace("\\frac", "\\dfrac"),
+                re.sub(r"(?<!\\)\((?!\))", r"\\left(", text).replace(")", "\\right)")
+                if "(" in text and "\\(" not in text
+                else bare,
+            ]
+        )
     if len(text) > 60 or re.search("[%#&_$]", text):
         return None
-    return text, rng.choice([f"$ {text} $" if NUMBER.fullmatch(text) else rf"\text{{{text}}}", rf"\boxed{{{text}}}", rf"\mathrm{{{text}}}"])
+    return text, rng.choice(
+        [f"$ {text} $" if NUMBER.fullmatch(text) else rf"\text{{{text}}}", rf"\boxed{{{text}}}", rf"\mathrm{{{text}}}"]
+    )
 
 
 def as_chinese(text, rng):
     if not re.fullmatch(r"-?\d{1,8}(?:\.\d{1,3})?", text):
         return None
     whole, _, part = text.lstrip("-").partition(".")
-    chinese = ("负" if text[0] == "-" else "") + to_chinese(int(whole)) + ("点" + "".join("零一二三四五六七八九"[int(d)] for d in part) if part else "")
+    chinese = (
+        ("负" if text[0] == "-" else "")
+        + to_chinese(int(whole))
+        + ("点" + "".join("零一二三四五六七八九"[int(d)] for d in part) if part else "")
+    )
     return text, chinese
 
 
 def with_text(text, rng):
     if len(text) > 200:
         return None
-    forms = [f"The answer is {text}.", f"Answer: {text}", f"The final answer is: {text}", f"答案是{text}。", f"Therefore, the answer is {text}", f" {text} ", f"{text}.", f"**{text}**"]
+    forms = [
+        f"The answer is {text}.",
+        f"Answer: {text}",
+        f"The final answer is: {text}",
+        f"答案是{text}。",
+        f"Therefore, the answer is {text}",
+        f" {text} ",
+        f"{text}.",
+        f"**{text}**",
+    ]
     if NUMBER.fullmatch(text):
         forms += [f"约{text}", f"about {text}", f"{text} in total", f"x = {text}"]
     return text, rng.choice(forms)
@@ -135,8 +170,16 @@ def change_sign(row, rng):
     text = row["answer"]
     if NUMBER.fullmatch(text) and float(text):
         return text, text[1:] if text[0] == "-" else f"-{text}"
-    plus = [m.start() for m in re.finditer(r"(?<=[\w)}\s])[+-](?=[\s\d\w\\(])", text)] if re.fullmatch(r"\$?[\w\s+\-*/^\\{}().=]{3,60}\$?", text) else []
-    return (text, text[: plus[0]] + {"+": "-", "-": "+"}[text[plus[0]]] + text[plus[0] + 1 :]) if "\\" in text and plus else None
+    plus = (
+        [m.start() for m in re.finditer(r"(?<=[\w)}\s])[+-](?=[\s\d\w\\(])", text)]
+        if re.fullmatch(r"\$?[\w\s+\-*/^\\{}().=]{3,60}\$?", text)
+        else []
+    )
+    return (
+        (text, text[: plus[0]] + {"+": "-", "-": "+"}[text[plus[0]]] + text[plus[0] + 1 :])
+        if "\\" in text and plus
+        else None
+    )
 
 
 def change_unit(row, rng):
@@ -156,7 +199,18 @@ def change_order(row, rng):
             return text, two + joiner + one
     if NUMBER.fullmatch(text):
         other = str(int(float(text)) + rng.randint(1, 30))
-        form = rng.choice(["{} to {}", "({}, {})", "{}:{}", "{}/{}", "{} of {}", "[{}, {})", "{} - {}" if False else "{} in {}", "{} by {}"])
+        form = rng.choice(
+            [
+                "{} to {}",
+                "({}, {})",
+                "{}:{}",
+                "{}/{}",
+                "{} of {}",
+                "[{}, {})",
+                "{} - {}" if False else "{} in {}",
+                "{} by {}",
+            ]
+        )
         one, two = form.format(text, other), form.format(other, text)
         return None if "-" in text or not float(text) else (one, two)
     return None
@@ -207,7 +261,15 @@ def rates(pairs, judge) -> dict:
     by_kind = collections.defaultdict(collections.Counter)
     for kind, a, b, right in pairs:
         found = judge(a, b)
-        name = "undecided" if found is None else "right" if found == right else "wrong_same" if found else "wrong_different"
+        name = (
+            "undecided"
+            if found is None
+            else "right"
+            if found == right
+            else "wrong_same"
+            if found
+            else "wrong_different"
+        )
         if name == "wrong_same" or name == "wrong_different":
             wrong.append((name, kind, a, b))
         counts[right, name] += 1
@@ -235,7 +297,9 @@ def peers() -> dict:
         print("math-verify is not installed: pip install math-verify[antlr4_13_2]")
         return found
     logging.disable(logging.CRITICAL)
-    return found | {"math_verify": lambda a, b: verify(parse(b, parsing_timeout=3), parse(a, parsing_timeout=3), timeout_seconds=3)}
+    return found | {
+        "math_verify": lambda a, b: verify(parse(b, parsing_timeout=3), parse(a, parsing_timeout=3), timeout_seconds=3)
+    }
 
 
 def hostile() -> list[str]:
@@ -255,9 +319,18 @@ def clock_hard_cases() -> dict:
     same_answer("x+x", "2x"), same_answer("5 kg", "5 kilograms")  # the worker and the units are loaded
     lists = {
         "numbers": (", ".join(f"{i}/7" for i in range(8)), ", ".join(rf"\frac{{{i}}}{{7}}" for i in range(8))),
-        "formulas": ("{" + ", ".join(f"(x+{i})^2" for i in range(8)) + "}", "{" + ", ".join(f"x^2+{2 * i}x+{i * i}" for i in range(8)) + "}"),
-        "reversed": ("{" + ", ".join(f"sqrt({i})" for i in range(2, 10)) + "}", "{" + ", ".join(rf"\sqrt{{{i}}}" for i in range(9, 1, -1)) + "}"),
-        "hostile": (", ".join(f"({i}+x+y+z)^{{400}}" for i in range(8)), ", ".join(f"(y+x+{i}+z)^{{400}}" for i in range(8))),
+        "formulas": (
+            "{" + ", ".join(f"(x+{i})^2" for i in range(8)) + "}",
+            "{" + ", ".join(f"x^2+{2 * i}x+{i * i}" for i in range(8)) + "}",
+        ),
+        "reversed": (
+            "{" + ", ".join(f"sqrt({i})" for i in range(2, 10)) + "}",
+            "{" + ", ".join(rf"\sqrt{{{i}}}" for i in range(9, 1, -1)) + "}",
+        ),
+        "hostile": (
+            ", ".join(f"({i}+x+y+z)^{{400}}" for i in range(8)),
+            ", ".join(f"(y+x+{i}+z)^{{400}}" for i in range(8)),
+        ),
     }
     seconds = {}
     for name, pair in lists.items():
@@ -305,11 +378,17 @@ def main() -> None:
         given = [json.loads(line) for line in Path(arguments.pairs).read_text(encoding="utf-8").splitlines()]
         for name, judge in judges.items():
             found = [judge(p["a"], p["b"]) for p in given]
-            known[name] = {"right": sum(f is p["right"] for f, p in zip(found, given, strict=True)), "wrong_same": sum(f is True and p["right"] is not True for f, p in zip(found, given, strict=True)), "of": len(given)}
+            known[name] = {
+                "right": sum(f is p["right"] for f, p in zip(found, given, strict=True)),
+                "wrong_same": sum(f is True and p["right"] is not True for f, p in zip(found, given, strict=True)),
+                "of": len(given),
+            }
             print(f"{name}, pairs: {known[name]}")
     hard = clock_hard_cases()
     print(hard)
-    ratios = {name: round(ours[name], 5) for name in ("wrong_same", "wrong_different", "undecided_same", "undecided_other")}
+    ratios = {
+        name: round(ours[name], 5) for name in ("wrong_same", "wrong_different", "undecided_same", "undecided_other")
+    }
     for name in judged.keys() - {"ours"}:
         ratios |= {f"{name}_{key}": round(judged[name][key], 4) for key in ("wrong_same", "wrong_different")}
         ratios[f"speed_vs_{name}"] = round(judged["ours"]["pairs_a_second"] / judged[name]["pairs_a_second"], 2)

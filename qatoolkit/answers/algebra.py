@@ -31,8 +31,12 @@ _MATH_TOKEN = re.compile(
     r"|((?:[A-Za-zα-ωΑ-ΩΩ∞])(?:_\{[\w+-]{1,6}\}|_\w|\d+)?'*)"
     r"|(\*\*|[-+*/^(),=!|{}_\[\]]))"
 )
-_WORDS = re.compile(r"(?<![A-Za-z\\])(?:to|of|in|by|or|and|is|at|for|vs|not|am|pm|per|no|as|if|it|on)(?![A-Za-z])|[A-Za-z]{4,}")
-_NO_WORDS = re.compile(r"\\?(?:" + "|".join((*_FUNCTIONS, "pi", "vec", "mathbb", "mathcal")) + r")(?![a-z])|_\{\w+\}|[A-Z]{2,}")
+_WORDS = re.compile(
+    r"(?<![A-Za-z\\])(?:to|of|in|by|or|and|is|at|for|vs|not|am|pm|per|no|as|if|it|on)(?![A-Za-z])|[A-Za-z]{4,}"
+)
+_NO_WORDS = re.compile(
+    r"\\?(?:" + "|".join((*_FUNCTIONS, "pi", "vec", "mathbb", "mathcal")) + r")(?![a-z])|_\{\w+\}|[A-Z]{2,}"
+)
 _PLAIN = str.maketrans({"√": " sqrt ", "π": " π ", "×": "*", "·": "*", "÷": "/"})
 
 
@@ -256,7 +260,7 @@ def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | Non
         b = b * factor if factor.is_finite and factor.is_rational and factor != 0 else b
     difference, agreed = a - b, 0
     if difference.is_Rational:
-        return bool(difference == 0 or places is not None and abs(difference) <= _half(places))
+        return bool(difference == 0 or (places is not None and abs(difference) <= _half(places)))
     if places is not None and not difference.free_symbols:
         return bool(abs(sympy.N(difference, 30)) <= _half(places))
     symbols, numbers, differs = sorted(a.free_symbols | b.free_symbols, key=str), random.Random(0), False

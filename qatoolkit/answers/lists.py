@@ -44,7 +44,7 @@ class Several(NamedTuple):
     def values(self, other: "Several") -> list[str]:
         """The members; without their name where it is the same for all ("x = 1 or x = 2") or the other list has none."""
         names = self.names
-        if names and (not other.names or len(set(names)) == 1 and set(names) == set(other.names)):
+        if names and (not other.names or (len(set(names)) == 1 and set(names) == set(other.names))):
             return [_NAME.fullmatch(member)[2].strip() for member in self.members]
         return self.members
 
@@ -70,14 +70,23 @@ def several(text: str) -> Several | None:
             member = inner[start : found.start()].strip()
             if member or not members:  # ", and" is one separator
                 members.append(member)
-            joiners.append({"和": "and", "与": "and", "及": "and", "以及": "and", "&": "and", "或": "or", ";": ","}.get(mark, mark))
+            joiners.append(
+                {"和": "and", "与": "and", "及": "and", "以及": "and", "&": "and", "或": "or", ";": ","}.get(mark, mark)
+            )
             start = found.end()
         if depth < 0 or len(members) > _MOST_MEMBERS:
             return None
     members.append(inner[start:].strip())
-    if not 2 - (brackets == "{}") <= len(members) <= _MOST_MEMBERS or not all(members) or {"and", "or"} <= set(joiners) or depth:
+    if (
+        not 2 - (brackets == "{}") <= len(members) <= _MOST_MEMBERS
+        or not all(members)
+        or {"and", "or"} <= set(joiners)
+        or depth
+    ):
         return None
-    if "," in joiners and set(joiners[:-1]) - {","} and joiners[-2:] != [",", joiners[-1]]:  # a, b and c; but not a and b, c
+    if (
+        "," in joiners and set(joiners[:-1]) - {","} and joiners[-2:] != [",", joiners[-1]]
+    ):  # a, b and c; but not a and b, c
         return None
     if any(len(m.split()) > 6 for m in members) or any(re.match(r"(?:then|but|not)\b", m) for m in members):
         return None

@@ -36,11 +36,15 @@ _SIGNS = _GREEK | {
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _SIZED = re.compile(r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr)(?![a-z])\s*\.?")
-_DECORATION = re.compile(r"(?<!\\)\\[()\[\]]|\\(?:(?:displaystyle|quad|qquad|boldsymbol|limits)(?![a-z])|[,;!: ])|(?<!\\)\$")
+_DECORATION = re.compile(
+    r"(?<!\\)\\[()\[\]]|\\(?:(?:displaystyle|quad|qquad|boldsymbol|limits)(?![a-z])|[,;!: ])|(?<!\\)\$"
+)
 _BOLD = re.compile(r"(?<![\w)])\*\*\s*([^*]+?)\s*\*\*(?![\w(])")
 GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"  # three levels
 _BOXED = re.compile(rf"\\f?boxed\s*({GROUP})")
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mathit|rm|bf|operatorname|mbox|ce|mathsf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_TEXT_COMMAND = re.compile(
+    r"\\(?:text|textbf|textrm|mathrm|mathbf|mathit|rm|bf|operatorname|mbox|ce|mathsf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+)
 _SINGLE = r"(?:\d|[A-Za-zα-ωπ]|\\sqrt\s*(?:\d|\{[^{}]*\}))"
 _BARE_TOP = re.compile(rf"\\(frac|binom)\s*({_SINGLE})\s*")
 _BARE_BOTTOM = re.compile(rf"\\(frac|binom)\s*({GROUP})\s*({_SINGLE})")
@@ -57,7 +61,8 @@ _ANNOUNCED = re.compile(
     re.IGNORECASE,
 )
 _ABOUT = re.compile(
-    rf"(?:approximately|approx\.?|about|around|roughly|circa|大约为?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}", re.IGNORECASE
+    rf"(?:approximately|approx\.?|about|around|roughly|circa|大约为?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}",
+    re.IGNORECASE,
 )
 _ABOUT_AFTER = re.compile(r"(?<=[\d\u4e00-\u9fff])\s*(?:左右|上下|or so)$|(?<=\d)\s*(?:approximately|approx\.?)$")
 _LABELLED = re.compile(r"(?:[(\[]\s*([A-J])\s*[)\]]|([A-J])\s*([.):、]))\s*(?=\S)(.+)", re.DOTALL)
@@ -144,7 +149,11 @@ def labelled(text: str) -> tuple[str, str, bool] | None:
     if re.fullmatch("[A-J]", rest):
         return None  # several letters
     spaced = found[3] != "." or not rest[:1].isascii() or found.string[found.start(4) - 1].isspace()
-    return (found[1] or found[2], rest, not initial) if spaced and found[3] != ":" or len(rest) > 1 and spaced else None
+    return (
+        (found[1] or found[2], rest, not initial)
+        if (spaced and found[3] != ":") or (len(rest) > 1 and spaced)
+        else None
+    )
 
 
 def words(text: str, *, fold: bool = True) -> str:

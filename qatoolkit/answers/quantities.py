@@ -5,6 +5,7 @@ Thousands separators, fractions, percent, scientific and LaTeX notation, Chinese
 """
 
 import functools
+import itertools
 import re
 from fractions import Fraction
 from typing import NamedTuple
@@ -31,25 +32,38 @@ _TIMES = {  # powers of ten
     "trillion": 12,
 }  # fmt: skip
 # What may stand after a number as its unit or noun; all else is algebra: 2x, 3i, 2 pi, 5!, 2(x+1), or several numbers.
-_UNIT = re.compile(r"(?:[^\W\d_]|°|[$€£¥₹¢]|\((?=[^\W\d_])|/\s*(?=[^\W\d_]))(?:[^\d=<>≤≥≠≈±√∪∩∈∠→!|\\\[\]+,;:_]|(?<=[\^\-{²A-Za-z])\d)*")
-_ALGEBRA = re.compile(r"(?:pi|sqrt|sin|cos|tan|ln|log|exp|and|or|to|vs|π)(?![A-Za-z])|.*\b(?:and|or|to|vs)\b|.*[或和与及到至比]\s*[-√π\d]|[a-z]\s*[*(]|[a-z]\s+[a-z]\b|x\s")
+_UNIT = re.compile(
+    r"(?:[^\W\d_]|°|[$€£¥₹¢]|\((?=[^\W\d_])|/\s*(?=[^\W\d_]))(?:[^\d=<>≤≥≠≈±√∪∩∈∠→!|\\\[\]+,;:_]|(?<=[\^\-{²A-Za-z])\d)*"
+)
+_ALGEBRA = re.compile(
+    r"(?:pi|sqrt|sin|cos|tan|ln|log|exp|and|or|to|vs|π)(?![A-Za-z])|.*\b(?:and|or|to|vs)\b|.*[或和与及到至比]\s*[-√π\d]|[a-z]\s*[*(]|[a-z]\s+[a-z]\b|x\s"
+)
 _PLAIN_UNITS = frozenset("kg cm km mm ml dm mi ft lb hr in oz".split())
 _MEASURES = re.compile(
     "[个只名位条张本棵辆][^以之分倍折成多余半点上下内外到至比数]{0,3}|"
     "[支次种人天年月日元米克秒度倍岁页份件台间套枚颗块筐袋盒瓶杯组头匹朵根片双对户家层步行列排队吨艘架首笔]"
 )
-_TEN = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-_ONES = "zero one two three four five six seven eight nine " + _TEN
-_ENGLISH = {w: i for i, w in enumerate(_ONES.split())} | {
-    w: 10 * i for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
-}
+_TELLING = re.compile("[以之分倍折成多余半点时上下内外到至比]")  # 5 or more, a half, times, o'clock
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ENGLISH = {w: i for i, w in enumerate(_ONES)} | {w: 10 * i for i, w in enumerate(_TENS, 2)}
 _LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
-_PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10, "hundredth": 100}  # fmt: skip
+_PARTS = {
+    "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
+    "tenth": 10, "hundredth": 100,
+}  # fmt: skip
+_PART = re.compile(rf"(?:(?P<whole>[a-z ]+) and )?(?:(?P<top>[a-z]+) )?(?P<part>{'|'.join(_PARTS)})s?")
 _NUMERAL = rf"[{_ZH}]{{1,24}}"
 _CHINESE = re.compile(
     rf"(?P<ordinal>第)?(?P<minus>负)?(?P<percent>百分之)?(?:(?:(?P<mixed>{_NUMERAL}|\d+)又)?(?P<bottom>{_NUMERAL}|\d+)分之)?(?:(?P<half>一?半)|"
     rf"(?P<whole>{_NUMERAL}|\d+(?:\.\d+)?)(?:点(?P<part>[零〇一二三四五六七八九]{{1,16}}))?(?P<tenths>[成折])?)(?P<unit>.{{0,12}})"
 )
+
+
+_PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d_]+|°|')(?:\s+(?:and\s+)?|,\s*(?:and\s+)?|(?=\d)|$)")
 
 
 class Quantity(NamedTuple):
@@ -79,7 +93,7 @@ def quantity(text: str) -> Quantity | None:
     text = re.sub(r"^([+-])\s+(?=\d)", r"\1", text)
     text = re.sub(r"^-\s*(?=[$€£¥]\s*\d)(.)", r"\1-", text)
     found = _QUANTITY.fullmatch(text)
-    if not found or not text.isascii() and re.match(rf"[{_ZH}第负半]", text):
+    if not found or (not text.isascii() and re.match(rf"[{_ZH}第负半]", text)):
         return _chinese(text)
     unit = found["unit"]
     glued = bool(unit) and not text[found.start("unit") - 1].isspace() and not found["percent"]
@@ -87,9 +101,9 @@ def quantity(text: str) -> Quantity | None:
     if unit and (not _UNIT.fullmatch(unit) or _ALGEBRA.match(unit)):
         return None
     short = re.fullmatch(r"[a-zA-Zα-ωΑ-Ω]{1,3}(?:\^.*)?", unit) is not None
-    if (short and (unit[1:2] in ("", "^") or glued) or unit[:1] == "/") and not units(unit):
+    if ((short and (unit[1:2] in ("", "^") or glued)) or unit[:1] == "/") and not units(unit):
         return None
-    doubtful = short and (unit in ("t", "d") or glued and unit not in _PLAIN_UNITS and len(unit) <= 2)
+    doubtful = short and (unit in ("t", "d") or (glued and unit not in _PLAIN_UNITS and len(unit) <= 2))
     if len(found["top"]) + len(found["bottom"] or "") > _MAX_EXACT_DIGITS:
         return None
     top = found["top"].replace(",", "").replace("'", "").casefold()
@@ -132,50 +146,38 @@ def same_number(a: str, b: str) -> bool | str | None:
     if x.unit == y.unit:
         return equal
     if not x.unit or not y.unit:
-        (bare, other) = (x, y) if not x.unit else (y, x)
-        return _without_unit(other, equal)
+        return _without_unit(y if not x.unit else x, equal)
     return _with_units(x, y, equal)
 
 
 def _without_unit(other: Quantity, equal: bool) -> bool | None:
-    """A quantity with a unit against a bare number."""
+    """A quantity with a unit against a bare number: the same if the rest is a unit or a noun, and no "3 quarters"."""
+    words = re.findall(r"[^\W\d_]+", other.unit.casefold())
     if other.doubtful:
         return None if equal else False
-    words = re.findall(r"[^\W\d_]+", other.unit.casefold())
     if any(w.removesuffix("s") in _PARTS or w in _LARGE for w in words):
-        return None  # 3 quarters
-    harmless = bool(units(other.unit)) or (
-        bool(re.fullmatch(r"\(?[^\W\d_][^\d+*=<>^]{0,40}", other.unit))
-        and not FUNCTION_WORDS.intersection(words)
-        and (bool(_MEASURES.fullmatch(other.unit)) or len(other.unit) <= 4 and not _telling(other.unit)
-             if is_cjk_text(other.unit) else len(words) <= 4 and min(map(len, words)) >= 3)
-        and "." not in other.unit
-    )
-    harmless = harmless or other.unit.casefold() in ("in total", "in all", "altogether", "of them", "each")
-    return equal if harmless else None
-
-
-def _telling(unit: str) -> bool:
-    return re.search("[以之分倍折成多余半点时上下内外到至比]", unit) is not None
+        return None
+    if units(other.unit) or other.unit.casefold() in ("in total", "in all", "altogether", "of them", "each"):
+        return equal
+    if is_cjk_text(other.unit):
+        noun = _MEASURES.fullmatch(other.unit) or (len(other.unit) <= 4 and not _TELLING.search(other.unit))
+    else:
+        noun = len(words) <= 4 and min(map(len, words), default=0) >= 3 and not FUNCTION_WORDS.intersection(words)
+    return equal if noun and re.fullmatch(r"\(?[^\W\d_][^\d+*=<>^.]{0,40}", other.unit) else None
 
 
 def _with_units(x: Quantity, y: Quantity, equal: bool) -> bool | None:
     """Two quantities with units that are written differently."""
     known_x, known_y = units(x.unit), units(y.unit)
     if known_x and known_y:
-        for one in known_x:
-            for two in known_y:
-                if one.bases == two.bases:
-                    ratio = two.factor / one.factor
-                    near = abs(ratio - 1) < 1e-9
-                    if near and equal or not near and _close(float(x.value), float(y.value) * ratio):
-                        return True
-        if any(one.bases == two.bases for one in known_x for two in known_y):
-            return None if x.doubtful or y.doubtful else False
-        return None if equal else False
+        alike = [two.factor / one.factor for one in known_x for two in known_y if one.bases == two.bases]
+        if any(equal if _close(ratio, 1) else _close(float(x.value), float(y.value) * ratio) for ratio in alike):
+            return True
+        return False if not equal or (alike and not x.doubtful and not y.doubtful) else None
+    languages = is_cjk_text(x.unit) != is_cjk_text(y.unit)
     if not equal:
-        return False if not known_x and not known_y else None if is_cjk_text(x.unit) != is_cjk_text(y.unit) else False
-    if known_x or known_y or is_cjk_text(x.unit) != is_cjk_text(y.unit):
+        return None if languages and (known_x or known_y) else False
+    if known_x or known_y or languages:
         return None
     nouns = [frozenset(_noun(w) for w in re.findall(r"[^\W\d_]+", q.unit.casefold())) for q in (x, y)]
     if (nouns[0] | nouns[1]) & FUNCTION_WORDS or any(re.search(r"[\d/^*·-]", q.unit) for q in (x, y)):
@@ -196,14 +198,17 @@ def _close(x: float, y: float) -> bool:
 @functools.lru_cache(1024)
 def _sum(text: str) -> Quantity | None:
     """2 h 30 min, 1 m 80 cm, 5 ft 10 in: the sum, in the unit of the first."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([^\W\d_]+|°|')(?:\s+(?:and\s+)?|,\s*(?:and\s+)?|(?=\d)|$)", text) if len(text) <= 60 else []
+    parts = _PIECE.findall(text) if len(text) <= 60 else []
     spelled = "".join(n + u for n, u in parts)
     if not 2 <= len(parts) <= 4 or spelled != re.sub(r"[\s,]|(?<=\s)and(?=\s)", "", text):
         return None
     sizes = [next(iter(units(unit)), None) for _, unit in parts]
-    if None in sizes or len({size.bases for size in sizes}) > 1 or any(a.factor <= b.factor for a, b in zip(sizes, sizes[1:], strict=False)):
+    if None in sizes or len({size.bases for size in sizes}) > 1:
         return None
-    total = sum(Fraction(n) * Fraction(size.factor / sizes[0].factor).limit_denominator(10**6) for (n, _), size in zip(parts, sizes, strict=True))
+    parts_of_first = [Fraction(size.factor / sizes[0].factor).limit_denominator(10**6) for size in sizes]
+    if any(a <= b for a, b in itertools.pairwise(parts_of_first)):
+        return None
+    total = sum(Fraction(n) * part for (n, _), part in zip(parts, parts_of_first, strict=True))
     return Quantity(total, None, False, parts[0][1])
 
 
@@ -228,50 +233,36 @@ def _rounds_to(a: Fraction, places_a: int | None, b: Fraction, places_b: int | N
 
 
 def _english(text: str) -> Quantity | None:
-    """thirty-five, one hundred and five, two-thirds, three and a half, a dozen, minus four, and a unit after them."""
-    words = text.casefold().replace("-", " ").split()
-    if not 1 <= len(words) <= 12 or words[0] in ("and", "of"):
+    """thirty-five, one hundred and five, two-thirds, three and a half, a dozen, minus four, and a noun after them."""
+    text = " ".join(text.casefold().replace("-", " ").split())
+    sign = -1 if re.match("(?:minus|negative) ", text) else 1
+    text = text.split(" ", 1)[1] if sign < 0 else text
+    if found := _PART.fullmatch(text):
+        top = 1 if found["top"] in ("a", "one") or text == "half" else _cardinal([found["top"]])
+        whole = _cardinal(found["whole"].split()) if found["whole"] else 0
+        return None if top is None or whole is None else Quantity(sign * (whole + Fraction(top, _PARTS[found["part"]])))
+    words = ["one", *text.split()[1:]] if re.match(f"a (?:{'|'.join(_LARGE)})", text) else text.split()
+    n = next((i for i, w in enumerate(words[:12]) if w not in _ENGLISH and w not in _LARGE and w != "and"), len(words))
+    value, rest = _cardinal(words[:n]), words[n:]
+    if value is None or len(rest) > 3 or FUNCTION_WORDS.intersection(rest):
         return None
-    sign = -1 if words[0] in ("minus", "negative") and len(words) > 1 else 1
-    words = words[1:] if sign < 0 else words
-    total = group = part = 0
-    known = position = 0
-    for position, word in enumerate(words):
-        following = words[position + 1] if position + 1 < len(words) else ""
-        numeral = following in _ENGLISH or following in _LARGE or following.removesuffix("s") in _PARTS or following == "a"
-        if word in _ENGLISH:
-            if known and group % 10 and word not in ("hundred",):
-                break
-            group, known = group + _ENGLISH[word], known + 1
-        elif word == "a" and numeral or word == "and" and known and numeral:
-            continue
-        elif word in _LARGE and (known or words[position - 1] == "a"):
-            scale = _LARGE[word]
-            group = max(group, 1) * scale
-            if scale > 100:
-                total, group = total + group, 0
-            known += 1
-        elif word.removesuffix("s") in _PARTS and (known or words[position - 1] == "a" or words == ["half"]):
-            bottom = _PARTS[word.removesuffix("s")]
-            before = words[position - 2] if position >= 2 else ""
-            last = _ENGLISH.get(words[position - 1], 1)
-            part = Fraction(last, bottom)
-            mixed = before == "and" and position > 2
-            total, group = (total + group - (last if words[position - 1] != "a" else 0) if mixed else 0), 0
-            if not mixed and known > 1:
+    return Quantity(sign * Fraction(value), None, rest == ["percent"], "" if rest == ["percent"] else " ".join(rest))
+
+
+def _cardinal(words: list[str | None]) -> int | None:
+    total = group = 0
+    for word in words:
+        value = _ENGLISH.get(word)
+        if value is not None:
+            if group % 10 or (group % 100 and value > 9):  # five thirty
                 return None
-            known, position = known + 1, position + 1
-            break
-        else:
-            break
-    else:
-        position = len(words)
-    if not known:
-        return None
-    unit = " ".join(words[position:])
-    if unit and (len(words) - position > 3 or FUNCTION_WORDS.intersection(words[position:]) or unit.split()[0] in _ENGLISH):
-        return None
-    return Quantity(sign * (Fraction(total + group) + part), None, unit in ("percent",), "" if unit == "percent" else unit)
+            group += value
+        elif word in _LARGE and group:
+            group *= _LARGE[word]
+            total, group = (total + group, 0) if _LARGE[word] > 100 else (total, group)
+        elif word != "and" or not total + group:
+            return None
+    return total + group if words and words[-1] != "and" else None
 
 
 def _chinese(text: str) -> Quantity | None:

@@ -31,7 +31,9 @@ _PHRASES = (
     {"infinitely many solutions", "无数解", "无穷多解"},
     {"empty set", "∅", r"\emptyset", "\\varnothing", "空集", "{}"},
 )
-_NAMED = re.compile(r"(?:(?P<name>[∠△]?\s*[A-Z]{1,4}|[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\([^()=]*\))?)\s*(?:[=≈]|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)")
+_NAMED = re.compile(
+    r"(?:(?P<name>[∠△]?\s*[A-Z]{1,4}|[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\([^()=]*\))?)\s*(?:[=≈]|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)"
+)
 _RANGE = re.compile(r"\d+(?:\s*-\s*\d+)+")
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
 _TURNED = str.maketrans("<>≤≥→∈", "><≥≤←∋")
@@ -198,7 +200,11 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
     if number != "not numbers":
         return number
     letters = [re.sub(r"[\s,、;&]|and|和", "", text) for text in (a, b)]
-    if all(re.fullmatch("(?:[A-J]|#\\d+){2,10}", text) for text in letters) and set(letters) & {a, b} and letters != [a, b]:
+    if (
+        all(re.fullmatch("(?:[A-J]|#\\d+){2,10}", text) for text in letters)
+        and set(letters) & {a, b}
+        and letters != [a, b]
+    ):
         return letters[0] == letters[1] or (None if sorted(letters[0]) == sorted(letters[1]) else False)
     list_a, list_b = several(a), several(b)
     if list_a and list_b and (quantity(a) is None) == (quantity(b) is None):  # 3,003 is a number, 003,3 is none
@@ -251,7 +257,7 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
         return None if "{}" in brackets and _same_members(one, other) is not False else False
     free = a.free or b.free
     permuted = _same_members(one, other)
-    return permuted if permuted is False or free and {a.joiner, b.joiner} != {"and", "or"} else None
+    return permuted if permuted is False or (free and {a.joiner, b.joiner} != {"and", "or"}) else None
 
 
 def _same_members(a: list[str], b: list[str]) -> bool | None:
@@ -304,10 +310,12 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
         return False if any(plain) and (tokens_a or tokens_b) else None
     bags = [sorted(text.casefold().split()) for text in (own, other)]
     if bags[0] == bags[1]:
-        relates = len(bags[0]) > 1 and FUNCTION_WORDS - {"then"} & set(bags[0]) or re.search(r"\d", own)
+        relates = (len(bags[0]) > 1 and FUNCTION_WORDS - {"then"} & set(bags[0])) or re.search(r"\d", own)
         return False if relates else None
     short, long = sorted((own.casefold(), other.casefold()), key=len)
-    if (len(short) >= 2 or any(numbers)) and re.search(rf"(?<!\w){re.escape(short)}(?!\w)" if short.isascii() else re.escape(short), long):
+    if (len(short) >= 2 or any(numbers)) and re.search(
+        rf"(?<!\w){re.escape(short)}(?!\w)" if short.isascii() else re.escape(short), long
+    ):
         return None  # one says more: Paris, and Paris in France
     return None if len(a) == len(b) == 2 and a.isalpha() and a.islower() and sorted(own) == sorted(other) else False
 
@@ -323,7 +331,9 @@ def _same_formula(a: str, b: str, tokens_a: list[str], tokens_b: list[str], seco
         called = [re.findall(r"[fgFG](?=\()", text) for text in (a, b)]  # f(g(x)) is no product
         return None if _RANGE.fullmatch(a) or _RANGE.fullmatch(b) or called[0] != called[1] else True
     logs = [any(t == "log" and n != "_" for t, n in zip(ts, (*ts[1:], ""), strict=True)) for ts in (tokens_a, tokens_b)]
-    if equal is False and (logs[0] != logs[1] or _letters(a) == _letters(b) and (has_names(tokens_a) or has_names(tokens_b))):
+    if equal is False and (
+        logs[0] != logs[1] or (_letters(a) == _letters(b) and (has_names(tokens_a) or has_names(tokens_b)))
+    ):
         return None
     return equal
 

@@ -33,7 +33,12 @@ ohm 欧 欧姆|coulomb 库 库仑|farad 法拉|henry 亨 亨利|tesla 特斯拉|
 calorie 卡 卡路里|electron_volt 电子伏特 电子伏|degree ° 度|degree_Celsius ℃ 摄氏度|degree_Fahrenheit ℉ 华氏度|
 standard_atmosphere 大气压|metric_ton 吨|hectare 公顷|mile 英里|foot 英尺|inch 英寸|nautical_mile 海里|US_cent cent 美分|kilometer_per_hour kmh kph|
 meter_per_second mps|kilowatt_hour 千瓦时"""
-_AMBIGUOUS = {"pound": "GBP", "degree": "degree_Celsius", "分": "minute", "ton": "metric_ton"}  # 5 pounds: mass or money
+_AMBIGUOUS = {
+    "pound": "GBP",
+    "degree": "degree_Celsius",
+    "分": "minute",
+    "ton": "metric_ton",
+}  # 5 pounds: mass or money
 _OWN = {"becquerel", "gray", "sievert", "hertz"}  # the same dimension as something else, yet never meant for it
 _LETTERS = frozenset("gmshlLVAWNJKCFTHMtdΩÅ°$€£¥¢₹%")  # any other single letter is a variable
 # Short names take a prefix only here: "cat" is no centi-atmosphere, "ma" no milli-year.
@@ -45,7 +50,9 @@ _PREFIXED = frozenset(
 _RARE = frozenset("yocto zepto atto femto exa zetta yotta ronna quetta ronto quecto hecto deca".split())
 _POWERS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 _AFTER = {"squared": 2, "cubed": 3}
-_TOKEN = re.compile(r"\s*(平方|立方|每|°\s?[CF]\b|[°$€£¥¢₹℃℉]|[\u3400-\u9fff]+?(?=平方|立方|每|$|[^\u3400-\u9fff])|[^\W\d_]+|\^?\{?-?\d\}?|[/*·×.()-])")
+_TOKEN = re.compile(
+    r"\s*(平方|立方|每|°\s?[CF]\b|[°$€£¥¢₹℃℉]|[\u3400-\u9fff]+?(?=平方|立方|每|$|[^\u3400-\u9fff])|[^\W\d_]+|\^?\{?-?\d\}?|[/*·×.()-])"
+)
 
 
 class Unit(NamedTuple):
@@ -118,7 +125,11 @@ def _read(tokens: list[str], other: bool) -> Unit | None:
             last = None
         else:
             for size in (3, 2, 1):  # light years, degrees Celsius
-                unit = _look_up("_".join(tokens[position : position + size]), other) if position + size <= len(tokens) else None
+                unit = (
+                    _look_up("_".join(tokens[position : position + size]), other)
+                    if position + size <= len(tokens)
+                    else None
+                )
                 if unit is not None:
                     break
             if unit is None:
@@ -140,7 +151,9 @@ def _look_up(name: str, other: bool) -> Unit | None:
     for spelling in dict.fromkeys((name, name.casefold(), singular, singular.casefold(), singular.title())):
         for prefix, unit, suffix in sorted(_registry().parse_unit_name(spelling), key=lambda found: found[0] != ""):
             symbol = len(spelling) <= 4
-            if symbol and prefix and (suffix or prefix in _RARE or unit not in _PREFIXED) or (spelling != name and len(spelling) < 2):
+            if (symbol and prefix and (suffix or prefix in _RARE or unit not in _PREFIXED)) or (
+                spelling != name and len(spelling) < 2
+            ):
                 continue
             if other and unit in _AMBIGUOUS and (unit != "pound" or "pound" in spelling):
                 unit, prefix = _AMBIGUOUS[unit], ""
