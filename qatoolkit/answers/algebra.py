@@ -46,10 +46,16 @@ def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
     if len(text) > 4 * _MAX_TOKENS:
         return None
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.translate(_PLAIN))
+    text = re.sub(r"(?<=\d)[eE]([+-]?\d+)", r"*10^(\1)", text)
     text = re.sub(r"\b(sin|cos|tan|ln|log)(?=[xyzt]\b|[αθ])", r"\1 ", text)
     text = re.sub(r"\\?(?<![A-Za-z])pi(?![A-Za-z])", " π ", text)
     text = re.sub(r"\\sqrt\s*\[(\d+)\]", r" root(\1)", text)
-    if _WORDS.search(_NO_WORDS.sub(" ", text)) or not (evident or re.search(r"[\d+\-*/^=|!∞π\\√(]", text)):
+    plain = _NO_WORDS.sub("", text)
+    if (
+        _WORDS.search(plain)
+        or re.search(r"[A-Za-z]\s+\d", plain)
+        or not (evident or re.search(r"[\d+\-*/^=|!∞π\\√(]", text))
+    ):
         return None
     if re.search(r"\d\s*x\s*\d|(?<!log_\d)(?<!log_)\d\s+\d|[A-Za-z]\s+[a-z]\s+[a-z]", text):  # 4 x 3 is no product of x
         return None

@@ -70,7 +70,8 @@ _LABELLED = re.compile(r"(?:[(\[]\s*([A-J])\s*[)\]]|([A-J])\s*([.):、]))\s*(?=\
 _ARTICLE = re.compile(r"(?:(?<!\S)(?:a|an|the)|^(?:A|An)|\bThe|\bTHE)(?=\s+[^\W\d_]{3})")
 # Punctuation that never changes an answer: no decimal point, factorial, prime or minus sign.
 _SOFT_PUNCTUATION = re.compile(
-    r"[;:?\"`。，；：！？、“”《》「」]|[.,](?!\d)|(?<=[^\W\d_]{2})!|(?<![\w'])'|(?<=[^\W\d_])-(?=[^\W\d_])"
+    r"[;?\"`。，；：！？、“”《》「」]|[.,:](?=\s|$)|(?<=[^\W\d_]{2})[.,:](?!\d)|(?<=[^\W\d_]{2})!|(?<![\w'])'"
+    r"|(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})"
 )
 _BRACKETS = re.compile(r"[()\[\]{}]")  # only style among words, but not where they group: 2(x+1), p and (q or r)
 _GROUPED = re.compile(r"[\d=+*/^<>|∨∧¬]|\b(?:and|or|not|[A-Za-z])\b|[且或非]")
@@ -161,7 +162,7 @@ def words(text: str, *, fold: bool = True) -> str:
     text = _ARTICLE.sub(" ", text)
     text = re.sub(r"^[(\[]?\s*([A-Za-z]+)\s*[)\]]$", r"\1", text)
     text = text if _GROUPED.search(text) else _BRACKETS.sub(" ", text)
-    text = _SOFT_PUNCTUATION.sub(" ", text)
+    text = _SOFT_PUNCTUATION.sub(" ", re.sub(r"(?<=\b[A-Z])\.(?=[A-Z]\b)", "", text))  # U.S.A.
     text = _BESIDE_CJK.sub("", text) if not text.isascii() else text
     return " ".join(word.casefold() if fold or not case_coded(word) else word for word in text.split())
 

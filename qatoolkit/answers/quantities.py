@@ -23,12 +23,12 @@ _FRACTION = re.compile(r"([+-]?)\s*(\d+)?\s*\\frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\
 _QUANTITY = re.compile(
     rf"(?P<currency>(?:US|A|C)?\$|[€£¥₹]|(?:USD|EUR|GBP|CNY|RMB|JPY|INR|Rs\.?)(?=\s*\d))?\s*"
     rf"(?:(?P<whole>[+-]?\d+)\s+(?:and\s+)?(?=\d+\s*/))?(?P<top>{_NUMBER})(?:\s*/\s*(?P<bottom>\d+(?:\.\d+)?)(?![\d.]))?"
-    r"\s*(?P<times>万亿|[千百十]?万|亿|(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
+    r"\s*(?P<times>万亿|[千百十]?万|亿|[千百](?=[个只名位人元]|\s|$)|(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
     r"\s*(?P<percent>(?:%|percent\b|per cent\b)?)(?P<unit>.{0,60})",
     re.IGNORECASE,
 )
 _TIMES = {  # powers of ten
-    "万亿": 12, "亿": 8, "千万": 7, "百万": 6, "十万": 5, "万": 4, "hundred": 2, "thousand": 3, "million": 6, "billion": 9,
+    "万亿": 12, "亿": 8, "千万": 7, "百万": 6, "十万": 5, "万": 4, "千": 3, "百": 2, "hundred": 2, "thousand": 3, "million": 6, "billion": 9,
     "trillion": 12,
 }  # fmt: skip
 # What may stand after a number as its unit or noun; all else is algebra: 2x, 3i, 2 pi, 5!, 2(x+1), or several numbers.
@@ -43,7 +43,7 @@ _MEASURES = re.compile(
     "[个只名位条张本棵辆][^以之分倍折成多余半点上下内外到至比数]{0,3}|"
     "[支次种人天年月日元米克秒度倍岁页份件台间套枚颗块筐袋盒瓶杯组头匹朵根片双对户家层步行列排队吨艘架首笔]"
 )
-_TELLING = re.compile("[以之分倍折成多余半点时上下内外到至比]")  # 5 or more, a half, times, o'clock
+_TELLING = re.compile("[以之分倍折成多余半点时上下内外到至比十百千万亿]")  # 5 or more, a half, times, o'clock
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -99,7 +99,7 @@ def quantity(text: str) -> Quantity | None:
     glued = bool(unit) and not text[found.start("unit") - 1].isspace() and not found["percent"]
     unit = unit.strip()
     if unit and (not _UNIT.fullmatch(unit) or _ALGEBRA.match(unit)):
-        return None
+        return _chinese(text) if "分之" in unit else None
     short = re.fullmatch(r"[a-zA-Zα-ωΑ-Ω]{1,3}(?:\^.*)?", unit) is not None
     if ((short and (unit[1:2] in ("", "^") or glued)) or unit[:1] == "/") and not units(unit):
         return None

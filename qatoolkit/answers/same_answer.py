@@ -200,11 +200,7 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
     if number != "not numbers":
         return number
     letters = [re.sub(r"[\s,、;&]|and|和", "", text) for text in (a, b)]
-    if (
-        all(re.fullmatch("(?:[A-J]|#\\d+){2,10}", text) for text in letters)
-        and set(letters) & {a, b}
-        and letters != [a, b]
-    ):
+    if all(re.fullmatch("(?:[A-J]|#\\d+){2,10}", text) for text in letters) and set(letters) & {a, b}:
         return letters[0] == letters[1] or (None if sorted(letters[0]) == sorted(letters[1]) else False)
     list_a, list_b = several(a), several(b)
     if list_a and list_b and (quantity(a) is None) == (quantity(b) is None):  # 3,003 is a number, 003,3 is none

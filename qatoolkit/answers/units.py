@@ -148,7 +148,7 @@ def _look_up(name: str, other: bool) -> Unit | None:
     if len(name) > 40 or (len(name) == 1 and name.isascii() and name.isalpha() and name not in _LETTERS):
         return None
     singular = "_".join(w.removesuffix("s") for w in name.split("_"))
-    for spelling in dict.fromkeys((name, name.casefold(), singular, singular.casefold(), singular.title())):
+    for spelling in dict.fromkeys((name, name.casefold(), singular, singular.casefold())):
         for prefix, unit, suffix in sorted(_registry().parse_unit_name(spelling), key=lambda found: found[0] != ""):
             symbol = len(spelling) <= 4
             if (symbol and prefix and (suffix or prefix in _RARE or unit not in _PREFIXED)) or (
