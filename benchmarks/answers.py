@@ -313,7 +313,7 @@ def hostile() -> list[str]:
     return found[:60]
 
 
-def clock_hard_cases() -> dict:
+def clock_hard_cases(n: int) -> dict:
     from qatoolkit.answers.same_answer import same_answer
 
     same_answer("x+x", "2x"), same_answer("5 kg", "5 kilograms")  # the worker and the units are loaded
@@ -338,7 +338,7 @@ def clock_hard_cases() -> dict:
         same_answer(*pair)
         seconds[f"list_{name}"] = round(time.perf_counter() - started, 3)
     taken = []
-    for text in hostile():
+    for text in hostile()[-n:]:
         started = time.perf_counter()
         same_answer(text, "x+3"), same_answer(text, text + "+0")
         taken.append(time.perf_counter() - started)
@@ -384,7 +384,7 @@ def main() -> None:
                 "of": len(given),
             }
             print(f"{name}, pairs: {known[name]}")
-    hard = clock_hard_cases()
+    hard = clock_hard_cases(15 if arguments.quick else 60)
     print(hard)
     ratios = {
         name: round(ours[name], 5) for name in ("wrong_same", "wrong_different", "undecided_same", "undecided_other")

@@ -4,7 +4,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-_MOST_MEMBERS = 100
+_MOST_MEMBERS, _DEEPEST = 100, 4
 _SEPARATOR = re.compile(r"[(\[{]|[)\]}]|[,;、]|\s(?:and|or|&)\s|[和或与及]|以及")
 _SEMICOLON = re.compile(r"[(\[{]|[)\]}]|;")
 _NAME = re.compile(r"([A-Za-zα-ω]\w{0,3})\s*=\s*([^=]+)")
@@ -52,7 +52,7 @@ class Several(NamedTuple):
 def several(text: str) -> Several | None:
     """The members of "(1, 2)", "{1, 2}", "1, 2 and 3", "x = 1 or x = 2", "1、2" or "±5"; None if it is not a list."""
     if len(text) > 1 and text.count("±") == 1 and len(text) <= 60:
-        return Several([text.replace("±", "+").lstrip("+"), text.replace("±", "-")], "", "、")
+        return Several([text.replace("±", "+").lstrip("+ "), text.replace("±", "-")], "", "、")
     brackets, inner = "", text
     if len(text) > 1 and text[0] in "([{" and text[-1] in ")]}" and _closes_last(text):
         brackets, inner = text[0] + text[-1], text[1:-1]
@@ -74,7 +74,7 @@ def several(text: str) -> Several | None:
                 {"和": "and", "与": "and", "及": "and", "以及": "and", "&": "and", "或": "or", ";": ","}.get(mark, mark)
             )
             start = found.end()
-        if depth < 0 or len(members) > _MOST_MEMBERS:
+        if not 0 <= depth <= _DEEPEST or len(members) > _MOST_MEMBERS:
             return None
     members.append(inner[start:].strip())
     if (

@@ -8,20 +8,19 @@ import unicodedata
 
 from qatoolkit.core.text import CJK, missing, nfkc
 
-_MOST = 2_000  # longer texts are no notation: only their white space is changed
+MOST = 2_000  # longer texts are no notation: only their white space is changed
 
 # Words of a closed class that relate, count or negate: next to a number they change what it says.
-FUNCTION_WORDS = frozenset(
+_FUNCTION_WORDS = (
     "a an and as at before after between by each every few for from half if in into is least less many more most no "
     "not nor of off on or other out over per plus minus than then the through times to under up vs versus with without "
-    "squared cubed factorial negative either neither both below above fewer upto about".split()
+    "squared cubed factorial negative either neither both below above fewer upto about"
 )
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+_LETTERS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
 _GREEK = {
     name: unicodedata.lookup(f"GREEK {kind} LETTER {'LAMDA' if name.casefold() == 'lambda' else name.upper()}")
-    for lower in (
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi "
-        "omega"
-    ).split()
+    for lower in _LETTERS.split()
     for name, kind in ((lower, "SMALL"), (lower.title(), "CAPITAL"))
 }
 _SIGNS = _GREEK | {
@@ -61,7 +60,7 @@ _ANNOUNCED = re.compile(
     re.IGNORECASE,
 )
 _ABOUT = re.compile(
-    rf"(?:approximately|approx\.?|about|around|roughly|circa|大约为?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}",
+    rf"(?:approximately|approx\.?|about|around|roughly|circa|大约[为是]?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}",
     re.IGNORECASE,
 )
 _ABOUT_AFTER = re.compile(r"(?<=[\d\u4e00-\u9fff])\s*(?:左右|上下|or so)$|(?<=\d)\s*(?:approximately|approx\.?)$")
@@ -84,7 +83,7 @@ def clean(text, *, unwrap: bool = True) -> str:
     if missing(text):
         return ""
     text = nfkc(_CIRCLED.sub(lambda m: f"#{ord(m[0]) - 0x245F}", str(text))).translate(_PLAIN)
-    if len(text) > _MOST:
+    if len(text) > MOST:
         return text.strip().rstrip("。.;；,，").strip()
     text = text.replace("{,}", ",").replace("+∞", "∞").replace("->", "→")
     if "\\" in text:
@@ -98,7 +97,7 @@ def clean(text, *, unwrap: bool = True) -> str:
         text = _DECORATION.sub(lambda m: m[0] if m[0] == "$" else " ", text)
     text = text.replace("\0", "$").replace("\\{", "{").replace("\\}", "}")
     if "\\" in text or "√" in text or "^" in text or "_" in text:
-        text = _plain_latex(text)
+        text = _plain_latex(text.strip())
     text = _BOLD.sub(r"\1", text.strip()).rstrip("。.;；,，").strip()
     for _ in range(3 if unwrap else 0):
         before = text
@@ -147,7 +146,7 @@ def labelled(text: str) -> tuple[str, str, bool] | None:
         return None
     rest = found[4].strip()
     initial = found[3] == "." and re.fullmatch(r"[A-Za-z]+", rest)  # E. coli, A. Smith
-    if re.fullmatch("[A-J]", rest):
+    if re.fullmatch(r"[A-J](?:[\s,、;&]*[A-J])*", rest):
         return None  # several letters
     spaced = found[3] != "." or not rest[:1].isascii() or found.string[found.start(4) - 1].isspace()
     return (

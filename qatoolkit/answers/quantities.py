@@ -38,7 +38,7 @@ _UNIT = re.compile(
 _ALGEBRA = re.compile(
     r"(?:pi|sqrt|sin|cos|tan|ln|log|exp|and|or|to|vs|π)(?![A-Za-z])|.*\b(?:and|or|to|vs)\b|.*[或和与及到至比]\s*[-√π\d]|[a-z]\s*[*(]|[a-z]\s+[a-z]\b|x\s"
 )
-_PLAIN_UNITS = frozenset("kg cm km mm ml dm mi ft lb hr in oz".split())
+_PLAIN_UNITS = frozenset(("kg", "cm", "km", "mm", "ml", "dm", "mi", "ft", "lb", "hr", "in", "oz"))
 _MEASURES = re.compile(
     "[个只名位条张本棵辆][^以之分倍折成多余半点上下内外到至比数]{0,3}|"
     "[支次种人天年月日元米克秒度倍岁页份件台间套枚颗块筐袋盒瓶杯组头匹朵根片双对户家层步行列排队吨艘架首笔]"
@@ -47,9 +47,9 @@ _TELLING = re.compile("[以之分倍折成多余半点时上下内外到至比�
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_ENGLISH = {w: i for i, w in enumerate(_ONES)} | {w: 10 * i for i, w in enumerate(_TENS, 2)}
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_ENGLISH = {w: i for i, w in enumerate(_ONES.split())} | {w: 10 * i for i, w in enumerate(_TENS.split(), 2)}
 _LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 _PARTS = {
     "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from qatoolkit.answers.algebra import WORKER, has_names, math_tokens
 from qatoolkit.answers.lists import Several, clock, ratio, several
-from qatoolkit.answers.notation import FUNCTION_WORDS, clean, is_cjk_text, labelled, words
+from qatoolkit.answers.notation import FUNCTION_WORDS, MOST, clean, is_cjk_text, labelled, words
 from qatoolkit.answers.quantities import HAS_NUMBER, decimal_places, quantity, same_number
 from qatoolkit.core.text import missing
 
@@ -160,6 +160,8 @@ def _same_answer(a: str, b: str) -> bool | None:
     """As `same_answer`, of clean texts; a label as in "C. Paris" counts where the other side has one, or is one."""
     if not a or not b:
         return None
+    if max(len(a), len(b)) > MOST:  # no notation, and no short answer either
+        return True if a == b or words(a, fold=False) == words(b, fold=False) else None
     label_a, label_b = labelled(a), labelled(b)
     if a == b or not (label_a or label_b):
         return _same(a, b)
@@ -187,7 +189,9 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
     if time_a and time_b:
         return _same_time(time_a, time_b)
     if bool(time_a) != bool(time_b) and (quantity(a) or quantity(b)):
-        return None if {(time_a or time_b)[0] % 12, 0} & {getattr(quantity(a) or quantity(b), "value", None)} else False
+        other = quantity(b) if time_a else quantity(a)
+        hour = other is not None and not other.unit and other.value % 12 == (time_a or time_b)[0] // 60 % 12
+        return None if hour else False
     sizes = [_SIZE.fullmatch(text) for text in (a, b)]
     if all(sizes):
         (one, two), (three, four) = ((int(m[1]), int(m[2])) for m in sizes)
@@ -238,11 +242,7 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
     if a.named and b.named:  # x = 1, y = 2 in any order
         a, b = a.by_name(), b.by_name()
     one, other = a.values(b), b.values(a)
-    until = WORKER.seconds + seconds
-    verdicts = []
-    for x, y in zip(one, other, strict=True):
-        left = until - WORKER.seconds
-        verdicts.append(_same(x, y, left) if left > 0 else None)
+    verdicts = _each(one, other, seconds)
     if False not in verdicts:
         style = "{}" not in brackets or brackets <= {"{}", ""}
         joined = {a.joiner, b.joiner} != {"and", "or"}
@@ -254,6 +254,15 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
     free = a.free or b.free
     permuted = _same_members(one, other)
     return permuted if permuted is False or (free and {a.joiner, b.joiner} != {"and", "or"}) else None
+
+
+def _each(a: list[str], b: list[str], seconds: float) -> list[bool | None]:
+    """Verdicts of members one by one; undecided when the worker has spent the seconds."""
+    until, verdicts = WORKER.seconds + seconds, []
+    for x, y in zip(a, b, strict=True):
+        left = until - WORKER.seconds
+        verdicts.append(_same(x, y, left) if left > 0 else None)
+    return verdicts
 
 
 def _same_members(a: list[str], b: list[str]) -> bool | None:
@@ -344,12 +353,12 @@ def _same_relation(a: str, b: str, seconds: float) -> bool | None:
         ([side.strip() for side in parts[::2]], parts[1::2])
         for parts in (re.split(_RELATION, t.replace("<=", "≤").replace(">=", "≥")) for t in (a, b))
     )
-    if len(sides_a) != len(sides_b) or not all(sides_a + sides_b):
+    if len(sides_a) != len(sides_b) or not all(sides_a + sides_b) or len(sides_a) > 6:
         return None
     found = []
     turned = [s.translate(_TURNED) for s in reversed(signs_b)]
     for sides, signs in ((sides_b, signs_b), (sides_b[::-1], turned)):
-        verdicts = [_same(x, y, seconds) for x, y in zip(sides_a, sides, strict=True)]
+        verdicts = _each(sides_a, sides, seconds or _LIST_SECONDS)
         unlike = [p for p, v in zip(zip(sides_a, sides, strict=True), verdicts, strict=True) if v is False]
         simple = all(quantity(side) or re.fullmatch(r"[^\W\d_]", side) for pair in unlike for side in pair)
         agree = True if all(verdicts) else False if unlike and simple else None

@@ -27,27 +27,22 @@ US_cent = 0.01 USD = ¢ = penny
 纳- = 1e-9
 兆- = 1e6
 """
-_ALIASES = """meter 米 公尺 m|kilometer 公里|gram 克|kilogram 公斤|second 秒 秒钟|minute 分钟|hour 小时 钟头 时|day 天 日|week 周 星期|
+_ALIASES = """meter 米 公尺|kilometer 公里|gram 克|kilogram 公斤|second 秒 秒钟|minute 分钟|hour 小时 钟头 时|day 天 日|week 周 星期|
 month 个月|year 年 yrs|liter 升 公升|newton 牛 牛顿|joule 焦 焦耳|watt 瓦 瓦特|pascal 帕 帕斯卡|hertz 赫 赫兹|volt 伏 伏特|ampere 安 安培|
 ohm 欧 欧姆|coulomb 库 库仑|farad 法拉|henry 亨 亨利|tesla 特斯拉|weber 韦伯|kelvin 开 开尔文|mole 摩 摩尔|candela 坎德拉|lumen 流明|lux 勒克斯|
 calorie 卡 卡路里|electron_volt 电子伏特 电子伏|degree ° 度|degree_Celsius ℃ 摄氏度|degree_Fahrenheit ℉ 华氏度|
 standard_atmosphere 大气压|metric_ton 吨|hectare 公顷|mile 英里|foot 英尺|inch 英寸|nautical_mile 海里|US_cent cent 美分|kilometer_per_hour kmh kph|
-meter_per_second mps|kilowatt_hour 千瓦时"""
-_AMBIGUOUS = {
-    "pound": "GBP",
-    "degree": "degree_Celsius",
-    "分": "minute",
-    "ton": "metric_ton",
-}  # 5 pounds: mass or money
+meter_per_second mps|watt_hour 瓦时"""
+_AMBIGUOUS = {"pound": "GBP", "degree": "degree_Celsius", "ton": "metric_ton"}  # 5 pounds: mass or money
 _OWN = {"becquerel", "gray", "sievert", "hertz"}  # the same dimension as something else, yet never meant for it
 _LETTERS = frozenset("gmshlLVAWNJKCFTHMtdΩÅ°$€£¥¢₹%")  # any other single letter is a variable
 # Short names take a prefix only here: "cat" is no centi-atmosphere, "ma" no milli-year.
-_PREFIXED = frozenset(
-    "meter gram second ampere kelvin mole candela liter joule watt newton pascal hertz volt ohm coulomb farad henry tesla "
-    "weber electron_volt calorie bit byte bar becquerel gray sievert watt_hour lumen lux siemens molar parsec meter_Hg "
-    "degree_Celsius decibel bel metric_ton".split()
+_PREFIXED = (
+    "meter gram second ampere kelvin mole candela liter joule watt newton pascal hertz volt ohm coulomb farad henry "
+    "tesla weber electron_volt calorie bit byte bar becquerel gray sievert watt_hour lumen lux siemens molar parsec "
+    "meter_Hg degree_Celsius decibel bel metric_ton"
 )
-_RARE = frozenset("yocto zepto atto femto exa zetta yotta ronna quetta ronto quecto hecto deca".split())
+_RARE = "yocto zepto atto femto exa zetta yotta ronna quetta ronto quecto hecto deca"
 _POWERS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 _AFTER = {"squared": 2, "cubed": 3}
 _TOKEN = re.compile(
@@ -72,8 +67,7 @@ def _registry():
         registry.define(line)
     for names in _ALIASES.replace("\n", "").split("|"):
         name, *others = names.split()
-        if name in registry:
-            registry.define(f"@alias {name} = {' = '.join(o for o in others if o not in (name, 'm'))}")
+        registry.define(f"@alias {name} = {' = '.join(others)}")
     return registry
 
 
@@ -125,17 +119,14 @@ def _read(tokens: list[str], other: bool) -> Unit | None:
             last = None
         else:
             for size in (3, 2, 1):  # light years, degrees Celsius
-                unit = (
-                    _look_up("_".join(tokens[position : position + size]), other)
-                    if position + size <= len(tokens)
-                    else None
-                )
-                if unit is not None:
+                run = tokens[position : position + size]
+                found = None if "per" in run else _look_up("_".join(run), other)
+                if found is not None:
                     break
-            if unit is None:
+            if found is None:
                 return None
-            position += size - 1
-            last = unit, power * sign * group
+            position += min(size, len(tokens) - position) - 1
+            last = found, power * sign * group
             multiply(*last)
             sign, power = 1, 1
         position += 1
@@ -150,10 +141,8 @@ def _look_up(name: str, other: bool) -> Unit | None:
     singular = "_".join(w.removesuffix("s") for w in name.split("_"))
     for spelling in dict.fromkeys((name, name.casefold(), singular, singular.casefold())):
         for prefix, unit, suffix in sorted(_registry().parse_unit_name(spelling), key=lambda found: found[0] != ""):
-            symbol = len(spelling) <= 4
-            if (symbol and prefix and (suffix or prefix in _RARE or unit not in _PREFIXED)) or (
-                spelling != name and len(spelling) < 2
-            ):
+            unlikely = suffix or prefix in _RARE.split() or unit not in _PREFIXED.split()
+            if (prefix and unlikely and len(spelling) <= 4) or (spelling != name and len(spelling) < 2):
                 continue
             if other and unit in _AMBIGUOUS and (unit != "pound" or "pound" in spelling):
                 unit, prefix = _AMBIGUOUS[unit], ""
