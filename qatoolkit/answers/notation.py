@@ -54,13 +54,13 @@ _ANNOUNCED = re.compile(
     r"(?:i\s+(?:think|believe)\s+(?:that\s+)?)?(?:(?:so|thus|hence|therefore|then|and)\b\s*,?\s*)*(?:(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best)\s+)?"
     r"(?:answer|result|solution|(?:choice|option)(?=\s+(?:is|are|:)))(?:\s+to\s+(?:this|the)\s+(?:question|problem))?"
     r"\s*(?::|=|(?:is|are|equals|will be|would be|must be|should be)\b)|(?:choice|option)(?=\s*\(?[A-J]\)?$))\s*:?\s*"
-    r"|(?:so|thus|hence|therefore)\s*,\s*"
+    r"|(?:so|thus|hence|therefore)\s*,\s*|(?:ans|final)\s*:\s*|####\s+"
     r"|(?:所以|因此|因而|故|综上|则)?\s*[,:]?\s*(?:(?:本题|该题)?(?:的)?(?:正确|最终|最后)?(?:的)?(?:答案|结果|选项)\s*"
     r"(?:就是|应该是|应为|等于|是|为|选)?\s*:?(?<!案)(?<!果)(?<!项)|答\s*:|(?:本题|该题|此题)?(?:应选|选择?|选项)(?=\s*:?\s*[A-J]{1,5}$))\s*:?\s*|(?:所以|因此|故)\s*,?\s*(?=[A-Za-z\d])",
     re.IGNORECASE,
 )
 _ABOUT = re.compile(
-    rf"(?:approximately|approx\.?|about|around|roughly|circa|大约[为是]?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}",
+    rf"(?:approximately|approx\.?|about|around|roughly|circa|exactly|a total of|(?:so|thus|hence|therefore)(?=\s)|总共|一共|大约[为是]?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}",
     re.IGNORECASE,
 )
 _ABOUT_AFTER = re.compile(r"(?<=[\d\u4e00-\u9fff])\s*(?:左右|上下|or so)$|(?<=\d)\s*(?:approximately|approx\.?)$")
@@ -149,11 +149,7 @@ def labelled(text: str) -> tuple[str, str, bool] | None:
     if re.fullmatch(r"[A-J](?:[\s,、;&]*[A-J])*", rest):
         return None  # several letters
     spaced = found[3] != "." or not rest[:1].isascii() or found.string[found.start(4) - 1].isspace()
-    return (
-        (found[1] or found[2], rest, not initial)
-        if (spaced and found[3] != ":") or (len(rest) > 1 and spaced)
-        else None
-    )
+    return (found[1] or found[2], rest, not initial) if spaced and (found[3] != ":" or len(rest) > 1) else None
 
 
 def words(text: str, *, fold: bool = True) -> str:

@@ -211,11 +211,11 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
         return _same_lists(list_a, list_b, seconds or _LIST_SECONDS)
     single = [m["value"].strip() if m else text for m, text in zip(named, (a, b), strict=True)]
     for found, text in ((list_a, single[1]), (list_b, single[0])):
-        other = quantity(text) if found else None
-        if found and other is None and found.free and not re.search(r"[^\s=] *±", f"{a}\n{b}") and math_tokens(text):
-            return False
-        if found and other:  # "1,5" may be a decimal
-            return None if _decimal(found) == other.value or re.search(r"[^\s=] *±", f"{a}\n{b}") else False
+        if found and all(quantity(m) or math_tokens(m, evident=True) for m in found.members):
+            other = quantity(text)  # "1,5" may be a decimal, 3 ± 0.1 a number
+            if other or (found.free and math_tokens(text)):
+                unsure = (other and _decimal(found) == other.value) or re.search(r"[^\s=] *±", f"{a}\n{b}")
+                return None if unsure else False
     return _same_text(a, b, seconds)
 
 
@@ -234,7 +234,8 @@ def _same_time(a: tuple[int, bool], b: tuple[int, bool]) -> bool | None:
 def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
     """Lists of members, in linear time: in order, and where the order is free by value or by words."""
     if len(a.members) != len(b.members):
-        return False
+        rest = max(a.members, b.members, key=len)[min(len(a.members), len(b.members)) :]
+        return None if any(re.search(r"[^\W\d_]{2}", member) and not quantity(member) for member in rest) else False
     brackets = {a.brackets, b.brackets}
     # With two members, "(0, 1)" and "[0, 1]" are different intervals; otherwise brackets are only style.
     if len(a.members) == 2 and brackets <= {"()", "[]", "(]", "[)"} and len(brackets) == 2:
@@ -318,8 +319,8 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
         relates = (len(bags[0]) > 1 and FUNCTION_WORDS - {"then"} & set(bags[0])) or re.search(r"\d", own)
         return False if relates else None
     short, long = sorted((own.casefold(), other.casefold()), key=len)
-    if (len(short) >= 2 or any(numbers)) and re.search(
-        rf"(?<!\w){re.escape(short)}(?!\w)" if short.isascii() else re.escape(short), long
+    if (len(short) >= 2 or any(numbers) or re.fullmatch("[A-J]", min(own, other, key=len))) and re.search(
+        rf"(?<![A-Za-z\d.]){re.escape(short)}(?![A-Za-z\d]|\.\d)" if short.isascii() else re.escape(short), long
     ):
         return None  # one says more: Paris, and Paris in France
     return None if len(a) == len(b) == 2 and a.isalpha() and a.islower() and sorted(own) == sorted(other) else False
