@@ -22,52 +22,65 @@ _MAX_TOKENS = 120
 
 _FUNCTIONS = (
     "sqrt", "sinh", "cosh", "tanh", "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "arcsin",
-    "arccos", "arctan", "ln", "log", "exp", "abs",
+    "arccos", "arctan", "ln", "log", "exp", "abs", "frac", "binom", "root",
 )  # fmt: skip
-_GREEK = ("alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "rho", "sigma", "phi", "omega")
 _MATH_TOKEN = re.compile(
-    r"\s*(?:(\d+(?:\.\d+)?|\.\d+)|("
-    + "|".join((*_FUNCTIONS, "pi", *_GREEK))
-    + r")(?![A-Za-z])|([A-Za-z])(?:_\{?(\w{1,3})\}?)?"
-    r"|(\*\*|[-+*/^(),=]))"
+    r"\s*(?:(\d+(?:\.\d+)?|\.\d+)"
+    r"|\\?(" + "|".join(_FUNCTIONS) + r")(?![a-z])"
+    r"|((?:\\(?:vec|bar|hat|mathbb|mathcal)\s*\{\w{1,4}\}|[∠△]\s*[A-Z]{1,4}\d*|(?:[A-Z][a-z]?\d*){2,}(?![a-z])))"
+    r"|((?:[A-Za-zα-ωΑ-ΩΩ∞])(?:_\{[\w+-]{1,6}\}|_\w|\d+)?'*)"
+    r"|(\*\*|[-+*/^(),=!|{}_\[\]]))"
 )
-_LATEX = (
-    (re.compile("√"), " sqrt "),
-    (re.compile("π"), " pi "),
-    (re.compile("[×·]"), "*"),
-    (re.compile("÷"), "/"),
-    (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "*"),
-    (re.compile(r"\\div(?![A-Za-z])"), "/"),
-    (re.compile(r"\\(?=(?:" + "|".join((*_FUNCTIONS, "pi", *_GREEK)) + r")(?![A-Za-z]))"), " "),
+_WORDS = re.compile(
+    r"(?<![A-Za-z\\])(?:to|of|in|by|or|and|is|at|for|vs|not|am|pm|per|no|as|if|it|on)(?![A-Za-z])|[A-Za-z]{4,}"
 )
+_NO_WORDS = re.compile(
+    r"\\?(?:" + "|".join((*_FUNCTIONS, "pi", "vec", "mathbb", "mathcal")) + r")(?![a-z])|_\{\w+\}|[A-Z]{2,}"
+)
+_PLAIN = str.maketrans({"√": " sqrt ", "π": " π ", "×": "*", "·": "*", "÷": "/"})
 
 
-def math_tokens(text: str) -> list[str] | None:
-    """The tokens of an expression, or None if it has any that are not allowed."""
+def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
+    """The tokens of an expression, or None if it is not evidently mathematics: a word in it, no digit and no operator
+    (unless it is `evident` from elsewhere), or a token that is not allowed."""
     if len(text) > 4 * _MAX_TOKENS:
         return None
-    text = re.sub(r"\\sqrt\s*\[(\d+)\]\s*\{", r"root(\1,{", text)  # closed by the parser's `root`
-    for pattern, plain in _LATEX:
-        text = pattern.sub(plain, text)
-    for _ in range(8):  # innermost first, at most eight levels
-        text = re.sub(r"root\((\d+),\{([^{}]*)\}", r"((\2)^(1/(\1)))", text)
-        text, n = re.subn(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))", text)
-        text, m = re.subn(r"(\^|sqrt\s*)\{([^{}]*)\}", r"\1(\2)", text)
-        if not n + m:
-            break
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.translate(_PLAIN))
+    text = re.sub(r"(?<=\d)[eE]([+-]?\d+)", r"*10^(\1)", text)
+    text = re.sub(r"\b(sin|cos|tan|ln|log)(?=[xyzt]\b|[αθ])", r"\1 ", text)
+    text = re.sub(r"\\?(?<![A-Za-z])pi(?![A-Za-z])", " π ", text)
+    text = re.sub(r"\\sqrt\s*\[(\d+)\]", r" root(\1)", text)
+    plain = _NO_WORDS.sub("", text)
+    if (
+        _WORDS.search(plain)
+        or re.search(r"[A-Za-z]\s+\d", plain)
+        or not (evident or re.search(r"[\d+\-*/^=|!∞π\\√(]", text))
+    ):
+        return None
+    if re.search(r"\d\s*x\s*\d|(?<!log_\d)(?<!log_)\d\s+\d|[A-Za-z]\s+[a-z]\s+[a-z]", text):  # 4 x 3 is no product of x
+        return None
     tokens, position = [], 0
     while position < len(text.rstrip()) and len(tokens) <= _MAX_TOKENS:
         match = _MATH_TOKEN.match(text, position)
         if not match:
             return None
-        number, name, letter, index, sign = match.groups()
-        tokens.append(
-            number or name or (letter + (f"_{index}" if index else "") if letter else "^" if sign == "**" else sign)
-        )
+        number, name, symbol, letter, sign = match.groups()
+        if sign == "|":
+            opens = not tokens or tokens[-1] in ("+", "-", "*", "/", "^", "(", "=", ",", "abs")
+            tokens += ["abs", "("] if opens else [")"]
+        else:
+            mark = {"**": "^", "{": "(", "}": ")", "[": "(", "]": ")"}.get(sign, sign)
+            if letter:  # x2, x_2 and x_{2} are one name
+                name = re.sub(r"^(.)_?\{?([\w+-]+)\}?", r"\1_\2", letter)
+            tokens.append(number or name or (symbol and re.sub(r"\s", "", symbol)) or mark)
         position = match.end()
-    letters = sum(len(t) == 1 and t.isalpha() for t in tokens)
-    wordy = re.search(r"[A-Za-z]{4,}", re.sub("|".join((*_FUNCTIONS, *_GREEK)), "", text))
-    return tokens if 0 < len(tokens) <= _MAX_TOKENS and letters <= 12 and not wordy else None
+    letters = sum(t[0].isalpha() and t not in _FUNCTIONS for t in tokens)
+    return tokens if 0 < len(tokens) <= _MAX_TOKENS and letters <= 24 else None
+
+
+def has_names(tokens: list[str]) -> bool:
+    """Whether a token is a run of capitals, which may be one name (a segment AB) or a product (V = IR)."""
+    return any(len(t) > 1 and t[0].isupper() and t[1].isalpha() for t in tokens)
 
 
 class _Worker:
@@ -75,18 +88,22 @@ class _Worker:
 
     def __init__(self):
         self.process, self.owner, self.lock = None, None, threading.Lock()
+        self.seconds = 0.0  # spent on questions, starts not counted
 
-    def equal(self, a: list[str], b: list[str], places: int | None = None) -> bool | None:
+    def equal(self, a: list[str], b: list[str], places: int | None = None, seconds: float = 0.0) -> bool | None:
         with self.lock:
             if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
                 self._start()
+            started = time.monotonic()
             try:
                 self.process.stdin.write(json.dumps([a, b, places]).encode() + b"\n")
                 self.process.stdin.flush()
-                return json.loads(self._line(SYMBOLIC_SECONDS))
+                return json.loads(self._line(seconds or SYMBOLIC_SECONDS))
             except (OSError, ValueError, TimeoutError):
                 self.stop()
                 return None
+            finally:
+                self.seconds += time.monotonic() - started
 
     def stop(self) -> None:
         if self.process is not None and self.owner == os.getpid():
@@ -134,6 +151,7 @@ def _build(tokens: list[str]):
     import sympy
 
     inverse = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "ln": "log", "abs": "Abs"}
+    constants = {"π": sympy.pi, "e": sympy.E, "i": sympy.I, "∞": sympy.oo}
     position = 0
 
     def peek():
@@ -169,30 +187,59 @@ def _build(tokens: list[str]):
         if peek() in ("+", "-"):
             return signed() if take() == "+" else -signed()
         value = atom()
+        while peek() == "!":
+            take()
+            value = sympy.factorial(value)
         if peek() == "^":
             take()
             return value ** signed()  # right-associative; the exponent may have a sign
         return value
 
+    def group():
+        take("(")
+        value = total()
+        take(")")
+        return value
+
+    def argument():  # sin 2x, but sin x cos x is a product
+        if peek() == "(":
+            return group()
+        value = signed()
+        while peek() is not None and peek()[0].isalpha() and peek() not in _FUNCTIONS:
+            value = value * signed()
+        return value
+
     def atom():
+        if peek() == "(":
+            return group()
         token = take()
-        if token == "(":
-            value = total()
-            take(")")
-            return value
+        if token == "frac":
+            return group() / group()
+        if token == "binom":
+            return sympy.binomial(group(), group())
+        if token == "root":
+            degree = group()
+            return group() ** (1 / degree)
+        if token == "sqrt":
+            return sympy.sqrt(atom())
+        if token == "log" and peek() == "_":
+            take()
+            base = atom()
+            return sympy.log(argument(), base)
         if token in _FUNCTIONS:
             function = getattr(sympy, inverse.get(token, token))
             if peek() == "^":  # sin^2(x)
                 take()
-                power = atom()
-                return function(atom()) ** power
-            return function(atom())
-        if token == "pi":
-            return sympy.pi
+                power = -atom() if peek() == "-" and take() else atom()
+                value = argument()
+                return getattr(sympy, "a" + token)(value) if power == -1 else function(value) ** power
+            return function(argument())
+        if token in constants:
+            return constants[token]
         if token[0].isdigit() or token[0] == ".":
             return sympy.Rational(token)
-        if token[0].isalpha():
-            return sympy.E if token == "e" else sympy.I if token == "i" else sympy.Symbol(token)
+        if token[0].isalpha() or token[0] in "\\∠△":
+            return sympy.Symbol(token)
         raise ValueError(f"unexpected {token!r}")
 
     value = total()
@@ -218,20 +265,35 @@ def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | Non
         factor = (a / b).subs(point)
         b = b * factor if factor.is_finite and factor.is_rational and factor != 0 else b
     difference, agreed = a - b, 0
-    if difference == 0:
-        return True
+    if difference.is_Rational:
+        return bool(difference == 0 or (places is not None and abs(difference) <= _half(places)))
     if places is not None and not difference.free_symbols:
-        return bool(abs(sympy.N(difference, 30)) <= sympy.Rational(1, 2) * sympy.Integer(10) ** -places)
-    symbols, numbers = sorted(a.free_symbols | b.free_symbols, key=str), random.Random(0)
-    for _ in range(6 if symbols else 1):
-        point = {s: sympy.Rational(numbers.randint(101, 999), 313) for s in symbols}
+        return bool(abs(sympy.N(difference, 30)) <= _half(places))
+    symbols, numbers, differs = sorted(a.free_symbols | b.free_symbols, key=str), random.Random(0), False
+    for i in range(8 if symbols else 1):
+        sign = -1 if i % 2 else 1
+        point = {s: sign * sympy.Rational(numbers.randint(101, 999), 313) for s in symbols}
         x, y = (sympy.N(side.subs(point), 30) for side in (a, b))
         if not (x.is_number and y.is_number and x.is_finite and y.is_finite):
             continue
-        if abs(x - y) > sympy.Float("1e-20") * max(abs(x), abs(y), sympy.Float("1e-40")):  # 1e-34 is no zero
-            return False
-        agreed += 1
+        # The difference itself, with 150 digits: 2^100 + 1 is not 2^100 - 1, and 1e-34 is no zero.
+        apart = abs(sympy.N(difference.subs(point), 20, maxn=150))
+        if not apart.is_number or apart > sympy.Float("1e-60") * max(abs(x), abs(y), sympy.Float("1e-60")):
+            if sign > 0 or (x.is_real and y.is_real):
+                return False
+            differs = True  # log(x^2) and 2 log(x) agree where both are real
+        else:
+            agreed += 1
+    if differs:
+        return None
     return True if sympy.simplify(difference) == 0 or agreed >= (4 if symbols else 1) else None
+
+
+def _half(places: int):
+    """Half a unit of the last of so many decimals."""
+    import sympy
+
+    return sympy.Rational(1, 2) * sympy.Integer(10) ** -places
 
 
 def _serve() -> None:
@@ -242,7 +304,7 @@ def _serve() -> None:
     for limit, most in ((resource.RLIMIT_AS, SYMBOLIC_BYTES), (resource.RLIMIT_FSIZE, 0)):
         with contextlib.suppress(ValueError, OSError):  # macOS has no RLIMIT_AS, only the time limit applies
             resource.setrlimit(limit, (most, most))
-    import sympy  # noqa: F401  (its import is the slow part: do it before the first question)
+    _equivalent(_build(["x", "+", "x"]), _build(["2", "x"]), None)  # imports and caches before the first question
 
     print("ready", flush=True)
     for line in sys.stdin:

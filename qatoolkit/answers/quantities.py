@@ -1,102 +1,118 @@
 """Quantities in answers: the number, its precision and its unit, as people and models write them.
 
-Thousands separators, fractions, percent, scientific and LaTeX notation, Chinese numerals, English ones up to
-ninety-nine, currencies and common units.
+Thousands separators, fractions, percent, scientific and LaTeX notation, Chinese and English numerals, sums such as
+2 h 30 min. Units are read in `units`, Chinese numerals by cn2an.
 """
 
+import functools
+import itertools
 import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from qatoolkit.answers.notation import FUNCTION_WORDS, is_cjk_text
+from qatoolkit.answers.units import units
+
 _MAX_EXACT_DIGITS = 400  # longer numbers are text: 1e999999999 must not be expanded
 
-_NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
-_HAS_NUMBER = re.compile(r"[\d零〇一二两三四五六七八九十百千万亿]")
-_SCIENTIFIC = re.compile(r"\s*(?:\\times|\\cdot|[×·*x])\s*10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\d+)(?:\s*\})?")
-_FRACTION = re.compile(r"([+-]?)\s*(\d+)?\s*\\[dt]?frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?")
+_NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,2}(?:,\d\d)+,\d{3}|\d{1,3}(?:\.\d{3}){2,}|\d{1,3}(?:'\d{3})+|\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?"
+_ZH = "零〇一二两三四五六七八九十百千万亿壹贰叁肆伍陆柒捌玖拾佰仟廿卅幺"
+HAS_NUMBER = re.compile(rf"[\d{_ZH}半]")
+_SCIENTIFIC = re.compile(r"(?<=\d)\s*[×·*x]\s*10\s*(?:\^|\*\*)\s*\{?\s*\(?([+-]?\d+)\)?(?:\s*\})?")
+_FRACTION = re.compile(r"([+-]?)\s*(\d+)?\s*\\frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _QUANTITY = re.compile(
-    rf"(?P<currency>[$€£¥]?)\s*(?:(?P<whole>[+-]?\d+)\s+(?=\d+/))?(?P<top>{_NUMBER})"
-    r"(?:\s*/\s*(?P<bottom>\d+(?:\.\d+)?))?"
-    r"\s*(?P<times>万亿|[千百十]?万|亿|(?:thousand|million|billion|trillion)\b)?"
-    r"\s*(?P<percent>(?:\\?%|percent\b|per cent\b)?)\s*(?P<unit>°|°?[^\W\d_][^\d+=*^\\(){}\[\]<>,;]{0,30})?",
+    rf"(?P<currency>(?:US|A|C)?\$|[€£¥₹]|(?:USD|EUR|GBP|CNY|RMB|JPY|INR|Rs\.?)(?=\s*\d))?\s*"
+    rf"(?:(?P<whole>[+-]?\d+)\s+(?:and\s+)?(?=\d+\s*/))?(?P<top>{_NUMBER})(?:\s*/\s*(?P<bottom>\d+(?:\.\d+)?)(?![\d.]))?"
+    r"\s*(?P<times>万亿|[千百十]?万|亿|[千百](?=[个只名位人元]|\s|$)|(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
+    r"\s*(?P<percent>(?:%|percent\b|per cent\b)?)(?P<unit>.{0,60})",
     re.IGNORECASE,
 )
-_UNIT_ALIASES = {
-    **dict.fromkeys(("$", "usd", "dollar", "美元"), "dollar"),
-    **dict.fromkeys(("¥", "rmb", "cny", "yuan", "元"), "yuan"),
-    **dict.fromkeys(("km", "kilometer", "kilometre", "千米", "公里"), "km"),
-    **dict.fromkeys(("m", "meter", "metre", "米"), "m"),
-    **dict.fromkeys(("cm", "centimeter", "centimetre", "厘米"), "cm"),
-    **dict.fromkeys(("kg", "kilogram", "千克", "公斤"), "kg"),
-    **dict.fromkeys(("g", "gram", "克"), "g"),
-    **dict.fromkeys(("s", "sec", "second", "秒"), "s"),
-    **dict.fromkeys(("min", "minute", "分钟", "分"), "min"),
-    **dict.fromkeys(("h", "hr", "hrs", "hour", "小时"), "h"),
-    **dict.fromkeys(("°", "deg", "degree", "度"), "degree"),
-    **dict.fromkeys(("j", "joule", "焦耳"), "j"),
-    **dict.fromkeys(("n", "newton", "牛顿"), "n"),
-    **dict.fromkeys(("w", "watt", "瓦特"), "w"),
-    **dict.fromkeys(("/", "per"), "/"),
-}
-# An additional unit changes the quantity if it is one of these: m/s is not m, but "duck eggs" are eggs.
-_TELLING = {*_UNIT_ALIASES.values(), "mol", "square", "cubic", "dozen", "bc", "bce"}
-# After a number these are algebra, not units: 2x, 3i, 2 pi. Any other single letter is a unit only after a space.
-_ALGEBRA = re.compile(r"(?:[xyzabcknpqrtuvwi]|pi|sqrt|sin|cos|tan|ln|log|exp|π|√)\b.*")
-_ONES = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-)  # fmt: skip
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_ENGLISH = {word: str(i) for i, word in enumerate(_ONES)} | {
-    f"{word} {one}".removesuffix(" zero"): str(10 * i + j)
-    for i, word in enumerate(_TENS, 2)
-    for j, one in enumerate(_ONES[:10])
-}
-_ZH_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
-_ZH_UNITS = {"亿": 10**8, "万": 10**4, "千": 1000, "百": 100, "十": 10}
-_ZH = "[零〇一二两三四五六七八九十百千万亿]{1,16}"
-_CHINESE = re.compile(
-    rf"(?P<minus>负)?(?:(?P<bottom>{_ZH})分之)?(?P<whole>{_ZH})(?:点(?P<part>[零〇一二三四五六七八九]{{1,16}}))?(?P<percent>%)?"
-    "(?P<unit>[个只条张本支次种人天年月日元米克秒度倍岁页]|千米|公里|厘米|千克|公斤|分钟|小时)?"
-)
 _TIMES = {  # powers of ten
-    "万亿": 12, "亿": 8, "千万": 7, "百万": 6, "十万": 5, "万": 4, "thousand": 3, "million": 6, "billion": 9, "trillion": 12,
+    "万亿": 12, "亿": 8, "千万": 7, "百万": 6, "十万": 5, "万": 4, "千": 3, "百": 2, "hundred": 2, "thousand": 3, "million": 6, "billion": 9,
+    "trillion": 12,
 }  # fmt: skip
+# What may stand after a number as its unit or noun; all else is algebra: 2x, 3i, 2 pi, 5!, 2(x+1), or several numbers.
+_UNIT = re.compile(
+    r"(?:[^\W\d_]|°|[$€£¥₹¢]|\((?=[^\W\d_])|/\s*(?=[^\W\d_]))(?:[^\d=<>≤≥≠≈±√∪∩∈∠→!|\\\[\]+,;:_]|(?<=[\^\-{²A-Za-z])\d)*"
+)
+_ALGEBRA = re.compile(
+    r"(?:pi|sqrt|sin|cos|tan|ln|log|exp|and|or|to|vs|π)(?![A-Za-z])|.*\b(?:and|or|to|vs)\b|.*[或和与及到至比]\s*[-√π\d]|[a-z]\s*[*(]|[a-z]\s+[a-z]\b|x\s"
+)
+_PLAIN_UNITS = frozenset(("kg", "cm", "km", "mm", "ml", "dm", "mi", "ft", "lb", "hr", "in", "oz"))
+_MEASURES = re.compile(
+    "[个只名位条张本棵辆][^以之分倍折成多余半点上下内外到至比数]{0,3}|"
+    "[支次种人天年月日元米克秒度倍岁页份件台间套枚颗块筐袋盒瓶杯组头匹朵根片双对户家层步行列排队吨艘架首笔]"
+)
+_TELLING = re.compile("[以之分倍折成多余半点时上下内外到至比十百千万亿]")  # 5 or more, a half, times, o'clock
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_ENGLISH = {w: i for i, w in enumerate(_ONES.split())} | {w: 10 * i for i, w in enumerate(_TENS.split(), 2)}
+_LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
+_PARTS = {
+    "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
+    "tenth": 10, "hundredth": 100,
+}  # fmt: skip
+_PART = re.compile(rf"(?:(?P<whole>[a-z ]+) and )?(?:(?P<top>[a-z]+) )?(?P<part>{'|'.join(_PARTS)})s?")
+_NUMERAL = rf"[{_ZH}]{{1,24}}"
+_CHINESE = re.compile(
+    rf"(?P<ordinal>第)?(?P<minus>负)?(?P<percent>百分之)?(?:(?:(?P<mixed>{_NUMERAL}|\d+)又)?(?P<bottom>{_NUMERAL}|\d+)分之)?(?:(?P<half>一?半)|"
+    rf"(?P<whole>{_NUMERAL}|\d+(?:\.\d+)?)(?:点(?P<part>[零〇一二三四五六七八九]{{1,16}}))?(?P<tenths>[成折])?)(?P<unit>.{{0,12}})"
+)
+
+
+_PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d_]+|°|')(?:\s+(?:and\s+)?|,\s*(?:and\s+)?|(?=\d)|$)")
 
 
 class Quantity(NamedTuple):
-    """An exact value, its written decimal places (None: exact), its unit words, and whether it is a percentage."""
+    """An exact value, its written decimal places (None: exact), whether it is a percentage, and the text of its unit.
+
+    `doubtful`: the unit may be something else, as the m of 5m a variable."""
 
     value: Fraction
     places: int | None = None
-    units: frozenset[str] = frozenset()
     percent: bool = False
+    unit: str = ""
+    doubtful: bool = False
 
 
+@functools.lru_cache(8192)
 def quantity(text: str) -> Quantity | None:
     """The quantity that a text consists of: "1,200 km", "3/4", "thirty-five", "三十五"; None for any other text."""
-    text = _ENGLISH.get(text.casefold().replace("-", " "), text)
-    if len(text) > _MAX_EXACT_DIGITS or not _HAS_NUMBER.search(text):
+    if len(text) > _MAX_EXACT_DIGITS:
         return None
+    if not HAS_NUMBER.search(text):
+        return _english(text)
     text = text[1:-1].strip() if re.fullmatch(r"\([^()]*\)", text) else text
-    text = re.sub(r"^[a-zA-Zα-ω]\s*(?:=|≈)\s*", "", text)
-    text = re.sub(r"^百分之(.+)", r"\1%", text)
     text = re.sub(r"^[+-]?\d{1,3}(?: \d{3})+(?![\d/ ])", lambda m: m[0].replace(" ", ""), text)
     text = _FRACTION.sub(lambda m: f"{m[1]}{m[2] + ' ' if m[2] else ''}{m[3]}/{m[4]}", text)
     text = _SCIENTIFIC.sub(r"e\1", text)
-    text = re.sub(r"\s*\^\s*\{?\\circ\}?", "°", text)
+    text = re.sub(r"^([+-]?\d+)(?:st|nd|rd|th)$", r"\1", text)
+    text = re.sub(r"^([+-])\s+(?=\d)", r"\1", text)
+    text = re.sub(r"^-\s*(?=[$€£¥]\s*\d)(.)", r"\1-", text)
     found = _QUANTITY.fullmatch(text)
-    if found and found["unit"]:
-        glued = re.fullmatch("[A-Za-z]", found["unit"]) and text[found.start("unit") - 1].isdigit()
-        if glued or _ALGEBRA.fullmatch(found["unit"]):
-            return None
-    if not found:
+    if not found or (not text.isascii() and re.match(rf"[{_ZH}第负半]", text)):
         return _chinese(text)
-    top = found["top"].replace(",", "")
-    mantissa, _, exponent = top.lower().partition("e")
-    if len(mantissa) + abs(int(exponent or 0)) > _MAX_EXACT_DIGITS or len(found["bottom"] or "") > _MAX_EXACT_DIGITS:
+    unit = found["unit"]
+    glued = bool(unit) and not text[found.start("unit") - 1].isspace() and not found["percent"]
+    unit = unit.strip()
+    if unit and (not _UNIT.fullmatch(unit) or _ALGEBRA.match(unit)):
+        return _chinese(text) if "分之" in unit else None
+    short = re.fullmatch(r"[a-zA-Zα-ωΑ-Ω]{1,3}(?:\^.*)?", unit) is not None
+    if ((short and (unit[1:2] in ("", "^") or glued)) or unit[:1] == "/") and not units(unit):
         return None
-    value = Fraction(top)
+    doubtful = short and (unit in ("t", "d") or (glued and unit not in _PLAIN_UNITS and len(unit) <= 2))
+    if len(found["top"]) + len(found["bottom"] or "") > _MAX_EXACT_DIGITS:
+        return None
+    top = found["top"].replace(",", "").replace("'", "").casefold()
+    mantissa, _, exponent = top.partition("e")
+    if mantissa.count(".") > 1:
+        mantissa = mantissa.replace(".", "")
+    if len(mantissa) + abs(int(exponent or 0)) > _MAX_EXACT_DIGITS:
+        return None
+    value = Fraction(mantissa) * Fraction(10) ** int(exponent or 0)
     places = len(mantissa.partition(".")[2]) - int(exponent or 0) if "." in mantissa and not found["bottom"] else None
     if found["bottom"]:
         if Fraction(found["bottom"]) == 0:
@@ -105,32 +121,95 @@ def quantity(text: str) -> Quantity | None:
     if found["whole"]:
         whole = int(found["whole"])
         value = whole - value if found["whole"].startswith("-") else whole + value
-    if found["times"]:
-        power = _TIMES[found["times"].casefold()]
-        value, places = value * 10**power, None if places is None else places - power
-    words = re.findall(r"°|/|[\u3400-\u9fff]+|[^\W\d_]+", f"{found['currency']} {(found['unit'] or '').casefold()}")
-    words = [found["currency"]] * bool(found["currency"]) + words
-    singular = (w if w in _UNIT_ALIASES or len(w) < 4 else w.removesuffix("s") for w in words)
-    units = frozenset(_UNIT_ALIASES.get(w, w) for w in singular)
-    return Quantity(value, places, units, bool(found["percent"]))
+    times = (found["times"] or "").casefold()
+    if times == "dozen":
+        value, places = value * 12, None
+    elif times:
+        value, places = value * 10 ** _TIMES[times], None if places is None else places - _TIMES[times]
+    if found["currency"]:
+        unit = f"{found['currency'].replace('US$', '$').rstrip('.')} {unit}".strip()
+    return Quantity(value, places, bool(found["percent"]), unit, doubtful)
 
 
 def same_number(a: str, b: str) -> bool | str | None:
     """Whether two quantities agree; None if undecided (units), "not numbers" if either is not a quantity."""
-    x, y = quantity(a), quantity(b)
+    x, y = quantity(a) or _sum(a), quantity(b) or _sum(b)
     if x is None or y is None:
         return "not numbers"
-    (value_a, places_a, unit_a, percent_a), (value_b, places_b, unit_b, percent_b) = x, y
-    equal = _rounds_to(value_a, places_a, value_b, places_b)
-    if percent_a != percent_b:  # "50%" answers "what share" as 0.5 and "what percentage" as 50
-        scaled_a, scaled_b = (value_a / 100, value_b) if percent_a else (value_a, value_b / 100)
-        shift_a, shift_b = 2 * percent_a, 2 * percent_b
-        places = [None if p is None else p + s for p, s in ((places_a, shift_a), (places_b, shift_b))]
-        equal = equal or _rounds_to(scaled_a, places[0], scaled_b, places[1])
-    related = unit_a <= unit_b or unit_b <= unit_a  # a missing unit, or "eggs" for "duck eggs"
-    if related and not (unit_a and unit_b and (unit_a ^ unit_b) & _TELLING):
+    equal = _rounds_to(x.value, x.places, y.value, y.places)
+    if x.percent != y.percent:  # "50%" answers "what share" as 0.5 and "what percentage" as 50
+        scaled = [q.value / 100 if q.percent else q.value for q in (x, y)]
+        places = [None if q.places is None else q.places + 2 * q.percent for q in (x, y)]
+        equal = equal or _rounds_to(scaled[0], places[0], scaled[1], places[1])
+    if x.percent != y.percent and (x.unit or y.unit):
+        return None if equal else False
+    if x.unit == y.unit:
         return equal
-    return None if related or not equal else False  # 1 km and 1000 m: no conversion here
+    if not x.unit or not y.unit:
+        return _without_unit(y if not x.unit else x, equal)
+    return _with_units(x, y, equal)
+
+
+def _without_unit(other: Quantity, equal: bool) -> bool | None:
+    """A quantity with a unit against a bare number: the same if the rest is a unit or a noun, and no "3 quarters"."""
+    words = re.findall(r"[^\W\d_]+", other.unit.casefold())
+    if other.doubtful:
+        return None if equal else False
+    if any(w.removesuffix("s") in _PARTS or w in _LARGE for w in words):
+        return None
+    if units(other.unit) or other.unit.casefold() in ("in total", "in all", "altogether", "of them", "each"):
+        return equal
+    if is_cjk_text(other.unit):
+        noun = _MEASURES.fullmatch(other.unit) or (len(other.unit) <= 4 and not _TELLING.search(other.unit))
+    else:
+        noun = len(words) <= 4 and min(map(len, words), default=0) >= 3 and not FUNCTION_WORDS.intersection(words)
+    return equal if noun and re.fullmatch(r"\(?[^\W\d_][^\d+*=<>^.]{0,40}", other.unit) else None
+
+
+def _with_units(x: Quantity, y: Quantity, equal: bool) -> bool | None:
+    """Two quantities with units that are written differently."""
+    known_x, known_y = units(x.unit), units(y.unit)
+    if known_x and known_y:
+        alike = [two.factor / one.factor for one in known_x for two in known_y if one.bases == two.bases]
+        if any(equal if _close(ratio, 1) else _close(float(x.value), float(y.value) * ratio) for ratio in alike):
+            return True
+        return False if not equal or (alike and not x.doubtful and not y.doubtful) else None
+    languages = is_cjk_text(x.unit) != is_cjk_text(y.unit)
+    if not equal:
+        return None if languages and (known_x or known_y) else False
+    if known_x or known_y or languages:
+        return None
+    nouns = [frozenset(_noun(w) for w in re.findall(r"[^\W\d_]+", q.unit.casefold())) for q in (x, y)]
+    if (nouns[0] | nouns[1]) & FUNCTION_WORDS or any(re.search(r"[\d/^*·-]", q.unit) for q in (x, y)):
+        return None
+    if nouns[0] <= nouns[1] or nouns[1] <= nouns[0]:
+        return None if any(units(w) for w in nouns[0] ^ nouns[1]) else True
+    return False
+
+
+def _noun(word: str) -> str:
+    return word.removesuffix("s") if len(word) > 3 else word
+
+
+def _close(x: float, y: float) -> bool:
+    return abs(x - y) <= 1e-9 * max(abs(x), abs(y))
+
+
+@functools.lru_cache(1024)
+def _sum(text: str) -> Quantity | None:
+    """2 h 30 min, 1 m 80 cm, 5 ft 10 in: the sum, in the unit of the first."""
+    parts = _PIECE.findall(text) if len(text) <= 60 else []
+    spelled = "".join(n + u for n, u in parts)
+    if not 2 <= len(parts) <= 4 or spelled != re.sub(r"[\s,]|(?<=\s)and(?=\s)", "", text):
+        return None
+    sizes = [next(iter(units(unit)), None) for _, unit in parts]
+    if None in sizes or len({size.bases for size in sizes}) > 1:
+        return None
+    parts_of_first = [Fraction(size.factor / sizes[0].factor).limit_denominator(10**6) for size in sizes]
+    if any(a <= b for a, b in itertools.pairwise(parts_of_first)):
+        return None
+    total = sum(Fraction(n) * part for (n, _), part in zip(parts, parts_of_first, strict=True))
+    return Quantity(total, None, False, parts[0][1])
 
 
 def decimal_places(a: str, b: str) -> int | None:
@@ -153,33 +232,78 @@ def _rounds_to(a: Fraction, places_a: int | None, b: Fraction, places_b: int | N
     return abs(value) >= 100 * unit and abs(value - other) <= unit / 2
 
 
+def _english(text: str) -> Quantity | None:
+    """thirty-five, one hundred and five, two-thirds, three and a half, a dozen, minus four, and a noun after them."""
+    text = " ".join(text.casefold().replace("-", " ").split())
+    sign = -1 if re.match("(?:minus|negative) ", text) else 1
+    text = text.split(" ", 1)[1] if sign < 0 else text
+    if found := _PART.fullmatch(text):
+        top = 1 if found["top"] in ("a", "one") or text == "half" else _cardinal([found["top"]])
+        whole = _cardinal(found["whole"].split()) if found["whole"] else 0
+        return None if top is None or whole is None else Quantity(sign * (whole + Fraction(top, _PARTS[found["part"]])))
+    words = ["one", *text.split()[1:]] if re.match(f"a (?:{'|'.join(_LARGE)})", text) else text.split()
+    n = next((i for i, w in enumerate(words[:12]) if w not in _ENGLISH and w not in _LARGE and w != "and"), len(words))
+    value, rest = _cardinal(words[:n]), words[n:]
+    if value is None or len(rest) > 3 or FUNCTION_WORDS.intersection(rest):
+        return None
+    return Quantity(sign * Fraction(value), None, rest == ["percent"], "" if rest == ["percent"] else " ".join(rest))
+
+
+def _cardinal(words: list[str | None]) -> int | None:
+    total = group = 0
+    for word in words:
+        value = _ENGLISH.get(word)
+        if value is not None:
+            if group % 10 or (group % 100 and value > 9):  # five thirty
+                return None
+            group += value
+        elif word in _LARGE and group:
+            group *= _LARGE[word]
+            total, group = (total + group, 0) if _LARGE[word] > 100 else (total, group)
+        elif word != "and" or not total + group:
+            return None
+    return total + group if words and words[-1] != "and" else None
+
+
 def _chinese(text: str) -> Quantity | None:
-    """三十五, 负三, 三点一四, 三分之一, 百分之五十, and 三个 with one of the common measures."""
+    """三十五, 负三, 三点一四, 三分之一, 一又二分之一, 百分之五十, 三成, 半, and 三个 with a measure or a unit."""
     found = _CHINESE.fullmatch(text)
     if not found:
         return None
-    value, places = Fraction(_chinese_number(found["whole"])), None
+    unit = found["unit"].strip()
+    percent = bool(found["percent"]) or unit in ("%", "%的")
+    unit = "" if percent and unit[0:1] == "%" else unit
+    if unit and not _MEASURES.fullmatch(unit) and not units(unit):
+        return None
+    if found["half"]:
+        return None if unit or found["ordinal"] else Quantity(Fraction(-1 if found["minus"] else 1, 2))
+    value, bottom, mixed = (_numeral(found[name]) for name in ("whole", "bottom", "mixed"))
+    if value is None or bottom == 0 or (found["bottom"] and bottom is None) or (found["mixed"] and mixed is None):
+        return None
+    places = None
     if found["part"]:
         places = len(found["part"])
-        value += Fraction(_chinese_number(found["part"]), 10**places)
-    if found["bottom"]:
-        bottom = _chinese_number(found["bottom"])
-        if bottom == 0:
-            return None
-        value /= bottom
-    unit = found["unit"]
-    units = frozenset([_UNIT_ALIASES.get(unit, unit)] if unit else [])
-    return Quantity(-value if found["minus"] else value, places, units, bool(found["percent"]))
+        value += Fraction(_numeral(found["part"]), 10**places)
+    if bottom:
+        value = value / bottom + (mixed or 0)
+    if found["tenths"]:  # 八折 is 80%, 七五折 75%
+        value, percent = value * 10 if value < 10 else value, True
+    doubtful = found["whole"][-1] in "千百" and bool(units(found["whole"][-1] + unit)) if unit else False
+    return Quantity(-value if found["minus"] else value, places, percent, unit, doubtful)
 
 
-def _chinese_number(text: str) -> int:
-    """The integer that Chinese numerals write: 两千零二十, 一亿三千万, 二〇二四, and 一百五 for 150."""
-    if all(character in _ZH_DIGITS for character in text):
-        return int("".join(str(_ZH_DIGITS[character]) for character in text) or 0)
-    mark = next(mark for mark in _ZH_UNITS if mark in text)
-    head, _, tail = text.partition(mark)
-    worth = _ZH_UNITS[mark]
-    value = (_chinese_number(head) if head else 1) * worth
-    if len(tail) == 1 and tail in _ZH_DIGITS and worth > 10:
-        return value + _ZH_DIGITS[tail] * worth // 10
-    return value + _chinese_number(tail.lstrip("零〇"))
+def _numeral(text: str | None) -> Fraction | None:
+    """The number that Chinese numerals write: 两千零二十, 一亿三千万, 二〇二四, 壹佰, and 一百五 for 150."""
+    if not text:
+        return None
+    if text[0].isdigit():
+        return Fraction(text)
+    digits = "零一二三四五六七八九"
+    if all(c in digits + "〇幺" for c in text):
+        return Fraction(int("".join(str(digits.index({"〇": "零", "幺": "一"}.get(c, c))) for c in text)))
+    import cn2an
+
+    try:
+        return Fraction(cn2an.cn2an(text, "normal"))
+    except ValueError:
+        return None

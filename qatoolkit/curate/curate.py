@@ -29,7 +29,8 @@ def curate(
     """Split a QA table into (kept, rejects, report); rows in = kept + rejects, both in table order.
 
     Order: filters, decontamination against every exam, conflicts (question and choices of an earlier row with a
-    different answer), near-duplicates. `rejects` have all columns plus `reason` and `detail`, for the first reason
+    surely different answer), near-duplicates. Where it can't be told whether the answers differ, both rows stay, flagged
+    as undecided_answer. `rejects` have all columns plus `reason` and `detail`, for the first reason
     found. `report`: rows and share of the strategy's rows by outcome (kept, rejected, flagged), reason and strategy."""
     settings = settings or CurateSettings()
     require("curate", table, "id", "question", "answer", "language", "source")
@@ -50,10 +51,15 @@ def curate(
 
     if settings.conflicts:
         rest = _without(table, reasons)
-        for row, first in _conflicts(rest):
+        undecided = []
+        for row, first, surely in _conflicts(rest):
             other = text_of(rest["answer"].iloc[first])[:80]
             detail = f"same question as {rest['id'].iloc[first]}, which answers {other!r}"
-            reasons[int(rest.index[row])] = ("conflicting_answer", detail)
+            if surely:
+                reasons[int(rest.index[row])] = ("conflicting_answer", detail)
+            else:
+                undecided.append((int(rest.index[row]), rest["id"].iloc[row], "undecided_answer", detail, False))
+        faults = pd.concat([faults, pd.DataFrame(undecided, columns=faults.columns).astype(faults.dtypes)])
 
     rest = _without(table, reasons)
     near = near_duplicates(
@@ -122,16 +128,18 @@ def _report(table: pd.DataFrame, reasons: Mapping, faults: pd.DataFrame) -> pd.D
     return report
 
 
-def _conflicts(table: pd.DataFrame) -> list[tuple[int, int]]:
-    """(row, earlier row) with the same question and choices, and answers that are certainly different."""
+def _conflicts(table: pd.DataFrame) -> list[tuple[int, int, bool]]:
+    """(row, earlier row, whether surely) with the same question and choices, and answers that are or may be different."""
     firsts, found = {}, []
     keys = answer_keys(table)
     options = [option_set(choices) for choices in values_of(table, "choices")]
     for row, text in enumerate(table["question"]):
         asked = stem(text)
         first = firsts.setdefault((tuple(tokens(asked)), marks(asked), options[row]), row)
-        if keys[first] != keys[row] and same_answer(keys[first], keys[row]) is False:
-            found.append((row, first))
+        if keys[first] != keys[row]:
+            same = same_answer(keys[first], keys[row])
+            if not same:
+                found.append((row, first, same is False))
     return found
 
 

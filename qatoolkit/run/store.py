@@ -335,7 +335,8 @@ def _write(folder: Path, name: str, value) -> Path:
 
 # The version of each stage's contract; raised when the same inputs would give another result.
 VERSIONS = dict.fromkeys([*NOTEBOOKS, *PACKAGED], 1)
-VERSIONS |= dict.fromkeys(["probe", "plan", "error_rates", "evaluate", *PACKAGED], 2)
+VERSIONS |= dict.fromkeys(["plan", "evaluate", "curate"], 2)
+VERSIONS |= dict.fromkeys(["probe", "error_rates", *PACKAGED], 3)
 
 
 class Stage:

@@ -13,10 +13,12 @@ from qatoolkit.teacher.client import Teacher
 def refine(
     table: pd.DataFrame, refiner: Teacher, settings: BoostQASettings | LinkQASettings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A second teacher answers every question again; if the two differ, fresh samples decide by majority.
+    """A second teacher answers every question again; if the two are not surely the same, fresh samples decide by
+    majority.
 
-    Returns the rows with the decided answer (`verified`, `first_answer`, `second_answer`, and `decided`: agreed, first,
-    refined or other) and the rejects without a majority. Our reading of BoostQA's refinement."""
+    Returns the rows with the decided answer (`verified`, `first_answer`, `second_answer`, `same_answers`: True,
+    False, or null where `same_answer` can't tell, and `decided`: agreed, first, refined, other, or undecided where the
+    winner can't be told from the two) and the rejects without a majority. Our reading of BoostQA's refinement."""
     messages = [
         prompts.messages("refine", r.language, question=r.question, answer=r.answer) for r in table.itertuples()
     ]
@@ -24,10 +26,10 @@ def refine(
     answered, rejects = split_answers(
         table, said, lambda v: {"second_answer": v["answer"], "new_rationale": v["rationale"]}, "refine"
     )
-    agree = [bool(same_answer(r.answer, r.second_answer)) for r in answered.itertuples()]
-    votes = _votes(answered.loc[[not a for a in agree]], refiner, settings.samples)
+    verdicts = [same_answer(r.answer, r.second_answer) for r in answered.itertuples()]
+    votes = _votes(answered.loc[[v is not True for v in verdicts]], refiner, settings.samples)
     rows, unresolved = [], []
-    for row, same in zip(answered.to_dict("records"), agree, strict=True):
+    for row, same in zip(answered.to_dict("records"), verdicts, strict=True):
         first, second = row["answer"], row["second_answer"]
         rationale = row.pop("new_rationale")
         winner, share, calls = (first, 1.0, []) if same else votes[row["id"]]
@@ -36,18 +38,25 @@ def refine(
             reason = {"reason": "unresolved", "detail": f"first {first!r}, refined {second!r}, no majority"}
             unresolved.append(row | reason)
             continue
-        decided = "agreed" if same else "other"
-        for name, candidate in (("refined", second), ("first", first)):
-            if not same and same_answer(winner, candidate):
-                decided, winner = name, candidate
+        decided = "agreed" if same else _decided(winner, first, second)
+        winner = {"refined": second, "first": first}.get(decided, winner)
         if decided == "refined":
             row["rationale"] = rationale or None
-        elif decided == "other":
+        elif decided in ("other", "undecided"):
             row["rationale"] = None
-        rows.append(row | {"answer": winner, "first_answer": first, "decided": decided, "verified": True})
+        added = {"first_answer": first, "decided": decided, "verified": True, "same_answers": same}
+        rows.append(row | {"answer": winner} | added)
     rejects = pd.concat([rejects, pd.DataFrame(unresolved)], ignore_index=True)
-    added = ("calls", "second_answer", "first_answer", "decided", "verified")
-    return pd.DataFrame(rows, columns=None if rows else list(dict.fromkeys([*table, *added]))), rejects
+    columns = ("calls", "second_answer", "first_answer", "decided", "verified", "same_answers")
+    kept = pd.DataFrame(rows, columns=None if rows else list(dict.fromkeys([*table, *columns])))
+    return kept.astype({"same_answers": "boolean"}), rejects
+
+
+def _decided(winner: str, first: str, second: str) -> str:
+    """Whose answer the winner of the vote is."""
+    verdicts = {"first": same_answer(winner, first), "refined": same_answer(winner, second)}
+    surely = next((name for name, verdict in verdicts.items() if verdict), None)
+    return surely or ("undecided" if None in verdicts.values() else "other")
 
 
 def _votes(disputed: pd.DataFrame, solver: Teacher, samples: int) -> dict[str, tuple[str | None, float, list[str]]]:

@@ -100,6 +100,16 @@ def test_rewordings_with_the_same_answer_are_one_question(one, two):
     assert _kept(_qa(one, two)) == ["q0"]
 
 
+def test_answers_that_cannot_be_told_apart_both_stay_and_are_counted():
+    question = "A body falls freely from rest for one second near the ground; what is its acceleration or speed?"
+    kept, rejects, report = curate(_qa((question, "9.8 m/s^2"), (question, "9.8 m/s")))
+    assert kept["id"].tolist() == ["q0", "q1"]
+    assert rejects.empty
+    assert report.set_index("reason").loc["undecided_answer", ["outcome", "rows"]].tolist() == ["flagged", 1]
+    _, rejects, _ = curate(_qa((question, "9.8 m/s^2"), (question, "7 m/s^2")))
+    assert rejects["reason"].tolist() == ["conflicting_answer"]
+
+
 def test_the_letter_and_the_text_of_an_option_are_the_same_answer():
     table = _qa(("Which planet is the largest?", "B"), ("Which planet is the largest?", "Jupiter"))
     table["choices"] = [np.array(["Mars", "Jupiter"], dtype=object), np.array(["Jupiter", "Earth"], dtype=object)]

@@ -43,3 +43,29 @@ def test_a_dispute_needs_a_majority_of_all_samples_not_of_those_that_can_be_read
         kept, rejects = refine(table, teacher, BoostQASettings(samples=4))
     assert list(kept["decided"]) == ([decided] if decided else [])
     assert list(rejects["reason"]) == ([] if decided else ["unresolved"])
+
+
+@pytest.mark.parametrize(
+    ("second", "votes", "same", "decided"),
+    [
+        ("7.0 m", [], True, "agreed"),
+        ("7 m/s", ["7 m"] * 4, None, "first"),  # it can't be told whether 7 m is 7 m/s: fresh samples are asked
+        ("7 m/s", ["7 m/s"] * 4, None, "refined"),
+        ("7 m/s", ["7 J"] * 4, None, "undecided"),
+        ("8 m", ["9 m"] * 4, False, "other"),
+    ],
+)
+def test_what_cannot_be_told_apart_is_asked_again_and_said(server, tmp_path, second, votes, same, decided):
+    def answer(prompt, nth):
+        task = json.loads(prompt)
+        return completion(json.dumps({"answer": votes[task["draw"]] if "draw" in task else second, "rationale": "r"}))
+
+    server.answer = answer
+    table = qa_table([{"question": "How far?", "answer": "7 m", "language": "en"}], source="s")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        teacher = Teacher("m", ledger=ledger, endpoint=Endpoint(base_url=server.url))
+        kept, _ = refine(table, teacher, BoostQASettings(samples=4))
+    assert (kept["same_answers"].astype(object).where(kept["same_answers"].notna(), None)[0], kept["decided"][0]) == (
+        same,
+        decided,
+    )

@@ -1,0 +1,130 @@
+"""Answers that consist of several: lists, sets, intervals, ratios, times of the day."""
+
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+_MOST_MEMBERS, _DEEPEST = 100, 4
+_SEPARATOR = re.compile(r"[(\[{]|[)\]}]|[,;、]|\s(?:and|or|&)\s|[和或与及]|以及")
+_SEMICOLON = re.compile(r"[(\[{]|[)\]}]|;")
+_NAME = re.compile(r"([A-Za-zα-ω]\w{0,3})\s*=\s*([^=]+)")
+_CLOCK = re.compile(
+    r"(?P<zh>凌晨|早上|上午|中午|下午|晚上)?\s*(?P<hour>\d{1,2})(?:\s*(?::|点钟?|时)\s*(?P<minute>\d{2}(?!\d)|半)?分?)?\s*"
+    r"(?P<half>[ap]\.?\s?m\b\.?|o'clock)?",
+    re.IGNORECASE,
+)
+_RATIO = re.compile(r"(\d+(?:\.\d+)?)\s*[:比]\s*(\d+(?:\.\d+)?)")
+
+
+class Several(NamedTuple):
+    """Members with the brackets around them and what joins them: "and", "or", "、" or ","."""
+
+    members: list[str]
+    brackets: str
+    joiner: str
+
+    @property
+    def free(self) -> bool:
+        """Whether the order says nothing."""
+        return self.brackets == "{}" or (not self.brackets and self.joiner != ",")
+
+    @property
+    def names(self) -> list[str]:
+        """The names of "x = 1, y = 2", empty if a member has none."""
+        found = [_NAME.fullmatch(member) for member in self.members]
+        return [m[1] for m in found] if all(found) else []
+
+    @property
+    def named(self) -> bool:
+        return len(set(self.names)) == len(self.members)
+
+    def by_name(self) -> "Several":
+        return self._replace(members=sorted(self.members))
+
+    def values(self, other: "Several") -> list[str]:
+        """The members; without their name where it is the same for all ("x = 1 or x = 2") or the other list has none."""
+        names = self.names
+        if names and (not other.names or (len(set(names)) == 1 and set(names) == set(other.names))):
+            return [_NAME.fullmatch(member)[2].strip() for member in self.members]
+        return self.members
+
+
+def several(text: str) -> Several | None:
+    """The members of "(1, 2)", "{1, 2}", "1, 2 and 3", "x = 1 or x = 2", "1、2" or "±5"; None if it is not a list."""
+    if len(text) > 1 and text.count("±") == 1 and len(text) <= 60:
+        return Several([text.replace("±", "+").lstrip("+ "), text.replace("±", "-")], "", "、")
+    brackets, inner = "", text
+    if len(text) > 1 and text[0] in "([{" and text[-1] in ")]}" and _closes_last(text):
+        brackets, inner = text[0] + text[-1], text[1:-1]
+    grouped = re.search(r"\d,\d{3}(?!\d)", inner) and re.search(r",\s", inner)  # 1,200, 1,300
+    members, joiners, depth, start = [], [], 0, 0
+    separators = _SEMICOLON if ";" in inner else _SEPARATOR
+    inner = re.sub(r"^(?:either|both)\s+", "", inner)
+    for found in separators.finditer(inner):
+        mark = found[0].strip()
+        if mark in "([{":
+            depth += 1
+        elif mark in ")]}":
+            depth -= 1
+        elif depth == 0 and not (grouped and mark == "," and re.match(r"\d{3}(?!\d)", inner[found.end() :])):
+            member = inner[start : found.start()].strip()
+            if member or not members:  # ", and" is one separator
+                members.append(member)
+            joiners.append(
+                {"和": "and", "与": "and", "及": "and", "以及": "and", "&": "and", "或": "or", ";": ","}.get(mark, mark)
+            )
+            start = found.end()
+        if not 0 <= depth <= _DEEPEST or len(members) > _MOST_MEMBERS:
+            return None
+    members.append(inner[start:].strip())
+    if (
+        not 2 - (brackets == "{}") <= len(members) <= _MOST_MEMBERS
+        or not all(members)
+        or {"and", "or"} <= set(joiners)
+        or depth
+    ):
+        return None
+    if (
+        "," in joiners and set(joiners[:-1]) - {","} and joiners[-2:] != [",", joiners[-1]]
+    ):  # a, b and c; but not a and b, c
+        return None
+    if any(len(m.split()) > 6 for m in members) or any(re.match(r"(?:then|but|not)\b", m) for m in members):
+        return None
+    joiner = next((j for j in ("and", "or", "、") if j in joiners), ",")
+    head = _NAME.fullmatch(members[0])
+    if head and not any("=" in m for m in members[1:]):  # x = 1 or 2
+        members[0] = head[2].strip()
+    return Several(members, brackets, joiner)
+
+
+def _closes_last(text: str) -> bool:
+    """Whether the first bracket is closed by the last one: not so in "(1, 2), (3, 4)"."""
+    depth = 0
+    for i, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if depth <= 0:
+            return i == len(text) - 1
+    return False
+
+
+def clock(text: str) -> tuple[int, bool] | None:
+    """Minutes of the day, and whether the half of the day is known: "7:30 pm", "19:30", "9 am", "下午3点半"."""
+    found = _CLOCK.fullmatch(text) if len(text) <= 24 else None
+    if not found or text.isdigit() or re.fullmatch(r"\d+时?", text):
+        return None
+    hour = int(found["hour"])
+    minute = 30 if found["minute"] == "半" else int(found["minute"] or 0)
+    half = (found["half"] or "").casefold()[:1].replace("o", "")
+    half = half or {"凌": "a", "早": "a", "上": "a", "下": "p", "晚": "p", "中": "p"}.get((found["zh"] or "")[:1], "")
+    if hour > (12 if half else 24) or minute > 59:
+        return None
+    hour = hour % 12 + 12 * (half == "p") if half else hour
+    return hour * 60 + minute, bool(half) or hour > 12
+
+
+def ratio(text: str) -> tuple[Fraction, Fraction, bool] | None:
+    """The two terms of "5:2", and whether it may be a time of the day."""
+    found = _RATIO.fullmatch(text)
+    if not found or len(text) > 40 or not Fraction(found[1]) * Fraction(found[2]):
+        return None
+    return Fraction(found[1]), Fraction(found[2]), re.fullmatch(r"\d{1,2}:[0-5]\d", text) is not None

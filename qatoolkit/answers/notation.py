@@ -1,0 +1,175 @@
+"""How answers are written: one spelling for LaTeX and Unicode, announcements unwrapped, words compared by their case.
+
+Nothing here knows numbers, units or algebra.
+"""
+
+import re
+import unicodedata
+
+from qatoolkit.core.text import CJK, missing, nfkc
+
+MOST = 2_000  # longer texts are no notation: only their white space is changed
+
+# Words of a closed class that relate, count or negate: next to a number they change what it says.
+_FUNCTION_WORDS = (
+    "a an and as at before after between by each every few for from half if in into is least less many more most no "
+    "not nor of off on or other out over per plus minus than then the through times to under up vs versus with without "
+    "squared cubed factorial negative either neither both below above fewer upto about"
+)
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+_LETTERS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
+_GREEK = {
+    name: unicodedata.lookup(f"GREEK {kind} LETTER {'LAMDA' if name.casefold() == 'lambda' else name.upper()}")
+    for lower in _LETTERS.split()
+    for name, kind in ((lower, "SMALL"), (lower.title(), "CAPITAL"))
+}
+_SIGNS = _GREEK | {
+    "varepsilon": "ε", "vartheta": "θ", "varphi": "φ", "infty": "∞", "angle": "∠", "triangle": "△", "pm": "±",
+    "times": "×", "cdot": "·", "div": "÷", "le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "geq": "≥",
+    "geqslant": "≥", "lt": "<", "gt": ">", "ne": "≠", "neq": "≠", "approx": "≈", "cup": "∪", "cap": "∩", "in": "∈",
+    "to": "→", "rightarrow": "→", "longrightarrow": "→", "perp": "⊥", "parallel": "∥", "circ": "°", "degree": "°",
+    "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrace": "{", "rbrace": "}", "ldots": "...", "dots": "...",
+    "cdots": "...", "prime": "'", "textgreater": ">", "textless": "<", "lor": "∨", "vee": "∨", "land": "∧", "wedge": "∧", "neg": "¬", "lnot": "¬",
+    "overrightarrow": r"\vec", "overline": r"\bar", "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac",
+    "dbinom": r"\binom", "tbinom": r"\binom", "ohm": "Ω", "lg": r"\log_{10}", "micro": "μ", "euro": "€", "pounds": "£",
+}  # fmt: skip
+_COMMAND = re.compile(r"\\([A-Za-z]+)")
+_SIZED = re.compile(r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr)(?![a-z])\s*\.?")
+_DECORATION = re.compile(
+    r"(?<!\\)\\[()\[\]]|\\(?:(?:displaystyle|quad|qquad|boldsymbol|limits)(?![a-z])|[,;!: ])|(?<!\\)\$"
+)
+_BOLD = re.compile(r"(?<![\w)])\*\*\s*([^*]+?)\s*\*\*(?![\w(])")
+GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"  # three levels
+_BOXED = re.compile(rf"\\f?boxed\s*({GROUP})")
+_TEXT_COMMAND = re.compile(
+    r"\\(?:text|textbf|textrm|mathrm|mathbf|mathit|rm|bf|operatorname|mbox|ce|mathsf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+)
+_SINGLE = r"(?:\d|[A-Za-zα-ωπ]|\\sqrt\s*(?:\d|\{[^{}]*\}))"
+_BARE_TOP = re.compile(rf"\\(frac|binom)\s*({_SINGLE})\s*")
+_BARE_BOTTOM = re.compile(rf"\\(frac|binom)\s*({GROUP})\s*({_SINGLE})")
+_PLAIN = str.maketrans("−–—⁄∕’‘′∶⋅∙•㏒", "---//''':···l")
+_CIRCLED = re.compile("[①-⑳]")  # names of statements, no numbers
+_NUMBER = r"(?=[-+±]?\s*[$€£¥]?\s*\.?\d|[-+]?\\frac|[零一二两三四五六七八九十百千半])"
+_ANNOUNCED = re.compile(
+    r"(?:i\s+(?:think|believe)\s+(?:that\s+)?)?(?:(?:so|thus|hence|therefore|then|and)\b\s*,?\s*)*(?:(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best)\s+)?"
+    r"(?:answer|result|solution|(?:choice|option)(?=\s+(?:is|are|:)))(?:\s+to\s+(?:this|the)\s+(?:question|problem))?"
+    r"\s*(?::|=|(?:is|are|equals|will be|would be|must be|should be)\b)|(?:choice|option)(?=\s*\(?[A-J]\)?$))\s*:?\s*"
+    r"|(?:so|thus|hence|therefore)\s*,\s*|(?:ans|final)\s*:\s*|####\s+"
+    r"|(?:所以|因此|因而|故|综上|则)?\s*[,:]?\s*(?:(?:本题|该题)?(?:的)?(?:正确|最终|最后)?(?:的)?(?:答案|结果|选项)\s*"
+    r"(?:就是|应该是|应为|等于|是|为|选)?\s*:?(?<!案)(?<!果)(?<!项)|答\s*:|(?:本题|该题|此题)?(?:应选|选择?|选项)(?=\s*:?\s*[A-J]{1,5}$))\s*:?\s*|(?:所以|因此|故)\s*,?\s*(?=[A-Za-z\d])",
+    re.IGNORECASE,
+)
+_ABOUT = re.compile(
+    rf"(?:approximately|approx\.?|about|around|roughly|circa|exactly|a total of|(?:so|thus|hence|therefore)(?=\s)|总共|一共|大约[为是]?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}",
+    re.IGNORECASE,
+)
+_ABOUT_AFTER = re.compile(r"(?<=[\d\u4e00-\u9fff])\s*(?:左右|上下|or so)$|(?<=\d)\s*(?:approximately|approx\.?)$")
+_LABELLED = re.compile(r"(?:[(\[]\s*([A-J])\s*[)\]]|([A-J])\s*([.):、]))\s*(?=\S)(.+)", re.DOTALL)
+
+_ARTICLE = re.compile(r"(?:(?<!\S)(?:a|an|the)|^(?:A|An)|\bThe|\bTHE)(?=\s+[^\W\d_]{3})")
+# Punctuation that never changes an answer: no decimal point, factorial, prime or minus sign.
+_SOFT_PUNCTUATION = re.compile(
+    r"[;?\"`。，；：！？、“”《》「」]|[.,:](?=\s|$)|(?<=[^\W\d_]{2})[.,:](?!\d)|(?<=[^\W\d_]{2})!|(?<![\w'])'"
+    r"|(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})"
+)
+_BRACKETS = re.compile(r"[()\[\]{}]")  # only style among words, but not where they group: 2(x+1), p and (q or r)
+_GROUPED = re.compile(r"[\d=+*/^<>|∨∧¬]|\b(?:and|or|not|[A-Za-z])\b|[且或非]")
+_BESIDE_CJK = re.compile(rf"(?<=[{CJK}])\s+|\s+(?=[{CJK}])")
+_DOUBLED = re.compile(r"(?:([A-Za-z])\1)+")
+
+
+def clean(text, *, unwrap: bool = True) -> str:
+    """A text in one spelling: NFKC, LaTeX without decoration, signs as Unicode, announcements unwrapped."""
+    if missing(text):
+        return ""
+    text = nfkc(_CIRCLED.sub(lambda m: f"#{ord(m[0]) - 0x245F}", str(text))).translate(_PLAIN)
+    if len(text) > MOST:
+        return text.strip().rstrip("。.;；,，").strip()
+    text = text.replace("{,}", ",").replace("+∞", "∞").replace("->", "→")
+    if "\\" in text:
+        text = text.replace("\\%", "%").replace("\\$", "\0")
+        text = text.replace("~", " ")  # without LaTeX it is a negation
+        text = _SIZED.sub("", text.replace("\\textless{}", "<").replace("\\textgreater{}", ">"))
+        text = _TEXT_COMMAND.sub(lambda m: m[1] if len(m[1]) <= 2 or m[1] != m[1].strip() else f" {m[1]} ", text)
+    if text.count("$") % 2 == 0 or text.count("$$"):  # an odd number is money
+        text = _DECORATION.sub(lambda m: "" if m[0] == "$" else " ", text)
+    else:
+        text = _DECORATION.sub(lambda m: m[0] if m[0] == "$" else " ", text)
+    text = text.replace("\0", "$").replace("\\{", "{").replace("\\}", "}")
+    if "\\" in text or "√" in text or "^" in text or "_" in text:
+        text = _plain_latex(text.strip())
+    text = _BOLD.sub(r"\1", text.strip()).rstrip("。.;；,，").strip()
+    for _ in range(3 if unwrap else 0):
+        before = text
+        text = _ABOUT_AFTER.sub("", _without(_ABOUT, _without(_ANNOUNCED, text)))
+        boxed = _BOXED.fullmatch(text)
+        text = boxed[1][1:-1].strip() if boxed else text
+        if text == before:
+            break
+    return text
+
+
+def _without(prefix: re.Pattern, text: str) -> str:
+    found = prefix.match(text)
+    rest = text[found.end() :].strip() if found else ""
+    return rest or text
+
+
+def _plain_latex(text: str) -> str:
+    text = re.sub(r"\^?(?<!\\)\{\}(?=.)", "", _COMMAND.sub(_sign, text))
+    if "\\frac" in text or "\\binom" in text:
+        text = _BARE_TOP.sub(r"\\\1{\2}", text)
+        text = _BARE_BOTTOM.sub(r"\\\1\2{\3}", text)
+    text = re.sub(r"\^\{?\s*°\s*\}?", "°", text)
+    text = re.sub(r"\^\{(\d*[+-])\}|\^(\d*[+-])$", r"\1\2", text)  # the charge of an ion
+    text = re.sub(r"(?<=[A-Za-z)\]])_(?:\{(\d+)\}|(\d+))(?![.\d])", _subscript, text)
+    return re.sub(r"\^\{\s*(-?\w)\s*\}", r"^\1", text)
+
+
+def _sign(found: re.Match) -> str:
+    plain = _SIGNS.get(found[1])
+    if plain is None:
+        return found[0]
+    after = found.string[found.end() : found.end() + 1]
+    return plain + (" " if plain[0] != "\\" and found[1] in _GREEK and after.isalpha() else "")
+
+
+def _subscript(found: re.Match) -> str:
+    """H_2 is H2; but a logarithm keeps the mark of its base."""
+    return found[0] if found.string[: found.start()].endswith(("log", "ln")) else found[1] or found[2]
+
+
+def labelled(text: str) -> tuple[str, str, bool] | None:
+    """(letter, text, whether the letter is surely a label) of "C. Paris"; None without one."""
+    found = _LABELLED.fullmatch(text)
+    if not found:
+        return None
+    rest = found[4].strip()
+    initial = found[3] == "." and re.fullmatch(r"[A-Za-z]+", rest)  # E. coli, A. Smith
+    if re.fullmatch(r"[A-J](?:[\s,、;&]*[A-J])*", rest):
+        return None  # several letters
+    spaced = found[3] != "." or not rest[:1].isascii() or found.string[found.start(4) - 1].isspace()
+    return (found[1] or found[2], rest, not initial) if spaced and (found[3] != ":" or len(rest) > 1) else None
+
+
+def words(text: str, *, fold: bool = True) -> str:
+    """Words without articles and soft punctuation; case folded in words where it is only style, all with `fold`."""
+    text = _ARTICLE.sub(" ", text)
+    text = re.sub(r"^[(\[]?\s*([A-Za-z]+)\s*[)\]]$", r"\1", text)
+    text = text if _GROUPED.search(text) else _BRACKETS.sub(" ", text)
+    text = _SOFT_PUNCTUATION.sub(" ", re.sub(r"(?<=\b[A-Z])\.(?=[A-Z]\b)", "", text))  # U.S.A.
+    text = _BESIDE_CJK.sub("", text) if not text.isascii() else text
+    return " ".join(word.casefold() if fold or not case_coded(word) else word for word in text.split())
+
+
+def case_coded(word: str) -> bool:
+    """Whether letter case may be the message: Co or CO, Aa or aa, AABB or aabb, NaCl; not Paris, PARIS or Of."""
+    letters = "".join(c for c in word if c.isalpha())
+    if not letters or not letters.isascii() or word.casefold() in FUNCTION_WORDS - {"a", "an", "as", "at", "no"}:
+        return False
+    plain = letters.isupper() or letters.islower() or letters[1:].islower()
+    return len(letters) <= 2 or not plain or _DOUBLED.fullmatch(letters) is not None
+
+
+def is_cjk_text(text: str) -> bool:
+    return re.search(f"[{CJK}]", text) is not None
