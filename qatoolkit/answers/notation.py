@@ -95,6 +95,8 @@ def clean(text, *, unwrap: bool = True) -> str:
         text = _DECORATION.sub(lambda m: "" if m[0] == "$" else " ", text)
     else:
         text = _DECORATION.sub(lambda m: m[0] if m[0] == "$" else " ", text)
+    if "\\" in text:  # braces that only group; those of a set are escaped
+        text = re.sub(r"^\s*\{([^{},]*)\}\s*$", r"\1", text)
     text = text.replace("\0", "$").replace("\\{", "{").replace("\\}", "}")
     if "\\" in text or "√" in text or "^" in text or "_" in text:
         text = _plain_latex(text.strip())

@@ -100,10 +100,10 @@ def quantity(text: str) -> Quantity | None:
     unit = unit.strip()
     if unit and (not _UNIT.fullmatch(unit) or _ALGEBRA.match(unit)):
         return _chinese(text) if "分之" in unit else None
-    short = re.fullmatch(r"[a-zA-Zα-ωΑ-Ω]{1,3}(?:\^.*)?", unit) is not None
+    short = re.fullmatch(r"([a-zA-Zα-ωΑ-Ω]{1,3})(?:\^.*|\d)?", unit)  # 5m, 3m^2 and 1s2 may be something else
     if ((short and (unit[1:2] in ("", "^") or glued)) or unit[:1] == "/") and not units(unit):
         return None
-    doubtful = short and (unit in ("t", "d") or (glued and unit not in _PLAIN_UNITS and len(unit) <= 2))
+    doubtful = bool(short) and (unit in ("t", "d") or (glued and short[1] not in _PLAIN_UNITS and len(short[1]) <= 2))
     if len(found["top"]) + len(found["bottom"] or "") > _MAX_EXACT_DIGITS:
         return None
     top = found["top"].replace(",", "").replace("'", "").casefold()
@@ -179,16 +179,13 @@ def _with_units(x: Quantity, y: Quantity, equal: bool) -> bool | None:
         return None if languages and (known_x or known_y) else False
     if known_x or known_y or languages:
         return None
-    nouns = [frozenset(_noun(w) for w in re.findall(r"[^\W\d_]+", q.unit.casefold())) for q in (x, y)]
-    if (nouns[0] | nouns[1]) & FUNCTION_WORDS or any(re.search(r"[\d/^*·-]", q.unit) for q in (x, y)):
+    words = [re.findall(r"[^\W\d_]+", q.unit.casefold()) for q in (x, y)]
+    nouns = [frozenset(w.removesuffix("s") if len(w) > 3 else w for w in found) for found in words]
+    if FUNCTION_WORDS.intersection(words[0] + words[1]) or any(re.search(r"[\d/^*·-]", q.unit) for q in (x, y)):
         return None
     if nouns[0] <= nouns[1] or nouns[1] <= nouns[0]:
-        return None if any(units(w) for w in nouns[0] ^ nouns[1]) else True
+        return None if any(len(w) < 3 or units(w) for w in nouns[0] ^ nouns[1]) else True
     return False
-
-
-def _noun(word: str) -> str:
-    return word.removesuffix("s") if len(word) > 3 else word
 
 
 def _close(x: float, y: float) -> bool:

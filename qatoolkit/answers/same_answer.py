@@ -176,7 +176,8 @@ def _same_answer(a: str, b: str) -> bool | None:
 
 
 def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
-    if a == b:
+    own, other = words(a, fold=False), words(b, fold=False)
+    if a == b or (own and own == other):
         return True
     yes_a, yes_b = _boolean(a), _boolean(b)
     if yes_a is not None and yes_b is not None:
@@ -286,8 +287,6 @@ def _same_members(a: list[str], b: list[str]) -> bool | None:
 def _same_text(a: str, b: str, seconds: float) -> bool | None:
     """Texts that are neither quantities nor lists: words, then formulas, and what no reader understands."""
     own, other = words(a, fold=False), words(b, fold=False)
-    if own == other and own:
-        return True
     tokens_a, tokens_b = math_tokens(a), math_tokens(b)
     if tokens_a or tokens_b:  # ab is mathematics beside a*b
         tokens_a, tokens_b = tokens_a or math_tokens(a, evident=True), tokens_b or math_tokens(b, evident=True)
