@@ -100,7 +100,7 @@ def exam(book: Textbook, name: str, n: int, seed: int = 0) -> pd.DataFrame:
     spec = EXAMS[name]
     rng = random.Random(f"{name}/{seed}")
     rows = []
-    for (_, difficulty), pool in pools(book, rng, "exam", max(spec.choices, 4), 2 * n).items():
+    for (_, difficulty), pool in pools(book, rng, "exam", max(spec.choices, 4), 4 * n).items():
         if difficulty not in spec.difficulties:
             continue
         if spec.problems_only:
@@ -181,7 +181,7 @@ def seed_questions(book: Textbook, language: str, n: int, seed: int = 0) -> pd.D
     """Seed QA with four choices in training wordings: up to `n` questions a cell, every label set by construction."""
     rng = random.Random(f"seeds/{language}/{seed}")
     rows = []
-    for pool in pools(book, rng, "train", 4, 2 * n).values():
+    for pool in pools(book, rng, "train", 4, 4 * n).values():
         ranks = [rng.random() for _ in range(4)]
         rows += islice((row for q in pool if (row := _seed(book, q, language, ranks, rng))), n)
     return qa_table(rows, source="textbook", licence=LICENCE, strategy="seed").drop_duplicates("id")
