@@ -335,8 +335,8 @@ def _write(folder: Path, name: str, value) -> Path:
 
 # The version of each stage's contract; raised when the same inputs would give another result.
 VERSIONS = dict.fromkeys([*NOTEBOOKS, *PACKAGED], 1)
-VERSIONS |= dict.fromkeys(["plan", "evaluate", "curate"], 2)
-VERSIONS |= dict.fromkeys(["probe", "error_rates", *PACKAGED], 3)
+VERSIONS |= dict.fromkeys(["plan", "seeds", "curate"], 2)
+VERSIONS |= dict.fromkeys(["evaluate", "probe", "error_rates", *PACKAGED], 3)
 
 
 class Stage:

@@ -88,7 +88,7 @@ def choice_exams(run: Run) -> list[str]:
     return [name for name, table in exam_tables(run).items() if table["choices"].notna().all()]
 
 
-@stage("seeds", settings=("world.seeds", "seeds"), version=2)
+@stage("seeds", settings=("world.seeds", "seeds"))
 def seeds(run: Run, folder) -> dict:
     """Seed QA of the run's world."""
     settings = run.profile.seeds
