@@ -236,7 +236,7 @@ def test_an_expired_batch_gives_what_it_has_and_the_rest_is_submitted_once_more(
     table = teacher(door.url).ask(questions[:50])
     outcomes = table["outcome"].value_counts()
     assert batches(door) == 2
-    assert outcomes["ok"] > 35
+    assert outcomes["ok"] > 30
     assert outcomes["batch_expired"] > 0
     assert table.loc[table["outcome"] != "ok", "attempts"].eq(2).all()
     assert table["error"].dropna().str.contains("time was over").all()
