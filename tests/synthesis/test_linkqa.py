@@ -265,11 +265,11 @@ def test_the_stage_merges_spellings_and_then_what_a_reviewed_file_says(run, tmp_
     assert proposed.loc[sure, "reason"].eq("spelling").all()
     asked = set(proposed.loc[~sure, ["kept", "merged"]].stack())
     assert "动能" in asked
-    assert asked & {"kinetic energy", "the kinetic energy"}
+    english = min(asked & {"kinetic energy", "the kinetic energy"})  # as most questions of this draw write it
     out = stages.synthesise(first, "linkqa")
     names = set(KPGraph.load(out.graph).names)
     assert not names & set(proposed.loc[sure, "merged"])
-    assert {"kinetic energy", "动能"} <= names
+    assert {english, "动能"} <= names
     pd.testing.assert_frame_equal(out.merges, proposed, check_dtype=False)
 
     review = tmp_path / "merges.csv"
@@ -279,15 +279,15 @@ def test_the_stage_merges_spellings_and_then_what_a_reviewed_file_says(run, tmp_
     again = stages.synthesise(run(**{"linkqa.merges": str(review)}), "linkqa", log=said.append)
     names = set(KPGraph.load(again.graph).names)
     assert set(proposed.loc[sure, "merged"]) <= names
-    assert len({"kinetic energy", "动能"} & names) == 1
+    assert len({english, "动能"} & names) == 1
     assert len(again.made) > 0
 
     stages.synthesise(run(**{"linkqa.merges": str(review)}), "linkqa", log=said.append)
     assert "nothing to do" in said[-1]
-    review.write_text("kept,merged\n动能,kinetic energy\n", encoding="utf-8")
+    review.write_text(f"kept,merged\n动能,{english}\n", encoding="utf-8")
     edited = stages.synthesise(run(**{"linkqa.merges": str(review)}), "linkqa", log=said.append)
     assert "changed" in said[-2]
-    assert edited.merges[["kept", "merged", "decision"]].values.tolist() == [["动能", "kinetic energy", "merge"]]
+    assert edited.merges[["kept", "merged", "decision"]].values.tolist() == [["动能", english, "merge"]]
     assert "content of linkqa.merges" in json.dumps(
         run(**{"linkqa.merges": str(review)}).manifest("linkqa")["settings"]
     )
