@@ -85,11 +85,9 @@ def _choices(record, fields, question, value):
         choices = (read_marked if "marks" in fields else read_choices)(record, fields)
         if choices and choices.right:
             return choices
-        raise (
-            Fault("empty_answer", f"column {fields['answer']} is empty")
-            if "answer" in fields
-            else _lacks("answer", record)
-        )
+        if "answer" not in fields:
+            raise _lacks("answer", record)
+        raise Fault("empty_answer", f"column {fields['answer']} is empty")
     if "wrong" in fields and (wrong := _wrong(record, fields["wrong"])):
         return _with_wrong(question, clean(value), wrong)
     return (read_marked if "marks" in fields else read_choices)(record, fields)

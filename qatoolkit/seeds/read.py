@@ -241,8 +241,8 @@ def layout_report(table: pd.DataFrame) -> pd.DataFrame:
     """What was understood how: one row per file and layout of its rows, from the attrs of a table of `read_seeds`.
 
     Columns: file, rows, layout (an entry of `layouts.LAYOUTS`, or "by names"), the columns of question, options and
-    answer, others (further fields, with their column where its name differs), answers (how they were read), and unused (columns that look
-    like options or answers and are not used). Empty where the table lost its attrs."""
+    answer, others (further fields, with their column where its name differs), answers (how they were read), and unused
+    (columns that look like options or answers and are not used). Empty where the table lost its attrs."""
     rows = []
     for line in table.attrs.get("layouts", []):
         known = {name: line[name] for name in NAMES if name in line}
