@@ -21,8 +21,8 @@ import pandas as pd
 
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Endpoint, Teacher
+from qatoolkit.teacher.completions import ANSWERED
 from qatoolkit.teacher.ledger import Ledger
-from qatoolkit.teacher.transport import ANSWERED
 from qatoolkit.textbook.exams import seed_questions
 from qatoolkit.textbook.server import local_teacher, parts
 from qatoolkit.textbook.settings import TextbookSettings

@@ -16,7 +16,8 @@ from qatoolkit.run.profiles import Profile
 from qatoolkit.seeds.read import read_seeds
 from qatoolkit.synthesis.strategies import strategy
 from qatoolkit.teacher.client import Teacher
-from qatoolkit.teacher.ledger import Ledger, price_of
+from qatoolkit.teacher.ledger import Ledger
+from qatoolkit.teacher.prices import price_of
 
 DISPUTED = 0.2  # share of answers on which the two teachers differ
 MISSING = "missing"

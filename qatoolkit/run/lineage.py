@@ -17,7 +17,8 @@ from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.run.profiles import SEEDS
 from qatoolkit.run.stages.teachers import ledger_path
 from qatoolkit.run.store import Run
-from qatoolkit.teacher.ledger import Ledger, price_of
+from qatoolkit.teacher.ledger import Ledger
+from qatoolkit.teacher.prices import price_of
 
 COUNTED = ["attempts", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cost"]
 CLIP = 2000  # characters of a prompt or an answer that are shown

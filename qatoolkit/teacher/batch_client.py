@@ -19,9 +19,11 @@ import pandas as pd
 from qatoolkit.teacher.batch_jobs import ENDED, BatchAPI, OpenRequests, Refused, Result, make_files, read_lines
 from qatoolkit.teacher.calls import Call, Job, Request, to_table
 from qatoolkit.teacher.client import Teacher
+from qatoolkit.teacher.completions import ANSWERED, Reply, Response, read_completion
 from qatoolkit.teacher.event_loop import gather_all
-from qatoolkit.teacher.limits import BudgetError, TeacherError
-from qatoolkit.teacher.transport import ANSWERED, Reply, Response, check_not_fatal, open_session, read_completion
+from qatoolkit.teacher.leases import OTHERS
+from qatoolkit.teacher.limits import TeacherError
+from qatoolkit.teacher.transport import open_session, remedy_of
 
 __all__ = ["BatchTeacher"]
 
@@ -77,6 +79,8 @@ class BatchTeacher(Teacher):
         self._log = lambda text: log(self.endpoint.redact(text))
         self._open = OpenRequests(self.ledger, self.endpoint.name)
 
+    _drains = False  # what is submitted is picked up again
+
     def forget(self, batch: str) -> None:
         """Stop waiting for a batch: its requests are submitted, and paid for, again."""
         self._open.forget(batch)
@@ -96,6 +100,10 @@ class BatchTeacher(Teacher):
             await gather_all([self._serve(api, call, waiting), *map(answer, call.jobs())])
         return to_table(call.rows)
 
+    async def _known(self, key: str) -> Reply | None:
+        stored = self.ledger.get([key])  # leases are taken for all requests of a file together
+        return read_completion(stored[key]) if stored else None
+
     async def _send(self, waiting: dict[str, Waiting], request: Request, tally) -> Reply:
         """Submit a request until it is answered, out of attempts, or missing from two batches."""
         failed = missing = 0
@@ -107,7 +115,8 @@ class BatchTeacher(Teacher):
             if reply.outcome in ANSWERED:
                 tally.unpriced |= cost is None
                 return reply
-            check_not_fatal(response, reply, self.endpoint, self.model)
+            if problem := remedy_of(response, reply, self.endpoint, self.model):
+                raise TeacherError(problem)
             failed, missing = failed + 1, missing + response.failure.startswith("batch_")
             if not response.transient or failed >= self.attempts or missing > 1:
                 return reply
@@ -121,9 +130,17 @@ class BatchTeacher(Teacher):
                 if waiting:
                     now = dict(waiting)
                     waiting.clear()
-                    submissions, fresh = await self._find_open(now)
-                    self._check_budget([one.request for one in fresh.values()])
-                    submissions += await self._submit(api, fresh)
+                    submissions, fresh, elsewhere = await self._find_open(now)
+                    waiting |= elsewhere
+                    try:
+                        if self._budget and fresh:
+                            most = {key: self._most(one.request.body) for key, one in fresh.items()}
+                            await self._budget.reserve(most, self._open.most(self._labels))
+                        submissions += await self._submit(api, fresh)
+                    finally:
+                        self._leases.release(fresh)
+                    if elsewhere and not submissions:
+                        await asyncio.sleep(OTHERS)
                     running |= {asyncio.create_task(self._follow(api, one)) for one in submissions}
                 elif not running:  # the other rows wait for requests of another call
                     await asyncio.sleep(0.05)
@@ -136,9 +153,13 @@ class BatchTeacher(Teacher):
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _find_open(self, waiting: dict[str, Waiting]) -> tuple[list[Submission], dict[str, Waiting]]:
-        """(submissions that are open already, requests that are in none). Requests that another process has got
-        answered in the meantime get their result."""
+    async def _find_open(
+        self, waiting: dict[str, Waiting]
+    ) -> tuple[list[Submission], dict[str, Waiting], dict[str, Waiting]]:
+        """(submissions that are open already, requests that are in none and ours to submit, requests that another process
+        is submitting). Requests that another process has got answered in the meantime get their result."""
+        taken = await self._leases.take(waiting)
+        elsewhere = {key: waiting.pop(key) for key in taken.elsewhere}
         files = await asyncio.to_thread(self._open.files_of, list(waiting))
         fresh = {key: one for key, one in waiting.items() if key not in files}
         for key, completion in (await asyncio.to_thread(self.ledger.get, fresh)).items():
@@ -146,26 +167,15 @@ class BatchTeacher(Teacher):
         submissions: dict[str, Submission] = {}
         for key, file in files.items():
             submissions.setdefault(file, Submission(file, None, {})).waiting[key] = waiting[key]
-        return [*submissions.values()], fresh
-
-    def _check_budget(self, fresh: list[Request]) -> None:
-        if not (self._budget and fresh):
-            return
-        spent, still_open = self._spent(), self._open.most(self._labels)
-        most = sum(self._most(request.body) for request in fresh)
-        if spent + still_open + most > self._budget.limit:
-            raise BudgetError(
-                f"budget of ${self._budget.limit:g}: ${spent:.4f} is spent, batches under way may cost "
-                f"${still_open:.4f} and the next {len(fresh)} requests ${most:.4f}; raise budget=, lower max_tokens or "
-                "ask for less at a time: answers so far are in the ledger"
-            )
+        self._leases.release(files)
+        return [*submissions.values()], fresh, elsewhere
 
     async def _submit(self, api: BatchAPI, waiting: dict[str, Waiting]) -> list[Submission]:
         """Upload requests and create their batches, as few as the limits of a file allow."""
-        submissions, most = [], self._most if self.price and self._bounded else lambda body: None
+        submissions = []
         for keys, lines in make_files((one.request for one in waiting.values()), *self._file_limits):
             file, part = await api.upload(lines), {key: waiting[key] for key in keys}
-            requests = [(one.request, most(one.request.body)) for one in part.values()]
+            requests = [(one.request, self._most(one.request.body)) for one in part.values()]
             await asyncio.to_thread(self._open.add, file, self._labels, requests)
             batch = await self._create(api, file, time.time())
             self._log(f"batch {batch}: {len(part)} requests submitted to {self.endpoint.name}")
@@ -265,8 +275,9 @@ class BatchTeacher(Teacher):
         cost = super()._cost(reply)
         return None if cost is None else self.discount * cost
 
-    def _most(self, body: dict[str, Any]) -> float:
-        return self.discount * super()._most(body)
+    def _most(self, body: dict[str, Any]) -> float | None:
+        most = super()._most(body)
+        return None if most is None else self.discount * most
 
 
 async def _wait_until_idle(call: Call, waiting: dict[str, Waiting]) -> None:

@@ -17,9 +17,12 @@ from typing import Any, BinaryIO, NamedTuple
 import aiohttp
 
 from qatoolkit.teacher.calls import Request
-from qatoolkit.teacher.ledger import PUT_RESPONSE, Attempt, Ledger
-from qatoolkit.teacher.limits import TeacherError, backoff, retry_after
-from qatoolkit.teacher.transport import FATAL_STATUSES, Endpoint, Reply, Response, read_response, send_request
+from qatoolkit.teacher.completions import Reply, Response, read_response
+from qatoolkit.teacher.ledger import ATTEMPT_COLUMNS, PUT_RESPONSE, Attempt, Ledger, response_row
+from qatoolkit.teacher.ledger_file import checksum
+from qatoolkit.teacher.limits import TeacherError
+from qatoolkit.teacher.transport import REMEDIES, Endpoint, send_request
+from qatoolkit.teacher.waits import backoff, retry_after
 
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 _DAY = 86400.0  # seconds by which clocks may differ
@@ -30,7 +33,7 @@ _TABLE = """CREATE TABLE IF NOT EXISTS batches (
 )"""
 _INDEX = "CREATE INDEX IF NOT EXISTS batches_by_key ON batches (key)"
 _ADD = f"INSERT INTO batches VALUES ({', '.join('?' * 10)})"
-_PUT_ATTEMPT = f"""INSERT INTO attempts ({", ".join(Attempt._fields)}) SELECT {", ".join("?" * len(Attempt._fields))}
+_PUT_ATTEMPT = f"""INSERT INTO attempts ({ATTEMPT_COLUMNS}) SELECT {", ".join("?" * (len(Attempt._fields) + 1))}
     WHERE EXISTS (SELECT 1 FROM batches WHERE endpoint = ? AND file = ? AND key = ?)"""
 
 
@@ -54,7 +57,8 @@ class OpenRequests:
         """Record an uploaded file, before its batch is created: the model, run and stage, and each request with the
         most it can cost in USD (None: unknown)."""
         same = (None, *labels, time.time())
-        self._ledger.write((_ADD, [(self._endpoint, file, one.key, *same, most, one.text) for one, most in requests]))
+        rows = [(self._endpoint, file, one.key, *same, most, one.text) for one, most in requests]
+        self._ledger.write((_ADD, rows), ("DELETE FROM leases WHERE key = ?", [(row[2],) for row in rows]))
 
     def set_batch(self, file: str, batch: str) -> None:
         """Record the batch that the server created from a file."""
@@ -91,10 +95,11 @@ class OpenRequests:
             results[key] = result = Result(response, reply, cost(reply))
             outcome = response.status, reply.outcome, *reply.tokens, result.cost
             where = (self._endpoint, file, key)
-            attempts.append((key, *labels, submitted, now - submitted, *outcome, *where))
+            attempt = Attempt(key, *labels, submitted, now - submitted, *outcome)
+            attempts.append((*attempt, checksum(*attempt), *where))
             closed.append(where)
             if answer:
-                answers.append((key, request, answer, now))
+                answers.append(response_row(key, request, answer))
         close = "DELETE FROM batches WHERE endpoint = ? AND file = ? AND key = ?"
         self._ledger.write((PUT_RESPONSE, answers), (_PUT_ATTEMPT, attempts), (close, closed))
         return results
@@ -235,7 +240,7 @@ class BatchAPI:
             error = f"{method} {path} at {self._endpoint.name} gave {read_response(response)[0].error}"
             if not response.transient or response.status == 501:
                 if response.status in (401, 402):
-                    error += "; " + FATAL_STATUSES[response.status].format(key_env=self._endpoint.key_env)
+                    error += "; " + REMEDIES[response.status].format(key_env=self._endpoint.key_env)
                 elif method == "POST" and response.status in (404, 405, 501):
                     error += ": no batches there; ask without (Teacher, teacher.batch: false) or check base_url"
                 raise Refused(response.status, error)

@@ -56,6 +56,7 @@ class Call:
         self.done, self.cost = 0, 0.0
         self.total = len(self._messages) * samples
         self.rows: list[Row | None] = [None] * self.total
+        self.tasks: set = set()  # that work on it
 
     def jobs(self) -> Iterator[Job]:
         """(row, id, sample, messages) of every row, in order."""

@@ -2,33 +2,39 @@
 
 A `Teacher` works with any OpenAI-compatible server. Each request is looked up in the ledger under a hash of everything
 that shapes its answer. Requests without an answer are sent within the limits, and each answer is committed before it is
-parsed. Asking again after an empty or truncated answer, and correcting one that did not parse, are requests with keys
-of their own. So a rerun after a crash gives the same table and sends only what was never answered. Everything runs on
-the library's own event-loop thread, so it works the same in a script, a notebook and papermill.
+parsed. Asking again after an empty answer, and correcting one that did not parse, are requests with keys of their own.
+So a rerun after a crash gives the same table and sends only what was never answered, and of several processes that ask the
+same each sends what no other has taken a lease on. Whatever stops it, requests in flight are waited for and recorded.
+Everything runs on the library's own event-loop thread, so it works the same in a script, a notebook and papermill.
 """
 
 import asyncio
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from qatoolkit.core.display import Progress
 from qatoolkit.teacher.calls import Call, Job, Messages, Request, Row, parse_answer, to_table
+from qatoolkit.teacher.completions import ANSWERED, Reply, read_completion
 from qatoolkit.teacher.event_loop import gather_all, run
-from qatoolkit.teacher.ledger import Ledger, cache_key, canonical, price_of
-from qatoolkit.teacher.limits import Budget, BudgetError, Pace, TeacherError
+from qatoolkit.teacher.leases import OTHERS, Budget, Leases
+from qatoolkit.teacher.ledger import Ledger, cache_key, canonical
+from qatoolkit.teacher.limits import BudgetError, Pace, TeacherError
+from qatoolkit.teacher.prices import price_of
 from qatoolkit.teacher.sender import Sender, Tally
 from qatoolkit.teacher.settings import Price, problem_of
-from qatoolkit.teacher.transport import ANSWERED, Endpoint, Reply, Send, read_completion
+from qatoolkit.teacher.transport import Endpoint, Send
 
 __all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError"]
 
 AHEAD = 256  # prompts that are looked up in the ledger together
-RETAKES = 1  # how often a request is repeated after an empty or truncated answer
+RETAKES = 1  # how often a request is repeated after an empty answer
 CORRECTION = "That answer could not be read: {error}\nAnswer again, in exactly the format asked for and nothing else."
 
 
@@ -40,12 +46,14 @@ class Teacher:
     a field that is None is not sent, `max_tokens` and `temperature` included. Without `endpoint` the one at
     OPENAI_BASE_URL is asked; there is no other default. `requests_per_minute` and `tokens_per_minute` keep below a
     provider's limits; tokens are estimated before a request and corrected after it. `budget` in USD bounds what `run`
-    and `stage` may spend on this model in this ledger, earlier sessions included; it needs a price, from prices.csv or
+    and `stage` may spend on this model in this ledger, earlier sessions and other processes included; it needs a price, from prices.csv or
     `price`. With `client=openai.AsyncOpenAI(...)` (or
     Azure, or any subclass) requests go through that client, about a fifth as fast as the built-in transport; do not
     share it with another event loop. With `progress`, every `ask` that takes more than a second shows its rate, the
     time left and the USD spent. ValueError for a value that is not allowed, or without an endpoint.
     """
+
+    _drains = True  # whether a stop waits for requests in flight
 
     def __init__(
         self,
@@ -87,6 +95,7 @@ class Teacher:
         sampling = {"max_tokens": max_tokens, "temperature": temperature, **(extra or {})}
         self._body = {"model": model} | {name: value for name, value in sampling.items() if value is not None}
         self._bounded = not self._body.keys().isdisjoint(("max_tokens", "max_completion_tokens"))
+        self._leases, self._leasing = Leases(ledger, self._labels), asyncio.Lock()
         self._budget = self._open_budget(budget)
         self._sender = Sender(
             endpoint=endpoint, ledger=ledger, labels=self._labels, client=client, in_flight=in_flight, timeout=timeout,
@@ -94,7 +103,6 @@ class Teacher:
             cost=self._cost, most=self._most,
         )  # fmt: skip
         self._pending: dict[str, asyncio.Future[Reply | None]] = {}  # by key: requests in flight
-        self._absent: set[str] = set()  # keys looked up just now that are not in the ledger
 
     def __repr__(self) -> str:
         return f"Teacher({self._body}, at {self.endpoint.name!r}, {self.ledger!r})"
@@ -114,17 +122,19 @@ class Teacher:
         prompt_tokens, completion_tokens, reasoning_tokens (of the answer shown), cost (USD paid by this call for the
         row, retries included; 0 if cached, NaN if the price is unknown), cached (no request was sent), attempts, error,
         keys (of every request made for the row, retakes and correction included). `outcome` is ok, empty, length,
-        refusal, unparsed, http_<status>, timeout, connection, or interrupted: Ctrl-C returns what is done.
+        refusal, unparsed, http_<status>, timeout, connection, too_large, or interrupted: Ctrl-C sends nothing more, waits
+        for what is in flight (a second one does not), and returns what is done.
         `parse(content)` gives `value` (default the content); if it raises ValueError, the teacher is asked once to
         correct itself.
 
-        Raises TeacherError if the server is down or rejects the key, BudgetError, and ValueError for an invalid prompt.
-        Answers so far are in the ledger and cost nothing the next time. `label` names the call in the progress display.
+        Raises TeacherError if the server is down or rejects the key, BudgetError, LedgerError, and ValueError for an
+        invalid prompt. Answers so far, those in flight at that moment included, are in the ledger and cost nothing the next
+        time. `label` names the call in the progress display.
         """
         call = Call(prompts, parse=parse, samples=samples, ids=ids)
         try:
             with self._showing(call, label) as tick:
-                return run(self._ask(call), tick=tick)
+                return run(self._ask(call), tick=tick, stop=self._drains and partial(self._stop, call))
         except KeyboardInterrupt:
             return to_table(call.rows_so_far())
 
@@ -143,11 +153,16 @@ class Teacher:
             yield tick
 
     async def _ask(self, call: Call) -> pd.DataFrame:
-        jobs = self._look_up(call.jobs())
+        mine: set[str] = set()  # keys that leases were taken on for this call
+        source, turn = self._look_up(call.jobs(), mine), asyncio.Lock()
         async with self._sender.connected() as send:
 
             async def worker() -> None:
-                for job, request in jobs:
+                while True:
+                    async with turn:
+                        if (found := await anext(source, None)) is None:
+                            return
+                    job, request = found
                     row = await self._answer(send, job, call.parse, request)
                     call.put(job[0], row)
                     if row.cached:
@@ -155,21 +170,41 @@ class Teacher:
 
             try:
                 # Twice as many workers as places in flight: those that back off hold none.
-                await gather_all(worker() for _ in range(min(call.total, 2 * self.in_flight)))
-            except BaseException:
+                workers = (worker() for _ in range(min(call.total, 2 * self.in_flight)))
+                await gather_all(workers, self._sender.end, call.tasks)
+                if call.done < call.total:
+                    raise asyncio.CancelledError
+            finally:
+                self._leases.release(mine & self._leases.until.keys())
                 self.ledger.flush()
-                raise
         return to_table(call.rows)
 
-    def _look_up(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Request]]:
-        """Jobs with their requests, looked up in the ledger many at a time: single look-ups in a file that grows cost
-        as much as all other bookkeeping. Keys without an answer go to `_absent`; whoever sends such a request removes
-        its key."""
-        while some := list(itertools.islice(jobs, AHEAD)):
-            requests = [self._request(messages, sample) for _, _, sample, messages in some]
-            keys = {request.key for request in requests} - self._pending.keys()
-            self._absent |= keys - self.ledger.answered(keys)
-            yield from zip(some, requests, strict=True)
+    def _stop(self, call: Call) -> str:
+        """Send nothing more for a call; returns what is waited for."""
+        flying = self._sender.stop(call.tasks)
+        return f"stopping: {len(flying)} requests in flight are waited for (interrupt again to give them up)"
+
+    async def _look_up(self, jobs: Iterator[Job], mine: set[str]) -> AsyncIterator[tuple[Job, Request]]:
+        """Jobs with their requests, looked up in the ledger and leased many at a time: one by one, that costs as much as
+        all other bookkeeping. Those that another process is asking come last, once they are answered or free."""
+        later: list[tuple[Job, Request]] = []
+        while True:
+            some = [(job, self._request(job[3], job[2])) for job in itertools.islice(jobs, AHEAD)]
+            ended = not some
+            if ended:
+                some, later = later, []
+            if not some:
+                return
+            async with self._leasing:  # another call of this teacher may be looking up the same
+                keys = {request.key for _, request in some} - self._pending.keys() - self._leases.until.keys()
+                taken = await self._leases.take(keys)
+            mine |= keys - taken.elsewhere
+            ready = [pair for pair in some if pair[1].key not in taken.elsewhere]
+            later += [pair for pair in some if pair[1].key in taken.elsewhere]
+            for pair in ready:
+                yield pair
+            if ended and not ready:
+                await asyncio.sleep(OTHERS)
 
     async def _answer(self, send: Send, job: Job, parse, first: Request) -> Row:
         _, id, sample, messages = job
@@ -177,7 +212,7 @@ class Teacher:
         for retake in range(RETAKES + 1):
             request = self._request(messages, sample, retake) if retake else first
             reply = await self._reply(send, request, tally)
-            if reply.outcome not in ("empty", "length"):
+            if reply.outcome != "empty":  # one that was cut off would be again
                 break
         outcome, value, error = reply.outcome, reply.content, reply.error
         if outcome != "ok":
@@ -194,7 +229,8 @@ class Teacher:
                     value, error = parse_answer(parse, reply.content, id)
                 else:
                     error = f"{error}; correction failed: {second.error or second.outcome}"
-                outcome = "ok" if error is None else "unparsed"
+                # what kept the correction from coming may pass, an answer that can't be read stays
+                outcome = "ok" if error is None else "unparsed" if second.outcome in ANSWERED else second.outcome
         cost = None if tally.unpriced else tally.cost
         cached = tally.attempts == 0 and reply.outcome in ANSWERED
         shown = request.key, outcome, value, reply.content, reply.reasoning, *reply.tokens
@@ -207,18 +243,25 @@ class Teacher:
         while (leader := self._pending.get(key)) is not None:
             if (reply := await asyncio.shield(leader)) is not None:
                 return reply
-        if key in self._absent:
-            self._absent.remove(key)
-        elif stored := self.ledger.get([key]):
-            return read_completion(stored[key])
         self._pending[key] = shared = asyncio.get_running_loop().create_future()
         reply = None
         try:
-            reply = await self._send(send, request, tally)
+            reply = await self._known(key) or await self._send(send, request, tally)
         finally:  # if this was cancelled, the result is None and one of those who wait takes over
             del self._pending[key]
             shared.set_result(reply)
+            if reply is None or reply.outcome not in ANSWERED:
+                self._leases.release([key])
         return reply
+
+    async def _known(self, key: str) -> Reply | None:
+        """The answer to a request in the ledger, waited for if another process is asking; None once its lease is ours."""
+        while self._leases.until.pop(key, 0.0) < time.time():
+            if stored := self.ledger.get([key]):
+                return read_completion(stored[key])
+            if (await self._leases.take([key])).elsewhere:
+                await asyncio.sleep(OTHERS)
+        return None
 
     async def _send(self, send: Send, request: Request, tally: Tally) -> Reply:
         return await self._sender.answer(send, request, tally)
@@ -237,8 +280,11 @@ class Teacher:
             return None
         return self.price.cost(reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens)
 
-    def _most(self, body: dict[str, Any]) -> float:
-        """The most a request can cost in USD: a prompt has at most as many tokens as bytes."""
+    def _most(self, body: dict[str, Any]) -> float | None:
+        """The most a request can cost in USD: a prompt has at most as many tokens as bytes. None without a price, or if
+        nothing bounds its answer."""
+        if self.price is None or not self._bounded:
+            return None
         bytes_sent = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace"))
         return self.price.cost(bytes_sent, body.get("max_tokens") or body["max_completion_tokens"])
 
@@ -249,12 +295,4 @@ class Teacher:
             raise ValueError(f"budget={budget} needs a price; {self.model!r} is not in prices.csv: give price=")
         if not self._bounded:
             raise ValueError(f"budget={budget} needs an upper bound on each answer: set max_tokens")
-        return Budget(budget, self._spent())
-
-    def _spent(self) -> float:
-        """USD that `run` and `stage` have spent on this model; an answer without reported usage counts as the most it
-        can have cost."""
-        spend = self.ledger.spend(self.run)
-        known = spend["cost"][(spend["model"] == self.model) & (spend["stage"] == self.stage)].sum()
-        unknown = self.ledger.unpriced(self.model, self.run, self.stage)
-        return float(known) + sum(self._most(self._body | json.loads(text)["body"]) for text in unknown)
+        return Budget(self.ledger, self._labels, budget)

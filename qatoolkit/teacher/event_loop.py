@@ -5,18 +5,26 @@ the same everywhere and leaves Ctrl-C to the caller.
 """
 
 import asyncio
+import signal
+import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 TICK = 0.2  # seconds between two updates of the progress display
+TERMINATED = 143  # exit code of a process that was asked to end by SIGTERM
+GRACE = 25.0  # seconds from SIGTERM until what is in flight is given up: schedulers kill after 30
 
 
-def run(work: Coroutine, *, tick: Callable[[], None] | None = None) -> Any:
+def run(work: Coroutine, *, tick: Callable[[], None] | None = None, stop: Callable[[], str] | None = None) -> Any:
     """Run a coroutine on the library's event-loop thread and return its result, in any environment.
 
-    `tick` is called in the caller's thread every `TICK` seconds meanwhile. Ctrl-C cancels the work, waits for its
-    clean-up, and is raised. RuntimeError if called from that thread itself.
+    `tick` is called in the caller's thread every `TICK` seconds meanwhile. At Ctrl-C or SIGTERM (then for `GRACE` seconds
+    at most) `stop` is called on the event loop, to let the work come to its end; what it returns is printed, and a second
+    Ctrl-C cancels the work. Without `stop` the work is cancelled. Then KeyboardInterrupt or SystemExit is raised.
+    RuntimeError if called from that thread itself.
     """
     loop = _background_loop()
     if threading.current_thread() is _thread:
@@ -30,22 +38,58 @@ def run(work: Coroutine, *, tick: Callable[[], None] | None = None) -> Any:
         finally:
             ended.set()
 
-    future = asyncio.run_coroutine_threadsafe(watched(), loop)
-    try:
-        while True:
-            try:
-                return future.result(TICK if tick else None)
-            except TimeoutError:
-                if future.done():
-                    raise
+    with _terminable():
+        future = asyncio.run_coroutine_threadsafe(watched(), loop)
+        try:
+            while True:
+                try:
+                    return future.result(TICK if tick else None)
+                except TimeoutError:
+                    if future.done():
+                        raise
+                    tick()
+        except BaseException as error:
+            if stop and isinstance(error, KeyboardInterrupt | SystemExit) and not future.done():
+                _come_to_an_end(loop, stop, ended, GRACE if isinstance(error, SystemExit) else None)
+            if future.cancel():
+                ended.wait(10)
+            raise
+        finally:
+            if tick and future.done() and not future.cancelled() and not future.exception():
                 tick()
-    except BaseException:
-        if future.cancel():
-            ended.wait(10)
-        raise
+
+
+def _come_to_an_end(loop, stop: Callable[[], str], ended: threading.Event, grace: float | None) -> None:
+    """Call `stop` and wait until the work has ended, for `grace` seconds or until the next Ctrl-C."""
+
+    async def told() -> str:
+        return stop()
+
+    until = time.monotonic() + (grace or float("inf"))
+    try:
+        print(asyncio.run_coroutine_threadsafe(told(), loop).result(10), file=sys.stderr, flush=True)
+        while not ended.wait(TICK) and time.monotonic() < until:
+            pass
+    except KeyboardInterrupt:
+        pass
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM raise SystemExit meanwhile, where nobody else handles it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(*_) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is bounded
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
     finally:
-        if tick and future.done() and not future.cancelled() and not future.exception():
-            tick()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 _thread: threading.Thread | None = None
@@ -64,14 +108,21 @@ def _background_loop() -> asyncio.AbstractEventLoop:
         return _thread_loop
 
 
-async def gather_all(work: Iterable[Coroutine]) -> None:
-    """Run coroutines to their end; the first error, or a cancellation, cancels the others and waits for them."""
-    tasks = [asyncio.create_task(one) for one in work]
+async def gather_all(
+    work: Iterable[Coroutine], end: Callable[[set[asyncio.Task]], Coroutine] | None = None, tasks: set | None = None
+) -> None:
+    """Run coroutines to their end, as `tasks` if that set is given. The first error ends the others: by `end(tasks)` if
+    that is given, then by cancelling what is left. A cancellation cancels all."""
+    tasks = set() if tasks is None else tasks
+    tasks.update(asyncio.create_task(one) for one in work)
     try:
         if tasks:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            if end and others:
+                await end(others)
             for task in done:
-                task.result()
+                if not task.cancelled():
+                    task.result()
     finally:
         for task in tasks:
             task.cancel()

@@ -2,49 +2,48 @@
 
 The ledger makes a rerun free: a response is stored under the hash of its whole request and committed before anyone
 parses it. One thread writes, and puts whatever has queued up into one commit, so that thousands of answers a second
-share a few file syncs; readers never wait for it (WAL). Several processes may open the same file.
+share a few file syncs; readers never wait for it (WAL). Several processes may open the same file; `leases` keeps them
+from sending the same request. Each row has a checksum, and a file beside the ledger keeps some space free for the answers
+that are on their way when the disk is full.
 """
 
 import asyncio
-import csv
-import functools
 import hashlib
+import itertools
 import json
 import queue
 import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from datetime import UTC, date, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from qatoolkit.teacher.settings import Price
+from qatoolkit.teacher.leases import Owner
+from qatoolkit.teacher.ledger_file import (
+    BUSY_SECONDS,
+    FILE_VERSION,
+    RESTORE,
+    LedgerError,
+    checksum,
+    describe_damage,
+    free_space,
+    keep_space,
+    prepare,
+    remedy_of,
+)
 
-SCHEMA_VERSION = 1  # part of every cache key and of the file: raise it when the meaning of either changes
-BUSY_SECONDS = 30.0  # how long to wait for another process that locks the file
+SCHEMA_VERSION = 1  # part of every cache key: raise it when the meaning of a key changes
 BATCH = 1000  # writes per commit at most
 GATHER_SECONDS = 0.002  # lets a batch gather; far below the latency of any teacher
 
-# Rows are stored in order of arrival, with an index of keys; ordered by hash they take three times as long to write.
-_TABLES = """
-CREATE TABLE IF NOT EXISTS responses (
-    key TEXT PRIMARY KEY, request TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS attempts (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL, model TEXT NOT NULL, run TEXT NOT NULL, stage TEXT NOT NULL,
-    started REAL NOT NULL, seconds REAL NOT NULL, status INTEGER, outcome TEXT NOT NULL,
-    prompt_tokens INTEGER, completion_tokens INTEGER, reasoning_tokens INTEGER, cost REAL
-);
-CREATE INDEX IF NOT EXISTS attempts_by_run ON attempts (run, model, stage);
-"""
 _AMONG = "key IN (SELECT value FROM json_each(?))"
-_UNPRICED = "cost IS NULL AND (completion_tokens IS NOT NULL OR outcome IN ('ok', 'empty', 'length', 'refusal'))"
+_UNPRICED = """cost IS NULL AND (most IS NOT NULL OR completion_tokens IS NOT NULL
+    OR outcome IN ('ok', 'empty', 'length', 'refusal'))"""
 _TOKENS = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
 _SUMS = "count(*) AS attempts, " + ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in _TOKENS)
 
@@ -64,34 +63,9 @@ def cache_key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def price_of(
-    model: str, on: date | str | None = None, *, own: Mapping[str, Price] = MappingProxyType({})
-) -> Price | None:
-    """The price of `model` among your `own`, else its list price on a day (default today, UTC), from prices.csv; None
-    if it has neither.
-
-    Names match exactly, because a dated snapshot may have another price. `textbook*`, the offline teacher, is free.
-    """
-    if model in own:
-        return own[model]
-    if model.startswith("textbook"):
-        return Price(input=0.0, output=0.0)
-    day = str(on or datetime.now(UTC).date())
-    in_force = (row for row in _price_table() if row["model"] == model and row["date"] <= day)
-    if (row := max(in_force, key=lambda row: row["date"], default=None)) is None:
-        return None
-    cached = float(row["cached_input"]) if row["cached_input"] else None
-    return Price(input=float(row["input"]), output=float(row["output"]), cached_input=cached)
-
-
-@functools.cache
-def _price_table() -> list[dict[str, str]]:
-    with (Path(__file__).parent / "prices.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 class Attempt(NamedTuple):
-    """One HTTP request and its outcome: `started` in epoch seconds, tokens and cost (USD) None if unknown."""
+    """One HTTP request and its outcome: `started` in epoch seconds, tokens and cost (USD) None if unknown; `most` is the
+    highest cost of a request that may have been billed at an unknown one."""
 
     key: str
     model: str
@@ -105,25 +79,41 @@ class Attempt(NamedTuple):
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
     cost: float | None = None
+    most: float | None = None
 
 
-PUT_RESPONSE = "INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?)"
-_PUT_ATTEMPT = f"INSERT INTO attempts ({', '.join(Attempt._fields)}) VALUES ({', '.join('?' * len(Attempt._fields))})"
+PUT_RESPONSE = "INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?)"
+ATTEMPT_COLUMNS = ", ".join((*Attempt._fields, "checksum"))
+_PUT_ATTEMPT = f"INSERT INTO attempts ({ATTEMPT_COLUMNS}) VALUES ({', '.join('?' * (len(Attempt._fields) + 1))})"
 Statement = tuple[str, list[tuple]]  # SQL, and the values of each execution
+Work = Callable[[sqlite3.Connection], Any]  # done within a transaction
+
+
+def response_row(key: str, request: str, response: str) -> tuple:
+    """The values of a row of responses, for `PUT_RESPONSE`."""
+    return key, request, response, time.time(), checksum(key, response)
 
 
 class _Write(NamedTuple):
-    statements: tuple[Statement, ...]
+    work: Work
     future: Future | asyncio.Future  # waits for the commit: of a thread, or of `loop`
     loop: asyncio.AbstractEventLoop | None = None
 
 
 class Ledger:
-    """The SQLite file at `path` (created with its folders): responses by key, and every attempt made."""
+    """The SQLite file at `path` (created with its folders): responses by key, and every attempt made. ValueError for a
+    path that can't be one.
+
+    `full` says that the disk was full and only the reserve could take what was put; None while it is not."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.full: str | None = None
+        self._owner: Owner | None = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cannot open {self.path} as a ledger: {error}; give another path") from error
         self._reader, self._writer_connection = self._open(), self._open()
         self._reading = threading.Lock()
         self._closing = threading.Lock()
@@ -133,22 +123,38 @@ class Ledger:
         self._writer.start()
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = None
         try:
-            _prepare(connection)
+            if self.path.exists() and not self.path.is_file():
+                raise sqlite3.DatabaseError("it is no regular file")
+            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            prepare(connection)
+            found = connection.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.DatabaseError as error:
+            if connection:
+                connection.close()
+            raise ValueError(f"cannot open {self.path} as a ledger: {error}; {remedy_of(error)}") from error
+        if found != FILE_VERSION:
             connection.close()
-            raise ValueError(f"cannot open {self.path} as a ledger: {error}; give another path") from error
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found != SCHEMA_VERSION:
-            connection.close()
-            raise ValueError(f"{self.path} is a ledger of version {found}, not {SCHEMA_VERSION}: give another path")
+            raise ValueError(f"{self.path} is a ledger of version {found}, not {FILE_VERSION}: give another path")
         return connection
+
+    @property
+    def owner(self) -> "Owner":
+        """Who holds the leases that are taken through this object."""
+        if self._owner is None:
+            self._owner = Owner(self.path)
+            keep_space(self.path)
+        return self._owner
 
     def get(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The stored responses among `keys`, parsed from JSON; keys without one are absent."""
-        found = self.read(f"SELECT key, response FROM responses WHERE {_AMONG}", (json.dumps(list(keys)),))
-        return {key: json.loads(response) for key, response in found}
+        sql = f"SELECT key, response, checksum FROM responses WHERE {_AMONG}"
+        found = self.read(sql, (json.dumps(list(keys)),))
+        for key, response, kept in found:
+            if kept is not None and kept != checksum(key, response):
+                raise LedgerError(f"{self.path}: {describe_damage('responses', 'key', key)}")
+        return {key: json.loads(response) for key, response, _ in found}
 
     def answered(self, keys: Iterable[str]) -> set[str]:
         """Those of `keys` that have a response."""
@@ -157,16 +163,36 @@ class Ledger:
     def put(self, attempt: Attempt, request: str | None = None, response: str | None = None) -> None:
         """Record an attempt and, with both JSON texts, its response; returns when the commit is on disk.
 
-        The first response under a key is kept. RuntimeError if the file cannot be written.
+        The first response under a key is kept, and its lease is over. LedgerError if the file cannot be written.
         """
         self.write(*_statements(attempt, request, response))
 
     async def aput(self, attempt: Attempt, request: str | None = None, response: str | None = None) -> None:
         """`put` for coroutines: resumes after the commit. Cancelling the wait does not undo the write."""
+        statements = _statements(attempt, request, response)
+        await self.atransact(lambda connection: _execute(connection, statements))
+
+    def record(self, attempt: Attempt) -> None:
+        """`put` an attempt without an answer, and do not wait for the commit."""
+        self.enqueue(*_statements(attempt, None, None))
+
+    def enqueue(self, *statements: Statement) -> None:
+        """`write` without waiting for the commit."""
+        self._enqueue(_Write(lambda connection: _execute(connection, statements), Future()))
+
+    async def atransact(self, work: Work) -> Any:
+        """`transact` for coroutines."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        self._enqueue(_Write(_statements(attempt, request, response), future, loop))
-        await future
+        self._enqueue(_Write(work, future, loop))
+        return await future
+
+    def transact(self, work: Work) -> Any:
+        """The result of `work(connection)`, done in the writer's thread as part of a transaction; returns after the
+        commit."""
+        waiter: Future[Any] = Future()
+        self._enqueue(_Write(work, waiter))
+        return waiter.result()
 
     def flush(self) -> None:
         """Return when everything put so far, by any thread, is committed."""
@@ -174,24 +200,25 @@ class Ledger:
         with self._closing:
             if self._closed:
                 return
-            self._queue.put(_Write((), waiter))
+            self._queue.put(_Write(lambda connection: None, waiter))
         waiter.result()
 
     def write(self, *statements: Statement) -> None:
         """Execute statements, also on tables of other modules in this file, in one transaction; returns after the
         commit."""
-        waiter: Future[None] = Future()
-        self._enqueue(_Write(statements, waiter))
-        waiter.result()
+        self.transact(lambda connection: _execute(connection, statements))
 
     def read(self, sql: str, values: Sequence = ()) -> list[tuple]:
         """The rows of a query, with what other processes have committed by now."""
-        with self._reading:
-            return self._reader.execute(sql, values).fetchall()
+        try:
+            with self._reading:
+                return self._reader.execute(sql, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(f"cannot read {self.path}: {error}; {remedy_of(error)}") from error
 
     def attempts(self) -> pd.DataFrame:
         """Every attempt in order, one row each, `started` as UTC time."""
-        table = self._frame("SELECT * FROM attempts ORDER BY id")
+        table = self._frame(f"SELECT id, {', '.join(Attempt._fields)} FROM attempts ORDER BY id")
         table["started"] = pd.to_datetime(table["started"], unit="s", utc=True)
         return table
 
@@ -208,11 +235,21 @@ class Ledger:
             values,
         )
 
-    def unpriced(self, model: str, run: str, stage: str) -> list[str]:
-        """The stored request of each `unpriced` attempt of a model, run and stage."""
-        where = f"model = ? AND run = ? AND stage = ? AND {_UNPRICED}"
-        rows = self.read(f"SELECT request FROM attempts JOIN responses USING (key) WHERE {where}", (model, run, stage))
-        return [request for (request,) in rows]
+    def check(self) -> list[str]:
+        """What is damaged, a line each with its remedy: the file's structure, and every row that is not as it was put."""
+        try:
+            problems = [
+                f"{self.path}: {text}; {RESTORE}" for (text,) in self.read("PRAGMA quick_check") if text != "ok"
+            ]
+            for key, request, response, kept in self.read("SELECT key, request, response, checksum FROM responses"):
+                if cache_key(request) != key or (kept is not None and kept != checksum(key, response)):
+                    problems.append(f"{self.path}: {describe_damage('responses', 'key', key)}")
+            for id, *values, kept in self.read(f"SELECT id, {ATTEMPT_COLUMNS} FROM attempts"):
+                if kept is not None and kept != checksum(*values):
+                    problems.append(f"{self.path}: {describe_damage('attempts', 'id', id)}")
+        except (LedgerError, UnicodeError) as error:
+            return [str(error)]
+        return problems
 
     def costs(self, keys: Iterable[str]) -> pd.DataFrame:
         """Attempts, tokens and USD of each of `keys` that was sent, over all runs: key, model, attempts, prompt_tokens,
@@ -228,13 +265,17 @@ class Ledger:
         return self._frame(f"SELECT key, request, response FROM responses WHERE {_AMONG}", (json.dumps(list(keys)),))
 
     def close(self) -> None:
-        """Commit what is queued and release the file; safe to call twice."""
+        """Commit what is queued, give up all leases and release the file; safe to call twice."""
         with self._closing:
             if self._closed:
                 return
             self._closed = True
+            if self._owner:
+                self._queue.put(_Write(self._owner.release, Future()))
             self._queue.put(None)
         self._writer.join()
+        if self._owner:
+            self._owner.close()
         with self._reading:
             self._reader.close()
 
@@ -248,8 +289,11 @@ class Ledger:
         return f"Ledger({str(self.path)!r}{', closed' if self._closed else ''})"
 
     def _frame(self, sql: str, values: tuple = ()) -> pd.DataFrame:
-        with self._reading:
-            table = pd.read_sql_query(sql, self._reader, params=values)
+        try:
+            with self._reading:
+                table = pd.read_sql_query(sql, self._reader, params=values)
+        except (sqlite3.DatabaseError, pd.errors.DatabaseError) as error:
+            raise LedgerError(f"cannot read {self.path}: {error.__cause__ or error}; {remedy_of(error)}") from error
         return table.astype({name: "Int64" for name in ("status", *_TOKENS) if name in table})
 
     def _enqueue(self, write: _Write) -> None:
@@ -268,72 +312,61 @@ class Ledger:
             if None in batch:  # always the last item: close() lets nothing in after it
                 going = False
                 batch.remove(None)
-            error = self._commit(batch)
+            error, results = self._commit(batch)
             if error is None or isinstance(error.__cause__, sqlite3.OperationalError):  # disk full, locked
-                _settle(batch, error)
+                _settle(batch, error, results)
             else:  # one bad write must not make the others fail
                 for write in batch:
-                    _settle([write], self._commit([write]))
+                    _settle([write], *self._commit([write]))
         self._writer_connection.close()
 
-    def _commit(self, batch: list[_Write]) -> RuntimeError | None:
+    def _commit(self, batch: list[_Write]) -> tuple[LedgerError | None, list[Any]]:
         connection = self._writer_connection
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            for sql, values in (statement for write in batch for statement in write.statements):
-                connection.executemany(sql, values)
-            connection.execute("COMMIT")
-        except Exception as error:  # those who wait must get it, or they wait forever
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            problem = RuntimeError(f"cannot write {self.path}: {error}; free the disk or the file, then rerun")
-            problem.__cause__ = error
-            return problem
-        return None
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                results = [write.work(connection) for write in batch]
+                connection.execute("COMMIT")
+                return None, results
+            except Exception as error:  # those who wait must get it, or they wait forever
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                problem = LedgerError(f"cannot write {self.path}: {error}; {remedy_of(error)}")
+                problem.__cause__ = error
+                if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL and free_space(self.path):
+                    self.full = str(problem)  # what is in flight still has room
+                    continue
+                return problem, []
 
 
 def _statements(attempt: Attempt, request: str | None, response: str | None) -> tuple[Statement, ...]:
     if (request is None) != (response is None):
         raise ValueError("put() takes request and response together, or neither for a failed attempt")
-    put_attempt = (_PUT_ATTEMPT, [attempt])
+    put_attempt = (_PUT_ATTEMPT, [(*attempt, checksum(*attempt))])
     if response is None:
-        return (put_attempt,)
-    return (PUT_RESPONSE, [(attempt.key, request, response, time.time())]), put_attempt
+        return put_attempt, ("UPDATE leases SET most = 0 WHERE key = ?", [(attempt.key,)])
+    put_response = (PUT_RESPONSE, [response_row(attempt.key, request, response)])
+    return put_response, put_attempt, ("DELETE FROM leases WHERE key = ?", [(attempt.key,)])
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    """Set WAL and create the tables; waits for another process that is doing the same."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:  # the change to WAL does not honour the busy timeout
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            # NORMAL loses nothing to kill -9; a power cut may cost the last commits, never the file.
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA wal_autocheckpoint = 10000")  # pages: fewer, larger write-backs
-            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-            return
-        except sqlite3.OperationalError as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
+def _execute(connection: sqlite3.Connection, statements: Iterable[Statement]) -> None:
+    for sql, values in statements:
+        connection.executemany(sql, values)
 
 
-def _settle(batch: list[_Write], error: RuntimeError | None) -> None:
+def _settle(batch: list[_Write], error: LedgerError | None, results: list[Any]) -> None:
     """Wake those who wait for these writes, with one call per event loop."""
     by_loop = defaultdict(list)
-    for write in batch:
-        by_loop[write.loop].append(write.future)
-    for loop, futures in by_loop.items():
+    for write, result in itertools.zip_longest(batch, results):
+        by_loop[write.loop].append((write.future, result))
+    for loop, settled in by_loop.items():
         if loop is None:
-            _wake(futures, error)
+            _wake(settled, error)
         elif not loop.is_closed():
-            loop.call_soon_threadsafe(_wake, futures, error)
+            loop.call_soon_threadsafe(_wake, settled, error)
 
 
-def _wake(futures: list[Future | asyncio.Future], error: RuntimeError | None) -> None:
-    for future in futures:
+def _wake(settled: list[tuple[Future | asyncio.Future, Any]], error: LedgerError | None) -> None:
+    for future, result in settled:
         if not future.done():
-            future.set_exception(error) if error else future.set_result(None)
+            future.set_exception(error) if error else future.set_result(result)

@@ -1,19 +1,18 @@
-"""Limits on what a teacher sends: rates a minute, requests in flight, a server that only fails, the budget.
+"""Limits on what a teacher sends: rates a minute, requests in flight, a server that only fails.
 
-A `Pace` keeps below the rates that a provider allows. A `Gate` admits requests: a 429 halves the number in flight, once
-per burst, and every success raises it a little (additive increase, multiplicative decrease); a server that only fails
-trips its breaker. Everything runs on one event loop, so nothing here needs a thread lock.
+A `Pace` keeps below the rates that a provider allows. A `Gate` admits requests: their number in flight falls when 429s
+are more than now and then, and grows again with the answers; a server that only fails trips its breaker. Everything runs
+on one event loop, so nothing here needs a thread lock.
 """
 
 import asyncio
-import hashlib
 from collections import deque
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 PATIENCE = 30.0  # seconds of nothing but failures before the breaker trips
 LONGEST_WAIT = 600.0  # seconds; if the server asks for more, the run stops
+DENIED = 3  # in a row: then a 401, 404 or redirect is no stray one
+REJECTED = 50  # requests in a row that the server may reject for good
 
 
 class TeacherError(RuntimeError):
@@ -27,8 +26,14 @@ class BudgetError(TeacherError):
 class Gate:
     """Admits at most `limit` requests at a time and stops everything if the server only fails.
 
-    `in_flight` is the ceiling of the adaptive limit. The breaker trips at 5 x `in_flight` failures without a success
-    between them, or after `PATIENCE` seconds of failures; the `attempts` of a single request never trip it.
+    `in_flight` is the ceiling of the adaptive limit. Answers and 429s are counted over as many responses as the limit:
+    while less than a tenth of them are 429s the limit grows, above that it falls by their share, at most to half. So 429s
+    that come now and then, whatever the load, cost only the requests that they hit. Once only 429s come, all wait as long
+    as the last one asks.
+
+    The breaker trips at 5 x `in_flight` passing failures without an answer between them, or after `PATIENCE` seconds of
+    them (the `attempts` of a single request never trip it), and at `REJECTED` requests in a row that the server rejects
+    for good, fewer before its first answer.
     """
 
     def __init__(self, in_flight: int, *, attempts: int):
@@ -38,14 +43,14 @@ class Gate:
         self.answered = 0
         self._most_failures = max(5 * in_flight, 2 * attempts)
         self._few_failures = max(in_flight, attempts)
-        self._failures = 0
+        self._failures = self._rejects = self._refusals = self._denials = 0  # in a row
         self._failing_since = 0.0
-        self._burst = 0
+        self._period = self._seen = self._throttled = 0  # responses since the limit changed last, and 429s among them
         self._resume_at = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def enter(self) -> int:
-        """Wait for a place; returns the number of the burst that the request belongs to."""
+        """Wait for a place; returns the number of the period that the request belongs to."""
         loop = asyncio.get_running_loop()
         if self._waiting or self.active + 1 > self.limit or loop.time() < self._resume_at:
             turn = loop.create_future()
@@ -58,7 +63,7 @@ class Gate:
                 raise
         else:
             self.active += 1
-        return self._burst
+        return self._period
 
     def leave(self) -> None:
         """Give the place back."""
@@ -75,29 +80,64 @@ class Gate:
                 self.active += 1
                 turn.set_result(None)
 
-    def succeeded(self) -> None:
-        """Count an answer, and raise the limit a little."""
+    def succeeded(self, period: int, used_up: float = 0.0) -> None:
+        """Count an answer; `used_up` are the seconds for which its headers say that a limit has no room."""
         self.answered += 1
-        self._failures = 0
-        if self.limit < self.ceiling:
-            self.limit = min(self.ceiling, self.limit + 1 / self.limit)
+        self._failures = self._rejects = self._refusals = self._denials = 0
+        self._count(period, 0)
+        if used_up:
+            self._pause(min(used_up, 60.0))
 
-    def throttled(self, burst: int, wait: float, seen: str) -> None:
-        """Count a 429 with its Retry-After in seconds (0 if none): pause everything, halve the limit once per burst."""
+    def throttled(self, period: int, wait: float, seen: str) -> None:
+        """Count a 429 with the seconds that it asks to wait (0 if it does not say)."""
         if wait > LONGEST_WAIT:
             raise TeacherError(f"the server asks to wait {wait:.0f} s ({seen}): run again after that; answers are kept")
-        loop = asyncio.get_running_loop()
-        if burst == self._burst:
-            self._burst += 1
-            self.limit = max(1.0, self.limit / 2)
-        if wait and loop.time() + wait > self._resume_at:
-            self._resume_at = loop.time() + wait
-            loop.call_later(wait + 0.001, self._admit)
+        self._refusals += 1
+        self._count(period, 1)
+        if wait and self._refusals > min(8, self.limit):
+            self._pause(wait)
         self.failed(seen, excused=wait)
 
+    def _count(self, period: int, throttled: int) -> None:
+        """Change the limit once enough is known of the requests that were sent since its last change."""
+        if period != self._period:
+            return
+        self._seen += 1
+        self._throttled += throttled
+        size = max(8.0, self.limit)
+        if self._throttled > size / 10:
+            self.limit = max(1.0, self.limit * max(0.5, 1 - self._throttled / self._seen))
+        elif self._seen >= size:
+            self.limit = min(self.ceiling, self.limit * (1.1 if self._throttled else 1.25))
+        else:
+            return
+        self._period, self._seen, self._throttled = self._period + 1, 0, 0
+
+    def _pause(self, wait: float) -> None:
+        """Admit nobody for some seconds."""
+        loop = asyncio.get_running_loop()
+        if loop.time() + wait > self._resume_at:
+            self._resume_at = loop.time() + wait
+            loop.call_later(wait + 0.001, self._admit)
+
+    def denied(self) -> bool:
+        """Count a 401, 404 or redirect from a server that has answered before; whether it may be a stray one."""
+        self._denials += 1
+        return self._denials < DENIED
+
+    def rejected(self, seen: str) -> None:
+        """Count a request that the server rejects for good; TeacherError after `REJECTED` in a row."""
+        self._rejects += 1
+        if self._rejects >= (REJECTED if self.answered else min(REJECTED, self._most_failures)):
+            rejects, self._rejects = self._rejects, 0
+            raise TeacherError(
+                f"{rejects} requests in a row were rejected, the last with {seen}. Check the account, the model and what "
+                "requests hold (extra, max_tokens, the length of prompts), then run again: answers so far are in the ledger"
+            )
+
     def failed(self, seen: str, *, excused: float = 0.0) -> None:
-        """Count a failure; TeacherError after too many without a success. `excused` are seconds that the server asked
-        to wait; they do not count as failing."""
+        """Count a passing failure; TeacherError after too many without an answer. `excused` are seconds that the server
+        asked to wait; they do not count as failing."""
         now = asyncio.get_running_loop().time()
         if not self._failures:
             self._failing_since = now
@@ -173,66 +213,3 @@ class Pace:
         self._tokens.refund(taken - (prompt or 0) - (completion or 0))
         if completion:
             self._usual = completion if self._usual is None else 0.95 * self._usual + 0.05 * completion
-
-
-class Budget:
-    """USD that may be spent. The cost of a request is known only afterwards, so each reserves the most it can cost
-    before it is sent, and waits while reservations of others fill the budget."""
-
-    def __init__(self, limit: float, spent: float):
-        self.limit = limit
-        self.spent = spent
-        self._reserved: list[float] = []
-        self._waiting: list[asyncio.Future[None]] = []
-
-    async def reserve(self, most: float) -> None:
-        """Reserve `most` USD; BudgetError if they are not left and no reservation can return any."""
-        while self.spent + sum(self._reserved) + most > self.limit:
-            if not self._reserved:
-                raise BudgetError(
-                    f"budget of ${self.limit:g} reached: this run has spent ${self.spent:.4f} and the next "
-                    f"request may cost ${most:.4f}; raise budget= or lower max_tokens, then run again: "
-                    "answers so far are in the ledger"
-                )
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
-        self._reserved.append(most)
-
-    def settle(self, most: float, paid: float) -> None:
-        """Replace a reservation by what was paid."""
-        self._reserved.remove(most)
-        self.spent += paid
-        for turn in self._waiting:
-            if not turn.done():
-                turn.set_result(None)
-        self._waiting.clear()
-
-
-def backoff(key: str, failures: int, base: float) -> float:
-    """Seconds to wait after a request's n-th failure: exponential, at most 30 before jitter, which depends on the key
-    alone."""
-    digest = hashlib.sha256(f"{key}:{failures}".encode()).digest()
-    jitter = 0.5 + int.from_bytes(digest[:4], "big") / 2**33
-    return min(30.0, base * 2 ** (failures - 1)) * jitter
-
-
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds from retry-after-ms or Retry-After (a number, or an HTTP date by the server's clock); 0 if absent or
-    unreadable."""
-    try:
-        if milliseconds := headers.get("retry-after-ms"):
-            return max(0.0, float(milliseconds) / 1000)
-        value = headers.get("Retry-After", "0")
-        if value.replace(".", "", 1).isdigit():
-            return float(value)
-        until, now = _utc(value), headers.get("Date")
-        return max(0.0, (until - (_utc(now) if now else datetime.now(UTC))).total_seconds())
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
-
-
-def _utc(value: str) -> datetime:
-    """The time of an HTTP date; "-0000" means UTC without a known place."""
-    at = parsedate_to_datetime(value)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

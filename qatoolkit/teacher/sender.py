@@ -12,20 +12,12 @@ from typing import Any
 import aiohttp
 
 from qatoolkit.teacher.calls import Request
+from qatoolkit.teacher.completions import ANSWERED, Reply, Response, read_response, unwrap_error
+from qatoolkit.teacher.leases import Budget
 from qatoolkit.teacher.ledger import Attempt, Ledger
-from qatoolkit.teacher.limits import Budget, Gate, Pace, TeacherError, backoff, retry_after
-from qatoolkit.teacher.transport import (
-    ANSWERED,
-    Endpoint,
-    Reply,
-    Response,
-    Send,
-    check_not_fatal,
-    open_session,
-    read_response,
-    sdk_transport,
-    send_request,
-)
+from qatoolkit.teacher.limits import Gate, Pace, TeacherError
+from qatoolkit.teacher.transport import REDIRECTS, Endpoint, Send, open_session, remedy_of, sdk_transport, send_request
+from qatoolkit.teacher.waits import backoff, jitter, refused_for, retry_after, used_up_for
 
 
 @dataclass
@@ -42,7 +34,7 @@ class Tally:
 class Sender:
     """Sends a teacher's requests: at most `in_flight` at a time, at the `pace` of its limits a minute, within the
     `budget`. `labels` are the model, run and stage that attempts are recorded under; `cost` gives the price of a reply
-    and `most` the highest price of a body, in USD."""
+    and `most` the highest price of a body, in USD, None where it is unknown."""
 
     endpoint: Endpoint
     ledger: Ledger
@@ -55,10 +47,27 @@ class Sender:
     pace: Pace
     budget: Budget | None
     cost: Callable[[Reply], float | None]
-    most: Callable[[dict], float]
+    most: Callable[[dict], float | None]
 
     def __post_init__(self):
         self.gate = Gate(self.in_flight, attempts=self.attempts)
+        self._flying: set[asyncio.Task] = set()  # tasks whose request is on its way, or its answer not yet recorded
+        self._ending: set[asyncio.Task] = set()
+        self._tokens = 0.0  # of an answer with its prompt, a running mean
+
+    async def end(self, tasks: set[asyncio.Task]) -> None:
+        """Send nothing more for these tasks, and wait for those of them whose request is in flight, at most as long as a
+        request may take."""
+        if flying := self.stop(tasks):
+            await asyncio.wait(flying, timeout=self.timeout)
+
+    def stop(self, tasks: set[asyncio.Task]) -> set[asyncio.Task]:
+        """Cancel these tasks, except those whose request is in flight: they are returned, and cancelled once their answer
+        is recorded."""
+        self._ending |= tasks
+        for task in tasks - self._flying:
+            task.cancel()
+        return tasks & self._flying
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Send]:
@@ -84,57 +93,74 @@ class Sender:
     ) -> tuple[Reply, float | None]:
         """Send once and record the response; the place in flight is kept until that is done.
 
-        So a 429 pauses the others before any of them can take the place, and a kill can cost no more answers than
-        `in_flight`. Returns the seconds to wait before the next attempt, None if this was the last.
+        So a kill can cost no more answers than `in_flight`. Returns the seconds to wait before the next attempt, None if
+        this was the last.
         """
-        most = self.most(request.body) if self.budget else 0.0
-        paid = 0.0
+        most = self.most(request.body)
         if self.budget:
-            await self.budget.reserve(most)
+            await self.budget.reserve({request.key: most})
+        estimate = await self.pace.take(request.body)
+        period = await self.gate.enter()
+        task = asyncio.current_task()
+        self._flying.add(task)
         try:
-            estimate = await self.pace.take(request.body)
-            burst = await self.gate.enter()
-            try:
-                paid = most  # from here on it may be billed, until we know better
-                started, clock = time.time(), time.perf_counter()
-                response = await send(request.body)
-                seconds = time.perf_counter() - clock
-                reply, answer = read_response(response)
-                self.pace.settle(estimate, reply.prompt_tokens, reply.completion_tokens)
-                cost = self.cost(reply)
-                if cost is not None or not (answer or response.failure == "timeout"):
-                    paid = cost or 0.0
-                tally.attempts += 1
-                tally.cost += cost or 0.0
-                tally.unpriced |= bool(answer) and cost is None
-                result = response.status, reply.outcome, *reply.tokens, cost
-                attempt = Attempt(request.key, *self.labels, started, seconds, *result)
-                await self.ledger.aput(attempt, answer and request.text, answer)  # before anybody parses it
-                return reply, self._judge(request.key, response, reply, burst, failures)
-            finally:
-                self.gate.leave()
-        finally:
-            if self.budget:
-                self.budget.settle(most, paid)
+            started, clock = time.time(), time.perf_counter()
 
-    def _judge(self, key: str, response: Response, reply: Reply, burst: int, failures: Counter) -> float | None:
+            def attempt(status: int | None, reply: Reply, cost: float | None, most: float | None) -> Attempt:
+                seconds = time.perf_counter() - clock
+                result = status, reply.outcome, *reply.tokens, cost, most
+                return Attempt(request.key, *self.labels, started, seconds, *result)
+
+            try:
+                response = unwrap_error(await send(request.body))
+            except asyncio.CancelledError:  # given up: it may be billed
+                tally.attempts += 1
+                self.ledger.record(attempt(None, Reply("interrupted"), None, most))
+                raise
+            reply, answer = read_response(response)
+            self.pace.settle(estimate, reply.prompt_tokens, reply.completion_tokens)
+            self._tokens += ((reply.prompt_tokens or 0) + (reply.completion_tokens or 0) - self._tokens) / 20
+            cost = 0.0 if most == 0 else self.cost(reply)
+            unknown = cost is None and (bool(answer) or response.failure in ("timeout", "too_large"))
+            tally.attempts += 1
+            tally.cost += cost or 0.0
+            tally.unpriced |= unknown
+            recorded = attempt(response.status, reply, cost, most if unknown else None)
+            await self.ledger.aput(recorded, answer and request.text, answer)  # before anybody parses it
+            if self.ledger.full:
+                raise TeacherError(f"{self.ledger.full}: what was in flight is recorded")
+            return reply, self._judge(request.key, response, reply, period, failures)
+        finally:
+            self._flying.discard(task)
+            self.gate.leave()
+            if self.budget:
+                self.budget.settled()
+            if task in self._ending:
+                self._ending.discard(task)
+                task.cancel()
+
+    def _judge(self, key: str, response: Response, reply: Reply, period: int, failures: Counter) -> float | None:
         """Report the response to the gate; returns the seconds to wait before another attempt, None for no other."""
         if reply.outcome in ANSWERED:
-            self.gate.succeeded()
+            self.gate.succeeded(period, used_up_for(response.headers, self._tokens))
             return None
-        requested = retry_after(response.headers)
+        stray = response.status in (401, 404, *REDIRECTS) and self.gate.answered and self.gate.denied()
+        if not stray and (problem := remedy_of(response, reply, self.endpoint, self.labels[0])):
+            raise TeacherError(problem)
         if response.status == 429:
-            if "insufficient_quota" in response.text:
-                raise TeacherError(f"the quota at {self.endpoint.name} is used up: {reply.error}")
+            wait = refused_for(response.headers, response.text)
             failures["throttled"] += 1
-            self.gate.throttled(burst, requested, reply.error)
+            self.gate.throttled(period, wait, reply.error)
             if failures["throttled"] >= 5 * self.attempts:  # a 429 only means "not now", so more of them are allowed
                 return None
-            return 0.0 if requested else backoff(key, failures["throttled"], self.backoff)
-        check_not_fatal(response, reply, self.endpoint, self.labels[0])
-        if response.transient or not self.gate.answered:  # a server that works may well reject one prompt
-            self.gate.failed(reply.error)
+            # a little later than asked for, and not all at once
+            return wait * (1 + jitter(key) / 10) if wait else backoff(key, failures["throttled"], self.backoff)
         failures["failed"] += 1
-        if not response.transient or failures["failed"] >= self.attempts:
+        if not (response.transient or (stray and response.status in (401, 404))):
+            self.gate.rejected(reply.error)
             return None
-        return max(min(requested, 60.0), backoff(key, failures["failed"], self.backoff))
+        self.gate.failed(reply.error)
+        if failures["failed"] >= self.attempts:
+            return None
+        wait = min(retry_after(response.headers), 60.0)
+        return max(wait, backoff(key, failures["failed"], self.backoff))

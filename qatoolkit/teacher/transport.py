@@ -1,33 +1,34 @@
-"""HTTP to a teacher: where it is served, how a request is sent, and how its response is read."""
+"""HTTP to a teacher: where it is served, and how a request is sent and its response received."""
 
-import json
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from qatoolkit.teacher.completions import Reply, Response
 from qatoolkit.teacher.limits import TeacherError
 from qatoolkit.teacher.settings import check_url, check_variables
 
-ANSWERED = frozenset({"ok", "empty", "length", "refusal"})  # outcomes that are answers, paid for and kept
-FATAL_STATUSES = {  # HTTP statuses that no retry and no other prompt can change, and the remedy
+BOUND = 16 << 20  # bytes that an answer may have, also once it is decompressed
+REDIRECTS = (301, 302, 303, 307, 308)
+REMEDIES = {  # HTTP statuses that no retry and no other prompt can change, and the remedy
     401: "check the key in {key_env}",
     402: "the account is empty: top it up",
     404: "check base_url and the model name {model!r}",
+    **dict.fromkeys(REDIRECTS, "no redirect is followed, it could carry the key elsewhere: set base_url to"),
 }
-# finish_reason as OpenAI, OpenRouter, DeepSeek, Mistral, Gemini and GLM spell it, in lower case. A request whose answer
-# broke off is retried.
-BROKEN_OFF = ("error", "insufficient_system_resource", "network_error")
-CUT_OFF = ("length", "max_tokens", "model_length")
-FILTERED = ("content_filter", "safety", "recitation", "sensitive", "prohibited_content")
+# Codes and words of OpenAI, Moonshot, Alibaba, Zhipu, Volcengine and one-api for an account that has nothing left.
+USED_UP = re.compile(
+    "insufficient_quota|billing_hard_limit|exceeded_current_quota|insufficient_user_quota|Arrearage|AccountOverdue"
+    "|insufficient_balance|credit balance is too low|余额不足"
+)
 OWN_HEADERS = ("authorization", "content-length", "content-type", "host", "transfer-encoding")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-REFUSED = "REFUSED:"  # how the offline teacher marks what it has no answer for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,38 +122,6 @@ def _spellings(key: str) -> re.Pattern[str]:
     return re.compile("".join(plain))
 
 
-class Response(NamedTuple):
-    """An HTTP response; without one, `status` is None and `failure` is timeout or connection."""
-
-    status: int | None
-    headers: Mapping[str, str]
-    text: str
-    failure: str = ""
-
-    @property
-    def transient(self) -> bool:
-        """Whether the same request may succeed later. A 200 is only asked about when it contains no completion."""
-        return bool(self.failure) or self.status in (200, 408, 409, 425, 429) or self.status >= 500
-
-
-class Reply(NamedTuple):
-    """A response as read: `outcome` is one of ANSWERED or names the failure."""
-
-    outcome: str
-    content: str | None = None
-    reasoning: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    cached_tokens: int = 0
-    error: str | None = None
-
-    @property
-    def tokens(self) -> tuple[int | None, int | None, int | None]:
-        """Tokens of prompt, completion and reasoning."""
-        return self.prompt_tokens, self.completion_tokens, self.reasoning_tokens
-
-
 Send = Callable[[dict[str, Any]], Awaitable[Response]]
 
 
@@ -189,26 +158,54 @@ async def send_request(
                 async for chunk in response.content.iter_chunked(2**20):
                     into.write(chunk)
                 return Response(200, response.headers, "")
-            text = endpoint.redact((await response.read()).decode("utf-8", "replace"))
+            small = (response.content_length or BOUND) < BOUND and "Content-Encoding" not in response.headers
+            body = await (response.read() if small else _read_bounded(response.content.iter_any()))
+            text = endpoint.redact(body.decode("utf-8", "replace"))
             return Response(response.status, response.headers, text)
+    except TooLarge as error:
+        return Response(None, {}, str(error), "too_large")
     except TimeoutError:
         seconds = session.timeout.total or session.timeout.sock_read
         return Response(None, {}, f"no answer within {seconds:g} s", "timeout")
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a redirect or header that is none
         return Response(None, {}, endpoint.redact(f"{type(error).__name__}: {error}"), "connection")
+
+
+class TooLarge(Exception):
+    """An answer is above `BOUND`."""
+
+
+async def _read_bounded(chunks: AsyncIterator[bytes]) -> bytes:
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > BOUND:
+            raise TooLarge(f"the answer is above {BOUND >> 20} MiB")
+    return bytes(body)
 
 
 def sdk_transport(client: Any, endpoint: Endpoint) -> Send:
     """Send through an `openai` client; its subclasses (Azure, ...) know their own URLs and credentials."""
     import openai
+    from openai._constants import RAW_RESPONSE_HEADER
 
     def redact(text: str) -> str:
         key = client.api_key if isinstance(client.api_key, str) else ""
         return endpoint.redact(replace_secret(text, key, "[key]"))
 
+    # The body is left unread until we read it, within bounds; a redirect is a response like any other.
+    options = {"follow_redirects": False, "headers": {RAW_RESPONSE_HEADER: "stream"}}
+
     async def send(body: dict[str, Any]) -> Response:
         try:
-            return Response(200, {}, redact(await client.post("/chat/completions", body=body, cast_to=str)))
+            answer = await client.post("/chat/completions", body=body, cast_to=str, options=options)
+            try:
+                content = await _read_bounded(answer.http_response.aiter_bytes())
+            finally:
+                await answer.http_response.aclose()
+            return Response(answer.status_code, answer.headers, redact(content.decode("utf-8", "replace")))
+        except TooLarge as error:
+            return Response(None, {}, str(error), "too_large")
         except openai.APIStatusError as error:
             return Response(error.status_code, error.response.headers, redact(error.response.text))
         except openai.APITimeoutError:
@@ -219,113 +216,14 @@ def sdk_transport(client: Any, endpoint: Endpoint) -> Send:
     return send
 
 
-def check_not_fatal(response: Response, reply: Reply, endpoint: Endpoint, model: str) -> None:
-    """TeacherError, with its remedy, for a status in FATAL_STATUSES."""
-    if remedy := FATAL_STATUSES.get(response.status):
+def remedy_of(response: Response, reply: Reply, endpoint: Endpoint, model: str) -> str | None:
+    """What a response that nothing but its reader can change says, with the remedy; None for any other."""
+    if response.status in (400, 401, 402, 403, 429) and USED_UP.search(response.text):
+        return f"the quota at {endpoint.name} is used up: {reply.error}; top it up"
+    if remedy := REMEDIES.get(response.status):
         keys = " and ".join(filter(None, (endpoint.key_env, *endpoint.headers.values()))) or "key_env"
         remedy = remedy.format(key_env=keys, model=model)
-        raise TeacherError(f"{endpoint.name} answered {reply.error}; {remedy}")
-
-
-def read_response(response: Response) -> tuple[Reply, str | None]:
-    """The reply in a response, and the response's text if it is an answer to keep."""
-    if response.failure:
-        return Reply(response.failure, error=response.text), None
-    if 200 <= response.status < 300:
-        try:
-            reply = read_completion(json.loads(response.text))
-            if reply.outcome in ANSWERED:
-                return reply, response.text
-            return reply._replace(outcome=f"http_{response.status}"), None
-        except (ValueError, RecursionError):
-            message = f"no chat completion but {response.text[:200]!r}"
-    else:
-        message = _error_message(response.text)
-    return Reply(f"http_{response.status}", error=f"{response.status}: {message}"), None
-
-
-def read_completion(completion: dict[str, Any]) -> Reply:
-    """Read a chat completion; ValueError if it is not one. If the server broke the answer off, the outcome is http_200.
-
-    Reasoning is separated from the content, whether it comes in a field of its own or between <think> tags.
-    """
-    try:
-        choice = completion["choices"][0]
-        message, finish = choice["message"], str(choice.get("finish_reason")).casefold()
-        problem = choice.get("error") or completion.get("error")
-        content, refusal = _text(message.get("content")), message.get("refusal")
-        reasoning = message.get("reasoning_content") or message.get("reasoning")
-        reasoning = _text(reasoning) if isinstance(reasoning, str) else ""
-        usage = _read_usage(_as_dict(completion.get("usage")))
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise ValueError("not a chat completion") from None
-    content, thought = _split_thinking(content)
-    reasoning = reasoning or thought
-    if (content or reasoning) and not usage["completion_tokens"]:
-        usage |= {"completion_tokens": None}  # some servers report zero tokens: the cost is unknown
-    reply = Reply("ok", content, reasoning or None, **usage)
-    if problem or finish in BROKEN_OFF:
-        detail = str(problem or f"finish_reason {finish!r}")[:200]
-        return reply._replace(outcome="http_200", error=f"200: the server broke off ({detail})")
-    if refusal or finish.startswith(FILTERED) or content.startswith(REFUSED):
-        error = _text(str(refusal or "")) or content or "stopped by a content filter"
-        return reply._replace(outcome="refusal", error=error)
-    if finish in CUT_OFF:
-        return reply._replace(outcome="length", error="cut off at max_tokens")
-    if not content.strip():
-        return reply._replace(outcome="empty", error="no content, only reasoning" if reasoning else "no content")
-    return reply
-
-
-_THOUGHTS = ("thinking", "reasoning", "redacted_thinking")  # types of content parts that are not part of the answer
-
-
-def _text(content: Any) -> str:
-    """Content as valid Unicode text: parts joined, lone surrogates replaced."""
-    if isinstance(content, list):
-        content = "".join(part.get("text") or "" for part in content if part.get("type") not in _THOUGHTS)
-    return (content or "").encode("utf-8", "replace").decode()
-
-
-def _split_thinking(content: str) -> tuple[str, str | None]:
-    opened, body = content.lstrip().startswith("<think>"), content.lstrip().removeprefix("<think>")
-    thought, closed, answer = body.partition("</think>")
-    if closed and (opened or "<think>" not in thought):  # chat templates may open the tag in the prompt
-        return answer.lstrip(), thought.strip()
-    return ("", body.strip()) if opened else (content, None)
-
-
-def _read_usage(usage: dict[str, Any]) -> dict[str, int | None]:
-    """Token counts under the names of OpenAI and DeepSeek. Completion tokens include reasoning, also where a provider
-    (xAI, Gemini) includes it in the total only; prompt tokens include cached ones."""
-    details = _as_dict(usage.get("completion_tokens_details"))
-    cached = _as_dict(usage.get("prompt_tokens_details")).get("cached_tokens")
-    prompt, completion, total = (
-        _token_count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total")
-    )
-    if None not in (prompt, completion, total):
-        completion = max(completion, total - prompt)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "reasoning_tokens": _token_count(details.get("reasoning_tokens")),
-        "cached_tokens": min(_token_count(cached or usage.get("prompt_cache_hit_tokens")) or 0, prompt or 0),
-    }
-
-
-def _as_dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _token_count(value: Any) -> int | None:
-    """A number of tokens, None for anything else."""
-    return int(value) if type(value) in (int, float) and 0 <= value < 2**40 else None
-
-
-def _error_message(text: str) -> str:
-    """The readable part of an error body."""
-    try:
-        error = json.loads(text)["error"]
-        return str(error["message"] if isinstance(error, dict) else error)[:300]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return text[:300] or "no body"
+        if 300 <= response.status < 400:
+            remedy += f" {endpoint.redact(response.headers.get('Location', 'where it is served'))[:200]!r}"
+        return f"{endpoint.name} answered {reply.error}; {remedy}"
+    return None

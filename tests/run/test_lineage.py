@@ -14,7 +14,9 @@ from qatoolkit.run import tables as views
 from qatoolkit.run.lineage import cost_per_question, lineage
 from qatoolkit.run.stages.variants import REFERENCE, called
 from qatoolkit.run.store import MissingUpstream, open_run
-from qatoolkit.teacher.ledger import Ledger, Price, price_of
+from qatoolkit.teacher.ledger import Ledger
+from qatoolkit.teacher.prices import price_of
+from qatoolkit.teacher.settings import Price
 
 
 @pytest.fixture

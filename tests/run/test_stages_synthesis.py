@@ -20,8 +20,8 @@ from qatoolkit.synthesis.annotate import annotate
 from qatoolkit.synthesis.settings import BoostQASettings, LinkQASettings, PlanSettings
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Endpoint, Teacher
+from qatoolkit.teacher.completions import read_completion
 from qatoolkit.teacher.ledger import Ledger
-from qatoolkit.teacher.transport import read_completion
 from qatoolkit.textbook import exams, knowledge
 from qatoolkit.textbook.server import local_teacher, parts
 from qatoolkit.textbook.settings import TextbookSettings

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,7 +21,8 @@ from qatoolkit.run.store import open_run
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.batch_client import BatchTeacher
 from qatoolkit.teacher.client import BudgetError, Endpoint, Teacher, TeacherError
-from qatoolkit.teacher.ledger import Ledger, Price
+from qatoolkit.teacher.ledger import Ledger
+from qatoolkit.teacher.settings import Price
 from qatoolkit.textbook import exams
 from qatoolkit.textbook.server import local_teacher, parts
 from qatoolkit.textbook.settings import TextbookSettings
@@ -330,7 +330,8 @@ def test_a_client_that_died_before_it_knew_of_its_batch_finds_it(serve, proxy, t
 CLIENT = """
 import json, sys
 from qatoolkit.teacher.batch_client import BatchTeacher
-from qatoolkit.teacher.ledger import Ledger, Price
+from qatoolkit.teacher.ledger import Ledger
+from qatoolkit.teacher.settings import Price
 from qatoolkit.teacher.client import Endpoint
 
 url, path, questions, poll = sys.argv[1:]
@@ -414,7 +415,7 @@ def test_nothing_is_submitted_that_could_exceed_the_budget(serve, proxy, teacher
     assert teacher(door.url, budget=1.01 * most, **settings).ask(questions[:9])["outcome"].eq("ok").all()
     spent = ledger.spend("r")["cost"].sum()
     assert 0 < spent < most
-    with pytest.raises(BudgetError, match=rf"\${spent:.4f} is spent"):
+    with pytest.raises(BudgetError, match=rf"has spent \${spent:.4f}"):
         teacher(door.url, budget=spent, **settings).ask(questions[9:10])
 
 
@@ -453,14 +454,11 @@ def test_the_key_appears_nowhere_but_in_the_request(
 # --- the rest ------------------------------------------------------------------------------------------
 
 
-def test_a_ledger_from_before_batches_opens_and_keeps_its_version(serve, teacher, tmp_path, questions):
+def test_a_ledger_that_was_used_without_batches_takes_batches(serve, teacher, tmp_path, questions):
     with Ledger(tmp_path / "old.sqlite") as old:
         teacher(serve()[0], Teacher, ledger=old).ask(questions[:2])
     with Ledger(tmp_path / "old.sqlite") as old:
         assert teacher(serve()[0], ledger=old).ask(questions[:3])["cached"].tolist() == [True, True, False]
-    file = sqlite3.connect(tmp_path / "old.sqlite")
-    assert file.execute("PRAGMA user_version").fetchone() == (1,)
-    file.close()
 
 
 def test_a_profile_switches_every_stage_to_batches(tmp_path, monkeypatch, questions):

@@ -14,10 +14,11 @@ from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.synthesis import annotate, knowledge_points, refine, write
 from qatoolkit.teacher.batch_jobs import read_lines
 from qatoolkit.teacher.calls import Row, to_table
-from qatoolkit.teacher.ledger import Price
-from qatoolkit.teacher.limits import retry_after
+from qatoolkit.teacher.completions import ANSWERED, Reply, Response, read_completion, read_response
 from qatoolkit.teacher.prompts import as_text, read_json
-from qatoolkit.teacher.transport import ANSWERED, Endpoint, Reply, Response, read_completion, read_response
+from qatoolkit.teacher.settings import Price
+from qatoolkit.teacher.transport import Endpoint
+from qatoolkit.teacher.waits import retry_after
 
 PARSERS = [annotate._labels, write.read_questions, refine._read_answer, knowledge_points._read_points]
 PLENTY = settings(max_examples=300, deadline=None)

@@ -11,7 +11,9 @@ from qatoolkit.run.stages.teachers import endpoint_of, is_offline, keep_endpoint
 from qatoolkit.run.store import open_run
 from qatoolkit.teacher.batch_client import BatchTeacher
 from qatoolkit.teacher.client import BudgetError, Endpoint, Teacher, TeacherError
-from qatoolkit.teacher.ledger import Ledger, Price, price_of
+from qatoolkit.teacher.ledger import Ledger
+from qatoolkit.teacher.prices import price_of
+from qatoolkit.teacher.settings import Price
 
 SECRET = "gw-very-secret-4711"
 

@@ -17,7 +17,8 @@ from qatoolkit.synthesis.settings import BoostQASettings
 from qatoolkit.synthesis.write import carry_out
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import BudgetError, Endpoint, Teacher
-from qatoolkit.teacher.ledger import Ledger, price_of
+from qatoolkit.teacher.ledger import Ledger
+from qatoolkit.teacher.prices import price_of
 from qatoolkit.teacher.settings import TeacherSettings
 from qatoolkit.textbook import exams, knowledge
 

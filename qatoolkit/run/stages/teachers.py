@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from qatoolkit.run.store import Run
 from qatoolkit.teacher.batch_client import BatchTeacher
 from qatoolkit.teacher.client import Endpoint, Teacher
-from qatoolkit.teacher.ledger import Ledger, price_of
+from qatoolkit.teacher.ledger import Ledger
+from qatoolkit.teacher.prices import price_of
 from qatoolkit.teacher.settings import OFFLINE
 
 

@@ -1,0 +1,120 @@
+"""The SQLite file of a ledger: its tables, its checksums, what its errors mean, and the space that is kept for it."""
+
+import os
+import sqlite3
+import time
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+FILE_VERSION = 2  # of the tables
+RESERVE = 8 << 20  # bytes that are kept for the answers in flight when the disk is full
+BUSY_SECONDS = 30.0  # how long to wait for another process that locks the file
+
+# Rows are stored in order of arrival, with an index of keys; ordered by hash they take three times as long to write.
+_TABLES = """
+CREATE TABLE IF NOT EXISTS responses (
+    key TEXT PRIMARY KEY, request TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL, checksum INTEGER
+);
+CREATE TABLE IF NOT EXISTS attempts (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, model TEXT NOT NULL, run TEXT NOT NULL, stage TEXT NOT NULL,
+    started REAL NOT NULL, seconds REAL NOT NULL, status INTEGER, outcome TEXT NOT NULL,
+    prompt_tokens INTEGER, completion_tokens INTEGER, reasoning_tokens INTEGER, cost REAL, most REAL, checksum INTEGER
+);
+CREATE TABLE IF NOT EXISTS leases (
+    key TEXT PRIMARY KEY, owner TEXT NOT NULL, expires REAL NOT NULL, model TEXT NOT NULL, run TEXT NOT NULL,
+    stage TEXT NOT NULL, most REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS attempts_by_run ON attempts (run, model, stage);
+"""
+_FROM_VERSION_1 = """
+ALTER TABLE responses ADD COLUMN checksum INTEGER;
+ALTER TABLE attempts ADD COLUMN most REAL;
+ALTER TABLE attempts ADD COLUMN checksum INTEGER;
+"""
+
+
+class LedgerError(RuntimeError):
+    """The file can't be read or written, or holds a row that was changed; the message says which and what to do."""
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Set WAL and create the tables, or bring those of an older version up to date; waits for another process that is
+    doing the same."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:  # the change to WAL does not honour the busy timeout
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # NORMAL loses nothing to kill -9; a power cut may cost the last commits, never the file.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA wal_autocheckpoint = 10000")  # pages: fewer, larger write-backs
+            if _version(connection) < FILE_VERSION:
+                connection.execute("BEGIN IMMEDIATE")
+                statements = {0: _TABLES, 1: _FROM_VERSION_1 + _TABLES}.get(_version(connection), "")
+                for statement in filter(str.strip, statements.split(";")):
+                    connection.execute(statement)
+                if statements:
+                    connection.execute(f"PRAGMA user_version = {FILE_VERSION}")
+                connection.execute("COMMIT")
+            return
+        except sqlite3.OperationalError as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+def checksum(*values: Any) -> int:
+    """CRC-32 of the values of a row, whatever type SQLite gives a number back in."""
+    texts = ("" if v is None else repr(float(v)) if isinstance(v, int | float) else v for v in values)
+    return zlib.crc32("\x1f".join(texts).encode("utf-8", "replace"))
+
+
+RESTORE = "restore a copy of it, or move it away and pay for its answers again"
+
+
+def describe_damage(table: str, column: str, value: str | int) -> str:
+    """What is said of a row that is damaged."""
+    return (
+        f"a row of {table} is not as it was written; restore a copy of the file, or delete the row "
+        f"(DELETE FROM {table} WHERE {column} = {value!r}): an answer that is gone is asked, and paid for, again"
+    )
+
+
+def remedy_of(error: Exception) -> str:
+    """What to do about an error of SQLite."""
+    text = str(error)
+    if "full" in text:
+        return "free the disk, then run again"
+    if "readonly" in text or "unable to open" in text or "no regular file" in text:
+        return "give a path that can be written"
+    if "locked" in text or "busy" in text:
+        return "another process holds it: end that, then run again"
+    if "malformed" in text or "not a database" in text or "corrupt" in text:
+        return RESTORE
+    return "free the disk or the file, then run again"
+
+
+def keep_space(path: Path) -> None:
+    """Take up `RESERVE` bytes of the disk, where it has plenty."""
+    reserve = path.with_name(f"{path.name}.reserve")
+    with suppress(OSError):
+        room = os.statvfs(path.parent)
+        if not reserve.exists() and room.f_bavail * room.f_frsize > 20 * RESERVE:
+            with open(reserve, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE)
+
+
+def free_space(path: Path) -> bool:
+    """Give the reserve back to the disk; whether there was one."""
+    try:
+        path.with_name(f"{path.name}.reserve").unlink()
+        return True
+    except OSError:
+        return False
