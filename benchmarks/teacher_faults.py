@@ -2,19 +2,28 @@
 
     python benchmarks/teacher_faults.py [--quick]
 
+Two measurements.
+
 The offline teacher answers 20,000 requests (2,000 with --quick) while 5% of what it is sent gets a 429 (50 in a row), 2% a 500, 1% no answer,
 1% an empty one, 1% a truncated one, 2% broken JSON and 1% a refusal, and the client is killed (-9) at 20 (3) random moments.
 Its table is compared with that of a run without faults, and the server's own log with the ledger. The last line is one JSON
 object; its ratios are shares of the requests.
+
+`rate_under_429` is the lowest share of the answers a second that a server of 200 ms admits with 512 in flight: one that
+gives 5% of its requests a 429 whatever the load (against the same one without), and one that admits 400 requests a second
+and gives the others a 429 (against 400); both with Retry-After: 1 and without. Counted by the server, from a tenth of its
+answers to nine tenths.
 """
 
 import argparse
+import asyncio
 import json
 import random
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 import pandas as pd
@@ -51,6 +60,69 @@ def client(url: str, folder: Path, n: int) -> None:
     table.to_parquet(folder / "table.parquet")
 
 
+def serve_429(share: float, rate: float, wait: int) -> None:
+    """A server of 200 ms: a 429 for a share of requests, and for those above a rate (0: none), with Retry-After or 0."""
+    from aiohttp import web
+
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "An answer. " * 20}}
+    text = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 20, "completion_tokens": 60}})
+    rng, answered, bucket = random.Random(0), [], [rate / 10, time.monotonic()]
+
+    async def answer(request):
+        await request.read()
+        now = time.monotonic()
+        bucket[:] = min(rate / 10, bucket[0] + (now - bucket[1]) * rate), now
+        if rng.random() < share or (rate and bucket[0] < 1):
+            return web.Response(status=429, text="slow down", headers={"Retry-After": str(wait)} if wait else {})
+        bucket[0] -= 1
+        await asyncio.sleep(0.2)
+        answered.append(time.monotonic())
+        return web.Response(text=text, content_type="application/json")
+
+    async def tell(request):
+        first, last = len(answered) // 10, len(answered) * 9 // 10
+        return web.json_response((last - first) / (answered[last] - answered[first]))
+
+    async def main():
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", answer)
+        app.router.add_get("/rate", tell)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=2048).start()
+        print(runner.addresses[0][1], flush=True)
+        await asyncio.to_thread(sys.stdin.read)  # until the parent goes
+
+    asyncio.run(main())
+
+
+def admitted(share: float, rate: float, wait: int, n: int) -> float:
+    """Answers a second that a teacher with 512 in flight gets from such a server."""
+    command = [sys.executable, __file__, "--server", str(share), str(rate), str(wait)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
+            teacher = Teacher("textbook", endpoint=Endpoint(base_url=f"{url}/v1"), ledger=ledger, in_flight=512)
+            table = teacher.ask([f"question {i}" for i in range(n)])
+            assert (table["outcome"] == "ok").all(), table["outcome"].value_counts().to_dict()
+        return json.loads(urllib.request.urlopen(f"{url}/rate").read())
+    finally:
+        server.stdin.close()
+        server.wait()
+
+
+def rates_under_429(quick: bool) -> dict[str, float]:
+    n, limit = (2_500, 1_000) if quick else (20_000, 8_000)
+    free = admitted(0, 0, 0, n)
+    shares = {f"5% isolated, Retry-After {wait}": admitted(0.05, 0, wait, n) / free for wait in (0, 1)}
+    shares |= {f"400 a second, Retry-After {wait}": admitted(0, 400, wait, limit) / 400 for wait in (0, 1)}
+    print(
+        f"without 429s {free:,.0f} answers/s; of what the server admits: { ({k: round(v, 3) for k, v in shares.items()}) }"
+    )
+    return shares
+
+
 def start(url: str, folder: Path, n: int) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, __file__, "--client", url, str(folder), str(n)])
 
@@ -59,7 +131,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="2,000 requests and 3 kills, under 50 s")
     parser.add_argument("--client", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--server", nargs=3, type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.server:
+        share, rate, wait = arguments.server
+        return serve_429(share, rate, int(wait))
     if arguments.client:
         url, folder, n = arguments.client
         return client(url, Path(folder), int(n))
@@ -109,6 +185,7 @@ def main() -> None:
         "ledger_per_server_answer": len(ours) / len(said),
         "ledger_per_server_token": float(recorded / tokens),
     }
+    ratios["rate_under_429"] = min(rates_under_429(arguments.quick).values())
     counts = {"kills": done, "answered_twice": twice, "answered_but_killed": lost}
     assert 0 <= lost <= done * IN_FLIGHT, f"ledger and server disagree by {lost} answers: more than in flight"
     assert twice <= done * IN_FLIGHT, f"{twice} requests were answered twice: more than in flight"

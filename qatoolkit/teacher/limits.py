@@ -26,10 +26,11 @@ class BudgetError(TeacherError):
 class Gate:
     """Admits at most `limit` requests at a time and stops everything if the server only fails.
 
-    `in_flight` is the ceiling of the adaptive limit. Answers and 429s are counted over as many responses as the limit:
-    while less than a tenth of them are 429s the limit grows, above that it falls by their share, at most to half. So 429s
-    that come now and then, whatever the load, cost only the requests that they hit. Once only 429s come, all wait as long
-    as the last one asks.
+    `in_flight` is the ceiling of the adaptive limit, which changes once as many responses have come as it has places: if
+    more than a tenth of them are 429s it falls by their share, at most to half, else it grows. So 429s that come now and
+    then, whatever the load, cost only the requests that they hit. A place that got a 429 rests for as long as an answer
+    takes: else a server that refuses at once would be asked by everyone in turn, and seem to refuse everything. If nearly
+    all were refused, all wait as long as the server asks.
 
     The breaker trips at 5 x `in_flight` passing failures without an answer between them, or after `PATIENCE` seconds of
     them (the `attempts` of a single request never trip it), and at `REJECTED` requests in a row that the server rejects
@@ -43,9 +44,10 @@ class Gate:
         self.answered = 0
         self._most_failures = max(5 * in_flight, 2 * attempts)
         self._few_failures = max(in_flight, attempts)
-        self._failures = self._rejects = self._refusals = self._denials = 0  # in a row
+        self._failures = self._rejects = self._denials = 0  # in a row
         self._failing_since = 0.0
         self._period = self._seen = self._throttled = 0  # responses since the limit changed last, and 429s among them
+        self._seconds = 0.2  # that an answer takes, a running mean
         self._resume_at = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -65,8 +67,11 @@ class Gate:
             self.active += 1
         return self._period
 
-    def leave(self) -> None:
-        """Give the place back."""
+    def leave(self, *, throttled: bool = False) -> None:
+        """Give the place back, after a 429 not at once."""
+        if throttled:
+            asyncio.get_running_loop().call_later(self._seconds, self.leave)
+            return
         self.active -= 1
         if self._waiting:
             self._admit()
@@ -80,10 +85,12 @@ class Gate:
                 self.active += 1
                 turn.set_result(None)
 
-    def succeeded(self, period: int, used_up: float = 0.0) -> None:
-        """Count an answer; `used_up` are the seconds for which its headers say that a limit has no room."""
+    def succeeded(self, period: int, seconds: float, used_up: float = 0.0) -> None:
+        """Count an answer that took some seconds; `used_up` are those for which its headers say that a limit has no
+        room."""
+        self._seconds = seconds if not self.answered else 0.95 * self._seconds + 0.05 * seconds
         self.answered += 1
-        self._failures = self._rejects = self._refusals = self._denials = 0
+        self._failures = self._rejects = self._denials = 0
         self._count(period, 0)
         if used_up:
             self._pause(min(used_up, 60.0))
@@ -92,25 +99,24 @@ class Gate:
         """Count a 429 with the seconds that it asks to wait (0 if it does not say)."""
         if wait > LONGEST_WAIT:
             raise TeacherError(f"the server asks to wait {wait:.0f} s ({seen}): run again after that; answers are kept")
-        self._refusals += 1
-        self._count(period, 1)
-        if wait and self._refusals > min(8, self.limit):
-            self._pause(wait)
+        self._count(period, 1, wait)
         self.failed(seen, excused=wait)
 
-    def _count(self, period: int, throttled: int) -> None:
+    def _count(self, period: int, throttled: int, wait: float = 0.0) -> None:
         """Change the limit once enough is known of the requests that were sent since its last change."""
         if period != self._period:
             return
         self._seen += 1
         self._throttled += throttled
-        size = max(8.0, self.limit)
-        if self._throttled > size / 10:
-            self.limit = max(1.0, self.limit * max(0.5, 1 - self._throttled / self._seen))
-        elif self._seen >= size:
-            self.limit = min(self.ceiling, self.limit * (1.1 if self._throttled else 1.25))
-        else:
+        if self._seen < max(8.0, self.limit):
             return
+        share = self._throttled / self._seen
+        if share > 0.1:
+            self.limit = max(1.0, self.limit * max(0.5, 1 - share))
+        else:
+            self.limit = min(self.ceiling, self.limit * (1.1 if self._throttled else 1.25))
+        if share > 0.9 and wait:
+            self._pause(wait)
         self._period, self._seen, self._throttled = self._period + 1, 0, 0
 
     def _pause(self, wait: float) -> None:

@@ -103,6 +103,7 @@ class Sender:
         period = await self.gate.enter()
         task = asyncio.current_task()
         self._flying.add(task)
+        throttled = False
         try:
             started, clock = time.time(), time.perf_counter()
 
@@ -117,6 +118,7 @@ class Sender:
                 tally.attempts += 1
                 self.ledger.record(attempt(None, Reply("interrupted"), None, most))
                 raise
+            throttled = response.status == 429
             reply, answer = read_response(response)
             self.pace.settle(estimate, reply.prompt_tokens, reply.completion_tokens)
             self._tokens += ((reply.prompt_tokens or 0) + (reply.completion_tokens or 0) - self._tokens) / 20
@@ -129,20 +131,22 @@ class Sender:
             await self.ledger.aput(recorded, answer and request.text, answer)  # before anybody parses it
             if self.ledger.full:
                 raise TeacherError(f"{self.ledger.full}: what was in flight is recorded")
-            return reply, self._judge(request.key, response, reply, period, failures)
+            return reply, self._judge(request.key, response, reply, recorded.seconds, period, failures)
         finally:
             self._flying.discard(task)
-            self.gate.leave()
+            self.gate.leave(throttled=throttled)
             if self.budget:
                 self.budget.settled()
             if task in self._ending:
                 self._ending.discard(task)
                 task.cancel()
 
-    def _judge(self, key: str, response: Response, reply: Reply, period: int, failures: Counter) -> float | None:
+    def _judge(
+        self, key: str, response: Response, reply: Reply, seconds: float, period: int, failures: Counter
+    ) -> float | None:
         """Report the response to the gate; returns the seconds to wait before another attempt, None for no other."""
         if reply.outcome in ANSWERED:
-            self.gate.succeeded(period, used_up_for(response.headers, self._tokens))
+            self.gate.succeeded(period, seconds, used_up_for(response.headers, self._tokens))
             return None
         stray = response.status in (401, 404, *REDIRECTS) and self.gate.answered and self.gate.denied()
         if not stray and (problem := remedy_of(response, reply, self.endpoint, self.labels[0])):
@@ -154,7 +158,7 @@ class Sender:
             if failures["throttled"] >= 5 * self.attempts:  # a 429 only means "not now", so more of them are allowed
                 return None
             # a little later than asked for, and not all at once
-            return wait * (1 + jitter(key) / 10) if wait else backoff(key, failures["throttled"], self.backoff)
+            return wait * (1 + jitter(key) / 2) if wait else backoff(key, failures["throttled"], self.backoff)
         failures["failed"] += 1
         if not (response.transient or (stray and response.status in (401, 404))):
             self.gate.rejected(reply.error)
