@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 import aiohttp
 
@@ -52,7 +53,7 @@ class Sender:
     def __post_init__(self):
         self.gate = Gate(self.in_flight, attempts=self.attempts)
         self._flying: set[asyncio.Task] = set()  # tasks whose request is on its way, or its answer not yet recorded
-        self._ending: set[asyncio.Task] = set()
+        self._ending: WeakSet[asyncio.Task] = WeakSet()
         self._tokens = 0.0  # of an answer with its prompt, a running mean
 
     async def end(self, tasks: set[asyncio.Task]) -> None:
@@ -64,7 +65,7 @@ class Sender:
     def stop(self, tasks: set[asyncio.Task]) -> set[asyncio.Task]:
         """Cancel these tasks, except those whose request is in flight: they are returned, and cancelled once their answer
         is recorded."""
-        self._ending |= tasks
+        self._ending.update(tasks)
         for task in tasks - self._flying:
             task.cancel()
         return tasks & self._flying
@@ -96,12 +97,14 @@ class Sender:
         So a kill can cost no more answers than `in_flight`. Returns the seconds to wait before the next attempt, None if
         this was the last.
         """
+        task = asyncio.current_task()
+        if task in self._ending:  # a task that never had to wait has not noticed
+            raise asyncio.CancelledError
         most = self.most(request.body)
         if self.budget:
             await self.budget.reserve({request.key: most})
         estimate = await self.pace.take(request.body)
         period = await self.gate.enter()
-        task = asyncio.current_task()
         self._flying.add(task)
         throttled = False
         try:
@@ -138,7 +141,6 @@ class Sender:
             if self.budget:
                 self.budget.settled()
             if task in self._ending:
-                self._ending.discard(task)
                 task.cancel()
 
     def _judge(
