@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import itertools
 import json
+import os
 import sqlite3
 import time
 import uuid
@@ -33,11 +34,16 @@ class Owner:
     """A process, or one object in it, that holds leases on the requests of the ledger at `path`."""
 
     def __init__(self, path: Path):
-        self._path = path
-        self.name = uuid.uuid4().hex[:12]
-        self._lock = open(self._file(self.name), "w")  # noqa: SIM115 (held until close)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._numbers = itertools.count()
+        self._path, self._numbers, self.name = path, itertools.count(), uuid.uuid4().hex[:12]
+        while True:
+            self._lock = open(self._file(self.name), "w")  # noqa: SIM115 (held until close)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self._file(self.name))):
+                    break  # else another process has just taken it for one left over
+            self._lock.close()
+        for left in path.parent.glob(f"{path.name}.*.lock"):
+            self.is_alive(left.name.removeprefix(f"{path.name}.").removesuffix(".lock"))
 
     def new_name(self) -> str:
         """A name for one of several holders in this process."""
@@ -52,7 +58,7 @@ class Owner:
         if name == self.name:
             return True
         try:
-            with open(self._file(name)) as file:
+            with open(self._file(name), "r+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._file(name).unlink(missing_ok=True)
             return False
