@@ -402,6 +402,23 @@ def test_a_batch_the_server_does_not_know_is_submitted_again_where_that_is_free_
     assert teacher(fresh).ask(questions[2:3])["attempts"].tolist() == [1]
 
 
+def test_two_that_submit_the_same_at_once_submit_it_once(serve, teacher, ledger, questions):
+    url, answered = serve()
+    tables = []
+    with Ledger(ledger.path) as other:
+        askers = [teacher(url, poll=0.05), teacher(url, ledger=other, poll=0.05)]
+        threads = [
+            threading.Thread(target=lambda asker=asker: tables.append(asker.ask(questions[:12]))) for asker in askers
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert [table["outcome"].eq("ok").all() for table in tables] == [True, True]
+    assert max(answered().values()) == 1
+    assert ledger.read("SELECT count(*) FROM leases") == [(0,)]
+
+
 # --- money and secrets ---------------------------------------------------------------------------------
 
 
