@@ -93,17 +93,23 @@ def run(
 @app.command()
 def status(profile: Profile = "demo", name: Name = None, seed: Seed = 0) -> None:
     """Which stages and notebooks of a run are done."""
+    from qatoolkit.run.asked import describe
     from qatoolkit.run.notebooks import ORDER
 
     opened = _open(profile, name, seed)
     print(f"{opened!r} in {os.path.relpath(opened.folder)}")
+    notes = opened.notes.read()
     for stage, notebook in opened.stages().items():
         manifest = opened.manifest(stage)
         changed = ", ".join(opened.changed(stage)) if manifest else ""
         state = f"to do again, {changed} changed: {notebook}" if changed else f"to do: {notebook}"
         if manifest and not changed:
-            state = f"done in {manifest['seconds']:.1f} s"
+            state = "; ".join([f"done in {manifest['seconds']:.1f} s", *describe(manifest)])
+        if note := notes.pop(stage, None):
+            state = f"incomplete, {note}; running it again asks for those alone: {notebook}"
         print(f"  {stage:<18} {state}")
+    for stage, note in notes.items():  # stages beside the flow
+        print(f"  {stage:<18} incomplete, {note}; running it again asks for those alone")
     finished = sum((opened.folder / "notebooks" / f"{n}.ipynb").exists() for n in ORDER)
     print(f"  {finished} of {len(ORDER)} notebooks executed")
 

@@ -96,7 +96,7 @@ def test_a_changed_setting_runs_the_stage_again(run):
     first(run, log=calls.append)
     calls.clear()
     changed = first(turned(run, **{"plan.questions": 9}), log=calls.append)
-    assert calls[:2] == ["seeds: settings or inputs changed, running again", "first"]
+    assert calls[:2] == ["seeds: plan changed, running again", "first"]
     assert changed.table["n"].tolist() == [9, 9]
 
 
