@@ -235,6 +235,21 @@ def dials(model: type[Settings], where: str = "") -> Iterator[tuple[str, object]
             yield f"{where}{name}", field
 
 
+def differences(a: dict, b: dict, model: type[Settings]) -> dict[str, tuple]:
+    """The dials of `model` that differ, each with its two values, between two JSON objects of all settings; a dial that
+    `a` does not have is left out."""
+    found = {}
+    for dial, _ in dials(model):
+        values = []
+        for value in (a, b):
+            for part in dial.split("."):
+                value = value.get(part, differences) if isinstance(value, dict) else differences
+            values.append(value)
+        if values[0] != values[1] and values[0] is not differences:
+            found[dial] = tuple(values)
+    return found
+
+
 def describe_dials(settings: Settings, group: str | None = None) -> str:
     """Every dial, one line each: name, value here, what is allowed, and what it means. ValueError for an unknown
     group."""

@@ -22,8 +22,16 @@ INTERRUPTED = 130
 STOPPED = "interrupted; what was finished is kept, run the same command to go on"
 
 Profile = Annotated[str, typer.Option("--profile", help="smoke, demo, gpu, paper, or a YAML file")]
+OfRun = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        help="smoke, demo, gpu, paper, or a YAML file; default: the one that the run was made with, else demo",
+    ),
+]
 Name = Annotated[str | None, typer.Option("--run", help="name of the run folder (default: the profile's name)")]
-Seed = Annotated[int, typer.Option("--seed", help="of everything random in the run")]
+Seed = Annotated[int | None, typer.Option("--seed", help="of everything random in the run; default: its own, else 0")]
+Change = Annotated[bool, typer.Option("--change", help="open a run with another profile or seed than it was made with")]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,17 +58,23 @@ def _failed(error, code: int) -> int:
     return code
 
 
-def _open(profile: str, name: str | None, seed: int):
+def _open(profile: str | None, name: str | None, seed: int | None, change: bool = False):
+    """The run of a name, without a profile with the one it remembers, else demo."""
+    from qatoolkit.run.remembered import remembered
     from qatoolkit.run.store import open_run
 
-    return open_run(name, profile=profile, seed=seed)
+    name = name or (None if profile else "demo")
+    opened = open_run(name, profile=profile, seed=seed, change=change)
+    known = profile or remembered(opened.folder)
+    return opened if known else open_run(name, profile="demo", seed=seed, change=change)
 
 
 @app.command()
 def run(
-    profile: Profile = "demo",
+    profile: OfRun = None,
     name: Name = None,
-    seed: Seed = 0,
+    seed: Seed = None,
+    change: Change = False,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="NOTEBOOK", help="e.g. 03_probe; may be repeated")
     ] = None,
@@ -71,32 +85,35 @@ def run(
     """Execute the notebooks in order into results/<run>/notebooks/."""
     from qatoolkit.run import notebooks, report
     from qatoolkit.run.profiles import load_profile
+    from qatoolkit.run.remembered import remember, remembered
     from qatoolkit.run.store import results_root
 
     os.environ["QATOOLKIT_RESULTS"] = str(results_root().resolve())  # the kernels work in another folder
     if rehearse:
         from qatoolkit.run.rehearsal import write_rehearsal
 
-        loaded = load_profile(profile)
-        profile = str(write_rehearsal(loaded, results_root() / f"{name or loaded.name}-rehearsal"))
+        loaded = _open(profile, name, seed, change=True).profile if profile is None else load_profile(profile)
         name = f"{name or loaded.name}-rehearsal"
-    opened = _open(profile, name, seed)
+        profile = str(write_rehearsal(loaded, results_root() / name))
+    opened = _open(profile, name, seed, change or rehearse)
     if rehearse or opened.profile.world == "textbook":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     opened.world.check()
-    named = str(Path(profile).resolve()) if Path(profile).suffix in (".yaml", ".yml") else profile
+    if opened.change:
+        remember(opened)  # the notebooks open it with the same settings
+    named = opened.source if profile or not remembered(opened.folder) else None  # None: what it remembers
     executed = notebooks.run_notebooks(opened, named, only or [])
     if executed and not only:
         print(f"report: {os.path.relpath(report.write(opened))}")
 
 
 @app.command()
-def status(profile: Profile = "demo", name: Name = None, seed: Seed = 0) -> None:
+def status(profile: OfRun = None, name: Name = None, seed: Seed = None, change: Change = False) -> None:
     """Which stages and notebooks of a run are done."""
     from qatoolkit.run.asked import describe
     from qatoolkit.run.notebooks import ORDER
 
-    opened = _open(profile, name, seed)
+    opened = _open(profile, name, seed, change)
     print(f"{opened!r} in {os.path.relpath(opened.folder)}")
     notes = opened.notes.read()
     for stage, notebook in opened.stages().items():
@@ -208,11 +225,11 @@ def tokenise(
 
 
 @app.command()
-def report(profile: Profile = "demo", name: Name = None, seed: Seed = 0) -> None:
+def report(profile: OfRun = None, name: Name = None, seed: Seed = None, change: Change = False) -> None:
     """Write one self-contained HTML page of a run's figures and tables."""
     from qatoolkit.run.report import write
 
-    print(os.path.relpath(write(_open(profile, name, seed))))
+    print(os.path.relpath(write(_open(profile, name, seed, change))))
 
 
 @app.command()

@@ -40,12 +40,13 @@ def chosen(only: list[str]) -> list[str]:
     return [n for n in ORDER if n in picked] if only else list(ORDER)
 
 
-def run_notebooks(run: Run, profile: str, only: list[str] | None = None, log=print) -> int:
+def run_notebooks(run: Run, profile: str | None, only: list[str] | None = None, log=print) -> int:
     """Execute notebooks for a run and return how many were not done before.
 
     A notebook is done when its executed copy was made from the same source with the same settings, seed and version,
     and its stages stand (`Run.changed`). Of two commands at once each notebook is executed by one, and the other waits.
-    Raises NotebookFailed at the first error; what was finished stays."""
+    `profile` is what the notebooks get as PROFILE, None for what the run remembers. Raises NotebookFailed at the first
+    error; what was finished stays."""
     names = chosen(only or [])
     folder = run.folder / "notebooks"
     started, executed = time.perf_counter(), 0
@@ -84,7 +85,7 @@ def _key_of(executed: Path) -> str | None:
     return read_json(executed)["metadata"].get("qatoolkit", {}).get("key")
 
 
-def _execute(run: Run, profile: str, source: Path, target: Path, key: str) -> None:
+def _execute(run: Run, profile: str | None, source: Path, target: Path, key: str) -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 

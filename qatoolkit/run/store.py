@@ -21,6 +21,7 @@ from qatoolkit.run.asked import STOPS, Asked, Incomplete, Notes, describe
 from qatoolkit.run.contracts import LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version, stage
 from qatoolkit.run.outputs import Outputs, write_output
 from qatoolkit.run.profiles import Profile, load_profile
+from qatoolkit.run.remembered import check, profile_of, remember, remembered
 from qatoolkit.run.world import World, world_of
 from qatoolkit.synthesis.strategies import PACKAGED
 
@@ -29,7 +30,7 @@ __all__ = [
     "results_root", "stage",
 ]  # fmt: skip
 
-POINTERS = "stages.json"
+POINTERS, DEFAULT = "stages.json", "smoke"
 STAGES = "stages"  # the folder of artifacts among the run folders
 
 
@@ -68,10 +69,11 @@ class Run:
         source: str | None = None,
         world: World | None = None,
         parent: "Run | None" = None,
+        change: bool = False,
     ):
         self.name, self.profile, self.seed, self.root, self.folder = name, profile, seed, Path(root), Path(root) / name
         self.world = world or world_of(profile, root / "teacher.log.jsonl")
-        self._source, self._own_world, self.parent = source or profile.name, world, parent
+        self.source, self.own_world, self.parent, self.change = source or profile.name, world, parent, change
         self._checked, self.asked, self.notes = False, Asked(), Notes(self.folder)
         self.endpoint = None  # open for all teachers of the run and its variants, while somebody keeps it open
 
@@ -89,13 +91,13 @@ class Run:
         if self.parent:
             return self.parent.command
         seed = f" --seed {self.seed}" if self.seed else ""
-        return f"qatoolkit run --profile {self._source} --run {self.name}{seed}"
+        return f"qatoolkit run --profile {self.source} --run {self.name}{seed}"
 
     def variant(self, name: str, dials: dict) -> "Run":
         """This run with dials turned, in a folder of its own below it: it shares every stage that the dials do not
         touch."""
         name, profile = f"{self.name}/variants/{name}", turned(self.profile, dials)
-        return Run(name, profile, self.seed, self.root, self._source, self._own_world, self)
+        return Run(name, profile, self.seed, self.root, self.source, self.own_world, self)
 
     def pointers(self) -> dict[str, str]:
         """The artifacts of this run by stage, as `kind/key`."""
@@ -221,6 +223,8 @@ class Run:
     def point(self, stage: str, artifact: Artifact) -> None:
         """Make an artifact the one that a stage of this run uses, with a link to it where the file system has links."""
         with locked(self.folder / f".{POINTERS}.lock"):
+            if not self.parent:
+                remember(self)
             pointers = self.pointers()
             if pointers.get(stage) != artifact.name:
                 write_json(pointers | {stage: artifact.name}, self.folder / POINTERS)
@@ -239,6 +243,7 @@ class Run:
         """Run one stage unless it is done: `make(folder)` returns {name: table, JSON value or None for a folder that it
         wrote itself}; the manifest is written last. `dials` are turned for this stage alone; `asked` are arguments that
         its result depends on."""
+        check(self)
         reads, dials = spec.reads if reads is None else reads, dials or {}
         asked = asked or LISTS.get(spec.kind, lambda profile: {})(self.profile)
         settings = self.settings_of(spec, turned(self.profile, dials))
@@ -311,24 +316,39 @@ class Run:
 def open_run(
     name: str | None = None,
     *,
-    profile: str = "smoke",
-    seed: int = 0,
+    profile: str | Path | Profile | None = None,
+    seed: int | None = None,
     root: Path | None = None,
     world: World | None = None,
+    change: bool = False,
     **dials,
 ) -> Run:
     """Open or start a run: `open_run("demo", profile="demo", seed=0)`; dials change one setting each, e.g.
     `open_run("no-refine", profile="demo", **{"boostqa.refine": False})`. `world` gives it a world of its own.
 
-    Raises ValueError for a name that could leave the results folder, an unknown profile, a wrong setting or seed."""
-    chosen = load_profile(profile, **dials)
-    name = name or chosen.name
+    A run remembers its profile, dials and seed once its first stage is finished: `open_run("demo")` opens it as it is
+    (a new run takes smoke and 0). Opened otherwise it raises a ValueError that names what differs, unless `change`;
+    the results made before stay where they are, for runs of other names and for a change back.
+
+    Raises ValueError too for a name that could leave the results folder, an unknown profile, a wrong setting or
+    seed."""
+    root = Path(root or results_root())
+    base = load_profile(DEFAULT if profile is None else profile)
+    name = name or base.name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name == STAGES:
         raise ValueError(
             f"run name {name!r}: use letters, digits, dot, dash and underscore, starting with a letter or digit; "
             f"{STAGES!r} is taken"
         )
+    source, about = None if isinstance(profile, Profile) else str(profile or DEFAULT), remembered(root / name)
+    if source and source.endswith((".yaml", ".yml")):
+        source = str(Path(source).resolve())
+    if about and profile is None:
+        base, source = profile_of(about, root / name), about["profile"]
+    if seed is None:
+        seed = about["seed"] if about else 0
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed!r}; it must be a whole number from 0 to 2**32 - 1")
-    source = None if isinstance(profile, Profile) else str(profile)
-    return Run(name, chosen, int(seed), root or results_root(), source, world)
+    run = Run(name, load_profile(base, **dials), int(seed), root, source, world, change=change)
+    check(run)
+    return run

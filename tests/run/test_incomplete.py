@@ -73,7 +73,7 @@ def opened(teacher, tmp_path, monkeypatch):
                 | dials
             )
         )
-        return open_run("mine", profile=tmp_path / "mine.yaml")
+        return open_run("mine", profile=tmp_path / "mine.yaml", change=True)
 
     return run
 
@@ -120,7 +120,7 @@ def test_status_and_downstream_name_what_is_missing(opened, teacher, capsys):
         annotated(run)
     with pytest.raises(MissingUpstream, match=r"'annotate' of run 'mine' is incomplete: 14 of 66 rows .*02_annotate"):
         stages.synthesise(opened(), "boostqa", log=str)
-    assert cli.main(["status", "--profile", str(run._source), "--run", "mine"]) == 0
+    assert cli.main(["status", "--profile", str(run.source), "--run", "mine"]) == 0
     said = capsys.readouterr().out
     assert "annotate           incomplete, 14 of 66 rows are missing (http_503 14); running it again" in said
 
