@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.core.files import locked, read_json, write_json
+from qatoolkit.core.artifacts import read_sealed, write_sealed
+from qatoolkit.core.files import locked
 from qatoolkit.teacher.calls import is_transient
 from qatoolkit.teacher.client import Teacher, TeacherError
 
@@ -21,6 +22,7 @@ class Incomplete(RuntimeError):
     """A stage that lacks rows which its teachers may answer another time; the message counts them by reason."""
 
 
+NOTES = "incomplete.json"
 STOPS = (TeacherError, Incomplete)  # errors that say themselves what to do
 
 
@@ -109,15 +111,15 @@ class Notes:
     """Why stages of a run are not finished, in `incomplete.json` of its folder: one line by stage."""
 
     def __init__(self, folder: Path):
-        self._path = Path(folder) / "incomplete.json"
+        self._path = Path(folder) / NOTES
 
     def read(self) -> dict[str, str]:
         """All notes."""
-        return read_json(self._path) if self._path.is_file() else {}
+        return read_sealed(self._path, "remove it and run the stage again") if self._path.exists() else {}
 
     def put(self, stage: str, note: str | None) -> None:
         """Set the note of a stage, or with None take it away."""
         if note is None and stage not in self.read():
             return
         with locked(self._path.with_name(".incomplete.json.lock")):
-            write_json({name: n for name, n in (self.read() | {stage: note}).items() if n}, self._path)
+            write_sealed({name: n for name, n in (self.read() | {stage: note}).items() if n}, self._path)

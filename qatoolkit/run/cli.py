@@ -1,12 +1,15 @@
-"""The command line: qatoolkit run | status | plan | settings | clean | train | tokenise | report | doctor | teacher."""
+"""The command line: qatoolkit run | status | check | plan | settings | clean | train | tokenise | report | doctor | teacher."""
 
 import json
 import os
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from qatoolkit.core.files import Damaged
 
 app = typer.Typer(
     help="Which data makes a model better at what it is bad at?",
@@ -40,9 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
         code = app(args=arguments, standalone_mode=False, prog_name="qatoolkit") or 0
         return _failed(STOPPED, code) if code == INTERRUPTED else code
     except ValueError as error:
-        return _failed(error, 2)
+        return _failed(error, 1 if isinstance(error, Damaged) else 2)
     except (RuntimeError, OSError, ImportError) as error:
         return _failed(error, 1)
+    except sqlite3.Error as error:
+        return _failed(f"the ledger cannot be read ({error}); `qatoolkit check` says what is damaged", 1)
     except (KeyboardInterrupt, typer.Abort):
         return _failed(STOPPED, INTERRUPTED)
     except typer.Exit as exit:
@@ -111,6 +116,7 @@ def run(
 def status(profile: OfRun = None, name: Name = None, seed: Seed = None, change: Change = False) -> None:
     """Which stages and notebooks of a run are done."""
     from qatoolkit.run.asked import describe
+    from qatoolkit.run.check import is_whole
     from qatoolkit.run.notebooks import ORDER
 
     opened = _open(profile, name, seed, change)
@@ -127,8 +133,25 @@ def status(profile: OfRun = None, name: Name = None, seed: Seed = None, change: 
         print(f"  {stage:<18} {state}")
     for stage, note in notes.items():  # stages beside the flow
         print(f"  {stage:<18} incomplete, {note}; running it again asks for those alone")
-    finished = sum((opened.folder / "notebooks" / f"{n}.ipynb").exists() for n in ORDER)
+    finished = sum(is_whole(opened.folder, opened.folder / "notebooks" / f"{n}.ipynb") for n in ORDER)
     print(f"  {finished} of {len(ORDER)} notebooks executed")
+
+
+@app.command()
+def check(
+    name: Annotated[str | None, typer.Argument(metavar="RUN", help="a run (default: all runs and artifacts)")] = None,
+) -> None:
+    """Read every file that a run wrote, and name those that are not as they were written; exit code 1 if there are
+    any."""
+    from qatoolkit.run.check import find_damage
+    from qatoolkit.run.store import results_root
+
+    found = 0
+    for found, line in enumerate(find_damage(results_root(), name), 1):  # noqa: B007
+        print(line)
+    if found:
+        raise typer.Exit(1)
+    print(f"{name or os.path.relpath(results_root())}: every file is as it was written")
 
 
 @app.command()

@@ -3,8 +3,7 @@ given in code. It is written when the first stage is finished; another profile t
 
 from pathlib import Path
 
-from qatoolkit.core.artifacts import as_json
-from qatoolkit.core.files import read_json, write_json
+from qatoolkit.core.artifacts import as_json, read_sealed, write_sealed
 from qatoolkit.core.settings import differences
 from qatoolkit.run.profiles import Profile
 
@@ -15,7 +14,15 @@ SHOWN, CLIP = 4, 60  # differences that an error names, and characters of each v
 def remembered(folder: Path) -> dict | None:
     """What a run's folder says of it, or None before its first stage is finished."""
     path = Path(folder) / FILE
-    return read_json(path) if path.is_file() else None
+    return read_sealed(path, again(folder)) if path.exists() else None
+
+
+def again(folder: Path) -> str:
+    """What to do where a file that says what a run is was damaged."""
+    return (
+        f"remove it and run `qatoolkit run --run {Path(folder).name}` with the run's profile and seed again, which finds "
+        "what was finished"
+    )
 
 
 def profile_of(about: dict, folder: Path) -> Profile:
@@ -30,7 +37,7 @@ def remember(run) -> None:
     """Write what a run is, unless its folder says so already."""
     about, before = _about(run), remembered(run.folder)
     if before is None or before | {"profile": run.source} != about:
-        write_json(about, run.folder / FILE)
+        write_sealed(about, run.folder / FILE)
 
 
 def check(run) -> None:

@@ -14,14 +14,14 @@ from numbers import Integral
 from operator import attrgetter
 from pathlib import Path
 
-from qatoolkit.core.artifacts import Artifact, as_json, key_of
-from qatoolkit.core.files import digest, locked, read_json, remove, write_json
+from qatoolkit.core.artifacts import MANIFEST, Artifact, as_json, key_of, read_sealed, write_sealed
+from qatoolkit.core.files import digest, locked, remove
 from qatoolkit.core.settings import turned
 from qatoolkit.run.asked import STOPS, Asked, Incomplete, Notes, describe
 from qatoolkit.run.contracts import LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version, stage
 from qatoolkit.run.outputs import Outputs, write_output
 from qatoolkit.run.profiles import Profile, load_profile
-from qatoolkit.run.remembered import check, profile_of, remember, remembered
+from qatoolkit.run.remembered import again, check, profile_of, remember, remembered
 from qatoolkit.run.world import World, world_of
 from qatoolkit.synthesis.strategies import PACKAGED
 
@@ -102,7 +102,7 @@ class Run:
     def pointers(self) -> dict[str, str]:
         """The artifacts of this run by stage, as `kind/key`."""
         path = self.folder / POINTERS
-        return read_json(path) if path.is_file() else {}
+        return read_sealed(path, again(self.folder)) if path.exists() else {}
 
     def artifact(self, stage: str) -> Artifact | None:
         """The artifact that a stage of this run points to, or None; of a variant, else that of its run."""
@@ -158,11 +158,19 @@ class Run:
         models = self.read("midtrain").models
         if name not in models:
             raise ValueError(f"run {self.name!r} has no arm {name!r}; there are base, {', '.join(models)}")
-        return self.root / STAGES / models[name]
+        return self._whole(models[name])
 
     def place(self, stage: str, name: str) -> Path:
         """The folder of an artifact that a finished stage names in its `places`."""
-        return self.root / STAGES / self.read(stage).places[name]
+        return self._whole(self.read(stage).places[name])
+
+    def _whole(self, name: str) -> Path:
+        """The folder of an artifact or in one, by name; Damaged or MissingUpstream where it is not as it was made."""
+        kind, key, *_ = name.split("/")
+        artifact = Artifact(self.root / STAGES, kind, key)
+        if artifact.manifest is None:
+            raise MissingUpstream(f"{artifact.folder / MANIFEST} is missing: {artifact.remedy}")
+        return self.root / STAGES / name
 
     def settings_of(self, spec: "Stage", profile: Profile) -> dict:
         """What a stage's key takes from the profile, the world and the files that the profile names."""
@@ -227,7 +235,7 @@ class Run:
                 remember(self)
             pointers = self.pointers()
             if pointers.get(stage) != artifact.name:
-                write_json(pointers | {stage: artifact.name}, self.folder / POINTERS)
+                write_sealed(pointers | {stage: artifact.name}, self.folder / POINTERS)
             self.notes.put(stage, None)
             link = self.folder / stage
             target = os.path.relpath(artifact.folder, link.parent)

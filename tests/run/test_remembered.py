@@ -1,10 +1,9 @@
 """A run remembers its profile, dials and seed, and is not changed without a word."""
 
-import json
-
 import pandas as pd
 import pytest
 
+from qatoolkit.core.artifacts import write_sealed
 from qatoolkit.run import cli
 from qatoolkit.run.profiles import load_profile
 from qatoolkit.run.remembered import remembered
@@ -114,6 +113,6 @@ def test_settings_that_this_version_does_not_know_name_the_file(results):
     seeds(run, log=str)
     about = remembered(run.folder)
     about["settings"]["plan"]["colour"] = "red"
-    (run.folder / "run.json").write_text(json.dumps(about))
+    write_sealed(about, run.folder / "run.json")
     with pytest.raises(ValueError, match=r"run\.json: no setting is called 'plan\.colour'"):
         open_run("trial")

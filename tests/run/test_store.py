@@ -308,6 +308,7 @@ def test_a_second_run_shares_what_its_dials_do_not_touch(run, tmp_path):
 def test_turning_a_dial_back_finds_what_was_made_before(run):
     first(run, log=calls.append)
     first(turned(run, **{"plan.questions": 9}), log=calls.append)
+    assert (run.folder / "seeds").resolve() == run.stage("seeds").resolve()  # the link goes along
     assert first(run, log=calls.append).skipped
     assert calls.count("first") == 2
 
