@@ -56,7 +56,7 @@ def _problem(events) -> tuple[int, str] | None:
     return None
 
 
-def check_name(name: str, what: str) -> None:
+def check_name(name: str, what: str, becomes: str = "a file name") -> None:
     """ValueError, one line, for a name that could leave its folder, or is no name for a file everywhere: with a slash,
     a control character, a first dot or dash, blanks at an end, or more than `LONGEST_NAME` bytes."""
     problem = None
@@ -70,4 +70,4 @@ def check_name(name: str, what: str) -> None:
         problem = "begins with a dot or dash, or has a blank at an end"
     if problem:
         shown = repr(name) if len(repr(name)) <= 60 else f"{name[:50]!r}..."
-        raise ValueError(f"{what} {shown}: the name becomes a folder or file name, and it {problem}; give another")
+        raise ValueError(f"{what} {shown}: its name becomes {becomes}, and it {problem}; give another")

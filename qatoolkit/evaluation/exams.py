@@ -36,7 +36,7 @@ class Exam:
     keep: frozenset[str] | None = None
 
     def __post_init__(self):
-        check_name(self.name, "exam")
+        check_name(self.name, "exam", "a folder")
         if (self.table is None) == (self.suite is None):
             raise ValueError(f"exam {self.name!r} needs a QA table or a suite, one of the two")
         check_counts(self.fewshot, self.limit)

@@ -120,8 +120,8 @@ def trained(run: Run, jobs: list[Job]) -> list[Trained]:
         manifests = train_all(
             [j for _, j in todo.values()], worker=WORKER, launch=run.profile.student.launch, folder=run.folder / "jobs"
         )
-        for (artifact, _), manifest in zip(todo.values(), manifests, strict=True):
-            reads = filter(None, (artifact_of(getattr(todo[artifact.folder][1], field)) for field in READS))
+        for (artifact, job), manifest in zip(todo.values(), manifests, strict=True):
+            reads = filter(None, (artifact_of(getattr(job, field)) for field in (*READS, "probe")))
             uses = list(dict.fromkeys(one.name for one in reads))
             artifact.finish({"outputs": {"training": key_of(manifest)}, "uses": uses})
     for tokens in {p for _, job in todo.values() for p in (job.qa, job.general) if p}:
