@@ -1,16 +1,54 @@
-"""Files that are complete or absent: atomic writes, locks, JSON and digests. Standard library only."""
+"""Files that are complete or absent: atomic writes, locks, JSON and digests, and what tells that one was damaged since.
+Standard library only."""
 
 import fcntl
 import hashlib
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
 TIMING = "timing.jsonl"  # wall-clock figures, which differ between equal runs and so are left out of digests
 PIECE, PIECES = 1 << 16, 4096  # a file above 1 GiB is sampled: that many pieces of that many bytes
+SAMPLED = 1 << 26  # bytes: a larger file is compared by pieces of this size in all where it is only read
+
+
+class Damaged(ValueError):
+    """A file is not what was written; the message names it and what to do."""
+
+
+def fingerprint(path: Path) -> dict:
+    """What tells a file from a damaged copy: bytes, sha256, and of one above 64 MiB `sample`, the digest of pieces of
+    it."""
+    size = path.stat().st_size
+    found = {"bytes": size, "sha256": _sha256(path)}
+    return found | ({"sample": _sha256(path, SAMPLED // PIECE)} if size > SAMPLED else {})
+
+
+def differs(path: Path, known: dict, *, whole: bool = False) -> str | None:
+    """How a file differs from its `fingerprint`, in words; None where it is the same. A large file is compared by its
+    size and pieces unless `whole`."""
+    if not path.is_file():
+        return "is no file any more" if path.exists() else "is missing"
+    if (size := path.stat().st_size) != known["bytes"]:
+        return f"has {size:,} bytes, and {known['bytes']:,} were written"
+    sampled = not whole and "sample" in known
+    found = _sha256(path, SAMPLED // PIECE) if sampled else _sha256(path)
+    return None if found == known["sample" if sampled else "sha256"] else "is not what was written"
+
+
+def _sha256(path: Path, pieces: int | None = None) -> str:
+    """sha256 of a file, or of so many pieces of it, evenly spread from its first byte to its last."""
+    sha, size = hashlib.sha256(), path.stat().st_size
+    with open(path, "rb") as content:
+        if pieces is None:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+        for i in range(pieces):
+            content.seek(i * (size - PIECE) // (pieces - 1))
+            sha.update(content.read(PIECE))
+    return sha.hexdigest()
 
 
 def digest(path: Path) -> str:
@@ -38,7 +76,8 @@ def digest(path: Path) -> str:
 
 @contextmanager
 def atomic(path: Path, *, over: str | None = None):
-    """Yields a temporary path beside `path`; on success it replaces `path` in one step, on error it is removed.
+    """Yields a temporary path beside `path`; on success it is on the disk and replaces `path` in one step, on error it
+    is removed.
 
     With `over`, an existing folder is replaced only if it is empty or contains a file of that name; else ValueError,
     before anything is written."""
@@ -51,11 +90,35 @@ def atomic(path: Path, *, over: str | None = None):
     remove(temporary)
     try:
         yield temporary
-        if temporary.is_dir():
-            remove(path)
-        os.replace(temporary, path)
+        _to_disk(temporary)
+        if temporary.is_dir() and path.is_dir():
+            before = path.with_name(f".{path.name}.{os.getpid()}.before.tmp")
+            os.replace(path, before)
+            os.replace(temporary, path)
+            remove(before)
+        else:
+            os.replace(temporary, path)
+        with suppress(OSError):  # some file systems have no such thing for folders
+            _sync(path.parent)
     finally:
         remove(temporary)
+
+
+def _to_disk(path: Path) -> None:
+    """Return when a file, or a folder with its contents, is on the disk: a power cut after this loses none of it."""
+    for inner in path.rglob("*") if path.is_dir() else ():
+        if inner.is_file() and not inner.is_symlink():
+            _sync(inner)
+    if path.is_file():
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 @contextmanager
@@ -68,8 +131,8 @@ def locked(path: Path):
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with its contents, if it exists."""
-    if path.is_dir():
+    """Remove a file, a link, or a folder with its contents, if it exists."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -78,14 +141,21 @@ def remove(path: Path) -> None:
 def write_json(value, path: Path) -> None:
     """Write a JSON document atomically; dataclasses become objects, NaN raises ValueError."""
     with atomic(path) as temporary:
-        temporary.write_text(
-            json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=plain) + "\n", encoding="utf-8"
-        )
+        temporary.write_text(to_json(value), encoding="utf-8")
+
+
+def to_json(value) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=plain) + "\n"
 
 
 def read_json(path: Path):
-    """Read a JSON document in UTF-8, whatever the locale."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON document in UTF-8, whatever the locale; Damaged where it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        why = "it is empty" if not path.stat().st_size else str(error).splitlines()[0]
+        raise Damaged(f"{path} is damaged, no JSON document ({why}): remove it and run again what writes it") from None
 
 
 def plain(value):

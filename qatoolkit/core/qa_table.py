@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.core.files import atomic
+from qatoolkit.core.files import Damaged, atomic
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.core.text import normalise
 
@@ -85,5 +85,12 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A Parquet table; list columns come back as Python lists."""
-    return as_lists(pd.read_parquet(path))
+    """A Parquet table; list columns come back as Python lists. Damaged names a file that is none."""
+    path = Path(path)
+    try:
+        return as_lists(pd.read_parquet(path))
+    except (ValueError, OSError) as error:
+        if not path.is_file():
+            raise
+        why = "it is empty" if not path.stat().st_size else " ".join(str(error).split())[:200]
+        raise Damaged(f"{path} is damaged, no Parquet table ({why}): remove it and run again what writes it") from None

@@ -11,6 +11,8 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from qatoolkit.core.bounds import read_yaml
+
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -235,6 +237,21 @@ def dials(model: type[Settings], where: str = "") -> Iterator[tuple[str, object]
             yield f"{where}{name}", field
 
 
+def differences(a: dict, b: dict, model: type[Settings]) -> dict[str, tuple]:
+    """The dials of `model` that differ, each with its two values, between two JSON objects of all settings; a dial that
+    `a` does not have is left out."""
+    found = {}
+    for dial, _ in dials(model):
+        values = []
+        for value in (a, b):
+            for part in dial.split("."):
+                value = value.get(part, differences) if isinstance(value, dict) else differences
+            values.append(value)
+        if values[0] != values[1] and values[0] is not differences:
+            found[dial] = tuple(values)
+    return found
+
+
 def describe_dials(settings: Settings, group: str | None = None) -> str:
     """Every dial, one line each: name, value here, what is allowed, and what it means. ValueError for an unknown
     group."""
@@ -313,7 +330,8 @@ def _beside(path: Path, value, mark: Place):
 
 def read_mapping(path: Path, expected: str) -> dict:
     """The names and values of a YAML file; ValueError where it is missing, not YAML (with the line), no mapping, or
-    gives a name twice, of which YAML would drop the first; `expected` says what it should hold."""
+    gives a name twice, of which YAML would drop the first, and for the bounds of `read_yaml`; `expected` says what it
+    should hold."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -327,14 +345,16 @@ def read_mapping(path: Path, expected: str) -> dict:
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; give a YAML file with {expected}")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        text = read_yaml(path, expected)
+        try:
+            content = yaml.load(text, Loader)
+        except ValueError as error:  # a number or date that is none
+            raise yaml.YAMLError(str(error)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        raise ValueError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected {expected}, found {type(content).__name__}")
     return content

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from qatoolkit.core.bounds import check_name
 from qatoolkit.core.stats import CELL
 from qatoolkit.core.text import normalise
 from qatoolkit.evaluation.evaluate import Examinee, TasksUnavailable, check_counts
@@ -22,7 +23,7 @@ class Exam:
     folder of task YAMLs, a file). `form` is for tables and files. `fewshot`, `metric`, `filter` and `limit` (the first
     questions of each task) hold for all of its tasks, None leaves them to the suite. `keep` are the ids whose samples count.
 
-    ValueError for a name with a path in it, for both or neither of table and suite, and for counts that can't be."""
+    ValueError for a name that cannot be a folder's (`check_name`), for both or neither of table and suite, and for counts that can't be."""
 
     name: str
     table: pd.DataFrame | None = None
@@ -35,10 +36,7 @@ class Exam:
     keep: frozenset[str] | None = None
 
     def __post_init__(self):
-        if Path(self.name).name != self.name or self.name.startswith("."):
-            raise ValueError(
-                f"exam {self.name!r}: its name becomes a folder, so it needs one without / and a first dot"
-            )
+        check_name(self.name, "exam", "a folder")
         if (self.table is None) == (self.suite is None):
             raise ValueError(f"exam {self.name!r} needs a QA table or a suite, one of the two")
         check_counts(self.fewshot, self.limit)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.answers.same_answer import same_answer
-from qatoolkit.core.artifacts import MANIFEST, Artifact
+from qatoolkit.core.artifacts import MANIFEST, SEAL, Artifact
 from qatoolkit.core.files import digest, read_json
 from qatoolkit.core.qa_table import read_table, write_table
 from qatoolkit.core.taxonomy import LABELS
@@ -200,4 +200,4 @@ def manifests(folder: Path) -> pd.DataFrame:
     version, seeds, seconds."""
     found = [read_json(path) for path in Path(folder).glob(f"*/{MANIFEST}")]
     found.sort(key=lambda manifest: (manifest["task"], manifest["key"]))
-    return pd.DataFrame(found).drop(columns=["kind", "key", "config"], errors="ignore")
+    return pd.DataFrame(found).drop(columns=["kind", "key", "config", "files", SEAL], errors="ignore")

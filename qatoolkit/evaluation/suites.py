@@ -7,12 +7,15 @@ name the twelve: benchmarks, examples and metrics are our reading.
 
 import csv
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
+from qatoolkit.core.bounds import read_yaml
 from qatoolkit.evaluation.tasks import check_exam, choose_form, export_tasks, has_several_answers
 from qatoolkit.seeds.files import READERS
 from qatoolkit.seeds.read import read_seeds
@@ -121,6 +124,9 @@ def _from_names(name: str, tasks) -> Suite:
 
 
 def _from_folder(folder: Path, name: str) -> Suite:
+    for path in sorted((*folder.rglob("*.yaml"), *folder.rglob("*.yml"))):
+        with suppress(yaml.YAMLError, UnicodeDecodeError):  # lm-eval passes over what it cannot read
+            read_yaml(path, "a task")
     found = Suite(name=name, entries=(), include=folder)
     tasks = found.manager().all_subtasks
     if not tasks:

@@ -10,6 +10,7 @@ from string import ascii_uppercase as LETTERS
 
 import pandas as pd
 
+from qatoolkit.core.bounds import check_name
 from qatoolkit.core.files import atomic, write_json
 from qatoolkit.core.prompt_format import PROMPT
 from qatoolkit.core.qa_table import as_lists, validate
@@ -54,10 +55,7 @@ def export_tasks(
         write_json(sorted(exams), temporary / "tasks.json")
         shutil.copy(METRICS, temporary / METRICS.name)
         for name, table in exams.items():
-            if Path(name).name != name or name.startswith("."):
-                raise ValueError(
-                    f"exam {name!r}: its name becomes a file name, so it needs one without / and a first dot"
-                )
+            check_name(name, "exam")
             table = check_exam(name, table)
             chosen = choose_form(table, form)  # the examples, which are few, are asked in the same form
             files = {"test": (f"{name}.jsonl", table)}

@@ -1,31 +1,45 @@
 """What no run needs any more: finding and removing artifacts that nothing points to."""
 
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from qatoolkit.core.artifacts import MANIFEST, Artifact
-from qatoolkit.core.files import read_json
+from qatoolkit.core.artifacts import MANIFEST, Artifact, read_sealed
+from qatoolkit.core.files import Damaged
+from qatoolkit.run.remembered import again
 from qatoolkit.run.store import POINTERS, STAGES, results_root
 
 
 def find_unused(root: Path | None = None) -> Iterator[Artifact]:
-    """Artifacts that no run points to, directly or through another artifact that it uses."""
+    """Artifacts that no run points to, directly or through another artifact that it uses; Damaged where what a run uses
+    cannot be read."""
     root = root or results_root()
     reached, to_do = set(), []
     for path in root.rglob(POINTERS):
-        to_do += read_json(path).values()
+        to_do += read_sealed(path, again(path.parent)).values()
+    to_do += linked(root)
     while to_do:
         name = to_do.pop()
         if name in reached:
             continue
         reached.add(name)
-        path = root / STAGES / name / MANIFEST
-        to_do += read_json(path).get("uses", []) if path.is_file() else []
+        kind, _, key = name.rpartition("/")
+        artifact = Artifact(root / STAGES, kind, key)
+        if artifact.folder.is_dir() and artifact.record is None:  # then what it uses is unknown
+            raise Damaged(f"{artifact.folder / MANIFEST} is missing: {artifact.remedy}")
+        to_do += (artifact.record or {}).get("uses", [])
     folder = root / STAGES
     for path in sorted(folder.glob("*/*")):
         if path.is_dir() and not path.name.startswith(".") and path.relative_to(folder).as_posix() not in reached:
             yield Artifact(folder, path.parent.name, path.name)
+
+
+def linked(folder: Path) -> set[str]:
+    """The artifacts that links in a run's folder, or in those of all runs, lead to, as `kind/key`."""
+    links = (os.readlink(path) for path in folder.rglob("*") if path.is_symlink())
+    return {found[1] for link in links if (found := re.search(rf"{STAGES}/([\w.-]+/[0-9a-f]{{16}})$", link))}
 
 
 def remove_artifact(artifact: Artifact) -> int:

@@ -1,12 +1,15 @@
-"""The command line: qatoolkit run | status | plan | settings | clean | train | tokenise | report | doctor | teacher."""
+"""The command line: qatoolkit run | status | check | plan | settings | clean | train | tokenise | report | doctor | teacher."""
 
 import json
 import os
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from qatoolkit.core.files import Damaged
 
 app = typer.Typer(
     help="Which data makes a model better at what it is bad at?",
@@ -22,8 +25,16 @@ INTERRUPTED = 130
 STOPPED = "interrupted; what was finished is kept, run the same command to go on"
 
 Profile = Annotated[str, typer.Option("--profile", help="smoke, demo, gpu, paper, or a YAML file")]
+OfRun = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        help="smoke, demo, gpu, paper, or a YAML file; default: the one that the run was made with, else demo",
+    ),
+]
 Name = Annotated[str | None, typer.Option("--run", help="name of the run folder (default: the profile's name)")]
-Seed = Annotated[int, typer.Option("--seed", help="of everything random in the run")]
+Seed = Annotated[int | None, typer.Option("--seed", help="of everything random in the run; default: its own, else 0")]
+Change = Annotated[bool, typer.Option("--change", help="open a run with another profile or seed than it was made with")]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,9 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
         code = app(args=arguments, standalone_mode=False, prog_name="qatoolkit") or 0
         return _failed(STOPPED, code) if code == INTERRUPTED else code
     except ValueError as error:
-        return _failed(error, 2)
+        return _failed(error, 1 if isinstance(error, Damaged) else 2)
     except (RuntimeError, OSError, ImportError) as error:
         return _failed(error, 1)
+    except sqlite3.Error as error:
+        return _failed(f"the ledger cannot be read ({error}); `qatoolkit check` says what is damaged", 1)
     except (KeyboardInterrupt, typer.Abort):
         return _failed(STOPPED, INTERRUPTED)
     except typer.Exit as exit:
@@ -50,17 +63,23 @@ def _failed(error, code: int) -> int:
     return code
 
 
-def _open(profile: str, name: str | None, seed: int):
+def _open(profile: str | None, name: str | None, seed: int | None, change: bool = False):
+    """The run of a name, without a profile with the one it remembers, else demo."""
+    from qatoolkit.run.remembered import remembered
     from qatoolkit.run.store import open_run
 
-    return open_run(name, profile=profile, seed=seed)
+    name = name or (None if profile else "demo")
+    opened = open_run(name, profile=profile, seed=seed, change=change)
+    known = profile or remembered(opened.folder)
+    return opened if known else open_run(name, profile="demo", seed=seed, change=change)
 
 
 @app.command()
 def run(
-    profile: Profile = "demo",
+    profile: OfRun = None,
     name: Name = None,
-    seed: Seed = 0,
+    seed: Seed = None,
+    change: Change = False,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="NOTEBOOK", help="e.g. 03_probe; may be repeated")
     ] = None,
@@ -71,41 +90,68 @@ def run(
     """Execute the notebooks in order into results/<run>/notebooks/."""
     from qatoolkit.run import notebooks, report
     from qatoolkit.run.profiles import load_profile
+    from qatoolkit.run.remembered import remember, remembered
     from qatoolkit.run.store import results_root
 
     os.environ["QATOOLKIT_RESULTS"] = str(results_root().resolve())  # the kernels work in another folder
     if rehearse:
         from qatoolkit.run.rehearsal import write_rehearsal
 
-        loaded = load_profile(profile)
-        profile = str(write_rehearsal(loaded, results_root() / f"{name or loaded.name}-rehearsal"))
+        loaded = _open(profile, name, seed, change=True).profile if profile is None else load_profile(profile)
         name = f"{name or loaded.name}-rehearsal"
-    opened = _open(profile, name, seed)
+        profile = str(write_rehearsal(loaded, results_root() / name))
+    opened = _open(profile, name, seed, change or rehearse)
     if rehearse or opened.profile.world == "textbook":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     opened.world.check()
-    named = str(Path(profile).resolve()) if Path(profile).suffix in (".yaml", ".yml") else profile
+    if opened.change:
+        remember(opened)  # the notebooks open it with the same settings
+    named = opened.source if profile or not remembered(opened.folder) else None  # None: what it remembers
     executed = notebooks.run_notebooks(opened, named, only or [])
     if executed and not only:
         print(f"report: {os.path.relpath(report.write(opened))}")
 
 
 @app.command()
-def status(profile: Profile = "demo", name: Name = None, seed: Seed = 0) -> None:
+def status(profile: OfRun = None, name: Name = None, seed: Seed = None, change: Change = False) -> None:
     """Which stages and notebooks of a run are done."""
+    from qatoolkit.run.asked import describe
+    from qatoolkit.run.check import is_whole
     from qatoolkit.run.notebooks import ORDER
 
-    opened = _open(profile, name, seed)
+    opened = _open(profile, name, seed, change)
     print(f"{opened!r} in {os.path.relpath(opened.folder)}")
+    notes = opened.notes.read()
     for stage, notebook in opened.stages().items():
         manifest = opened.manifest(stage)
         changed = ", ".join(opened.changed(stage)) if manifest else ""
         state = f"to do again, {changed} changed: {notebook}" if changed else f"to do: {notebook}"
         if manifest and not changed:
-            state = f"done in {manifest['seconds']:.1f} s"
+            state = "; ".join([f"done in {manifest['seconds']:.1f} s", *describe(manifest)])
+        if note := notes.pop(stage, None):
+            state = f"incomplete, {note}; running it again asks for those alone: {notebook}"
         print(f"  {stage:<18} {state}")
-    finished = sum((opened.folder / "notebooks" / f"{n}.ipynb").exists() for n in ORDER)
+    for stage, note in notes.items():  # stages beside the flow
+        print(f"  {stage:<18} incomplete, {note}; running it again asks for those alone")
+    finished = sum(is_whole(opened.folder, opened.folder / "notebooks" / f"{n}.ipynb") for n in ORDER)
     print(f"  {finished} of {len(ORDER)} notebooks executed")
+
+
+@app.command()
+def check(
+    name: Annotated[str | None, typer.Argument(metavar="RUN", help="a run (default: all runs and artifacts)")] = None,
+) -> None:
+    """Read every file that a run wrote, and name those that are not as they were written; exit code 1 if there are
+    any."""
+    from qatoolkit.run.check import find_damage
+    from qatoolkit.run.store import results_root
+
+    found = 0
+    for found, line in enumerate(find_damage(results_root(), name), 1):  # noqa: B007
+        print(line)
+    if found:
+        raise typer.Exit(1)
+    print(f"{name or os.path.relpath(results_root())}: every file is as it was written")
 
 
 @app.command()
@@ -202,11 +248,11 @@ def tokenise(
 
 
 @app.command()
-def report(profile: Profile = "demo", name: Name = None, seed: Seed = 0) -> None:
+def report(profile: OfRun = None, name: Name = None, seed: Seed = None, change: Change = False) -> None:
     """Write one self-contained HTML page of a run's figures and tables."""
     from qatoolkit.run.report import write
 
-    print(os.path.relpath(write(_open(profile, name, seed))))
+    print(os.path.relpath(write(_open(profile, name, seed, change))))
 
 
 @app.command()

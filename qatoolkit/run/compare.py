@@ -7,7 +7,7 @@ import pandas as pd
 
 from qatoolkit.core import display
 from qatoolkit.core.artifacts import as_json
-from qatoolkit.core.settings import dials
+from qatoolkit.core.settings import differences
 from qatoolkit.core.stats import cells
 from qatoolkit.run.profiles import BASE, Profile
 from qatoolkit.run.stages.evaluation import comparisons
@@ -89,14 +89,6 @@ def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Compariso
 
 def differing(a: Profile, b: Profile, names: tuple[str, str] = ("a", "b")) -> pd.DataFrame:
     """The dials in which two profiles differ: dial, and the value in each."""
-    rows = []
-    for dial, _ in dials(Profile):
-        found = []
-        for profile in (a, b):
-            value = profile
-            for part in dial.split("."):
-                value = getattr(value, part)
-            found.append(as_json(value))
-        if found[0] != found[1] and dial != "name":
-            rows.append((dial, *map(str, found)))
+    found = differences(as_json(a), as_json(b), Profile)
+    rows = [(dial, *map(str, values)) for dial, values in found.items() if dial != "name"]
     return pd.DataFrame(rows, columns=["dial", *names])

@@ -14,6 +14,7 @@ from qatoolkit.core.files import write_json
 from qatoolkit.figures.style import name as label
 from qatoolkit.graph.kp_graph import KPGraph
 from qatoolkit.run import tables
+from qatoolkit.run.check import record_files
 from qatoolkit.run.profiles import BASE, SEEDS
 from qatoolkit.run.store import Run
 
@@ -131,13 +132,14 @@ def draw(run: Run, name: str):
 def save_figures(run: Run) -> list[str]:
     """Draw every figure of the run into `results/<run>/figures/`, with `captions.json`; return the names of those that
     the run has something for."""
-    folder, captions = run.folder / "figures", {}
+    folder, captions, written = run.folder / "figures", {}, []
     for name, figure in FIGURES.items():
         drawn = figure(run)
         if not isinstance(drawn, str):
-            figures.save(drawn, folder / f"{name}.png")
+            written += figures.save(drawn, folder / f"{name}.png")
             captions[name] = getdoc(figure)
     write_json(captions, folder / "captions.json")
+    record_files(run.folder, [*written, folder / "captions.json"])
     return list(captions)
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from qatoolkit import __version__
 from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.files import atomic, locked, read_json
-from qatoolkit.run.store import NOTEBOOKS, Run
+from qatoolkit.run.asked import NOTES
+from qatoolkit.run.check import FILES, is_whole, record_files
+from qatoolkit.run.remembered import FILE as RUN_FILE
+from qatoolkit.run.store import NOTEBOOKS, POINTERS, Run
 from qatoolkit.synthesis.strategies import PACKAGED
 
 # Own model and tour come last: they read what the others made, and compute nothing twice.
@@ -40,12 +43,13 @@ def chosen(only: list[str]) -> list[str]:
     return [n for n in ORDER if n in picked] if only else list(ORDER)
 
 
-def run_notebooks(run: Run, profile: str, only: list[str] | None = None, log=print) -> int:
+def run_notebooks(run: Run, profile: str | None, only: list[str] | None = None, log=print) -> int:
     """Execute notebooks for a run and return how many were not done before.
 
     A notebook is done when its executed copy was made from the same source with the same settings, seed and version,
     and its stages stand (`Run.changed`). Of two commands at once each notebook is executed by one, and the other waits.
-    Raises NotebookFailed at the first error; what was finished stays."""
+    `profile` is what the notebooks get as PROFILE, None for what the run remembers. Raises NotebookFailed at the first
+    error; what was finished stays."""
     names = chosen(only or [])
     folder = run.folder / "notebooks"
     started, executed = time.perf_counter(), 0
@@ -53,11 +57,16 @@ def run_notebooks(run: Run, profile: str, only: list[str] | None = None, log=pri
         source, target = notebooks_folder() / f"{name}.ipynb", folder / f"{name}.ipynb"
         with locked(folder / ".lock"):
             key = _key(run, source)
+            if target.exists() and not is_whole(run.folder, target):
+                aside = target.with_name(f"{name}.changed.ipynb")
+                os.replace(target, aside)
+                log(f"{os.path.relpath(target)} was damaged or edited since: kept as {aside.name}, executed again")
             if _key_of(target) == key and _is_current(run, name):
                 continue
             log(f"[{position}/{len(names)}] {name}")
-            begun = time.perf_counter()
+            begun, before = time.perf_counter(), time.time()
             _execute(run, profile, source, target, key)
+            record_files(run.folder, _written_since(run.folder, before))
             executed += 1
             log(f"[{position}/{len(names)}] {name} done in {time.perf_counter() - begun:.0f} s")
     where = os.path.relpath(run.folder)
@@ -66,6 +75,14 @@ def run_notebooks(run: Run, profile: str, only: list[str] | None = None, log=pri
     else:
         log(f"run {run.name!r}: nothing to do, all {len(names)} notebooks are done; results in {where}")
     return executed
+
+
+def _written_since(folder: Path, moment: float) -> list[Path]:
+    """The files that a notebook has written into a run's folder since a moment: its executed copy, figures, exports."""
+    places = [folder / "notebooks", folder / "figures", folder / "export"]
+    files = [*folder.glob("*.json"), *folder.glob("*.html"), *(p for place in places for p in place.rglob("*"))]
+    told = {POINTERS, NOTES, FILES, RUN_FILE}  # sealed each on its own
+    return [p for p in files if p.is_file() and p.name[0] != "." and p.name not in told and p.stat().st_mtime >= moment]
 
 
 def _key(run: Run, source: Path) -> str:
@@ -84,7 +101,7 @@ def _key_of(executed: Path) -> str | None:
     return read_json(executed)["metadata"].get("qatoolkit", {}).get("key")
 
 
-def _execute(run: Run, profile: str, source: Path, target: Path, key: str) -> None:
+def _execute(run: Run, profile: str | None, source: Path, target: Path, key: str) -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 

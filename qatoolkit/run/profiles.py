@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from qatoolkit.core.artifacts import as_json
+from qatoolkit.core.bounds import check_name
 from qatoolkit.core.settings import Settings, SomeShare, placed, read_mapping, turned
 from qatoolkit.curate.settings import CurateSettings
 from qatoolkit.evaluation.settings import EvaluateSettings, ExamSettings, ProbeSettings
@@ -26,6 +27,10 @@ from qatoolkit.training.settings import CHECKPOINT_DIALS, GeneralSettings, Midtr
 
 SEEDS = "seeds"  # the annotated seeds, a data set that nothing has to write
 BASE = "base"  # the student before mid-training, compared like an arm
+TAKEN = {  # names of stages, and of what else is in a run's folder or among the outputs of `curate`
+    *(SEEDS, BASE, "exams", "annotate", "probe", "plan", "error_rates", "curate", "midtrain", "evaluate", "scaling"),
+    *("ablations", "summary", "notebooks", "figures", "variants", "models", "export", "jobs", "report"),
+}
 
 
 class DataSettings(Settings):
@@ -143,8 +148,11 @@ class Profile(Settings):
 
     @model_validator(mode="after")
     def _names(self):
+        for field in ("arms", "data", "exams", "strategies"):
+            for name in getattr(self, field):
+                check_name(name, field)
         for name, about in self.data.items():
-            if name in (SEEDS, BASE):
+            if name in TAKEN:
                 raise ValueError(f"data.{name}: this name is taken; give the data set another")
             if (used := about.strategy or name) not in PACKAGED:
                 strategy(used).checked(self.strategies.get(used, {}))

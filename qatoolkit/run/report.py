@@ -8,6 +8,7 @@ import pandas as pd
 
 from qatoolkit.core import display
 from qatoolkit.core.files import atomic, read_json
+from qatoolkit.run.check import is_whole, record_files, recorded
 from qatoolkit.run.store import MissingUpstream, Run
 from qatoolkit.run.tables.evaluation import accuracy_by_arm
 
@@ -18,7 +19,8 @@ STYLE = (
 
 
 def write(run: Run) -> Path:
-    """Write `report.html` into the run folder and return its path; figures that are gone are drawn again.
+    """Write `report.html` into the run folder and return its path; figures that are gone or damaged are drawn
+    again.
 
     Raises MissingUpstream, naming the notebook to run, when the run has no summary yet."""
     if run.manifest("summary") is None:
@@ -26,7 +28,8 @@ def write(run: Run) -> Path:
             f"run {run.name!r} has no summary yet: run notebooks/11_figures.ipynb, or `{run.command}`"
         )
     summary, folder = run.read("summary").summary, run.folder / "figures"
-    if not (folder / "captions.json").exists():
+    drawn = [run.folder / name for name in recorded(run.folder) if name.startswith("figures/")]
+    if not (folder / "captions.json").exists() or not all(is_whole(run.folder, path) for path in drawn):
         from qatoolkit.run import figures
 
         figures.save_figures(run)
@@ -55,6 +58,7 @@ def write(run: Run) -> Path:
     )
     with atomic(run.folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
+    record_files(run.folder, [run.folder / "report.html"])
     return run.folder / "report.html"
 
 

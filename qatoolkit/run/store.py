@@ -5,7 +5,6 @@ it read, of the seed, of the prompts it sends and of the version of the stage's 
 dial changed finds every stage that the dial does not touch. `results/<run>/stages.json` points to a run's artifacts by
 name; links beside it open them in a file browser where the file system has links."""
 
-import functools
 import os
 import re
 import time
@@ -15,45 +14,24 @@ from numbers import Integral
 from operator import attrgetter
 from pathlib import Path
 
-import pandas as pd
-
-from qatoolkit.core.artifacts import Artifact, as_json, key_of
-from qatoolkit.core.files import digest, locked, read_json, remove, write_json
-from qatoolkit.core.qa_table import read_table, write_table
+from qatoolkit.core.artifacts import MANIFEST, Artifact, as_json, key_of, read_sealed, write_sealed
+from qatoolkit.core.files import digest, locked, remove
 from qatoolkit.core.settings import turned
+from qatoolkit.run.asked import STOPS, Asked, Incomplete, Notes, describe
+from qatoolkit.run.contracts import LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version, stage
+from qatoolkit.run.outputs import Outputs, write_output
 from qatoolkit.run.profiles import Profile, load_profile
+from qatoolkit.run.remembered import again, check, profile_of, remember, remembered
 from qatoolkit.run.world import World, world_of
 from qatoolkit.synthesis.strategies import PACKAGED
-from qatoolkit.teacher import prompts
 
-POINTERS = "stages.json"
+__all__ = [
+    "NOTEBOOKS", "POINTERS", "STAGES", "VERSIONS", "MissingUpstream", "Outputs", "Run", "Stage", "contents", "open_run",
+    "results_root", "stage",
+]  # fmt: skip
+
+POINTERS, DEFAULT = "stages.json", "smoke"
 STAGES = "stages"  # the folder of artifacts among the run folders
-NOTEBOOKS = {  # the stages of every run, in order, and the notebook that makes each; data sets come after the plan
-    "exams": "01_seeds",
-    "seeds": "01_seeds",
-    "annotate": "02_annotate",
-    "base": "03_probe",
-    "probe": "03_probe",
-    "plan": "03_probe",
-    "error_rates": "04_boostqa",
-    "curate": "06_curate",
-    "midtrain": "07_midtrain",
-    "evaluate": "08_evaluate",
-    "scaling": "09_scaling",
-    "ablations": "10_ablations",
-    "summary": "11_figures",
-}
-
-LISTS = {  # what some stages depend on besides groups of settings: lists of the profile, by the name that a change is given
-    "curate": lambda profile: {"sets": profile.used_sets},
-    "midtrain": lambda profile: {"arms": profile.arms},
-    "evaluate": lambda profile: {"compare": profile.compare},
-    "ablations": lambda profile: {
-        "ablations": profile.ablations,
-        "tokens": profile.ablation_tokens,
-        "arms": profile.arms,
-    },
-}
 
 
 class MissingUpstream(RuntimeError):
@@ -79,32 +57,6 @@ def contents(profile: Profile, names: tuple[str, ...]) -> dict:
     return found
 
 
-class Outputs:
-    """What a stage wrote, read from disk on access: `.name` is a table (Parquet), a value (JSON) or a folder's path."""
-
-    def __init__(self, stage: str, folder: Path, names: list[str], skipped: bool):
-        self._stage, self._folder, self._names, self.skipped = stage, folder, names, skipped
-
-    def __dir__(self):
-        return self._names
-
-    def __getattr__(self, name: str):
-        for suffix, read in ((".parquet", read_table), (".json", read_json)):
-            if (path := self._folder / f"{name}{suffix}").is_file():
-                return read(path)
-        if (self._folder / name).is_dir():
-            return self._folder / name
-        if name in self._names:
-            raise FileNotFoundError(f"{self._folder / name} is gone: remove {self._folder} and run the stage again")
-        raise AttributeError(f"{self._stage} wrote no {name!r}; it wrote {', '.join(self._names)}")
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._names
-
-    def __repr__(self):
-        return f"{self._stage}: {', '.join(self._names)}"
-
-
 class Run:
     """A named run: its folder, profile, seed and world. Opened by `open_run`."""
 
@@ -117,11 +69,12 @@ class Run:
         source: str | None = None,
         world: World | None = None,
         parent: "Run | None" = None,
+        change: bool = False,
     ):
         self.name, self.profile, self.seed, self.root, self.folder = name, profile, seed, Path(root), Path(root) / name
         self.world = world or world_of(profile, root / "teacher.log.jsonl")
-        self._source, self._own_world, self.parent = source or profile.name, world, parent
-        self._checked = False
+        self.source, self.own_world, self.parent, self.change = source or profile.name, world, parent, change
+        self._checked, self.asked, self.notes = False, Asked(), Notes(self.folder)
         self.endpoint = None  # open for all teachers of the run and its variants, while somebody keeps it open
 
     def __repr__(self):
@@ -134,20 +87,22 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The command line that continues this run, with its profile and seed."""
+        """The command line that continues this run, with its profile and seed; of a variant, that of its run."""
+        if self.parent:
+            return self.parent.command
         seed = f" --seed {self.seed}" if self.seed else ""
-        return f"qatoolkit run --profile {self._source} --run {self.name}{seed}"
+        return f"qatoolkit run --profile {self.source} --run {self.name}{seed}"
 
     def variant(self, name: str, dials: dict) -> "Run":
         """This run with dials turned, in a folder of its own below it: it shares every stage that the dials do not
         touch."""
         name, profile = f"{self.name}/variants/{name}", turned(self.profile, dials)
-        return Run(name, profile, self.seed, self.root, self._source, self._own_world, self)
+        return Run(name, profile, self.seed, self.root, self.source, self.own_world, self)
 
     def pointers(self) -> dict[str, str]:
         """The artifacts of this run by stage, as `kind/key`."""
         path = self.folder / POINTERS
-        return read_json(path) if path.is_file() else {}
+        return read_sealed(path, again(self.folder)) if path.exists() else {}
 
     def artifact(self, stage: str) -> Artifact | None:
         """The artifact that a stage of this run points to, or None; of a variant, else that of its run."""
@@ -187,10 +142,12 @@ class Run:
             flow = self.stages()
             if stage not in flow:
                 raise MissingUpstream(f"run {self.name!r} has no stage {stage!r}; there are {', '.join(flow)}")
-            raise MissingUpstream(
-                f"run {self.name!r} has no {stage!r} yet: run notebooks/{flow[stage]}.ipynb, or "
-                f"`{self.command} --only {flow[stage]}`"
-            )
+            how = f"run notebooks/{flow[stage]}.ipynb, or `{self.command} --only {flow[stage]}`"
+            if note := self.notes.read().get(stage):
+                raise MissingUpstream(
+                    f"{stage!r} of run {self.name!r} is incomplete: {note}; {how} to ask for those alone"
+                )
+            raise MissingUpstream(f"run {self.name!r} has no {stage!r} yet: {how}")
         return Outputs(stage, self.stage(stage), list(manifest["outputs"]), skipped=True)
 
     def model(self, name: str) -> Path:
@@ -201,11 +158,19 @@ class Run:
         models = self.read("midtrain").models
         if name not in models:
             raise ValueError(f"run {self.name!r} has no arm {name!r}; there are base, {', '.join(models)}")
-        return self.root / STAGES / models[name]
+        return self._whole(models[name])
 
     def place(self, stage: str, name: str) -> Path:
         """The folder of an artifact that a finished stage names in its `places`."""
-        return self.root / STAGES / self.read(stage).places[name]
+        return self._whole(self.read(stage).places[name])
+
+    def _whole(self, name: str) -> Path:
+        """The folder of an artifact or in one, by name; Damaged or MissingUpstream where it is not as it was made."""
+        kind, key, *_ = name.split("/")
+        artifact = Artifact(self.root / STAGES, kind, key)
+        if artifact.manifest is None:
+            raise MissingUpstream(f"{artifact.folder / MANIFEST} is missing: {artifact.remedy}")
+        return self.root / STAGES / name
 
     def settings_of(self, spec: "Stage", profile: Profile) -> dict:
         """What a stage's key takes from the profile, the world and the files that the profile names."""
@@ -225,7 +190,7 @@ class Run:
         for name in reads:
             self.read(name)
             upstream[name] = self.manifest(name)["outputs"]
-        asking = {name: prompts.version(name) for name in spec.prompts}
+        asking = {name: prompt_version(name) for name in spec.prompts}
         return key_of(spec.kind, spec.version, self.seed, as_json(settings), upstream, asking, as_json(asked))
 
     def changed(self, stage: str) -> list[str]:
@@ -256,7 +221,7 @@ class Run:
         found += [name for name, value in lists.items() if made["asked"].get(name) != value]
         found += ["seed"] if made["seed"] != self.seed else []
         found += ["contract"] if made["version"] != VERSIONS.get(made["kind"], made["version"]) else []
-        return found + (["prompts"] if any(prompts.version(n) != v for n, v in made["prompts"].items()) else [])
+        return found + (["prompts"] if any(prompt_version(n) != v for n, v in made["prompts"].items()) else [])
 
     def _upstream_is_current(self, stage: str) -> bool:
         """Whether what a finished stage read is still what its upstream stages hold."""
@@ -266,9 +231,12 @@ class Run:
     def point(self, stage: str, artifact: Artifact) -> None:
         """Make an artifact the one that a stage of this run uses, with a link to it where the file system has links."""
         with locked(self.folder / f".{POINTERS}.lock"):
+            if not self.parent:
+                remember(self)
             pointers = self.pointers()
             if pointers.get(stage) != artifact.name:
-                write_json(pointers | {stage: artifact.name}, self.folder / POINTERS)
+                write_sealed(pointers | {stage: artifact.name}, self.folder / POINTERS)
+            self.notes.put(stage, None)
             link = self.folder / stage
             target = os.path.relpath(artifact.folder, link.parent)
             with suppress(OSError):
@@ -283,6 +251,7 @@ class Run:
         """Run one stage unless it is done: `make(folder)` returns {name: table, JSON value or None for a folder that it
         wrote itself}; the manifest is written last. `dials` are turned for this stage alone; `asked` are arguments that
         its result depends on."""
+        check(self)
         reads, dials = spec.reads if reads is None else reads, dials or {}
         asked = asked or LISTS.get(spec.kind, lambda profile: {})(self.profile)
         settings = self.settings_of(spec, turned(self.profile, dials))
@@ -291,105 +260,103 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         if (manifest := artifact.manifest) is None:
             if name in self.pointers() and before.manifest:
-                log(f"{name}: settings or inputs changed, running again")
+                log(f"{name}: {', '.join(self.changed(name)) or 'settings or inputs'} changed, running again")
             for upstream in reads:
                 if other := self.changed(upstream):
                     notebook = self.stages().get(upstream, "01_seeds")
-                    log(f"{name}: reads {upstream} as it is, though {', '.join(other)} changed since: see {notebook}")
+                    note = f" ({notes[upstream]})" if upstream in (notes := self.notes.read()) else ""
+                    other = f"{', '.join(other)} changed since{note}"
+                    log(f"{name}: reads {upstream} as it is, though {other}: see {notebook}")
             if not self._checked:
                 self.world.check()
                 self._checked = True
         with artifact.making() as folder:
             if (manifest := artifact.manifest) is not None:
                 self.point(name, artifact)
-                log(f"{name}: done before, nothing to do")
+                log("; ".join([f"{name}: done before, nothing to do", *describe(manifest)]))
                 return Outputs(name, folder, list(manifest["outputs"]), skipped=True)
             started = time.perf_counter()
-            outputs = make(folder)
+            outputs = self._make(name, make, folder, turned(self.profile, dials).teacher.accept_missing)
             uses = outputs.pop("uses", [])
-            digests = {output: digest(_write(folder, output, value)) for output, value in outputs.items()}
+            digests = {output: digest(write_output(folder, output, value)) for output, value in outputs.items()}
             seconds = round(time.perf_counter() - started, 2)
             artifact.finish(
                 {
                     "stage": name, "version": spec.version, "seed": self.seed, "settings": settings, "dials": dials,
                     "asked": asked, "reads": list(reads), "upstream": {n: self.manifest(n)["outputs"] for n in reads},
-                    "prompts": {n: prompts.version(n) for n in spec.prompts}, "uses": uses, "outputs": digests,
+                    "prompts": {n: prompt_version(n) for n in spec.prompts}, "uses": uses, "outputs": digests,
                     "seconds": seconds,
-                }
+                } | self.asked.record()
             )  # fmt: skip
         self.point(name, artifact)
-        log(f"{name}: done in {seconds:.1f} s")
+        log("; ".join([f"{name}: done in {seconds:.1f} s", *describe(self.asked.record(), outputs)]))
         return Outputs(name, artifact.folder, list(digests), skipped=False)
 
+    def _make(self, name: str, make: Callable[[Path], dict], folder: Path, accepted: float) -> dict:
+        """What `make(folder)` returns; Incomplete, and a note that says why, where rows are missing."""
+        self.asked = Asked()
+        try:
+            outputs = make(folder)
+            self.asked.require(accepted)
+            return outputs
+        except BaseException as error:
+            missing = str(self.asked) if self.asked.missing else ""
+            says = f"{error}" if isinstance(error, STOPS) and str(error) != missing else ""
+            if not missing and not isinstance(error, Incomplete):
+                raise
+            self.notes.put(name, "; ".join(filter(None, [missing, says])))
+            if says or not isinstance(error, Exception):
+                raise
+            why = error if not isinstance(error, Incomplete) else None
+            raise Incomplete(f"{name} is incomplete: {missing}; {self._again(name)}") from why
 
-def _write(folder: Path, name: str, value) -> Path:
-    """Write an output of a stage and return where it is; None means a folder that the stage wrote itself."""
-    if isinstance(value, pd.DataFrame):
-        write_table(value, folder / f"{name}.parquet")
-        return folder / f"{name}.parquet"
-    if value is not None:
-        write_json(value, folder / f"{name}.json")
-        return folder / f"{name}.json"
-    return folder / name
-
-
-# The version of each stage's contract; raised when the same inputs would give another result.
-VERSIONS = dict.fromkeys([*NOTEBOOKS, *PACKAGED], 1)
-VERSIONS |= dict.fromkeys(["plan", "seeds", "curate"], 2)
-VERSIONS |= dict.fromkeys(["evaluate", "probe", "error_rates", *PACKAGED], 3)
-
-
-class Stage:
-    """What a stage is declared with: the kind of its artifacts, what it reads, the parts of the profile it depends on
-    ("world" for what the world's content depends on), the dials that name files whose content counts, the prompts it
-    sends, and the version of its contract, to be raised when the same inputs would give another result."""
-
-    def __init__(self, kind: str, *, reads=(), settings=(), files=(), prompts=(), version: int | None = None):
-        self.kind, self.reads, self.settings, self.files = kind, reads, settings, files
-        self.prompts, self.version = prompts, version or VERSIONS.get(kind, 1)
-        VERSIONS[kind] = self.version
-
-
-def stage(kind: str, **declared):
-    """Makes `function(run, folder, **asked) -> {output: table, value or None}` a stage that is skipped when nothing
-    changed.
-
-    `declared` as for `Stage`. Keyword arguments of the function are part of the key."""
-    spec = Stage(kind, **declared)
-
-    def wrap(function):
-        @functools.wraps(function)
-        def staged(run: Run, *, log=print, **asked) -> Outputs:
-            name = "-".join([kind, key_of(as_json(asked))[:8]]) if asked else kind
-            return run.complete(name, spec, lambda folder: function(run, folder, **asked), asked=asked, log=log)
-
-        staged.spec = spec
-        return staged
-
-    return wrap
+    def _again(self, stage: str) -> str:
+        """What asks for the missing rows of a stage."""
+        notebook = NOTEBOOKS["ablations"] if self.parent else self.stages().get(stage)
+        how = (
+            f"run notebooks/{notebook}.ipynb again, or `{self.command} --only {notebook}`"
+            if notebook
+            else "run it again"
+        )
+        return f"what was answered is kept: {how}, to ask for those alone"
 
 
 def open_run(
     name: str | None = None,
     *,
-    profile: str = "smoke",
-    seed: int = 0,
+    profile: str | Path | Profile | None = None,
+    seed: int | None = None,
     root: Path | None = None,
     world: World | None = None,
+    change: bool = False,
     **dials,
 ) -> Run:
     """Open or start a run: `open_run("demo", profile="demo", seed=0)`; dials change one setting each, e.g.
     `open_run("no-refine", profile="demo", **{"boostqa.refine": False})`. `world` gives it a world of its own.
 
-    Raises ValueError for a name that could leave the results folder, an unknown profile, a wrong setting or seed."""
-    chosen = load_profile(profile, **dials)
-    name = name or chosen.name
+    A run remembers its profile, dials and seed once its first stage is finished: `open_run("demo")` opens it as it is
+    (a new run takes smoke and 0). Opened otherwise it raises a ValueError that names what differs, unless `change`;
+    the results made before stay where they are, for runs of other names and for a change back.
+
+    Raises ValueError too for a name that could leave the results folder, an unknown profile, a wrong setting or
+    seed."""
+    root = Path(root or results_root())
+    base = load_profile(DEFAULT if profile is None else profile)
+    name = name or base.name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name == STAGES:
         raise ValueError(
             f"run name {name!r}: use letters, digits, dot, dash and underscore, starting with a letter or digit; "
             f"{STAGES!r} is taken"
         )
+    source, about = None if isinstance(profile, Profile) else str(profile or DEFAULT), remembered(root / name)
+    if source and source.endswith((".yaml", ".yml")):
+        source = str(Path(source).resolve())
+    if about and profile is None:
+        base, source = profile_of(about, root / name), about["profile"]
+    if seed is None:
+        seed = about["seed"] if about else 0
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed!r}; it must be a whole number from 0 to 2**32 - 1")
-    source = None if isinstance(profile, Profile) else str(profile)
-    return Run(name, chosen, int(seed), root or results_root(), source, world)
+    run = Run(name, load_profile(base, **dials), int(seed), root, source, world, change=change)
+    check(run)
+    return run

@@ -193,6 +193,12 @@ class OwnWorld:
             for source in named:
                 if source not in (TEXTBOOK, PYTHON) and not source.startswith("hf:") and not Path(source).exists():
                     raise ValueError(f"profile {profile.name!r}: {dial} names {source}, which does not exist")
+        places |= {f"exams.{name}": (one.source,) for name, one in self._exams.items()}
+        places |= {"checkpoint": [one.checkpoint for one in (profile.student, *profile.ladder) if one.checkpoint]}
+        for dial, named in places.items():
+            for source in named:
+                if (path := Path(source)).exists() and not (path.is_file() or path.is_dir()):
+                    raise ValueError(f"profile {profile.name!r}: {dial} names {source}, which is no file or folder")
 
     def check(self) -> None:
         """`require`, and ValueError for a checkpoint that can't be opened, and for a learning rate far above the usual

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from qatoolkit.core.bounds import check_name
 from qatoolkit.core.qa_table import require
 from qatoolkit.core.settings import Settings
 
@@ -70,7 +71,9 @@ _REGISTERED: dict[str, Strategy] = {}
 
 
 def register(one: Strategy) -> Strategy:
-    """Register a strategy under its name, in place of an earlier one of that name."""
+    """Register a strategy under its name, in place of an earlier one of that name; ValueError for a name that cannot be
+    a folder's."""
+    check_name(one.name, "strategy")
     _REGISTERED[one.name] = one
     return one
 

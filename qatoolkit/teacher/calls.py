@@ -40,6 +40,20 @@ class Row(NamedTuple):
     keys: tuple[str, ...]
 
 
+# Statuses of 400 to 499 that say something of the request itself; others of them come from a key, an account, a limit, a
+# proxy or an address, and may be otherwise another time.
+_OF_THE_REQUEST = (400, 406, 411, 412, 413, 414, 415, 416, 417, 418, 422, 431, 451)
+
+
+def is_transient(outcome: str) -> bool:
+    """Whether the same request may be answered another time: no connection, a timeout, an interruption, a batch that
+    ended without it, a 200 without a completion, and every status that says nothing of the request itself."""
+    status = outcome.removeprefix("http_")
+    if status != outcome and status.isdigit():
+        return int(status) not in _OF_THE_REQUEST
+    return outcome in ("connection", "timeout", "interrupted") or outcome.startswith("batch_")
+
+
 class Call:
     """One call of ask(): its prompts, checked, and the rows as they come."""
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from qatoolkit.core.settings import Amount, Positive, Rate, Settings
+from qatoolkit.core.settings import Amount, Positive, Rate, Settings, Share
 
 OFFLINE = "offline"  # as `base_url`: the teacher of the run's own world
 BY_ASK = {"messages": "ask()", "model": "the model", "n": "samples=", "stream": "nothing"}  # what sets these fields
@@ -71,6 +71,9 @@ class TeacherSettings(Settings):
     {my-model: {input: 0.27, output: 1.1}}."""
     budget: Amount | None = None
     """Most US dollars to spend on each model and stage; null for no limit."""
+    accept_missing: Share = 0.0
+    """Share of the rows a stage asks for that may be missing because the teacher could not be reached or was over its
+    limits; with more, the stage is incomplete, and running it again asks for those alone."""
     batch: bool = False
     """Ask through the endpoint's Batch API: half the price, answers within a day."""
 

@@ -33,7 +33,7 @@ def test_clean_removes_only_what_no_run_points_to_and_only_after_asking(tmp_path
 
     monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path))
     for questions in (7, 9):
-        seeds(open_run("trial", profile="smoke", **{"plan.questions": questions}), log=str)
+        seeds(open_run("trial", profile="smoke", change=True, **{"plan.questions": questions}), log=str)
     monkeypatch.setattr("typer.confirm", lambda text: answer == "y\n")
     assert main(["clean"]) == 0
     assert "seeds/" in capsys.readouterr().out

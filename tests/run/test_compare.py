@@ -31,7 +31,7 @@ def test_what_the_dial_does_not_touch_is_shared(runs):
 def test_changed_lists_of_the_profile_are_named(runs, smoke):
     run, _ = runs
     dials = {"arms": {"linkqa": None, "boostqa_linkqa": None}, "compare": [["boostqa", "base"]], "ablations": []}
-    fewer = open_run("smoke", profile="smoke", root=smoke.results, **dials)
+    fewer = open_run("smoke", profile="smoke", root=smoke.results, change=True, **dials)
     assert run.changed("evaluate") == run.changed("ablations") == []
     assert fewer.changed("curate") == ["sets"]
     assert fewer.changed("midtrain") == ["arms"]

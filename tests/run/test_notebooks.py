@@ -202,7 +202,10 @@ def test_status_names_what_changed_since(tmp_path, monkeypatch, capsys):
     seeds(open_run("smoke", profile="smoke"), log=str)
     assert cli.main(["status", "--profile", "smoke"]) == 0
     assert "seeds              done in" in capsys.readouterr().out
-    assert cli.main(["status", "--profile", "demo", "--run", "smoke", "--seed", "1"]) == 0
+    asked = ["status", "--profile", "demo", "--run", "smoke", "--seed", "1"]
+    assert cli.main(asked) == 2
+    assert "run 'smoke' was made otherwise: profile was 'smoke' and is 'demo'" in capsys.readouterr().err
+    assert cli.main([*asked, "--change"]) == 0
     assert "seeds              to do again, plan, seed changed: 01_seeds" in capsys.readouterr().out
 
 
@@ -217,7 +220,9 @@ def test_the_report_states_profile_and_seed_of_the_results_and_draws_figures_tha
 
     monkeypatch.setattr(figures, "FIGURES", {"degree": degree})
     summary(open_run("trial", profile="smoke", root=tmp_path), log=str)
-    page = report.write(open_run("trial", profile="demo", seed=5, root=tmp_path)).read_text(encoding="utf-8")
+    page = report.write(open_run("trial", profile="demo", seed=5, root=tmp_path, change=True)).read_text(
+        encoding="utf-8"
+    )
     assert "Profile smoke, seed 0." in page
     assert "<figcaption>Degrees</figcaption>" in page
 

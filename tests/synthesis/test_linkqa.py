@@ -240,7 +240,7 @@ def run(tmp_path, monkeypatch):
 
     def opened(**dials):
         dials = {"plan.questions": 12} | dials
-        run = open_run("edges", profile="smoke", **dials)
+        run = open_run("edges", profile="smoke", change=True, **dials)
         stages.exams(run)
         stages.seeds(run)
         if run.manifest("annotate") is None:
@@ -302,7 +302,7 @@ def test_knowledge_points_that_the_source_carries_are_kept_and_only_the_others_a
     carrying(bare)
 
     def annotated(**dials):
-        again = open_run("edges", profile="smoke", **{f"annotate.{name}": v for name, v in dials.items()})
+        again = open_run("edges", profile="smoke", change=True, **{f"annotate.{name}": v for name, v in dials.items()})
         out = stages.annotate(again, log=lambda said: None)
         assert (out.seeds["id"] == table["id"]).all()
         paid = out.seeds["calls"].map(lambda calls: any(c.startswith("knowledge_points/") for c in calls))

@@ -6,6 +6,7 @@ import pandas as pd
 
 from qatoolkit.core.files import write_json
 from qatoolkit.core.stats import CELL
+from qatoolkit.run.check import record_files
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.store import Outputs, Run, Stage
 from qatoolkit.synthesis.write import degradation
@@ -24,6 +25,7 @@ def summary(run: Run, *, log=print) -> Outputs:
     out = run.complete("summary", _SUMMARY, make, reads=reads, asked={"run": run.name}, log=log)
     seconds = {name: run.manifest(name)["seconds"] for name in run.done()}
     write_json(out.summary | {"seconds": seconds}, run.folder / "summary.json")
+    record_files(run.folder, [run.folder / "summary.json"])
     return out
 
 

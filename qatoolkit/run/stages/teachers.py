@@ -20,13 +20,13 @@ def ledger_path(run: Run):
 @contextmanager
 def teachers(run: Run, stage: str):
     """The run's synthesiser, refiner and annotator, and `named(model)` for any other, sharing one ledger; the world's
-    own endpoint is started where no other is set, and stopped afterwards."""
+    own endpoint is started where no other is set, and stopped afterwards. `run.asked` counts what they answer."""
     settings = run.profile.teacher
     kind = BatchTeacher if settings.batch else Teacher
     with endpoint_of(run) as endpoint, Ledger(ledger_path(run)) as ledger:
 
         def named(model: str) -> Teacher:
-            return kind(
+            teacher = kind(
                 model,
                 endpoint=endpoint,
                 ledger=ledger,
@@ -44,6 +44,7 @@ def teachers(run: Run, stage: str):
                 budget=settings.budget,
                 progress=True,
             )
+            return run.asked.watch(teacher)
 
         roles = {role: named(getattr(settings, role)) for role in ("synthesiser", "refiner", "annotator")}
         yield SimpleNamespace(**roles, named=named)

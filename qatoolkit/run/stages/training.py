@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.core.artifacts import Artifact, as_json, key_of
+from qatoolkit.core.artifacts import MANIFEST, Artifact, as_json, key_of
 from qatoolkit.core.files import digest, read_json
 from qatoolkit.core.qa_table import COLUMNS, write_table
 from qatoolkit.core.settings import replace
@@ -26,6 +26,7 @@ from qatoolkit.training.settings import Course, Manner
 from qatoolkit.training.tokens import qa_documents, train_tokenizer, write_tokens
 
 VERSION = 1  # of what `_made` makes: raised when the same content would give other files
+READS = ("start", "qa", "general", "tokenizer")  # the fields of a job that name what it reads
 METRICS = ["step", "tokens", "loss", "lr", "arm"]
 TOKENIZER_TEXTS = 3000  # documents of general text that a tokenizer is trained on
 
@@ -119,8 +120,13 @@ def trained(run: Run, jobs: list[Job]) -> list[Trained]:
         manifests = train_all(
             [j for _, j in todo.values()], worker=WORKER, launch=run.profile.student.launch, folder=run.folder / "jobs"
         )
-        for (artifact, _), manifest in zip(todo.values(), manifests, strict=True):
-            artifact.finish({"outputs": {"training": key_of(manifest)}})
+        for (artifact, job), manifest in zip(todo.values(), manifests, strict=True):
+            reads = filter(None, (artifact_of(getattr(job, field)) for field in (*READS, "probe")))
+            uses = list(dict.fromkeys(one.name for one in reads))
+            artifact.finish({"outputs": {"training": key_of(manifest)}, "uses": uses})
+    for tokens in {p for _, job in todo.values() for p in (job.qa, job.general) if p}:
+        if made := artifact_of(tokens):
+            made.add_files()  # packed blocks
     return [
         Trained(job=job, manifest=read_json(artifact.folder / "training.json"), artifact=artifact.name)
         for job, artifact in zip(placed, artifacts, strict=True)
@@ -129,7 +135,7 @@ def trained(run: Run, jobs: list[Job]) -> list[Trained]:
 
 def training_key(job: Job) -> str:
     """The key of a training: its name, everything that changes what is learned, and the content of what it reads."""
-    places = {field: getattr(job, field) for field in ("start", "qa", "general", "tokenizer")}
+    places = {field: getattr(job, field) for field in READS}
     content = {f: _content(p) for f, p in places.items() if p}
     keeps = {"keep": job.keep, "keep_optimizer": job.keep_optimizer}
     if job.probe_every:
@@ -140,10 +146,18 @@ def training_key(job: Job) -> str:
 def _content(path: str) -> str:
     """What represents a place in the key of a training: the artifact that it is part of, else its content."""
     folder = find_gguf(path) or Path(path)
-    above = next((p for p in (folder, *folder.parents) if p.parent.parent.name == STAGES), None)
-    if above is not None and (above / "manifest.json").is_file():
-        return f"{above.parent.name}/{above.name}/{folder.relative_to(above).as_posix()}"
+    if made := artifact_of(folder):
+        return f"{made.name}/{folder.relative_to(made.folder).as_posix()}"
     return digest(folder) if folder.exists() else str(path)
+
+
+def artifact_of(path: Path | str | None) -> Artifact | None:
+    """The finished artifact that a path is part of, or None."""
+    folder = Path(path or "")
+    above = next((p for p in (folder, *folder.parents) if p.parent.parent.name == STAGES), None)
+    if above is None or not (above / MANIFEST).is_file():
+        return None
+    return Artifact(above.parents[1], above.parent.name, above.name)
 
 
 def token_file(run: Run, table: pd.DataFrame) -> Path | None:

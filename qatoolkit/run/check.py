@@ -1,0 +1,137 @@
+"""Whether what a run wrote is still what it wrote: every file compared with what was recorded when it was written.
+
+Artifacts record their files in their manifests. What a run writes beside them (executed notebooks, figures, the report,
+the summary, exports) is recorded in `files.json` of its folder."""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from qatoolkit.core.artifacts import MANIFEST, Artifact, read_sealed, write_sealed
+from qatoolkit.core.files import Damaged, differs, fingerprint, locked
+from qatoolkit.run.asked import NOTES
+from qatoolkit.run.clean import linked
+from qatoolkit.run.remembered import FILE as RUN_FILE
+from qatoolkit.run.remembered import again
+from qatoolkit.run.store import POINTERS, STAGES
+from qatoolkit.teacher.ledger import Ledger, cache_key
+
+FILES = "files.json"
+REMEDIES = {  # by the first part of a path in a run's folder; else what the run command writes again
+    "notebooks": "remove it and run the notebook again",
+    "figures": "`qatoolkit report --run {run}` draws it again",
+    "report.html": "`qatoolkit report --run {run}` writes it again",
+    "summary.json": "run notebooks/11_figures.ipynb again",
+    "export": "remove its folder and run the notebook that exported it again",
+}
+
+
+def record_files(folder: Path, paths: Iterable[Path]) -> None:
+    """Record files that a run wrote into its folder, as they are now."""
+    with locked(folder / f".{FILES}.lock"):
+        now = {path.relative_to(folder).as_posix(): fingerprint(path) for path in paths if path.is_file()}
+        known = recorded(folder)
+        if any(known.get(name) != found for name, found in now.items()):
+            write_sealed(known | now, folder / FILES)
+
+
+def recorded(folder: Path) -> dict[str, dict]:
+    """What is recorded of the files of a run's folder, by path."""
+    path = folder / FILES
+    return read_sealed(path, again(folder)) if path.exists() else {}
+
+
+def is_whole(folder: Path, path: Path) -> bool:
+    """Whether a file of a run's folder is there, and as it was recorded if it was."""
+    known = recorded(folder).get(path.relative_to(folder).as_posix())
+    return path.is_file() and (known is None or differs(path, known) is None)
+
+
+def find_damage(root: Path, name: str | None = None) -> Iterator[str]:
+    """A line for each damaged, edited or missing file of a run, or of all runs and artifacts in `root`, and of the
+    ledger: what it is and what to do. ValueError where there is no such run."""
+    runs = sorted(p.name for p in root.glob("*") if (p / POINTERS).exists() or (p / RUN_FILE).exists())
+    if name is not None and name not in runs:
+        raise ValueError(f"no run is called {name!r} in {root}; there are {', '.join(runs) or 'none'}")
+    reached = set()
+    for run in runs if name is None else [name]:
+        yield from _of_run(root / run, reached)
+    if name is None:
+        everything = (p for p in (root / STAGES).glob("*/*") if p.is_dir() and not p.name.startswith("."))
+        reached |= {p.relative_to(root / STAGES).as_posix() for p in everything if (p / MANIFEST).exists()}
+    to_do, seen = sorted(reached), set()
+    for artifact in to_do:  # grows as it goes
+        if artifact not in seen:
+            seen.add(artifact)
+            yield from _of_artifact(root / STAGES, artifact, to_do)
+    yield from _of_ledger(root / "ledger.sqlite")
+
+
+def _of_run(folder: Path, reached: set[str]) -> Iterator[str]:
+    """Damage to what is in a run's folder; the artifacts that it names go to `reached`."""
+    for path in sorted(folder.rglob("*")):
+        if path.name in (POINTERS, RUN_FILE, NOTES, FILES) and not path.is_symlink():
+            try:
+                found = read_sealed(path, again(folder))
+            except (Damaged, OSError) as error:
+                yield str(error)
+                continue
+            if path.name == POINTERS:
+                reached |= set(found.values())
+                yield from _of_links(path.parent, found)
+    reached |= linked(folder)
+    needed = [folder / POINTERS, folder / RUN_FILE, *(p / POINTERS for p in folder.glob("variants/*/"))]
+    needed += [folder / FILES] if any((folder / place).exists() for place in REMEDIES) else []
+    for path in needed:
+        if not path.exists():
+            yield f"{path} is missing: {again(folder)}"
+    with contextlib.suppress(Damaged):
+        for file, known in recorded(folder).items():
+            if why := differs(folder / file, known, whole=True):
+                remedy = REMEDIES.get(file.split("/")[0], "run again what writes it").format(run=folder.name)
+                yield f"{folder / file} {why}: {remedy}"
+
+
+def _of_links(folder: Path, pointers: dict[str, str]) -> Iterator[str]:
+    """Links that do not lead to the artifacts of their stages, where the file system has links."""
+    links = {stage: folder / stage for stage in pointers}
+    if any(link.is_symlink() for link in links.values()):
+        for stage, link in links.items():
+            if not link.is_symlink() or not os.readlink(link).endswith(f"{STAGES}/{pointers[stage]}"):
+                yield f"{link} is no link to {STAGES}/{pointers[stage]}: remove it and run the stage again"
+
+
+def _of_artifact(stages: Path, name: str, to_do: list[str]) -> Iterator[str]:
+    kind, _, key = name.rpartition("/")
+    artifact = Artifact(stages, kind, key)
+    try:
+        record = artifact.record
+    except (Damaged, OSError) as error:
+        yield str(error)
+        return
+    if record is None:
+        yield f"{artifact.folder / MANIFEST} is missing: {artifact.remedy}"
+        return
+    to_do += record.get("uses", [])
+    for path, why in artifact.damage(record, whole=True):
+        yield f"{path} {why}: {artifact.remedy}"
+
+
+def _of_ledger(path: Path) -> Iterator[str]:
+    if not path.exists():
+        return
+    try:
+        with Ledger(path) as ledger:
+            if hasattr(ledger, "check"):
+                yield from ledger.check()
+                return
+            for (fault,) in ledger.read("PRAGMA integrity_check"):
+                if fault != "ok":
+                    yield f"{path} is damaged ({fault}): restore it from a copy; its answers would be asked for again"
+            for key, request in ledger.read("SELECT key, request FROM responses"):
+                if cache_key(request) != key:
+                    yield f"{path} is damaged: the request {key} is not what was sent; restore it from a copy"
+    except (ValueError, OSError, sqlite3.Error) as error:
+        yield f"{path} cannot be read ({error}): restore it from a copy; its answers would be asked for again"

@@ -1,0 +1,82 @@
+"""What a stage is: what it reads, the settings and prompts it depends on, the version of its contract, and the notebook
+that makes it."""
+
+import functools
+from contextlib import suppress
+
+from qatoolkit.core.artifacts import as_json, key_of
+from qatoolkit.run.outputs import Outputs
+from qatoolkit.synthesis.strategies import PACKAGED
+from qatoolkit.teacher import prompts
+
+NOTEBOOKS = {  # the stages of every run, in order, and the notebook that makes each; data sets come after the plan
+    "exams": "01_seeds",
+    "seeds": "01_seeds",
+    "annotate": "02_annotate",
+    "base": "03_probe",
+    "probe": "03_probe",
+    "plan": "03_probe",
+    "error_rates": "04_boostqa",
+    "curate": "06_curate",
+    "midtrain": "07_midtrain",
+    "evaluate": "08_evaluate",
+    "scaling": "09_scaling",
+    "ablations": "10_ablations",
+    "summary": "11_figures",
+}
+
+LISTS = {  # what some stages depend on besides groups of settings: lists of the profile, by the name that a change is given
+    "curate": lambda profile: {"sets": profile.used_sets},
+    "midtrain": lambda profile: {"arms": profile.arms},
+    "evaluate": lambda profile: {"compare": profile.compare},
+    "ablations": lambda profile: {
+        "ablations": profile.ablations,
+        "tokens": profile.ablation_tokens,
+        "arms": profile.arms,
+    },
+}
+
+
+def prompt_version(name: str) -> str:
+    """The version of a prompt with a digest of its text as it is sent, in both languages: "annotate.v3 1f0c9a32"."""
+    texts = []
+    for language in ("en", "zh"):
+        with suppress(ValueError):
+            texts.append(prompts.template(name, language))
+    return f"{prompts.version(name)} {key_of(texts)[:8]}"
+
+
+# The version of each stage's contract; raised when the same inputs would give another result.
+VERSIONS = dict.fromkeys([*NOTEBOOKS, *PACKAGED], 1)
+VERSIONS |= dict.fromkeys(["plan", "seeds", "curate"], 2)
+VERSIONS |= dict.fromkeys(["evaluate", "probe", "error_rates", *PACKAGED], 3)
+
+
+class Stage:
+    """What a stage is declared with: the kind of its artifacts, what it reads, the parts of the profile it depends on
+    ("world" for what the world's content depends on), the dials that name files whose content counts, the prompts it
+    sends, and the version of its contract, to be raised when the same inputs would give another result."""
+
+    def __init__(self, kind: str, *, reads=(), settings=(), files=(), prompts=(), version: int | None = None):
+        self.kind, self.reads, self.settings, self.files = kind, reads, settings, files
+        self.prompts, self.version = prompts, version or VERSIONS.get(kind, 1)
+        VERSIONS[kind] = self.version
+
+
+def stage(kind: str, **declared):
+    """Makes `function(run, folder, **asked) -> {output: table, value or None}` a stage that is skipped when nothing
+    changed.
+
+    `declared` as for `Stage`. Keyword arguments of the function are part of the key."""
+    spec = Stage(kind, **declared)
+
+    def wrap(function):
+        @functools.wraps(function)
+        def staged(run, *, log=print, **asked) -> Outputs:
+            name = "-".join([kind, key_of(as_json(asked))[:8]]) if asked else kind
+            return run.complete(name, spec, lambda folder: function(run, folder, **asked), asked=asked, log=log)
+
+        staged.spec = spec
+        return staged
+
+    return wrap
