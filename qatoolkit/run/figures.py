@@ -132,14 +132,14 @@ def draw(run: Run, name: str):
 def save_figures(run: Run) -> list[str]:
     """Draw every figure of the run into `results/<run>/figures/`, with `captions.json`; return the names of those that
     the run has something for."""
-    folder, captions, written = run.folder / "figures", {}, []
+    folder, captions = run.folder / "figures", {}
     for name, figure in FIGURES.items():
         drawn = figure(run)
         if not isinstance(drawn, str):
-            written += figures.save(drawn, folder / f"{name}.png")
+            record_files(run.folder, figures.save(drawn, folder / f"{name}.png"))
             captions[name] = getdoc(figure)
     write_json(captions, folder / "captions.json")
-    record_files(run.folder, [*written, folder / "captions.json"])
+    record_files(run.folder, [folder / "captions.json"])
     return list(captions)
 
 

@@ -17,6 +17,7 @@ from qatoolkit.run.clean import find_unused, remove_artifact
 from qatoolkit.run.profiles import load_profile
 from qatoolkit.run.stages import data  # noqa: F401 (its stages have the versions that the ones below share)
 from qatoolkit.run.store import VERSIONS, MissingUpstream, open_run, stage
+from qatoolkit.teacher import prompts
 
 TABLE = pd.DataFrame({"n": [1, 2], "choices": [["a", "b"], None]})
 calls = []
@@ -323,6 +324,32 @@ def test_a_new_contract_runs_the_stage_again_and_is_named(run, monkeypatch):
 
     assert run.changed("seeds") == ["contract"]
     assert better(run, log=calls.append).value == 2
+
+
+def test_another_text_of_a_prompt_runs_the_stage_again_and_is_named(run, tmp_path, monkeypatch):
+    """Also where its version was not raised."""
+    monkeypatch.setattr(prompts, "VERSIONS", dict(prompts.VERSIONS))
+    monkeypatch.setattr(prompts, "_FOLDERS", dict(prompts._FOLDERS))
+    text = tmp_path / "prompts" / "en" / "contrast.v1.txt"
+    text.parent.mkdir(parents=True)
+
+    def write(words):
+        text.write_text(words)
+        prompts.add(tmp_path / "prompts")
+
+    write("Task: contrast, version 1.")
+
+    @stage("seeds", prompts=("contrast",))
+    def asking(run, folder):
+        return {"value": 1}
+
+    asking(run, log=calls.append)
+    assert asking(run, log=calls.append).skipped
+    write("Task: contrast, version 1. Be brief.")
+    calls.clear()
+    assert run.changed("seeds") == ["prompts"]
+    assert not asking(run, log=calls.append).skipped
+    assert calls[0] == "seeds: prompts changed, running again"
 
 
 def test_only_stages_that_no_run_points_to_are_unused(run, tmp_path):
