@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from qatoolkit.training.stops import AGAIN, Stopped
+
 app = typer.Typer(
     help="Which data makes a model better at what it is bad at?",
     no_args_is_help=True,
@@ -27,7 +29,8 @@ Seed = Annotated[int, typer.Option("--seed", help="of everything random in the r
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; bad input ends in one clear line on stderr and exit code 2, a failed run in exit code 1."""
+    """Entry point; bad input ends in one clear line on stderr and exit code 2, a failed run in exit code 1, one
+    that a scheduler stopped, with its state saved, in exit code 75."""
     try:
         code = app(args=arguments, standalone_mode=False, prog_name="qatoolkit") or 0
         return _failed(STOPPED, code) if code == INTERRUPTED else code
@@ -37,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _failed(error, 1)
     except (KeyboardInterrupt, typer.Abort):
         return _failed(STOPPED, INTERRUPTED)
+    except Stopped as stop:
+        return _failed(stop, AGAIN)
     except typer.Exit as exit:
         return exit.exit_code
     except Exception as error:
@@ -162,7 +167,8 @@ def train(
     tracker: Annotated[str | None, typer.Option(help="also report to tensorboard, trackio or wandb")] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="start although the memory estimate says no")] = False,
 ) -> None:
-    """Train the job of a YAML file, on one device or, under torchrun, on several."""
+    """Train the job of a YAML file, on one device or, under torchrun, on several. SIGTERM and SIGUSR1 save its state and
+    end it with exit code 75: run again, it goes on."""
     from qatoolkit.evaluation.live_probe import live_probe
     from qatoolkit.training.train import train_file
 

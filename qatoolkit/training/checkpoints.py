@@ -5,6 +5,7 @@ place in the order of blocks. It is complete or absent, has no pickle, and does 
 """
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -102,6 +103,10 @@ def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: boo
     write_json(config, folder / "config.json")
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(card(manifest), encoding="utf-8")
+    for file in folder.iterdir():
+        if file.is_file():
+            with open(file, "rb") as content:
+                os.fsync(content)  # on the disk before the manifest says so
     write_json(manifest, folder / "training.json")
 
 
@@ -120,10 +125,8 @@ def card(manifest: dict) -> str:
 
 
 def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, leader: bool = True) -> None:
-    """Write the state after `step` steps and remove all but the last `job.keep_states`. Raises OSError if the disk is
-    full; earlier states are untouched then."""
-    from safetensors import SafetensorError
-
+    """Write the state after `step` steps and remove all but the last `job.keep_states`; where the disk is full earlier
+    states are untouched."""
     tensors = {f"model/{name}": whole(value, leader) for name, value in model.named_parameters()}
     tensors |= {f"buffer/{name}": whole(value, leader) for name, value in model.named_buffers()}
     moments = optimizer_tensors(model, optimizer, leader)
@@ -133,17 +136,10 @@ def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, l
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     if not leader:
         return
-    folder = Path(job.out) / STATES
-    try:
-        with atomic(folder / f"{step:09d}") as temporary:
-            temporary.mkdir()
-            save_tensors(tensors, temporary / "state.safetensors")
-            write_json({"step": step, "tokens": seen, "identity": identity}, temporary / "state.json")
-    except (OSError, SafetensorError) as error:
-        raise OSError(
-            f"job {job.name!r}: the state after step {step} could not be written to {folder} ({error}); earlier states "
-            "are intact. Free some space and run the job again: it resumes from the last one"
-        ) from error
+    with atomic(Path(job.out) / STATES / f"{step:09d}") as temporary:
+        temporary.mkdir()
+        save_tensors(tensors, temporary / "state.safetensors")
+        write_json({"step": step, "tokens": seen, "identity": identity}, temporary / "state.json")
     for old in states(job.out)[: -job.keep_states]:
         remove(old)
 

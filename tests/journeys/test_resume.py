@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from qatoolkit.core.settings import replace
 from qatoolkit.training.checkpoints import states
+from qatoolkit.training.stops import AGAIN
 from qatoolkit.training.train import train
 
 # A server of processes that has the imports behind it, so that a run starts in a moment and a kill hits the training.
@@ -55,8 +57,8 @@ def unbroken(world, tmp_path_factory):
     return folder / "out", settings
 
 
-def kill_at(one, step: int, delay: float) -> None:
-    """Start the job and kill it some milliseconds after it has taken a step."""
+def signal_at(one, step: int, delay: float, number=signal.SIGKILL) -> int:
+    """Start the job and send it a signal some milliseconds after it has taken a step; returns how it ended."""
     process = STARTER.Process(target=train, args=(one,), kwargs={"log": str})
     process.start()
     metrics = Path(one.out) / "metrics.jsonl"
@@ -64,8 +66,9 @@ def kill_at(one, step: int, delay: float) -> None:
         time.sleep(0.001)
     time.sleep(delay)
     assert process.is_alive(), "the run ended before it was killed"
-    os.kill(process.pid, signal.SIGKILL)
+    os.kill(process.pid, number)
     process.join()
+    return process.exitcode
 
 
 def test_a_run_killed_at_ten_random_moments_ends_in_the_same_bits(unbroken, tmp_path):
@@ -73,12 +76,40 @@ def test_a_run_killed_at_ten_random_moments_ends_in_the_same_bits(unbroken, tmp_
     one, rng = settings(tmp_path / "out"), np.random.default_rng()
     moments = sorted(rng.choice(len(curve(expected)) - 10, 10, replace=False).tolist())
     for step in moments:
-        kill_at(one, step, delay=0.02 * rng.random())
+        signal_at(one, step, delay=0.02 * rng.random())
     train(one, log=str)
     assert curve(tmp_path / "out") == curve(expected), f"killed after steps {moments}"
     for name in ("", "at-0.5"):
         assert weights(tmp_path / "out" / name) == weights(expected / name), f"killed after steps {moments}"
     assert not states(tmp_path / "out")
+
+
+def test_a_run_stopped_at_ten_random_moments_saves_within_seconds_and_ends_in_the_same_bits(unbroken, tmp_path):
+    expected, settings = unbroken
+    one, rng = replace(settings(tmp_path / "out"), save_every=0), np.random.default_rng()
+    moments = sorted(rng.choice(len(curve(expected)) - 20, 10, replace=False).tolist())
+    for i, step in enumerate(moments):
+        since = time.monotonic()
+        number = (signal.SIGTERM, signal.SIGUSR1)[i % 2]
+        assert signal_at(one, step, 0.02 * rng.random(), number) == AGAIN
+        assert time.monotonic() - since < 30
+        taken = len(curve(tmp_path / "out"))
+        assert [int(p.name) for p in states(tmp_path / "out")][-1:] == [taken], "a step was lost"
+        assert taken > step
+    train(one, log=str)
+    assert curve(tmp_path / "out") == curve(expected), f"stopped after steps {moments}"
+    for name in ("", "at-0.5"):
+        assert weights(tmp_path / "out" / name) == weights(expected / name), f"stopped after steps {moments}"
+    assert not states(tmp_path / "out")
+
+
+def test_states_by_time_change_no_bit(unbroken, tmp_path):
+    expected, settings = unbroken
+    saved = []
+    one = replace(settings(tmp_path / "out"), save_every=0, save_minutes=0.001)
+    train(one, log=str, hook=lambda row: saved.extend(p.name for p in states(tmp_path / "out")))
+    assert len({*saved}) > 2
+    assert weights(tmp_path / "out") == weights(expected)
 
 
 def interrupted(one, at: int):
@@ -194,7 +225,7 @@ def test_a_disk_that_fills_up_leaves_no_half_state(unbroken, tmp_path):
     process.start()
     process.join(120)
     assert ours.poll(), "the run did not fail"
-    assert "could not be written" in ours.recv()
+    assert re.search(r"is full .* needs .* more there, .* Free that and run .* after step 0", ours.recv())
     assert not states(tmp_path / "out")
     assert not [p for p in (tmp_path / "out").rglob("*.tmp")]
     train(settings(tmp_path / "out"), log=str)
