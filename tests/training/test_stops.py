@@ -147,7 +147,8 @@ def test_a_stop_reaches_the_processes_that_train_for_a_stage(world, tmp_path, un
 
 
 @pytest.mark.slow
-def test_a_stop_of_a_run_reaches_the_training_in_its_notebook(world, tmp_path, undisturbed):
+def test_a_stop_of_a_run_reaches_the_training_in_its_notebook(world, tmp_path, undisturbed, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     one = job(world, tmp_path / "out", keep=(0.5,))
     write_job(one, tmp_path / "run.yaml")
     cell = nbformat.v4.new_code_cell(
