@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from qatoolkit.core.files import atomic, read_json, remove, write_json
+from qatoolkit.training.digests import require_undamaged, write_digests
 from qatoolkit.training.gguf_files import describe_loss, find_gguf
 from qatoolkit.training.hub import called, load_causal_lm, load_config, load_tokenizer
 
@@ -108,6 +109,7 @@ def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: boo
             with open(file, "rb") as content:
                 os.fsync(content)  # on the disk before the manifest says so
     write_json(manifest, folder / "training.json")
+    write_digests(folder)
 
 
 def card(manifest: dict) -> str:
@@ -140,6 +142,7 @@ def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, l
         temporary.mkdir()
         save_tensors(tensors, temporary / "state.safetensors")
         write_json({"step": step, "tokens": seen, "identity": identity}, temporary / "state.json")
+        write_digests(temporary)
     for old in states(job.out)[: -job.keep_states]:
         remove(old)
 
@@ -161,9 +164,10 @@ def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
     found = states(job.out)
     if not found:
         return 0, 0
+    remedy = f"delete {found[-1]} and run the job again: it resumes from the state before it"
+    require_undamaged(found[-1], remedy)
     about = read_json(found[-1] / "state.json")
     require_same(job, about["identity"], identity, "an interrupted run")
-    remedy = f"delete {found[-1]} and run the job again: it resumes from the state before it"
     with open_tensors(found[-1] / "state.safetensors", remedy) as file, torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(like(parameter, file.get_tensor(f"model/{name}")))
@@ -255,6 +259,7 @@ def adopt(checkpoint: str, out: Path, *, tokens: int | None = None, revision: st
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     write_json(manifest, Path(out) / "training.json")
+    write_digests(Path(out))
 
 
 def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | None = None) -> Path:

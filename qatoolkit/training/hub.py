@@ -7,8 +7,10 @@ is refused with what is wrong, where, and what to do.
 import json
 from pathlib import Path
 
+from qatoolkit.training.digests import require_undamaged
 from qatoolkit.training.gguf_files import NoCheckpoint, find_gguf, read_gguf, split_as_trained
 
+COPY_AGAIN = "copy or train it again, or, where the change is meant, delete digests.json there"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 LAYERS, LARGEST = 4_096, 1 << 26  # of a configuration
@@ -94,6 +96,7 @@ def require_safe(checkpoint: str | Path) -> None:
     if Path(checkpoint).is_dir():
         _check_config(Path(checkpoint))
         _check_weights(Path(checkpoint))
+        require_undamaged(checkpoint, COPY_AGAIN)
 
 
 def complete(checkpoint: str | Path, model, info: dict):
@@ -123,6 +126,7 @@ def _place(checkpoint: str | Path, revision: str | None) -> tuple[str, dict]:
         return str(file.parent), {"gguf_file": file.name}
     if Path(checkpoint).is_dir():
         _check_folder(Path(checkpoint))
+        require_undamaged(checkpoint, COPY_AGAIN, weights=False)
         return str(checkpoint), {}
     return str(checkpoint), {"revision": revision} if revision else {}
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from qatoolkit.core.files import digest, read_json, remove
 from qatoolkit.training import checkpoints
+from qatoolkit.training.digests import DIGESTS, require_undamaged
 from qatoolkit.training.distributed import Processes, join, leave, on_device, processes, shares_of
-from qatoolkit.training.hub import called
+from qatoolkit.training.hub import COPY_AGAIN, called
 from qatoolkit.training.job import Job, identity, learning_rate, read_job
 from qatoolkit.training.logging import ProgressLog, open_metrics, tracker
 from qatoolkit.training.memory_estimate import missing_on_disk, size_text
@@ -69,6 +70,7 @@ def _run(job: Job, ours: Processes, probe, hook, log, anyway: bool, asked_to_sto
         data=[s.source.about["digest"] for s in data.sources],
         start=_start_digest(job),
     )
+    require_undamaged(out, f"delete {out} and run the job again to train it again")
     if finished := _manifest_of(job.out):
         checkpoints.require_same(job, finished.get("identity"), same, "a finished run")
         checkpoints.require_kept(job)
@@ -262,6 +264,7 @@ def _inherit(job: Job, setup: Setup) -> float:
             f"job {job.name!r}: rate is inherit, but {job.start} has no moments or ended at a rate of 0; train it with "
             "a constant schedule and keep_optimizer, or set rate to rewarm"
         )
+    require_undamaged(job.start, COPY_AGAIN)
     with checkpoints.open_tensors(stored, "train that start again, or set rate to rewarm") as file:
         checkpoints.load_optimizer(setup.model, setup.optimizer, file)
     return manifest["lr"]
@@ -270,7 +273,8 @@ def _inherit(job: Job, setup: Setup) -> float:
 def _keep(job: Job, setup: Setup, folder: Path, manifest: dict, ours: Processes) -> None:
     """Export the model as it is now, with its moments if the job keeps them."""
     if ours.leads:  # a run killed after this checkpoint writes it again: meanwhile it is not complete
-        (folder / "training.json").unlink(missing_ok=True)
+        for name in ("training.json", DIGESTS):
+            (folder / name).unlink(missing_ok=True)
     try:
         if job.keep_optimizer:
             moments = checkpoints.optimizer_tensors(setup.model, setup.optimizer, ours.leads)

@@ -18,7 +18,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from qatoolkit.core.settings import replace
 from qatoolkit.training.checkpoints import states
+from qatoolkit.training.digests import check_training
+from qatoolkit.training.hub import load_causal_lm
 from qatoolkit.training.stops import AGAIN
+from qatoolkit.training.tokens import open_tokens
 from qatoolkit.training.train import train
 
 # A server of processes that has the imports behind it, so that a run starts in a moment and a kill hits the training.
@@ -161,6 +164,54 @@ def test_a_damaged_state_is_named_with_the_way_back(unbroken, tmp_path):
     assert weights(tmp_path / "out") == weights(expected)
 
 
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "digests.json"])
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.99])
+def test_a_flipped_bit_in_a_state_is_noticed(interrupted_once, name, place):
+    one, last = interrupted_once
+    flip(last / name, place)
+    try:
+        with pytest.raises(OSError, match=f"{last}/{name} is damaged .* the state before it"):
+            train(one, log=str)
+        assert check_training(one.out)
+    finally:
+        flip(last / name, place)
+
+
+@pytest.fixture(scope="module")
+def interrupted_once(unbroken, tmp_path_factory):
+    """An interrupted job and its last state."""
+    one = unbroken[1](tmp_path_factory.mktemp("interrupted") / "out")
+    interrupted(one, 5)
+    return one, states(one.out)[-1]
+
+
+def flip(file: Path, place: float) -> None:
+    """Flip a bit of the byte at a share of a file."""
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "training.json", "tokenizer.json"])
+def test_a_flipped_bit_in_a_finished_training_is_noticed(unbroken, tmp_path, name):
+    shutil.copytree(unbroken[0], tmp_path / "out")
+    assert check_training(tmp_path / "out") == []
+    flip(tmp_path / "out" / name, 0.6)
+    assert len(check_training(tmp_path / "out")) == 1
+    with pytest.raises(OSError, match=f"out/{name} is damaged"):
+        load_causal_lm(tmp_path / "out")
+    with pytest.raises(OSError, match=f"out/{name} is damaged .* train it again"):
+        train(unbroken[1](tmp_path / "out"), log=str)
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "given.npy", "tokens.json", "digests.json"])
+def test_a_flipped_bit_in_a_token_file_is_noticed(world, tmp_path, name):
+    shutil.copytree(world / "qa", tmp_path / "qa")
+    flip(tmp_path / "qa" / name, 0.5)
+    with pytest.raises(ValueError, match=f"qa/{name} is damaged .*; make it again"):
+        open_tokens(tmp_path / "qa")
+
+
 def test_changed_settings_are_refused_by_name_until_they_are_set_back(unbroken, world, tmp_path):
     expected, settings = unbroken
     one = settings(tmp_path / "out")
@@ -204,7 +255,7 @@ def test_a_checkpoint_that_is_written_again_is_not_complete_until_it_is(unbroken
 def test_states_hold_no_pickle(unbroken, tmp_path):
     interrupted(unbroken[1](tmp_path / "out"), 5)
     files = {p.name for p in states(tmp_path / "out")[-1].iterdir()}
-    assert files == {"state.safetensors", "state.json"}
+    assert files == {"state.safetensors", "state.json", "digests.json"}
     assert json.loads((states(tmp_path / "out")[-1] / "state.json").read_text())["step"] == 4
 
 
