@@ -6,6 +6,7 @@ from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.files import digest, read_json, write_json
 
 DIGESTS = "digests.json"
+MOMENTS = "optimizer.safetensors"
 FREE = ("README.md", "metrics.jsonl", "probe.jsonl", "timing.jsonl", DIGESTS)  # may grow or be edited
 
 
@@ -19,9 +20,9 @@ def write_digests(folder: Path) -> None:
     write_json({"files": found, "digest": key_of(found)}, folder / DIGESTS)
 
 
-def find_damage(folder: str | Path, *, weights: bool = True) -> list[str]:
+def find_damage(folder: str | Path, *, without: tuple[str, ...] = ()) -> list[str]:
     """The files of `folder` that are not as they were written, each with what is wrong; none where no digests were
-    recorded. Without `weights` safetensors are compared by size alone."""
+    recorded. `without`: endings of names that are not compared. Moments may be deleted to save space."""
     path = Path(folder) / DIGESTS
     if not path.is_file():
         return []
@@ -35,13 +36,13 @@ def find_damage(folder: str | Path, *, weights: bool = True) -> list[str]:
     return [
         f"{file} is damaged ({reason})"
         for name, about in files.items()
-        if (reason := _compare(file := path.with_name(name), about, weights))
+        if not name.endswith(without) and (reason := _compare(file := path.with_name(name), about))
     ]
 
 
-def require_undamaged(folder: str | Path, remedy: str, *, weights: bool = True) -> None:
+def require_undamaged(folder: str | Path, remedy: str, *, without: tuple[str, ...] = ()) -> None:
     """OSError for the first damaged file, with the remedy."""
-    if damage := find_damage(folder, weights=weights):
+    if damage := find_damage(folder, without=without):
         raise OSError(f"{damage[0]}; {remedy}")
 
 
@@ -52,11 +53,11 @@ def check_training(folder: str | Path) -> list[str]:
     return [line for part in parts for line in find_damage(part)]
 
 
-def _compare(file: Path, about: dict, weights: bool) -> str | None:
+def _compare(file: Path, about: dict) -> str | None:
     if not file.is_file():
-        return "missing"
+        return None if file.name == MOMENTS else "missing"
     if (size := file.stat().st_size) != about["bytes"]:
         return f"{size:,} bytes instead of {about['bytes']:,}"
-    if (weights or file.suffix != ".safetensors") and digest(file) != about["digest"]:
+    if digest(file) != about["digest"]:
         return "its content has changed"
     return None

@@ -7,7 +7,7 @@ is refused with what is wrong, where, and what to do.
 import json
 from pathlib import Path
 
-from qatoolkit.training.digests import require_undamaged
+from qatoolkit.training.digests import MOMENTS, require_undamaged
 from qatoolkit.training.gguf_files import NoCheckpoint, find_gguf, read_gguf, split_as_trained
 
 COPY_AGAIN = "copy or train it again, or, where the change is meant, delete digests.json there"
@@ -96,7 +96,7 @@ def require_safe(checkpoint: str | Path) -> None:
     if Path(checkpoint).is_dir():
         _check_config(Path(checkpoint))
         _check_weights(Path(checkpoint))
-        require_undamaged(checkpoint, COPY_AGAIN)
+        require_undamaged(checkpoint, COPY_AGAIN, without=(MOMENTS,))
 
 
 def complete(checkpoint: str | Path, model, info: dict):
@@ -126,7 +126,7 @@ def _place(checkpoint: str | Path, revision: str | None) -> tuple[str, dict]:
         return str(file.parent), {"gguf_file": file.name}
     if Path(checkpoint).is_dir():
         _check_folder(Path(checkpoint))
-        require_undamaged(checkpoint, COPY_AGAIN, weights=False)
+        require_undamaged(checkpoint, COPY_AGAIN, without=(".safetensors",))
         return str(checkpoint), {}
     return str(checkpoint), {"revision": revision} if revision else {}
 

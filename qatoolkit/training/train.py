@@ -264,7 +264,7 @@ def _inherit(job: Job, setup: Setup) -> float:
             f"job {job.name!r}: rate is inherit, but {job.start} has no moments or ended at a rate of 0; train it with "
             "a constant schedule and keep_optimizer, or set rate to rewarm"
         )
-    require_undamaged(job.start, COPY_AGAIN)
+    require_undamaged(job.start, f"{COPY_AGAIN}, or set rate to rewarm")
     with checkpoints.open_tensors(stored, "train that start again, or set rate to rewarm") as file:
         checkpoints.load_optimizer(setup.model, setup.optimizer, file)
     return manifest["lr"]
