@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from qatoolkit.evaluation.cloze import check_answer, check_numbers, closes, encode, score_pairs, truncate
-from qatoolkit.training.hub import COMPLETE, complete
+from qatoolkit.training.hub import COMPLETE, complete, require_safe
 
 MEMORY = 2**30  # bytes of logits at a time on a CPU; a quarter of the memory that is free on a GPU
 MOST = 64  # sequences at a time
@@ -27,9 +27,14 @@ class CountingHFLM(HFLM):
     With `batch_size` None a batch has at most `MOST` sequences, and as few as keep its logits within `MEMORY`.
 
     No prompt ends with the end token that some tokenizers put after every text. Without `device` it uses the GPU if
-    there is one, else the CPU."""
+    there is one, else the CPU. No code of a checkpoint runs and no pickle is loaded: ValueError for
+    `trust_remote_code`."""
 
     def __init__(self, *args, **kwargs):
+        if kwargs.get("trust_remote_code"):
+            raise ValueError("trust_remote_code is set, but no code of a checkpoint is run; leave it out")
+        if isinstance(pretrained := kwargs.get("pretrained", args[0] if args else None), str):
+            require_safe(pretrained)
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         self.fitted = kwargs.get("batch_size", 1) is None
         if self.fitted:
@@ -49,6 +54,7 @@ class CountingHFLM(HFLM):
 
     def _create_model(self, pretrained: str, **kwargs):
         """HFLM's model; ValueError if the checkpoint lacks some of its weights."""
+        kwargs["use_safetensors"] = True
         if any(kwargs.get(name) for name in ("peft", "delta", "autogptq", "gptqmodel")):
             return super()._create_model(pretrained, **kwargs)
         super()._create_model(pretrained, **kwargs | COMPLETE)

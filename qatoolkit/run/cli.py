@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from qatoolkit.core.files import Damaged
+from qatoolkit.training.stops import AGAIN, Stopped
 
 app = typer.Typer(
     help="Which data makes a model better at what it is bad at?",
@@ -38,7 +39,8 @@ Change = Annotated[bool, typer.Option("--change", help="open a run with another 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; bad input ends in one clear line on stderr and exit code 2, a failed run in exit code 1."""
+    """Entry point; bad input ends in one clear line on stderr and exit code 2, a failed run in exit code 1, one
+    that a scheduler stopped, with its state saved, in exit code 75."""
     try:
         code = app(args=arguments, standalone_mode=False, prog_name="qatoolkit") or 0
         return _failed(STOPPED, code) if code == INTERRUPTED else code
@@ -50,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _failed(f"the ledger cannot be read ({error}); `qatoolkit check` says what is damaged", 1)
     except (KeyboardInterrupt, typer.Abort):
         return _failed(STOPPED, INTERRUPTED)
+    except Stopped as stop:
+        return _failed(stop, AGAIN)
     except typer.Exit as exit:
         return exit.exit_code
     except Exception as error:
@@ -208,7 +212,8 @@ def train(
     tracker: Annotated[str | None, typer.Option(help="also report to tensorboard, trackio or wandb")] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="start although the memory estimate says no")] = False,
 ) -> None:
-    """Train the job of a YAML file, on one device or, under torchrun, on several."""
+    """Train the job of a YAML file, on one device or, under torchrun, on several. SIGTERM and SIGUSR1 save its state and
+    end it with exit code 75: run again, it goes on."""
     from qatoolkit.evaluation.live_probe import live_probe
     from qatoolkit.training.train import train_file
 

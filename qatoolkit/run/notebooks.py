@@ -3,8 +3,10 @@ skipped."""
 
 import json
 import os
+import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from qatoolkit import __version__
@@ -15,6 +17,7 @@ from qatoolkit.run.check import FILES, is_whole, record_files
 from qatoolkit.run.remembered import FILE as RUN_FILE
 from qatoolkit.run.store import NOTEBOOKS, POINTERS, Run
 from qatoolkit.synthesis.strategies import PACKAGED
+from qatoolkit.training.stops import Stopped, stop_requests
 
 # Own model and tour come last: they read what the others made, and compute nothing twice.
 ORDER = (*sorted({*NOTEBOOKS.values(), *PACKAGED.values()}), "12_own_model", "00_tour")
@@ -49,7 +52,8 @@ def run_notebooks(run: Run, profile: str | None, only: list[str] | None = None, 
     A notebook is done when its executed copy was made from the same source with the same settings, seed and version,
     and its stages stand (`Run.changed`). Of two commands at once each notebook is executed by one, and the other waits.
     `profile` is what the notebooks get as PROFILE, None for what the run remembers. Raises NotebookFailed at the first
-    error; what was finished stays."""
+    error; what was finished stays. SIGTERM and SIGUSR1 are passed on to the notebook that is running, as SIGTERM: a
+    training saves its state, calls of a teacher come to an end, and it raises Stopped."""
     names = chosen(only or [])
     folder = run.folder / "notebooks"
     started, executed = time.perf_counter(), 0
@@ -101,26 +105,53 @@ def _key_of(executed: Path) -> str | None:
     return read_json(executed)["metadata"].get("qatoolkit", {}).get("key")
 
 
+def _reason(error: Exception) -> str:
+    """What a notebook said as it was stopped."""
+    return getattr(error, "evalue", None) or "its kernel has ended; run the same command again to go on"
+
+
 def _execute(run: Run, profile: str | None, source: Path, target: Path, key: str) -> None:
     import papermill
+    from jupyter_client import AsyncKernelManager
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+
+    kernels = []
+
+    class Kernel(AsyncKernelManager):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            kernels.append(self)
+
+    def pass_on() -> None:
+        for kernel in kernels:
+            with suppress(ProcessLookupError):
+                if kernel.provisioner and kernel.provisioner.pid:
+                    os.kill(kernel.provisioner.pid, signal.SIGTERM)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     working = target.with_name(f".{source.stem}.running.ipynb")
     try:
-        papermill.execute_notebook(
-            str(source),
-            str(working),
-            parameters={"PROFILE": profile, "RUN": run.name, "SEED": run.seed},
-            kernel_name="python3",
-            cwd=str(source.parent),
-            progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-            # of the kernel: it warns of its plain local socket at every start
-            extra_arguments=["--log-level=ERROR"],
-        )
-    except PapermillExecutionError as error:
+        with stop_requests(pass_on) as asked_to_stop:
+            papermill.execute_notebook(
+                str(source),
+                str(working),
+                parameters={"PROFILE": profile, "RUN": run.name, "SEED": run.seed},
+                kernel_name="python3",
+                cwd=str(source.parent),
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+                # of the kernel: it warns of its plain local socket at every start
+                extra_arguments=["--log-level=ERROR"],
+                kernel_manager_class=Kernel,
+            )
+    except (PapermillExecutionError, DeadKernelError) as error:
+        if asked_to_stop():
+            working.unlink(missing_ok=True)
+            raise Stopped(f"{source.stem} stopped as asked ({_reason(error)})") from None
+        if isinstance(error, DeadKernelError):
+            raise
         failed = target.with_name(f"{source.stem}.failed.ipynb")
         os.replace(working, failed)
         raise NotebookFailed(
@@ -132,3 +163,5 @@ def _execute(run: Run, profile: str | None, source: Path, target: Path, key: str
     with atomic(target) as temporary:
         temporary.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     working.unlink()
+    if asked_to_stop():
+        raise Stopped(f"stopped as asked after {source.stem}, which is done; run the same command again to go on")

@@ -137,4 +137,5 @@ def _tiny(config, wider: int, seed: int, tokenizer):
         sizes["num_key_value_heads"] = sizes["num_attention_heads"]
     special = dict.fromkeys(("eos_token_id", "bos_token_id", "pad_token_id"), tokenizer.eos_token_id)
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(type(config)(**switches, **sizes, **special, vocab_size=len(tokenizer)))
+    small = type(config)(**switches, **sizes, **special, vocab_size=len(tokenizer))
+    return AutoModelForCausalLM.from_config(small, trust_remote_code=False)

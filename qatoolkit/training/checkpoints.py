@@ -5,11 +5,13 @@ place in the order of blocks. It is complete or absent, has no pickle, and does 
 """
 
 import json
+import os
 from pathlib import Path
 
 import torch
 
 from qatoolkit.core.files import atomic, read_json, remove, write_json
+from qatoolkit.training.digests import require_undamaged, write_digests
 from qatoolkit.training.gguf_files import describe_loss, find_gguf
 from qatoolkit.training.hub import called, load_causal_lm, load_config, load_tokenizer
 
@@ -102,7 +104,12 @@ def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: boo
     write_json(config, folder / "config.json")
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(card(manifest), encoding="utf-8")
+    for file in folder.iterdir():
+        if file.is_file():
+            with open(file, "rb") as content:
+                os.fsync(content)  # on the disk before the manifest says so
     write_json(manifest, folder / "training.json")
+    write_digests(folder)
 
 
 def card(manifest: dict) -> str:
@@ -120,10 +127,8 @@ def card(manifest: dict) -> str:
 
 
 def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, leader: bool = True) -> None:
-    """Write the state after `step` steps and remove all but the last `job.keep_states`. Raises OSError if the disk is
-    full; earlier states are untouched then."""
-    from safetensors import SafetensorError
-
+    """Write the state after `step` steps and remove all but the last `job.keep_states`; where the disk is full earlier
+    states are untouched."""
     tensors = {f"model/{name}": whole(value, leader) for name, value in model.named_parameters()}
     tensors |= {f"buffer/{name}": whole(value, leader) for name, value in model.named_buffers()}
     moments = optimizer_tensors(model, optimizer, leader)
@@ -133,17 +138,11 @@ def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, l
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     if not leader:
         return
-    folder = Path(job.out) / STATES
-    try:
-        with atomic(folder / f"{step:09d}") as temporary:
-            temporary.mkdir()
-            save_tensors(tensors, temporary / "state.safetensors")
-            write_json({"step": step, "tokens": seen, "identity": identity}, temporary / "state.json")
-    except (OSError, SafetensorError) as error:
-        raise OSError(
-            f"job {job.name!r}: the state after step {step} could not be written to {folder} ({error}); earlier states "
-            "are intact. Free some space and run the job again: it resumes from the last one"
-        ) from error
+    with atomic(Path(job.out) / STATES / f"{step:09d}") as temporary:
+        temporary.mkdir()
+        save_tensors(tensors, temporary / "state.safetensors")
+        write_json({"step": step, "tokens": seen, "identity": identity}, temporary / "state.json")
+        write_digests(temporary)
     for old in states(job.out)[: -job.keep_states]:
         remove(old)
 
@@ -165,9 +164,10 @@ def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
     found = states(job.out)
     if not found:
         return 0, 0
+    remedy = f"delete {found[-1]} and run the job again: it resumes from the state before it"
+    require_undamaged(found[-1], remedy)
     about = read_json(found[-1] / "state.json")
     require_same(job, about["identity"], identity, "an interrupted run")
-    remedy = f"delete {found[-1]} and run the job again: it resumes from the state before it"
     with open_tensors(found[-1] / "state.safetensors", remedy) as file, torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(like(parameter, file.get_tensor(f"model/{name}")))
@@ -259,6 +259,7 @@ def adopt(checkpoint: str, out: Path, *, tokens: int | None = None, revision: st
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     write_json(manifest, Path(out) / "training.json")
+    write_digests(Path(out))
 
 
 def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | None = None) -> Path:

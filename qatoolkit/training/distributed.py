@@ -29,6 +29,16 @@ class Processes:
         torch.distributed.all_reduce(found)
         return found.item()
 
+    def highest(self, value: int) -> int:
+        """The highest of a number over all processes, which wait for each other here."""
+        if self.count == 1:
+            return value
+        import torch
+
+        found = torch.tensor(value, device=self.device)
+        torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+        return int(found.item())
+
 
 def processes() -> Processes:
     """The processes that `accelerate launch` or `torchrun` started, from the environment; else this one alone."""

@@ -7,10 +7,14 @@ is refused with what is wrong, where, and what to do.
 import json
 from pathlib import Path
 
+from qatoolkit.training.digests import MOMENTS, require_undamaged
 from qatoolkit.training.gguf_files import NoCheckpoint, find_gguf, read_gguf, split_as_trained
 
+COPY_AGAIN = "copy or train it again, or, where the change is meant, delete digests.json there"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+LAYERS, LARGEST = 4_096, 1 << 26  # of a configuration
+SIZES = ("layers", "_layer", "_size", "_heads", "_dim", "n_embd", "d_model", "experts")
 MERGE = (
     'python -c "from peft import PeftModel; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
     "PeftModel.from_pretrained(M.from_pretrained({base!r}), {folder!r}).merge_and_unload().save_pretrained('merged'); "
@@ -64,8 +68,7 @@ def load_causal_lm(checkpoint: str | Path, revision: str | None = None, **settin
     config = settings.pop("config", None) or load_config(checkpoint, revision)
     _check_causal(checkpoint, config)
     place = _place(checkpoint, revision)
-    if Path(checkpoint).is_dir():
-        _check_weights(Path(checkpoint))
+    require_safe(checkpoint)
     settings = {"dtype": "auto", "use_safetensors": True, "config": config} | COMPLETE | settings
     if "gguf_file" in place[1]:
         settings |= {"quantization_config": GgufConfig(dequantize=True)}
@@ -78,6 +81,22 @@ def load_causal_lm(checkpoint: str | Path, revision: str | None = None, **settin
 
 # for `from_pretrained`, which fills in missing weights at random
 COMPLETE = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+
+
+def never_ask() -> None:
+    """Keep transformers from asking on the terminal whether code of a checkpoint may run, wherever its flag is unset."""
+    from transformers import dynamic_module_utils
+
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+
+
+def require_safe(checkpoint: str | Path) -> None:
+    """Raises what `load_causal_lm` raises for a folder without whole safetensors, or with a faulty configuration."""
+    never_ask()
+    if Path(checkpoint).is_dir():
+        _check_config(Path(checkpoint))
+        _check_weights(Path(checkpoint))
+        require_undamaged(checkpoint, COPY_AGAIN, without=(MOMENTS,))
 
 
 def complete(checkpoint: str | Path, model, info: dict):
@@ -107,6 +126,7 @@ def _place(checkpoint: str | Path, revision: str | None) -> tuple[str, dict]:
         return str(file.parent), {"gguf_file": file.name}
     if Path(checkpoint).is_dir():
         _check_folder(Path(checkpoint))
+        require_undamaged(checkpoint, COPY_AGAIN, without=(".safetensors",))
         return str(checkpoint), {}
     return str(checkpoint), {"revision": revision} if revision else {}
 
@@ -115,6 +135,7 @@ def _opened(load, checkpoint: str | Path, place: tuple[str, dict], **settings):
     from safetensors import SafetensorError
 
     name, found = place
+    never_ask()
     try:
         return load(name, trust_remote_code=False, **found, **settings)
     except SafetensorError as error:
@@ -127,11 +148,11 @@ def _opened(load, checkpoint: str | Path, place: tuple[str, dict], **settings):
             raise ValueError(
                 f"transformers can't read {checkpoint} ({first}); convert it to a folder of safetensors"
             ) from None
-        if not isinstance(error, OSError | ValueError):
-            raise
-        if Path(checkpoint).is_dir():
+        if Path(checkpoint).is_dir():  # a hostile configuration raises anything
             kind = OSError if isinstance(error, OSError) else ValueError
             raise kind(f"{checkpoint} can't be opened ({first}); copy it again, or name another model") from None
+        if not isinstance(error, OSError | ValueError):
+            raise
         raise NoCheckpoint(
             f"{str(checkpoint)!r} is not a folder in {Path.cwd()}, and no model of that name"
             f"{' and revision ' + found['revision'] if found else ''} is in the local cache or on the Hugging Face Hub "
@@ -166,6 +187,7 @@ def _check_config(folder: Path) -> None:
         hint = f"; for its GGUF file name {files[0]}" if files else ""
         raise ValueError(f"{folder} has no config.json, so it is no Hugging Face checkpoint{hint or '; copy it whole'}")
     config = _json_object(path)
+    _check_sizes(folder, config)
     kind = config.get("model_type")
     if isinstance(kind, str) and kind in CONFIG_MAPPING:
         return
@@ -175,6 +197,28 @@ def _check_config(folder: Path) -> None:
         f"{path} names the model_type {kind!r}, which transformers {__version__} does not have; correct it, or pip "
         "install a newer transformers"
     )
+
+
+def _check_sizes(folder: Path, config: dict) -> None:
+    """ValueError for sizes that no model has, for more weights than the files could hold in one bit each, and for a
+    kernel, which is code."""
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for name, value in part.items():
+            most = LAYERS if name in ("num_hidden_layers", "num_layers", "n_layer") else LARGEST
+            if isinstance(value, int | float) and name.endswith(SIZES) and not 0 <= value <= most:
+                raise ValueError(f"{folder}/config.json says {name} {value:.4g}, which no model has; copy it again")
+            if name.endswith("attn_implementation") and "/" in str(value):
+                raise ValueError(
+                    f"{folder}/config.json names the kernel {str(value)[:100]!r}, and no code of a checkpoint is run; "
+                    f"delete {name} there"
+                )
+        wide, stored = part.get("hidden_size"), sum(p.stat().st_size for p in folder.glob("*.safetensors"))
+        for name in ("vocab_size", "intermediate_size"):
+            if stored and isinstance(wide, int) and isinstance(part.get(name), int) and wide * part[name] > 8 * stored:
+                raise ValueError(
+                    f"{folder}/config.json says hidden_size {wide:,} and {name} {part[name]:,}: more weights than its "
+                    f"files of {stored:,} bytes hold; copy it again"
+                )
 
 
 def _needs_code(checkpoint: str | Path) -> str:
@@ -187,8 +231,8 @@ def _needs_code(checkpoint: str | Path) -> str:
 def _json_object(path: Path) -> dict:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); copy it again") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({_first_line(error)}); copy it again") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} is not a JSON object; copy it again")
     return value

@@ -16,7 +16,7 @@ from qatoolkit.training.settings import Course, Manner, SizeName
 _PLACES = ("out", "qa", "general", "probe", "tokenizer", "start")
 _OR_NAMES = ("tokenizer", "start")  # of models on a hub
 _FREE = (  # how a step is computed, what is kept and what is reported, which may change too
-    "name", "keep", "save_every", "keep_states", "keep_optimizer", "micro_batch", "checkpointing", "compile",
+    "name", "keep", "save_minutes", "save_every", "keep_states", "keep_optimizer", "micro_batch", "checkpointing", "compile",
     "fused_loss", "attention", "threads", "probe_every",
 )  # fmt: skip
 

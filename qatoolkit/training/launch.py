@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qatoolkit.core.files import atomic, read_json
 from qatoolkit.training.job import Job, write_job
+from qatoolkit.training.stops import AGAIN, Stopped, stop_requests
 
 LIST = "list"  # in place of a launcher
 REASON = "qatoolkit: "  # how the command line begins an error
@@ -17,13 +18,29 @@ SLURM = """#!/bin/bash
 #SBATCH --array=0-{last}
 #SBATCH --gpus=1
 #SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@120
 
-# An example: adapt the lines above and, for several devices per job, the last one:
+# An example: adapt the lines above and, for several devices per job, the command in the middle:
 # accelerate launch --use_fsdp --fsdp_version 2 --num_processes 8 -m qatoolkit.run.cli train ...
+#
+# Two minutes before the time limit Slurm signals this script (B), and a preemption ends it with SIGTERM. Both are passed
+# on to the training, which saves its state and ends with code 75. Slurm requeues no job for its exit code unless its
+# administrator has set RequeueExit, so the script asks for it; the training then goes on where it was.
 jobs=(
 {files}
 )
-qatoolkit train "${{jobs[$SLURM_ARRAY_TASK_ID]}}"
+stop() {{ trap "" USR1 TERM; asked=yes; kill -TERM "$training"; }}
+qatoolkit train "${{jobs[$SLURM_ARRAY_TASK_ID]}}" &
+training=$!
+trap stop USR1 TERM
+wait "$training"
+code=$?
+if [ "$asked" ]; then wait "$training"; code=$?; fi
+if [ "$code" = 75 ] || [ "$asked" -a "$code" != 0 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit "$code"
 """
 
 
@@ -34,7 +51,7 @@ class JobsToRun(RuntimeError):
 def launch_jobs(jobs: list[Job], launch: str, folder: str | Path | None, log: Callable[[str], None]) -> None:
     """Run jobs one after another as `<launch> train JOB.yaml`, with the output in JOB.log beside it.
 
-    RuntimeError for the first that fails, with the reason that it gave, or else the last lines of its output."""
+    A SIGTERM or SIGUSR1 is passed on to the launcher as SIGTERM; Stopped when it has ended. RuntimeError for the first that fails, with the reason that it gave, or else the last lines of its output."""
     for job, file in zip(jobs, write_jobs(jobs, folder), strict=True):
         _run(job, [*shlex.split(launch), "train", str(file)], file.with_suffix(".log"), log)
 
@@ -75,10 +92,14 @@ def _run(job: Job, command: list[str], output: Path, log: Callable[[str], None])
     log(f"  {job.name}: runs under {command[0]}, its output is in {output}")
     with open(output, "w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
         try:
-            code = process.wait()
+            # a launcher that is terminated ends its processes; if killed it would leave them running
+            with stop_requests(process.terminate) as asked_to_stop:
+                code = process.wait()
         except BaseException:
-            process.terminate()  # a launcher then ends its processes; if killed it would leave them running
+            process.terminate()
             raise
+    if asked_to_stop() or code == AGAIN:
+        raise Stopped(f"job {job.name!r}: stopped as asked (see {output}); run the same command again to go on")
     written = Path(job.out) / "training.json"
     if code or not written.is_file():
         lines = output.read_text(errors="replace").splitlines()

@@ -76,11 +76,13 @@ class Needs:
             f"on each of {self.devices} device{'s' * (self.devices > 1)}: {self._settings()}",
         ]
         lines += [
-            f"  {part:<12} {_size(count):>11}" for part, count in {**self.memory, "total": self.total_bytes}.items()
+            f"  {part:<12} {size_text(count):>11}" for part, count in {**self.memory, "total": self.total_bytes}.items()
         ]
         if self.device_bytes is not None:
             verdict = "fits" if self.fits else "does not fit"
-            lines.append(f"  {'available':<12} {_size(self.device_bytes):>11}, {RESERVE:.0%} of it reserved: {verdict}")
+            lines.append(
+                f"  {'available':<12} {size_text(self.device_bytes):>11}, {RESERVE:.0%} of it reserved: {verdict}"
+            )
         source = f" (assumed: {UTILISATION:.0%} of the matrix products measured here)" * self.rate_assumed
         lines.append(f"{_time(self.hours)} at {self.rate / 1e12:,.3g} TFLOP/s per device{source}")
         if self.model.not_covered:
@@ -102,10 +104,10 @@ class Needs:
             "more devices": True,
             "a shorter block or a smaller model": True,
         }
-        parts = ", ".join(f"{part} {_size(count)}" for part, count in self.memory.items())
+        parts = ", ".join(f"{part} {size_text(count)}" for part, count in self.memory.items())
         raise DoesNotFit(
             f"training {self.model.parameters:,} parameters with {self._settings()} on {self.devices} device(s) needs "
-            f"{_size(self.total_bytes)} on each ({parts}); a device has {_size(self.device_bytes)}, of which "
+            f"{size_text(self.total_bytes)} on each ({parts}); a device has {size_text(self.device_bytes)}, of which "
             f"{RESERVE:.0%} stay free. Try {', or '.join([remedy for remedy, helps in remedies.items() if helps][:3])}"
         )
 
@@ -229,18 +231,26 @@ def disk_needed(job, parameters: int) -> int:
 
     One state more is counted, since a new one is complete before the oldest is removed."""
     each = 4 if job.memory == "standard" else 2
-    states = job.keep_states + 1 if job.save_every else 0
+    states = job.keep_states + 1 if job.save_every or job.save_minutes else 0
     return parameters * each * ((len(job.keep) + 1) * (3 if job.keep_optimizer else 1) + 3 * states)
+
+
+def missing_on_disk(job, parameters: int) -> tuple[int, int]:
+    """Bytes that `job.out`, which need not exist yet, still needs, and how many of them the disk lacks."""
+    folder = Path(job.out).absolute()
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    needed = max(0, disk_needed(job, parameters) - held)
+    free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
+    return needed, max(0, needed - free)
 
 
 def check_disk(job, parameters: int) -> None:
     """OSError if the disk of `job.out`, which need not exist yet, has too little space."""
-    folder, needed = Path(job.out).absolute(), disk_needed(job, parameters)
-    free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
-    if free < needed:
+    needed, missing = missing_on_disk(job, parameters)
+    if missing:
         raise OSError(
-            f"{folder} needs {_size(needed)} for checkpoints and {_size(free)} are free: keep fewer checkpoints, free "
-            "space, or choose a folder on a larger disk"
+            f"{Path(job.out).absolute()} needs {size_text(needed)} for checkpoints and {size_text(needed - missing)} are free, "
+            f"{size_text(missing)} too little: keep fewer checkpoints, free space, or choose a folder on a larger disk"
         )
 
 
@@ -252,5 +262,6 @@ def _time(hours: float) -> str:
     return f"{hours * 3600:,.1f} seconds"
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """Bytes in GB, or MB where that reads better."""
     return f"{count / 1e9:.2f} GB" if count >= 1e7 else f"{count / 1e6:.2f} MB"

@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qatoolkit.core.display import Progress
 from qatoolkit.core.files import read_json
 from qatoolkit.training.job import Job, job_of
 from qatoolkit.training.launch import LIST, launch_jobs, list_jobs
+from qatoolkit.training.stops import Stopped, stop_requests
 
 
 def train_all(
@@ -34,7 +35,8 @@ def train_all(
     qatoolkit.run.cli"; JOB.yaml and JOB.log are in `folder`, by default the one that the job's `out` is in. "list"
     writes `jobs.txt` there, a command per line, and `jobs.slurm`, an example of an array, and raises JobsToRun.
 
-    If a job fails, raises RuntimeError after the running jobs have ended."""
+    If a job fails, raises RuntimeError after the running jobs have ended. SIGTERM and SIGUSR1 are passed on to the jobs
+    and end them with their states saved; then it raises Stopped."""
     jobs = list(jobs)
     unfinished = [job for job in jobs if not (Path(job.out) / "training.json").is_file()]
     if unfinished and launch == LIST:
@@ -49,18 +51,23 @@ def train_all(
 def _work(unfinished: list[Job], module: str, log: Callable[[str], None]) -> None:
     """Run jobs side by side in worker processes."""
     todo = iter(sorted(unfinished, key=lambda job: -job.tokens))  # so that no long one runs alone at the end
-    failures = []
+    failures, stops, running = [], [], []
 
     def work(progress: Progress) -> None:
-        with _worker(module) as send:
-            while not failures and (job := next(todo, None)):
+        with _worker(module, running) as send:
+            while not (failures or asked_to_stop()) and (job := next(todo, None)):
                 answer = send(job, progress.update)
-                if "error" in answer:
+                if ("error" in answer and asked_to_stop()) or "stopped" in answer:
+                    stops.append(answer.get("stopped") or answer["error"])
+                elif "error" in answer:
                     failures.append(answer["error"])
                 else:
                     log(f"  {job.name}: {answer['tokens']:,} tokens, loss {answer['loss']:.3f}")
 
-    with Progress(sum(job.tokens for job in unfinished), "training", "tokens", every=10.0) as progress:
+    with (
+        stop_requests(lambda: [process.terminate() for process in running]) as asked_to_stop,
+        Progress(sum(job.tokens for job in unfinished), "training", "tokens", every=10.0) as progress,
+    ):
         count = min(default_workers(), len(unfinished))
         threads = [threading.Thread(target=work, args=(progress,)) for _ in range(count)]
         for thread in threads:
@@ -69,11 +76,15 @@ def _work(unfinished: list[Job], module: str, log: Callable[[str], None]) -> Non
             thread.join()
     if failures:
         raise RuntimeError(failures[0])
+    if stops or asked_to_stop():
+        raise Stopped(
+            "; ".join(stops) or "stopped as asked, between two trainings; run the same command again to go on"
+        )
 
 
 @contextmanager
-def _worker(module: str):
-    """A process of `module` that trains one job after another. Yields `send(job, report)`, which waits for the job's manifest or
+def _worker(module: str, running: list[subprocess.Popen]):
+    """A process of `module` that trains one job after another, listed in `running` meanwhile. Yields `send(job, report)`, which waits for the job's manifest or
     error and passes on tokens and loss. It ends with its pipes, so it never outlives this process."""
     process = subprocess.Popen(
         [sys.executable, "-m", module],
@@ -83,9 +94,12 @@ def _worker(module: str):
         env=os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"},
     )
 
+    running.append(process)
+
     def send(job: Job, report: Callable) -> dict:
-        process.stdin.write(job.model_dump_json() + "\n")
-        process.stdin.flush()
+        with suppress(BrokenPipeError):
+            process.stdin.write(job.model_dump_json() + "\n")
+            process.stdin.flush()
         for line in process.stdout:
             answer = json.loads(line)
             if "more" not in answer:
@@ -96,14 +110,16 @@ def _worker(module: str):
     try:
         yield send
     finally:
-        process.stdin.close()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
         process.wait()
+        running.remove(process)
         process.stdout.close()
 
 
 def serve(probe: Callable | None = None) -> None:
-    """The worker's side: reads a job per line; writes lines of progress, then a manifest or an error. `probe` as in
-    `train`."""
+    """The worker's side: reads a job per line; writes lines of progress, then a manifest or an error; ends where a job was
+    stopped. `probe` as in `train`."""
     from qatoolkit.training.train import TrainingFailed, train
 
     answers, sys.stdout = sys.stdout, sys.stderr  # keeps other output out of the answers
@@ -123,10 +139,14 @@ def serve(probe: Callable | None = None) -> None:
         try:
             answer = train(job, probe=probe, hook=hook, log=lambda _: None)
             hook({"tokens": answer["tokens"]}, last=True)
+        except Stopped as stop:
+            answer = {"stopped": str(stop)}
         except (TrainingFailed, RuntimeError, ValueError, OSError) as error:
             named = repr(job.name) in str(error)
             answer = {"error": str(error) if named else f"job {job.name!r}: {type(error).__name__}: {error}"}
         say(answer)
+        if "stopped" in answer:
+            return
 
 
 def default_workers() -> int:

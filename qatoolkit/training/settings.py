@@ -39,8 +39,10 @@ class Manner(Settings):
     """packed computes within documents only; other names are transformers'. Off where it would change the loss."""
     threads: Positive = 1
     """CPU threads; one by default, so that results do not depend on the machine."""
+    save_minutes: Annotated[float, Field(ge=0)] = 10.0
+    """Minutes between states to resume from; 0 for none. A stop that is asked for (SIGTERM) saves one in any case."""
     save_every: NotNegative = 0
-    """Steps between states to resume from; 0 for none."""
+    """Steps between states, beside those by time; 0 for none."""
     keep_states: Positive = 2
     """States kept, the last ones."""
 

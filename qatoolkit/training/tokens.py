@@ -19,6 +19,7 @@ import pandas as pd
 from qatoolkit.core.files import atomic, read_json, write_json
 from qatoolkit.core.prompt_format import as_prompt_and_answer, lacks_choices, means_choices
 from qatoolkit.core.qa_table import as_lists
+from qatoolkit.training.digests import require_undamaged, write_digests
 
 Document = str | tuple[str, str]  # a text, or a prompt and its continuation
 TOKEN_FILE = "tokens.json"  # in a finished token folder
@@ -117,16 +118,21 @@ def write_tokens(
             "pad": tokenizer.eos_token_id,
         }
         write_json(about | {"digest": _content_digest(temporary)}, temporary / TOKEN_FILE)
+        write_digests(temporary)
     return open_tokens(folder)
 
 
 def open_tokens(folder: str | Path) -> TokenFile:
-    """Open a token file without reading it; ValueError if there is none or it is truncated."""
+    """Open a token file, of a large one without reading it all; ValueError if there is none or it is damaged."""
     folder = Path(folder)
     if not (folder / TOKEN_FILE).is_file():
         raise ValueError(
             f"{folder} is not a finished token file (no tokens.json): make it with `qatoolkit tokenise` or write_tokens"
         )
+    try:
+        require_undamaged(folder, "make it again")
+    except OSError as error:
+        raise ValueError(str(error)) from None
     about = read_json(folder / TOKEN_FILE)
     file, kind = folder / "tokens.bin", np.dtype(about["dtype"])
     if file.stat().st_size != about["tokens"] * kind.itemsize:

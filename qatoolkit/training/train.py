@@ -10,20 +10,27 @@ results by rounding alone (and by dropout, in a model that has it).
 """
 
 import math
+import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from qatoolkit.core.files import digest, read_json, remove
 from qatoolkit.training import checkpoints
+from qatoolkit.training.digests import DIGESTS, require_undamaged
 from qatoolkit.training.distributed import Processes, join, leave, on_device, processes, shares_of
-from qatoolkit.training.hub import called
+from qatoolkit.training.hub import COPY_AGAIN, called
 from qatoolkit.training.job import Job, identity, learning_rate, read_job
 from qatoolkit.training.logging import ProgressLog, open_metrics, tracker
+from qatoolkit.training.memory_estimate import missing_on_disk, size_text
 from qatoolkit.training.probes import PROBES, open_probes, prepare_probe
 from qatoolkit.training.setup import Setup, autocast, check_job, open_data, open_tokenizer, set_up
+from qatoolkit.training.stops import Stopped, is_full, only_one, stop_requests
 from qatoolkit.training.tokens import tokenizer_digest
+
+GO_ON, SAVE, STOP = range(3)  # before a step; the highest of all processes counts
 
 
 class TrainingFailed(RuntimeError):
@@ -45,9 +52,17 @@ def train(
     `probe.jsonl` (`probes.read_probes`). `hook` gets every step's metrics, and every few seconds tokens per second and MFU: `wandb.log`, say. `log` gets
     lines of progress. `anyway` starts although the memory estimate says that it does not fit. Raises TrainingFailed
     when the loss is not finite, ValueError for parts that do not belong together, OSError for a damaged checkpoint or a
-    full disk."""
+    full disk, InUse while another process trains in the job's folder. After SIGTERM or SIGUSR1 it takes the step to its
+    end, saves the state and raises Stopped, a SystemExit with code 75 (`stops.AGAIN`)."""
     ours = join(job.threads)
     log = log if ours.leads else (lambda _: None)
+    checkpoints.check_out(job)
+    with stop_requests() as asked_to_stop, only_one(job, ours.leads):
+        return _run(job, ours, probe, hook, log, anyway, asked_to_stop)
+
+
+def _run(job: Job, ours: Processes, probe, hook, log, anyway: bool, asked_to_stop: Callable[[], bool]) -> dict:
+    """`train`, in a folder that no other job is in."""
     out, tokenizer, data = Path(job.out), open_tokenizer(job), open_data(job)
     same = identity(
         job,
@@ -55,7 +70,7 @@ def train(
         data=[s.source.about["digest"] for s in data.sources],
         start=_start_digest(job),
     )
-    checkpoints.check_out(job)
+    require_undamaged(out, f"delete {out} and run the job again to train it again")
     if finished := _manifest_of(job.out):
         checkpoints.require_same(job, finished.get("identity"), same, "a finished run")
         checkpoints.require_kept(job)
@@ -90,13 +105,24 @@ def train(
         return about | {"tokens": seen, "flops": seen * about["flops_per_token"], "loss": value, "lr": rate}
 
     progress = ProgressLog(job, steps, about["flops_per_token"], ours, log)
+    save_due = _clock(job)
     with (
+        _room(job, setup.needs.model.parameters),
         open_metrics(out, done, ours.leads) as write_row,
         open_probes(job, ask, setup, steps, done, ours, progress, log) as probe_if_due,
     ):
         if not done:
             probe_if_due(0, 0, 0)
         for step in range(done, steps):
+            turn = ours.highest(STOP if asked_to_stop() else SAVE if ours.leads and save_due(step) else GO_ON)
+            if turn and step > done:
+                checkpoints.save_state(job, step, seen, setup.model, setup.optimizer, same, leader=ours.leads)
+            if turn == STOP:
+                ours.highest(0)  # a launcher ends all when one has ended: wait for the leader, which writes
+                raise Stopped(
+                    f"job {job.name!r}: stopped as asked after step {step:,} of {steps:,}, its state is in {out}; run "
+                    "the same command again to go on"
+                )
             places = np.arange(step * job.batch, min((step + 1) * job.batch, len(data)))
             rate = learning_rate(step, steps, job, inherited)
             value, norm = _step(job, setup, places, rate, ours)
@@ -112,13 +138,44 @@ def train(
             for folder in (folder for mark, folder in marks if mark == step + 1):
                 _keep(job, setup, folder, manifest(), ours)
             probe_if_due(step + 1, seen, new)
-            if job.save_every and (step + 1) % job.save_every == 0 and step + 1 < steps:
-                checkpoints.save_state(job, step + 1, seen, setup.model, setup.optimizer, same, leader=ours.leads)
-    _keep(job, setup, out, manifest(), ours)
+        _keep(job, setup, out, manifest(), ours)
     if ours.leads:
         remove(out / checkpoints.STATES)
     log(f"{job.name}: {seen:,} tokens in {steps:,} steps, loss {value:.3f}, written to {out}")
     return manifest()
+
+
+def _clock(job: Job) -> Callable[[int], bool]:
+    """A function of the steps taken that says whether a state is due, by their number or by the time since the last
+    one."""
+    last = time.monotonic()
+
+    def due(taken: int) -> bool:
+        nonlocal last
+        by_time = bool(job.save_minutes) and time.monotonic() - last >= 60 * job.save_minutes
+        if by_time or (job.save_every and taken % job.save_every == 0):
+            last = time.monotonic()
+            return True
+        return False
+
+    return due
+
+
+@contextmanager
+def _room(job: Job, parameters: int):
+    """Turns a full disk at any write into one line: how much is missing, and from where a rerun goes on."""
+    try:
+        yield
+    except Exception as error:  # tokenizers raises plain ones
+        if not is_full(error):
+            raise
+        needed, missing = missing_on_disk(job, parameters)
+        states = checkpoints.states(job.out)
+        raise OSError(
+            f"job {job.name!r}: the disk or quota of {job.out} is full ({str(error).splitlines()[0]}): the job needs "
+            f"{size_text(needed)} more there, {size_text(missing)} more than are free. Free that and run the same "
+            f"command again: it goes on after step {int(states[-1].name) if states else 0:,}"
+        ) from error
 
 
 def _step(job: Job, setup: Setup, places: np.ndarray, rate: float, ours: Processes) -> tuple[float, float | None]:
@@ -207,6 +264,7 @@ def _inherit(job: Job, setup: Setup) -> float:
             f"job {job.name!r}: rate is inherit, but {job.start} has no moments or ended at a rate of 0; train it with "
             "a constant schedule and keep_optimizer, or set rate to rewarm"
         )
+    require_undamaged(job.start, f"{COPY_AGAIN}, or set rate to rewarm")
     with checkpoints.open_tensors(stored, "train that start again, or set rate to rewarm") as file:
         checkpoints.load_optimizer(setup.model, setup.optimizer, file)
     return manifest["lr"]
@@ -215,13 +273,19 @@ def _inherit(job: Job, setup: Setup) -> float:
 def _keep(job: Job, setup: Setup, folder: Path, manifest: dict, ours: Processes) -> None:
     """Export the model as it is now, with its moments if the job keeps them."""
     if ours.leads:  # a run killed after this checkpoint writes it again: meanwhile it is not complete
-        (folder / "training.json").unlink(missing_ok=True)
-    if job.keep_optimizer:
-        moments = checkpoints.optimizer_tensors(setup.model, setup.optimizer, ours.leads)
-        if ours.leads:
-            folder.mkdir(parents=True, exist_ok=True)
-            checkpoints.save_tensors(moments, folder / "optimizer.safetensors")
-    checkpoints.export(setup.model, setup.tokenizer, folder, manifest, dtype=setup.dtype, leader=ours.leads)
+        for name in ("training.json", DIGESTS):
+            (folder / name).unlink(missing_ok=True)
+    try:
+        if job.keep_optimizer:
+            moments = checkpoints.optimizer_tensors(setup.model, setup.optimizer, ours.leads)
+            if ours.leads:
+                folder.mkdir(parents=True, exist_ok=True)
+                checkpoints.save_tensors(moments, folder / "optimizer.safetensors")
+        checkpoints.export(setup.model, setup.tokenizer, folder, manifest, dtype=setup.dtype, leader=ours.leads)
+    except Exception:  # a full disk: half a checkpoint would take the room of a state
+        for half in folder.glob("*.safetensors") if ours.leads else ():
+            half.unlink()
+        raise
 
 
 def train_file(

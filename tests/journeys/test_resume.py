@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -17,6 +18,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from qatoolkit.core.settings import replace
 from qatoolkit.training.checkpoints import states
+from qatoolkit.training.digests import check_training
+from qatoolkit.training.hub import load_causal_lm
+from qatoolkit.training.stops import AGAIN
+from qatoolkit.training.tokens import open_tokens
 from qatoolkit.training.train import train
 
 # A server of processes that has the imports behind it, so that a run starts in a moment and a kill hits the training.
@@ -55,8 +60,8 @@ def unbroken(world, tmp_path_factory):
     return folder / "out", settings
 
 
-def kill_at(one, step: int, delay: float) -> None:
-    """Start the job and kill it some milliseconds after it has taken a step."""
+def signal_at(one, step: int, delay: float, number=signal.SIGKILL) -> int:
+    """Start the job and send it a signal some milliseconds after it has taken a step; returns how it ended."""
     process = STARTER.Process(target=train, args=(one,), kwargs={"log": str})
     process.start()
     metrics = Path(one.out) / "metrics.jsonl"
@@ -64,8 +69,9 @@ def kill_at(one, step: int, delay: float) -> None:
         time.sleep(0.001)
     time.sleep(delay)
     assert process.is_alive(), "the run ended before it was killed"
-    os.kill(process.pid, signal.SIGKILL)
+    os.kill(process.pid, number)
     process.join()
+    return process.exitcode
 
 
 def test_a_run_killed_at_ten_random_moments_ends_in_the_same_bits(unbroken, tmp_path):
@@ -73,12 +79,40 @@ def test_a_run_killed_at_ten_random_moments_ends_in_the_same_bits(unbroken, tmp_
     one, rng = settings(tmp_path / "out"), np.random.default_rng()
     moments = sorted(rng.choice(len(curve(expected)) - 10, 10, replace=False).tolist())
     for step in moments:
-        kill_at(one, step, delay=0.02 * rng.random())
+        signal_at(one, step, delay=0.02 * rng.random())
     train(one, log=str)
     assert curve(tmp_path / "out") == curve(expected), f"killed after steps {moments}"
     for name in ("", "at-0.5"):
         assert weights(tmp_path / "out" / name) == weights(expected / name), f"killed after steps {moments}"
     assert not states(tmp_path / "out")
+
+
+def test_a_run_stopped_at_ten_random_moments_saves_within_seconds_and_ends_in_the_same_bits(unbroken, tmp_path):
+    expected, settings = unbroken
+    one, rng = replace(settings(tmp_path / "out"), save_every=0), np.random.default_rng()
+    moments = sorted(rng.choice(len(curve(expected)) - 20, 10, replace=False).tolist())
+    for i, step in enumerate(moments):
+        since = time.monotonic()
+        number = (signal.SIGTERM, signal.SIGUSR1)[i % 2]
+        assert signal_at(one, step, 0.02 * rng.random(), number) == AGAIN
+        assert time.monotonic() - since < 30
+        taken = len(curve(tmp_path / "out"))
+        assert [int(p.name) for p in states(tmp_path / "out")][-1:] == [taken], "a step was lost"
+        assert taken > step
+    train(one, log=str)
+    assert curve(tmp_path / "out") == curve(expected), f"stopped after steps {moments}"
+    for name in ("", "at-0.5"):
+        assert weights(tmp_path / "out" / name) == weights(expected / name), f"stopped after steps {moments}"
+    assert not states(tmp_path / "out")
+
+
+def test_states_by_time_change_no_bit(unbroken, tmp_path):
+    expected, settings = unbroken
+    saved = []
+    one = replace(settings(tmp_path / "out"), save_every=0, save_minutes=0.001)
+    train(one, log=str, hook=lambda row: saved.extend(p.name for p in states(tmp_path / "out")))
+    assert len({*saved}) > 2
+    assert weights(tmp_path / "out") == weights(expected)
 
 
 def interrupted(one, at: int):
@@ -130,6 +164,54 @@ def test_a_damaged_state_is_named_with_the_way_back(unbroken, tmp_path):
     assert weights(tmp_path / "out") == weights(expected)
 
 
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "digests.json"])
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.99])
+def test_a_flipped_bit_in_a_state_is_noticed(interrupted_once, name, place):
+    one, last = interrupted_once
+    flip(last / name, place)
+    try:
+        with pytest.raises(OSError, match=f"{last}/{name} is damaged .* the state before it"):
+            train(one, log=str)
+        assert check_training(one.out)
+    finally:
+        flip(last / name, place)
+
+
+@pytest.fixture(scope="module")
+def interrupted_once(unbroken, tmp_path_factory):
+    """An interrupted job and its last state."""
+    one = unbroken[1](tmp_path_factory.mktemp("interrupted") / "out")
+    interrupted(one, 5)
+    return one, states(one.out)[-1]
+
+
+def flip(file: Path, place: float) -> None:
+    """Flip a bit of the byte at a share of a file."""
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "training.json", "tokenizer.json"])
+def test_a_flipped_bit_in_a_finished_training_is_noticed(unbroken, tmp_path, name):
+    shutil.copytree(unbroken[0], tmp_path / "out")
+    assert check_training(tmp_path / "out") == []
+    flip(tmp_path / "out" / name, 0.6)
+    assert len(check_training(tmp_path / "out")) == 1
+    with pytest.raises(OSError, match=f"out/{name} is damaged"):
+        load_causal_lm(tmp_path / "out")
+    with pytest.raises(OSError, match=f"out/{name} is damaged .* train it again"):
+        train(unbroken[1](tmp_path / "out"), log=str)
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "given.npy", "tokens.json", "digests.json"])
+def test_a_flipped_bit_in_a_token_file_is_noticed(world, tmp_path, name):
+    shutil.copytree(world / "qa", tmp_path / "qa")
+    flip(tmp_path / "qa" / name, 0.5)
+    with pytest.raises(ValueError, match=f"qa/{name} is damaged .*; make it again"):
+        open_tokens(tmp_path / "qa")
+
+
 def test_changed_settings_are_refused_by_name_until_they_are_set_back(unbroken, world, tmp_path):
     expected, settings = unbroken
     one = settings(tmp_path / "out")
@@ -173,7 +255,7 @@ def test_a_checkpoint_that_is_written_again_is_not_complete_until_it_is(unbroken
 def test_states_hold_no_pickle(unbroken, tmp_path):
     interrupted(unbroken[1](tmp_path / "out"), 5)
     files = {p.name for p in states(tmp_path / "out")[-1].iterdir()}
-    assert files == {"state.safetensors", "state.json"}
+    assert files == {"state.safetensors", "state.json", "digests.json"}
     assert json.loads((states(tmp_path / "out")[-1] / "state.json").read_text())["step"] == 4
 
 
@@ -194,7 +276,7 @@ def test_a_disk_that_fills_up_leaves_no_half_state(unbroken, tmp_path):
     process.start()
     process.join(120)
     assert ours.poll(), "the run did not fail"
-    assert "could not be written" in ours.recv()
+    assert re.search(r"is full .* needs .* more there, .* Free that and run .* after step 0", ours.recv())
     assert not states(tmp_path / "out")
     assert not [p for p in (tmp_path / "out").rglob("*.tmp")]
     train(settings(tmp_path / "out"), log=str)

@@ -247,14 +247,14 @@ def test_a_configuration_without_a_causal_model_is_refused():
 
 
 def test_a_full_disk_is_noticed_before_the_run(tmp_path):
-    one = Job(name="j", out=str(tmp_path / "not" / "yet"), start="s", qa="q", replay=0.0, tokens=1000)
+    one = Job(name="j", out=str(tmp_path / "not" / "yet"), start="s", qa="q", replay=0.0, tokens=1000, save_minutes=0)
     assert disk_needed(one, 1000) == 4000
     resumable = replace(one, save_every=5)
     assert disk_needed(resumable, 1000) == 4000 + 3 * 12000
     assert disk_needed(replace(resumable, memory="low"), 1000) == 2000 + 3 * 6000
     assert disk_needed(replace(one, keep=(0.25, 0.5), keep_optimizer=True), 1000) == 3 * 12000
     check_disk(resumable, 1000)
-    with pytest.raises(OSError, match=r"not/yet needs 4000000000.00 GB .*are free: keep fewer"):
+    with pytest.raises(OSError, match=r"not/yet needs 4000000000.00 GB .*are free, .* too little: keep fewer"):
         check_disk(one, 10**18)
 
 

@@ -1,0 +1,63 @@
+"""Digests of what a training writes and reads again: a flipped byte or a cut file is noticed and named, not trained on."""
+
+from pathlib import Path
+
+from qatoolkit.core.artifacts import key_of
+from qatoolkit.core.files import digest, read_json, write_json
+
+DIGESTS = "digests.json"
+MOMENTS = "optimizer.safetensors"
+FREE = ("README.md", "metrics.jsonl", "probe.jsonl", "timing.jsonl", DIGESTS)  # may grow or be edited
+
+
+def write_digests(folder: Path) -> None:
+    """Record size and digest of every file in `folder` (`core.files.digest`: of large ones a sample)."""
+    found = {
+        path.name: {"bytes": path.stat().st_size, "digest": digest(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name not in FREE and not path.name.startswith(".")
+    }
+    write_json({"files": found, "digest": key_of(found)}, folder / DIGESTS)
+
+
+def find_damage(folder: str | Path, *, without: tuple[str, ...] = ()) -> list[str]:
+    """The files of `folder` that are not as they were written, each with what is wrong; none where no digests were
+    recorded. `without`: endings of names that are not compared. Moments may be deleted to save space."""
+    path = Path(folder) / DIGESTS
+    if not path.is_file():
+        return []
+    try:
+        recorded = read_json(path)
+        files, whole = recorded["files"], key_of(recorded["files"]) == recorded["digest"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        return [f"{path} is damaged (not what was written)"]
+    return [
+        f"{file} is damaged ({reason})"
+        for name, about in files.items()
+        if not name.endswith(without) and (reason := _compare(file := path.with_name(name), about))
+    ]
+
+
+def require_undamaged(folder: str | Path, remedy: str, *, without: tuple[str, ...] = ()) -> None:
+    """OSError for the first damaged file, with the remedy."""
+    if damage := find_damage(folder, without=without):
+        raise OSError(f"{damage[0]}; {remedy}")
+
+
+def check_training(folder: str | Path) -> list[str]:
+    """Everything damaged in the folder of a job, or of a token file: its model, kept checkpoints and states."""
+    place = Path(folder)
+    parts = (place, *sorted(place.glob("at-*")), *sorted(place.glob("states/[0-9]*")))
+    return [line for part in parts for line in find_damage(part)]
+
+
+def _compare(file: Path, about: dict) -> str | None:
+    if not file.is_file():
+        return None if file.name == MOMENTS else "missing"
+    if (size := file.stat().st_size) != about["bytes"]:
+        return f"{size:,} bytes instead of {about['bytes']:,}"
+    if digest(file) != about["digest"]:
+        return "its content has changed"
+    return None
