@@ -11,7 +11,12 @@ from conftest import ROOT
 from qatoolkit.core.settings import read_mapping
 
 PACKAGE = ROOT / "qatoolkit"
-PAGES = ["README.md", "AGENTS.md", "CONTRIBUTING.md", *(f"docs/{n}.md" for n in ("architecture", "extending", "reliability"))]
+PAGES = [
+    "README.md",
+    "AGENTS.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{n}.md" for n in ("architecture", "extending", "reliability")),
+]
 POINTER = re.compile(r"`([\w./-]+\.(?:py|csv|toml|txt|mplstyle|md|json|yaml|yml)|(?:[\w-]+/)+)`")
 
 

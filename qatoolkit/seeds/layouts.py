@@ -14,7 +14,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 POINTERS = ("index", "idx", "id", "pos", "position", "num", "number")  # such names mean an answer only beside choices
-_RIGHT = ["answer", "correctanswer", "correct", "correctoption", "correctchoice", "gold", "rightanswer", "goldanswer", "goldenanswer", "trueanswer", "target", "expectedanswer", "referenceanswer", "groundtruth"]
+_RIGHT = [
+    "answer",
+    "correctanswer",
+    "correct",
+    "correctoption",
+    "correctchoice",
+    "gold",
+    "rightanswer",
+    "goldanswer",
+    "goldenanswer",
+    "trueanswer",
+    "target",
+    "expectedanswer",
+    "referenceanswer",
+    "groundtruth",
+]
 _ENDS = ("", "key", "label", "letter", "option", "choice", "text", *POINTERS)
 KEYS = " ".join([*(right + end for right in _RIGHT for end in _ENDS), *(f"{right}s" for right in _RIGHT[1:])])
 _WRONG = [
