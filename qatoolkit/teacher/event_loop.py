@@ -49,10 +49,12 @@ def run(work: Coroutine, *, tick: Callable[[], None] | None = None, stop: Callab
                         raise
                     tick()
         except BaseException as error:
-            if stop and isinstance(error, KeyboardInterrupt | SystemExit) and not future.done():
-                _come_to_an_end(loop, stop, ended, GRACE if isinstance(error, SystemExit) else None)
-            if future.cancel():
-                ended.wait(10)
+            try:
+                if stop and isinstance(error, KeyboardInterrupt | SystemExit) and not future.done():
+                    _come_to_an_end(loop, stop, ended, GRACE if isinstance(error, SystemExit) else None)
+            finally:  # wherever the next Ctrl-C comes
+                if future.cancel():
+                    ended.wait(10)
             raise
         finally:
             if tick and future.done() and not future.cancelled() and not future.exception():

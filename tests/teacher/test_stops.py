@@ -87,7 +87,7 @@ def test_ctrl_c_and_sigterm_at_ten_moments_lose_nothing_and_book_everything(serv
     rng = random.Random(0)
     for moment in range(10):
         before, blow = len(server.requests), (signal.SIGINT, signal.SIGTERM)[moment % 2]
-        client = start(1000 * moment, 1000 * moment + 400)
+        client = start(1000 * moment, 1000 * moment + 1000)
         until = before + rng.randint(1, 300)
         wait_for(lambda until=until: len(server.requests) >= until)
         client.send_signal(blow)
@@ -110,10 +110,9 @@ def test_a_second_ctrl_c_does_not_wait_and_what_is_given_up_counts_as_perhaps_bi
     client = start(0, 100)
     wait_for(lambda: len(server.requests) == 16)
     client.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    assert client.poll() is None
+    assert "16 requests in flight are waited for" in client.stderr.readline()
     client.send_signal(signal.SIGINT)
-    client.communicate(timeout=10)
+    client.communicate(timeout=20)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert ledger.attempts()["outcome"].tolist() == ["interrupted"] * 16
         assert ledger.spend("r")["unpriced"].tolist() == [16]
