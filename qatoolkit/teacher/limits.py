@@ -127,7 +127,7 @@ class Gate:
             loop.call_later(wait + 0.001, self._admit)
 
     def denied(self) -> bool:
-        """Count a 401, 404 or redirect from a server that has answered before; whether it may be a stray one."""
+        """Count a redirect, or a 401 or 404 from a server that has answered before; whether it may be a stray one."""
         self._denials += 1
         return self._denials < DENIED
 

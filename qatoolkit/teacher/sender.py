@@ -150,7 +150,8 @@ class Sender:
         if reply.outcome in ANSWERED:
             self.gate.succeeded(period, seconds, used_up_for(response.headers, self._tokens))
             return None
-        stray = response.status in (401, 404, *REDIRECTS) and self.gate.answered and self.gate.denied()
+        stray = response.status in REDIRECTS or (response.status in (401, 404) and self.gate.answered)
+        stray = stray and self.gate.denied()
         if not stray and (problem := remedy_of(response, reply, self.endpoint, self.labels[0])):
             raise TeacherError(problem)
         if response.status == 429:

@@ -229,9 +229,9 @@ BEHAVIOURS = {
     "401": (always(lambda: failure(401, "bad key")), STOP, 1, 0),
     "402": (always(lambda: failure(402, "Insufficient Balance")), STOP, 1, 0),
     "404 model not found (Ollama)": (always(lambda: failure(404, 'model "x" not found')), STOP, 1, 0),
-    "301": (always(lambda: web.Response(status=301, headers={"Location": "http://127.0.0.1:9/"})), STOP, 1, 0),
-    "307": (always(lambda: web.Response(status=307, headers={"Location": "http://127.0.0.1:9/"})), STOP, 1, 0),
-    "308 without a place": (always(lambda: web.Response(status=308)), STOP, 1, 0),
+    "301": (always(lambda: web.Response(status=301, headers={"Location": "http://127.0.0.1:9/"})), "http_301", 1, 0),
+    "307": (always(lambda: web.Response(status=307, headers={"Location": "http://127.0.0.1:9/"})), "http_307", 1, 0),
+    "308 without a place": (always(lambda: web.Response(status=308)), "http_308", 1, 0),
     # hostile
     "20 MiB": (always(lambda: raw(body("x" * (20 << 20)))), "too_large", 1, None),
     "a gzip bomb": (

@@ -249,7 +249,7 @@ def test_a_redirect_is_not_followed_with_an_openai_client_either(server, teacher
         )
         client = openai.AsyncOpenAI(base_url=server.url, api_key="none")
         with pytest.raises(TeacherError, match="no redirect is followed"):
-            teacher(client=client, endpoint=None).ask(["a"])
+            teacher(client=client, endpoint=None).ask(["a", "b", "c"])
         assert other.requests == []
     finally:
         other.close()
