@@ -275,7 +275,7 @@ def test_our_client_survives_all_faults_at_once_and_the_log_holds_one_line_an_an
     fates = {line["fate"] for line in lines}
     assert {"answered", "empty", "truncated", "bad_json"} == fates
     ok = said["outcome"] == "ok"
-    assert ok.mean() > 0.8  # a second fault in a row may stand: then the row says so
+    assert ok.mean() > 0.7  # a tenth is cut off for good, and a second fault in a row may stand: then the row says so
     asked = [json.loads(m[1]["content"])["question"] for m in messages]
     assert all(tutor.is_correct(q, a) for q, a, fine in zip(asked, said["value"], ok, strict=True) if fine)
     assert set(said.loc[~ok, "outcome"]) <= {"empty", "length", "unparsed"}
