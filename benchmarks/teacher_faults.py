@@ -27,6 +27,7 @@ import urllib.request
 from pathlib import Path
 
 import pandas as pd
+from teacher_throughput import serve_until_closed
 
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Endpoint, Teacher
@@ -83,17 +84,7 @@ def serve_429(share: float, rate: float, wait: int) -> None:
         first, last = len(answered) // 10, len(answered) * 9 // 10
         return web.json_response((last - first) / (answered[last] - answered[first]))
 
-    async def main():
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", answer)
-        app.router.add_get("/rate", tell)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, backlog=2048).start()
-        print(runner.addresses[0][1], flush=True)
-        await asyncio.to_thread(sys.stdin.read)  # until the parent goes
-
-    asyncio.run(main())
+    serve_until_closed([web.post("/v1/chat/completions", answer), web.get("/rate", tell)])
 
 
 def admitted(share: float, rate: float, wait: int, n: int) -> float:

@@ -41,14 +41,21 @@ def serve(latency: float) -> None:
             await asyncio.sleep(latency)
         return web.Response(text=text, content_type="application/json")
 
+    serve_until_closed([web.post("/v1/chat/completions", answer)])
+
+
+def serve_until_closed(routes: list) -> None:
+    """Serve on a port that is printed, until the parent closes the input of this process."""
+    from aiohttp import web
+
     async def main():
         app = web.Application()
-        app.router.add_post("/v1/chat/completions", answer)
+        app.router.add_routes(routes)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0, backlog=2048).start()
         print(runner.addresses[0][1], flush=True)
-        await asyncio.to_thread(sys.stdin.read)  # until the parent goes
+        await asyncio.to_thread(sys.stdin.read)
 
     asyncio.run(main())
 

@@ -4,7 +4,6 @@ A row is missing where the same request may be answered another time: no connect
 server. What was answered is in the ledger, so running the stage again asks for the missing rows alone."""
 
 import functools
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from qatoolkit.core.artifacts import read_sealed, write_sealed
 from qatoolkit.core.files import locked
 from qatoolkit.teacher.calls import is_transient
 from qatoolkit.teacher.client import Teacher, TeacherError
-
-_CORRECTION = re.compile(r"; correction failed: (?:(\d{3}):|no answer within|\w+Error\b)")
 
 
 class Incomplete(RuntimeError):
@@ -57,7 +54,7 @@ class Asked:
         """Add the rows of a table that `Teacher.ask` returned."""
         self.rows += len(said)
         failed = said[said["outcome"] != "ok"]
-        reasons = Counter(map(_reason, failed["outcome"], failed["error"].fillna("")))
+        reasons = Counter(failed["outcome"])
         for reason, n in reasons.items():
             # where nothing at all was answered, it is not the rows
             nothing = reason.startswith("http_") and len(failed) == len(said) and all(r[:5] == "http_" for r in reasons)
@@ -75,13 +72,6 @@ class Asked:
         """For a manifest: rows asked for, rejected and missing; empty where nobody was asked."""
         counts = {"rows": self.rows, "rejected": dict(self.rejected), "missing": dict(self.missing)}
         return {"teachers": counts} if self.rows else {}
-
-
-def _reason(outcome: str, error: str) -> str:
-    """The outcome of a row, or of the correction that it waits for."""
-    if outcome == "unparsed" and (failed := _CORRECTION.search(error)):
-        return f"http_{failed[1]}" if failed[1] else "timeout" if "no answer within" in failed[0] else "connection"
-    return outcome
 
 
 def _listed(counts: dict) -> str:

@@ -143,15 +143,20 @@ def status(profile: OfRun = None, name: Name = None, seed: Seed = None, change: 
 
 @app.command()
 def check(
-    name: Annotated[str | None, typer.Argument(metavar="RUN", help="a run (default: all runs and artifacts)")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="a run, or the folder of a training (default: all runs and artifacts)"),
+    ] = None,
 ) -> None:
-    """Read every file that a run wrote, and name those that are not as they were written; exit code 1 if there are
-    any."""
+    """Read every file that a run or a training wrote, and name those that are not as they were written; exit code 1 if
+    there are any."""
     from qatoolkit.run.check import find_damage
     from qatoolkit.run.store import results_root
+    from qatoolkit.training.digests import DIGESTS, check_training
 
+    trained = name and (Path(name) / DIGESTS).exists()
     found = 0
-    for found, line in enumerate(find_damage(results_root(), name), 1):  # noqa: B007
+    for found, line in enumerate(check_training(name) if trained else find_damage(results_root(), name), 1):  # noqa: B007
         print(line)
     if found:
         raise typer.Exit(1)

@@ -14,8 +14,9 @@ from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.files import atomic, locked, read_json
 from qatoolkit.run.asked import NOTES
 from qatoolkit.run.check import FILES, is_whole, record_files
+from qatoolkit.run.contracts import NOTEBOOKS
 from qatoolkit.run.remembered import FILE as RUN_FILE
-from qatoolkit.run.store import NOTEBOOKS, POINTERS, Run
+from qatoolkit.run.store import POINTERS, Run
 from qatoolkit.synthesis.strategies import PACKAGED
 from qatoolkit.training.stops import Stopped, stop_requests
 

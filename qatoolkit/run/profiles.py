@@ -17,6 +17,7 @@ from qatoolkit.core.bounds import check_name
 from qatoolkit.core.settings import Settings, SomeShare, placed, read_mapping, turned
 from qatoolkit.curate.settings import CurateSettings
 from qatoolkit.evaluation.settings import EvaluateSettings, ExamSettings, ProbeSettings
+from qatoolkit.run.contracts import NOTEBOOKS
 from qatoolkit.scaling.settings import LadderSettings, ScalingSettings
 from qatoolkit.seeds.settings import SeedSettings
 from qatoolkit.synthesis.settings import AnnotateSettings, BoostQASettings, LinkQASettings, PlanSettings
@@ -28,8 +29,7 @@ from qatoolkit.training.settings import CHECKPOINT_DIALS, GeneralSettings, Midtr
 SEEDS = "seeds"  # the annotated seeds, a data set that nothing has to write
 BASE = "base"  # the student before mid-training, compared like an arm
 TAKEN = {  # names of stages, and of what else is in a run's folder or among the outputs of `curate`
-    *(SEEDS, BASE, "exams", "annotate", "probe", "plan", "error_rates", "curate", "midtrain", "evaluate", "scaling"),
-    *("ablations", "summary", "notebooks", "figures", "variants", "models", "export", "jobs", "report"),
+    *(SEEDS, BASE, *NOTEBOOKS, "notebooks", "figures", "variants", "models", "export", "jobs", "report")
 }
 
 

@@ -18,17 +18,12 @@ from qatoolkit.core.artifacts import MANIFEST, Artifact, as_json, key_of, read_s
 from qatoolkit.core.files import digest, locked, remove
 from qatoolkit.core.settings import turned
 from qatoolkit.run.asked import STOPS, Asked, Incomplete, Notes, describe
-from qatoolkit.run.contracts import LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version, stage
+from qatoolkit.run.contracts import LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version
 from qatoolkit.run.outputs import Outputs, write_output
 from qatoolkit.run.profiles import Profile, load_profile
 from qatoolkit.run.remembered import again, check, profile_of, remember, remembered
 from qatoolkit.run.world import World, world_of
 from qatoolkit.synthesis.strategies import PACKAGED
-
-__all__ = [
-    "NOTEBOOKS", "POINTERS", "STAGES", "VERSIONS", "MissingUpstream", "Outputs", "Run", "Stage", "contents", "open_run",
-    "results_root", "stage",
-]  # fmt: skip
 
 POINTERS, DEFAULT = "stages.json", "smoke"
 STAGES = "stages"  # the folder of artifacts among the run folders

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from qatoolkit.core.artifacts import key_of
-from qatoolkit.core.files import digest, read_json, write_json
+from qatoolkit.core.artifacts import read_sealed, write_sealed
+from qatoolkit.core.files import Damaged, digest
 
 DIGESTS = "digests.json"
 MOMENTS = "optimizer.safetensors"
@@ -17,7 +17,7 @@ def write_digests(folder: Path) -> None:
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name not in FREE and not path.name.startswith(".")
     }
-    write_json({"files": found, "digest": key_of(found)}, folder / DIGESTS)
+    write_sealed({"files": found}, folder / DIGESTS)
 
 
 def find_damage(folder: str | Path, *, without: tuple[str, ...] = ()) -> list[str]:
@@ -27,11 +27,8 @@ def find_damage(folder: str | Path, *, without: tuple[str, ...] = ()) -> list[st
     if not path.is_file():
         return []
     try:
-        recorded = read_json(path)
-        files, whole = recorded["files"], key_of(recorded["files"]) == recorded["digest"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        whole = False
-    if not whole:
+        files = read_sealed(path, "not what was written")["files"]
+    except (Damaged, KeyError):
         return [f"{path} is damaged (not what was written)"]
     return [
         f"{file} is damaged ({reason})"

@@ -14,7 +14,7 @@ COPY_AGAIN = "copy or train it again, or, where the change is meant, delete dige
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 LAYERS, LARGEST = 4_096, 1 << 26  # of a configuration
-SIZES = ("layers", "_layer", "_size", "_heads", "_dim", "n_embd", "d_model", "experts")
+SIZES = ("layers", "n_layer", "_size", "_heads", "_dim", "n_embd", "d_model", "experts")
 MERGE = (
     'python -c "from peft import PeftModel; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
     "PeftModel.from_pretrained(M.from_pretrained({base!r}), {folder!r}).merge_and_unload().save_pretrained('merged'); "

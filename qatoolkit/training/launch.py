@@ -51,7 +51,8 @@ class JobsToRun(RuntimeError):
 def launch_jobs(jobs: list[Job], launch: str, folder: str | Path | None, log: Callable[[str], None]) -> None:
     """Run jobs one after another as `<launch> train JOB.yaml`, with the output in JOB.log beside it.
 
-    A SIGTERM or SIGUSR1 is passed on to the launcher as SIGTERM; Stopped when it has ended. RuntimeError for the first that fails, with the reason that it gave, or else the last lines of its output."""
+    A SIGTERM or SIGUSR1 is passed on to the launcher as SIGTERM; Stopped when it has ended. RuntimeError for the first
+    that fails, with the reason that it gave, or else the last lines of its output."""
     for job, file in zip(jobs, write_jobs(jobs, folder), strict=True):
         _run(job, [*shlex.split(launch), "train", str(file)], file.with_suffix(".log"), log)
 

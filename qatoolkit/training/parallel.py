@@ -84,8 +84,9 @@ def _work(unfinished: list[Job], module: str, log: Callable[[str], None]) -> Non
 
 @contextmanager
 def _worker(module: str, running: list[subprocess.Popen]):
-    """A process of `module` that trains one job after another, listed in `running` meanwhile. Yields `send(job, report)`, which waits for the job's manifest or
-    error and passes on tokens and loss. It ends with its pipes, so it never outlives this process."""
+    """A process of `module` that trains one job after another, listed in `running` meanwhile. Yields `send(job, report)`,
+    which waits for the job's manifest or error and passes on tokens and loss. It ends with its pipes, so it never
+    outlives this process."""
     process = subprocess.Popen(
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,

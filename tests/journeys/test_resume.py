@@ -74,17 +74,22 @@ def signal_at(one, step: int, delay: float, number=signal.SIGKILL) -> int:
     return process.exitcode
 
 
+def ends_in_the_same_bits(one, expected: Path, told: str) -> None:
+    """Run the job to its end and compare it with the one that nothing broke."""
+    train(one, log=str)
+    assert curve(Path(one.out)) == curve(expected), told
+    for name in ("", "at-0.5"):
+        assert weights(Path(one.out) / name) == weights(expected / name), told
+    assert not states(Path(one.out))
+
+
 def test_a_run_killed_at_ten_random_moments_ends_in_the_same_bits(unbroken, tmp_path):
     expected, settings = unbroken
     one, rng = settings(tmp_path / "out"), np.random.default_rng()
     moments = sorted(rng.choice(len(curve(expected)) - 10, 10, replace=False).tolist())
     for step in moments:
         signal_at(one, step, delay=0.02 * rng.random())
-    train(one, log=str)
-    assert curve(tmp_path / "out") == curve(expected), f"killed after steps {moments}"
-    for name in ("", "at-0.5"):
-        assert weights(tmp_path / "out" / name) == weights(expected / name), f"killed after steps {moments}"
-    assert not states(tmp_path / "out")
+    ends_in_the_same_bits(one, expected, f"killed after steps {moments}")
 
 
 def test_a_run_stopped_at_ten_random_moments_saves_within_seconds_and_ends_in_the_same_bits(unbroken, tmp_path):
@@ -100,11 +105,7 @@ def test_a_run_stopped_at_ten_random_moments_saves_within_seconds_and_ends_in_th
         taken = len(curve(tmp_path / "out"))
         assert [int(p.name) for p in states(tmp_path / "out")][-1:] == [taken], "a step was lost"
         assert taken > step
-    train(one, log=str)
-    assert curve(tmp_path / "out") == curve(expected), f"stopped after steps {moments}"
-    for name in ("", "at-0.5"):
-        assert weights(tmp_path / "out" / name) == weights(expected / name), f"stopped after steps {moments}"
-    assert not states(tmp_path / "out")
+    ends_in_the_same_bits(one, expected, f"stopped after steps {moments}")
 
 
 def test_states_by_time_change_no_bit(unbroken, tmp_path):

@@ -14,8 +14,9 @@ from qatoolkit.core.qa_table import read_table
 from qatoolkit.run import cli, notebooks, report, stages
 from qatoolkit.run.check import find_damage, record_files
 from qatoolkit.run.clean import find_unused
+from qatoolkit.run.contracts import stage
 from qatoolkit.run.lineage import lineage
-from qatoolkit.run.store import open_run, stage
+from qatoolkit.run.store import open_run
 
 WAYS = {
     "truncated": lambda content: content[: len(content) // 2],

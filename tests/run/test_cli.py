@@ -4,8 +4,9 @@ import pytest
 
 from qatoolkit.core.settings import dials
 from qatoolkit.run.cli import main
+from qatoolkit.run.contracts import stage
 from qatoolkit.run.profiles import Profile
-from qatoolkit.run.store import open_run, stage
+from qatoolkit.run.store import open_run
 
 
 def test_every_dial_has_a_meaning_and_is_printed(capsys):

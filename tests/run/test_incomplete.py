@@ -11,8 +11,9 @@ from teacher_server import failure
 
 from qatoolkit.run import cli, stages
 from qatoolkit.run.asked import Incomplete
+from qatoolkit.run.contracts import stage
 from qatoolkit.run.stages.teachers import teachers
-from qatoolkit.run.store import MissingUpstream, open_run, stage
+from qatoolkit.run.store import MissingUpstream, open_run
 from qatoolkit.teacher.calls import is_transient
 
 N = 40

@@ -16,8 +16,9 @@ from qatoolkit import figures as plots
 from qatoolkit.core.files import write_json
 from qatoolkit.run import cli, figures, report
 from qatoolkit.run import notebooks as runner
+from qatoolkit.run.contracts import stage
 from qatoolkit.run.notebooks import ORDER, chosen
-from qatoolkit.run.store import open_run, stage
+from qatoolkit.run.store import open_run
 
 pytestmark = pytest.mark.timeout(1500)
 DEGREES = pd.DataFrame({"degree": [1, 2, 2]})

@@ -5,9 +5,10 @@ import pytest
 
 from qatoolkit.core.artifacts import write_sealed
 from qatoolkit.run import cli
+from qatoolkit.run.contracts import stage
 from qatoolkit.run.profiles import load_profile
 from qatoolkit.run.remembered import remembered
-from qatoolkit.run.store import open_run, stage
+from qatoolkit.run.store import open_run
 
 made = []
 

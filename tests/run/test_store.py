@@ -14,9 +14,10 @@ from qatoolkit.core.files import atomic, digest, write_json
 from qatoolkit.core.qa_table import read_table, write_table
 from qatoolkit.core.settings import replace
 from qatoolkit.run.clean import find_unused, remove_artifact
+from qatoolkit.run.contracts import VERSIONS, stage
 from qatoolkit.run.profiles import load_profile
 from qatoolkit.run.stages import data  # noqa: F401 (its stages have the versions that the ones below share)
-from qatoolkit.run.store import VERSIONS, MissingUpstream, open_run, stage
+from qatoolkit.run.store import MissingUpstream, open_run
 from qatoolkit.teacher import prompts
 
 TABLE = pd.DataFrame({"n": [1, 2], "choices": [["a", "b"], None]})
@@ -245,8 +246,9 @@ from pathlib import Path
 import pandas as pd
 from qatoolkit.core import artifacts
 from qatoolkit.run import store
+from qatoolkit.run.contracts import stage
 
-@store.stage("seeds", settings=("plan",))
+@stage("seeds", settings=("plan",))
 def make(run, folder):
     return {"table": pd.DataFrame({"n": [1]}), "value": 1}
 

@@ -12,8 +12,8 @@ import pytest
 from qatoolkit.graph.kp_graph import KPGraph, build_kp_graph
 from qatoolkit.graph.walks import path_diagnostics, sample_paths
 from qatoolkit.run import stages, tables
+from qatoolkit.run.contracts import stage as staged
 from qatoolkit.run.store import open_run
-from qatoolkit.run.store import stage as staged
 from qatoolkit.synthesis import annotate, boostqa, linkqa
 from qatoolkit.synthesis.settings import BoostQASettings, LinkQASettings
 from qatoolkit.teacher import prompts

@@ -10,9 +10,11 @@ from qatoolkit.evaluation.exams import Exam, split_exam
 from qatoolkit.evaluation.probe import UNLABELLED
 from qatoolkit.evaluation.task_tables import task_tables
 from qatoolkit.graph.knowledge_points import kps_from_column
+from qatoolkit.run.contracts import Stage, stage
+from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import SEEDS
 from qatoolkit.run.stages.teachers import teachers
-from qatoolkit.run.store import Outputs, Run, Stage, stage
+from qatoolkit.run.store import Run
 from qatoolkit.seeds.read import layout_report, quality_report, read_seeds
 from qatoolkit.synthesis.annotate import annotate as label
 from qatoolkit.synthesis.knowledge_points import extract

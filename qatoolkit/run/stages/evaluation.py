@@ -14,11 +14,13 @@ from qatoolkit.evaluation.blind import blind_by_model, blind_to_training
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.evaluation.probe import UNLABELLED
+from qatoolkit.run.contracts import Stage, stage
+from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
 from qatoolkit.run.stages.training import adopted, arm_job, arm_table, midtrain_job, probed, token_file, trained
 from qatoolkit.run.stages.weakness import weak_parts
-from qatoolkit.run.store import STAGES, Outputs, Run, Stage, stage
+from qatoolkit.run.store import STAGES, Run
 from qatoolkit.scaling import fits as sweeps
 
 _EVALUATE = Stage(

@@ -1,7 +1,8 @@
 """The stages of a run in order, to be run up to one of them."""
 
+from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.stages import data, evaluation, results, synthesis, training, weakness
-from qatoolkit.run.store import Outputs, Run
+from qatoolkit.run.store import Run
 
 FLOW = (
     ("exams", data.exams),

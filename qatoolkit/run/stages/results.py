@@ -7,8 +7,10 @@ import pandas as pd
 from qatoolkit.core.files import write_json
 from qatoolkit.core.stats import CELL
 from qatoolkit.run.check import record_files
+from qatoolkit.run.contracts import Stage
+from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import BASE
-from qatoolkit.run.store import Outputs, Run, Stage
+from qatoolkit.run.store import Run
 from qatoolkit.synthesis.write import degradation
 
 _SUMMARY = Stage("summary", reads=("annotate", "midtrain", "evaluate", "scaling"), settings=("teacher",))

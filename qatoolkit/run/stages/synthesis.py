@@ -6,8 +6,10 @@ from qatoolkit.core.settings import places, replace, turned
 from qatoolkit.core.taxonomy import DIFFICULTIES, HIGH
 from qatoolkit.graph.kp_graph import KPGraph
 from qatoolkit.graph.walks import path_diagnostics, sample_paths
+from qatoolkit.run.contracts import Stage, stage
+from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.stages.teachers import is_offline, teachers
-from qatoolkit.run.store import Outputs, Run, Stage, stage
+from qatoolkit.run.store import Run
 from qatoolkit.synthesis import annotate as annotation
 from qatoolkit.synthesis import linkqa
 from qatoolkit.synthesis.budget import targeted

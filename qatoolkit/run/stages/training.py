@@ -12,8 +12,10 @@ from qatoolkit.core.files import digest, read_json
 from qatoolkit.core.qa_table import COLUMNS, write_table
 from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import CELL
+from qatoolkit.run.contracts import Stage, stage
+from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.stages.data import probe_questions
-from qatoolkit.run.store import STAGES, Outputs, Run, Stage, stage
+from qatoolkit.run.store import STAGES, Run
 from qatoolkit.training.checkpoints import adopt
 from qatoolkit.training.defaults import Default, defaults
 from qatoolkit.training.gguf_files import find_gguf

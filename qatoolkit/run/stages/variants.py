@@ -6,13 +6,15 @@ import pandas as pd
 
 from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.stats import accuracy, holm, mcnemar, paired_difference
+from qatoolkit.run.contracts import Stage
+from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import Profile
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.flow import run_to
 from qatoolkit.run.stages.teachers import keep_endpoint
 from qatoolkit.run.stages.training import arm_job, arm_table, trained
 from qatoolkit.run.stages.weakness import weak_parts
-from qatoolkit.run.store import Outputs, Run, Stage
+from qatoolkit.run.store import Run
 
 REFERENCE = "reference"
 LONGEST = 60  # characters of a variant's folder

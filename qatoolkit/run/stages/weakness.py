@@ -9,8 +9,9 @@ import pandas as pd
 from qatoolkit.core.stats import CELL, cells, weak
 from qatoolkit.evaluation import probe as probing
 from qatoolkit.evaluation.exams import evaluate_exams
+from qatoolkit.run.contracts import stage
 from qatoolkit.run.stages.data import examined, probe_questions, task_ids
-from qatoolkit.run.store import Run, stage
+from qatoolkit.run.store import Run
 from qatoolkit.synthesis import budget
 
 
