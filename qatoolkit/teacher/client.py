@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import json
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -154,15 +155,25 @@ class Teacher:
 
     async def _ask(self, call: Call) -> pd.DataFrame:
         mine: set[str] = set()  # keys that leases were taken on for this call
-        source, turn = self._look_up(call.jobs(), mine), asyncio.Lock()
+        source, turn, ready, more = self._look_up(call.jobs(), mine), asyncio.Lock(), deque(), True
         async with self._sender.connected() as send:
+
+            async def look_ahead() -> None:
+                """Let one worker look up for all, while the others go on with what is ready."""
+                nonlocal more
+                while more and len(ready) < AHEAD // 2 and not (ready and turn.locked()):
+                    async with turn:
+                        if more and len(ready) < AHEAD // 2:
+                            found = await anext(source, None)
+                            more = found is not None
+                            ready.extend(found or [])
 
             async def worker() -> None:
                 while True:
-                    async with turn:
-                        if (found := await anext(source, None)) is None:
-                            return
-                    job, request = found
+                    await look_ahead()
+                    if not ready:
+                        return
+                    job, request = ready.popleft()
                     row = await self._answer(send, job, call.parse, request)
                     call.put(job[0], row)
                     if row.cached:
@@ -184,9 +195,9 @@ class Teacher:
         flying = self._sender.stop(call.tasks)
         return f"stopping: {len(flying)} requests in flight are waited for (interrupt again to give them up)"
 
-    async def _look_up(self, jobs: Iterator[Job], mine: set[str]) -> AsyncIterator[tuple[Job, Request]]:
-        """Jobs with their requests, looked up in the ledger and leased many at a time: one by one, that costs as much as
-        all other bookkeeping. Those that another process is asking come last, once they are answered or free."""
+    async def _look_up(self, jobs: Iterator[Job], mine: set[str]) -> AsyncIterator[list[tuple[Job, Request]]]:
+        """Lists of jobs with their requests, looked up in the ledger and leased many at a time: one by one, that costs as
+        much as all other bookkeeping. Those that another process is asking come last, once they are answered or free."""
         later: list[tuple[Job, Request]] = []
         while True:
             some = [(job, self._request(job[3], job[2])) for job in itertools.islice(jobs, AHEAD)]
@@ -201,9 +212,9 @@ class Teacher:
             mine |= keys - taken.elsewhere
             ready = [pair for pair in some if pair[1].key not in taken.elsewhere]
             later += [pair for pair in some if pair[1].key in taken.elsewhere]
-            for pair in ready:
-                yield pair
-            if ended and not ready:
+            if ready:
+                yield ready
+            elif ended:
                 await asyncio.sleep(OTHERS)
 
     async def _answer(self, send: Send, job: Job, parse, first: Request) -> Row:

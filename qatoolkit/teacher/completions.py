@@ -51,18 +51,18 @@ def read_response(response: Response) -> tuple[Reply, str | None]:
     """The reply in a response, and its text as JSON if it is an answer to keep."""
     if response.failure:
         return Reply(response.failure, error=response.text), None
-    usage = {}
+    completion, usage = None, {}
     if 200 <= response.status < 300:
         text = _without_comments(response.text)
         try:
             completion = json.loads(text)
-            usage = _read_usage(_as_dict(_as_dict(completion).get("usage")))
             reply = read_completion(completion)
             if reply.outcome in ANSWERED:
                 return reply, text
             return reply._replace(outcome=f"http_{response.status}"), None
         except (ValueError, RecursionError):
             message = f"no chat completion but {response.text[:200]!r}"
+            usage = _read_usage(_as_dict(_as_dict(completion).get("usage")))  # billed all the same
     else:
         message = _error_message(response.text)
     return Reply(f"http_{response.status}", error=f"{response.status}: {message}", **usage), None

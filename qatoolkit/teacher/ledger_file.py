@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS attempts (
 CREATE TABLE IF NOT EXISTS leases (
     key TEXT PRIMARY KEY, owner TEXT NOT NULL, expires REAL NOT NULL, model TEXT NOT NULL, run TEXT NOT NULL,
     stage TEXT NOT NULL, most REAL NOT NULL
-);
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS attempts_by_run ON attempts (run, model, stage);
 """
 _FROM_VERSION_1 = """
@@ -72,7 +72,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 def checksum(*values: Any) -> int:
     """CRC-32 of the values of a row, whatever type SQLite gives a number back in."""
-    texts = ("" if v is None else repr(float(v)) if isinstance(v, int | float) else v for v in values)
+    texts = [v if type(v) is str else "" if v is None else repr(float(v)) for v in values]
     return zlib.crc32("\x1f".join(texts).encode("utf-8", "replace"))
 
 

@@ -100,9 +100,8 @@ class Sender:
         task = asyncio.current_task()
         if task in self._ending:  # a task that never had to wait has not noticed
             raise asyncio.CancelledError
-        most = self.most(request.body)
         if self.budget:
-            await self.budget.reserve({request.key: most})
+            await self.budget.reserve({request.key: self.most(request.body)})
         estimate = await self.pace.take(request.body)
         period = await self.gate.enter()
         self._flying.add(task)
@@ -119,18 +118,20 @@ class Sender:
                 response = unwrap_error(await send(request.body))
             except asyncio.CancelledError:  # given up: it may be billed
                 tally.attempts += 1
-                self.ledger.record(attempt(None, Reply("interrupted"), None, most))
+                self.ledger.record(attempt(None, Reply("interrupted"), None, self.most(request.body)))
                 raise
             throttled = response.status == 429
             reply, answer = read_response(response)
             self.pace.settle(estimate, reply.prompt_tokens, reply.completion_tokens)
             self._tokens += ((reply.prompt_tokens or 0) + (reply.completion_tokens or 0) - self._tokens) / 20
-            cost = 0.0 if most == 0 else self.cost(reply)
-            unknown = cost is None and (bool(answer) or response.failure in ("timeout", "too_large"))
+            cost, most = self.cost(reply), None
+            if cost is None and (answer or response.failure in ("timeout", "too_large")):  # billed, or perhaps
+                most = self.most(request.body)
+                cost = 0.0 if most == 0 else None
+                tally.unpriced |= cost is None
             tally.attempts += 1
             tally.cost += cost or 0.0
-            tally.unpriced |= unknown
-            recorded = attempt(response.status, reply, cost, most if unknown else None)
+            recorded = attempt(response.status, reply, cost, most)
             await self.ledger.aput(recorded, answer and request.text, answer)  # before anybody parses it
             if self.ledger.full:
                 raise TeacherError(f"{self.ledger.full}: what was in flight is recorded")

@@ -72,6 +72,8 @@ def read_limits(headers: Mapping[str, str]) -> dict[str, tuple[float | None, flo
     """(limit, remaining, seconds until the reset) of each limit that the headers speak of: "requests", "tokens", ...,
     or "" where they name only one. A limit without a readable reset is left out."""
     found: dict[str, dict[str, str]] = {}
+    if "ratelimit-" not in " ".join(headers).lower():  # most answers
+        return {}
     for name, value in _lower(headers).items():
         if prefix := next((p for p in _PREFIXES if name.startswith(p)), None):
             words = name.removeprefix(prefix).split("-")
