@@ -16,9 +16,8 @@ from qatoolkit.core.files import Damaged, differs, fingerprint, locked, plain, r
 
 MANIFEST = "manifest.json"
 SEAL = "sha256"  # in a sealed document: the digest of the rest of it
-_known: dict[
-    str, tuple
-] = {}  # by path: what stat said of a file when it was last found whole, and a document's content
+_whole: dict[str, tuple] = {}  # by path: what stat said of a file when it was last found whole
+_read: dict[str, tuple] = {}  # by path: the same of a sealed document, and its content
 
 
 def as_json(value):
@@ -40,7 +39,7 @@ def write_sealed(value: dict, path: Path) -> None:
 def read_sealed(path: Path, remedy: str) -> dict:
     """Read what `write_sealed` wrote; Damaged, with the file and the remedy, where it is not that any more."""
     stat = _stat(path)
-    if (known := _known.get(str(path))) and known[0] == stat:
+    if (known := _read.get(str(path))) and known[0] == stat:
         return json.loads(known[1])
     try:
         found = read_json(path)
@@ -49,7 +48,7 @@ def read_sealed(path: Path, remedy: str) -> dict:
             raise Damaged
     except (Damaged, AttributeError, TypeError, UnicodeError):
         raise Damaged(f"{path} is damaged or was edited: {remedy}") from None
-    _known[str(path)] = stat, json.dumps(found)
+    _read[str(path)] = stat, json.dumps(found)
     return found
 
 
@@ -109,12 +108,12 @@ class Artifact:
                 stat = _stat(path)
             except OSError:
                 stat = None
-            if not whole and stat and _known.get(path, (None,))[0] == stat:
+            if not whole and stat and _whole.get(path) == stat:
                 continue
             if why := differs(Path(path), known, whole=whole):
                 yield Path(path), why
             else:
-                _known[path] = stat, None
+                _whole[path] = stat
 
     @contextmanager
     def making(self) -> Iterator[Path]:

@@ -844,10 +844,10 @@ def test_parquet_is_as_fast_as_csv(tmp_path):
     frame.to_csv(tmp_path / "x.csv", index=False)
     frame.to_parquet(tmp_path / "x.parquet")
     seconds = {}
-    for file in ("x.csv", "x.parquet", "x.csv", "x.parquet"):
+    for file in ("x.csv", "x.parquet") * 3:
         start = time.process_time()
         assert len(read_seeds(tmp_path / file)[0]) == 5_000
-        seconds[file] = time.process_time() - start
+        seconds[file] = min(seconds.get(file, 60.0), time.process_time() - start)
     assert seconds["x.parquet"] < 1.5 * seconds["x.csv"]
 
 

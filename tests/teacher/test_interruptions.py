@@ -21,7 +21,8 @@ from qatoolkit.teacher.settings import Price
 PRICE = Price(input=1.0, output=10.0)
 COST = PRICE.cost(USAGE["prompt_tokens"], USAGE["completion_tokens"])
 CLIENT = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell ignores it
 from qatoolkit.teacher.client import BudgetError, Endpoint, Teacher
 from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.teacher.settings import Price
