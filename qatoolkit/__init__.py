@@ -18,8 +18,10 @@ _ROOMS = {
 _NAMES = {
     "open_run": "run.store",
     "load_profile": "run.profiles",
+    "browse": "run.browse",
     "compare": "run.compare",
     "draw": "run.figures",
+    "findings": "run.findings",
     "save_figures": "run.figures",
     "lineage": "run.lineage",
     "cost_per_question": "run.lineage",

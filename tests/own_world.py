@@ -37,7 +37,7 @@ class ArithmeticTeacher(Server):
     """An OpenAI-compatible server on the loopback that knows this world: it labels, writes and solves its questions."""
 
     def __init__(self):
-        self.asked, self._random = [], random.Random(0)
+        self.asked = []
         super().__init__()
 
     async def _handle(self, request):
@@ -59,8 +59,8 @@ class ArithmeticTeacher(Server):
         digits = max((len(n) for n in re.findall(r"\d+", asked)), default=1)
         return {"knowledge_points": [*points, ("digits", "tens", "hundreds")[min(digits, 3) - 1]]}
 
-    def _write(self, count: int, hard: bool) -> dict:
-        draw, found = self._random, []
+    def _write(self, given: dict, count: int, hard: bool) -> dict:
+        draw, found = random.Random(json.dumps(given)), []  # the same request is answered the same
         for _ in range(count):
             operation = draw.choice(list(OPERATIONS))
             asked = f"What is {draw.randrange(2, 99999)} {operation} {draw.randrange(2, 9999)}"
@@ -69,13 +69,13 @@ class ArithmeticTeacher(Server):
         return {"questions": found}
 
     def _multi_grade(self, given) -> dict:
-        made = self._write(len(given["wanted"]), hard=False)
+        made = self._write(given, len(given["wanted"]), hard=False)
         for question, wanted in zip(made["questions"], given["wanted"], strict=True):
             question["grade"] = wanted["grade"]
         return made
 
     def _high_difficulty(self, given) -> dict:
-        return self._write(given["count"], hard=True)
+        return self._write(given, given["count"], hard=True)
 
     _link = _high_difficulty
 

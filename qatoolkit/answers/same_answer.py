@@ -53,7 +53,18 @@ def same_answer(a, b, *, aliases: Sequence = ()) -> bool | None:
     `aliases` are further right forms of b: True if a is the same as any of them, False if it differs from all.
 
     Raises RuntimeError if the sympy worker does not start. The decision is our own; units are pint's, Chinese numerals
-    cn2an's, algebra sympy's."""
+    cn2an's, algebra sympy's.
+
+    >>> import qatoolkit as qt
+    >>> qt.same_answer("The answer is 0.5 km.", "500 m"), qt.same_answer("x^2 - 1", "(x-1)(x+1)")
+    (True, True)
+    >>> qt.same_answer("a spider", "a crab")
+    False
+    >>> print(qt.same_answer("Co", "CO"))  # cobalt, or carbon monoxide: undecided
+    None
+    >>> qt.same_answer("Holland", "the Netherlands", aliases=["Holland"])
+    True
+    """
     verdicts = []
     for form in (b, *aliases):
         verdict = _same_answer(clean(a), clean(form))

@@ -119,7 +119,8 @@ class Artifact:
     def making(self) -> Iterator[Path]:
         """The folder to write into, for one process at a time. What an interrupted attempt finished in it is kept; its
         half-written files go."""
-        with locked(self.folder.with_name(f".{self.folder.name}.lock")):
+        holder = f"another process, which makes {self.kind}"
+        with locked(self.folder.with_name(f".{self.folder.name}.lock"), holder):
             for leftover in list(self.folder.rglob(".*.tmp")):
                 remove(leftover)
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -109,7 +109,15 @@ def save_dataset(
     """Write a QA table as a Hugging Face dataset, `train.parquet` and its card, and return the folder, which
     `datasets.load_dataset` opens and the hub takes as it is.
 
-    Settings, report and errors as in `dataset_card`; ValueError also for a folder with other files in it."""
+    Settings, report and errors as in `dataset_card`; ValueError also for a folder with other files in it.
+
+    >>> import qatoolkit as qt
+    >>> rows = [{"question": "What do pandas eat?", "answer": "bamboo"}]
+    >>> table = qt.qa_table(rows, language="en", source="zoo", licence="cc-by-4.0")
+    >>> folder = qt.save_dataset(table, "zoo-quiz", name="Zoo quiz")
+    >>> sorted(file.name for file in folder.iterdir())
+    ['README.md', 'train.parquet']
+    """
     card, folder = dataset_card(table, name=name, settings=settings, report=report), Path(folder)
     with atomic(folder, over="train.parquet") as temporary:
         temporary.mkdir()

@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -22,8 +23,19 @@ CARD = "border-left:3px solid #0072B2;padding:4px 0 6px 12px;margin:0 0 14px 0;m
 RIGHT = "background-color:rgba(0,158,115,0.18);font-weight:bold"
 PROSE = "white-space:pre-wrap;word-wrap:break-word"
 CELL = "padding:3px 10px;border-bottom:1px solid rgba(128,128,128,0.3)"
-PERCENT = ("accuracy", "share", "coverage", "wrong", "error_rate", "degradation_rate")
+PERCENT = (
+    "accuracy",
+    "share",
+    "coverage",
+    "wrong",
+    "error_rate",
+    "degraded",
+    "wrong_before",
+    "wrong_second",
+    "wrong_after",
+)
 POINTS = ("difference", "gain")
+P_VALUE = re.compile(r"p(_.+)?")
 FORMULA_OR_DOLLAR = re.compile(r"\$\$.+?\$\$|\$(?!\s)[^$]*(?<!\s)\$(?!\d)|\$", re.DOTALL)
 
 
@@ -106,6 +118,17 @@ def qa(table, n=5, seed=0, hide=(), limit=1200):
 
     `hide`: columns to leave out (question and answer are always shown). Texts are clipped after `limit` characters.
     Raises ValueError for an empty table or one without the columns question and answer.
+
+    >>> import qatoolkit as qt
+    >>> row = {"question": "How many legs has a spider?", "answer": "8", "choices": ["6", "8"], "answer_index": 1}
+    >>> qt.qa(qt.qa_table([row], language="en", source="zoo"))
+    Q  How many legs has a spider?
+       · 6
+       ✓ 8
+    A  8
+       [zoo]
+    <BLANKLINE>
+    1 of 1 questions
     """
     absent = [column for column in ("question", "answer") if column not in table.columns]
     if len(table) == 0 or absent:
@@ -123,12 +146,21 @@ def _line(cells, styles, tag="td"):
 
 
 def _html_table(lines):
-    return f'<table style="border-collapse:collapse">{"".join(lines)}</table>'
+    """A table that scrolls by itself where it is wider than the page."""
+    return f'<div style="overflow-x:auto"><table style="border-collapse:collapse">{"".join(lines)}</table></div>'
 
 
 def facts(mapping, title=""):
-    """Show key numbers as a small two-column table under `title`."""
-    pairs = [(str(key), _clip(_plain(value), 300)) for key, value in mapping.items()]
+    """Show key numbers as a small two-column table under `title`, each written as `table` writes a column of its name.
+
+    >>> import qatoolkit as qt
+    >>> qt.facts({"questions": 12000, "accuracy": 0.538, "gain": 0.126}, title="physics, second try")
+    physics, second try
+      questions  12,000
+      accuracy   53.8%
+      gain       +12.6
+    """
+    pairs = [(str(key), _clip(_formatter(key, list(mapping), {})(value), 300)) for key, value in mapping.items()]
     head = f'<div style="font-weight:bold;margin:0 0 4px 0">{escape(title)}</div>' if title else ""
     width = max((len(key) for key, _ in pairs), default=0)
     text = [*([title] if title else []), *(f"  {key.ljust(width)}  {value}" for key, value in pairs)]
@@ -154,16 +186,51 @@ def _formatter(column, columns, formats):
         write = "{:.1%}".format
     elif name.endswith("flops"):
         write = "{:.3g}".format
+    elif P_VALUE.fullmatch(name):
+        write = _p
     else:
         return _plain
     return lambda value: "–" if missing(value) else value if isinstance(value, str) else write(value)
 
 
+def _p(value):
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+@dataclass(frozen=True)
+class Table(Rich):
+    """A shown table; `cells` has what is written in it, as texts, `sides` an "l" or "r" by column."""
+
+    cells: pd.DataFrame
+    sides: str
+
+    def __repr__(self):
+        return self.text
+
+    def to_latex(self) -> str:
+        """The table as LaTeX with booktabs rules, numbers on the right, every special character escaped."""
+        written = self.cells.to_latex(index=False, escape=True, column_format=self.sides)
+        return written.replace("−", "$-$").replace("< ", "$<$ ").replace("–", "--")
+
+
 def table(df, formats=None, *, limit=50):
-    """Show a table: accuracies and shares in percent, differences and gains in points, FLOPs in powers of ten.
+    """Show a table: accuracies and shares in percent, differences and gains in points, FLOPs in powers of ten, p-values
+    to three digits. `.to_latex()` of what it returns is the same for a paper.
 
     `formats` overrides by column: a format spec such as ".2f", or a function of the value. `limit`: the most rows
     shown. An index with a name, or of texts, is shown as columns.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> scores = pd.DataFrame({"model": ["base", "tuned"], "accuracy": [0.412, 0.538], "gain": [None, 0.126]})
+    >>> qt.table(scores)
+    model accuracy gain (points)
+     base    41.2%             –
+    tuned    53.8%         +12.6
+    >>> qt.table(scores[["model", "accuracy"]], {"accuracy": ".3f"})
+    model accuracy
+     base    0.412
+    tuned    0.538
     """
     formats = formats or {}
     if df.index.names == [None] and pd.api.types.is_string_dtype(df.index):
@@ -180,11 +247,12 @@ def table(df, formats=None, *, limit=50):
     ]
     head = _line(heads, [f"font-weight:bold;{side}" for side in sides], "th")
     html = _html_table([head, *(_line(row, sides) for row in body)])
-    text = pd.DataFrame(body, columns=heads).to_string(index=False) if body else "  ".join(heads)
+    cells = pd.DataFrame(body, columns=heads)
+    text = cells.to_string(index=False) if body else "  ".join(heads)
     if len(body) < len(df) or not body:
         more = f"{len(df) - len(body):,} more rows" if body else "no rows"
         html, text = f'{html}<div style="{MUTED}">{more}</div>', f"{text}\n{more}"
-    return Rich(html, text)
+    return Table(html, text, cells, "".join("r" if "right" in side else "l" for side in sides))
 
 
 def _duration(seconds):
@@ -207,18 +275,36 @@ def is_live():
     return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
 
 
+class InOneLine:
+    """An error that a notebook shows as its message alone: it says itself what to do."""
+
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]
+
+
+class Interrupted(InOneLine, KeyboardInterrupt):
+    """A cell was interrupted; the message says what is kept."""
+
+
 class Progress:
     """Context manager that shows progress through `total` things (None: unknown): a widget when live, else text.
 
-    Headless runs print a line at most every `every` seconds. Every run ends with a closing line, so that a saved
-    notebook never shows a frozen bar, except one that succeeds within `brief` seconds. `update` may be called from any
-    thread.
+    The rate is that of the last `WINDOW` seconds, counted from the first thing done, so that a slow start does not spoil
+    what is left. Headless runs print a line at most every `every` seconds. Every run ends with a closing line, so that a
+    saved notebook never shows a frozen bar, except one that succeeds within `brief` seconds. `update` may be called from
+    any thread.
     """
+
+    WINDOW = 30.0
 
     def __init__(self, total, label, unit="items", *, every=5.0, brief=0.0):
         self.total, self.label, self.unit, self.every, self.brief = total, label, unit, every, brief
         self.done, self.notes = 0, {}
-        self._lock, self._widget = threading.Lock(), None
+        self._lock, self._widget, self._marks = (
+            threading.Lock(),
+            None,
+            deque(),
+        )  # marks: moments, and what was done then
 
     def __enter__(self):
         self._start = self._shown = time.monotonic()
@@ -238,6 +324,10 @@ class Progress:
             self.done += k
             self.notes |= notes
             now = time.monotonic()
+            if not self._marks or now - self._marks[-1][0] > self.WINDOW / 100:
+                self._marks.append((now, self.done))
+                while len(self._marks) > 2 and now - self._marks[1][0] > self.WINDOW:
+                    self._marks.popleft()
             if now - self._shown < (0.2 if self._widget else self.every):
                 return
             self._shown = now
@@ -253,16 +343,24 @@ class Progress:
                 self._shown_as.update({"text/plain": ""}, raw=True)  # or a saved notebook would look for the widget
             seconds = time.monotonic() - self._start
             if kind is not None or seconds >= self.brief:
-                stopped = f"when {kind.__name__} stopped it after" if kind else "in"
-                print(self._line(f" {stopped} {_duration(seconds)}"), flush=True)
+                stopped = "when it was interrupted after" if kind and issubclass(kind, KeyboardInterrupt) else "in"
+                stopped = f"when {kind.__name__} stopped it after" if kind and stopped == "in" else stopped
+                print(self._line(f" {stopped} {_duration(seconds)}", self.done / max(seconds, 1e-9)), flush=True)
 
-    def _line(self, end=""):
-        rate = self.done / max(time.monotonic() - self._start, 1e-9)
-        aside = [f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"]
-        if self.total and not end:
-            aside.append(f"{self.done / self.total:.0%}")
-            if self.done:
-                aside.append(f"{_duration(max(0, self.total - self.done) / rate)} left")
+    def _rate(self):
+        """Things a second lately; None before there are two moments to compare."""
+        if not self._marks or (now := time.monotonic()) - self._marks[0][0] < 0.2 or self.done == self._marks[0][1]:
+            return None
+        return (self.done - self._marks[0][1]) / (now - self._marks[0][0])
+
+    def _line(self, end="", rate=None):
+        total, aside = max(self.total, self.done) if self.total else None, []
+        if rate := rate or self._rate():
+            aside.append(f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s")
+        if total and not end:
+            aside.append(f"{self.done / total:.0%}")
+            if rate:
+                aside.append(f"{_duration((total - self.done) / rate)} left")
         aside += [f"{key} {_plain(value)}" for key, value in self.notes.items()]
-        of = f"/{self.total:,}" if self.total else ""
-        return f"{self.label}: {self.done:,}{of} {self.unit}{end} ({', '.join(aside)})"
+        of, aside = f"/{total:,}" if total else "", f" ({', '.join(aside)})" if aside else ""
+        return f"{self.label}: {self.done:,}{of} {self.unit}{end}{aside}"

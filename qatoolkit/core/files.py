@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -122,11 +123,20 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path):
-    """Holds the lock file `path`, one process at a time; the lock is released however the process ends."""
+def locked(path: Path, holder: str = ""):
+    """Holds the lock file `path`, one process at a time; the lock is released however the process ends. Who waits for
+    longer than a second says so, if `holder` says for whom."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        for _ in range(10 if holder else 0):
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.1)
+        else:
+            if holder:
+                print(f"waiting for {holder}", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -29,7 +29,15 @@ def qa_id(question: str, answer: str, choices: Iterable[str] | None = None) -> s
 
 def qa_table(rows: Iterable[dict], **constant) -> pd.DataFrame:
     """Rows with question, answer and more as a QA table with all columns; `constant` gives values for all rows, and a
-    missing id is computed. Raises ValueError as `validate` does."""
+    missing id is computed. Raises ValueError as `validate` does.
+
+    >>> import qatoolkit as qt
+    >>> rows = [{"question": "Which gas do plants take in?", "answer": "carbon dioxide"}]
+    >>> table = qt.qa_table(rows, language="en", source="greenhouse")
+    >>> table[["id", "question", "answer", "language", "source"]]
+                     id                      question          answer language      source
+    0  0cc69a136acbdbbb  Which gas do plants take in?  carbon dioxide       en  greenhouse
+    """
     full = []
     for row in rows:
         row = constant | dict(row)

@@ -13,9 +13,30 @@ def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def difference_of_shares(right_a: int, n_a: int, right_b: int, n_b: int) -> dict:
+    """Share of `a` minus share of `b`, of different questions: {difference, low, high, n}, n the smaller one.
+
+    Newcombe's hybrid score interval (Statistics in Medicine 17, 1998, method 10), 95%; nulls without questions."""
+    if not (n_a and n_b):
+        return {"difference": None, "low": None, "high": None, "n": 0}
+    (a, low_a, high_a), (b, low_b, high_b) = ((x / n, *wilson(x, n)) for x, n in ((right_a, n_a), (right_b, n_b)))
+    below, above = np.hypot(a - low_a, high_b - b), np.hypot(high_a - a, b - low_b)
+    return {"difference": a - b, "low": float(a - b - below), "high": float(a - b + above), "n": min(n_a, n_b)}
+
+
 def accuracy(samples: pd.DataFrame, by: list[str] | str | None = None) -> pd.DataFrame:
     """Accuracy with its Wilson interval: the columns of `by`, n, accuracy, low, high. `samples` has a boolean
-    `correct`; rows where it is null (graded metrics) are not counted in n."""
+    `correct`; rows where it is null (graded metrics) are not counted in n.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> samples = pd.DataFrame({"model": ["base", "tuned"] * 4})
+    >>> samples["correct"] = [True, True, False, True, False, True, False, False]
+    >>> qt.table(qt.accuracy(samples, "model"))
+    model n accuracy   low  high
+     base 4    25.0%  4.6% 69.9%
+    tuned 4    75.0% 30.1% 95.4%
+    """
     groups = samples.groupby(by, sort=False, observed=True)["correct"] if by else [((), samples["correct"])]
     keys = [by] if isinstance(by, str) else (by or [])
     rows = []
@@ -32,7 +53,15 @@ def accuracy(samples: pd.DataFrame, by: list[str] | str | None = None) -> pd.Dat
 def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> dict:
     """Mean of `a` minus `b` over the same questions with a paired-bootstrap 95% interval: {difference, low, high, n}.
 
-    Both have `id` and `correct`; ValueError if their ids differ, or `correct` is null somewhere."""
+    Both have `id` and `correct`; ValueError if their ids differ, or `correct` is null somewhere.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> before = pd.DataFrame({"id": range(5), "correct": [True, False, False, False, True]})
+    >>> after = before.assign(correct=[True, True, True, False, True])
+    >>> qt.paired_difference(after, before)
+    {'difference': 0.4, 'low': 0.0, 'high': 0.8, 'n': 5}
+    """
     joined = _paired(a, b)
     if joined.empty:
         return {"difference": None, "low": None, "high": None, "n": 0}
@@ -80,7 +109,18 @@ CELL = ["discipline", "difficulty"]
 
 def cells(samples: pd.DataFrame) -> pd.DataFrame:
     """The grid: one row per discipline and difficulty with n, accuracy, low, high and, where the samples have them, the
-    means of margin (nats) and chance (accuracy of guessing)."""
+    means of margin (nats) and chance (accuracy of guessing).
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> samples = pd.DataFrame({"discipline": ["physics"] * 3 + ["law"], "difficulty": ["H1", "H1", "H4", "H1"]})
+    >>> samples["correct"] = [True, False, False, True]
+    >>> qt.table(qt.cells(samples))
+    discipline difficulty n accuracy   low   high
+           law         H1 1   100.0% 20.7% 100.0%
+       physics         H1 2    50.0%  9.5%  90.5%
+       physics         H4 1     0.0%  0.0%  79.3%
+    """
     if missing := {*CELL, "correct"} - set(samples.columns):
         raise ValueError(f"cells: the samples lack {sorted(missing)}; qt.probe returns a table that has them")
     grid = accuracy(samples, CELL)
@@ -111,7 +151,17 @@ def weak(grid: pd.DataFrame, target: float, low_n: int, above_chance: bool = Fal
 
 def agreement(labels: pd.Series, gold: pd.Series, order: tuple[str, ...] | None = None) -> dict:
     """Agreement of labels with gold labels, row by row: n, accuracy, Cohen's kappa and, if the labels have an `order`,
-    quadratic-weighted kappa. Rows without either label are not counted; ValueError for a label not in `order`."""
+    quadratic-weighted kappa. Rows without either label are not counted; ValueError for a label not in `order`.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> given, gold = pd.Series(["H1", "H2", "H3", "H3", None]), pd.Series(["H1", "H2", "H3", "H4", "H5"])
+    >>> qt.facts(qt.agreement(given, gold, order=("H1", "H2", "H3", "H4", "H5")))
+      n               4
+      accuracy        75.0%
+      kappa           0.6667
+      weighted_kappa  0.875
+    """
     _in_order(order, labels, gold)
     known = gold.notna().to_numpy() & labels.notna().to_numpy()
     a, b = labels.to_numpy()[known], gold.to_numpy()[known]

@@ -7,7 +7,7 @@ follows Tulu 3, arXiv 2411.15124.)
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -17,6 +17,7 @@ from qatoolkit.core.qa_table import require
 from qatoolkit.core.text import CJK, missing
 from qatoolkit.curate.comparison_text import answer_keys, marks, option_set, stem, text_of, tokens, values_of
 from qatoolkit.curate.decontaminate import decontaminate
+from qatoolkit.curate.marks import apply_marks, read_marks
 from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.settings import CurateSettings
 
@@ -28,16 +29,30 @@ def curate(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Split a QA table into (kept, rejects, report); rows in = kept + rejects, both in table order.
 
-    Order: filters, decontamination against every exam, conflicts (question and choices of an earlier row with a
+    Order: marks of a person (`settings.marks`: edits, and what is marked bad), filters, decontamination against every exam, conflicts (question and choices of an earlier row with a
     surely different answer), near-duplicates. Where it can't be told whether the answers differ, both rows stay, flagged
     as undecided_answer. `rejects` have all columns plus `reason` and `detail`, for the first reason
-    found. `report`: rows and share of the strategy's rows by outcome (kept, rejected, flagged), reason and strategy."""
+    found. `report`: rows and share of the strategy's rows by outcome (kept, rejected, flagged), reason and strategy.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> said = [("What do pandas eat?", "bamboo"), ("What do pandas eat?", "meat"), ("Who sleeps least?", "giraffe")]
+    >>> table = qt.qa_table([{"question": q, "answer": a} for q, a in said], language="en", source="zoo")
+    >>> exam = pd.DataFrame({"id": ["e1"], "question": ["Who sleeps least?"]})
+    >>> kept, rejects, report = qt.curate.curate(table, {"zoo exam": exam})
+    >>> len(kept), rejects[["answer", "reason"]].to_dict("records")
+    (1, [{'answer': 'meat', 'reason': 'conflicting_answer'}, {'answer': 'giraffe', 'reason': 'contaminated'}])
+    """
     settings = settings or CurateSettings()
     require("curate", table, "id", "question", "answer", "language", "source")
     table = table.reset_index(drop=True)
     reasons: dict[int, tuple[str, str]] = {}
 
+    marked = []
+    if settings.marks:
+        table, reasons, marked = apply_marks(table, read_marks(settings.marks))
     faults = filters(table, max_question=settings.max_question, max_answer=settings.max_answer)
+    faults = pd.concat([faults, flags((row, id, mark, "", False) for row, id, mark in marked)], ignore_index=True)
     for fault in faults[faults["reject"]].itertuples():
         reasons.setdefault(fault.row, (fault.reason, fault.detail))
 
@@ -59,7 +74,7 @@ def curate(
                 reasons[int(rest.index[row])] = ("conflicting_answer", detail)
             else:
                 undecided.append((int(rest.index[row]), rest["id"].iloc[row], "undecided_answer", detail, False))
-        faults = pd.concat([faults, pd.DataFrame(undecided, columns=faults.columns).astype(faults.dtypes)])
+        faults = pd.concat([faults, flags(undecided)], ignore_index=True)
 
     rest = _without(table, reasons)
     near = near_duplicates(
@@ -82,7 +97,14 @@ def filters(table: pd.DataFrame, *, max_question: int = 20_000, max_answer: int 
     """Faults of rows, possibly several per row: (row, id, reason, detail, reject); `row` is the position in the table.
 
     Rejected: empty_question, empty_answer, too_long, choices (they contradict the answer), no_choices (the question
-    speaks of choices and there are none), language (the text is not in the stated language). Only flagged: answer_in_question, unreadable (replacement or control characters)."""
+    speaks of choices and there are none), language (the text is not in the stated language). Only flagged: answer_in_question, unreadable (replacement or control characters).
+
+    >>> import qatoolkit as qt
+    >>> rows = [{"question": "Which of the following lives in water?", "answer": "carp"}]
+    >>> qt.curate.filters(qt.qa_table(rows, language="en", source="zoo"))[["reason", "detail", "reject"]]
+           reason                                  detail  reject
+    0  no_choices  Which of the following lives in water?    True
+    """
     found = []
     columns = ("question", "answer", "choices", "answer_index", "language")
     for row, values in enumerate(zip(*(values_of(table, column) for column in columns), strict=True)):
@@ -108,9 +130,13 @@ def filters(table: pd.DataFrame, *, max_question: int = 20_000, max_answer: int 
         if unreadable:
             found.append((row, "unreadable", f"U+{ord(unreadable[0]):04X}", False))
     table_ids = table["id"].to_numpy()
-    faults = pd.DataFrame(found, columns=["row", "reason", "detail", "reject"])
-    faults.insert(1, "id", table_ids[faults["row"].to_numpy(dtype=int)])
-    return faults.astype({"row": int, "reject": bool})
+    return flags((row, table_ids[row], reason, detail, reject) for row, reason, detail, reject in found)
+
+
+def flags(rows: Iterable[tuple]) -> pd.DataFrame:
+    """Faults as `filters` returns them, from (row, id, reason, detail, reject)."""
+    columns = ["row", "id", "reason", "detail", "reject"]
+    return pd.DataFrame(list(rows), columns=columns).astype({"row": int, "reject": bool})
 
 
 def _report(table: pd.DataFrame, reasons: Mapping, faults: pd.DataFrame) -> pd.DataFrame:

@@ -24,7 +24,17 @@ def decontaminate(
     characters for mostly Chinese exam questions). A hit needs `min_overlap`, or the same normalised question of any
     length (overlap 1). If both have choices, the same question must also share half of them: many stems are only "Which
     of the following is true?". N-grams in more than 20 items of one exam are boilerplate and not counted. `row` is the
-    position in `table`. ValueError for an exam without a question column."""
+    position in `table`. ValueError for an exam without a question column.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> exam = pd.DataFrame({"id": ["e1"], "question": ["Which animal sleeps for only thirty minutes a day?"]})
+    >>> asked = "Explain your answer: which animal sleeps for only thirty minutes a day?"
+    >>> table = qt.qa_table([{"question": asked, "answer": "the giraffe"}], language="en", source="zoo")
+    >>> qt.curate.decontaminate(table, {"zoo exam": exam})[["row", "exam", "exam_id", "overlap"]]
+       row      exam exam_id  overlap
+    0    0  zoo exam      e1      1.0
+    """
     require("the table to decontaminate", table, "id", "question")
     items, grams, exact = _exam_index(exams, n, n_cjk)
     vocabulary = {word for item in items for word in item.words}

@@ -31,7 +31,18 @@ def near_duplicates(
     other columns must be equal (answers by meaning, letters replaced by choices). `guard` also requires the same
     numbers, operators, negations and names, and an identical question if the answer says nothing (yes, true, "all of
     the above"). MinHash (rensa) with banding proposes pairs, exact Jaccard decides, union-find joins. The first row of
-    a cluster is kept; `similarity` is to that row. ValueError for a missing column or a threshold outside (0, 1]."""
+    a cluster is kept; `similarity` is to that row. ValueError for a missing column or a threshold outside (0, 1].
+
+    >>> import qatoolkit as qt
+    >>> asked = "Which animal of the savanna has the longest neck?"
+    >>> said = [(asked, "giraffe"), (f"Tell me: {asked}", "the giraffe"), ("What do pandas eat?", "bamboo")]
+    >>> table = qt.qa_table([{"question": q, "answer": a} for q, a in said], language="en", source="zoo")
+    >>> qt.curate.near_duplicates(table, threshold=0.8)[["cluster", "keep", "similarity"]]
+       cluster   keep  similarity
+    0        0   True         1.0
+    1        0  False         0.8
+    2        1   True         1.0
+    """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold}: must be in (0, 1]")
     absent = [column for column in on if column not in table.columns]

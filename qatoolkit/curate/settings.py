@@ -1,8 +1,11 @@
 """Settings of curation."""
 
-from pydantic import Field
+from pathlib import Path
+from typing import Annotated
 
-from qatoolkit.core.settings import NotNegative, Positive, Settings, SomeShare
+from pydantic import Field, model_validator
+
+from qatoolkit.core.settings import NotNegative, Place, Positive, Settings, SomeShare
 
 
 class CurateSettings(Settings):
@@ -28,3 +31,11 @@ class CurateSettings(Settings):
     """Reject questions that occur with different answers."""
     seed: NotNegative = 0
     """Random seed of MinHash."""
+    marks: Annotated[str, Place()] | None = None
+    """File of marks (`qt.browse`): bad rows are rejected, edits made, good ones counted."""
+
+    @model_validator(mode="after")
+    def _marked(self):
+        if self.marks is not None and not Path(self.marks).is_file():
+            raise ValueError(f"marks is {self.marks!r}; it must be a file that qt.browse wrote, or null")
+        return self

@@ -17,7 +17,15 @@ from qatoolkit.evaluation.cloze import load_model, score
 def blind_to_training(exam: pd.DataFrame, training: pd.DataFrame) -> pd.Series:
     """Whether the choice that is most often the answer in `training` is right, for every row of a multiple-choice exam
     (both QA tables): [rows] bool, by the exam's index. Texts are compared normalised (`core.text.normalise`); between
-    equally frequent choices a hash of question and choice decides. ValueError for rows without a single right choice."""
+    equally frequent choices a hash of question and choice decides. ValueError for rows without a single right choice.
+
+    >>> import qatoolkit as qt
+    >>> row = {"question": "Who sleeps least?", "answer": "giraffe", "choices": ["koala", "giraffe"], "answer_index": 1}
+    >>> exam = qt.qa_table([row], language="en", source="zoo exam")
+    >>> training = qt.qa_table([{"question": "Who is tallest?", "answer": "giraffe"}], language="en", source="zoo")
+    >>> qt.blind_to_training(exam, training).tolist()
+    [True]
+    """
     counts = Counter(map(normalise, training["answer"]))
     return pd.Series(
         [_most_common(row, counts) == int(row.answer_index) for row in _asked(exam)], exam.index, dtype=bool

@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from qatoolkit.evaluation.cloze import check_answer, check_numbers, closes, encode, score_pairs, truncate
-from qatoolkit.training.hub import COMPLETE, complete, require_safe
+from qatoolkit.training.hub import COMPLETE, complete, load_tokenizer, require_safe
 
 MEMORY = 2**30  # bytes of logits at a time on a CPU; a quarter of the memory that is free on a GPU
 MOST = 64  # sequences at a time
@@ -35,6 +35,8 @@ class CountingHFLM(HFLM):
             raise ValueError("trust_remote_code is set, but no code of a checkpoint is run; leave it out")
         if isinstance(pretrained := kwargs.get("pretrained", args[0] if args else None), str):
             require_safe(pretrained)
+        if isinstance(tokenizer := kwargs.get("tokenizer") or pretrained, str) and not kwargs.get("gguf_file"):
+            load_tokenizer(tokenizer, kwargs.get("revision"))  # refused in one line, for which HFLM takes many
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         self.fitted = kwargs.get("batch_size", 1) is None
         if self.fitted:

@@ -76,6 +76,12 @@ def distribution(table, by, *, hue="source", title=None, ax=None):
 
     `table`: one row per question, or one per (`by`, `hue`) with its count in column n. Questions without a label or a
     data set count as "unknown", so that the shares of a data set add up to 100%.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"source": ["zoo", "zoo", "school"], "difficulty": ["H1", "H2", "H1"]})
+    >>> type(qt.figures.distribution(table, "difficulty")).__name__
+    'Figure'
     """
     import seaborn as sns  # here, because it loads scipy.stats
 

@@ -39,6 +39,13 @@ def kp_degree(degrees, *, title="Degree of knowledge points", ax=None):
 
     `degrees`: column degree, one row per KP. KPs without neighbours have no place on a log axis; a note counts them.
     Raises ValueError if no KP has a neighbour.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"id": ["q1", "q2"], "knowledge_points": [["Ohm's law", "power"], ["power", "energy"]]})
+    >>> figure = qt.figures.kp_degree(qt.build_kp_graph(table).degrees())
+    >>> type(figure).__name__
+    'Figure'
     """
     require(degrees, "degree")
     values = np.sort(degrees["degree"].to_numpy())

@@ -1,4 +1,7 @@
-"""Heat-maps over discipline and difficulty (accuracy, margin, gain, synthesis budget), and of confusion tables."""
+"""Heat-maps over discipline and difficulty (accuracy, margin, gain, synthesis budget), and of confusion tables.
+
+The wider a cell's 95% interval, the paler its colour, so that what stands out is known. Where most cells are small, the
+pooled rows and columns come first."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,10 +14,8 @@ from qatoolkit.core.taxonomy import STEM
 from qatoolkit.figures.style import INTERVAL, MUTED, canvas, n_text, name, order, require, room, signed, styled
 
 CELL = ["discipline", "difficulty"]
-PLAIN, GREY = to_rgb("#F2F2F2"), to_rgb("#DADADA")
-LOW_N = (
-    30  # with fewer questions the 95% interval of a share near one half is over 34 points wide: colour would show noise
-)
+PLAIN, OUTLINE = to_rgb("#F2F2F2"), "#D55E00"
+SMALL = 30  # questions; with fewer the 95% interval of a share near one half is over 34 points wide
 
 
 def _with_margins(cells, columns, summarise):
@@ -37,12 +38,22 @@ def _pooled(*values):
     return summarise
 
 
-def _rows(disciplines):
-    """Position of every discipline and of every heading: STEM first, a gap, the others, and the margin last."""
+def _certainty(width):
+    """How much of its colour a cell keeps, from the width of its 95% interval (a fraction): all of it up to 0.17."""
+    return np.clip(1.2 * (1 - width), 0.2, 1.0)
+
+
+def _widest(n):
+    """The width of Wilson's 95% interval of one half, the widest with `n` questions."""
+    return 1.96 / np.sqrt(np.asarray(n, float) + 1.96**2)
+
+
+def _rows(disciplines, margin_first):
+    """Position of every discipline and of every heading: STEM first, a gap, the others; the margin before or after."""
     disciplines = order([d for d in disciplines if d != "all"], "discipline")
     stem = [d for d in disciplines if d in STEM]
     groups = {"STEM": stem, "Other disciplines": [d for d in disciplines if d not in stem]}
-    places, headings, y = {}, {}, 0.0
+    places, headings, y = {"all": 0.0} if margin_first else {}, {}, 1.0 if margin_first else 0.0
     for heading, members in groups.items():
         if all(groups.values()):
             headings[heading] = y - 0.1
@@ -50,15 +61,21 @@ def _rows(disciplines):
         for member in members:
             places[member] = y
             y += 1
-    return places | {"all": y + 0.2}, headings
+    return places if margin_first else places | {"all": y + 0.2}, headings
 
 
 def _draw_cell(ax, x, y, cell, colour):
     known = pd.notna(cell["value"])
-    grey = known and cell.get("thin", False)
-    fill = GREY if grey else PLAIN if cell.get("plain") or not known else to_rgb(colour(cell["value"]))
-    ink = "white" if np.dot(fill, (0.299, 0.587, 0.114)) < 0.5 else "#4A4A4A" if grey else "#111111"
-    ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=fill, linewidth=0, gid="thin" if grey else None))
+    kept = 0.0 if cell.get("plain") or not known else cell.get("sure", 1.0)
+    fill = PLAIN if not kept else kept * np.array(to_rgb(colour(cell["value"]))) + (1 - kept) * np.array(PLAIN)
+    luminance = np.dot(
+        np.power(fill, 2.2), (0.2126, 0.7152, 0.0722)
+    )  # as WCAG weighs it: of black and white, what reads best
+    ink = "white" if luminance < 0.18 else "#111111"
+    ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=fill, linewidth=0))
+    if cell.get("outlined"):
+        box = {"fill": False, "edgecolor": OUTLINE, "linewidth": 1.4, "zorder": 3, "gid": "outlined"}
+        ax.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, **box))
     at = {"ha": "center", "va": "center", "color": ink}
     if not known:
         ax.text(x, y, "–", **at)
@@ -68,12 +85,21 @@ def _draw_cell(ax, x, y, cell, colour):
     ax.text(x, y + 0.25, cell["note"], fontsize=6, **at)
 
 
-def _draw_grid(cells, *, cmap, norm, unit, title, ax, legend, margin="all", low_n=None):
-    """Draw cells with columns value (for the colour), text, note, and the marks thin, bold, plain where needed."""
-    places, headings = _rows(cells["discipline"])
+def _outlined(table, weak):
+    """The table with `outlined`: which cells are among those of `weak`, if any are given."""
+    inside = set() if weak is None else set(map(tuple, weak[CELL].to_numpy()))
+    return table.assign(outlined=[tuple(cell) in inside for cell in table[CELL].to_numpy()])
+
+
+def _draw_grid(cells, *, cmap, norm, unit, title, ax, legend, margin="all"):
+    """Draw cells with columns value (for the colour), text, note, and where needed sure (the share of the colour that is
+    kept), bold, plain, outlined."""
+    inner = cells[~cells[CELL].eq("all").any(axis=1)]
+    first = "sure" in cells and inner.loc[inner["n"] > 0, "n"].median() < SMALL
+    places, headings = _rows(cells["discipline"], first)
     levels = order([d for d in cells["difficulty"] if d != "all"], "difficulty")
-    across = {level: float(i) for i, level in enumerate(levels)} | {"all": len(levels) + 0.2}
-    bottom = places["all"] + 0.5
+    across = {level: i + 1.2 * first for i, level in enumerate(levels)} | {"all": 0.0 if first else len(levels) + 0.2}
+    bottom = max(places.values()) + 0.5
     labels = [*(margin if d == "all" else name(d) for d in places), *headings]
     width = max(2.6 + 0.98 * len(across), room(labels) + room([title], 10))
     figure, ax = canvas(ax, width, 1.2 + 0.36 * bottom)
@@ -89,10 +115,12 @@ def _draw_grid(cells, *, cmap, norm, unit, title, ax, legend, margin="all", low_
     ax.tick_params(length=0)
     ax.grid(False)
     ax.spines[:].set_visible(False)
-    ax.set(xlim=(-0.55, across["all"] + 0.55), ylim=(bottom, -0.6))
+    ax.set(xlim=(-0.55, max(across.values()) + 0.55), ylim=(bottom, -0.6))
     ax.set_title(title, pad=14)
-    if low_n and cells["thin"].any():
-        legend = f"{legend}; grey: fewer than {low_n} questions"
+    if "sure" in cells:
+        legend += "; pale: wide interval"
+    if "outlined" in cells and cells["outlined"].any():
+        legend += "; framed: weak, the plan writes for it"
     ax.set_xlabel(legend, fontsize=8, color=MUTED)
     bar = figure.colorbar(ScalarMappable(norm, cmap), ax=ax, fraction=0.035, pad=0.02, aspect=35)
     bar.set_label(unit)
@@ -101,59 +129,68 @@ def _draw_grid(cells, *, cmap, norm, unit, title, ax, legend, margin="all", low_
 
 
 def _centred(cells, least):
-    """Colours symmetric about zero, as wide as the largest coloured value and at least as `least`."""
-    widest = max(least, cells.loc[~cells["thin"].astype(bool), "value"].abs().max(skipna=True) or 0.0)
+    """Colours symmetric about zero, as wide as the largest value of a cell that keeps half its colour, and at least as
+    `least`."""
+    widest = max(least, cells.loc[cells["sure"] >= 0.5, "value"].abs().max(skipna=True) or 0.0)
     return {"cmap": "PuOr", "norm": TwoSlopeNorm(0, -widest, widest)}
 
 
 @styled
-def accuracy_grid(cells, *, title=None, low_n=LOW_N, ax=None):
+def accuracy_grid(cells, *, weak=None, title=None, ax=None):
     """Heat-map of accuracy by discipline and difficulty, with interval and n in each cell and pooled margins.
 
-    `cells`: discipline, difficulty, n, accuracy, low, high (fractions). Cells with n below `low_n` are grey instead of
-    coloured, with their number: their intervals are wide (`LOW_N` gives the width). Raises ValueError for an empty
-    table, missing columns or a repeated cell.
+    `cells`: discipline, difficulty, n, accuracy, low, high (fractions). `weak`: a table of the cells to frame, as the
+    plan has them. Raises ValueError for an empty table, missing columns or a repeated cell.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> samples = pd.DataFrame({"discipline": ["physics", "law"] * 20, "difficulty": "H1"})
+    >>> samples["correct"] = [True, False] * 20
+    >>> figure = qt.figures.accuracy_grid(qt.cells(samples))
+    >>> type(figure).__name__
+    'Figure'
     """
     require(cells, *CELL, "n", "accuracy", "low", "high", key=CELL)
     table = _with_margins(cells, ["n", "accuracy", "low", "high"], _pooled("accuracy"))
-    table["value"], table["thin"] = 100 * table["accuracy"], table["n"] < low_n
+    table["value"] = 100 * table["accuracy"]
+    table["sure"] = _certainty((table["high"] - table["low"]).fillna(pd.Series(_widest(table["n"]))))
     table["text"] = table["value"].map("{:.0f}%".format)
     table["note"] = [
         (f"{100 * low:.0f} to {100 * high:.0f}, " if low == low else "") + f"n {n:,.0f}"  # margins have no interval
         for low, high, n in table[["low", "high", "n"]].to_numpy(float)
     ]
     return _draw_grid(
-        table, cmap="viridis", norm=Normalize(0, 100), unit="accuracy (%)", ax=ax, low_n=low_n,
+        _outlined(table, weak), cmap="viridis", norm=Normalize(0, 100), unit="accuracy (%)", ax=ax,
         title=title or f"Accuracy by discipline and difficulty ({n_text([cells['n'].sum()])})",
         legend=f"small: {INTERVAL} and n",
     )  # fmt: skip
 
 
 @styled
-def margin_grid(cells, *, title=None, low_n=LOW_N, ax=None):
+def margin_grid(cells, *, weak=None, title=None, ax=None):
     """Heat-map of the mean margin by discipline and difficulty.
 
     The margin is the log-likelihood of the right choice minus that of the best wrong one, in nats; below zero the model
-    prefers a wrong answer. `cells`: discipline, difficulty, n, margin (`core.stats.cells`). Cells with n below `low_n`
-    are grey. Raises ValueError as `accuracy_grid` does.
+    prefers a wrong answer. `cells`: discipline, difficulty, n, margin (`core.stats.cells`). Cells with few questions are
+    pale. `weak` and errors as in `accuracy_grid`.
     """
     require(cells, *CELL, "n", "margin", key=CELL)
     table = _with_margins(cells, ["n", "margin"], _pooled("margin"))
-    table["value"], table["thin"] = table["margin"], table["n"] < low_n
+    table["value"], table["sure"] = table["margin"], _certainty(_widest(table["n"]))
     table["text"] = (table["value"].round(1) + 0.0).map(lambda nats: signed(nats, 1))  # + 0.0: no negative zero
     table["note"] = table["n"].map("n {:,.0f}".format)
     return _draw_grid(
-        table, **_centred(table, 1.0), unit="margin (nats)", ax=ax, legend="small: n", low_n=low_n,
+        _outlined(table, weak), **_centred(table, 1.0), unit="margin (nats)", ax=ax, legend="small: n",
         title=title or f"Mean margin by discipline and difficulty ({n_text([cells['n'].sum()])})",
     )  # fmt: skip
 
 
 @styled
-def grid_difference(cells_a, cells_b, *, title="Gain in accuracy by discipline and difficulty", low_n=LOW_N, ax=None):
+def grid_difference(cells_a, cells_b, *, weak=None, title="Gain in accuracy by discipline and difficulty", ax=None):
     """Heat-map of the gain from `cells_a` (before) to `cells_b` (after), in points.
 
     Tables as for `accuracy_grid`, with low and high. Bold: the two intervals do not overlap. n is the smaller of the
-    two. Raises ValueError as `accuracy_grid` does.
+    two; cells with few questions are pale. `weak` and errors as in `accuracy_grid`.
     """
     columns = [*CELL, "n", "accuracy", "low", "high"]
     for cells in (cells_a, cells_b):
@@ -164,13 +201,13 @@ def grid_difference(cells_a, cells_b, *, title="Gain in accuracy by discipline a
     sides = ["accuracy_a", "accuracy_b"]
     table = _with_margins(table, ["n", *sides, "low_a", "high_a", "low_b", "high_b"], _pooled(*sides))
     table["value"] = 100 * (table["accuracy_b"] - table["accuracy_a"])
-    table["thin"] = ~(table["n"] >= low_n)
+    table["sure"] = _certainty(_widest(table["n"].fillna(0)))
     table["bold"] = (table["low_b"] > table["high_a"]) | (table["high_b"] < table["low_a"])
     table["text"] = table["value"].map(signed)
     noted = table[[*sides, "n"]].to_numpy(float)
     table["note"] = [f"{100 * a:.0f}% → {100 * b:.0f}%, n {n:,.0f}" for a, b, n in noted]
     return _draw_grid(
-        table, **_centred(table, 10.0), unit="gain (points)", title=title, ax=ax, low_n=low_n,
+        _outlined(table, weak), **_centred(table, 10.0), unit="gain (points)", title=title, ax=ax,
         legend=f"small: before → after, n; bold: {INTERVAL}s do not overlap",
     )  # fmt: skip
 
@@ -180,6 +217,14 @@ def budget(plan, *, title=None, ax=None):
     """Heat-map of the synthesis budget by cell, with the deficit that it is for.
 
     `plan`: discipline, difficulty, budget (questions), deficit (fraction). Raises ValueError as `accuracy_grid` does.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> grid = pd.DataFrame({"discipline": ["physics", "physics", "law"], "difficulty": ["H1", "H2", "H1"]})
+    >>> grid = grid.assign(n=40, accuracy=[0.65, 0.35, 0.90])
+    >>> figure = qt.figures.budget(qt.targeted(grid, qt.PlanSettings(questions=90)))
+    >>> type(figure).__name__
+    'Figure'
     """
     require(plan, *CELL, "budget", "deficit", key=CELL)
     table = _with_margins(plan, ["budget", "deficit"], lambda group: {"budget": group["budget"].sum()})

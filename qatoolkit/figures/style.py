@@ -77,7 +77,14 @@ def styled(draw):
 
 
 def save(figure, path):
-    """Write `path`.png (160 dpi) and `path`.svg atomically, with the same bytes for the same figure; return both."""
+    """Write `path`.png (160 dpi) and `path`.svg atomically, with the same bytes for the same figure; return both.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> rates = pd.DataFrame({"share": [0, 0.1, 1], "lr": [0, 3e-4, 0], "schedule": "linear"})
+    >>> [file.name for file in qt.figures.save(qt.figures.schedules(rates), "rates")]
+    ['rates.png', 'rates.svg']
+    """
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in {".png", ".svg"} else path
     written = []

@@ -90,7 +90,15 @@ def kps_from_column(
 
     Texts equal under `normalise_kp` are one KP, in the spelling that comes first. Rows with an empty cell keep the
     knowledge points they had (null where `column` is `knowledge_points` itself). Raises ValueError for an unknown
-    column, a wrong setting, and cells of another type."""
+    column, a wrong setting, and cells of another type.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> topics = ["Algebra->Equations; Algebra->Roots", "Geometry->Circles", None]
+    >>> table = pd.DataFrame({"id": ["q1", "q2", "q3"], "topics": topics})
+    >>> qt.kps_from_column(table, "topics", separator=";", levels="leaf")["knowledge_points"].tolist()
+    [['Equations', 'Roots'], ['Circles'], None]
+    """
     if column not in table:
         raise ValueError(f"no column {column!r} to take knowledge points from; there are {list(table.columns)}")
     if (table.columns == column).sum() > 1:

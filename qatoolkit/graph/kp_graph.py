@@ -35,7 +35,20 @@ class KPGraph:
     incidence: K x S CSR, one where the seed contains the KP.
     edge_seeds: E x S CSR, one where the seed contains both ends; rows as in the upper triangle of `adjacency`.
     names: K normalised KPs. seeds: S rows of `id` and the categories `discipline`, `difficulty`.
-    weight: how edges are weighted, "count" or "pmi". min_count: seeds that a pair needs for an edge."""
+    weight: how edges are weighted, "count" or "pmi". min_count: seeds that a pair needs for an edge.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"id": ["q1", "q2"], "knowledge_points": [["Ohm's law", "power"], ["power", "energy"]]})
+    >>> graph = qt.build_kp_graph(table)
+    >>> graph.degrees()[["kp", "degree", "popularity"]]
+              kp  degree  popularity
+    0      power       2           2
+    1  ohm's law       1           1
+    2     energy       1           1
+    >>> graph.add(pd.DataFrame({"id": ["q3"], "knowledge_points": [["energy", "heat"]]}))
+    KPGraph(4 KPs, 3 edges by count, 3 seeds, 1 components, 0 orphans)
+    """
 
     adjacency: sparse.csr_matrix
     incidence: sparse.csr_matrix
@@ -222,7 +235,18 @@ def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int
     `id` are one seed with the labels of the first. weight="count": number of seeds that contain both KPs. weight="pmi":
     log of that count over the count expected of independent KPs among the seeds with any KP; pairs at or below chance
     get no edge. Pairs in fewer than `min_count` seeds get no edge either; their KPs stay. Raises ValueError for a
-    missing or duplicated column, a null id, or KPs that are not lists of text. Our reading of LinkSyn's KP graph."""
+    missing or duplicated column, a null id, or KPs that are not lists of text. Our reading of LinkSyn's KP graph.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> points = [["Ohm's law", "power"], ["power", "energy"], ["Ohm's law", "energy"], ["magnetism"]]
+    >>> table = pd.DataFrame({"id": ["q1", "q2", "q3", "q4"], "knowledge_points": points})
+    >>> graph = qt.build_kp_graph(table)
+    >>> graph
+    KPGraph(4 KPs, 3 edges by count, 4 seeds, 2 components, 1 orphans)
+    >>> graph.orphans
+    ['magnetism']
+    """
     if weight not in WEIGHTS:
         raise ValueError(f"weight={weight!r}; allowed: {', '.join(WEIGHTS)}")
     if not isinstance(min_count, int | np.integer) or min_count < 1:

@@ -59,7 +59,15 @@ def merge_candidates(names: KPGraph | Iterable[str]) -> pd.DataFrame:
     similarity: `SequenceMatcher` ratio of the two names, 0 to 1, null for aliases. popularity: seeds that hold the KP,
     or how often it occurs in `names`. A group joined for several reasons is joined step by step, the surest first, so
     that each step can be rejected on its own. Drop rows, change their `decision` or add pairs of your own (`kept`,
-    `merged`, `decision`), and pass the table to `apply_merges`."""
+    `merged`, `decision`), and pass the table to `apply_merges`.
+
+    >>> import qatoolkit as qt
+    >>> names = ["ohm's law", "ohm's law", "law of ohm", "energy", "behaviour", "behavior", "behavior"]
+    >>> qt.merge_candidates(names)[["kept", "merged", "reason", "decision"]]
+            kept      merged      reason decision
+    0   behavior   behaviour    spelling    merge
+    1  ohm's law  law of ohm  word order   review
+    """
     popularity = _popularity(names)
     group_of = _alias_groups()
     keys = {}
@@ -90,7 +98,15 @@ def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
     `kept` and `merged`, and without `decision` all its rows are applied. `kept` may be any name. A chain ends at its
     last name. Names are compared after `normalise_kp`; other KPs stay as they are. Raises ValueError for missing
     columns, an unknown decision, a name merged into two, a circle, and two names decided as "apart" that other rows
-    merge."""
+    merge.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"id": ["q1", "q2"], "knowledge_points": [["law of ohm", "power"], ["Ohm's law"]]})
+    >>> merges = pd.DataFrame({"kept": ["Ohm's law"], "merged": ["law of ohm"]})
+    >>> qt.apply_merges(table, merges)["knowledge_points"].tolist()
+    [["Ohm's law", 'power'], ["Ohm's law"]]
+    """
     require("table", table, "knowledge_points")
     require("merges", merges, "kept", "merged")
     into, normal = _resolve(merges), cache(normalise_kp)

@@ -64,7 +64,18 @@ def sample_paths(
     steps of an edge among its seeds, in proportion to target over current share and to weight, by Webster's method for
     dividing seats. A path has two KPs or more; it ends early if no neighbour is left, or none through a seed whose
     labels have a share. Raises ValueError for a setting out of range, a graph without edges, and targets or focus that
-    leave no value."""
+    leave no value.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> points = [["Ohm's law", "power"], ["power", "energy"], ["Ohm's law", "energy"], ["magnetism"]]
+    >>> table = pd.DataFrame({"id": ["q1", "q2", "q3", "q4"], "knowledge_points": points})
+    >>> qt.sample_paths(qt.build_kp_graph(table), n=3, length=2, seed=1)
+       path                  kps seeds
+    0     0      [energy, power]  [q2]
+    1     1   [power, ohm's law]  [q1]
+    2     2  [ohm's law, energy]  [q3]
+    """
     nodes, seeds = sample_codes(
         graph, n, length, alpha=alpha, beta=beta, discipline=discipline, difficulty=difficulty, focus=focus,
         rounds=rounds, seed=seed, threads=threads,
@@ -323,7 +334,18 @@ def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=
     linked KPs. spearman, pearson: visits against popularity. kl_*: KL(target || seeds drawn) in nats, with half a seed
     added to each label. missing_*: target share on labels that no linked seed has, so that no walk can reach it. Null
     if no target is given, no drawn seed has a label or nothing varies. Raises ValueError for names that are not in the
-    graph."""
+    graph.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> points = [["Ohm's law", "power"], ["power", "energy"], ["Ohm's law", "energy"], ["magnetism"]]
+    >>> table = pd.DataFrame({"id": ["q1", "q2", "q3", "q4"], "knowledge_points": points})
+    >>> graph = qt.build_kp_graph(table)
+    >>> found = qt.path_diagnostics(graph, qt.sample_paths(graph, n=10, length=2, seed=0))
+    >>> qt.table(found[["paths", "mean_length", "coverage", "gini", "distinct_seeds"]])
+    paths mean_length coverage   gini distinct_seeds
+       10           2   100.0% 0.1333              3
+    """
     linked = graph.degree > 0
     visits = np.bincount(_codes(graph.names, paths["kps"], "KP"), minlength=len(linked))[linked]
     seeds = _codes(graph.seeds["id"], paths["seeds"], "seed")

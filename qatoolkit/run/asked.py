@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.core.artifacts import read_sealed, write_sealed
+from qatoolkit.core.display import InOneLine
 from qatoolkit.core.files import locked
 from qatoolkit.teacher.calls import is_transient
 from qatoolkit.teacher.client import Teacher, TeacherError
 
 
-class Incomplete(RuntimeError):
+class Incomplete(InOneLine, RuntimeError):
     """A stage that lacks rows which its teachers may answer another time; the message counts them by reason."""
 
 

@@ -1,21 +1,24 @@
-"""The command line: qatoolkit run | status | check | plan | settings | clean | train | tokenise | report | doctor | teacher."""
+"""The command line: qatoolkit new | run | status | check | plan | settings | clean | train | tokenise | report | doctor |
+teacher."""
 
 import json
 import os
 import sqlite3
 import sys
+import threading
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from qatoolkit import __version__
 from qatoolkit.core.files import Damaged
 from qatoolkit.training.stops import AGAIN, Stopped
 
 app = typer.Typer(
     help="Which data makes a model better at what it is bad at?",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -23,6 +26,8 @@ teacher = typer.Typer(help="The offline teacher: an OpenAI-compatible server ove
 app.add_typer(teacher, name="teacher")
 
 INTERRUPTED = 130
+PATIENCE = 2.0  # seconds after which a command that says nothing meanwhile says that it works
+SILENT = ("status", "check", "plan", "settings", "report", "doctor", "clean")
 STOPPED = "interrupted; what was finished is kept, run the same command to go on"
 
 Profile = Annotated[str, typer.Option("--profile", help="smoke, demo, gpu, paper, or a YAML file")]
@@ -41,6 +46,11 @@ Change = Annotated[bool, typer.Option("--change", help="open a run with another 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; bad input ends in one clear line on stderr and exit code 2, a failed run in exit code 1, one
     that a scheduler stopped, with its state saved, in exit code 75."""
+    patience = threading.Timer(PATIENCE, lambda: print("qatoolkit: working on it …", file=sys.stderr, flush=True))
+    patience.daemon = True
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] and given[0] in SILENT:
+        patience.start()
     try:
         code = app(args=arguments, standalone_mode=False, prog_name="qatoolkit") or 0
         return _failed(STOPPED, code) if code == INTERRUPTED else code
@@ -58,8 +68,32 @@ def main(arguments: list[str] | None = None) -> int:
         return exit.exit_code
     except Exception as error:
         if hasattr(error, "format_message"):  # a wrong option or argument
-            return _failed(f"{error.format_message()} (see qatoolkit --help)", 2)
+            return _failed(f"{error.format_message()}{_meant(given)} (see qatoolkit --help)", 2)
         raise
+    finally:
+        patience.cancel()
+
+
+def _meant(given: list[str]) -> str:
+    """The command that a mistyped one may have meant."""
+    commands = [command.name or command.callback.__name__ for command in app.registered_commands] + ["teacher"]
+    near = get_close_matches(given[0], commands, n=1) if given and given[0] not in commands else ()
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"qatoolkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Which data makes a model better at what it is bad at?"""
 
 
 def _failed(error, code: int) -> int:
@@ -76,6 +110,16 @@ def _open(profile: str | None, name: str | None, seed: int | None, change: bool 
     opened = open_run(name, profile=profile, seed=seed, change=change)
     known = profile or remembered(opened.folder)
     return opened if known else open_run(name, profile="demo", seed=seed, change=change)
+
+
+@app.command()
+def new(folder: Annotated[Path, typer.Argument(help="the folder to make; its name is that of the study")]) -> None:
+    """Make a folder to start a study of your own from: profile, notebook and data layout."""
+    from qatoolkit.run.study import new_study
+
+    for path in new_study(folder):
+        print(path)
+    print(f"put your data into {folder / 'data'}, then: qatoolkit plan --profile {folder / folder.resolve().name}.yaml")
 
 
 @app.command()
@@ -268,9 +312,9 @@ def report(profile: OfRun = None, name: Name = None, seed: Seed = None, change: 
 @app.command()
 def doctor() -> None:
     """What this machine has and whether anything is missing."""
-    from qatoolkit.run.doctor import findings
+    from qatoolkit.run.doctor import checks
 
-    found = findings()
+    found = checks()
     for finding in found:
         print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.found}")
     if not all(finding.ok for finding in found):

@@ -22,22 +22,21 @@ class Comparison:
 
     `settings`: one row per dial that differs, with its value in each run. `paired`: one row per model and part (weak
     cells of `b`, strong, all) with difference, interval, n and McNemar's p. `cells`: accuracy of one arm by cell in
-    each run. `questions`: exam questions that only one of the two has right. `low_n`: questions from which a cell is
-    coloured."""
+    each run. `questions`: exam questions that only one of the two has right. `weak`: the weak cells of `b`."""
 
     names: tuple[str, str]
     settings: pd.DataFrame
     paired: pd.DataFrame
     cells: pd.DataFrame
     questions: pd.DataFrame
-    low_n: int
+    weak: pd.DataFrame
 
     def figure(self):
         """The gain of `a` over `b` in each cell."""
         from qatoolkit.figures import grid_difference
 
         grids = [self.cells[self.cells["run"] == name].drop(columns="run") for name in reversed(self.names)]
-        return grid_difference(*grids, title=f"Gain of {self.names[0]} over {self.names[1]}", low_n=self.low_n)
+        return grid_difference(*grids, title=f"Gain of {self.names[0]} over {self.names[1]}", weak=self.weak)
 
     def _parts(self):
         yield f"settings that differ: {self.names[0]} and {self.names[1]}", self.settings
@@ -83,7 +82,7 @@ def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Compariso
         paired=paired[["arm", *(c for c in paired if c != "arm")]],
         cells=pd.concat([cells(rows).assign(run=name) for rows, name in zip((one, other), names, strict=True)]),
         questions=changed_between(b, one, other, names, n),
-        low_n=b.profile.plan.low_n,
+        weak=b.read("plan").weak,
     )
 
 

@@ -24,13 +24,13 @@ class Finding:
     found: str
 
 
-def findings() -> list[Finding]:
+def checks() -> list[Finding]:
     """All checks, in the order a newcomer would ask them."""
     root = results_root()
     existing = next(p for p in (root, *root.parents) if p.exists())
     usable = existing.is_dir() and os.access(existing, os.W_OK)
     free = shutil.disk_usage(existing).free
-    checks = [
+    found = [
         Finding(ok=sys.version_info >= (3, 11), what="Python", found=f"{platform.python_version()} (3.11 or newer)"),
         Finding(ok=True, what="cores", found=str(len(os.sched_getaffinity(0)))),
         Finding(
@@ -44,18 +44,17 @@ def findings() -> list[Finding]:
     ]
     for name in LIBRARIES:
         there = importlib.util.find_spec(name) is not None
-        checks.append(
-            Finding(ok=there, what=name, found=version(name) if there else "missing: pip install -e '.[all]'")
-        )
-    checks.append(Finding(ok=True, what="GPU", found=_gpu()))
+        found.append(Finding(ok=there, what=name, found=version(name) if there else "missing: pip install -e '.[all]'"))
+    found.append(Finding(ok=True, what="GPU", found=gpu_name()))
     url = re.sub(r"//[^/@]*@", "//", os.environ.get("OPENAI_BASE_URL", ""))  # without a name and password
-    checks.append(Finding(ok=True, what="teacher", found=url or "offline teacher (OPENAI_BASE_URL is not set)"))
+    found.append(Finding(ok=True, what="teacher", found=url or "offline teacher (OPENAI_BASE_URL is not set)"))
     key = "set" if os.environ.get("OPENAI_API_KEY") else "not set (the offline teacher needs none)"
-    checks.append(Finding(ok=True, what="OPENAI_API_KEY", found=key))
-    return checks
+    found.append(Finding(ok=True, what="OPENAI_API_KEY", found=key))
+    return found
 
 
-def _gpu() -> str:
+def gpu_name() -> str:
+    """The GPU that training would use, or why there is none."""
     if importlib.util.find_spec("torch") is None:
         return "unknown without torch"
     import torch

@@ -20,8 +20,9 @@ from qatoolkit.run.store import Run
 
 
 def probe(run: Run):
-    """Base student by discipline and difficulty, on annotated seed questions."""
-    return figures.accuracy_grid(run.read("probe").cells, title="Where the base student is weak")
+    """Base student by discipline and difficulty, on the probe's questions; framed, once there is a plan: weak cells."""
+    cells, title = run.read("probe").cells, "Where the base student is weak"
+    return figures.accuracy_grid(cells, weak=run.read("plan").weak if run.manifest("plan") else None, title=title)
 
 
 def budget(run: Run):
@@ -53,9 +54,8 @@ def gain(run: Run):
     """Gain of the first arm compared over the base student, in each cell of the exams."""
     cells, arm = run.read("evaluate").cells, run.profile.main_arm
     before, after = (cells[cells["arm"] == name] for name in (BASE, arm))
-    # Coloured from as many questions as the plan acts on: both models answer the same ones.
-    low_n = run.profile.plan.low_n
-    return figures.grid_difference(before, after, title=f"Gain of {label(arm)} over the base student", low_n=low_n)
+    title = f"Gain of {label(arm)} over the base student"
+    return figures.grid_difference(before, after, weak=run.read("plan").weak, title=title)
 
 
 def loss(run: Run):

@@ -21,7 +21,7 @@ from qatoolkit.synthesis.strategies import PACKAGED
 from qatoolkit.training.stops import Stopped, stop_requests
 
 # Own model and tour come last: they read what the others made, and compute nothing twice.
-ORDER = (*sorted({*NOTEBOOKS.values(), *PACKAGED.values()}), "12_own_model", "00_tour")
+ORDER = (*sorted({*NOTEBOOKS.values(), *PACKAGED.values(), "05b_steering"}), "12_own_model", "00_tour")
 
 
 class NotebookFailed(RuntimeError):
@@ -40,7 +40,8 @@ def chosen(only: list[str]) -> list[str]:
     """The notebooks to run, in order; a number, a name or its beginning picks one. ValueError for anything else."""
     picked = []
     for name in only:
-        found = [n for n in ORDER if n == name or n.startswith(name.removesuffix(".ipynb"))]
+        asked = name.removesuffix(".ipynb")
+        found = [n for n in ORDER if asked in (n, n.split("_")[0])] or [n for n in ORDER if n.startswith(asked)]
         if len(found) != 1:
             raise ValueError(f"--only {name!r} fits {len(found)} notebooks; there are {', '.join(sorted(ORDER))}")
         picked += found
@@ -60,7 +61,7 @@ def run_notebooks(run: Run, profile: str | None, only: list[str] | None = None, 
     started, executed = time.perf_counter(), 0
     for position, name in enumerate(names, 1):
         source, target = notebooks_folder() / f"{name}.ipynb", folder / f"{name}.ipynb"
-        with locked(folder / ".lock"):
+        with locked(folder / ".lock", f"another command, which runs a notebook of run {run.name!r}"):
             key = _key(run, source)
             if target.exists() and not is_whole(run.folder, target):
                 aside = target.with_name(f"{name}.changed.ipynb")

@@ -43,5 +43,12 @@ def offline_teacher(model: str = "textbook-err05", **options: Any) -> OfflineTea
 
     It knows the whole embedded textbook and refuses anything else; it needs no key and no network. `textbook-err05` is
     wrong 5 times in 100, `textbook` never. `options` are those of `Teacher`; without `ledger` the
-    answers are kept until the teacher is closed. RuntimeError if the server does not start."""
+    answers are kept until the teacher is closed. RuntimeError if the server does not start.
+
+    >>> import qatoolkit as qt
+    >>> with qt.offline_teacher() as teacher:
+    ...     said = teacher.ask(["Who chairs our chess club?"])
+    >>> said["outcome"].tolist()
+    ['refusal']
+    """
     return OfflineTeacher(model, **options)

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 
+from qatoolkit.core.display import table
 from qatoolkit.core.files import read_json, write_json
 from qatoolkit.core.qa_table import read_table, write_table
 
@@ -32,6 +34,25 @@ class Outputs:
 
     def __repr__(self):
         return f"{self._stage}: {', '.join(self._names)}"
+
+    def _repr_html_(self) -> str:
+        """Each output with its size, and the columns of a table."""
+        rows = []
+        for name in self._names:
+            path = self._folder / f"{name}.parquet"
+            about = pq.read_schema(path).names if path.is_file() else []
+            size = (
+                f"{pq.read_metadata(path).num_rows:,} rows"
+                if path.is_file()
+                else "value"
+                if self._is_value(name)
+                else "folder"
+            )
+            rows.append((name, size, ", ".join(about)))
+        return table(pd.DataFrame(rows, columns=[self._stage, "is", "columns"])).html
+
+    def _is_value(self, name: str) -> bool:
+        return (self._folder / f"{name}.json").is_file()
 
 
 def write_output(folder: Path, name: str, value) -> Path:

@@ -313,7 +313,17 @@ def load_plugins() -> None:
 def load_profile(source: str | Path | Profile = "demo", **dials) -> Profile:
     """A built-in profile by name, or one from a YAML file, with single settings overridden by dotted dials.
 
-    Raises ValueError for an unknown profile or setting, a wrong type or value, or a file that is not YAML."""
+    Raises ValueError for an unknown profile or setting, a wrong type or value, or a file that is not YAML.
+
+    >>> import qatoolkit as qt
+    >>> profile = qt.load_profile("demo", **{"plan.questions": 800, "boostqa.refine": False})
+    >>> profile.plan.questions, profile.boostqa.refine
+    (800, False)
+    >>> qt.load_profile("demo", **{"plan.question": 800})
+    Traceback (most recent call last):
+        ...
+    ValueError: no setting is called 'plan.question'; did you mean plan.questions?; there are ...
+    """
     load_plugins()
     if isinstance(source, Profile):
         profile = source

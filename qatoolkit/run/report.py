@@ -1,21 +1,40 @@
-"""One self-contained HTML page of a run: what was asked, what came out, every figure and the main tables."""
+"""One self-contained HTML page of a run: what was found, when and with what it was made, every figure, the main tables,
+what it cost, and the stages it stands on."""
 
 import base64
 import html
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
+from qatoolkit import __version__
 from qatoolkit.core import display
 from qatoolkit.core.files import atomic, read_json
 from qatoolkit.run.check import is_whole, record_files, recorded
+from qatoolkit.run.doctor import gpu_name
+from qatoolkit.run.findings import findings
 from qatoolkit.run.store import MissingUpstream, Run
 from qatoolkit.run.tables.evaluation import accuracy_by_arm
+from qatoolkit.run.tables.synthesis import spend
 
-STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "img{max-width:100%}figure{margin:2rem 0}figcaption{color:#555}h2{margin-top:2.5rem}"
-)
+STYLE = """
+:root{color-scheme:light dark}
+body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
+h2{margin-top:2.5rem}h1,h2,h3{break-after:avoid}nav ul{columns:2;padding-left:1.2rem}a{color:#005a8c}
+figure{margin:2rem 0;break-inside:avoid}img{max-width:100%;background:#fff}figcaption{color:#555}
+table{font-size:.9rem}tr{break-inside:avoid}
+.said p{border-left:3px solid #0072b2;padding-left:.8rem;margin:.5rem 0}
+@media (max-width:600px){nav ul{columns:1}body{margin:1rem auto}}
+@media (prefers-color-scheme:dark){body{color:#eee;background:#1b1b1b}a{color:#7cc4f0}figcaption{color:#bbb}}
+@media print{body{max-width:none;margin:0;color:#000;background:#fff}div[style*=overflow-x]{overflow:visible!important}
+ table{font-size:.62rem}td,th{padding:2px 4px!important}nav{display:none}a{color:inherit}}
+"""
 
 
 def write(run: Run) -> Path:
@@ -27,39 +46,101 @@ def write(run: Run) -> Path:
         raise MissingUpstream(
             f"run {run.name!r} has no summary yet: run notebooks/11_figures.ipynb, or `{run.command}`"
         )
-    summary, folder = run.read("summary").summary, run.folder / "figures"
+    folder = run.folder / "figures"
     drawn = [run.folder / name for name in recorded(run.folder) if name.startswith("figures/")]
     if not (folder / "captions.json").exists() or not all(is_whole(run.folder, path) for path in drawn):
         from qatoolkit.run import figures
 
         figures.save_figures(run)
-    captions = read_json(folder / "captions.json")
-    seconds = {name: run.manifest(name)["seconds"] for name in run.done()}
-    parts = [
-        f"<h1>{html.escape(run.name)}: which data made the model better at what it was bad at?</h1>",
-        f"<p>Profile {html.escape(summary['profile'])}, seed {summary['seed']}. Accuracies in percent; 95% intervals.</p>",
-        "<h2>Accuracy</h2>",
-        display.table(accuracy_by_arm(run))._repr_html_(),
-        "<h2>Differences</h2>",
-        display.table(pd.DataFrame(summary["comparisons"]))._repr_html_(),
-        "<h2>Beside who does not read the question</h2>",
-        display.table(pd.DataFrame(summary.get("over_blind", [])))._repr_html_(),
-        display.table(pd.DataFrame(summary.get("gains_by_blind", [])))._repr_html_(),
-        "<h2>Refinement</h2>",
-        display.facts(summary["refinement"])._repr_html_(),
-        "<h2>Figures</h2>",
-        *(_figure(folder / f"{name}.png", caption) for name, caption in captions.items()),
-        "<h2>Seconds by stage</h2>",
-        display.facts(seconds)._repr_html_(),
-    ]
+    sections = list(_sections(run, run.read("summary").summary, folder))
+    contents = "".join(f'<li><a href="#{_anchor(head)}">{html.escape(head)}</a></li>' for head, _ in sections)
+    body = "".join(
+        f'<section><h2 id="{_anchor(head)}">{html.escape(head)}</h2>{part}</section>' for head, part in sections
+    )
+    name = html.escape(run.name)
     page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(run.name)}</title>'
-        f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{name}</title><style>{STYLE}</style></head><body>"
+        f"<header><h1>{name}: which data made the model better at what it was bad at?</h1></header>"
+        f'<nav aria-label="contents"><ul>{contents}</ul></nav><main>{body}</main></body></html>\n'
     )
     with atomic(run.folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     record_files(run.folder, [run.folder / "report.html"])
     return run.folder / "report.html"
+
+
+def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]]:
+    """Heading and HTML of every part of the page."""
+    yield "What was found", f'<div class="said">{findings(run).html}</div>'
+    yield "Made with", display.facts(made_with(run, summary)).html
+    yield "Accuracy", display.table(accuracy_by_arm(run)).html
+    yield "Differences", _note("Paired over the same questions; intervals are 95%.") + _table(summary["comparisons"])
+    yield (
+        "Beside who does not read the question",
+        _table(summary.get("over_blind")) + _table(summary.get("gains_by_blind")),
+    )
+    yield "Refinement", display.facts(summary["refinement"]).html
+    captions = read_json(folder / "captions.json")
+    yield "Figures", "".join(_figure(folder / f"{name}.png", caption) for name, caption in captions.items())
+    costs = spend(run)
+    yield "Cost", _note("By model and stage, over all sessions, in US dollars.") + display.table(costs).html
+    stages = [(name, run.manifest(name)) for name in run.done()]
+    rows = [(name, m["seconds"], m["version"], m["key"][:12]) for name, m in stages]
+    yield "Stages", display.table(pd.DataFrame(rows, columns=["stage", "seconds", "contract", "key"])).html
+
+
+def made_with(run: Run, summary: dict) -> dict:
+    """When, from which commit and on which machine, with which versions, at what cost and in how long a run was made."""
+    costs, done = spend(run), [run.manifest(name) for name in run.done()]
+    unpriced = int(costs["unpriced"].sum())
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "commit": commit() or "not a git checkout",
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, GPU: {gpu_name()}",
+        "versions": ", ".join(
+            [f"qatoolkit {__version__}", f"Python {platform.python_version()}", *map(_version, VERSIONS)]
+        ),
+        "profile": f"{summary['profile']}, seed {summary['seed']}",
+        "spend": f"${costs['cost'].sum():.2f}"
+        + (f", and {unpriced:,} attempts at an unknown price" if unpriced else ""),
+        "seconds in stages": round(sum(m["seconds"] for m in done)),
+    }
+
+
+VERSIONS = ("torch", "transformers", "lm_eval", "datasets", "openai", "pandas")
+
+
+def _version(name: str) -> str:
+    return f"{name} {version(name)}"
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package is in, with "changed" where files differ from it; None outside one."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        said = [
+            subprocess.run(
+                ["git", "-C", str(root), *asked], capture_output=True, text=True, timeout=20, check=True
+            ).stdout
+            for asked in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said[0].strip() + (", changed" if said[1].strip() else "")
+
+
+def _table(records) -> str:
+    return display.table(pd.DataFrame(records or [])).html
+
+
+def _note(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def _anchor(head: str) -> str:
+    return head.lower().replace(" ", "-")
 
 
 def _figure(path: Path, caption: str) -> str:

@@ -15,6 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from qatoolkit.core.artifacts import MANIFEST, Artifact, as_json, key_of, read_sealed, write_sealed
+from qatoolkit.core.display import InOneLine, Interrupted, facts
 from qatoolkit.core.files import digest, locked, remove
 from qatoolkit.core.settings import turned
 from qatoolkit.run.asked import STOPS, Asked, Incomplete, Notes, describe
@@ -29,7 +30,7 @@ POINTERS, DEFAULT = "stages.json", "smoke"
 STAGES = "stages"  # the folder of artifacts among the run folders
 
 
-class MissingUpstream(RuntimeError):
+class MissingUpstream(InOneLine, RuntimeError):
     """A stage was asked for before a stage it reads; the message names the notebook and the command that make it."""
 
 
@@ -74,6 +75,14 @@ class Run:
 
     def __repr__(self):
         return f"Run {self.name!r}: profile {self.profile.name}, seed {self.seed}, {len(self.done())} stages done"
+
+    def _repr_html_(self) -> str:
+        todo = [stage for stage in self.stages() if not self.manifest(stage)]
+        about = {"profile": self.profile.name, "seed": self.seed, "folder": os.path.relpath(self.folder)}
+        about["stages done"] = f"{len(self.stages()) - len(todo)} of {len(self.stages())}"
+        about |= {"next": f"{todo[0]}, in {self.stages()[todo[0]]}"} if todo else {}
+        notes = {f"{stage} is incomplete": note for stage, note in self.notes.read().items()}
+        return facts(about | notes, title=f"Run {self.name}").html
 
     @property
     def billed_to(self) -> str:
@@ -294,6 +303,10 @@ class Run:
             outputs = make(folder)
             self.asked.require(accepted)
             return outputs
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"{name} was interrupted; what was answered or trained is kept: run it again to go on"
+            ) from None
         except BaseException as error:
             missing = str(self.asked) if self.asked.missing else ""
             says = f"{error}" if isinstance(error, STOPS) and str(error) != missing else ""
@@ -316,6 +329,14 @@ class Run:
         return f"what was answered is kept: {how}, to ask for those alone"
 
 
+def is_finished(name: str, root: Path) -> bool:
+    """Whether a results folder has a run of that name whose stages are all done."""
+    if not remembered(root / name):
+        return False
+    run = open_run(name, root=root)
+    return all(map(run.manifest, run.stages()))
+
+
 def open_run(
     name: str | None = None,
     *,
@@ -330,14 +351,22 @@ def open_run(
     `open_run("no-refine", profile="demo", **{"boostqa.refine": False})`. `world` gives it a world of its own.
 
     A run remembers its profile, dials and seed once its first stage is finished: `open_run("demo")` opens it as it is
-    (a new run takes smoke and 0). Opened otherwise it raises a ValueError that names what differs, unless `change`;
+    (a new run takes smoke and 0). Without name and profile it is the demo where that is finished, else smoke. Opened otherwise it raises a ValueError that names what differs, unless `change`;
     the results made before stay where they are, for runs of other names and for a change back.
 
     Raises ValueError too for a name that could leave the results folder, an unknown profile, a wrong setting or
-    seed."""
+    seed.
+
+    >>> import qatoolkit as qt
+    >>> run = qt.open_run("no-refine", profile="smoke", root="results", **{"boostqa.refine": False})
+    >>> run
+    Run 'no-refine': profile smoke, seed 0, 0 stages done
+    >>> run.command
+    'qatoolkit run --profile smoke --run no-refine'
+    """
     root = Path(root or results_root())
     base = load_profile(DEFAULT if profile is None else profile)
-    name = name or base.name
+    name = name or ("demo" if profile is None and is_finished("demo", root) else base.name)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name == STAGES:
         raise ValueError(
             f"run name {name!r}: use letters, digits, dot, dash and underscore, starting with a letter or digit; "

@@ -47,7 +47,20 @@ def read_seeds(
     Rejects: source, file, row, reason (a key of `choices.REASONS`), detail, and raw (the row as JSON text).
 
     Raises ValueError for a source that is missing, empty or unreadable as a whole, and for a mapping to an unknown
-    column."""
+    column.
+
+    >>> import qatoolkit as qt
+    >>> rows = [
+    ...     {"question": "How many legs does a spider have?", "A": "6", "B": "8", "answer": "B"},
+    ...     {"question": "How many legs does a crab have?", "A": "10", "B": "8", "answer": "C"},
+    ... ]
+    >>> table, rejects = qt.read_seeds(rows, name="zoo")
+    >>> table[["question", "choices", "answer"]].to_dict("records")
+    [{'question': 'How many legs does a spider have?', 'choices': ['6', '8'], 'answer': '8'}]
+    >>> rejects[["row", "reason", "detail"]]
+       row                  reason              detail
+    0    2  answer_outside_choices  'C' with 2 choices
+    """
     mapping = _checked(mapping)
     left = {}
     files = [_drafts(entry, read, mapping) for entry, read in read_sources(source, left)]
@@ -214,7 +227,16 @@ def quality_report(table: pd.DataFrame, rejects: pd.DataFrame) -> pd.DataFrame:
     Columns: source, rows_in, accepted, rejected (of the source), reason, meaning, count, share (of rows_in), example,
     read_as (how its files were read) and unused (columns that look like options or answers and are not used); both are
     None where the table lost its attrs. `count` adds up to rows_in. An entry of a folder that was not read has a row of
-    its own with the reason "not_read" and a count of 0."""
+    its own with the reason "not_read" and a count of 0.
+
+    >>> import qatoolkit as qt
+    >>> rows = [{"question": "What do pandas eat?", "answer": "bamboo"}, {"question": "And bees?", "answer": ""}]
+    >>> report = qt.seeds.quality_report(*qt.read_seeds(rows, name="zoo"))
+    >>> report[["source", "reason", "count", "share"]]
+      source        reason  count  share
+    0    zoo      accepted      1    0.5
+    1    zoo  empty_answer      1    0.5
+    """
     read_as, rows = table.attrs.get("read_as", {}), []
     columns = {line["file"]: line["unused"] for line in table.attrs.get("layouts", []) if line["unused"]}
     for source in dict.fromkeys([*table["source"], *rejects["source"]]):
@@ -258,7 +280,15 @@ def layout_report(table: pd.DataFrame) -> pd.DataFrame:
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Seeds per source and language: rows, with_choices, multi_select (several right ones), with_rationale,
-    licences."""
+    licences.
+
+    >>> import qatoolkit as qt
+    >>> rows = [{"question": "What do pandas eat?", "answer": "bamboo"}]
+    >>> table, rejects = qt.read_seeds(rows, name="zoo", licence="cc-by-4.0")
+    >>> qt.seeds.summary(table)[["source", "language", "rows", "with_choices", "licence"]]
+      source language  rows  with_choices    licence
+    0    zoo       en     1             0  cc-by-4.0
+    """
     choices = table["choices"].notna()
     counts = {"rows": 1, "with_choices": choices, "multi_select": choices & table["answer_index"].isna()}
     counted = table[["source", "language", "licence"]].assign(**counts, with_rationale=table["rationale"].notna())

@@ -64,7 +64,13 @@ def with_disciplines(table: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     A subject may be written as the task (mmlu_college_physics), without the benchmark's name (college_physics) or as in
     the map (College physics); case, spaces and punctuation do not count. Other rows do not change: pass the rows of one
     source alone where another source uses the same words in another sense. ValueError for a benchmark without a map and
-    for a table without the column `subject`, which `read_seeds` fills."""
+    for a table without the column `subject`, which `read_seeds` fills.
+
+    >>> import qatoolkit as qt
+    >>> table, rejects = qt.read_seeds([{"question": "2 + 2 = ?", "answer": "4", "subject": "College mathematics"}])
+    >>> qt.seeds.with_disciplines(table, "mmlu")["discipline"].tolist()
+    ['mathematics']
+    """
     known = _by_subject(benchmark)
     if "subject" not in table:
         raise ValueError(f"no column 'subject' to look up in the map of {benchmark}; pass a table of read_seeds")

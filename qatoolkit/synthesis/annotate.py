@@ -22,7 +22,20 @@ def annotate(table: pd.DataFrame, teacher: Teacher, samples: int = 1) -> tuple[p
     With several `samples` the labels are their consensus (our reading: the most frequent discipline, the median of
     difficulty and grade), and `label_agreement` is the share of samples that gave all three labels of the consensus.
     Returns the labelled rows and the rejects (refused, failed or unreadable in at least half of the samples), which
-    keep their columns plus `reason` and `detail`. Every input row is in one of the two."""
+    keep their columns plus `reason` and `detail`. Every input row is in one of the two.
+
+    >>> import qatoolkit as qt
+    >>> rows = [{"question": "What is the chemical formula of water?", "answer": "H2O"}]
+    >>> rows += [{"question": "Who chairs our chess club?", "answer": "Ada"}]
+    >>> with qt.offline_teacher("textbook") as teacher:
+    ...     labelled, rejects = qt.annotate(qt.qa_table(rows, language="en", source="mine"), teacher)
+    >>> labelled[["question", "discipline", "difficulty", "grade"]]
+                                     question discipline difficulty   grade
+    0  What is the chemical formula of water?  chemistry         H1  middle
+    >>> rejects[["question", "reason"]]
+                         question   reason
+    0  Who chairs our chess club?  refusal
+    """
     said = teacher.ask(requests(table, samples), parse=_labels, ids=np.repeat(table["id"], samples), label="annotate")
     answered, rejects = split_answers(table, merged(said, samples, _consensus), lambda v: v, "annotate")
     if samples == 1:

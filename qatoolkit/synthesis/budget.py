@@ -19,7 +19,18 @@ def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     `threshold`.
 
     H4 and H5 together get at most the share `high`, rounded to whole questions, unless no other cell is weak. Cells
-    with fewer than `low_n` questions or without an accuracy get none. Raises ValueError if no cell is weak."""
+    with fewer than `low_n` questions or without an accuracy get none. Raises ValueError if no cell is weak.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> grid = pd.DataFrame({"discipline": ["physics", "physics", "law"], "difficulty": ["H1", "H2", "H1"]})
+    >>> grid = grid.assign(n=40, accuracy=[0.65, 0.35, 0.90])
+    >>> qt.targeted(grid, qt.PlanSettings(questions=90, target=0.75))[["discipline", "difficulty", "deficit", "budget"]]
+      discipline difficulty  deficit  budget
+    0    physics         H1      0.1      30
+    1    physics         H2      0.4      60
+    2        law         H1      0.0       0
+    """
     plan = _grid(grid)
     judged = (plan["n"] >= settings.low_n) & plan["accuracy"].notna()
     wanted = threshold(plan, settings.target, settings.above_chance)
@@ -50,7 +61,18 @@ def _weights(plan: pd.DataFrame, high: float) -> pd.Series:
 
 
 def untargeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
-    """The same number of questions spread evenly over all cells, the control for targeting."""
+    """The same number of questions spread evenly over all cells, the control for targeting.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> grid = pd.DataFrame({"discipline": ["physics", "physics", "law"], "difficulty": ["H1", "H2", "H1"]})
+    >>> grid = grid.assign(n=40, accuracy=[0.65, 0.35, 0.90])
+    >>> qt.untargeted(grid, qt.PlanSettings(questions=90))[["discipline", "difficulty", "budget"]]
+      discipline difficulty  budget
+    0    physics         H1      30
+    1    physics         H2      30
+    2        law         H1      30
+    """
     plan = _grid(grid)
     plan["deficit"] = 1.0
     plan["budget"] = apportion(plan["deficit"], settings.questions)

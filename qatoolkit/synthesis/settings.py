@@ -34,7 +34,17 @@ class AnnotateSettings(Settings):
 
 
 class PlanSettings(Settings):
-    """From the probe's grid to a budget of questions (`budget.targeted`)."""
+    """From the probe's grid to a budget of questions (`budget.targeted`).
+
+    >>> import qatoolkit as qt
+    >>> settings = qt.PlanSettings(questions=500, high=0.3)
+    >>> settings.questions, settings.target
+    (500, 0.75)
+    >>> qt.PlanSettings(high=30)
+    Traceback (most recent call last):
+        ...
+    ValueError: high is 30; it must be float between 0 and 1
+    """
 
     questions: Positive = 2000
     """Total number of questions."""

@@ -45,7 +45,19 @@ class Strategy:
     "rejects": the rest with `reason` and `detail`} and further results (tables, JSON values, None for a folder it
     wrote). `requests(profile, questions)` returns (requests that write, questions to label) for the cost estimate.
     `settings` is the class of its settings, `reads` the groups of a profile that its result depends on, `prompts` the
-    templates it sends."""
+    templates it sends.
+
+    >>> import qatoolkit as qt
+    >>> from qatoolkit.core.settings import Positive, Settings
+    >>> class Echo(Settings):
+    ...     most: Positive = 100
+    >>> def write(context):
+    ...     made = context.seeds.head(context.settings.most)
+    ...     return {"made": made, "questions": made, "rejects": made[:0]}
+    >>> echo = qt.Strategy(name="echo", settings=Echo, write=write, requests=lambda profile, n: (0, 0), prompts=())
+    >>> echo.checked({"most": 5})
+    Echo(most=5)
+    """
 
     name: str
     settings: type[Settings]
@@ -72,7 +84,18 @@ _REGISTERED: dict[str, Strategy] = {}
 
 def register(one: Strategy) -> Strategy:
     """Register a strategy under its name, in place of an earlier one of that name; ValueError for a name that cannot be
-    a folder's."""
+    a folder's.
+
+    >>> import qatoolkit as qt
+    >>> from qatoolkit.core.settings import Settings
+    >>> def write(context):
+    ...     return {"made": context.seeds, "questions": context.seeds, "rejects": context.seeds[:0]}
+    >>> echo = qt.Strategy(name="echo", settings=Settings, write=write, requests=lambda profile, n: (0, 0), prompts=())
+    >>> qt.register(echo).name
+    'echo'
+    >>> qt.load_profile("smoke", arms={"echo": ["echo"]}).arms["echo"]
+    ('echo',)
+    """
     check_name(one.name, "strategy")
     _REGISTERED[one.name] = one
     return one
@@ -110,6 +133,16 @@ def synthesise(
     """Write the questions of a plan (`budget.targeted`) from annotated seeds, by hand, without a run: `made`, `questions`
     and `rejects` as `Strategy.write` of the strategy `name` returns them. `refiner` and `annotator` are the teacher itself by default, `settings`
     the strategy's defaults; `folder` is for what a strategy stores (LinkQA's graph). ValueError for seeds without labels.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> row = {"question": "What is the chemical formula of water?", "answer": "H2O", "grade": "middle"}
+    >>> seeds = qt.qa_table([row], language="en", source="mine", discipline="chemistry", difficulty="H1")
+    >>> plan = pd.DataFrame({"discipline": ["chemistry"], "difficulty": ["H1"], "deficit": [0.4], "budget": [2]})
+    >>> with qt.offline_teacher("textbook") as teacher:
+    ...     result = qt.synthesise(seeds, plan, teacher)
+    >>> result["questions"]["question"].tolist()
+    ['Which of the answers is the chemical formula of water?', 'Determine the chemical formula of water.']
     """
     chosen = strategy(name)
     require("synthesise", seeds, "id", "question", "language", "discipline", "difficulty", "grade")

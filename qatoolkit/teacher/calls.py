@@ -12,12 +12,13 @@ Job = tuple[int, Any, int, Messages]  # row, id, sample, messages
 
 
 class Request(NamedTuple):
-    """A request: its key in the ledger, which is the hash of `text`, the canonical text stored there, and the body
-    sent."""
+    """A request: its key in the ledger, which is the hash of `text`, the canonical text stored there, and the body, as
+    values and as the JSON that is sent."""
 
     key: str
     text: str
     body: dict[str, Any]
+    sent: str
 
 
 class Row(NamedTuple):

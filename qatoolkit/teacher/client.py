@@ -25,7 +25,7 @@ from qatoolkit.teacher.calls import Call, Job, Messages, Request, Row, parse_ans
 from qatoolkit.teacher.completions import ANSWERED, Reply, read_completion
 from qatoolkit.teacher.event_loop import gather_all, run
 from qatoolkit.teacher.leases import OTHERS, Budget, Leases
-from qatoolkit.teacher.ledger import Ledger, cache_key, canonical
+from qatoolkit.teacher.ledger import Ledger, cache_key, canonical, plain_json
 from qatoolkit.teacher.limits import BudgetError, Pace, TeacherError
 from qatoolkit.teacher.prices import price_of
 from qatoolkit.teacher.sender import Sender, Tally
@@ -52,6 +52,12 @@ class Teacher:
     Azure, or any subclass) requests go through that client, about a fifth as fast as the built-in transport; do not
     share it with another event loop. With `progress`, every `ask` that takes more than a second shows its rate, the
     time left and the USD spent. ValueError for a value that is not allowed, or without an endpoint.
+
+    >>> import qatoolkit as qt
+    >>> endpoint = qt.Endpoint(base_url="https://llm.example.org/v1", name="our server", key_env="OUR_KEY")
+    >>> with qt.Ledger("ledger.sqlite") as ledger:
+    ...     qt.Teacher("our-model", ledger=ledger, endpoint=endpoint, max_tokens=500, temperature=0)
+    Teacher({'model': 'our-model', 'max_tokens': 500, 'temperature': 0.0}, at 'our server', Ledger('ledger.sqlite'))
     """
 
     _drains = True  # whether a stop waits for requests in flight
@@ -279,8 +285,9 @@ class Teacher:
 
     def _request(self, messages: Messages, sample: int, retake: int = 0) -> Request:
         body = {**self._body, "messages": messages}
-        text = canonical({"endpoint": self.endpoint.name, "body": body, "sample": sample, "retake": retake})
-        return Request(cache_key(text), text, body)
+        sent = plain_json(body)  # encoded once, for the key and for the server
+        text = canonical(sent, self.endpoint.name, sample, retake)
+        return Request(cache_key(text), text, body, sent)
 
     def keys(self, prompts: Sequence[str | Messages], samples: int = 1) -> list[str]:
         """The ledger keys of the first requests that `ask` makes for these prompts, one per prompt and sample."""

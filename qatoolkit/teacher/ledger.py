@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from qatoolkit.core.display import table as shown
 from qatoolkit.teacher.leases import Owner
 from qatoolkit.teacher.ledger_file import (
     BUSY_SECONDS,
@@ -48,12 +49,16 @@ _TOKENS = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
 _SUMS = "count(*) AS attempts, " + ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in _TOKENS)
 
 
-def canonical(request: dict[str, Any]) -> str:
-    """The canonical JSON text of a request: sorted names, no spaces, schema version; ValueError if it is not plain
-    JSON."""
-    request = {**request, "schema_version": SCHEMA_VERSION}
+def canonical(body: str, endpoint: str, sample: int, retake: int) -> str:
+    """The canonical text of a request, JSON with sorted names; `body` is `plain_json` of what is sent."""
+    about = {"endpoint": endpoint, "retake": retake, "sample": sample, "schema_version": SCHEMA_VERSION}
+    return f'{{"body":{body},{plain_json(about)[1:]}'
+
+
+def plain_json(value: dict[str, Any]) -> str:
+    """JSON with sorted names and no spaces; ValueError if the value is not plain JSON."""
     try:
-        return json.dumps(request, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"a request must be plain JSON to be cached: {error}; convert that value first") from None
 
@@ -104,7 +109,13 @@ class Ledger:
     """The SQLite file at `path` (created with its folders): responses by key, and every attempt made. ValueError for a
     path that can't be one.
 
-    `full` says that the disk was full and only the reserve could take what was put; None while it is not."""
+    `full` says that the disk was full and only the reserve could take what was put; None while it is not.
+
+    >>> import qatoolkit as qt
+    >>> with qt.Ledger("ledger.sqlite") as ledger:
+    ...     print(f"{len(ledger.attempts())} attempts, damaged: {ledger.check()}")
+    0 attempts, damaged: []
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -287,6 +298,10 @@ class Ledger:
 
     def __repr__(self) -> str:
         return f"Ledger({str(self.path)!r}{', closed' if self._closed else ''})"
+
+    def _repr_html_(self) -> str | None:
+        """What was spent, by model and stage."""
+        return None if self._closed else shown(self.spend()).html
 
     def _frame(self, sql: str, values: tuple = ()) -> pd.DataFrame:
         try:

@@ -6,6 +6,7 @@ on one event loop, so nothing here needs a thread lock.
 """
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Mapping
 
@@ -28,9 +29,10 @@ class Gate:
 
     `in_flight` is the ceiling of the adaptive limit, which changes once as many responses have come as it has places: if
     more than a tenth of them are 429s it falls by their share, at most to half, else it grows. So 429s that come now and
-    then, whatever the load, cost only the requests that they hit. A place that got a 429 rests for as long as an answer
-    takes: else a server that refuses at once would be asked by everyone in turn, and seem to refuse everything. If nearly
-    all were refused, all wait as long as the server asks.
+    then, whatever the load, cost only the requests that they hit. A place that got a 429 rests for about as long as an
+    answer takes: else a server that refuses at once would be asked by everyone in turn, and seem to refuse everything; not
+    exactly as long, or all would come again at one moment, which a server that counts by the tenth of a second refuses. If
+    nearly all were refused, all wait as long as the server asks.
 
     The breaker trips at 5 x `in_flight` passing failures without an answer between them, or after `PATIENCE` seconds of
     them (the `attempts` of a single request never trip it), and at `REJECTED` requests in a row that the server rejects
@@ -70,7 +72,8 @@ class Gate:
     def leave(self, *, throttled: bool = False) -> None:
         """Give the place back, after a 429 not at once."""
         if throttled:
-            asyncio.get_running_loop().call_later(self._seconds, self.leave)
+            rest = self._seconds * random.uniform(0.5, 1.5)
+            asyncio.get_running_loop().call_later(rest, self.leave)
             return
         self.active -= 1
         if self._waiting:

@@ -72,13 +72,13 @@ class Sender:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Send]:
-        """A function that sends a body to the server, with its connections open meanwhile."""
+        """A function that sends a request to the server, with its connections open meanwhile."""
         if self.client is not None:
             yield sdk_transport(self.client.with_options(max_retries=0, timeout=self.timeout), self.endpoint)
             return
         timeout = aiohttp.ClientTimeout(total=self.timeout)
         async with open_session(self.endpoint, timeout, self.in_flight) as session:
-            yield lambda body: send_request(session, self.endpoint, "POST", "/chat/completions", json=body)
+            yield lambda request: send_request(session, self.endpoint, "POST", "/chat/completions", body=request.sent)
 
     async def answer(self, send: Send, request: Request, tally: Tally) -> Reply:
         """Send until answered or out of attempts."""
@@ -115,7 +115,7 @@ class Sender:
                 return Attempt(request.key, *self.labels, started, seconds, *result)
 
             try:
-                response = unwrap_error(await send(request.body))
+                response = unwrap_error(await send(request))
             except asyncio.CancelledError:  # given up: it may be billed
                 tally.attempts += 1
                 self.ledger.record(attempt(None, Reply("interrupted"), None, self.most(request.body)))

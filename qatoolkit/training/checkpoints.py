@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from qatoolkit.core.files import atomic, read_json, remove, write_json
-from qatoolkit.training.digests import require_undamaged, write_digests
+from qatoolkit.training.digests import DIGESTS, require_undamaged, write_digests
 from qatoolkit.training.gguf_files import describe_loss, find_gguf
 from qatoolkit.training.hub import called, load_causal_lm, load_config, load_tokenizer
 
@@ -165,6 +165,8 @@ def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
     if not found:
         return 0, 0
     remedy = f"delete {found[-1]} and run the job again: it resumes from the state before it"
+    if not (found[-1] / DIGESTS).is_file():  # every state has them
+        raise OSError(f"{found[-1] / DIGESTS} is missing; {remedy}")
     require_undamaged(found[-1], remedy)
     about = read_json(found[-1] / "state.json")
     require_same(job, about["identity"], identity, "an interrupted run")

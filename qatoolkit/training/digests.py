@@ -27,14 +27,13 @@ def find_damage(folder: str | Path, *, without: tuple[str, ...] = ()) -> list[st
     if not path.is_file():
         return []
     try:
-        files = read_sealed(path, "not what was written")["files"]
-    except (Damaged, KeyError):
+        return [
+            f"{file} is damaged ({reason})"
+            for name, about in read_sealed(path, "not what was written")["files"].items()
+            if not name.endswith(without) and (reason := _compare(file := path.with_name(name), about))
+        ]
+    except (Damaged, KeyError, TypeError, AttributeError, ValueError):  # edited, or another tool's file of that name
         return [f"{path} is damaged (not what was written)"]
-    return [
-        f"{file} is damaged ({reason})"
-        for name, about in files.items()
-        if not name.endswith(without) and (reason := _compare(file := path.with_name(name), about))
-    ]
 
 
 def require_undamaged(folder: str | Path, remedy: str, *, without: tuple[str, ...] = ()) -> None:
@@ -46,8 +45,9 @@ def require_undamaged(folder: str | Path, remedy: str, *, without: tuple[str, ..
 def check_training(folder: str | Path) -> list[str]:
     """Everything damaged in the folder of a job, or of a token file: its model, kept checkpoints and states."""
     place = Path(folder)
-    parts = (place, *sorted(place.glob("at-*")), *sorted(place.glob("states/[0-9]*")))
-    return [line for part in parts for line in find_damage(part)]
+    states = sorted(place.glob("states/[0-9]*"))
+    lost = [f"{part / DIGESTS} is missing" for part in states if not (part / DIGESTS).is_file()]
+    return lost + [line for part in (place, *sorted(place.glob("at-*")), *states) for line in find_damage(part)]
 
 
 def _compare(file: Path, about: dict) -> str | None:

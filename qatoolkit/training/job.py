@@ -24,7 +24,17 @@ _FREE = (  # how a step is computed, what is kept and what is reported, which ma
 class Job(Manner, Course):
     """One training run; a YAML file for `qatoolkit train` has the same fields.
 
-    It starts either from `start`, or from random weights of the rung `size`. An interrupted run in `out` is resumed."""
+    It starts either from `start`, or from random weights of the rung `size`. An interrupted run in `out` is resumed.
+
+    >>> import qatoolkit as qt
+    >>> job = qt.Job(name="zoo", out="models/zoo", start="models/base", qa="tokens/zoo", tokens=50_000, replay=0)
+    >>> job.learning_rate, job.schedule
+    (0.0003, 'linear')
+    >>> qt.Job(name="zoo", out="models/zoo", start="models/base", qa="tokens/zoo", tokens=50_000)
+    Traceback (most recent call last):
+        ...
+    ValueError: job 'zoo': replay is 0.35; it must be 0 where there is no general text
+    """
 
     kind: ClassVar[str] = "job"
 

@@ -25,7 +25,10 @@ def open_metrics(out: Path, done: int, leads: bool):
         return
     path = out / "metrics.jsonl"
     out.mkdir(parents=True, exist_ok=True)
-    old = path.read_text().splitlines()[:done] if done else []
+    try:
+        old = path.read_text(encoding="utf-8").splitlines()[:done] if done and path.is_file() else []
+    except UnicodeDecodeError:
+        raise OSError(f"{path} is damaged; delete it: its rows are lost, what was learned is not") from None
     with atomic(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in old))
     with open(path, "a", buffering=1) as file:  # line by line

@@ -55,9 +55,9 @@ def _work(unfinished: list[Job], module: str, log: Callable[[str], None]) -> Non
 
     def work(progress: Progress) -> None:
         with _worker(module, running) as send:
-            while not (failures or asked_to_stop()) and (job := next(todo, None)):
+            while not (failures or stops or asked_to_stop()) and (job := next(todo, None)):
                 answer = send(job, progress.update)
-                if ("error" in answer and asked_to_stop()) or "stopped" in answer:
+                if ("error" in answer and (stops or asked_to_stop())) or "stopped" in answer:
                     stops.append(answer.get("stopped") or answer["error"])
                 elif "error" in answer:
                     failures.append(answer["error"])
@@ -72,8 +72,16 @@ def _work(unfinished: list[Job], module: str, log: Callable[[str], None]) -> Non
         threads = [threading.Thread(target=work, args=(progress,)) for _ in range(count)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:
+            stops.append("interrupted")
+            for process in running:
+                process.terminate()  # saves its state
+            for thread in threads:
+                thread.join()
+            raise
     if failures:
         raise RuntimeError(failures[0])
     if stops or asked_to_stop():
@@ -92,6 +100,7 @@ def _worker(module: str, running: list[subprocess.Popen]):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        process_group=0,  # Ctrl-C is for this process, which then stops its workers
         env=os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"},
     )
 

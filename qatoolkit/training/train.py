@@ -120,8 +120,8 @@ def _run(job: Job, ours: Processes, probe, hook, log, anyway: bool, asked_to_sto
             if turn == STOP:
                 ours.highest(0)  # a launcher ends all when one has ended: wait for the leader, which writes
                 raise Stopped(
-                    f"job {job.name!r}: stopped as asked after step {step:,} of {steps:,}, its state is in {out}; run "
-                    "the same command again to go on"
+                    f"job {job.name!r}: stopped as asked after step {step:,} of {steps:,}"
+                    f"{f', its state is in {out}' * bool(step)}; run the same command again to go on"
                 )
             places = np.arange(step * job.batch, min((step + 1) * job.batch, len(data)))
             rate = learning_rate(step, steps, job, inherited)

@@ -1,9 +1,9 @@
 """What notebooks show is escaped, clipped, free of style sheets and scripts, and says what it leaves out."""
 
 import json
-import re
 import threading
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -116,7 +116,7 @@ def test_an_empty_table_is_a_clear_error():
 
 def test_facts_read_as_people_write_numbers():
     text = repr(display.facts({"questions": 12345, "share": 0.81254, "cost": None, "exact": True}, "Seeds"))
-    assert text.split() == ["Seeds", "questions", "12,345", "share", "0.8125", "cost", "–", "exact", "yes"]
+    assert text.split() == ["Seeds", "questions", "12,345", "share", "81.3%", "cost", "–", "exact", "yes"]
 
 
 def test_table_writes_shares_in_percent_and_differences_in_points():
@@ -150,14 +150,44 @@ def test_table_takes_formats_shows_a_named_index_and_counts_what_it_leaves_out()
     assert "58 more rows" in shown._repr_html_()
 
 
-def test_progress_prints_plain_lines_and_always_a_closing_one(capsys):
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test turns: `clock.now`."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def test_progress_prints_plain_lines_and_always_a_closing_one(capsys, clock):
     with display.Progress(4, "synthesise", "questions", every=0) as progress:
         for _ in range(4):
+            clock.now += 1
             progress.update(cost=0.25)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
-    assert re.fullmatch(r"synthesise: 2/4 questions \([\d.,e+]+/s, 50%, .+ left, cost 0.25\)", lines[1])
-    assert re.fullmatch(r"synthesise: 4/4 questions in .+ s \(.+/s, cost 0.25\)", lines[-1])
+    assert lines == [
+        "synthesise: 1/4 questions (25%, cost 0.25)",
+        "synthesise: 2/4 questions (1/s, 50%, 2.0 s left, cost 0.25)",
+        "synthesise: 3/4 questions (1/s, 75%, 1.0 s left, cost 0.25)",
+        "synthesise: 4/4 questions (1/s, 100%, 0.0 s left, cost 0.25)",
+        "synthesise: 4/4 questions in 4.0 s (1/s, cost 0.25)",
+    ]
+
+
+def test_the_rate_is_of_late_and_a_slow_start_does_not_count(capsys, clock):
+    with display.Progress(100_000, "training", "tokens", every=0) as progress:
+        clock.now = 60.0  # a worker starts
+        for step in range(100):
+            clock.now += 1
+            progress.update(10 if step < 50 else 500)
+            if step in (40, 99):
+                assert f"({10 if step < 50 else 500}/s" in progress._line()
+    assert "25,500/100,000 tokens in 2 min 40 s" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_more_than_expected_is_not_more_than_all(capsys):
+    with display.Progress(120_000, "training", "tokens", every=0) as progress:
+        progress.update(120_236)
+    assert "training: 120,236/120,236 tokens (100%" in capsys.readouterr().out
 
 
 def test_progress_of_a_short_loop_is_one_line(capsys):
@@ -177,7 +207,7 @@ def test_progress_says_when_it_was_stopped_and_lets_the_error_through(capsys):
 
     with pytest.raises(KeyboardInterrupt):
         stopped()
-    assert "probe: 3/9 items when KeyboardInterrupt stopped it" in capsys.readouterr().out
+    assert "probe: 3/9 items when it was interrupted after" in capsys.readouterr().out
 
 
 def test_progress_counts_from_many_threads():
@@ -234,3 +264,32 @@ def test_live_front_end_gets_a_widget_that_is_gone_at_the_end():
     assert types.count("comm_close") >= 1
     last = [o for o in outputs if o.get("transient", {}).get("display_id")][-1]
     assert last["data"] == {"text/plain": ""}  # a saved notebook has no widget to look for
+
+
+def test_an_interrupt_and_an_error_that_says_what_to_do_are_one_line_in_a_notebook():
+    cells = [
+        "from qatoolkit.core.display import Interrupted\ndef deep(n):\n    return deep(n - 1) if n else 1 / 0",
+        "try:\n    deep(30)\nexcept ZeroDivisionError:\n    raise Interrupted('probe was interrupted')",
+        "from qatoolkit.run.store import MissingUpstream\nraise MissingUpstream('run notebook 02')",
+    ]
+    errors = [o for o in outputs_of(True, cells) if o["type"] == "error"]
+    assert [o["traceback"] for o in errors] == [
+        ["Interrupted: probe was interrupted"],
+        ["MissingUpstream: run notebook 02"],
+    ]
+
+
+def test_facts_write_a_bound_in_the_unit_of_what_it_bounds_and_a_small_p_as_such():
+    text = repr(display.facts({"difference": 0.4, "low": 0.0, "high": 0.8, "p_mcnemar": 4e-27, "wrong_before": 0.1751}))
+    assert text.split() == [
+        "difference", "+40.0", "low", "+0.0", "high", "+80.0", "p_mcnemar", "<", "0.001", "wrong_before", "17.5%",
+    ]  # fmt: skip
+
+
+def test_a_table_is_written_for_a_paper():
+    shown = display.table(pd.DataFrame({"arm": ["a_b & 50%"], "difference": [-0.021], "n": [1234]}))
+    latex = shown.to_latex()
+    assert r"a\_b \& 50\%" in latex
+    assert "$-$2.1 & 1,234" in latex
+    assert r"\begin{tabular}{lrr}" in latex
+    assert "difference (points)" in latex

@@ -315,16 +315,48 @@ def test_grid_puts_stem_first_pools_margins_by_n_and_shows_a_missing_score_as_mi
     assert says(grid, f"{100 * pooled:.0f}%")
     assert says(grid, "–")
     assert "0%" not in texts(grid.axes[0])
-    grey = [patch for patch in grid.axes[0].patches if patch.get_gid() == "thin"]
-    assert len(grey) == 2  # the cell and its column's margin
-    assert {patch.get_facecolor() for patch in grey} == {(*plots_grid.GREY, 1.0)}
-    assert says(grid, "grey: fewer than 30 questions")
-    assert says(grid, "25%")  # greyed, still read
+    assert says(grid, "25%")  # pale, still read
+    assert says(grid, "pale: wide interval")
 
 
-def test_a_grid_greys_what_its_threshold_says():
-    grid = plots.accuracy_grid(cells(), low_n=5)
-    assert not [patch for patch in grid.axes[0].patches if patch.get_gid() == "thin"]
+def strength(figure, x, y):
+    """How far the colour of the cell at a place is from that of an empty one."""
+    [patch] = [p for p in figure.axes[0].patches if p.get_xy() == pytest.approx((x - 0.48, y - 0.46))]
+    return np.abs(np.array(patch.get_facecolor()[:3]) - plots_grid.PLAIN).sum()
+
+
+def test_a_wide_interval_pales_the_colour_and_never_hides_it():
+    even = cells().iloc[:1].assign(difficulty="H1", accuracy=0.5)
+    shown = [
+        plots.accuracy_grid(even.assign(n=n, low=0.5 - half, high=0.5 + half))
+        for n, half in ((1000, 0.03), (100, 0.1), (30, 0.17), (5, 0.35), (1, 0.45))
+    ]
+    places = [(0.0, 0.0) if n >= plots_grid.SMALL else (1.2, 1.0) for n in (1000, 100, 30, 5, 1)]
+    found = [strength(figure, *place) for figure, place in zip(shown, places, strict=True)]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > 3 * found[-1] > 0
+
+
+def test_the_cells_of_the_plan_are_framed_whatever_their_number_of_questions():
+    weak = cells().iloc[[1, 2]]
+    for grid in (
+        plots.accuracy_grid(cells(), weak=weak),
+        plots.margin_grid(cells().assign(margin=0.1), weak=weak),
+        plots.grid_difference(cells(), cells(0.1), weak=weak),
+    ):
+        framed = [patch for patch in grid.axes[0].patches if patch.get_gid() == "outlined"]
+        assert len(framed) == 2
+        assert says(grid, "framed: weak, the plan writes for it")
+    assert not says(drawn("accuracy_grid"), "framed")
+
+
+def test_pooled_margins_come_first_where_most_cells_are_small():
+    small = plots.accuracy_grid(cells().assign(n=[5, 6, 12, 0])).axes[0]
+    assert [label.get_text() for label in small.get_xticklabels()][-1] == "all"
+    assert dict(zip([t.get_text() for t in small.get_xticklabels()], small.get_xticks(), strict=True))["all"] == 0
+    large = plots.accuracy_grid(cells().assign(n=[50, 60, 120, 40])).axes[0]
+    ticks = dict(zip([t.get_text() for t in large.get_xticklabels()], large.get_xticks(), strict=True))
+    assert ticks["all"] == max(ticks.values())
 
 
 def test_margin_grid_is_signed_and_centred_on_zero():

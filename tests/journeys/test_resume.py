@@ -179,6 +179,30 @@ def test_a_flipped_bit_in_a_state_is_noticed(interrupted_once, name, place):
         flip(last / name, place)
 
 
+def test_a_state_whose_digests_are_lost_is_not_read(interrupted_once):
+    one, last = interrupted_once
+    content = (last / "digests.json").read_bytes()
+    (last / "digests.json").unlink()
+    try:
+        with pytest.raises(OSError, match=f"{last}/digests.json is missing; delete .* the state before it"):
+            train(one, log=str)
+        assert check_training(one.out) == [f"{last}/digests.json is missing"]
+    finally:
+        (last / "digests.json").write_bytes(content)
+
+
+def test_a_damaged_curve_is_named_and_may_be_deleted(unbroken, tmp_path):
+    one = unbroken[1](tmp_path / "out")
+    interrupted(one, 5)
+    metrics = tmp_path / "out" / "metrics.jsonl"
+    metrics.write_bytes(b"\xff" + metrics.read_bytes())
+    with pytest.raises(OSError, match=f"{metrics} is damaged; delete it"):
+        train(one, log=str)
+    metrics.unlink()
+    train(one, log=str)
+    assert weights(tmp_path / "out") == weights(unbroken[0])
+
+
 @pytest.fixture(scope="module")
 def interrupted_once(unbroken, tmp_path_factory):
     """An interrupted job and its last state."""

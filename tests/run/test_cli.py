@@ -1,12 +1,17 @@
 """Commands that look at settings and at what no run needs."""
 
+import json
+
 import pytest
 
+import qatoolkit
 from qatoolkit.core.settings import dials
+from qatoolkit.run import cli
 from qatoolkit.run.cli import main
 from qatoolkit.run.contracts import stage
-from qatoolkit.run.profiles import Profile
+from qatoolkit.run.profiles import Profile, load_profile
 from qatoolkit.run.store import open_run
+from qatoolkit.seeds.read import read_seeds
 
 
 def test_every_dial_has_a_meaning_and_is_printed(capsys):
@@ -55,3 +60,34 @@ def test_missing_parts_end_a_run_at_once_before_a_hub_is_asked(tmp_path, monkeyp
     assert "general.sources" in line
     assert "Llama" not in line
     assert not (tmp_path / "results").exists()
+
+
+def test_version_and_what_a_mistyped_command_may_have_meant(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"qatoolkit {qatoolkit.__version__}\n"
+    assert main(["statsu"]) == 2
+    assert "Did you mean status?" in capsys.readouterr().err
+    assert main(["xyzzy"]) == 2
+    assert "Did you mean" not in capsys.readouterr().err
+
+
+def test_a_command_that_takes_long_says_that_it_works(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "PATIENCE", 0.0)
+    assert main(["settings", "probe"]) == 0
+    assert "qatoolkit: working on it …" in capsys.readouterr().err
+    monkeypatch.setattr(cli, "PATIENCE", 60.0)
+    assert main(["settings", "probe"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_new_study_can_be_planned_at_once_and_nothing_is_overwritten(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "my-study"]) == 0
+    assert "qatoolkit plan --profile my-study/my-study.yaml" in capsys.readouterr().out
+    profile = load_profile("my-study/my-study.yaml")
+    assert len(read_seeds(profile.seeds.sources)[0]) == 2
+    assert len(read_seeds([profile.exams["mine"].source])[0]) == 1
+    notebook = json.loads((tmp_path / "my-study" / "my-study.ipynb").read_text())
+    assert any('PROFILE = "my-study.yaml"\n' in cell["source"] for cell in notebook["cells"])
+    assert main(["new", "my-study"]) == 2
+    assert "is not empty" in capsys.readouterr().err

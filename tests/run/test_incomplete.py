@@ -114,6 +114,31 @@ def test_an_outage_leaves_the_stage_incomplete_and_a_rerun_asks_for_the_missing_
     assert run.notes.read() == {}
 
 
+@pytest.mark.parametrize("strategy", ["boostqa", "linkqa"])
+def test_an_outage_at_any_step_of_a_strategy_loses_nothing(opened, teacher, strategy):
+    def made(results):
+        return stages.run_to(opened(results, plan={"targeted": False, "budget": 60}), strategy, log=str)
+
+    expected, once = made("undisturbed"), Counter(teacher.answered)
+    teacher.answered.clear()
+    annotated(opened(plan={"targeted": False, "budget": 60}))
+    for task in ("multi_grade", "high_difficulty") if strategy == "boostqa" else ("link",):
+        assert any(asked == task for asked, *_ in once)
+    for failing in ("multi_grade", "high_difficulty", "link", "annotate", "refine", "solve"):
+        if not any(asked == failing for asked, *_ in once):
+            continue
+        teacher.fail = lambda task, given, nth, failing=failing: (
+            503 if task == failing and "source" not in given and sum(map(ord, json.dumps(given))) % 3 == 0 else None
+        )
+        with pytest.raises(Incomplete, match=r"rows are missing \(http_503"):
+            made("results")
+    teacher.fail = lambda *_: None
+    again = made("results")
+    for name in ("made", "questions", "rejects"):
+        pd.testing.assert_frame_equal(again[name], expected[name])
+    assert teacher.answered == once
+
+
 def test_status_and_downstream_name_what_is_missing(opened, teacher, capsys):
     teacher.fail = lambda task, given, nth: 503 if "plus" in given["question"] else None
     run = opened()

@@ -224,7 +224,7 @@ def test_the_report_states_profile_and_seed_of_the_results_and_draws_figures_tha
     page = report.write(open_run("trial", profile="demo", seed=5, root=tmp_path, change=True)).read_text(
         encoding="utf-8"
     )
-    assert "Profile smoke, seed 0." in page
+    assert "smoke, seed 0" in page
     assert "<figcaption>Degrees</figcaption>" in page
 
 

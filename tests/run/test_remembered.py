@@ -8,7 +8,7 @@ from qatoolkit.run import cli
 from qatoolkit.run.contracts import stage
 from qatoolkit.run.profiles import load_profile
 from qatoolkit.run.remembered import remembered
-from qatoolkit.run.store import open_run
+from qatoolkit.run.store import Run, open_run
 
 made = []
 
@@ -117,3 +117,13 @@ def test_settings_that_this_version_does_not_know_name_the_file(results):
     write_sealed(about, run.folder / "run.json")
     with pytest.raises(ValueError, match=r"run\.json: no setting is called 'plan\.colour'"):
         open_run("trial")
+
+
+def test_without_name_and_profile_it_is_the_finished_demo_else_smoke(monkeypatch):
+    assert open_run().name == "smoke"
+    demo = open_run("demo", profile="demo")
+    seeds(demo, log=str)
+    assert open_run().name == "smoke"  # the demo has other stages to make
+    monkeypatch.setattr(Run, "stages", lambda self: {"seeds": "01_seeds"})
+    assert open_run().name == "demo"
+    assert open_run(profile="smoke").name == "smoke"

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import json
 import sqlite3
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import qatoolkit
-from qatoolkit.teacher.ledger import Attempt, Ledger, cache_key, canonical
+from qatoolkit.teacher.ledger import Attempt, Ledger, cache_key, canonical, plain_json
 from qatoolkit.teacher.prices import price_of
 from qatoolkit.teacher.settings import Price
 
@@ -35,7 +36,7 @@ def ledger(tmp_path):
 
 
 def key_of(request):
-    return cache_key(canonical(request))
+    return cache_key(canonical(plain_json(request["body"]), request["endpoint"], request["sample"], 0))
 
 
 def test_the_key_ignores_order_and_nothing_else():
@@ -54,14 +55,16 @@ def test_the_key_ignores_order_and_nothing_else():
 
 
 def test_the_key_is_the_same_on_every_machine_and_day():
-    assert key_of({"a": 1}) == "ad65b480ce172c1286c7976156053e59fc1e2f5dd5c20e1ae4490aa7f4e7f7cf"
+    text = canonical(plain_json(REQUEST["body"]), "e", 1, 2)
+    assert cache_key(text) == "99adb1045d905e0407ba594a30196386cbeacb5c689daaf8dd5d37aeb6691f4d"
+    assert text == plain_json(json.loads(text))
 
 
 def test_a_request_that_is_not_json_is_refused():
     with pytest.raises(ValueError, match="plain JSON"):
-        key_of({"temperature": float("nan")})
+        plain_json({"temperature": float("nan")})
     with pytest.raises(ValueError, match="plain JSON"):
-        key_of({"stop": {1, 2}})
+        plain_json({"stop": {1, 2}})
 
 
 def test_what_is_put_is_there_for_the_next_session(tmp_path):

@@ -12,6 +12,7 @@ from conftest import ROOT
 from small_training import job, sums
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
+from qatoolkit.core.artifacts import write_sealed
 from qatoolkit.core.qa_table import write_table
 from qatoolkit.training.hub import load_causal_lm, load_config
 from qatoolkit.training.job import write_job
@@ -53,7 +54,7 @@ for name, call in calls.items():
         call()
         print("OPENED", name)
     except (ValueError, OSError, RuntimeError) as error:
-        print("refused", name, str(error).splitlines()[0])
+        print("refused", name, "in one line" if "\\n" not in str(error) else "in many", str(error).splitlines()[0])
     except Exception as error:
         print("RAISED", name, repr(error))
 for command in commands:
@@ -125,6 +126,7 @@ def test_no_command_and_no_function_runs_the_code_of_a_checkpoint(world, tmp_pat
     assert "[y/N]" not in said
     assert "Traceback" not in said, said
     assert "RAISED" not in said, said
+    assert "in many" not in said, said
     assert said.count("refused ") + said.count("OPENED ") == 13, said
     assert said.count("\ncode ") == 7, said
 
@@ -159,3 +161,11 @@ def test_a_hostile_configuration_ends_in_one_line(world, tmp_path, fields):
     assert "\n" not in said
     assert str(folder) in said
     assert not (folder / "ran").exists()
+
+
+@pytest.mark.parametrize("files", [3, [], {"config.json": 3}, {"config.json": {}}, {"../../etc/passwd": {"bytes": 1}}])
+def test_hostile_digests_end_in_one_line(world, tmp_path, files):
+    folder = hostile(tmp_path / "one", world / "tokenizer", "tokenizer")
+    write_sealed({"files": files}, folder / "digests.json")
+    with pytest.raises(OSError, match=f"{folder}/digests.json is damaged"):
+        load_config(folder)

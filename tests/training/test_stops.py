@@ -108,6 +108,14 @@ def test_a_job_leaves_no_lock_and_one_that_is_refused_no_folder(world, tmp_path,
 # --- stops ---
 
 
+def test_a_stop_before_the_first_step_speaks_of_no_state(world, tmp_path):
+    def log(line):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped, match=r"after step 0 of [0-9]+; run the same"):
+        train(job(world, tmp_path / "out"), log=log)
+
+
 def test_the_command_ends_with_the_code_of_a_temporary_failure_and_one_line(world, tmp_path, undisturbed):
     one = job(world, tmp_path / "out", keep=(0.5,))
     with started(one, tmp_path / "run.yaml") as process:

@@ -158,7 +158,7 @@ def unlabelled(run: Run) -> pd.DataFrame:
     return rows.sample(most, random_state=run.seed) if most < len(rows) else rows
 
 
-_CURATE = Stage("curate", settings=("curate",))
+_CURATE = Stage("curate", settings=("curate",), files=("curate.marks",))
 
 
 def curate(run: Run, *, log=print) -> Outputs:

@@ -1,0 +1,197 @@
+"""Browsing questions: one page with search, filters, history and marks, which a notebook serves or a file holds.
+
+The page has no outside parts and sends nothing but marks, to the session that serves it. Saved as a file it does the
+same and hands the marks out as a download. Notebooks keep its first questions as plain HTML, so that a reopened one is
+still readable."""
+
+import base64
+import gzip
+import json
+import secrets
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from qatoolkit.core.display import escape, is_live, qa
+from qatoolkit.core.files import atomic
+from qatoolkit.core.qa_table import require
+from qatoolkit.core.text import missing
+from qatoolkit.curate.marks import COLUMNS, check_mark, read_marks, write_marks
+from qatoolkit.run.profiles import SEEDS
+from qatoolkit.run.store import Run
+
+PAGE = Path(__file__).with_name("browse.html")
+FIRST = [
+    "id", "set", "outcome", "discipline", "difficulty", "grade", "language", "strategy", "decided", "question", "choices",
+    "answer", "first_answer", "second_answer", "rationale", "knowledge_points", "parents", "reason", "detail",
+]  # fmt: skip
+LEFT_OUT = ("calls", "payload", "answer_index", "same_answers", "file", "row", "origin")
+MOST = 1 << 24  # bytes of marks that are taken at once
+
+
+def browse(what: Run | pd.DataFrame, *, marks: str | Path | None = None, serve: bool | None = None) -> "Browser":
+    """Browse the questions of a run (seeds, every data set, and what was rejected), or of a table.
+
+    In a notebook with somebody in front of it the page is served on this machine for as long as the kernel runs, and
+    marks (good, bad, edit, note) go to the file `marks` at once, by default `marks.jsonl` in the run's folder or here;
+    a profile's `curate.marks` names it for curation. `.save("page.html")` of what is returned writes the page as a file.
+    `serve` decides about serving; ValueError for a table without id, question and answer, or a damaged file of marks."""
+    is_run = isinstance(what, Run)
+    table = questions(what) if is_run else what
+    require("browse", table, "id", "question", "answer")
+    place = Path(marks) if marks else (what.folder if is_run else Path.cwd()) / "marks.jsonl"
+    browser = Browser(table, place, f"run {what.name}" if is_run else "table")
+    if is_live() if serve is None else serve:
+        browser.serve()
+    return browser
+
+
+def questions(run: Run) -> pd.DataFrame:
+    """Every question of a run, kept or rejected, with `set`, `outcome` (kept, or the reason it is not) and, of synthetic
+    ones, its history columns; annotated seeds first. MissingUpstream before the seeds are annotated."""
+    curated = run.read("curate") if run.manifest("curate") else None
+    tables = [(SEEDS, run.read("annotate").seeds, run.read("annotate").rejects)]
+    tables += [(n, run.read(n).questions, run.read(n).rejects) for n in run.profile.data if run.manifest(n)]
+    parts = []
+    for name, kept, rejects in tables:
+        lost = getattr(curated, f"{name}_rejects") if curated and f"{name}_rejects" in curated else None
+        why = dict(zip(lost["id"], lost["reason"], strict=True)) if lost is not None else {}
+        parts.append(kept.assign(set=name, outcome=kept["id"].map(why).fillna("kept")))
+        if {"id", "question"} <= set(rejects):
+            parts.append(rejects.dropna(subset=["id", "question"]).assign(set=name, outcome=rejects["reason"]))
+    return pd.concat(parts, ignore_index=True).drop_duplicates(["set", "id"], ignore_index=True)
+
+
+class Browser:
+    """A page over a table of questions; the value of a cell. Marks go to the file `place`."""
+
+    def __init__(self, table: pd.DataFrame, place: Path, name: str):
+        self.place, self._table, self._columns = place, table, _columns(table)
+        self._title = f"{len(table):,} questions of {name}"
+        self._server, self._token, self._lock = None, secrets.token_urlsafe(16), threading.Lock()
+
+    @property
+    def marks(self) -> pd.DataFrame:
+        """The marks given so far: id, mark, note, and the question and answer of an edit."""
+        return read_marks(self.place) if self.place.exists() else pd.DataFrame(columns=COLUMNS)
+
+    def _repr_html_(self) -> str:
+        shown = qa(self._table, n=3, hide=LEFT_OUT).html if len(self._table) else ""
+        link = f'<a href="{self.url}" target="_blank" rel="noopener">Open the page</a> (while this kernel runs). '
+        said = (
+            f"Marks go to {self.place}."
+            if self._server
+            else 'To browse and mark them, write a page with .save("page.html").'
+        )
+        return f"<p><b>{escape(self._title)}</b>. {link if self._server else ''}{escape(said)}</p>{shown}"
+
+    def __repr__(self) -> str:
+        return f"{self._title}{f': {self.url}' if self._server else ''}"
+
+    def page(self, served: bool = False) -> bytes:
+        """The whole page; `served`: marks are sent back instead of downloaded."""
+        marks = self.marks.astype(object).where(self.marks.notna(), None).to_dict("records")
+        content = {"title": self._title, "served": served, "marks": marks, "columns": self._columns}
+        packed = base64.b64encode(gzip.compress(json.dumps(content, ensure_ascii=False).encode(), 6))
+        return PAGE.read_bytes().replace(b"@DATA@", packed)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page as one file, which works offline."""
+        with atomic(Path(path)) as temporary:
+            temporary.write_bytes(self.page())
+        return Path(path)
+
+    def serve(self) -> str:
+        """Serve the page on this machine, for this user only, until the session ends; its address."""
+        if self._server is None:
+            self._server = _Server(("127.0.0.1", 0), _Handler)
+            self._server.browser = self
+            threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self.url
+
+    @property
+    def url(self) -> str | None:
+        """Where the page is served, if it is."""
+        return f"http://127.0.0.1:{self._server.server_port}/{self._token}/" if self._server else None
+
+    def close(self) -> None:
+        """End serving."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def take(self, lines: list[str]) -> int:
+        """Add marks, JSON objects, to the file, each in place of an earlier one of its question; how many there are then.
+        ValueError for anything that is no mark."""
+        new = pd.DataFrame([check_mark(line, "browse") for line in lines], columns=COLUMNS)
+        with self._lock:
+            old = self.marks
+            both = pd.concat([old.astype(object), new.astype(object)]).drop_duplicates(
+                "id", keep="last", ignore_index=True
+            )
+            both = both[both[["mark", "note"]].notna().any(axis=1)]
+            write_marks(both, self.place)
+        return len(both)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    browser: Browser
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Only who knows the token, at this very address, is answered."""
+
+    def _allowed(self, path: str) -> bool:
+        browser, port = self.server.browser, self.server.server_port
+        host = self.headers.get("Host") in (f"127.0.0.1:{port}", f"localhost:{port}")
+        return host and secrets.compare_digest(self.path.encode(), f"/{browser._token}/{path}".encode())
+
+    def do_GET(self):
+        self._answer(200, self.server.browser.page(served=True), "text/html") if self._allowed("") else self._answer(
+            404
+        )
+
+    def do_POST(self):
+        length = self.headers.get("Content-Length", "")
+        if not self._allowed("marks") or not length.isdecimal() or int(length) > MOST:
+            self._answer(404)
+            return
+        try:
+            lines = self.rfile.read(int(length)).decode().splitlines()
+            self._answer(200, str(self.server.browser.take(lines)).encode())
+        except (ValueError, OSError) as error:
+            self._answer(400, str(error).encode())
+
+    def _answer(self, code: int, body: bytes = b"", kind: str = "text/plain"):
+        self.send_response(code)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def _columns(table: pd.DataFrame) -> dict[str, list]:
+    """The table by column as JSON values, the known columns first, without empty ones."""
+    names = [c for c in FIRST if c in table] + [c for c in table if c not in (*FIRST, *LEFT_OUT)]
+    found = {str(name): [_value(value) for value in table[name]] for name in names}
+    return {name: values for name, values in found.items() if any(value is not None for value in values)}
+
+
+def _value(value):
+    """A cell as a text, a number, true, false, a list of them, or None."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_value(one) for one in value]
+    if missing(value):
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value if isinstance(value, str | bool | int) else round(value, 6) if isinstance(value, float) else str(value)
