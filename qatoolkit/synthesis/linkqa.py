@@ -23,6 +23,7 @@ from qatoolkit.synthesis.settings import LINKED, LinkQASettings
 from qatoolkit.synthesis.strategies import Context, Strategy, register
 from qatoolkit.synthesis.write import carry_out
 from qatoolkit.teacher import prompts
+from qatoolkit.teacher.calls import is_transient
 from qatoolkit.teacher.client import Teacher
 
 SPARE = 1.1  # requests per question still needed: some questions are repeated, some cannot be labelled
@@ -113,15 +114,15 @@ def synthesise(
     """Write questions from the paths' seeds (`write.carry_out`); they have the knowledge points of their path.
 
     With `n`, requests are sent in order and in parts until `n` questions are written or, with a warning, no request is
-    left. Questions beyond `n` are rejects ("over_budget"), as are those that an earlier part wrote ("repeated"). Raises
+    left; what an outage kept from coming is not made up for by others, since it will be asked for again. Questions beyond `n` are rejects ("over_budget"), as are those that an earlier part wrote ("repeated"). Raises
     ValueError if `n` is not a whole number from 1."""
     if n is None:
         return carry_out(asked, teacher, annotator)
     if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
         raise ValueError(f"n={n!r}; allowed: a whole number from 1, or None for all requests")
     each = max((payload["count"] for payload in asked["payload"]), default=1) if len(asked) else 1
-    made, rejects, at = [], [], 0
-    while at < len(asked) and (short := n - sum(map(len, made))) > 0:
+    made, rejects, at, outage = [], [], 0, False
+    while not outage and at < len(asked) and (short := n - sum(map(len, made))) > 0:
         part = asked.iloc[at : at + math.ceil(SPARE * short / each)]
         at += len(part)
         written, failed = carry_out(part, teacher, annotator)
@@ -129,10 +130,11 @@ def synthesise(
         repeated = written[known].assign(reason="repeated", detail="an earlier request wrote it")
         made.append(written[~known])
         rejects += [failed, repeated]
+        outage = failed["reason"].map(is_transient).any()
     if not made:  # no requests: empty tables with their columns
         made, rejects = ([part] for part in carry_out(asked, teacher, annotator))
     table = pd.concat(made, ignore_index=True)
-    if len(table) < n:
+    if len(table) < n and not outage:
         warnings.warn(
             f"{len(table):,} of {n:,} questions were written, and all {len(asked):,} requests are used up; "
             "sample more paths, or request more questions per path",
