@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real test lint schema lab notebooks figures bench clean
+.PHONY: help setup demo real test lint schema docs lab notebooks figures bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,11 @@ schema: $(STAMP) ## write qatoolkit.schema.json, which editors check profiles wi
 	@$(BIN)/qatoolkit settings --schema > qatoolkit.schema.json.tmp
 	@mv qatoolkit.schema.json.tmp qatoolkit.schema.json
 
+# What builds the pages is needed here alone. Once it is installed, no network is asked.
+docs: $(STAMP) ## build the pages and notebooks as a site that works offline; docs/_build/site/index.html
+	@$(BIN)/python -c 'import furo, latex2mathml, myst_nb' 2>/dev/null || $(PIP) install -c constraints.txt -e '.[docs]'
+	@$(BIN)/python docs/build_site.py
+
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
@@ -61,6 +66,6 @@ bench: $(STAMP) ## run every benchmark at its quick size
 clean: ## remove runs and caches (not .venv, results/reference or the ledger of teacher answers)
 	@[ ! -d results ] || find results -mindepth 1 -maxdepth 1 ! -name README.md ! -name reference \
 		! -name 'ledger.sqlite*' -exec rm -rf {} +
-	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis
+	@rm -rf build dist docs/_build .pytest_cache .ruff_cache .hypothesis
 	@find . -path ./.venv -prune -o -path ./.git -prune -o -path ./results -prune -o -type d \
 		\( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
