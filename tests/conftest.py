@@ -16,8 +16,9 @@ REAL = Path(os.environ.get("QATOOLKIT_REAL_DATA", ROOT.parent / "shared" / "data
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """All notebooks executed once by the command line in the smoke profile: `folder` (the run), `environment`, `said`."""
-    results = tmp_path_factory.mktemp("results")
+    """All notebooks executed once by the command line in the smoke profile: `folder` (the run), `environment`, `said`. In
+    the results folder that QATOOLKIT_SMOKE names, if it does: what is done there is not done again."""
+    results = Path(os.environ.get("QATOOLKIT_SMOKE") or tmp_path_factory.mktemp("results"))
     environment = os.environ | {
         "QATOOLKIT_RESULTS": str(results),
         "HF_HUB_OFFLINE": "1",

@@ -35,6 +35,7 @@ PERCENT = (
     "wrong_after",
 )
 POINTS = ("difference", "gain")
+SCROLLS = '<div style="overflow-x:auto">'
 P_VALUE = re.compile(r"p(_.+)?")
 FORMULA_OR_DOLLAR = re.compile(r"\$\$.+?\$\$|\$(?!\s)[^$]*(?<!\s)\$(?!\d)|\$", re.DOTALL)
 
@@ -147,7 +148,7 @@ def _line(cells, styles, tag="td"):
 
 def _html_table(lines):
     """A table that scrolls by itself where it is wider than the page."""
-    return f'<div style="overflow-x:auto"><table style="border-collapse:collapse">{"".join(lines)}</table></div>'
+    return f'{SCROLLS}<table style="border-collapse:collapse">{"".join(lines)}</table></div>'
 
 
 def facts(mapping, title=""):

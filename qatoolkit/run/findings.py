@@ -19,16 +19,17 @@ from qatoolkit.synthesis.write import degradation
 TRIAL = "The smoke profile only shows that everything runs: its student is too small for its numbers to mean anything."
 
 
-def findings(run: Run, stage: str | None = None) -> Rich:
-    """What a stage showed (`seeds`, `annotate`, `probe`, `plan`, a data set, `curate`, `midtrain`, `evaluate`, `scaling`,
+def findings(run: Run, *stages: str) -> Rich:
+    """What stages showed (`seeds`, `annotate`, `probe`, `plan`, a data set, `curate`, `midtrain`, `evaluate`, `scaling`,
     `ablations`), or without a name all that are done, as sentences.
 
     Accuracies in percent with Wilson intervals, differences in points, paired over questions unless it says otherwise.
     ValueError for a stage without findings; MissingUpstream for one that is not done."""
     known = list_findings(run)
-    if stage and stage not in known:
-        raise ValueError(f"no findings of {stage!r}; choose from {', '.join(known)}")
-    chosen = [stage] if stage else [name for name in known if run.manifest(name)]
+    for stage in stages:
+        if stage not in known:
+            raise ValueError(f"no findings of {stage!r}; choose from {', '.join(known)}")
+    chosen = stages or [name for name in known if run.manifest(name)]
     lines = [line for name in chosen for line in known[name]()]
     note = [TRIAL] if run.profile.name == "smoke" and chosen else []
     html = "".join(f"<p>{escape(line)}</p>" for line in lines)

@@ -18,7 +18,7 @@ from qatoolkit.core import display
 from qatoolkit.core.files import atomic, read_json
 from qatoolkit.run.check import is_whole, record_files, recorded
 from qatoolkit.run.doctor import gpu_name
-from qatoolkit.run.findings import findings
+from qatoolkit.run.findings import findings, list_findings
 from qatoolkit.run.store import MissingUpstream, Run
 from qatoolkit.run.tables.evaluation import accuracy_by_arm
 from qatoolkit.run.tables.synthesis import spend
@@ -57,6 +57,8 @@ def write(run: Run) -> Path:
     body = "".join(
         f'<section><h2 id="{_anchor(head)}">{html.escape(head)}</h2>{part}</section>' for head, part in sections
     )
+    scrolls = '<div tabindex="0" style="overflow-x:auto">'  # by keyboard too
+    body = body.replace(display.SCROLLS, scrolls)
     name = html.escape(run.name)
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -73,8 +75,14 @@ def write(run: Run) -> Path:
 
 def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]]:
     """Heading and HTML of every part of the page."""
-    yield "What was found", f'<div class="said">{findings(run).html}</div>'
     yield "Made with", display.facts(made_with(run, summary)).html
+    done = [stage for stage in list_findings(run) if run.manifest(stage)]
+    for head, some in (
+        ("What was found", [stage for stage in done if stage in RESULTS]),
+        ("Along the way", [stage for stage in done if stage not in RESULTS]),
+    ):
+        if some:
+            yield head, f'<div class="said">{findings(run, *some).html}</div>'
     yield "Accuracy", display.table(accuracy_by_arm(run)).html
     yield "Differences", _note("Paired over the same questions; intervals are 95%.") + _table(summary["comparisons"])
     yield (
@@ -105,10 +113,11 @@ def made_with(run: Run, summary: dict) -> dict:
         "profile": f"{summary['profile']}, seed {summary['seed']}",
         "spend": f"${costs['cost'].sum():.2f}"
         + (f", and {unpriced:,} attempts at an unknown price" if unpriced else ""),
-        "seconds in stages": round(sum(m["seconds"] for m in done)),
+        "wall clock of the stages": f"{sum(m['seconds'] for m in done) / 60:,.1f} min",
     }
 
 
+RESULTS = ("evaluate", "scaling", "ablations")
 VERSIONS = ("torch", "transformers", "lm_eval", "datasets", "openai", "pandas")
 
 
