@@ -77,18 +77,20 @@ def styled(draw):
 
 
 def save(figure, path):
-    """Write `path`.png (160 dpi) and `path`.svg atomically, with the same bytes for the same figure; return both.
+    """Write `path`.png (160 dpi), `path`.svg and `path`.pdf atomically, with the same bytes for the same figure; return
+    all three.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
     >>> rates = pd.DataFrame({"share": [0, 0.1, 1], "lr": [0, 3e-4, 0], "schedule": "linear"})
     >>> [file.name for file in qt.figures.save(qt.figures.schedules(rates), "rates")]
-    ['rates.png', 'rates.svg']
+    ['rates.png', 'rates.svg', 'rates.pdf']
     """
     path = Path(path)
-    stem = path.with_suffix("") if path.suffix in {".png", ".svg"} else path
+    stem = path.with_suffix("") if path.suffix in {".png", ".svg", ".pdf"} else path
     written = []
-    for kind, metadata in {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.items():
+    undated = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
+    for kind, metadata in undated.items():
         written.append(stem.with_name(f"{stem.name}.{kind}"))
         with atomic(written[-1]) as partial, house_style():
             figure.savefig(partial, format=kind, metadata=metadata)

@@ -150,13 +150,13 @@ def test_every_public_figure_is_covered_here():
 def test_a_figure_is_saved_with_the_same_bytes_twice(figure, tmp_path):
     first = plots.save(drawn(figure), tmp_path / "a" / "first")
     second = plots.save(FIGURES[figure](), tmp_path / "b" / "second.png")
-    assert [path.name for path in second] == ["second.png", "second.svg"]
+    assert [path.name for path in second] == ["second.png", "second.svg", "second.pdf"]
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes()
     pixels = imread(first[0])
     assert min(pixels.shape[:2]) > 200
     assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20
-    assert sorted(path.name for path in first[0].parent.iterdir()) == ["first.png", "first.svg"]
+    assert sorted(path.name for path in first[0].parent.iterdir()) == ["first.pdf", "first.png", "first.svg"]
 
 
 def drawn_texts(ax):
@@ -240,7 +240,7 @@ def test_a_figure_can_be_drawn_on_the_axes_of_a_subfigure():
 
 def test_a_dollar_in_a_name_is_a_dollar_and_no_mathematics(tmp_path):
     table = ARMS.assign(arm=["$5 to $10", "$\\frac{$"] * 2, exam=["a $x$", "a $x$", "b", "b"])
-    _, svg = plots.save(plots.arms(table), tmp_path / "dollars")
+    _, svg, _ = plots.save(plots.arms(table), tmp_path / "dollars")
     said = svg.read_text(encoding="utf-8")
     assert all(text in said for text in (">$5 to $10<", ">$\\frac{$<", ">a $x$"))
     assert "cost \\$" in plots_style.name("cost_$")
@@ -460,7 +460,7 @@ def test_graph_refuses_what_cannot_be_drawn():
 @pytest.mark.filterwarnings("ignore:no Chinese font")
 def test_chinese_labels_stay_text_in_svg(tmp_path):
     graph = nx.path_graph(["牛顿第二定律", "$m$ and < &"])
-    _, svg = plots.save(plots.graph_neighbourhood(graph), tmp_path / "graph")
+    _, svg, _ = plots.save(plots.graph_neighbourhood(graph), tmp_path / "graph")
     assert "牛顿第二定律" in svg.read_text(encoding="utf-8")
     assert "$m$ and &lt; &amp;" in svg.read_text(encoding="utf-8")
 
@@ -479,14 +479,14 @@ def test_points_without_a_correlation_are_counted_in_the_figure(lost):
 
 
 def test_a_failed_save_leaves_the_old_figure(tmp_path):
-    png, _ = plots.save(plots.kp_degree(DEGREES), tmp_path / "figure")
+    png, *_ = plots.save(plots.kp_degree(DEGREES), tmp_path / "figure")
     old = png.read_bytes()
     broken = plots.kp_degree(DEGREES)
     broken.axes[0].set_title("$\\frac{$")
     with pytest.raises(ValueError, match="frac"):
         plots.save(broken, tmp_path / "figure")
     assert png.read_bytes() == old
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "figure.svg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.pdf", "figure.png", "figure.svg"]
 
 
 def test_numbers_read_as_the_field_writes_them():
