@@ -205,7 +205,10 @@ def _text_files(paths: Iterable[str | Path]) -> Iterator[Path | str]:
         if str(source).startswith("hf:"):
             yield str(source)
         elif path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "README")))
+            held = sorted(p for p in path.rglob("*") if not (p.is_dir() or p.name.startswith((".", "README"))))
+            if odd := [p for p in held if not p.is_file()]:
+                raise ValueError(f"{odd[0]} is no file (a pipe, a device, or a link to nothing): take it out of {path}")
+            yield from held
         elif path.is_file():
             yield path
         else:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,19 @@ from qatoolkit.training.train import train
 ACCELERATE = Path(sys.executable).parent / "accelerate"
 
 
-def launch(file: Path, *, processes: int = 2) -> subprocess.CompletedProcess:
-    """`accelerate launch` as the README shows it, on this machine's CPU."""
+def launched(file: Path, *, processes: int = 2) -> dict:
+    """`accelerate launch` as the docs show it, on this machine's CPU, as arguments of a subprocess."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [ACCELERATE, "launch", "--use_fsdp", "--fsdp_version", "2", "--num_processes", str(processes)]
     command += ["--main_process_port", str(port), "-m", "qatoolkit.run.cli", "train", str(file)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    return {"args": command, "text": True, "env": environment}
+
+
+def launch(file: Path, **how) -> subprocess.CompletedProcess:
+    return subprocess.run(**launched(file, **how), capture_output=True, timeout=240)
 
 
 def written(one, file: Path) -> Path:
@@ -75,6 +80,28 @@ def test_a_run_of_one_process_goes_on_with_two(world, tmp_path):
     found, expected = curve(tmp_path / "out"), curve(tmp_path / "whole")
     assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in expected], abs=1e-5)
     assert (tmp_path / "out" / "optimizer.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_stop_of_the_launcher_saves_the_state_and_the_same_command_goes_on(world, tmp_path):
+    train(job(world, tmp_path / "whole", tokens=12_000), log=str)
+    file = written(job(world, tmp_path / "out", tokens=12_000), tmp_path / "run.yaml")
+    with subprocess.Popen(**launched(file), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        metrics, since = tmp_path / "out" / "metrics.jsonl", time.monotonic()
+        while not metrics.is_file() or metrics.read_text().count("\n") < 3:
+            assert process.poll() is None
+            assert time.monotonic() - since < 120
+            time.sleep(0.02)
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode != 0
+    [last] = states(tmp_path / "out")[-1:]
+    assert int(last.name) < len(curve(tmp_path / "whole"))
+    done = launch(file)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"goes on after step {int(last.name)}" in done.stdout
+    found, expected = curve(tmp_path / "out"), curve(tmp_path / "whole")
+    assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in expected], abs=1e-5)
 
 
 def test_a_faulty_file_ends_every_process_with_the_reason(world, tmp_path):

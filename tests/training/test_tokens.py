@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -154,3 +155,10 @@ def test_a_question_without_the_choices_it_speaks_of_is_never_trained_on():
     kept, rejects, _ = curate(table, settings=CurateSettings(near_threshold=1.0))
     assert set(kept["question"]) == set(WHOLE)
     assert set(rejects["reason"]) == {"no_choices"}
+
+
+def test_what_is_no_file_in_a_folder_of_texts_is_named(tmp_path):
+    (tmp_path / "a.txt").write_text("some text\n")
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(ValueError, match=r"pipe\.txt is no file"):
+        list(text_documents([tmp_path]))
