@@ -22,6 +22,7 @@ from qatoolkit.run.asked import STOPS, Asked, Incomplete, Notes, describe
 from qatoolkit.run.contracts import LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version
 from qatoolkit.run.outputs import Outputs, write_output
 from qatoolkit.run.profiles import Profile, load_profile
+from qatoolkit.run.remembered import FILE as REMEMBERED
 from qatoolkit.run.remembered import again, check, profile_of, remember, remembered
 from qatoolkit.run.world import World, world_of
 from qatoolkit.synthesis.strategies import PACKAGED
@@ -94,6 +95,8 @@ class Run:
         """The command line that continues this run, with its profile and seed; of a variant, that of its run."""
         if self.parent:
             return self.parent.command
+        if (self.folder / REMEMBERED).exists():  # its dials too
+            return f"qatoolkit run --run {self.name}"
         seed = f" --seed {self.seed}" if self.seed else ""
         return f"qatoolkit run --profile {self.source} --run {self.name}{seed}"
 
