@@ -33,7 +33,10 @@ def main(arguments: list[str]) -> int:
 
 
 def gather(source: Path) -> None:
-    """Write the pages and notebooks of the site into the folder `source`, in place of what is there."""
+    """Write the pages and notebooks of the site into the folder `source`, in place of what an earlier build left there;
+    ValueError for a folder that something else made."""
+    if source.exists() and not (source / HOME).is_file():
+        raise ValueError(f"{source} was not made by this script: give another folder")
     shutil.rmtree(source, ignore_errors=True)
     pages = [*PAGES, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
     texts = {page: (ROOT / page).read_text(encoding="utf-8") for page in pages}

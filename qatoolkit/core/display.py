@@ -23,18 +23,11 @@ CARD = "border-left:3px solid #0072B2;padding:4px 0 6px 12px;margin:0 0 14px 0;m
 RIGHT = "background-color:rgba(0,158,115,0.18);font-weight:bold"
 PROSE = "white-space:pre-wrap;word-wrap:break-word"
 CELL = "padding:3px 10px;border-bottom:1px solid rgba(128,128,128,0.3)"
-PERCENT = (
-    "accuracy",
-    "share",
-    "coverage",
-    "wrong",
-    "error_rate",
-    "degraded",
-    "wrong_before",
-    "wrong_second",
-    "wrong_after",
+# What the names of columns end in: shares in percent, differences in points, p-values.
+PERCENT = re.compile(
+    r"(.*[ _])?(accuracy|share|coverage|wrong|error_rate|degraded|guessing|blind|wrong_(before|second|after))"
 )
-POINTS = ("difference", "gain")
+POINTS = re.compile(r"(.*[ _])?(difference|gain)")
 SCROLLS = '<div style="overflow-x:auto">'
 P_VALUE = re.compile(r"p(_.+)?")
 FORMULA_OR_DOLLAR = re.compile(r"\$\$.+?\$\$|\$(?!\s)[^$]*(?<!\s)\$(?!\d)|\$", re.DOTALL)
@@ -180,10 +173,11 @@ def _formatter(column, columns, formats):
         write = given if callable(given) else lambda value: format(value, given)
         return lambda value: "–" if missing(value) else write(value)
     if name in {"low", "high"}:  # in the unit of what they bound
-        name = next((str(other) for other in columns if str(other).endswith((*PERCENT, *POINTS))), "")
-    if name.endswith(POINTS):
+        before = map(str, reversed(list(columns)[: list(columns).index(column)]))
+        name = next((other for other in before if PERCENT.fullmatch(other) or POINTS.fullmatch(other)), "")
+    if POINTS.fullmatch(name):
         write = _points
-    elif name.endswith(PERCENT):
+    elif PERCENT.fullmatch(name):
         write = "{:.1%}".format
     elif name.endswith("flops"):
         write = "{:.3g}".format
@@ -191,7 +185,7 @@ def _formatter(column, columns, formats):
         write = _p
     else:
         return _plain
-    return lambda value: "–" if missing(value) else value if isinstance(value, str) else write(value)
+    return lambda value: _plain(value) if missing(value) or isinstance(value, str | int | np.integer) else write(value)
 
 
 def _p(value):
@@ -241,7 +235,7 @@ def table(df, formats=None, *, limit=50):
     columns = list(df.columns)
     writers = [_formatter(column, columns, formats) for column in columns]
     sides = [f"text-align:{'right' if pd.api.types.is_numeric_dtype(df[column]) else 'left'}" for column in columns]
-    heads = [f"{c} (points)" if str(c).endswith(POINTS) and c not in formats else str(c) for c in columns]
+    heads = [f"{c} (points)" if POINTS.fullmatch(str(c)) and c not in formats else str(c) for c in columns]
     body = [
         [_clip(write(value), 120) for write, value in zip(writers, row, strict=True)]
         for row in df.head(limit).itertuples(index=False, name=None)
@@ -344,8 +338,12 @@ class Progress:
                 self._shown_as.update({"text/plain": ""}, raw=True)  # or a saved notebook would look for the widget
             seconds = time.monotonic() - self._start
             if kind is not None or seconds >= self.brief:
-                stopped = "when it was interrupted after" if kind and issubclass(kind, KeyboardInterrupt) else "in"
-                stopped = f"when {kind.__name__} stopped it after" if kind and stopped == "in" else stopped
+                if kind is None:
+                    stopped = "in"
+                elif issubclass(kind, KeyboardInterrupt):
+                    stopped = "when it was interrupted after"
+                else:
+                    stopped = f"when {kind.__name__} stopped it after"
                 print(self._line(f" {stopped} {_duration(seconds)}", self.done / max(seconds, 1e-9)), flush=True)
 
     def _rate(self):

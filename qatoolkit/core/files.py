@@ -124,8 +124,8 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, holder: str = ""):
-    """Holds the lock file `path`, one process at a time; the lock is released however the process ends. Who waits for
-    longer than a second says so, if `holder` says for whom."""
+    """Holds the lock file `path`, one process at a time; the lock is released however the process ends. With
+    `holder`, prints whom it waits for after one second."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         for _ in range(10 if holder else 0):

@@ -14,7 +14,8 @@ def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def difference_of_shares(right_a: int, n_a: int, right_b: int, n_b: int) -> dict:
-    """Share of `a` minus share of `b`, of different questions: {difference, low, high, n}, n the smaller one.
+    """Share of `a` minus share of `b`, as of independent questions: {difference, low, high, n}, n the smaller one. On the
+    same questions it is wider than `paired_difference`.
 
     Newcombe's hybrid score interval (Statistics in Medicine 17, 1998, method 10), 95%; nulls without questions."""
     if not (n_a and n_b):

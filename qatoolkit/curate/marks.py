@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.core.files import atomic
+from qatoolkit.core.text import missing
 
 MARKS = ("good", "bad", "edit")
 COLUMNS = ["id", "mark", "note", "question", "answer"]
@@ -13,11 +14,11 @@ COLUMNS = ["id", "mark", "note", "question", "answer"]
 
 def read_marks(path: str | Path) -> pd.DataFrame:
     """A file of marks, JSON lines, as a table: id, mark (good, bad, edit or null), note, and the question and answer of an
-    edit. ValueError names the line that is none."""
+    edit. ValueError names the line that is not a mark."""
     if not Path(path).is_file():
         raise ValueError(f"{path} is no file of marks; qt.browse writes one")
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
         if line.strip():
             rows.append(check_mark(line, f"{path} line {number}"))
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -50,19 +51,20 @@ def write_marks(marks: pd.DataFrame, path: str | Path) -> None:
 def apply_marks(
     table: pd.DataFrame, marks: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[int, tuple[str, str]], list[tuple]]:
-    """The table with its edits, the rows marked bad as {row: (reason, detail)}, and (row, id, mark) of the others marked.
+    """The table with its edits, the rows marked bad as {row: (reason, detail)}, and (row, id, "marked_good" or
+    "marked_edit") of the others.
 
     An edited question keeps its id, so that its history is found; of choices the right one becomes the new answer."""
     table, bad, flagged = table.copy(), {}, []
-    place = {id: row for row, id in enumerate(table["id"])}
-    for mark in marks.dropna(subset="mark").to_dict("records"):
-        row = place.get(mark["id"])
-        if row is None:
-            continue  # of another data set
+    given = {mark["id"]: mark for mark in marks.dropna(subset="mark").to_dict("records")}
+    for row, id in enumerate(table["id"].astype(str)):
+        mark = given.get(id)
+        if mark is None:
+            continue
         if mark["mark"] == "bad":
             bad[row] = ("marked_bad", mark["note"] or "marked bad by hand")
             continue
-        flagged.append((row, mark["id"], f"marked_{mark['mark']}"))
+        flagged.append((row, id, f"marked_{mark['mark']}"))
         if mark["mark"] == "edit":
             _edit(table, row, mark)
     return table, bad, flagged
@@ -71,7 +73,7 @@ def apply_marks(
 def _edit(table: pd.DataFrame, row: int, mark: dict) -> None:
     index = table.index[row]
     choices, right = (table.at[index, c] if c in table else None for c in ("choices", "answer_index"))
-    if choices is not None and len(choices) and right == right and right is not None:
+    if not missing(choices) and len(choices) and not missing(right):
         choices = list(choices)
         if mark["answer"] in choices:
             table.at[index, "answer_index"] = choices.index(mark["answer"])

@@ -1,9 +1,8 @@
 """Settings of curation."""
 
-from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from qatoolkit.core.settings import NotNegative, Place, Positive, Settings, SomeShare
 
@@ -33,9 +32,3 @@ class CurateSettings(Settings):
     """Random seed of MinHash."""
     marks: Annotated[str, Place()] | None = None
     """File of marks (`qt.browse`): bad rows are rejected, edits made, good ones counted."""
-
-    @model_validator(mode="after")
-    def _marked(self):
-        if self.marks is not None and not Path(self.marks).is_file():
-            raise ValueError(f"marks is {self.marks!r}; it must be a file that qt.browse wrote, or null")
-        return self

@@ -120,7 +120,7 @@ def _draw_grid(cells, *, cmap, norm, unit, title, ax, legend, margin="all"):
     if "sure" in cells:
         legend += "; pale: wide interval"
     if "outlined" in cells and cells["outlined"].any():
-        legend += "; framed: weak, the plan writes for it"
+        legend += "; framed: weak"
     ax.set_xlabel(legend, fontsize=8, color=MUTED)
     bar = figure.colorbar(ScalarMappable(norm, cmap), ax=ax, fraction=0.035, pad=0.02, aspect=35)
     bar.set_label(unit)

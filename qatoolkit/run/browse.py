@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.core.display import escape, is_live, qa
-from qatoolkit.core.files import atomic
+from qatoolkit.core.files import atomic, locked
 from qatoolkit.core.qa_table import require
 from qatoolkit.core.text import missing
 from qatoolkit.curate.marks import COLUMNS, check_mark, read_marks, write_marks
@@ -42,11 +42,17 @@ def browse(what: Run | pd.DataFrame, *, marks: str | Path | None = None, serve: 
     is_run = isinstance(what, Run)
     table = questions(what) if is_run else what
     require("browse", table, "id", "question", "answer")
-    place = Path(marks) if marks else (what.folder if is_run else Path.cwd()) / "marks.jsonl"
+    place = (Path(marks) if marks else (what.folder if is_run else Path.cwd()) / "marks.jsonl").resolve()
     browser = Browser(table, place, f"run {what.name}" if is_run else "table")
     if is_live() if serve is None else serve:
+        if before := _served.pop(place, None):
+            before.close()
         browser.serve()
+        _served[place] = browser
     return browser
+
+
+_served: dict[Path, "Browser"] = {}  # one page for each file of marks
 
 
 def questions(run: Run) -> pd.DataFrame:
@@ -59,6 +65,8 @@ def questions(run: Run) -> pd.DataFrame:
     for name, kept, rejects in tables:
         lost = getattr(curated, f"{name}_rejects") if curated and f"{name}_rejects" in curated else None
         why = dict(zip(lost["id"], lost["reason"], strict=True)) if lost is not None else {}
+        if name == SEEDS and "id" in rejects:  # and not the exam questions that could not be labelled
+            rejects = rejects[rejects["id"].isin(run.read("seeds").seeds["id"])]
         parts.append(kept.assign(set=name, outcome=kept["id"].map(why).fillna("kept")))
         if {"id", "question"} <= set(rejects):
             parts.append(rejects.dropna(subset=["id", "question"]).assign(set=name, outcome=rejects["reason"]))
@@ -69,9 +77,9 @@ class Browser:
     """A page over a table of questions; the value of a cell. Marks go to the file `place`."""
 
     def __init__(self, table: pd.DataFrame, place: Path, name: str):
-        self.place, self._table, self._columns = place, table, _columns(table)
+        self.place, self._table, self._columns = place, table, _columns(table.assign(id=table["id"].astype(str)))
         self._title = f"{len(table):,} questions of {name}"
-        self._server, self._token, self._lock = None, secrets.token_urlsafe(16), threading.Lock()
+        self._server, self._token = None, secrets.token_urlsafe(16)
 
     @property
     def marks(self) -> pd.DataFrame:
@@ -99,13 +107,14 @@ class Browser:
         return PAGE.read_bytes().replace(b"@DATA@", packed)
 
     def save(self, path: str | Path) -> Path:
-        """Write the page as one file, which works offline."""
+        """Write the page as one file, which works offline; OSError where it can't be written."""
         with atomic(Path(path)) as temporary:
             temporary.write_bytes(self.page())
         return Path(path)
 
     def serve(self) -> str:
-        """Serve the page on this machine, for this user only, until the session ends; its address."""
+        """Serve the page on this machine, to who has its address, until the session ends; returns the address. OSError where
+        no port is free."""
         if self._server is None:
             self._server = _Server(("127.0.0.1", 0), _Handler)
             self._server.browser = self
@@ -126,9 +135,9 @@ class Browser:
 
     def take(self, lines: list[str]) -> int:
         """Add marks, JSON objects, to the file, each in place of an earlier one of its question; how many there are then.
-        ValueError for anything that is no mark."""
+        ValueError for anything that is no mark, OSError where the file can't be written."""
         new = pd.DataFrame([check_mark(line, "browse") for line in lines], columns=COLUMNS)
-        with self._lock:
+        with locked(self.place.with_name(f".{self.place.name}.lock")):
             old = self.marks
             both = pd.concat([old.astype(object), new.astype(object)]).drop_duplicates(
                 "id", keep="last", ignore_index=True
@@ -152,9 +161,13 @@ class _Handler(BaseHTTPRequestHandler):
         return host and secrets.compare_digest(self.path.encode(), f"/{browser._token}/{path}".encode())
 
     def do_GET(self):
-        self._answer(200, self.server.browser.page(served=True), "text/html") if self._allowed("") else self._answer(
-            404
-        )
+        if not self._allowed(""):
+            self._answer(404)
+            return
+        try:
+            self._answer(200, self.server.browser.page(served=True), "text/html")
+        except ValueError as error:  # a damaged file of marks
+            self._answer(500, str(error).encode())
 
     def do_POST(self):
         length = self.headers.get("Content-Length", "")
@@ -162,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404)
             return
         try:
-            lines = self.rfile.read(int(length)).decode().splitlines()
+            lines = [line for line in self.rfile.read(int(length)).decode().split("\n") if line.strip()]
             self._answer(200, str(self.server.browser.take(lines)).encode())
         except (ValueError, OSError) as error:
             self._answer(400, str(error).encode())
@@ -194,4 +207,6 @@ def _value(value):
         return None
     if isinstance(value, np.generic):
         value = value.item()
-    return value if isinstance(value, str | bool | int) else round(value, 6) if isinstance(value, float) else str(value)
+    if isinstance(value, float) and np.isfinite(value):
+        return round(value, 6)
+    return value if isinstance(value, str | bool | int) else str(value)

@@ -6,7 +6,6 @@ import os
 import sqlite3
 import sys
 import threading
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +26,7 @@ app.add_typer(teacher, name="teacher")
 
 INTERRUPTED = 130
 PATIENCE = 2.0  # seconds after which a command that says nothing meanwhile says that it works
-SILENT = ("status", "check", "plan", "settings", "report", "doctor", "clean")
+SILENT = ("status", "check", "plan", "settings", "report", "doctor")
 STOPPED = "interrupted; what was finished is kept, run the same command to go on"
 
 Profile = Annotated[str, typer.Option("--profile", help="smoke, demo, gpu, paper, or a YAML file")]
@@ -68,17 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
         return exit.exit_code
     except Exception as error:
         if hasattr(error, "format_message"):  # a wrong option or argument
-            return _failed(f"{error.format_message()}{_meant(given)} (see qatoolkit --help)", 2)
+            return _failed(f"{error.format_message()} (see qatoolkit --help)", 2)
         raise
     finally:
         patience.cancel()
-
-
-def _meant(given: list[str]) -> str:
-    """The command that a mistyped one may have meant."""
-    commands = [command.name or command.callback.__name__ for command in app.registered_commands] + ["teacher"]
-    near = get_close_matches(given[0], commands, n=1) if given and given[0] not in commands else ()
-    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _print_version(wanted: bool) -> None:

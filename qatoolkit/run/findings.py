@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from qatoolkit.core.display import MUTED, Rich, escape
-from qatoolkit.core.stats import accuracy, difference_of_shares
+from qatoolkit.core.stats import CELL, difference_of_shares, wilson
 from qatoolkit.core.taxonomy import HIGH, STEM
+from qatoolkit.evaluation.probe import UNLABELLED
 from qatoolkit.figures.style import big, power
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.store import Run
@@ -64,39 +65,39 @@ def _seeds(run: Run):
 
 
 def _annotate(run: Run):
-    stored = run.read("annotate")
-    yield f"{len(stored.seeds):,} of {len(stored.seeds) + len(stored.rejects):,} seeds are labelled."
-    found = agreement(run).query("language == 'all'").set_index("label")
-    if not found["n"].max():
+    stored, seeds = run.read("annotate"), run.read("seeds").seeds
+    yield f"{len(stored.seeds):,} of {len(seeds):,} seeds are labelled."
+    found = agreement(run).query("language == 'all'").dropna(subset=["accuracy", "kappa"])
+    if found.empty:
         yield "How often the labels are right can't be told here: compare some with your own (`qt.agreement`)."
         return
-    each = [f"{label} {_percent(row.accuracy)} (kappa {row.kappa:.2f})" for label, row in found.iterrows()]
-    yield f"Of the labels by construction the annotator has right: {', '.join(each)}; n {found['n'].max():,}."
+    each = [f"{row.label} {_percent(row.accuracy)} (kappa {row.kappa:.2f})" for row in found.itertuples()]
+    yield f"The annotator agrees with the labels by construction on {', '.join(each)}; n {found['n'].max():,}."
 
 
 def _probe(run: Run):
     samples = run.read("probe").samples
     guess = f"; guessing would answer {_percent(samples['chance'].mean())}" if "chance" in samples else ""
     yield f"The base student answers {_share(samples)} of the probe's questions{guess}."
-    parts = {
-        ("STEM", "the other disciplines"): samples["discipline"].isin(STEM),
-        ("H4 and H5", "H1 to H3"): samples["difficulty"].isin(HIGH),
-    }
-    for (one, other), inside in parts.items():
-        if inside.any() and not inside.all():
-            a, b = samples[inside], samples[~inside]
+    parts = {"discipline": ("STEM", "the other disciplines", STEM), "difficulty": ("H4 and H5", "H1 to H3", HIGH)}
+    for column, (one, other, inside) in parts.items():
+        known = samples[samples[column] != UNLABELLED]
+        a, b = (known[known[column].isin(inside) == wanted] for wanted in (True, False))
+        if len(a) and len(b):
             apart = difference_of_shares(int(a["correct"].sum()), len(a), int(b["correct"].sum()), len(b))
             told = {"a gain": f"stronger at {one}", "a loss": f"weaker at {one}"}.get(_meaning(apart), "not told apart")
             yield f"{one}: {_share(a)}; {other}: {_share(b)}. The difference is {_points(apart)}, unpaired: {told}."
 
 
 def _plan(run: Run):
-    grid, plan, settings = run.read("probe").cells, run.read("plan"), run.profile.plan
-    enough, planned = grid[grid["n"] >= settings.low_n], plan.targeted
-    above = " above chance" if settings.above_chance else ""
+    plan, settings = run.read("plan"), run.profile.plan
+    planned = plan.targeted
+    judged = planned[(planned["n"] >= settings.low_n) & planned["accuracy"].notna()]
+    weak = plan.weak[~plan.weak[CELL].eq(UNLABELLED).any(axis=1)]
+    below = "chance + {} of the rest" if settings.above_chance else "the target of {}"
     yield (
-        f"{len(plan.weak)} of the {len(enough)} cells with at least {settings.low_n} questions are weak: below the target of "
-        f"{_percent(settings.target)}{above}."
+        f"{len(weak)} of the {len(judged)} cells with at least {settings.low_n} questions are weak: below "
+        f"{below.format(_percent(settings.target))}."
     )
     if not settings.targeted or not planned["budget"].sum():
         yield "The budget is spread evenly." if not settings.targeted else "No cell gets a budget."
@@ -113,23 +114,22 @@ def _plan(run: Run):
 
 def _data_set(run: Run, name: str):
     stored = run.read(name)
-    rejects = stored.rejects["reason"].value_counts().rename_axis("reason").reset_index(name="count")
+    questions, rejects = stored.questions, stored.rejects
+    asked = rejects["question"].notna() if "question" in rejects else pd.Series(False, index=rejects.index)
+    lost = _by_reason(rejects[asked].groupby("reason").size().rename("count").reset_index())
+    failed = int((~asked).sum())
     yield (
-        f"{name}: {len(stored.questions):,} questions were accepted of {len(stored.made):,} written"
-        f"{f'; rejected along the way: {_by_reason(rejects)}.' if len(rejects) else '.'}"
+        f"{name}: {len(questions):,} of {len(questions) + int(asked.sum()):,} questions written were accepted"
+        f"{f'; rejected: {lost}' if lost else ''}"
+        f"{f'; {failed:,} requests brought none' if failed else ''}."
     )
     if "asked_difficulty" in stored.made and (fell := degradation(stored.made))["n"]:
-        yield (
-            f"Of {fell['n']:,} asked for at H4 or H5, {_percent(fell['degraded'])} are labelled lower after the second "
-            "attempt; they are kept under their label."
-        )
-    wrong = stored.refinement if "refinement" in stored else {}
-    if wrong.get("wrong_before") is not None and wrong.get("wrong_after") is not None:
-        yield (
-            f"Refinement lowers the share of wrong answers from {_percent(wrong['wrong_before'])} to "
-            f"{_percent(wrong['wrong_after'])} (against the truth by construction, n {wrong.get('n', len(stored.made)):,})."
-        )
-    if "diagnostics" in stored:
+        yield f"Of {fell['n']:,} asked for at H4 or H5, {_percent(fell['degraded'])} are labelled lower after two attempts."
+    wrong = stored.refinement if "refinement" in stored and "decided" in questions else {}
+    if {"wrong_before", "wrong_after", "n", "n_after"} <= set(wrong) and wrong["n"] and wrong["n_after"]:
+        each = [_counted(wrong[f"wrong_{when}"], wrong[n]) for when, n in (("before", "n"), ("after", "n_after"))]
+        yield f"Wrong answers, against the truth by construction: {each[0]} as written, {each[1]} after refinement."
+    if "diagnostics" in stored and "coverage" in stored.diagnostics:
         walk = stored.diagnostics.iloc[0]
         yield (
             f"{walk['paths']:,.0f} walks of {walk['mean_length']:.1f} knowledge points reach {_percent(walk['coverage'])} of "
@@ -140,40 +140,41 @@ def _data_set(run: Run, name: str):
 
 def _curate(run: Run):
     report = run.read("curate").report
-    for name, rows in report[report["outcome"] != "flagged"].groupby("dataset", sort=False):
+    report = report[report["outcome"] != "flagged"] if len(report) else pd.DataFrame(columns=["dataset"])
+    for name, rows in report.groupby("dataset", sort=False):
         kept, lost = rows[rows["outcome"] == "kept"]["rows"].sum(), rows[rows["outcome"] == "rejected"]
         why = _by_reason(lost.groupby("reason", as_index=False)["rows"].sum().rename(columns={"rows": "count"}))
-        yield f"{name}: {kept:,} of {kept + lost['rows'].sum():,} questions may be trained on{f'; removed: {why}.' if why else '.'}"
+        total = kept + lost["rows"].sum()
+        yield f"{name}: {kept:,} of {total:,} questions may be trained on{f'; removed: {why}' if why else ''}."
 
 
 def _midtrain(run: Run):
     mixed = run.read("midtrain").mixtures
     tokens = (mixed["qa"] + mixed["general"]).median()
     read = [f"{row.arm} {row.epochs:.1f} times" for row in mixed.itertuples() if row.qa]
-    yield f"Each of {len(mixed)} arms read {big(tokens)} tokens from the same base; its questions: {', '.join(read)}."
+    often = f"; their questions were read: {', '.join(read)}" if read else ""
+    yield f"Each of {len(mixed)} arms read {big(tokens)} tokens from the same base{often}."
 
 
 def _evaluate(run: Run):
     stored = run.read("evaluate")
-    table = stored.comparisons.dropna(subset="difference").set_index(["a", "b", "on"])
+    table = stored.comparisons.dropna(subset="difference") if len(stored.comparisons) else pd.DataFrame()
     controls = [BASE, *(arm for arm, sets in run.profile.arms.items() if not sets)]
-    for a, b in dict.fromkeys((a, b) for a, b, _ in table.index if b in controls):
-        on = {part: table.loc[(a, b, part)] for part in ("weak", "strong", "all") if (a, b, part) in table.index}
-        each = [f"{_points(row)} {_WHERE[part]} ({_meaning(row)})" for part, row in on.items()]
-        yield f"{a} beside {b.replace('_', ' ')}: {', '.join(each)}."
-    main = stored.gains_by_blind
-    main = main[(main["a"] == run.profile.main_arm) & (main["b"] == BASE) & (main["blind"] == "wrong")]
-    for row in main.to_dict("records"):
+    for (a, b), rows in table.groupby(["a", "b"], sort=False) if len(table) else ():
+        if b in controls:
+            each = [f"{_points(row)} {_WHERE[row['on']]} ({_meaning(row)})" for row in rows.to_dict("records")]
+            yield f"{a} compared with {b.replace('_', ' ')}: {', '.join(each)}."
+    main, unread = run.profile.main_arm, stored.gains_by_blind
+    unread = unread[(unread["a"] == main) & (unread["blind"] == "wrong") & unread["b"].isin(controls)]
+    for row in unread.dropna(subset="difference").tail(1).to_dict("records"):  # a control, if there is one
         yield (
-            f"In weak cells where a reader of the arm's answers alone is wrong, {row['a']} gains {_points(row)}: "
-            f"{'knowledge, not how common answers are' if row['low'] > 0 else 'no knowledge is shown there'}."
+            f"In weak cells, where the answer most common in its data is wrong, {main} gains {_points(row)} over "
+            f"{row['b'].replace('_', ' ')} ({_meaning(row)}): taking the most common answer is no part of that."
         )
-    for row in (
-        stored.general[stored.general["arm"] == run.profile.main_arm].dropna(subset="difference").to_dict("records")
-    ):
+    for row in stored.general[stored.general["arm"] == main].dropna(subset="difference").to_dict("records"):
         yield (
-            f"Held-out general text takes {row['arm']} {row['difference']:+.3f} bits per byte more than the base "
-            f"({row['low']:+.3f} to {row['high']:+.3f}, {row['documents']:,} documents; less is better)."
+            f"Bits per byte on held-out general text, compared with the base: {row['difference']:+.3f} ({row['low']:+.3f} "
+            f"to {row['high']:+.3f}, {row['documents']:,} documents); less is better."
         )
 
 
@@ -189,22 +190,24 @@ def _scaling(run: Run):
             right = [round(row["accuracy"] * row["n"]) for row in (arm, base)]
             apart = difference_of_shares(right[0], int(arm["n"]), right[1], int(base["n"]))
             said.append(f"{_points(apart)} at {write(x)}")
-        yield f"{axis.replace('_', ' ')}: {arm['arm']} beside the base it starts from {' and '.join(said)}, unpaired."
+        yield f"{axis.replace('_', ' ')}: {arm['arm']} compared with the base it starts from {' and '.join(said)}, unpaired."
 
 
 def _ablations(run: Run):
     table = run.read("ablations").ablations
-    weak = table[table["on"] == "weak"].dropna(subset="difference") if len(table) else table
-    told = weak[weak["p_holm"] < 0.05] if len(weak) else weak
-    each = [f"{row['ablation']} {_points(row)}" for row in told.to_dict("records")]
-    if len(weak):
+    table = (
+        table[(table["on"] == "weak") & ~table["ablation"].str.startswith("midtrain.seed=")] if len(table) else table
+    )
+    if len(weak := table.dropna(subset="difference") if len(table) else table):
+        told = weak[weak["p_holm"] < 0.05]
+        each = "; ".join(f"{row['ablation']} {_points(row)}" for row in told.to_dict("records"))
         yield (
             f"Of {len(weak)} changed settings, {len(told)} move the accuracy in weak cells (Holm-corrected p below 0.05"
-            f"{': ' + '; '.join(each) if each else ''}); the others can't be told from no change with n "
-            f"{weak['n'].max():,.0f}."
+            f"{': ' + each if each else ''}); the others can't be told from no change with n {weak['n'].max():,.0f}."
         )
-    for row in training_seeds(run).query("on == 'weak' and seed.str.startswith('mean')").to_dict("records"):
-        yield f"Over training seeds ({row['seed']}), {run.profile.main_arm} beside its control: {_points(row)} in weak cells."
+    seeds = training_seeds(run).dropna(subset="difference")
+    for row in seeds[(seeds["on"] == "weak") & seeds["seed"].astype(str).str.startswith("mean")].to_dict("records"):
+        yield f"Over training seeds ({row['seed']}), {run.profile.main_arm} compared with its control: {_points(row)} in weak cells."
 
 
 _WHERE = {"weak": "in weak cells", "strong": "in the others", "all": "over all"}
@@ -215,10 +218,14 @@ def _percent(share: float) -> str:
 
 
 def _share(samples: pd.DataFrame) -> str:
-    found = accuracy(samples).iloc[0]
-    return (
-        f"{_percent(found['accuracy'])} ({100 * found['low']:.1f} to {100 * found['high']:.1f}, n {int(found['n']):,})"
-    )
+    right = samples["correct"].dropna()
+    return _counted(float(right.mean()), len(right))
+
+
+def _counted(share: float, n: int) -> str:
+    """A share of `n` with its Wilson interval."""
+    low, high = wilson(round(share * n), n)
+    return f"{_percent(share)} ({100 * low:.1f} to {100 * high:.1f}, n {n:,})"
 
 
 def _points(found) -> str:

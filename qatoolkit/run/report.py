@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run: what was found, when and with what it was made, every figure, the main tables,
+"""One self-contained HTML page of a run: what was found, when and with what it was written, every figure, the main tables,
 what it cost, and the stages it stands on."""
 
 import base64
@@ -7,8 +7,9 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
@@ -75,7 +76,7 @@ def write(run: Run) -> Path:
 
 def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]]:
     """Heading and HTML of every part of the page."""
-    yield "Made with", display.facts(made_with(run, summary)).html
+    yield "Run and report", display.facts(about(run, summary)).html
     done = [stage for stage in list_findings(run) if run.manifest(stage)]
     for head, some in (
         ("What was found", [stage for stage in done if stage in RESULTS]),
@@ -86,7 +87,7 @@ def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]
     yield "Accuracy", display.table(accuracy_by_arm(run)).html
     yield "Differences", _note("Paired over the same questions; intervals are 95%.") + _table(summary["comparisons"])
     yield (
-        "Beside who does not read the question",
+        "Compared with not reading the question",
         _table(summary.get("over_blind")) + _table(summary.get("gains_by_blind")),
     )
     yield "Refinement", display.facts(summary["refinement"]).html
@@ -99,21 +100,19 @@ def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]
     yield "Stages", display.table(pd.DataFrame(rows, columns=["stage", "seconds", "contract", "key"])).html
 
 
-def made_with(run: Run, summary: dict) -> dict:
-    """When, from which commit and on which machine, with which versions, at what cost and in how long a run was made."""
+def about(run: Run, summary: dict) -> dict:
+    """Profile, cost and time of a run, and when, from which commit, where and with which versions its report is written."""
     costs, done = spend(run), [run.manifest(name) for name in run.done()]
     unpriced = int(costs["unpriced"].sum())
     return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "commit": commit() or "not a git checkout",
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, GPU: {gpu_name()}",
-        "versions": ", ".join(
-            [f"qatoolkit {__version__}", f"Python {platform.python_version()}", *map(_version, VERSIONS)]
-        ),
         "profile": f"{summary['profile']}, seed {summary['seed']}",
         "spend": f"${costs['cost'].sum():.2f}"
         + (f", and {unpriced:,} attempts at an unknown price" if unpriced else ""),
         "wall clock of the stages": f"{sum(m['seconds'] for m in done) / 60:,.1f} min",
+        "report written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "from commit": commit() or "not a git checkout",
+        "on": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, GPU: {gpu_name()}",
+        "with": ", ".join([f"qatoolkit {__version__}", f"Python {platform.python_version()}", *_versions()]),
     }
 
 
@@ -121,13 +120,17 @@ RESULTS = ("evaluate", "scaling", "ablations")
 VERSIONS = ("torch", "transformers", "lm_eval", "datasets", "openai", "pandas")
 
 
-def _version(name: str) -> str:
-    return f"{name} {version(name)}"
+def _versions() -> Iterator[str]:
+    for name in VERSIONS:
+        with suppress(PackageNotFoundError):
+            yield f"{name} {version(name)}"
 
 
 def commit() -> str | None:
     """The commit of the checkout that this package is in, with "changed" where files differ from it; None outside one."""
     root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # installed, perhaps inside another checkout
+        return None
     try:
         said = [
             subprocess.run(

@@ -306,13 +306,14 @@ class Run:
             outputs = make(folder)
             self.asked.require(accepted)
             return outputs
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"{name} was interrupted; what was answered or trained is kept: run it again to go on"
-            ) from None
         except BaseException as error:
             missing = str(self.asked) if self.asked.missing else ""
             says = f"{error}" if isinstance(error, STOPS) and str(error) != missing else ""
+            if isinstance(error, KeyboardInterrupt):
+                if missing:
+                    self.notes.put(name, missing)
+                what = f"{name} was interrupted; what was answered or trained is kept: run it again to go on"
+                raise Interrupted(what) from None
             if not missing and not isinstance(error, Incomplete):
                 raise
             self.notes.put(name, "; ".join(filter(None, [missing, says])))
@@ -334,10 +335,11 @@ class Run:
 
 def is_finished(name: str, root: Path) -> bool:
     """Whether a results folder has a run of that name whose stages are all done."""
-    if not remembered(root / name):
+    try:
+        run = open_run(name, root=root) if remembered(root / name) else None
+    except ValueError:  # damaged, or of another version
         return False
-    run = open_run(name, root=root)
-    return all(map(run.manifest, run.stages()))
+    return run is not None and all(map(run.manifest, run.stages()))
 
 
 def open_run(
@@ -354,7 +356,7 @@ def open_run(
     `open_run("no-refine", profile="demo", **{"boostqa.refine": False})`. `world` gives it a world of its own.
 
     A run remembers its profile, dials and seed once its first stage is finished: `open_run("demo")` opens it as it is
-    (a new run takes smoke and 0). Without name and profile it is the demo where that is finished, else smoke. Opened otherwise it raises a ValueError that names what differs, unless `change`;
+    (a new run takes smoke and 0). `open_run()` is the demo where that is finished, else smoke. Opened otherwise it raises a ValueError that names what differs, unless `change`;
     the results made before stay where they are, for runs of other names and for a change back.
 
     Raises ValueError too for a name that could leave the results folder, an unknown profile, a wrong setting or
@@ -369,7 +371,8 @@ def open_run(
     """
     root = Path(root or results_root())
     base = load_profile(DEFAULT if profile is None else profile)
-    name = name or ("demo" if profile is None and is_finished("demo", root) else base.name)
+    bare = name is None and profile is None and seed is None and world is None and not dials
+    name = name or ("demo" if bare and is_finished("demo", root) else base.name)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name == STAGES:
         raise ValueError(
             f"run name {name!r}: use letters, digits, dot, dash and underscore, starting with a letter or digit; "

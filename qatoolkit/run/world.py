@@ -115,8 +115,8 @@ class TextbookWorld:
     def exams(self, seed: int) -> dict[str, pd.DataFrame]:
         from qatoolkit.textbook.exams import EXAMS, exam
 
-        books, n = self._books, self._settings.exam
-        return {name: exam(books[about.language], name, n, seed) for name, about in EXAMS.items()}
+        books, n, seeds = self._books, self._settings.exam, self._settings.seeds
+        return {name: exam(books[about.language], name, n, seed, seeds=seeds) for name, about in EXAMS.items()}
 
     def general_text(self, tokens: int, seed: int) -> Iterator[str]:
         from qatoolkit.textbook.corpus import documents

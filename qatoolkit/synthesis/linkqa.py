@@ -134,12 +134,10 @@ def synthesise(
     if not made:  # no requests: empty tables with their columns
         made, rejects = ([part] for part in carry_out(asked, teacher, annotator))
     table = pd.concat(made, ignore_index=True)
-    if len(table) < n and not outage:
-        warnings.warn(
-            f"{len(table):,} of {n:,} questions were written, and all {len(asked):,} requests are used up; "
-            "sample more paths, or request more questions per path",
-            stacklevel=2,
-        )
+    if len(table) < n:
+        why = f"all {len(asked):,} requests are used up; sample more paths, or request more questions per path"
+        why = "the teacher did not answer all requests; run it again to ask for those" if outage else why
+        warnings.warn(f"{len(table):,} of {n:,} questions were written, and {why}", stacklevel=2)
     spare = table[n:].assign(reason="over_budget", detail=f"{n:,} questions were asked for")
     return table[:n], pd.concat([*rejects, spare], ignore_index=True)
 

@@ -6,15 +6,17 @@ and difficulty, so that every cell can be read; a cell that the textbook cannot 
 
 Who has read the textbook's answers but not the question must fare no better than by guessing: some values answer many
 questions, others none. So the wrong answers of an item are drawn by how many questions they answer, such that in each
-cell the right one is the most common of its choices, the second, and so on equally often (our design).
+cell the right one is the most common of its choices, the second, and so on equally often (our design). The same holds
+for who has read the answers of the seeds alone, which are few, and of which an exam asks some again in other words.
 """
 
 import hashlib
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, product
 
 import pandas as pd
 
@@ -89,8 +91,9 @@ def _alternate(by_form: dict[str, list[Question]], rng: random.Random) -> list[Q
     return [pile[i] for i in range(max(map(len, piles))) for pile in piles if i < len(pile)]
 
 
-def exam(book: Textbook, name: str, n: int, seed: int = 0) -> pd.DataFrame:
-    """An exam as a QA table with every label set: up to `n` questions a cell. The same seed gives the same exam.
+def exam(book: Textbook, name: str, n: int, seed: int = 0, *, seeds: int = 0) -> pd.DataFrame:
+    """An exam as a QA table with every label set: up to `n` questions a cell. The same seed gives the same exam. `seeds`
+    are the seed questions a cell (`seed_questions`) whose answers must not help either.
 
     Raises ValueError for an unknown name or an n below 1."""
     if name not in EXAMS:
@@ -105,48 +108,75 @@ def exam(book: Textbook, name: str, n: int, seed: int = 0) -> pd.DataFrame:
             continue
         if spec.problems_only:
             pool = [q for q in pool if q.form == "problem"]
-        ranks = [rng.random() for _ in range(spec.choices)]
+        readings = [answer_shares(book, spec.language)]
+        readings += [seed_answers(book, spec.language, seeds, seed)] if seeds else []
+        ranks = [(common, [rng.random() for _ in range(spec.choices)]) for common in readings]
         rows += islice((r for q in pool if (r := _item(book, spec, q, ranks, rng))), n)
     return qa_table(rows, source=name, licence=LICENCE)
 
 
-def _item(book: Textbook, spec: Exam, q: Question, ranks: list[int], rng: random.Random) -> dict | None:
+def _item(book: Textbook, spec: Exam, q: Question, cell: list, rng: random.Random) -> dict | None:
     """One exam row, or None if wrong answers are lacking."""
     row = labelled(book, q, spec.language, "exam", 0)
     if not spec.choices:
         return row | {"answer": answer(book, q, spec.language)}
-    answered = _with_choices(book, q, spec.language, ranks, rng, "exam")
+    answered = _with_choices(book, q, spec.language, cell, rng, "exam")
     return answered and row | answered
 
 
 def _with_choices(
-    book: Textbook, q: Question, language: str, ranks: list[int], rng: random.Random, wanted: str
+    book: Textbook, q: Question, language: str, cell: list[tuple[Counter, list[float]]], rng: random.Random, wanted: str
 ) -> dict | None:
-    """Answer, choices in random order, as many as `ranks` has places, and the answer's place; None where too few wrong
-    answers exist, or those that do would make the rank of the answer one that the cell has too often.
+    """Answer, choices in random order, and the answer's place; None where too few wrong answers exist, or those that do
+    would give the answer ranks that the cell has too often.
 
-    `ranks` counts the cell's items by how many of their choices are more common answers than the right one, from a
-    random fraction on; an item takes the least used rank that it can have, and the first and the last only up to their
-    fair share."""
-    truth, common = answer(book, q, language), answer_shares(book, language)
-    wrong = wrong_answers(book, q, language, None, rng)
-    above, below = [], []
-    for w in wrong:  # an equally common one goes to either side
-        ahead = common[w] - common[truth]
-        (above if ahead > EQUAL or (abs(ahead) <= EQUAL and rng.random() < 0.5) else below).append(w)
-    n, done = len(ranks), sum(map(int, ranks))
-    for rank in sorted(range(n), key=ranks.__getitem__):
-        fair = 0 < rank < n - 1 or ranks[rank] <= (done + 1) / n
-        if not fair or rank > len(above) or n - 1 - rank > len(below):
+    `cell` has for each reading (how common every text is as an answer) the cell's ranks so far: at place r the number of
+    items, from a random fraction on, of whose choices r are more common than the right one. An item takes the least used
+    ranks that it can have, and the first and the last only up to their fair share."""
+    truth = answer(book, q, language)
+    sides: dict[tuple[bool, ...], list[str]] = defaultdict(list)
+    for w in wrong_answers(book, q, language, None, rng):
+        sides[tuple(_above(common[w] - common[truth], rng) for common, _ in cell)].append(w)
+    n = len(cell[0][1])
+    for ranks in sorted(product(range(n), repeat=len(cell)), key=lambda ranks: _used(cell, ranks)):
+        if not all(_fair(used, rank) for (_, used), rank in zip(cell, ranks, strict=True)):
             continue
-        for _ in range(30):
-            chosen = rng.sample(above, rank) + rng.sample(below, n - 1 - rank)
-            if distractor_split(chosen) == wanted:
-                ranks[rank] += 1
-                choices = [truth, *chosen]
-                rng.shuffle(choices)
-                return {"answer": truth, "choices": choices, "answer_index": choices.index(truth)}
+        for counts in _divisions(ranks, n - 1):
+            if any(count > len(sides[side]) for side, count in counts.items()):
+                continue
+            for _ in range(30):
+                chosen = [w for side, count in counts.items() for w in rng.sample(sides[side], count)]
+                if distractor_split(chosen) == wanted:
+                    for (_, used), rank in zip(cell, ranks, strict=True):
+                        used[rank] += 1
+                    choices = [truth, *chosen]
+                    rng.shuffle(choices)
+                    return {"answer": truth, "choices": choices, "answer_index": choices.index(truth)}
     return None
+
+
+def _above(ahead: float, rng: random.Random) -> bool:
+    """Whether a wrong answer counts as more common than the right one; an equally common one goes to either side."""
+    return ahead > EQUAL or (abs(ahead) <= EQUAL and rng.random() < 0.5)
+
+
+def _used(cell: list[tuple[Counter, list[float]]], ranks: tuple[int, ...]) -> float:
+    return sum(used[rank] for (_, used), rank in zip(cell, ranks, strict=True))
+
+
+def _fair(used: list[float], rank: int) -> bool:
+    return 0 < rank < len(used) - 1 or used[rank] <= (sum(map(int, used)) + 1) / len(used)
+
+
+def _divisions(ranks: tuple[int, ...], n: int) -> Iterator[dict[tuple[bool, ...], int]]:
+    """How many of `n` wrong answers to take from each side so that the right one gets these ranks, the ways that chance
+    would make most often first."""
+    if len(ranks) == 1:
+        yield {(True,): ranks[0], (False,): n - ranks[0]}
+        return
+    a, b = ranks
+    for both in sorted(range(max(0, a + b - n), min(a, b) + 1), key=lambda both: abs(both - a * b / n)):
+        yield {(True, True): both, (True, False): a - both, (False, True): b - both, (False, False): n - a - b + both}
 
 
 @lru_cache(maxsize=8)
@@ -157,6 +187,12 @@ def answer_shares(book: Textbook, language: str) -> Counter:
         for q in pool:
             shares[answer(book, q, language)] += 1 / len(pool)
     return shares
+
+
+@lru_cache(maxsize=8)
+def seed_answers(book: Textbook, language: str, n: int, seed: int) -> Counter:
+    """How many seed questions each text answers."""
+    return Counter(seed_questions(book, language, n, seed)["answer"])
 
 
 def distractor_split(wrong: list[str]) -> str:
@@ -182,14 +218,14 @@ def seed_questions(book: Textbook, language: str, n: int, seed: int = 0) -> pd.D
     rng = random.Random(f"seeds/{language}/{seed}")
     rows = []
     for pool in pools(book, rng, "train", 4, 4 * n).values():
-        ranks = [rng.random() for _ in range(4)]
-        rows += islice((row for q in pool if (row := _seed(book, q, language, ranks, rng))), n)
+        cell = [(answer_shares(book, language), [rng.random() for _ in range(4)])]
+        rows += islice((row for q in pool if (row := _seed(book, q, language, cell, rng))), n)
     return qa_table(rows, source="textbook", licence=LICENCE, strategy="seed").drop_duplicates("id")
 
 
-def _seed(book: Textbook, q: Question, language: str, ranks: list[int], rng: random.Random) -> dict | None:
+def _seed(book: Textbook, q: Question, language: str, cell: list, rng: random.Random) -> dict | None:
     """One seed row, or None where wrong answers are lacking."""
-    answered = _with_choices(book, q, language, ranks, rng, "train")
+    answered = _with_choices(book, q, language, cell, rng, "train")
     if not answered:
         return None
     return labelled(book, q, language, "train", rng.randrange(variants(q, language, "train"))) | answered

@@ -65,22 +65,23 @@ def _work(unfinished: list[Job], module: str, log: Callable[[str], None]) -> Non
                     log(f"  {job.name}: {answer['tokens']:,} tokens, loss {answer['loss']:.3f}")
 
     with (
-        stop_requests(lambda: [process.terminate() for process in running]) as asked_to_stop,
+        stop_requests(lambda: [process.terminate() for process in list(running)]) as asked_to_stop,
         Progress(sum(job.tokens for job in unfinished), "training", "tokens", every=10.0) as progress,
     ):
         count = min(default_workers(), len(unfinished))
         threads = [threading.Thread(target=work, args=(progress,)) for _ in range(count)]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for thread in threads:
                 thread.join()
         except KeyboardInterrupt:
             stops.append("interrupted")
-            for process in running:
+            for process in list(running):
                 process.terminate()  # saves its state
             for thread in threads:
-                thread.join()
+                if thread.ident:
+                    thread.join()
             raise
     if failures:
         raise RuntimeError(failures[0])

@@ -346,7 +346,7 @@ def test_the_cells_of_the_plan_are_framed_whatever_their_number_of_questions():
     ):
         framed = [patch for patch in grid.axes[0].patches if patch.get_gid() == "outlined"]
         assert len(framed) == 2
-        assert says(grid, "framed: weak, the plan writes for it")
+        assert says(grid, "framed: weak")
     assert not says(drawn("accuracy_grid"), "framed")
 
 

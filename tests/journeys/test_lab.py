@@ -230,7 +230,7 @@ def test_a_notebook_that_is_saved_closed_and_opened_again_has_nothing_dead_in_it
     text = page.locator(".jp-Notebook").inner_text()
     assert "Error displaying widget" not in text
     assert "Loading widget" not in text
-    wait_for(page, "boostqa beside base")
+    wait_for(page, "boostqa compared with base")
     wait_for(page, "while this kernel runs")
     wait_for(page, "training: ")
     keep(page, "reopened", tmp_path)

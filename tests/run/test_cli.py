@@ -66,7 +66,7 @@ def test_version_and_what_a_mistyped_command_may_have_meant(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"qatoolkit {qatoolkit.__version__}\n"
     assert main(["statsu"]) == 2
-    assert "Did you mean status?" in capsys.readouterr().err
+    assert "Did you mean 'status'?" in capsys.readouterr().err
     assert main(["xyzzy"]) == 2
     assert "Did you mean" not in capsys.readouterr().err
 

@@ -75,10 +75,15 @@ def test_the_report_opens_with_what_was_found_and_what_it_was_made_with(smoke):
     page = (smoke.folder / "report.html").read_text(encoding="utf-8")
     order = [
         page.index(f'id="{name}"')
-        for name in ("made-with", "what-was-found", "along-the-way", "accuracy", "figures", "cost", "stages")
+        for name in ("run-and-report", "what-was-found", "along-the-way", "accuracy", "figures", "cost", "stages")
     ]
     assert order == sorted(order)
-    for said in ("boostqa beside base", "The smoke profile only shows that everything runs", "cores, GPU:", "torch 2."):
+    for said in (
+        "boostqa compared with base",
+        "The smoke profile only shows that everything runs",
+        "cores, GPU:",
+        "torch 2.",
+    ):
         assert said in page
     assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", page)
     if known := commit():

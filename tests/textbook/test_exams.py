@@ -28,7 +28,10 @@ class World:
 
     def __init__(self, settings):
         self.settings, self.books = settings, parts(settings)
-        self.exams = {name: exams.exam(self.books[e.language], name, settings.exam) for name, e in exams.EXAMS.items()}
+        self.exams = {
+            name: exams.exam(self.books[e.language], name, settings.exam, seeds=settings.seeds)
+            for name, e in exams.EXAMS.items()
+        }
         self.seeds = {
             language: exams.seed_questions(book, language, settings.seeds) for language, book in self.books.items()
         }
@@ -225,11 +228,23 @@ def test_who_reads_no_question_scores_no_better_than_by_guessing(world):
     for name, exam in exams.EXAMS.items():
         if exam.choices:
             book, n = world.books[exam.language], max(world.settings.exam, 8)
-            table = exams.exam(book, name, n)
+            table = exams.exam(book, name, n, seeds=world.settings.seeds)
             excess = blind_excess(table, synthesised_answers(world, exam.language))
             weak = table["discipline"].isin(STEM) | table["difficulty"].isin(HIGH)
             found = {part: float(rows.mean()) for part, rows in (("all", excess), ("weak", excess[weak]))}
             assert max(map(abs, found.values())) <= 0.05, (name, found)
+
+
+def test_who_has_read_the_answers_of_the_seeds_alone_scores_no_better_either(world):
+    seeds = world.settings.seeds
+    for name, exam in exams.EXAMS.items():
+        if exam.choices and world.settings.entities is not None:
+            book, excess = world.books[exam.language], []
+            for seed in range(3):
+                table = exams.exam(book, name, world.settings.exam, seed, seeds=seeds)
+                read = Counter(exams.seed_questions(book, exam.language, seeds, seed)["answer"])
+                excess.append(blind_excess(table, read))
+            assert abs(float(pd.concat(excess).mean())) <= 0.05, name
 
 
 # --- items -------------------------------------------------------------------------------------------------

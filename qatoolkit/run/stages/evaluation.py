@@ -185,8 +185,8 @@ def over_blind(samples: pd.DataFrame, weak: pd.DataFrame, *, resamples: int, see
 
 def gains_by_blind(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resamples: int, seed: int) -> pd.DataFrame:
     """Paired differences between arms in the weak cells, apart for questions whose right choice is the one most often
-    right in the first arm's data (blind right) and others (blind wrong): what is gained on the latter can't come from
-    how common answers are. a, b, blind, difference, low, high, n; no rows where the first arm has no data."""
+    right in the first arm's data (blind right) and others (blind wrong): what is gained on the latter does not come
+    from taking the most common answer. a, b, blind, difference, low, high, n; no rows where the first arm has no data."""
     samples, rows = parts(samples.drop_duplicates(["arm", "id"]), weak)["weak"], []
     for a, b in pairs:
         one, other = (samples[samples["arm"] == arm] for arm in (a, b))
