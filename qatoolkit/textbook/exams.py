@@ -6,8 +6,9 @@ and difficulty, so that every cell can be read; a cell that the textbook cannot 
 
 Who has read the textbook's answers but not the question must fare no better than by guessing: some values answer many
 questions, others none. So the wrong answers of an item are drawn by how many questions they answer, such that in each
-cell the right one is the most common of its choices, the second, and so on equally often (our design). The same holds
-for who has read the answers of the seeds alone, which are few, and of which an exam asks some again in other words.
+cell the right one is the most common of its choices, the second, and so on equally often (our design). Nor is it
+more often than chance has it the most common among the answers of the seeds, which are few and of which an exam asks
+some again in other words.
 """
 
 import hashlib
@@ -91,6 +92,35 @@ def _alternate(by_form: dict[str, list[Question]], rng: random.Random) -> list[Q
     return [pile[i] for i in range(max(map(len, piles))) for pile in piles if i < len(pile)]
 
 
+class _Cell:
+    """Where the right answers of a cell's items stand among their choices, by how common these are as answers.
+
+    `used` has at place r the number of items, from a random fraction on, of whose choices r are more common in training
+    than the right one; `first` counts those where it is the most common among the answers of the seeds, if `read`."""
+
+    def __init__(self, choices: int, rng: random.Random, read: Counter | None = None):
+        self.used, self.read = [rng.random() for _ in range(choices)], read
+        self.first = rng.random() if read is not None else 0.0
+
+    def ranks(self) -> Iterator[int]:
+        """Ranks that the next item may take, the least used first; the first and the last only up to their fair share."""
+        done, n = sum(map(int, self.used)), len(self.used)
+        for rank in sorted(range(n), key=self.used.__getitem__):
+            if 0 < rank < n - 1 or self.used[rank] <= (done + 1) / n:
+                yield rank
+
+    def turns(self) -> tuple[bool, ...]:
+        """Whether the next right answer is to be the most common of the seeds' answers, what is due before what may be."""
+        done, n = sum(map(int, self.used)), len(self.used)
+        if self.read is None or self.first > (done + 1) / n:
+            return (False,)
+        return (True, False) if self.first <= done / n else (False, True)
+
+    def take(self, rank: int, first: bool) -> None:
+        self.used[rank] += 1
+        self.first += first
+
+
 def exam(book: Textbook, name: str, n: int, seed: int = 0, *, seeds: int = 0) -> pd.DataFrame:
     """An exam as a QA table with every label set: up to `n` questions a cell. The same seed gives the same exam. `seeds`
     are the seed questions a cell (`seed_questions`) whose answers must not help either.
@@ -108,14 +138,12 @@ def exam(book: Textbook, name: str, n: int, seed: int = 0, *, seeds: int = 0) ->
             continue
         if spec.problems_only:
             pool = [q for q in pool if q.form == "problem"]
-        readings = [answer_shares(book, spec.language)]
-        readings += [seed_answers(book, spec.language, seeds, seed)] if seeds else []
-        ranks = [(common, [rng.random() for _ in range(spec.choices)]) for common in readings]
-        rows += islice((r for q in pool if (r := _item(book, spec, q, ranks, rng))), n)
+        cell = _Cell(spec.choices, rng, seed_answers(book, spec.language, seeds, seed) if seeds else None)
+        rows += islice((r for q in pool if (r := _item(book, spec, q, cell, rng))), n)
     return qa_table(rows, source=name, licence=LICENCE)
 
 
-def _item(book: Textbook, spec: Exam, q: Question, cell: list, rng: random.Random) -> dict | None:
+def _item(book: Textbook, spec: Exam, q: Question, cell: _Cell, rng: random.Random) -> dict | None:
     """One exam row, or None if wrong answers are lacking."""
     row = labelled(book, q, spec.language, "exam", 0)
     if not spec.choices:
@@ -125,58 +153,35 @@ def _item(book: Textbook, spec: Exam, q: Question, cell: list, rng: random.Rando
 
 
 def _with_choices(
-    book: Textbook, q: Question, language: str, cell: list[tuple[Counter, list[float]]], rng: random.Random, wanted: str
+    book: Textbook, q: Question, language: str, cell: _Cell, rng: random.Random, wanted: str
 ) -> dict | None:
     """Answer, choices in random order, and the answer's place; None where too few wrong answers exist, or those that do
-    would give the answer ranks that the cell has too often.
-
-    `cell` has for each reading (how common every text is as an answer) the cell's ranks so far: at place r the number of
-    items, from a random fraction on, of whose choices r are more common than the right one. An item takes the least used
-    ranks that it can have, and the first and the last only up to their fair share."""
-    truth = answer(book, q, language)
-    sides: dict[tuple[bool, ...], list[str]] = defaultdict(list)
-    for w in wrong_answers(book, q, language, None, rng):
-        sides[tuple(_above(common[w] - common[truth], rng) for common, _ in cell)].append(w)
-    n = len(cell[0][1])
-    for ranks in sorted(product(range(n), repeat=len(cell)), key=lambda ranks: _used(cell, ranks)):
-        if not all(_fair(used, rank) for (_, used), rank in zip(cell, ranks, strict=True)):
+    would put the right one where it has stood too often."""
+    truth, common = answer(book, q, language), answer_shares(book, language)
+    wrong = wrong_answers(book, q, language, None, rng)
+    above, below = [], []
+    for w in wrong:
+        (above if _ahead(common[w] - common[truth], rng) else below).append(w)
+    read = {w for w in wrong if cell.read is not None and _ahead(cell.read[w] - cell.read[truth], rng)}
+    n = len(cell.used)
+    for rank, first in product(cell.ranks(), cell.turns()):
+        pools = [[w for w in pool if not (first and w in read)] for pool in (above, below)]
+        if rank > len(pools[0]) or n - 1 - rank > len(pools[1]):
             continue
-        for counts in _divisions(ranks, n - 1):
-            if any(count > len(sides[side]) for side, count in counts.items()):
-                continue
-            for _ in range(30):
-                chosen = [w for side, count in counts.items() for w in rng.sample(sides[side], count)]
-                if distractor_split(chosen) == wanted:
-                    for (_, used), rank in zip(cell, ranks, strict=True):
-                        used[rank] += 1
-                    choices = [truth, *chosen]
-                    rng.shuffle(choices)
-                    return {"answer": truth, "choices": choices, "answer_index": choices.index(truth)}
+        for _ in range(30):
+            chosen = rng.sample(pools[0], rank) + rng.sample(pools[1], n - 1 - rank)
+            placed = cell.read is None or first != any(w in read for w in chosen)
+            if placed and distractor_split(chosen) == wanted:
+                cell.take(rank, first)
+                choices = [truth, *chosen]
+                rng.shuffle(choices)
+                return {"answer": truth, "choices": choices, "answer_index": choices.index(truth)}
     return None
 
 
-def _above(ahead: float, rng: random.Random) -> bool:
+def _ahead(difference: float, rng: random.Random) -> bool:
     """Whether a wrong answer counts as more common than the right one; an equally common one goes to either side."""
-    return ahead > EQUAL or (abs(ahead) <= EQUAL and rng.random() < 0.5)
-
-
-def _used(cell: list[tuple[Counter, list[float]]], ranks: tuple[int, ...]) -> float:
-    return sum(used[rank] for (_, used), rank in zip(cell, ranks, strict=True))
-
-
-def _fair(used: list[float], rank: int) -> bool:
-    return 0 < rank < len(used) - 1 or used[rank] <= (sum(map(int, used)) + 1) / len(used)
-
-
-def _divisions(ranks: tuple[int, ...], n: int) -> Iterator[dict[tuple[bool, ...], int]]:
-    """How many of `n` wrong answers to take from each side so that the right one gets these ranks, the ways that chance
-    would make most often first."""
-    if len(ranks) == 1:
-        yield {(True,): ranks[0], (False,): n - ranks[0]}
-        return
-    a, b = ranks
-    for both in sorted(range(max(0, a + b - n), min(a, b) + 1), key=lambda both: abs(both - a * b / n)):
-        yield {(True, True): both, (True, False): a - both, (False, True): b - both, (False, False): n - a - b + both}
+    return difference > EQUAL or (abs(difference) <= EQUAL and rng.random() < 0.5)
 
 
 @lru_cache(maxsize=8)
@@ -218,12 +223,12 @@ def seed_questions(book: Textbook, language: str, n: int, seed: int = 0) -> pd.D
     rng = random.Random(f"seeds/{language}/{seed}")
     rows = []
     for pool in pools(book, rng, "train", 4, 4 * n).values():
-        cell = [(answer_shares(book, language), [rng.random() for _ in range(4)])]
+        cell = _Cell(4, rng)
         rows += islice((row for q in pool if (row := _seed(book, q, language, cell, rng))), n)
     return qa_table(rows, source="textbook", licence=LICENCE, strategy="seed").drop_duplicates("id")
 
 
-def _seed(book: Textbook, q: Question, language: str, cell: list, rng: random.Random) -> dict | None:
+def _seed(book: Textbook, q: Question, language: str, cell: _Cell, rng: random.Random) -> dict | None:
     """One seed row, or None where wrong answers are lacking."""
     answered = _with_choices(book, q, language, cell, rng, "train")
     if not answered:
