@@ -233,7 +233,7 @@ def test_who_reads_no_question_scores_no_better_than_by_guessing(world):
             excess = blind_excess(table, synthesised_answers(world, exam.language))
             weak = table["discipline"].isin(STEM) | table["difficulty"].isin(HIGH)
             found = {part: float(rows.mean()) for part, rows in (("all", excess), ("weak", excess[weak]))}
-            assert max(map(abs, found.values())) <= 0.05, (name, found)
+            assert all(-0.08 <= points <= 0.05 for points in found.values()), (name, found)
 
 
 @pytest.mark.parametrize("name", ["textbook_en", "textbook_zh", "textbook_pro"])
@@ -244,7 +244,7 @@ def test_who_has_read_the_answers_of_the_seeds_alone_scores_no_better_either(nam
         table = exams.exam(book, name, settings.exam, seed, seeds=settings.seeds)
         read = Counter(exams.seed_questions(book, language, settings.seeds, seed)["answer"])
         excess.append(blind_excess(table, read))
-    assert abs(float(pd.concat(excess).mean())) <= 0.05
+    assert -0.08 <= float(pd.concat(excess).mean()) <= 0.05
 
 
 # --- items -------------------------------------------------------------------------------------------------
