@@ -46,7 +46,7 @@ docs: $(STAMP) ## build the pages and notebooks as a site that works offline; do
 	@$(BIN)/python docs/build_site.py
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks/00_tour.ipynb $(LAB_ARGS)
 
 notebooks: $(STAMP) ## run all notebooks at their smallest size; results in results/smoke
 	@$(BIN)/qatoolkit run --profile smoke

@@ -95,13 +95,25 @@ def _failed(error, code: int) -> int:
 
 def _open(profile: str | None, name: str | None, seed: int | None, change: bool = False):
     """The run of a name, without a profile with the one it remembers, else demo."""
+    from qatoolkit.run.profiles import PROFILES
     from qatoolkit.run.remembered import remembered
     from qatoolkit.run.store import open_run
 
     name = name or (None if profile else "demo")
     opened = open_run(name, profile=profile, seed=seed, change=change)
-    known = profile or remembered(opened.folder)
+    known = profile or name in PROFILES or remembered(opened.folder)
     return opened if known else open_run(name, profile="demo", seed=seed, change=change)
+
+
+def _existing(profile: str | None, name: str | None, seed: int | None, change: bool):
+    """As `_open`; ValueError for a name without a profile that no run has."""
+    from qatoolkit.run.profiles import PROFILES
+    from qatoolkit.run.store import results_root
+
+    if name and not profile and name not in PROFILES and not (results_root() / name).is_dir():
+        runs = sorted(path.parent.name for path in results_root().glob("*/run.json"))
+        raise ValueError(f"no run is called {name!r} in {results_root()}; there are {', '.join(runs) or 'none'}")
+    return _open(profile, name, seed, change)
 
 
 @app.command()
@@ -159,7 +171,7 @@ def status(profile: OfRun = None, name: Name = None, seed: Seed = None, change: 
     from qatoolkit.run.check import is_whole
     from qatoolkit.run.notebooks import ORDER
 
-    opened = _open(profile, name, seed, change)
+    opened = _existing(profile, name, seed, change)
     print(f"{opened!r} in {os.path.relpath(opened.folder)}")
     notes = opened.notes.read()
     for stage, notebook in opened.stages().items():
@@ -298,7 +310,7 @@ def report(profile: OfRun = None, name: Name = None, seed: Seed = None, change: 
     """Write one self-contained HTML page of a run's figures and tables."""
     from qatoolkit.run.report import write
 
-    print(os.path.relpath(write(_open(profile, name, seed, change))))
+    print(os.path.relpath(write(_existing(profile, name, seed, change))))
 
 
 @app.command()

@@ -16,7 +16,7 @@ from qatoolkit.graph.kp_graph import KPGraph
 from qatoolkit.run import tables
 from qatoolkit.run.check import record_files
 from qatoolkit.run.profiles import BASE, SEEDS
-from qatoolkit.run.store import Run
+from qatoolkit.run.store import MissingUpstream, Run
 
 
 def probe(run: Run):
@@ -131,10 +131,14 @@ def draw(run: Run, name: str):
 
 def save_figures(run: Run) -> list[str]:
     """Draw every figure of the run into `results/<run>/figures/`, with `captions.json`; return the names of those that
-    the run has something for."""
+    the run has something for. What is not made yet is left out, and named."""
     folder, captions = run.folder / "figures", {}
     for name, figure in FIGURES.items():
-        drawn = figure(run)
+        try:
+            drawn = figure(run)
+        except MissingUpstream as error:
+            print(f"{name} is left out: {error}")
+            continue
         if not isinstance(drawn, str):
             record_files(run.folder, figures.save(drawn, folder / f"{name}.png"))
             captions[name] = getdoc(figure)

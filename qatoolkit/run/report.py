@@ -84,7 +84,8 @@ def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]
     ):
         if some:
             yield head, f'<div class="said">{findings(run, *some).html}</div>'
-    yield "Accuracy", display.table(accuracy_by_arm(run)).html
+    if run.manifest("evaluate"):
+        yield "Accuracy", display.table(accuracy_by_arm(run)).html
     yield "Differences", _note("Paired over the same questions; intervals are 95%.") + _table(summary["comparisons"])
     yield (
         "Compared with not reading the question",

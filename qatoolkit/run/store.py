@@ -21,7 +21,7 @@ from qatoolkit.core.settings import turned
 from qatoolkit.run.asked import STOPS, Asked, Incomplete, Notes, describe
 from qatoolkit.run.contracts import LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version
 from qatoolkit.run.outputs import Outputs, write_output
-from qatoolkit.run.profiles import Profile, load_profile
+from qatoolkit.run.profiles import PROFILES, Profile, load_profile
 from qatoolkit.run.remembered import FILE as REMEMBERED
 from qatoolkit.run.remembered import again, check, profile_of, remember, remembered
 from qatoolkit.run.world import World, world_of
@@ -356,7 +356,7 @@ def open_run(
     `open_run("no-refine", profile="demo", **{"boostqa.refine": False})`. `world` gives it a world of its own.
 
     A run remembers its profile, dials and seed once its first stage is finished: `open_run("demo")` opens it as it is
-    (a new run takes smoke and 0). `open_run()` is the demo where that is finished, else smoke. Opened otherwise it raises a ValueError that names what differs, unless `change`;
+    (a new run takes the profile of its name, else smoke, and 0). `open_run()` is the demo where that is finished, else smoke. Opened otherwise it raises a ValueError that names what differs, unless `change`;
     the results made before stay where they are, for runs of other names and for a change back.
 
     Raises ValueError too for a name that could leave the results folder, an unknown profile, a wrong setting or
@@ -370,7 +370,8 @@ def open_run(
     'qatoolkit run --profile smoke --run no-refine'
     """
     root = Path(root or results_root())
-    base = load_profile(DEFAULT if profile is None else profile)
+    usual = name if name in PROFILES else DEFAULT
+    base = load_profile(usual if profile is None else profile)
     bare = name is None and profile is None and seed is None and world is None and not dials
     name = name or ("demo" if bare and is_finished("demo", root) else base.name)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name == STAGES:
@@ -378,7 +379,7 @@ def open_run(
             f"run name {name!r}: use letters, digits, dot, dash and underscore, starting with a letter or digit; "
             f"{STAGES!r} is taken"
         )
-    source, about = None if isinstance(profile, Profile) else str(profile or DEFAULT), remembered(root / name)
+    source, about = None if isinstance(profile, Profile) else str(profile or usual), remembered(root / name)
     if source and source.endswith((".yaml", ".yml")):
         source = str(Path(source).resolve())
     if about and profile is None:

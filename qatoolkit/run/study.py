@@ -21,7 +21,7 @@ teacher:  # any OpenAI-compatible endpoint; the key stays in OPENAI_API_KEY
   refiner: deepseek-chat
   annotator: deepseek-chat
   budget: 5.0  # US dollars that each model and stage may spend
-# curate: {{marks: results/{name}/marks.jsonl}}  # what qt.browse saved; name the file where it is
+# curate: {{marks: ../results/{name}/marks.jsonl}}  # what qt.browse saved; name the file where it is
 """
 SEEDS = [
     {

@@ -35,6 +35,11 @@ def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     judged = (plan["n"] >= settings.low_n) & plan["accuracy"].notna()
     wanted = threshold(plan, settings.target, settings.above_chance)
     plan["deficit"] = np.where(judged, (wanted - plan["accuracy"]).clip(lower=0), 0.0)
+    if not judged.any():
+        raise ValueError(
+            f"the largest cell has {int(plan['n'].max() if len(plan) else 0)} questions, and plan.low_n is {settings.low_n}: "
+            "lower it, or probe with more questions"
+        )
     if plan["deficit"].sum() == 0:
         raise ValueError(
             f"no cell with n >= {settings.low_n} lies below the target accuracy {settings.target}"

@@ -18,6 +18,8 @@ class AnnotateSettings(Settings):
 
     samples: Positive = 1
     """Answers of the annotator per seed; with several the label is their consensus."""
+    labels: Literal["missing", "all"] = "missing"
+    """Ask for the labels that the source of a seed does not state, or for all, in place of those that it does."""
     knowledge_points: Literal["missing", "all"] = "missing"
     """Ask for the knowledge points of seeds whose source has none, or of all."""
     separator: str | None = None

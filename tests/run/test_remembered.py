@@ -127,3 +127,15 @@ def test_without_name_and_profile_it_is_the_finished_demo_else_smoke(monkeypatch
     monkeypatch.setattr(Run, "stages", lambda self: {"seeds": "01_seeds"})
     assert open_run().name == "demo"
     assert open_run(profile="smoke").name == "smoke"
+
+
+def test_a_new_run_with_the_name_of_a_profile_takes_that_profile():
+    assert open_run("demo").profile == load_profile("demo")
+    assert open_run("mine").profile.plan == load_profile("smoke").plan
+
+
+def test_status_of_a_run_that_is_not_there_names_those_that_are(capsys):
+    seeds(open_run("trial", profile="smoke"), log=str)
+    assert cli.main(["status", "--run", "trail"]) == 2
+    assert "no run is called 'trail'" in capsys.readouterr().err
+    assert cli.main(["status", "--run", "trial"]) == 0

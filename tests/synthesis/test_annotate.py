@@ -104,3 +104,24 @@ def test_exactly_the_textbook_questions_between_real_ones_are_labelled(real, tex
     assert len(labelled) + len(rejects) == len(mixed)
     texts = [name for name in bare if name not in LABELS]
     assert same(labelled, bare, texts)
+
+
+def test_labels_that_a_source_states_stay_and_cost_nothing():
+    import qatoolkit as qt
+    from qatoolkit.run.stages.data import label_missing
+    from qatoolkit.synthesis.settings import AnnotateSettings
+
+    asked = ["What is the chemical formula of water?", "What is the chemical formula of ammonia?"]
+    rows = [{"question": q, "answer": "?", "discipline": "law"} for q in asked]
+    rows[0] |= {"difficulty": "H5", "grade": "graduate"}
+    table = qt.qa_table([*rows, {"question": asked[0] + " ", "answer": "H2O"}], language="en", source="mine")
+    with qt.offline_teacher("textbook") as teacher:
+        kept, rejects = label_missing(table, teacher, AnnotateSettings())
+        assert rejects.empty
+        assert kept["id"].tolist() == table["id"].tolist()
+        assert kept["discipline"].tolist() == ["law", "law", "chemistry"]
+        assert kept["difficulty"].tolist()[0] == "H5"
+        assert kept["difficulty"].notna().all()
+        assert [len(calls) for calls in kept["calls"]] == [0, 1, 1]
+        everything, _ = label_missing(table, teacher, AnnotateSettings(labels="all"))
+    assert everything["discipline"].tolist() == ["chemistry"] * 3

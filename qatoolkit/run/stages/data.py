@@ -17,6 +17,7 @@ from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.store import Run
 from qatoolkit.seeds.read import layout_report, quality_report, read_seeds
 from qatoolkit.synthesis.annotate import annotate as label
+from qatoolkit.synthesis.annotate import with_calls
 from qatoolkit.synthesis.knowledge_points import extract
 
 HOW = ("suite", "form", "metric", "filter", "fewshot", "limit")  # an exam is asked
@@ -119,8 +120,8 @@ def keep_languages(table: pd.DataFrame, rejects: pd.DataFrame, languages: tuple[
     prompts=("annotate", "knowledge_points"),
 )
 def annotate(run: Run, folder) -> dict:
-    """Discipline, difficulty and grade of every seed, by the annotator, and knowledge points: those that its source
-    has, else by the annotator too (`AnnotateSettings`). `exam_labels` has the labels of exam questions that came without
+    """Discipline, difficulty and grade of every seed, and knowledge points: those that its source has, else by the
+    annotator (`AnnotateSettings`). `exam_labels` has the labels of exam questions that came without
     (at most `evaluate.label`)."""
     settings, table = run.profile.annotate, run.read("seeds").seeds
     if settings.knowledge_points == "all":
@@ -128,13 +129,38 @@ def annotate(run: Run, folder) -> dict:
     parting = {"levels": settings.levels, "under": settings.under}
     table = kps_from_column(table, "knowledge_points", settings.separator, **parting)
     with teachers(run, "annotate") as teacher:
-        labelled, rejects = label(table, teacher.annotator, settings.samples)
+        labelled, rejects = label_missing(table, teacher.annotator, settings)
+        if labelled.empty and len(table) and run.profile.probe.on == "seeds":
+            why = rejects["reason"].value_counts().to_dict()
+            raise ValueError(
+                f"none of the {len(table):,} seeds could be labelled by {run.profile.teacher.annotator} ({why}); the offline "
+                "teacher knows its textbook alone: name a teacher of your own (teacher.base_url)"
+            )
         labelled, more = extract(labelled, teacher.annotator)
         exam = unlabelled(run)
         exam, refused = label(exam, teacher.annotator, settings.samples) if len(exam) else (exam, exam)
     rejects = [rows for rows in (rejects, more, refused) if len(rows)] or [rejects]
     labels = exam.reindex(columns=["id", *LABELS])
     return {"seeds": labelled, "rejects": pd.concat(rejects, ignore_index=True), "exam_labels": labels}
+
+
+def label_missing(table: pd.DataFrame, annotator, settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows with all labels, in the table's order, and rejects (`synthesis.annotate`): what a source states stays, unless
+    `annotate.labels` is all, and a row that states everything is not asked for."""
+    stated = (
+        table[list(LABELS)] if settings.labels == "missing" else table[list(LABELS)].assign(**dict.fromkeys(LABELS))
+    )
+    whole = stated.notna().all(axis=1)
+    labelled, rejects = label(table[~whole], annotator, settings.samples)
+    known = stated.set_index(table["id"])
+    for name in LABELS:
+        own = labelled["id"].map(known[name])
+        labelled[name] = own.where(own.notna(), labelled[name])
+    if whole.any():
+        labelled = pd.concat([labelled, with_calls(table[whole], "annotate", [()] * int(whole.sum()))])
+        place = pd.Series(range(len(table)), table["id"])
+        labelled = labelled.sort_values("id", key=lambda ids: ids.map(place), ignore_index=True)
+    return labelled, rejects
 
 
 def probe_questions(run: Run) -> pd.DataFrame:

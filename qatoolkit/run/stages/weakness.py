@@ -20,6 +20,10 @@ def probe(run: Run, folder) -> dict:
     """The base model's accuracy by cell, on the annotated seeds or on the probe's part of the exams."""
     asked, model = probe_questions(run), run.model("base")
     tasks = asked["id"].isin(task_ids(run))  # lm-eval tasks have a form of their own
+    if asked.empty:
+        raise ValueError(
+            "there is no question to probe with: see what became of the seeds (qt.findings(run, 'annotate'))"
+        )
     parts = []
     if not tasks.all():
         parts.append(probing.probe(model, asked[~tasks], open_answers=run.profile.probe.open_answers))

@@ -174,9 +174,9 @@ def training_seeds(run: Run) -> pd.DataFrame:
 
 
 def accuracy_by_arm(run: Run) -> pd.DataFrame:
-    """One row per arm, from the summary: accuracy on every exam, tokens and FLOPs."""
-    rows = []
-    for arm, values in run.read("summary").summary["arms"].items():
-        exams = {f"{name} accuracy": exam["accuracy"] for name, exam in values["exams"].items()}
-        rows.append({"arm": arm} | exams | {"tokens": values["tokens"], "flops": values["flops"]})
+    """One row per arm: accuracy on every exam, tokens and FLOPs."""
+    rows, scores = [], run.read("evaluate").exams
+    for arm, trained in ({BASE: run.read("base").training} | run.read("midtrain").training).items():
+        exams = {f"{row.exam} accuracy": row.accuracy for row in scores[scores["arm"] == arm].itertuples()}
+        rows.append({"arm": arm} | exams | {"tokens": trained["tokens"], "flops": trained["flops"]})
     return pd.DataFrame(rows)

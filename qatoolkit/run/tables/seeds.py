@@ -107,7 +107,10 @@ def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
 def annotation_estimate(run: Run, samples: int | None = None, n: int | None = None) -> dict:
     """What labelling the first `n` seeds (default: all, and the exam questions that come without labels) will take with
     `samples` answers each (default: the profile's): `cost.asking`. The stage `consensus` takes 5 samples of 200 seeds."""
-    asked = [run.read("seeds").seeds.iloc[:n], *([unlabelled(run)] if n is None else [])]
+    seeds = run.read("seeds").seeds
+    if samples is None and run.profile.annotate.labels == "missing":
+        seeds = seeds[seeds[list(LABELS)].isna().any(axis=1)]
+    asked = [seeds.iloc[:n], *([unlabelled(run)] if n is None else [])]
     messages = [m for rows in asked for m in annotation.requests(rows, samples or run.profile.annotate.samples)]
     with teachers(run, "annotate") as by:
         return asking(by.annotator, messages, "annotate")
