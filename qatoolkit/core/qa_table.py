@@ -71,6 +71,8 @@ def validate(table: pd.DataFrame) -> pd.DataFrame:
 def require(where, table: pd.DataFrame, *columns: str) -> None:
     """ValueError if a table lacks some of these columns; `where` names the table in the error, which points raw rows to
     `read_seeds`."""
+    if not isinstance(table, pd.DataFrame):
+        raise ValueError(f"{where} is a {type(table).__name__}; qt.read_seeds makes a QA table of rows or files")
     if missing := set(columns) - set(table.columns):
         raw = "; qt.read_seeds makes a QA table of raw rows" if "id" in missing else ""
         raise ValueError(f"{where} lacks {sorted(missing)}; it has {list(table.columns)}{raw}")

@@ -83,6 +83,10 @@ def resolve_suite(
     if isinstance(what, Suite):
         found = what
     elif isinstance(what, pd.DataFrame | dict):
+        if odd := [
+            name for name, table in what.items() if isinstance(what, dict) and not isinstance(table, pd.DataFrame)
+        ]:
+            raise ValueError(f"{odd[0]!r} of the suite is no table; qt.read_seeds(path)[0] reads one from a file")
         found = _from_tables(what if isinstance(what, dict) else {"table": what}, workplace, form, {}, log)
     elif isinstance(what, list | tuple) and any(map(_is_file, what)):
         found = _from_files(what, workplace, form, log)

@@ -58,6 +58,8 @@ def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Compariso
 
     Raises MissingUpstream where a run is not evaluated yet, ValueError where they have no exam questions or no arm in
     common."""
+    if odd := [run for run in (a, b) if not isinstance(run, Run)]:
+        raise ValueError(f"{odd[0]!r} is no run: qt.open_run(name) opens one")
     samples = [choice_samples(run) for run in (a, b)]
     shared = set(samples[0]["id"]) & set(samples[1]["id"])
     if not shared:

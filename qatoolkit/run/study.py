@@ -1,6 +1,7 @@
 """A study to start from: a folder with a profile, a notebook and a data layout, for `qatoolkit new`."""
 
 import json
+import re
 from pathlib import Path
 
 from qatoolkit.core.bounds import check_name
@@ -36,6 +37,7 @@ READ_ME = {
     "seeds": "Seed questions, as they are published: JSON lines, JSON, CSV or Parquet. Replace seeds.jsonl.",
     "text": "General text for replay and for the control, as .txt files. Replace general.txt.",
 }
+BESIDE = re.compile(r"\[(\w+)\]\(\w+\.ipynb\)")
 TEXT = "Replace this file with general text: some of it is mixed into every training, and some is held out.\n"
 
 
@@ -47,7 +49,9 @@ def new_study(folder: Path) -> list[Path]:
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; give a new folder")
     notebook = json.loads((notebooks_folder() / "12_own_model.ipynb").read_text(encoding="utf-8"))
+    notebook["cells"][0]["source"][0] = f"# {name}\n"
     for cell in notebook["cells"]:
+        cell["source"] = [BESIDE.sub(r"\1", line) for line in cell["source"]]  # those notebooks are not beside this one
         cell["source"] = [
             f'PROFILE = "{name}.yaml"\n' if line.startswith("PROFILE =") else line for line in cell["source"]
         ]

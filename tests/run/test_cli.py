@@ -89,5 +89,7 @@ def test_a_new_study_can_be_planned_at_once_and_nothing_is_overwritten(tmp_path,
     assert len(read_seeds([profile.exams["mine"].source])[0]) == 1
     notebook = json.loads((tmp_path / "my-study" / "my-study.ipynb").read_text())
     assert any('PROFILE = "my-study.yaml"\n' in cell["source"] for cell in notebook["cells"])
+    assert notebook["cells"][0]["source"][0] == "# my-study\n"
+    assert ".ipynb)" not in json.dumps(notebook)
     assert main(["new", "my-study"]) == 2
     assert "is not empty" in capsys.readouterr().err

@@ -68,3 +68,8 @@ def test_profiles_differ_by_dial():
     a, b = load_profile("smoke"), load_profile("smoke", **{"plan.questions": 9, "boostqa.refine": False})
     assert differing(a, a).empty
     assert set(differing(a, b)["dial"]) == {"plan.questions", "boostqa.refine"}
+
+
+def test_names_in_place_of_runs_are_told_how_to_open_them():
+    with pytest.raises(ValueError, match=r"'smoke' is no run: qt\.open_run"):
+        compare("smoke", "other")
