@@ -34,6 +34,24 @@ def smoke(tmp_path_factory):
     return SimpleNamespace(folder=results / "smoke", results=results, environment=environment, said=done.stdout)
 
 
+CHROMIUM = Path("/usr/bin/chromium")
+needs_chromium = pytest.mark.skipif(
+    not CHROMIUM.exists(), reason="Chromium is not installed (apt-get install chromium)"
+)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless browser that calls nobody by itself."""
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        yield browser
+        browser.close()
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     """Tokenizer, QA and general text as token files, for training jobs of a few seconds."""

@@ -333,13 +333,13 @@ class Run:
         return f"what was answered is kept: {how}, to ask for those alone"
 
 
-def is_finished(name: str, root: Path) -> bool:
-    """Whether a results folder has a run of that name whose stages are all done."""
+def is_finished(name: str, root: Path, seed: int | None = None) -> bool:
+    """Whether a results folder has a run of that name, made with the seed if one is given, whose stages are all done."""
     try:
         run = open_run(name, root=root) if remembered(root / name) else None
     except ValueError:  # damaged, or of another version
         return False
-    return run is not None and all(map(run.manifest, run.stages()))
+    return run is not None and seed in (None, run.seed) and all(map(run.manifest, run.stages()))
 
 
 def open_run(
@@ -372,8 +372,8 @@ def open_run(
     root = Path(root or results_root())
     usual = name if name in PROFILES else DEFAULT
     base = load_profile(usual if profile is None else profile)
-    bare = name is None and profile is None and seed is None and world is None and not dials
-    name = name or ("demo" if bare and is_finished("demo", root) else base.name)
+    bare = name is None and profile is None and world is None and not dials
+    name = name or ("demo" if bare and is_finished("demo", root, seed) else base.name)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name == STAGES:
         raise ValueError(
             f"run name {name!r}: use letters, digits, dot, dash and underscore, starting with a letter or digit; "

@@ -12,13 +12,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, needs_chromium
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.timeout(1500),
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed (apt-get install chromium)"),
-]
+pytestmark = [pytest.mark.timeout(1500), needs_chromium]
 
 
 @pytest.fixture
@@ -61,9 +57,6 @@ def _url(log: Path, process) -> str:
     raise AssertionError("JupyterLab did not start: " + log.read_text()[-2000:])
 
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
-
-
 class Lab:
     """A JupyterLab with a browser in front of it."""
 
@@ -91,16 +84,6 @@ class Lab:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         asked = urllib.request.Request(f"{self.url}/api/{path}?token=tour", method=method)
         return opener.open(asked, timeout=30).read()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def run_all(page):

@@ -6,20 +6,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import needs_chromium
 
 import qatoolkit as qt
 from qatoolkit.curate import CurateSettings, curate
 from qatoolkit.curate.marks import apply_marks, read_marks
 
-CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "</script><script>window.ran = 1</script><img src=x onerror='window.ran = 1'> costs $5 or $6 {{ 1 + 1 }}"
-needs_chromium = pytest.mark.skipif(
-    not CHROMIUM.exists(), reason="Chromium is not installed (apt-get install chromium)"
-)
 
 
 def table(n: int = 60) -> pd.DataFrame:
@@ -43,16 +39,6 @@ def browser(tmp_path):
     found = qt.browse(table(), marks=tmp_path / "marks.jsonl", serve=True)
     yield found
     found.close()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 def opened(chromium, url, **options):

@@ -1,28 +1,14 @@
 """The report and the page of questions are read offline in a real browser: on a screen, a phone, in the dark, in print."""
 
 import re
-from pathlib import Path
 
 import pytest
+from conftest import needs_chromium
 
 import qatoolkit as qt
 from qatoolkit.run.store import open_run
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.timeout(1500),
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed (apt-get install chromium)"),
-]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
+pytestmark = [pytest.mark.timeout(1500), needs_chromium]
 
 
 @pytest.fixture(scope="module", params=["report", "questions"])
