@@ -152,9 +152,18 @@ def _group_in(hint) -> type[Settings] | None:
     return None
 
 
+FAULTS = 3  # told of in one line
+
+
 def one_line(error: ValidationError, model: type[Settings]) -> str:
-    """The first fault of a validation in one line: the field by its dotted name, the value found, what is allowed."""
-    first = error.errors()[0]
+    """The faults of a validation in one line, the first three in full: the field by its dotted name, the value found, what
+    is allowed."""
+    found = list(dict.fromkeys(_fault(fault, model) for fault in error.errors()))
+    more = f"; and {len(found) - FAULTS} more" if len(found) > FAULTS else ""
+    return "; ".join(found[:FAULTS]) + more
+
+
+def _fault(first: dict, model: type[Settings]) -> str:
     names, owner, hint, field = [], model, model, None
     for part in first["loc"]:
         group = _group_in(hint)

@@ -17,6 +17,8 @@ from qatoolkit.core.taxonomy import DISCIPLINES, LABELS
 
 STYLE = Path(__file__).with_name("qatoolkit.mplstyle")
 CJK_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei")
+plt.rcParams["pdf.fonttype"] = 42  # a plain savefig embeds TrueType too: journals refuse Type 3
+
 MARKERS = "osD^vPX"
 LONGEST = 40  # characters of a name
 MUTED = "#666666"

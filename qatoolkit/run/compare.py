@@ -22,7 +22,8 @@ class Comparison:
 
     `settings`: one row per dial that differs, with its value in each run. `paired`: one row per model and part (weak
     cells of `b`, strong, all) with difference, interval, n and McNemar's p. `cells`: accuracy of one arm by cell in
-    each run. `questions`: exam questions that only one of the two has right. `weak`: the weak cells of `b`."""
+    each run. `questions`: exam questions that only one of the two has right. `weak`: the weak cells of `b`. `same`: arms whose model both runs
+    share, with the same answers; they have no row."""
 
     names: tuple[str, str]
     settings: pd.DataFrame
@@ -30,6 +31,7 @@ class Comparison:
     cells: pd.DataFrame
     questions: pd.DataFrame
     weak: pd.DataFrame
+    same: tuple[str, ...] = ()
 
     def figure(self):
         """The gain of `a` over `b` in each cell."""
@@ -38,18 +40,24 @@ class Comparison:
         grids = [self.cells[self.cells["run"] == name].drop(columns="run") for name in reversed(self.names)]
         return grid_difference(*grids, title=f"Gain of {self.names[0]} over {self.names[1]}", weak=self.weak)
 
+    @property
+    def _shared(self) -> str:
+        return f"the same model in both: {', '.join(self.same)}" if self.same else ""
+
     def _parts(self):
         yield f"settings that differ: {self.names[0]} and {self.names[1]}", self.settings
         yield f"{self.names[0]} minus {self.names[1]}, paired over the same questions", self.paired
         yield "questions that only one has right", self.questions
 
     def _repr_html_(self) -> str:
-        return "".join(
+        shared = f"<p>{display.escape(self._shared)}</p>" if self.same else ""
+        return shared + "".join(
             f"<p><b>{display.escape(head)}</b></p>{display.table(part).html}" for head, part in self._parts()
         )
 
     def __repr__(self) -> str:
-        return "\n\n".join(f"{head}\n{display.table(part).text}" for head, part in self._parts())
+        shared = [self._shared] if self.same else []
+        return "\n\n".join(shared + [f"{head}\n{display.table(part).text}" for head, part in self._parts()])
 
 
 def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Comparison:
@@ -70,11 +78,14 @@ def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Compariso
     if arm not in models:
         raise ValueError(f"arm is {arm!r}; the runs share {', '.join(models)}")
     weak, settings = weak_parts(b), b.profile.evaluate
-    tables = []
+    tables, same = [], []
     for model in models:
         both = [rows[rows["arm"] == model].assign(arm=side) for rows, side in zip(samples, "ab", strict=True)]
         found = comparisons(pd.concat(both), weak, [("a", "b")], resamples=settings.bootstrap, seed=b.seed)
-        tables.append(found.drop(columns=["a", "b"]).assign(arm=model))
+        if model != arm and a.model(model).resolve() == b.model(model).resolve() and (found["difference"] == 0).all():
+            same.append(model)
+        else:
+            tables.append(found.drop(columns=["a", "b"]).assign(arm=model))
     paired = pd.concat(tables, ignore_index=True)
     one, other = (rows[rows["arm"] == arm] for rows in samples)
     names = (a.name, b.name)
@@ -85,6 +96,7 @@ def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Compariso
         cells=pd.concat([cells(rows).assign(run=name) for rows, name in zip((one, other), names, strict=True)]),
         questions=changed_between(b, one, other, names, n),
         weak=b.read("plan").weak,
+        same=tuple(same),
     )
 
 

@@ -10,7 +10,7 @@ from qatoolkit.core.display import MUTED, Rich, escape
 from qatoolkit.core.stats import CELL, difference_of_shares, wilson
 from qatoolkit.core.taxonomy import HIGH, STEM
 from qatoolkit.evaluation.probe import UNLABELLED
-from qatoolkit.figures.style import big, power
+from qatoolkit.figures.style import big, power, signed
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import training_seeds
@@ -173,8 +173,8 @@ def _evaluate(run: Run):
         )
     for row in stored.general[stored.general["arm"] == main].dropna(subset="difference").to_dict("records"):
         yield (
-            f"Bits per byte on held-out general text, compared with the base: {row['difference']:+.3f} ({row['low']:+.3f} "
-            f"to {row['high']:+.3f}, {row['documents']:,} documents); less is better."
+            f"Bits per byte on held-out general text, compared with the base: {signed(row['difference'], 3)} "
+            f"({signed(row['low'], 3)} to {signed(row['high'], 3)}, {row['documents']:,} documents); less is better."
         )
 
 
@@ -230,8 +230,8 @@ def _counted(share: float, n: int) -> str:
 
 def _points(found) -> str:
     """A difference with its interval and n, for example +28.6 points (22.1 to 35.4, n 308)."""
-    middle, low, high = (f"{100 * found[k]:.1f}".replace("-", "−") for k in ("difference", "low", "high"))
-    return f"{'' if middle[0] == '−' else '+'}{middle} points ({low} to {high}, n {int(found['n']):,})"
+    low, high = (signed(100 * found[k], 1).removeprefix("+") for k in ("low", "high"))
+    return f"{signed(100 * found['difference'], 1)} points ({low} to {high}, n {int(found['n']):,})"
 
 
 def _meaning(found) -> str:

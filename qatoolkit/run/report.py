@@ -3,23 +3,17 @@ what it cost, and the stages it stands on."""
 
 import base64
 import html
-import os
-import platform
-import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit import __version__
 from qatoolkit.core import display
 from qatoolkit.core.files import atomic, read_json
 from qatoolkit.run.check import is_whole, record_files, recorded
-from qatoolkit.run.doctor import gpu_name
 from qatoolkit.run.findings import findings, list_findings
+from qatoolkit.run.provenance import provenance
 from qatoolkit.run.store import MissingUpstream, Run
 from qatoolkit.run.tables.evaluation import accuracy_by_arm
 from qatoolkit.run.tables.synthesis import spend
@@ -102,7 +96,7 @@ def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]
 
 
 def about(run: Run, summary: dict) -> dict:
-    """Profile, cost and time of a run, and when, from which commit, where and with which versions its report is written."""
+    """Profile, cost and time of a run; when, where, from which commits and with which versions its stages were made."""
     costs, done = spend(run), [run.manifest(name) for name in run.done()]
     unpriced = int(costs["unpriced"].sum())
     return {
@@ -110,38 +104,23 @@ def about(run: Run, summary: dict) -> dict:
         "spend": f"${costs['cost'].sum():.2f}"
         + (f", and {unpriced:,} attempts at an unknown price" if unpriced else ""),
         "wall clock of the stages": f"{sum(m['seconds'] for m in done) / 60:,.1f} min",
-        "report written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "from commit": commit() or "not a git checkout",
-        "on": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, GPU: {gpu_name()}",
-        "with": ", ".join([f"qatoolkit {__version__}", f"Python {platform.python_version()}", *_versions()]),
+        **_where_made(done),
+        "report written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, from {provenance()['commit']}",
+    }
+
+
+def _where_made(manifests: list[dict]) -> dict:
+    """When, on which machine, from which commits and with which versions the stages were made, where they say it."""
+    made = [m["made"] for m in manifests if "made" in m]
+    if not made:
+        return {}
+    days = sorted(m["finished"] for m in made)
+    return {"stages made": days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"} | {
+        name: "; ".join(dict.fromkeys(m[name] for m in made)) for name in ("commit", "machine", "versions")
     }
 
 
 RESULTS = ("evaluate", "scaling", "ablations")
-VERSIONS = ("torch", "transformers", "lm_eval", "datasets", "openai", "pandas")
-
-
-def _versions() -> Iterator[str]:
-    for name in VERSIONS:
-        with suppress(PackageNotFoundError):
-            yield f"{name} {version(name)}"
-
-
-def commit() -> str | None:
-    """The commit of the checkout that this package is in, with "changed" where files differ from it; None outside one."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():  # installed, perhaps inside another checkout
-        return None
-    try:
-        said = [
-            subprocess.run(
-                ["git", "-C", str(root), *asked], capture_output=True, text=True, timeout=20, check=True
-            ).stdout
-            for asked in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        ]
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return said[0].strip() + (", changed" if said[1].strip() else "")
 
 
 def _table(records) -> str:

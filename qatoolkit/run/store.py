@@ -22,6 +22,7 @@ from qatoolkit.run.asked import STOPS, Asked, Incomplete, Notes, describe
 from qatoolkit.run.contracts import LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version
 from qatoolkit.run.outputs import Outputs, write_output
 from qatoolkit.run.profiles import PROFILES, Profile, load_profile
+from qatoolkit.run.provenance import provenance
 from qatoolkit.run.remembered import FILE as REMEMBERED
 from qatoolkit.run.remembered import again, check, profile_of, remember, remembered
 from qatoolkit.run.world import World, world_of
@@ -292,7 +293,7 @@ class Run:
                     "stage": name, "version": spec.version, "seed": self.seed, "settings": settings, "dials": dials,
                     "asked": asked, "reads": list(reads), "upstream": {n: self.manifest(n)["outputs"] for n in reads},
                     "prompts": {n: prompt_version(n) for n in spec.prompts}, "uses": uses, "outputs": digests,
-                    "seconds": seconds,
+                    "seconds": seconds, "made": provenance(),
                 } | self.asked.record()
             )  # fmt: skip
         self.point(name, artifact)

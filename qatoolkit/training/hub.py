@@ -5,6 +5,7 @@ is refused with what is wrong, where, and what to do.
 """
 
 import json
+import re
 from pathlib import Path
 
 from qatoolkit.training.digests import MOMENTS, require_undamaged
@@ -128,7 +129,18 @@ def _place(checkpoint: str | Path, revision: str | None) -> tuple[str, dict]:
         _check_folder(Path(checkpoint))
         require_undamaged(checkpoint, COPY_AGAIN, without=(".safetensors",))
         return str(checkpoint), {}
+    if not _on_a_hub(str(checkpoint)):
+        raise NoCheckpoint(
+            f"{str(checkpoint)!r} is not a folder in {Path.cwd()}, and it is a path, not a name on a hub, which was not asked"
+        )
     return str(checkpoint), {"revision": revision} if revision else {}
+
+
+def _on_a_hub(name: str) -> bool:
+    """Whether a text may be a model's name on a hub, "owner/name" or "name", and does not name a place on this machine."""
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        return False
+    return "/" not in name or not Path(name).parent.is_dir()
 
 
 def _opened(load, checkpoint: str | Path, place: tuple[str, dict], **settings):

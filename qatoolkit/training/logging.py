@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import resource
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -55,18 +56,24 @@ class ProgressLog:
         rate, left = self.tokens / seconds, (self.steps - row["step"] - 1) * seconds / self.taken
         mfu = rate * self.per_token / self.ours.count / self.ceiling
         figures = {"seconds": round(seconds, 3), "tokens_per_second": rate, "mfu": mfu}
-        if self.ours.device != "cpu":
-            import torch
-
-            figures["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        figures["peak_gib"] = peak_gib(self.ours.device)
         with open(Path(self.job.out) / TIMING, "a") as file:
             file.write(json.dumps({"step": row["step"]} | figures) + "\n")
         self.log(
             f"{self.job.name}: step {row['step'] + 1:,}/{self.steps:,}, loss {row['loss']:.3f}, {rate:,.0f} tokens/s, "
-            f"MFU {mfu:.2f}, {left / 60:,.1f} min left"
+            f"MFU {mfu:.2f}, at most {figures['peak_gib']:.1f} GiB, {left / 60:,.1f} min left"
         )
         self.since, self.tokens, self.taken = time.perf_counter(), 0, 0
         return figures
+
+
+def peak_gib(device: str) -> float:
+    """The most memory held so far: on the GPU by tensors, on a CPU by this process."""
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # which is in KiB
+    import torch
+
+    return torch.cuda.max_memory_allocated() / 2**30
 
 
 def tracker(name: str, job: Job) -> Callable[[dict], None]:

@@ -244,3 +244,15 @@ def test_dials_of_a_named_entry_are_dotted_and_unknown_strategies_are_refused():
     assert turned.data["boostqa_untargeted"].strategy == "linkqa"
     assert turned.data["boostqa_untargeted"].dials == {"plan.targeted": False}
     assert "no strategy is called 'mine.each'" in refused("smoke", **{"strategies.mine.each": 1})
+
+
+def test_all_faults_of_a_profile_are_told_at_once(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "profile: smoke\nplan: {questoins: 50}\nprobe: {per_cel: 9}\nboostqa: {refine: perhaps}\nlader: []\n"
+    )
+    with pytest.raises(ValueError) as error:
+        load_profile(file)
+    said = str(error.value)
+    assert all(f"'{name}'" in said for name in ("plan.questoins", "probe.per_cel")) and "boostqa.refine" in said
+    assert said.endswith("; and 1 more") and "\n" not in said

@@ -48,6 +48,18 @@ def test_a_checkpoint_that_is_nowhere_is_named_with_where_it_was_looked_for(load
         load(name)
 
 
+def test_a_mistyped_path_is_looked_for_on_no_hub(tmp_path, monkeypatch):
+    def asked(*_, **__):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", asked)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    for path in ("models/smol", "./smol", str(tmp_path / "smol"), "a/b/c", "~/smol"):
+        with pytest.raises(ValueError, match="is a path, not a name on a hub"):
+            load_config(path)
+
+
 def test_a_model_without_a_tokenizer_tokenises_nothing(bare, tmp_path, capsys):
     with pytest.raises(ValueError, match="has no readable tokenizer"):
         load_tokenizer(bare)
