@@ -15,7 +15,8 @@ FLOORS = (  # a room may import rooms of lower floors only
     ("core",),
     ("seeds", "teacher", "answers", "curate", "textbook"),
     ("graph", "training"),
-    ("synthesis", "evaluation", "figures", "scaling"),
+    ("synthesis", "evaluation", "figures"),
+    ("scaling",),
     ("run",),
 )
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}

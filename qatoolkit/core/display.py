@@ -172,6 +172,7 @@ def _formatter(column, columns, formats):
     if given is not None:
         write = given if callable(given) else lambda value: format(value, given)
         return lambda value: "–" if missing(value) else write(value)
+    name = re.sub("_(low|high)$", "", name)
     if name in {"low", "high"}:  # in the unit of what they bound
         before = map(str, reversed(list(columns)[: list(columns).index(column)]))
         name = next((other for other in before if PERCENT.fullmatch(other) or POINTS.fullmatch(other)), "")

@@ -179,18 +179,30 @@ def _evaluate(run: Run):
 
 
 def _scaling(run: Run):
-    for axis, points in run.read("scaling").points.groupby("axis", sort=False):
-        ends, write = (
-            points[points["x"].isin([points["x"].min(), points["x"].max()])],
-            power if "flops" in axis else big,
+    stored = run.read("scaling")
+    for axis, points in stored.points.dropna(subset="gain").groupby("axis", sort=False):
+        write, n = power if "flops" in axis else big, int(points["n"].max())
+        ends = [
+            f"{_points({'difference': row['gain'], 'low': row['gain_low'], 'high': row['gain_high'], 'n': n})} at {write(row['x'])}"
+            for row in points.sort_values("x").iloc[[0, -1]].to_dict("records")
+        ]
+        arm, over = points.iloc[0][["arm", "over"]]
+        trend = stored.gains[stored.gains["axis"] == axis]
+        grows = "".join(
+            f"; per decade the gain changes by {signed(100 * row['slope'], 1)} points ({signed(100 * row['low'], 1)} to "
+            f"{signed(100 * row['high'], 1)}, {row['n']} points): it {row['says'] if row['says'] != 'not told apart' else 'is not told apart from none'}"
+            for row in trend.to_dict("records")
         )
-        said = []
-        for x, pair in ends.groupby("x"):
-            base, arm = (pair[pair["arm"].eq(BASE) == is_base].iloc[0] for is_base in (True, False))
-            right = [round(row["accuracy"] * row["n"]) for row in (arm, base)]
-            apart = difference_of_shares(right[0], int(arm["n"]), right[1], int(base["n"]))
-            said.append(f"{_points(apart)} at {write(x)}")
-        yield f"{axis.replace('_', ' ')}: {arm['arm']} compared with the base it starts from {' and '.join(said)}, unpaired."
+        yield f"{axis.replace('_', ' ')}: {arm} compared with {over.replace('_', ' ')} {' and '.join(ends)}, paired{grows}."
+    main = stored.checks[stored.checks["arm"] == run.profile.main_arm] if len(stored.checks) else stored.checks
+    for row in main.to_dict("records"):
+        verdict = "inside" if row["covered"] else "outside"
+        yield (
+            f"{row['axis'].replace('_', ' ')}: from the {row['points']} smaller points, {row['arm']} at the largest was forecast "
+            f"to reach {_percent(row['forecast_accuracy'])} ({100 * row['low']:.1f} to {100 * row['high']:.1f}); "
+            f"{_percent(row['measured_accuracy'])} was measured, {verdict} the interval. Repeating the point before gives "
+            f"{_percent(row['repeated_accuracy'])}."
+        )
 
 
 def _ablations(run: Run):

@@ -127,6 +127,11 @@ class Profile(Settings):
         return self.compare[0][0] if self.compare else list(self.arms)[-1]
 
     @property
+    def control(self) -> str | None:
+        """The first arm that reads no data set, if there is one: as many tokens of general text."""
+        return next((arm for arm, sets in self.arms.items() if not sets), None)
+
+    @property
     def main_set(self) -> str | None:
         """The first data set of the main arm that is synthesised, if it reads any."""
         return next((name for name in self.arms[self.main_arm] if name in self.data), None)

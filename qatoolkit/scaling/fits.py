@@ -1,70 +1,290 @@
-"""Scaling sweeps: which students to train for each axis, and simple fits through the results.
+"""Fits of scaling laws (`scaling.laws`) to measured points, with intervals that say what was not measured.
 
-The axes are the paper's (BoostQA, arXiv 2508.01326): model size, data volume and initial FLOPs, that is, the
-pre-training compute of the checkpoint at which mid-training starts.
-"""
+A fit holds its points, residuals, bootstrap draws and parameters, predicts with an interval, and draws itself. Nothing is
+fitted where accuracy does not rise."""
+
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from qatoolkit.scaling.settings import ScalingSettings
+from qatoolkit.core.qa_table import require
+from qatoolkit.scaling.laws import Law, line, power_law, sigmoid_law, sigmoid_of_loss
+from qatoolkit.scaling.solve import least_squares
 
-AXES = {"parameters": "size", "tokens": "tokens", "initial_flops": "initial"}
-
-
-def points(size: str, tokens: int, scaling: ScalingSettings, rungs: list[tuple[str, float]]) -> pd.DataFrame:
-    """The distinct training runs of all axes: columns point (name), size, tokens, initial (share of pre-training). The
-    run of `size` with `tokens` and all pre-training is on every axis and comes first; `rungs` are the other starts, as
-    (size, initial)."""
-    wanted = [(size, tokens, 1.0)]
-    wanted += [(other, tokens, initial) for other, initial in rungs]
-    wanted += [(size, round(share * tokens), 1.0) for share in scaling.tokens]
-    rows = list(dict.fromkeys(wanted))
-    table = pd.DataFrame(rows, columns=["size", "tokens", "initial"])
-    table.insert(0, "point", [f"{size}-{tokens}-{initial:g}" for size, tokens, initial in rows])
-    return table
+DRAWS, STARTS = 1000, 48
+HUBER = {"loss": 1e-3, "accuracy": 1.345}  # of log loss, as in Chinchilla; of standard errors, the usual 95% efficiency
+LEAST = 3  # different x on an axis that a law needs; with fewer, a line in log x
+SURE = 2.576  # standard errors above chance, 99%
 
 
-def by_axis(results: pd.DataFrame) -> pd.DataFrame:
-    """Results of `points` (the full run first) as one row per axis, arm and x, by rising x. An axis on which nothing
-    varies has no rows."""
-    full = results.iloc[0]
-    tables = []
-    for axis, varied in AXES.items():
-        fixed = [name for name in AXES.values() if name != varied]
-        on_axis = results[(results[fixed] == full[fixed]).all(axis=1)]
-        on_axis = on_axis.assign(axis=axis, x=on_axis[axis].astype(float))
-        if on_axis["x"].nunique() < 2:
-            continue
-        tables.append(on_axis.sort_values(["arm", "x"], ascending=[False, True], kind="stable"))
-    columns = ["axis", "arm", "x", "accuracy", "low", "high", "n", "point"]
-    columns += [column for column in ("chance", "blind") if column in results]
-    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A law through points. `points`: what was fitted, with `fitted` and `residual`; `draws` (b, p): bootstrap draws of
+    `theta` (p,), in the law's own parameters; `scatter`: how much further the points lie from the law than their
+    standard errors say, at least 1, by which every interval is widened; `agreed`: the share of the starts that ended
+    at the lowest cost; `flat`: accuracy does not rise along the axes by more than its noise, so its mean is fitted."""
 
+    y: str
+    by: tuple[str, ...]
+    law: Law
+    centre: np.ndarray
+    theta: np.ndarray
+    draws: np.ndarray
+    points: pd.DataFrame
+    scatter: float
+    agreed: float
+    flat: bool
 
-def fits(table: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Accuracy against log10 x by least squares for every axis and arm: slope per decade with a 95% interval from
-    binomial resampling of each point, and rank correlation. A description of the points, not a law.
+    @property
+    def says(self) -> str:
+        """The law, or why there is none: "at chance", or "does not rise"."""
+        if not self.flat:
+            return self.law.formula
+        above = (self.points[self.y] - self.points["chance"]) / self.points["se"] ** 2
+        near = abs(above.sum()) < SURE * np.sqrt((self.points["se"] ** -2.0).sum()) * self.scatter
+        return f"{'at chance' if near else 'does not rise'}, not fitted"
 
-    `table`: axis, arm, x, accuracy (a fraction), n. ValueError for a point without x, accuracy or n."""
-    usable = table["x"].between(0, np.inf, "neither") & table["accuracy"].between(0, 1) & table["n"].ge(1)
-    if not usable.all():
-        found = table.loc[~usable, ["axis", "arm", "x", "accuracy", "n"]].iloc[0].to_dict()
-        raise ValueError(
-            f"a point to fit needs x above 0, accuracy from 0 to 1 and n of 1 or more, found {found}; drop it"
+    @property
+    def parameters(self) -> pd.DataFrame:
+        """The law's parameters as papers write them: name, value, low, high (95%)."""
+        if self.flat:
+            level = self.predict(pd.DataFrame([self.centre], columns=list(self.by)))
+            return level.rename(columns={self.y: "value"}).assign(parameter=self.y)[
+                ["parameter", "value", "low", "high"]
+            ]
+        low, high = np.quantile(self.law.reported(self.draws, self.centre), [0.025, 0.975], axis=0)
+        value = self.law.reported(self.theta[None], self.centre)[0]
+        return pd.DataFrame({"parameter": self.law.names, "value": value, "low": low, "high": high})
+
+    def drawn(self, at: pd.DataFrame) -> np.ndarray:
+        """The draws' values (b, n) at the rows of `at`, which has the columns `by`."""
+        return self._values(self.draws, at)
+
+    def predict(self, at: pd.DataFrame, *, n: int | None = None, seed: int = 0) -> pd.DataFrame:
+        """`at` with the predicted `y` and its 95% interval. The interval is of the law's value; with `n`, of what a
+        measurement with n questions would show (accuracy), or another run (loss, any n)."""
+        drawn = self.drawn(at)
+        if n is not None:
+            drawn = self._measured(drawn, n, np.random.default_rng(seed))
+        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+        return at.assign(**{self.y: self._values(self.theta[None], at)[0], "low": low, "high": high})
+
+    def _values(self, theta: np.ndarray, at: pd.DataFrame) -> np.ndarray:
+        require("at", at, *self.by)
+        found = self.law.value(theta, np.log(at[list(self.by)].to_numpy(float) / self.centre))
+        return np.exp(found) if is_loss(self.y) else found
+
+    def _measured(self, drawn: np.ndarray, n: int, rng) -> np.ndarray:
+        if is_loss(self.y):
+            return drawn * np.exp(rng.choice(self.points["residual"], drawn.shape))
+        share = np.clip(drawn, 0, 1)
+        noise = self.scatter * np.sqrt(share * (1 - share) / n) * rng.standard_normal(share.shape)
+        return np.clip(share + noise, 0, 1)
+
+    def figure(self, **options):
+        """The points, the law and its 95% band, against each axis."""
+        from qatoolkit.figures import scaling_fit
+
+        return scaling_fit(self, **options)
+
+    def __repr__(self) -> str:
+        return f"{self._said}\n{self._table.text}"
+
+    def _repr_html_(self) -> str:
+        from qatoolkit.core.display import escape
+
+        return f"<p>{escape(self._said)}</p>{self._table.html}"
+
+    @property
+    def _table(self):
+        from qatoolkit.core.display import table
+
+        return table(self.parameters)
+
+    @property
+    def _said(self) -> str:
+        axes = " and ".join(name.replace("_", " ") for name in self.by)
+        if self.flat:
+            return f"{self.y} against {axes}: {self.says}, {len(self.points)} points"
+        wide = f"; they scatter {self.scatter:.1f} times as far as their standard errors" if self.scatter > 1.05 else ""
+        return (
+            f"{self.y} against {axes}: {self.law.formula}, {len(self.points)} points{wide}; "
+            f"{self.agreed:.0%} of the starts agree"
         )
-    rng, rows = np.random.default_rng(seed), []
-    for (axis, arm), part in table.groupby(["axis", "arm"], sort=False):
-        if part["x"].nunique() < 2:
-            continue
-        x = np.log10(part["x"].to_numpy())
-        y, n = part["accuracy"].to_numpy(), part["n"].to_numpy(int)
-        slope, intercept = np.polyfit(x, y, 1)
-        drawn = rng.binomial(n, y, (resamples, len(y))) / n
-        slopes = ((drawn - drawn.mean(1, keepdims=True)) * (x - x.mean())).sum(1) / ((x - x.mean()) ** 2).sum()
-        low, high = np.quantile(slopes, [0.025, 0.975])
-        rank = pd.Series(x).rank().corr(pd.Series(y).rank())
-        rows.append(
-            {"axis": axis, "arm": arm, "slope": slope, "low": low, "high": high, "intercept": intercept, "rank": rank}
-        )
-    return pd.DataFrame(rows)
+
+
+def is_loss(y: str) -> bool:
+    """Whether a column is a loss, the smaller the better, and not an accuracy."""
+    return y not in ("accuracy", "gain")
+
+
+def fit_scaling(
+    points: pd.DataFrame,
+    y: str = "accuracy",
+    by: str | tuple[str, ...] = ("parameters",),
+    *,
+    chance: float | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Fit:
+    """Fit a law to one row per run: `accuracy` by a sigmoid between chance and 1, any other column as a loss by powers.
+
+    `points`: the columns `by` (parameters, tokens, flops, ..., or `loss` for accuracy by loss), y, for accuracy also
+    `n` (questions) or `se`, and `chance` unless it is given. Several rows at one x are training seeds: their spread
+    counts apart from that of the questions, and is averaged out, which the questions' is not. Runs should have been
+    trained to the end of their schedule: a checkpoint on the way has more loss than a run of that length.
+
+    A line in log x replaces the law below three x on an axis (accuracy) or too few points for its parameters (loss).
+    ValueError for a point that can't be used.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> runs = pd.DataFrame({"parameters": [1e6, 4e6, 16e6, 64e6], "accuracy": [0.31, 0.42, 0.55, 0.64], "n": 2000})
+    >>> fit = qt.fit_scaling(runs, chance=0.25)
+    >>> bool(fit.predict(pd.DataFrame({"parameters": [256e6]}))["accuracy"].between(0.66, 0.74).all())
+    True
+    """
+    by = (by,) if isinstance(by, str) else tuple(by)
+    table, rng = _usable(points, y, by, chance), np.random.default_rng(seed)
+    x = table[list(by)].to_numpy(float)
+    centre = np.exp(np.log(x).mean(0))
+    found = (_fit_loss if is_loss(y) else _fit_accuracy)(table, y, by, np.log(x / centre), draws, rng)
+    return Fit(y=y, by=by, centre=centre, **found)
+
+
+def _fit_loss(table: pd.DataFrame, y: str, by: tuple[str, ...], z: np.ndarray, draws: int, rng) -> dict:
+    """The fields of a fit to log loss; its draws fit runs drawn again or, where they are few, residuals drawn again."""
+    enough = all(table[axis].nunique() > LEAST for axis in by) and len(table) >= 2 * len(by) + 2
+    law = power_law(by, table[y].min()) if enough else line(by, loss=True)
+    seen = np.log(table[y].to_numpy(float))
+    solve = partial(least_squares, lambda theta: law.value(theta, z), delta=HUBER["loss"])
+    best, agreed = _best_of_starts(law, partial(solve, y=seen), rng)
+    fitted = law.value(best[None], z)[0]
+    starts, n = np.repeat(best[None], draws, 0), len(table)
+    if n >= 4 * len(best):
+        drawn = solve(starts, seen, weights=rng.multinomial(n, np.full(n, 1 / n), draws).astype(float))[0]
+    else:
+        free = max(1, n - len(best))
+        noise = np.sqrt(np.square(seen - fitted).sum() / free) * _heavy_tails(rng, draws, free)
+        drawn = solve(starts, fitted + noise * rng.standard_normal((draws, n)))[0]
+    table = table.assign(fitted=np.exp(fitted), residual=seen - fitted)
+    return {"law": law, "theta": best, "draws": drawn, "points": table, "scatter": 1.0, "agreed": agreed, "flat": False}
+
+
+def _fit_accuracy(table: pd.DataFrame, y: str, by: tuple[str, ...], z: np.ndarray, draws: int, rng) -> dict:
+    """The fields of a fit to accuracies; its draws fit them with noise of their standard errors, and with priors moved
+    by their spread. Where nothing rises, the mean is fitted, and half of the draws keep the law: a rise that is not seen
+    is not excluded."""
+    chance, flat = float(table["chance"].mean()), not rises(table, by)
+    below = bool(chance and (flat or (table[y] + 2 * table["se"] < chance).any()))
+    if by == ("loss",):
+        law = sigmoid_of_loss(chance, below)
+    elif any(table[axis].nunique() < LEAST for axis in by):
+        law = line(by, low=0.0 if below else chance)
+    else:
+        law = sigmoid_law(by, chance, below)
+    seen, se = table[y].to_numpy(float), table["se"].to_numpy(float)
+    solve = partial(least_squares, lambda theta: law.value(theta, z), delta=HUBER["accuracy"], spread=law.spread)
+    best, agreed = _best_of_starts(law, partial(solve, y=seen, sigma=se, prior=law.prior), rng)
+    fitted = law.value(best[None], z)[0]
+    free = max(1.0, len(table) - effective_parameters(lambda theta: law.value(theta, z), best, se, law.spread))
+    scatter = max(1.0, float(np.sqrt(np.square((seen - fitted) / se).sum() / free)))
+    noise = se * scatter * (_heavy_tails(rng, draws, free) if scatter > 1 else 1.0)
+    again = fitted + noise * rng.standard_normal((draws, len(table)))
+    moved = law.prior + np.where(np.isfinite(law.spread), law.spread, 0.0) * rng.standard_normal((draws, len(best)))
+    drawn = solve(np.repeat(best[None], draws, 0), again, sigma=se * scatter, prior=moved)[0]
+    if flat:
+        weight = se**-2.0
+        level, half = np.average(seen, weights=weight), draws // 2
+        best, fitted = law.at_level(np.array([level]))[0], np.full(len(table), level)
+        drawn[:half] = law.at_level(level + scatter / np.sqrt(weight.sum()) * rng.standard_normal(half))
+    table = table.assign(fitted=fitted, residual=seen - fitted)
+    return {
+        "law": law,
+        "theta": best,
+        "draws": drawn,
+        "points": table,
+        "scatter": scatter,
+        "agreed": agreed,
+        "flat": flat,
+    }
+
+
+def _best_of_starts(law: Law, solve, rng) -> tuple[np.ndarray, float]:
+    """The parameters of the lowest cost over all starts, and the share of the starts that reached it. ValueError where
+    that one did not settle."""
+    starts = law.prior + law.start_spread * rng.standard_normal((STARTS, len(law.prior)))
+    starts[0] = law.prior
+    theta, cost, settled = solve(starts)
+    if not settled[cost.argmin()]:
+        raise ValueError("the fit did not converge; are the points of one kind of run?")
+    return theta[cost.argmin()], float((cost <= cost.min() + 1e-6 * max(1e-9, abs(cost.min()))).mean())
+
+
+def effective_parameters(value, theta: np.ndarray, se: np.ndarray, spread: np.ndarray) -> float:
+    """How many parameters the points determine rather than the priors: the trace of the hat matrix."""
+    steps = 1e-5 * np.eye(len(theta))
+    slopes = np.stack(
+        [(value((theta + s)[None])[0] - value((theta - s)[None])[0]) / (2e-5 * se) for s in steps], axis=1
+    )
+    curved = slopes.T @ slopes
+    return float(np.trace(np.linalg.pinv(curved + np.diag(spread**-2.0)) @ curved))
+
+
+def _heavy_tails(rng, draws: int, free: float) -> np.ndarray:
+    """Factors (draws, 1) that make normal noise of an estimated width Student's with `free` degrees of freedom."""
+    return np.sqrt(free / rng.chisquare(free, (draws, 1)))
+
+
+def _usable(points: pd.DataFrame, y: str, by: tuple[str, ...], chance: float | None) -> pd.DataFrame:
+    require("points", points, *by, y)
+    loss = is_loss(y)
+    good = points[list(by)].gt(0).all(axis=1) & np.isfinite(points[[*by, y]]).all(axis=1)
+    good &= points[y].gt(0) if loss else points[y].between(0, 1)
+    if not good.all():
+        found = points.loc[~good, [*by, y]].iloc[0].to_dict()
+        allowed = "above 0" if loss else "from 0 to 1"
+        raise ValueError(f"a point needs {', '.join(by)} above 0 and {y} {allowed}, found {found}; drop it")
+    if len(points) < 2:
+        raise ValueError(f"a fit needs two points or more, found {len(points)}")
+    if loss:
+        return points.reset_index(drop=True)
+    if "se" not in points:
+        require("points", points, "n")
+        if not points["n"].ge(1).all():
+            raise ValueError(f"n must be 1 or more, found {points['n'].min()}; drop the points without questions")
+    if chance is None and "chance" not in points:
+        raise ValueError("the accuracy of guessing is unknown: give chance=, 0 for open answers, or the column chance")
+    points = points.assign(chance=points["chance"] if chance is None else chance)
+    return _over_seeds(points, y, by)
+
+
+def _over_seeds(points: pd.DataFrame, y: str, by: tuple[str, ...]) -> pd.DataFrame:
+    """One row per x: mean accuracy, its standard error `se` (of the questions, and of the seeds where there are some),
+    n, chance and the number of seeds."""
+    grouped = points.groupby(list(by), sort=True)
+    table = grouped.agg(**{y: (y, "mean"), "chance": ("chance", "mean"), "seeds": (y, "size")}).reset_index()
+    if "se" in points:
+        of_questions = grouped["se"].mean().to_numpy(float)
+        table["n"] = (table[y] * (1 - table[y]) / np.square(of_questions)).round()
+    else:
+        table["n"] = grouped["n"].min().to_numpy()
+        share = (table[y] * table["n"] + 2) / (table["n"] + 4)  # Agresti and Coull: no error of 0 at 0 or 1
+        of_questions = np.sqrt(share * (1 - share) / (table["n"] + 4))
+    repeated = int((table["seeds"] - 1).sum())
+    of_seeds = np.square(points[y] - grouped[y].transform("mean")).sum() / repeated if repeated else 0.0
+    return table.assign(se=np.sqrt(np.square(of_questions) + of_seeds / table["seeds"]))
+
+
+def rises(table: pd.DataFrame, by: tuple[str, ...]) -> bool:
+    """Whether accuracy rises along an axis (falls along a loss) by more than its standard errors allow, at 99%."""
+    weight = table["se"].to_numpy(float) ** -2.0
+    for axis in by:
+        x = np.log(table[axis].to_numpy(float)) * (-1 if axis == "loss" else 1)
+        x = x - np.average(x, weights=weight)
+        spread = np.sqrt((weight * x * x).sum())
+        if spread and (weight * x * table["accuracy"]).sum() / spread > SURE:
+            return True
+    return False

@@ -15,6 +15,10 @@ class ScalingSettings(Settings):
     """Data volume: shares of the mid-training tokens."""
     initial: tuple[SomeShare, ...] = (0.25, 1.0)
     """Initial FLOPs: shares of the pre-training tokens at which a checkpoint is kept."""
+    at: SomeShare = 1.0
+    """Where sizes and initial FLOPs are compared: a share of the mid-training tokens, which is a point of every axis."""
+    control: bool = True
+    """Whether the control (the first arm that reads no data set) is trained at every point too, on as many tokens."""
 
 
 class LadderSettings(Settings):

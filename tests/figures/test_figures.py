@@ -19,6 +19,8 @@ from qatoolkit import figures as plots
 from qatoolkit.figures import heatmaps as plots_grid
 from qatoolkit.figures import style as plots_style
 from qatoolkit.figures.style import big, power, spread
+from qatoolkit.scaling.fits import fit_scaling
+from qatoolkit.scaling.forecast import check_forecast
 from qatoolkit.seeds.read import quality_report, read_seeds
 
 
@@ -96,6 +98,10 @@ SEEDS, REJECTS = read_seeds(
 )
 QUALITY = quality_report(SEEDS, REJECTS)
 
+SIZES = pd.DataFrame(
+    {"parameters": [1e6, 4e6, 16e6, 64e6], "accuracy": [0.26, 0.4, 0.5, 0.58], "n": 900, "chance": 0.25}
+)
+
 FIGURES = {
     "accuracy_grid": lambda: plots.accuracy_grid(cells()),
     "margin_grid": lambda: plots.margin_grid(cells().assign(margin=[0.5, -1.25, 3.0, np.nan])),
@@ -104,6 +110,9 @@ FIGURES = {
     "arms": lambda: plots.arms(ARMS.assign(chance=0.25, blind=0.3)),
     "comparisons": lambda: plots.comparisons(COMPARISONS),
     "scaling": lambda: plots.scaling(SCALING),
+    "scaling_fit": lambda: plots.scaling_fit(fit_scaling(SIZES, draws=40)),
+    "by_size": lambda: plots.by_size(SIZES.assign(subject="physics")),
+    "forecasts": lambda: plots.forecasts(check_forecast(SIZES.assign(subject="physics"), each="subject", draws=40)),
     "ablations": lambda: plots.ablations(ABLATIONS),
     "distribution": lambda: plots.distribution(QUESTIONS, "difficulty"),
     "refinement": lambda: plots.refinement(REFINEMENT),

@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.core.artifacts import Artifact
-from qatoolkit.core.files import read_json
 from qatoolkit.core.stats import CELL, accuracy, cells, mcnemar, paired_difference
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.evaluation.bits import bits_difference, bits_per_byte, mean_bits_per_byte
@@ -14,14 +13,13 @@ from qatoolkit.evaluation.blind import blind_by_model, blind_to_training
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.evaluation.probe import UNLABELLED
-from qatoolkit.run.contracts import Stage, stage
+from qatoolkit.run.contracts import Stage
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
-from qatoolkit.run.stages.training import adopted, arm_job, arm_table, midtrain_job, probed, token_file, trained
+from qatoolkit.run.stages.training import arm_table
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import STAGES, Run
-from qatoolkit.scaling import fits as sweeps
 
 _EVALUATE = Stage(
     "evaluate",
@@ -220,72 +218,4 @@ def scored(run: Run, paths) -> dict[str, pd.DataFrame]:
                 asked = evaluate_exams(path, others, scorer="fast", folder=done, workplace=Path(folder))
             parts.append(with_exam_labels(run, asked)[["id", *CELL, "correct", "margin"]])
         found[path] = pd.concat(parts, ignore_index=True)
-    return found
-
-
-@stage(
-    "scaling",
-    reads=("base", "curate", "midtrain", "exams", "annotate"),
-    settings=("student", "midtrain", "scaling", "ladder"),
-)
-def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
-    """Accuracy of base and mid-trained students of one arm (default: the main one) against model size, mid-training
-    tokens and initial FLOPs. `left_out` names the axes on which the run has nothing to vary."""
-    arm, starts = arm or run.profile.main_arm, rungs(run)
-    size, tokens = next(iter(starts))[0], run.profile.midtrain.tokens
-    points = sweeps.points(size, tokens, run.profile.scaling, list(starts))
-    qa = token_file(run, arm_table(run, arm))
-    jobs = [arm_job(run, arm, **probed(run))]  # the full run is the arm, trained already
-    for p in points.iloc[1:].to_dict("records"):
-        jobs.append(midtrain_job(run, p["point"], starts[p["size"], p["initial"]], qa, tokens=p["tokens"]))
-    found = trained(run, jobs)
-    points["parameters"] = [t.manifest["parameters"] for t in found]
-    points["initial_flops"] = [t.manifest["initial_flops"] for t in found]
-    samples = scored(run, [path for t in found for path in (t.job.out, t.job.start)])
-    rows, unread = [], unread_scores(run, arm)
-    for p, t in zip(points.to_dict("records"), found, strict=True):
-        for name, path in ((arm, t.job.out), (BASE, t.job.start)):
-            rows.append(p | {"arm": name} | accuracy(samples[path]).iloc[0].to_dict() | unread)
-    table = sweeps.by_axis(pd.DataFrame(rows))
-    left_out = [axis for axis in sweeps.AXES if axis not in set(table["axis"])]
-    if left_out:
-        print(
-            f"scaling: nothing varies on {', '.join(left_out)} (`ladder` names checkpoints for sizes and initial FLOPs)"
-        )
-    return {"points": table, "fits": sweeps.fits(table), "left_out": left_out, "uses": [t.artifact for t in found]}
-
-
-def unread_scores(run: Run, arm: str) -> dict[str, float | None]:
-    """On the multiple-choice exams: `chance`, the accuracy of guessing, and `blind`, that of always taking the choice
-    that is most often right in an arm's data (null for an arm without)."""
-    tables, data = exam_tables(run), arm_table(run, arm)
-    asked = [tables[name] for name in choice_exams(run)]
-    rows = (
-        pd.concat(asked, ignore_index=True).drop_duplicates("id") if asked else pd.DataFrame(columns=["answer_index"])
-    )
-    rows = rows[rows["answer_index"].notna()]
-    blind = float(blind_to_training(rows, data).mean()) if len(data) and len(rows) else None
-    return {"chance": float((1 / rows["choices"].map(len)).mean()) if len(rows) else None, "blind": blind}
-
-
-def rungs(run: Run) -> dict[tuple[str, float], Path]:
-    """Where mid-training can start, by size and share of the pre-training tokens; the run's student first.
-
-    Rungs that were trained here, or the profile's ladder: an entry with as many parameters as the student is an earlier
-    checkpoint of it, any other another size."""
-    base, student = run.read("base"), run.profile.student
-    if "general" in base.places:
-        found = {(student.size, 1.0): run.model(BASE)}
-        names = [place.removeprefix("rung ") for place in base.places if place.startswith("rung ")]
-        found |= {(size, 1.0): run.place("base", f"rung {size}") for size in names if size != student.size}
-        return found | {(student.size, s): run.model(BASE) / f"at-{s:g}" for s in run.profile.scaling.initial if s < 1}
-    about = base.training
-    found = {(about["name"], 1.0): run.model(BASE)}
-    for entry in run.world.ladder():
-        folder = adopted(run, entry.checkpoint, entry.revision).folder / "model"
-        other = read_json(folder / "training.json")
-        if other["parameters"] != about["parameters"]:
-            found[other["name"], 1.0] = folder
-        elif entry.tokens and about["initial_tokens"] and entry.tokens != about["initial_tokens"]:
-            found[about["name"], entry.tokens / about["initial_tokens"]] = folder
     return found

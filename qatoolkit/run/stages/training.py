@@ -189,7 +189,15 @@ def _made(run: Run, kind: str, content, make) -> Artifact:
 
 @stage(
     "base",
-    settings=("world.general", "student", "midtrain.tokens", "midtrain.rate", "scaling", "ladder"),
+    settings=(
+        "world.general",
+        "student",
+        "midtrain.tokens",
+        "midtrain.rate",
+        "scaling.sizes",
+        "scaling.initial",
+        "ladder",
+    ),
     files=("student.checkpoint",),
 )
 def base(run: Run, folder: Path) -> dict:

@@ -9,11 +9,12 @@ __getattr__, __dir__, __all__ = lazily(
         {
             "seeds": "agreement annotation_estimate confusion consensus_gain exam_summary exams levels parts real_seeds seed_choices"
             " seed_sources seed_subjects subject_agreement",
-            "synthesis": "decisions degradation disputes merges missed_questions paper_reference plan_shares"
+            "synthesis": "decisions degradation disputes merges missed_questions plan_shares"
             " planted_contamination probe_summary refinement_by_error_rate seeds_and_dataset spend synthesis_counts"
             " synthesis_estimate",
             "graph": "adjustment_estimate coverage difficulty_counts frontier longest_walk neighbourhood path_example"
             " real_graph walk_settings",
+            "published": "paper_reference pythia",
             "training": "averaged_models chosen_settings job_file packing schedules training_needs",
             "evaluation": "accuracy_by_arm accuracy_by_form changed_questions differences_by_difficulty"
             " evaluated_tasks guessing_accuracy paper12 scorer_agreement training_seeds",

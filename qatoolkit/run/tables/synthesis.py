@@ -1,7 +1,5 @@
 """Tables of notebooks 03 to 06: the probe, the plan, what was written and refined, and what it cost."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from qatoolkit.core.settings import replace
@@ -18,7 +16,6 @@ from qatoolkit.synthesis.write import attempts, degraded
 from qatoolkit.teacher.ledger import Ledger
 
 _PARTS = {"discipline": STEM, "difficulty": HIGH}
-PAPER_REFERENCE = Path(__file__).resolve().parents[3] / "data" / "paper_reference.csv"
 
 
 def synthesis_estimate(run: Run) -> pd.DataFrame:
@@ -155,8 +152,3 @@ def planted_contamination(run: Run, name: str = "boostqa", n: int = 20, seed: in
 def merges(run: Run) -> pd.DataFrame:
     """Near-identical knowledge points of the annotated seeds, with the decision on each pair (`linkqa.merge_table`)."""
     return merge_table(run.read("annotate").seeds, run.profile.linkqa)
-
-
-def paper_reference() -> pd.DataFrame:
-    """The papers' published headline numbers with their source."""
-    return pd.read_csv(PAPER_REFERENCE)
