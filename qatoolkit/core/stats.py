@@ -72,6 +72,33 @@ def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000
     return {"difference": float(gain.mean()), "low": float(low), "high": float(high), "n": len(gain)}
 
 
+def difference_over_seeds(
+    pairs: list[tuple[pd.DataFrame, pd.DataFrame]], *, resamples: int = 2000, seed: int = 0
+) -> dict:
+    """Mean of `a` minus `b` over k training seeds, one pair of samples each, all on the same questions: {difference, low,
+    high, n, seeds}, with 95% intervals over the questions (questions_low, questions_high: bootstrap of the questions'
+    means over seeds), over the seeds (seeds_low, seeds_high: Student's t on the seeds' means, null for one seed), and in
+    low and high over both, whose halves add in quadrature.
+
+    Tables and errors as in `paired_difference`; ValueError where pairs answered other questions."""
+    from scipy import stats
+
+    joined = [_paired(a, b).set_index("id").sort_index() for a, b in pairs]
+    if any(not table.index.equals(joined[0].index) for table in joined):
+        raise ValueError("difference over seeds: the pairs answered different questions")
+    gains = np.stack([table["correct_a"].to_numpy(float) - table["correct_b"].to_numpy(float) for table in joined])
+    (k, n), mean = gains.shape, float(gains.mean())
+    draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
+    ends = np.quantile(gains.mean(0)[draws].mean(axis=1), [0.025, 0.975])
+    half = stats.t.ppf(0.975, k - 1) * gains.mean(1).std(ddof=1) / np.sqrt(k) if k > 1 else None
+    both = np.hypot(ends - mean, half or 0.0)
+    return {
+        "difference": mean, "low": mean - float(both[0]), "high": mean + float(both[1]), "n": n, "seeds": k,
+        "questions_low": float(ends[0]), "questions_high": float(ends[1]),
+        "seeds_low": None if half is None else mean - half, "seeds_high": None if half is None else mean + half,
+    }  # fmt: skip
+
+
 def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> dict:
     """McNemar's test of two models on the same questions: {a_only, b_only, p}, the numbers of questions that only one
     of them answers correctly, and the two-sided p-value of that split if both were equally good.

@@ -218,8 +218,11 @@ def _ablations(run: Run):
             f"{': ' + each if each else ''}); the others can't be told from no change with n {weak['n'].max():,.0f}."
         )
     seeds = training_seeds(run).dropna(subset="difference")
-    for row in seeds[(seeds["on"] == "weak") & seeds["seed"].astype(str).str.startswith("mean")].to_dict("records"):
-        yield f"Over training seeds ({row['seed']}), {run.profile.main_arm} compared with its control: {_points(row)} in weak cells."
+    for row in seeds[(seeds["on"] == "weak") & seeds["interval"].eq("both")].to_dict("records"):
+        yield (
+            f"Over training seeds ({row['seed']}), {run.profile.main_arm} compared with its control: {_points(row)} in weak "
+            "cells; the interval is over seeds and questions."
+        )
 
 
 _WHERE = {"weak": "in weak cells", "strong": "in the others", "all": "over all"}

@@ -211,8 +211,9 @@ PROFILES = {
         student=StudentSettings(size="m", tokens=950_000),
         midtrain=MidtrainSettings(tokens=650_000, replay=0.3, learning_rate=5e-3),
         ablation_tokens=0.2,
+        ablations=(*ABLATIONS, {"midtrain.seed": 1, "arm": "boostqa"}, {"midtrain.seed": 1, "arm": "general_control"}),
         scaling=ScalingSettings(
-            sizes=("xxs", "xs", "s", "m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
+            sizes=("xxs", "xs", "s", "m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0), at=0.5
         ),
     ),
     "gpu": Profile(

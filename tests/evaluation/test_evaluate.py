@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from qatoolkit.core.stats import accuracy, mcnemar, paired_difference, wilson
+from qatoolkit.core.stats import accuracy, difference_over_seeds, mcnemar, paired_difference, wilson
 from qatoolkit.evaluation.cloze import load_model, score, score_pairs
 from qatoolkit.evaluation.evaluate import evaluate
 from qatoolkit.evaluation.tasks import export_tasks
@@ -90,6 +90,27 @@ def test_paired_difference_is_tighter_than_its_parts_and_excludes_zero_when_it_s
     assert found["low"] > 0
     assert found["low"] < found["difference"] < found["high"]
     assert paired_difference(base, base) == {"difference": 0.0, "low": 0.0, "high": 0.0, "n": 400}
+
+
+def test_a_difference_over_seeds_tells_questions_and_seeds_apart():
+    rng, ids = np.random.default_rng(0), np.arange(400)
+    control = pd.DataFrame({"id": ids, "correct": rng.random(400) < 0.4})
+
+    def better(by):
+        return control.assign(correct=control["correct"] | (rng.random(400) < by))
+
+    alike = difference_over_seeds([(better(0.3), control) for _ in range(3)])
+    assert (alike["n"], alike["seeds"]) == (400, 3)
+    assert alike["low"] < alike["questions_low"] < alike["difference"] < alike["questions_high"] < alike["high"]
+    apart = difference_over_seeds([(better(by), control) for by in (0.1, 0.3, 0.5)])
+    assert apart["seeds_high"] - apart["seeds_low"] > 3 * (alike["seeds_high"] - alike["seeds_low"])
+    both = [apart[f"{kind}high"] - apart["difference"] for kind in ("", "questions_", "seeds_")]
+    assert both[0] == pytest.approx(np.hypot(*both[1:]))
+    one = difference_over_seeds([(better(0.3), control)])
+    assert one["seeds_low"] is None
+    assert (one["low"], one["high"]) == pytest.approx((one["questions_low"], one["questions_high"]))
+    with pytest.raises(ValueError, match="different questions"):
+        difference_over_seeds([(control, control), (control[:300], control[:300])])
 
 
 def test_paired_difference_refuses_different_questions():

@@ -71,7 +71,7 @@ def test_the_whole_loop_runs_in_a_world_of_its_own_without_the_textbook(tmp_path
     assert found["probes"][0] == 0
     assert len(found["probes"]) >= 4
     assert float(found["settings"]["learning_rate"]) == pytest.approx(1e-2, rel=0.5)  # of a model this small
-    assert found["seeds"] == ["0", "1", "mean of 2"] * 2
+    assert found["seeds"] == ["0", "1", *["mean of 2"] * 3] * 2
     assert {"probe", "comparisons", "scaling", "ablations", "probes", "kp_degree"} <= set(found["figures"])
     assert found["textbook"] == ["qatoolkit.textbook", "qatoolkit.textbook.settings"]
 

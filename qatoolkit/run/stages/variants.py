@@ -102,6 +102,6 @@ def _paired(about: list[dict], of: dict, weak: pd.DataFrame, resamples: int, see
             rows.append(row | {"on": on, "accuracy": both[0], "untouched": both[1]} | found)
     columns = ["arm", "ablation", "questions", "on", "accuracy", "untouched", "difference", "low", "high", "n", "p"]
     table = pd.DataFrame(rows, columns=columns).assign(p_holm=float("nan"))
-    for _, part in table.groupby("on"):
+    for _, part in table[~table["ablation"].str.startswith("midtrain.seed=")].groupby("on"):  # a seed is no hypothesis
         table.loc[part.index, "p_holm"] = holm([1.0 if p is None else p for p in part["p"]])
     return table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.core.stats import accuracy, paired_difference
+from qatoolkit.core.stats import accuracy, difference_over_seeds, paired_difference
 from qatoolkit.core.taxonomy import DIFFICULTIES
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
@@ -134,13 +134,12 @@ def differences_by_difficulty(run: Run) -> pd.DataFrame:
 
 def training_seeds(run: Run) -> pd.DataFrame:
     """The difference of the main arm to its control under several training seeds: one row per part (weak, all) and seed
-    that the profile's ablations train for both arms (`midtrain.seed`), and the mean over seeds with its 95% t-interval.
+    that the profile's ablations train for both arms (`midtrain.seed`), then the mean over seeds with its 95% interval over
+    the questions, over the seeds, and over both (`core.stats.difference_over_seeds`).
 
     The control is the second of the profile's first pair with an arm that reads no data set. No rows without such
     ablations."""
-    from scipy import stats
-
-    columns = ["on", "seed", "difference", "low", "high", "n"]
+    columns = ["on", "seed", "interval", "difference", "low", "high", "n"]
     profile = run.profile
     pairs = [(a, b) for a, b in profile.compare if b in profile.arms and not profile.arms[b]]
     seeds = {
@@ -150,27 +149,19 @@ def training_seeds(run: Run) -> pd.DataFrame:
     if not pairs or not (both := [s for s in seeds[pairs[0][0]] if s in seeds[pairs[0][1]]]):
         return pd.DataFrame(columns=columns)
     (arm, control), samples, rows = pairs[0], run.read("ablations").samples, []
+    resampled = {"resamples": profile.evaluate.bootstrap, "seed": run.seed}
     for on in ("weak", "all"):
+        found = []
         for seed in (None, *both):
-            name = REFERENCE if seed is None else called({"midtrain.seed": seed})
-            of = samples[samples["ablation"] == name]
-            pair = [parts(of[of["arm"] == one], weak_parts(run))[on] for one in (arm, control)]
-            found = paired_difference(*pair, resamples=profile.evaluate.bootstrap, seed=run.seed)
-            rows.append({"on": on, "seed": str(run.seed if seed is None else seed)} | found)
-        each = pd.Series([row["difference"] for row in rows if row["on"] == on])
-        half = stats.t.ppf(0.975, len(each) - 1) * each.sem()
-        mean = each.mean()
-        rows.append(
-            {
-                "on": on,
-                "seed": f"mean of {len(each)}",
-                "difference": mean,
-                "low": mean - half,
-                "high": mean + half,
-                "n": found["n"],
-            }
-        )
-    return pd.DataFrame(rows, columns=columns)
+            of = samples[samples["ablation"] == (REFERENCE if seed is None else called({"midtrain.seed": seed}))]
+            found.append([parts(of[of["arm"] == one], weak_parts(run))[on] for one in (arm, control)])
+            about = {"on": on, "seed": str(run.seed if seed is None else seed), "interval": "questions"}
+            rows.append(about | paired_difference(*found[-1], **resampled))
+        mean = difference_over_seeds(found, **resampled)
+        for interval, prefix in (("questions", "questions_"), ("seeds", "seeds_"), ("both", "")):
+            about = {"on": on, "seed": f"mean of {len(found)}", "interval": interval}
+            rows.append(about | mean | {end: mean[f"{prefix}{end}"] for end in ("low", "high")})
+    return pd.DataFrame(rows)[columns]
 
 
 def accuracy_by_arm(run: Run) -> pd.DataFrame:
