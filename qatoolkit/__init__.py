@@ -62,6 +62,7 @@ _NAMES = {
     "forecast_errors": "scaling.forecast",
     "gain_by_scale": "scaling.forecast",
     "compute_optimal": "scaling.forecast",
+    "propose_setting": "scaling.recipe",
     "same_answer": "answers.same_answer",
     "cells": "core.stats",
     "accuracy": "core.stats",

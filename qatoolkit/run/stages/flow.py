@@ -1,7 +1,7 @@
 """The stages of a run in order, to be run up to one of them."""
 
 from qatoolkit.run.outputs import Outputs
-from qatoolkit.run.stages import data, evaluation, results, sweep, synthesis, training, weakness
+from qatoolkit.run.stages import data, evaluation, results, students, synthesis, training, weakness
 from qatoolkit.run.store import Run
 
 FLOW = (
@@ -15,7 +15,7 @@ FLOW = (
     ("curate", data.curate),
     ("midtrain", training.midtrain),
     ("evaluate", evaluation.evaluate),
-    ("scaling", sweep.scaling),
+    ("scaling", students.scaling),
     ("summary", results.summary),
 )
 

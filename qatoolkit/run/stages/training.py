@@ -27,7 +27,7 @@ from qatoolkit.training.probes import read_probes
 from qatoolkit.training.settings import Course, Manner
 from qatoolkit.training.tokens import qa_documents, train_tokenizer, write_tokens
 
-VERSION = 1  # of what `_made` makes: raised when the same content would give other files
+VERSION = 1  # of what `make_once` makes: raised when the same content would give other files
 READS = ("start", "qa", "general", "tokenizer")  # the fields of a job that name what it reads
 METRICS = ["step", "tokens", "loss", "lr", "arm"]
 TOKENIZER_TEXTS = 3000  # documents of general text that a tokenizer is trained on
@@ -168,7 +168,7 @@ def token_file(run: Run, table: pd.DataFrame) -> Path | None:
     if table.empty:
         return None
     tokenizer, documents = run.place("base", "tokenizer"), list(qa_documents(table, run.profile.midtrain.document))
-    return _made(
+    return make_once(
         run,
         "tokens",
         [documents, _content(str(tokenizer))],
@@ -176,14 +176,14 @@ def token_file(run: Run, table: pd.DataFrame) -> Path | None:
     ).folder
 
 
-def _made(run: Run, kind: str, content, make) -> Artifact:
-    """The artifact of this content, made by `make(folder)` unless it is there."""
+def make_once(run: Run, kind: str, content, make, uses: list[str] | None = None) -> Artifact:
+    """The artifact of this content, made by `make(folder)` unless it is there; `uses` names the artifacts that it keeps."""
     artifact = Artifact(run.root / STAGES, kind, key_of(kind, VERSION, as_json(content)))
     if artifact.manifest is None:
         with artifact.making() as folder:
             if artifact.manifest is None:
                 make(folder)
-                artifact.finish({"outputs": {}})
+                artifact.finish({"outputs": {}, "uses": uses or []})
     return artifact
 
 
@@ -214,7 +214,7 @@ def base(run: Run, folder: Path) -> dict:
         places = {"model": f"{model.name}/model", "tokenizer": f"{model.name}/model"}
     else:
         about = [world.get("general", world), run.seed, student.vocabulary, student.tokens]
-        own = _made(run, "tokenizer", about, lambda to: _own_tokenizer(run).save_pretrained(to))
+        own = make_once(run, "tokenizer", about, lambda to: _own_tokenizer(run).save_pretrained(to))
         tokenizer = own.folder
         general = _general(run, tokenizer, student.tokens, run.seed)
         sizes = [student.size, *(size for size in run.profile.scaling.sizes if size != student.size)]
@@ -236,7 +236,7 @@ def adopted(run: Run, checkpoint: str, revision: str | None) -> Artifact:
     def make(folder: Path) -> None:
         adopt(checkpoint, folder / "model", tokens=tokens, revision=revision)
 
-    return _made(run, "adopt", [_content(checkpoint), revision, tokens], make)
+    return make_once(run, "adopt", [_content(checkpoint), revision, tokens], make)
 
 
 def _own_tokenizer(run: Run):
@@ -258,7 +258,7 @@ def _general(run: Run, tokenizer: Path, tokens: int, seed: int) -> Artifact:
         else:
             write_tokens(found, load_tokenizer(tokenizer), folder, most=tokens if "general" in world else None)
 
-    return _made(run, "tokens", about, make)
+    return make_once(run, "tokens", about, make)
 
 
 def arm_table(run: Run, arm: str) -> pd.DataFrame:
@@ -283,7 +283,7 @@ def probed(run: Run) -> dict:
         return {}
     asked = probe_questions(run)
     asked = asked[asked[["choices", "answer_index"]].notna().all(axis=1)]
-    made = _made(
+    made = make_once(
         run,
         "probe",
         [as_json(asked["id"].tolist()), as_json(asked[CELL].values.tolist())],

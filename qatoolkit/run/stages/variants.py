@@ -49,11 +49,12 @@ def variant(run: Run, dials: dict) -> tuple[Run, str]:
     name = re.sub(r"[^\w.-]+", "_", f"{arm}-{called(dials)}")
     name = name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{key_of(dials)[:8]}"
     other = run.variant(name, turned | {"arms": sets, "compare": (), "ablations": ()})
-    run_to(other, "curate", log=_quiet)
+    run_to(other, "curate", log=quiet)
     return other, arm
 
 
-def _quiet(line: str) -> None:
+def quiet(line: str) -> None:
+    """A log that leaves out what was done before."""
     if "done before" not in line:
         print(line)
 

@@ -1,0 +1,124 @@
+"""Sweeps over dials: an arm and its control at every combination, one tidy row each."""
+
+import itertools
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from qatoolkit.core.artifacts import key_of
+from qatoolkit.core.files import read_json, write_json
+from qatoolkit.core.stats import CELL, paired_difference
+from qatoolkit.run.stages.evaluation import exam_rows, parts, scored
+from qatoolkit.run.stages.flow import run_to
+from qatoolkit.run.stages.training import Trained, arm_job, make_once, trained, training_key
+from qatoolkit.run.stages.variants import called, quiet
+from qatoolkit.run.stages.weakness import weak_parts
+from qatoolkit.run.store import Run
+from qatoolkit.training.job import Job
+from qatoolkit.training.launch import JobsToRun
+
+SWEEPS = "sweeps.json"  # in the run's folder: why points of sweeps failed
+
+
+def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: bool = False, log=print) -> pd.DataFrame:
+    """Train an arm (default: the main one) and the control at every combination of dials, and score both: one tidy row each.
+
+    `grid`: values by dial, such as {"midtrain.replay": [0.1, 0.3], "midtrain.seed": [0, 1]}. A combination is this run with
+    those dials: what they do not touch is shared, with it and among them, and what is trained and scored already, in any
+    sweep, is not made again. Columns: the dials, arm, tokens, parameters, learning_rate, accuracy, control_accuracy,
+    bits_per_byte (of the right choice), the paired gain over the control (over the base it starts from where the run has
+    no control) over all exam questions with low and high, weak_gain with its interval in the run's weak cells, n, weak_n.
+
+    A training that fails leaves `reason` in its row and the others go on; it is tried again only with `retry`. ValueError
+    for a dial or value that does not exist, before anything is trained."""
+    arm, names = arm or run.profile.main_arm, list(grid)
+    for name, values in grid.items():
+        if not isinstance(values, list | tuple) or not values:
+            raise ValueError(f"grid[{name!r}] is {values!r}; it must be a list of values, such as [0.1, 0.3]")
+    combinations = [dict(zip(names, values, strict=True)) for values in itertools.product(*grid.values())]
+    control = run.profile.control if run.profile.control != arm else None
+    kept = {a: None for a in run.profile.arms if a not in (arm, control)}
+    others = [variant_of(run, arm, dials, kept) for dials in combinations]
+    jobs, failed = [], {} if retry else dict(read_failures(run))
+    for other in others:
+        run_to(other, "curate", log=quiet)
+        jobs.append({name: arm_job(other, name) for name in (arm, control) if name})
+    wanted = [job for pair in jobs for job in pair.values() if training_key(job) not in failed]
+    found, reasons = trained_or_reason(run, wanted)
+    failed |= reasons
+    write_json(failed, run.folder / SWEEPS)
+    rows = []
+    for dials, pair in zip(combinations, jobs, strict=True):
+        about = {name: value if isinstance(value, int | float | str) else str(value) for name, value in dials.items()}
+        about |= {"arm": arm, "tokens": pair[arm].tokens, "learning_rate": pair[arm].learning_rate}
+        if bad := [failed[key] for key in map(training_key, pair.values()) if key in failed]:
+            rows.append(about | {"reason": bad[0]})
+            log(f"sweep: {called(dials)} failed: {bad[0]}")
+            continue
+        rows.append(about | swept(run, {name: found[training_key(job)] for name, job in pair.items()}, arm, control))
+    return pd.DataFrame(rows, columns=[*names, *SWEPT])
+
+
+SWEPT = [
+    *("arm", "tokens", "parameters", "learning_rate", "accuracy", "control_accuracy", "bits_per_byte", "chance"),
+    *("gain", "gain_low", "gain_high", "n", "weak_gain", "weak_gain_low", "weak_gain_high", "weak_n", "reason"),
+]
+
+
+def variant_of(run: Run, arm: str, dials: dict, arms: dict) -> Run:
+    """The run with dials turned and only some of its arms."""
+    name = re.sub(r"[^\w.-]+", "_", f"sweep-{arm}-{key_of(dials)[:12]}")
+    return run.variant(name, dials | {"arms": arms, "compare": (), "ablations": ()})
+
+
+def read_failures(run: Run) -> dict[str, str]:
+    """Why trainings of earlier sweeps failed, by their keys."""
+    path = run.folder / SWEEPS
+    return read_json(path) if path.exists() else {}
+
+
+def trained_or_reason(run: Run, jobs: list[Job]) -> tuple[dict[str, Trained], dict[str, str]]:
+    """Trainings by key, and the reasons of those that failed; after a failure the others are trained one by one."""
+    keys = [training_key(job) for job in jobs]
+    try:
+        return dict(zip(keys, trained(run, jobs), strict=True)), {}
+    except JobsToRun:
+        raise
+    except RuntimeError:
+        found, reasons = {}, {}
+    for key, job in zip(keys, jobs, strict=True):
+        try:
+            [found[key]] = trained(run, [job])
+        except JobsToRun:
+            raise
+        except RuntimeError as error:
+            reasons[key] = str(error)
+    return found, reasons
+
+
+def swept(run: Run, pair: dict[str, Trained], arm: str, control: str | None) -> dict:
+    """The scores of one combination, read where the same models answered the same questions before."""
+    weak = weak_parts(run)
+    over = pair[control].job.out if control else pair[arm].job.start
+    asked, artifacts = exam_rows(run), [t.artifact for t in pair.values()]
+    about = [*artifacts, asked["id"].tolist(), weak[CELL].values.tolist()]
+
+    def make(folder: Path) -> None:
+        samples = scored(run, [pair[arm].job.out, over])
+        mine, other = samples[pair[arm].job.out], samples[over]
+        row = {"parameters": pair[arm].manifest["parameters"], "accuracy": float(mine["correct"].mean())}
+        row |= {
+            "control_accuracy": float(other["correct"].mean()),
+            "chance": float((1 / asked["choices"].map(len)).mean()),
+        }
+        row |= {"bits_per_byte": float(mine["bits_per_byte"].mean()) if "bits_per_byte" in mine else None}
+        for prefix, on in (("", "all"), ("weak_", "weak")):
+            gain = paired_difference(*(parts(one, weak)[on] for one in (mine, other)), seed=run.seed)
+            row |= {f"{prefix}gain": gain["difference"], f"{prefix}n": gain["n"]}
+            row |= {f"{prefix}gain_{end}": gain[end] for end in ("low", "high")}
+        write_json(row, folder / "row.json")
+
+    made = make_once(run, "sweep", about, make, uses=artifacts)
+    run.point(f"sweeps/{made.key[:12]}", made)
+    return read_json(made.folder / "row.json")
