@@ -44,7 +44,7 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
     for other in others:
         run_to(other, "curate", log=quiet)
         jobs.append({name: arm_job(other, name) for name in (arm, control) if name})
-    wanted = [job for pair in jobs for job in pair.values() if training_key(job) not in failed]
+    wanted = {key: job for pair in jobs for job in pair.values() if (key := training_key(job)) not in failed}
     found, reasons = trained_or_reason(run, wanted)
     failed |= reasons
     write_json(failed, run.folder / SWEEPS)
@@ -78,16 +78,15 @@ def read_failures(run: Run) -> dict[str, str]:
     return read_json(path) if path.exists() else {}
 
 
-def trained_or_reason(run: Run, jobs: list[Job]) -> tuple[dict[str, Trained], dict[str, str]]:
+def trained_or_reason(run: Run, jobs: dict[str, Job]) -> tuple[dict[str, Trained], dict[str, str]]:
     """Trainings by key, and the reasons of those that failed; after a failure the others are trained one by one."""
-    keys = [training_key(job) for job in jobs]
     try:
-        return dict(zip(keys, trained(run, jobs), strict=True)), {}
+        return dict(zip(jobs, trained(run, list(jobs.values())), strict=True)), {}
     except JobsToRun:
         raise
     except RuntimeError:
         found, reasons = {}, {}
-    for key, job in zip(keys, jobs, strict=True):
+    for key, job in jobs.items():
         try:
             [found[key]] = trained(run, [job])
         except JobsToRun:
