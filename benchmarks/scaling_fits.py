@@ -1,9 +1,9 @@
-"""Fits with bootstrap intervals: the batched solver of `qt.fit_scaling` beside `scipy.optimize.least_squares`, one problem at
-a time.
+"""Fits with bootstrap intervals: the batched solver of `qt.fit_scaling` beside `scipy.optimize.least_squares`, one
+problem at a time.
 
-Both minimise the same losses from the same starts: a loss law E + A / N^alpha + B / D^beta on 196 runs (Huber, delta 1e-3, of
-log loss, bootstrap weights), and a sigmoid of size on five accuracies with priors, which is what an axis of a run has. They
-must find the same parameters.
+Both minimise the same losses from the same starts: a loss law E + A / N^alpha + B / D^beta on 196 runs (Huber, delta
+1e-3, of log loss, bootstrap weights), and a sigmoid of size on five accuracies with priors, which is what an axis of a
+run has. They must find the same parameters.
 
     python benchmarks/scaling_fits.py [--quick]
 """

@@ -156,8 +156,8 @@ FAULTS = 3  # told of in one line
 
 
 def one_line(error: ValidationError, model: type[Settings]) -> str:
-    """The faults of a validation in one line, the first three in full: the field by its dotted name, the value found, what
-    is allowed."""
+    """The faults of a validation in one line, the first three in full: the field by its dotted name, the value found,
+    what is allowed."""
     found = list(dict.fromkeys(_fault(fault, model) for fault in error.errors()))
     more = f"; and {len(found) - FAULTS} more" if len(found) > FAULTS else ""
     return "; ".join(found[:FAULTS]) + more

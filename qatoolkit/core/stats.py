@@ -14,8 +14,8 @@ def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def difference_of_shares(right_a: int, n_a: int, right_b: int, n_b: int) -> dict:
-    """Share of `a` minus share of `b`, as of independent questions: {difference, low, high, n}, n the smaller one. On the
-    same questions it is wider than `paired_difference`.
+    """Share of `a` minus share of `b`, as of independent questions: {difference, low, high, n}, n the smaller one. On
+    the same questions it is wider than `paired_difference`.
 
     Newcombe's hybrid score interval (Statistics in Medicine 17, 1998, method 10), 95%; nulls without questions."""
     if not (n_a and n_b):
@@ -75,10 +75,10 @@ def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000
 def difference_over_seeds(
     pairs: list[tuple[pd.DataFrame, pd.DataFrame]], *, resamples: int = 2000, seed: int = 0
 ) -> dict:
-    """Mean of `a` minus `b` over k training seeds, one pair of samples each, all on the same questions: {difference, low,
-    high, n, seeds}, with 95% intervals over the questions (questions_low, questions_high: bootstrap of the questions'
-    means over seeds), over the seeds (seeds_low, seeds_high: Student's t on the seeds' means, null for one seed), and in
-    low and high over both, whose halves add in quadrature.
+    """Mean of `a` minus `b` over k training seeds, one pair of samples each, all on the same questions: {difference,
+    low, high, n, seeds}, with 95% intervals over the questions (questions_low, questions_high: bootstrap of the
+    questions' means over seeds), over the seeds (seeds_low, seeds_high: Student's t on the seeds' means, null for one
+    seed), and in low and high over both, whose halves add in quadrature.
 
     Tables and errors as in `paired_difference`; ValueError where pairs answered other questions."""
     from scipy import stats

@@ -11,9 +11,9 @@ BEYOND = 4.0  # times the largest point that a law is drawn to
 
 @styled
 def scaling_fit(fit, *, beyond=BEYOND, title=None):
-    """A `scaling.fits.Fit`: points with 95% intervals against its first axis, the law with its 95% band, drawn to `beyond`
-    times the largest point (dashed there). With a second axis, one line for each of up to five of its values, in whose
-    colour the points that are nearest to it."""
+    """A `scaling.fits.Fit`: points with 95% intervals against its first axis, the law with its 95% band, drawn to
+    `beyond` times the largest point (dashed there). With a second axis, one line for each of up to five of its values,
+    in whose colour the points that are nearest to it."""
     first, *others = fit.by
     points, accuracy = fit.points, "se" in fit.points
     unit = 100 if accuracy else 1
@@ -58,8 +58,8 @@ def scaling_fit(fit, *, beyond=BEYOND, title=None):
 
 @styled
 def by_size(table, *, each="subject", title="Accuracy of published models by size"):
-    """Accuracy above guessing by model size (columns) and subject (rows), as a share of the room above it: 0 is guessing, 1
-    all right. Grey where a cell is not told apart from guessing at 95%.
+    """Accuracy above guessing by model size (columns) and subject (rows), as a share of the room above it: 0 is
+    guessing, 1 all right. Grey where a cell is not told apart from guessing at 95%.
 
     `table`: parameters, the column `each`, accuracy, n, chance (fractions)."""
     require(table, "parameters", each, "accuracy", "n", "chance", key=("parameters", each))

@@ -22,8 +22,8 @@ class Comparison:
 
     `settings`: one row per dial that differs, with its value in each run. `paired`: one row per model and part (weak
     cells of `b`, strong, all) with difference, interval, n and McNemar's p. `cells`: accuracy of one arm by cell in
-    each run. `questions`: exam questions that only one of the two has right. `weak`: the weak cells of `b`. `same`: arms whose model both runs
-    share, with the same answers; they have no row."""
+    each run. `questions`: exam questions that only one of the two has right. `weak`: the weak cells of `b`. `same`:
+    arms whose model both runs share, with the same answers; they have no row."""
 
     names: tuple[str, str]
     settings: pd.DataFrame

@@ -181,27 +181,29 @@ def _evaluate(run: Run):
 def _scaling(run: Run):
     stored = run.read("scaling")
     for axis, points in stored.points.dropna(subset="gain").groupby("axis", sort=False):
-        write, n = power if "flops" in axis else big, int(points["n"].max())
-        ends = [
-            f"{_points({'difference': row['gain'], 'low': row['gain_low'], 'high': row['gain_high'], 'n': n})} at {write(row['x'])}"
-            for row in points.sort_values("x").iloc[[0, -1]].to_dict("records")
-        ]
-        arm, over = points.iloc[0][["arm", "over"]]
-        trend = stored.gains[stored.gains["axis"] == axis]
-        grows = "".join(
-            f"; per decade the gain changes by {signed(100 * row['slope'], 1)} points ({signed(100 * row['low'], 1)} to "
-            f"{signed(100 * row['high'], 1)}, {row['n']} points): it {row['says'] if row['says'] != 'not told apart' else 'is not told apart from none'}"
-            for row in trend.to_dict("records")
+        write, said = power if "flops" in axis else big, []
+        for row in points.sort_values("x").iloc[[0, -1]].to_dict("records"):
+            gain = {"difference": row["gain"], "low": row["gain_low"], "high": row["gain_high"], "n": row["n"]}
+            said.append(f"{_points(gain)} at {write(row['x'])}")
+        arm, over = row["arm"], row["over"].replace("_", " ")
+        yield f"{axis.replace('_', ' ')}: {arm} compared with {over} {' and '.join(said)}, paired."
+    for row in stored.gains.to_dict("records"):
+        slope, low, high = (signed(100 * row[name], 1) for name in ("slope", "low", "high"))
+        meaning = {"grows": "a gain that grows", "shrinks": "a gain that shrinks"}.get(
+            row["says"], "not told apart from none"
         )
-        yield f"{axis.replace('_', ' ')}: {arm} compared with {over.replace('_', ' ')} {' and '.join(ends)}, paired{grows}."
+        yield (
+            f"Per tenfold {row['axis'].replace('_', ' ')} that gain changes by {slope} points ({low} to {high}, {row['n']} "
+            f"points of the axis): {meaning}."
+        )
     main = stored.checks[stored.checks["arm"] == run.profile.main_arm] if len(stored.checks) else stored.checks
     for row in main.to_dict("records"):
-        verdict = "inside" if row["covered"] else "outside"
+        said, low, high = (100 * row[name] for name in ("forecast_accuracy", "low", "high"))
         yield (
-            f"{row['axis'].replace('_', ' ')}: from the {row['points']} smaller points, {row['arm']} at the largest was forecast "
-            f"to reach {_percent(row['forecast_accuracy'])} ({100 * row['low']:.1f} to {100 * row['high']:.1f}); "
-            f"{_percent(row['measured_accuracy'])} was measured, {verdict} the interval. Repeating the point before gives "
-            f"{_percent(row['repeated_accuracy'])}."
+            f"{row['axis'].replace('_', ' ')}: from the {row['points']} smaller points, {row['arm']} at the largest was "
+            f"forecast at {said:.1f}% ({low:.1f} to {high:.1f}); {_percent(row['measured_accuracy'])} was measured, "
+            f"{'inside' if row['covered'] else 'outside'} the interval, and {_percent(row['repeated_accuracy'])} at the "
+            "point before."
         )
 
 

@@ -17,8 +17,8 @@ LIBRARIES = ("torch", "transformers", "lm_eval", "datasets", "openai", "pandas")
 
 
 def provenance() -> dict[str, str]:
-    """`finished` (UTC), `commit`, `machine` and `versions`, as the manifest of a stage and the report state them. The GPU is
-    named where this process has loaded torch, which a stage that uses one has."""
+    """`finished` (UTC), `commit`, `machine` and `versions`, as the manifest of a stage and the report state them. The
+    GPU is named where this process has loaded torch, which a stage that uses one has."""
     return {
         "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
         "commit": _commit() or "no git checkout",

@@ -1,7 +1,7 @@
 """Fits of scaling laws (`scaling.laws`) to measured points, with intervals that say what was not measured.
 
-A fit holds its points, residuals, bootstrap draws and parameters, predicts with an interval, and draws itself. Nothing is
-fitted where accuracy does not rise."""
+A fit holds its points, residuals, bootstrap draws and parameters, predicts with an interval, and draws itself. Nothing
+is fitted where accuracy does not rise."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -175,8 +175,8 @@ def _fit_loss(table: pd.DataFrame, y: str, by: tuple[str, ...], z: np.ndarray, d
 
 def _fit_accuracy(table: pd.DataFrame, y: str, by: tuple[str, ...], z: np.ndarray, draws: int, rng) -> dict:
     """The fields of a fit to accuracies; its draws fit them with noise of their standard errors, and with priors moved
-    by their spread. Where nothing rises, the mean is fitted, and half of the draws keep the law: a rise that is not seen
-    is not excluded."""
+    by their spread. Where nothing rises, the mean is fitted, and half of the draws keep the law: a rise that is not
+    seen is not excluded."""
     chance, flat = float(table["chance"].mean()), not rises(table, by)
     below = bool(chance and (flat or (table[y] + 2 * table["se"] < chance).any()))
     if by == ("loss",):

@@ -1,4 +1,5 @@
-"""Forecasts from fits: what more parameters or tokens would buy, and how far such forecasts were off where it is known."""
+"""Forecasts from fits: what more parameters or tokens would buy, and how far such forecasts were off where it is
+known."""
 
 import numpy as np
 import pandas as pd
@@ -26,10 +27,11 @@ def forecast(
     """What `times` as many parameters (or tokens, or whatever `of` names) would buy beyond the largest point, all else
     as there: one row per group `each` (for example ["discipline", "difficulty"]).
 
-    Points and laws as in `fit_scaling`; `by` (default: `of` alone) are the axes of the law. Columns: the groups, `x` (the
-    largest) and `to`, `accuracy` at x and `forecast_accuracy` at to (of the law) with low and high, `gain` with gain_low
-    and gain_high, and `law`; for a loss `loss`, `forecast_loss` and `change`. With `over`, a value of the column `arm`, rows are the other arms and every value is the
-    difference to it; its interval takes the two as independent, so on the same questions it is wide.
+    Points and laws as in `fit_scaling`; `by` (default: `of` alone) are the axes of the law. Columns: the groups, `x`
+    (the largest) and `to`, `accuracy` at x and `forecast_accuracy` at to (of the law) with low and high, `gain` with
+    gain_low and gain_high, and `law`; for a loss `loss`, `forecast_loss` and `change`. With `over`, a value of the
+    column `arm`, rows are the other arms and every value is the difference to it; its interval takes the two as
+    independent, so on the same questions it is wide.
 
     ValueError for more than `at_most` times: nothing known says that a law holds further out.
 
@@ -104,10 +106,10 @@ def check_forecast(
     """Hold out the `held_out` largest x of the axis `of`, forecast them from the others, and compare with what was
     measured: one row per held-out point and group `each`.
 
-    Columns: the groups, x, `measured_accuracy`, `forecast_accuracy` with low and high (95%, of a measurement with as many
-    questions), `covered`, and two baselines, `repeated_accuracy` (the largest point kept) and `line_accuracy` (straight in
-    log x); `fitted` is false where accuracy does not rise, and the forecast is that it stays. With another y, such as
-    loss, its name ends the columns. `forecast_errors` pools the rows.
+    Columns: the groups, x, `measured_accuracy`, `forecast_accuracy` with low and high (95%, of a measurement with as
+    many questions), `covered`, and two baselines, `repeated_accuracy` (the largest point kept) and `line_accuracy`
+    (straight in log x); `fitted` is false where accuracy does not rise, and the forecast is that it stays. With another
+    y, such as loss, its name ends the columns. `forecast_errors` pools the rows.
 
     ValueError where fewer than two x are left to fit."""
     by = (of,) if by is None else (by,) if isinstance(by, str) else tuple(by)
@@ -137,8 +139,8 @@ def check_forecast(
 
 
 def forecast_errors(checked: pd.DataFrame, y: str = "accuracy") -> dict:
-    """Mean absolute errors over the rows of `check_forecast` that were fitted, of the law and of both baselines, and the
-    share that the 95% intervals cover: {n, law, repeated, line, covered_share, not_fitted}."""
+    """Mean absolute errors over the rows of `check_forecast` that were fitted, of the law and of both baselines, and
+    the share that the 95% intervals cover: {n, law, repeated, line, covered_share, not_fitted}."""
     fitted = checked[checked["fitted"]]
     kinds = {"law": "forecast", "repeated": "repeated", "line": "line"}
     errors = {
@@ -177,9 +179,9 @@ def gain_by_scale(gains: pd.DataFrame) -> pd.DataFrame:
 
 
 def compute_optimal(fit: Fit, flops: float | list[float]) -> pd.DataFrame:
-    """Parameters and tokens that a fitted loss law prefers at each compute, 6 N D = flops: flops, parameters, tokens, loss,
-    each with low and high (95%, over the draws), and `edge`, true where the optimum lies outside the sizes or tokens of
-    the points, so that it is an extrapolation. ValueError for a fit without E + A / N^alpha + B / D^beta."""
+    """Parameters and tokens that a fitted loss law prefers at each compute, 6 N D = flops: flops, parameters, tokens,
+    loss, each with low and high (95%, over the draws), and `edge`, true where the optimum lies outside the sizes or
+    tokens of the points, so that it is an extrapolation. ValueError for a fit without E + A / N^alpha + B / D^beta."""
     if fit.by != ("parameters", "tokens") or "E" not in fit.law.names:
         raise ValueError("an optimum needs a loss fitted by=('parameters', 'tokens') with four or more of each")
     rows = []

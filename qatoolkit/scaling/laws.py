@@ -1,8 +1,8 @@
 """Laws of scaling: how loss and accuracy depend on parameters, tokens and compute.
 
-Loss is the irreducible loss plus one falling power of each axis (Chinchilla, arXiv 2203.15556). Accuracy is a sigmoid of
-such a sum, between a floor and 1: loss first, then accuracy (the two steps of arXiv 2412.04403), where the loss may be
-measured or stay latent. All of it is our reading: the papers of this project state no law."""
+Loss is the irreducible loss plus one falling power of each axis (Chinchilla, arXiv 2203.15556). Accuracy is a sigmoid
+of such a sum, between a floor and 1: loss first, then accuracy (the two steps of arXiv 2412.04403), where the loss may
+be measured or stay latent. All of it is our reading: the papers of this project state no law."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,7 +60,8 @@ def _powers(axes: tuple[str, ...]) -> str:
 
 
 def power_law(axes: tuple[str, ...], level: float) -> Law:
-    """log L of L = E + sum over axes of A / x^alpha; `level` is the lowest loss seen, from which the starts are drawn."""
+    """log L of L = E + sum over axes of A / x^alpha; `level` is the lowest loss seen, from which the starts are
+    drawn."""
     k = 2 * len(axes)
     prior = np.array([np.log(level) - 1, USUAL] * len(axes) + [np.log(level) - 0.3])
     return Law(
@@ -135,8 +136,8 @@ def sigmoid_of_loss(chance: float, below: bool) -> Law:
 
 
 def line(axes: tuple[str, ...], *, low: float = 0.0, loss: bool = False) -> Law:
-    """A straight line in the logarithm of each axis, of log loss or of accuracy between `low` and 1: what too few points
-    for a law allow."""
+    """A straight line in the logarithm of each axis, of log loss or of accuracy between `low` and 1: what too few
+    points for a law allow."""
     k = len(axes)
 
     def value(theta, z):

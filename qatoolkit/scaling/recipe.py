@@ -1,8 +1,8 @@
 """Settings for the next size from sweeps of small ones: learning rate, replay or length, with an interval and a check.
 
-Our reading: near its best the metric is a parabola in the dial (in its logarithm, but for shares), as curved at every size,
-whose lowest point moves in a line with the logarithm of size. Small rungs pay for the sweep; what does not transfer shows
-in the check, which holds out the largest of them."""
+Our reading: near its best the metric is a parabola in the dial (in its logarithm, but for shares), as curved at every
+size, whose lowest point moves in a line with the logarithm of size. Small rungs pay for the sweep; what does not
+transfer shows in the check, which holds out the largest of them."""
 
 import numpy as np
 import pandas as pd
@@ -25,14 +25,15 @@ def propose_setting(
 ) -> dict:
     """The value of a dial that a sweep over small sizes proposes for size `to`.
 
-    `runs`: one row per run (of `qt.stages.sweep`, sizes put together): `by`, dial, y; `y` is the smaller the better unless it
-    is an accuracy or a gain; rows with a null y are left out. Three values of the dial or more at each size.
+    `runs`: one row per run (of `qt.stages.sweep`, sizes put together): `by`, dial, y; `y` is the smaller the better
+    unless it is an accuracy or a gain; rows with a null y are left out. Three values of the dial or more at each size.
 
-    Returns {dial, to, value, low, high (95%, residuals drawn again), moves: change of the best value per tenfold size (a
-    factor for logarithmic dials, else a difference) with moves_low, moves_high, interior: the share of the draws that have
-    a best value at all, edge: whether `value` lies outside the values tried, and of the check: held_out (the largest size),
-    predicted, best_tried there, and cost, how much worse y is at the tried value nearest to the prediction than at the
-    best}. With one size there is no line and no check: the value is that size's, nulls in their place.
+    Returns {dial, to, value, low, high (95%, residuals drawn again), moves: change of the best value per tenfold size
+    (a factor for logarithmic dials, else a difference) with moves_low, moves_high, interior: the share of the draws
+    that have a best value at all, edge: whether `value` lies outside the values tried, and of the check: held_out (the
+    largest size), predicted, best_tried there, and cost, how much worse y is at the tried value nearest to the
+    prediction than at the best}. With one size there is no line and no check: the value is that size's, nulls in their
+    place.
 
     ValueError for too few values, or a size more than ten times beyond the largest."""
     require("runs", runs, by, dial, y)

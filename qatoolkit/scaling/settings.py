@@ -16,7 +16,8 @@ class ScalingSettings(Settings):
     initial: tuple[SomeShare, ...] = (0.25, 1.0)
     """Initial FLOPs: shares of the pre-training tokens at which a checkpoint is kept."""
     at: SomeShare = 1.0
-    """Where sizes and initial FLOPs are compared: a share of the mid-training tokens, which is a point of every axis."""
+    """Where sizes and initial FLOPs are compared: a share of the mid-training tokens, which is a point of every
+    axis."""
     control: bool = True
     """Whether the control (the first arm that reads no data set) is trained at every point too, on as many tokens."""
 

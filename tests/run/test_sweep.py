@@ -1,4 +1,5 @@
-"""Sweeps: every combination is trained once, failures are kept with their reason, and a second call makes nothing again."""
+"""Sweeps: every combination is trained once, failures are kept with their reason, and a second call makes nothing
+again."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,5 @@
-"""Recipes from small runs: a known best value is found again and moved to the next size, and its check says what it costs."""
+"""Recipes from small runs: a known best value is found again and moved to the next size, and its check says what it
+costs."""
 
 import numpy as np
 import pandas as pd

@@ -22,16 +22,18 @@ SWEEPS = "sweeps.json"  # in the run's folder: why points of sweeps failed
 
 
 def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: bool = False, log=print) -> pd.DataFrame:
-    """Train an arm (default: the main one) and the control at every combination of dials, and score both: one tidy row each.
+    """Train an arm (default: the main one) and the control at every combination of dials, and score both: one tidy row
+    each.
 
-    `grid`: values by dial, such as {"midtrain.replay": [0.1, 0.3], "midtrain.seed": [0, 1]}. A combination is this run with
-    those dials: what they do not touch is shared, with it and among them, and what is trained and scored already, in any
-    sweep, is not made again. Columns: the dials, arm, tokens, parameters, learning_rate, accuracy, control_accuracy,
-    bits_per_byte (of the right choice), the paired gain over the control (over the base it starts from where the run has
-    no control) over all exam questions with low and high, weak_gain with its interval in the run's weak cells, n, weak_n.
+    `grid`: values by dial, such as {"midtrain.replay": [0.1, 0.3], "midtrain.seed": [0, 1]}. A combination is this run
+    with those dials: what they do not touch is shared, with it and among them, and what is trained and scored already,
+    in any sweep, is not made again. Columns: the dials, arm, tokens, parameters, learning_rate, accuracy,
+    control_accuracy, bits_per_byte (of the right choice), the paired gain over the control (over the base it starts
+    from where the run has no control) over all exam questions with low and high, weak_gain with its interval in the
+    run's weak cells, n, weak_n.
 
-    A training that fails leaves `reason` in its row and the others go on; it is tried again only with `retry`. ValueError
-    for a dial or value that does not exist, before anything is trained."""
+    A training that fails leaves `reason` in its row and the others go on; it is tried again only with `retry`.
+    ValueError for a dial or value that does not exist, before anything is trained."""
     arm, names = arm or run.profile.main_arm, list(grid)
     for name, values in grid.items():
         if not isinstance(values, list | tuple) or not values:

@@ -1,5 +1,5 @@
-"""The stage on scaling: students along model size, mid-training tokens and initial FLOPs, the laws through them, and what
-they would have forecast."""
+"""The stage on scaling: students along model size, mid-training tokens and initial FLOPs, the laws through them, and
+what they would have forecast."""
 
 from pathlib import Path
 
@@ -34,12 +34,13 @@ from qatoolkit.scaling.forecast import check_forecast, gain_by_scale
     settings=("student", "midtrain", "scaling", "ladder"),
 )
 def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
-    """Base and mid-trained students of one arm (default: the main one) and of the control against model size, mid-training
-    tokens and initial FLOPs.
+    """Base and mid-trained students of one arm (default: the main one) and of the control against model size,
+    mid-training tokens and initial FLOPs.
 
-    `runs` has one row per trained or base student (`student_row`), `cells` its accuracy by cell, `points` the same by axis with paired gains,
-    `fits` the parameters of a law per axis and arm, `gains` how the gain changes along each axis, `checks` what the
-    largest point of each axis would have been forecast as. `left_out` names the axes on which nothing varies."""
+    `runs` has one row per trained or base student (`student_row`), `cells` its accuracy by cell, `points` the same by
+    axis with paired gains, `fits` the parameters of a law per axis and arm, `gains` how the gain changes along each
+    axis, `checks` what the largest point of each axis would have been forecast as. `left_out` names the axes on which
+    nothing varies."""
     arm, starts = arm or run.profile.main_arm, rungs(run)
     arms = [arm] + [run.profile.control] * bool(run.profile.scaling.control and run.profile.control not in (None, arm))
     size, tokens = next(iter(starts))[0], run.profile.midtrain.tokens
@@ -89,10 +90,12 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
 
 def student_row(training: Trained, *, base: bool) -> dict:
     """Compute of a mid-trained student, or of the base it starts from: parameters; the FLOPs of pre-training
-    (initial_flops, initial_6nd_flops) and of mid-training (flops, 6nd_flops), each counted exactly (`training.flops`) and as six times
-    parameters times tokens; initial_tokens; tokens_share, mid-training tokens over those of pre-training, and rate_share, the peak rate over that of
-    pre-training, by which recipes compare across scales (Marin reports both so). A null where nobody knows it: the
-    compute of an adopted checkpoint is 6ND of its published tokens."""
+    (initial_flops, initial_6nd_flops) and of mid-training (flops, 6nd_flops), each counted exactly (`training.flops`)
+    and as six times parameters times tokens; initial_tokens; tokens_share, mid-training tokens over those of
+    pre-training, and rate_share, the peak rate over that of pre-training, by which recipes compare across scales
+    (Marin's practice).
+
+    A null where nobody knows it: the compute of an adopted checkpoint is 6ND of its published tokens."""
     about, job = training.manifest, training.job
     parameters, before = about["parameters"], about["initial_tokens"]
     started = read_json(Path(job.start) / "training.json").get("job", {}).get("learning_rate")
@@ -109,8 +112,8 @@ def student_row(training: Trained, *, base: bool) -> dict:
 
 
 def laws(points: pd.DataFrame, seed: int) -> dict[str, pd.DataFrame]:
-    """`fits`, `gains` and `checks` of the points of all axes; no rows where an axis has too few points, or varies nothing
-    (the base on the axis of tokens)."""
+    """`fits`, `gains` and `checks` of the points of all axes; no rows where an axis has too few points, or varies
+    nothing (the base on the axis of tokens)."""
     fits, checks = [], []
     for (axis, arm), part in points.groupby(["axis", "arm"], sort=False):
         own = part.rename(columns={"x": axis})

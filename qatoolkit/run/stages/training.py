@@ -34,8 +34,8 @@ TOKENIZER_TEXTS = 3000  # documents of general text that a tokenizer is trained 
 
 
 def shared(run: Run, tokenizer: Path, config) -> dict:
-    """What all of a run's trainings share: how a step is computed, the tokenizer, the seed. What the profile leaves open
-    follows from the configuration of the model."""
+    """What all of a run's trainings share: how a step is computed, the tokenizer, the seed. What the profile leaves
+    open follows from the configuration of the model."""
     manner = {name: getattr(run.profile.student, name) for name in Manner.model_fields}
     if None in (manner["block"], manner["batch"], manner["memory"], manner["checkpointing"]):
         found = model_defaults(run, config)
@@ -177,7 +177,8 @@ def token_file(run: Run, table: pd.DataFrame) -> Path | None:
 
 
 def make_once(run: Run, kind: str, content, make, uses: list[str] | None = None) -> Artifact:
-    """The artifact of this content, made by `make(folder)` unless it is there; `uses` names the artifacts that it keeps."""
+    """The artifact of this content, made by `make(folder)` unless it is there; `uses` names the artifacts that it
+    keeps."""
     artifact = Artifact(run.root / STAGES, kind, key_of(kind, VERSION, as_json(content)))
     if artifact.manifest is None:
         with artifact.making() as folder:
