@@ -147,7 +147,9 @@ def fit_scaling(
     True
     """
     by = (by,) if isinstance(by, str) else tuple(by)
-    table, rng = _usable(points, y, by, chance), np.random.default_rng(seed)
+    table, rng = usable(points, y, by, chance), np.random.default_rng(seed)
+    if len(table) < 2:
+        raise ValueError(f"a fit needs two points or more, found {len(table)}")
     x = table[list(by)].to_numpy(float)
     centre = np.exp(np.log(x).mean(0))
     found = (_fit_loss if is_loss(y) else _fit_accuracy)(table, y, by, np.log(x / centre), draws, rng)
@@ -238,7 +240,9 @@ def _heavy_tails(rng, draws: int, free: float) -> np.ndarray:
     return np.sqrt(free / rng.chisquare(free, (draws, 1)))
 
 
-def _usable(points: pd.DataFrame, y: str, by: tuple[str, ...], chance: float | None) -> pd.DataFrame:
+def usable(points: pd.DataFrame, y: str, by: tuple[str, ...], chance: float | None) -> pd.DataFrame:
+    """The points as they are fitted: one row per x for an accuracy, with `se` and `chance`; ValueError for a point that
+    can't be used."""
     require("points", points, *by, y)
     loss = is_loss(y)
     good = points[list(by)].gt(0).all(axis=1) & np.isfinite(points[[*by, y]]).all(axis=1)
@@ -247,8 +251,6 @@ def _usable(points: pd.DataFrame, y: str, by: tuple[str, ...], chance: float | N
         found = points.loc[~good, [*by, y]].iloc[0].to_dict()
         allowed = "above 0" if loss else "from 0 to 1"
         raise ValueError(f"a point needs {', '.join(by)} above 0 and {y} {allowed}, found {found}; drop it")
-    if len(points) < 2:
-        raise ValueError(f"a fit needs two points or more, found {len(points)}")
     if loss:
         return points.reset_index(drop=True)
     if "se" not in points:

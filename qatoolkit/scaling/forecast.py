@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.core.qa_table import require
-from qatoolkit.scaling.fits import DRAWS, Fit, fit_scaling, is_loss
+from qatoolkit.scaling.fits import DRAWS, Fit, fit_scaling, is_loss, usable
 
 FURTHEST = 10.0  # times the largest point; the errors of `check_forecast` are known to about there
 
@@ -122,8 +122,7 @@ def check_forecast(
             raise ValueError(f"{len(xs)} different {of} leave {len(xs) - held_out} to fit; two or more are needed")
         far = part[of] > xs[-held_out - 1]
         fit = fit_scaling(part[~far], y, by, chance=chance, draws=draws, seed=seed)
-        whole = fit if not far.any() else fit_scaling(part, y, by, chance=chance, draws=8, seed=seed)
-        measured = whole.points[whole.points[of] > xs[-held_out - 1]].reset_index(drop=True)
+        measured = usable(part[far], y, by, chance)
         n = int(measured["n"].median()) if "n" in measured else 1
         said = fit.predict(measured[list(by)], n=n, seed=seed)
         near = fit.points.sort_values(of, kind="stable")

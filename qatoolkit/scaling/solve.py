@@ -27,41 +27,50 @@ def least_squares(
 
     `value` maps theta (b, p) to (b, n); `start` (b, p); y, sigma, weights broadcast to (b, n), prior and spread to
     (b, p). Returns theta (b, p), the cost (b,) and whether each problem settled (b,)."""
-    theta = np.array(start, dtype=float)
-    b, p = theta.shape
-    steps, damping = 1e-5 * np.eye(p), np.full(b, 1e-3)
+    best = np.array(start, dtype=float)
+    b, p = best.shape
+    steps = 1e-5 * np.eye(p)
 
-    def residuals(theta):
+    def residuals(theta, y, sigma):
         return (value(theta) - y) / sigma
 
-    def costs(r, theta):
+    def costs(r, theta, weights, prior, spread):
         size = np.abs(r)
         huber = (
             np.where(size <= delta, r * r / 2, delta * size - delta * delta / 2) if np.isfinite(delta) else r * r / 2
         )
         return (weights * huber).sum(1) + (np.square((theta - prior) / spread) / 2).sum(1)
 
-    r = residuals(theta)
-    cost, calm = costs(r, theta), np.zeros(b, dtype=int)
+    n = residuals(best, y, sigma).shape[1]
+    given = [
+        np.broadcast_to(np.asarray(a, float), (b, k))
+        for a, k in ((y, n), (sigma, n), (weights, n), (prior, p), (spread, p))
+    ]
+    left, lowest, settled = np.arange(b), np.empty(b), np.zeros(b, dtype=bool)  # the problems that are still on
+    theta, (y, sigma, weights, prior, spread) = best, given
+    r = residuals(theta, y, sigma)
+    cost, calm, damping = costs(r, theta, weights, prior, spread), np.zeros(b, dtype=int), np.full(b, 1e-3)
     for _ in range(MOST_STEPS):
-        if (calm >= 3).all():
-            break
-        slopes = np.stack([(residuals(theta + s) - residuals(theta - s)) / (2 * s.sum()) for s in steps], axis=2)
+        slopes = [(residuals(theta + s, y, sigma) - residuals(theta - s, y, sigma)) / (2 * s.sum()) for s in steps]
+        slopes = np.stack(slopes, axis=2)
         w = weights * np.minimum(1.0, delta / np.maximum(np.abs(r), 1e-300))
-        pull = np.broadcast_to((theta - prior) / np.square(spread), (b, p))
-        gradient = np.einsum("bnp,bn->bp", slopes, w * r) + pull
-        curved = np.einsum("bnp,bn,bnq->bpq", slopes, np.broadcast_to(w, r.shape), slopes)
-        curved += np.eye(p) / np.square(np.broadcast_to(spread, (b, p)))[:, :, None]
+        gradient = np.einsum("bnp,bn->bp", slopes, w * r) + (theta - prior) / np.square(spread)
+        curved = np.einsum("bnp,bn,bnq->bpq", slopes, w, slopes) + np.eye(p) / np.square(spread)[:, :, None]
         scale = np.maximum(np.einsum("bpp->bp", curved), 1e-12)
         step = np.linalg.solve(curved + np.eye(p) * (damping[:, None] * scale)[:, :, None], gradient[..., None])[..., 0]
-        tried = theta - step
-        there = residuals(tried)
-        reached = costs(there, tried)
+        there = residuals(theta - step, y, sigma)
+        reached = costs(there, theta - step, weights, prior, spread)
         better = reached < cost
         still = ~better | (cost - reached <= SETTLED * np.maximum(np.abs(cost), 1e-300))
-        theta, r = np.where(better[:, None], tried, theta), np.where(better[:, None], there, r)
+        theta, r = np.where(better[:, None], theta - step, theta), np.where(better[:, None], there, r)
         # a step that is refused at heavy damping has nowhere left to go
         calm = np.where(better & ~still, 0, calm + (still & (better | (damping > 1e6))))
         cost = np.where(better, reached, cost)
         damping = np.clip(np.where(better, damping / 5, damping * 5), 1e-9, 1e9)
-    return theta, cost, calm >= 3
+        best[left], lowest[left], settled[left] = theta, cost, calm >= 3
+        on = calm < 3
+        if not on.any():
+            break
+        left, theta, r, cost, calm, damping = (a[on] for a in (left, theta, r, cost, calm, damping))
+        y, sigma, weights, prior, spread = (a[on] for a in (y, sigma, weights, prior, spread))
+    return best, lowest, settled
