@@ -1,7 +1,7 @@
 """Least squares for many small problems at once: every start and every bootstrap draw of a fit in one batch.
 
 `scipy.optimize.least_squares` solves one at a time: 1,000 draws of one cell's fit take it 3 s, which 90 cells make
-minutes; a batch is about 50 times as fast, and finds the same (`benchmarks/scaling_fits.py`)."""
+minutes; a batch is 50 times as fast, and finds the same (`benchmarks/scaling_fits.py`)."""
 
 from collections.abc import Callable
 
