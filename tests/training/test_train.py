@@ -356,7 +356,8 @@ def test_progress_draws_no_random_numbers(foreign, world, tmp_path, monkeypatch)
     assert any("tokens/s, MFU" in line for line in lines)
     assert weights(tmp_path / "logged") == weights(tmp_path / "silent")
     timing = [json.loads(line) for line in (tmp_path / "logged" / "timing.jsonl").read_text().splitlines()]
-    assert timing[0].keys() == {"step", "seconds", "tokens_per_second", "mfu"}
+    assert timing[0].keys() == {"step", "seconds", "tokens_per_second", "mfu", "peak_gib"}
+    assert 0.1 < timing[0]["peak_gib"] < 64
 
 
 def test_jobs_side_by_side_pack_their_common_data_once(tmp_path):
