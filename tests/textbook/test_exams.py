@@ -224,6 +224,7 @@ def blind_excess(table, counts):
     return pd.Series(excess, index=table.index)
 
 
+@pytest.mark.parametrize("world", ["demo", pytest.param("full", marks=pytest.mark.slow)], indirect=True)
 def test_who_reads_no_question_scores_no_better_than_by_guessing(world):
     for name, exam in exams.EXAMS.items():
         if exam.choices:
