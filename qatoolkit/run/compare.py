@@ -82,7 +82,7 @@ def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Compariso
     for model in models:
         both = [rows[rows["arm"] == model].assign(arm=side) for rows, side in zip(samples, "ab", strict=True)]
         found = comparisons(pd.concat(both), weak, [("a", "b")], resamples=settings.bootstrap, seed=b.seed)
-        if model != arm and a.model(model).resolve() == b.model(model).resolve() and (found["difference"] == 0).all():
+        if model != arm and _artifact(a, model) == _artifact(b, model) and (found["difference"] == 0).all():
             same.append(model)
         else:
             tables.append(found.drop(columns=["a", "b"]).assign(arm=model))
@@ -98,6 +98,11 @@ def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Compariso
         weak=b.read("plan").weak,
         same=tuple(same),
     )
+
+
+def _artifact(run: Run, model: str) -> str:
+    """The name of a model's artifact, which need not be there any more."""
+    return run.read("base").places["model"] if model == BASE else run.read("midtrain").models[model]
 
 
 def differing(a: Profile, b: Profile, names: tuple[str, str] = ("a", "b")) -> pd.DataFrame:

@@ -167,9 +167,11 @@ def _evaluate(run: Run):
     main, unread = run.profile.main_arm, stored.gains_by_blind
     unread = unread[(unread["a"] == main) & (unread["blind"] == "wrong") & unread["b"].isin(controls)]
     for row in unread.dropna(subset="difference").tail(1).to_dict("records"):  # a control, if there is one
+        known = "taking the most common answer is no part of that"
+        taken = "what it gains elsewhere may come from taking the most common answer"
         yield (
             f"In weak cells, where the answer most common in its data is wrong, {main} gains {_points(row)} over "
-            f"{row['b'].replace('_', ' ')} ({_meaning(row)}): taking the most common answer is no part of that."
+            f"{row['b'].replace('_', ' ')} ({_meaning(row)}): {known if row['low'] > 0 else taken}."
         )
     for row in stored.general[stored.general["arm"] == main].dropna(subset="difference").to_dict("records"):
         yield (

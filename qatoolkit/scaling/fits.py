@@ -16,7 +16,7 @@ from qatoolkit.scaling.solve import least_squares
 DRAWS, STARTS = 1000, 48
 HUBER = {"loss": 1e-3, "accuracy": 1.345}  # of log loss, as in Chinchilla; of standard errors, the usual 95% efficiency
 LEAST = 3  # different x on an axis that a law needs; with fewer, a line in log x
-SURE = 2.576  # standard errors above chance, 99%
+SURE = 2.576  # standard errors, 99%: of a rise, and from chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +257,8 @@ def usable(points: pd.DataFrame, y: str, by: tuple[str, ...], chance: float | No
         require("points", points, "n")
         if not points["n"].ge(1).all():
             raise ValueError(f"n must be 1 or more, found {points['n'].min()}; drop the points without questions")
+    elif not points["se"].gt(0).all():
+        raise ValueError("se must be above 0; give n in its place, by which accuracies of 0 and 1 have an error too")
     if chance is None and "chance" not in points:
         raise ValueError("the accuracy of guessing is unknown: give chance=, 0 for open answers, or the column chance")
     points = points.assign(chance=points["chance"] if chance is None else chance)

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.core.qa_table import require
+from qatoolkit.scaling.forecast import FURTHEST
 
 LOGARITHMIC = ("learning_rate", "tokens", "batch")  # endings of dials that are compared by ratios; others are shares
-FURTHEST = 10.0
 
 
 def propose_setting(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-MOST_STEPS = 300
+MOST_STEPS = 2000  # of stragglers: problems that have settled leave the batch
 SETTLED = 1e-9  # relative change of the cost, three accepted steps in a row
 
 

@@ -143,6 +143,14 @@ def test_too_few_points_get_a_line_and_one_gets_an_error():
         fit_scaling(two, by="tokens")
 
 
+def test_an_accuracy_of_one_whose_published_error_is_zero_is_not_taken_for_certain():
+    table = pd.DataFrame({"tokens": [1e5, 1e6, 1e7], "accuracy": [0.3, 0.6, 1.0], "se": [0.02, 0.02, 0.0]})
+    with pytest.raises(ValueError, match="se must be above 0; give n in its place"):
+        fit_scaling(table, by="tokens", chance=0.25)
+    whole = table.drop(columns="se").assign(n=500)  # far from any law: slow to settle, and it has to
+    assert fit_scaling(whole, by="tokens", chance=0.25, draws=100).points["se"].gt(0).all()
+
+
 @pytest.mark.parametrize(
     ("column", "value"), [("tokens", 0.0), ("tokens", np.inf), ("accuracy", np.nan), ("accuracy", 40.0), ("n", 0.0)]
 )

@@ -9,8 +9,9 @@ import pandas as pd
 from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.files import read_json, write_json
 from qatoolkit.core.stats import CELL, paired_difference
-from qatoolkit.run.stages.evaluation import exam_rows, parts, scored
+from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.flow import run_to
+from qatoolkit.run.stages.students import unread_scores
 from qatoolkit.run.stages.training import Trained, arm_job, make_once, trained, training_key
 from qatoolkit.run.stages.variants import called, quiet
 from qatoolkit.run.stages.weakness import weak_parts
@@ -42,10 +43,13 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
     control = run.profile.control if run.profile.control != arm else None
     kept = {a: None for a in run.profile.arms if a not in (arm, control)}
     others = [variant_of(run, arm, dials, kept) for dials in combinations]
-    jobs, failed = [], {} if retry else dict(read_failures(run))
+    jobs, failed = [], read_failures(run)
     for other in others:
         run_to(other, "curate", log=quiet)
         jobs.append({name: arm_job(other, name) for name in (arm, control) if name})
+    if retry:
+        again = {training_key(job) for pair in jobs for job in pair.values()}
+        failed = {key: reason for key, reason in failed.items() if key not in again}
     wanted = {key: job for pair in jobs for job in pair.values() if (key := training_key(job)) not in failed}
     found, reasons = trained_or_reason(run, wanted)
     failed |= reasons
@@ -102,17 +106,14 @@ def swept(run: Run, pair: dict[str, Trained], arm: str, control: str | None) -> 
     """The scores of one combination, read where the same models answered the same questions before."""
     weak = weak_parts(run)
     over = pair[control].job.out if control else pair[arm].job.start
-    asked, artifacts = exam_rows(run), [t.artifact for t in pair.values()]
-    about = [*artifacts, asked["id"].tolist(), weak[CELL].values.tolist()]
+    artifacts = [t.artifact for t in pair.values()]
+    about = [*artifacts, run.manifest("exams")["outputs"], weak[CELL].values.tolist()]
 
     def make(folder: Path) -> None:
         samples = scored(run, [pair[arm].job.out, over])
         mine, other = samples[pair[arm].job.out], samples[over]
         row = {"parameters": pair[arm].manifest["parameters"], "accuracy": float(mine["correct"].mean())}
-        row |= {
-            "control_accuracy": float(other["correct"].mean()),
-            "chance": float((1 / asked["choices"].map(len)).mean()),
-        }
+        row |= {"control_accuracy": float(other["correct"].mean()), "chance": unread_scores(run, arm)["chance"]}
         row |= {"bits_per_byte": float(mine["bits_per_byte"].mean()) if "bits_per_byte" in mine else None}
         for prefix, on in (("", "all"), ("weak_", "weak")):
             gain = paired_difference(*(parts(one, weak)[on] for one in (mine, other)), seed=run.seed)
