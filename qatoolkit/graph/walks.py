@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from qatoolkit.graph import kernels as walk_kernels
 from qatoolkit.graph.kp_graph import KPGraph
+from qatoolkit.graph.proposals import Proposals, Threads
 
 # The value functions that LinkSyn's balance is compared with.
 POLICIES = {
@@ -89,6 +89,8 @@ def sample_paths(
 def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value_settings):
     """`sample_paths` as int32 codes, for timing and for tens of millions of paths: KPs, n x length, and seeds,
     n x (length - 1), padded with -1."""
+    from qatoolkit.graph.kernels import assign, walk
+
     most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = most if threads is None else threads
     _check_whole("n", n, 1)
@@ -102,7 +104,6 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
     _check_whole("rounds", rounds, 1, n)
     value_after = KnowledgeValue(graph, **value_settings)
     rounds = 1 if value_after.constant else rounds
-    _, walk, assign = walk_kernels.kernels()
 
     nodes, seeds = np.full((n, length), -1, np.int32), np.full((n, length - 1), -1, np.int32)
     wait = value_after.wait_per_seed()
@@ -113,8 +114,8 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
     turns, learned, renew = _turns(graph.edge_seeds), 0, 1
     members = graph.edge_seeds.indptr, graph.edge_seeds.indices
     work = max(n * length // rounds, graph.adjacency.nnz)  # waking a thread costs more than a few walks
-    with walk_kernels.Threads(int(min(threads, most, 1 + work // 20_000))) as pool:
-        proposals = walk_kernels.Proposals(value_after.links(), pool)
+    with Threads(int(min(threads, most, 1 + work // 20_000))) as pool:
+        proposals = Proposals(value_after.links(), pool)
         for done, (first, last) in enumerate(pairwise(np.linspace(0, n, rounds + 1).astype(np.int64)), 1):
             value, links = value_after(visits), proposals.adjacency
             state = proposals.rows, links.indices, links.data, graph.edge_ids, turns
@@ -124,7 +125,7 @@ def sample_codes(graph, n, length, *, rounds=None, seed=0, threads=None, **value
             # at growing intervals, because new tables cost a pass over all edges
             if value_after.controls and renew <= done < rounds:
                 value_after.learn(seeds[learned:last])
-                proposals, learned = walk_kernels.Proposals(value_after.links(), pool), last
+                proposals, learned = Proposals(value_after.links(), pool), last
                 renew = done + 1 + done // 4
     return nodes, seeds
 
@@ -247,7 +248,7 @@ class _Control:
         return np.append(self.factor, 1.0)[self.codes]  # code -1: unlabelled
 
     def per_kp(self):
-        # no BLAS, as in kernels.Proposals
+        # no BLAS, as in Proposals
         return np.einsum("kl,l->k", self.shares, self.factor) + self.unlabelled
 
     def learn(self, seeds):

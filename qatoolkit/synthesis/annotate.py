@@ -57,14 +57,14 @@ def requests(table: pd.DataFrame, samples: int = 1) -> list[list[dict]]:
 def merged(said: pd.DataFrame, samples: int, decide) -> pd.DataFrame:
     """One row per `samples` answers to one request: `decide(values)` over the readable ones if they are the majority,
     else the first unreadable answer. The ledger keys of all are kept."""
-    rows = []
-    for first in range(0, len(said), samples):
-        part = said.iloc[first : first + samples]
-        ok = part["outcome"] == "ok"
-        row = (part if ok.all() else part[~ok]).iloc[0].to_dict()
-        if 2 * ok.sum() > samples:
-            row |= {"outcome": "ok", "value": decide(list(part.loc[ok, "value"]))}
-        rows.append(row | {"keys": tuple(k for keys in part["keys"] for k in keys)})
+    rows, all_rows = [], said.to_dict("records")
+    for first in range(0, len(all_rows), samples):
+        part = all_rows[first : first + samples]
+        values = [row["value"] for row in part if row["outcome"] == "ok"]
+        row = dict(next((row for row in part if row["outcome"] != "ok"), part[0]))
+        if 2 * len(values) > samples:
+            row |= {"outcome": "ok", "value": decide(values)}
+        rows.append(row | {"keys": tuple(key for one in part for key in one["keys"])})
     return pd.DataFrame(rows, columns=said.columns).astype(said.dtypes)
 
 

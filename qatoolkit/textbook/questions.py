@@ -7,10 +7,10 @@ can contain, and nothing else. Difficulty follows from the form (our reading of 
 
 import hashlib
 import random
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import zip_longest
 
 from qatoolkit.core.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES
@@ -19,7 +19,7 @@ from qatoolkit.textbook.frames import FRAMES, TOP
 from qatoolkit.textbook.knowledge import Entity, Relation, Textbook
 
 LEVEL = {"recall": "H1", "reverse": "H2", "hop": "H3", "follow": "H3", "compare": "H4", "alike": "H4", "chain": "H5"}
-_SEPARATOR = {"en": ", ", "zh": "、"}
+SEPARATOR = {"en": ", ", "zh": "、"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ def _slots(book: Textbook, q: Question, language: str) -> dict[str, str]:
     if q.form in ("reverse", "hop", "chain"):
         slots["v"] = book.value(q.entity, q.relations[0], language)
     if q.others:
-        slots["list"] = _SEPARATOR[language].join(e.name(language) for e in q.others)
+        slots["list"] = SEPARATOR[language].join(e.name(language) for e in q.others)
     if q.form == "compare":
         slots["top"] = TOP[q.relations[0].kind][language][q.top]
     return slots
@@ -176,123 +176,6 @@ def state(book: Textbook, q: Question, language: str, variant: int = 0, given: s
     frames = FRAMES[q.form][language]["statement"]
     slots = _slots(book, q, language) | {"a": given or answer(book, q, language)}
     return _fill(frames[variant % len(frames)], slots)
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-class Reader:
-    """Reads a question back from its wording: `read(text)` -> (Question, language, split), or None for anything
-    else."""
-
-    def __init__(self, book: Textbook):
-        self.book = book
-        self.names, self.nouns, self.relations = {}, {}, {}
-        self.patterns = []
-        for language in ("en", "zh"):
-            self.names[language] = {e.name(language).casefold(): e for e in book.entities.values()}
-            self.nouns[language] = _grouped((t.noun(language).casefold(), t.id) for t in book.tables.values())
-            self.relations[language] = _grouped((r.name(language).casefold(), r) for r in book.relations.values())
-            slots = {
-                "e": self.names[language],
-                "noun": self.nouns[language],
-                "top": {word for kind in TOP.values() for word in kind[language]},
-                **dict.fromkeys(("r", "r1", "r2", "r3"), self.relations[language]),
-            }
-            slots = {name: _alternatives(words) for name, words in slots.items()} | {"v": ".+?", "list": ".+?"}
-            for form, frames in FRAMES.items():
-                for split in ("train", "exam"):
-                    for frame in frames[language][split]:
-                        self.patterns.append((_pattern(frame, slots), form, language, split))
-        self._value_index = defaultdict(list)
-        for table in book.tables.values():
-            for relation in table.relations:
-                for entity in table.entities:
-                    for language in ("en", "zh"):
-                        value = book.value(entity, relation, language)
-                        if value is not None:
-                            self._value_index[relation.id, language, value.casefold()].append(entity)
-
-    def read(self, text: str) -> tuple[Question, str, str] | None:
-        text = " ".join(text.split())
-        problem = problems.read(text)
-        if problem:
-            family, params, language, split = problem
-            return Question(form="problem", family=family, params=tuple(params.items())), language, split
-        for pattern, form, language, split in self.patterns:
-            match = pattern.fullmatch(text)
-            if match:
-                question = self._resolve(form, language, match.groupdict())
-                if question:
-                    return question, language, split
-        return None
-
-    def _resolve(self, form: str, language: str, found: dict[str, str]) -> Question | None:
-        """Find the relations that fit together: each must belong to the table the walk has reached."""
-        found = {k: v.casefold() for k, v in found.items()}
-        firsts = self.relations[language][found.get("r1") or found["r"]]
-        others = ()
-        if "list" in found:
-            names = [name.strip() for name in found["list"].split(_SEPARATOR[language].strip())]
-            others = tuple(self.names[language].get(name) for name in names)
-            if None in others or len(others) < 2:
-                return None
-        for first in firsts:
-            entity = self._entity(first, language, found)
-            if entity is None and form != "compare":
-                continue
-            anchor = others[0] if form == "compare" else entity
-            if anchor.table != first.table or first.column not in anchor.values:
-                continue
-            if form in ("compare", "alike"):
-                if any(e.table != first.table or first.column not in e.values for e in others):
-                    continue
-                top = TOP[first.kind][language].index(found["top"]) if form == "compare" and first.ordered else 0
-                return Question(form=form, entity=entity, relations=(first,), others=others, top=top)
-            rest = self._walk(form, first, entity, language, found)
-            if rest is not None:
-                return Question(form=form, entity=entity, relations=(first, *rest))
-        return None
-
-    def _entity(self, first: Relation, language: str, found: dict[str, str]) -> Entity | None:
-        if "e" in found:
-            return self.names[language][found["e"]]
-        holders = self._value_index.get((first.id, language, found.get("v", "")), [])
-        if len(holders) == 1 and first.table in self.nouns[language].get(found["noun"], ()):
-            return holders[0]
-        return None
-
-    def _walk(self, form: str, first: Relation, entity: Entity, language: str, found: dict) -> tuple | None:
-        """The relations after the first, each on the table that the one before leads to; None if they do not fit."""
-        steps, here = [], entity
-        if form == "follow":
-            here = self.book.entities.get(entity.values[first.column]) if first.target else None
-        for name in [found[k] for k in ("r2", "r3") if k in found]:
-            fits = here and [
-                r for r in self.relations[language][name] if r.table == here.table and r.column in here.values
-            ]
-            if not fits:
-                return None
-            steps.append(fits[0])
-            here = self.book.entities.get(here.values[fits[0].column]) if fits[0].target else None
-        return tuple(steps)
-
-
-def _grouped(pairs) -> dict[str, list]:
-    groups = defaultdict(list)
-    for key, value in pairs:
-        groups[key].append(value)
-    return dict(groups)
-
-
-def _alternatives(words) -> str:
-    return "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
-
-
-def _pattern(frame: str, slots: dict[str, str]) -> re.Pattern:
-    pieces = re.split(r"\{(\w+)\}", frame)
-    body = "".join(re.escape(p) if i % 2 == 0 else f"(?P<{p}>{slots[p]})" for i, p in enumerate(pieces))
-    return re.compile(body, re.IGNORECASE)
 
 
 # --- enumeration -----------------------------------------------------------------------------------------------------
@@ -347,7 +230,7 @@ def comparison(
 ) -> Question | None:
     """A random question over `n` entities of the relation's table: which is largest (number, year), or which shares a
     category with another. `holding` must take part; `wanted` is the split it must fall into. None if there is none."""
-    pool = [e for e in book.tables[relation.table].entities if relation.column in e.values]
+    pool = [entity for entity, _ in _valued(book, relation)]
     if len(pool) < n + (not relation.ordered):
         return None
     for _ in range(40):
@@ -355,6 +238,13 @@ def comparison(
         if q and (wanted is None or split(q) == wanted):
             return q
     return None
+
+
+@cache
+def _valued(book: Textbook, relation: Relation) -> list[tuple[Entity, str]]:
+    """The entities that have a value of the relation, with its English text."""
+    entities = book.tables[relation.table].entities
+    return [(e, book.value(e, relation, "en")) for e in entities if relation.column in e.values]
 
 
 def _ordered(book, relation, n, rng, pool, holding) -> Question | None:
@@ -369,8 +259,8 @@ def _ordered(book, relation, n, rng, pool, holding) -> Question | None:
 def _alike(book, relation, n, rng, pool, holding) -> Question | None:
     entity = holding or rng.choice(pool)
     category = book.value(entity, relation, "en")
-    same = [e for e in pool if e is not entity and book.value(e, relation, "en") == category]
-    different = [e for e in pool if book.value(e, relation, "en") != category]
+    same = [e for e, value in _valued(book, relation) if e is not entity and value == category]
+    different = [e for e, value in _valued(book, relation) if value != category]
     if not same or len(different) < n - 1:
         return None
     chosen = [rng.choice(same), *rng.sample(different, n - 1)]

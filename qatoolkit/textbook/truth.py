@@ -5,7 +5,6 @@ import functools
 
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.textbook import knowledge
-from qatoolkit.textbook.questions import Reader
 from qatoolkit.textbook.server import parts
 from qatoolkit.textbook.settings import TextbookSettings
 from qatoolkit.textbook.tutor import MODELS, Tutor, error_rate
@@ -16,7 +15,7 @@ class TextbookTruth:
 
     def __init__(self, settings: TextbookSettings):
         self.teachers = {model: error_rate(model) for model in MODELS}
-        self._tutor, self._reader = Tutor(knowledge.load(), parts(settings)), Reader(knowledge.load())
+        self._tutor = Tutor(knowledge.load(), parts(settings))
 
     def is_correct(self, question: str, answer: str) -> bool | None:
         """Whether an answer is right; None for a question the textbook does not know."""
@@ -24,7 +23,7 @@ class TextbookTruth:
 
     def labels(self, question: str) -> dict[str, str | None]:
         """Discipline, difficulty and grade by construction; nulls for a question the textbook does not know."""
-        found = self._reader.read(question)
+        found = self._tutor.reader.read(question)
         return {name: getattr(found[0], name) if found else None for name in LABELS}
 
 

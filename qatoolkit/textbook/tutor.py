@@ -18,7 +18,6 @@ from qatoolkit.textbook import problems
 from qatoolkit.textbook.knowledge import Entity, Textbook
 from qatoolkit.textbook.questions import (
     Question,
-    Reader,
     about,
     answer,
     comparison,
@@ -28,6 +27,7 @@ from qatoolkit.textbook.questions import (
     write,
     wrong_answers,
 )
+from qatoolkit.textbook.reading import Reader
 
 DEGRADED, DEGRADED_AGAIN = 0.25, 0.08
 MODELS = ("textbook", "textbook-err05", "textbook-err15", "textbook-err30")

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy.stats import chisquare
 
-from qatoolkit.graph.kernels import Proposals, Threads
 from qatoolkit.graph.kp_graph import KPGraph, build_kp_graph
+from qatoolkit.graph.proposals import Proposals, Threads
 from qatoolkit.graph.walks import KnowledgeValue, path_diagnostics, sample_codes, sample_paths
 
 DISCIPLINES = ["mathematics", "physics", "law", "history"]
@@ -531,3 +531,21 @@ def test_diagnostics_of_foreign_or_no_paths(world):
 def test_importing_walks_does_not_load_numba():
     code = "import sys, qatoolkit.graph.walks; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_loops_are_compiled_once_on_a_machine(tmp_path):
+    """A loop that numba can't find again costs every process seconds, and leaves a file in each."""
+    code = (
+        "import pandas as pd, qatoolkit as qt\n"
+        "points = [['a', 'b'], ['b', 'c'], ['a', 'c']]\n"
+        "table = pd.DataFrame({'id': ['q1', 'q2', 'q3'], 'knowledge_points': points})\n"
+        "qt.sample_paths(qt.build_kp_graph(table), n=3, length=2)\n"
+        "from qatoolkit.graph import kernels\n"
+        "print(sum(sum(loop.stats.cache_misses.values()) for loop in (kernels.fill, kernels.walk, kernels.assign)))\n"
+    )
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    missed = [
+        int(subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True).stdout)
+        for _ in range(2)
+    ]
+    assert missed == [3, 0]

@@ -14,7 +14,6 @@ from qatoolkit.textbook import exams, knowledge, problems
 from qatoolkit.textbook.questions import (
     LEVEL,
     Question,
-    Reader,
     answer,
     comparison,
     questions,
@@ -23,6 +22,7 @@ from qatoolkit.textbook.questions import (
     write,
     wrong_answers,
 )
+from qatoolkit.textbook.reading import Reader
 
 LANGUAGES = ("en", "zh")
 PERIODIC_TABLE = """
