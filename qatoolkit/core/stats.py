@@ -87,7 +87,10 @@ def difference_over_seeds(
     if any(not table.index.equals(joined[0].index) for table in joined):
         raise ValueError("difference over seeds: the pairs answered different questions")
     gains = np.stack([table["correct_a"].to_numpy(float) - table["correct_b"].to_numpy(float) for table in joined])
-    (k, n), mean = gains.shape, float(gains.mean())
+    (k, n), mean = gains.shape, float(gains.mean()) if gains.size else None
+    if not n:
+        ends = ("low", "high", "questions_low", "questions_high", "seeds_low", "seeds_high")
+        return {"difference": None, "n": 0, "seeds": k} | dict.fromkeys(ends)
     draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
     ends = np.quantile(gains.mean(0)[draws].mean(axis=1), [0.025, 0.975])
     half = stats.t.ppf(0.975, k - 1) * gains.mean(1).std(ddof=1) / np.sqrt(k) if k > 1 else None

@@ -37,7 +37,7 @@ from qatoolkit.figures.style import (
 AXES = {
     "parameters": ("model size", "parameters", big),
     "tokens": ("mid-training data", "tokens", big),
-    "initial_flops": ("initial compute", "FLOPs before mid-training", power),
+    "initial_flops": ("initial compute", "FLOPs", power),
 }
 
 

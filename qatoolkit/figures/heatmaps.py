@@ -205,10 +205,10 @@ def grid_difference(cells_a, cells_b, *, weak=None, title="Gain in accuracy by d
     table["bold"] = (table["low_b"] > table["high_a"]) | (table["high_b"] < table["low_a"])
     table["text"] = table["value"].map(signed)
     noted = table[[*sides, "n"]].to_numpy(float)
-    table["note"] = [f"{100 * a:.0f}% → {100 * b:.0f}%, n {n:,.0f}" for a, b, n in noted]
+    table["note"] = [f"{100 * a:.0f} → {100 * b:.0f}, n {n:,.0f}" for a, b, n in noted]
     return _draw_grid(
         _outlined(table, weak), **_centred(table, 10.0), unit="gain (points)", title=title, ax=ax,
-        legend=f"small: before → after, n; bold: {INTERVAL}s do not overlap",
+        legend=f"small: before → after (%), n; bold: {INTERVAL}s do not overlap",
     )  # fmt: skip
 
 

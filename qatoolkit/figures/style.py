@@ -78,9 +78,55 @@ def styled(draw):
     return wrapper
 
 
-def save(figure, path):
+WIDTHS = {"column": 3.03, "page": 6.30}  # inches: a column and the text of the ACL's style
+NARROW = 0.5  # inches that a panel needs
+
+
+def _overlaps(figure):
+    """How many pairs of texts within a panel lie on each other."""
+    count = 0
+    for axes in figure.axes:
+        boxes = np.array([text.get_window_extent().extents for text in axes.texts if text.get_text()]).reshape(-1, 4)
+        low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
+        count += int((high - low > 1).all(axis=2).sum() - len(boxes)) // 2
+    return count
+
+
+@contextmanager
+def at_width(figure, width):
+    """The figure laid out for a width in inches with letters as large as before, and afterwards as it was. ValueError
+    where that leaves no room."""
+    size, places = figure.get_size_inches(), [axes.get_position() for axes in figure.axes]
+    panels = [axes for axes, place in zip(figure.axes, places, strict=True) if place.width * size[0] > NARROW]
+    before = _overlaps(figure)
+    try:
+        figure.set_size_inches(width, size[1])
+        for axes in figure.axes:
+            axes.set_in_layout(True)
+        for text in figure.findobj(plt.Text):  # titles and labels of axes, no tick
+            text.set_wrap(text.get_text().count(" ") > 2)
+        figure.set_layout_engine("constrained")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="constrained_layout not applied")
+            figure.draw_without_rendering()
+        box = figure.get_tightbbox()
+        least = min((axes.get_position().width * width for axes in panels), default=width)
+        if least < NARROW or box.x0 < -0.05 or box.x1 > width + 0.05 or _overlaps(figure) > before:
+            raise ValueError(f"this figure has no room at {width:g} inches; it was drawn for {size[0]:.1f}, try more")
+        yield
+    finally:
+        figure.set_size_inches(size)
+        figure.set_layout_engine("none")
+        for axes, place in zip(figure.axes, places, strict=True):
+            axes.set_position(place)
+
+
+def save(figure, path, width=None):
     """Write `path`.png (160 dpi), `path`.svg and `path`.pdf atomically, with the same bytes for the same figure; return
     all three.
+
+    `width`: inches, or "column" (3.03) or "page" (6.30, of the ACL's style), laid out anew with letters of the same
+    size; ValueError where the figure has no room. By default as it was drawn.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -88,6 +134,11 @@ def save(figure, path):
     >>> [file.name for file in qt.figures.save(qt.figures.schedules(rates), "rates")]
     ['rates.png', 'rates.svg', 'rates.pdf']
     """
+    if width is not None:
+        if isinstance(width, str) and width not in WIDTHS:
+            raise ValueError(f"width is {width!r}; it must be inches, or {' or '.join(WIDTHS)}")
+        with house_style(), at_width(figure, WIDTHS.get(width, width)):
+            return save(figure, path)
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in {".png", ".svg", ".pdf"} else path
     written = []

@@ -14,6 +14,7 @@ from qatoolkit.scaling.laws import Law, line, power_law, sigmoid_law, sigmoid_of
 from qatoolkit.scaling.solve import least_squares
 
 DRAWS, STARTS = 1000, 48
+RUNS_APART = 0.01  # of log loss: what two runs of one kind differ by at least, where few points show it (our reading)
 HUBER = {"loss": 1e-3, "accuracy": 1.345}  # of log loss, as in Chinchilla; of standard errors, the usual 95% efficiency
 LEAST = 3  # different x on an axis that a law needs; with fewer, a line in log x
 SURE = 2.576  # standard errors, 99%: of a rise, and from chance
@@ -157,22 +158,38 @@ def fit_scaling(
 
 
 def _fit_loss(table: pd.DataFrame, y: str, by: tuple[str, ...], z: np.ndarray, draws: int, rng) -> dict:
-    """The fields of a fit to log loss; its draws fit runs drawn again or, where they are few, residuals drawn again."""
+    """The fields of a fit to log loss. With four points a parameter or more, Huber as in Chinchilla without priors, and
+    draws that fit runs drawn again; with fewer, the law's priors, and draws as for accuracies."""
     enough = all(table[axis].nunique() > LEAST for axis in by) and len(table) >= 2 * len(by) + 2
     law = power_law(by, table[y].min()) if enough else line(by, loss=True)
-    seen = np.log(table[y].to_numpy(float))
-    solve = partial(least_squares, lambda theta: law.value(theta, z), delta=HUBER["loss"])
-    best, agreed = _best_of_starts(law, partial(solve, y=seen), rng)
-    fitted = law.value(best[None], z)[0]
-    starts, n = np.repeat(best[None], draws, 0), len(table)
-    if n >= 4 * len(best):
-        drawn = solve(starts, seen, weights=rng.multinomial(n, np.full(n, 1 / n), draws).astype(float))[0]
+    seen, n, p = np.log(table[y].to_numpy(float)), len(table), len(law.prior)
+    if n < 4 * p:
+        apart = RUNS_APART * _draw_residuals(law, z, seen, np.full(n, RUNS_APART), 1, rng)[0]["scatter"]
+        fields, fitted = _draw_residuals(law, z, seen, np.full(n, apart), draws, rng)
+        fields["scatter"] *= apart / RUNS_APART
     else:
-        free = max(1, n - len(best))
-        noise = np.sqrt(np.square(seen - fitted).sum() / free) * _heavy_tails(rng, draws, free)
-        drawn = solve(starts, fitted + noise * rng.standard_normal((draws, n)))[0]
+        solve = partial(least_squares, lambda theta: law.value(theta, z), delta=HUBER["loss"], y=seen)
+        best, agreed = _best_of_starts(law, solve, rng)
+        weights = rng.multinomial(n, np.full(n, 1 / n), draws).astype(float)
+        drawn = solve(np.repeat(best[None], draws, 0), weights=weights)[0]
+        fields, fitted = {"theta": best, "draws": drawn, "scatter": 1.0, "agreed": agreed}, law.value(best[None], z)[0]
     table = table.assign(fitted=np.exp(fitted), residual=seen - fitted)
-    return {"law": law, "theta": best, "draws": drawn, "points": table, "scatter": 1.0, "agreed": agreed, "flat": False}
+    return fields | {"law": law, "points": table, "flat": False}
+
+
+def _draw_residuals(law: Law, z, seen: np.ndarray, se: np.ndarray, draws: int, rng) -> tuple[dict, np.ndarray]:
+    """Theta, draws, scatter and agreement of a law with its priors, through values with standard errors, and what it
+    gives there; the draws fit values with noise, and priors moved by their spread."""
+    solve = partial(least_squares, lambda theta: law.value(theta, z), delta=HUBER["accuracy"], spread=law.spread)
+    best, agreed = _best_of_starts(law, partial(solve, y=seen, sigma=se, prior=law.prior), rng)
+    fitted = law.value(best[None], z)[0]
+    free = max(1.0, len(seen) - effective_parameters(lambda theta: law.value(theta, z), best, se, law.spread))
+    scatter = max(1.0, float(np.sqrt(np.square((seen - fitted) / se).sum() / free)))
+    noise = se * scatter * (_heavy_tails(rng, draws, free) if scatter > 1 else 1.0)
+    again = fitted + noise * rng.standard_normal((draws, len(seen)))
+    moved = law.prior + np.where(np.isfinite(law.spread), law.spread, 0.0) * rng.standard_normal((draws, len(best)))
+    drawn = solve(np.repeat(best[None], draws, 0), again, sigma=se * scatter, prior=moved)[0]
+    return {"theta": best, "draws": drawn, "scatter": scatter, "agreed": agreed}, fitted
 
 
 def _fit_accuracy(table: pd.DataFrame, y: str, by: tuple[str, ...], z: np.ndarray, draws: int, rng) -> dict:
@@ -188,30 +205,15 @@ def _fit_accuracy(table: pd.DataFrame, y: str, by: tuple[str, ...], z: np.ndarra
     else:
         law = sigmoid_law(by, chance, below)
     seen, se = table[y].to_numpy(float), table["se"].to_numpy(float)
-    solve = partial(least_squares, lambda theta: law.value(theta, z), delta=HUBER["accuracy"], spread=law.spread)
-    best, agreed = _best_of_starts(law, partial(solve, y=seen, sigma=se, prior=law.prior), rng)
-    fitted = law.value(best[None], z)[0]
-    free = max(1.0, len(table) - effective_parameters(lambda theta: law.value(theta, z), best, se, law.spread))
-    scatter = max(1.0, float(np.sqrt(np.square((seen - fitted) / se).sum() / free)))
-    noise = se * scatter * (_heavy_tails(rng, draws, free) if scatter > 1 else 1.0)
-    again = fitted + noise * rng.standard_normal((draws, len(table)))
-    moved = law.prior + np.where(np.isfinite(law.spread), law.spread, 0.0) * rng.standard_normal((draws, len(best)))
-    drawn = solve(np.repeat(best[None], draws, 0), again, sigma=se * scatter, prior=moved)[0]
+    fields, fitted = _draw_residuals(law, z, seen, se, draws, rng)
     if flat:
         weight = se**-2.0
         level, half = np.average(seen, weights=weight), draws // 2
-        best, fitted = law.at_level(np.array([level]))[0], np.full(len(table), level)
-        drawn[:half] = law.at_level(level + scatter / np.sqrt(weight.sum()) * rng.standard_normal(half))
+        fields["theta"], fitted = law.at_level(np.array([level]))[0], np.full(len(table), level)
+        noise = fields["scatter"] / np.sqrt(weight.sum()) * rng.standard_normal(half)
+        fields["draws"][:half] = law.at_level(level + noise)
     table = table.assign(fitted=fitted, residual=seen - fitted)
-    return {
-        "law": law,
-        "theta": best,
-        "draws": drawn,
-        "points": table,
-        "scatter": scatter,
-        "agreed": agreed,
-        "flat": flat,
-    }
+    return fields | {"law": law, "points": table, "flat": flat}
 
 
 def _best_of_starts(law: Law, solve, rng) -> tuple[np.ndarray, float]:

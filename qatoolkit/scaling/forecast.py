@@ -99,6 +99,7 @@ def check_forecast(
     y: str = "accuracy",
     by: str | tuple[str, ...] | None = None,
     each: str | list[str] = (),
+    through: str | None = None,
     chance: float | None = None,
     draws: int = DRAWS,
     seed: int = 0,
@@ -109,7 +110,9 @@ def check_forecast(
     Columns: the groups, x, `measured_accuracy`, `forecast_accuracy` with low and high (95%, of a measurement with as
     many questions), `covered`, and two baselines, `repeated_accuracy` (the largest point kept) and `line_accuracy`
     (straight in log x); `fitted` is false where accuracy does not rise, and the forecast is that it stays. With another
-    y, such as loss, its name ends the columns. `forecast_errors` pools the rows.
+    y, such as loss, its name ends the columns. `through`, a loss such as bits_per_byte, adds a forecast in two steps: the
+    loss along the axis, then accuracy from it (through_accuracy with through_low and through_high, of the same kind).
+    `forecast_errors` pools the rows.
 
     ValueError where fewer than two x are left to fit."""
     by = (of,) if by is None else (by,) if isinstance(by, str) else tuple(by)
@@ -127,6 +130,9 @@ def check_forecast(
         said = fit.predict(measured[list(by)], n=n, seed=seed)
         near = fit.points.sort_values(of, kind="stable")
         rows = pd.DataFrame(dict(zip(each, key, strict=True)), index=measured.index) if each else measured[[]]
+        if through:
+            two_steps = forecast_through(part[~far], measured, through, by, chance, draws, seed)
+            rows = rows.assign(**two_steps)
         line = np.polyval(np.polyfit(np.log(near[of]), near[y], 1), np.log(measured[of]))
         rows = rows.assign(
             **{"x": measured[of], f"measured_{y}": measured[y], f"forecast_{y}": said[y]},
@@ -137,11 +143,29 @@ def check_forecast(
     return pd.concat(tables, ignore_index=True)
 
 
+def forecast_through(points: pd.DataFrame, at: pd.DataFrame, loss: str, by, chance, draws: int, seed: int) -> dict:
+    """Accuracy at `at` by way of a loss: a fit of the loss along the axes `by`, and one of accuracy to that loss. The
+    values of through_accuracy, through_low, through_high, as of a measurement with as many questions."""
+    falling = fit_scaling(points, loss, by, draws=draws, seed=seed)
+    rising = fit_scaling(points.assign(loss=points[loss]), "accuracy", "loss", chance=chance, draws=draws, seed=seed)
+    losses = np.vstack([falling.predict(at)[loss].to_numpy(), falling.drawn(at)])
+    thetas = np.vstack([rising.theta, rising.draws])
+    z = np.log(losses / rising.centre)
+    drawn = np.stack([rising.law.value(theta[None], row[:, None])[0] for theta, row in zip(thetas, z, strict=True)])
+    shares = np.clip(drawn[1:], 0, 1)
+    rng = np.random.default_rng(seed)
+    noise = rising.scatter * np.sqrt(shares * (1 - shares) / at["n"].to_numpy()) * rng.standard_normal(shares.shape)
+    low, high = np.quantile(np.clip(shares + noise, 0, 1), [0.025, 0.975], axis=0)
+    return {"through_accuracy": drawn[0], "through_low": low, "through_high": high}
+
+
 def forecast_errors(checked: pd.DataFrame, y: str = "accuracy") -> dict:
-    """Mean absolute errors over the rows of `check_forecast` that were fitted, of the law and of both baselines, and
-    the share that the 95% intervals cover: {n, law, repeated, line, covered_share, not_fitted}."""
+    """Mean absolute errors over the rows of `check_forecast` that were fitted, of the law, of both baselines and of the
+    two steps where there are some, and the share that the law's 95% intervals cover: {n, law, repeated, line,
+    covered_share, not_fitted}."""
     fitted = checked[checked["fitted"]]
     kinds = {"law": "forecast", "repeated": "repeated", "line": "line"}
+    kinds |= {"through": "through"} if f"through_{y}" in checked else {}
     errors = {
         name: float((fitted[f"{kind}_{y}"] - fitted[f"measured_{y}"]).abs().mean()) for name, kind in kinds.items()
     }

@@ -61,7 +61,7 @@ def _powers(axes: tuple[str, ...]) -> str:
 
 def power_law(axes: tuple[str, ...], level: float) -> Law:
     """log L of L = E + sum over axes of A / x^alpha; `level` is the lowest loss seen, from which the starts are
-    drawn."""
+    drawn. Priors, for few points: alpha 0.35 within a factor of 1.6, log A and log E around the level, ± 1.5 and ± 1."""
     k = 2 * len(axes)
     prior = np.array([np.log(level) - 1, USUAL] * len(axes) + [np.log(level) - 0.3])
     return Law(
@@ -70,7 +70,7 @@ def power_law(axes: tuple[str, ...], level: float) -> Law:
         value=lambda theta, z: np.log(np.exp(np.clip(theta[:, k:], -50, 50)) + _sum_of_powers(theta, z)),
         reported=lambda theta, centre: np.stack([*_coefficients(theta, centre), np.exp(theta[:, k])], axis=1),
         prior=prior,
-        spread=np.full(k + 1, np.inf),
+        spread=np.array([1.5, 0.5] * len(axes) + [1.0]),
         start_spread=np.array([1.0, 0.5] * len(axes) + [0.5]),
     )
 

@@ -8,7 +8,8 @@ import pandas as pd
 
 from qatoolkit.scaling.settings import ScalingSettings
 
-BESIDE = ("chance", "blind", "bits_per_byte", "over", "gain", "gain_low", "gain_high")
+BESIDE = ("chance", "blind", "bits_per_byte", "seeds", "seed", "over", "gain", "gain_low", "gain_high")
+BESIDE += tuple(f"gain_{of}_{end}" for of in ("questions", "seeds") for end in ("low", "high"))
 AXES = {"parameters": "size", "tokens": "tokens", "initial_flops": "initial"}
 
 

@@ -18,6 +18,8 @@ class ScalingSettings(Settings):
     at: SomeShare = 1.0
     """Where sizes and initial FLOPs are compared: a share of the mid-training tokens, which is a point of every
     axis."""
+    seeds: Positive = 1
+    """Training seeds at every point, for intervals over seeds beside those over questions."""
     control: bool = True
     """Whether the control (the first arm that reads no data set) is trained at every point too, on as many tokens."""
 

@@ -199,3 +199,25 @@ def test_a_fit_draws_itself():
     assert fit_scaling(runs, chance=0.25).figure().axes[0].lines
     figure = fit_scaling(with_noise(0.01, 0), "loss", ("parameters", "tokens"), draws=50).figure()
     assert len(figure.axes[0].texts) == 5  # lines named by tokens
+
+
+def test_a_loss_of_four_sizes_forecasts_the_next_and_an_accuracy_through_it():
+    """Four points leave three parameters open: priors keep the interval finite, and it still covers."""
+    sizes, covered, widths, errors = np.array([1e6, 3e6, 1e7, 3e7]), [], [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        x = np.append(sizes, 1.2e8)
+        loss = (1.0 + 90 / x**0.35) * np.exp(0.01 * rng.standard_normal(5))
+        table = pd.DataFrame({"parameters": x, "loss_now": loss, "n": 2000})
+        table["accuracy"] = rng.binomial(2000, 0.25 + 0.75 / (1 + np.exp(4 * (loss - 1.3)))) / 2000
+        fit = fit_scaling(table.iloc[:4], "loss_now", draws=200)
+        at = fit.predict(table.iloc[[4]][["parameters"]], n=1).iloc[0]
+        covered.append(at["low"] <= loss[4] <= at["high"])
+        widths.append(at["high"] / at["low"])
+        checked = check_forecast(table, through="loss_now", chance=0.25, draws=200).iloc[0]
+        errors.append(abs(checked["through_accuracy"] - checked["measured_accuracy"]))
+        assert 0.25 <= checked["through_low"] <= checked["through_high"] <= 1
+    print(np.mean(covered), np.median(widths), np.mean(errors))
+    assert np.mean(covered) >= 0.85
+    assert np.median(widths) < 1.3
+    assert np.mean(errors) < 0.05

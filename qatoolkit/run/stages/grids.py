@@ -11,8 +11,8 @@ from qatoolkit.core.files import read_json, write_json
 from qatoolkit.core.stats import CELL, paired_difference
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.flow import run_to
-from qatoolkit.run.stages.students import unread_scores
-from qatoolkit.run.stages.training import Trained, arm_job, make_once, trained, training_key
+from qatoolkit.run.stages.students import rungs, unread_scores
+from qatoolkit.run.stages.training import Trained, arm_table, make_once, midtrain_job, token_file, trained, training_key
 from qatoolkit.run.stages.variants import called, quiet
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
@@ -28,10 +28,11 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
 
     `grid`: values by dial, such as {"midtrain.replay": [0.1, 0.3], "midtrain.seed": [0, 1]}. A combination is this run
     with those dials: what they do not touch is shared, with it and among them, and what is trained and scored already,
-    in any sweep, is not made again. Columns: the dials, arm, tokens, parameters, learning_rate, accuracy,
+    in any sweep, is not made again. Beside dials there is `size`: rungs of the run's ladder to mid-train from, on the
+    same data ({"size": ["xxs", "xs"]}). Columns: the dials, arm, tokens, parameters, learning_rate, accuracy,
     control_accuracy, bits_per_byte (of the right choice), the paired gain over the control (over the base it starts
-    from where the run has no control) over all exam questions with low and high, weak_gain with its interval in the
-    run's weak cells, n, weak_n.
+    from where the run has no control, or `scaling.control` is off) over all exam questions with low and high,
+    weak_gain with its interval in the run's weak cells, n, weak_n.
 
     A training that fails leaves `reason` in its row and the others go on; it is tried again only with `retry`.
     ValueError for a dial or value that does not exist, before anything is trained."""
@@ -40,13 +41,21 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
         if not isinstance(values, list | tuple) or not values:
             raise ValueError(f"grid[{name!r}] is {values!r}; it must be a list of values, such as [0.1, 0.3]")
     combinations = [dict(zip(names, values, strict=True)) for values in itertools.product(*grid.values())]
-    control = run.profile.control if run.profile.control != arm else None
+    control = run.profile.control if run.profile.scaling.control and run.profile.control != arm else None
     kept = {a: None for a in run.profile.arms if a not in (arm, control)}
-    others = [variant_of(run, arm, dials, kept) for dials in combinations]
+    starts = {size: path for (size, initial), path in rungs(run).items() if initial == 1.0} if "size" in grid else {}
+    if unknown := [str(size) for size in grid.get("size", ()) if size not in starts]:
+        raise ValueError(
+            f"size: no rung is called {', '.join(unknown)}; the run has {', '.join(starts)} (scaling.sizes)"
+        )
+    turned = [{name: value for name, value in dials.items() if name != "size"} for dials in combinations]
+    others = [variant_of(run, arm, dials, kept) for dials in turned]
     jobs, failed = [], read_failures(run)
-    for other in others:
+    for dials, other in zip(combinations, others, strict=True):
         run_to(other, "curate", log=quiet)
-        jobs.append({name: arm_job(other, name) for name in (arm, control) if name})
+        start = starts[dials["size"]] if "size" in dials else run.model("base")
+        files = {name: token_file(other, arm_table(other, name)) for name in (arm, control) if name}
+        jobs.append({name: midtrain_job(other, name, start, qa) for name, qa in files.items()})
     if retry:
         again = {training_key(job) for pair in jobs for job in pair.values()}
         failed = {key: reason for key, reason in failed.items() if key not in again}

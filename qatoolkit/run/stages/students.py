@@ -1,12 +1,15 @@
 """The stage on scaling: students along model size, mid-training tokens and initial FLOPs, the laws through them, and
 what they would have forecast."""
 
+import itertools
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from qatoolkit.core.files import read_json
-from qatoolkit.core.stats import accuracy, cells, paired_difference
+from qatoolkit.core.stats import accuracy, cells, difference_over_seeds, wilson
 from qatoolkit.evaluation.blind import blind_to_training
 from qatoolkit.run.contracts import stage
 from qatoolkit.run.profiles import BASE
@@ -37,45 +40,52 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
     """Base and mid-trained students of one arm (default: the main one) and of the control against model size,
     mid-training tokens and initial FLOPs.
 
-    `runs` has one row per trained or base student (`student_row`), `cells` its accuracy by cell, `points` the same by
-    axis with paired gains, `fits` the parameters of a law per axis and arm, `gains` how the gain changes along each
-    axis, `checks` what the largest point of each axis would have been forecast as. `left_out` names the axes on which
-    nothing varies."""
+    `runs` has one row per trained or base student (`student_row`), one per training seed (`scaling.seeds`); `cells` its
+    accuracy by cell; `points` the means over seeds by axis with paired gains, `fits` the parameters of a law per axis
+    and arm, `gains` how the gain changes along each axis, `checks` what the largest point of each axis would have been
+    forecast as. `left_out` names the axes on which nothing varies."""
     arm, starts = arm or run.profile.main_arm, rungs(run)
     arms = [arm] + [run.profile.control] * bool(run.profile.scaling.control and run.profile.control not in (None, arm))
     size, tokens = next(iter(starts))[0], run.profile.midtrain.tokens
     points = sweeps.points(size, tokens, run.profile.scaling, list(starts))
-    jobs = {}
+    first = run.seed if run.profile.midtrain.seed is None else run.profile.midtrain.seed
+    jobs, seeds = {}, range(first, first + run.profile.scaling.seeds)
     for name in arms:
         qa = token_file(run, arm_table(run, name))
-        for p in points.to_dict("records"):
+        for p, seed in itertools.product(points.to_dict("records"), seeds):
             if (p["size"], p["initial"]) == (size, 1.0):  # the arm itself, or the reference of an ablation
-                whole = probed(run) if p["tokens"] == tokens else {}
-                jobs[p["point"], name] = arm_job(run, name, tokens=p["tokens"], **whole)
+                whole = probed(run) if (p["tokens"], seed) == (tokens, first) else {}
+                job = arm_job(run, name, tokens=p["tokens"], seed=seed, **whole)
             else:
                 start = starts[p["size"], p["initial"]]
-                jobs[p["point"], name] = midtrain_job(run, f"{name} {p['point']}", start, qa, tokens=p["tokens"])
+                job = midtrain_job(run, f"{name} {p['point']}", start, qa, tokens=p["tokens"], seed=seed)
+            jobs[p["point"], name, seed] = job
     found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
     samples = scored(run, [path for t in found.values() for path in (t.job.start, t.job.out)])
-    rows, by_cell, unread = [], [], unread_scores(run, arm)
-    resampled = {"resamples": run.profile.evaluate.bootstrap, "seed": run.seed}
+    runs, means, by_cell, unread = [], [], [], unread_scores(run, arm)
+    over = arms[-1] if len(arms) > 1 else BASE
     for p in points.to_dict("records"):
-        trainings = {name: found[p["point"], name] for name in arms}
-        of = {BASE: samples[trainings[arm].job.start]} | {n: samples[t.job.out] for n, t in trainings.items()}
+        of = {(name, seed): found[p["point"], name, seed] for name in arms for seed in seeds}
+        scores = {key: samples[t.job.out] for key, t in of.items()} | {(BASE, first): samples[of[arm, first].job.start]}
         for name in (*arms, BASE):
-            row = p | {"arm": name} | student_row(trainings[arm if name == BASE else name], base=name == BASE)
-            row |= accuracy(of[name]).iloc[0].to_dict() | unread
-            if "bits_per_byte" in of[name]:
-                row["bits_per_byte"] = of[name]["bits_per_byte"].mean()
+            rows = []
+            for seed in seeds[:1] if name == BASE else seeds:
+                row = p | {"arm": name, "seed": None if name == BASE else seed} | unread
+                row |= student_row(of[arm if name == BASE else name, seed], base=name == BASE)
+                row |= accuracy(scores[name, seed]).iloc[0].to_dict()
+                if "bits_per_byte" in scores[name, seed]:
+                    row["bits_per_byte"] = scores[name, seed]["bits_per_byte"].mean()
+                rows.append(row)
+                about = {k: row[k] for k in ABOUT}
+                by_cell.append(cells(scores[name, seed]).assign(**about))
+            runs += rows
+            means.append(over_seeds(rows))
             if name == arm:
-                over = arms[-1] if len(arms) > 1 else BASE
-                gain = paired_difference(of[arm], of[over], **resampled)
-                row |= {"over": over, "gain": gain["difference"], "gain_low": gain["low"], "gain_high": gain["high"]}
-            rows.append(row)
-            about = {k: row[k] for k in ("point", "arm", "size", "tokens", "initial", "parameters", "initial_flops")}
-            by_cell.append(cells(of[name]).assign(**about))
-    runs = pd.DataFrame(rows)
-    table = sweeps.by_axis(runs)
+                pairs = [(scores[arm, seed], scores[over, first if over == BASE else seed]) for seed in seeds]
+                gain = difference_over_seeds(pairs, resamples=run.profile.evaluate.bootstrap, seed=run.seed)
+                means[-1] |= {"over": over, "gain": gain.pop("difference")}
+                means[-1] |= {f"gain_{end}": gain[end] for end in gain if end.endswith(("low", "high"))}
+    runs, table = pd.DataFrame(runs), sweeps.by_axis(pd.DataFrame(means))
     left_out = [axis for axis in sweeps.AXES if axis not in set(table["axis"])]
     if left_out:
         print(
@@ -84,8 +94,30 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
     uses = list(dict.fromkeys(t.artifact for t in found.values()))
     grids = pd.concat(by_cell, ignore_index=True)
     return (
-        {"runs": runs, "cells": grids, "points": table} | laws(table, run.seed) | {"left_out": left_out, "uses": uses}
+        {"runs": runs, "cells": grids, "points": table}
+        | laws(table, sweeps.by_axis(runs), run.seed)
+        | {"left_out": left_out, "uses": uses}
     )
+
+
+ABOUT = ("point", "arm", "seed", "size", "tokens", "initial", "parameters", "initial_flops")
+
+
+def over_seeds(rows: list[dict]) -> dict:
+    """The rows of one student's training seeds as one: accuracy and bits per byte are means, and the interval is over
+    the questions (Wilson's) and the seeds (Student's t), whose halves add in quadrature."""
+    found = rows[0] | {"seeds": len(rows)}
+    del found["seed"]
+    if len(rows) == 1:
+        return found
+    table, mean = pd.DataFrame(rows), float(np.mean([row["accuracy"] for row in rows]))
+    half = stats.t.ppf(0.975, len(rows) - 1) * table["accuracy"].std() / np.sqrt(len(rows))
+    low, high = (
+        mean + side * np.hypot(mean - end, half)
+        for side, end in zip((-1, 1), wilson(mean * found["n"], found["n"]), strict=True)
+    )
+    found |= {"accuracy": mean, "low": max(0.0, low), "high": min(1.0, high)}
+    return found | ({"bits_per_byte": table["bits_per_byte"].mean()} if "bits_per_byte" in table else {})
 
 
 def student_row(training: Trained, *, base: bool) -> dict:
@@ -111,23 +143,26 @@ def student_row(training: Trained, *, base: bool) -> dict:
     }
 
 
-def laws(points: pd.DataFrame, seed: int) -> dict[str, pd.DataFrame]:
-    """`fits`, `gains` and `checks` of the points of all axes; no rows where an axis has too few points, or varies
-    nothing (the base on the axis of tokens)."""
+def laws(points: pd.DataFrame, by_seed: pd.DataFrame, seed: int) -> dict[str, pd.DataFrame]:
+    """`fits` and `checks` of all axes from the rows of single seeds, `gains` from their means; no rows where an axis has
+    too few points, or varies nothing (the base on the axis of tokens)."""
     fits, checks = [], []
-    for (axis, arm), part in points.groupby(["axis", "arm"], sort=False):
+    for (axis, arm), part in by_seed.groupby(["axis", "arm"], sort=False):
         own = part.rename(columns={"x": axis})
         if part["accuracy"].nunique() < 2 or part["chance"].isna().any():
             continue
-        fit = fit_scaling(own, by=axis, seed=seed)
-        about = {"axis": axis, "arm": arm, "law": fit.says, "points": len(part), "scatter": fit.scatter}
-        fits += [about | row for row in fit.parameters.to_dict("records")]
+        losses = "bits_per_byte" in part and part["bits_per_byte"].notna().all()
+        for y in ("accuracy", "bits_per_byte")[: 1 + losses]:
+            fit = fit_scaling(own, y, by=axis, seed=seed)
+            about = {"axis": axis, "arm": arm, "of": y, "law": fit.says}
+            about |= {"points": part["x"].nunique(), "scatter": fit.scatter}
+            fits += [about | row for row in fit.parameters.to_dict("records")]
         if part["x"].nunique() >= 3:
-            checked = check_forecast(own, 1, axis, seed=seed)
-            checks.append(checked.assign(axis=axis, arm=arm, points=len(part) - 1))
+            checked = check_forecast(own, 1, axis, through="bits_per_byte" if losses else None, seed=seed)
+            checks.append(checked.assign(axis=axis, arm=arm, points=part["x"].nunique() - 1))
     gains = points.dropna(subset="gain").drop(columns=["low", "high"])
     gains = gain_by_scale(gains.rename(columns={"gain_low": "low", "gain_high": "high"}))
-    columns = ["axis", "arm", "law", "points", "scatter", "parameter", "value", "low", "high"]
+    columns = ["axis", "arm", "of", "law", "points", "scatter", "parameter", "value", "low", "high"]
     first = ["axis", "arm", "points"]
     checks = pd.concat(checks, ignore_index=True) if checks else pd.DataFrame(columns=first)
     return {
