@@ -234,7 +234,10 @@ PROFILES = {
         ),
         midtrain=MidtrainSettings(tokens=50_000_000, learning_rate=6e-4),
         scaling=ScalingSettings(
-            sizes=("s", "m", "130m", "350m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0)
+            sizes=("xs", "s", "m", "130m", "350m"),
+            tokens=(0.125, 0.25, 0.5, 1.0),
+            initial=(0.125, 0.25, 0.5, 1.0),
+            seeds=3,
         ),
     ),
     "own": Profile(name="own", world="own", ablations=(), **OWN),

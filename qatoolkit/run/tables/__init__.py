@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazily(
             " synthesis_estimate",
             "graph": "adjustment_estimate coverage difficulty_counts frontier longest_walk neighbourhood path_example"
             " real_graph walk_settings",
-            "published": "paper_reference pythia",
+            "published": "paper_reference pythia recipe_sweep",
             "training": "averaged_models chosen_settings job_file packing schedules training_needs",
             "evaluation": "accuracy_by_arm accuracy_by_form changed_questions differences_by_difficulty"
             " evaluated_tasks guessing_accuracy paper12 scorer_agreement training_seeds",
