@@ -33,11 +33,11 @@ SMALL = {  # settings of a model's configuration, where it has them
 }
 AMOUNTS = {  # at most, in the profile and in the dials of its data sets and ablations
     "annotate.samples": 2,
-    "probe.every": 4_000,
+    "probe.every": 2_000,
     "plan.questions": 80,
     "plan.low_n": 2,
     "boostqa.trial": 20,
-    "midtrain.tokens": 8_000,
+    "midtrain.tokens": 4_000,
     "evaluate.bootstrap": 100,
 }
 HELD_OUT = 2_000  # characters of general text
