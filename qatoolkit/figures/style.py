@@ -98,7 +98,8 @@ def at_width(figure, width):
     where that leaves no room."""
     size, places = figure.get_size_inches(), [axes.get_position() for axes in figure.axes]
     panels = [axes for axes, place in zip(figure.axes, places, strict=True) if place.width * size[0] > NARROW]
-    before = _overlaps(figure)
+    engine, before = figure.get_layout_engine(), _overlaps(figure)
+    placed, wrapped = ({a: a.get_in_layout() for a in figure.axes}, {t: t.get_wrap() for t in figure.findobj(plt.Text)})
     try:
         figure.set_size_inches(width, size[1])
         for axes in figure.axes:
@@ -119,6 +120,11 @@ def at_width(figure, width):
         figure.set_layout_engine("none")
         for axes, place in zip(figure.axes, places, strict=True):
             axes.set_position(place)
+            axes.set_in_layout(placed[axes])
+        for text, wrap in wrapped.items():
+            text.set_wrap(wrap)
+        if engine is not None:
+            figure.set_layout_engine(engine)
 
 
 def save(figure, path, width=None):

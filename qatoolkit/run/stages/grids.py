@@ -46,7 +46,7 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
     starts = {size: path for (size, initial), path in rungs(run).items() if initial == 1.0} if "size" in grid else {}
     if unknown := [str(size) for size in grid.get("size", ()) if size not in starts]:
         raise ValueError(
-            f"size: no rung is called {', '.join(unknown)}; the run has {', '.join(starts)} (scaling.sizes)"
+            f"size: no rung is called {', '.join(unknown)}; the run has {', '.join(starts)} (`scaling.sizes`, `ladder`)"
         )
     turned = [{name: value for name, value in dials.items() if name != "size"} for dials in combinations]
     others = [variant_of(run, arm, dials, kept) for dials in turned]

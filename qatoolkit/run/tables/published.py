@@ -23,5 +23,5 @@ def pythia() -> pd.DataFrame:
 def recipe_sweep() -> pd.DataFrame:
     """The demo's student mid-trained on BoostQA at four sizes with one setting varied, measured once by
     `qt.stages.sweep`: size, parameters, the dials (null where another is varied), accuracy, bits_per_byte of the right
-    choice."""
+    choice, n questions. One training seed."""
     return pd.read_csv(DATA / "recipe_sweep.csv")
