@@ -104,6 +104,12 @@ class Trained:
         """The Hugging Face directory."""
         return Path(self.job.out)
 
+    def kept(self, share: float) -> "Trained":
+        """The checkpoint that it kept on the way, at a share of its steps."""
+        out = self.path / f"at-{share:g}"
+        job = replace(self.job, out=str(out))
+        return Trained(job=job, manifest=read_json(out / "training.json"), artifact=self.artifact)
+
     @property
     def metrics(self) -> pd.DataFrame:
         """Loss and learning rate by step."""
@@ -276,6 +282,21 @@ def arm_job(run: Run, arm: str, **changes) -> Job:
     return midtrain_job(run, arm, run.model("base"), token_file(run, arm_table(run, arm)), **changes)
 
 
+def along_tokens(run: Run) -> tuple[float, ...]:
+    """The shares of the tokens that an arm's own training gives as points of the axis of tokens: all of them where the
+    schedule is wsd, whose trunk decays for each on the side; else none, for such a checkpoint has not decayed."""
+    if run.profile.midtrain.schedule != "wsd":
+        return ()
+    shares = {*run.profile.scaling.tokens, run.profile.scaling.at}
+    return tuple(sorted(share for share in shares if share < 1))
+
+
+def scaled_arms(run: Run, arm: str) -> list[str]:
+    """An arm and the control that is trained at its points, if one is."""
+    control = run.profile.control if run.profile.scaling.control else None
+    return [arm] + [control] * (control not in (None, arm))
+
+
 def probed(run: Run) -> dict:
     """What a job needs to be probed while it trains: the run's probe questions with choices; nothing where
     `probe.every` is 0."""
@@ -293,7 +314,11 @@ def probed(run: Run) -> dict:
     return {"probe": str(made.folder / "questions.parquet"), "probe_every": every}
 
 
-_MIDTRAIN = Stage("midtrain", reads=("base", "curate", "annotate", "exams"), settings=("student", "midtrain", "probe"))
+_MIDTRAIN = Stage(
+    "midtrain",
+    reads=("base", "curate", "annotate", "exams"),
+    settings=("student", "midtrain", "probe", "scaling.tokens", "scaling.at", "scaling.control"),
+)
 WORKER = "qatoolkit.evaluation.live_probe"  # trains jobs, and probes them where they ask for it
 
 
@@ -302,7 +327,8 @@ def midtrain(run: Run, *, log=print) -> Outputs:
     `run.model(arm)` its Hugging Face directory."""
 
     def make(folder: Path) -> dict:
-        found = trained(run, [arm_job(run, arm, **probed(run)) for arm in run.profile.arms])
+        keeps = dict.fromkeys(scaled_arms(run, run.profile.main_arm), along_tokens(run))
+        found = trained(run, [arm_job(run, arm, keep=keeps.get(arm, ()), **probed(run)) for arm in run.profile.arms])
         mixtures = [
             {"arm": t.job.name, "documents": len(arm_table(run, t.job.name))} | t.manifest["mixture"] for t in found
         ]
