@@ -218,8 +218,9 @@ def test_the_command_line_ends_with_code_2_and_that_line_and_writes_nothing(tmp_
     command = [sys.executable, "-m", "qatoolkit.run.cli", "status", "--profile", str(path)]
     ended = subprocess.run(command, capture_output=True, text=True, env={"QATOOLKIT_RESULTS": str(results)})
     assert ended.returncode == 2
-    assert ended.stderr.count("\n") == 1
-    assert part in ended.stderr
+    said = [line for line in ended.stderr.splitlines() if "working on it" not in line]  # of a slow machine
+    assert len(said) == 1
+    assert part in said[0]
     assert not results.exists()
 
 
