@@ -1,7 +1,8 @@
 """Curation: which rows are trained on."""
 
-from qatoolkit.curate.curate import curate, filters
+from qatoolkit.curate.curate import curate
 from qatoolkit.curate.decontaminate import decontaminate
+from qatoolkit.curate.filters import filters
 from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.settings import CurateSettings
 
