@@ -14,7 +14,7 @@ from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.qa_table import require
 from qatoolkit.curate.comparison_text import answer_keys, marks, option_set, stem, text_of, tokens, values_of
 from qatoolkit.curate.decontaminate import decontaminate
-from qatoolkit.curate.filters import filters, flags
+from qatoolkit.curate.filters import filters, flags, options
 from qatoolkit.curate.marks import apply_marks, read_marks
 from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.settings import CurateSettings
@@ -48,8 +48,7 @@ def curate(
     marked = []
     if settings.marks:
         table, reasons, marked = apply_marks(table, read_marks(settings.marks))
-    limits = {name: getattr(settings, name) for name in ("max_question", "max_answer", "echo", "reject")}
-    faults = filters(table, **limits)
+    faults = filters(table, **options(settings))
     faults = pd.concat([faults, flags((row, id, mark, "", False) for row, id, mark in marked)], ignore_index=True)
     for fault in faults[faults["reject"]].itertuples():
         reasons.setdefault(fault.row, (fault.reason, fault.detail))

@@ -10,7 +10,7 @@ from qatoolkit.answers.same_answer import choice_consistent
 from qatoolkit.core.prompt_format import lacks_choices
 from qatoolkit.core.text import CJK, missing
 from qatoolkit.curate.comparison_text import text_of, tokens, values_of
-from qatoolkit.curate.settings import REJECTED
+from qatoolkit.curate.settings import REJECTED, CurateSettings
 from qatoolkit.curate.text_faults import cut_off, private_data, refusal, unbalanced_latex
 
 _UNREADABLE = re.compile("[\ufffd\ue000-\uf8ff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -47,6 +47,18 @@ def filters(
         faults = _faults(dict(zip(_READ, values, strict=True)), max_question, max_answer, echo)
         found += [(row, ids[row], reason, detail, reason in reject) for reason, detail in faults]
     return flags(found)
+
+
+def flagged(table: pd.DataFrame, settings: CurateSettings) -> list[str | None]:
+    """The reasons that only flag each row under these settings, joined by a comma; None for a row without."""
+    found = filters(table, **options(settings)).query("not reject")
+    names = found.drop_duplicates(["row", "reason"]).groupby("row")["reason"].agg(", ".join)
+    return [names.get(row) for row in range(len(table))]
+
+
+def options(settings: CurateSettings) -> dict:
+    """The settings of curation that `filters` takes."""
+    return {name: getattr(settings, name) for name in ("max_question", "max_answer", "echo", "reject")}
 
 
 def flags(rows: Iterable[tuple]) -> pd.DataFrame:
