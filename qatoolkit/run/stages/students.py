@@ -15,16 +15,7 @@ from qatoolkit.run.contracts import stage
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.stages.data import choice_exams, exam_tables
 from qatoolkit.run.stages.evaluation import scored
-from qatoolkit.run.stages.training import (
-    Trained,
-    adopted,
-    arm_job,
-    arm_table,
-    midtrain_job,
-    probed,
-    token_file,
-    trained,
-)
+from qatoolkit.run.stages.training import Trained, adopted, arm_job, arm_table, midtrain_job, probed, qa_of, trained
 from qatoolkit.run.store import Run
 from qatoolkit.scaling import points as sweeps
 from qatoolkit.scaling.fits import fit_scaling
@@ -51,7 +42,7 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
     first = run.seed if run.profile.midtrain.seed is None else run.profile.midtrain.seed
     jobs, seeds = {}, range(first, first + run.profile.scaling.seeds)
     for name in arms:
-        qa = token_file(run, arm_table(run, name))
+        qa = qa_of(run, name)
         for p, seed in itertools.product(points.to_dict("records"), seeds):
             if (p["size"], p["initial"]) == (size, 1.0):  # the arm itself, or the reference of an ablation
                 whole = probed(run) if (p["tokens"], seed) == (tokens, first) else {}
