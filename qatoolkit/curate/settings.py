@@ -1,10 +1,15 @@
 """Settings of curation."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from qatoolkit.core.settings import NotNegative, Place, Positive, Settings, SomeShare
+
+REJECTED = (
+    "empty_question", "empty_answer", "too_long", "choices", "no_choices", "language", "echo", "refusal",
+)  # fmt: skip
+FLAGGED = ("rationale_echo", "truncated", "latex", "private", "answer_in_question", "unreadable")
 
 
 class CurateSettings(Settings):
@@ -14,6 +19,10 @@ class CurateSettings(Settings):
     """Characters of a question."""
     max_answer: Positive = 20_000
     """Characters of an answer."""
+    echo: SomeShare = 0.8
+    """Share of the question that an answer or rationale without anything else must repeat to be an echo."""
+    reject: tuple[Literal[(*REJECTED, *FLAGGED)], ...] = REJECTED
+    """Reasons of filters that reject a row; for the others it is kept and counted as flagged."""
     near_threshold: SomeShare = 0.8
     """Jaccard similarity of shingles from which two rows are near-duplicates."""
     shingle: Positive = 2

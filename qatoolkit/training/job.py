@@ -49,7 +49,7 @@ class Job(Manner, Course):
     tokenizer: str | None = None
     """By default that of `start`."""
     qa: str | None = None
-    """Token file of QA (`tokens.write_tokens`)."""
+    """Token file of QA (`tokens.write_tokens`), or sets by ratio (`mixtures.write_mixture`)."""
     general: str | None = None
     """Token file of general text."""
     tokens: Positive

@@ -64,12 +64,7 @@ def train(
 def _run(job: Job, ours: Processes, probe, hook, log, anyway: bool, asked_to_stop: Callable[[], bool]) -> dict:
     """`train`, in a folder that no other job is in."""
     out, tokenizer, data = Path(job.out), open_tokenizer(job), open_data(job)
-    same = identity(
-        job,
-        tokenizer=tokenizer_digest(tokenizer),
-        data=[s.source.about["digest"] for s in data.sources],
-        start=_start_digest(job),
-    )
+    same = identity(job, tokenizer=tokenizer_digest(tokenizer), data=data.identity, start=_start_digest(job))
     require_undamaged(out, f"delete {out} and run the job again to train it again")
     if finished := _manifest_of(job.out):
         checkpoints.require_same(job, finished.get("identity"), same, "a finished run")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qatoolkit.curate.comparison_text import shingles
-from qatoolkit.curate.curate import curate, filters
+from qatoolkit.curate.curate import curate
 from qatoolkit.curate.decontaminate import decontaminate
 from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.settings import CurateSettings
@@ -184,31 +184,6 @@ def test_the_instructions_of_an_exam_are_not_its_items():
     exam = {"e": _qa(*((instruction + name, "x") for name in names))}
     hits = decontaminate(_qa((instruction + "plutonium", "y"), (instruction + "substancec", "z")), exam)
     assert hits["row"].tolist() == [1]
-
-
-def test_filters_give_every_reason_and_only_flag_what_may_be_right():
-    table = _qa(
-        ("", "x"),
-        ("Good question here?", " "),
-        ("x" * 50, "y"),
-        ("Which one?", "six"),
-        ("这是一个用中文写的问题，对吗？", "对的"),
-        ("Is the boiling point one hundred degrees or less?", "one hundred degrees"),
-        ("What does \ufffd mean?", "nothing"),
-    )
-    table["choices"] = [None, None, None, ["one", "two"], None, None, None]
-    found = filters(table, max_question=49)
-    reasons = found.groupby("row")["reason"].agg(set).to_dict()
-    assert reasons == {
-        0: {"empty_question"},
-        1: {"empty_answer"},
-        2: {"too_long"},
-        3: {"choices"},
-        4: {"language"},
-        5: {"answer_in_question"},
-        6: {"unreadable"},
-    }
-    assert set(found.loc[~found["reject"], "reason"]) == {"answer_in_question", "unreadable"}
 
 
 def _messy() -> pd.DataFrame:

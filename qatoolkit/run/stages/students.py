@@ -23,8 +23,8 @@ from qatoolkit.run.stages.training import (
     arm_table,
     midtrain_job,
     probed,
+    qa_of,
     scaled_arms,
-    token_file,
     trained,
 )
 from qatoolkit.run.store import Run
@@ -57,7 +57,7 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
     first = run.seed if run.profile.midtrain.seed is None else run.profile.midtrain.seed
     jobs, kept, seeds = {}, {}, range(first, first + run.profile.scaling.seeds)
     for name in arms:
-        qa = token_file(run, arm_table(run, name))
+        qa = qa_of(run, name)
         for p, seed in itertools.product(points.to_dict("records"), seeds):
             key, own = (p["point"], name, seed), (p["size"], p["initial"]) == (size, 1.0)
             if own and (p["tokens"] == tokens or p["tokens"] in on_trunk):  # the arm itself, or on its way

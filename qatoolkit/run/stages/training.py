@@ -1,6 +1,7 @@
 """Stages on training: the base student, and one mid-trained model per arm; every training is an artifact of its own."""
 
 import itertools
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from qatoolkit.training.gguf_files import find_gguf
 from qatoolkit.training.hub import load_config, load_tokenizer
 from qatoolkit.training.job import Job, identity
 from qatoolkit.training.ladder import llama_config, size_of
+from qatoolkit.training.mixtures import write_mixture
 from qatoolkit.training.parallel import train_all
 from qatoolkit.training.probes import read_probes
 from qatoolkit.training.settings import Course, Manner
@@ -182,6 +184,39 @@ def token_file(run: Run, table: pd.DataFrame) -> Path | None:
     ).folder
 
 
+def qa_of(run: Run, arm: str) -> Path | None:
+    """What an arm reads of QA: the token file of its sets together or, where the profile gives ratios or a limit of
+    epochs, a folder of one for each (`training.mixtures`), an artifact of its own; None without any question."""
+    sets, most = run.profile.arms[arm], run.profile.midtrain.max_epochs
+    if not isinstance(sets, Mapping):
+        if most is None:
+            return token_file(run, arm_table(run, arm))
+        tables = {"together": arm_table(run, arm)} if sets else {}
+    else:
+        tables = {name: getattr(run.read("curate"), name) for name in sets}
+    return mixture_of(run, tables, sets if isinstance(sets, Mapping) else {"together": 1.0}, most)
+
+
+def mixture_of(
+    run: Run, tables: Mapping[str, pd.DataFrame], shares: Mapping[str, float], most: float | None
+) -> Path | None:
+    """QA tables by ratio of tokens as a mixture of the run's tokenizer, each read `most` times at most; None without
+    tables. ValueError for an empty one."""
+    if not tables:
+        return None
+    tokenizer, holds = run.place("base", "tokenizer"), run.profile.midtrain.document
+    documents = {name: list(qa_documents(table, holds)) for name, table in tables.items()}
+    return (
+        make_once(
+            run,
+            "mixture",
+            [documents, dict(shares), most, _content(str(tokenizer))],
+            lambda folder: write_mixture(documents, shares, load_tokenizer(tokenizer), folder / "qa", max_epochs=most),
+        ).folder
+        / "qa"
+    )
+
+
 def make_once(run: Run, kind: str, content, make, uses: list[str] | None = None) -> Artifact:
     """The artifact of this content, made by `make(folder)` unless it is there; `uses` names the artifacts that it
     keeps."""
@@ -279,7 +314,7 @@ def arm_table(run: Run, arm: str) -> pd.DataFrame:
 
 def arm_job(run: Run, arm: str, **changes) -> Job:
     """The job that mid-trains an arm from the base student."""
-    return midtrain_job(run, arm, run.model("base"), token_file(run, arm_table(run, arm)), **changes)
+    return midtrain_job(run, arm, run.model("base"), qa_of(run, arm), **changes)
 
 
 def along_tokens(run: Run) -> tuple[float, ...]:
@@ -314,6 +349,11 @@ def probed(run: Run) -> dict:
     return {"probe": str(made.folder / "questions.parquet"), "probe_every": every}
 
 
+def shares_in(manifest: dict) -> dict:
+    """What a training read, without what it read of each set (`tables.mixture`)."""
+    return {name: value for name, value in manifest["mixture"].items() if name != "parts"}
+
+
 _MIDTRAIN = Stage(
     "midtrain",
     reads=("base", "curate", "annotate", "exams"),
@@ -330,7 +370,7 @@ def midtrain(run: Run, *, log=print) -> Outputs:
         keeps = dict.fromkeys(scaled_arms(run, run.profile.main_arm), along_tokens(run))
         found = trained(run, [arm_job(run, arm, keep=keeps.get(arm, ()), **probed(run)) for arm in run.profile.arms])
         mixtures = [
-            {"arm": t.job.name, "documents": len(arm_table(run, t.job.name))} | t.manifest["mixture"] for t in found
+            {"arm": t.job.name, "documents": len(arm_table(run, t.job.name))} | shares_in(t.manifest) for t in found
         ]
         return {
             "models": {t.job.name: t.artifact for t in found},
