@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.core.qa_table import require
-from qatoolkit.curate.comparison_text import comparable, join, option_set, stem, text_of, tokens, values_of
-from qatoolkit.curate.exam_index import PARTS, SEPARATOR, ExamIndex
+from qatoolkit.curate.comparison_text import comparable, join, stem, text_of, tokens, values_of
+from qatoolkit.curate.exam_index import PARTS, SEPARATOR, ExamIndex, answers_of
 from qatoolkit.curate.settings import CurateSettings
 
-RULES = {5: "exact", 4: "coverage", 3: "short", 2: "reworded", 1: "template"}
+EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # as in compiled.exam_rules, which loads numba
+RULES = {EXACT: "exact", COVERAGE: "coverage", SHORT: "short", REWORDED: "reworded", TEMPLATE: "template"}
 COLUMNS = ["row", "id", "exam", "exam_id", "rule", "part", "score", "overlap", "matched"]
+_COLUMNS = ("question", "choices", "rationale", "answer")
 _CHUNK = 10_000  # rows that are looked up together
 _SIGN = re.compile(r"[+=<>≤≥≠×÷√]|(?<![^\W\d_])[-−](?=\s*\w)")
 
@@ -54,25 +56,29 @@ def decontaminate(
        row exam_id      rule  score
     0    0      e1  coverage    1.0
     """
-    from qatoolkit.curate.compiled.exam_rules import CANDIDATES, TEMPLATE, find
+    from qatoolkit.curate.compiled.exam_rules import CANDIDATES, find
 
     require("the table to decontaminate", table, "id", "question")
     index = exams if isinstance(exams, ExamIndex) else ExamIndex.build(exams, n=n, n_cjk=n_cjk, stock=stock)
     found, ids = [], table["id"].to_numpy()
+    items = {name: index.items[name].tolist() for name in ("exam", "id", "question", "choices", "answer")}
     for start, rows, words, coded in _chunks(table, index) if len(index) else ():
         hits = np.zeros((len(rows) * CANDIDATES, 6))
-        count = find(*coded, index.arrays, min_overlap, min_share, evidence, hits)
+        hits = hits[: find(*coded, index.arrays, min_overlap, min_share, evidence, hits)]
         best: dict[tuple[int, str], tuple] = {}
-        for row, part, rule, score, first, last in hits[:count]:
-            row, part, item = int(row), int(part), int(index.part_item[int(part)])
-            rule = _checked(int(rule), rows.iloc[row], index.items, item)
-            place, rank = (row, index.items["exam"].iat[item]), (rule, score)
-            if rule and (templates or rule > TEMPLATE) and rank > best.get(place, ((0, 0),))[0]:
-                best[place] = rank, item, part, join(words[row][int(first) : int(last)])[:300]
+        for row, part, rule, score, first, last in hits[np.lexsort((-hits[:, 3], -hits[:, 2], hits[:, 0]))]:
+            row, part, rule = int(row), int(part), int(rule)
+            item = index.part_item[part]
+            place = (row, items["exam"][item])
+            if rule <= best.get(place, (0,))[0]:
+                continue
+            rule = _checked(rule, rows[row], *(items[name][item] for name in ("question", "choices", "answer")))
+            if rule > (0 if templates else TEMPLATE) and rule > best.get(place, (0,))[0]:
+                best[place] = rule, score, item, part, join(words[row][int(first) : int(last)])[:300]
         found += [
-            (start + row, ids[start + row], exam, index.items["id"].iat[item], RULES[rule],
-             PARTS[index.part_name[part]], score, score, matched)
-            for (row, exam), ((rule, score), item, part, matched) in sorted(best.items())
+            (start + row, ids[start + row], exam, items["id"][item], RULES[rule], PARTS[index.part_name[part]],
+             score, score, matched)
+            for (row, exam), (rule, score, item, part, matched) in best.items()
         ]  # fmt: skip
     return pd.DataFrame(found, columns=COLUMNS).astype({"row": int, "score": float, "overlap": float})
 
@@ -90,36 +96,37 @@ def exam_options(settings: CurateSettings) -> dict:
 
 
 def _chunks(table: pd.DataFrame, index: ExamIndex) -> Iterator[tuple]:
-    """Rows in chunks: (first row, rows, their tokens, (ids, offsets, tokens of the question))."""
-    columns = [name for name in ("question", "choices", "rationale", "answer") if name in table.columns]
+    """Rows in chunks: (first row, their texts by column, their tokens, (ids, offsets, tokens of the question))."""
     for start in range(0, len(table), _CHUNK):
-        rows = table.iloc[start : start + _CHUNK]
+        some = table.iloc[start : start + _CHUNK]
+        rows = list(zip(*(values_of(some, name) for name in _COLUMNS), answers_of(some), strict=True))
         words, asked = [], []
-        for values in zip(*(values_of(rows, column) for column in columns), strict=True):
-            row = dict(zip(columns, values, strict=True))
-            question = tokens(stem(row["question"]))
-            asked.append(len(question))
-            choices = row.get("choices")
-            texts = [*(choices if choices is not None else ()), row.get("rationale"), row.get("answer")]
-            for text in texts:
+        for question, choices, rationale, _, answer in rows:
+            found = tokens(stem(question))
+            asked.append(len(found))
+            for text in (*(choices if choices is not None else ()), rationale, answer):
                 if text is not None:
-                    question += [SEPARATOR, *tokens(text)]
-            words.append(question)
-        ids = index.encode(words)
+                    found.append(SEPARATOR)
+                    found += tokens(text)
+            words.append(found)
         offsets = np.r_[0, np.cumsum([len(text) + 1 for text in words])].astype(np.int64)
-        yield start, rows, words, (ids, offsets, np.array(asked, dtype=np.int64))
+        yield start, rows, words, (index.encode(words), offsets, np.array(asked, dtype=np.int64))
 
 
-def _checked(rule: int, row: pd.Series, items: pd.DataFrame, item: int) -> int:
-    """The rule that remains of a hit once signs and options are compared, 0 for none."""
-    question, choices = items["question"].iat[item], items["choices"].iat[item]
-    own, theirs = _signs(row["question"]), _signs(question)
-    if rule in (5, 3, 2) and not _share_options(option_set(_value(row, "choices")), option_set(choices)):
-        return 0
-    if rule == 5:
-        return 5 if own == theirs else 1
-    if rule in (3, 2) and theirs - _signs(" ".join(_texts(row))):
-        return 1
+def _checked(rule: int, row: tuple, question: str, choices, answer: str) -> int:
+    """The rule that remains of a hit once options and signs are compared, 0 for none.
+
+    Many stems are only "Which of the following is true?", and a passage has several questions: with options on both
+    sides half of them must be shared, or the answer."""
+    asked, options, *others = row
+    if options is not None and choices is not None:
+        if _differ(options, choices) and _plain(others[-1]) != _plain(answer):
+            return TEMPLATE if rule != EXACT else 0
+    if rule == EXACT:
+        return EXACT if _signs(asked) == _signs(question) else TEMPLATE
+    if rule in (SHORT, REWORDED) and (signs := _signs(question)):
+        texts = (asked, *(options if options is not None else ()), *others)
+        return TEMPLATE if signs - _signs(" ".join(map(text_of, texts))) else rule
     return rule
 
 
@@ -127,14 +134,10 @@ def _signs(text) -> Counter:
     return Counter(_SIGN.findall(comparable(text).replace("−", "-")))
 
 
-def _texts(row: pd.Series) -> list[str]:
-    choices = _value(row, "choices")
-    return [*map(text_of, choices if choices is not None else ()), *(text_of(_value(row, c)) for c in ("question", "rationale", "answer"))]
+def _differ(options, others) -> bool:
+    options, others = ({_plain(option) for option in some} for some in (options, others))
+    return 2 * len(options & others) < min(len(options), len(others))
 
 
-def _value(row: pd.Series, column: str):
-    return values_of(row.to_frame().T, column)[0]
-
-
-def _share_options(a: frozenset | None, b: frozenset | None) -> bool:
-    return a is None or b is None or 2 * len(a & b) >= min(len(a), len(b))
+def _plain(text) -> str:
+    return re.sub(r"[\s$]", "", comparable(text))

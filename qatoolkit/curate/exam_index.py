@@ -18,7 +18,7 @@ VERSION = 1  # of the files
 PARTS = ("question", "sub-question", "last sentence")
 SEPARATOR = "\0"  # a token between texts
 _FLAT = 2000  # items from which document frequencies say how rare a word is; of fewer all words are about equal
-_NUMBER_NATS = 2.0  # most that a number or a single letter says: runs of digits are alike everywhere
+_FREQUENT = 64  # items above which a seed finds no candidates; of more than 64,000 items a thousandth
 _PASSAGE = 120  # tokens from which the last sentence of a question is looked for alone
 _NUMBERED = re.compile(r"[(（]\s*[1-9]\s*[)）]|[①-⑨]")
 _ASKING = re.compile(r"(?:^|\s)(?:question|q|问题)\s*\d*\s*[:：]", re.I)
@@ -47,13 +47,13 @@ def parts_of(question) -> list[tuple[str, str]]:
 class ExamIndex:
     """Items of exams, ready to be looked for in rows (`decontaminate`). Made by `build`, or `open` of a folder.
 
-    `items`: a table (exam, id, question, choices). `about`: the settings, a digest of the exams, how many there are."""
+    `items`: a table (exam, id, question, choices, answer). `about`: the settings, a digest of the exams, how many there are."""
 
     def __init__(self, about: dict, items: pd.DataFrame, words: Sequence[str], arrays: Mapping[str, np.ndarray]):
         from qatoolkit.curate.compiled.exam_rules import Arrays
 
         self.about, self.items = about, items
-        self.vocabulary = {word: i for i, word in enumerate(words, 2)} | {SEPARATOR: 0}
+        self.vocabulary = {word: i for i, word in enumerate(words, 3)} | {SEPARATOR: 0}
         rest = dict(arrays)
         self.part_item, self.part_name = rest.pop("part_item"), rest.pop("part_name")
         self.arrays = Arrays(**rest)
@@ -120,14 +120,28 @@ class ExamIndex:
         """Token ids of tokenised texts, a separator after each, in one array."""
         get, ids = self.vocabulary.get, []
         for words in texts:
-            ids.extend([get(word, 1) for word in words])
+            ids.extend([get(word) or _unknown(word) for word in words])
             ids.append(0)
         return np.array(ids, dtype=np.int32)
+
+
+def _unknown(word: str) -> int:
+    return 0 if word == SEPARATOR else 2 if word[0].isdigit() else 1
 
 
 def _mapped(file: Path) -> np.ndarray:
     # Copy-on-write: numba would compile again for read-only arrays. An empty array cannot be mapped.
     return np.asarray(np.load(file, mmap_mode="c" if file.stat().st_size > 128 else None))
+
+
+def answers_of(table: pd.DataFrame) -> list[str]:
+    """Answers of a table, empty where there is none; of a letter the text of its option."""
+    found = []
+    for answer, choices in zip(values_of(table, "answer"), values_of(table, "choices"), strict=True):
+        letter = re.fullmatch(r"\(?([A-J])\)?\.?", text_of(answer).strip()) if choices is not None else None
+        place = ord(letter[1]) - 65 if letter else len(choices if choices is not None else ())
+        found.append(text_of(choices[place] if letter and place < len(choices) else answer))
+    return found
 
 
 def _items(exams: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -137,9 +151,10 @@ def _items(exams: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             raise ValueError(f"exam {exam!r} has no column 'question'; it has {list(table.columns)}")
         ids = values_of(table, "id") if "id" in table.columns else range(len(table))
         choices = (None if c is None else [text_of(option) for option in c] for c in values_of(table, "choices"))
-        questions = [text_of(question) for question in table["question"]]
-        found.append(pd.DataFrame({"exam": exam, "id": list(map(str, ids)), "question": questions, "choices": list(choices)}))
-    columns = ["exam", "id", "question", "choices"]
+        columns = {"question": map(text_of, table["question"]), "choices": choices, "answer": answers_of(table)}
+        columns = {name: list(values) for name, values in columns.items()}
+        found.append(pd.DataFrame({"exam": exam, "id": list(map(str, ids))} | columns))
+    columns = ["exam", "id", "question", "choices", "answer"]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns, dtype=object)
 
 
@@ -149,9 +164,9 @@ def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list
     numbers: dict[str, int] = {}
 
     def ids_of(words: list[str]) -> list[int]:
-        return [numbers.setdefault(word, len(numbers) + 2) for word in words]
+        return [numbers.setdefault(word, len(numbers) + 3) for word in words]
 
-    parts, part_item, part_name, options, part_options, frequency = [], [], [], [], [0], []
+    parts, part_item, part_name, options, part_options = [], [], [], [], [0]
     for item, (question, choices) in enumerate(zip(items["question"], items["choices"], strict=True)):
         seen = set()
         for name, text in parts_of(question):
@@ -166,25 +181,24 @@ def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list
             if name == "question" and choices is not None:
                 options += [np.array(ids_of(tokens(choice)), np.int32) for choice in choices]
             part_options.append(len(options))
-    words, size = list(numbers), len(numbers) + 2
+    words, size = list(numbers), len(numbers) + 3
     part_item, part_name = np.array(part_item, np.int32), np.array(part_name, np.uint8)
-    kind = np.array([0, 0, *map(_kind, words)], np.uint8)
+    kind = np.array([0, 0, rules.NUMBER, *map(_kind, words)], np.uint8)
     flat, offsets = _flat(parts)
     flat_options, option_offsets = _flat(options)
     part_options = np.array(part_options, np.int64)
 
     # Document frequencies: of words over items, their options and the reference; of n-grams over items.
-    frequency = np.zeros(size)
     option_part = np.repeat(np.arange(len(parts)), np.diff(part_options))
     owner = np.r_[part_item[_owners(offsets)], part_item[option_part[_owners(option_offsets)]]]
-    pairs = np.unique(owner.astype(np.int64) * size + np.r_[flat, flat_options])
-    np.add.at(frequency, pairs % size, 1)
-    coded = [np.array([numbers.get(word, 1) for word in tokens(text)], np.int32) for text in reference]
+    frequency = np.bincount(_distinct(np.r_[flat, flat_options], owner)[0], minlength=size).astype(float)
+    coded = [np.array([numbers.get(word) or _unknown(word) for word in tokens(text)], np.int32) for text in reference]
     for row in coded:
         frequency[np.unique(row)] += 1
     documents = max(_FLAT, len(items) + len(coded))
     weight = np.log(documents / np.maximum(frequency, 1)).clip(0.05)
-    weight[(kind & (rules.NUMBER | rules.LETTER)) > 0] = weight[(kind & (rules.NUMBER | rules.LETTER)) > 0].clip(max=_NUMBER_NATS)
+    plain = (kind & (rules.NUMBER | rules.LETTER)) > 0
+    weight[plain] = np.minimum(weight, [0, 0, 0, *map(len, words)])[plain]  # runs of digits are alike everywhere
     weight = weight.astype(np.float32)
 
     cjk = (kind & rules.HAN) > 0
@@ -203,10 +217,10 @@ def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list
     of_options = rules.own_seeds(flat_options, option_offsets, kind)
     seed = np.r_[own, of_options]
     owner = np.r_[_owners(offsets), option_part[_owners(option_offsets)]]
-    pairs = np.unique(np.stack([seed[seed > 0], owner[seed > 0].astype(np.uint64)]), axis=1)
-    seed_keys, first, times = np.unique(pairs[0], return_index=True, return_counts=True)
-    rare = times <= max(64, len(items) // 1000)
-    seed_parts = pairs[1][np.repeat(rare, times)].astype(np.int32)
+    seed, owner = _distinct(seed[seed > 0], owner[seed > 0])
+    seed_keys, times = np.unique(seed, return_counts=True)
+    rare = times <= max(_FREQUENT, len(items) // 1000)
+    seed_parts = owner[np.repeat(rare, times)].astype(np.int32)
     seed_keys, times = seed_keys[rare], times[rare]
     there = np.isin(own, seed_keys) & (own > 0)
     part_seeds = np.bincount(_owners(offsets)[there], minlength=len(parts)).astype(np.int32)
@@ -269,8 +283,7 @@ def _owners(offsets: np.ndarray) -> np.ndarray:
 
 def _stock(keys: np.ndarray, owner: np.ndarray, most: int) -> np.ndarray:
     """Where an n-gram begins that is in more than `most` items."""
-    pairs = np.unique(np.stack([keys, owner.astype(np.uint64)]), axis=1)
-    found, times = np.unique(pairs[0], return_counts=True)
+    found, times = np.unique(_distinct(keys, owner)[0], return_counts=True)
     return np.isin(keys, found[times > most])
 
 
@@ -283,8 +296,16 @@ def _phrases(texts: list[np.ndarray], n: int, most: int, known: np.ndarray) -> n
         keys = ngrams(text, n)
         there = np.flatnonzero(np.isin(keys, known) & (keys > 0))
         after = np.r_[text, np.zeros(n + 1, np.int32)][there + n].astype(np.uint64)
-        found.append(np.stack([keys[there], after]))
+        found.append((keys[there], after))
     if not found:
         return known[:0]
-    keys, times = np.unique(np.unique(np.concatenate(found, axis=1), axis=1)[0], return_counts=True)
+    keys, times = np.unique(_distinct(*map(np.concatenate, zip(*found, strict=True)))[0], return_counts=True)
     return keys[times > most]
+
+
+def _distinct(keys: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs, each once, in order."""
+    order = np.lexsort((owners, keys))
+    keys, owners = keys[order], owners[order]
+    new = np.r_[True, (keys[1:] != keys[:-1]) | (owners[1:] != owners[:-1])][: len(keys)]
+    return keys[new], owners[new]

@@ -1,6 +1,7 @@
 """Compiled loops of decontamination: n-grams of token ids, candidates by rare short n-grams, and the rules on a candidate.
 
-Token ids are those of an `ExamIndex`: 0 separates texts, 1 is a word that no exam has, the rest are its vocabulary."""
+Token ids are those of an `ExamIndex`: 0 separates texts, 1 is a word and 2 a number that no exam has, the rest are its
+vocabulary."""
 
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ WORD, NUMBER, NEGATION, HAN, LETTER = 0, 1, 2, 4, 8  # kinds of a token; a sum o
 EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # rules, the surest first
 CANDIDATES = 16  # of a row, which are looked at closely
 CELLS = 1_000_000  # of an alignment; a longer item is found by coverage alone
+KNOWN = 3  # the first id of the vocabulary
 BUCKETS = 20  # bits: sorted keys are looked up in the bucket of their first bits
 GAP = 0.3  # nats that an inserted token costs in an alignment
 
@@ -50,7 +52,7 @@ def run_hash(ids, start, end):
     # Hash of ids[start:end]; 0 if a separator or an unknown word is among them.
     key = np.uint64(end - start) * _B
     for i in range(start, end):
-        if ids[i] < 2:
+        if ids[i] < KNOWN:
             return np.uint64(0)
         key = (key ^ np.uint64(ids[i])) * _A
         key ^= key >> _29
