@@ -17,24 +17,26 @@ from qatoolkit.core.text import CJK, missing, nfkc
 _LETTER = rf"[^\W\d_{CJK}]"
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?![\d])(?:\.\d+)?|\d+(?:\.\d+)?"
 _NUMERALS = "零〇一二两三四五六七八九十百千万亿"
-_TOKEN = re.compile(rf"[{_NUMERALS}]+|[{CJK}]|{_LETTER}+(?:'{_LETTER}+)*|{_NUMBER}")
+_NUMERAL = rf"(?:[{_NUMERALS}](?<!千)|千(?![米克瓦卡焦帕伏赫]))+"  # 五千米 is 5 km, not 5000 m
+_TOKEN = re.compile(rf"{_NUMERAL}|[{CJK}]|{_LETTER}+(?:'{_LETTER}+)*|{_NUMBER}")
 _ASCII = re.compile(rf"[a-z]+(?:'[a-z]+)*|{_NUMBER}")  # the same for a text without other letters, twice as fast
 _HIDDEN = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
-_WRAP = re.compile(r"[-\u2010](?<=[a-z].)[ \t]*\n\s*(?=[a-z])")
+_WRAP = re.compile(rf"[-\u2010](?<=[a-z].)[ \t]*\n\s*(?=[a-z])|\s*\n\s*(?<=[{CJK}]\n)(?=[{CJK}])")
 _TAG = re.compile(
     r"</?(?:a|b|br|code|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|small|span|strong|sub|sup|t[drh]|table|tbody|thead|u|ul)"
     r"(?:\s[^<>]{0,300})?/?>",
     re.I,
 )
 _LAYOUT = re.compile(
-    r"\\(?:(?:left|right|[bB]igg?[lr]?|text[a-z]*|math[a-z]+|displaystyle|[dt]?frac|q?quad|uline|rm|bf|begin|end"
-    r"|times|cdot|div|leq?|geq?|neq?)(?![a-z])|(?:\\\\|[,;:! ]))"
+    r"\\(?:(?:left|right|[bB]igg?[lr]?|text[a-z]*|math[a-z]+|boldsymbol|operatorname|vec|over[a-z]+|displaystyle|[dt]?frac"
+    r"|q?quad|uline|rm|bf|times|cdot|div|[lg]eq?(?:slant)?|neq?)(?![a-z])|(?:begin|end)\s*\{[a-z*]+\}(?:\{[lcr|]+\})?"
+    r"|\\\\|[,;:! ])"
 )
 _NUMBERING = re.compile(
     r"\s*(?:【[^】]{1,20}】\s*)?"
     r"(?:(?:(?:question|problem|exercise|example|item|q|no)\b\s*\.?\s*|[例题]\s*)?(?:\d{1,3}\s*[.、):](?!\d)|\(\d{1,3}\))\s*"
-    r"|第\s*\d{1,3}\s*[题问]\s*[.:、]?\s*)?"
-    r"(?:\(\s*\d+\s*分\s*\)\s*)?",
+    r"|第\s*\d{1,3}\s*[题问]\s*[.:、]?\s*|[一二三四五六七八九十]{1,3}\s*[.、]\s*)?"
+    r"(?:\(\s*(?:\d+|[一二三四五六七八九十]+)\s*分\s*\)\s*)?",
     re.I,
 )
 _OPERATOR = re.compile(r"[+*/^=<>≤≥≠∧∨¬⊃≡·×÷√∪∩∈⊂]|(?<![^\s(])~(?=[A-Za-z(])|(?<![^\W\d_])-(?=\s*\w)")
@@ -55,12 +57,14 @@ def comparable(text) -> str:
         text = html.unescape(text)
     if "<" in text:
         text = _TAG.sub(" ", text)
+    if not text.isascii():
+        text = _HIDDEN.sub("", text)
     if "\n" in text:
         text = _WRAP.sub("", text)
     if "\\" in text:
         text = _LAYOUT.sub(" ", text)
     if not text.isascii():
-        text = nfkc(_HIDDEN.sub("", text)).replace("’", "'")
+        text = nfkc(text).replace("’", "'")
         convert, traditional = _simplifier()
         if not traditional.isdisjoint(text):
             text = convert(text)
@@ -150,7 +154,7 @@ def shingles(text, n: int = 2) -> frozenset[str]:
 
 def stem(text) -> str:
     """NFKC without a leading question number, label in brackets or number of marks, as in exam papers."""
-    text = nfkc(text_of(text))
+    text = nfkc(_HIDDEN.sub("", text_of(text)))
     return text[_NUMBERING.match(text).end() :] or text
 
 

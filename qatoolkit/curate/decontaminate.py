@@ -32,7 +32,7 @@ def decontaminate(
     min_overlap: float = 0.5,
     min_share: float = 0.7,
     evidence: float = 30.0,
-    stock: int = 8,
+    stock: int = 5,
     templates: bool = False,
 ) -> pd.DataFrame:
     """Rows that contain an exam question, the best hit per row and exam: row (position), id, exam, exam_id, rule, part,
@@ -123,7 +123,9 @@ def _checked(rule: int, row: tuple, question: str, choices, answer: str) -> int:
         if _differ(options, choices) and _plain(others[-1]) != _plain(answer):
             return TEMPLATE if rule != EXACT else 0
     if rule == EXACT:
-        return EXACT if _signs(asked) == _signs(question) else TEMPLATE
+        own, theirs = _signs(asked), _signs(question)
+        inlined = options is None and choices is not None
+        return EXACT if own == theirs or (inlined and not theirs - own) else TEMPLATE
     if rule in (SHORT, REWORDED) and (signs := _signs(question)):
         texts = (asked, *(options if options is not None else ()), *others)
         return TEMPLATE if signs - _signs(" ".join(map(text_of, texts))) else rule

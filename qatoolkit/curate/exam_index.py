@@ -69,7 +69,7 @@ class ExamIndex:
         *,
         n: int = 8,
         n_cjk: int = 13,
-        stock: int = 8,
+        stock: int = 5,
         reference: Iterable[str] = (),
     ) -> "ExamIndex":
         """Index exams by name (tables with question, and id and choices where there are). In a folder it is written once:

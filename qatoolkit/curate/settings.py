@@ -30,7 +30,7 @@ class CurateSettings(Settings):
     """Share, by weight of its words, of an exam question that must be found where words were replaced."""
     exam_evidence: Amount = 30.0
     """Weight of the words (nats, log inverse document frequency) that must match for anything but the same question."""
-    exam_stock: Positive = 8
+    exam_stock: Positive = 5
     """Exam items that may have an n-gram in common; one in more is a stock phrase and no evidence."""
     conflicts: bool = True
     """Reject questions that occur with different answers."""

@@ -15,6 +15,7 @@ CANDIDATES = 16  # of a row, which are looked at closely
 CELLS = 1_000_000  # of an alignment; a longer item is found by coverage alone
 KNOWN = 3  # the first id of the vocabulary
 BUCKETS = 20  # bits: sorted keys are looked up in the bucket of their first bits
+FEW = 12  # numbers or negations of which one may be another: in a long passage some are read differently
 GAP = 0.3  # nats that an inserted token costs in an alignment
 
 _A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
@@ -183,7 +184,9 @@ def align(part, worth, row, kind, scores, moves):
     for token in row[start:end]:
         row_numbers += (kind[token] & NUMBER) != 0
         row_negations += (kind[token] & NEGATION) != 0
-    other = (own_numbers > numbers and row_numbers > numbers) or max(own_negations, row_negations) > negations
+    exchanged = min(own_numbers, row_numbers) - numbers
+    turned = max(own_negations, row_negations) - negations
+    other = exchanged * FEW > own_numbers or turned * FEW > max(own_negations, row_negations)
     return found, count, first, last, other
 
 
@@ -297,14 +300,16 @@ def find(ids, offsets, asked, x, min_overlap, min_share, evidence, hits):
             dense = matched >= 0.5 * (last - first)
             n_options, same, extra, begun = 0, 0, 0.0, x.part_options[p]
             n_options = x.part_options[p + 1] - begun
-            if share >= 0.5 and n_options:
+            if n_options and (share >= 0.5 or total < evidence):
                 for option in range(begun, begun + n_options):
                     wanted = x.options[x.option_offsets[option] : x.option_offsets[option + 1]]
                     if len(wanted) and occurs(row, wanted):
                         same += 1
                         for token in wanted:
                             extra += weight[token]
-            by_options = share >= 0.5 and n_options > 1 and same * 4 >= n_options * 3 and found + extra >= evidence
+            enough = evidence if same < n_options or share < 0.9 else evidence / 2
+            by_options = n_options > 1 and same * 4 >= n_options * 3 and found + extra >= enough
+            by_options &= share >= 0.5 or 4 * total < extra
             rule, score = 0, 0.0
             if x.part_whole[p]:
                 if overlap >= min_overlap and sure >= evidence and not other:
