@@ -13,7 +13,8 @@ import pandas as pd
 from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.qa_table import require
 from qatoolkit.curate.comparison_text import answer_keys, marks, option_set, stem, text_of, tokens, values_of
-from qatoolkit.curate.decontaminate import decontaminate
+from qatoolkit.curate.decontaminate import decontaminate, exam_options
+from qatoolkit.curate.exam_index import ExamIndex
 from qatoolkit.curate.filters import filters, flags, options
 from qatoolkit.curate.marks import apply_marks, read_marks
 from qatoolkit.curate.near_duplicates import near_duplicates
@@ -21,7 +22,7 @@ from qatoolkit.curate.settings import CurateSettings
 
 
 def curate(
-    table: pd.DataFrame, exams: Mapping[str, pd.DataFrame] | None = None, settings: CurateSettings | None = None
+    table: pd.DataFrame, exams: Mapping[str, pd.DataFrame] | ExamIndex | None = None, settings: CurateSettings | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Split a QA table into (kept, rejects, report); rows in = kept + rejects, both in table order.
 
@@ -54,12 +55,16 @@ def curate(
         reasons.setdefault(fault.row, (fault.reason, fault.detail))
 
     rest = _without(table, reasons)
-    hits = decontaminate(
-        rest, exams or {}, n=settings.exam_n, n_cjk=settings.exam_n_cjk, min_overlap=settings.exam_overlap
+    hits = decontaminate(rest, {} if exams is None else exams, templates=True, **exam_options(settings))
+    details = [f"{h.exam} {h.exam_id}, {h.rule} {h.score:.0%} of the {h.part}: {h.matched[:120]!r}" for h in hits.itertuples()]
+    for hit, detail in zip(hits.itertuples(), details, strict=True):
+        if hit.rule != "template":
+            reasons.setdefault(int(rest.index[hit.row]), ("contaminated", detail))
+    same = hits.assign(detail=details)[hits["rule"] == "template"]
+    faults = pd.concat(
+        [faults, flags((int(rest.index[h.row]), h.id, "exam_template", h.detail, False) for h in same.itertuples())],
+        ignore_index=True,
     )
-    for hit in hits.itertuples():
-        detail = f"{hit.exam} {hit.exam_id}: {hit.overlap:.0%} covered, {hit.matched[:120]!r}"
-        reasons.setdefault(int(rest.index[hit.row]), ("contaminated", detail))
 
     if settings.conflicts:
         rest = _without(table, reasons)

@@ -1,1 +1,2 @@
-"""Compiled loops of curation. Importing a module of this folder loads numba; the loops are cached on the disk."""
+"""Compiled loops of curation: module-level functions, kept beside their file. Importing a module of this folder loads
+numba."""
