@@ -6,8 +6,9 @@ small, and a shard has the same bytes as from the local engine.
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -19,46 +20,45 @@ STORE = 128 << 20  # bytes of Ray's object store on this machine: it holds no ta
 def each_on_ray(step, items: Sequence, workers: int) -> Iterator:
     """`shards.each` in `workers` actors of Ray Data, on the cluster that `ray.init` has joined, else on this machine.
     ModuleNotFoundError, with the line to install it, where Ray is not there."""
-    with _started() as ray:
-        context = ray.data.DataContext.get_current()
-        context.execution_options.preserve_order = True  # must be set before the data set exists
-        context.enable_progress_bars = False
-        share = min(1.0, ray.cluster_resources().get("CPU", 1) / (2 * workers))  # whole CPUs hang where actors fill them
-        numbers = ray.data.from_items([{"item": i} for i in range(len(items))], override_num_blocks=len(items))
-        results = numbers.map_batches(
-            _Actor,
-            fn_constructor_args=(step, list(items)),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
-            num_cpus=share,
-        )
-        for row in results.iter_rows():
-            if isinstance(row["result"], Exception):
-                raise row["result"]
-            yield row["result"]
+    ray = start()
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True  # must be set before the data set exists
+    context.enable_progress_bars = False
+    share = min(1.0, ray.cluster_resources().get("CPU", 1) / (2 * workers))  # whole CPUs hang where actors fill them
+    where = {"num_cpus": share}
+    if getattr(step, "here", False):
+        here = ray.get_runtime_context().get_node_id()
+        where["scheduling_strategy"] = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
+    numbers = ray.data.from_items([{"item": i} for i in range(len(items))], override_num_blocks=len(items))
+    results = numbers.map_batches(
+        _Actor,
+        fn_constructor_args=(step, list(items)),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
+        **where,
+    )
+    for row in results.iter_rows():
+        if isinstance(row["result"], Exception):
+            raise row["result"]
+        yield row["result"]
 
 
-@contextmanager
-def _started():
-    """Ray, started on this machine where the caller has not, and then stopped again."""
+def start():
+    """The module `ray`, and Ray on this machine where the caller has not joined a cluster. It runs until this process
+    ends, because a start takes 5 to 30 seconds."""
     try:
         import ray
         import ray.data
+        import ray.util.scheduling_strategies
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('engine="ray" needs Ray: pip install "qatoolkit[ray]"', name=error.name) from None
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    if ray.is_initialized():
-        yield ray
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        num_cpus=os.cpu_count(), include_dashboard=False, logging_level="ERROR", log_to_driver=False,
-        object_store_memory=STORE,
-    )  # fmt: skip
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
+        importing = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}  # workers find what we do
+        ray.init(num_cpus=os.cpu_count(), object_store_memory=STORE, runtime_env=importing, **quiet)
+    return ray
 
 
 class _Actor:

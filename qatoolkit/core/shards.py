@@ -75,24 +75,35 @@ def map_shards(
     >>> pd.concat(qt.read_shards("short"))["id"].tolist()
     [0, 1, 3]
     """
-    out = Path(out)
     if isinstance(source, pd.DataFrame):
-        source = write_shards([source], out.with_name(f"{out.name}_source"), rows_per_shard)
+        source = write_shards([source], Path(out).with_name(f"{Path(out).name}_source"), rows_per_shard)
     shards = list_shards(source, rows_per_shard)
-    made_from = {path: digest(Path(path)) for path in dict.fromkeys(shard.path for shard in shards)}
-    content = [(shard.name, made_from[shard.path], shard.first, shard.rows) for shard in shards]
-    artifact = _Folder(out, key_of(_identity(step, key), content))
-    with artifact.making(), Progress(len(shards), out.name, "shards") if progress else nullcontext() as shown:
+    made_of = [identity(step, key), content_of(shards)]
+    return make_shards(_Reading(step), shards, out, made_of, engine=engine, workers=workers, progress=progress)
+
+
+def make_shards(
+    make, shards: Sequence[Shard], out: str | Path, key, *, engine="local", workers=2, group=GROUP, progress=False
+) -> pd.DataFrame:
+    """A folder of shards as `map_shards` writes it, where `make` takes a `Shard` in place of its table. `key` is all that
+    the result depends on beside the names and rows of the shards; `group` are the rows of a row group."""
+    artifact = _Folder(Path(out), key_of(key, [shard._replace(path="") for shard in shards]))
+    with artifact.making(), Progress(len(shards), Path(out).name, "shards") if progress else nullcontext() as shown:
         artifact.begin()
         if (found := artifact.manifest) is None:
             records = {shard.name: artifact.done(shard) for shard in shards}
             left = [shard for shard in shards if not records[shard.name]]
-            for record in each(_OnShards(step, out), left, engine=engine, workers=workers):
+            for record in each(_Writing(make, artifact.folder, group), left, engine=engine, workers=workers):
                 records[record["shard"]] = record
                 if shown:
                     shown.update()
             found = artifact.finish({"shards": list(records.values())})
-    return pd.DataFrame(found["shards"])[["shard", "rows", "kept", "rejects"]]
+    return pd.DataFrame(found["shards"], columns=["shard", "rows", "kept", "rejects"])
+
+
+def content_of(shards: Iterable[Shard]) -> dict[str, str]:
+    """The digest of every file that shards are of, by its name."""
+    return {Path(path).name: digest(Path(path)) for path in dict.fromkeys(shard.path for shard in shards)}
 
 
 def each(step, items: Sequence, *, engine: str = "local", workers: int = 2) -> Iterator:
@@ -188,17 +199,19 @@ def read_shard(shard: Shard) -> pd.DataFrame:
         return as_lists(pa.Table.from_batches(parts, file.schema_arrow).to_pandas())
 
 
-def write_shard(table: pd.DataFrame, path: Path) -> None:
+def write_shard(table: pd.DataFrame, path: Path, group: int = GROUP) -> None:
     """A table as Parquet, atomically. A column of nulls gets the type that the QA table gives it, so that all shards of a
     folder have one schema."""
     made = pa.Table.from_pandas(table, preserve_index=False)
     for i, field in enumerate(made.schema):
-        empty = pa.types.is_null(field.type) or (pa.types.is_list(field.type) and pa.types.is_null(field.type.value_type))
+        empty = pa.types.is_null(field.type) or (
+            pa.types.is_list(field.type) and pa.types.is_null(field.type.value_type)
+        )
         if empty or pa.types.is_large_string(field.type):
             typed = _TYPES.get(field.name, pa.string())
             made = made.set_column(i, field.name, made.column(i).cast(typed))
     with atomic(path) as temporary:
-        pq.write_table(made, temporary, row_group_size=GROUP)
+        pq.write_table(made, temporary, row_group_size=group)
 
 
 class _Folder(Artifact):
@@ -212,7 +225,9 @@ class _Folder(Artifact):
         begun = self.folder / "begun.json"
         if not begun.exists():
             if strange := sorted(path.name for path in self.folder.iterdir()):
-                raise ValueError(f"{self.folder} has {strange[0]!r}, which no step wrote: give a new or an empty folder")
+                raise ValueError(
+                    f"{self.folder} has {strange[0]!r}, which no step wrote: give a new or an empty folder"
+                )
             write_sealed({"key": self.key}, begun)
         if read_sealed(begun, self.remedy)["key"] != self.key:
             raise ValueError(
@@ -231,39 +246,55 @@ class _Folder(Artifact):
         return record if record and not any(self.damage(record)) else None
 
 
-class _OnShards:
-    """A step on tables as a step on shards, which writes what it makes and returns the record of it."""
+class _Wrapped:
+    """A step made of another, which may have something to open; `here` says whether it must be on this machine."""
 
-    def __init__(self, step, out: Path):
-        self._step, self._out = step, out
+    def __init__(self, step):
+        self._step, self.here = step, getattr(step, "here", False)
 
-    def __enter__(self) -> Callable[[Shard], dict]:
+    def __enter__(self) -> Callable:
         self._stack = ExitStack()
         return partial(self._do, enter(self._step, self._stack))
 
     def __exit__(self, *_) -> None:
         self._stack.close()
 
+
+class _Reading(_Wrapped):
+    """A step on tables as one on shards."""
+
+    def _do(self, function: Callable, shard: Shard):
+        return function(read_shard(shard))
+
+
+class _Writing(_Wrapped):
+    """A step on shards as one that writes what it makes, and returns the record of it."""
+
+    def __init__(self, step, folder: Path, group: int):
+        super().__init__(step)
+        self._folder, self._group = folder.absolute(), group
+
     def _do(self, function: Callable, shard: Shard) -> dict:
         try:
-            made = function(read_shard(shard))
+            made = function(shard)
         except Exception as error:
             error.add_note(f"in shard {shard.name}: {shard.path}, {shard.rows:,} rows from row {shard.first:,}")
             raise
-        made, rejects = made if isinstance(made, tuple) else (made, None)
-        files = {f"kept/{shard.name}": made} | ({f"rejects/{shard.name}": rejects} if rejects is not None and len(rejects) else {})
-        for name, table in files.items():
-            write_shard(table, self._out / name)
-        counts = {"rows": shard.rows, "kept": len(made), "rejects": 0 if rejects is None else len(rejects)}
-        known = {name: fingerprint(self._out / name) for name in files}
-        record = {"shard": shard.name} | counts | {"files": known}
-        write_sealed(record, self._out / "done" / f"{shard.name}.json")
+        kept, rejects = made if isinstance(made, tuple) else (made, ())
+        tables = {f"kept/{shard.name}": kept} | ({f"rejects/{shard.name}": rejects} if len(rejects) else {})
+        for name, table in tables.items():
+            write_shard(table, self._folder / name, self._group)
+        record = {"shard": shard.name, "rows": shard.rows, "kept": len(kept), "rejects": len(rejects)}
+        record["files"] = {name: fingerprint(self._folder / name) for name in tables}
+        write_sealed(record, self._folder / "done" / f"{shard.name}.json")
         return record
 
 
-def _identity(step, key) -> list:
+def identity(step, key) -> list:
     """What stands for a step in the key of its result."""
     name = getattr(step, "__qualname__", "")
     if key is None and (not name or "<" in name):
-        raise ValueError(f"{step!r:.80} has no name of its own: give key=, what its result depends on, such as its version and settings")
+        raise ValueError(
+            f"{step!r:.80} has no name of its own: give key=, what its result depends on, such as its version and settings"
+        )
     return [f"{step.__module__}.{name}" if name and "<" not in name else "", as_json(key)]

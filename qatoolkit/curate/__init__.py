@@ -3,9 +3,10 @@
 from qatoolkit.curate.curate import curate, filters
 from qatoolkit.curate.decontaminate import decontaminate
 from qatoolkit.curate.near_duplicates import near_duplicates
+from qatoolkit.curate.near_shards import near_duplicate_shards
 from qatoolkit.curate.settings import CurateSettings
 
-__all__ = ["CurateSettings", "curate", "decontaminate", "filters", "near_duplicates"]
+__all__ = ["CurateSettings", "curate", "decontaminate", "filters", "near_duplicate_shards", "near_duplicates"]
 
 
 def __dir__():

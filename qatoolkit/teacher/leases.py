@@ -124,7 +124,9 @@ class Leases:
     def sharers(self) -> int:
         """How many processes that run hold leases on this model, this one included: those that its limits are for."""
         now, owner = time.time(), self._ledger.owner
-        rows = self._ledger.read("SELECT DISTINCT owner FROM leases WHERE model = ? AND expires > ?", (self._labels[0], now))
+        rows = self._ledger.read(
+            "SELECT DISTINCT owner FROM leases WHERE model = ? AND expires > ?", (self._labels[0], now)
+        )
         names = {holder.partition(".")[0] for (holder,) in rows} | {owner.name}
         return sum(map(owner.is_alive, names))
 
