@@ -57,7 +57,14 @@ def start():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
         importing = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}  # workers find what we do
-        ray.init(num_cpus=os.cpu_count(), object_store_memory=STORE, runtime_env=importing, **quiet)
+        for again in (True, True, False):
+            try:
+                ray.init(num_cpus=os.cpu_count(), object_store_memory=STORE, runtime_env=importing, **quiet)
+                break
+            except Exception as error:  # Ray gives a part of itself 15 s to start, too little on a busy machine
+                ray.shutdown()
+                if not (again and "timed out during startup" in str(error)):
+                    raise
     return ray
 
 

@@ -156,23 +156,19 @@ def test_a_source_that_can_not_be_read_is_named_before_anything_is_done(tmp_path
 
 
 def edited(n: int, seed: int) -> pd.DataFrame:
-    """Sums in many words, a third of them copies or rewordings of an earlier one, and templates."""
+    """Questions in made-up words, a third of them copies of an earlier one, some reworded or with one word replaced, and
+    a template filled many times."""
     chance, words = random.Random(seed), [f"{a}{b}" for a in "bdfgklmnprst" for b in ("a", "e", "io", "ou", "an", "ir")]
     rows = []
     for i in range(n):
-        text = [*chance.choices(words, k=chance.randint(8, 30))]
-        answer = chance.choice(words)
-        if rows and i % 3 == 0:
-            text, answer = list(chance.choice(rows)[0]), chance.choice(rows)[1] if i % 9 == 0 else answer
-            text, answer = (list(rows[chance.randrange(len(rows))][0]), rows[-1][1]) if i % 2 else chance.choice(rows)
-            text = list(text)
-            for _ in range(chance.randint(0, 3)):
-                text[chance.randrange(len(text))] = chance.choice(words)
-        rows.append((tuple(text), answer))
-    said = [{"id": f"e{i}", "question": " ".join(text), "answer": answer} for i, (text, answer) in enumerate(rows)]
+        text, answer = " ".join(chance.choices(words, k=chance.randint(12, 30))), chance.choice(words)
+        if i % 3 == 2:
+            text, answer = chance.choice(rows)
+            text = chance.choice([text, f"Please tell me: {text}", f"{text} {chance.choice(words)}", text.upper()])
+        rows.append((text, answer))
+    said = [{"id": f"e{i}", "question": text, "answer": answer} for i, (text, answer) in enumerate(rows)]
     said += [
-        {"id": f"t{i}", "question": f"How much is {i % 40} and {i % 7} together?", "answer": "yes"}
-        for i in range(n // 4)
+        {"id": f"t{i}", "question": f"Are {i % 40} and {i % 7} apples many?", "answer": "yes"} for i in range(n // 4)
     ]
     chance.shuffle(said)
     return qa_table(said, language="en", source="edited")
