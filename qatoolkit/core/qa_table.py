@@ -17,7 +17,7 @@ OPTIONAL = (
     "parents", "teacher", "prompt_version", "licence", "verified",
 )  # fmt: skip
 COLUMNS = REQUIRED + OPTIONAL
-_LISTS = ("choices", "aliases", "knowledge_points", "parents", "calls")
+LISTS = ("choices", "aliases", "knowledge_points", "parents", "calls")
 _ALLOWED = {"language": ("en", "zh"), **LABELS}
 
 
@@ -81,7 +81,7 @@ def require(where, table: pd.DataFrame, *columns: str) -> None:
 def as_lists(table: pd.DataFrame) -> pd.DataFrame:
     """A copy with Python lists or None in its list columns, which Parquet returns as arrays."""
     table = table.copy()
-    for column in _LISTS:
+    for column in LISTS:
         if column in table:
             values = [list(v) if hasattr(v, "__len__") and not isinstance(v, str) else None for v in table[column]]
             table[column] = pd.Series(values, index=table.index, dtype=object)

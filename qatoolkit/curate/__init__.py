@@ -5,9 +5,18 @@ from qatoolkit.curate.decontaminate import decontaminate
 from qatoolkit.curate.diversity import diversity
 from qatoolkit.curate.filters import filters
 from qatoolkit.curate.near_duplicates import near_duplicates
+from qatoolkit.curate.near_shards import near_duplicate_shards
 from qatoolkit.curate.settings import CurateSettings
 
-__all__ = ["CurateSettings", "curate", "decontaminate", "diversity", "filters", "near_duplicates"]
+__all__ = [
+    "CurateSettings",
+    "curate",
+    "decontaminate",
+    "diversity",
+    "filters",
+    "near_duplicate_shards",
+    "near_duplicates",
+]
 
 
 def __dir__():

@@ -51,7 +51,8 @@ class Teacher:
     `price`. With `client=openai.AsyncOpenAI(...)` (or
     Azure, or any subclass) requests go through that client, about a fifth as fast as the built-in transport; do not
     share it with another event loop. With `progress`, every `ask` that takes more than a second shows its rate, the
-    time left and the USD spent. ValueError for a value that is not allowed, or without an endpoint.
+    time left and the USD spent. With `shared`, processes that ask this model through this ledger at the same time divide
+    `in_flight` and the limits a minute among them, anew within a second after one has ended. ValueError for a value that is not allowed, or without an endpoint.
 
     >>> import qatoolkit as qt
     >>> endpoint = qt.Endpoint(base_url="https://llm.example.org/v1", name="our server", key_env="OUR_KEY")
@@ -83,6 +84,7 @@ class Teacher:
         price: Price | None = None,
         client: Any = None,
         progress: bool = False,
+        shared: bool = False,
     ):
         limits = {"in_flight": in_flight, "attempts": attempts, "timeout": timeout}
         rates = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
@@ -107,7 +109,7 @@ class Teacher:
         self._sender = Sender(
             endpoint=endpoint, ledger=ledger, labels=self._labels, client=client, in_flight=in_flight, timeout=timeout,
             attempts=attempts, backoff=backoff, pace=Pace(requests_per_minute, tokens_per_minute), budget=self._budget,
-            cost=self._cost, most=self._most,
+            cost=self._cost, most=self._most, sharers=self._leases.sharers if shared else None,
         )  # fmt: skip
         self._pending: dict[str, asyncio.Future[Reply | None]] = {}  # by key: requests in flight
 

@@ -121,6 +121,15 @@ class Leases:
         connection.executemany(_TAKE, ours)
         return Taken(answered, elsewhere)
 
+    def sharers(self) -> int:
+        """How many processes that run hold leases on this model, this one included: those that its limits are for."""
+        now, owner = time.time(), self._ledger.owner
+        rows = self._ledger.read(
+            "SELECT DISTINCT owner FROM leases WHERE model = ? AND expires > ?", (self._labels[0], now)
+        )
+        names = {holder.partition(".")[0] for (holder,) in rows} | {owner.name}
+        return sum(map(owner.is_alive, names))
+
     def release(self, keys: Iterable[str]) -> None:
         """End leases whose requests got no answer, without waiting for the commit."""
         rows = [(key, self._holder) for key in keys]

@@ -53,6 +53,13 @@ class Gate:
         self._resume_at = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    def resize(self, in_flight: int) -> None:
+        """Another ceiling. The limit goes with it, so that a place which another process gave up is used at once."""
+        if in_flight != self.ceiling:
+            self.limit = min(in_flight, self.limit * max(1.0, in_flight / self.ceiling))
+            self.ceiling = in_flight
+            self._admit()
+
     async def enter(self) -> int:
         """Wait for a place; returns the number of the period that the request belongs to."""
         loop = asyncio.get_running_loop()
@@ -169,7 +176,7 @@ class Rate:
     """
 
     def __init__(self, per_minute: float):
-        self.per_second = per_minute / 60
+        self.per_second = self._whole = per_minute / 60
         self._most = self._level = max(1.0, self.per_second)
         self._at: float | None = None
         self._turn = asyncio.Lock()
@@ -183,6 +190,12 @@ class Rate:
                 await asyncio.sleep(missing / self.per_second)
                 self._refill()
             self._level -= amount
+
+    def divide(self, sharers: int) -> None:
+        """Take one part of so many of the rate."""
+        self.per_second = self._whole / sharers
+        self._most = max(1.0, self.per_second)
+        self._level = min(self._most, self._level)
 
     def refund(self, amount: float) -> None:
         """Give `amount` back; negative if more was used than taken."""
@@ -202,6 +215,12 @@ class Pace:
     def __init__(self, requests: float | None, tokens: float | None):
         self._requests, self._tokens = (None if rate is None else Rate(rate) for rate in (requests, tokens))
         self._usual: float | None = None  # tokens of an answer, a running mean
+
+    def divide(self, sharers: int) -> None:
+        """Keep below one part of so many of the limits."""
+        for rate in (self._requests, self._tokens):
+            if rate:
+                rate.divide(sharers)
 
     async def take(self, body: Mapping) -> float:
         """Wait for a request's turn; returns the tokens taken for it: the prompt's bytes / 4, plus the mean of the

@@ -20,6 +20,8 @@ from qatoolkit.teacher.limits import Gate, Pace, TeacherError
 from qatoolkit.teacher.transport import REDIRECTS, Endpoint, Send, open_session, remedy_of, sdk_transport, send_request
 from qatoolkit.teacher.waits import backoff, jitter, refused_for, retry_after, used_up_for
 
+LOOK = 0.5  # seconds between two looks at how many processes share the limits
+
 
 @dataclass
 class Tally:
@@ -35,7 +37,8 @@ class Tally:
 class Sender:
     """Sends a teacher's requests: at most `in_flight` at a time, at the `pace` of its limits a minute, within the
     `budget`. `labels` are the model, run and stage that attempts are recorded under; `cost` gives the price of a reply
-    and `most` the highest price of a body, in USD, None where it is unknown."""
+    and `most` the highest price of a body, in USD, None where it is unknown. Where `sharers` says how many processes the
+    limits are for, each keeps below its part of them."""
 
     endpoint: Endpoint
     ledger: Ledger
@@ -49,12 +52,14 @@ class Sender:
     budget: Budget | None
     cost: Callable[[Reply], float | None]
     most: Callable[[dict], float | None]
+    sharers: Callable[[], int] | None = None
 
     def __post_init__(self):
         self.gate = Gate(self.in_flight, attempts=self.attempts)
         self._flying: set[asyncio.Task] = set()  # tasks whose request is on its way, or its answer not yet recorded
         self._ending: WeakSet[asyncio.Task] = WeakSet()
         self._tokens = 0.0  # of an answer with its prompt, a running mean
+        self._divided_at = -LOOK
 
     async def end(self, tasks: set[asyncio.Task]) -> None:
         """Send nothing more for these tasks, and wait for those of them whose request is in flight, at most as long as a
@@ -100,6 +105,10 @@ class Sender:
         task = asyncio.current_task()
         if task in self._ending:  # a task that never had to wait has not noticed
             raise asyncio.CancelledError
+        if self.sharers and (now := time.monotonic()) - self._divided_at > LOOK:
+            self._divided_at, sharers = now, self.sharers()
+            self.gate.resize(max(1, self.in_flight // sharers))
+            self.pace.divide(sharers)
         if self.budget:
             await self.budget.reserve({request.key: self.most(request.body)})
         estimate = await self.pace.take(request.body)

@@ -1,0 +1,85 @@
+"""The items of a job on Ray: actors that take one at a time, restarted and given the item again when they are killed.
+
+Only items and records go through Ray; the tables are read and written where the actor is. So Ray's object store stays
+small, and a shard has the same bytes as from the local engine.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+
+from qatoolkit.core.shards import enter
+
+STORE = 128 << 20  # bytes of Ray's object store on this machine: it holds no tables
+
+
+def each_on_ray(step, items: Sequence, workers: int) -> Iterator:
+    """`shards.each` in `workers` actors of Ray Data, on the cluster that `ray.init` has joined, else on this machine.
+    ModuleNotFoundError, with the line to install it, where Ray is not there."""
+    ray = start()
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True  # must be set before the data set exists
+    context.enable_progress_bars = False
+    share = min(1.0, ray.cluster_resources().get("CPU", 1) / (2 * workers))  # whole CPUs hang where actors fill them
+    where = {"num_cpus": share}
+    if getattr(step, "here", False):
+        here = ray.get_runtime_context().get_node_id()
+        where["scheduling_strategy"] = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
+    numbers = ray.data.from_items([{"item": i} for i in range(len(items))], override_num_blocks=len(items))
+    results = numbers.map_batches(
+        _Actor,
+        fn_constructor_args=(step, list(items)),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
+        **where,
+    )
+    for row in results.iter_rows():
+        if isinstance(row["result"], Exception):
+            raise row["result"]
+        yield row["result"]
+
+
+def start():
+    """The module `ray`, and Ray on this machine where the caller has not joined a cluster. It runs until this process
+    ends, because a start takes 5 to 30 seconds."""
+    try:
+        import ray
+        import ray.data
+        import ray.util.scheduling_strategies
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('engine="ray" needs Ray: pip install "qatoolkit[ray]"', name=error.name) from None
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
+        importing = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}  # workers find what we do
+        for again in (True, True, False):
+            try:
+                ray.init(num_cpus=os.cpu_count(), object_store_memory=STORE, runtime_env=importing, **quiet)
+                break
+            except Exception as error:  # Ray gives a part of itself 15 s to start, too little on a busy machine
+                ray.shutdown()
+                if not (again and "timed out during startup" in str(error)):
+                    raise
+    return ray
+
+
+class _Actor:
+    """One worker: it enters the step once, and does what it is given."""
+
+    def __init__(self, step, items: list):
+        self._items = items
+        self._function = enter(step, ExitStack())  # closed with the process
+
+    def __call__(self, batch: dict) -> dict:
+        results = np.empty(len(batch["item"]), dtype=object)
+        for place, number in enumerate(batch["item"]):
+            try:
+                results[place] = self._function(self._items[number])
+            except Exception as error:  # as a value: Ray would wrap it, and print it at length
+                results[place] = error
+        return {"result": results}

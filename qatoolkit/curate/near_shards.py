@@ -1,0 +1,187 @@
+"""Near-duplicates of what outgrows memory: rows that could be one cluster are brought together by their MinHash bands.
+
+Two rows can only be in one cluster if a chain of rows leads from one to the other whose neighbours share a band or are
+the same text. So bands are sorted by value, a part of their range at a time, rows with a band in common are joined, and
+`near_duplicates` decides within each group alone. What it says of a group is what it says of the group within the whole
+table, so the result is the same.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from qatoolkit.core.files import atomic
+from qatoolkit.core.qa_table import as_lists
+from qatoolkit.core.shards import ROWS, Shard, content_of, each, list_shards, make_shards, read_shard, write_shard
+from qatoolkit.curate.comparison_text import answer_keys, marks, shingles, stem, text_of, tokens, values_of
+from qatoolkit.curate.near_duplicates import _PERMUTATIONS, _WEAK_ANSWERS, _band_width, _signatures, near_duplicates
+
+PAIRS = 1 << 25  # bands with their rows that are sorted at a time, 16 bytes each
+GROUP = 1024  # rows of a row group of the groups, each of which is read with few others
+
+
+def near_duplicate_shards(
+    source, out: str | Path, *, engine: str = "local", workers: int = 2, rows_per_shard: int = ROWS, **options
+) -> pd.DataFrame:
+    """`near_duplicates` of all rows of Parquet shards together; returns a line a shard: shard, rows, kept, rejects.
+
+    `source`, `engine`, `workers` and the folder `out` are as for `map_shards`: the rows that are kept, and the others with
+    `reason` (near_duplicate) and `detail` (the kept row of the cluster, and the similarity). `options` are those of
+    `near_duplicates`. Folders beside `out` keep what was found on the way (`out_bands`, `out_groups`, `out_clusters`),
+    so that an interrupted call goes on; they may be removed afterwards.
+
+    In memory are a shard for each worker, `PAIRS` bands, some 30 bytes a row of the whole, and one group of rows at a time;
+    a group is larger than a shard only where one template is filled more often than that.
+
+    >>> import qatoolkit as qt
+    >>> asked = "Which animal of the savanna has the longest neck?"
+    >>> said = [(asked, "giraffe"), ("What do pandas eat?", "bamboo"), (f"Tell me: {asked}", "the giraffe")]
+    >>> table = qt.qa_table([{"question": q, "answer": a} for q, a in said], language="en", source="zoo")
+    >>> source = qt.write_shards([table], "zoo", rows_per_shard=2)
+    >>> qt.curate.near_duplicate_shards(source, "distinct", threshold=0.8)[["kept", "rejects"]]
+       kept  rejects
+    0     2        0
+    1     0        1
+    """
+    shards, how = list_shards(source, rows_per_shard), {"engine": engine, "workers": workers}
+    first = dict(
+        zip((shard.name for shard in shards), np.cumsum([0, *(s.rows for s in shards)]).tolist(), strict=False)
+    )
+    key, beside = [content_of(shards), options], lambda name: Path(f"{out}_{name}")
+
+    bands = make_shards(partial(_bands, options), shards, beside("bands"), [key, "bands"], **how)
+    files = {str(beside("bands") / "kept" / name): first[name] for name in bands["shard"]}
+    parts = max(1, math.ceil(bands["kept"].sum() / PAIRS))
+    edges = each(partial(_joined, files), _ranges(parts), **how)
+    batch = _batches(np.concatenate(list(edges)), sum(shard.rows for shard in shards), rows_per_shard)
+
+    with atomic(beside("batches.npy")) as temporary, open(temporary, "wb") as file:
+        np.save(file, batch)
+    gather = partial(_gathered, first, str(beside("batches.npy")))
+    groups = make_shards(gather, shards, beside("groups"), [key, "groups"], group=GROUP, **how)
+    files = [str(beside("groups") / "kept" / name) for name in groups["shard"][groups["kept"] > 0]]
+    sizes = np.bincount(batch[batch >= 0])
+    todo = [Shard(f"batch-{i:05d}.parquet", str(beside("groups")), i, int(n)) for i, n in enumerate(sizes)]
+    clusters = make_shards(partial(_decided, files, options), todo, beside("clusters"), [key, "clusters"], **how)
+
+    found = [pd.read_parquet(beside("clusters") / "kept" / name) for name in clusters["shard"]]
+    found = pd.concat(found).sort_values("row") if found else _NOTHING
+    write_shard(found, beside("clusters.parquet"))
+    return make_shards(partial(_split, first, str(beside("clusters.parquet"))), shards, out, [key, "split"], **how)
+
+
+def band_keys(
+    table: pd.DataFrame, *, threshold=0.8, on=("question", "answer"), n=2, guard=True, seed=0
+) -> pd.DataFrame:
+    """What rows have in common that `near_duplicates` with these options could join: `key` (uint64: a band, or the
+    whole text) and `row` (position), sorted by key. Rows that share no key, by no chain of rows either, are never one
+    cluster."""
+    texts = [stem(text) for text in table[on[0]]]
+    words = [tuple(tokens(text)) or tuple(text.split()) for text in texts]
+    answers = answer_keys(table) if "answer" in on[1:] else [""] * len(table)
+    others = zip(*(map(text_of, values_of(table, column)) for column in on[1:] if column != "answer"), strict=True)
+    others = list(others) or [()] * len(table)
+    block = [repr((answers[i], others[i], marks(text) if guard else ())) for i, text in enumerate(texts)]
+    whole = pd.util.hash_array(np.array([f"{words[i]}{block[i]}" for i in range(len(table))], dtype=object))
+    asked = np.array([bool(text) for text in words], dtype=bool)
+    keys, rows = [whole[asked]], [np.flatnonzero(asked)]
+    weak = [guard and "answer" in on[1:] and answer in _WEAK_ANSWERS for answer in answers]
+    if len(compared := np.flatnonzero(asked & ~np.array(weak, dtype=bool))):
+        signatures = _signatures((shingles(texts[i], n) for i in compared), seed)
+        blocks = pd.util.hash_array(np.array(block, dtype=object)[compared])
+        width = _band_width(threshold)
+        for band in range(_PERMUTATIONS // width):
+            key = blocks ^ np.uint64(band + 1)
+            for column in signatures[:, band * width : (band + 1) * width].T:
+                key = (key ^ column) * np.uint64(0x9E3779B97F4A7C15)  # wraps
+                key ^= key >> np.uint64(29)
+            keys.append(key)
+            rows.append(compared)
+    key, row = np.concatenate(keys), np.concatenate(rows).astype(np.int32)
+    order = np.argsort(key, kind="stable")
+    return pd.DataFrame({"key": key[order], "row": row[order]})
+
+
+def _bands(options: Mapping, shard: Shard) -> pd.DataFrame:
+    return band_keys(read_shard(shard), **options)
+
+
+def _ranges(parts: int) -> list[tuple[int, int]]:
+    """The range of keys in equal parts, first and last of each."""
+    edges = [(i << 64) // parts for i in range(parts + 1)]
+    return [(low, high - 1) for low, high in pairwise(edges)]
+
+
+def _joined(files: Mapping[str, int], within: tuple[int, int]) -> np.ndarray:
+    """Pairs of rows [pairs, 2] with a key in common, in a chain for each key, of the keys in a range; `files` has the
+    first row of each file's shard."""
+    low, high = (pa.scalar(key, pa.uint64()) for key in within)
+    keys, rows = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    for file, first in files.items():
+        found = pq.read_table(file, filters=(pc.field("key") >= low) & (pc.field("key") <= high))
+        keys.append(found["key"].to_numpy())
+        rows.append(found["row"].to_numpy() + np.int64(first))
+    key, row = np.concatenate(keys), np.concatenate(rows)
+    order = np.argsort(key, kind="stable")
+    same = np.flatnonzero(np.diff(key[order]) == 0)
+    return np.unique(np.column_stack([row[order[same]], row[order[same + 1]]]), axis=0)
+
+
+def _batches(edges: np.ndarray, rows: int, size: int) -> np.ndarray:
+    """The batch of every row, int32, -1 where it is joined to no other: whole groups, in order of their first rows, of about
+    `size` rows together."""
+    from scipy import sparse
+    from scipy.sparse.csgraph import connected_components
+
+    links = sparse.coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(rows, rows))
+    group = pd.factorize(connected_components(links, directed=False)[1])[0]  # numbered by first row
+    sizes = np.bincount(group, minlength=1)
+    together = np.where(sizes > 1, sizes, 0)
+    number = (np.cumsum(together) - together) // size
+    return np.where(sizes > 1, number, -1).astype(np.int32)[group] if rows else np.zeros(0, np.int32)
+
+
+def _gathered(first: Mapping[str, int], batches: str, shard: Shard) -> pd.DataFrame:
+    """The rows of a shard that are joined to others, with their `_batch` and their `_row` in the whole, by batch."""
+    start = first[shard.name]
+    batch = np.load(batches, mmap_mode="r")[start : start + shard.rows]
+    rows = np.flatnonzero(batch >= 0)
+    rows = rows[np.argsort(batch[rows], kind="stable")]
+    table = read_shard(shard).iloc[rows]
+    return table.assign(_batch=np.asarray(batch[rows]), _row=rows.astype(np.int64) + start)
+
+
+_NOTHING = pd.DataFrame(
+    {"row": pd.Series(dtype="int64"), "of": pd.Series(dtype="str"), "similarity": pd.Series(dtype=float)}
+)
+
+
+def _decided(files: list[str], options: Mapping, shard: Shard) -> pd.DataFrame:
+    """The rows of a batch that `near_duplicates` does not keep: `row`, `of` (the id of the kept one), `similarity`."""
+    mine = pc.field("_batch") == shard.first
+    found = [pq.read_table(file, filters=mine).to_pandas() for file in files]
+    table = as_lists(pd.concat([part for part in found if len(part)]).sort_values("_row", ignore_index=True))
+    near = near_duplicates(table, **options)
+    kept = near[near["keep"]].set_index("cluster")["id"]
+    near = near.assign(row=table["_row"], of=near["cluster"].map(kept))
+    return near.loc[~near["keep"], ["row", "of", "similarity"]].reset_index(drop=True)
+
+
+def _split(first: Mapping[str, int], clusters: str, shard: Shard) -> tuple[pd.DataFrame, pd.DataFrame]:
+    start, table = first[shard.name], read_shard(shard)
+    mine = (pc.field("row") >= start) & (pc.field("row") < start + shard.rows)
+    found = pq.read_table(clusters, filters=mine).to_pandas()
+    place = found["row"].to_numpy() - start
+    details = [
+        f"of {of}, Jaccard {similarity:.2f}" for of, similarity in zip(found["of"], found["similarity"], strict=True)
+    ]
+    rejects = table.iloc[place].assign(reason="near_duplicate", detail=details)
+    return table.drop(index=place), rejects
