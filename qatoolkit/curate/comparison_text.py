@@ -41,9 +41,14 @@ _NUMBERING = re.compile(
 )
 _OPERATOR = re.compile(r"[+*/^=<>≤≥≠∧∨¬⊃≡·×÷√∪∩∈⊂]|(?<![^\s(])~(?=[A-Za-z(])|(?<![^\W\d_])-(?=\s*\w)")
 _NEGATION = re.compile(r"\b(?:no|not|never|except|least|without|cannot|\w+n't)\b|[不没未非无]|除了|最[小少低]")
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+)
 _ONES = {word: i for i, word in enumerate(f"{_ONES} eighteen nineteen".split())}
-_TENS = {word: 10 * i for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+_TENS = {
+    word: 10 * i
+    for i, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
+}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
 _HAN = frozenset(_NUMERALS)
 _WORDED = frozenset([*_ONES, *_TENS])

@@ -22,7 +22,9 @@ from qatoolkit.curate.settings import CurateSettings
 
 
 def curate(
-    table: pd.DataFrame, exams: Mapping[str, pd.DataFrame] | ExamIndex | None = None, settings: CurateSettings | None = None
+    table: pd.DataFrame,
+    exams: Mapping[str, pd.DataFrame] | ExamIndex | None = None,
+    settings: CurateSettings | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Split a QA table into (kept, rejects, report); rows in = kept + rejects, both in table order.
 
@@ -56,7 +58,9 @@ def curate(
 
     rest = _without(table, reasons)
     hits = decontaminate(rest, {} if exams is None else exams, templates=True, **exam_options(settings))
-    details = [f"{h.exam} {h.exam_id}, {h.rule} {h.score:.0%} of the {h.part}: {h.matched[:120]!r}" for h in hits.itertuples()]
+    details = [
+        f"{h.exam} {h.exam_id}, {h.rule} {h.score:.0%} of the {h.part}: {h.matched[:120]!r}" for h in hits.itertuples()
+    ]
     for hit, detail in zip(hits.itertuples(), details, strict=True):
         if hit.rule != "template":
             reasons.setdefault(int(rest.index[hit.row]), ("contaminated", detail))

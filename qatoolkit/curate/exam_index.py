@@ -23,7 +23,9 @@ _PASSAGE = 120  # tokens from which the last sentence of a question is looked fo
 _NUMBERED = re.compile(r"[(（]\s*[1-9]\s*[)）]|[①-⑨]")
 _ASKING = re.compile(r"(?:^|\s)(?:question|q|问题)\s*\d*\s*[:：]", re.I)
 _SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[。？！])\s*")
-_NEGATIONS = frozenset("no not never except without cannot none neither nor 不 没 未 非 无".split())
+_NEGATIONS = frozenset(
+    ["no", "not", "never", "except", "without", "cannot", "none", "neither", "nor", "不", "没", "未", "非", "无"]
+)
 
 
 def parts_of(question) -> list[tuple[str, str]]:
@@ -107,7 +109,9 @@ class ExamIndex:
             raise FileNotFoundError(f"{folder} has no exam index; write one with ExamIndex.build(exams, folder)")
         about = read_json(folder / MANIFEST)
         if about.get("version") != VERSION:
-            raise ValueError(f"{folder}: version {about.get('version')}, this is {VERSION}; remove it and build it again")
+            raise ValueError(
+                f"{folder}: version {about.get('version')}, this is {VERSION}; remove it and build it again"
+            )
         try:
             words = (folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
             arrays = {name: _mapped(folder / f"{name}.npy") for name in about["arrays"]}
@@ -224,7 +228,9 @@ def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list
     seed_keys, times = seed_keys[rare], times[rare]
     there = np.isin(own, seed_keys) & (own > 0)
     part_seeds = np.bincount(_owners(offsets)[there], minlength=len(parts)).astype(np.int32)
-    buckets = np.searchsorted(seed_keys >> np.uint64(64 - rules.BUCKETS), np.arange(2**rules.BUCKETS + 1, dtype=np.uint64))
+    buckets = np.searchsorted(
+        seed_keys >> np.uint64(64 - rules.BUCKETS), np.arange(2**rules.BUCKETS + 1, dtype=np.uint64)
+    )
 
     whole = []
     for part in np.flatnonzero(part_name == 0):

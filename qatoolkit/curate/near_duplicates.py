@@ -95,11 +95,15 @@ def band_keys(
     n: int = 2,
     guard: bool = True,
     seed: int = 0,
-) -> np.ndarray:
-    """MinHash band keys of rows, uint64 [rows, bands], the same in every process: rows that share a key of a band are
-    candidates, no others are. For tables in shards: shuffle by key, then `near_duplicates` on each bucket."""
+) -> pd.DataFrame:
+    """What rows have in common that `near_duplicates` with these options could join: `key` (uint64: a MinHash band, or the
+    words in any order; the same in every process) and `row` (position), sorted by key. Rows that share no key, by no
+    chain of rows either, are never one cluster."""
     rows = _read(table, threshold, on, n, guard)
-    return _band_keys(rows, np.arange(len(table)), threshold, n, seed).T
+    present = np.flatnonzero(np.diff(rows.starts))
+    keys = np.vstack([_band_keys(rows, present, threshold, n, seed), rows.bag[present]])
+    row, key = _sorted(np.tile(present.astype(np.int32), len(keys)), keys.ravel())
+    return pd.DataFrame({"key": key, "row": row})
 
 
 @dataclass
