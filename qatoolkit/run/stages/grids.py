@@ -9,10 +9,11 @@ import pandas as pd
 from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.files import read_json, write_json
 from qatoolkit.core.stats import CELL, paired_difference
+from qatoolkit.run.stages.contents import make_once
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.flow import run_to
 from qatoolkit.run.stages.students import rungs, unread_scores
-from qatoolkit.run.stages.training import Trained, make_once, midtrain_job, qa_of, trained, training_key
+from qatoolkit.run.stages.training import Trained, midtrain_job, qa_of, trained, training_key
 from qatoolkit.run.stages.variants import called, quiet
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run

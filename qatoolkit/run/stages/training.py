@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.core.artifacts import MANIFEST, Artifact, as_json, key_of
+from qatoolkit.core.artifacts import Artifact, as_json, key_of
 from qatoolkit.core.files import digest, read_json
 from qatoolkit.core.qa_table import COLUMNS, write_table
 from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import CELL
 from qatoolkit.run.contracts import Stage, stage
 from qatoolkit.run.outputs import Outputs
+from qatoolkit.run.stages.contents import artifact_of, content_of, make_once
 from qatoolkit.run.stages.data import probe_questions
 from qatoolkit.run.store import STAGES, Run
 from qatoolkit.training.checkpoints import adopt
 from qatoolkit.training.defaults import Default, defaults
-from qatoolkit.training.gguf_files import find_gguf
 from qatoolkit.training.hub import load_config, load_tokenizer
 from qatoolkit.training.job import Job, identity
 from qatoolkit.training.ladder import llama_config, size_of
@@ -29,7 +29,6 @@ from qatoolkit.training.probes import read_probes
 from qatoolkit.training.settings import Course, Manner
 from qatoolkit.training.tokens import qa_documents, train_tokenizer, write_tokens
 
-VERSION = 1  # of what `make_once` makes: raised when the same content would give other files
 READS = ("start", "qa", "general", "tokenizer")  # the fields of a job that name what it reads
 METRICS = ["step", "tokens", "loss", "lr", "arm"]
 TOKENIZER_TEXTS = 3000  # documents of general text that a tokenizer is trained on
@@ -146,28 +145,11 @@ def trained(run: Run, jobs: list[Job]) -> list[Trained]:
 def training_key(job: Job) -> str:
     """The key of a training: its name, everything that changes what is learned, and the content of what it reads."""
     places = {field: getattr(job, field) for field in READS}
-    content = {f: _content(p) for f, p in places.items() if p}
+    content = {f: content_of(p) for f, p in places.items() if p}
     keeps = {"keep": job.keep, "keep_optimizer": job.keep_optimizer}
     if job.probe_every:
-        keeps |= {"probe": _content(job.probe), "probe_every": job.probe_every}
+        keeps |= {"probe": content_of(job.probe), "probe_every": job.probe_every}
     return key_of("train", 1, job.name, identity(job, **content), keeps)
-
-
-def _content(path: str) -> str:
-    """What represents a place in the key of a training: the artifact that it is part of, else its content."""
-    folder = find_gguf(path) or Path(path)
-    if made := artifact_of(folder):
-        return f"{made.name}/{folder.relative_to(made.folder).as_posix()}"
-    return digest(folder) if folder.exists() else str(path)
-
-
-def artifact_of(path: Path | str | None) -> Artifact | None:
-    """The finished artifact that a path is part of, or None."""
-    folder = Path(path or "")
-    above = next((p for p in (folder, *folder.parents) if p.parent.parent.name == STAGES), None)
-    if above is None or not (above / MANIFEST).is_file():
-        return None
-    return Artifact(above.parents[1], above.parent.name, above.name)
 
 
 def token_file(run: Run, table: pd.DataFrame) -> Path | None:
@@ -179,7 +161,7 @@ def token_file(run: Run, table: pd.DataFrame) -> Path | None:
     return make_once(
         run,
         "tokens",
-        [documents, _content(str(tokenizer))],
+        [documents, content_of(str(tokenizer))],
         lambda folder: write_tokens(documents, load_tokenizer(tokenizer), folder),
     ).folder
 
@@ -210,23 +192,11 @@ def mixture_of(
         make_once(
             run,
             "mixture",
-            [documents, dict(shares), most, _content(str(tokenizer))],
+            [documents, dict(shares), most, content_of(str(tokenizer))],
             lambda folder: write_mixture(documents, shares, load_tokenizer(tokenizer), folder / "qa", max_epochs=most),
         ).folder
         / "qa"
     )
-
-
-def make_once(run: Run, kind: str, content, make, uses: list[str] | None = None) -> Artifact:
-    """The artifact of this content, made by `make(folder)` unless it is there; `uses` names the artifacts that it
-    keeps."""
-    artifact = Artifact(run.root / STAGES, kind, key_of(kind, VERSION, as_json(content)))
-    if artifact.manifest is None:
-        with artifact.making() as folder:
-            if artifact.manifest is None:
-                make(folder)
-                artifact.finish({"outputs": {}, "uses": uses or []})
-    return artifact
 
 
 @stage(
@@ -278,7 +248,7 @@ def adopted(run: Run, checkpoint: str, revision: str | None) -> Artifact:
     def make(folder: Path) -> None:
         adopt(checkpoint, folder / "model", tokens=tokens, revision=revision)
 
-    return make_once(run, "adopt", [_content(checkpoint), revision, tokens], make)
+    return make_once(run, "adopt", [content_of(checkpoint), revision, tokens], make)
 
 
 def _own_tokenizer(run: Run):
@@ -290,7 +260,7 @@ def _own_tokenizer(run: Run):
 def _general(run: Run, tokenizer: Path, tokens: int, seed: int) -> Artifact:
     """General text of the run's world as a token file: as much as there is, at most about `tokens` tokens."""
     world = run.world.settings
-    about = [world.get("general", world), tokens, seed, _content(str(tokenizer))]
+    about = [world.get("general", world), tokens, seed, content_of(str(tokenizer))]
 
     def make(folder: Path) -> None:
         found = run.world.general_text(tokens, seed)
