@@ -28,16 +28,13 @@ _OPERATORS = {"+": "plus", "*": "times", "/": "divided", "^": "power", "=": "equ
 _OPERATORS |= {"≤": "leq", "≥": "geq", "≠": "neq", "×": "times", "·": "cdot", "÷": "div", "−": "minus", "-": "minus"}
 _OPERATORS |= {"%": "percent", "√": "sqrt", "¬": "not", "~": "not", "∧": "wedge", "∨": "vee", "⊃": "supset"}
 _OPERATORS |= {"≡": "equiv", "∪": "cup", "∩": "cap", "∈": "in_set", "⊂": "subset"}
-_WORD = re.compile(  # the tokens of `comparison_text`, commands of LaTeX, operators
-    rf"\\[A-Za-z]+|\d+(?:[.,]\d+)*|[{CJK}]|[^\W\d_{CJK}]+(?:['’][^\W\d_{CJK}]+)*|(?<!\*)\*(?!\*)"
-    r"|[+/^=<>≤≥≠×·÷−%√¬∧∨⊃≡∪∩∈⊂]|(?<![^\W\d_])-(?=\s*\w)|(?<![^\s(])~(?=[A-Za-z(])"
-)
 _LAYOUT = re.compile(r"\\(?:left|right|text[a-z]*|math[a-z]+|displaystyle|quad|qquad|uline)")
 _LABEL = (  # of a question: "Question 3:", "第三题", "(2)", "(a)", "二、"
     r"(?:(?:question|problem|exercise|example|q|no\.?|例|问题|题目|习题)\s*\d{1,3}\s*[.:、)]"
     r"|第\s*[\d一二三四五六七八九十]{1,3}\s*题[.:、)]?|[一二三四五六七八九十]{1,3}、"
     r"|[(\[]\s*(?:\d{1,3}|[a-h]|[ivx]{1,4})\s*[)\]](?=\s*[^\W\d]|\s*\$|\s+\d))\s*"
 )
+_WRAP = re.compile(rf"\s+(?=[{CJK}])")  # Chinese needs no spaces, and PDFs wrap lines inside a phrase
 _NEGATIVE = re.compile(r"(?:un|non|dis|mis|il|ir)[a-z]{3,}ly")
 _DOUBLED = re.compile(r"([bdfgmnprt])\1$")
 _PHRASE = "phrase"  # with two letters: the token that stands for a soft phrase
@@ -69,11 +66,11 @@ def _lists() -> tuple[dict[str, tuple[str, int]], dict[str, list[tuple[str, str]
     return known, phrases, opening, re.compile(rf"\W*\b(?:{en})\W*$", re.IGNORECASE), re.compile(rf"(?:{zh})[:,]?")
 
 
-def compared_words(text) -> list[str]:
-    """Words, numbers, CJK characters and operators of a question without its number and politeness.
+def without_politeness(text) -> str:
+    """A question without its number and politeness, soft phrases as one word.
 
-    >>> compared_words("3. Please tell me: is x + 1 above Tom's x?")
-    ['is', 'x', '+', '1', 'above', "Tom's", 'x']
+    >>> without_politeness("3. Please tell me: is x + 1 above Tom's x?")
+    "is x + 1 above Tom's x?"
     """
     _, phrases, opening, closing, polite = _lists()
     text = stem(text)
@@ -85,14 +82,14 @@ def compared_words(text) -> list[str]:
     end = closing.search(text, max(0, len(text) - 30))
     text = text[: end.start()] if end else text
     if not text.isascii():
-        text = polite.sub("", text)
+        text = polite.sub("", _WRAP.sub("", text))
         for phrase, token in phrases["zh"]:
             if phrase in text:
                 text = text.replace(phrase, token)
     for phrase, token in phrases["en"]:
         if phrase in text:
             text = text.replace(phrase, token)
-    return _WORD.findall(text)
+    return text
 
 
 def form_and_kind(word: str) -> tuple[str, int]:
@@ -140,48 +137,96 @@ def _stemmed(word: str) -> str:
     return word[:-1] if word.endswith("e") and len(word) >= 4 else word
 
 
-class Vocabulary(dict):
-    """Ids of tokens, given as they are met: tokens of one form share an id, and capitalised ones have the bit NAME; -1
-    is dropped. `codes`, a hash of the form that is the same in every process, and `kinds`, by id. Without `guard` every
-    token is content, in lower case."""
+class Vocabulary:
+    """Ids of words, given as they are met: words of one form share an id, and capitalised ones have the bit NAME.
+    `codes`, a hash of the form that is the same in every process, and `kinds`, by id. Without `guard` every word is
+    content, in lower case."""
 
     def __init__(self, guard: bool = True):
-        super().__init__()
-        self.guard, self.codes, self.kinds, self._forms = guard, [], [], {}
-
-    def __missing__(self, token: str) -> int:
-        form, kind = form_and_kind(token) if self.guard else (token.casefold(), CONTENT)
-        if kind == DROPPED:
-            self[token] = -1
-        else:
-            if form not in self._forms:
-                self._forms[form] = len(self.codes)
-                self.codes.append(digest(form))
-                self.kinds.append(kind)
-            self[token] = self._forms[form] | (NAME if token[0].isupper() else 0)
-        return self[token]
+        self.guard, self.codes, self.kinds = guard, [], []
+        self._forms: dict[str, int] = {}
+        self._ids: list[int] = []  # by number of the word; -1 is dropped
+        self._keys, self._numbers = np.zeros(1 << 16, dtype=np.uint64), np.zeros(1 << 16, dtype=np.int32)
 
     def read(self, texts: Iterable) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of the compared words of each text in one array, int32, and the number of words of each, int64."""
-        ids, counts = [], []
-        for text in texts:
-            words = compared_words(text) if self.guard else _WORD.findall(stem(text))
-            row = list(map(self.__getitem__, words))
-            if self.guard and len(row) < 8:
-                row = self._short(row, words, text)
-            elif not row:
-                row = [self[word] for word in stem(text).split()]
-            ids += row
-            counts.append(len(row))
-        ids, counts = np.array(ids, dtype=np.int32), np.array(counts, dtype=np.int64)
-        rows = np.repeat(np.arange(len(counts)), counts)
-        return ids[ids >= 0], np.bincount(rows[ids >= 0], minlength=len(counts))
+        """Ids of the words of each text in one array, int32, and the number of words of each, int64.
 
-    def _short(self, row: list[int], words: list[str], text) -> list[int]:
-        """A row without content ("Is there?", "???") is all that is there, as content."""
-        if any(i >= 0 and self.kinds[i & ~NAME] != SOFT for i in row):
-            return row
-        return [self["=" + word] for word in words or stem(text).split()]
+        Articles and the like are left out; a text without content ("Is there?", "???") is all that is there."""
+        from qatoolkit.curate.compiled import words as loops
+
+        texts = [without_politeness(text) if self.guard else stem(text) for text in texts]
+        joined = "".join(f"{text}\0" for text in texts)
+        points = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        ends = np.cumsum([len(text) + 1 for text in texts])
+        first, last = np.empty((2, len(points)), dtype=np.int64)
+        hashes, counts = np.empty(len(points), dtype=np.uint64), np.zeros(len(texts), dtype=np.int64)
+        found = loops.split(points, _classes(), ends, first, last, hashes, counts)
+        known = len(self._ids)
+        self._grow(known + found)
+        numbers, new = np.empty(found, dtype=np.int32), np.empty(known + found, dtype=np.int64)
+        now = loops.number(hashes[:found], self._keys, self._numbers, known, numbers, new)
+        self._ids += [self._id(joined[first[i] : last[i]]) for i in new[known:now]]
+        ids = np.array(self._ids, dtype=np.int32)[numbers]
+        rows = np.repeat(np.arange(len(texts)), counts)[ids >= 0]
+        ids = ids[ids >= 0]
+        content = np.array(self.kinds, dtype=np.uint8)[ids & ~NAME] != SOFT
+        counts = np.bincount(rows, minlength=len(texts))
+        bare = np.flatnonzero(np.bincount(rows[content], minlength=len(texts)) == 0)
+        if len(bare):
+            parts = np.split(ids, np.cumsum(counts)[:-1])
+            for row in bare:
+                parts[row] = np.array([self._id("=" + word) for word in texts[row].split()], dtype=np.int32)
+                counts[row] = len(parts[row])
+            ids = np.concatenate(parts)
+        return ids, counts
+
+    def _id(self, word: str) -> int:
+        form, kind = form_and_kind(word) if self.guard else (word.casefold(), CONTENT)
+        if kind == DROPPED:
+            return -1
+        if form not in self._forms:
+            self._forms[form] = len(self.codes)
+            self.codes.append(digest(form))
+            self.kinds.append(kind)
+        return self._forms[form] | (NAME if word[0].isupper() else 0)
+
+    def _grow(self, words: int) -> None:
+        """Make the table at least twice as long as the words that may be in it."""
+        from qatoolkit.curate.compiled import words as loops
+
+        if 2 * words <= len(self._keys):
+            return
+        keys, numbers = self._keys, self._numbers
+        size = 1 << (2 * words).bit_length()
+        self._keys, self._numbers = np.zeros(size, dtype=np.uint64), np.zeros(size, dtype=np.int32)
+        full = keys != 0
+        order = np.argsort(numbers[full])
+        out, new = np.empty(len(order), dtype=np.int32), np.empty(len(order), dtype=np.int64)
+        loops.number(keys[full][order], self._keys, self._numbers, 0, out, new)
+
+
+@cache
+def _classes() -> np.ndarray:
+    """The class of every code point, as `compiled.words` names them."""
+    from qatoolkit.curate.compiled import words as loops
+
+    classes = np.zeros(0x110000, dtype=np.uint8)
+    every = "".join(map(chr, range(len(classes))))
+    for what, pattern in (
+        (loops.LETTER, r"[^\W\d_]+"),
+        (loops.DIGIT, r"\d+"),
+        (loops.SPACE, r"\s+"),
+        (loops.CJK, f"[{CJK}]+"),
+    ):
+        for found in re.finditer(pattern, every):
+            classes[found.start() : found.end()] = what
+    for sign in _OPERATORS:
+        classes[ord(sign)] = loops.OPERATOR
+    signs = {"_": loops.UNDERSCORE, "'": loops.APOSTROPHE, "’": loops.APOSTROPHE, ".": loops.POINT, ",": loops.POINT}
+    signs |= {"\\": loops.BACKSLASH, "-": loops.HYPHEN, "~": loops.TILDE, "*": loops.STAR}
+    for sign, what in signs.items():
+        classes[ord(sign)] = what
+    return classes
 
 
 def digest(text: str) -> int:
