@@ -34,14 +34,16 @@ _LAYOUT = re.compile(
 )
 _NUMBERING = re.compile(
     r"\s*(?:【[^】]{1,20}】\s*)?"
-    r"(?:(?:(?:question|problem|exercise|example|item|q|no)\b\s*\.?\s*|[例题]\s*)?(?:\d{1,3}\s*[.、):](?!\d)|\(\d{1,3}\))\s*"
+    r"(?:(?:(?:question|problem|exercise|example|item|q|no)(?![a-z])\s*\.?\s*|[例题]\s*)?(?:\d{1,3}\s*[.、):](?!\d)|\(\d{1,3}\))\s*"
     r"|第\s*\d{1,3}\s*[题问]\s*[.:、]?\s*|[一二三四五六七八九十]{1,3}\s*[.、]\s*)?"
     r"(?:\(\s*(?:\d+|[一二三四五六七八九十]+)\s*分\s*\)\s*)?",
     re.I,
 )
 _OPERATOR = re.compile(r"[+*/^=<>≤≥≠∧∨¬⊃≡·×÷√∪∩∈⊂]|(?<![^\s(])~(?=[A-Za-z(])|(?<![^\W\d_])-(?=\s*\w)")
 _NEGATION = re.compile(r"\b(?:no|not|never|except|least|without|cannot|\w+n't)\b|[不没未非无]|除了|最[小少低]")
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+)
 _ONES = {word: i for i, word in enumerate(f"{_ONES} eighteen nineteen".split())}
 _TENS = {word: 10 * i for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}

@@ -10,7 +10,7 @@ import pandas as pd
 from qatoolkit.core.stats import wilson
 from qatoolkit.core.text import CJK
 from qatoolkit.curate.comparison_text import stem, text_of, tokens, values_of
-from qatoolkit.curate.decontaminate import decontaminate, exam_options
+from qatoolkit.curate.decontaminate import decontaminate, exam_options, index_exams
 from qatoolkit.curate.exam_index import ExamIndex
 from qatoolkit.curate.settings import CurateSettings
 
@@ -31,7 +31,9 @@ CARRIERS = {
 _FREE_DIGITS = re.compile(r"(?<![\w.,\\^{])\d{1,6}(?![\w^}]|[.,]\d)", re.ASCII)
 _WORD = re.compile(r"(?<![\\A-Za-z'])[A-Za-z]{2,}(?![A-Za-z'])")
 _KEPT = frozenset("no not never except without cannot none neither nor and or hundred thousand million point".split())
-_SMALL = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+)
 _SMALL = f"{_SMALL} eighteen nineteen".split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
@@ -52,8 +54,13 @@ def plant(
         raise ValueError(f"no kind {wrong[0]!r}; there are {', '.join(KINDS)}")
     table = table.reset_index(drop=True)
     languages = values_of(table, "language")
-    languages = [lang or ("zh" if re.search(f"[{CJK}]", text_of(q)) else "en") for lang, q in zip(languages, table["question"], strict=True)]
-    vocabulary = {lang: _vocabulary(table["question"][[lang == other for other in languages]]) for lang in set(languages)}
+    languages = [
+        lang or ("zh" if re.search(f"[{CJK}]", text_of(q)) else "en")
+        for lang, q in zip(languages, table["question"], strict=True)
+    ]
+    vocabulary = {
+        lang: _vocabulary(table["question"][[lang == other for other in languages]]) for lang in set(languages)
+    }
     rows = []
     for kind in kinds:
         for language in sorted(vocabulary):
@@ -70,7 +77,9 @@ def plant(
                 if new is None or not tokens(given["question"]):
                     continue
                 made += 1
-                rows.append(row | new | {"kind": kind, "planted": row["id"], "id": f"{row['id']} {kind}", "language": language})
+                rows.append(
+                    row | new | {"kind": kind, "planted": row["id"], "id": f"{row['id']} {kind}", "language": language}
+                )
     return pd.DataFrame(rows, columns=[*dict.fromkeys([*table.columns, "choices", "language", "kind", "planted"])])
 
 
@@ -91,9 +100,8 @@ def controls(
 
     Recall counts planted questions reported for their own exam item or its repeat; precision is found / (found + lost).
     A kind that could not be planted, such as "translated" without `translations`, has n = 0 and no figures."""
-    options = exam_options(settings or CurateSettings())
-    if index is None:
-        index = ExamIndex.build(exams, **{name: options[name] for name in ("n", "n_cjk", "stock")})
+    settings = settings or CurateSettings()
+    index, options = index or index_exams(exams, settings), exam_options(settings)
     exam = pd.concat(exams.values(), ignore_index=True)
     kinds = list(KINDS if kinds is None else kinds)
     planted = plant(exam, kinds, n, seed, translations)
@@ -117,19 +125,41 @@ def _share(part: int, whole: int) -> tuple[float | None, float | None, float | N
 
 
 def _vocabulary(questions: Iterable[str]) -> list[str]:
-    found = [word for text in questions for word in [*_WORD.findall(text_of(text)), *re.findall(f"[{CJK}]", text_of(text))]]
+    found = [
+        word for text in questions for word in [*_WORD.findall(text_of(text)), *re.findall(f"[{CJK}]", text_of(text))]
+    ]
     return sorted(set(found) - _KEPT)
 
 
 def _re_punctuated(given, chance, language, words, translation):
-    marks = {",": " ", ".": " ;", ";": ",", ":": " -- ", "?": " ??", "!": ".", "，": ",", "。": " . ", "？": "?", "；": "，", "：": " "}
-    text = re.sub(r"(?<!\d)[,.;:?!，。？；：](?=\s|$|[" + CJK + "])|(?<=[" + CJK + "])[,，。;:；：?？]", lambda m: marks[m[0]], given["question"])
+    marks = {
+        ",": " ",
+        ".": " ;",
+        ";": ",",
+        ":": " -- ",
+        "?": " ??",
+        "!": ".",
+        "，": ",",
+        "。": " . ",
+        "？": "?",
+        "；": "，",
+        "：": " ",
+    }
+    text = re.sub(
+        r"(?<!\d)[,.;:?!，。？；：](?=\s|$|[" + CJK + "])|(?<=[" + CJK + "])[,，。;:；：?？]",
+        lambda m: marks[m[0]],
+        given["question"],
+    )
     return {"question": text} if text != given["question"] else None
 
 
 def _renumbered(given, chance, language, words, translation):
     number = chance.randint(1, 60)
-    forms = ("{}. ", "({}) ", "Question {}: ", "{}) ") if language != "zh" else ("{}. ", "({}) ", "第{}题 ", "{}、", "例{}：")
+    forms = (
+        ("{}. ", "({}) ", "Question {}: ", "{}) ")
+        if language != "zh"
+        else ("{}. ", "({}) ", "第{}题 ", "{}、", "例{}：")
+    )
     return {"question": chance.choice(forms).format(number) + stem(given["question"])}
 
 
@@ -176,7 +206,9 @@ def _wrapped(given, chance, language, words, translation):
     text, width, found = given["question"], 20 if language == "zh" else 30, ""
     while len(text) > width:
         cut = width
-        while cut < len(text) and not (text[cut - 1].isspace() or re.fullmatch(f"[{CJK}]|[a-z]{{2}}", text[cut - 1 : cut + 1].strip())):
+        while cut < len(text) and not (
+            text[cut - 1].isspace() or re.fullmatch(f"[{CJK}]|[a-z]{{2}}", text[cut - 1 : cut + 1].strip())
+        ):
             if re.fullmatch(f"[{CJK}]", text[cut - 1]):
                 break
             cut += 1
@@ -192,7 +224,9 @@ def _zero_width(given, chance, language, words, translation):
 def _replaced(share: float):
     def disguise(given, chance, language, words, translation):
         pattern = re.compile(f"[{CJK}]") if language == "zh" else _WORD
-        there = [m for m in pattern.finditer(given["question"]) if m[0].casefold() not in _KEPT and m[0] not in "不没未非无"]
+        there = [
+            m for m in pattern.finditer(given["question"]) if m[0].casefold() not in _KEPT and m[0] not in "不没未非无"
+        ]
         there = [m for m in there if tokens(m[0]) == [m[0].casefold()]]  # no numerals
         if len(there) * share < 0.5 or len(words) < 10:
             return None
@@ -216,5 +250,7 @@ KINDS = {
     "zero-width": _zero_width,
     "10% replaced": _replaced(0.1),
     "30% replaced": _replaced(0.3),
-    "translated": lambda given, chance, language, words, translation: {"question": translation} if translation else None,
+    "translated": lambda given, chance, language, words, translation: (
+        {"question": translation} if translation else None
+    ),
 }

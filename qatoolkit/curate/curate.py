@@ -16,7 +16,7 @@ from qatoolkit.core.prompt_format import lacks_choices
 from qatoolkit.core.qa_table import require
 from qatoolkit.core.text import CJK, missing
 from qatoolkit.curate.comparison_text import answer_keys, marks, option_set, stem, text_of, tokens, values_of
-from qatoolkit.curate.decontaminate import decontaminate, exam_options
+from qatoolkit.curate.decontaminate import decontaminate, exam_options, index_exams
 from qatoolkit.curate.exam_index import ExamIndex
 from qatoolkit.curate.marks import apply_marks, read_marks
 from qatoolkit.curate.near_duplicates import near_duplicates
@@ -26,7 +26,9 @@ _UNREADABLE = re.compile("[\ufffd\ue000-\uf8ff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def curate(
-    table: pd.DataFrame, exams: Mapping[str, pd.DataFrame] | ExamIndex | None = None, settings: CurateSettings | None = None
+    table: pd.DataFrame,
+    exams: Mapping[str, pd.DataFrame] | ExamIndex | None = None,
+    settings: CurateSettings | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Split a QA table into (kept, rejects, report); rows in = kept + rejects, both in table order.
 
@@ -58,8 +60,11 @@ def curate(
         reasons.setdefault(fault.row, (fault.reason, fault.detail))
 
     rest = _without(table, reasons)
-    hits = decontaminate(rest, {} if exams is None else exams, templates=True, **exam_options(settings))
-    details = [f"{h.exam} {h.exam_id}, {h.rule} {h.score:.0%} of the {h.part}: {h.matched[:120]!r}" for h in hits.itertuples()]
+    index = exams if isinstance(exams, ExamIndex) else index_exams(exams or {}, settings)
+    hits = decontaminate(rest, index, templates=True, **exam_options(settings))
+    details = [
+        f"{h.exam} {h.exam_id}, {h.rule} {h.score:.0%} of the {h.part}: {h.matched[:120]!r}" for h in hits.itertuples()
+    ]
     for hit, detail in zip(hits.itertuples(), details, strict=True):
         if hit.rule != "template":
             reasons.setdefault(int(rest.index[hit.row]), ("contaminated", detail))

@@ -5,7 +5,7 @@ Rules in layers, the surest first; what a hit rests on is named in it. Coverage 
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -84,15 +84,19 @@ def decontaminate(
 
 
 def exam_options(settings: CurateSettings) -> dict:
-    """The arguments of `decontaminate` in the settings of curation."""
-    return {
-        "n": settings.exam_n,
-        "n_cjk": settings.exam_n_cjk,
-        "min_overlap": settings.exam_overlap,
-        "min_share": settings.exam_share,
-        "evidence": settings.exam_evidence,
-        "stock": settings.exam_stock,
-    }
+    """The thresholds of `decontaminate` in the settings of curation."""
+    return {"min_overlap": settings.exam_overlap, "min_share": settings.exam_share, "evidence": settings.exam_evidence}
+
+
+def index_exams(
+    exams: Mapping[str, pd.DataFrame],
+    settings: CurateSettings,
+    reference: Iterable[str] = (),
+    folder: str | None = None,
+) -> ExamIndex:
+    """`ExamIndex.build` with the settings of curation."""
+    sizes = {"n": settings.exam_n, "n_cjk": settings.exam_n_cjk, "stock": settings.exam_stock}
+    return ExamIndex.build(exams, folder, **sizes, reference=reference)
 
 
 def _chunks(table: pd.DataFrame, index: ExamIndex) -> Iterator[tuple]:

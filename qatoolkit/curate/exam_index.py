@@ -107,7 +107,9 @@ class ExamIndex:
             raise FileNotFoundError(f"{folder} has no exam index; write one with ExamIndex.build(exams, folder)")
         about = read_json(folder / MANIFEST)
         if about.get("version") != VERSION:
-            raise ValueError(f"{folder}: version {about.get('version')}, this is {VERSION}; remove it and build it again")
+            raise ValueError(
+                f"{folder}: version {about.get('version')}, this is {VERSION}; remove it and build it again"
+            )
         try:
             words = (folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
             arrays = {name: _mapped(folder / f"{name}.npy") for name in about["arrays"]}
@@ -163,9 +165,10 @@ def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list
 
     numbers: dict[str, int] = {}
 
-    def ids_of(words: list[str]) -> list[int]:
+    def ids_of(words: Iterable[str]) -> list[int]:
         return [numbers.setdefault(word, len(numbers) + 3) for word in words]
 
+    ids_of(sorted(_NEGATIONS))
     parts, part_item, part_name, options, part_options = [], [], [], [], [0]
     for item, (question, choices) in enumerate(zip(items["question"], items["choices"], strict=True)):
         seen = set()
@@ -192,9 +195,10 @@ def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list
     option_part = np.repeat(np.arange(len(parts)), np.diff(part_options))
     owner = np.r_[part_item[_owners(offsets)], part_item[option_part[_owners(option_offsets)]]]
     frequency = np.bincount(_distinct(np.r_[flat, flat_options], owner)[0], minlength=size).astype(float)
-    coded = [np.array([numbers.get(word) or _unknown(word) for word in tokens(text)], np.int32) for text in reference]
+    coded = [np.array(ids_of(tokens(text)), np.int32) for text in reference]  # with words that no exam has
     for row in coded:
-        frequency[np.unique(row)] += 1
+        there = np.unique(row)
+        frequency[there[there < size]] += 1
     documents = max(_FLAT, len(items) + len(coded))
     weight = np.log(documents / np.maximum(frequency, 1)).clip(0.05)
     plain = (kind & (rules.NUMBER | rules.LETTER)) > 0
@@ -224,7 +228,9 @@ def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list
     seed_keys, times = seed_keys[rare], times[rare]
     there = np.isin(own, seed_keys) & (own > 0)
     part_seeds = np.bincount(_owners(offsets)[there], minlength=len(parts)).astype(np.int32)
-    buckets = np.searchsorted(seed_keys >> np.uint64(64 - rules.BUCKETS), np.arange(2**rules.BUCKETS + 1, dtype=np.uint64))
+    buckets = np.searchsorted(
+        seed_keys >> np.uint64(64 - rules.BUCKETS), np.arange(2**rules.BUCKETS + 1, dtype=np.uint64)
+    )
 
     whole = []
     for part in np.flatnonzero(part_name == 0):
@@ -295,7 +301,9 @@ def _phrases(texts: list[np.ndarray], n: int, most: int, known: np.ndarray) -> n
     for text in texts:
         keys = ngrams(text, n)
         there = np.flatnonzero(np.isin(keys, known) & (keys > 0))
-        after = np.r_[text, np.zeros(n + 1, np.int32)][there + n].astype(np.uint64)
+        padded, after = np.r_[text, np.zeros(2 * n, np.int32)].astype(np.uint64), np.zeros(len(there), np.uint64)
+        for place in range(n, 2 * n):
+            after = after * np.uint64(1_000_003) + padded[there + place]
         found.append((keys[there], after))
     if not found:
         return known[:0]
