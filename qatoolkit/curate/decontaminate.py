@@ -123,9 +123,9 @@ def _checked(rule: int, row: tuple, question: str, choices, answer: str) -> int:
     Many stems are only "Which of the following is true?", and a passage has several questions: with options on both
     sides half of them must be shared, or the answer."""
     asked, options, *others = row
-    if options is not None and choices is not None:
-        if _differ(options, choices) and _plain(others[-1]) != _plain(answer):
-            return TEMPLATE if rule != EXACT else 0
+    both = options is not None and choices is not None
+    if both and _differ(options, choices) and _plain(others[-1]) != _plain(answer):
+        return TEMPLATE if rule != EXACT else 0
     if rule == EXACT:
         own, theirs = _signs(asked), _signs(question)
         inlined = options is None and choices is not None

@@ -23,7 +23,7 @@ _PASSAGE = 120  # tokens from which the last sentence of a question is looked fo
 _NUMBERED = re.compile(r"[(（]\s*[1-9]\s*[)）]|[①-⑨]")
 _ASKING = re.compile(r"(?:^|\s)(?:question|q|问题)\s*\d*\s*[:：]", re.I)
 _SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[。？！])\s*")
-_NEGATIONS = frozenset("no not never except without cannot none neither nor 不 没 未 非 无".split())
+NEGATIONS = frozenset(["no", "not", "never", "except", "without", "cannot", "none", "neither", "nor", *"不没未非无"])
 
 
 def parts_of(question) -> list[tuple[str, str]]:
@@ -83,9 +83,9 @@ class ExamIndex:
         texts = list(reference)
         about = {"version": VERSION, "n": n, "n_cjk": n_cjk, "stock": stock, "exams": list(exams), "items": len(items)}
         about["digest"] = key_of(about, items.to_dict("list"), texts)
-        if folder is not None and (Path(folder) / MANIFEST).is_file():
-            if read_json(Path(folder) / MANIFEST).get("digest") == about["digest"]:
-                return cls.open(folder)
+        manifest = None if folder is None else Path(folder) / MANIFEST
+        if manifest and manifest.is_file() and read_json(manifest).get("digest") == about["digest"]:
+            return cls.open(folder)
         words, arrays = _arrays(items, n, n_cjk, stock, texts)
         if folder is None:
             return cls(about, items, words, arrays)
@@ -168,7 +168,7 @@ def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list
     def ids_of(words: Iterable[str]) -> list[int]:
         return [numbers.setdefault(word, len(numbers) + 3) for word in words]
 
-    ids_of(sorted(_NEGATIONS))
+    ids_of(sorted(NEGATIONS))
     parts, part_item, part_name, options, part_options = [], [], [], [], [0]
     for item, (question, choices) in enumerate(zip(items["question"], items["choices"], strict=True)):
         seen = set()
@@ -272,7 +272,7 @@ def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list
 def _kind(word: str) -> int:
     from qatoolkit.curate.compiled.exam_rules import HAN, LETTER, NEGATION, NUMBER
 
-    negation = NEGATION * (word in _NEGATIONS or word.endswith("n't"))
+    negation = NEGATION * (word in NEGATIONS or word.endswith("n't"))
     if is_cjk(word):
         return HAN | negation
     return NUMBER * word[0].isdigit() | LETTER * (len(word) == 1 and word.isalpha()) | negation

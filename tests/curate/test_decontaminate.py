@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import REAL, ROOT
@@ -179,7 +178,9 @@ def test_phrases_that_many_items_share_are_no_evidence():
 def test_phrases_of_the_seeds_are_no_evidence_but_a_repeated_exam_question_is():
     phrase = "please read the given statement with care and then choose the best possible answer about"
     exam = {"e": _qa((f"{phrase} copper wire", "x"), (ASKED, "7"))}
-    seeds = [f"{phrase} {word} today" for word in "iron gold tin lead zinc salt milk wood".split()] + [ASKED] * 50
+    seeds = [f"{phrase} {word} today" for word in ("iron", "gold", "tin", "lead", "zinc", "salt", "milk", "wood")] + [
+        ASKED
+    ] * 50
     row = _qa((f"{phrase} rubber", "y"), (f"I ask: {ASKED}", "7"))
     assert decontaminate(row, ExamIndex.build(exam))["row"].tolist() == [0, 1]
     assert decontaminate(row, ExamIndex.build(exam, reference=seeds))["row"].tolist() == [1]
