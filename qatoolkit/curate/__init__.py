@@ -1,8 +1,10 @@
 """Curation: which rows are trained on."""
 
+from qatoolkit.curate.controls import controls, plant
 from qatoolkit.curate.curate import curate
 from qatoolkit.curate.decontaminate import decontaminate
 from qatoolkit.curate.diversity import diversity
+from qatoolkit.curate.exam_index import ExamIndex
 from qatoolkit.curate.filters import filters
 from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.near_shards import near_duplicate_shards
@@ -10,12 +12,15 @@ from qatoolkit.curate.settings import CurateSettings
 
 __all__ = [
     "CurateSettings",
+    "ExamIndex",
+    "controls",
     "curate",
     "decontaminate",
     "diversity",
     "filters",
     "near_duplicate_shards",
     "near_duplicates",
+    "plant",
 ]
 
 

@@ -34,24 +34,20 @@ _LAYOUT = re.compile(
 )
 _NUMBERING = re.compile(
     r"\s*(?:【[^】]{1,20}】\s*)?"
-    r"(?:(?:(?:question|problem|exercise|example|item|q|no)\b\s*\.?\s*|[例题]\s*)?(?:\d{1,3}\s*[.、):](?!\d)|\(\d{1,3}\))\s*"
+    r"(?:(?:(?:question|problem|exercise|example|item|q|no)(?![a-z])\s*\.?\s*|[例题]\s*)?(?:\d{1,3}\s*[.、):](?!\d)|\(\d{1,3}\))\s*"
     r"|第\s*\d{1,3}\s*[题问]\s*[.:、]?\s*|[一二三四五六七八九十]{1,3}\s*[.、]\s*)?"
     r"(?:\(\s*(?:\d+|[一二三四五六七八九十]+)\s*分\s*\)\s*)?",
     re.I,
 )
 _OPERATOR = re.compile(r"[+*/^=<>≤≥≠∧∨¬⊃≡·×÷√∪∩∈⊂]|(?<![^\s(])~(?=[A-Za-z(])|(?<![^\W\d_])-(?=\s*\w)")
 _NEGATION = re.compile(r"\b(?:no|not|never|except|least|without|cannot|\w+n't)\b|[不没未非无]|除了|最[小少低]")
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-)
-_ONES = {word: i for i, word in enumerate(f"{_ONES} eighteen nineteen".split())}
-_TENS = {
-    word: 10 * i
-    for i, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
-}
-_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
+_SMALL = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"""
+ONES = {word: i for i, word in enumerate(_SMALL.split()[:20])}
+TENS = {word: 10 * i for i, word in enumerate(_SMALL.split()[20:], 2)}
+SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
 _HAN = frozenset(_NUMERALS)
-_WORDED = frozenset([*_ONES, *_TENS])
+_WORDED = frozenset([*ONES, *TENS])
 
 
 def comparable(text) -> str:
@@ -108,23 +104,23 @@ def _english(words: list[str], i: int) -> tuple[str, int]:
     room, largest = 100, 10**9  # what still fits: "twenty" takes ones, "two thousand" hundreds, "two" nothing
     while i < len(words):
         word = words[i]
-        if word in _TENS and room > 10:
-            part, room = part + _TENS[word], 10
-        elif word in _ONES and _ONES[word] < room and (_ONES[word] or not part + whole):
-            part, room = part + _ONES[word], 0
+        if word in TENS and room > 10:
+            part, room = part + TENS[word], 10
+        elif word in ONES and ONES[word] < room and (ONES[word] or not part + whole):
+            part, room = part + ONES[word], 0
         elif word == "hundred" and 0 < part < 100:
             part, room = part * 100, 100
-        elif word in _SCALES and word != "hundred" and part and _SCALES[word] < largest:
-            largest = _SCALES[word]
+        elif word in SCALES and word != "hundred" and part and SCALES[word] < largest:
+            largest = SCALES[word]
             whole, part, room = whole + part * largest, 0, 100
-        elif not (word == "and" and room == 100 and i + 1 < len(words) and words[i + 1] in (_ONES | _TENS)):
+        elif not (word == "and" and room == 100 and i + 1 < len(words) and words[i + 1] in (ONES | TENS)):
             break
         i += 1
-    if i + 1 < len(words) and words[i] == "point" and words[i + 1] in _ONES:
+    if i + 1 < len(words) and words[i] == "point" and words[i + 1] in ONES:
         end = i + 1
-        while end < len(words) and _ONES.get(words[end], 10) < 10:
+        while end < len(words) and ONES.get(words[end], 10) < 10:
             end += 1
-        return f"{whole + part}.{''.join(str(_ONES[word]) for word in words[i + 1 : end])}", end
+        return f"{whole + part}.{''.join(str(ONES[word]) for word in words[i + 1 : end])}", end
     return str(whole + part), i
 
 

@@ -8,9 +8,9 @@ import pandas as pd
 
 from qatoolkit.core.stats import wilson
 from qatoolkit.core.text import CJK
-from qatoolkit.curate.comparison_text import stem, text_of, tokens, values_of
-from qatoolkit.curate.decontaminate import decontaminate, exam_options
-from qatoolkit.curate.exam_index import ExamIndex
+from qatoolkit.curate.comparison_text import ONES, SCALES, TENS, stem, text_of, tokens, values_of
+from qatoolkit.curate.decontaminate import decontaminate, exam_options, index_exams
+from qatoolkit.curate.exam_index import NEGATIONS, ExamIndex
 from qatoolkit.curate.settings import CurateSettings
 
 CARRIERS = {
@@ -29,30 +29,7 @@ CARRIERS = {
 }
 _FREE_DIGITS = re.compile(r"(?<![\w.,\\^{])\d{1,6}(?![\w^}]|[.,]\d)", re.ASCII)
 _WORD = re.compile(r"(?<![\\A-Za-z'])[A-Za-z]{2,}(?![A-Za-z'])")
-_KEPT = frozenset(
-    [
-        "no",
-        "not",
-        "never",
-        "except",
-        "without",
-        "cannot",
-        "none",
-        "neither",
-        "nor",
-        "and",
-        "or",
-        "hundred",
-        "thousand",
-        "million",
-        "point",
-    ]
-)
-_SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-)
-_SMALL = f"{_SMALL} eighteen nineteen".split()
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_KEPT = NEGATIONS | {"and", "or", "point", *ONES, *TENS, *SCALES}  # never replaced: they make another question
 
 
 def plant(
@@ -117,9 +94,8 @@ def controls(
 
     Recall counts planted questions reported for their own exam item or its repeat; precision is found / (found + lost).
     A kind that could not be planted, such as "translated" without `translations`, has n = 0 and no figures."""
-    options = exam_options(settings or CurateSettings())
-    if index is None:
-        index = ExamIndex.build(exams, **{name: options[name] for name in ("n", "n_cjk", "stock")})
+    settings = settings or CurateSettings()
+    index, options = index or index_exams(exams, settings), exam_options(settings)
     exam = pd.concat(exams.values(), ignore_index=True)
     kinds = list(KINDS if kinds is None else kinds)
     planted = plant(exam, kinds, n, seed, translations)
@@ -211,13 +187,13 @@ def _worded(given, chance, language, words, translation):
 
 
 def _spelt(number: int) -> str:
-    for scale, name in ((10**6, "million"), (1000, "thousand"), (100, "hundred")):
+    for name, scale in reversed(SCALES.items()):
         if number >= scale:
             rest = number % scale
             return f"{_spelt(number // scale)} {name}" + (f" {'and ' * (rest < 100)}{_spelt(rest)}" if rest else "")
     if number < 20:
-        return _SMALL[number]
-    return _TENS[number // 10 - 2] + (f"-{_SMALL[number % 10]}" if number % 10 else "")
+        return list(ONES)[number]
+    return list(TENS)[number // 10 - 2] + (f"-{list(ONES)[number % 10]}" if number % 10 else "")
 
 
 def _wrapped(given, chance, language, words, translation):
@@ -242,9 +218,7 @@ def _zero_width(given, chance, language, words, translation):
 def _replaced(share: float):
     def disguise(given, chance, language, words, translation):
         pattern = re.compile(f"[{CJK}]") if language == "zh" else _WORD
-        there = [
-            m for m in pattern.finditer(given["question"]) if m[0].casefold() not in _KEPT and m[0] not in "不没未非无"
-        ]
+        there = [m for m in pattern.finditer(given["question"]) if m[0].casefold() not in _KEPT]
         there = [m for m in there if tokens(m[0]) == [m[0].casefold()]]  # no numerals
         if len(there) * share < 0.5 or len(words) < 10:
             return None

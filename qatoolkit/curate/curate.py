@@ -13,7 +13,7 @@ import pandas as pd
 from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.qa_table import require
 from qatoolkit.curate.comparison_text import answer_keys, marks, option_set, stem, text_of, tokens, values_of
-from qatoolkit.curate.decontaminate import decontaminate, exam_options
+from qatoolkit.curate.decontaminate import decontaminate, exam_options, index_exams
 from qatoolkit.curate.exam_index import ExamIndex
 from qatoolkit.curate.filters import filters, flags, options
 from qatoolkit.curate.marks import apply_marks, read_marks
@@ -57,7 +57,8 @@ def curate(
         reasons.setdefault(fault.row, (fault.reason, fault.detail))
 
     rest = _without(table, reasons)
-    hits = decontaminate(rest, {} if exams is None else exams, templates=True, **exam_options(settings))
+    index = exams if isinstance(exams, ExamIndex) else index_exams(exams or {}, settings)
+    hits = decontaminate(rest, index, templates=True, **exam_options(settings))
     details = [
         f"{h.exam} {h.exam_id}, {h.rule} {h.score:.0%} of the {h.part}: {h.matched[:120]!r}" for h in hits.itertuples()
     ]

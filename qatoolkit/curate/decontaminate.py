@@ -5,7 +5,7 @@ Rules in layers, the surest first; what a hit rests on is named in it. Coverage 
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -84,15 +84,19 @@ def decontaminate(
 
 
 def exam_options(settings: CurateSettings) -> dict:
-    """The arguments of `decontaminate` in the settings of curation."""
-    return {
-        "n": settings.exam_n,
-        "n_cjk": settings.exam_n_cjk,
-        "min_overlap": settings.exam_overlap,
-        "min_share": settings.exam_share,
-        "evidence": settings.exam_evidence,
-        "stock": settings.exam_stock,
-    }
+    """The thresholds of `decontaminate` in the settings of curation."""
+    return {"min_overlap": settings.exam_overlap, "min_share": settings.exam_share, "evidence": settings.exam_evidence}
+
+
+def index_exams(
+    exams: Mapping[str, pd.DataFrame],
+    settings: CurateSettings,
+    reference: Iterable[str] = (),
+    folder: str | None = None,
+) -> ExamIndex:
+    """`ExamIndex.build` with the settings of curation."""
+    sizes = {"n": settings.exam_n, "n_cjk": settings.exam_n_cjk, "stock": settings.exam_stock}
+    return ExamIndex.build(exams, folder, **sizes, reference=reference)
 
 
 def _chunks(table: pd.DataFrame, index: ExamIndex) -> Iterator[tuple]:
@@ -119,9 +123,9 @@ def _checked(rule: int, row: tuple, question: str, choices, answer: str) -> int:
     Many stems are only "Which of the following is true?", and a passage has several questions: with options on both
     sides half of them must be shared, or the answer."""
     asked, options, *others = row
-    if options is not None and choices is not None:
-        if _differ(options, choices) and _plain(others[-1]) != _plain(answer):
-            return TEMPLATE if rule != EXACT else 0
+    both = options is not None and choices is not None
+    if both and _differ(options, choices) and _plain(others[-1]) != _plain(answer):
+        return TEMPLATE if rule != EXACT else 0
     if rule == EXACT:
         own, theirs = _signs(asked), _signs(question)
         inlined = options is None and choices is not None

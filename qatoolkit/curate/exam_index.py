@@ -23,9 +23,7 @@ _PASSAGE = 120  # tokens from which the last sentence of a question is looked fo
 _NUMBERED = re.compile(r"[(（]\s*[1-9]\s*[)）]|[①-⑨]")
 _ASKING = re.compile(r"(?:^|\s)(?:question|q|问题)\s*\d*\s*[:：]", re.I)
 _SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[。？！])\s*")
-_NEGATIONS = frozenset(
-    ["no", "not", "never", "except", "without", "cannot", "none", "neither", "nor", "不", "没", "未", "非", "无"]
-)
+NEGATIONS = frozenset(["no", "not", "never", "except", "without", "cannot", "none", "neither", "nor", *"不没未非无"])
 
 
 def parts_of(question) -> list[tuple[str, str]]:
@@ -85,9 +83,9 @@ class ExamIndex:
         texts = list(reference)
         about = {"version": VERSION, "n": n, "n_cjk": n_cjk, "stock": stock, "exams": list(exams), "items": len(items)}
         about["digest"] = key_of(about, items.to_dict("list"), texts)
-        if folder is not None and (Path(folder) / MANIFEST).is_file():
-            if read_json(Path(folder) / MANIFEST).get("digest") == about["digest"]:
-                return cls.open(folder)
+        manifest = None if folder is None else Path(folder) / MANIFEST
+        if manifest and manifest.is_file() and read_json(manifest).get("digest") == about["digest"]:
+            return cls.open(folder)
         words, arrays = _arrays(items, n, n_cjk, stock, texts)
         if folder is None:
             return cls(about, items, words, arrays)
@@ -167,9 +165,10 @@ def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list
 
     numbers: dict[str, int] = {}
 
-    def ids_of(words: list[str]) -> list[int]:
+    def ids_of(words: Iterable[str]) -> list[int]:
         return [numbers.setdefault(word, len(numbers) + 3) for word in words]
 
+    ids_of(sorted(NEGATIONS))
     parts, part_item, part_name, options, part_options = [], [], [], [], [0]
     for item, (question, choices) in enumerate(zip(items["question"], items["choices"], strict=True)):
         seen = set()
@@ -196,9 +195,10 @@ def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list
     option_part = np.repeat(np.arange(len(parts)), np.diff(part_options))
     owner = np.r_[part_item[_owners(offsets)], part_item[option_part[_owners(option_offsets)]]]
     frequency = np.bincount(_distinct(np.r_[flat, flat_options], owner)[0], minlength=size).astype(float)
-    coded = [np.array([numbers.get(word) or _unknown(word) for word in tokens(text)], np.int32) for text in reference]
+    coded = [np.array(ids_of(tokens(text)), np.int32) for text in reference]  # with words that no exam has
     for row in coded:
-        frequency[np.unique(row)] += 1
+        there = np.unique(row)
+        frequency[there[there < size]] += 1
     documents = max(_FLAT, len(items) + len(coded))
     weight = np.log(documents / np.maximum(frequency, 1)).clip(0.05)
     plain = (kind & (rules.NUMBER | rules.LETTER)) > 0
@@ -272,7 +272,7 @@ def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list
 def _kind(word: str) -> int:
     from qatoolkit.curate.compiled.exam_rules import HAN, LETTER, NEGATION, NUMBER
 
-    negation = NEGATION * (word in _NEGATIONS or word.endswith("n't"))
+    negation = NEGATION * (word in NEGATIONS or word.endswith("n't"))
     if is_cjk(word):
         return HAN | negation
     return NUMBER * word[0].isdigit() | LETTER * (len(word) == 1 and word.isalpha()) | negation
@@ -301,7 +301,9 @@ def _phrases(texts: list[np.ndarray], n: int, most: int, known: np.ndarray) -> n
     for text in texts:
         keys = ngrams(text, n)
         there = np.flatnonzero(np.isin(keys, known) & (keys > 0))
-        after = np.r_[text, np.zeros(n + 1, np.int32)][there + n].astype(np.uint64)
+        padded, after = np.r_[text, np.zeros(2 * n, np.int32)].astype(np.uint64), np.zeros(len(there), np.uint64)
+        for place in range(n, 2 * n):
+            after = after * np.uint64(1_000_003) + padded[there + place]
         found.append((keys[there], after))
     if not found:
         return known[:0]

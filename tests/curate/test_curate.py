@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from qatoolkit.curate.comparison_text import shingles
 from qatoolkit.curate.curate import curate
-from qatoolkit.curate.decontaminate import decontaminate
 from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.settings import CurateSettings
 
@@ -44,42 +43,6 @@ def test_answers_that_cannot_be_told_apart_both_stay_and_are_counted():
     assert report.set_index("reason").loc["undecided_answer", ["outcome", "rows"]].tolist() == ["flagged", 1]
     _, rejects, _ = curate(_qa((question, "9.8 m/s^2"), (question, "7 m/s^2")))
     assert rejects["reason"].tolist() == ["conflicting_answer"]
-
-
-def test_decontamination_finds_a_quoted_exam_question_in_both_languages():
-    exam_en = _qa(("A train leaves the old station at noon and travels north at ninety km per hour until dusk", "x"))
-    exam_zh = _qa(("小红已经写了八个字，还差五个字没有写完，请问小红一共要写多少个字？", "13"))
-    table = _qa(
-        ("Please solve: a TRAIN leaves the old station at noon, and travels north at ninety km per hour!", "x"),
-        ("请解答：小红已经写了八个字，还差五个字没有写完，请问小红一共要写多少个字", "13"),
-        ("A train is a vehicle. Which fuel does it burn?", "diesel"),
-    )
-    hits = decontaminate(table, {"en": exam_en, "zh": exam_zh})
-    assert hits[["row", "exam", "exam_id"]].values.tolist() == [[0, "en", "q0"], [1, "zh", "q0"]]
-    assert (hits["overlap"] > 0.7).all()
-    assert hits["matched"].iloc[0].startswith("a train leaves the old station")
-
-
-def test_short_exam_questions_count_only_when_identical():
-    exam = {"e": _qa(("What is DNA?", "x"), ("3 + 5 = ?", "8"))}
-    table = _qa(("what is dna", "y"), ("What is RNA?", "z"), ("3 - 5 = ?", "-2"), ("3+5=?", "8"))
-    assert decontaminate(table, exam)["row"].tolist() == [0, 3]
-
-
-def test_a_bare_stem_is_no_leak_when_the_choices_are_others():
-    stem = "Which of the following is true?"
-    exam = _qa((stem, "Ice floats"), choices=[["Ice floats", "Iron floats"]])
-    table = _qa((stem, "Iron rusts"), (stem, "Ice floats"))
-    table["choices"] = [["Iron rusts", "Gold rusts"], ["Iron floats", "Ice floats"]]
-    assert decontaminate(table, {"e": exam})["row"].tolist() == [1]
-
-
-def test_the_instructions_of_an_exam_are_not_its_items():
-    instruction = "Read the following statement with care and then choose the one option that completes it best: "
-    names = [f"substance{letter}" for letter in "abcdefghijklmnopqrstuvwxy"]
-    exam = {"e": _qa(*((instruction + name, "x") for name in names))}
-    hits = decontaminate(_qa((instruction + "plutonium", "y"), (instruction + "substancec", "z")), exam)
-    assert hits["row"].tolist() == [1]
 
 
 def _messy() -> pd.DataFrame:
@@ -150,8 +113,6 @@ def test_wrong_settings_name_the_field(wrong):
 def test_missing_columns_are_named():
     with pytest.raises(ValueError, match="answer"):
         near_duplicates(pd.DataFrame({"id": ["a"], "question": ["b"]}))
-    with pytest.raises(ValueError, match="exam 'e'"):
-        decontaminate(_messy(), {"e": pd.DataFrame({"text": ["x"]})})
 
 
 @settings(max_examples=60, deadline=None)
@@ -160,12 +121,3 @@ def test_any_text_is_curated_without_loss(rows):
     table = _qa(*rows) if rows else _messy().iloc[:0]
     kept, rejects, _ = curate(table, {"e": table.iloc[:2]})
     assert sorted([*kept["id"], *rejects["id"]]) == sorted(table["id"])
-
-
-@real_data
-def test_gsm8k_train_is_all_but_clean_against_its_test_set():
-    hits = decontaminate(_real("gsm8k_train"), {"gsm8k_test": _real("gsm8k_test")})
-    assert len(hits) <= 2  # measured: one pair, the same story about stamps with other numbers
-    leaked = decontaminate(_real("gsm8k_test").sample(100, random_state=0), {"gsm8k_test": _real("gsm8k_test")})
-    assert len(leaked) == 100
-    assert (leaked["overlap"] == 1).all()
