@@ -59,14 +59,7 @@ def start():
         if not os.environ.get("RAY_ADDRESS"):  # as `ray job submit` sets it
             how |= {"num_cpus": os.cpu_count(), "object_store_memory": STORE, "include_dashboard": False}
         importing = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}  # workers find what we do
-        for again in (True, True, False):
-            try:
-                ray.init(runtime_env=importing, **how)
-                break
-            except Exception as error:  # Ray gives a part of itself 15 s to start, too little on a busy machine
-                ray.shutdown()
-                if not (again and "timed out during startup" in str(error)):
-                    raise
+        ray.init(runtime_env=importing, **how)
     return ray
 
 
