@@ -44,7 +44,7 @@ def each_on_ray(step, items: Sequence, workers: int) -> Iterator:
 
 
 def start():
-    """The module `ray`, and Ray on this machine where the caller has not joined a cluster. It runs until this process
+    """The module `ray`, with the cluster that the caller or RAY_ADDRESS has joined, else Ray on this machine. It runs until this process
     ends, because a start takes 5 to 30 seconds."""
     try:
         import ray
@@ -55,16 +55,11 @@ def start():
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
+        how = {"logging_level": "ERROR", "log_to_driver": False}
+        if not os.environ.get("RAY_ADDRESS"):  # as `ray job submit` sets it
+            how |= {"num_cpus": os.cpu_count(), "object_store_memory": STORE, "include_dashboard": False}
         importing = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}  # workers find what we do
-        for again in (True, True, False):
-            try:
-                ray.init(num_cpus=os.cpu_count(), object_store_memory=STORE, runtime_env=importing, **quiet)
-                break
-            except Exception as error:  # Ray gives a part of itself 15 s to start, too little on a busy machine
-                ray.shutdown()
-                if not (again and "timed out during startup" in str(error)):
-                    raise
+        ray.init(runtime_env=importing, **how)
     return ray
 
 
