@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import time
 
 import numpy as np
@@ -11,8 +12,8 @@ from conftest import REAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qatoolkit.core.text import nfkc
-from qatoolkit.curate.comparison_text import shingles, stem, tokens
+from qatoolkit.core.text import CJK, nfkc
+from qatoolkit.curate.comparison_text import shingles, stem
 from qatoolkit.curate.differences import Vocabulary
 from qatoolkit.curate.near_duplicates import band_keys, near_duplicates
 
@@ -255,14 +256,17 @@ def test_similarity_is_to_the_row_that_is_kept():
     assert found["similarity"].tolist() == pytest.approx([22 / 24, 23 / 24, 1])
 
 
-def test_a_compiled_text_has_the_words_that_the_tokeniser_gives():
+WORD = re.compile(rf"\d+(?:[.,]\d+)*|[{CJK}]|[^\W\d_{CJK}]+(?:'[^\W\d_{CJK}]+)*")
+
+
+def test_a_compiled_text_has_the_words_that_a_pattern_finds():
     @settings(max_examples=200, deadline=None)
     @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
     def check(text):
         text = "".join(c for c in nfkc(text) if c in " ,.'\n" or c.casefold().isalnum())  # operators are words of ours
         vocabulary = Vocabulary(guard=False)
         ids, counts = vocabulary.read([text, "two words"])
-        words = tokens(stem(text)) or [f"={word}" for word in stem(text).split()]
+        words = WORD.findall(stem(text).casefold()) or [f"={word}" for word in stem(text).split()]
         forms = {form: i for i, form in enumerate(vocabulary._forms)}
         assert counts.tolist() == [len(words), 2]
         assert [forms[w] for w in words] == (ids[: len(words)] & ~(1 << 30)).tolist()
@@ -275,14 +279,15 @@ def test_band_keys_are_the_same_in_shards_and_propose_the_pairs():
         *((STORY.format(f"{i} boats wait." + " Now and then the gulls cry." * (i % 2)), "9") for i in range(40))
     )
     table = pd.concat([table, table.assign(question="Please: " + table["question"])], ignore_index=True)
-    whole = band_keys(table)
-    np.testing.assert_array_equal(
-        whole, np.concatenate([band_keys(table.iloc[60:]), band_keys(table.iloc[:60])])[np.r_[20:80, :20]]
-    )
+    whole, last = band_keys(table), band_keys(table.iloc[60:])
+    parts = pd.concat([band_keys(table.iloc[:60]), last.assign(row=last["row"] + 60)])
+    ours = [set(map(tuple, keys.itertuples(index=False))) for keys in (whole, parts)]
+    assert ours[0] == ours[1]
+    keys = whole.groupby("row")["key"].agg(set)
     cluster = near_duplicates(table)["cluster"].to_numpy()
     for i in range(40):
         assert cluster[i] == cluster[i + 40]
-        assert (whole[i] == whole[i + 40]).any()
+        assert keys[i] & keys[i + 40]
 
 
 def test_a_bad_threshold_or_column_is_named():
