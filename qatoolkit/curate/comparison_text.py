@@ -15,11 +15,13 @@ from qatoolkit.answers.same_answer import answer_key
 from qatoolkit.core.text import CJK, missing, nfkc
 
 _LETTER = rf"[^\W\d_{CJK}]"
-_NUMBER = r"\d{1,3}(?:,\d{3})+(?![\d])(?:\.\d+)?|\d+(?:\.\d+)?"
+SEPARATOR = "\0"  # a token of its own, between texts that are tokenised together
+_NUMBER = r"\d+(?:\.\d+)?"
+_GROUPED = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
 _NUMERALS = "零〇一二两三四五六七八九十百千万亿"
 _NUMERAL = rf"(?:[{_NUMERALS}](?<!千)|千(?![米克瓦卡焦帕伏赫]))+"  # 五千米 is 5 km, not 5000 m
-_TOKEN = re.compile(rf"{_NUMERAL}|[{CJK}]|{_LETTER}+(?:'{_LETTER}+)*|{_NUMBER}")
-_ASCII = re.compile(rf"[a-z]+(?:'[a-z]+)*|{_NUMBER}")  # the same for a text without other letters, twice as fast
+_TOKEN = re.compile(rf"{_NUMERAL}|[{CJK}]|{_LETTER}+(?:'{_LETTER}+)*|{_NUMBER}|\0")
+_ASCII = re.compile(rf"[a-z]+(?:'[a-z]+)*|{_NUMBER}|\0")  # the same for a text without other letters, twice as fast
 _HIDDEN = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _WRAP = re.compile(rf"[-\u2010](?<=[a-z].)[ \t]*\n\s*(?=[a-z])|\s*\n\s*(?<=[{CJK}]\n)(?=[{CJK}])")
 _TAG = re.compile(
@@ -79,9 +81,9 @@ def tokens(text) -> list[str]:
     ['105', 'kg', '1200', 'x', '23', '个']
     """
     text = comparable(text)
-    words = (_ASCII if text.isascii() else _TOKEN).findall(text)
     if "," in text:
-        words = [word.replace(",", "") for word in words]
+        text = _GROUPED.sub("", text)
+    words = (_ASCII if text.isascii() else _TOKEN).findall(text)
     if not _HAN.isdisjoint(text):
         words = [number for word in words for number in (_chinese(word) if word[0] in _HAN else (word,))]
     return words if _WORDED.isdisjoint(words) else _read_numbers(words)
@@ -130,7 +132,7 @@ def _chinese(numeral: str) -> tuple[str, ...]:
 
     try:
         return (str(cn2an.cn2an(numeral, "normal")),)
-    except ValueError:
+    except (ValueError, LookupError, TypeError):
         return tuple(numeral)  # no numeral after all, as in 千万别
 
 

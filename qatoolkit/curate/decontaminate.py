@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.core.qa_table import require
-from qatoolkit.curate.comparison_text import comparable, join, stem, text_of, tokens, values_of
-from qatoolkit.curate.exam_index import PARTS, SEPARATOR, ExamIndex, answers_of
+from qatoolkit.curate.comparison_text import SEPARATOR, comparable, join, stem, text_of, tokens, values_of
+from qatoolkit.curate.exam_index import PARTS, ExamIndex, answers_of
 from qatoolkit.curate.settings import CurateSettings
 
 EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # as in compiled.exam_rules, which loads numba
@@ -106,13 +106,9 @@ def _chunks(table: pd.DataFrame, index: ExamIndex) -> Iterator[tuple]:
         rows = list(zip(*(values_of(some, name) for name in _COLUMNS), answers_of(some), strict=True))
         words, asked = [], []
         for question, choices, rationale, _, answer in rows:
-            found = tokens(stem(question))
-            asked.append(len(found))
-            for text in (*(choices if choices is not None else ()), rationale, answer):
-                if text is not None:
-                    found.append(SEPARATOR)
-                    found += tokens(text)
-            words.append(found)
+            texts = stem(question), *(choices if choices is not None else ()), rationale, answer
+            words.append(tokens(f" {SEPARATOR} ".join(map(text_of, texts))))
+            asked.append(words[-1].index(SEPARATOR))
         offsets = np.r_[0, np.cumsum([len(text) + 1 for text in words])].astype(np.int64)
         yield start, rows, words, (index.encode(words), offsets, np.array(asked, dtype=np.int64))
 

@@ -12,11 +12,10 @@ import pandas as pd
 from qatoolkit.core.artifacts import MANIFEST, key_of
 from qatoolkit.core.files import atomic, read_json, write_json
 from qatoolkit.core.text import is_cjk
-from qatoolkit.curate.comparison_text import stem, text_of, tokens, values_of
+from qatoolkit.curate.comparison_text import SEPARATOR, stem, text_of, tokens, values_of
 
 VERSION = 1  # of the files
 PARTS = ("question", "sub-question", "last sentence")
-SEPARATOR = "\0"  # a token between texts
 _FLAT = 2000  # items from which document frequencies say how rare a word is; of fewer all words are about equal
 _FREQUENT = 64  # items above which a seed finds no candidates; of more than 64,000 items a thousandth
 _PASSAGE = 120  # tokens from which the last sentence of a question is looked for alone
@@ -53,7 +52,7 @@ class ExamIndex:
         from qatoolkit.curate.compiled.exam_rules import Arrays
 
         self.about, self.items = about, items
-        self.vocabulary = {word: i for i, word in enumerate(words, 3)} | {SEPARATOR: 0}
+        self.vocabulary = _Vocabulary(zip([SEPARATOR, *words], [0, *range(3, len(words) + 3)], strict=True))
         rest = dict(arrays)
         self.part_item, self.part_name = rest.pop("part_item"), rest.pop("part_name")
         self.arrays = Arrays(**rest)
@@ -120,15 +119,16 @@ class ExamIndex:
 
     def encode(self, texts: Iterable[Sequence[str]]) -> np.ndarray:
         """Token ids of tokenised texts, a separator after each, in one array."""
-        get, ids = self.vocabulary.get, []
+        id_of, ids = self.vocabulary.__getitem__, []
         for words in texts:
-            ids.extend([get(word) or _unknown(word) for word in words])
+            ids.extend(map(id_of, words))
             ids.append(0)
         return np.array(ids, dtype=np.int32)
 
 
-def _unknown(word: str) -> int:
-    return 0 if word == SEPARATOR else 2 if word[0].isdigit() else 1
+class _Vocabulary(dict):
+    def __missing__(self, word: str) -> int:
+        return 2 if word[0].isdigit() else 1
 
 
 def _mapped(file: Path) -> np.ndarray:
