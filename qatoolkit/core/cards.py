@@ -69,6 +69,7 @@ def dataset_card(
     name: str,
     settings=None,
     report: pd.DataFrame | None = None,
+    origins: pd.DataFrame | None = None,
     costs: pd.DataFrame | None = None,
     controls: pd.DataFrame | None = None,
     packed: Mapping | None = None,
@@ -76,8 +77,8 @@ def dataset_card(
     """Card of a QA table: licences, languages, sources, teachers, prompts, costs, strategy by difficulty, curation,
     contamination, settings, limits.
 
-    `settings` is a settings object or a mapping; `report` is the third result of `curate`; `costs` is a table as of
-    `cost_per_question`, `controls` one of planted exam questions and how many of them decontamination found, `packed`
+    `settings` is a settings object or a mapping; `report` is the third result of `curate`; `origins` is a table of the seeds
+    that rows were written from, `costs` one as of `cost_per_question`, `controls` one of planted exam questions and how many of them decontamination found, `packed`
     what `training.packed.write_packed` says of tokens beside the table. ValueError if the table has no question or
     source column."""
     from huggingface_hub import DatasetCardData
@@ -107,10 +108,12 @@ def dataset_card(
         _counted(table, "source"),
         _counted(table, "licence"),
     ]
+    if origins is not None and len(origins):
+        parts += ["Seeds that rows were written from, whose licences may bind these rows too:", _markdown(origins)]
     if teachers := _counted(table, "teacher"):
         parts += ["Teachers, whose terms of use apply too:", teachers]
     if prompts := _counted(table, "prompt_version"):
-        parts += ["Prompts that asked for them, with a digest of their text:", prompts]
+        parts += ["Prompts that asked for them:", prompts]
     if costs is not None and len(costs):
         parts += [
             "## Costs",

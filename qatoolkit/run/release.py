@@ -24,7 +24,7 @@ def release(
     """Write a curated data set of a run as a Hugging Face dataset, by default into `export/<name>` of the run's folder,
     and return the folder.
 
-    The card has sources, licences, teachers, prompts, costs, what curation removed and why, and with `controls`
+    The card has sources, licences, those of the seeds behind the rows, teachers, prompts, costs, what curation removed and why, and with `controls`
     (`qt.tables.planted_contamination`) how well decontamination works. `shard_rows` as in `save_dataset`; with `block`
     the rows are there as packed blocks of so many tokens of the run's tokenizer too. ValueError for a data set that was
     not curated or is empty; MissingUpstream before curation."""
@@ -38,6 +38,7 @@ def release(
         "name": f"{name}, run {run.name}",
         "settings": run.profile.curate,
         "report": stored.report[stored.report["dataset"] == name],
+        "origins": _origins(run, table),
         "costs": None if costs is None else costs[costs["dataset"] == name],
         "controls": controls,
     }
@@ -47,6 +48,14 @@ def release(
     if folder.resolve().is_relative_to(run.folder.resolve()):
         record_files(run.folder, [path for path in folder.rglob("*") if path.is_file()])
     return folder
+
+
+def _origins(run: Run, table: pd.DataFrame) -> pd.DataFrame:
+    """The seeds that rows were written from, by source and licence: source, licence, seeds, rows."""
+    seeds = run.read("annotate").seeds.reindex(columns=["id", "source", "licence"]).fillna("unknown")
+    pairs = table[["id", "parents"]].explode("parents").dropna().merge(seeds, left_on="parents", right_on="id")
+    found = pairs.groupby(["source", "licence"]).agg(seeds=("parents", "nunique"), rows=("id_x", "nunique"))
+    return found.reset_index()
 
 
 def _packed(run: Run, table: pd.DataFrame, folder: Path, block: int) -> Path:

@@ -63,10 +63,12 @@ def test_removed_questions_show_each_reason_and_near_pairs_both_outcomes(run):
     shown = views.removed_questions(run, "seeds", each=1)
     assert sorted(shown["reason"]) == ["conflicting_answer", "near_duplicate"]
     assert shown["detail"].str.contains("seeds0").all()
-    pairs = views.near_pairs(run, "seeds").set_index("outcome")
+    pairs = views.near_pairs(run)
+    assert pairs["set"].tolist() == ["seeds", "seeds", "link"]
+    assert pairs["outcome"].iloc[2] == "kept apart"
+    pairs = pairs[:2].set_index("outcome")
     assert pairs.loc["merged", ["first", "second"]].tolist() == [WALL.format(4), "Please tell me: " + WALL.format(4)]
     assert {*pairs.loc["kept apart", ["first", "second"]]} == {WALL.format(4), WALL.format(5)}
-    assert views.near_pairs(run, "link")["outcome"].tolist() == ["kept apart"]
 
 
 def test_diversity_has_a_line_for_each_set(run):
@@ -96,7 +98,15 @@ def test_a_release_of_a_finished_run_has_what_the_run_recorded(smoke, tmp_path):
     kept = run.read("curate").boostqa
     assert sum(len(read_table(path)) for path in folder.glob("train-*.parquet")) == len(kept)
     card = (folder / "README.md").read_text(encoding="utf-8")
-    for part in ("## Costs", "## Contamination", "## Packed tokens", "Prompts that asked", "Teachers", "| rejected |"):
+    for part in (
+        "Seeds that rows were written from",
+        "## Costs",
+        "## Contamination",
+        "## Packed tokens",
+        "Prompts that asked",
+        "Teachers",
+        "| rejected |",
+    ):
         assert part in card
     assert str(tmp_path) not in card
     with pytest.raises(ValueError, match="no curated questions of 'nothing'; the run curated boostqa"):

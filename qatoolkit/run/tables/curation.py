@@ -40,26 +40,27 @@ def removed_questions(run: Run, name: str, each: int = 2, seed: int = 0) -> pd.D
     return some[["reason", "question", "answer", "detail"]]
 
 
-def near_pairs(run: Run, name: str, n: int = 4) -> pd.DataFrame:
-    """Pairs of similar questions and what became of them: `n` near-duplicates that were merged into the question that was
-    kept, and the `n` most similar pairs of kept questions, which differ in a number, a name, a sign or the answer:
-    outcome, first, second, first_answer, second_answer."""
-    stored, settings = run.read("curate"), run.profile.curate
-    kept, rejects = getattr(stored, name), getattr(stored, f"{name}_rejects")
-    first, pairs = kept.set_index("id"), []
-    lost = rejects[rejects["reason"] == "near_duplicate"]
-    for id, row in zip(lost["detail"].str.extract(r"^of (\S+),")[0], lost.to_dict("records"), strict=True):
-        if id in first.index:
-            pairs.append(("merged", first.loc[id], row))
-    pairs = pairs[:n]
-    found = near_duplicates(
-        kept, threshold=settings.near_threshold, on=settings.on[:1], guard=False, n=settings.shingle
-    )
-    heads = found[found["keep"]].set_index("cluster")["id"]
-    for one in found[~found["keep"]].nlargest(n, "similarity").itertuples():
-        pairs.append(("kept apart", first.loc[heads[one.cluster]], first.loc[one.id]))
-    rows = [(what, a["question"], b["question"], a["answer"], b["answer"]) for what, a, b in pairs]
-    return pd.DataFrame(rows, columns=["outcome", "first", "second", "first answer", "second answer"])
+def near_pairs(run: Run, n: int = 3) -> pd.DataFrame:
+    """Pairs of similar questions and what became of them: near-duplicates that were merged into the question that was kept,
+    and the most similar pairs of kept questions, which differ in a number, a name, a sign or the answer; at most `n` of
+    either in each data set: set, outcome, first, second, first answer, second answer."""
+    stored, settings, rows = run.read("curate"), run.profile.curate, []
+    for name, kept in curated_sets(run).items():
+        first, lost = kept.set_index("id"), getattr(stored, f"{name}_rejects")
+        lost = lost[lost["reason"] == "near_duplicate"]
+        lost = lost.assign(kept=lost["detail"].str.extract(r"^of (\S+),")[0])
+        pairs = [
+            ("merged", first.loc[row["kept"]], row)
+            for row in lost[lost["kept"].isin(first.index)][:n].to_dict("records")
+        ]
+        found = near_duplicates(
+            kept, threshold=settings.near_threshold, on=settings.on[:1], guard=False, n=settings.shingle
+        )
+        heads = found[found["keep"]].set_index("cluster")["id"]
+        for one in found[~found["keep"]].nlargest(n, "similarity").itertuples():
+            pairs.append(("kept apart", first.loc[heads[one.cluster]], first.loc[one.id]))
+        rows += [(name, what, a["question"], b["question"], a["answer"], b["answer"]) for what, a, b in pairs]
+    return pd.DataFrame(rows, columns=["set", "outcome", "first", "second", "first answer", "second answer"])
 
 
 def diversity(run: Run) -> pd.DataFrame:
