@@ -34,6 +34,7 @@ _LABEL = (  # of a question: "Question 3:", "第三题", "(2)", "(a)", "二、"
     r"|第\s*[\d一二三四五六七八九十]{1,3}\s*题[.:、)]?|[一二三四五六七八九十]{1,3}、"
     r"|[(\[]\s*(?:\d{1,3}|[a-h]|[ivx]{1,4})\s*[)\]](?=\s*[^\W\d]|\s*\$|\s+\d))\s*"
 )
+_CJK = re.compile(f"[{CJK}]")
 _WRAP = re.compile(rf"\s+(?=[{CJK}])")  # Chinese needs no spaces, and PDFs wrap lines inside a phrase
 _NEGATIVE = re.compile(r"(?:un|non|dis|mis|il|ir)[a-z]{3,}ly")
 _DOUBLED = re.compile(r"([bdfgmnprt])\1$")
@@ -81,7 +82,10 @@ def without_politeness(text) -> str:
         text = stem(text[start.end() :])
     end = closing.search(text, max(0, len(text) - 30))
     text = text[: end.start()] if end else text
-    if not text.isascii():
+    if text.isascii() or not _CJK.search(text):  # elsewhere "A" and "a" are letters
+        text = f" {text}".replace(" a ", " ").replace(". A ", ". ").replace("? A ", "? ").replace("\nA ", "\n")
+        text = text[3:] if text.startswith(" A ") else text[1:]
+    else:
         text = polite.sub("", _WRAP.sub("", text))
         for phrase, token in phrases["zh"]:
             if phrase in text:
@@ -103,7 +107,7 @@ def form_and_kind(word: str) -> tuple[str, int]:
     known, _, *_ = _lists()
     mixed = word.upper() != word != word.lower() and not word.istitle()  # AaBb, pH
     word = word.lstrip("\\").replace("’", "'")
-    word = word if mixed or (len(word) == 1 and word != "A") else word.casefold()
+    word = word if mixed or len(word) == 1 else word.casefold()
     if word in known:
         return known[word]
     if word[0].isdigit():

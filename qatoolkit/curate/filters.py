@@ -87,13 +87,14 @@ def _faults(entry: Mapping, max_question: int, max_answer: int, echo: float) -> 
     alone = missing(entry["choices"])
     if alone and lacks_choices(question):
         yield "no_choices", question[:80]
-    asked, said = tokens(question), tokens(answer)
-    for reason, text, words in (("echo", answer, said), ("rationale_echo", rationale, tokens(rationale))):
-        if _echoes(asked, words, echo):
+    said = tokens(answer)
+    asked = tokens(question) if len(said) > 1 or rationale else []
+    for reason, text in (("echo", answer), ("rationale_echo", rationale)):
+        if len(question) < 2 * len(text) < 8 * len(question) and _echoes(asked, tokens(text), echo):
             yield reason, text[:80]
     if alone and (start := refusal(answer)):
         yield "refusal", start
-    texts = {"question": question, "answer": answer, "rationale": rationale}
+    texts = {"question": question, "answer": answer} | ({"rationale": rationale} if rationale else {})
     cut = {
         name: cut_off(text, sentence=name == "rationale" or (alone and name == "answer"))
         for name, text in texts.items()
@@ -106,7 +107,7 @@ def _faults(entry: Mapping, max_question: int, max_answer: int, echo: float) -> 
     ):
         if detail := "; ".join(f"{name}: {fault}" for name, fault in found.items() if fault):
             yield reason, detail
-    if len(said) >= 2 and f" {' '.join(said)} " in f" {' '.join(asked)} ":  # single words often occur by chance
+    if len(said) > 1 and f" {' '.join(said)} " in f" {' '.join(asked)} ":  # single words often occur by chance
         yield "answer_in_question", answer[:80]
     if unreadable := _UNREADABLE.search(question + answer):
         yield "unreadable", f"U+{ord(unreadable[0]):04X}"

@@ -66,14 +66,16 @@ def cut_off(text: str, *, sentence: bool = True) -> str | None:
     eight words or sixteen Chinese characters, on a comma or conjunction. Questions and choices may end on the latter two
     and on an open bracket to fill in: not `sentence`."""
     text = text.rstrip()
-    if text.count("```") % 2:
+    if "`" in text and text.count("```") % 2:
         return "a code fence is open"
-    plain = _FENCED.sub(" ", text) if "`" in text else text
-    if not _ENDED.search(text) and (mark := _open_mark(plain if sentence else _BLANK.sub("", plain))):
-        return f"{mark} is open at the end: {text[-30:]!r}"
-    if sentence and _ELLIPSIS.search(text):
+    end = text[-60:]  # what the rules on the end look at
+    if not _ENDED.search(end):
+        plain = _FENCED.sub(" ", text) if "`" in text else text
+        if mark := _open_mark(plain if sentence else plain[:-60] + _BLANK.sub("", plain[-60:])):
+            return f"{mark} is open at the end: {text[-30:]!r}"
+    if sentence and _ELLIPSIS.search(end):
         return f"ends on an ellipsis: {text[-30:]!r}"
-    if sentence and _HANGING.search(text) and _is_sentence(text[text.rfind("\n") + 1 :]):
+    if sentence and _HANGING.search(end) and _is_sentence(text[text.rfind("\n") + 1 :]):
         return f"ends amid a sentence: {text[-30:]!r}"
     return None
 

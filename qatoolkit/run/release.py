@@ -63,7 +63,8 @@ def _packed(run: Run, table: pd.DataFrame, folder: Path, block: int) -> Path:
     from qatoolkit.training.packed import write_packed
 
     tokenizer = load_tokenizer(run.place("base", "tokenizer"))
-    name = run.profile.student.checkpoint or "tokenizer"
+    checkpoint = run.profile.student.checkpoint
+    name = "tokenizer" if checkpoint is None or Path(checkpoint).exists() else checkpoint  # no path of this machine
     write_packed(table, tokenizer, folder, block=block, name=name, holds=run.profile.midtrain.document)
     tokenizer.save_pretrained(folder / "tokenizer")
     return folder
