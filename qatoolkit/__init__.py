@@ -26,6 +26,8 @@ _NAMES = {
     "lineage": "run.lineage",
     "cost_per_question": "run.lineage",
     "save_dataset": "core.cards",
+    "release": "run.release",
+    "push_to_hub": "run.release",
     "map_shards": "core.shards",
     "ask_shards": "run.shards",
     "read_shards": "core.shards",

@@ -1,17 +1,18 @@
 """Dataset and model cards: Markdown with the YAML head that the Hugging Face hub reads.
 
 A card is made from what the run recorded, so it can't claim more: counts come from the table, the curation table from
-`curate`, the scores from the manifest. Cards get published, so local paths, local endpoints and secrets are removed and
+`curate`, costs from the ledger, the contamination table from planted questions, the scores from the manifest. Cards get published, so local paths, local endpoints and secrets are removed and
 table text is escaped.
 """
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 import pandas as pd
 
-from qatoolkit.core.files import atomic
+from qatoolkit.core.files import atomic, read_json
 from qatoolkit.core.qa_table import write_table
 
 _HUB_LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "odc-by", "llama3")
@@ -25,6 +26,11 @@ _LOCAL_URL = re.compile(
 _SECRET_NAME = re.compile(r"(?:api_?key|secret|password|authorization|credential|access_token)", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"\b(?:sk|hf|gsk|ghp|xai)[-_][\w-]{8,}")
 
+PACKED_FILE = "packed.json"  # in a folder of packed tokens
+_CONFIGS = [
+    {"config_name": "default", "data_files": [{"split": "train", "path": "train*.parquet"}], "default": True},
+    {"config_name": "packed", "data_files": [{"split": "train", "path": "packed/*.parquet"}]},
+]
 _FIELDS = {
     "id": "hash of the normalised content",
     "question": "the question",
@@ -57,11 +63,24 @@ _MODEL_LIMITS = """\
 - Scores on exams that are not in the table above say nothing until the training data is decontaminated against them."""
 
 
-def dataset_card(table: pd.DataFrame, *, name: str, settings=None, report: pd.DataFrame | None = None) -> str:
-    """Card of a QA table: licences, languages, sources, strategy by difficulty, curation, settings, limits.
+def dataset_card(
+    table: pd.DataFrame,
+    *,
+    name: str,
+    settings=None,
+    report: pd.DataFrame | None = None,
+    origins: pd.DataFrame | None = None,
+    costs: pd.DataFrame | None = None,
+    controls: pd.DataFrame | None = None,
+    packed: Mapping | None = None,
+) -> str:
+    """Card of a QA table: licences, languages, sources, teachers, prompts, costs, strategy by difficulty, curation,
+    contamination, settings, limits.
 
-    `settings` is a settings object or a mapping; `report` is the third result of `curate`. ValueError if the table has
-    no question or source column."""
+    `settings` is a settings object or a mapping; `report` is the third result of `curate`; `origins` is a table of the seeds
+    that rows were written from, `costs` one as of `cost_per_question`, `controls` one of planted exam questions and how many of them decontamination found, `packed`
+    what `training.packed.write_packed` says of tokens beside the table. ValueError if the table has no question or
+    source column."""
     from huggingface_hub import DatasetCardData
 
     missing = [column for column in ("question", "source") if column not in table.columns]
@@ -75,6 +94,7 @@ def dataset_card(table: pd.DataFrame, *, name: str, settings=None, report: pd.Da
         task_categories=["question-answering", "text-generation"],
         size_categories=[next((label for limit, label in _SIZES if len(table) < limit), "n>10M")],
         tags=["mid-training", *(["synthetic"] if synthetic else [])],
+        **({"configs": _CONFIGS} if packed else {}),
     )
     parts = [
         f"{len(table):,} questions with answers for mid-training language models: {synthetic:,} written by a teacher "
@@ -88,13 +108,36 @@ def dataset_card(table: pd.DataFrame, *, name: str, settings=None, report: pd.Da
         _counted(table, "source"),
         _counted(table, "licence"),
     ]
+    if origins is not None and len(origins):
+        parts += ["Seeds that rows were written from, whose licences may bind these rows too:", _markdown(origins)]
     if teachers := _counted(table, "teacher"):
         parts += ["Teachers, whose terms of use apply too:", teachers]
+    if prompts := _counted(table, "prompt_version"):
+        parts += ["Prompts that asked for them:", prompts]
+    if costs is not None and len(costs):
+        parts += [
+            "## Costs",
+            "What was paid for, wasted calls included; no USD where a price is unknown.",
+            _markdown(costs),
+        ]
     if report is not None and len(report):
         parts += [
             "## Curation",
             "What was kept, rejected or only flagged, and why; share of the strategy's rows.",
             _markdown(report.assign(share=report["share"].map("{:.1%}".format)) if "share" in report else report),
+        ]
+    if controls is not None and len(controls):
+        parts += [
+            "## Contamination",
+            "Exam questions were planted in a copy of this data, unchanged and disguised; what decontamination found of "
+            "them tells how far its silence about the rest can be trusted.",
+            _markdown(controls),
+        ]
+    if packed:
+        parts += [
+            "## Packed tokens",
+            "The configuration `packed` has the same rows as blocks of tokens.",
+            _settings(packed),
         ]
     if settings is not None:
         parts += ["## Settings", _settings(settings)]
@@ -104,12 +147,15 @@ def dataset_card(table: pd.DataFrame, *, name: str, settings=None, report: pd.Da
 
 
 def save_dataset(
-    table: pd.DataFrame, folder: str | Path, *, name: str, settings=None, report: pd.DataFrame | None = None
+    table: pd.DataFrame, folder: str | Path, *, shard_rows: int | None = None, packed: str | Path | None = None, **about
 ) -> Path:
     """Write a QA table as a Hugging Face dataset, `train.parquet` and its card, and return the folder, which
-    `datasets.load_dataset` opens and the hub takes as it is.
+    `datasets.load_dataset` opens and `qt.push_to_hub` uploads.
 
-    Settings, report and errors as in `dataset_card`; ValueError also for a folder with other files in it.
+    With `shard_rows`, files of that many rows (`train-00000-of-00002.parquet`). `packed` names a folder that
+    `training.packed.write_packed` wrote from the same rows; it becomes the configuration `packed`. `about` is the name
+    and what else `dataset_card` takes. ValueError as there, for `shard_rows` below 1, and for a folder with other files
+    in it.
 
     >>> import qatoolkit as qt
     >>> rows = [{"question": "What do pandas eat?", "answer": "bamboo"}]
@@ -118,10 +164,20 @@ def save_dataset(
     >>> sorted(file.name for file in folder.iterdir())
     ['README.md', 'train.parquet']
     """
-    card, folder = dataset_card(table, name=name, settings=settings, report=report), Path(folder)
-    with atomic(folder, over="train.parquet") as temporary:
+    if shard_rows is not None and shard_rows < 1:
+        raise ValueError(f"shard_rows is {shard_rows}; it must be 1 or more")
+    tokens = read_json(Path(packed) / PACKED_FILE) if packed else None
+    card, folder = dataset_card(table, packed=tokens, **about), Path(folder)
+    ours = sorted(path.name for path in folder.glob("train*.parquet"))
+    with atomic(folder, over=ours[0] if ours else "train.parquet") as temporary:
         temporary.mkdir()
-        write_table(table, temporary / "train.parquet")
+        shards = -(-len(table) // shard_rows) if shard_rows and len(table) else 1
+        for i in range(shards):
+            name = "train.parquet" if shard_rows is None else f"train-{i:05d}-of-{shards:05d}.parquet"
+            rows = slice(None) if shard_rows is None else slice(i * shard_rows, (i + 1) * shard_rows)
+            write_table(table.iloc[rows], temporary / name)
+        if packed:
+            shutil.copytree(packed, temporary / "packed")
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return folder
 

@@ -72,6 +72,9 @@ class Settings(BaseModel, metaclass=_OneLine):
 
 def _as_written(value, hint):
     """`value` as YAML or a user writes it, in the type of the field where nothing is lost by it."""
+    if len(options := _options(hint)) > 1 and isinstance(value, list | tuple | dict):
+        kind = dict if isinstance(value, dict) else tuple
+        hint = next((option for option in options if typing.get_origin(option) is kind), hint)
     if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
         element = typing.get_args(hint)[0]
         return tuple(_as_written(v, element) for v in value)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 _POWER = re.compile(r"(?<=[A-Za-z\d)])(⁻?[⁰¹²³⁴-⁹]+)(?![⁺⁻])(?=([A-Za-z\d(]?))")
+_RAISED = re.compile("[⁰¹²³⁴-⁹¼½¾⅐-⅞]")
 _MIXED = re.compile(r"(?<=\d)(?=[¼½¾⅐-⅞])")
 
 
@@ -14,7 +15,7 @@ def nfkc(text: str) -> str:
     """NFKC, but 2³ stays a power (2^3) and 1½ a mixed number (1 1/2), where NFKC alone gives 23 and 11/2.
 
     The charges of ions, as in Fe²⁺, are not powers."""
-    if not text.isascii():
+    if not text.isascii() and _RAISED.search(text):
         text = _MIXED.sub(" ", _POWER.sub(lambda m: f"^{m[1].replace('⁻', '-')}" + " " * bool(m[2]), text))
     return unicodedata.normalize("NFKC", text)
 

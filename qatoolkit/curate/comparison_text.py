@@ -4,25 +4,146 @@ QA rows are short and come from templates, so the usual recipe for documents fai
 not share one empty signature, and two questions that differ in one number or name are different questions.
 """
 
+import html
 import re
 from collections.abc import Sequence
+from functools import cache, lru_cache
 
 import pandas as pd
 
 from qatoolkit.answers.same_answer import answer_key
 from qatoolkit.core.text import CJK, missing, nfkc
 
-_TOKEN = re.compile(rf"\d+(?:[.,]\d+)*|[{CJK}]|[^\W\d_{CJK}]+(?:'[^\W\d_{CJK}]+)*")
-_LAYOUT = re.compile(r"\\(?:left|right|text[a-z]*|math[a-z]+|displaystyle|quad|qquad|uline)(?![a-z])")
-_NUMBERING = re.compile(r"\s*(?:【[^】]{1,20}】\s*)?(?:\d{1,3}\s*(?:[.、)](?!\d))\s*)?(?:\(\s*\d+\s*分\s*\)\s*)?")
+_LETTER = rf"[^\W\d_{CJK}]"
+SEPARATOR = "\0"  # a token of its own, between texts that are tokenised together
+_NUMBER = r"\d+(?:\.\d+)?"
+_GROUPED = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
+_NUMERALS = "零〇一二两三四五六七八九十百千万亿"
+_NUMERAL = rf"(?:[{_NUMERALS}](?<!千)|千(?![米克瓦卡焦帕伏赫]))+"  # 五千米 is 5 km, not 5000 m
+_TOKEN = re.compile(rf"{_NUMERAL}|[{CJK}]|{_LETTER}+(?:'{_LETTER}+)*|{_NUMBER}|\0")
+_ASCII = re.compile(rf"[a-z]+(?:'[a-z]+)*|{_NUMBER}|\0")  # the same for a text without other letters, twice as fast
+_HIDDEN = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+_WRAP = re.compile(rf"[-\u2010](?<=[a-z].)[ \t]*\n\s*(?=[a-z])|\s*\n\s*(?<=[{CJK}]\n)(?=[{CJK}])")
+_TAG = re.compile(
+    r"</?(?:a|b|br|code|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|small|span|strong|sub|sup|t[drh]|table|tbody|thead|u|ul)"
+    r"(?:\s[^<>]{0,300})?/?>",
+    re.I,
+)
+_LAYOUT = re.compile(
+    r"\\(?:(?:left|right|[bB]igg?[lr]?|text[a-z]*|math[a-z]+|boldsymbol|operatorname|vec|over[a-z]+|displaystyle|[dt]?frac"
+    r"|q?quad|uline|rm|bf|times|cdot|div|[lg]eq?(?:slant)?|neq?)(?![a-z])|(?:begin|end)\s*\{[a-z*]+\}(?:\{[lcr|]+\})?"
+    r"|\\\\|[,;:! ])"
+)
+_NUMBERING = re.compile(
+    r"\s*(?:【[^】]{1,20}】\s*)?"
+    r"(?:(?:(?:question|problem|exercise|example|item|q|no)(?![a-z])\s*\.?\s*|[例题]\s*)?(?:\d{1,3}\s*[.、):](?!\d)|\(\d{1,3}\))\s*"
+    r"|第\s*\d{1,3}\s*[题问]\s*[.:、]?\s*|[一二三四五六七八九十]{1,3}\s*[.、]\s*)?"
+    r"(?:\(\s*(?:\d+|[一二三四五六七八九十]+)\s*分\s*\)\s*)?",
+    re.I,
+)
 _OPERATOR = re.compile(r"[+*/^=<>≤≥≠∧∨¬⊃≡·×÷√∪∩∈⊂]|(?<![^\s(])~(?=[A-Za-z(])|(?<![^\W\d_])-(?=\s*\w)")
 _NEGATION = re.compile(r"\b(?:no|not|never|except|least|without|cannot|\w+n't)\b|[不没未非无]|除了|最[小少低]")
+_SMALL = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"""
+ONES = {word: i for i, word in enumerate(_SMALL.split()[:20])}
+TENS = {word: 10 * i for i, word in enumerate(_SMALL.split()[20:], 2)}
+SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
+_HAN = frozenset(_NUMERALS)
+_WORDED = frozenset([*ONES, *TENS])
+
+
+def comparable(text) -> str:
+    """A text without what hides a repeat: HTML, zero-width characters, soft and end-of-line hyphens, LaTeX layout,
+    full-width and traditional characters (OpenCC t2s), case. Numbers stay as they are written (`tokens` reads them)."""
+    text = text_of(text)
+    if "&" in text:
+        text = html.unescape(text)
+    if "<" in text:
+        text = _TAG.sub(" ", text)
+    if not text.isascii():
+        text = _HIDDEN.sub("", text)
+    if "\n" in text:
+        text = _WRAP.sub("", text)
+    if "\\" in text:
+        text = _LAYOUT.sub(" ", text)
+    if not text.isascii():
+        text = nfkc(text).replace("’", "'")
+        convert, traditional = _simplifier()
+        if not traditional.isdisjoint(text):
+            text = convert(text)
+    return text.casefold()
 
 
 def tokens(text) -> list[str]:
-    """Words, numbers and single CJK characters after NFKC and case folding."""
-    text = nfkc(text_of(text)).replace("’", "'").casefold()
-    return _TOKEN.findall(_LAYOUT.sub(" ", text) if "\\" in text else text)
+    """Words, numbers and single CJK characters of a text as `comparable` gives it; numbers in words are digits.
+
+    >>> tokens("One hundred and five&nbsp;kg, 1,200 &lt; x; 二十三個")
+    ['105', 'kg', '1200', 'x', '23', '个']
+    """
+    text = comparable(text)
+    if "," in text:
+        text = _GROUPED.sub("", text)
+    words = (_ASCII if text.isascii() else _TOKEN).findall(text)
+    if not _HAN.isdisjoint(text):
+        words = [number for word in words for number in (_chinese(word) if word[0] in _HAN else (word,))]
+    return words if _WORDED.isdisjoint(words) else _read_numbers(words)
+
+
+def _read_numbers(words: list[str]) -> list[str]:
+    """Tokens with runs of English number words, up to millions, as one number each."""
+    found, done = [], 0
+    for i in [i for i, word in enumerate(words) if word in _WORDED]:
+        if i >= done:
+            value, end = _english(words, i)
+            found += [*words[done:i], value]
+            done = end
+    return found + words[done:]
+
+
+def _english(words: list[str], i: int) -> tuple[str, int]:
+    """The number that is spelt from words[i] on, and where it ends."""
+    whole = part = 0
+    room, largest = 100, 10**9  # what still fits: "twenty" takes ones, "two thousand" hundreds, "two" nothing
+    while i < len(words):
+        word = words[i]
+        if word in TENS and room > 10:
+            part, room = part + TENS[word], 10
+        elif word in ONES and ONES[word] < room and (ONES[word] or not part + whole):
+            part, room = part + ONES[word], 0
+        elif word == "hundred" and 0 < part < 100:
+            part, room = part * 100, 100
+        elif word in SCALES and word != "hundred" and part and SCALES[word] < largest:
+            largest = SCALES[word]
+            whole, part, room = whole + part * largest, 0, 100
+        elif not (word == "and" and room == 100 and i + 1 < len(words) and words[i + 1] in (ONES | TENS)):
+            break
+        i += 1
+    if i + 1 < len(words) and words[i] == "point" and words[i + 1] in ONES:
+        end = i + 1
+        while end < len(words) and ONES.get(words[end], 10) < 10:
+            end += 1
+        return f"{whole + part}.{''.join(str(ONES[word]) for word in words[i + 1 : end])}", end
+    return str(whole + part), i
+
+
+@lru_cache(maxsize=100_000)
+def _chinese(numeral: str) -> tuple[str, ...]:
+    import cn2an
+
+    try:
+        return (str(cn2an.cn2an(numeral, "normal")),)
+    except (ValueError, LookupError, TypeError):
+        return tuple(numeral)  # no numeral after all, as in 千万别
+
+
+@cache
+def _simplifier():
+    """OpenCC's t2s and the characters that it changes."""
+    import opencc
+
+    convert = opencc.OpenCC("t2s").convert
+    han = "".join(map(chr, (*range(0x3400, 0x9FFF), *range(0xF900, 0xFAFF))))
+    return convert, frozenset(a for a, b in zip(han, convert(han), strict=True) if a != b)
 
 
 def shingles(text, n: int = 2) -> frozenset[str]:
@@ -36,7 +157,7 @@ def shingles(text, n: int = 2) -> frozenset[str]:
 
 def stem(text) -> str:
     """NFKC without a leading question number, label in brackets or number of marks, as in exam papers."""
-    text = nfkc(text_of(text))
+    text = nfkc(_HIDDEN.sub("", text_of(text)))
     return text[_NUMBERING.match(text).end() :] or text
 
 

@@ -5,33 +5,33 @@ rejected row has a reason. (Our reading: neither paper describes its curation; t
 follows Tulu 3, arXiv 2411.15124.)
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 
-from qatoolkit.answers.same_answer import choice_consistent, same_answer
-from qatoolkit.core.prompt_format import lacks_choices
+from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.qa_table import require
-from qatoolkit.core.text import CJK, missing
 from qatoolkit.curate.comparison_text import answer_keys, marks, option_set, stem, text_of, tokens, values_of
-from qatoolkit.curate.decontaminate import decontaminate
+from qatoolkit.curate.decontaminate import decontaminate, exam_options, index_exams
+from qatoolkit.curate.exam_index import ExamIndex
+from qatoolkit.curate.filters import filters, flags, options
 from qatoolkit.curate.marks import apply_marks, read_marks
 from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.settings import CurateSettings
 
-_UNREADABLE = re.compile("[\ufffd\ue000-\uf8ff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-
 
 def curate(
-    table: pd.DataFrame, exams: Mapping[str, pd.DataFrame] | None = None, settings: CurateSettings | None = None
+    table: pd.DataFrame,
+    exams: Mapping[str, pd.DataFrame] | ExamIndex | None = None,
+    settings: CurateSettings | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Split a QA table into (kept, rejects, report); rows in = kept + rejects, both in table order.
 
-    Order: marks of a person (`settings.marks`: edits, and what is marked bad), filters, decontamination against every exam, conflicts (question and choices of an earlier row with a
-    surely different answer), near-duplicates. Where it can't be told whether the answers differ, both rows stay, flagged
-    as undecided_answer. `rejects` have all columns plus `reason` and `detail`, for the first reason
+    Order: marks of a person (`settings.marks`: edits, and what is marked bad), filters (`settings.reject` names the
+    reasons that reject, the others flag), decontamination against every exam, conflicts (question and choices of an
+    earlier row with a surely different answer), near-duplicates. Where it can't be told whether the answers differ, both
+    rows stay, flagged as undecided_answer. `rejects` have all columns plus `reason` and `detail`, for the first reason
     found. `report`: rows and share of the strategy's rows by outcome (kept, rejected, flagged), reason and strategy.
 
     >>> import qatoolkit as qt
@@ -51,18 +51,25 @@ def curate(
     marked = []
     if settings.marks:
         table, reasons, marked = apply_marks(table, read_marks(settings.marks))
-    faults = filters(table, max_question=settings.max_question, max_answer=settings.max_answer)
+    faults = filters(table, **options(settings))
     faults = pd.concat([faults, flags((row, id, mark, "", False) for row, id, mark in marked)], ignore_index=True)
     for fault in faults[faults["reject"]].itertuples():
         reasons.setdefault(fault.row, (fault.reason, fault.detail))
 
     rest = _without(table, reasons)
-    hits = decontaminate(
-        rest, exams or {}, n=settings.exam_n, n_cjk=settings.exam_n_cjk, min_overlap=settings.exam_overlap
+    index = exams if isinstance(exams, ExamIndex) else index_exams(exams or {}, settings)
+    hits = decontaminate(rest, index, templates=True, **exam_options(settings))
+    details = [
+        f"{h.exam} {h.exam_id}, {h.rule} {h.score:.0%} of the {h.part}: {h.matched[:120]!r}" for h in hits.itertuples()
+    ]
+    for hit, detail in zip(hits.itertuples(), details, strict=True):
+        if hit.rule != "template":
+            reasons.setdefault(int(rest.index[hit.row]), ("contaminated", detail))
+    same = hits.assign(detail=details)[hits["rule"] == "template"]
+    faults = pd.concat(
+        [faults, flags((int(rest.index[h.row]), h.id, "exam_template", h.detail, False) for h in same.itertuples())],
+        ignore_index=True,
     )
-    for hit in hits.itertuples():
-        detail = f"{hit.exam} {hit.exam_id}: {hit.overlap:.0%} covered, {hit.matched[:120]!r}"
-        reasons.setdefault(int(rest.index[hit.row]), ("contaminated", detail))
 
     if settings.conflicts:
         rest = _without(table, reasons)
@@ -91,52 +98,6 @@ def curate(
     rejects["reason"] = pd.Series([reasons[row][0] for row in rejected], dtype="str")
     rejects["detail"] = pd.Series([reasons[row][1] for row in rejected], dtype="str")
     return kept, rejects, _report(table, reasons, faults)
-
-
-def filters(table: pd.DataFrame, *, max_question: int = 20_000, max_answer: int = 20_000) -> pd.DataFrame:
-    """Faults of rows, possibly several per row: (row, id, reason, detail, reject); `row` is the position in the table.
-
-    Rejected: empty_question, empty_answer, too_long, choices (they contradict the answer), no_choices (the question
-    speaks of choices and there are none), language (the text is not in the stated language). Only flagged: answer_in_question, unreadable (replacement or control characters).
-
-    >>> import qatoolkit as qt
-    >>> rows = [{"question": "Which of the following lives in water?", "answer": "carp"}]
-    >>> qt.curate.filters(qt.qa_table(rows, language="en", source="zoo"))[["reason", "detail", "reject"]]
-           reason                                  detail  reject
-    0  no_choices  Which of the following lives in water?    True
-    """
-    found = []
-    columns = ("question", "answer", "choices", "answer_index", "language")
-    for row, values in enumerate(zip(*(values_of(table, column) for column in columns), strict=True)):
-        entry = dict(zip(columns, values, strict=True))
-        question, answer = text_of(entry["question"]), text_of(entry["answer"])
-        if not re.search(r"\w", question):
-            found.append((row, "empty_question", repr(question[:40]), True))
-        if not answer.strip():
-            found.append((row, "empty_answer", repr(answer[:40]), True))
-        for name, text, limit in (("question", question, max_question), ("answer", answer, max_answer)):
-            if len(text) > limit:
-                found.append((row, "too_long", f"{name} has {len(text)} characters, {limit} allowed", True))
-        if len(question) > max_question or len(answer) > max_answer:
-            continue  # skip the slower checks for texts of a million characters
-        for reason, fault in (("choices", choice_consistent(entry)), ("language", _wrong_language(entry))):
-            if fault:
-                found.append((row, reason, fault, True))
-        if missing(entry["choices"]) and lacks_choices(question):
-            found.append((row, "no_choices", question[:80], True))
-        if _repeats(question, answer):
-            found.append((row, "answer_in_question", answer[:80], False))
-        unreadable = _UNREADABLE.search(question + answer)
-        if unreadable:
-            found.append((row, "unreadable", f"U+{ord(unreadable[0]):04X}", False))
-    table_ids = table["id"].to_numpy()
-    return flags((row, table_ids[row], reason, detail, reject) for row, reason, detail, reject in found)
-
-
-def flags(rows: Iterable[tuple]) -> pd.DataFrame:
-    """Faults as `filters` returns them, from (row, id, reason, detail, reject)."""
-    columns = ["row", "id", "reason", "detail", "reject"]
-    return pd.DataFrame(list(rows), columns=columns).astype({"row": int, "reject": bool})
 
 
 def _report(table: pd.DataFrame, reasons: Mapping, faults: pd.DataFrame) -> pd.DataFrame:
@@ -171,19 +132,3 @@ def _conflicts(table: pd.DataFrame) -> list[tuple[int, int, bool]]:
 
 def _without(table: pd.DataFrame, reasons: Mapping) -> pd.DataFrame:
     return table.drop(index=list(reasons))
-
-
-def _wrong_language(row: Mapping) -> str | None:
-    text = re.sub(r"\\[A-Za-z]+|\$[^$]*\$", " ", text_of(row["question"]))
-    cjk, latin = len(re.findall(f"[{CJK}]", text)), len(re.findall(r"[A-Za-z]{2,}", text))
-    if row["language"] == "en" and cjk > latin:
-        return f"stated en, found {cjk} CJK characters and {latin} Latin words"
-    if row["language"] == "zh" and not cjk and latin >= 4:
-        return f"stated zh, found no CJK character and {latin} Latin words"
-    return None
-
-
-def _repeats(question: str, answer: str) -> bool:
-    """Whether the question contains the answer; not for single words, which often occur by chance."""
-    words = tokens(answer)
-    return len(words) >= 2 and f" {' '.join(words)} " in f" {' '.join(tokens(question))} "

@@ -1,127 +1,145 @@
-"""Decontamination: training rows that contain a question of an exam."""
+"""Decontamination: training rows that contain a question of an exam.
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+Rules in layers, the surest first; what a hit rests on is named in it. Coverage by n-grams follows Tulu 3 (arXiv
+2411.15124); the other rules are our reading of what it misses: short items, sub-questions, replaced words."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 
 from qatoolkit.core.qa_table import require
-from qatoolkit.core.text import is_cjk
-from qatoolkit.curate.comparison_text import join, marks, option_set, stem, tokens, values_of
+from qatoolkit.curate.comparison_text import SEPARATOR, comparable, join, stem, text_of, tokens, values_of
+from qatoolkit.curate.exam_index import PARTS, ExamIndex, answers_of
+from qatoolkit.curate.settings import CurateSettings
 
-_BOILERPLATE = 20  # an n-gram in more items of one exam than this belongs to its instructions
+EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # as in compiled.exam_rules, which loads numba
+RULES = {EXACT: "exact", COVERAGE: "coverage", SHORT: "short", REWORDED: "reworded", TEMPLATE: "template"}
+COLUMNS = ["row", "id", "exam", "exam_id", "rule", "part", "score", "overlap", "matched"]
+_COLUMNS = ("question", "choices", "rationale", "answer")
+_CHUNK = 10_000  # rows that are looked up together
+_SIGN = re.compile(r"[+=<>≤≥≠×÷√]|(?<![^\W\d_])[-−](?=\s*\w)")
 
 
 def decontaminate(
-    table: pd.DataFrame, exams: Mapping[str, pd.DataFrame], *, n: int = 8, n_cjk: int = 13, min_overlap: float = 0.5
+    table: pd.DataFrame,
+    exams: Mapping[str, pd.DataFrame] | ExamIndex,
+    *,
+    n: int = 8,
+    n_cjk: int = 13,
+    min_overlap: float = 0.5,
+    min_share: float = 0.7,
+    evidence: float = 30.0,
+    stock: int = 5,
+    templates: bool = False,
 ) -> pd.DataFrame:
-    """Rows that contain an exam question, best hit per row and exam: (row, id, exam, exam_id, overlap, matched).
+    """Rows that contain an exam question, the best hit per row and exam: row (position), id, exam, exam_id, rule, part,
+    score, overlap (the same as score), matched (tokens of the row).
 
-    `overlap` is the share of the exam question's tokens in n-grams that also occur in the row's question (n_cjk
-    characters for mostly Chinese exam questions). A hit needs `min_overlap`, or the same normalised question of any
-    length (overlap 1). If both have choices, the same question must also share half of them: many stems are only "Which
-    of the following is true?". N-grams in more than 20 items of one exam are boilerplate and not counted. `row` is the
-    position in `table`. ValueError for an exam without a question column.
+    Question, choices, rationale and answer of a row are looked at, as `tokens` reads them. Rules: `exact`, the same
+    question of any length, with half of the options where both have some; `coverage`, `min_overlap` of the tokens of a
+    part of the item are in n-grams that the row has too (n_cjk for mostly Chinese parts; stock phrases don't count);
+    `reworded` and, of items without n-grams, `short`: aligned with the row, `min_share` of the part by weight, or half
+    of it and three of four options. A part is the question, a sub-question or the last sentence of a passage. Except
+    for `exact`, what matches must weigh `evidence` nats (sums of log inverse document frequencies), and the numbers
+    and negations in it must be the same; where they are others, it is a `template`: no contamination, listed with
+    `templates`. ValueError for an exam without a question column.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
     >>> exam = pd.DataFrame({"id": ["e1"], "question": ["Which animal sleeps for only thirty minutes a day?"]})
-    >>> asked = "Explain your answer: which animal sleeps for only thirty minutes a day?"
+    >>> asked = "Explain your answer: which animal sleeps for only 30 minutes a day?"
     >>> table = qt.qa_table([{"question": asked, "answer": "the giraffe"}], language="en", source="zoo")
-    >>> qt.curate.decontaminate(table, {"zoo exam": exam})[["row", "exam", "exam_id", "overlap"]]
-       row      exam exam_id  overlap
-    0    0  zoo exam      e1      1.0
+    >>> qt.curate.decontaminate(table, {"zoo exam": exam})[["row", "exam_id", "rule", "score"]]
+       row exam_id      rule  score
+    0    0      e1  coverage    1.0
     """
+    from qatoolkit.curate.compiled.exam_rules import CANDIDATES, find
+
     require("the table to decontaminate", table, "id", "question")
-    items, grams, exact = _exam_index(exams, n, n_cjk)
-    vocabulary = {word for item in items for word in item.words}
-    found = []
-    for row, (text, choices) in enumerate(zip(table["question"], values_of(table, "choices"), strict=True)):
-        words = tokens(stem(text))
-        best: dict[str, tuple[float, int, str]] = {}
-        for item in exact.get(tuple(words), ()):
-            same_stem = items[item].marks == marks(stem(text))
-            if same_stem and _share_options(option_set(choices), option_set(items[item].choices)):
-                best[items[item].exam] = (1.0, item, join(words))
-        places = defaultdict(set)
-        for start, end in _known_runs(words, vocabulary):
-            for size, index in grams.items():
-                for first in range(start, end - size + 1):
-                    for item, place in index.get(" ".join(words[first : first + size]), ()):
-                        places[item].add(place)
-        for item, starts in places.items():
-            entry = items[item]
-            covered = sorted({p + k for p in starts for k in range(entry.size)})
-            overlap = len(covered) / entry.counted
-            if overlap >= min_overlap and overlap > best.get(entry.exam, (0.0,))[0]:
-                best[entry.exam] = (overlap, item, join(_longest_run(covered, entry.words)))
-        found += [
-            (row, exam, items[item].id, overlap, matched[:300]) for exam, (overlap, item, matched) in best.items()
-        ]
-    hits = pd.DataFrame(found, columns=["row", "exam", "exam_id", "overlap", "matched"])
-    hits.insert(1, "id", table["id"].to_numpy()[hits["row"].to_numpy(dtype=int)])
-    return hits.astype({"row": int, "overlap": float})
-
-
-@dataclass
-class _Item:
-    exam: str
-    id: str
-    words: list[str]
-    marks: tuple[str, ...]
-    choices: Sequence | None
-    size: int
-    counted: int = 0  # tokens in n-grams that are not boilerplate
-
-
-def _exam_index(exams: Mapping[str, pd.DataFrame], n: int, n_cjk: int):
-    """Exam items, their n-grams (size -> n-gram -> [(item, start)]) and their whole questions."""
-    items: list[_Item] = []
-    grams: dict[int, dict[str, list]] = {n: {}, n_cjk: {}}
-    exact = defaultdict(list)
-    for exam, questions in exams.items():
-        if "question" not in questions.columns:
-            raise ValueError(f"exam {exam!r} has no column 'question'; it has {list(questions.columns)}")
-        own: dict[int, dict[str, list]] = {n: defaultdict(list), n_cjk: defaultdict(list)}
-        start, seen = len(items), {}
-        ids = values_of(questions, "id") if "id" in questions.columns else range(len(questions))
-        for name, text, choices in zip(ids, questions["question"], values_of(questions, "choices"), strict=True):
-            words = tokens(stem(text))
-            if not words:
+    index = exams if isinstance(exams, ExamIndex) else ExamIndex.build(exams, n=n, n_cjk=n_cjk, stock=stock)
+    found, ids = [], table["id"].to_numpy()
+    items = {name: index.items[name].tolist() for name in ("exam", "id", "question", "choices", "answer")}
+    for start, rows, words, coded in _chunks(table, index) if len(index) else ():
+        hits = np.zeros((len(rows) * CANDIDATES, 6))
+        hits = hits[: find(*coded, index.arrays, min_overlap, min_share, evidence, hits)]
+        best: dict[tuple[int, str], tuple] = {}
+        for row, part, rule, score, first, last in hits[np.lexsort((-hits[:, 3], -hits[:, 2], hits[:, 0]))]:
+            row, part, rule = int(row), int(part), int(rule)
+            item = index.part_item[part]
+            place = (row, items["exam"][item])
+            if rule <= best.get(place, (0,))[0]:
                 continue
-            size = n_cjk if 2 * sum(map(is_cjk, words)) > len(words) else n
-            items.append(_Item(exam, str(name), words, marks(stem(text)), choices, size))
-            exact[tuple(words)].append(len(items) - 1)
-            if seen.setdefault(tuple(words), len(items) - 1) == len(items) - 1:
-                for place in range(len(words) - size + 1):
-                    own[size][" ".join(words[place : place + size])].append((len(items) - 1, place))
-        covered = [set() for _ in items[start:]]
-        for size, index in own.items():
-            for gram, postings in index.items():
-                if len({item for item, _ in postings}) > _BOILERPLATE:
-                    continue
-                grams[size].setdefault(gram, []).extend(postings)
-                for item, place in postings:
-                    covered[item - start].update(range(place, place + size))
-        for item, places in zip(items[start:], covered, strict=True):
-            item.counted = len(places)
-    return items, grams, exact
+            rule = _checked(rule, rows[row], *(items[name][item] for name in ("question", "choices", "answer")))
+            if rule > (0 if templates else TEMPLATE) and rule > best.get(place, (0,))[0]:
+                best[place] = rule, score, item, part, join(words[row][int(first) : int(last)])[:300]
+        found += [
+            (start + row, ids[start + row], exam, items["id"][item], RULES[rule], PARTS[index.part_name[part]],
+             score, score, matched)
+            for (row, exam), (rule, score, item, part, matched) in best.items()
+        ]  # fmt: skip
+    return pd.DataFrame(found, columns=COLUMNS).astype({"row": int, "score": float, "overlap": float})
 
 
-def _known_runs(words: list[str], vocabulary: set[str]):
-    """(start, end) of the runs of words that occur in exams; a matching n-gram lies within one of them."""
-    edges = [-1, *(i for i, word in enumerate(words) if word not in vocabulary), len(words)]
-    return [(a + 1, b) for a, b in pairwise(edges) if b - a > 1]
+def exam_options(settings: CurateSettings) -> dict:
+    """The thresholds of `decontaminate` in the settings of curation."""
+    return {"min_overlap": settings.exam_overlap, "min_share": settings.exam_share, "evidence": settings.exam_evidence}
 
 
-def _longest_run(covered: list[int], words: list[str]) -> list[str]:
-    runs = np.split(np.array(covered), np.flatnonzero(np.diff(covered) > 1) + 1)
-    longest = max(runs, key=len)
-    return words[longest[0] : longest[-1] + 1]
+def index_exams(
+    exams: Mapping[str, pd.DataFrame],
+    settings: CurateSettings,
+    reference: Iterable[str] = (),
+    folder: str | None = None,
+) -> ExamIndex:
+    """`ExamIndex.build` with the settings of curation."""
+    sizes = {"n": settings.exam_n, "n_cjk": settings.exam_n_cjk, "stock": settings.exam_stock}
+    return ExamIndex.build(exams, folder, **sizes, reference=reference)
 
 
-def _share_options(a: frozenset | None, b: frozenset | None) -> bool:
-    return a is None or b is None or 2 * len(a & b) >= min(len(a), len(b))
+def _chunks(table: pd.DataFrame, index: ExamIndex) -> Iterator[tuple]:
+    """Rows in chunks: (first row, their texts by column, their tokens, (ids, offsets, tokens of the question))."""
+    for start in range(0, len(table), _CHUNK):
+        some = table.iloc[start : start + _CHUNK]
+        rows = list(zip(*(values_of(some, name) for name in _COLUMNS), answers_of(some), strict=True))
+        words, asked = [], []
+        for question, choices, rationale, _, answer in rows:
+            texts = stem(question), *(choices if choices is not None else ()), rationale, answer
+            words.append(tokens(f" {SEPARATOR} ".join(map(text_of, texts))))
+            asked.append(words[-1].index(SEPARATOR))
+        offsets = np.r_[0, np.cumsum([len(text) + 1 for text in words])].astype(np.int64)
+        yield start, rows, words, (index.encode(words), offsets, np.array(asked, dtype=np.int64))
+
+
+def _checked(rule: int, row: tuple, question: str, choices, answer: str) -> int:
+    """The rule that remains of a hit once options and signs are compared, 0 for none.
+
+    Many stems are only "Which of the following is true?", and a passage has several questions: with options on both
+    sides half of them must be shared, or the answer."""
+    asked, options, *others = row
+    both = options is not None and choices is not None
+    if both and _differ(options, choices) and _plain(others[-1]) != _plain(answer):
+        return TEMPLATE if rule != EXACT else 0
+    if rule == EXACT:
+        own, theirs = _signs(asked), _signs(question)
+        inlined = options is None and choices is not None
+        return EXACT if own == theirs or (inlined and not theirs - own) else TEMPLATE
+    if rule in (SHORT, REWORDED) and (signs := _signs(question)):
+        texts = (asked, *(options if options is not None else ()), *others)
+        return TEMPLATE if signs - _signs(" ".join(map(text_of, texts))) else rule
+    return rule
+
+
+def _signs(text) -> Counter:
+    return Counter(_SIGN.findall(comparable(text).replace("−", "-")))
+
+
+def _differ(options, others) -> bool:
+    options, others = ({_plain(option) for option in some} for some in (options, others))
+    return 2 * len(options & others) < min(len(options), len(others))
+
+
+def _plain(text) -> str:
+    return re.sub(r"[\s$]", "", comparable(text))

@@ -1,19 +1,19 @@
 """Near-duplicates of a QA table: rows that ask the same thing in almost the same words."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from qatoolkit.curate.comparison_text import answer_keys, marks, option_set, shingles, stem, text_of, tokens, values_of
+from qatoolkit.curate.comparison_text import answer_keys, option_set, text_of, values_of
+from qatoolkit.curate.differences import Vocabulary, digest, moved_clause
 
-_NAME = re.compile(r"(?<=[^\s.!?:;]\s)[A-Z][^\W_]*")  # capitalised inside a sentence
-# Answers that say nothing about the question: such rows are duplicates only if the questions are identical.
+# Answers that say nothing about the question: such rows are duplicates only if the questions differ in soft words.
 _WEAK_ANSWERS = {"", "yes", "no", "both", "neither", "maybe", "unknown", "all of above", "none of above"}
 _WEAK_ANSWERS |= {"以上都是", "以上都不是", "不确定", *"abcdefghij", *"ABCDEFGHIJ"}
 _PERMUTATIONS = 128
-_NEIGHBOURS = 32  # earlier rows compared with a row in one bucket: bounds the work on a template filled 100,000 times
+_CHUNK = 20_000  # rows that are Python objects at a time
 
 
 def near_duplicates(
@@ -27,140 +27,149 @@ def near_duplicates(
 ) -> pd.DataFrame:
     """Clusters of rows that ask the same thing, one line per row, in order: (id, cluster, keep, similarity).
 
-    The first column of `on` is compared by the Jaccard similarity of its shingles, which must reach `threshold`; the
-    other columns must be equal (answers by meaning, letters replaced by choices). `guard` also requires the same
-    numbers, operators, negations and names, and an identical question if the answer says nothing (yes, true, "all of
-    the above"). MinHash (rensa) with banding proposes pairs, exact Jaccard decides, union-find joins. The first row of
-    a cluster is kept; `similarity` is to that row. ValueError for a missing column or a threshold outside (0, 1].
+    The first column of `on` is compared by the Jaccard similarity of its shingles (runs of `n` words), which must reach
+    `threshold`; the other columns must be equal (answers by meaning, letters replaced by choices).
+
+    `guard` compares questions, not strings. One row must have the words of the other with something inserted that
+    changes nothing: no negation, quantifier, comparative, direction, number, operator or name, and only adverbs and
+    auxiliaries if the answer says nothing (yes, true, "all of the above"). A replaced word or a swap of two words is a
+    difference; articles, politeness, question numbers and inflections are none, and do not count for similarity
+    (`differences`). Rows with the same words and one clause in another place are one question whatever their
+    similarity. Choices must be the same, in any order.
+
+    MinHash with banding proposes pairs (128 permutations, 99% of the pairs exactly at the threshold), exact Jaccard
+    decides, union-find joins. Kept of a cluster is the row that is verified (column `verified`: true, then unknown,
+    then false), of these one with a rationale, of these the first; `similarity` is to the kept row. ValueError for a
+    missing column or a threshold outside (0, 1].
 
     >>> import qatoolkit as qt
     >>> asked = "Which animal of the savanna has the longest neck?"
-    >>> said = [(asked, "giraffe"), (f"Tell me: {asked}", "the giraffe"), ("What do pandas eat?", "bamboo")]
+    >>> said = [(asked, "giraffe"), (f"Tell me: {asked}", "the giraffe"), (asked.replace("long", "short"), "giraffe")]
     >>> table = qt.qa_table([{"question": q, "answer": a} for q, a in said], language="en", source="zoo")
     >>> qt.curate.near_duplicates(table, threshold=0.8)[["cluster", "keep", "similarity"]]
        cluster   keep  similarity
     0        0   True         1.0
-    1        0  False         0.8
+    1        0  False         1.0
     2        1   True         1.0
     """
+    from qatoolkit.curate.compiled import duplicates as loops
+
+    rows = _read(table, threshold, on, n, guard)
+    parent = np.arange(len(table))
+    present = np.flatnonzero(np.diff(rows.starts))  # the filters handle empty questions
+    loops.join_equal(parent, *_sorted(present, rows.order[present]))
+    if guard:
+        for i, j in _same_words(rows, parent, present):
+            if moved_clause(*(text_of(table[on[0]].iloc[row]) for row in (i, j))):
+                loops.join(parent, i, j)
+    single = present[parent[present] == present]
+    for keys in _band_keys(rows, single, threshold, n, seed):
+        loops.join_near(
+            parent,
+            *_sorted(single, keys),
+            rows.words,
+            rows.starts,
+            rows.codes,
+            rows.kinds,
+            rows.weak,
+            n,
+            threshold,
+            guard,
+        )
+
+    roots = np.array([loops.find(parent, i) for i in range(len(table))], dtype=np.int64)
+    cluster, firsts = pd.factorize(roots)
+    best = np.lexsort((np.arange(len(table)), -_worth(table), cluster))
+    kept = best[np.searchsorted(cluster[best], np.arange(len(firsts)))][cluster]
+    similarity = np.ones(len(table))
+    loops.similarities(rows.words, rows.starts, kept, rows.order, rows.codes, rows.kinds, n, similarity)
+    keep = kept == np.arange(len(table))
+    return pd.DataFrame({"id": table["id"].to_numpy(), "cluster": cluster, "keep": keep, "similarity": similarity})
+
+
+def band_keys(
+    table: pd.DataFrame,
+    *,
+    threshold: float = 0.8,
+    on: Sequence[str] = ("question", "answer"),
+    n: int = 2,
+    guard: bool = True,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What rows have in common that `near_duplicates` with these options could join: `key` (uint64: a MinHash band, or the
+    words in any order; the same in every process) and `row` (position), sorted by key. Rows that share no key, by no
+    chain of rows either, are never one cluster."""
+    rows = _read(table, threshold, on, n, guard)
+    present = np.flatnonzero(np.diff(rows.starts))
+    keys = np.vstack([_band_keys(rows, present, threshold, n, seed), rows.bag[present]])
+    row, key = _sorted(np.tile(present.astype(np.int32), len(keys)), keys.ravel())
+    return pd.DataFrame({"key": key, "row": row})
+
+
+@dataclass
+class _Rows:
+    """Rows as the compiled loops read them: `words` of row i from starts[i]; `order` and `bag` are hashes of its words
+    and of what else must be equal (block), in order and in any order."""
+
+    words: np.ndarray
+    starts: np.ndarray
+    codes: np.ndarray
+    kinds: np.ndarray
+    weak: np.ndarray
+    block: np.ndarray
+    order: np.ndarray
+    bag: np.ndarray
+
+
+def _read(table: pd.DataFrame, threshold: float, on: Sequence[str], n: int, guard: bool) -> _Rows:
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold}: must be in (0, 1]")
     absent = [column for column in on if column not in table.columns]
     if absent or not on:
         raise ValueError(f"on={tuple(on)!r}: table has no column {absent}; it has {list(table.columns)}")
-    texts = [stem(text) for text in table[on[0]]]
-    words = [tuple(tokens(text)) or tuple(text.split()) for text in texts]
-    answers = answer_keys(table) if "answer" in on[1:] else [""] * len(table)
-    others = zip(*(map(text_of, table[column]) for column in on[1:] if column != "answer"), strict=True)
-    others = list(others) or [()] * len(table)
-    signs = [marks(text) if guard else () for text in texts]
-    choices = values_of(table, "choices")
-    weak = [guard and "answer" in on[1:] and answer in _WEAK_ANSWERS for answer in answers]
+    from qatoolkit.curate.compiled import duplicates as loops
 
-    clusters = _Clusters(len(table))
-    firsts: dict[tuple, int] = {}
-    for i, text in enumerate(words):
-        if text:  # the filters handle empty questions
-            key = (text, answers[i], others[i], signs[i], option_set(choices[i]) if weak[i] else None)
-            clusters.join(firsts.setdefault(key, i), i)
-    single = np.array([i for i in sorted(firsts.values()) if not weak[i]], dtype=np.int64)
-    # Rows that the guards keep apart share no block, so a template with thousands of fillings takes linear time.
-    block = pd.factorize(pd.Series([(answers[i], others[i], signs[i]) for i in single], dtype=object))[0]
-
-    sets: dict[int, frozenset[str]] = {}
-    names: dict[int, frozenset[str]] = {}
-
-    def shingle_set(i: int) -> frozenset[str]:
-        if i not in sets:
-            sets[i] = shingles(texts[i], n)
-        return sets[i]
-
-    def same_names(i: int, j: int) -> bool:
-        for k in (i, j):
-            if k not in names:
-                names[k] = frozenset(m.casefold() for m in _NAME.findall(" ".join(texts[k].split())))
-        return names[i] <= set(words[j]) and names[j] <= set(words[i])
-
-    refused: set[tuple[int, int]] = set()
-    for bucket in _buckets((shingles(texts[i], n) for i in single), block, threshold, seed):
-        members = single[bucket].tolist()
-        for b, j in enumerate(members):
-            for i in members[max(0, b - _NEIGHBOURS) : b]:
-                if clusters.find(i) == clusters.find(j) or (i, j) in refused:
-                    continue
-                if _jaccard(shingle_set(i), shingle_set(j)) >= threshold and (not guard or same_names(i, j)):
-                    clusters.join(i, j)
-                else:
-                    refused.add((i, j))
-
-    roots = [clusters.find(i) for i in range(len(table))]
-    similarity = [
-        1.0 if root == i or words[root] == words[i] else _jaccard(shingle_set(root), shingle_set(i))
-        for i, root in enumerate(roots)
-    ]
-    return pd.DataFrame(
-        {
-            "id": table["id"].to_numpy(),
-            "cluster": pd.factorize(np.array(roots, dtype=np.int64))[0],
-            "keep": np.array([root == i for i, root in enumerate(roots)], dtype=bool),
-            "similarity": np.array(similarity, dtype=float),
-        }
-    )
+    vocabulary = Vocabulary(guard)
+    words, counts = [], [np.zeros(1, dtype=np.int64)]
+    block, weak = np.zeros(len(table), dtype=np.uint64), np.zeros(len(table), dtype=bool)
+    for start in range(0, len(table), _CHUNK):
+        part = table.iloc[start : start + _CHUNK]
+        for into, found in zip((words, counts), vocabulary.read(part[on[0]].tolist()), strict=True):
+            into.append(found)
+        if guard or on[1:]:
+            for row, (must, says_nothing) in enumerate(_blocks(part, on[1:], guard), start):
+                block[row], weak[row] = must, says_nothing
+    starts = np.cumsum(np.concatenate(counts))
+    flat = np.concatenate(words) if words else np.zeros(0, dtype=np.int32)
+    codes, kinds = np.array(vocabulary.codes, dtype=np.uint64), np.array(vocabulary.kinds, dtype=np.uint8)
+    order, bag = np.zeros(len(table), dtype=np.uint64), np.zeros(len(table), dtype=np.uint64)
+    loops.read_rows(flat, starts, codes, kinds, block, order, bag)
+    return _Rows(flat, starts, codes, kinds, weak, block, order, bag)
 
 
-class _Clusters:
-    """Union-find over row positions; the root of a cluster is its first row."""
-
-    def __init__(self, n: int):
-        self.parent = list(range(n))
-
-    def find(self, i: int) -> int:
-        while self.parent[i] != i:
-            self.parent[i] = self.parent[self.parent[i]]
-            i = self.parent[i]
-        return i
-
-    def join(self, i: int, j: int) -> None:
-        first, second = sorted((self.find(i), self.find(j)))
-        self.parent[second] = first
+def _blocks(table: pd.DataFrame, others: Sequence[str], guard: bool) -> Iterator[tuple[int, bool]]:
+    """What must be equal of each row as 64 bits, and whether its answer says nothing. Rows of different blocks share no
+    bucket, so a template with thousands of fillings takes linear time."""
+    answers = answer_keys(table) if "answer" in others else [""] * len(table)
+    texts = [[text_of(value) for value in table[column]] for column in others if column != "answer"]
+    choices = values_of(table, "choices") if guard else [None] * len(table)
+    for answer, options, *rest in zip(answers, choices, *texts, strict=True):
+        options = None if options is None else sorted(option_set(options))
+        bare = options is None or all(option in _WEAK_ANSWERS for option in options)
+        yield digest(repr((answer, rest, options))), guard and "answer" in others and bare and answer in _WEAK_ANSWERS
 
 
-def _buckets(sets, block: np.ndarray, threshold: float, seed: int):
-    """Groups of positions with the same MinHash band in the same block; a pair may be in several groups."""
-    if len(block) < 2:
-        return
-    signatures = _signatures(sets, seed)
+def _band_keys(rows: _Rows, which: np.ndarray, threshold: float, n: int, seed: int) -> np.ndarray:
+    """Band keys of some rows, uint64 [bands, rows]."""
+    from qatoolkit.curate.compiled import duplicates as loops
+
     width = _band_width(threshold)
-    for band in range(_PERMUTATIONS // width):
-        key = block.astype(np.uint64)
-        for column in signatures[:, band * width : (band + 1) * width].T:
-            key = (key ^ column) * np.uint64(0x9E3779B97F4A7C15)  # wraps; a collision only costs a comparison
-            key ^= key >> np.uint64(29)
-        order = np.argsort(key, kind="stable")
-        edges = np.flatnonzero(np.diff(key[order])) + 1
-        starts, ends = np.r_[0, edges], np.r_[edges, len(order)]
-        for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
-            yield order[start:end]
-
-
-def _signatures(sets, seed: int) -> np.ndarray:
-    """MinHash signatures, uint64 [rows, permutations], in chunks, so that not all shingles are in memory at once."""
-    from rensa import RMinHash
-
-    parts, chunk = [], []
-
-    def flush():
-        matrix = RMinHash.digest_matrix_from_token_sets(chunk, _PERMUTATIONS, seed)
-        parts.append(np.array(matrix.to_rows(), dtype=np.uint64))
-        chunk.clear()
-
-    for shingle_set in sets:
-        chunk.append(shingle_set)
-        if len(chunk) == 5000:
-            flush()
-    if chunk:
-        flush()
-    return np.concatenate(parts)
+    keys = np.empty((_PERMUTATIONS // width, len(which)), dtype=np.uint64)
+    rng = np.random.default_rng(seed)
+    a = rng.integers(2**31, size=_PERMUTATIONS, dtype=np.uint32) * np.uint32(2) + np.uint32(1)  # odd: a bijection
+    b = rng.integers(2**32, size=_PERMUTATIONS, dtype=np.uint32)
+    loops.sign(rows.words, rows.starts, which, rows.codes, rows.kinds, n, rows.block, a, b, width, keys)
+    return keys
 
 
 def _band_width(threshold: float) -> int:
@@ -169,5 +178,19 @@ def _band_width(threshold: float) -> int:
     return next((w for w in widths if 1 - (1 - threshold**w) ** (_PERMUTATIONS // w) >= 0.99), 1)
 
 
-def _jaccard(a: frozenset, b: frozenset) -> float:
-    return len(a & b) / len(a | b) if a or b else 0.0
+def _sorted(rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    by_key = np.argsort(keys, kind="stable")
+    return rows[by_key], keys[by_key]
+
+
+def _same_words(rows: _Rows, parent: np.ndarray, present: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs of neighbours with the same words in another order."""
+    which, keys = _sorted(present, rows.bag[present])
+    for r in np.flatnonzero((keys[1:] == keys[:-1]) & (rows.order[which[1:]] != rows.order[which[:-1]])):
+        yield which[r], which[r + 1]
+
+
+def _worth(table: pd.DataFrame) -> np.ndarray:
+    """How good a row is as the one that is kept: verified true 4, unknown 2, false 0; one more with a rationale."""
+    verified = np.array([2 if value is None else 4 * bool(value) for value in values_of(table, "verified")])
+    return verified + np.array([bool(text_of(value).strip()) for value in values_of(table, "rationale")])

@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 from qatoolkit.core.files import atomic
 from qatoolkit.core.qa_table import as_lists
 from qatoolkit.core.shards import ROWS, Shard, content_of, each, list_shards, make_shards, read_shard, write_shard
-from qatoolkit.curate.comparison_text import answer_keys, marks, shingles, stem, text_of, tokens, values_of
-from qatoolkit.curate.near_duplicates import _PERMUTATIONS, _WEAK_ANSWERS, _band_width, _signatures, near_duplicates
+from qatoolkit.curate.near_duplicates import band_keys, near_duplicates
 
 PAIRS = 1 << 25  # bands with their rows that are sorted at a time, 16 bytes each
 GROUP = 1024  # rows of a row group of the groups, each of which is read with few others
@@ -76,38 +75,6 @@ def near_duplicate_shards(
     found = pd.concat(found).sort_values("row") if found else _NOTHING
     write_shard(found, beside("clusters.parquet"))
     return make_shards(partial(_split, first, str(beside("clusters.parquet"))), shards, out, [key, "split"], **how)
-
-
-def band_keys(
-    table: pd.DataFrame, *, threshold=0.8, on=("question", "answer"), n=2, guard=True, seed=0
-) -> pd.DataFrame:
-    """What rows have in common that `near_duplicates` with these options could join: `key` (uint64: a band, or the
-    whole text) and `row` (position), sorted by key. Rows that share no key, by no chain of rows either, are never one
-    cluster."""
-    texts = [stem(text) for text in table[on[0]]]
-    words = [tuple(tokens(text)) or tuple(text.split()) for text in texts]
-    answers = answer_keys(table) if "answer" in on[1:] else [""] * len(table)
-    others = zip(*(map(text_of, values_of(table, column)) for column in on[1:] if column != "answer"), strict=True)
-    others = list(others) or [()] * len(table)
-    block = [repr((answers[i], others[i], marks(text) if guard else ())) for i, text in enumerate(texts)]
-    whole = pd.util.hash_array(np.array([f"{words[i]}{block[i]}" for i in range(len(table))], dtype=object))
-    asked = np.array([bool(text) for text in words], dtype=bool)
-    keys, rows = [whole[asked]], [np.flatnonzero(asked)]
-    weak = [guard and "answer" in on[1:] and answer in _WEAK_ANSWERS for answer in answers]
-    if len(compared := np.flatnonzero(asked & ~np.array(weak, dtype=bool))):
-        signatures = _signatures((shingles(texts[i], n) for i in compared), seed)
-        blocks = pd.util.hash_array(np.array(block, dtype=object)[compared])
-        width = _band_width(threshold)
-        for band in range(_PERMUTATIONS // width):
-            key = blocks ^ np.uint64(band + 1)
-            for column in signatures[:, band * width : (band + 1) * width].T:
-                key = (key ^ column) * np.uint64(0x9E3779B97F4A7C15)  # wraps
-                key ^= key >> np.uint64(29)
-            keys.append(key)
-            rows.append(compared)
-    key, row = np.concatenate(keys), np.concatenate(rows).astype(np.int32)
-    order = np.argsort(key, kind="stable")
-    return pd.DataFrame({"key": key[order], "row": row[order]})
 
 
 def _bands(options: Mapping, shard: Shard) -> pd.DataFrame:

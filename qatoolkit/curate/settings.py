@@ -1,10 +1,15 @@
 """Settings of curation."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from qatoolkit.core.settings import NotNegative, Place, Positive, Settings, SomeShare
+from qatoolkit.core.settings import Amount, NotNegative, Place, Positive, Settings, SomeShare
+
+REJECTED = (
+    "empty_question", "empty_answer", "too_long", "choices", "no_choices", "language", "echo", "refusal",
+)  # fmt: skip
+FLAGGED = ("rationale_echo", "truncated", "latex", "private", "answer_in_question", "unreadable")
 
 
 class CurateSettings(Settings):
@@ -14,6 +19,10 @@ class CurateSettings(Settings):
     """Characters of a question."""
     max_answer: Positive = 20_000
     """Characters of an answer."""
+    echo: SomeShare = 0.8
+    """Share of the question that an answer or rationale without anything else must repeat to be an echo."""
+    reject: tuple[Literal[(*REJECTED, *FLAGGED)], ...] = REJECTED
+    """Reasons of filters that reject a row; for the others it is kept and counted as flagged."""
     near_threshold: SomeShare = 0.8
     """Jaccard similarity of shingles from which two rows are near-duplicates."""
     shingle: Positive = 2
@@ -26,6 +35,12 @@ class CurateSettings(Settings):
     """The same for Chinese, Japanese and Korean."""
     exam_overlap: SomeShare = 0.5
     """Share of an exam question's n-grams that counts as contamination."""
+    exam_share: SomeShare = 0.7
+    """Share, by weight of its words, of an exam question that must be found where words were replaced."""
+    exam_evidence: Amount = 30.0
+    """Weight of the words (nats, log inverse document frequency) that must match for anything but the same question."""
+    exam_stock: Positive = 5
+    """Exam items that may have an n-gram in common; one in more is a stock phrase and no evidence."""
     conflicts: bool = True
     """Reject questions that occur with different answers."""
     seed: NotNegative = 0

@@ -19,13 +19,14 @@ from qatoolkit.core.display import escape, is_live, qa
 from qatoolkit.core.files import atomic, locked
 from qatoolkit.core.qa_table import require
 from qatoolkit.core.text import missing
+from qatoolkit.curate.filters import flagged
 from qatoolkit.curate.marks import COLUMNS, check_mark, read_marks, write_marks
 from qatoolkit.run.profiles import SEEDS
 from qatoolkit.run.store import Run
 
 PAGE = Path(__file__).with_name("browse.html")
 FIRST = [
-    "id", "set", "outcome", "discipline", "difficulty", "grade", "language", "strategy", "decided", "question", "choices",
+    "id", "set", "outcome", "flagged", "discipline", "difficulty", "grade", "language", "strategy", "decided", "question", "choices",
     "answer", "first_answer", "second_answer", "rationale", "knowledge_points", "parents", "reason", "detail",
 ]  # fmt: skip
 LEFT_OUT = ("calls", "payload", "answer_index", "same_answers", "file", "row", "origin")
@@ -56,18 +57,23 @@ _served: dict[Path, "Browser"] = {}  # one page for each file of marks
 
 
 def questions(run: Run) -> pd.DataFrame:
-    """Every question of a run, kept or rejected, with `set`, `outcome` (kept, or the reason it is not) and, of synthetic
-    ones, its history columns; annotated seeds first. MissingUpstream before the seeds are annotated."""
+    """Every question of a run, kept or rejected, with `set`, `outcome` (kept, or the reason it is not), `detail` of that
+    reason, `flagged` (what curation only noted of a kept one) and, of synthetic ones, its history columns; annotated
+    seeds first. MissingUpstream before the seeds are annotated."""
     curated = run.read("curate") if run.manifest("curate") else None
     tables = [(SEEDS, run.read("annotate").seeds, run.read("annotate").rejects)]
     tables += [(n, run.read(n).questions, run.read(n).rejects) for n in run.profile.data if run.manifest(n)]
     parts = []
     for name, kept, rejects in tables:
         lost = getattr(curated, f"{name}_rejects") if curated and f"{name}_rejects" in curated else None
-        why = dict(zip(lost["id"], lost["reason"], strict=True)) if lost is not None else {}
+        reason, detail = (
+            {} if lost is None else dict(zip(lost["id"], lost[c], strict=True)) for c in ("reason", "detail")
+        )
         if name == SEEDS and "id" in rejects:  # and not the exam questions that could not be labelled
             rejects = rejects[rejects["id"].isin(run.read("seeds").seeds["id"])]
-        parts.append(kept.assign(set=name, outcome=kept["id"].map(why).fillna("kept")))
+        noted = flagged(kept, run.profile.curate) if lost is not None else None
+        kept = kept.assign(set=name, outcome=kept["id"].map(reason).fillna("kept"), flagged=noted)
+        parts.append(kept.assign(detail=kept["id"].map(detail)))
         if {"id", "question"} <= set(rejects):
             parts.append(rejects.dropna(subset=["id", "question"]).assign(set=name, outcome=rejects["reason"]))
     return pd.concat(parts, ignore_index=True).drop_duplicates(["set", "id"], ignore_index=True)

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from qatoolkit.run.store import results_root
 
-LIBRARIES = ("torch", "transformers", "datasets", "lm_eval", "openai", "jupyterlab", "papermill", "numba", "rensa")
+LIBRARIES = ("torch", "transformers", "datasets", "lm_eval", "openai", "jupyterlab", "papermill", "numba")
 LEAST_FREE = 2 * 2**30
 
 

@@ -30,6 +30,11 @@ def budget(run: Run):
     return figures.budget(run.read("plan").targeted, title="Synthesis budget that follows")
 
 
+def curation(run: Run):
+    """Rows of each data set that may be trained on, and those removed by reason."""
+    return figures.seed_quality(tables.removals(run))
+
+
 def difficulty(run: Run):
     """Difficulty of seeds and synthetic data sets, as annotated."""
     return figures.distribution(join_datasets(run), "difficulty", hue="dataset")
@@ -106,6 +111,7 @@ def _graph(run: Run) -> KPGraph:
 _ALL = (
     probe,
     budget,
+    curation,
     difficulty,
     discipline,
     arms,

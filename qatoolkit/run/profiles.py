@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from qatoolkit.core.artifacts import as_json
 from qatoolkit.core.bounds import check_name
-from qatoolkit.core.settings import Settings, SomeShare, placed, read_mapping, turned
+from qatoolkit.core.settings import Rate, Settings, SomeShare, placed, read_mapping, turned
 from qatoolkit.curate.settings import CurateSettings
 from qatoolkit.evaluation.settings import EvaluateSettings, ExamSettings, ProbeSettings
 from qatoolkit.run.contracts import NOTEBOOKS
@@ -111,8 +111,9 @@ class Profile(Settings):
         }
     )
     """Data sets to synthesise, by name."""
-    arms: dict[str, tuple[str, ...]] = Field(default_factory=lambda: dict(ARMS))
-    """What is mid-trained: by arm, the data sets it reads ("seeds" among them); none is the general-text control."""
+    arms: dict[str, tuple[str, ...] | dict[str, Rate]] = Field(default_factory=lambda: dict(ARMS))
+    """What is mid-trained: by arm, the data sets it reads ("seeds" among them), or their ratios of tokens,
+    {boostqa: 0.7, linkqa: 0.3}; none is the general-text control."""
     compare: tuple[tuple[str, ...], ...] = COMPARE
     """Pairs of arms ("base" among them) whose paired difference is reported, the first minus the second."""
     ablations: tuple[dict[str, Any], ...] = ABLATIONS
@@ -145,8 +146,18 @@ class Profile(Settings):
     @classmethod
     def _data_of_arms(cls, values):
         """An arm may read a strategy by its name, without an entry under `data`."""
+        arms = values.get("arms") if isinstance(values, dict) else None
+        for arm, sets in arms.items() if isinstance(arms, dict) else ():
+            ratios = list(sets.values()) if isinstance(sets, dict) else []
+            if not isinstance(sets, list | tuple | dict) or not all(
+                isinstance(r, int | float) and r > 0 for r in ratios
+            ):
+                raise ValueError(
+                    f"arms.{arm} is {sets!r}; it must be a list of data sets, or ratios above 0 as in "
+                    "{boostqa: 0.7, linkqa: 0.3}"
+                )
         if isinstance(values, dict) and isinstance(values.get("arms"), dict) and isinstance(values.get("data"), dict):
-            read = [s for sets in values["arms"].values() if isinstance(sets, list | tuple) for s in sets]
+            read = [s for sets in values["arms"].values() if isinstance(sets, list | tuple | dict) for s in sets]
             own = {s: DataSettings() for s in read if s not in values["data"] and known(s)}
             values = values | {"data": values["data"] | own}
         return values

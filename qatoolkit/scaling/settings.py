@@ -12,7 +12,8 @@ class ScalingSettings(Settings):
     sizes: tuple[SizeName, ...] = ("xxs", "xs")
     """Model sizes: rungs that are trained here."""
     tokens: tuple[SomeShare, ...] = (0.25, 1.0)
-    """Data volume: shares of the mid-training tokens."""
+    """Data volume: shares of the mid-training tokens. With `midtrain.schedule: wsd` they are short decays beside the arm's
+    own training; with another schedule each is a training of its own."""
     initial: tuple[SomeShare, ...] = (0.25, 1.0)
     """Initial FLOPs: shares of the pre-training tokens at which a checkpoint is kept."""
     at: SomeShare = 1.0

@@ -226,9 +226,11 @@ def require_kept(job) -> None:
         )
 
 
-def require_ahead(job, marks: list[tuple[int, Path]], done: int, steps: int) -> None:
-    """ValueError if a checkpoint is wanted at a step that an interrupted run has passed without keeping it."""
-    missing = [folder.name.removeprefix("at-") for mark, folder in marks if mark <= done and not folder.is_dir()]
+def require_ahead(job, marks: list[tuple[int, int, Path]], done: int, steps: int) -> None:
+    """ValueError if a checkpoint is wanted that leaves the trunk at a step which an interrupted run has passed without
+    keeping it; `marks` as (step where it leaves, step where it ends, folder)."""
+    passed = [folder for leaves, ends, folder in marks if (leaves < done if leaves < ends else ends <= done)]
+    missing = [folder.name.removeprefix("at-") for folder in passed if not folder.is_dir()]
     if missing:
         raise ValueError(
             f"job {job.name!r}: keep asks for {', '.join(missing)}, but the interrupted run in {job.out} has taken "

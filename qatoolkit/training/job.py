@@ -49,7 +49,7 @@ class Job(Manner, Course):
     tokenizer: str | None = None
     """By default that of `start`."""
     qa: str | None = None
-    """Token file of QA (`tokens.write_tokens`)."""
+    """Token file of QA (`tokens.write_tokens`), or sets by ratio (`mixtures.write_mixture`)."""
     general: str | None = None
     """Token file of general text."""
     tokens: Positive
@@ -57,7 +57,9 @@ class Job(Manner, Course):
     seed: NotNegative = 0
     """Of the order of blocks and of random weights."""
     keep: tuple[SomeShare, ...] = ()
-    """Shares of the steps at which a checkpoint is kept, in `out/at-<share>`."""
+    """Shares of the steps at which a checkpoint is kept, in `out/at-<share>`. Under wsd it is the model of a run that
+    ends there: its rate falls to zero on the side, over the last `decay` of its own steps, and the trunk goes on as if
+    nothing had been kept."""
     keep_optimizer: bool = False
     """Keep the moments, for a later `rate: inherit`."""
     probe: str | None = None
@@ -126,8 +128,17 @@ def identity(job: Job, **digests) -> dict:
     return json.loads(json.dumps(settings | digests))
 
 
-def learning_rate(step: int, steps: int, job: Job, inherited: float | None = None) -> float:
-    """The rate of a step, counted from 0, of `steps`; `inherited` is the rate at which the start ended."""
+def side_branch(share: float, steps: int, job: Job) -> tuple[int, int]:
+    """(step at which it leaves the trunk, step at which it ends) of a checkpoint that a job of `steps` steps keeps; both
+    are the same where nothing decays on the side."""
+    ends = max(1, round(share * steps))
+    beside = job.schedule == "wsd" and ends < steps
+    return ends - max(1, round(job.decay * ends)) * beside, ends
+
+
+def learning_rate(step: int, steps: int, job: Job, inherited: float | None = None, *, ends: int | None = None) -> float:
+    """The rate of a step, counted from 0, of `steps`; `inherited` is the rate at which the start ended, `ends` the step
+    at which a side branch of wsd ends."""
     peak, warm = (job.learning_rate, round(job.warmup * steps)) if inherited is None else (inherited, 0)
     if step < warm:
         return peak * (step + 1) / warm
@@ -137,5 +148,6 @@ def learning_rate(step: int, steps: int, job: Job, inherited: float | None = Non
     if job.schedule == "cosine":
         return peak * 0.5 * (1 - math.cos(math.pi * left))
     if job.schedule == "wsd":
-        return peak * min(1.0, (steps - step) / max(1, round(job.decay * steps)))
+        ends = ends or steps
+        return peak * min(1.0, (ends - step) / max(1, round(job.decay * ends)))
     return peak

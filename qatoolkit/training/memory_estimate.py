@@ -231,7 +231,8 @@ def disk_needed(job, parameters: int) -> int:
 
     One state more is counted, since a new one is complete before the oldest is removed."""
     each = 4 if job.memory == "standard" else 2
-    states = job.keep_states + 1 if job.save_every or job.save_minutes else 0
+    beside = job.schedule == "wsd" and any(share < 1 for share in job.keep)
+    states = job.keep_states + 1 if job.save_every or job.save_minutes or beside else 0
     return parameters * each * ((len(job.keep) + 1) * (3 if job.keep_optimizer else 1) + 3 * states)
 
 

@@ -172,6 +172,11 @@ class Mixture:
         ]
         return "reads " + " and ".join(parts)
 
+    @property
+    def identity(self) -> list:
+        """What tells this data from other data: the sources' digests and, of parts, what each gives."""
+        return [*(s.source.about["digest"] for s in self.sources), *self.report.get("parts", ())]
+
     def context(self) -> float:
         """Earlier tokens that a token attends to, on average."""
         return float(self._in_order(s.attended for s in self.sources).sum() / max(1, self.tokens.sum()))
@@ -203,30 +208,81 @@ def draw(tokens: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarra
     return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
 
 
-def mix(qa: Packed | None, general: Packed | None, tokens: int, replay: float, seed: int) -> Mixture:
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """QA of several sets: their blocks, shares of the QA tokens (adding up to one), and how often a set is read at most,
+    null for any number."""
+
+    sources: dict[str, Packed]
+    shares: dict[str, float]
+    max_epochs: float | None = None
+
+    def divide(self, tokens: int) -> dict[str, int]:
+        """Tokens that each set gives: by the shares, but none more than `max_epochs` of its own; what it can't give the
+        others do, by their shares. ValueError where all together have too few."""
+        held = {name: int(source.tokens.sum()) for name, source in self.sources.items()}
+        if self.max_epochs is None:
+            return {name: round(tokens * share) for name, share in self.shares.items()}
+        most = {name: int(self.max_epochs * n) for name, n in held.items()}
+        if sum(most.values()) < tokens:
+            each = ", ".join(f"{name} {n:,}" for name, n in held.items())
+            raise ValueError(
+                f"{tokens:,} tokens of QA are asked for, and max_epochs {self.max_epochs:g} allows {sum(most.values()):,} "
+                f"({each}): raise it, add data, or lower the tokens"
+            )
+        given, free = {}, dict(self.shares)
+        while free:
+            left = tokens - sum(given.values())
+            wanted = {name: round(left * share / sum(free.values())) for name, share in free.items()}
+            full = {name: most[name] for name in free if wanted[name] >= most[name]}
+            given |= full or wanted
+            free = {name: share for name, share in free.items() if name not in given}
+        return {name: given[name] for name in self.shares}
+
+
+def mix(qa: Packed | Parts | None, general: Packed | None, tokens: int, replay: float, seed: int) -> Mixture:
     """`tokens` training tokens, of which the share `replay` is general text, in one random order.
 
     The report has the realised counts "qa", "general", "requested_replay" and "realised_replay", and "epochs" and
-    "general_epochs", how often each source is read. ValueError if a source with a share is missing."""
-    rng, numbers, counts, sources = np.random.default_rng(seed), [], {}, []
+    "general_epochs", how often each source is read; of QA in parts also "parts", a row each: set, requested and realised
+    share of the QA tokens, tokens, epochs. ValueError if a source with a share is missing, or has too few tokens."""
+    rng, numbers, sources = np.random.default_rng(seed), [], []
     for name, source, share in (("qa", qa, 1 - replay), ("general", general, replay)):
-        counts[name] = 0
         if share and source is None:
             raise ValueError(
                 f"replay is {replay}, so {share:.0%} of the tokens must be {name}, but there is no {name} data"
             )
-        if source is None:
-            continue
-        rows = draw(source.tokens, round(tokens * share), rng)
-        numbers.append(rows + sum(map(len, sources)))
-        counts[name] = int(source.tokens[rows].sum())
-        sources.append(source)
+    wanted = round(tokens * (1 - replay))
+    split = isinstance(qa, Parts)
+    read = [(qa.sources[name], n) for name, n in qa.divide(wanted).items()] if split else [(qa, wanted)]
+    given = []
+    for source, count in [*read, (general, round(tokens * replay))]:
+        rows = draw(source.tokens, count, rng) if source else np.empty(0, dtype=np.int64)
+        given.append(int(source.tokens[rows].sum()) if source else 0)
+        if source:
+            numbers.append(rows + sum(map(len, sources)))
+            sources.append(source)
     order = np.concatenate(numbers)
-    held = {name: source.tokens.sum() if source else 0 for name, source in (("qa", qa), ("general", general))}
-    report = counts | {
+    held = [int(source.tokens.sum()) if source else 0 for source, _ in [*read, (general, 0)]]
+    questions = sum(given[:-1])
+    report = {
+        "qa": questions,
+        "general": given[-1],
         "requested_replay": replay,
-        "realised_replay": counts["general"] / max(1, counts["qa"] + counts["general"]),
-        "epochs": counts["qa"] / max(1, int(held["qa"])),
-        "general_epochs": counts["general"] / max(1, int(held["general"])),
+        "realised_replay": given[-1] / max(1, sum(given)),
+        "epochs": questions / max(1, sum(held[:-1])),
+        "general_epochs": given[-1] / max(1, held[-1]),
     }
+    if split:
+        rows = zip(qa.shares.items(), given, held, strict=False)  # without general text, which is the last
+        report["parts"] = [
+            {
+                "set": name,
+                "requested": share,
+                "realised": n / max(1, questions),
+                "tokens": n,
+                "epochs": n / max(1, all_),
+            }
+            for (name, share), n, all_ in rows
+        ]
     return Mixture(sources=tuple(sources), order=order[rng.permutation(len(order))], report=report)

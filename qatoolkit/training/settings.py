@@ -106,6 +106,9 @@ class MidtrainSettings(Course):
     """Tokens in all, replay included; the same for every arm."""
     learning_rate: Rate | None = 3e-3
     """Peak; null follows from the size of the checkpoint (`training.defaults`)."""
+    max_epochs: Rate | None = None
+    """How often an arm reads a data set at most; null for any number. What a set in an arm with ratios can't give, the
+    others do."""
     accept_rate: bool = False
     """Accept a learning rate above ten times the usual one for the model's size."""
     seed: NotNegative | None = None

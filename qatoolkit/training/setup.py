@@ -12,6 +12,7 @@ from qatoolkit.training.distributed import Processes, on_device
 from qatoolkit.training.hub import load_causal_lm, load_config, load_tokenizer
 from qatoolkit.training.job import Job
 from qatoolkit.training.memory_estimate import Needs, check_disk, estimate_needs
+from qatoolkit.training.mixtures import open_qa
 from qatoolkit.training.packing import Mixture, mix, pack
 from qatoolkit.training.tokens import open_tokens, tokenizer_digest
 
@@ -97,7 +98,8 @@ def check_job(job: Job, tokenizer, data: Mixture, ours: Processes, log: Callable
 
 def open_data(job: Job) -> Mixture:
     """The blocks of a job in the order in which it reads them."""
-    qa, general = (pack(open_tokens(path), job.block) if path else None for path in (job.qa, job.general))
+    qa = open_qa(job.qa, job.block) if job.qa else None
+    general = pack(open_tokens(job.general), job.block) if job.general else None
     return mix(qa, general, job.tokens, job.replay, job.seed)
 
 

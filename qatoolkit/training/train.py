@@ -22,7 +22,7 @@ from qatoolkit.training import checkpoints
 from qatoolkit.training.digests import DIGESTS, require_undamaged
 from qatoolkit.training.distributed import Processes, join, leave, on_device, processes, shares_of
 from qatoolkit.training.hub import COPY_AGAIN, called
-from qatoolkit.training.job import Job, identity, learning_rate, read_job
+from qatoolkit.training.job import Job, identity, learning_rate, read_job, side_branch
 from qatoolkit.training.logging import ProgressLog, open_metrics, tracker
 from qatoolkit.training.memory_estimate import missing_on_disk, size_text
 from qatoolkit.training.probes import PROBES, open_probes, prepare_probe
@@ -64,12 +64,7 @@ def train(
 def _run(job: Job, ours: Processes, probe, hook, log, anyway: bool, asked_to_stop: Callable[[], bool]) -> dict:
     """`train`, in a folder that no other job is in."""
     out, tokenizer, data = Path(job.out), open_tokenizer(job), open_data(job)
-    same = identity(
-        job,
-        tokenizer=tokenizer_digest(tokenizer),
-        data=[s.source.about["digest"] for s in data.sources],
-        start=_start_digest(job),
-    )
+    same = identity(job, tokenizer=tokenizer_digest(tokenizer), data=data.identity, start=_start_digest(job))
     require_undamaged(out, f"delete {out} and run the job again to train it again")
     if finished := _manifest_of(job.out):
         checkpoints.require_same(job, finished.get("identity"), same, "a finished run")
@@ -94,7 +89,7 @@ def _run(job: Job, ours: Processes, probe, hook, log, anyway: bool, asked_to_sto
         raise OSError(
             f"job {job.name!r}: processes see different states in {out}; it must be on a disk that they share"
         )
-    marks = [(max(1, round(share * steps)), out / f"at-{share:g}") for share in job.keep]
+    marks = [(*side_branch(share, steps, job), out / f"at-{share:g}") for share in job.keep]
     if done:
         checkpoints.require_ahead(job, marks, done, steps)
         log(f"{job.name}: goes on after step {done:,} of {steps:,}")
@@ -111,6 +106,37 @@ def _run(job: Job, ours: Processes, probe, hook, log, anyway: bool, asked_to_sto
         open_metrics(out, done, ours.leads) as write_row,
         open_probes(job, ask, setup, steps, done, ours, progress, log) as probe_if_due,
     ):
+
+        def take(step: int, ends: int) -> tuple[dict, int]:
+            """Take a step of a run that ends at step `ends`: its metrics and its tokens."""
+            nonlocal value, rate, seen
+            places = np.arange(step * job.batch, min((step + 1) * job.batch, len(data)))
+            rate = learning_rate(step, steps, job, inherited, ends=ends)
+            value, norm = _step(job, setup, places, rate, ours)
+            if norm is None:
+                raise TrainingFailed(_not_finite(job, value, step))
+            new = int(tokens[places].sum())
+            seen += new
+            return {"step": step, "tokens": seen, "loss": value, "lr": rate, "gradient_norm": norm}, new
+
+        def decay_beside(step: int, ends: int, folder: Path) -> None:
+            """Keep the model of a run that ends at step `ends`; the trunk then goes on from the state it has here."""
+            nonlocal value, rate, seen
+            if (_manifest_of(folder) or {}).get("identity") == same:
+                return  # a resumed run comes here again
+            since, trunk = time.perf_counter(), (value, rate, seen)
+            checkpoints.save_state(job, step, seen, setup.model, setup.optimizer, same, leader=ours.leads)
+            for beside in range(step, ends):
+                if ours.highest(STOP if asked_to_stop() else GO_ON) == STOP:
+                    raise _stopped(job, step, steps, ours)
+                take(beside, ends)
+            _keep(job, setup, folder, manifest() | {"steps": ends}, ours)
+            log(f"{job.name}: {seen:,} tokens, decayed beside the trunk, loss {value:.3f}, written to {folder}")
+            ours.highest(0)  # the leader has written the state
+            checkpoints.load_state(job, setup.model, setup.optimizer, same)
+            value, rate, seen = trunk
+            progress.since += time.perf_counter() - since  # no training of the trunk
+
         if not done:
             probe_if_due(0, 0, 0)
         for step in range(done, steps):
@@ -118,31 +144,33 @@ def _run(job: Job, ours: Processes, probe, hook, log, anyway: bool, asked_to_sto
             if turn and step > done:
                 checkpoints.save_state(job, step, seen, setup.model, setup.optimizer, same, leader=ours.leads)
             if turn == STOP:
-                ours.highest(0)  # a launcher ends all when one has ended: wait for the leader, which writes
-                raise Stopped(
-                    f"job {job.name!r}: stopped as asked after step {step:,} of {steps:,}"
-                    f"{f', its state is in {out}' * bool(step)}; run the same command again to go on"
-                )
-            places = np.arange(step * job.batch, min((step + 1) * job.batch, len(data)))
-            rate = learning_rate(step, steps, job, inherited)
-            value, norm = _step(job, setup, places, rate, ours)
-            if norm is None:
-                raise TrainingFailed(_not_finite(job, value, step))
-            new = int(tokens[places].sum())
-            seen += new
-            row = {"step": step, "tokens": seen, "loss": value, "lr": rate, "gradient_norm": norm}
+                raise _stopped(job, step, steps, ours)
+            for _, ends, folder in (mark for mark in marks if mark[0] == step < mark[1]):
+                decay_beside(step, ends, folder)
+            row, new = take(step, steps)
             write_row(row)
             timing = progress.step(row, new)
             if hook and ours.leads:
                 hook(row | timing)
-            for folder in (folder for mark, folder in marks if mark == step + 1):
-                _keep(job, setup, folder, manifest(), ours)
+            for leaves, ends, folder in marks:
+                if leaves == ends == step + 1:
+                    _keep(job, setup, folder, manifest(), ours)
             probe_if_due(step + 1, seen, new)
         _keep(job, setup, out, manifest(), ours)
     if ours.leads:
         remove(out / checkpoints.STATES)
     log(f"{job.name}: {seen:,} tokens in {steps:,} steps, loss {value:.3f}, written to {out}")
     return manifest()
+
+
+def _stopped(job: Job, step: int, steps: int, ours: Processes) -> Stopped:
+    """What to raise after a stop that was asked for, once the leader has written the state: a launcher ends all
+    processes when one has ended."""
+    ours.highest(0)
+    return Stopped(
+        f"job {job.name!r}: stopped as asked after step {step:,} of {steps:,}"
+        f"{f', its state is in {job.out}' * bool(step)}; run the same command again to go on"
+    )
 
 
 def _clock(job: Job) -> Callable[[int], bool]:

@@ -1,10 +1,7 @@
 """Curation: nothing lost, nothing leaked from exams, and templates not mistaken for duplicates."""
 
 import json
-import random
-import time
 
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import REAL
@@ -12,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qatoolkit.curate.comparison_text import shingles
-from qatoolkit.curate.curate import curate, filters
-from qatoolkit.curate.decontaminate import decontaminate
+from qatoolkit.curate.curate import curate
 from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.settings import CurateSettings
 
@@ -33,71 +29,10 @@ def _real(*names: str) -> pd.DataFrame:
     return pd.DataFrame([json.loads(line) for text in texts for line in text.split("\n") if line])
 
 
-def _kept(table: pd.DataFrame, **options) -> list[str]:
-    found = near_duplicates(table, **options)
-    return found.loc[found["keep"], "id"].tolist()
-
-
 def test_shingles_take_one_cjk_character_or_one_word():
     assert shingles("The speed of light", 2) == {"the speed", "speed of", "of light"}
     assert shingles("光的速度", 2) == {"光 的", "的 速", "速 度"}
     assert shingles("ＡＢＣ Straße", 2) == {"abc strasse"}
-
-
-def test_short_texts_do_not_share_an_empty_signature():
-    short = ["pH?", "DNA?", "光?", "2+2", "???", "!"]
-    assert all(shingles(text, 3) for text in short)
-    assert len({shingles(text, 3) for text in short}) == len(short)
-    assert shingles("  ", 3) == frozenset()
-    assert len(_kept(_qa(*((text, "x") for text in short)))) == len(short)
-
-
-@pytest.mark.parametrize(
-    ("one", "two"),
-    [
-        (("What is the capital of France?", "Paris"), ("What is the capital of Spain?", "Madrid")),
-        (("法国的首都是哪里？", "巴黎"), ("德国的首都是哪里？", "柏林")),
-        (
-            ("A car goes 120 km in 2 hours on a straight dry road. How fast is it?", "60 km/h"),
-            ("A car goes 180 km in 3 hours on a straight dry road. How fast is it?", "60 km/h"),
-        ),
-        (
-            ("On a short trip through the country, which currency would a traveller use in France today?", "euro"),
-            ("On a short trip through the country, which currency would a traveller use in Spain today?", "euro"),
-        ),
-        (
-            ("Which of these is a property that every noble gas has at room temperature?", "inert"),
-            ("Which of these is not a property that every noble gas has at room temperature?", "inert"),
-        ),
-        (
-            ("Is the Fourier transform of this real and odd signal x(t) on the given interval even?", "no"),
-            ("Is the Fourier transform of this real and odd signal x(t) on the given interval real?", "no"),
-        ),
-        (("What is x + 1 when x is 3?", "4"), ("What is x - 1 when x is 3?", "4")),
-        (("Is the number 2³ a power of two?", "yes"), ("Is the number 23 a power of two?", "yes")),
-    ],
-)
-def test_questions_that_differ_in_one_entity_number_or_sign_both_survive(one, two):
-    assert _kept(_qa(one, two)) == ["q0", "q1"]
-
-
-@pytest.mark.parametrize(
-    ("one", "two"),
-    [
-        (("What is the capital of France?", "Paris"), ("what is  the CAPITAL of France", "paris.")),
-        (("How many legs do 3 spiders have?", "24"), ("How many legs do 3 spiders have?", "24.0")),
-        (
-            ("Leo prepares 400 cupcakes for a party of 20 and puts them into 5 boxes. How many per box?", "80"),
-            ("Leo prepared 400 cupcakes for a party of 20 and puts them into 5 boxes. How many per box?", "80"),
-        ),
-        (
-            ("13. (5 分) 小明家到学校，乘地铁需要30分钟，乘公交车需要50分钟，相差多少分钟？", "20"),
-            ("15．（5分）小明家到学校，乘地铁需要30分钟，乘公交车需要50分钟。相差多少分钟？", "20.0"),
-        ),
-    ],
-)
-def test_rewordings_with_the_same_answer_are_one_question(one, two):
-    assert _kept(_qa(one, two)) == ["q0"]
 
 
 def test_answers_that_cannot_be_told_apart_both_stay_and_are_counted():
@@ -108,107 +43,6 @@ def test_answers_that_cannot_be_told_apart_both_stay_and_are_counted():
     assert report.set_index("reason").loc["undecided_answer", ["outcome", "rows"]].tolist() == ["flagged", 1]
     _, rejects, _ = curate(_qa((question, "9.8 m/s^2"), (question, "7 m/s^2")))
     assert rejects["reason"].tolist() == ["conflicting_answer"]
-
-
-def test_the_letter_and_the_text_of_an_option_are_the_same_answer():
-    table = _qa(("Which planet is the largest?", "B"), ("Which planet is the largest?", "Jupiter"))
-    table["choices"] = [np.array(["Mars", "Jupiter"], dtype=object), np.array(["Jupiter", "Earth"], dtype=object)]
-    assert _kept(table) == ["q0"]
-
-
-def test_a_stem_that_says_nothing_is_no_duplicate_when_choices_differ():
-    table = _qa(*[("Which of the following is true?", "All of the above")] * 2)
-    table["choices"] = [["Ice floats", "All of the above"], ["Iron rusts", "All of the above"]]
-    assert _kept(table) == ["q0", "q1"]
-
-
-def test_clusters_keep_the_first_row_and_give_exact_jaccard():
-    text = "Alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau"
-    found = near_duplicates(_qa(("Something else entirely?", "n"), (text, "y1"), (text + " phi", "y1"), (text, "y1")))
-    assert found["cluster"].tolist() == [0, 1, 1, 1]
-    assert found["keep"].tolist() == [True, True, False, False]
-    a, b = shingles(text), shingles(text + " phi")
-    assert found["similarity"].tolist() == pytest.approx([1, 1, len(a & b) / len(a | b), 1])
-
-
-def test_banding_finds_the_pairs_that_exact_comparison_finds():
-    chance = random.Random(3)
-    words = [f"w{i:03d}".translate(str.maketrans("0123456789", "abcdefghij")) for i in range(400)]
-    rows = []
-    for _ in range(150):
-        base = chance.choices(words, k=40)
-        changed = list(base)
-        for _ in range(chance.randint(0, 6)):
-            changed[chance.randrange(40)] = chance.choice(words)
-        rows += [(" ".join(base), "same"), (" ".join(changed), "same")]
-    table = _qa(*rows)
-    sets = [shingles(question) for question in table["question"]]
-    exact = [(i, i + 1) for i in range(0, 300, 2) if len(sets[i] & sets[i + 1]) / len(sets[i] | sets[i + 1]) >= 0.8]
-    cluster = near_duplicates(table)["cluster"]
-    assert len(exact) > 50
-    assert sum(cluster[i] == cluster[j] for i, j in exact) >= 0.99 * len(exact)
-    assert cluster.nunique() == 300 - len(exact)
-
-
-def test_decontamination_finds_a_quoted_exam_question_in_both_languages():
-    exam_en = _qa(("A train leaves the old station at noon and travels north at ninety km per hour until dusk", "x"))
-    exam_zh = _qa(("小红已经写了八个字，还差五个字没有写完，请问小红一共要写多少个字？", "13"))
-    table = _qa(
-        ("Please solve: a TRAIN leaves the old station at noon, and travels north at ninety km per hour!", "x"),
-        ("请解答：小红已经写了八个字，还差五个字没有写完，请问小红一共要写多少个字", "13"),
-        ("A train is a vehicle. Which fuel does it burn?", "diesel"),
-    )
-    hits = decontaminate(table, {"en": exam_en, "zh": exam_zh})
-    assert hits[["row", "exam", "exam_id"]].values.tolist() == [[0, "en", "q0"], [1, "zh", "q0"]]
-    assert (hits["overlap"] > 0.7).all()
-    assert hits["matched"].iloc[0].startswith("a train leaves the old station")
-
-
-def test_short_exam_questions_count_only_when_identical():
-    exam = {"e": _qa(("What is DNA?", "x"), ("3 + 5 = ?", "8"))}
-    table = _qa(("what is dna", "y"), ("What is RNA?", "z"), ("3 - 5 = ?", "-2"), ("3+5=?", "8"))
-    assert decontaminate(table, exam)["row"].tolist() == [0, 3]
-
-
-def test_a_bare_stem_is_no_leak_when_the_choices_are_others():
-    stem = "Which of the following is true?"
-    exam = _qa((stem, "Ice floats"), choices=[["Ice floats", "Iron floats"]])
-    table = _qa((stem, "Iron rusts"), (stem, "Ice floats"))
-    table["choices"] = [["Iron rusts", "Gold rusts"], ["Iron floats", "Ice floats"]]
-    assert decontaminate(table, {"e": exam})["row"].tolist() == [1]
-
-
-def test_the_instructions_of_an_exam_are_not_its_items():
-    instruction = "Read the following statement with care and then choose the one option that completes it best: "
-    names = [f"substance{letter}" for letter in "abcdefghijklmnopqrstuvwxy"]
-    exam = {"e": _qa(*((instruction + name, "x") for name in names))}
-    hits = decontaminate(_qa((instruction + "plutonium", "y"), (instruction + "substancec", "z")), exam)
-    assert hits["row"].tolist() == [1]
-
-
-def test_filters_give_every_reason_and_only_flag_what_may_be_right():
-    table = _qa(
-        ("", "x"),
-        ("Good question here?", " "),
-        ("x" * 50, "y"),
-        ("Which one?", "six"),
-        ("这是一个用中文写的问题，对吗？", "对的"),
-        ("Is the boiling point one hundred degrees or less?", "one hundred degrees"),
-        ("What does \ufffd mean?", "nothing"),
-    )
-    table["choices"] = [None, None, None, ["one", "two"], None, None, None]
-    found = filters(table, max_question=49)
-    reasons = found.groupby("row")["reason"].agg(set).to_dict()
-    assert reasons == {
-        0: {"empty_question"},
-        1: {"empty_answer"},
-        2: {"too_long"},
-        3: {"choices"},
-        4: {"language"},
-        5: {"answer_in_question"},
-        6: {"unreadable"},
-    }
-    assert set(found.loc[~found["reject"], "reason"]) == {"answer_in_question", "unreadable"}
 
 
 def _messy() -> pd.DataFrame:
@@ -279,8 +113,6 @@ def test_wrong_settings_name_the_field(wrong):
 def test_missing_columns_are_named():
     with pytest.raises(ValueError, match="answer"):
         near_duplicates(pd.DataFrame({"id": ["a"], "question": ["b"]}))
-    with pytest.raises(ValueError, match="exam 'e'"):
-        decontaminate(_messy(), {"e": pd.DataFrame({"text": ["x"]})})
 
 
 @settings(max_examples=60, deadline=None)
@@ -289,44 +121,3 @@ def test_any_text_is_curated_without_loss(rows):
     table = _qa(*rows) if rows else _messy().iloc[:0]
     kept, rejects, _ = curate(table, {"e": table.iloc[:2]})
     assert sorted([*kept["id"], *rejects["id"]]) == sorted(table["id"])
-
-
-def test_one_template_filled_many_times_stays_fast():
-    question = "In the town library, which shelf number holds the book that was written by author {} in the year {}?"
-    table = _qa(*((question.format(f"Name{i}", 1000 + i), str(i % 9)) for i in range(5000)))
-    start = time.process_time()
-    assert len(_kept(table)) == 5000
-    assert time.process_time() - start < 10
-
-
-@real_data
-def test_known_near_duplicates_of_real_data_are_found():
-    table = _real(*(path.stem for path in REAL.glob("*.jsonl")))
-    pairs = json.loads((REAL / "sidecar/near_duplicate_pairs.json").read_text(encoding="utf-8"))
-    found = near_duplicates(table, on=("question",), guard=False)
-    cluster = dict(zip(found["id"], found["cluster"], strict=True))
-    recall = np.mean([cluster[a] == cluster[b] for a, b, _ in pairs])
-    assert recall >= 0.85  # measured 0.90; the pairs were made with character shingles, ours are words
-
-
-@real_data
-def test_exact_duplicates_of_real_data_are_found_and_distinct_answers_survive():
-    table = _real(*(path.stem for path in REAL.glob("*.jsonl")))
-    problems = json.loads((REAL / "sidecar/problems.json").read_text(encoding="utf-8"))
-    other = ("duplicate_conflicting_answer", "duplicate_other_answer_text")
-    exact = {i for i, codes in problems.items() if "duplicate_exact" in codes and not set(other) & set(codes)}
-    found = near_duplicates(table)
-    dropped = set(found.loc[~found["keep"], "id"])
-    assert len(exact & dropped) >= 0.99 * len(exact)  # measured 126 of 126
-    # Pairs that share a long template and ask different things: both stay.
-    for kept in ("theoremqa-0344", "theoremqa-0727", "mmlu_redux-abstract_algebra-091", "mmlu_redux-formal_logic-046"):
-        assert kept not in dropped
-
-
-@real_data
-def test_gsm8k_train_is_all_but_clean_against_its_test_set():
-    hits = decontaminate(_real("gsm8k_train"), {"gsm8k_test": _real("gsm8k_test")})
-    assert len(hits) <= 2  # measured: one pair, the same story about stamps with other numbers
-    leaked = decontaminate(_real("gsm8k_test").sample(100, random_state=0), {"gsm8k_test": _real("gsm8k_test")})
-    assert len(leaked) == 100
-    assert (leaked["overlap"] == 1).all()

@@ -103,6 +103,9 @@ def test_a_group_can_be_given_as_a_whole():
         ("ablations", [{"arm": "other"}], ["ablations", "'other'", "boostqa_linkqa"]),
         ("ablation_tokens", 0, ["ablation_tokens", "0", "above 0, at most 1"]),
         ("arms", {"mine": ["nothing"]}, ["arms.mine", "'nothing'", "seeds"]),
+        ("arms", {"mine": {"nothing": 1}}, ["arms.mine", "'nothing'", "seeds"]),
+        ("arms", {"mine": {"boostqa": 0}}, ["arms.mine", "{'boostqa': 0}", "ratios above 0"]),
+        ("arms", {"mine": "boostqa"}, ["arms.mine", "'boostqa'", "a list of data sets"]),
         ("compare", [["boostqa", "basis"]], ["compare", "'basis'", "base"]),
         ("data", {"mine": {"strategy": "magic"}}, ["'magic'", "boostqa, linkqa"]),
         ("linkqa.most_seeds", 1, ["linkqa.most_seeds", "1", "between 2 and 4"]),
@@ -218,8 +221,9 @@ def test_the_command_line_ends_with_code_2_and_that_line_and_writes_nothing(tmp_
     command = [sys.executable, "-m", "qatoolkit.run.cli", "status", "--profile", str(path)]
     ended = subprocess.run(command, capture_output=True, text=True, env={"QATOOLKIT_RESULTS": str(results)})
     assert ended.returncode == 2
-    assert ended.stderr.count("\n") == 1
-    assert part in ended.stderr
+    said = [line for line in ended.stderr.splitlines() if "working on it" not in line]  # of a slow machine
+    assert len(said) == 1
+    assert part in said[0]
     assert not results.exists()
 
 

@@ -6,6 +6,7 @@ from qatoolkit.core.qa_table import COLUMNS
 from qatoolkit.core.stats import CELL
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.curate.curate import curate as curated
+from qatoolkit.curate.decontaminate import index_exams
 from qatoolkit.evaluation.exams import Exam, split_exam
 from qatoolkit.evaluation.probe import UNLABELLED
 from qatoolkit.evaluation.task_tables import task_tables
@@ -190,15 +191,17 @@ _CURATE = Stage("curate", settings=("curate",), files=("curate.marks",))
 def curate(run: Run, *, log=print) -> Outputs:
     """Filters, near-duplicates and decontamination against every exam, for each data set that an arm trains on."""
     used = run.profile.used_sets
-    reads = ("exams", *("annotate" if name == SEEDS else name for name in used))
+    reads = ("exams", "annotate", *(name for name in used if name != SEEDS))
 
     def make(folder) -> dict:
         against, outputs, reports = exam_tables(run), {}, []
         if run.profile.probe.on == "exams":  # the probe's part of the exams is no training data either
             against |= {"probe_questions": run.read("exams").probe_questions}
+        seeds = run.read("annotate").seeds
+        index = index_exams(against, run.profile.curate, seeds["question"])
         for name in used:
-            table = run.read("annotate").seeds if name == SEEDS else run.read(name).questions
-            kept, rejects, report = curated(table, against, run.profile.curate)
+            table = seeds if name == SEEDS else run.read(name).questions
+            kept, rejects, report = curated(table, index, run.profile.curate)
             outputs |= {name: kept.reindex(columns=list(COLUMNS)), f"{name}_rejects": rejects}
             reports.append(report.assign(dataset=name))
         return outputs | {"report": pd.concat(reports, ignore_index=True) if reports else pd.DataFrame()}

@@ -9,10 +9,11 @@ import pandas as pd
 from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.files import read_json, write_json
 from qatoolkit.core.stats import CELL, paired_difference
+from qatoolkit.run.stages.contents import make_once
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.flow import run_to
 from qatoolkit.run.stages.students import rungs, unread_scores
-from qatoolkit.run.stages.training import Trained, arm_table, make_once, midtrain_job, token_file, trained, training_key
+from qatoolkit.run.stages.training import Trained, midtrain_job, qa_of, trained, training_key
 from qatoolkit.run.stages.variants import called, quiet
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
@@ -54,7 +55,7 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
     for dials, other in zip(combinations, others, strict=True):
         run_to(other, "curate", log=quiet)
         start = starts[dials["size"]] if "size" in dials else run.model("base")
-        files = {name: token_file(other, arm_table(other, name)) for name in (arm, control) if name}
+        files = {name: qa_of(other, name) for name in (arm, control) if name}
         jobs.append({name: midtrain_job(other, name, start, qa) for name, qa in files.items()})
     if retry:
         again = {training_key(job) for pair in jobs for job in pair.values()}

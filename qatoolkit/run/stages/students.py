@@ -18,11 +18,13 @@ from qatoolkit.run.stages.evaluation import scored
 from qatoolkit.run.stages.training import (
     Trained,
     adopted,
+    along_tokens,
     arm_job,
     arm_table,
     midtrain_job,
     probed,
-    token_file,
+    qa_of,
+    scaled_arms,
     trained,
 )
 from qatoolkit.run.store import Run
@@ -40,27 +42,34 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
     """Base and mid-trained students of one arm (default: the main one) and of the control against model size,
     mid-training tokens and initial FLOPs.
 
+    With `midtrain.schedule: wsd` the points along tokens are what the arm's own training kept, a trunk with a short decay
+    beside it for each; with another schedule each is a training of its own.
+
     `runs` has one row per trained or base student (`student_row`), one per training seed (`scaling.seeds`); `cells` its
     accuracy by cell; `points` the means over seeds by axis with paired gains, `fits` the parameters of a law per axis
     and arm, `gains` how the gain changes along each axis, `checks` what the largest point of each axis would have been
     forecast as. `left_out` names the axes on which nothing varies."""
     arm, starts = arm or run.profile.main_arm, rungs(run)
-    arms = [arm] + [run.profile.control] * bool(run.profile.scaling.control and run.profile.control not in (None, arm))
+    arms, along = scaled_arms(run, arm), along_tokens(run)
     size, tokens = next(iter(starts))[0], run.profile.midtrain.tokens
+    on_trunk = {round(share * tokens): share for share in along}
     points = sweeps.points(size, tokens, run.profile.scaling, list(starts))
     first = run.seed if run.profile.midtrain.seed is None else run.profile.midtrain.seed
-    jobs, seeds = {}, range(first, first + run.profile.scaling.seeds)
+    jobs, kept, seeds = {}, {}, range(first, first + run.profile.scaling.seeds)
     for name in arms:
-        qa = token_file(run, arm_table(run, name))
+        qa = qa_of(run, name)
         for p, seed in itertools.product(points.to_dict("records"), seeds):
-            if (p["size"], p["initial"]) == (size, 1.0):  # the arm itself, or the reference of an ablation
-                whole = probed(run) if (p["tokens"], seed) == (tokens, first) else {}
-                job = arm_job(run, name, tokens=p["tokens"], seed=seed, **whole)
+            key, own = (p["point"], name, seed), (p["size"], p["initial"]) == (size, 1.0)
+            if own and (p["tokens"] == tokens or p["tokens"] in on_trunk):  # the arm itself, or on its way
+                whole = probed(run) if seed == first else {}
+                jobs[key], kept[key] = arm_job(run, name, seed=seed, keep=along, **whole), on_trunk.get(p["tokens"])
+            elif own:  # the reference of an ablation, if it has as many tokens
+                jobs[key] = arm_job(run, name, tokens=p["tokens"], seed=seed)
             else:
                 start = starts[p["size"], p["initial"]]
-                job = midtrain_job(run, f"{name} {p['point']}", start, qa, tokens=p["tokens"], seed=seed)
-            jobs[p["point"], name, seed] = job
+                jobs[key] = midtrain_job(run, f"{name} {p['point']}", start, qa, tokens=p["tokens"], seed=seed)
     found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
+    found = {key: t.kept(kept[key]) if kept.get(key) else t for key, t in found.items()}
     samples = scored(run, [path for t in found.values() for path in (t.job.start, t.job.out)])
     runs, means, by_cell, unread = [], [], [], unread_scores(run, arm)
     over = arms[-1] if len(arms) > 1 else BASE

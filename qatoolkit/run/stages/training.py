@@ -1,33 +1,34 @@
 """Stages on training: the base student, and one mid-trained model per arm; every training is an artifact of its own."""
 
 import itertools
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.core.artifacts import MANIFEST, Artifact, as_json, key_of
+from qatoolkit.core.artifacts import Artifact, as_json, key_of
 from qatoolkit.core.files import digest, read_json
 from qatoolkit.core.qa_table import COLUMNS, write_table
 from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import CELL
 from qatoolkit.run.contracts import Stage, stage
 from qatoolkit.run.outputs import Outputs
+from qatoolkit.run.stages.contents import artifact_of, content_of, make_once
 from qatoolkit.run.stages.data import probe_questions
 from qatoolkit.run.store import STAGES, Run
 from qatoolkit.training.checkpoints import adopt
 from qatoolkit.training.defaults import Default, defaults
-from qatoolkit.training.gguf_files import find_gguf
 from qatoolkit.training.hub import load_config, load_tokenizer
 from qatoolkit.training.job import Job, identity
 from qatoolkit.training.ladder import llama_config, size_of
+from qatoolkit.training.mixtures import write_mixture
 from qatoolkit.training.parallel import train_all
 from qatoolkit.training.probes import read_probes
 from qatoolkit.training.settings import Course, Manner
 from qatoolkit.training.tokens import qa_documents, train_tokenizer, write_tokens
 
-VERSION = 1  # of what `make_once` makes: raised when the same content would give other files
 READS = ("start", "qa", "general", "tokenizer")  # the fields of a job that name what it reads
 METRICS = ["step", "tokens", "loss", "lr", "arm"]
 TOKENIZER_TEXTS = 3000  # documents of general text that a tokenizer is trained on
@@ -104,6 +105,12 @@ class Trained:
         """The Hugging Face directory."""
         return Path(self.job.out)
 
+    def kept(self, share: float) -> "Trained":
+        """The checkpoint that it kept on the way, at a share of its steps."""
+        out = self.path / f"at-{share:g}"
+        job = replace(self.job, out=str(out))
+        return Trained(job=job, manifest=read_json(out / "training.json"), artifact=self.artifact)
+
     @property
     def metrics(self) -> pd.DataFrame:
         """Loss and learning rate by step."""
@@ -138,28 +145,11 @@ def trained(run: Run, jobs: list[Job]) -> list[Trained]:
 def training_key(job: Job) -> str:
     """The key of a training: its name, everything that changes what is learned, and the content of what it reads."""
     places = {field: getattr(job, field) for field in READS}
-    content = {f: _content(p) for f, p in places.items() if p}
+    content = {f: content_of(p) for f, p in places.items() if p}
     keeps = {"keep": job.keep, "keep_optimizer": job.keep_optimizer}
     if job.probe_every:
-        keeps |= {"probe": _content(job.probe), "probe_every": job.probe_every}
+        keeps |= {"probe": content_of(job.probe), "probe_every": job.probe_every}
     return key_of("train", 1, job.name, identity(job, **content), keeps)
-
-
-def _content(path: str) -> str:
-    """What represents a place in the key of a training: the artifact that it is part of, else its content."""
-    folder = find_gguf(path) or Path(path)
-    if made := artifact_of(folder):
-        return f"{made.name}/{folder.relative_to(made.folder).as_posix()}"
-    return digest(folder) if folder.exists() else str(path)
-
-
-def artifact_of(path: Path | str | None) -> Artifact | None:
-    """The finished artifact that a path is part of, or None."""
-    folder = Path(path or "")
-    above = next((p for p in (folder, *folder.parents) if p.parent.parent.name == STAGES), None)
-    if above is None or not (above / MANIFEST).is_file():
-        return None
-    return Artifact(above.parents[1], above.parent.name, above.name)
 
 
 def token_file(run: Run, table: pd.DataFrame) -> Path | None:
@@ -171,21 +161,42 @@ def token_file(run: Run, table: pd.DataFrame) -> Path | None:
     return make_once(
         run,
         "tokens",
-        [documents, _content(str(tokenizer))],
+        [documents, content_of(str(tokenizer))],
         lambda folder: write_tokens(documents, load_tokenizer(tokenizer), folder),
     ).folder
 
 
-def make_once(run: Run, kind: str, content, make, uses: list[str] | None = None) -> Artifact:
-    """The artifact of this content, made by `make(folder)` unless it is there; `uses` names the artifacts that it
-    keeps."""
-    artifact = Artifact(run.root / STAGES, kind, key_of(kind, VERSION, as_json(content)))
-    if artifact.manifest is None:
-        with artifact.making() as folder:
-            if artifact.manifest is None:
-                make(folder)
-                artifact.finish({"outputs": {}, "uses": uses or []})
-    return artifact
+def qa_of(run: Run, arm: str) -> Path | None:
+    """What an arm reads of QA: the token file of its sets together or, where the profile gives ratios or a limit of
+    epochs, a folder of one for each (`training.mixtures`), an artifact of its own; None without any question."""
+    sets, most = run.profile.arms[arm], run.profile.midtrain.max_epochs
+    if not isinstance(sets, Mapping):
+        if most is None:
+            return token_file(run, arm_table(run, arm))
+        tables = {"together": arm_table(run, arm)} if sets else {}
+    else:
+        tables = {name: getattr(run.read("curate"), name) for name in sets}
+    return mixture_of(run, tables, sets if isinstance(sets, Mapping) else {"together": 1.0}, most)
+
+
+def mixture_of(
+    run: Run, tables: Mapping[str, pd.DataFrame], shares: Mapping[str, float], most: float | None
+) -> Path | None:
+    """QA tables by ratio of tokens as a mixture of the run's tokenizer, each read `most` times at most; None without
+    tables. ValueError for an empty one."""
+    if not tables:
+        return None
+    tokenizer, holds = run.place("base", "tokenizer"), run.profile.midtrain.document
+    documents = {name: list(qa_documents(table, holds)) for name, table in tables.items()}
+    return (
+        make_once(
+            run,
+            "mixture",
+            [documents, dict(shares), most, content_of(str(tokenizer))],
+            lambda folder: write_mixture(documents, shares, load_tokenizer(tokenizer), folder / "qa", max_epochs=most),
+        ).folder
+        / "qa"
+    )
 
 
 @stage(
@@ -237,7 +248,7 @@ def adopted(run: Run, checkpoint: str, revision: str | None) -> Artifact:
     def make(folder: Path) -> None:
         adopt(checkpoint, folder / "model", tokens=tokens, revision=revision)
 
-    return make_once(run, "adopt", [_content(checkpoint), revision, tokens], make)
+    return make_once(run, "adopt", [content_of(checkpoint), revision, tokens], make)
 
 
 def _own_tokenizer(run: Run):
@@ -249,7 +260,7 @@ def _own_tokenizer(run: Run):
 def _general(run: Run, tokenizer: Path, tokens: int, seed: int) -> Artifact:
     """General text of the run's world as a token file: as much as there is, at most about `tokens` tokens."""
     world = run.world.settings
-    about = [world.get("general", world), tokens, seed, _content(str(tokenizer))]
+    about = [world.get("general", world), tokens, seed, content_of(str(tokenizer))]
 
     def make(folder: Path) -> None:
         found = run.world.general_text(tokens, seed)
@@ -273,7 +284,22 @@ def arm_table(run: Run, arm: str) -> pd.DataFrame:
 
 def arm_job(run: Run, arm: str, **changes) -> Job:
     """The job that mid-trains an arm from the base student."""
-    return midtrain_job(run, arm, run.model("base"), token_file(run, arm_table(run, arm)), **changes)
+    return midtrain_job(run, arm, run.model("base"), qa_of(run, arm), **changes)
+
+
+def along_tokens(run: Run) -> tuple[float, ...]:
+    """The shares of the tokens that an arm's own training gives as points of the axis of tokens: all of them where the
+    schedule is wsd, whose trunk decays for each on the side; else none, for such a checkpoint has not decayed."""
+    if run.profile.midtrain.schedule != "wsd":
+        return ()
+    shares = {*run.profile.scaling.tokens, run.profile.scaling.at}
+    return tuple(sorted(share for share in shares if share < 1))
+
+
+def scaled_arms(run: Run, arm: str) -> list[str]:
+    """An arm and the control that is trained at its points, if one is."""
+    control = run.profile.control if run.profile.scaling.control else None
+    return [arm] + [control] * (control not in (None, arm))
 
 
 def probed(run: Run) -> dict:
@@ -293,7 +319,16 @@ def probed(run: Run) -> dict:
     return {"probe": str(made.folder / "questions.parquet"), "probe_every": every}
 
 
-_MIDTRAIN = Stage("midtrain", reads=("base", "curate", "annotate", "exams"), settings=("student", "midtrain", "probe"))
+def shares_in(manifest: dict) -> dict:
+    """What a training read, without what it read of each set (`tables.mixture`)."""
+    return {name: value for name, value in manifest["mixture"].items() if name != "parts"}
+
+
+_MIDTRAIN = Stage(
+    "midtrain",
+    reads=("base", "curate", "annotate", "exams"),
+    settings=("student", "midtrain", "probe", "scaling.tokens", "scaling.at", "scaling.control"),
+)
 WORKER = "qatoolkit.evaluation.live_probe"  # trains jobs, and probes them where they ask for it
 
 
@@ -302,9 +337,10 @@ def midtrain(run: Run, *, log=print) -> Outputs:
     `run.model(arm)` its Hugging Face directory."""
 
     def make(folder: Path) -> dict:
-        found = trained(run, [arm_job(run, arm, **probed(run)) for arm in run.profile.arms])
+        keeps = dict.fromkeys(scaled_arms(run, run.profile.main_arm), along_tokens(run))
+        found = trained(run, [arm_job(run, arm, keep=keeps.get(arm, ()), **probed(run)) for arm in run.profile.arms])
         mixtures = [
-            {"arm": t.job.name, "documents": len(arm_table(run, t.job.name))} | t.manifest["mixture"] for t in found
+            {"arm": t.job.name, "documents": len(arm_table(run, t.job.name))} | shares_in(t.manifest) for t in found
         ]
         return {
             "models": {t.job.name: t.artifact for t in found},

@@ -12,7 +12,7 @@ from qatoolkit.run.profiles import Profile
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.flow import run_to
 from qatoolkit.run.stages.teachers import keep_endpoint
-from qatoolkit.run.stages.training import arm_job, arm_table, trained
+from qatoolkit.run.stages.training import arm_job, arm_table, shares_in, trained
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
 
@@ -79,7 +79,7 @@ def ablations(run: Run, *, log=print) -> Outputs:
         of = {key: samples[t.job.out] for key, t in found.items()}
         table = _paired(about, of, weak_parts(run), run.profile.evaluate.bootstrap, run.seed)
         kept = [rows.assign(arm=arm, ablation=name) for (arm, name), rows in of.items()]
-        mixtures = [{"arm": a, "ablation": n} | t.manifest["mixture"] for (a, n), t in found.items()]
+        mixtures = [{"arm": a, "ablation": n} | shares_in(t.manifest) for (a, n), t in found.items()]
         return {
             "ablations": table,
             "samples": pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=["arm", "ablation", "id"]),

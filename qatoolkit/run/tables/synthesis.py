@@ -5,7 +5,7 @@ import pandas as pd
 from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import accuracy, weak, wilson
 from qatoolkit.core.taxonomy import HIGH, STEM
-from qatoolkit.curate.decontaminate import decontaminate
+from qatoolkit.curate.controls import controls
 from qatoolkit.run.cost import estimate
 from qatoolkit.run.stages.data import exam_tables, probe_questions
 from qatoolkit.run.stages.teachers import ledger_path
@@ -138,15 +138,9 @@ def spend(run: Run) -> pd.DataFrame:
 
 
 def planted_contamination(run: Run, name: str = "boostqa", n: int = 20, seed: int = 0) -> pd.DataFrame:
-    """A positive control of decontamination: `n` questions of each exam planted in a curated data set, verbatim and
-    disguised by case and spacing; one row per kind with how many were planted and found."""
-    clean, against, rows = getattr(run.read("curate"), name), exam_tables(run), []
-    for kind, disguise in (("verbatim", str), ("upper case, double spaces", lambda q: q.upper().replace(" ", "  "))):
-        planted = pd.concat([t.sample(min(n, len(t)), random_state=seed) for t in against.values()])
-        planted = planted.assign(question=planted["question"].map(disguise))
-        found = set(decontaminate(pd.concat([clean, planted], ignore_index=True), against)["id"])
-        rows.append((kind, len(planted), int(planted["id"].isin(found).sum()), int(clean["id"].isin(found).sum())))
-    return pd.DataFrame(rows, columns=["planted", "questions", "found", "clean rows lost"])
+    """A positive control of decontamination: at most `n` exam questions per kind of disguise and language, planted beside
+    a curated data set, with recall and precision (`curate.controls`)."""
+    return controls(getattr(run.read("curate"), name), exam_tables(run), run.profile.curate, n=n, seed=seed)
 
 
 def merges(run: Run) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import accuracy
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.run.stages.evaluation import exam_rows
-from qatoolkit.run.stages.training import arm_job, arm_table, model_defaults, token_file
+from qatoolkit.run.stages.training import arm_job, model_defaults, qa_of
 from qatoolkit.run.store import Run
 from qatoolkit.training.job import learning_rate
 from qatoolkit.training.settings import SCHEDULES
@@ -40,15 +40,16 @@ def training_needs(run: Run, arm: str | None = None):
 def packing(run: Run) -> pd.DataFrame:
     """Every arm's QA and the general text as packed: documents, tokens, blocks, and the share of positions that have a
     token, packed and if each document were padded to the longest."""
-    from qatoolkit.training.packing import pack
-    from qatoolkit.training.tokens import open_tokens
+    from qatoolkit.training.mixtures import open_qa
 
-    folders = {arm: token_file(run, arm_table(run, arm)) for arm in sorted(run.profile.arms)}
+    folders = {arm: qa_of(run, arm) for arm in sorted(run.profile.arms)}
     rows, block = [], arm_job(run, run.profile.main_arm).block
-    for name, folder in (folders | {"replay": run.place("base", "replay")}).items():
-        if not folder:
-            continue
-        found = pack(open_tokens(folder), block)
+    opened = {name: open_qa(folder, block) for name, folder in folders.items() if folder}
+    opened |= {"replay": open_qa(run.place("base", "replay"), block)}
+    flat = {name: found.sources if hasattr(found, "sources") else {"": found} for name, found in opened.items()}
+    for name, found in (
+        (f"{arm} {part}".strip(), found) for arm, parts in flat.items() for part, found in parts.items()
+    ):
         documents, tokens = len(found.source), found.tokens.sum()
         padded = tokens / (len(found.lengths) * int(found.lengths.max()))
         rows.append((name, documents, int(tokens), tokens / documents, len(found), found.efficiency, padded))
@@ -75,7 +76,11 @@ def averaged_models(run: Run, n: int = 300) -> pd.DataFrame:
     from qatoolkit.training.checkpoints import soup
 
     data = run.profile.data
-    arms = [a for a, sets in run.profile.arms.items() if len(sets) == 1 and sets[0] in data and not data[sets[0]].dials]
+    arms = [
+        a
+        for a, sets in run.profile.arms.items()
+        if len(sets) == 1 and {*sets} <= {*data} and not any(data[s].dials for s in sets)
+    ]
     arms, exam = arms[:2], exam_rows(run)
     if len(arms) < 2 or exam.empty:
         return pd.DataFrame(columns=["model", "n", "accuracy", "low", "high"])

@@ -1,0 +1,191 @@
+"""Decontamination: recall by disguise, false positives, and rows a second against a large exam set, beside lm-eval's Janitor.
+
+    python benchmarks/decontam.py [--quick]
+
+Recall: items of public exams (`QATOOLKIT_REAL_DATA`, see tests) are planted in each disguise of `curate.controls`; 400 of
+each kind and language (100 with --quick). Of a kind the lower recall of the two languages counts. The Janitor (lm-eval's
+13-grams in its Python mode, a set of strings) gets the same planted questions: `janitor_*`.
+
+False positives: rows of sets of the same subject as the exams, that are other questions: gsm8k's training part, AQuA,
+TheoremQA, CMATH. Every hit is printed, to be read; those of SAME are the same question, and not false.
+
+Speed: one core, an index of 100,000 items (20,000 with --quick), made from the real ones by exchanging half of their
+words, and rows with question, options and rationale, made in the same way from the sets above. Medians of rounds that
+alternate with the Janitor's, which looks at the same texts. Memory is the peak of the process that builds the index,
+opens it and reads the rows, before the Janitor begins.
+
+The last line is one JSON object. Without the real data recall and false positives are null.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from qatoolkit.curate import CurateSettings, ExamIndex, controls, decontaminate, plant
+from qatoolkit.curate.controls import KINDS
+from qatoolkit.curate.decontaminate import index_exams
+
+REAL = Path(os.environ.get("QATOOLKIT_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+EXAMS = "gsm8k_test mmlu_redux gaokao_bench pubmedqa tal_scq5k_en_train tal_scq5k_zh_train".split()
+OTHERS = {  # rows: the exams of their subject
+    "gsm8k_train": ("gsm8k_test", "tal_scq5k_en_train"),
+    "aqua": ("gsm8k_test", "mmlu_redux", "tal_scq5k_en_train"),
+    "theoremqa": ("mmlu_redux",),
+    "cmath": ("tal_scq5k_zh_train", "gaokao_bench"),
+}
+SAME: set[tuple[str, str]] = set()  # (row, exam item) of hits that were read and are the same question
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]+|[\u4e00-\u9fff]")
+
+
+def read(name: str) -> pd.DataFrame:
+    lines = (REAL / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
+    return pd.DataFrame([json.loads(line) for line in lines if line])
+
+
+def janitor(texts):
+    """lm-eval's Janitor with the 13-grams of texts."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        from lm_eval.decontamination.janitor import Janitor
+    peer = Janitor()
+    for text in texts:
+        peer.register_contaminant_python(text)
+    return peer
+
+
+def text_of(row) -> str:
+    parts = (row.question, *(row.choices if row.choices is not None else ()), row.rationale, row.answer)
+    return "\n".join(str(part) for part in parts if part is not None)
+
+
+def measure_recall(n: int) -> dict[str, float]:
+    exams = {name: read(name) for name in EXAMS}
+    clean = read("gsm8k_train")
+    found = controls(clean, exams, n=n)
+    print(found.drop(columns=["recall_high", "precision_low", "precision_high"]).round(4).to_string(), flush=True)
+    ours = found.groupby("kind", sort=False)["recall"].min()
+    pool = pd.concat(exams.values(), ignore_index=True)
+    planted, peer = plant(pool, n=n), janitor(pool["question"])
+    planted["found"] = [peer.clean_python(text) != [text] for text in planted["question"]]
+    theirs = planted.groupby(["kind", "language"])["found"].mean().groupby("kind").min()
+    recall = {key(kind): None if pd.isna(ours[kind]) else float(ours[kind]) for kind in KINDS}
+    return recall | {f"janitor_{key(kind)}": float(theirs[kind]) for kind in KINDS if kind in theirs}
+
+
+def key(kind: str) -> str:
+    return "recall_" + re.sub(r"\W+", "_", kind.replace("%", " percent"))
+
+
+def measure_false_positives() -> float:
+    rows = false = 0
+    for name, against in OTHERS.items():
+        table, exams = read(name), {exam: read(exam) for exam in against}
+        asked = pd.concat(exams.values()).drop_duplicates("id").set_index("id")["question"]
+        hits = decontaminate(table, exams)
+        for hit in hits.itertuples():
+            print(f"{name}, {hit.rule} {hit.score:.2f}:\n  {table['question'][hit.row]!r}\n  {asked[hit.exam_id]!r}")
+        hits = hits[[(hit.id, hit.exam_id) not in SAME for hit in hits.itertuples()]]
+        rows, false = rows + len(table), false + hits["row"].nunique()
+    print(f"false positives: {false} of {rows:,} rows", flush=True)
+    return false / rows
+
+
+def varied(table: pd.DataFrame, count: int, share: float, seed: int) -> pd.DataFrame:
+    """`count` rows from a table, each with `share` of its words and characters exchanged."""
+    chance = random.Random(seed)
+    words = {True: [], False: []}
+    for question in table["question"]:
+        for word in _WORD.findall(question):
+            words[word.isascii()].append(word)
+
+    def other(match):
+        return chance.choice(words[match[0].isascii()]) if chance.random() < share else match[0]
+
+    def change(value):
+        if isinstance(value, list):
+            return [change(option) for option in value]
+        return _WORD.sub(other, value) if isinstance(value, str) else value
+
+    columns = ["question", "choices", "rationale", "answer", "language"]
+    records = table[columns].to_dict("records")
+    made = [{k: change(v) for k, v in records[i % len(records)].items()} for i in range(count)]
+    return pd.DataFrame(made).assign(id=[f"{seed}-{i}" for i in range(count)])
+
+
+def template(count: int) -> pd.DataFrame:
+    """Rows to start from where the real data is missing."""
+    chance = random.Random(0)
+    words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 9))) for _ in range(5000)]
+    texts = [" ".join(chance.choices(words, k=45)) for _ in range(count)]
+    return pd.DataFrame({"question": texts, "choices": None, "rationale": texts[::-1], "answer": "7", "language": "en"})
+
+
+def measure_speed(items: int, rows: int, rounds: int) -> None:
+    """In a process of its own; prints JSON."""
+    there = REAL.is_dir()
+    source = pd.concat([read(name) for name in EXAMS]) if there else template(1000)
+    exam = varied(source, items, 0.5, 1)
+    table = varied(pd.concat([read(name) for name in OTHERS]) if there else template(1000), rows, 0.3, 2)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        index_exams({"exam": exam}, CurateSettings(), folder=f"{folder}/index")
+        built, started = time.perf_counter() - started, time.perf_counter()
+        index = ExamIndex.open(f"{folder}/index")
+        opened = time.perf_counter() - started
+        hits = decontaminate(table.head(100), index)  # loads the compiled loops
+        ours, theirs, peer = [], [], None
+        for _ in range(rounds):
+            started = time.process_time()
+            hits = decontaminate(table, index)
+            ours.append(rows / (time.process_time() - started))
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if peer is None else memory
+            peer = peer or janitor(exam["question"])
+            started = time.process_time()
+            for text in map(text_of, table.itertuples()):
+                peer.clean_python(text)
+            theirs.append(rows / (time.process_time() - started))
+    found = {"build_s": built, "open_s": opened, "memory_mib": memory, "hits": len(hits)}
+    print(json.dumps(found | {"rows_per_second": statistics.median(ours), "peer": statistics.median(theirs)}))
+
+
+def main() -> None:
+    """Print the measurements, the ratios last."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer planted items, a smaller index, under 50 s")
+    parser.add_argument("--speed", nargs=3, type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.speed:
+        return measure_speed(*arguments.speed)
+    quick = arguments.quick
+    items, rows, rounds = (20_000, 2_000, 1) if quick else (100_000, 20_000, 3)
+    done = subprocess.run(
+        [sys.executable, __file__, "--speed", str(items), str(rows), str(rounds)], capture_output=True, text=True, check=True
+    )
+    speed = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"{items:,} items, {rows:,} rows of {rounds} rounds:", json.dumps(speed), flush=True)
+    there = REAL.is_dir()
+    recall = measure_recall(100 if quick else 400) if there else {key(kind): None for kind in KINDS}
+    ratios = recall | {
+        "false_positive_rate": measure_false_positives() if there else None,
+        "rows_per_second": round(speed["rows_per_second"]),
+        "rows_vs_peer": round(speed["rows_per_second"] / speed["peer"], 2),
+        "build_s": round(speed["build_s"], 1),
+        "memory_mib": round(speed["memory_mib"]),
+    }
+    print(json.dumps({"benchmark": "decontam", "ratios": ratios, "items": items, "quick": quick}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,2 @@
+"""Compiled loops of curation: module-level functions, kept beside their file. Importing a module of this folder loads
+numba."""

@@ -1,0 +1,327 @@
+"""Compiled loops of decontamination: n-grams of token ids, candidates by rare short n-grams, and the rules on a candidate.
+
+Token ids are those of an `ExamIndex`: 0 separates texts, 1 is a word and 2 a number that no exam has, the rest are its
+vocabulary."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+SEED_WORDS, SEED_CJK = 3, 5  # tokens of the n-grams that find candidates, by the script of the first token
+WORD, NUMBER, NEGATION, HAN, LETTER = 0, 1, 2, 4, 8  # kinds of a token; a sum of them
+EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # rules, the surest first
+CANDIDATES = 16  # of a row, which are looked at closely
+CELLS = 1_000_000  # of an alignment; a longer item is found by coverage alone
+KNOWN = 3  # the first id of the vocabulary
+BUCKETS = 20  # bits: sorted keys are looked up in the bucket of their first bits
+FEW = 12  # numbers or negations of which one may be another: in a long passage some are read differently
+GAP = 0.3  # nats that an inserted token costs in an alignment
+
+_A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+_29, _SHIFT = np.uint64(29), np.uint64(64 - BUCKETS)
+
+
+class Arrays(NamedTuple):
+    """An exam index as the loops read it. A part is a text of an item: a question, a sub-question."""
+
+    kind: np.ndarray  # uint8 [vocabulary]
+    weight: np.ndarray  # float32 [vocabulary], nats
+    worth: np.ndarray  # float32 [tokens], the weight of a part's token, 0 in a stock phrase
+    parts: np.ndarray  # int32 [tokens of all parts]
+    part_offsets: np.ndarray  # int64 [parts + 1]
+    part_size: np.ndarray  # int64 [parts], n of its n-grams
+    part_whole: np.ndarray  # bool [parts], whether it is the item's whole question
+    part_keys: np.ndarray  # uint64 [tokens], the n-gram that begins there; 0 for stock phrases
+    counted: np.ndarray  # bool [tokens], whether an n-gram that counts covers it
+    part_weight: np.ndarray  # float64 [parts]
+    part_seeds: np.ndarray  # int32 [parts], seeds of its own text
+    part_options: np.ndarray  # int64 [parts + 1], into option_offsets
+    options: np.ndarray  # int32 [tokens of all options]
+    option_offsets: np.ndarray  # int64 [options + 1]
+    seed_keys: np.ndarray  # uint64, sorted
+    seed_buckets: np.ndarray  # int64 [2**BUCKETS + 1]
+    seed_offsets: np.ndarray  # int64 [seeds + 1], into seed_parts
+    seed_parts: np.ndarray  # int32
+    whole_keys: np.ndarray  # uint64, sorted: whole questions, and with their options
+    whole_offsets: np.ndarray  # int64
+    whole_parts: np.ndarray  # int32
+
+
+@njit(nogil=True, cache=True)
+def run_hash(ids, start, end):
+    # Hash of ids[start:end]; 0 if a separator or an unknown word is among them.
+    key = np.uint64(end - start) * _B
+    for i in range(start, end):
+        if ids[i] < KNOWN:
+            return np.uint64(0)
+        key = (key ^ np.uint64(ids[i])) * _A
+        key ^= key >> _29
+    return key if key else np.uint64(1)
+
+
+@njit(nogil=True, cache=True)
+def ngrams(ids, size):
+    # Hash of the n-gram that begins at each position; 0 where none does.
+    keys = np.zeros(len(ids), np.uint64)
+    for i in range(len(ids) - size + 1):
+        keys[i] = run_hash(ids, i, i + size)
+    return keys
+
+
+@njit(nogil=True, cache=True)
+def seeds(ids, kind, out):
+    # The same with the size by script: three words, or five characters.
+    for i in range(len(ids)):
+        size = SEED_CJK if kind[ids[i]] & HAN else SEED_WORDS
+        out[i] = run_hash(ids, i, i + size) if i + size <= len(ids) else np.uint64(0)
+    return out
+
+
+@njit(nogil=True, cache=True)
+def own_ngrams(ids, offsets, sizes):
+    # `ngrams` of each part ids[offsets[p]:offsets[p + 1]], of its own size.
+    keys = np.zeros(len(ids), np.uint64)
+    for part in range(len(sizes)):
+        keys[offsets[part] : offsets[part + 1]] = ngrams(ids[offsets[part] : offsets[part + 1]], sizes[part])
+    return keys
+
+
+@njit(nogil=True, cache=True)
+def own_seeds(ids, offsets, kind):
+    keys = np.zeros(len(ids), np.uint64)
+    for part in range(len(offsets) - 1):
+        seeds(ids[offsets[part] : offsets[part + 1]], kind, keys[offsets[part] : offsets[part + 1]])
+    return keys
+
+
+@njit(nogil=True, cache=True)
+def cover(keys, offsets, sizes):
+    # Which tokens of each part lie in an n-gram with a key.
+    covered = np.zeros(len(keys), np.bool_)
+    for part in range(len(sizes)):
+        for i in range(offsets[part], offsets[part + 1]):
+            if keys[i]:
+                covered[i : i + sizes[part]] = True
+    return covered
+
+
+@njit(nogil=True, cache=True)
+def place_of(key, keys, buckets):
+    # Position of a key among sorted ones, or -1.
+    bucket = key >> _SHIFT
+    for i in range(buckets[bucket], buckets[bucket + np.uint64(1)]):
+        if keys[i] == key:
+            return i
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def holds(sorted_keys, key):
+    i = np.searchsorted(sorted_keys, key)
+    return i < len(sorted_keys) and sorted_keys[i] == key
+
+
+@njit(nogil=True, cache=True)
+def occurs(ids, wanted):
+    # Whether the run of ids `wanted` is in `ids`.
+    for i in range(len(ids) - len(wanted) + 1):
+        k = 0
+        while k < len(wanted) and ids[i + k] == wanted[k]:
+            k += 1
+        if k == len(wanted):
+            return True
+    return False
+
+
+@njit(nogil=True, cache=True)
+def align(part, worth, row, kind, scores, moves):
+    # The best fit of a whole part within a row: matched weight and tokens, the matched span of the row, and whether
+    # numbers or negations were exchanged. A skipped token of the part costs nothing, an inserted one GAP.
+    m, n = len(part), len(row)
+    scores[: n + 1] = 0.0
+    for i in range(1, m + 1):
+        corner, scores[0] = scores[0], 0.0
+        moves[i * (n + 1)] = 1
+        token = part[i - 1]
+        for j in range(1, n + 1):
+            best, move = scores[j], np.uint8(1)  # skip the part's token
+            through = corner + (worth[i - 1] if token == row[j - 1] else 0.0)
+            if through >= best and row[j - 1]:
+                best, move = through, np.uint8(0)
+            insert = scores[j - 1] - GAP
+            if insert > best:
+                best, move = insert, np.uint8(2)
+            corner, scores[j] = scores[j], best
+            moves[i * (n + 1) + j] = move
+    j = np.argmax(scores[: n + 1])
+    i, first, last, before, after = m, -1, -1, 0, 0
+    found, count, numbers, negations = 0.0, 0, 0, 0
+    while i > 0 and j > 0:
+        move = moves[i * (n + 1) + j]
+        if move == 2:
+            j -= 1
+            continue
+        if move == 0:
+            if part[i - 1] == row[j - 1]:
+                token = part[i - 1]
+                found, count = found + worth[i - 1], count + 1
+                numbers += (kind[token] & NUMBER) != 0
+                negations += (kind[token] & NEGATION) != 0
+                first, before = j - 1, i - 1
+                if last < 0:
+                    last, after = j, m - i
+            j -= 1
+        i -= 1
+    if last < 0:
+        return 0.0, 0, 0, 0, False
+    start, end = max(0, first - before), min(n, last + after)
+    own_numbers, own_negations, row_numbers, row_negations = 0, 0, 0, 0
+    for token in part:
+        own_numbers += (kind[token] & NUMBER) != 0
+    for token in part[before : m - after]:
+        own_negations += (kind[token] & NEGATION) != 0
+    for token in row[start:end]:
+        row_numbers += (kind[token] & NUMBER) != 0
+        row_negations += (kind[token] & NEGATION) != 0
+    exchanged = min(own_numbers, row_numbers) - numbers
+    turned = max(own_negations, row_negations) - negations
+    other = exchanged * FEW > own_numbers or turned * FEW > max(own_negations, row_negations)
+    return found, count, first, last, other
+
+
+@njit(nogil=True, cache=True)
+def put(hits, at, row, part, rule, score, first, last):
+    hits[at, 0], hits[at, 1], hits[at, 2], hits[at, 3], hits[at, 4], hits[at, 5] = row, part, rule, score, first, last
+    return at + 1
+
+
+@njit(nogil=True, cache=True)
+def find(ids, offsets, asked, x, min_overlap, min_share, evidence, hits):
+    # Hits of rows ids[offsets[r]:offsets[r + 1]], the first asked[r] tokens of which are the question, against the
+    # index `x`, as (row, part, rule, score, first, last token) in `hits`, which has room for CANDIDATES a row. Returns
+    # their number.
+    n_parts, n_hits = len(x.part_size), 0
+    kind, weight = x.kind, x.weight
+    count, low, high = np.zeros(n_parts, np.int32), np.zeros(n_parts, np.int32), np.zeros(n_parts, np.int32)
+    touched = np.zeros(n_parts, np.int32)
+    stamp = np.full(len(kind), -1, np.int32)
+    scores, moves = np.zeros(CELLS), np.zeros(CELLS, np.uint8)
+    for r in range(len(offsets) - 1):
+        row = ids[offsets[r] : offsets[r + 1]]
+        length, room = len(row), CANDIDATES
+        letters = np.zeros(asked[r], np.int32)
+        kept = 0
+        for i in range(asked[r]):
+            if not kind[row[i]] & LETTER:
+                letters[kept] = row[i]
+                kept += 1
+        for variant in range(2):
+            key = run_hash(row, 0, asked[r]) if variant == 0 else run_hash(letters, 0, kept) ^ _B
+            if (asked[r] if variant == 0 else kept) == 0 or key == (0 if variant == 0 else _B):
+                continue
+            at = np.searchsorted(x.whole_keys, key)
+            if at < len(x.whole_keys) and x.whole_keys[at] == key:
+                for posting in range(x.whole_offsets[at], x.whole_offsets[at + 1]):
+                    if room > 0:
+                        n_hits, room = put(hits, n_hits, r, x.whole_parts[posting], EXACT, 1.0, 0, asked[r]), room - 1
+
+        n_touched = 0
+        for i in range(length):
+            size = SEED_CJK if kind[row[i]] & HAN else SEED_WORDS
+            key = run_hash(row, i, i + size) if i + size <= length else np.uint64(0)
+            if not key:
+                continue
+            at = place_of(key, x.seed_keys, x.seed_buckets)
+            if at < 0:
+                continue
+            for posting in range(x.seed_offsets[at], x.seed_offsets[at + 1]):
+                p = x.seed_parts[posting]
+                if count[p] == 0:
+                    touched[n_touched], low[p] = p, i
+                    n_touched += 1
+                count[p] += 1
+                high[p] = i + size
+        chosen = 0
+        for k in range(n_touched):
+            p = touched[k]
+            if count[p] * 8 >= x.part_seeds[p]:
+                touched[chosen] = p
+                chosen += 1
+            else:
+                count[p] = 0
+        if chosen:
+            for token in row:
+                stamp[token] = r
+        ranks = np.zeros(chosen)
+        for k in range(chosen):
+            p = touched[k]
+            ranks[k] = -min(1.0, count[p] / max(1, x.part_seeds[p])) * min(count[p], 50)
+            count[p] = 0
+        order = np.argsort(ranks, kind="mergesort") if chosen > 1 else np.zeros(chosen, np.int64)
+        grams, gram_size = np.zeros(0, np.uint64), 0
+        for k in order:
+            if room <= 0:
+                break
+            p = touched[k]
+            part = x.parts[x.part_offsets[p] : x.part_offsets[p + 1]]
+            worth = x.worth[x.part_offsets[p] : x.part_offsets[p + 1]]
+            m, total, bag = len(part), x.part_weight[p], 0.0
+            for i in range(m):
+                if stamp[part[i]] == r:
+                    bag += worth[i]
+            if bag < 0.5 * total:
+                continue
+            room -= 1
+            overlap, sure, n_counted, n_covered = 0.0, 0.0, 0, 0
+            if x.part_size[p] != gram_size:
+                gram_size = x.part_size[p]
+                grams = np.sort(ngrams(row, gram_size))
+            until = 0
+            for i in range(m):
+                at = x.part_offsets[p] + i
+                if x.part_keys[at] and holds(grams, x.part_keys[at]):
+                    until = i + gram_size
+                n_counted += x.counted[at]
+                if i < until:
+                    n_covered += x.counted[at]
+                    sure += weight[part[i]] * x.counted[at]
+            if n_counted:
+                overlap = n_covered / n_counted
+
+            start, end = max(0, low[p] - m - 8), min(length, high[p] + m + 8)
+            found, matched, first, last, other = 0.0, 0, 0, 0, False
+            if (m + 1) * (end - start + 1) <= CELLS:
+                found, matched, first, last, other = align(part, worth, row[start:end], kind, scores, moves)
+                first, last = first + start, last + start
+            else:
+                first, last, found = low[p], high[p], sure
+            share = found / total if total else 0.0
+            dense = matched >= 0.5 * (last - first)
+            n_options, same, extra, begun = 0, 0, 0.0, x.part_options[p]
+            n_options = x.part_options[p + 1] - begun
+            if n_options and (share >= 0.5 or total < evidence):
+                for option in range(begun, begun + n_options):
+                    wanted = x.options[x.option_offsets[option] : x.option_offsets[option + 1]]
+                    if len(wanted) and occurs(row, wanted):
+                        same += 1
+                        for token in wanted:
+                            extra += weight[token]
+            enough = evidence if same < n_options or share < 0.9 else evidence / 2
+            by_options = n_options > 1 and same * 4 >= n_options * 3 and found + extra >= enough
+            by_options &= share >= 0.5 or 4 * total < extra
+            rule, score = 0, 0.0
+            if x.part_whole[p]:
+                if overlap >= min_overlap and sure >= evidence and not other:
+                    rule, score = COVERAGE, overlap
+                elif not other and dense and (by_options or (share >= min_share and found >= evidence)):
+                    rule, score = REWORDED if n_counted else SHORT, share
+            elif not other and sure >= 1.5 * evidence and overlap >= (1 + min_overlap) / 2:
+                rule, score = COVERAGE, overlap
+            elif not other and dense and share >= (1 + min_share) / 2 and found >= 1.5 * evidence:
+                rule, score = REWORDED if n_counted else SHORT, share
+            if not rule and other and dense and share >= min_share and found >= evidence:
+                rule, score = TEMPLATE, share
+            if rule:
+                n_hits = put(hits, n_hits, r, p, rule, score, first, last)
+    return n_hits

@@ -1,0 +1,39 @@
+"""Artifacts that are addressed by their content alone: made once, whichever stage or run asks for them."""
+
+from pathlib import Path
+
+from qatoolkit.core.artifacts import MANIFEST, Artifact, as_json, key_of
+from qatoolkit.core.files import digest
+from qatoolkit.run.store import STAGES, Run
+from qatoolkit.training.gguf_files import find_gguf
+
+VERSION = 1  # of what `make_once` makes: raised when the same content would give other files
+
+
+def make_once(run: Run, kind: str, content, make, uses: list[str] | None = None) -> Artifact:
+    """The artifact of this content, made by `make(folder)` unless it is there; `uses` names the artifacts that it
+    keeps."""
+    artifact = Artifact(run.root / STAGES, kind, key_of(kind, VERSION, as_json(content)))
+    if artifact.manifest is None:
+        with artifact.making() as folder:
+            if artifact.manifest is None:
+                make(folder)
+                artifact.finish({"outputs": {}, "uses": uses or []})
+    return artifact
+
+
+def content_of(path: str) -> str:
+    """What represents a place in the key of a training: the artifact that it is part of, else its content."""
+    folder = find_gguf(path) or Path(path)
+    if made := artifact_of(folder):
+        return f"{made.name}/{folder.relative_to(made.folder).as_posix()}"
+    return digest(folder) if folder.exists() else str(path)
+
+
+def artifact_of(path: Path | str | None) -> Artifact | None:
+    """The finished artifact that a path is part of, or None."""
+    folder = Path(path or "")
+    above = next((p for p in (folder, *folder.parents) if p.parent.parent.name == STAGES), None)
+    if above is None or not (above / MANIFEST).is_file():
+        return None
+    return Artifact(above.parents[1], above.parent.name, above.name)
