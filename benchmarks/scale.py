@@ -105,7 +105,7 @@ def ray_data(source: str) -> dict:
 
 
 def memory(source: str, out: str, per_shard: int, near: bool) -> dict:
-    """Peak of resident memory in MiB of a step by the local engine."""
+    """Peak of resident memory in MiB of a step by the local engine, and its seconds, of the clock and of the CPU."""
     from qatoolkit.core.shards import map_shards
     from qatoolkit.curate import near_duplicate_shards
 
@@ -114,9 +114,9 @@ def memory(source: str, out: str, per_shard: int, near: bool) -> dict:
         done = near_duplicate_shards(source, out, rows_per_shard=per_shard)
     else:
         done = map_shards(checked, source, out, key="checked 1", rows_per_shard=per_shard)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    seconds = time.time() - began
-    return {"mib": peak, "rows": int(done["rows"].sum()), "rejects": int(done["rejects"].sum()), "seconds": seconds}
+    used, seconds = resource.getrusage(resource.RUSAGE_SELF), time.time() - began
+    counts = {"rows": int(done["rows"].sum()), "rejects": int(done["rejects"].sum())}
+    return counts | {"mib": used.ru_maxrss / 1024, "seconds": seconds, "cpu": used.ru_utime + used.ru_stime}
 
 
 def killed(n: int, folder: str) -> dict:
@@ -149,25 +149,19 @@ def asked(n: int):
     """Requests for questions of the embedded textbook, as BoostQA makes them, payloads as JSON."""
     import pandas as pd
 
-    from qatoolkit.core.taxonomy import DIFFICULTIES
-    from qatoolkit.run.offline import offline_teacher
-    from qatoolkit.run.world import TextbookWorld
+    from qatoolkit.core.taxonomy import GRADES
     from qatoolkit.seeds.read import read_seeds
-    from qatoolkit.synthesis.annotate import annotate
     from qatoolkit.synthesis.boostqa import requests
     from qatoolkit.synthesis.settings import BoostQASettings
+    from qatoolkit.textbook.server import parts
     from qatoolkit.textbook.settings import TextbookSettings
+    from qatoolkit.textbook.sources import write_sources
 
-    with tempfile.TemporaryDirectory() as folder, offline_teacher("textbook") as teacher:
-        files = TextbookWorld(TextbookSettings(seeds=200), None).seeds(Path(folder), 0)
-        seeds, _ = annotate(read_seeds(files)[0].head(200), teacher)
-    cells = [(d, h) for d in sorted(set(seeds["discipline"])) for h in DIFFICULTIES[:3]]
-    plan = pd.DataFrame(cells, columns=["discipline", "difficulty"]).assign(budget=6 * n // len(cells) + 6)
-    table = requests(seeds, plan, BoostQASettings())
-    table = (
-        table.drop_duplicates("payload", keep="first") if False else table.sample(min(n, len(table)), random_state=0)
-    )
-    return table.assign(payload=[json.dumps(p, ensure_ascii=False) for p in table["payload"]]).reset_index(drop=True)
+    with tempfile.TemporaryDirectory() as folder:
+        seeds, _ = read_seeds(write_sources(parts(TextbookSettings()), Path(folder), 40))
+    plan = pd.DataFrame([{"discipline": "physics", "difficulty": "H2", "budget": n * len(GRADES)}])
+    table = requests(seeds.assign(discipline="physics"), plan, BoostQASettings())
+    return table.assign(payload=[json.dumps(payload, ensure_ascii=False) for payload in table["payload"]])
 
 
 def killing(victim: Path):

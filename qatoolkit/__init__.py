@@ -50,6 +50,7 @@ _NAMES = {
     "Strategy": "synthesis.strategies",
     "KPGraph": "graph.kp_graph",
     "build_kp_graph": "graph.kp_graph",
+    "kp_graph_of_shards": "graph.from_shards",
     "kps_from_column": "graph.knowledge_points",
     "merge_candidates": "graph.merges",
     "apply_merges": "graph.merges",

@@ -27,8 +27,7 @@ def each_on_ray(step, items: Sequence, workers: int) -> Iterator:
     share = min(1.0, ray.cluster_resources().get("CPU", 1) / (2 * workers))  # whole CPUs hang where actors fill them
     where = {"num_cpus": share}
     if getattr(step, "here", False):
-        here = ray.get_runtime_context().get_node_id()
-        where["scheduling_strategy"] = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
+        where["label_selector"] = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     numbers = ray.data.from_items([{"item": i} for i in range(len(items))], override_num_blocks=len(items))
     results = numbers.map_batches(
         _Actor,
@@ -49,7 +48,6 @@ def start():
     try:
         import ray
         import ray.data
-        import ray.util.scheduling_strategies
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('engine="ray" needs Ray: pip install "qatoolkit[ray]"', name=error.name) from None
     logging.getLogger("ray.data").setLevel(logging.WARNING)

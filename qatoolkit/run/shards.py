@@ -50,8 +50,8 @@ def ask_shards(
     >>> with qt.offline_teacher("textbook") as there:
     ...     about = {"model": "textbook", "endpoint": there.endpoint}
     ...     done = qt.ask_shards(qt.annotate, table, "labelled", ledger="ledger.sqlite", teachers={"teacher": about})
-    >>> done["kept"].sum(), pd.concat(qt.read_shards("labelled"))["discipline"].tolist()
-    (1, ['chemistry'])
+    >>> [table["discipline"].tolist() for table in qt.read_shards("labelled")]
+    [['chemistry']]
     """
     about = {name: _sampling(options) for name, options in teachers.items()}
     asking = _Asking(step, Path(ledger).absolute(), dict(teachers), accept_missing)

@@ -23,6 +23,8 @@ from qatoolkit.core.ray_engine import start
 from qatoolkit.core.shards import list_shards, map_shards, read_shards, write_shards
 from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.near_shards import near_duplicate_shards
+from qatoolkit.graph.from_shards import kp_graph_of_shards
+from qatoolkit.graph.kp_graph import build_kp_graph
 from qatoolkit.run.asked import Incomplete
 from qatoolkit.run.shards import ask_shards
 from qatoolkit.teacher.client import Endpoint, Teacher
@@ -203,6 +205,23 @@ def test_a_table_without_duplicates_keeps_all(tmp_path):
     done = near_duplicate_shards(write_shards([questions(50)], tmp_path / "source", 20), tmp_path / "out")
     assert done["rejects"].sum() == 0
     assert done["kept"].sum() == 50
+
+
+@pytest.mark.parametrize("weight", ["count", "pmi"])
+def test_the_graph_of_shards_is_that_of_the_whole_table(tmp_path, weight):
+    chance, table = random.Random(2), questions(300)
+    points = [
+        chance.choices(["Ohm's law", "power", "Power", "energy", "heat", "欧姆定律", "work"], k=i % 4)
+        for i in range(300)
+    ]
+    table = table.assign(knowledge_points=[p or None for p in points], discipline=[None, "physics", "law"] * 100)
+    table = pd.concat([table, table[5:9].assign(knowledge_points=[["late"]] * 4)], ignore_index=True)  # ids come again
+    whole = build_kp_graph(table, weight=weight, min_count=2)
+    pieces = kp_graph_of_shards(read_shards(write_shards([table], tmp_path / "s", 37)), weight=weight, min_count=2)
+    assert pieces.names.tolist() == whole.names.tolist()
+    pd.testing.assert_frame_equal(pieces.seeds, whole.seeds)
+    for name in ("adjacency", "incidence", "edge_seeds"):
+        assert (getattr(pieces, name) != getattr(whole, name)).nnz == 0
 
 
 KILLED = """
