@@ -39,7 +39,7 @@ from qatoolkit.curate.controls import KINDS
 from qatoolkit.curate.decontaminate import index_exams
 
 REAL = Path(os.environ.get("QATOOLKIT_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-EXAMS = "gsm8k_test mmlu_redux gaokao_bench pubmedqa tal_scq5k_en_train tal_scq5k_zh_train".split()
+EXAMS = ("gsm8k_test", "mmlu_redux", "gaokao_bench", "pubmedqa", "tal_scq5k_en_train", "tal_scq5k_zh_train")
 OTHERS = {  # rows: the exams of their subject
     "gsm8k_train": ("gsm8k_test", "tal_scq5k_en_train"),
     "aqua": ("gsm8k_test", "mmlu_redux", "tal_scq5k_en_train"),
@@ -145,7 +145,7 @@ def measure_speed(items: int, rows: int, rounds: int) -> None:
         index = ExamIndex.open(f"{folder}/index")
         opened = time.perf_counter() - started
         hits = decontaminate(table.head(100), index)  # loads the compiled loops
-        ours, theirs, peer = [], [], None
+        ours, theirs, peer, memory = [], [], None, 0.0
         for _ in range(rounds):
             started = time.process_time()
             hits = decontaminate(table, index)
@@ -171,7 +171,10 @@ def main() -> None:
     quick = arguments.quick
     items, rows, rounds = (20_000, 2_000, 1) if quick else (100_000, 20_000, 3)
     done = subprocess.run(
-        [sys.executable, __file__, "--speed", str(items), str(rows), str(rounds)], capture_output=True, text=True, check=True
+        [sys.executable, __file__, "--speed", str(items), str(rows), str(rounds)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     speed = json.loads(done.stdout.strip().splitlines()[-1])
     print(f"{items:,} items, {rows:,} rows of {rounds} rounds:", json.dumps(speed), flush=True)

@@ -25,8 +25,10 @@ _SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[。？！])\s*")
 NEGATIONS = frozenset(["no", "not", "never", "except", "without", "cannot", "none", "neither", "nor", *"不没未非无"])
 
 
-def parts_of(question) -> list[tuple[str, str]]:
+def parts_of(question, choices=None) -> list[tuple[str, str]]:
     """The texts of a question that are looked for: itself, its sub-questions, the last sentence of a long passage.
+
+    With choices, numbered pieces are statements to choose from and no questions of their own.
 
     >>> [text for _, text in parts_of("A train leaves. (1) When does it stop? (2) Where?")][1:]
     [' When does it stop? ', ' Where?']
@@ -34,7 +36,7 @@ def parts_of(question) -> list[tuple[str, str]]:
     text = text_of(question)
     found = [("question", stem(text))]
     pieces = next((p for p in (_NUMBERED.split(text), _ASKING.split(text)) if len(p) > 1), [])
-    if len(pieces) > 2 or (pieces and _ASKING.search(text)):
+    if (len(pieces) > 2 and choices is None) or (pieces and _ASKING.search(text)):
         found += [("sub-question", piece) for piece in pieces[1:]]
     elif len(text) > _PASSAGE:
         last = [sentence for sentence in _SENTENCE.split(text.strip()) if sentence]
@@ -172,7 +174,7 @@ def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list
     parts, part_item, part_name, options, part_options = [], [], [], [], [0]
     for item, (question, choices) in enumerate(zip(items["question"], items["choices"], strict=True)):
         seen = set()
-        for name, text in parts_of(question):
+        for name, text in parts_of(question, choices):
             words = ids_of(tokens(text))
             least = 1 if name == "question" else (n_cjk if is_cjk(text.strip()[:1]) else n)
             if len(words) < least or tuple(words) in seen:
