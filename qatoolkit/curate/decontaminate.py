@@ -12,14 +12,15 @@ import pandas as pd
 
 from qatoolkit.core.qa_table import require
 from qatoolkit.curate.comparison_text import SEPARATOR, comparable, join, stem, text_of, tokens, values_of
-from qatoolkit.curate.exam_index import PARTS, ExamIndex, answers_of
+from qatoolkit.curate.exam_arrays import PARTS
+from qatoolkit.curate.exam_index import ExamIndex, answers_of
 from qatoolkit.curate.settings import CurateSettings
 
 EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # as in compiled.exam_rules, which loads numba
 RULES = {EXACT: "exact", COVERAGE: "coverage", SHORT: "short", REWORDED: "reworded", TEMPLATE: "template"}
 COLUMNS = ["row", "id", "exam", "exam_id", "rule", "part", "score", "overlap", "matched"]
 _COLUMNS = ("question", "choices", "rationale", "answer")
-_CHUNK = 10_000  # rows that are looked up together
+_CHUNK = 4000  # rows that are looked up together
 _SIGN = re.compile(r"[+=<>≤≥≠×÷√]|(?<![^\W\d_])[-−](?=\s*\w)")
 
 

@@ -11,36 +11,11 @@ import pandas as pd
 
 from qatoolkit.core.artifacts import MANIFEST, key_of
 from qatoolkit.core.files import atomic, read_json, write_json
-from qatoolkit.core.text import is_cjk
-from qatoolkit.curate.comparison_text import SEPARATOR, stem, text_of, tokens, values_of
+from qatoolkit.curate.comparison_text import SEPARATOR, text_of, values_of
+from qatoolkit.curate.exam_arrays import build_arrays
 
 VERSION = 1  # of the files
-PARTS = ("question", "sub-question", "last sentence")
-_FLAT = 2000  # items from which document frequencies say how rare a word is; of fewer all words are about equal
-_FREQUENT = 64  # items above which a seed finds no candidates; of more than 64,000 items a thousandth
-_PASSAGE = 120  # tokens from which the last sentence of a question is looked for alone
-_NUMBERED = re.compile(r"[(（]\s*[1-9]\s*[)）]|[①-⑨]")
-_ASKING = re.compile(r"(?:^|\s)(?:question|q|问题)\s*\d*\s*[:：]", re.I)
-_SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[。？！])\s*")
-NEGATIONS = frozenset(["no", "not", "never", "except", "without", "cannot", "none", "neither", "nor", *"不没未非无"])
-
-
-def parts_of(question) -> list[tuple[str, str]]:
-    """The texts of a question that are looked for: itself, its sub-questions, the last sentence of a long passage.
-
-    >>> [text for _, text in parts_of("A train leaves. (1) When does it stop? (2) Where?")][1:]
-    [' When does it stop? ', ' Where?']
-    """
-    text = text_of(question)
-    found = [("question", stem(text))]
-    pieces = next((p for p in (_NUMBERED.split(text), _ASKING.split(text)) if len(p) > 1), [])
-    if len(pieces) > 2 or (pieces and _ASKING.search(text)):
-        found += [("sub-question", piece) for piece in pieces[1:]]
-    elif len(text) > _PASSAGE:
-        last = [sentence for sentence in _SENTENCE.split(text.strip()) if sentence]
-        if len(last) > 1 and last[-1].rstrip()[-1:] in "?？" and len(tokens(text)) > _PASSAGE:
-            found.append(("last sentence", last[-1]))
-    return found
+_BLOCK = 10_000  # items that are digested together
 
 
 class ExamIndex:
@@ -81,11 +56,12 @@ class ExamIndex:
         items = _items(exams)
         texts = list(reference)
         about = {"version": VERSION, "n": n, "n_cjk": n_cjk, "stock": stock, "exams": list(exams), "items": len(items)}
-        about["digest"] = key_of(about, items.to_dict("list"), texts)
+        blocks = [key_of(items[start : start + _BLOCK].to_dict("list")) for start in range(0, len(items), _BLOCK)]
+        about["digest"] = key_of(about, blocks, texts)
         manifest = None if folder is None else Path(folder) / MANIFEST
         if manifest and manifest.is_file() and read_json(manifest).get("digest") == about["digest"]:
             return cls.open(folder)
-        words, arrays = _arrays(items, n, n_cjk, stock, texts)
+        words, arrays = build_arrays(items, n, n_cjk, stock, texts)
         if folder is None:
             return cls(about, items, words, arrays)
         with atomic(Path(folder), over=MANIFEST) as temporary:
@@ -158,162 +134,3 @@ def _items(exams: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         found.append(pd.DataFrame({"exam": exam, "id": list(map(str, ids))} | columns))
     columns = ["exam", "id", "question", "choices", "answer"]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns, dtype=object)
-
-
-def _arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list[str]) -> tuple[list[str], dict]:
-    from qatoolkit.curate.compiled import exam_rules as rules
-
-    numbers: dict[str, int] = {}
-
-    def ids_of(words: Iterable[str]) -> list[int]:
-        return [numbers.setdefault(word, len(numbers) + 3) for word in words]
-
-    ids_of(sorted(NEGATIONS))
-    parts, part_item, part_name, options, part_options = [], [], [], [], [0]
-    for item, (question, choices) in enumerate(zip(items["question"], items["choices"], strict=True)):
-        seen = set()
-        for name, text in parts_of(question):
-            words = ids_of(tokens(text))
-            least = 1 if name == "question" else (n_cjk if is_cjk(text.strip()[:1]) else n)
-            if len(words) < least or tuple(words) in seen:
-                continue
-            seen.add(tuple(words))
-            parts.append(np.array(words, np.int32))
-            part_item.append(item)
-            part_name.append(PARTS.index(name))
-            if name == "question" and choices is not None:
-                options += [np.array(ids_of(tokens(choice)), np.int32) for choice in choices]
-            part_options.append(len(options))
-    words, size = list(numbers), len(numbers) + 3
-    part_item, part_name = np.array(part_item, np.int32), np.array(part_name, np.uint8)
-    kind = np.array([0, 0, rules.NUMBER, *map(_kind, words)], np.uint8)
-    flat, offsets = _flat(parts)
-    flat_options, option_offsets = _flat(options)
-    part_options = np.array(part_options, np.int64)
-
-    # Document frequencies: of words over items, their options and the reference; of n-grams over items.
-    option_part = np.repeat(np.arange(len(parts)), np.diff(part_options))
-    owner = np.r_[part_item[_owners(offsets)], part_item[option_part[_owners(option_offsets)]]]
-    frequency = np.bincount(_distinct(np.r_[flat, flat_options], owner)[0], minlength=size).astype(float)
-    coded = [np.array(ids_of(tokens(text)), np.int32) for text in reference]  # with words that no exam has
-    for row in coded:
-        there = np.unique(row)
-        frequency[there[there < size]] += 1
-    documents = max(_FLAT, len(items) + len(coded))
-    weight = np.log(documents / np.maximum(frequency, 1)).clip(0.05)
-    plain = (kind & (rules.NUMBER | rules.LETTER)) > 0
-    weight[plain] = np.minimum(weight, [0, 0, 0, *map(len, words)])[plain]  # runs of digits are alike everywhere
-    weight = weight.astype(np.float32)
-
-    cjk = (kind & rules.HAN) > 0
-    share = np.bincount(_owners(offsets), cjk[flat], minlength=len(parts))
-    part_size = np.where(2 * share > np.diff(offsets), n_cjk, n).astype(np.int64)
-    keys = rules.own_ngrams(flat, offsets, part_size)
-    common = _stock(keys, part_item[_owners(offsets)], stock)
-    for length in (n, n_cjk):
-        common |= np.isin(keys, _phrases(coded, length, stock, keys))
-    common &= keys > 0
-    worth = np.where(rules.cover(np.where(common, keys, 0), offsets, part_size), 0, weight[flat]).astype(np.float32)
-    keys[common] = 0
-    counted = rules.cover(keys, offsets, part_size)
-
-    own = rules.own_seeds(flat, offsets, kind)
-    of_options = rules.own_seeds(flat_options, option_offsets, kind)
-    seed = np.r_[own, of_options]
-    owner = np.r_[_owners(offsets), option_part[_owners(option_offsets)]]
-    seed, owner = _distinct(seed[seed > 0], owner[seed > 0])
-    seed_keys, times = np.unique(seed, return_counts=True)
-    rare = times <= max(_FREQUENT, len(items) // 1000)
-    seed_parts = owner[np.repeat(rare, times)].astype(np.int32)
-    seed_keys, times = seed_keys[rare], times[rare]
-    there = np.isin(own, seed_keys) & (own > 0)
-    part_seeds = np.bincount(_owners(offsets)[there], minlength=len(parts)).astype(np.int32)
-    buckets = np.searchsorted(
-        seed_keys >> np.uint64(64 - rules.BUCKETS), np.arange(2**rules.BUCKETS + 1, dtype=np.uint64)
-    )
-
-    whole = []
-    for part in np.flatnonzero(part_name == 0):
-        words_of = flat[offsets[part] : offsets[part + 1]]
-        whole.append((rules.run_hash(words_of, 0, len(words_of)), part))
-        if part_options[part + 1] > part_options[part]:
-            both = np.concatenate([words_of, *options[part_options[part] : part_options[part + 1]]])
-            both = both[(kind[both] & rules.LETTER) == 0]
-            whole.append((rules.run_hash(both, 0, len(both)) ^ 0xD6E8FEB86659FD93, part))
-    whole.sort()
-    keys_of, whole_first = np.unique(np.array([key for key, _ in whole], np.uint64), return_index=True)
-    return words, {
-        "part_item": part_item,
-        "part_name": part_name,
-        "kind": kind,
-        "weight": weight,
-        "parts": flat,
-        "part_offsets": offsets,
-        "part_size": part_size,
-        "part_whole": part_name == 0,
-        "part_keys": keys,
-        "counted": counted,
-        "worth": worth,
-        "part_weight": np.bincount(_owners(offsets), worth, minlength=len(parts)).astype(np.float64),
-        "part_seeds": part_seeds,
-        "part_options": part_options,
-        "options": flat_options,
-        "option_offsets": option_offsets,
-        "seed_keys": seed_keys,
-        "seed_buckets": buckets.astype(np.int64),
-        "seed_offsets": np.r_[0, np.cumsum(times)].astype(np.int64),
-        "seed_parts": seed_parts,
-        "whole_keys": keys_of,
-        "whole_offsets": np.r_[whole_first, len(whole)].astype(np.int64),
-        "whole_parts": np.array([part for _, part in whole], np.int32),
-    }
-
-
-def _kind(word: str) -> int:
-    from qatoolkit.curate.compiled.exam_rules import HAN, LETTER, NEGATION, NUMBER
-
-    negation = NEGATION * (word in NEGATIONS or word.endswith("n't"))
-    if is_cjk(word):
-        return HAN | negation
-    return NUMBER * word[0].isdigit() | LETTER * (len(word) == 1 and word.isalpha()) | negation
-
-
-def _flat(runs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    offsets = np.r_[0, np.cumsum([len(run) for run in runs])].astype(np.int64)
-    return np.concatenate([*runs, np.zeros(0, np.int32)]).astype(np.int32), offsets
-
-
-def _owners(offsets: np.ndarray) -> np.ndarray:
-    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-
-
-def _stock(keys: np.ndarray, owner: np.ndarray, most: int) -> np.ndarray:
-    """Where an n-gram begins that is in more than `most` items."""
-    found, times = np.unique(_distinct(keys, owner)[0], return_counts=True)
-    return np.isin(keys, found[times > most])
-
-
-def _phrases(texts: list[np.ndarray], n: int, most: int, known: np.ndarray) -> np.ndarray:
-    """Known n-grams that go on in more than `most` ways in texts: what follows a repeated question is always the same."""
-    from qatoolkit.curate.compiled.exam_rules import ngrams
-
-    known, found = np.unique(known), []
-    for text in texts:
-        keys = ngrams(text, n)
-        there = np.flatnonzero(np.isin(keys, known) & (keys > 0))
-        padded, after = np.r_[text, np.zeros(2 * n, np.int32)].astype(np.uint64), np.zeros(len(there), np.uint64)
-        for place in range(n, 2 * n):
-            after = after * np.uint64(1_000_003) + padded[there + place]
-        found.append((keys[there], after))
-    if not found:
-        return known[:0]
-    keys, times = np.unique(_distinct(*map(np.concatenate, zip(*found, strict=True)))[0], return_counts=True)
-    return keys[times > most]
-
-
-def _distinct(keys: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs, each once, in order."""
-    order = np.lexsort((owners, keys))
-    keys, owners = keys[order], owners[order]
-    new = np.r_[True, (keys[1:] != keys[:-1]) | (owners[1:] != owners[:-1])][: len(keys)]
-    return keys[new], owners[new]

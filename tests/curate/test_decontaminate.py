@@ -12,7 +12,8 @@ from qatoolkit.curate.comparison_text import stem, tokens
 from qatoolkit.curate.controls import KINDS, controls, plant
 from qatoolkit.curate.curate import curate
 from qatoolkit.curate.decontaminate import decontaminate
-from qatoolkit.curate.exam_index import ExamIndex, parts_of
+from qatoolkit.curate.exam_arrays import parts_of
+from qatoolkit.curate.exam_index import ExamIndex
 
 real_data = pytest.mark.skipif(not (REAL / "sidecar").is_dir(), reason="real data not found; set QATOOLKIT_REAL_DATA")
 

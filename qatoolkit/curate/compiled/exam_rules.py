@@ -16,6 +16,8 @@ CELLS = 1_000_000  # of an alignment; a longer item is found by coverage alone
 KNOWN = 3  # the first id of the vocabulary
 BUCKETS = 20  # bits: sorted keys are looked up in the bucket of their first bits
 FEW = 12  # numbers or negations of which one may be another: in a long passage some are read differently
+WHOLE = 0.95  # of a sub-question, which is short and often a phrase
+CLAUSE = 4  # words that make a question of their own
 GAP = 0.3  # nats that an inserted token costs in an alignment
 
 _A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
@@ -135,6 +137,17 @@ def occurs(ids, wanted):
 
 
 @njit(nogil=True, cache=True)
+def spoken(ids, kind, step):
+    # Whether CLAUSE words, or twice as many characters, are at the beginning of a run of ids (the end if step is -1).
+    length = 0.0
+    for token in ids[::step]:
+        if token == 0:
+            break
+        length += 0.5 if kind[token] & HAN else 1.0
+    return length >= CLAUSE
+
+
+@njit(nogil=True, cache=True)
 def align(part, worth, row, kind, scores, moves):
     # The best fit of a whole part within a row: matched weight and tokens, the matched span of the row, and whether
     # numbers or negations were exchanged. A skipped token of the part costs nothing, an inserted one GAP.
@@ -187,6 +200,9 @@ def align(part, worth, row, kind, scores, moves):
     exchanged = min(own_numbers, row_numbers) - numbers
     turned = max(own_negations, row_negations) - negations
     other = exchanged * FEW > own_numbers or turned * FEW > max(own_negations, row_negations)
+    # The same premise with another question: the part has an end of its own, and the row goes on otherwise.
+    other |= spoken(part[m - after :], kind, 1) and spoken(row[last:], kind, 1)
+    other |= spoken(part[:before], kind, -1) and spoken(row[:first], kind, -1)
     return found, count, first, last, other
 
 
@@ -316,9 +332,9 @@ def find(ids, offsets, asked, x, min_overlap, min_share, evidence, hits):
                     rule, score = COVERAGE, overlap
                 elif not other and dense and (by_options or (share >= min_share and found >= evidence)):
                     rule, score = REWORDED if n_counted else SHORT, share
-            elif not other and sure >= 1.5 * evidence and overlap >= (1 + min_overlap) / 2:
+            elif not other and sure >= 1.5 * evidence and overlap >= WHOLE:
                 rule, score = COVERAGE, overlap
-            elif not other and dense and share >= (1 + min_share) / 2 and found >= 1.5 * evidence:
+            elif not other and dense and share >= WHOLE and found >= 2 * evidence:
                 rule, score = REWORDED if n_counted else SHORT, share
             if not rule and other and dense and share >= min_share and found >= evidence:
                 rule, score = TEMPLATE, share
