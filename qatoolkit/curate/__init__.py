@@ -6,6 +6,7 @@ from qatoolkit.curate.decontaminate import decontaminate
 from qatoolkit.curate.diversity import diversity
 from qatoolkit.curate.exam_index import ExamIndex
 from qatoolkit.curate.filters import filters
+from qatoolkit.curate.meaning import same_meaning
 from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.near_shards import near_duplicate_shards
 from qatoolkit.curate.settings import CurateSettings
@@ -21,6 +22,7 @@ __all__ = [
     "near_duplicate_shards",
     "near_duplicates",
     "plant",
+    "same_meaning",
 ]
 
 

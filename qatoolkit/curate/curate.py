@@ -17,6 +17,7 @@ from qatoolkit.curate.decontaminate import decontaminate, exam_options, index_ex
 from qatoolkit.curate.exam_index import ExamIndex
 from qatoolkit.curate.filters import filters, flags, options
 from qatoolkit.curate.marks import apply_marks, read_marks
+from qatoolkit.curate.meaning import same_meaning
 from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.settings import CurateSettings
 
@@ -92,12 +93,26 @@ def curate(
         detail = f"of {kept_ids[row['cluster']]}, Jaccard {row['similarity']:.2f}"
         reasons[int(rest.index[position])] = ("near_duplicate", detail)
 
+    if settings.meaning:
+        rest = _without(table, reasons)
+        faults = pd.concat([faults, _meanings(rest, index.items, settings.meaning)], ignore_index=True)
+
     rejected = sorted(reasons)
     kept = _without(table, reasons).reset_index(drop=True)
     rejects = table.iloc[rejected].reset_index(drop=True)
     rejects["reason"] = pd.Series([reasons[row][0] for row in rejected], dtype="str")
     rejects["detail"] = pd.Series([reasons[row][1] for row in rejected], dtype="str")
     return kept, rejects, _report(table, reasons, faults)
+
+
+def _meanings(table: pd.DataFrame, items: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Flags of rows that mean the same as an exam item or an earlier row."""
+    found = []
+    for reason, others in (("exam_meaning", items), ("same_meaning", None)):
+        for hit in same_meaning(table, others, threshold=threshold).itertuples():
+            detail = f"cosine {hit.cosine:.2f} with {hit.other_id}"
+            found.append((int(table.index[hit.row]), hit.id, reason, detail, False))
+    return flags(found)
 
 
 def _report(table: pd.DataFrame, reasons: Mapping, faults: pd.DataFrame) -> pd.DataFrame:

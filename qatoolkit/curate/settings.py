@@ -41,6 +41,9 @@ class CurateSettings(Settings):
     """Weight of the words (nats, log inverse document frequency) that must match for anything but the same question."""
     exam_stock: Positive = 5
     """Exam items that may have an n-gram in common; one in more is a stock phrase and no evidence."""
+    meaning: SomeShare | None = None
+    """Cosine of embeddings from which a question that means the same as an exam's or an earlier row's is flagged
+    (exam_meaning, same_meaning); null for neither. 0.95 is a start; it takes the extra `meaning`."""
     conflicts: bool = True
     """Reject questions that occur with different answers."""
     seed: NotNegative = 0
