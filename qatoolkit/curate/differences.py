@@ -144,7 +144,7 @@ def _stemmed(word: str) -> str:
 class Vocabulary:
     """Ids of words, given as they are met: words of one form share an id, and capitalised ones have the bit NAME.
     `codes`, a hash of the form that is the same in every process, and `kinds`, by id. Without `guard` every word is
-    content, in lower case."""
+    content, in lower case, and operators are left out: the tokens of `comparison_text`."""
 
     def __init__(self, guard: bool = True):
         self.guard, self.codes, self.kinds = guard, [], []
@@ -185,7 +185,11 @@ class Vocabulary:
         return ids, counts
 
     def _id(self, word: str) -> int:
-        form, kind = form_and_kind(word) if self.guard else (word.casefold(), CONTENT)
+        if self.guard:
+            form, kind = form_and_kind(word)
+        else:
+            form, kind = word.lstrip("\\").casefold(), CONTENT
+            kind = DROPPED if word in _OPERATORS or _LAYOUT.fullmatch(word) else kind
         if kind == DROPPED:
             return -1
         if form not in self._forms:
