@@ -213,131 +213,147 @@ def put(hits, at, row, part, rule, score, first, last):
 
 
 @njit(nogil=True, cache=True)
+def same_wholes(row, asked, x):
+    # Range of x.whole_parts that are the row's question, and of those that are it with their options written into it.
+    letterless = row[:asked][(x.kind[row[:asked]] & LETTER) == 0]
+    ranges = np.zeros((2, 2), np.int64)
+    for k in range(2):
+        words = letterless if k else row[:asked]
+        key = run_hash(words, 0, len(words))
+        if len(words) and key:
+            key = key ^ _B if k else key
+            at = np.searchsorted(x.whole_keys, key)
+            if at < len(x.whole_keys) and x.whole_keys[at] == key:
+                ranges[k, 0], ranges[k, 1] = x.whole_offsets[at], x.whole_offsets[at + 1]
+    return ranges
+
+
+@njit(nogil=True, cache=True)
+def candidates(row, x, count, low, high, touched):
+    # Parts that share an eighth of their seeds with the row, those with the largest share first. `low` and `high` are
+    # where the first of these seeds begins and the last ends. `count` is 0 before and after.
+    n_touched, chosen = 0, 0
+    for i in range(len(row)):
+        size = SEED_CJK if x.kind[row[i]] & HAN else SEED_WORDS
+        key = run_hash(row, i, i + size) if i + size <= len(row) else np.uint64(0)
+        at = place_of(key, x.seed_keys, x.seed_buckets) if key else -1
+        if at < 0:
+            continue
+        for p in x.seed_parts[x.seed_offsets[at] : x.seed_offsets[at + 1]]:
+            if count[p] == 0:
+                touched[n_touched], low[p] = p, i
+                n_touched += 1
+            count[p] += 1
+            high[p] = i + size
+    for p in touched[:n_touched]:
+        if count[p] * 8 >= x.part_seeds[p]:
+            touched[chosen] = p
+            chosen += 1
+        else:
+            count[p] = 0
+    ranks = np.zeros(chosen)
+    for k in range(chosen):
+        p = touched[k]
+        ranks[k] = -min(1.0, count[p] / max(1, x.part_seeds[p])) * min(count[p], 50)
+        count[p] = 0
+    return touched[:chosen][np.argsort(ranks, kind="mergesort")]
+
+
+@njit(nogil=True, cache=True)
+def coverage(p, x, grams):
+    # Share of the counted tokens of a part in n-grams of the row (sorted `grams`), whether any counts, their weight.
+    begin, end = x.part_offsets[p], x.part_offsets[p + 1]
+    until, n_counted, n_covered, weight = 0, 0, 0, 0.0
+    for at in range(begin, end):
+        if x.part_keys[at] and holds(grams, x.part_keys[at]):
+            until = at + x.part_size[p]
+        if x.counted[at]:
+            n_counted += 1
+            if at < until:
+                n_covered, weight = n_covered + 1, weight + x.weight[x.parts[at]]
+    return n_covered / max(1, n_counted), n_counted > 0, weight
+
+
+@njit(nogil=True, cache=True)
+def held_options(p, row, x):
+    # How many options the part's item has, how many of them are in the row, and the weight of those.
+    same, weight, begin, end = 0, 0.0, x.part_options[p], x.part_options[p + 1]
+    for option in range(begin, end):
+        wanted = x.options[x.option_offsets[option] : x.option_offsets[option + 1]]
+        if len(wanted) and occurs(row, wanted):
+            same += 1
+            for token in wanted:
+                weight += x.weight[token]
+    return end - begin, same, weight
+
+
+@njit(nogil=True, cache=True)
+def judge(p, row, low, high, x, grams, min_overlap, min_share, evidence, scores, moves):
+    # The rule by which a row holds a part (0: none), its score, and the span of the row.
+    begin, end = x.part_offsets[p], x.part_offsets[p + 1]
+    part, worth, total = x.parts[begin:end], x.worth[begin:end], x.part_weight[p]
+    overlap, long, sure = coverage(p, x, grams)
+    start, stop = max(0, low - len(part) - 8), min(len(row), high + len(part) + 8)
+    if (len(part) + 1) * (stop - start + 1) <= CELLS:
+        found, matched, first, last, other = align(part, worth, row[start:stop], x.kind, scores, moves)
+        first, last = first + start, last + start
+    else:
+        found, matched, first, last, other = sure, 0, low, high, False
+    share = found / total if total else 0.0
+    dense = matched >= 0.5 * (last - first)
+    n_options, same, extra = held_options(p, row, x) if share >= 0.5 or total < evidence else (0, 0, 0.0)
+    enough = evidence if same < n_options or share < 0.9 else evidence / 2
+    by_options = n_options > 1 and same * 4 >= n_options * 3 and found + extra >= enough
+    by_options &= share >= 0.5 or 4 * total < extra
+    by_words = share >= min_share and found >= evidence
+    if not x.part_whole[p]:
+        by_options, by_words = False, share >= WHOLE and found >= 2 * evidence
+        min_overlap, evidence = WHOLE, 1.5 * evidence
+    if not other:
+        if overlap >= min_overlap and sure >= evidence:
+            return COVERAGE, overlap, first, last
+        if dense and (by_options or by_words):
+            return REWORDED if long else SHORT, share, first, last
+    elif dense and by_words:
+        return TEMPLATE, share, first, last
+    return 0, 0.0, 0, 0
+
+
+@njit(nogil=True, cache=True)
 def find(ids, offsets, asked, x, min_overlap, min_share, evidence, hits):
     # Hits of rows ids[offsets[r]:offsets[r + 1]], the first asked[r] tokens of which are the question, against the
     # index `x`, as (row, part, rule, score, first, last token) in `hits`, which has room for CANDIDATES a row. Returns
     # their number.
     n_parts, n_hits = len(x.part_size), 0
-    kind, weight = x.kind, x.weight
     count, low, high = np.zeros(n_parts, np.int32), np.zeros(n_parts, np.int32), np.zeros(n_parts, np.int32)
     touched = np.zeros(n_parts, np.int32)
-    stamp = np.full(len(kind), -1, np.int32)
+    stamp = np.full(len(x.kind), -1, np.int32)
     scores, moves = np.zeros(CELLS), np.zeros(CELLS, np.uint8)
     for r in range(len(offsets) - 1):
-        row = ids[offsets[r] : offsets[r + 1]]
-        length, room = len(row), CANDIDATES
-        letters = np.zeros(asked[r], np.int32)
-        kept = 0
-        for i in range(asked[r]):
-            if not kind[row[i]] & LETTER:
-                letters[kept] = row[i]
-                kept += 1
-        for variant in range(2):
-            key = run_hash(row, 0, asked[r]) if variant == 0 else run_hash(letters, 0, kept) ^ _B
-            if (asked[r] if variant == 0 else kept) == 0 or key == (0 if variant == 0 else _B):
-                continue
-            at = np.searchsorted(x.whole_keys, key)
-            if at < len(x.whole_keys) and x.whole_keys[at] == key:
-                for posting in range(x.whole_offsets[at], x.whole_offsets[at + 1]):
-                    if room > 0:
-                        n_hits, room = put(hits, n_hits, r, x.whole_parts[posting], EXACT, 1.0, 0, asked[r]), room - 1
-
-        n_touched = 0
-        for i in range(length):
-            size = SEED_CJK if kind[row[i]] & HAN else SEED_WORDS
-            key = run_hash(row, i, i + size) if i + size <= length else np.uint64(0)
-            if not key:
-                continue
-            at = place_of(key, x.seed_keys, x.seed_buckets)
-            if at < 0:
-                continue
-            for posting in range(x.seed_offsets[at], x.seed_offsets[at + 1]):
-                p = x.seed_parts[posting]
-                if count[p] == 0:
-                    touched[n_touched], low[p] = p, i
-                    n_touched += 1
-                count[p] += 1
-                high[p] = i + size
-        chosen = 0
-        for k in range(n_touched):
-            p = touched[k]
-            if count[p] * 8 >= x.part_seeds[p]:
-                touched[chosen] = p
-                chosen += 1
-            else:
-                count[p] = 0
-        if chosen:
+        row, room = ids[offsets[r] : offsets[r + 1]], CANDIDATES
+        for begin, end in same_wholes(row, asked[r], x):
+            for p in x.whole_parts[begin : min(end, begin + room)]:
+                n_hits, room = put(hits, n_hits, r, p, EXACT, 1.0, 0, asked[r]), room - 1
+        chosen = candidates(row, x, count, low, high, touched)
+        if len(chosen):
             for token in row:
                 stamp[token] = r
-        ranks = np.zeros(chosen)
-        for k in range(chosen):
-            p = touched[k]
-            ranks[k] = -min(1.0, count[p] / max(1, x.part_seeds[p])) * min(count[p], 50)
-            count[p] = 0
-        order = np.argsort(ranks, kind="mergesort") if chosen > 1 else np.zeros(chosen, np.int64)
-        grams, gram_size = np.zeros(0, np.uint64), 0
-        for k in order:
-            if room <= 0:
-                break
-            p = touched[k]
-            part = x.parts[x.part_offsets[p] : x.part_offsets[p + 1]]
-            worth = x.worth[x.part_offsets[p] : x.part_offsets[p + 1]]
-            m, total, bag = len(part), x.part_weight[p], 0.0
-            for i in range(m):
-                if stamp[part[i]] == r:
-                    bag += worth[i]
-            if bag < 0.5 * total:
+        grams, size = np.zeros(0, np.uint64), 0
+        for p in chosen:
+            begin, end = x.part_offsets[p], x.part_offsets[p + 1]
+            bag = 0.0
+            for at in range(begin, end):
+                if stamp[x.parts[at]] == r:
+                    bag += x.worth[at]
+            if room <= 0 or bag < 0.5 * x.part_weight[p]:
                 continue
             room -= 1
-            overlap, sure, n_counted, n_covered = 0.0, 0.0, 0, 0
-            if x.part_size[p] != gram_size:
-                gram_size = x.part_size[p]
-                grams = np.sort(ngrams(row, gram_size))
-            until = 0
-            for i in range(m):
-                at = x.part_offsets[p] + i
-                if x.part_keys[at] and holds(grams, x.part_keys[at]):
-                    until = i + gram_size
-                n_counted += x.counted[at]
-                if i < until:
-                    n_covered += x.counted[at]
-                    sure += weight[part[i]] * x.counted[at]
-            if n_counted:
-                overlap = n_covered / n_counted
-
-            start, end = max(0, low[p] - m - 8), min(length, high[p] + m + 8)
-            found, matched, first, last, other = 0.0, 0, 0, 0, False
-            if (m + 1) * (end - start + 1) <= CELLS:
-                found, matched, first, last, other = align(part, worth, row[start:end], kind, scores, moves)
-                first, last = first + start, last + start
-            else:
-                first, last, found = low[p], high[p], sure
-            share = found / total if total else 0.0
-            dense = matched >= 0.5 * (last - first)
-            n_options, same, extra, begun = 0, 0, 0.0, x.part_options[p]
-            n_options = x.part_options[p + 1] - begun
-            if n_options and (share >= 0.5 or total < evidence):
-                for option in range(begun, begun + n_options):
-                    wanted = x.options[x.option_offsets[option] : x.option_offsets[option + 1]]
-                    if len(wanted) and occurs(row, wanted):
-                        same += 1
-                        for token in wanted:
-                            extra += weight[token]
-            enough = evidence if same < n_options or share < 0.9 else evidence / 2
-            by_options = n_options > 1 and same * 4 >= n_options * 3 and found + extra >= enough
-            by_options &= share >= 0.5 or 4 * total < extra
-            rule, score = 0, 0.0
-            if x.part_whole[p]:
-                if overlap >= min_overlap and sure >= evidence and not other:
-                    rule, score = COVERAGE, overlap
-                elif not other and dense and (by_options or (share >= min_share and found >= evidence)):
-                    rule, score = REWORDED if n_counted else SHORT, share
-            elif not other and sure >= 1.5 * evidence and overlap >= WHOLE:
-                rule, score = COVERAGE, overlap
-            elif not other and dense and share >= WHOLE and found >= 2 * evidence:
-                rule, score = REWORDED if n_counted else SHORT, share
-            if not rule and other and dense and share >= min_share and found >= evidence:
-                rule, score = TEMPLATE, share
+            if x.part_size[p] != size:
+                size = x.part_size[p]
+                grams = np.sort(ngrams(row, size))
+            rule, score, first, last = judge(
+                p, row, low[p], high[p], x, grams, min_overlap, min_share, evidence, scores, moves
+            )
             if rule:
                 n_hits = put(hits, n_hits, r, p, rule, score, first, last)
     return n_hits
