@@ -39,7 +39,7 @@ from qatoolkit.curate.controls import KINDS
 from qatoolkit.curate.decontaminate import index_exams
 
 REAL = Path(os.environ.get("QATOOLKIT_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-EXAMS = "gsm8k_test mmlu_redux gaokao_bench pubmedqa tal_scq5k_en_train tal_scq5k_zh_train".split()
+EXAMS = ["gsm8k_test", "mmlu_redux", "gaokao_bench", "pubmedqa", "tal_scq5k_en_train", "tal_scq5k_zh_train"]
 OTHERS = {  # rows: the exams of their subject
     "gsm8k_train": ("gsm8k_test", "tal_scq5k_en_train"),
     "aqua": ("gsm8k_test", "mmlu_redux", "tal_scq5k_en_train"),
