@@ -68,7 +68,7 @@ def near_duplicate_shards(
     groups = make_shards(gather, shards, beside("groups"), [key, "groups"], group=GROUP, **how)
     files = [str(beside("groups") / "kept" / name) for name in groups["shard"][groups["kept"] > 0]]
     sizes = np.bincount(batch[batch >= 0])
-    todo = [Shard(f"batch-{i:05d}.parquet", str(beside("groups")), i, int(n)) for i, n in enumerate(sizes)]
+    todo = [Shard(f"batch-{i:05d}.parquet", str(beside("groups")), i, int(n)) for i, n in enumerate(sizes) if n]
     clusters = make_shards(partial(_decided, files, options), todo, beside("clusters"), [key, "clusters"], **how)
 
     found = [pd.read_parquet(beside("clusters") / "kept" / name) for name in clusters["shard"]]

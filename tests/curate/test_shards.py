@@ -201,6 +201,14 @@ def test_near_duplicates_of_shards_are_those_of_the_whole_table(tmp_path, monkey
     assert rejects["detail"].tolist() == [told[i] for i in np.flatnonzero(~near["keep"])]
 
 
+def test_a_group_larger_than_a_shard_stays_together(tmp_path):
+    table = questions(40).assign(choices=None)
+    table.loc[10:32, ["question", "answer"]] = ["Which metal is liquid at room temperature?", "mercury"]
+    table.loc[33:34, ["question", "answer"]] = ["Which gas do plants take in?", "carbon dioxide"]
+    done = near_duplicate_shards(write_shards([table], tmp_path / "source", 5), tmp_path / "out", rows_per_shard=5)
+    assert done["rejects"].tolist() == [0, 0, 4, 5, 5, 5, 4, 0]
+
+
 def test_a_table_without_duplicates_keeps_all(tmp_path):
     done = near_duplicate_shards(write_shards([questions(50)], tmp_path / "source", 20), tmp_path / "out")
     assert done["rejects"].sum() == 0
