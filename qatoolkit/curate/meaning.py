@@ -51,7 +51,7 @@ def same_meaning(
     own = [option_set(choices) for choices in values_of(table, "choices")]
     theirs = [option_set(choices) for choices in values_of(others, "choices")]
     found, step = [], max(1, _CELLS // max(1, len(others)))
-    for start in range(0, len(table), step):
+    for start in range(0, len(table) if len(others) else 0, step):
         cosines = rows[start : start + step] @ there.T
         cosines[signs[start : start + step, None] != other_signs[None]] = -1
         best: dict[int, tuple[float, int]] = {}
