@@ -42,58 +42,54 @@ _PHRASE = "phrase"  # with two letters: the token that stands for a soft phrase
 
 
 @cache
-def _lists() -> tuple[dict[str, tuple[str, int]], dict[str, list[tuple[str, str]]], re.Pattern, re.Pattern, re.Pattern]:
-    """Form and kind by word; phrases and the tokens that stand for them, by language; politeness at the start, at the
-    end, and anywhere in Chinese."""
+def _lists() -> tuple[dict[str, tuple[str, int]], dict[str, str], dict[str, re.Pattern]]:
+    """Form and kind by word; the token that stands for each soft phrase; patterns of phrases and politeness."""
     with (Path(__file__).parent / "difference_words.csv").open(encoding="utf-8", newline="") as file:
         rows = [(row["kind"], row["language"], row["words"]) for row in csv.DictReader(file)]
     known = {sign: (word, MARK) for sign, word in _OPERATORS.items()}
     known |= {word: (word, MARK) for word in _OPERATORS.values()}
-    phrases, polite = {}, {}
-    for kind, language, words in rows:
-        if kind == "polite":
-            polite[language] = words
-        elif kind == "phrase":
-            tokens = [f" {_PHRASE}{chr(97 + i // 26)}{chr(97 + i % 26)} " for i in range(words.count("|") + 1)]
-            phrases[language] = list(zip(words.split("|"), tokens, strict=True))
-            known |= {token.strip(): (token.strip(), SOFT) for token in tokens}
-        else:
-            code = {"drop": DROPPED, "soft": SOFT, "mark": MARK, "form": CONTENT}[kind]
-            for first, *forms in (group.split("/") for group in words.split()):
-                form = _stemmed(first) if kind == "form" else first
-                known |= {word: (form, code) for word in (first, *forms) if word not in known}
-    en, zh = polite["en"], polite["zh"]
-    opening = re.compile(rf"\s*(?:{_LABEL}|(?:\b(?:{en})\b|{zh})[,:\s]*)+", re.IGNORECASE)
-    return known, phrases, opening, re.compile(rf"\W*\b(?:{en})\W*$", re.IGNORECASE), re.compile(rf"(?:{zh})[:,]?")
+    spans = {f"{kind} {language}": words for kind, language, words in rows if kind in ("polite", "closing", "phrase")}
+    phrases = "|".join(spans[name] for name in ("phrase en", "phrase zh")).split("|")
+    tokens = {phrase: f" {_PHRASE}{chr(97 + i // 26)}{chr(97 + i % 26)} " for i, phrase in enumerate(phrases)}
+    known |= {token.strip(): (token.strip(), SOFT) for token in tokens.values()}
+    codes = {"drop": DROPPED, "soft": SOFT, "mark": MARK, "form": CONTENT}
+    for kind, _, words in rows:
+        for first, *forms in (group.split("/") for group in words.split() if kind in codes):
+            form = _stemmed(first) if kind == "form" else first
+            known |= {word: (form, codes[kind]) for word in (first, *forms) if word not in known}
+    en, zh = spans["polite en"], spans["polite zh"]
+    patterns = {
+        "opening": re.compile(rf"\s*(?:{_LABEL}|(?:\b(?:{en})\b|{zh})[,:\s]*)+", re.IGNORECASE),
+        "closing": re.compile(rf"(?:{spans['closing en']})\W*$"),
+        "polite zh": re.compile(rf"(?:{zh})[:,]?"),
+        "phrase en": re.compile(rf"\b(?:{spans['phrase en']})\b"),
+        "phrase zh": re.compile(spans["phrase zh"]),
+    }
+    return known, tokens, patterns
 
 
 def without_politeness(text) -> str:
-    """A question without its number and politeness, soft phrases as one word.
+    """A question without its number, politeness and the article "a"; soft phrases as one word.
 
     >>> without_politeness("3. Please tell me: is x + 1 above Tom's x?")
     "is x + 1 above Tom's x?"
     """
-    _, phrases, opening, closing, polite = _lists()
+    _, stands, patterns = _lists()
     text = stem(text)
     for _ in range(3):  # numbers and politeness in any order: "Please answer: 3. (5 分)"
-        start = opening.match(text)
+        start = patterns["opening"].match(text)
         if not start:
             break
         text = stem(text[start.end() :])
-    end = closing.search(text, max(0, len(text) - 30))
-    text = text[: end.start()] if end else text
+    end = patterns["closing"].search(text[-30:].lower())
+    text = text[: end.start() - end.endpos] if end else text
     if text.isascii() or not _CJK.search(text):  # elsewhere "A" and "a" are letters
         text = f" {text}".replace(" a ", " ").replace(". A ", ". ").replace("? A ", "? ").replace("\nA ", "\n")
         text = text[3:] if text.startswith(" A ") else text[1:]
     else:
-        text = polite.sub("", _WRAP.sub("", text))
-        for phrase, token in phrases["zh"]:
-            if phrase in text:
-                text = text.replace(phrase, token)
-    for phrase, token in phrases["en"]:
-        if phrase in text:
-            text = text.replace(phrase, token)
-    return text
+        text = patterns["polite zh"].sub("", _WRAP.sub("", text))
+        text = patterns["phrase zh"].sub(lambda found: stands[found[0]], text)
+    return patterns["phrase en"].sub(lambda found: stands[found[0]], text)
 
 
 def form_and_kind(word: str) -> tuple[str, int]:
@@ -102,12 +98,15 @@ def form_and_kind(word: str) -> tuple[str, int]:
     >>> [form_and_kind(word) for word in ("Prepared", "quickly", "without", "the", "1,200.0")]
     [('prepar', 0), ('quickly', 1), ('without', 2), ('the', 3), ('1200', 2)]
     """
-    if _LAYOUT.fullmatch(word):
+    known = _lists()[0]
+    if word in known:
+        return known[word]
+    if word[0] == "\\" and _LAYOUT.fullmatch(word):
         return word, DROPPED
-    known, _, *_ = _lists()
-    mixed = word.upper() != word != word.lower() and not word.istitle()  # AaBb, pH
+    if not word.islower():  # numbers and Chinese too
+        mixed = word.upper() != word != word.lower() and not word.istitle()  # AaBb, pH
+        word = word if mixed or len(word) == 1 else word.casefold()
     word = word.lstrip("\\").replace("’", "'")
-    word = word if mixed or len(word) == 1 else word.casefold()
     if word in known:
         return known[word]
     if word[0].isdigit():
@@ -125,7 +124,7 @@ def form_and_kind(word: str) -> tuple[str, int]:
 
 def _stemmed(word: str) -> str:
     """A word without the endings of plural and tense: boxes, box; stopped, stop; prepares, preparing, prepar."""
-    if not word.isascii() or len(word) < 4:
+    if len(word) < 4 or word[-1] not in "sdge" or not word.isascii():
         return word
     if word.endswith(("ies", "ied")) and len(word) > 4:
         return word[:-3] + "y"
@@ -189,7 +188,8 @@ class Vocabulary:
             form, kind = form_and_kind(word)
         else:
             form, kind = word.lstrip("\\").casefold(), CONTENT
-            kind = DROPPED if word in _OPERATORS or _LAYOUT.fullmatch(word) else kind
+            if word in _OPERATORS or (word[0] == "\\" and _LAYOUT.fullmatch(word)):
+                kind = DROPPED
         if kind == DROPPED:
             return -1
         if form not in self._forms:
