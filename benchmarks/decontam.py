@@ -3,13 +3,13 @@
     python benchmarks/decontam.py [--quick]
 
 Recall: items of public exams (`QATOOLKIT_REAL_DATA`, see tests) are planted in each disguise of `curate.controls`; 400 of
-each kind and language (100 with --quick). Of a kind the lower recall of the two languages counts. The Janitor (lm-eval's
+each kind and language (30 with --quick). Of a kind the lower recall of the two languages counts. The Janitor (lm-eval's
 13-grams in its Python mode, a set of strings) gets the same planted questions: `janitor_*`.
 
 False positives: rows of sets of the same subject as the exams, that are other questions: gsm8k's training part, AQuA,
 TheoremQA, CMATH. Every hit is printed, to be read; those of SAME are the same question, and not false.
 
-Speed: one core, an index of 100,000 items (20,000 with --quick), made from the real ones by exchanging half of their
+Speed: one core, an index of 100,000 items (5,000 with --quick), made from the real ones by exchanging half of their
 words, and rows with question, options and rationale, made in the same way from the sets above. Medians of rounds that
 alternate with the Janitor's, which looks at the same texts. Seconds are CPU seconds of the one process. Memory is the peak of the process that builds the index,
 opens it and reads the rows, before the Janitor begins.
@@ -169,7 +169,7 @@ def main() -> None:
     if arguments.speed:
         return measure_speed(*arguments.speed)
     quick = arguments.quick
-    items, rows, rounds = (20_000, 2_000, 1) if quick else (100_000, 20_000, 3)
+    items, rows, rounds = (5_000, 2_000, 1) if quick else (100_000, 20_000, 3)
     done = subprocess.run(
         [sys.executable, __file__, "--speed", str(items), str(rows), str(rounds)],
         capture_output=True,
@@ -179,7 +179,7 @@ def main() -> None:
     speed = json.loads(done.stdout.strip().splitlines()[-1])
     print(f"{items:,} items, {rows:,} rows of {rounds} rounds:", json.dumps(speed), flush=True)
     there = REAL.is_dir()
-    recall = measure_recall(100 if quick else 400) if there else {key(kind): None for kind in KINDS}
+    recall = measure_recall(30 if quick else 400) if there else {key(kind): None for kind in KINDS}
     ratios = recall | {
         "false_positive_rate": measure_false_positives() if there else None,
         "rows_per_second": round(speed["rows_per_second"]),
