@@ -20,9 +20,13 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _GROUPED = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
 _NUMERALS = "零〇一二两三四五六七八九十百千万亿"
 _NUMERAL = rf"(?:[{_NUMERALS}](?<!千)|千(?![米克瓦卡焦帕伏赫]))+"  # 五千米 is 5 km, not 5000 m
-_TOKEN = re.compile(rf"{_NUMERAL}|[{CJK}]|{_LETTER}+(?:'{_LETTER}+)*|{_NUMBER}|\0")
+# First the words of a text in Latin letters, which need no look at the other scripts.
+_TOKEN = re.compile(
+    rf"[a-z]++(?:'[a-z]++)*+(?![^\x00-\x7f])|{_NUMERAL}|[{CJK}]|{_LETTER}+(?:'{_LETTER}+)*|{_NUMBER}|\0"
+)
 _ASCII = re.compile(rf"[a-z]+(?:'[a-z]+)*|{_NUMBER}|\0")  # the same for a text without other letters, twice as fast
 _HIDDEN = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+_TYPOGRAPHY = (("’", "'"), ("‘", "'"), ("“", '"'), ("”", '"'), ("–", "-"), ("—", "-"), ("−", "-"))
 _WRAP = re.compile(rf"[-\u2010](?<=[a-z].)[ \t]*\n\s*(?=[a-z])|\s*\n\s*(?<=[{CJK}]\n)(?=[{CJK}])")
 _TAG = re.compile(
     r"</?(?:a|b|br|code|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|small|span|strong|sub|sup|t[drh]|table|tbody|thead|u|ul)"
@@ -49,6 +53,7 @@ ONES = {word: i for i, word in enumerate(_SMALL.split()[:20])}
 TENS = {word: 10 * i for i, word in enumerate(_SMALL.split()[20:], 2)}
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
 _HAN = frozenset(_NUMERALS)
+_NUMERAL_SIGN = re.compile(f"[{_NUMERALS}]")
 _WORDED = frozenset([*ONES, *TENS])
 
 
@@ -67,9 +72,12 @@ def comparable(text) -> str:
     if "\\" in text:
         text = _LAYOUT.sub(" ", text)
     if not text.isascii():
-        text = nfkc(text).replace("’", "'")
+        for sign, plain in _TYPOGRAPHY:
+            text = text.replace(sign, plain)
+    if not text.isascii():
+        text = nfkc(text)
         convert, traditional = _simplifier()
-        if not traditional.isdisjoint(text):
+        if traditional.search(text):
             text = convert(text)
     return text.casefold()
 
@@ -84,7 +92,7 @@ def tokens(text) -> list[str]:
     if "," in text:
         text = _GROUPED.sub("", text)
     words = (_ASCII if text.isascii() else _TOKEN).findall(text)
-    if not _HAN.isdisjoint(text):
+    if not text.isascii() and _NUMERAL_SIGN.search(text):
         words = [number for word in words for number in (_chinese(word) if word[0] in _HAN else (word,))]
     return words if _WORDED.isdisjoint(words) else _read_numbers(words)
 
@@ -143,7 +151,8 @@ def _simplifier():
 
     convert = opencc.OpenCC("t2s").convert
     han = "".join(map(chr, (*range(0x3400, 0x9FFF), *range(0xF900, 0xFAFF))))
-    return convert, frozenset(a for a, b in zip(han, convert(han), strict=True) if a != b)
+    changed = "".join(a for a, b in zip(han, convert(han), strict=True) if a != b)
+    return convert, re.compile(f"[{changed}]")
 
 
 def shingles(text, n: int = 2) -> frozenset[str]:
