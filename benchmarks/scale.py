@@ -141,8 +141,8 @@ def killed(n: int, folder: str) -> dict:
     answered = Counter(json.loads(line)["request"] for line in log.read_text().splitlines() if line.endswith("}"))
     twice = sum(answered.values()) - len(answered)
     made = pd.concat(map(pd.read_parquet, sorted((folder / "made" / "kept").glob("*.parquet"))))
-    return {"requests": len(answered), "killed": victim.exists(), "answered_twice": twice, "in_flight": 2 * IN_FLIGHT,
-            "paid_twice": max(0, twice - 2 * IN_FLIGHT), "shards": len(done), "questions": len(made)}  # fmt: skip
+    return {"requests": len(answered), "killed": victim.exists(), "answered_twice": twice, "in_flight": IN_FLIGHT,
+            "paid_twice": max(0, twice - IN_FLIGHT), "shards": len(done), "questions": len(made)}  # fmt: skip
 
 
 def asked(n: int):
