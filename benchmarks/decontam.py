@@ -4,7 +4,8 @@
 
 Recall: items of public exams (`QATOOLKIT_REAL_DATA`, see tests) are planted in each disguise of `curate.controls`; 400 of
 each kind and language (30 with --quick). Of a kind the lower recall of the two languages counts. The Janitor (lm-eval's
-13-grams in its Python mode, a set of strings) gets the same planted questions: `janitor_*`.
+13-grams in its Python mode, a set of strings) gets the same planted questions: `janitor_*`, English
+ones alone, since it cuts at white space.
 
 False positives: rows of sets of the same subject as the exams, that are other questions: gsm8k's training part, AQuA,
 TheoremQA, CMATH. Every hit is printed, to be read; those of SAME are the same question, and not false.
@@ -71,8 +72,11 @@ def measure_recall(exams: dict, index: ExamIndex, n: int) -> dict[str, float]:
     ours = found.groupby("kind", sort=False)["recall"].min()
     pool = pd.concat(exams.values(), ignore_index=True)
     planted, peer = plant(pool, n=n), janitor(pool["question"])
-    planted["found"] = [peer.clean_python(text) != [text] for text in planted["question"]]
-    theirs = planted.groupby(["kind", "language"])["found"].mean().groupby("kind").min()
+    from lm_eval.decontamination.janitor import word_ngrams  # clean_python drops short texts, dirty or not
+
+    found = [set(word_ngrams(peer.normalize_string(text), 13)) & peer.dirt_ngrams for text in planted["question"]]
+    planted["found"] = list(map(bool, found))
+    theirs = planted[planted["language"] == "en"].groupby("kind")["found"].mean()
     recall = {key(kind): None if pd.isna(ours[kind]) else float(ours[kind]) for kind in KINDS}
     return recall | {f"janitor_{key(kind)}": float(theirs[kind]) for kind in KINDS if kind in theirs}
 
