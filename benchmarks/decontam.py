@@ -4,16 +4,16 @@
 
 Recall: items of public exams (`QATOOLKIT_REAL_DATA`, see tests) are planted in each disguise of `curate.controls`; 400 of
 each kind and language (30 with --quick). Of a kind the lower recall of the two languages counts. The Janitor (lm-eval's
-13-grams in its Python mode, a set of strings) gets the same planted questions: `janitor_*`, English
-ones alone, since it cuts at white space.
+13-grams in its Python mode, a set of strings) gets the same planted questions: `janitor_*`, the English ones alone,
+since it cuts at white space.
 
 False positives: rows of sets of the same subject as the exams, that are other questions: gsm8k's training part, AQuA,
 TheoremQA, CMATH. Every hit is printed, to be read; those of SAME are the same question, and not false.
 
 Speed: one core, an index of 100,000 items (5,000 with --quick), made from the real ones by exchanging half of their
 words, and rows with question, options and rationale, made in the same way from the sets above. Medians of rounds that
-alternate with the Janitor's, which looks at the same texts. Seconds are CPU seconds of the one process. Memory is the peak of the process that builds the index,
-opens it and reads the rows, before the Janitor begins.
+alternate with the Janitor's, which looks at the same texts. Seconds are CPU seconds of the one
+process. Memory is the peak of the process that builds the index, opens it and reads the rows, before the Janitor begins.
 
 The last line is one JSON object. Without the real data recall and false positives are null.
 """
