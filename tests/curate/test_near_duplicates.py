@@ -263,7 +263,7 @@ def test_a_compiled_text_has_the_words_that_a_pattern_finds():
     @settings(max_examples=200, deadline=None)
     @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
     def check(text):
-        text = "".join(c for c in nfkc(text) if c in " ,.'+*/-~\\\n" or c.casefold().isalnum())
+        text = "".join(c for c in nfkc(text) if c in " ,.'\n" or c.casefold().isalnum())  # operators are words of ours
         vocabulary = Vocabulary(guard=False)
         ids, counts = vocabulary.read([text, "two words"])
         words = WORD.findall(stem(text).casefold()) or [f"={word}" for word in stem(text).split()]
