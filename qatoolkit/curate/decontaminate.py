@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 import pandas as pd
 
+from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.qa_table import require
 from qatoolkit.curate.comparison_text import SEPARATOR, comparable, join, stem, text_of, tokens, values_of
 from qatoolkit.curate.exam_arrays import PARTS
@@ -18,6 +19,7 @@ from qatoolkit.curate.settings import CurateSettings
 
 EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # as in compiled.exam_rules, which loads numba
 RULES = {EXACT: "exact", COVERAGE: "coverage", SHORT: "short", REWORDED: "reworded", TEMPLATE: "template"}
+SURE = 0.9  # score below which another answer makes another question
 COLUMNS = ["row", "id", "exam", "exam_id", "rule", "part", "score", "overlap", "matched"]
 _COLUMNS = ("question", "choices", "rationale", "answer")
 _CHUNK = 4000  # rows that are looked up together
@@ -45,8 +47,8 @@ def decontaminate(
     `reworded` and, of items without n-grams, `short`: aligned with the row, `min_share` of the part by weight, or half
     of it and three of four options. A part is the question, a sub-question or the last sentence of a passage. Except
     for `exact`, what matches must weigh `evidence` nats (sums of log inverse document frequencies), and the numbers
-    and negations in it must be the same; where they are others, it is a `template`: no contamination, listed with
-    `templates`. ValueError for an exam without a question column.
+    and negations in it must be the same, and below a score of 0.9 the answers must not be surely different; else it is a
+    `template`: no contamination, listed with `templates`. ValueError for an exam without a question column.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -73,7 +75,8 @@ def decontaminate(
             place = (row, items["exam"][item])
             if rule <= best.get(place, (0,))[0]:
                 continue
-            rule = _checked(rule, rows[row], *(items[name][item] for name in ("question", "choices", "answer")))
+            loose = score < SURE and PARTS[index.part_name[part]] == "question"
+            rule = _checked(rule, loose, rows[row], *(items[name][item] for name in ("question", "choices", "answer")))
             if rule > (0 if templates else TEMPLATE) and rule > best.get(place, (0,))[0]:
                 best[place] = rule, score, item, part, join(words[row][int(first) : int(last)])[:300]
         found += [
@@ -114,8 +117,9 @@ def _chunks(table: pd.DataFrame, index: ExamIndex) -> Iterator[tuple]:
         yield start, rows, words, (index.encode(words), offsets, np.array(asked, dtype=np.int64))
 
 
-def _checked(rule: int, row: tuple, question: str, choices, answer: str) -> int:
-    """The rule that remains of a hit once options and signs are compared, 0 for none.
+def _checked(rule: int, loose: bool, row: tuple, question: str, choices, answer: str) -> int:
+    """The rule that remains of a hit once options, signs and, where the match is `loose`, answers are compared, 0 for
+    none.
 
     Many stems are only "Which of the following is true?", and a passage has several questions: with options on both
     sides half of them must be shared, or the answer."""
@@ -127,6 +131,8 @@ def _checked(rule: int, row: tuple, question: str, choices, answer: str) -> int:
         own, theirs = _signs(asked), _signs(question)
         inlined = options is None and choices is not None
         return EXACT if own == theirs or (inlined and not theirs - own) else TEMPLATE
+    if loose and same_answer(others[-1], answer) is False:
+        return TEMPLATE
     if rule in (SHORT, REWORDED) and (signs := _signs(question)):
         texts = (asked, *(options if options is not None else ()), *others)
         return TEMPLATE if signs - _signs(" ".join(map(text_of, texts))) else rule

@@ -44,6 +44,8 @@ class CurateSettings(Settings):
     meaning: SomeShare | None = None
     """Cosine of embeddings from which a question that means the same as an exam's or an earlier row's is flagged
     (exam_meaning, same_meaning); null for neither. 0.95 is a start; it takes the extra `meaning`."""
+    controls: NotNegative = 20
+    """Exam questions that a run plants for each disguise and language, to tell what decontamination finds; 0 for none."""
     conflicts: bool = True
     """Reject questions that occur with different answers."""
     seed: NotNegative = 0

@@ -29,7 +29,7 @@ from qatoolkit.training.settings import CHECKPOINT_DIALS, GeneralSettings, Midtr
 SEEDS = "seeds"  # the annotated seeds, a data set that nothing has to write
 BASE = "base"  # the student before mid-training, compared like an arm
 TAKEN = {  # names of stages, and of what else is in a run's folder or among the outputs of `curate`
-    *(SEEDS, BASE, *NOTEBOOKS, "notebooks", "figures", "variants", "models", "export", "jobs", "report")
+    *(SEEDS, BASE, *NOTEBOOKS, "notebooks", "figures", "variants", "models", "export", "jobs", "report", "controls")
 }
 
 

@@ -13,19 +13,13 @@ from qatoolkit.run.store import Run
 
 
 def release(
-    run: Run,
-    name: str,
-    folder: str | Path | None = None,
-    *,
-    shard_rows: int | None = None,
-    block: int | None = None,
-    controls: pd.DataFrame | None = None,
+    run: Run, name: str, folder: str | Path | None = None, *, shard_rows: int | None = None, block: int | None = None
 ) -> Path:
     """Write a curated data set of a run as a Hugging Face dataset, by default into `export/<name>` of the run's folder,
     and return the folder.
 
-    The card has sources, licences, those of the seeds behind the rows, teachers, prompts, costs, what curation removed and why, and with `controls`
-    (`qt.tables.planted_contamination`) how well decontamination works. `shard_rows` as in `save_dataset`; with `block`
+    The card has sources, licences, those of the seeds behind the rows, teachers, prompts, costs, what curation removed and
+    why, and what decontamination found of planted exam questions (`curate.controls`). `shard_rows` as in `save_dataset`; with `block`
     the rows are there as packed blocks of so many tokens of the run's tokenizer too. ValueError for a data set that was
     not curated or is empty; MissingUpstream before curation."""
     stored = run.read("curate")
@@ -40,7 +34,7 @@ def release(
         "report": stored.report[stored.report["dataset"] == name],
         "origins": _origins(run, table),
         "costs": None if costs is None else costs[costs["dataset"] == name],
-        "controls": controls,
+        "controls": stored.controls if "controls" in stored else None,
     }
     with tempfile.TemporaryDirectory() as temporary:
         packed = _packed(run, table, Path(temporary) / "packed", block) if block else None

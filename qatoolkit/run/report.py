@@ -18,6 +18,7 @@ from qatoolkit.run.store import MissingUpstream, Run
 from qatoolkit.run.tables.evaluation import accuracy_by_arm
 from qatoolkit.run.tables.synthesis import spend
 
+CONTROLS = ["kind", "language", "n", "recall", "recall_low", "recall_high", "lost", "precision"]
 STYLE = """
 :root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -85,6 +86,12 @@ def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]
         "Compared with not reading the question",
         _table(summary.get("over_blind")) + _table(summary.get("gains_by_blind")),
     )
+    if run.manifest("curate") and "controls" in (curated := run.read("curate")):
+        said = "Exam questions planted beside the main data set, disguised: what decontamination found of them, and what it "
+        yield (
+            "Decontamination",
+            _note(said + "took of the clean rows.") + display.table(curated.controls[CONTROLS]).html,
+        )
     yield "Refinement", display.facts(summary["refinement"]).html
     captions = read_json(folder / "captions.json")
     yield "Figures", "".join(_figure(folder / f"{name}.png", caption) for name, caption in captions.items())

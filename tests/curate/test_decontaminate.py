@@ -182,9 +182,35 @@ def test_phrases_of_the_seeds_are_no_evidence_but_a_repeated_exam_question_is():
     seeds = [f"{phrase} {word} today" for word in ("iron", "gold", "tin", "lead", "zinc", "salt", "milk", "wood")] + [
         ASKED
     ] * 50
-    row = _qa((f"{phrase} rubber", "y"), (f"I ask: {ASKED}", "7"))
+    row = _qa((f"{phrase} rubber", "x"), (f"I ask: {ASKED}", "7"))
     assert decontaminate(row, ExamIndex.build(exam))["row"].tolist() == [0, 1]
     assert decontaminate(row, ExamIndex.build(exam, reference=seeds))["row"].tolist() == [1]
+
+
+def test_another_answer_or_another_number_makes_a_partly_matching_question_a_template():
+    exam = {
+        "e": _qa(
+            (
+                "Starting from tuberculosis, go to the home country of its discoverer and report the capital found there",
+                "Berlin",
+            ),
+            (
+                "The year of death of the namesake was 1734: identify the theorem that is named after this person",
+                "Stahl",
+            ),
+        )
+    }
+    rows = _qa(
+        ("Starting with leprosy, go to the home country of its discoverer and report the capital of it", "Oslo"),
+        (
+            "Starting with that bacillus, go to the home country of its discoverer and report the capital of it",
+            "Berlin",
+        ),
+        ("1665 is the year of death of the namesake: identify the theorem that is named after this person", "Stahl"),
+    )
+    found = decontaminate(rows, exam, templates=True)
+    assert found["rule"].isin(["template"]).tolist() == [True, False, True]
+    assert decontaminate(rows, exam)["row"].tolist() == [1]
 
 
 def test_an_index_is_built_once_and_opened_by_another_process_with_the_same_hits(tmp_path):

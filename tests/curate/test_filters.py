@@ -239,6 +239,6 @@ def test_few_rows_of_published_data_are_rejected_or_flagged():
     texts = [path.read_text(encoding="utf-8") for path in sorted(REAL.glob("*.jsonl"))]
     table = pd.DataFrame([json.loads(line) for text in texts for line in text.split("\n") if line])
     found = filters(table).drop_duplicates(["row", "reason"])["reason"].value_counts() / len(table)
-    assert found.get("latex", 0) < 0.008  # measured 0.54%, in sample: 64 of 11,765, 30 read, all unbalanced
+    assert found.get("latex", 0) < 0.008  # measured 0.54%, in sample: 64 of 11,765, 14 read, all unbalanced
     assert found.get("truncated", 0) < 0.002  # measured 7 rows, 4 of them badly set rather than cut
     assert not {"echo", "refusal", "private"} & set(found.index)  # measured none

@@ -93,8 +93,7 @@ def test_a_finished_run_says_what_its_arms_read_and_what_other_ratios_would_give
 
 def test_a_release_of_a_finished_run_has_what_the_run_recorded(smoke, tmp_path):
     run = open_run("smoke", root=smoke.results)
-    controls = pd.DataFrame([("verbatim", 1.0)], columns=["kind", "recall"])
-    folder = qt.release(run, "boostqa", tmp_path / "out", shard_rows=30, block=64, controls=controls)
+    folder = qt.release(run, "boostqa", tmp_path / "out", shard_rows=30, block=64)
     kept = run.read("curate").boostqa
     assert sum(len(read_table(path)) for path in folder.glob("train-*.parquet")) == len(kept)
     card = (folder / "README.md").read_text(encoding="utf-8")
@@ -102,6 +101,7 @@ def test_a_release_of_a_finished_run_has_what_the_run_recorded(smoke, tmp_path):
         "Seeds that rows were written from",
         "## Costs",
         "## Contamination",
+        "| verbatim | en |",
         "## Packed tokens",
         "Prompts that asked",
         "Teachers",
@@ -120,3 +120,15 @@ def test_browsing_a_finished_run_shows_why_curation_removed_a_question(smoke):
     for row in lost.to_dict("records"):
         assert found.loc[row["id"], ["outcome", "detail"]].tolist() == [row["reason"], row["detail"]]
     assert (shown.loc[shown["set"] == "boostqa", "outcome"] == "kept").sum() == len(run.read("curate").boostqa)
+
+
+def test_a_run_tells_what_decontamination_finds_of_planted_exam_questions(smoke):
+    run = open_run("smoke", root=smoke.results)
+    found = run.read("curate").controls.set_index(["kind", "language"])
+    plain = found.loc[["verbatim", "re-punctuated", "renumbered", "zero-width", "wraps"]]
+    assert (plain["n"] > 0).all()
+    assert (plain["recall"] >= 0.95).all()
+    assert (found["lost"] == 0).all()  # the curated set was cleaned before
+    report = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "Decontamination" in report
+    assert "re-punctuated" in report

@@ -288,8 +288,9 @@ def held_options(p, row, x):
 
 
 @njit(nogil=True, cache=True)
-def judge(p, row, low, high, x, grams, min_overlap, min_share, evidence, scores, moves):
-    # The rule by which a row holds a part (0: none), its score, and the span of the row.
+def judge(p, row, low, high, absent, x, grams, min_overlap, min_share, evidence, scores, moves):
+    # The rule by which a row holds a part (0: none), its score, and the span of the row; `absent` says whether the row
+    # lacks numbers of the part.
     begin, end = x.part_offsets[p], x.part_offsets[p + 1]
     part, worth, total = x.parts[begin:end], x.worth[begin:end], x.part_weight[p]
     overlap, long, sure = coverage(p, x, grams)
@@ -299,6 +300,7 @@ def judge(p, row, low, high, x, grams, min_overlap, min_share, evidence, scores,
         first, last = first + start, last + start
     else:
         found, matched, first, last, other = sure, 0, low, high, False
+    other |= absent
     share = found / total if total else 0.0
     dense = matched >= 0.5 * (last - first)
     n_options, same, extra = held_options(p, row, x) if share >= 0.5 or total < evidence else (0, 0, 0.0)
@@ -341,10 +343,15 @@ def find(ids, offsets, asked, x, min_overlap, min_share, evidence, hits):
         grams, size = np.zeros(0, np.uint64), 0
         for p in chosen:
             begin, end = x.part_offsets[p], x.part_offsets[p + 1]
-            bag = 0.0
+            bag, numbers, absent = 0.0, 0, 0
             for at in range(begin, end):
-                if stamp[x.parts[at]] == r:
-                    bag += x.worth[at]
+                token = x.parts[at]
+                number = (x.kind[token] & NUMBER) != 0 and x.weight[
+                    token
+                ] > 1  # no single digit: 一 is one in 哪一个 too
+                there = stamp[token] == r
+                bag += x.worth[at] * there
+                numbers, absent = numbers + number, absent + (number and not there)
             if room <= 0 or bag < 0.5 * x.part_weight[p]:
                 continue
             room -= 1
@@ -352,7 +359,18 @@ def find(ids, offsets, asked, x, min_overlap, min_share, evidence, hits):
                 size = x.part_size[p]
                 grams = np.sort(ngrams(row, size))
             rule, score, first, last = judge(
-                p, row, low[p], high[p], x, grams, min_overlap, min_share, evidence, scores, moves
+                p,
+                row,
+                low[p],
+                high[p],
+                absent * FEW > numbers,
+                x,
+                grams,
+                min_overlap,
+                min_share,
+                evidence,
+                scores,
+                moves,
             )
             if rule:
                 n_hits = put(hits, n_hits, r, p, rule, score, first, last)

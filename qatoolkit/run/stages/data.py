@@ -5,6 +5,7 @@ import pandas as pd
 from qatoolkit.core.qa_table import COLUMNS
 from qatoolkit.core.stats import CELL
 from qatoolkit.core.taxonomy import LABELS
+from qatoolkit.curate.controls import controls
 from qatoolkit.curate.curate import curate as curated
 from qatoolkit.curate.decontaminate import index_exams
 from qatoolkit.evaluation.exams import Exam, split_exam
@@ -189,7 +190,8 @@ _CURATE = Stage("curate", settings=("curate",), files=("curate.marks",))
 
 
 def curate(run: Run, *, log=print) -> Outputs:
-    """Filters, near-duplicates and decontamination against every exam, for each data set that an arm trains on."""
+    """Filters, near-duplicates and decontamination against every exam, for each data set that an arm trains on; and
+    `controls`, what decontamination finds of exam questions planted beside the main set."""
     used = run.profile.used_sets
     reads = ("exams", "annotate", *(name for name in used if name != SEEDS))
 
@@ -204,6 +206,10 @@ def curate(run: Run, *, log=print) -> Outputs:
             kept, rejects, report = curated(table, index, run.profile.curate)
             outputs |= {name: kept.reindex(columns=list(COLUMNS)), f"{name}_rejects": rejects}
             reports.append(report.assign(dataset=name))
-        return outputs | {"report": pd.concat(reports, ignore_index=True) if reports else pd.DataFrame()}
+        outputs["report"] = pd.concat(reports, ignore_index=True) if reports else pd.DataFrame()
+        if used and against and (n := run.profile.curate.controls):
+            clean = outputs[run.profile.main_set or used[0]]
+            outputs["controls"] = controls(clean, against, run.profile.curate, index=index, n=n, seed=run.seed)
+        return outputs
 
     return run.complete("curate", _CURATE, make, reads=reads, log=log)

@@ -5,9 +5,8 @@ import pandas as pd
 from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import accuracy, weak, wilson
 from qatoolkit.core.taxonomy import HIGH, STEM
-from qatoolkit.curate.controls import controls
 from qatoolkit.run.cost import estimate
-from qatoolkit.run.stages.data import exam_tables, probe_questions
+from qatoolkit.run.stages.data import probe_questions
 from qatoolkit.run.stages.teachers import ledger_path
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import targeted
@@ -135,12 +134,6 @@ def spend(run: Run) -> pd.DataFrame:
     """The run's requests, tokens and cost in US dollars by model and stage, over all sessions."""
     with Ledger(ledger_path(run)) as ledger:
         return ledger.spend(run.billed_to)
-
-
-def planted_contamination(run: Run, name: str = "boostqa", n: int = 20, seed: int = 0) -> pd.DataFrame:
-    """A positive control of decontamination: at most `n` exam questions per kind of disguise and language, planted beside
-    a curated data set, with recall and precision (`curate.controls`)."""
-    return controls(getattr(run.read("curate"), name), exam_tables(run), run.profile.curate, n=n, seed=seed)
 
 
 def merges(run: Run) -> pd.DataFrame:
