@@ -23,7 +23,7 @@ SURE = 0.9  # score below which another answer makes another question
 COLUMNS = ["row", "id", "exam", "exam_id", "rule", "part", "score", "overlap", "matched"]
 _COLUMNS = ("question", "choices", "rationale", "answer")
 _CHUNK = 4000  # rows that are looked up together
-_SIGN = re.compile(r"[+=<>≤≥≠×÷√]|(?<![^\W\d_])[-−](?=\s*\w)")
+_SIGN = re.compile(r"[+=<>≤≥≠×÷√]|(?<![^\W\d_])(?<!-)[-−](?=\s*(?:\d|\(|[^\W\d_](?![^\W\d_])))")
 
 
 def decontaminate(
@@ -43,7 +43,8 @@ def decontaminate(
 
     Question, choices, rationale and answer of a row are looked at, as `tokens` reads them. Rules: `exact`, the same
     question of any length, with half of the options where both have some; `coverage`, `min_overlap` of the tokens of a
-    part of the item are in n-grams that the row has too (n_cjk for mostly Chinese parts; stock phrases don't count);
+    part of the item are in n-grams that the row has too (n_cjk for mostly Chinese parts; stock phrases don't count), or
+    the whole question stands there word for word;
     `reworded` and, of items without n-grams, `short`: aligned with the row, `min_share` of the part by weight, or half
     of it and three of four options. A part is the question, a sub-question or the last sentence of a passage. Except
     for `exact`, what matches must weigh `evidence` nats (sums of log inverse document frequencies), and the numbers

@@ -187,6 +187,25 @@ def test_phrases_of_the_seeds_are_no_evidence_but_a_repeated_exam_question_is():
     assert decontaminate(row, ExamIndex.build(exam, reference=seeds))["row"].tolist() == [1]
 
 
+def test_a_whole_question_counts_where_it_stands_word_for_word_even_if_its_words_are_a_template():
+    template = (
+        "Some {} lists {} as its maker: look up the home country of that maker and say which capital belongs to it"
+    )
+    things = [("painting", f"Maker{letter} Name{letter}") for letter in "abcdefghijkl"]
+    exam = {"e": _qa(*((template.format(*thing), "Rome") for thing in things))}
+    planted = f"I would also like to know this. {template.format(*things[3])} Thank you, and see the next page."
+    found = decontaminate(_qa((planted, "Rome"), (template.format("statue", "Makerz Namez"), "Oslo")), exam)
+    assert found[["row", "exam_id"]].values.tolist() == [[0, "q3"]]
+
+
+def test_a_dash_is_no_minus_but_a_minus_is():
+    exam = {"e": _qa(("Look up the home country of the painter and answer: which capital belongs to it?", "Rome"))}
+    for dash in (" -- ", " - ", " – "):
+        row = _qa((f"Look up the home country of the painter and answer{dash}which capital belongs to it?", "Rome"))
+        assert decontaminate(row, exam)["rule"].tolist() == ["exact"]
+    assert _rule("What is x - 3?", "What is x 3?") is None
+
+
 def test_another_answer_or_another_number_makes_a_partly_matching_question_a_template():
     exam = {
         "e": _qa(

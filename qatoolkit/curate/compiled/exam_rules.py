@@ -125,15 +125,15 @@ def holds(sorted_keys, key):
 
 
 @njit(nogil=True, cache=True)
-def occurs(ids, wanted):
-    # Whether the run of ids `wanted` is in `ids`.
+def position(ids, wanted):
+    # Where the run of ids `wanted` begins in `ids`, or -1.
     for i in range(len(ids) - len(wanted) + 1):
         k = 0
         while k < len(wanted) and ids[i + k] == wanted[k]:
             k += 1
         if k == len(wanted):
-            return True
-    return False
+            return i
+    return -1
 
 
 @njit(nogil=True, cache=True)
@@ -280,7 +280,7 @@ def held_options(p, row, x):
     same, weight, begin, end = 0, 0.0, x.part_options[p], x.part_options[p + 1]
     for option in range(begin, end):
         wanted = x.options[x.option_offsets[option] : x.option_offsets[option + 1]]
-        if len(wanted) and occurs(row, wanted):
+        if len(wanted) and position(row, wanted) >= 0:
             same += 1
             for token in wanted:
                 weight += x.weight[token]
@@ -288,11 +288,14 @@ def held_options(p, row, x):
 
 
 @njit(nogil=True, cache=True)
-def judge(p, row, low, high, absent, x, grams, min_overlap, min_share, evidence, scores, moves):
+def judge(p, row, low, high, absent, heavy, x, grams, min_overlap, min_share, evidence, scores, moves):
     # The rule by which a row holds a part (0: none), its score, and the span of the row; `absent` says whether the row
-    # lacks numbers of the part.
+    # lacks numbers of the part, `heavy` whether the part says enough to count where it stands word for word.
     begin, end = x.part_offsets[p], x.part_offsets[p + 1]
     part, worth, total = x.parts[begin:end], x.worth[begin:end], x.part_weight[p]
+    at = position(row, part) if heavy and x.part_whole[p] else -1
+    if at >= 0:
+        return COVERAGE, 1.0, at, at + len(part)
     overlap, long, sure = coverage(p, x, grams)
     start, stop = max(0, low - len(part) - 8), min(len(row), high + len(part) + 8)
     if (len(part) + 1) * (stop - start + 1) <= CELLS:
@@ -343,14 +346,14 @@ def find(ids, offsets, asked, x, min_overlap, min_share, evidence, hits):
         grams, size = np.zeros(0, np.uint64), 0
         for p in chosen:
             begin, end = x.part_offsets[p], x.part_offsets[p + 1]
-            bag, numbers, absent = 0.0, 0, 0
+            bag, raw, numbers, absent = 0.0, 0.0, 0, 0
             for at in range(begin, end):
                 token = x.parts[at]
                 number = (x.kind[token] & NUMBER) != 0 and x.weight[
                     token
                 ] > 1  # no single digit: 一 is one in 哪一个 too
                 there = stamp[token] == r
-                bag += x.worth[at] * there
+                bag, raw = bag + x.worth[at] * there, raw + x.weight[token]
                 numbers, absent = numbers + number, absent + (number and not there)
             if room <= 0 or bag < 0.5 * x.part_weight[p]:
                 continue
@@ -364,6 +367,7 @@ def find(ids, offsets, asked, x, min_overlap, min_share, evidence, hits):
                 low[p],
                 high[p],
                 absent * FEW > numbers,
+                raw >= evidence,
                 x,
                 grams,
                 min_overlap,
