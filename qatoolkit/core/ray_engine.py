@@ -6,7 +6,9 @@ small, and a shard has the same bytes as from the local engine.
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
@@ -57,7 +59,10 @@ def start():
         if not os.environ.get("RAY_ADDRESS"):  # as `ray job submit` sets it
             how |= {"num_cpus": os.cpu_count(), "object_store_memory": STORE, "include_dashboard": False}
         importing = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}  # workers find what we do
+        before = signal.getsignal(signal.SIGTERM)
         ray.init(runtime_env=importing, **how)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray takes it over, in a process that is not Ray's alone
     return ray
 
 

@@ -130,9 +130,10 @@ def test_the_command_ends_with_the_code_of_a_temporary_failure_and_one_line(worl
 
 
 def test_handlers_are_as_before_when_a_training_ends(world, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Stopped):
         train(job(world, tmp_path / "out"), log=str, hook=stop_after(2))
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
     assert [int(p.name) for p in states(tmp_path / "out")] == [3]
 
 
