@@ -20,7 +20,7 @@ from qatoolkit.curate.settings import CurateSettings
 EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # as in compiled.exam_rules, which loads numba
 RULES = {EXACT: "exact", COVERAGE: "coverage", SHORT: "short", REWORDED: "reworded", TEMPLATE: "template"}
 SURE = 0.9  # score below which another answer makes another question
-COLUMNS = ["row", "id", "exam", "exam_id", "rule", "part", "score", "overlap", "matched"]
+COLUMNS = ["row", "id", "exam", "exam_id", "rule", "part", "score", "matched"]
 _COLUMNS = ("question", "choices", "rationale", "answer")
 _CHUNK = 4000  # rows that are looked up together
 _SIGN = re.compile(r"[+=<>≤≥≠×÷√]|(?<![^\W\d_])(?<!-)[-−](?=\s*(?:\d|\(|[^\W\d_](?![^\W\d_])))")
@@ -39,7 +39,7 @@ def decontaminate(
     templates: bool = False,
 ) -> pd.DataFrame:
     """Rows that contain an exam question, the best hit per row and exam: row (position), id, exam, exam_id, rule, part,
-    score, overlap (the same as score), matched (tokens of the row).
+    score, matched (tokens of the row).
 
     Question, choices, rationale and answer of a row are looked at, as `tokens` reads them. Rules: `exact`, the same
     question of any length, with half of the options where both have some; `coverage`, `min_overlap` of the tokens of a
@@ -82,10 +82,10 @@ def decontaminate(
                 best[place] = rule, score, item, part, join(words[row][int(first) : int(last)])[:300]
         found += [
             (start + row, ids[start + row], exam, items["id"][item], RULES[rule], PARTS[index.part_name[part]],
-             score, score, matched)
+             score, matched)
             for (row, exam), (rule, score, item, part, matched) in best.items()
         ]  # fmt: skip
-    return pd.DataFrame(found, columns=COLUMNS).astype({"row": int, "score": float, "overlap": float})
+    return pd.DataFrame(found, columns=COLUMNS).astype({"row": int, "score": float})
 
 
 def exam_options(settings: CurateSettings) -> dict:

@@ -1,10 +1,8 @@
 """Curation: nothing lost, nothing leaked from exams, and templates not mistaken for duplicates."""
 
-import json
-
 import pandas as pd
 import pytest
-from conftest import REAL
+from curate_tables import qa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,21 +10,6 @@ from qatoolkit.curate.comparison_text import shingles
 from qatoolkit.curate.curate import curate
 from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.settings import CurateSettings
-
-real_data = pytest.mark.skipif(not (REAL / "sidecar").is_dir(), reason="real data not found; set QATOOLKIT_REAL_DATA")
-
-
-def _qa(*rows: tuple, **columns) -> pd.DataFrame:
-    """Rows of (question, answer)."""
-    table = pd.DataFrame(rows, columns=["question", "answer"])
-    table.insert(0, "id", [f"q{i}" for i in range(len(table))])
-    return table.assign(language="en", source="test", **columns)
-
-
-def _real(*names: str) -> pd.DataFrame:
-    texts = [(REAL / f"{name}.jsonl").read_text(encoding="utf-8") for name in names]
-    # Not splitlines(): some questions hold a raw U+0085.
-    return pd.DataFrame([json.loads(line) for text in texts for line in text.split("\n") if line])
 
 
 def test_shingles_take_one_cjk_character_or_one_word():
@@ -37,16 +20,16 @@ def test_shingles_take_one_cjk_character_or_one_word():
 
 def test_answers_that_cannot_be_told_apart_both_stay_and_are_counted():
     question = "A body falls freely from rest for one second near the ground; what is its acceleration or speed?"
-    kept, rejects, report = curate(_qa((question, "9.8 m/s^2"), (question, "9.8 m/s")))
+    kept, rejects, report = curate(qa((question, "9.8 m/s^2"), (question, "9.8 m/s")))
     assert kept["id"].tolist() == ["q0", "q1"]
     assert rejects.empty
     assert report.set_index("reason").loc["undecided_answer", ["outcome", "rows"]].tolist() == ["flagged", 1]
-    _, rejects, _ = curate(_qa((question, "9.8 m/s^2"), (question, "7 m/s^2")))
+    _, rejects, _ = curate(qa((question, "9.8 m/s^2"), (question, "7 m/s^2")))
     assert rejects["reason"].tolist() == ["conflicting_answer"]
 
 
 def _messy() -> pd.DataFrame:
-    table = _qa(
+    table = qa(
         ("What is the capital of France?", "Paris"),
         ("What is the capital of France", "paris"),
         ("What is the capital of France?", "Lyon"),
@@ -59,7 +42,7 @@ def _messy() -> pd.DataFrame:
 
 def test_rows_in_are_rows_kept_plus_rejects_and_rejects_keep_every_column():
     table = _messy()
-    exam = {"e": _qa(("What is the boiling point of water at sea level in degrees?", "100"))}
+    exam = {"e": qa(("What is the boiling point of water at sea level in degrees?", "100"))}
     kept, rejects, report = curate(table, exam)
     assert kept["extra"].tolist() == [0, 3]
     assert rejects["reason"].tolist() == ["near_duplicate", "conflicting_answer", "empty_question", "contaminated"]
@@ -74,12 +57,12 @@ def test_rows_in_are_rows_kept_plus_rejects_and_rejects_keep_every_column():
 def test_an_empty_table_and_one_without_optional_columns_pass():
     kept, rejects, report = curate(_messy().iloc[:0])
     assert len(kept) == len(rejects) == len(report) == 0
-    kept, rejects, _ = curate(_qa(("Why is the sky blue?", "Rayleigh scattering")))
+    kept, rejects, _ = curate(qa(("Why is the sky blue?", "Rayleigh scattering")))
     assert (len(kept), len(rejects)) == (1, 0)
 
 
 def test_parquet_gives_the_same_result(tmp_path):
-    table = _qa(("Pick the largest planet of all.", "B"), ("Pick the smallest planet of all.", "A"))
+    table = qa(("Pick the largest planet of all.", "B"), ("Pick the smallest planet of all.", "A"))
     table["choices"] = [["Mars", "Jupiter"], ["Mercury", "Mercury"]]
     table.to_parquet(tmp_path / "t.parquet")
     for version in (table, pd.read_parquet(tmp_path / "t.parquet")):
@@ -118,6 +101,6 @@ def test_missing_columns_are_named():
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=40), st.text(max_size=20)), max_size=12))
 def test_any_text_is_curated_without_loss(rows):
-    table = _qa(*rows) if rows else _messy().iloc[:0]
+    table = qa(*rows) if rows else _messy().iloc[:0]
     kept, rejects, _ = curate(table, {"e": table.iloc[:2]})
     assert sorted([*kept["id"], *rejects["id"]]) == sorted(table["id"])

@@ -1,12 +1,12 @@
 """Decontamination: what is found in which disguise, what is no evidence, and an index that is built once."""
 
-import json
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
-from conftest import REAL, ROOT
+from conftest import ROOT
+from curate_tables import qa, real, real_data
 
 from qatoolkit.curate.comparison_text import stem, tokens
 from qatoolkit.curate.controls import KINDS, controls, plant
@@ -15,30 +15,15 @@ from qatoolkit.curate.decontaminate import decontaminate
 from qatoolkit.curate.exam_arrays import parts_of
 from qatoolkit.curate.exam_index import ExamIndex
 
-real_data = pytest.mark.skipif(not (REAL / "sidecar").is_dir(), reason="real data not found; set QATOOLKIT_REAL_DATA")
-
 STORY = "A baker in the old town fills 36 trays with rolls before sunrise and sells 29 of them on the market square"
 ASKED = f"{STORY}. How many trays are left for the afternoon guests?"
 STORY_ZH = "果园里的老师傅早上摘了三十六筐苹果，中午卖给镇上的学校二十九筐，请问下午还剩下多少筐苹果没有卖出去？"
 
 
-def _qa(*rows: tuple, **columns) -> pd.DataFrame:
-    """Rows of (question, answer)."""
-    table = pd.DataFrame(rows, columns=["question", "answer"])
-    table.insert(0, "id", [f"q{i}" for i in range(len(table))])
-    return table.assign(language="en", source="test", **columns)
-
-
-def _real(*names: str) -> pd.DataFrame:
-    texts = [(REAL / f"{name}.jsonl").read_text(encoding="utf-8") for name in names]
-    # Not splitlines(): some questions hold a raw U+0085.
-    return pd.DataFrame([json.loads(line) for text in texts for line in text.split("\n") if line])
-
-
 def _rule(row, item, **options) -> str | None:
     """The rule by which a row, (question, answer) or a question, holds an exam item."""
     row, item = ((x, "") if isinstance(x, str) else x for x in (row, item))
-    hits = decontaminate(_qa(row), {"e": _qa(item)}, **options)
+    hits = decontaminate(qa(row), {"e": qa(item)}, **options)
     return hits["rule"].iloc[0] if len(hits) else None
 
 
@@ -70,29 +55,29 @@ def test_the_number_of_a_question_is_not_part_of_it(number):
 
 
 def test_decontamination_finds_a_quoted_exam_question_in_both_languages():
-    exam_en = _qa(("A train leaves the old station at noon and travels north at ninety km per hour until dusk", "x"))
-    exam_zh = _qa(("小红已经写了八个字，还差五个字没有写完，请问小红一共要写多少个字？", "13"))
-    table = _qa(
+    exam_en = qa(("A train leaves the old station at noon and travels north at ninety km per hour until dusk", "x"))
+    exam_zh = qa(("小红已经写了八个字，还差五个字没有写完，请问小红一共要写多少个字？", "13"))
+    table = qa(
         ("Please solve: a TRAIN leaves the old station at noon, and travels north at ninety km per hour!", "x"),
         ("请解答：小红已经写了八个字，还差五个字没有写完，请问小红一共要写多少个字", "13"),
         ("A train is a vehicle. Which fuel does it burn?", "diesel"),
     )
     hits = decontaminate(table, {"en": exam_en, "zh": exam_zh})
     assert hits[["row", "exam", "exam_id"]].values.tolist() == [[0, "en", "q0"], [1, "zh", "q0"]]
-    assert (hits["overlap"] > 0.7).all()
+    assert (hits["score"] > 0.7).all()
     assert hits["matched"].iloc[0].startswith("a train leaves the old station")
 
 
 def test_short_exam_questions_count_only_when_identical():
-    exam = {"e": _qa(("What is DNA?", "x"), ("3 + 5 = ?", "8"))}
-    table = _qa(("what is dna", "y"), ("What is RNA?", "z"), ("3 - 5 = ?", "-2"), ("3+5=?", "8"))
+    exam = {"e": qa(("What is DNA?", "x"), ("3 + 5 = ?", "8"))}
+    table = qa(("what is dna", "y"), ("What is RNA?", "z"), ("3 - 5 = ?", "-2"), ("3+5=?", "8"))
     assert decontaminate(table, exam)["row"].tolist() == [0, 3]
 
 
 def test_a_bare_stem_is_no_leak_when_the_choices_are_others():
     stem = "Which of the following is true?"
-    exam = _qa((stem, "Ice floats"), choices=[["Ice floats", "Iron floats"]])
-    table = _qa((stem, "Iron rusts"), (stem, "Ice floats"))
+    exam = qa((stem, "Ice floats"), choices=[["Ice floats", "Iron floats"]])
+    table = qa((stem, "Iron rusts"), (stem, "Ice floats"))
     table["choices"] = [["Iron rusts", "Gold rusts"], ["Iron floats", "Ice floats"]]
     assert decontaminate(table, {"e": exam})["row"].tolist() == [1]
 
@@ -100,8 +85,8 @@ def test_a_bare_stem_is_no_leak_when_the_choices_are_others():
 def test_the_instructions_of_an_exam_are_not_its_items():
     instruction = "Read the following statement with care and then choose the one option that completes it best: "
     names = [f"substance{letter}" for letter in "abcdefghijklmnopqrstuvwxy"]
-    exam = {"e": _qa(*((instruction + name, "x") for name in names))}
-    hits = decontaminate(_qa((instruction + "plutonium", "y"), (instruction + "substancec", "z")), exam)
+    exam = {"e": qa(*((instruction + name, "x") for name in names))}
+    hits = decontaminate(qa((instruction + "plutonium", "y"), (instruction + "substancec", "z")), exam)
     assert hits["row"].tolist() == [1]
 
 
@@ -122,8 +107,8 @@ def test_a_long_question_is_found_in_disguise_and_the_rule_is_named(row, rule):
 
 
 def test_a_rationale_that_quotes_an_exam_question_counts():
-    table = _qa(("What is left?", "7"), rationale=[f"Compare: {ASKED} There it was 7."])
-    assert decontaminate(table, {"e": _qa((ASKED, "7"))})["exam_id"].tolist() == ["q0"]
+    table = qa(("What is left?", "7"), rationale=[f"Compare: {ASKED} There it was 7."])
+    assert decontaminate(table, {"e": qa((ASKED, "7"))})["exam_id"].tolist() == ["q0"]
 
 
 def test_traditional_characters_numerals_and_one_other_character_are_seen_through():
@@ -138,7 +123,7 @@ def test_traditional_characters_numerals_and_one_other_character_are_seen_throug
 def test_the_same_template_with_other_numbers_or_a_negation_is_told_apart(other):
     assert _rule(other, ASKED) is None
     assert _rule(other, ASKED, templates=True) == "template"
-    kept, _, report = curate(_qa((other, "17")), {"e": _qa((ASKED, "7"))})
+    kept, _, report = curate(qa((other, "17")), {"e": qa((ASKED, "7"))})
     assert len(kept) == 1
     assert "exam_template" in set(report["reason"])
 
@@ -148,7 +133,7 @@ def test_a_sub_question_of_a_passage_is_found_alone():
     second = "Which material of the harbour wall kept the ships safe from drifting ice in winter?"
     item = f"{passage} (1) Who dug the first basin of the harbour in those days? (2) {second}"
     assert [name for name, _ in parts_of(item)] == ["question", "sub-question", "sub-question"]
-    hits = decontaminate(_qa((f"Read and answer: {second}", "granite")), {"e": _qa((item, "x"))})
+    hits = decontaminate(qa((f"Read and answer: {second}", "granite")), {"e": qa((item, "x"))})
     assert hits[["part", "exam_id"]].values.tolist() == [["sub-question", "q0"]]
 
 
@@ -159,8 +144,8 @@ def test_the_question_at_the_end_of_a_long_abstract_is_found_alone():
 
 
 def test_options_in_another_order_or_in_the_text_are_the_same_item():
-    exam = _qa(("Which is a noble gas?", "Argon"), choices=[["Argon", "Copper", "Sodium chloride", "Ozone"]])
-    table = _qa(
+    exam = qa(("Which is a noble gas?", "Argon"), choices=[["Argon", "Copper", "Sodium chloride", "Ozone"]])
+    table = qa(
         *[("Which is a noble gas?", gas) for gas in ("Argon", "Helium")],
         ("Which is a noble gas? A. Argon B. Copper C. Sodium chloride D. Ozone", ""),
     )
@@ -170,19 +155,19 @@ def test_options_in_another_order_or_in_the_text_are_the_same_item():
 
 def test_phrases_that_many_items_share_are_no_evidence():
     phrase = "which of the following values is closest to the correct value of the quantity"
-    exam = {"e": _qa(*((f"{phrase} x{chr(97 + i) * 3} in the table?", "1") for i in range(12)))}
-    assert decontaminate(_qa((f"{phrase} that we measured?", "2")), exam).empty
+    exam = {"e": qa(*((f"{phrase} x{chr(97 + i) * 3} in the table?", "1") for i in range(12)))}
+    assert decontaminate(qa((f"{phrase} that we measured?", "2")), exam).empty
     digits = "Fill the cells with 1, 2, 3, 4, 5, 6, 7, 8 and 9."
     assert _rule("The list 1, 2, 3, 4, 5, 6, 7, 8 and 9 has which mean?", digits) is None
 
 
 def test_phrases_of_the_seeds_are_no_evidence_but_a_repeated_exam_question_is():
     phrase = "please read the given statement with care and then choose the best possible answer about"
-    exam = {"e": _qa((f"{phrase} copper wire", "x"), (ASKED, "7"))}
+    exam = {"e": qa((f"{phrase} copper wire", "x"), (ASKED, "7"))}
     seeds = [f"{phrase} {word} today" for word in ("iron", "gold", "tin", "lead", "zinc", "salt", "milk", "wood")] + [
         ASKED
     ] * 50
-    row = _qa((f"{phrase} rubber", "x"), (f"I ask: {ASKED}", "7"))
+    row = qa((f"{phrase} rubber", "x"), (f"I ask: {ASKED}", "7"))
     assert decontaminate(row, ExamIndex.build(exam))["row"].tolist() == [0, 1]
     assert decontaminate(row, ExamIndex.build(exam, reference=seeds))["row"].tolist() == [1]
 
@@ -192,23 +177,23 @@ def test_a_whole_question_counts_where_it_stands_word_for_word_even_if_its_words
         "Some {} lists {} as its maker: look up the home country of that maker and say which capital belongs to it"
     )
     things = [("painting", f"Maker{letter} Name{letter}") for letter in "abcdefghijkl"]
-    exam = {"e": _qa(*((template.format(*thing), "Rome") for thing in things))}
+    exam = {"e": qa(*((template.format(*thing), "Rome") for thing in things))}
     planted = f"I would also like to know this. {template.format(*things[3])} Thank you, and see the next page."
-    found = decontaminate(_qa((planted, "Rome"), (template.format("statue", "Makerz Namez"), "Oslo")), exam)
+    found = decontaminate(qa((planted, "Rome"), (template.format("statue", "Makerz Namez"), "Oslo")), exam)
     assert found[["row", "exam_id"]].values.tolist() == [[0, "q3"]]
 
 
 def test_a_dash_is_no_minus_but_a_minus_is():
-    exam = {"e": _qa(("Look up the home country of the painter and answer: which capital belongs to it?", "Rome"))}
+    exam = {"e": qa(("Look up the home country of the painter and answer: which capital belongs to it?", "Rome"))}
     for dash in (" -- ", " - ", " – "):
-        row = _qa((f"Look up the home country of the painter and answer{dash}which capital belongs to it?", "Rome"))
+        row = qa((f"Look up the home country of the painter and answer{dash}which capital belongs to it?", "Rome"))
         assert decontaminate(row, exam)["rule"].tolist() == ["exact"]
     assert _rule("What is x - 3?", "What is x 3?") is None
 
 
 def test_another_answer_or_another_number_makes_a_partly_matching_question_a_template():
     exam = {
-        "e": _qa(
+        "e": qa(
             (
                 "Starting from tuberculosis, go to the home country of its discoverer and report the capital found there",
                 "Berlin",
@@ -219,7 +204,7 @@ def test_another_answer_or_another_number_makes_a_partly_matching_question_a_tem
             ),
         )
     }
-    rows = _qa(
+    rows = qa(
         ("Starting with leprosy, go to the home country of its discoverer and report the capital of it", "Oslo"),
         (
             "Starting with that bacillus, go to the home country of its discoverer and report the capital of it",
@@ -233,8 +218,8 @@ def test_another_answer_or_another_number_makes_a_partly_matching_question_a_tem
 
 
 def test_an_index_is_built_once_and_opened_by_another_process_with_the_same_hits(tmp_path):
-    exams = {"en": _qa((ASKED, "7"), ("What is DNA?", "x")), "zh": _qa((STORY_ZH, "7"))}
-    table = _qa((f"I ask: {ASKED}", "7"), (STORY_ZH, "7"), ("what is dna", "y"))
+    exams = {"en": qa((ASKED, "7"), ("What is DNA?", "x")), "zh": qa((STORY_ZH, "7"))}
+    table = qa((f"I ask: {ASKED}", "7"), (STORY_ZH, "7"), ("what is dna", "y"))
     index = ExamIndex.build(exams, tmp_path / "index")
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "index").iterdir()}
     pd.testing.assert_frame_equal(decontaminate(table, index), decontaminate(table, exams))
@@ -257,23 +242,23 @@ def test_a_folder_without_an_index_a_damaged_one_and_an_exam_without_questions_a
         ExamIndex.open(tmp_path)
     (tmp_path / "thesis.txt").write_text("x")
     with pytest.raises(ValueError, match="thesis"):
-        ExamIndex.build({"e": _qa((ASKED, "7"))}, tmp_path)
-    ExamIndex.build({"e": _qa((ASKED, "7"))}, tmp_path / "index")
+        ExamIndex.build({"e": qa((ASKED, "7"))}, tmp_path)
+    ExamIndex.build({"e": qa((ASKED, "7"))}, tmp_path / "index")
     (tmp_path / "index" / "parts.npy").write_bytes(b"x")
     with pytest.raises(ValueError, match="damaged"):
         ExamIndex.open(tmp_path / "index")
     with pytest.raises(ValueError, match="exam 'e'"):
-        decontaminate(_qa((ASKED, "7")), {"e": pd.DataFrame({"text": ["x"]})})
+        decontaminate(qa((ASKED, "7")), {"e": pd.DataFrame({"text": ["x"]})})
 
 
 def test_no_exams_no_rows_and_empty_texts_pass():
-    assert decontaminate(_qa((ASKED, "7")), {}).empty
-    assert decontaminate(_qa((ASKED, "7")).iloc[:0], {"e": _qa((ASKED, "7"))}).empty
-    assert decontaminate(_qa((None, None), ("", "7")), {"e": _qa(("", ""), (None, None))}).empty
+    assert decontaminate(qa((ASKED, "7")), {}).empty
+    assert decontaminate(qa((ASKED, "7")).iloc[:0], {"e": qa((ASKED, "7"))}).empty
+    assert decontaminate(qa((None, None), ("", "7")), {"e": qa(("", ""), (None, None))}).empty
 
 
 def test_controls_plant_each_kind_and_report_recall_and_precision():
-    exam = _qa(
+    exam = qa(
         (ASKED, "7"), (STORY_ZH, "7"), ("Which is a noble gas?", "Argon"), choices=[None, None, ["Argon", "Copper"]]
     )
     exam["language"] = ["en", "zh", "en"]
@@ -282,7 +267,7 @@ def test_controls_plant_each_kind_and_report_recall_and_precision():
     assert planted["id"].is_unique
     changed = planted[planted["kind"].isin(["wraps", "zero-width", "digits as words", "embedded", "10% replaced"])]
     assert not set(changed["question"]) & set(exam["question"])
-    clean = _qa(("Why do leaves turn red?", "pigments"), ("Name a river of Poland.", "Vistula"))
+    clean = qa(("Why do leaves turn red?", "pigments"), ("Name a river of Poland.", "Vistula"))
     found = controls(clean, {"e": exam}, n=5)
     assert found.loc[found["kind"] == "verbatim", "recall"].tolist() == [1, 1]
     assert (found["lost"] == 0).all()
@@ -295,18 +280,18 @@ def test_controls_plant_each_kind_and_report_recall_and_precision():
 
 @real_data
 def test_gsm8k_train_is_all_but_clean_against_its_test_set():
-    hits = decontaminate(_real("gsm8k_train"), {"gsm8k_test": _real("gsm8k_test")})
+    hits = decontaminate(real("gsm8k_train"), {"gsm8k_test": real("gsm8k_test")})
     assert len(hits) <= 1  # measured: 0
-    leaked = decontaminate(_real("gsm8k_test").sample(100, random_state=0), {"gsm8k_test": _real("gsm8k_test")})
+    leaked = decontaminate(real("gsm8k_test").sample(100, random_state=0), {"gsm8k_test": real("gsm8k_test")})
     assert len(leaked) == 100
-    assert (leaked["overlap"] == 1).all()
+    assert (leaked["score"] == 1).all()
 
 
 @real_data
 @pytest.mark.slow
 def test_recall_of_planted_real_items_reaches_the_promise_in_both_languages():
     names = ("gsm8k_test", "mmlu_redux", "gaokao_bench", "tal_scq5k_zh_train", "cmath")
-    found = controls(_real("gsm8k_train"), {name: _real(name) for name in names}, n=100).set_index("kind")["recall"]
+    found = controls(real("gsm8k_train"), {name: real(name) for name in names}, n=100).set_index("kind")["recall"]
     least = dict.fromkeys(("verbatim", "re-punctuated", "renumbered", "zero-width", "wraps"), 0.98)  # n=100: one miss
     least |= dict.fromkeys(("inlined", "embedded", "choices reordered", "digits as words"), 0.95) | {
         "10% replaced": 0.85

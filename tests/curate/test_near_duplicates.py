@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REAL
+from curate_tables import qa, real, real_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,21 +17,6 @@ from qatoolkit.core.text import CJK, nfkc
 from qatoolkit.curate.comparison_text import shingles, stem
 from qatoolkit.curate.differences import Vocabulary
 from qatoolkit.curate.near_duplicates import band_keys, near_duplicates
-
-real_data = pytest.mark.skipif(not (REAL / "sidecar").is_dir(), reason="real data not found; set QATOOLKIT_REAL_DATA")
-
-
-def _qa(*rows: tuple, **columns) -> pd.DataFrame:
-    """Rows of (question, answer)."""
-    table = pd.DataFrame(rows, columns=["question", "answer"])
-    table.insert(0, "id", [f"q{i}" for i in range(len(table))])
-    return table.assign(language="en", source="test", **columns)
-
-
-def _real(*names: str) -> pd.DataFrame:
-    texts = [(REAL / f"{name}.jsonl").read_text(encoding="utf-8") for name in names]
-    # Not splitlines(): some questions hold a raw U+0085.
-    return pd.DataFrame([json.loads(line) for text in texts for line in text.split("\n") if line])
 
 
 def _kept(table: pd.DataFrame, **options) -> list[str]:
@@ -40,7 +26,7 @@ def _kept(table: pd.DataFrame, **options) -> list[str]:
 
 def _merged(pairs: list[tuple[str, str]], answers=None) -> np.ndarray:
     """Which pairs of questions are merged, each compared with its partner alone."""
-    table = _qa(*((text, "17") for pair in pairs for text in pair))
+    table = qa(*((text, "17") for pair in pairs for text in pair))
     table["answer"] = np.repeat(answers, 2) if answers is not None else "17"
     table["pair"] = np.repeat(range(len(pairs)), 2)
     cluster = near_duplicates(table, on=("question", "answer", "pair"))["cluster"].to_numpy()
@@ -146,7 +132,7 @@ def test_short_texts_do_not_share_an_empty_signature():
     assert all(shingles(text, 3) for text in short)
     assert len({shingles(text, 3) for text in short}) == len(short)
     assert shingles("  ", 3) == frozenset()
-    assert len(_kept(_qa(*((text, "x") for text in short)))) == len(short)
+    assert len(_kept(qa(*((text, "x") for text in short)))) == len(short)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +161,7 @@ def test_short_texts_do_not_share_an_empty_signature():
     ],
 )
 def test_questions_that_differ_in_one_entity_number_or_sign_both_survive(one, two):
-    assert _kept(_qa(one, two)) == ["q0", "q1"]
+    assert _kept(qa(one, two)) == ["q0", "q1"]
 
 
 @pytest.mark.parametrize(
@@ -194,11 +180,11 @@ def test_questions_that_differ_in_one_entity_number_or_sign_both_survive(one, tw
     ],
 )
 def test_rewordings_with_the_same_answer_are_one_question(one, two):
-    assert _kept(_qa(one, two)) == ["q0"]
+    assert _kept(qa(one, two)) == ["q0"]
 
 
 def test_the_same_choices_in_another_order_are_one_question_and_other_choices_are_two():
-    table = _qa(("Which planet is the largest?", "B"), ("Which planet is the largest?", "Jupiter"))
+    table = qa(("Which planet is the largest?", "B"), ("Which planet is the largest?", "Jupiter"))
     table["choices"] = [np.array(["Mars", "Jupiter"], dtype=object), np.array(["Jupiter", "Mars"], dtype=object)]
     assert _kept(table) == ["q0"]
     table["choices"] = [["Mars", "Jupiter"], ["Jupiter", "Earth"]]
@@ -206,14 +192,14 @@ def test_the_same_choices_in_another_order_are_one_question_and_other_choices_ar
 
 
 def test_a_stem_that_says_nothing_is_no_duplicate_when_choices_differ():
-    table = _qa(*[("Which of the following is true?", "All of the above")] * 2)
+    table = qa(*[("Which of the following is true?", "All of the above")] * 2)
     table["choices"] = [["Ice floats", "All of the above"], ["Iron rusts", "All of the above"]]
     assert _kept(table) == ["q0", "q1"]
 
 
 def test_clusters_keep_the_first_row_and_give_exact_jaccard():
     text = "Alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau"
-    found = near_duplicates(_qa(("Something else entirely?", "n"), (text, "y1"), (text + " phi", "y1"), (text, "y1")))
+    found = near_duplicates(qa(("Something else entirely?", "n"), (text, "y1"), (text + " phi", "y1"), (text, "y1")))
     assert found["cluster"].tolist() == [0, 1, 1, 1]
     assert found["keep"].tolist() == [True, True, False, False]
     a, b = shingles(text), shingles(text + " phi")
@@ -230,7 +216,7 @@ def test_banding_finds_the_pairs_that_exact_comparison_finds():
         for _ in range(chance.randint(0, 6)):
             changed[chance.randrange(40)] = chance.choice(words)
         rows += [(" ".join(base), "same"), (" ".join(changed), "same")]
-    table = _qa(*rows)
+    table = qa(*rows)
     sets = [shingles(question) for question in table["question"]]
     exact = [(i, i + 1) for i in range(0, 300, 2) if len(sets[i] & sets[i + 1]) / len(sets[i] | sets[i + 1]) >= 0.8]
     cluster = near_duplicates(table, guard=False)["cluster"]
@@ -240,7 +226,7 @@ def test_banding_finds_the_pairs_that_exact_comparison_finds():
 
 
 def test_the_best_verified_row_is_kept_then_one_with_a_rationale_then_the_first():
-    table = _qa(*[("Which planet is the largest of all in our solar system?", "Jupiter")] * 5)
+    table = qa(*[("Which planet is the largest of all in our solar system?", "Jupiter")] * 5)
     table["verified"] = [False, None, None, True, True]
     table["rationale"] = ["x", None, "x", None, "x"]
     for rows, best in (([0, 1, 2, 3, 4], "q4"), ([0, 1, 2, 3], "q3"), ([0, 1, 2], "q2"), ([0, 1], "q1")):
@@ -251,7 +237,7 @@ def test_the_best_verified_row_is_kept_then_one_with_a_rationale_then_the_first(
 def test_similarity_is_to_the_row_that_is_kept():
     words = [f"{a}{b}oun" for a in "bcdfg" for b in "lrtvx"]
     texts = [" ".join(words[:i]) for i in (23, 24, 25)]
-    found = near_duplicates(_qa(*((text, "y") for text in texts), verified=[None, None, True]), guard=False)
+    found = near_duplicates(qa(*((text, "y") for text in texts), verified=[None, None, True]), guard=False)
     assert found["cluster"].tolist() == [0, 0, 0]
     assert found["similarity"].tolist() == pytest.approx([22 / 24, 23 / 24, 1])
 
@@ -275,9 +261,7 @@ def test_a_compiled_text_has_the_words_that_a_pattern_finds():
 
 
 def test_band_keys_are_the_same_in_shards_and_propose_the_pairs():
-    table = _qa(
-        *((STORY.format(f"{i} boats wait." + " Now and then the gulls cry." * (i % 2)), "9") for i in range(40))
-    )
+    table = qa(*((STORY.format(f"{i} boats wait." + " Now and then the gulls cry." * (i % 2)), "9") for i in range(40)))
     table = pd.concat([table, table.assign(question="Please: " + table["question"])], ignore_index=True)
     whole, last = band_keys(table), band_keys(table.iloc[60:])
     parts = pd.concat([band_keys(table.iloc[:60]), last.assign(row=last["row"] + 60)])
@@ -292,14 +276,14 @@ def test_band_keys_are_the_same_in_shards_and_propose_the_pairs():
 
 def test_a_bad_threshold_or_column_is_named():
     with pytest.raises(ValueError, match=r"threshold=1.5: must be in \(0, 1\]"):
-        near_duplicates(_qa(("a", "b")), threshold=1.5)
+        near_duplicates(qa(("a", "b")), threshold=1.5)
     with pytest.raises(ValueError, match="title"):
-        near_duplicates(_qa(("a", "b")), on=("title",))
+        near_duplicates(qa(("a", "b")), on=("title",))
 
 
 def test_one_template_filled_many_times_stays_fast():
     question = "In the town library, which shelf number holds the book that was written by author {} in the year {}?"
-    table = _qa(*((question.format(f"Name{i}", 1000 + i), str(i % 9)) for i in range(5000)))
+    table = qa(*((question.format(f"Name{i}", 1000 + i), str(i % 9)) for i in range(5000)))
     start = time.process_time()
     assert len(_kept(table)) == 5000
     assert time.process_time() - start < 10
@@ -307,7 +291,7 @@ def test_one_template_filled_many_times_stays_fast():
 
 @real_data
 def test_known_near_duplicates_of_real_data_are_found():
-    table = _real(*(path.stem for path in REAL.glob("*.jsonl")))
+    table = real(*(path.stem for path in REAL.glob("*.jsonl")))
     pairs = json.loads((REAL / "sidecar/near_duplicate_pairs.json").read_text(encoding="utf-8"))
     found = near_duplicates(table, on=("question",), guard=False)
     cluster = dict(zip(found["id"], found["cluster"], strict=True))
@@ -317,7 +301,7 @@ def test_known_near_duplicates_of_real_data_are_found():
 
 @real_data
 def test_exact_duplicates_of_real_data_are_found_and_distinct_answers_survive():
-    table = _real(*(path.stem for path in REAL.glob("*.jsonl")))
+    table = real(*(path.stem for path in REAL.glob("*.jsonl")))
     problems = json.loads((REAL / "sidecar/problems.json").read_text(encoding="utf-8"))
     other = ("duplicate_conflicting_answer", "duplicate_other_answer_text")
     exact = {i for i, codes in problems.items() if "duplicate_exact" in codes and not set(other) & set(codes)}
@@ -334,7 +318,7 @@ def test_exact_duplicates_of_real_data_are_found_and_distinct_answers_survive():
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_opposites_in_real_questions_stay_apart_and_harmless_edits_merge(language):
     words = [pair.split() for pair in (EN if language == "en" else ZH).replace("\n", "").split("/")]
-    table = _real(*(path.stem for path in REAL.glob("*.jsonl")))
+    table = real(*(path.stem for path in REAL.glob("*.jsonl")))
     table = table[(table["language"] == language) & (table["question"].str.len() < 1500)].sample(900, random_state=0)
     opposites, edits, answers, right = [], [], [], []
     for question, answer in zip(table["question"], table["answer"], strict=True):
