@@ -1,9 +1,8 @@
 """Dataset and model cards: Markdown with the YAML head that the Hugging Face hub reads.
 
 A card is made from what the run recorded, so it can't claim more: counts come from the table, the curation table from
-`curate`, costs from the ledger, the contamination table from planted questions, the scores from the manifest. Cards get published, so local paths, local endpoints and secrets are removed and
-table text is escaped.
-"""
+`curate`, costs from the ledger, the contamination table from planted questions, the scores from the manifest. Cards
+get published, so local paths, local endpoints and secrets are removed and table text is escaped."""
 
 import re
 import shutil
@@ -77,10 +76,10 @@ def dataset_card(
     """Card of a QA table: licences, languages, sources, teachers, prompts, costs, strategy by difficulty, curation,
     contamination, settings, limits.
 
-    `settings` is a settings object or a mapping; `report` is the third result of `curate`; `origins` is a table of the seeds
-    that rows were written from, `costs` one as of `cost_per_question`, `controls` one of planted exam questions and how many of them decontamination found, `packed`
-    what `training.packed.write_packed` says of tokens beside the table. ValueError if the table has no question or
-    source column."""
+    `settings` is a settings object or a mapping; `report` is the third result of `curate`; `origins` is a table of
+    the seeds that rows were written from, `costs` one as of `cost_per_question`, `controls` one of planted exam
+    questions and how many of them decontamination found, `packed` what `training.packed.write_packed` says of tokens
+    beside the table. ValueError if the table has no question or source column."""
     from huggingface_hub import DatasetCardData
 
     missing = [column for column in ("question", "source") if column not in table.columns]

@@ -45,8 +45,8 @@ def each_on_ray(step, items: Sequence, workers: int) -> Iterator:
 
 
 def start():
-    """The module `ray`, with the cluster that the caller or RAY_ADDRESS has joined, else Ray on this machine. It runs until this process
-    ends, because a start takes 5 to 30 seconds."""
+    """The module `ray`, with the cluster that the caller or RAY_ADDRESS has joined, else Ray on this machine. It runs
+    until this process ends, because a start takes 5 to 30 seconds."""
     try:
         import ray
         import ray.data

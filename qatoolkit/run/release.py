@@ -18,10 +18,10 @@ def release(
     """Write a curated data set of a run as a Hugging Face dataset, by default into `export/<name>` of the run's folder,
     and return the folder.
 
-    The card has sources, licences, those of the seeds behind the rows, teachers, prompts, costs, what curation removed and
-    why, and what decontamination found of planted exam questions (`curate.controls`). `shard_rows` as in `save_dataset`; with `block`
-    the rows are there as packed blocks of so many tokens of the run's tokenizer too. ValueError for a data set that was
-    not curated or is empty; MissingUpstream before curation."""
+    The card has sources, licences, those of the seeds behind the rows, teachers, prompts, costs, what curation
+    removed and why, and what decontamination found of planted exam questions (`curate.controls`). `shard_rows` as in
+    `save_dataset`; with `block` the rows are there as packed blocks of so many tokens of the run's tokenizer too.
+    ValueError for a data set that was not curated or is empty; MissingUpstream before curation."""
     stored = run.read("curate")
     if f"{name}_rejects" not in stored or not len(table := getattr(stored, name)):
         sets = sorted(one.removesuffix("_rejects") for one in dir(stored) if one.endswith("_rejects"))

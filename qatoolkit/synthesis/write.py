@@ -16,9 +16,10 @@ from qatoolkit.teacher.client import Teacher
 def carry_out(asked: pd.DataFrame, teacher: Teacher, annotator: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Send a table of requests to the teacher, label the questions, and retry once, with the reason, those that missed.
 
-    A `payload` may be JSON text, as a Parquet file has it. Returns the questions (with `asked_difficulty` and `attempt`)
-    and the rejects: failed requests, unlabelled questions, first attempts that a better second one replaced ("degraded"), and second attempts that missed too
-    ("degraded_again") or repeated a known question ("repeated"). Every written question is in one of the two."""
+    A `payload` may be JSON text, as a Parquet file has it. Returns the questions (with `asked_difficulty` and
+    `attempt`) and the rejects: failed requests, unlabelled questions, first attempts that a better second one
+    replaced ("degraded"), and second attempts that missed too ("degraded_again") or repeated a known question
+    ("repeated"). Every written question is in one of the two."""
     if len(asked):
         asked = asked.assign(payload=[json.loads(p) if isinstance(p, str) else p for p in asked["payload"]])
     made, rejects = write(asked, teacher)

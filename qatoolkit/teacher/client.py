@@ -43,16 +43,17 @@ class Teacher:
     """A model behind an endpoint, with its sampling parameters, its ledger and its limits.
 
     `timeout` is in seconds per request. A request fails for good after `attempts`; `backoff` is the wait in seconds
-    before its first retry. `extra` sets any other field of the request body (top_p, seed, response_format);
-    a field that is None is not sent, `max_tokens` and `temperature` included. Without `endpoint` the one at
-    OPENAI_BASE_URL is asked; there is no other default. `requests_per_minute` and `tokens_per_minute` keep below a
-    provider's limits; tokens are estimated before a request and corrected after it. `budget` in USD bounds what `run`
-    and `stage` may spend on this model in this ledger, earlier sessions and other processes included; it needs a price, from prices.csv or
-    `price`. With `client=openai.AsyncOpenAI(...)` (or
-    Azure, or any subclass) requests go through that client, about a fifth as fast as the built-in transport; do not
-    share it with another event loop. With `progress`, every `ask` that takes more than a second shows its rate, the
-    time left and the USD spent. With `shared`, processes that ask this model through this ledger at the same time divide
-    `in_flight` and the limits a minute among them, anew within a second after one has ended. ValueError for a value that is not allowed, or without an endpoint.
+    before its first retry. `extra` sets any other field of the request body (top_p, seed, response_format); a field
+    that is None is not sent, `max_tokens` and `temperature` included. Without `endpoint` the one at OPENAI_BASE_URL
+    is asked; there is no other default. `requests_per_minute` and `tokens_per_minute` keep below a provider's limits;
+    tokens are estimated before a request and corrected after it. `budget` in USD bounds what `run` and `stage` may
+    spend on this model in this ledger, earlier sessions and other processes included; it needs a price, from
+    prices.csv or `price`. With `client=openai.AsyncOpenAI(...)` (or Azure, or any subclass) requests go through that
+    client, about a fifth as fast as the built-in transport; do not share it with another event loop. With `progress`,
+    every `ask` that takes more than a second shows its rate, the time left and the USD spent. With `shared`,
+    processes that ask this model through this ledger at the same time divide `in_flight` and the limits a minute
+    among them, anew within a second after one has ended. ValueError for a value that is not allowed, or without an
+    endpoint.
 
     >>> import qatoolkit as qt
     >>> endpoint = qt.Endpoint(base_url="https://llm.example.org/v1", name="our server", key_env="OUR_KEY")
