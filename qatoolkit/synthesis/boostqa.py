@@ -22,12 +22,14 @@ from qatoolkit.teacher import prompts
 EACH = 2  # questions per high-difficulty request
 
 
-def requests(seeds: pd.DataFrame, plan: pd.DataFrame, settings: BoostQASettings, seed: int = 0) -> pd.DataFrame:
+def requests(
+    seeds: pd.DataFrame, plan: pd.DataFrame, settings: BoostQASettings, seed: int = 0, wave: int = 0
+) -> pd.DataFrame:
     """One row per teacher request: strategy, parent seed, language, requested discipline and difficulty, payload.
 
-    Seeds of a cell's discipline take turns in random order; a discipline without seeds is skipped and its budget stays
-    unspent. If a strategy is switched off, its cells get plain requests: more questions like the seed, at its grade."""
-    rng = random.Random(f"boostqa/{seed}")
+    Seeds of a cell's discipline take turns in random order, another one in each wave; a discipline without seeds is
+    skipped and its budget stays unspent. If a strategy is switched off, its cells get plain requests: more questions like the seed, at its grade."""
+    rng = random.Random(f"boostqa/{seed}" + f"/{wave}" * bool(wave))
     rows, plain = [], Counter()
     pools = {d: group.to_dict("records") for d, group in seeds.groupby("discipline", sort=True)}
     for cell in plan[plan["budget"] > 0].to_dict("records"):
@@ -42,7 +44,7 @@ def requests(seeds: pd.DataFrame, plan: pd.DataFrame, settings: BoostQASettings,
         for turn in range(math.ceil(cell["budget"] / each)):
             source = next(turns)
             count = min(each, cell["budget"] - turn * each)
-            payload = {"seed": prompts.shown(source), "round": turn // len(pool)}
+            payload = {"seed": prompts.shown(source), "round": turn // len(pool)} | ({"wave": wave} if wave else {})
             if strategy == "high_difficulty":
                 payload |= {"difficulty": cell["difficulty"], "count": count}
             elif active:
@@ -68,7 +70,7 @@ def requests(seeds: pd.DataFrame, plan: pd.DataFrame, settings: BoostQASettings,
 def write(context: Context) -> dict:
     """BoostQA for a plan: synthesis, then refinement (`strategies.Strategy.write`)."""
     by = context.teachers
-    asked = requests(context.seeds, context.plan, context.settings, context.seed)
+    asked = requests(context.seeds, context.plan, context.settings, context.seed, context.wave)
     made, rejects = carry_out(asked, by.synthesiser, by.annotator)
     questions, rejects = refine_or_keep(made, rejects, by.refiner, context.settings)
     return {"made": made, "questions": questions, "rejects": rejects}

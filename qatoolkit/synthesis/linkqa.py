@@ -31,7 +31,7 @@ _ASKED = ["strategy", "parents", "language", "path", "asked_discipline", "payloa
 
 
 def requests(
-    paths: pd.DataFrame, seeds: pd.DataFrame, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0
+    paths: pd.DataFrame, seeds: pd.DataFrame, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0, wave: int = 0
 ) -> pd.DataFrame:
     """One request per path with at least two different seeds in one language, that of its first seed.
 
@@ -43,7 +43,8 @@ def requests(
     difficulty adjustment in given disciplines; the rule is our reading). Elsewhere they follow the plan's budget over
     all disciplines, with everything below H3 raised to H3, because joining two seeds takes two hops.
 
-    Rows of `seeds` that share an id are one seed, as in the graph. Warns if more than half of the paths are unusable.
+    A later `wave` sends other requests than an earlier one, along the same path too. Rows of `seeds` that share an id
+    are one seed, as in the graph. Warns if more than half of the paths are unusable.
     Raises ValueError for missing columns, seeds of a path missing from `seeds`, and a plan without a budget."""
     require("paths", paths, "path", "kps", "seeds")
     require("seeds", seeds, "id", "question", "answer", "language", "discipline")
@@ -71,7 +72,7 @@ def requests(
             "seeds": [prompts.shown(found[id]) for id in parents],
             "count": settings.questions_per_path,
             "round": int(path.path),
-        }
+        } | ({"wave": wave} if wave else {})
         rows.append(
             {
                 "strategy": "link",
@@ -190,8 +191,9 @@ def write(context: Context) -> dict:
     merges = merge_table(seeds, settings)
     graph = build_kp_graph(apply_merges(seeds, merges), min_count=settings.min_count)
     graph.save(context.folder / "graph")
-    paths = walk(graph, plan, settings, context.seed)
-    asked = requests(paths, seeds, plan, settings, context.seed)
+    seed = context.seed + (context.wave << 32)  # a run's seed is below 2**32
+    paths = walk(graph, plan, settings, seed)
+    asked = requests(paths, seeds, plan, settings, seed, context.wave)
     made, rejects = synthesise(asked, by.synthesiser, by.annotator, int(plan["budget"].sum()))
     questions, rejects = refine_or_keep(made, rejects, by.refiner, settings)
     kept = {"merges": merges, "graph": None, "paths": paths, "diagnostics": path_diagnostics(graph, paths)}

@@ -25,8 +25,8 @@ PACKAGED = {"boostqa": "04_boostqa", "linkqa": "05_linkqa"}
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """Input of a strategy: annotated `seeds`, the `plan` (cells with `budget` and `deficit`), the `teachers`
-    (synthesiser, refiner, annotator), all `profile` settings, its own `settings`, the random `seed`, and a `folder` for
-    its files."""
+    (synthesiser, refiner, annotator), all `profile` settings, its own `settings`, the random `seed`, a `folder` for
+    its files, and the number of the `wave`: a later wave of the same data set sends other requests than an earlier."""
 
     seeds: pd.DataFrame
     plan: pd.DataFrame
@@ -35,6 +35,7 @@ class Context:
     settings: Settings
     seed: int
     folder: Path
+    wave: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
