@@ -85,7 +85,8 @@ def own_ngrams(ids, offsets, sizes):
     # `ngrams` of each part ids[offsets[p]:offsets[p + 1]], of its own size.
     keys = np.zeros(len(ids), np.uint64)
     for part in range(len(sizes)):
-        keys[offsets[part] : offsets[part + 1]] = ngrams(ids[offsets[part] : offsets[part + 1]], sizes[part])
+        for i in range(offsets[part], offsets[part + 1] - sizes[part] + 1):
+            keys[i] = run_hash(ids, i, i + sizes[part])
     return keys
 
 
@@ -104,7 +105,8 @@ def cover(keys, offsets, sizes):
     for part in range(len(sizes)):
         for i in range(offsets[part], offsets[part + 1]):
             if keys[i]:
-                covered[i : i + sizes[part]] = True
+                for k in range(i, i + sizes[part]):
+                    covered[k] = True
     return covered
 
 
@@ -119,9 +121,16 @@ def place_of(key, keys, buckets):
 
 
 @njit(nogil=True, cache=True)
-def holds(sorted_keys, key):
-    i = np.searchsorted(sorted_keys, key)
-    return i < len(sorted_keys) and sorted_keys[i] == key
+def place_in(sorted_keys, key):
+    # Position of a key among sorted ones, or -1. Shorter to compile than numpy's.
+    first, last = 0, len(sorted_keys)
+    while first < last:
+        middle = (first + last) // 2
+        if sorted_keys[middle] < key:
+            first = middle + 1
+        else:
+            last = middle
+    return first if first < len(sorted_keys) and sorted_keys[first] == key else -1
 
 
 @njit(nogil=True, cache=True)
@@ -215,15 +224,19 @@ def put(hits, at, row, part, rule, score, first, last):
 @njit(nogil=True, cache=True)
 def same_wholes(row, asked, x):
     # Range of x.whole_parts that are the row's question, and of those that are it with their options written into it.
-    letterless = row[:asked][(x.kind[row[:asked]] & LETTER) == 0]
+    letterless, n_words = np.empty(asked, row.dtype), 0
+    for token in row[:asked]:
+        if not x.kind[token] & LETTER:
+            letterless[n_words] = token
+            n_words += 1
     ranges = np.zeros((2, 2), np.int64)
     for k in range(2):
-        words = letterless if k else row[:asked]
+        words = letterless[:n_words] if k else row[:asked]
         key = run_hash(words, 0, len(words))
         if len(words) and key:
             key = key ^ _B if k else key
-            at = np.searchsorted(x.whole_keys, key)
-            if at < len(x.whole_keys) and x.whole_keys[at] == key:
+            at = place_in(x.whole_keys, key)
+            if at >= 0:
                 ranges[k, 0], ranges[k, 1] = x.whole_offsets[at], x.whole_offsets[at + 1]
     return ranges
 
@@ -265,7 +278,7 @@ def coverage(p, x, grams):
     begin, end = x.part_offsets[p], x.part_offsets[p + 1]
     until, n_counted, n_covered, weight = 0, 0, 0, 0.0
     for at in range(begin, end):
-        if x.part_keys[at] and holds(grams, x.part_keys[at]):
+        if x.part_keys[at] and place_in(grams, x.part_keys[at]) >= 0:
             until = at + x.part_size[p]
         if x.counted[at]:
             n_counted += 1
