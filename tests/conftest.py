@@ -14,6 +14,15 @@ ROOT = Path(__file__).resolve().parent.parent
 REAL = Path(os.environ.get("QATOOLKIT_REAL_DATA", ROOT.parent / "shared" / "data"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items):
+    """Where several processes run the tests (`--dist loadgroup`), a file stays in one, and all tests that read the smoke
+    run too, which is made once."""
+    for item in items:
+        group = "smoke" if "smoke" in item.fixturenames else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     """All notebooks executed once by the command line in the smoke profile: `folder` (the run), `environment`, `said`. In

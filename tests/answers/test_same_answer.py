@@ -120,9 +120,12 @@ def test_lists_of_eight_take_less_than_a_second():
         (", ".join(roots), ", ".join(reversed(roots))),
         ("{" + ", ".join(roots) + "}", "{" + ", ".join(f"{i}^(1/2)" for i in range(2, 10)) + "}"),
     ):
-        start = time.monotonic()
-        same_answer(a, b)
-        assert time.monotonic() - start < 1
+        seconds = []
+        for _ in range(3):  # another process may have the core for a while
+            start = time.monotonic()
+            same_answer(a, b)
+            seconds.append(time.monotonic() - start)
+        assert min(seconds) < 1
 
 
 def test_differing_prose_is_undecided_not_different():
@@ -231,8 +234,8 @@ def test_any_text_is_answered_without_an_exception(text):
 @pytest.mark.parametrize("piece", ["\\text{", "(", "\\frac", "1,", " ", "\\boxed{", "A ", "the answer is ", "选", "$"])
 def test_time_stays_linear_in_hostile_length(piece):
     text = piece * 20_000 + "!"
-    start = time.monotonic()
+    start = time.process_time()
     answer_key(text)
     same_answer(text, "B")
     choice_consistent({"choices": [text[:-1], "b"], "answer_index": 0, "answer": text})
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2

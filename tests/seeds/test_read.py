@@ -812,12 +812,12 @@ def test_what_is_no_file_or_far_too_wide_is_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match=r"pipe.jsonl: it is no regular file"):
         read_seeds(tmp_path / "pipe.jsonl")
     names = ",".join(f"c{i}" for i in range(50_000))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="50,000 columns; a table of questions has at most 1,000"):
         read_seeds(write(tmp_path / "wide.csv", f"{names}\n" + "1," * 49_999 + "1\n"))
     with pytest.raises(ValueError, match="1,001 columns"):
         read_seeds(pd.DataFrame([range(1_001)]))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_values_of_tables_read_as_they_are_written(tmp_path):
@@ -935,10 +935,10 @@ def test_a_qa_table_written_as_parquet_is_a_source_that_keeps_its_labels(tmp_pat
 
 def test_ten_thousand_rows_take_seconds():
     rows = [{"question": f"What is {i} + 1?", "choices": [str(i), str(i + 1)], "answer": "B"} for i in range(10_000)]
-    start = time.perf_counter()
+    start = time.process_time()
     table, _ = read_seeds(rows)
     assert len(table) == 10_000
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 # Real data

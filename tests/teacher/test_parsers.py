@@ -292,10 +292,10 @@ def test_prose_is_never_made_an_object(prose):
 )
 def test_hostile_lengths_are_read_in_time_and_without_recursion(hostile):
     for parse in (read_json, *PARSERS):
-        started = time.monotonic()
+        started = time.process_time()
         _, error = outcome(parse, hostile)
         assert len(str(error)) < 1000
-        assert time.monotonic() - started < 2
+        assert time.process_time() - started < 2
 
 
 def test_the_complaint_says_what_was_wrong():

@@ -112,10 +112,10 @@ def test_numbers_that_belong_to_the_wording_must_be_exact():
 def test_reading_takes_well_under_a_millisecond():
     texts = [problems.render(n, problems.parameter_sets(n, "exam")[0], "en", 0, "exam") for n in NAMES]
     problems.read(texts[0])
-    start = time.perf_counter()
+    start = time.process_time()
     for text in texts:
         problems.read(text)
-    assert (time.perf_counter() - start) / len(texts) < 1e-3
+    assert (time.process_time() - start) / len(texts) < 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
