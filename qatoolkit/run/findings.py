@@ -15,6 +15,7 @@ from qatoolkit.run.profiles import BASE
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import training_seeds
 from qatoolkit.run.tables.seeds import agreement
+from qatoolkit.synthesis.budget import UNIFORM
 from qatoolkit.synthesis.write import degradation
 
 TRIAL = "The smoke profile only shows that everything runs: its student is too small for its numbers to mean anything."
@@ -91,7 +92,7 @@ def _probe(run: Run):
 
 def _plan(run: Run):
     plan, settings = run.read("plan"), run.profile.plan
-    planned = plan.targeted
+    planned = plan.budget
     judged = planned[(planned["n"] >= settings.low_n) & planned["accuracy"].notna()]
     weak = plan.weak[~plan.weak[CELL].eq(UNLABELLED).any(axis=1)]
     below = "chance + {} of the rest" if settings.above_chance else "the target of {}"
@@ -99,9 +100,11 @@ def _plan(run: Run):
         f"{len(weak)} of the {len(judged)} cells with at least {settings.low_n} questions are weak: below "
         f"{below.format(_percent(settings.target))}."
     )
-    if not settings.targeted or not planned["budget"].sum():
-        yield "The budget is spread evenly." if not settings.targeted else "No cell gets a budget."
+    if settings.rule == UNIFORM:
+        yield "The budget is spread evenly."
         return
+    if (used := planned["rule"].iloc[0]) != settings.rule:
+        yield f"The rule {settings.rule} weighs nothing here, so the budget follows {used}."
     shares = [planned.loc[planned[c].isin(part), "budget"].sum() / planned["budget"].sum()
               for c, part in (("discipline", STEM), ("difficulty", HIGH))]  # fmt: skip
     top = planned.loc[planned["budget"].idxmax()]

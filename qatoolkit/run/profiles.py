@@ -39,7 +39,7 @@ class DataSettings(Settings):
     strategy: str | None = None
     """A registered strategy; null takes the one of the data set's own name."""
     dials: dict[str, Any] = Field(default_factory=dict)
-    """Dials turned for this data set alone: {plan.targeted: false}."""
+    """Dials turned for this data set alone: {plan.rule: uniform}."""
 
 
 ARMS = {
@@ -64,7 +64,7 @@ ABLATIONS = (
     {"boostqa.multi_grade": False},
     {"boostqa.high_difficulty": False},
     {"boostqa.refine": False},
-    {"plan.targeted": False},
+    {"plan.rule": "uniform"},
     {"linkqa.alpha": 1.0, "linkqa.beta": 0.0},  # popularity alone
     {"linkqa.alpha": 0.0, "linkqa.beta": 1.0},  # coverage alone
     {"linkqa.alpha": 0.0, "linkqa.beta": 0.0},  # neither: edge weights
@@ -106,7 +106,7 @@ class Profile(Settings):
     data: dict[str, DataSettings] = Field(
         default_factory=lambda: {
             "boostqa": DataSettings(),
-            "boostqa_untargeted": DataSettings(strategy="boostqa", dials={"plan.targeted": False}),
+            "boostqa_untargeted": DataSettings(strategy="boostqa", dials={"plan.rule": "uniform"}),
             "linkqa": DataSettings(),
         }
     )
@@ -208,7 +208,7 @@ PROFILES = {
         midtrain=MidtrainSettings(tokens=30_000),
         ablations=(
             {"boostqa.refine": False},
-            {"plan.targeted": False},
+            {"plan.rule": "uniform"},
             {"linkqa.alpha": 0.0, "linkqa.beta": 1.0},
             {"linkqa.length": 3},
             {"midtrain.replay": 0.7},

@@ -12,7 +12,7 @@ from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.run.contracts import stage
 from qatoolkit.run.stages.data import examined, probe_questions, task_ids
 from qatoolkit.run.store import Run
-from qatoolkit.synthesis import budget
+from qatoolkit.synthesis.budget import plan_budget
 
 
 @stage("probe", reads=("base", "annotate", "exams"), settings=("probe.on", "probe.open_answers"))
@@ -45,8 +45,8 @@ def _probe_tasks(run: Run, model, asked: pd.DataFrame) -> pd.DataFrame:
 
 @stage("plan", reads=("probe",), settings=("plan",))
 def plan(run: Run, folder) -> dict:
-    """The synthesis budget by cell, targeted at what the probe found, and the untargeted control; `weak`, the weak
-    cells, and the weak disciplines, for exam questions whose difficulty is unknown."""
+    """The synthesis `budget` by cell that follows from what the probe found; `weak`, the weak cells, and the weak
+    disciplines, for exam questions whose difficulty is unknown."""
     grid, settings = run.read("probe").cells, run.profile.plan
     known = grid[~grid[CELL].eq(probing.UNLABELLED).any(axis=1)]
     if known.empty:
@@ -57,8 +57,7 @@ def plan(run: Run, folder) -> dict:
     pooled = run.read("probe").samples.assign(difficulty=probing.UNLABELLED)
     judge = {"target": settings.target, "low_n": settings.low_n, "above_chance": settings.above_chance}
     return {
-        "targeted": budget.targeted(known, settings),
-        "untargeted": budget.untargeted(known, settings),
+        "budget": plan_budget(known, settings),
         "weak": weak(grid, **judge),
         "weak_disciplines": weak(cells(pooled), **judge),
     }
