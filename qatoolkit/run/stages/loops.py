@@ -46,7 +46,7 @@ def rounds(run: Run, *, log=print) -> Outputs:
     rejected, tokens so far, US dollars (null where a price is unknown), accuracy on the probe's questions and its paired
     gain over the round before, over all and in the cells of the run's plan (`weak_`), and in `stopped` why the last round
     was the last. `cells`: by seed, round and cell what `budget.gain_rates` fits. `probes`: the grids of rounds and one pass
-    by tokens. `samples`, `accuracies` and `comparisons`: the exams; `comparisons` are paired, over the seeds. `questions`
+    by tokens, with the cells that are weak there. `samples`, `accuracies` and `comparisons`: the exams; `comparisons` are paired, over the seeds. `questions`
     and `rejects` of all rounds.
 
     Every part is a training of its own: a stage that was killed goes on, and nothing is asked or trained twice."""
@@ -221,8 +221,8 @@ def take(run: Run, loop: Loop, nth: int, part: Trained) -> None:
 
 def record(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None) -> dict:
     """Add what the live checkpoint answers to the probe to the loop's rows, paired with the checkpoint before it."""
-    plan, grid, weakest = run.profile.plan, labelled_cells(cells(loop.samples)), weak_parts(run)
-    now = weak(grid, plan.target, plan.low_n, plan.above_chance)
+    grid, weakest = labelled_cells(cells(loop.samples)), weak_parts(run)
+    now = weak_now(run, grid)
     row = {"seed": loop.seed, "tokens": loop.tokens, "weak_cells": len(now)} | about
     for prefix, on in (("", "all"), ("weak_", "weak")):
         mine = parts(loop.samples, weakest)[on]
@@ -232,8 +232,20 @@ def record(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None) -> di
             row[f"{prefix}gain"] = paired["difference"]
             row |= {f"{prefix}gain_{end}": paired[end] for end in ("low", "high")}
     loop.rows.append(row)
-    loop.probes.append(grid.assign(arm=ROUNDS, seed=loop.seed, round=row["round"], tokens=loop.tokens))
+    loop.probes.append(at(grid, now, arm=ROUNDS, seed=loop.seed, round=row["round"], tokens=loop.tokens))
     return row
+
+
+def weak_now(run: Run, grid: pd.DataFrame) -> pd.DataFrame:
+    """The cells of a grid that are weak by the run's plan settings."""
+    plan = run.profile.plan
+    return weak(grid, plan.target, plan.low_n, plan.above_chance)
+
+
+def at(grid: pd.DataFrame, now: pd.DataFrame, **where) -> pd.DataFrame:
+    """A grid with where it was found, and whether each of its cells is `weak` there."""
+    is_weak = pd.MultiIndex.from_frame(grid[CELL]).isin(pd.MultiIndex.from_frame(now[CELL]))
+    return grid.assign(weak=is_weak, **where)
 
 
 def resamples(run: Run) -> int:
@@ -285,8 +297,8 @@ def against_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
     for loop in loops_done:
         own = others[ONE_PASS, loop.seed]
         grid = labelled_cells(cells(probe_samples(run, own.path)))
-        start = loop.probes[0].assign(arm=ONE_PASS)
-        probes += [start, grid.assign(arm=ONE_PASS, seed=loop.seed, round=len(loop.trainings), tokens=loop.tokens)]
+        where = {"seed": loop.seed, "round": len(loop.trainings), "tokens": loop.tokens}
+        probes += [loop.probes[0].assign(arm=ONE_PASS), at(grid, weak_now(run, grid), arm=ONE_PASS, **where)]
     weakest, names = weak_parts(run), list(dict.fromkeys(name for name, _ in paths))
     seeds = [loop.seed for loop in loops_done]
     split = {key: parts(rows, weakest) for key, rows in samples.items()}

@@ -67,6 +67,22 @@ def plan_shares(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["plan", "questions", "cells", "STEM share", "H4-H5 share", "largest cell"])
 
 
+def rule_plans(run: Run) -> pd.DataFrame:
+    """What every budget rule would have spent in the last round of the first training seed, gain fitted from the rounds
+    before it: rule (with the one that it is where it weighs nothing), discipline, difficulty, accuracy, deficit,
+    budget."""
+    past = run.read("rounds").cells
+    past = past[past["seed"] == past["seed"].iloc[0]]
+    grid, past = (past[past["round"].eq(past["round"].max()) == last] for last in (True, False))
+    plans = []
+    for rule in RULES:
+        plan = plan_budget(grid, replace(run.profile.plan, rule=rule), past)
+        used = plan["rule"].iloc[0]
+        plans.append(plan.assign(rule=rule if used == rule else f"{rule} (as {used})"))
+    columns = ["rule", "discipline", "difficulty", "accuracy", "deficit", "budget"]
+    return pd.concat(plans, ignore_index=True)[columns]
+
+
 def disputes(run: Run, name: str = "boostqa", n: int = 8) -> pd.DataFrame:
     """Answers on which the two teachers differed: the first, the second, and what further samples decided, if
     anything."""
