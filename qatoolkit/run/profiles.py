@@ -175,8 +175,8 @@ class Profile(Settings):
         for field in ("arms", "data", "exams", "strategies"):
             for name in getattr(self, field):
                 check_name(name, field)
-        if self.rounds.of not in (None, *self.data):
-            raise ValueError(f"rounds.of is {self.rounds.of!r}; it must be one of {', '.join(self.data)}")
+        if self.rounds.of not in (None, *(written := [s for s in self.used_sets if s in self.data])):
+            raise ValueError(f"rounds.of is {self.rounds.of!r}; it must be a data set of an arm: {', '.join(written)}")
         for name, about in self.data.items():
             if name in TAKEN:
                 raise ValueError(f"data.{name}: this name is taken; give the data set another")

@@ -13,27 +13,13 @@ from qatoolkit.run import stages, tables
 from qatoolkit.run.findings import findings
 from qatoolkit.run.stages import evaluation, loops, training
 from qatoolkit.run.stages.data import exam_tables, probe_questions
+from qatoolkit.run.stages.teachers import ledger_path
 from qatoolkit.run.store import open_run
-from qatoolkit.run.tables.synthesis import spend
+from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.training.job import learning_rate
 
 pytestmark = pytest.mark.timeout(900)
-SMALL = {
-    "plan.questions": 40,
-    "plan.rule": "gain",
-    "student.size": "xxs",
-    "student.tokens": 3_000,
-    "midtrain.tokens": 4_000,
-    "midtrain.warmup": 0.3,
-    "scaling.sizes": (),
-    "probe.every": 0,
-    "rounds.n": 2,
-    "rounds.seeds": 2,
-    "arms": {"linkqa": None, "boostqa_linkqa": None, "boostqa_untargeted": None, "seeds_only": None},
-    "data": {"linkqa": None, "boostqa_untargeted": None},
-    "compare": (("boostqa", "base"),),
-    "ablations": (),
-}
+SMALL = {"rounds.n": 2, "rounds.seeds": 2, "rounds.tokens": 4_000}
 
 
 class Killed(BaseException):
@@ -41,9 +27,10 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """Rounds of two seeds, killed before the second part is trained and started again; what happened in order, as `order`."""
-    run = open_run("rounds", profile="smoke", root=tmp_path_factory.mktemp("results"), **SMALL)
+def ran(smoke):
+    """Rounds of two seeds beside the smoke run, killed before the second part is trained and started again; `order` is
+    what happened in order."""
+    run = open_run("rounds", profile="smoke", root=smoke.results, **SMALL)
     stages.run_to(run, "curate", log=str)
     order, patch = [], pytest.MonkeyPatch()
 
@@ -59,6 +46,7 @@ def ran(tmp_path_factory):
     noted(probing, "score", lambda model, tokenizer, table: ("asked", frozenset(table["id"])))
     noted(evaluation, "score", lambda model, tokenizer, table: ("asked", frozenset(table["id"])))
     noted(training, "train_all", lambda jobs: ("trained", [(job.name, job.seed) for job in jobs]))
+    noted(loops, "plan_budget", lambda grid, settings, history: ("planned", history))
     real, fresh = loops.part_job, []
 
     def killed(run, loop, nth, *more):
@@ -70,11 +58,10 @@ def ran(tmp_path_factory):
     patch.setattr(loops, "part_job", killed)
     with pytest.raises(Killed):
         stages.rounds(run, log=str)
-    paid = spend(run)["attempts"].sum() if "attempts" in spend(run) else len(spend(run))
     half = len(order)
     out = stages.rounds(run, log=str)
     patch.undo()
-    return SimpleNamespace(run=run, out=out, order=order, half=half, paid=paid)
+    return SimpleNamespace(run=run, out=out, order=order, half=half)
 
 
 def test_the_exams_are_answered_once_and_at_the_end(ran):
@@ -96,22 +83,26 @@ def test_a_round_looks_at_what_the_one_before_it_left(ran):
         first, second = (own[own["round"] == nth].set_index(CELL) for nth in (1, 2))
         pd.testing.assert_series_equal(first["accuracy_after"], second["accuracy"], check_names=False)
         assert (first["gain"] == first["accuracy_after"] - first["accuracy"]).all()
-        assert first["rule"].eq("root").all()  # no history yet
-        assert own.groupby("round")["budget"].sum().tolist() == [20, 20]
+        assert own.groupby("round")["budget"].sum().tolist() == [60, 60]
         mine = rows[rows["seed"] == seed].set_index("round")
         assert mine["tokens"].tolist() == [0, 2_000, 4_000]
         assert mine.loc[1:, "gain"].tolist() == pytest.approx(mine["accuracy"].diff().dropna().tolist())
         assert own.groupby("round")["questions"].sum().le(mine.loc[1:, "questions"]).all()
         assert mine["stopped"].eq("all 2 rounds are used up").all()
     assert rows.loc[rows["round"] == 0, "accuracy"].nunique() == 1
+    known = [history for what, history in ran.order if what == "planned"]
+    assert [history is None for history in known] == [True, True, False, True, True, False, False]  # killed, and again
+    pd.testing.assert_frame_equal(
+        known[-1], cells[cells["seed"].eq(1) & cells["round"].eq(1)], check_like=True, check_dtype=False
+    )
 
 
 def test_questions_repeat_no_seed_and_no_earlier_round(ran):
-    seeds = set(ran.run.read("annotate").seeds["question"])
+    seeds = set(ran.run.read("annotate").seeds["id"])
     for _, own in ran.out.questions.groupby("seed"):
         assert set(own["round"]) == {1, 2}
         assert own["id"].is_unique
-        assert not set(own["question"]) & seeds
+        assert not set(own["id"]) & seeds
         assert own["verified"].astype(bool).all()
     asked = ran.out.rounds.dropna(subset="asked")
     lost = ran.out.rejects.groupby(["seed", "round"]).size()
@@ -141,10 +132,12 @@ def test_after_a_kill_nothing_is_asked_or_trained_twice(ran):
     assert len(jobs) == len(set(jobs))
     before = [job for what, some in ran.order[: ran.half] if what == "trained" for job in some]
     assert [name for name, _ in before] == ["boostqa round 1"] * 2
-    again = stages.rounds(ran.run, log=str)
-    assert again.skipped
-    sent = spend(ran.run)
-    assert sent["stage"].str.startswith("rounds/seed").any()
+    assert stages.rounds(ran.run, log=str).skipped
+    with Ledger(ledger_path(ran.run)) as ledger:
+        attempts = ledger.attempts()
+    sent = attempts[attempts["stage"].str.startswith("rounds/seed") & attempts["run"].eq("rounds")]
+    assert len(sent) > 0
+    assert not attempts[attempts["key"].isin(sent["key"])].duplicated("key").any()
 
 
 def test_one_pass_is_compared_over_as_many_tokens_and_questions(ran):
@@ -158,10 +151,13 @@ def test_one_pass_is_compared_over_as_many_tokens_and_questions(ran):
         read_json(ran.run.root / "stages" / name / "training.json") for name in ran.run.manifest("rounds")["uses"]
     ]
     assert {one["job"]["tokens"] for one in trained if "round" not in one["name"]} == {4_000}
+    asked = ran.out.accuracies.dropna(subset="questions").pivot_table("questions", "seed", "arm")
+    assert asked["one_pass"].to_numpy() == pytest.approx(asked["rounds"].to_numpy(), rel=0.01)
+    assert asked["rounds"].sum() == len(ran.out.questions)
     said = str(findings(ran.run, "rounds"))
     assert "2 rounds compared with one pass of as many tokens and questions, over 2 training seeds" in said
     plans = tables.rule_plans(ran.run)
-    assert plans.groupby("rule")["budget"].sum().eq(40).all()
+    assert plans.groupby("rule")["budget"].sum().eq(ran.run.profile.plan.questions).all()
 
 
 def test_rounds_end_where_a_round_gains_less_than_the_bound(ran):
@@ -178,5 +174,5 @@ def test_rounds_end_where_a_round_gains_less_than_the_bound(ran):
 
 
 def test_a_data_set_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match=r"rounds\.of is 'zoo'; it must be one of boostqa"):
+    with pytest.raises(ValueError, match=r"rounds\.of is 'zoo'; it must be a data set of an arm: boostqa"):
         open_run("zoo", profile="smoke", root="nowhere", **{"rounds.of": "zoo"})

@@ -72,6 +72,10 @@ def rounds(run: Run, *, log=print) -> Outputs:
             found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
             for loop in (loop for loop in loops if loop.seed in found):
                 take(run, loop, nth, found[loop.seed])
+        if not loops[0].trainings:  # the first round is the same for all
+            raise ValueError(
+                f"rounds: {loops[0].stopped}, so there is nothing to train on; see run.read({of!r}).rejects"
+            )
         return against_one_pass(run, of, loops)
 
     return run.complete(ROUNDS, spec, make, dials=about.dials, asked={"data set": of, "strategy": chosen.name}, log=log)
@@ -261,9 +265,9 @@ def spent(run: Run, stage: str) -> float | None:
     return None if sent["unpriced"].sum() else float(sent["cost"].sum())
 
 
-def beside(run: Run, of: str, loop: Loop) -> dict[str, Job]:
-    """The trainings that a loop is compared with: one pass over the data set, and the control, of as many tokens; the
-    run's own where they are the same."""
+def beside(run: Run, of: str, loop: Loop) -> dict[str, tuple[Job, int | None]]:
+    """The trainings that a loop is compared with, each with its questions: one pass over the data set, and the control, of
+    as many tokens; the run's own where they are the same."""
     sets, control = run.profile.arms, run.profile.control
     reads = next((arm for arm, names in sets.items() if tuple(names) == (of,)), None)
     table, found = getattr(run.read("curate"), of), {}
@@ -280,27 +284,29 @@ def beside(run: Run, of: str, loop: Loop) -> dict[str, Job]:
             job = own_job(run, arm)
             if (job.tokens, job.seed) != (loop.tokens, loop.seed) or part:
                 job = arm_job(run, arm)
-        found[name] = replace(job, tokens=loop.tokens, seed=loop.seed, **part)
+        questions = (n if fewer else len(table)) if name == ONE_PASS else None
+        found[name] = replace(job, tokens=loop.tokens, seed=loop.seed, **part), questions
     return found
 
 
 def against_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
     """The tables of the stage: the exams are answered here, once."""
-    loops_done = [loop for loop in loops if loop.trainings]
-    jobs = {(name, loop.seed): job for loop in loops_done for name, job in beside(run, of, loop).items()}
-    others = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
-    paths = {(ROUNDS, loop.seed): loop.model for loop in loops_done} | {key: one.path for key, one in others.items()}
-    paths |= {(BASE, loop.seed): run.model(BASE) for loop in loops_done}
+    jobs = {(name, loop.seed): one for loop in loops for name, one in beside(run, of, loop).items()}
+    others = dict(zip(jobs, trained(run, [job for job, _ in jobs.values()]), strict=True))
+    read = {key: n for key, (_, n) in jobs.items()}
+    read |= {(ROUNDS, loop.seed): sum(map(len, loop.questions)) for loop in loops}
+    paths = {(ROUNDS, loop.seed): loop.model for loop in loops} | {key: one.path for key, one in others.items()}
+    paths |= {(BASE, loop.seed): run.model(BASE) for loop in loops}
     answered = scored(run, paths.values())
     samples = {key: answered[path].drop_duplicates("id") for key, path in paths.items()}
     probes = [grid for loop in loops for grid in loop.probes]
-    for loop in loops_done:
+    for loop in loops:
         own = others[ONE_PASS, loop.seed]
         grid = labelled_cells(cells(probe_samples(run, own.path)))
         where = {"seed": loop.seed, "round": len(loop.trainings), "tokens": loop.tokens}
         probes += [loop.probes[0].assign(arm=ONE_PASS), at(grid, weak_now(run, grid), arm=ONE_PASS, **where)]
     weakest, names = weak_parts(run), list(dict.fromkeys(name for name, _ in paths))
-    seeds = [loop.seed for loop in loops_done]
+    seeds = [loop.seed for loop in loops]
     split = {key: parts(rows, weakest) for key, rows in samples.items()}
     compared = [(ROUNDS, other) for other in names if other != ROUNDS] + [(ONE_PASS, BASE)]
     return {
@@ -312,7 +318,8 @@ def against_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
         "samples": pd.concat([rows.assign(arm=a, seed=s) for (a, s), rows in samples.items()], ignore_index=True),
         "accuracies": pd.DataFrame(
             [
-                {"arm": arm, "seed": seed, "on": on} | accuracy(rows).iloc[0].to_dict()
+                {"arm": arm, "seed": seed, "questions": read.get((arm, seed)), "on": on}
+                | accuracy(rows).iloc[0].to_dict()
                 for (arm, seed), by in split.items()
                 for on, rows in by.items()
             ]
