@@ -30,23 +30,9 @@ from qatoolkit.training.settings import CHECKPOINT_DIALS, GeneralSettings, Midtr
 SEEDS = "seeds"  # the annotated seeds, a data set that nothing has to write
 BASE = "base"  # the student before mid-training, compared like an arm
 TAKEN = {  # names of stages, and of what else is in a run's folder or among the outputs of `curate`
-    *(
-        SEEDS,
-        BASE,
-        *NOTEBOOKS,
-        *BESIDE,
-        "notebooks",
-        "figures",
-        "variants",
-        "models",
-        "export",
-        "jobs",
-        "report",
-        "controls",
-    )
+    *(SEEDS, BASE, *NOTEBOOKS, *BESIDE),
+    *("notebooks", "figures", "variants", "models", "export", "jobs", "report", "controls"),
 }
-
-
 ARMS = {
     "seeds_only": (SEEDS,),
     "general_control": (),
