@@ -222,7 +222,7 @@ def budget(plan, *, title=None, ax=None):
     >>> import pandas as pd
     >>> grid = pd.DataFrame({"discipline": ["physics", "physics", "law"], "difficulty": ["H1", "H2", "H1"]})
     >>> grid = grid.assign(n=40, accuracy=[0.65, 0.35, 0.90])
-    >>> figure = qt.figures.budget(qt.targeted(grid, qt.PlanSettings(questions=90)))
+    >>> figure = qt.figures.budget(qt.plan_budget(grid, qt.PlanSettings(questions=90)))
     >>> type(figure).__name__
     'Figure'
     """

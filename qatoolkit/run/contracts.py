@@ -25,6 +25,8 @@ NOTEBOOKS = {  # the stages of every run, in order, and the notebook that makes 
     "summary": "11_figures",
 }
 
+BESIDE = {"rounds": "13_rounds"}  # stages beside the flow, made where they are asked for
+
 LISTS = {  # what some stages depend on besides groups of settings: lists of the profile, by the name that a change is given
     "curate": lambda profile: {"sets": profile.used_sets},
     "midtrain": lambda profile: {"arms": profile.arms},
@@ -47,9 +49,9 @@ def prompt_version(name: str) -> str:
 
 
 # The version of each stage's contract; raised when the same inputs would give another result.
-VERSIONS = dict.fromkeys([*NOTEBOOKS, *PACKAGED], 1)
-VERSIONS |= dict.fromkeys(["plan", "seeds", "exams"], 2)
-VERSIONS |= dict.fromkeys(["curate", "scaling", "evaluate", "probe", "error_rates", *PACKAGED], 3)
+VERSIONS = dict.fromkeys([*NOTEBOOKS, *BESIDE, *PACKAGED], 1)
+VERSIONS |= dict.fromkeys(["seeds", "exams"], 2)
+VERSIONS |= dict.fromkeys(["curate", "scaling", "evaluate", "probe", "plan", "error_rates", *PACKAGED], 3)
 
 
 class Stage:

@@ -27,7 +27,7 @@ def probe(run: Run):
 
 def budget(run: Run):
     """Questions to synthesise per cell, in proportion to the root of the deficit."""
-    return figures.budget(run.read("plan").targeted, title="Synthesis budget that follows")
+    return figures.budget(run.read("plan").budget, title="Synthesis budget that follows")
 
 
 def curation(run: Run):

@@ -15,6 +15,7 @@ from qatoolkit.run.profiles import BASE
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import training_seeds
 from qatoolkit.run.tables.seeds import agreement
+from qatoolkit.synthesis.budget import UNIFORM
 from qatoolkit.synthesis.write import degradation
 
 TRIAL = "The smoke profile only shows that everything runs: its student is too small for its numbers to mean anything."
@@ -22,7 +23,7 @@ TRIAL = "The smoke profile only shows that everything runs: its student is too s
 
 def findings(run: Run, *stages: str) -> Rich:
     """What stages showed (`seeds`, `annotate`, `probe`, `plan`, a data set, `curate`, `midtrain`, `evaluate`, `scaling`,
-    `ablations`), or without a name all that are done, as sentences.
+    `ablations`, `rounds`), or without a name all that are done, as sentences.
 
     Accuracies in percent with Wilson intervals, differences in points, paired over questions unless it says otherwise.
     ValueError for a stage without findings; MissingUpstream for one that is not done."""
@@ -47,6 +48,7 @@ def list_findings(run: Run) -> dict[str, Callable[[], Iterator[str]]]:
         "evaluate": _evaluate,
         "scaling": _scaling,
         "ablations": _ablations,
+        "rounds": _rounds,
     }
     found = {name: lambda make=make: make(run) for name, make in (stages | after).items()}
     data = {name: lambda name=name: _data_set(run, name) for name in run.profile.data}
@@ -91,7 +93,7 @@ def _probe(run: Run):
 
 def _plan(run: Run):
     plan, settings = run.read("plan"), run.profile.plan
-    planned = plan.targeted
+    planned = plan.budget
     judged = planned[(planned["n"] >= settings.low_n) & planned["accuracy"].notna()]
     weak = plan.weak[~plan.weak[CELL].eq(UNLABELLED).any(axis=1)]
     below = "chance + {} of the rest" if settings.above_chance else "the target of {}"
@@ -99,9 +101,11 @@ def _plan(run: Run):
         f"{len(weak)} of the {len(judged)} cells with at least {settings.low_n} questions are weak: below "
         f"{below.format(_percent(settings.target))}."
     )
-    if not settings.targeted or not planned["budget"].sum():
-        yield "The budget is spread evenly." if not settings.targeted else "No cell gets a budget."
+    if settings.rule == UNIFORM:
+        yield "The budget is spread evenly."
         return
+    if (used := planned["rule"].iloc[0]) != settings.rule:
+        yield f"The rule {settings.rule} weighs nothing here, so the budget follows {used}."
     shares = [planned.loc[planned[c].isin(part), "budget"].sum() / planned["budget"].sum()
               for c, part in (("discipline", STEM), ("difficulty", HIGH))]  # fmt: skip
     top = planned.loc[planned["budget"].idxmax()]
@@ -227,6 +231,25 @@ def _ablations(run: Run):
             f"Over training seeds ({row['seed']}), {run.profile.main_arm} compared with its control: {_points(row)} in weak "
             "cells; the interval is over seeds and questions."
         )
+
+
+def _rounds(run: Run):
+    stored = run.read("rounds")
+    table, made = stored.comparisons, stored.rounds
+    for b, rows in table[table["a"] == "rounds"].dropna(subset="difference").groupby("b", sort=False):
+        over = "one pass of as many tokens and questions" if b == "one_pass" else b.replace("_", " ")
+        rows = rows.assign(key=rows["on"].map({"weak": 0, "all": 1})).dropna(subset="key").sort_values("key")
+        each = [f"{_points(row)} {_WHERE[row['on']]} ({_meaning(row)})" for row in rows.to_dict("records")]
+        seeds = int(rows["seeds"].max())
+        over += f", over {seeds} training seeds" if seeds > 1 else ""
+        yield f"{made['round'].max()} rounds compared with {over}: {', '.join(each)}."
+    for seed, rows in made.groupby("seed"):
+        gained = rows.dropna(subset="gain").rename(
+            columns={"gain": "difference", "gain_low": "low", "gain_high": "high"}
+        )
+        each = [_points(row) for row in gained[["difference", "low", "high", "n"]].to_dict("records")]
+        weak = f"{rows['weak_cells'].iloc[0]} cells were weak before and {rows['weak_cells'].iloc[-1]} after"
+        yield f"Seed {seed}: gains on the probe's questions by round {'; '.join(each)}. {weak}; {rows['stopped'].iloc[0]}."
 
 
 _WHERE = {"weak": "in weak cells", "strong": "in the others", "all": "over all"}

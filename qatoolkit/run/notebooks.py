@@ -14,14 +14,15 @@ from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.files import atomic, locked, read_json
 from qatoolkit.run.asked import NOTES
 from qatoolkit.run.check import FILES, is_whole, record_files
-from qatoolkit.run.contracts import NOTEBOOKS
+from qatoolkit.run.contracts import BESIDE, NOTEBOOKS
 from qatoolkit.run.remembered import FILE as RUN_FILE
 from qatoolkit.run.store import POINTERS, Run
 from qatoolkit.synthesis.strategies import PACKAGED
 from qatoolkit.training.stops import Stopped, stop_requests
 
 # Own model and tour come last: they read what the others made, and compute nothing twice.
-ORDER = (*sorted({*NOTEBOOKS.values(), *PACKAGED.values(), "05b_steering"}), "12_own_model", "00_tour")
+FLOW = sorted({*NOTEBOOKS.values(), *PACKAGED.values(), "05b_steering"})
+ORDER = (*FLOW, *sorted({*BESIDE.values()}), "12_own_model", "00_tour")
 
 
 class NotebookFailed(RuntimeError):
@@ -36,8 +37,9 @@ def notebooks_folder() -> Path:
     return folder
 
 
-def chosen(only: list[str]) -> list[str]:
-    """The notebooks to run, in order; a number, a name or its beginning picks one. ValueError for anything else."""
+def chosen(only: list[str], beside: bool = True) -> list[str]:
+    """The notebooks to run, in order: of all, without those beside the flow unless `beside`, or those that a number, a
+    name or its beginning picks. ValueError for anything else."""
     picked = []
     for name in only:
         asked = name.removesuffix(".ipynb")
@@ -45,7 +47,7 @@ def chosen(only: list[str]) -> list[str]:
         if len(found) != 1:
             raise ValueError(f"--only {name!r} fits {len(found)} notebooks; there are {', '.join(sorted(ORDER))}")
         picked += found
-    return [n for n in ORDER if n in picked] if only else list(ORDER)
+    return [n for n in ORDER if (n in picked if only else beside or n not in BESIDE.values())]
 
 
 def run_notebooks(run: Run, profile: str | None, only: list[str] | None = None, log=print) -> int:
@@ -56,7 +58,7 @@ def run_notebooks(run: Run, profile: str | None, only: list[str] | None = None, 
     `profile` is what the notebooks get as PROFILE, None for what the run remembers. Raises NotebookFailed at the first
     error; what was finished stays. SIGTERM and SIGUSR1 are passed on to the notebook that is running, as SIGTERM: a
     training saves its state, calls of a teacher come to an end, and it raises Stopped."""
-    names = chosen(only or [])
+    names = chosen(only or [], run.profile.beside)
     folder = run.folder / "notebooks"
     started, executed = time.perf_counter(), 0
     for position, name in enumerate(names, 1):
@@ -97,7 +99,7 @@ def _key(run: Run, source: Path) -> str:
 
 def _is_current(run: Run, notebook: str) -> bool:
     """Whether all stages that a notebook makes are done, and would be skipped."""
-    made = [stage for stage, maker in run.stages().items() if maker == notebook]
+    made = [stage for stage, maker in (run.stages() | BESIDE).items() if maker == notebook]
     return all(run.manifest(stage) and not run.changed(stage) for stage in made)
 
 

@@ -17,7 +17,8 @@ from qatoolkit.core.bounds import check_name
 from qatoolkit.core.settings import Rate, Settings, SomeShare, placed, read_mapping, turned
 from qatoolkit.curate.settings import CurateSettings
 from qatoolkit.evaluation.settings import EvaluateSettings, ExamSettings, ProbeSettings
-from qatoolkit.run.contracts import NOTEBOOKS
+from qatoolkit.run.contracts import BESIDE, NOTEBOOKS
+from qatoolkit.run.settings import DataSettings, RoundsSettings
 from qatoolkit.scaling.settings import LadderSettings, ScalingSettings
 from qatoolkit.seeds.settings import SeedSettings
 from qatoolkit.synthesis.settings import AnnotateSettings, BoostQASettings, LinkQASettings, PlanSettings
@@ -29,19 +30,9 @@ from qatoolkit.training.settings import CHECKPOINT_DIALS, GeneralSettings, Midtr
 SEEDS = "seeds"  # the annotated seeds, a data set that nothing has to write
 BASE = "base"  # the student before mid-training, compared like an arm
 TAKEN = {  # names of stages, and of what else is in a run's folder or among the outputs of `curate`
-    *(SEEDS, BASE, *NOTEBOOKS, "notebooks", "figures", "variants", "models", "export", "jobs", "report", "controls")
+    *(SEEDS, BASE, *NOTEBOOKS, *BESIDE),
+    *("notebooks", "figures", "variants", "models", "export", "jobs", "report", "controls"),
 }
-
-
-class DataSettings(Settings):
-    """A data set to synthesise: a strategy, and the dials that differ for it."""
-
-    strategy: str | None = None
-    """A registered strategy; null takes the one of the data set's own name."""
-    dials: dict[str, Any] = Field(default_factory=dict)
-    """Dials turned for this data set alone: {plan.targeted: false}."""
-
-
 ARMS = {
     "seeds_only": (SEEDS,),
     "general_control": (),
@@ -64,7 +55,7 @@ ABLATIONS = (
     {"boostqa.multi_grade": False},
     {"boostqa.high_difficulty": False},
     {"boostqa.refine": False},
-    {"plan.targeted": False},
+    {"plan.rule": "uniform"},
     {"linkqa.alpha": 1.0, "linkqa.beta": 0.0},  # popularity alone
     {"linkqa.alpha": 0.0, "linkqa.beta": 1.0},  # coverage alone
     {"linkqa.alpha": 0.0, "linkqa.beta": 0.0},  # neither: edge weights
@@ -103,10 +94,11 @@ class Profile(Settings):
     midtrain: MidtrainSettings = MidtrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     scaling: ScalingSettings = ScalingSettings()
+    rounds: RoundsSettings = RoundsSettings()
     data: dict[str, DataSettings] = Field(
         default_factory=lambda: {
             "boostqa": DataSettings(),
-            "boostqa_untargeted": DataSettings(strategy="boostqa", dials={"plan.targeted": False}),
+            "boostqa_untargeted": DataSettings(strategy="boostqa", dials={"plan.rule": "uniform"}),
             "linkqa": DataSettings(),
         }
     )
@@ -121,6 +113,8 @@ class Profile(Settings):
     first that the dials change."""
     ablation_tokens: SomeShare = 0.25
     """Tokens of an ablation, as a share of the mid-training tokens."""
+    beside: bool = False
+    """Run the notebooks beside the flow too (13_rounds), which are else made where they are named (`--only 13`)."""
 
     @property
     def main_arm(self) -> str:
@@ -167,6 +161,8 @@ class Profile(Settings):
         for field in ("arms", "data", "exams", "strategies"):
             for name in getattr(self, field):
                 check_name(name, field)
+        if self.rounds.of not in (None, *(written := [s for s in self.used_sets if s in self.data])):
+            raise ValueError(f"rounds.of is {self.rounds.of!r}; it must be a data set of an arm: {', '.join(written)}")
         for name, about in self.data.items():
             if name in TAKEN:
                 raise ValueError(f"data.{name}: this name is taken; give the data set another")
@@ -200,6 +196,7 @@ OWN = {  # of a model that is not trained here: what depends on it follows from 
 PROFILES = {
     "smoke": Profile(
         name="smoke",
+        beside=True,
         textbook=TextbookSettings(entities=4, entities_zh=2, relations=3, families=4, seeds=2, exam=1),
         probe=ProbeSettings(every=15_000),
         plan=PlanSettings(questions=120, low_n=2),
@@ -208,7 +205,7 @@ PROFILES = {
         midtrain=MidtrainSettings(tokens=30_000),
         ablations=(
             {"boostqa.refine": False},
-            {"plan.targeted": False},
+            {"plan.rule": "uniform"},
             {"linkqa.alpha": 0.0, "linkqa.beta": 1.0},
             {"linkqa.length": 3},
             {"midtrain.replay": 0.7},

@@ -19,7 +19,7 @@ from qatoolkit.core.display import InOneLine, Interrupted, facts
 from qatoolkit.core.files import digest, locked, remove
 from qatoolkit.core.settings import turned
 from qatoolkit.run.asked import STOPS, Asked, Incomplete, Notes, describe
-from qatoolkit.run.contracts import LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version
+from qatoolkit.run.contracts import BESIDE, LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version
 from qatoolkit.run.outputs import Outputs, write_output
 from qatoolkit.run.profiles import PROFILES, Profile, load_profile
 from qatoolkit.run.provenance import provenance
@@ -147,7 +147,7 @@ class Run:
         """The outputs of a finished stage; MissingUpstream names the notebook to run."""
         manifest = self.manifest(stage)
         if manifest is None:
-            flow = self.stages()
+            flow = self.stages() | BESIDE
             if stage not in flow:
                 raise MissingUpstream(f"run {self.name!r} has no stage {stage!r}; there are {', '.join(flow)}")
             how = f"run notebooks/{flow[stage]}.ipynb, or `{self.command} --only {flow[stage]}`"
@@ -325,7 +325,7 @@ class Run:
 
     def _again(self, stage: str) -> str:
         """What asks for the missing rows of a stage."""
-        notebook = NOTEBOOKS["ablations"] if self.parent else self.stages().get(stage)
+        notebook = NOTEBOOKS["ablations"] if self.parent else (self.stages() | BESIDE).get(stage)
         how = (
             f"run notebooks/{notebook}.ipynb again, or `{self.command} --only {notebook}`"
             if notebook

@@ -13,6 +13,7 @@ from collections import Counter
 import pandas as pd
 
 from qatoolkit.core.taxonomy import DIFFICULTIES, GRADES, HIGH
+from qatoolkit.synthesis.budget import UNIFORM
 from qatoolkit.synthesis.refine import refine_or_keep
 from qatoolkit.synthesis.settings import BoostQASettings
 from qatoolkit.synthesis.strategies import Context, Strategy, register
@@ -79,7 +80,7 @@ def write(context: Context) -> dict:
 def expected(profile, questions: int) -> tuple[float, float]:
     """Requests needed to write `questions` questions, and questions to label; a share `DEGRADED` of the hard ones is
     requested again."""
-    share = profile.plan.high if profile.plan.targeted else len(HIGH) / len(DIFFICULTIES)
+    share = profile.plan.high if profile.plan.rule != UNIFORM else len(HIGH) / len(DIFFICULTIES)
     hard = questions * share if profile.boostqa.high_difficulty else 0
     again = DEGRADED * hard
     return (questions - hard) / len(GRADES) + hard / EACH + again, questions + again

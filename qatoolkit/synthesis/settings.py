@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from qatoolkit.core.settings import Amount, Place, Positive, Settings, Share
 from qatoolkit.core.taxonomy import DIFFICULTIES, DISCIPLINES
@@ -36,7 +36,7 @@ class AnnotateSettings(Settings):
 
 
 class PlanSettings(Settings):
-    """From the probe's grid to a budget of questions (`budget.targeted`).
+    """From the probe's grid to a budget of questions (`budget.plan_budget`).
 
     >>> import qatoolkit as qt
     >>> settings = qt.PlanSettings(questions=500, high=0.3)
@@ -59,8 +59,18 @@ class PlanSettings(Settings):
     """Maximum share of the budget for H4 and H5 together."""
     low_n: Positive = 5
     """Questions a cell needs before the plan acts on it."""
-    targeted: bool = True
-    """Spend in proportion to the root of the deficit; false spreads the budget evenly, the control."""
+    rule: str = "root"
+    """How the budget follows from weakness (`budget.RULES`): root of the deficit, linear in the failure ratio, margin in
+    nats, gain expected from earlier rounds, or uniform, spread evenly, the control."""
+
+    @field_validator("rule")
+    @classmethod
+    def _known(cls, rule):
+        from qatoolkit.synthesis.budget import RULES  # which may have grown since
+
+        if rule not in RULES:
+            raise ValueError(f"rule is {rule!r}; it must be one of {', '.join(RULES)}")
+        return rule
 
 
 class BoostQASettings(Settings):

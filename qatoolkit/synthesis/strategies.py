@@ -131,7 +131,7 @@ def synthesise(
     seed: int = 0,
     folder: Path | None = None,
 ) -> dict:
-    """Write the questions of a plan (`budget.targeted`) from annotated seeds, by hand, without a run: `made`, `questions`
+    """Write the questions of a plan (`budget.plan_budget`) from annotated seeds, by hand, without a run: `made`, `questions`
     and `rejects` as `Strategy.write` of the strategy `name` returns them. `refiner` and `annotator` are the teacher itself by default, `settings`
     the strategy's defaults; `folder` is for what a strategy stores (LinkQA's graph). ValueError for seeds without labels.
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import model_validator
 
 from qatoolkit.core.files import atomic
-from qatoolkit.core.settings import NotNegative, Positive, SomeShare, read_mapping
+from qatoolkit.core.settings import NotNegative, Positive, Share, SomeShare, read_mapping
 from qatoolkit.training.settings import Course, Manner, SizeName
 
 # a resumed run may have its files elsewhere
@@ -19,6 +19,9 @@ _FREE = (  # how a step is computed, what is kept and what is reported, which ma
     "name", "keep", "save_minutes", "save_every", "keep_states", "keep_optimizer", "micro_batch", "checkpointing", "compile",
     "fused_loss", "attention", "threads", "probe_every",
 )  # fmt: skip
+
+
+WHOLE = (0.0, 1.0)
 
 
 class Job(Manner, Course):
@@ -54,6 +57,11 @@ class Job(Manner, Course):
     """Token file of general text."""
     tokens: Positive
     """In all; the share `replay` of them is general text."""
+    part: tuple[Share, Share] = WHOLE
+    """Where this job begins and ends in a longer run, as shares of its steps. The rate follows the schedule of the whole; a
+    part that begins after 0 takes over the moments of its start, which ends there; one that ends before 1 must
+    `keep_optimizer`, and stores weights as they are trained. (0, 0.5) and (0.5, 1) over the same blocks in the same order
+    equal one uninterrupted run, on a CPU to the bit (in standard memory, without dropout)."""
     seed: NotNegative = 0
     """Of the order of blocks and of random weights."""
     keep: tuple[SomeShare, ...] = ()
@@ -82,6 +90,13 @@ class Job(Manner, Course):
             raise ValueError("a model trained from scratch needs a tokenizer")
         if self.schedule == "wsd":
             require(self.warmup + self.decay <= 1, "decay", f"at most 1 - warmup ({self.warmup:g})")
+        require(self.part[0] < self.part[1], "part", "two shares, the second above the first")
+        require(self.part[1] == 1 or self.keep_optimizer, "keep_optimizer", "true in a part that another follows")
+        if self.part[0]:
+            require(not self.size, "part", "a share from 0 where there is no start to go on from")
+            require(self.rate != "inherit", "rate", "rewarm in a later part, whose peak is learning_rate")
+        if self.schedule == "wsd" and self.part != WHOLE:
+            require(not self.keep, "keep", "empty in a part of a run under wsd")
         inherits = self.rate == "inherit" and self.size
         require(not inherits, "rate", "rewarm where there is no start to inherit from")
         require(self.qa or self.replay == 1, "replay", "1 where there is no qa")
@@ -125,6 +140,8 @@ def identity(job: Job, **digests) -> dict:
     """What a resumed run must share with the interrupted one: every setting that changes what is learned, and the
     digests of its inputs. How a step is computed may change; the result is then the same but for rounding."""
     settings = {k: v for k, v in dict(job).items() if k not in _PLACES + _FREE}
+    if job.part == WHOLE:
+        del settings["part"]  # so that runs of earlier versions go on
     return json.loads(json.dumps(settings | digests))
 
 
@@ -137,8 +154,12 @@ def side_branch(share: float, steps: int, job: Job) -> tuple[int, int]:
 
 
 def learning_rate(step: int, steps: int, job: Job, inherited: float | None = None, *, ends: int | None = None) -> float:
-    """The rate of a step, counted from 0, of `steps`; `inherited` is the rate at which the start ended, `ends` the step
-    at which a side branch of wsd ends."""
+    """The rate of a step, counted from 0, of the job's `steps`; `inherited` is the rate at which the start ended, `ends`
+    the step at which a side branch of wsd ends."""
+    if job.part != WHOLE:
+        begin, end = job.part
+        steps, ends = round(steps / (end - begin)), None
+        step += round(begin * steps)
     peak, warm = (job.learning_rate, round(job.warmup * steps)) if inherited is None else (inherited, 0)
     if step < warm:
         return peak * (step + 1) / warm

@@ -150,7 +150,7 @@ def _stored_dtype(job: Job, config):
     """The dtype that checkpoints are written in: that of the start."""
     import torch
 
-    if job.size:
+    if job.size or job.part[1] < 1:  # what follows a part goes on from the weights as they were trained
         return torch.bfloat16 if job.memory == "low" else torch.float32
     if isinstance(config.dtype, torch.dtype):
         return config.dtype

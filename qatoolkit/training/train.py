@@ -22,7 +22,7 @@ from qatoolkit.training import checkpoints
 from qatoolkit.training.digests import DIGESTS, require_undamaged
 from qatoolkit.training.distributed import Processes, join, leave, on_device, processes, shares_of
 from qatoolkit.training.hub import COPY_AGAIN, called
-from qatoolkit.training.job import Job, identity, learning_rate, read_job, side_branch
+from qatoolkit.training.job import WHOLE, Job, identity, learning_rate, read_job, side_branch
 from qatoolkit.training.logging import ProgressLog, open_metrics, tracker
 from qatoolkit.training.memory_estimate import missing_on_disk, size_text
 from qatoolkit.training.probes import PROBES, open_probes, prepare_probe
@@ -81,7 +81,7 @@ def _run(job: Job, ours: Processes, probe, hook, log, anyway: bool, asked_to_sto
     ask = prepare_probe(probe, job, tokenizer)
     setup = set_up(job, tokenizer, data, ours, log, anyway)
     steps = math.ceil(len(data) / job.batch)
-    inherited = _inherit(job, setup) if job.rate == "inherit" else None
+    inherited = _inherit(job, setup) if job.rate == "inherit" or job.part[0] else None
     if ours.leads:
         checkpoints.remove_leftovers(out)
     done, seen = checkpoints.load_state(job, setup.model, setup.optimizer, same)
@@ -284,10 +284,17 @@ def _start_digest(job: Job) -> str:
     return ", ".join(f"{p.name} {digest(p)[:16]}" for p in (Path(job.start) / "config.json", *weights))
 
 
-def _inherit(job: Job, setup: Setup) -> float:
-    """Take over the moments that the start's training ended with; returns the rate that it ended at."""
-    stored, manifest = Path(job.start) / "optimizer.safetensors", _manifest_of(job.start)
-    if not stored.is_file() or not (manifest or {}).get("lr"):
+def _inherit(job: Job, setup: Setup) -> float | None:
+    """Take over the moments that the start's training ended with; returns the rate that it ended at, None in a later part
+    of a run, whose schedule goes on."""
+    stored, manifest = Path(job.start) / "optimizer.safetensors", _manifest_of(job.start) or {}
+    ended = manifest.get("job", {}).get("part", WHOLE)[1]
+    if job.part[0] and not (stored.is_file() and math.isclose(ended, job.part[0])):
+        raise ValueError(
+            f"job {job.name!r}: part begins at {job.part[0]:g} of a run, and {job.start} "
+            f"{f'ends at {ended:g} of one' if stored.is_file() else 'has no moments'}; start from the part before this one"
+        )
+    if not stored.is_file() or not manifest.get("lr"):
         raise ValueError(
             f"job {job.name!r}: rate is inherit, but {job.start} has no moments or ended at a rate of 0; train it with "
             "a constant schedule and keep_optimizer, or set rate to rewarm"
@@ -295,7 +302,7 @@ def _inherit(job: Job, setup: Setup) -> float:
     require_undamaged(job.start, f"{COPY_AGAIN}, or set rate to rewarm")
     with checkpoints.open_tensors(stored, "train that start again, or set rate to rewarm") as file:
         checkpoints.load_optimizer(setup.model, setup.optimizer, file)
-    return manifest["lr"]
+    return None if job.part[0] else manifest["lr"]
 
 
 def _keep(job: Job, setup: Setup, folder: Path, manifest: dict, ours: Processes) -> None:

@@ -20,7 +20,7 @@ from qatoolkit.evaluation.exams import Exam, evaluate_exams, split_exam
 from qatoolkit.evaluation.probe import probe
 from qatoolkit.evaluation.suites import resolve_suite
 from qatoolkit.evaluation.task_tables import task_tables
-from qatoolkit.synthesis.budget import targeted
+from qatoolkit.synthesis.budget import plan_budget
 from qatoolkit.synthesis.settings import PlanSettings
 from qatoolkit.training import ladder
 from qatoolkit.training.tokens import train_tokenizer
@@ -345,13 +345,13 @@ def test_a_target_above_chance_is_measured_from_guessing():
     assert stats.threshold(GRID, 0.5).tolist() == [0.5] * 3
     assert stats.weak(GRID, 0.75, 5)["discipline"].tolist() == ["physics", "history"]
     assert stats.weak(GRID, 0.75, 5, above_chance=True)["discipline"].tolist() == ["physics", "history", "law"]
-    plan = targeted(GRID, PlanSettings(target=0.5, above_chance=True, questions=100))
+    plan = plan_budget(GRID, PlanSettings(target=0.5, above_chance=True, questions=100))
     assert plan["deficit"].tolist() == pytest.approx([0.325, 0.2, 0])
-    assert targeted(GRID, PlanSettings(target=0.5, questions=100))["budget"].tolist() == [50, 50, 0]
+    assert plan_budget(GRID, PlanSettings(target=0.5, questions=100))["budget"].tolist() == [50, 50, 0]
     with pytest.raises(ValueError, match="needs the chance of each cell"):
-        targeted(GRID.drop(columns="chance"), PlanSettings(above_chance=True))
+        plan_budget(GRID.drop(columns="chance"), PlanSettings(above_chance=True))
     with pytest.raises(ValueError, match=r"target accuracy 0\.01 above chance"):
-        targeted(GRID, PlanSettings(target=0.01, above_chance=True))
+        plan_budget(GRID, PlanSettings(target=0.01, above_chance=True))
 
 
 def test_an_exam_splits_into_two_parts_that_share_no_question():

@@ -1,4 +1,4 @@
-"""What docs/extending.md shows is run as it is printed there: a strategy, a reader, a figure, an ablation and a world from outside."""
+"""What docs/extending.md shows is run as it is printed there: a strategy, a reader, a budget rule, a figure, an ablation and a world from outside."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def lab(tmp_path_factory):
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 0.1\n")
     (about / "entry_points.txt").write_text(
-        "[qatoolkit.plugins]\nsiblings = siblings\nanswer_lengths = answer_lengths\n"
+        "[qatoolkit.plugins]\nsiblings = siblings\nanswer_lengths = answer_lengths\nwidest = widest\n"
     )
     return folder
 
@@ -63,6 +63,7 @@ print(json.dumps({
     "made": len(made.questions),
     "judged": made.refinement["n"],
     "curated": len(run.read("curate").siblings),
+    "plans": qt.tables.plan_shares(run)["plan"].tolist(),
     "figure": [text.get_text() for text in figure.axes[0].get_yticklabels()],
     "lineage": len(qt.lineage(run, made.questions["id"].iloc[0]).calls),
     "cost": qt.cost_per_question(run)["dataset"].unique().tolist(),
@@ -88,6 +89,10 @@ def test_a_strategy_from_outside_is_written_curated_and_explained(journey):
 
 def test_a_figure_from_outside_is_one_of_the_run(journey):
     assert any("siblings" in label for label in journey["figure"])
+
+
+def test_a_budget_rule_from_outside_is_planned_with(journey):
+    assert "if the rule were widest" in journey["plans"]
 
 
 def test_an_ablation_is_a_line_of_yaml(journey):

@@ -117,7 +117,7 @@ def test_an_outage_leaves_the_stage_incomplete_and_a_rerun_asks_for_the_missing_
 
 @pytest.mark.parametrize("strategy", ["boostqa", "linkqa"])
 def test_an_outage_at_any_step_of_a_strategy_loses_nothing(opened, teacher, strategy):
-    run = opened(plan={"targeted": False, "questions": 60})
+    run = opened(plan={"rule": "uniform", "questions": 60})
     stages.run_to(run, "plan", log=str)
     teacher.answered.clear()
     expected, once = stages.synthesise(run, strategy, log=str), Counter(teacher.answered)
@@ -130,10 +130,10 @@ def test_an_outage_at_any_step_of_a_strategy_loses_nothing(opened, teacher, stra
             503 if sum(map(ord, task + json.dumps(given))) % every == 0 else None
         )
         with pytest.raises(Incomplete, match=r"rows are missing \(http_503"):
-            stages.synthesise(opened(plan={"targeted": False, "questions": 60}), strategy, log=str)
+            stages.synthesise(opened(plan={"rule": "uniform", "questions": 60}), strategy, log=str)
         assert run.manifest(strategy) is None
     teacher.fail = lambda *_: None
-    again = stages.synthesise(opened(plan={"targeted": False, "questions": 60}), strategy, log=str)
+    again = stages.synthesise(opened(plan={"rule": "uniform", "questions": 60}), strategy, log=str)
     for name, table in expected.items():
         pd.testing.assert_frame_equal(getattr(again, name), table)
     assert {

@@ -246,7 +246,7 @@ def test_a_profile_says_how_its_sources_are_to_be_read(tmp_path, monkeypatch):
 def test_dials_of_a_named_entry_are_dotted_and_unknown_strategies_are_refused():
     turned = load_profile("smoke", **{"data.boostqa_untargeted.strategy": "linkqa"})
     assert turned.data["boostqa_untargeted"].strategy == "linkqa"
-    assert turned.data["boostqa_untargeted"].dials == {"plan.targeted": False}
+    assert turned.data["boostqa_untargeted"].dials == {"plan.rule": "uniform"}
     assert "no strategy is called 'mine.each'" in refused("smoke", **{"strategies.mine.each": 1})
 
 

@@ -80,7 +80,7 @@ def grid(labelled):
 
 @pytest.fixture(scope="module")
 def targeted(grid):
-    return plan.targeted(grid, PlanSettings(questions=300))
+    return plan.plan_budget(grid, PlanSettings(questions=300))
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +139,10 @@ def test_an_empty_table_is_annotated_too(seeds, teacher):
 
 
 @pytest.mark.parametrize("questions", [1, 89, 300, 2001])
-def test_targeted_and_untargeted_plans_have_equal_totals(grid, questions):
+def test_plans_by_deficit_and_even_ones_have_equal_totals(grid, questions):
     settings = PlanSettings(questions=questions)
-    plans = [plan.targeted(grid, settings), plan.untargeted(grid, settings)]
-    bounded = plan.targeted(grid, replace(settings, high=0.2))
+    plans = [plan.plan_budget(grid, settings), plan.plan_budget(grid, replace(settings, rule="uniform"))]
+    bounded = plan.plan_budget(grid, replace(settings, high=0.2))
     hard = bounded["difficulty"].isin(HIGH)
     assert bounded["budget"].sum() == questions
     # whole questions
@@ -155,18 +155,18 @@ def test_targeted_and_untargeted_plans_have_equal_totals(grid, questions):
 
 def test_cells_too_small_to_judge_or_above_the_target_get_no_budget(grid):
     known = grid.assign(n=[2, *grid["n"][1:]], accuracy=[0.0, 1.0, *grid["accuracy"][2:]])
-    assert plan.targeted(known, PlanSettings())["budget"][:2].tolist() == [0, 0]
+    assert plan.plan_budget(known, PlanSettings())["budget"][:2].tolist() == [0, 0]
 
 
 def test_a_cell_without_an_accuracy_gets_no_budget_and_the_others_all_of_it(grid):
     known = grid.assign(n=50, accuracy=[float("nan"), *[0.3] * (len(grid) - 1)])
-    budget = plan.targeted(known, PlanSettings(questions=100))["budget"]
+    budget = plan.plan_budget(known, PlanSettings(questions=100))["budget"]
     assert (budget[0], budget.sum(), budget.min()) == (0, 100, 0)
 
 
 def test_a_model_without_weakness_has_no_plan(grid):
     with pytest.raises(ValueError, match="nothing to plan"):
-        plan.targeted(grid.assign(accuracy=1.0), PlanSettings())
+        plan.plan_budget(grid.assign(accuracy=1.0), PlanSettings())
 
 
 # --- BoostQA -------------------------------------------------------------------------------------------

@@ -251,7 +251,7 @@ def run(tmp_path, monkeypatch):
             table = table.assign(knowledge_points=odd)
             cells = table[["discipline", "difficulty"]].drop_duplicates().assign(budget=1, deficit=0.2)
             staged("annotate", reads=("seeds",))(lambda run, folder: {"seeds": table})(run)
-            staged("plan", reads=("annotate",))(lambda run, folder: {"targeted": cells})(run)
+            staged("plan", reads=("annotate",))(lambda run, folder: {"budget": cells})(run)
         return run
 
     return opened

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazily(
             "evaluation": "evaluate",
             "students": "scaling",
             "grids": "sweep",
+            "loops": "rounds",
             "variants": "ablations",
             "results": "summary",
             "flow": "run_to",

@@ -8,6 +8,7 @@ from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.curate.controls import controls
 from qatoolkit.curate.curate import curate as curated
 from qatoolkit.curate.decontaminate import index_exams
+from qatoolkit.curate.exam_index import ExamIndex
 from qatoolkit.evaluation.exams import Exam, split_exam
 from qatoolkit.evaluation.probe import UNLABELLED
 from qatoolkit.evaluation.task_tables import task_tables
@@ -186,6 +187,14 @@ def unlabelled(run: Run) -> pd.DataFrame:
     return rows.sample(most, random_state=run.seed) if most < len(rows) else rows
 
 
+def index_all_exams(run: Run) -> tuple[dict[str, pd.DataFrame], ExamIndex]:
+    """What no training data may repeat, by name, and its index: every exam, and the probe's part of the exams."""
+    against = exam_tables(run)
+    if run.profile.probe.on == "exams":
+        against |= {"probe_questions": run.read("exams").probe_questions}
+    return against, index_exams(against, run.profile.curate, run.read("annotate").seeds["question"])
+
+
 _CURATE = Stage("curate", settings=("curate",), files=("curate.marks",))
 
 
@@ -196,11 +205,8 @@ def curate(run: Run, *, log=print) -> Outputs:
     reads = ("exams", "annotate", *(name for name in used if name != SEEDS))
 
     def make(folder) -> dict:
-        against, outputs, reports = exam_tables(run), {}, []
-        if run.profile.probe.on == "exams":  # the probe's part of the exams is no training data either
-            against |= {"probe_questions": run.read("exams").probe_questions}
+        (against, index), outputs, reports = index_all_exams(run), {}, []
         seeds = run.read("annotate").seeds
-        index = index_exams(against, run.profile.curate, seeds["question"])
         for name in used:
             table = seeds if name == SEEDS else run.read(name).questions
             kept, rejects, report = curated(table, index, run.profile.curate)

@@ -12,7 +12,7 @@ from qatoolkit.run.stages.teachers import is_offline, teachers
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis import annotate as annotation
 from qatoolkit.synthesis import linkqa
-from qatoolkit.synthesis.budget import targeted
+from qatoolkit.synthesis.budget import plan_budget
 from qatoolkit.synthesis.strategies import Context, strategy
 from qatoolkit.synthesis.write import attempts, degraded
 
@@ -32,12 +32,11 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
     spec = Stage(chosen.name, reads=("annotate", "plan"), settings=tuple(groups), files=files, prompts=chosen.prompts)
 
     def make(folder) -> dict:
-        plans = run.read("plan")
         with teachers(run, name) as by:
             outputs = chosen.write(
                 Context(
                     seeds=run.read("annotate").seeds,
-                    plan=plans.targeted if profile.plan.targeted else plans.untargeted,
+                    plan=plan_budget(run.read("plan").budget, profile.plan),
                     teachers=by,
                     profile=profile,
                     settings=chosen.settings_in(profile),
@@ -99,7 +98,7 @@ def error_rates(run: Run, folder) -> dict:
     answers, levels = [], []
     if truth is None or not is_offline(run):
         return {"answers": pd.DataFrame(answers), "levels": pd.DataFrame(levels)}
-    plan = targeted(run.read("probe").cells, replace(run.profile.plan, questions=settings.trial))
+    plan = plan_budget(run.read("probe").cells, replace(run.profile.plan, questions=settings.trial))
     boostqa = strategy("boostqa")
     with teachers(run, "error_rates") as by:
         for model in (model for model, rate in truth.teachers.items() if rate):
@@ -190,7 +189,7 @@ def adjustment(run: Run, folder, *, adjust: dict, n: int = 200) -> dict:
 
 def adjustment_requests(run: Run, adjust: dict, n: int) -> dict[str, pd.DataFrame]:
     """The requests of the stage `adjustment`, with the plan's difficulties and with those of `adjust`."""
-    seeds, plan, settings = run.read("annotate").seeds, run.read("plan").targeted, run.profile.linkqa
+    seeds, plan, settings = run.read("annotate").seeds, run.read("plan").budget, run.profile.linkqa
     focus = {(d, level): 20.0 for d in adjust for level in DIFFICULTIES}
     graph = KPGraph.load(run.read("linkqa").graph)
     paths = sample_paths(

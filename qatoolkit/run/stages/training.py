@@ -169,14 +169,19 @@ def token_file(run: Run, table: pd.DataFrame) -> Path | None:
 def qa_of(run: Run, arm: str) -> Path | None:
     """What an arm reads of QA: the token file of its sets together or, where the profile gives ratios or a limit of
     epochs, a folder of one for each (`training.mixtures`), an artifact of its own; None without any question."""
-    sets, most = run.profile.arms[arm], run.profile.midtrain.max_epochs
+    sets = run.profile.arms[arm]
     if not isinstance(sets, Mapping):
-        if most is None:
-            return token_file(run, arm_table(run, arm))
-        tables = {"together": arm_table(run, arm)} if sets else {}
-    else:
-        tables = {name: getattr(run.read("curate"), name) for name in sets}
-    return mixture_of(run, tables, sets if isinstance(sets, Mapping) else {"together": 1.0}, most)
+        return qa_file(run, arm_table(run, arm))
+    tables = {name: getattr(run.read("curate"), name) for name in sets}
+    return mixture_of(run, tables, sets, run.profile.midtrain.max_epochs)
+
+
+def qa_file(run: Run, table: pd.DataFrame) -> Path | None:
+    """A QA table as a job's `qa`, within the profile's limit of epochs; None for an empty table."""
+    most = run.profile.midtrain.max_epochs
+    if most is None or table.empty:
+        return token_file(run, table)
+    return mixture_of(run, {"together": table}, {"together": 1.0}, most)
 
 
 def mixture_of(
@@ -287,6 +292,12 @@ def arm_job(run: Run, arm: str, **changes) -> Job:
     return midtrain_job(run, arm, run.model("base"), qa_of(run, arm), **changes)
 
 
+def own_job(run: Run, arm: str) -> Job:
+    """The job of an arm as the stage `midtrain` trains it: with what it keeps on the way, and probed."""
+    keep = along_tokens(run) if arm in scaled_arms(run, run.profile.main_arm) else ()
+    return arm_job(run, arm, keep=keep, **probed(run))
+
+
 def along_tokens(run: Run) -> tuple[float, ...]:
     """The shares of the tokens that an arm's own training gives as points of the axis of tokens: all of them where the
     schedule is wsd, whose trunk decays for each on the side; else none, for such a checkpoint has not decayed."""
@@ -337,8 +348,7 @@ def midtrain(run: Run, *, log=print) -> Outputs:
     `run.model(arm)` its Hugging Face directory."""
 
     def make(folder: Path) -> dict:
-        keeps = dict.fromkeys(scaled_arms(run, run.profile.main_arm), along_tokens(run))
-        found = trained(run, [arm_job(run, arm, keep=keeps.get(arm, ()), **probed(run)) for arm in run.profile.arms])
+        found = trained(run, [own_job(run, arm) for arm in run.profile.arms])
         mixtures = [
             {"arm": t.job.name, "documents": len(arm_table(run, t.job.name))} | shares_in(t.manifest) for t in found
         ]

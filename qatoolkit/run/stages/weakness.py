@@ -12,13 +12,19 @@ from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.run.contracts import stage
 from qatoolkit.run.stages.data import examined, probe_questions, task_ids
 from qatoolkit.run.store import Run
-from qatoolkit.synthesis import budget
+from qatoolkit.synthesis.budget import plan_budget
 
 
 @stage("probe", reads=("base", "annotate", "exams"), settings=("probe.on", "probe.open_answers"))
 def probe(run: Run, folder) -> dict:
     """The base model's accuracy by cell, on the annotated seeds or on the probe's part of the exams."""
-    asked, model = probe_questions(run), run.model("base")
+    samples = probe_samples(run, run.model("base"))
+    return {"samples": samples, "cells": cells(samples)}
+
+
+def probe_samples(run: Run, model: Path) -> pd.DataFrame:
+    """What a model answers to the probe's questions."""
+    asked = probe_questions(run)
     tasks = asked["id"].isin(task_ids(run))  # lm-eval tasks have a form of their own
     if asked.empty:
         raise ValueError(
@@ -29,8 +35,7 @@ def probe(run: Run, folder) -> dict:
         parts.append(probing.probe(model, asked[~tasks], open_answers=run.profile.probe.open_answers))
     if tasks.any():
         parts.append(_probe_tasks(run, model, asked[tasks]))
-    samples = pd.concat(parts, ignore_index=True)
-    return {"samples": samples, "cells": cells(samples)}
+    return pd.concat(parts, ignore_index=True)
 
 
 def _probe_tasks(run: Run, model, asked: pd.DataFrame) -> pd.DataFrame:
@@ -45,10 +50,10 @@ def _probe_tasks(run: Run, model, asked: pd.DataFrame) -> pd.DataFrame:
 
 @stage("plan", reads=("probe",), settings=("plan",))
 def plan(run: Run, folder) -> dict:
-    """The synthesis budget by cell, targeted at what the probe found, and the untargeted control; `weak`, the weak
-    cells, and the weak disciplines, for exam questions whose difficulty is unknown."""
+    """The synthesis `budget` by cell that follows from what the probe found; `weak`, the weak cells, and the weak
+    disciplines, for exam questions whose difficulty is unknown."""
     grid, settings = run.read("probe").cells, run.profile.plan
-    known = grid[~grid[CELL].eq(probing.UNLABELLED).any(axis=1)]
+    known = labelled_cells(grid)
     if known.empty:
         raise ValueError(
             "the probe has no question with discipline and difficulty, so nothing can be planned: let the annotator label "
@@ -57,11 +62,15 @@ def plan(run: Run, folder) -> dict:
     pooled = run.read("probe").samples.assign(difficulty=probing.UNLABELLED)
     judge = {"target": settings.target, "low_n": settings.low_n, "above_chance": settings.above_chance}
     return {
-        "targeted": budget.targeted(known, settings),
-        "untargeted": budget.untargeted(known, settings),
+        "budget": plan_budget(known, settings),
         "weak": weak(grid, **judge),
         "weak_disciplines": weak(cells(pooled), **judge),
     }
+
+
+def labelled_cells(grid: pd.DataFrame) -> pd.DataFrame:
+    """The cells of a grid whose discipline and difficulty are known."""
+    return grid[~grid[CELL].eq(probing.UNLABELLED).any(axis=1)]
 
 
 def weak_parts(run: Run) -> pd.DataFrame:

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazily(
             "seeds": "agreement annotation_estimate confusion consensus_gain exam_summary exams levels parts real_seeds seed_choices"
             " seed_sources seed_subjects subject_agreement",
             "synthesis": "decisions degradation disputes merges missed_questions plan_shares"
-            " probe_summary refinement_by_error_rate seeds_and_dataset spend synthesis_counts"
+            " probe_summary refinement_by_error_rate rule_plans seeds_and_dataset spend synthesis_counts"
             " synthesis_estimate",
             "curation": "diversity mixture near_pairs removals removed_questions",
             "graph": "adjustment_estimate coverage difficulty_counts frontier longest_walk neighbourhood path_example"

@@ -9,7 +9,7 @@ from qatoolkit.run.cost import estimate
 from qatoolkit.run.stages.data import probe_questions
 from qatoolkit.run.stages.teachers import ledger_path
 from qatoolkit.run.store import Run
-from qatoolkit.synthesis.budget import targeted
+from qatoolkit.synthesis.budget import RULES, plan_budget
 from qatoolkit.synthesis.linkqa import merge_table
 from qatoolkit.synthesis.write import attempts, degraded
 from qatoolkit.teacher.ledger import Ledger
@@ -46,20 +46,41 @@ def missed_questions(run: Run, n: int = 8) -> pd.DataFrame:
 
 
 def plan_shares(run: Run) -> pd.DataFrame:
-    """The targeted plan beside the untargeted one and those of other targets: questions, cells that get some, shares of
-    the budget in STEM and at H4-H5, and the largest cell."""
-    grid, settings, stored = run.read("probe").cells, run.profile.plan, run.read("plan")
-    plans = {f"targeted, {settings.target:g}": stored.targeted, "untargeted": stored.untargeted}
+    """The plan of the profile's rule beside those of all other rules, and those of other targets: questions, cells that
+    get some, shares of the budget in STEM and at H4-H5, and the largest cell. A rule that weighs nothing on this grid, as
+    gain before the first round, is root."""
+    grid, settings = run.read("plan").budget, run.profile.plan
+    turned = {f"rule {settings.rule}, target {settings.target:g}": {}}
+    turned |= {f"if the rule were {rule}": {"rule": rule} for rule in RULES if rule != settings.rule}
     for target in (0.5, 0.9):
         if len(weak(grid, target, settings.low_n, settings.above_chance)):
-            plans[f"if the target were {target:g}"] = targeted(grid, replace(settings, target=target))
+            turned[f"if the target were {target:g}"] = {"target": target}
     rows = []
-    for name, plan in plans.items():
+    for name, dials in turned.items():
+        plan = plan_budget(grid, replace(settings, **dials))
+        if (used := plan["rule"].iloc[0]) not in (settings.rule, dials.get("rule")):
+            name += f" (as {used})"
         budget, top = plan["budget"], plan.loc[plan["budget"].idxmax()]
         largest, total = f"{top['discipline']} {top['difficulty']} ({top['budget']})", budget.sum()
         shares = [budget[plan[column].isin(part)].sum() / total for column, part in _PARTS.items()]
         rows.append((name, int(total), int((budget > 0).sum()), *shares, largest))
     return pd.DataFrame(rows, columns=["plan", "questions", "cells", "STEM share", "H4-H5 share", "largest cell"])
+
+
+def rule_plans(run: Run) -> pd.DataFrame:
+    """What every budget rule would have spent in the last round of the first training seed, gain fitted from the rounds
+    before it: rule (with the one that it is where it weighs nothing), discipline, difficulty, accuracy, deficit,
+    budget."""
+    past = run.read("rounds").cells
+    past = past[past["seed"] == past["seed"].iloc[0]]
+    grid, past = (past[past["round"].eq(past["round"].max()) == last] for last in (True, False))
+    plans = []
+    for rule in RULES:
+        plan = plan_budget(grid, replace(run.profile.plan, rule=rule), past)
+        used = plan["rule"].iloc[0]
+        plans.append(plan.assign(rule=rule if used == rule else f"{rule} (as {used})"))
+    columns = ["rule", "discipline", "difficulty", "accuracy", "deficit", "budget"]
+    return pd.concat(plans, ignore_index=True)[columns]
 
 
 def disputes(run: Run, name: str = "boostqa", n: int = 8) -> pd.DataFrame:
@@ -82,7 +103,7 @@ def synthesis_counts(run: Run, name: str) -> dict:
     stored = run.read(name)
     kept, reasons = stored.questions, stored.rejects["reason"].value_counts()
     return {
-        "asked for": int(run.read("plan").targeted["budget"].sum()),
+        "asked for": int(run.read("plan").budget["budget"].sum()),
         "written, each once": len(stored.made),
         "kept after refinement": len(kept),
         "STEM share": float(kept["discipline"].isin(STEM).mean()),

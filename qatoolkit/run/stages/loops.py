@@ -1,0 +1,345 @@
+"""The stage of rounds: probe the live checkpoint, plan for the cells that are weak now, write, train a part of one long
+run, and again; against one pass of as many tokens and questions."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from qatoolkit.core.files import read_json
+from qatoolkit.core.qa_table import COLUMNS
+from qatoolkit.core.settings import places, replace, turned
+from qatoolkit.core.stats import CELL, accuracy, cells, difference_over_seeds, paired_difference, weak
+from qatoolkit.curate.curate import curate as curated
+from qatoolkit.curate.exam_index import ExamIndex
+from qatoolkit.run.contracts import Stage
+from qatoolkit.run.outputs import Outputs
+from qatoolkit.run.profiles import BASE, Profile
+from qatoolkit.run.stages.data import index_all_exams
+from qatoolkit.run.stages.evaluation import parts, scored
+from qatoolkit.run.stages.teachers import ledger_path, teachers
+from qatoolkit.run.stages.training import Trained, arm_job, midtrain_job, own_job, qa_file, trained
+from qatoolkit.run.stages.weakness import labelled_cells, probe_samples, weak_parts
+from qatoolkit.run.store import Run
+from qatoolkit.synthesis.budget import NothingWeak, plan_budget
+from qatoolkit.synthesis.strategies import Context, Strategy, strategy
+from qatoolkit.teacher.ledger import Ledger
+from qatoolkit.training.job import WHOLE, Job
+
+ROUNDS, ONE_PASS = "rounds", "one_pass"  # as arms of the tables
+AS_MANY = 0.01  # share by which two data sets of as many questions may differ
+
+
+def rounds(run: Run, *, log=print) -> Outputs:
+    """`rounds.n` rounds from the base student for each training seed, with the strategy and dials of one data set: probe
+    the live checkpoint on the probe's questions, plan by the profile's rule for the cells that are weak now (gain is
+    fitted from the rounds before), write the round's share of `plan.questions`, curate against the exams, the seeds and
+    the rounds before, and train the round's share of the tokens, as a part of one schedule with the moments carried on.
+
+    Rounds end when they are used up, where no cell is weak any more or no question was accepted, or after a round whose
+    paired gain on all of the probe's questions has a 95% interval that ends below `rounds.stop`. The exams are answered
+    once, after the last round, by the last checkpoints, by one pass over as many tokens and questions (the arm that reads
+    the data set alone, or a sample of its questions where it has more), by the base and by the control on general text.
+
+    `rounds`: a row per seed and round (0 is the base) with the cells that are weak then, questions asked for, accepted and
+    rejected, tokens so far, US dollars (null where a price is unknown), accuracy on the probe's questions and its paired
+    gain over the round before, over all and in the cells of the run's plan (`weak_`), and in `stopped` why the last round
+    was the last. `cells`: by seed, round and cell what `budget.gain_rates` fits. `probes`: the grids of rounds and one pass
+    by tokens, with the cells that are weak there. `samples`, `accuracies` and `comparisons`: the exams; `comparisons` are paired, over the seeds. `questions`
+    and `rejects` of all rounds.
+
+    Every part is a training of its own: a stage that was killed goes on, and nothing is asked or trained twice."""
+    of = run.profile.rounds.of or run.profile.main_set
+    if of is None:
+        raise ValueError("rounds write a data set, and the main arm reads none: name one in rounds.of")
+    about = run.profile.data[of]
+    chosen, profile = strategy(about.strategy or of), turned(run.profile, about.dials)
+    own = chosen.name if hasattr(profile, chosen.name) else "strategies"
+    groups = dict.fromkeys(["rounds", "teacher", "plan", own, *chosen.reads, "curate", "probe", "student", "midtrain"])
+    files = tuple(dial for dial in places(type(profile)) if dial.split(".")[0] in groups)
+    reads = ("exams", "annotate", "base", "probe", "plan", "curate")
+    spec = Stage(ROUNDS, reads=reads, settings=(*groups, "evaluate"), files=files, prompts=chosen.prompts)
+
+    def make(folder: Path) -> dict:
+        loops, (_, index) = begin(run), index_all_exams(run)
+        for nth in range(run.profile.rounds.n):
+            jobs = {}
+            for loop in (loop for loop in loops if not loop.stopped):
+                new = write(run, loop, nth, chosen, profile, index)
+                if not loop.stopped:
+                    jobs[loop.seed] = part_job(run, loop, nth, f"{of} round {nth + 1}", new)
+            found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
+            for loop in (loop for loop in loops if loop.seed in found):
+                take(run, loop, nth, found[loop.seed])
+        if not loops[0].trainings:  # the first round is the same for all
+            raise ValueError(
+                f"rounds: {loops[0].stopped}, so there is nothing to train on; see run.read({of!r}).rejects"
+            )
+        return against_one_pass(run, of, loops)
+
+    return run.complete(ROUNDS, spec, make, dials=about.dials, asked={"data set": of, "strategy": chosen.name}, log=log)
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """The rounds of one training seed: the live checkpoint, what it answers to the probe, and what was made so far."""
+
+    seed: int
+    model: Path
+    samples: pd.DataFrame
+    trainings: list[Trained] = field(default_factory=list)
+    questions: list[pd.DataFrame] = field(default_factory=list)
+    rejects: list[pd.DataFrame] = field(default_factory=list)
+    plan: pd.DataFrame | None = None
+    rows: list[dict] = field(default_factory=list)
+    cells: list[pd.DataFrame] = field(default_factory=list)
+    probes: list[pd.DataFrame] = field(default_factory=list)
+    stopped: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Trained on so far, of those asked for."""
+        return sum(one.job.tokens for one in self.trainings)
+
+    @property
+    def done(self) -> float:
+        """The share of the whole schedule that is trained."""
+        return self.trainings[-1].job.part[1] if self.trainings else 0.0
+
+
+def begin(run: Run) -> list[Loop]:
+    """A loop for each training seed, at the base student and what the run's probe found."""
+    first = run.seed if run.profile.midtrain.seed is None else run.profile.midtrain.seed
+    seeds, samples = range(first, first + run.profile.rounds.seeds), run.read("probe").samples
+    loops = [Loop(seed=seed, model=run.model(BASE), samples=samples) for seed in seeds]
+    for loop in loops:
+        record(run, loop, {"round": 0}, None)
+    return loops
+
+
+def write(run: Run, loop: Loop, nth: int, chosen: Strategy, profile: Profile, index: ExamIndex) -> pd.DataFrame | None:
+    """Plan, write and curate round `nth`: the questions to train on; None where there are none, `stopped` saying why."""
+    share = replace(profile.plan, questions=share_of(profile.plan.questions, nth, run.profile.rounds.n))
+    try:
+        grid = labelled_cells(cells(loop.samples))
+        loop.plan = plan_budget(grid, share, pd.concat(loop.cells) if nth else None)
+    except NothingWeak as error:
+        if not nth:
+            raise
+        loop.stopped = str(error)
+        return None
+    with TemporaryDirectory(prefix="qatoolkit-") as place, teachers(run, billed(loop, nth)) as by:
+        written = chosen.write(
+            Context(
+                seeds=run.read("annotate").seeds,
+                plan=loop.plan,
+                teachers=by,
+                profile=profile,
+                settings=chosen.settings_in(profile),
+                seed=run.seed,
+                folder=Path(place),
+                wave=nth,
+            )
+        )
+    run.asked.require(profile.teacher.accept_missing)  # before anything is trained on less
+    new, repeated = curate_round(run, loop, written["questions"], index)
+    loop.rejects += [rows.assign(round=nth + 1) for rows in (written["rejects"], repeated)]
+    if new.empty:
+        loop.stopped = f"no question of round {nth + 1} was accepted"
+        return None
+    loop.questions.append(new.reindex(columns=list(COLUMNS)).assign(round=nth + 1))
+    return new
+
+
+def part_job(run: Run, loop: Loop, nth: int, name: str, new: pd.DataFrame) -> Job:
+    """The training of round `nth` on its questions, from the live checkpoint."""
+    n, settings, later = run.profile.rounds.n, run.profile.midtrain, {}
+    if nth and settings.rate == "inherit":  # the schedule goes on from the rate at which the base ended
+        ended = read_json(run.model(BASE) / "training.json")["lr"]
+        later = {"rate": "rewarm", "warmup": 0.0, "learning_rate": ended}
+    return midtrain_job(
+        run,
+        name,
+        loop.model,
+        qa_file(run, new),
+        tokens=share_of(run.profile.rounds.tokens or settings.tokens, nth, n),
+        part=(nth / n, (nth + 1) / n),
+        keep_optimizer=nth + 1 < n,
+        seed=loop.seed * n + nth,  # another order of the general text in each part
+        **later,
+    )
+
+
+def share_of(total: int, nth: int, n: int) -> int:
+    """The `nth` of `n` nearly equal whole parts that add up to `total`."""
+    return total * (nth + 1) // n - total * nth // n
+
+
+def billed(loop: Loop, nth: int) -> str:
+    """The name under which the ledger counts the requests of a round."""
+    return f"{ROUNDS}/seed {loop.seed} round {nth + 1}"
+
+
+def curate_round(run: Run, loop: Loop, new: pd.DataFrame, index: ExamIndex) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(accepted, rejected) questions of a round: curated beside the seeds and the rounds before, which stay whatever a new
+    one is like."""
+    before = pd.concat([run.read("annotate").seeds, *loop.questions], ignore_index=True)
+    both = pd.concat([before.assign(verified=True), new.assign(verified=None)], ignore_index=True)
+    both["place"] = range(-len(before), len(new))
+    verified = pd.Series(new["verified"].to_numpy() if "verified" in new else None, range(len(new)), dtype=object)
+
+    def own(rows: pd.DataFrame) -> pd.DataFrame:
+        rows = rows[rows["place"] >= 0]
+        return rows.assign(verified=rows["place"].map(verified)).drop(columns="place")
+
+    kept, rejects, _ = curated(both, index, run.profile.curate)
+    return own(kept), own(rejects)
+
+
+def take(run: Run, loop: Loop, nth: int, part: Trained) -> None:
+    """Go on to a trained checkpoint: probe it, and record what the round did; stop where its gain is below the bound."""
+    before, loop.samples = loop.samples, probe_samples(run, part.path)
+    loop.trainings.append(part)
+    loop.model = part.path
+    new = loop.questions[-1]
+    about = {
+        "round": nth + 1,
+        "asked": int(loop.plan["budget"].sum()),
+        "questions": len(new),
+        "rejected": sum(len(table) for table in loop.rejects[-2:]),
+        "usd": spent(run, billed(loop, nth)),
+    }
+    found = record(run, loop, about, before)
+    grid = loop.plan.merge(cells(loop.samples)[[*CELL, "accuracy"]], on=CELL, suffixes=("", "_after"))
+    held = new.groupby(CELL).size().rename("questions").reset_index()
+    grid = grid.merge(held, on=CELL, how="left").fillna({"questions": 0}).astype({"questions": int})
+    grid["gain"] = grid["accuracy_after"] - grid["accuracy"]
+    loop.cells.append(grid.assign(seed=loop.seed, round=nth + 1))
+    stop, n = run.profile.rounds.stop, run.profile.rounds.n
+    if stop is not None and found["gain_high"] < stop:
+        loop.stopped = f"the gain of round {nth + 1} is below {stop:g}: its interval ends at {found['gain_high']:.3f}"
+    elif nth + 1 == n:
+        loop.stopped = f"all {n} rounds are used up"
+
+
+def record(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None) -> dict:
+    """Add what the live checkpoint answers to the probe to the loop's rows, paired with the checkpoint before it."""
+    grid, weakest = labelled_cells(cells(loop.samples)), weak_parts(run)
+    now = weak_now(run, grid)
+    row = {"seed": loop.seed, "tokens": loop.tokens, "weak_cells": len(now)} | about
+    for prefix, on in (("", "all"), ("weak_", "weak")):
+        mine = parts(loop.samples, weakest)[on]
+        row |= {f"{prefix}{name}": value for name, value in accuracy(mine).iloc[0].items()}
+        if before is not None:
+            paired = paired_difference(mine, parts(before, weakest)[on], resamples=resamples(run), seed=run.seed)
+            row[f"{prefix}gain"] = paired["difference"]
+            row |= {f"{prefix}gain_{end}": paired[end] for end in ("low", "high")}
+    loop.rows.append(row)
+    loop.probes.append(at(grid, now, arm=ROUNDS, seed=loop.seed, round=row["round"], tokens=loop.tokens))
+    return row
+
+
+def weak_now(run: Run, grid: pd.DataFrame) -> pd.DataFrame:
+    """The cells of a grid that are weak by the run's plan settings."""
+    plan = run.profile.plan
+    return weak(grid, plan.target, plan.low_n, plan.above_chance)
+
+
+def at(grid: pd.DataFrame, now: pd.DataFrame, **where) -> pd.DataFrame:
+    """A grid with where it was found, and whether each of its cells is `weak` there."""
+    is_weak = pd.MultiIndex.from_frame(grid[CELL]).isin(pd.MultiIndex.from_frame(now[CELL]))
+    return grid.assign(weak=is_weak, **where)
+
+
+def resamples(run: Run) -> int:
+    """Of the bootstraps of this stage."""
+    return run.profile.evaluate.bootstrap
+
+
+def spent(run: Run, stage: str) -> float | None:
+    """US dollars of the requests that the ledger counts under a name, None where a price is unknown."""
+    with Ledger(ledger_path(run)) as ledger:
+        sent = ledger.spend(run.billed_to)
+    sent = sent[sent["stage"].str.endswith(stage)]
+    return None if sent["unpriced"].sum() else float(sent["cost"].sum())
+
+
+def beside(run: Run, of: str, loop: Loop) -> dict[str, tuple[Job, int | None]]:
+    """The trainings that a loop is compared with, each with its questions: one pass over the data set, and the control, of
+    as many tokens; the run's own where they are the same."""
+    sets, control = run.profile.arms, run.profile.control
+    reads = next((arm for arm, names in sets.items() if tuple(names) == (of,)), None)
+    table, found = getattr(run.read("curate"), of), {}
+    n = sum(map(len, loop.questions))
+    fewer = n < (1 - AS_MANY) * len(table)
+    part = {} if loop.done == 1 else {"part": (WHOLE[0], loop.done), "keep_optimizer": True}
+    for name, arm in ((ONE_PASS, None if fewer else reads), (control, control)):
+        if name is None:
+            continue
+        if arm is None:
+            some = table.sample(n, random_state=run.seed) if fewer else table
+            job = midtrain_job(run, f"{of} one pass", run.model(BASE), qa_file(run, some))
+        else:
+            job = own_job(run, arm)
+            if (job.tokens, job.seed) != (loop.tokens, loop.seed) or part:
+                job = arm_job(run, arm)
+        questions = (n if fewer else len(table)) if name == ONE_PASS else None
+        found[name] = replace(job, tokens=loop.tokens, seed=loop.seed, **part), questions
+    return found
+
+
+def against_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
+    """The tables of the stage: the exams are answered here, once."""
+    jobs = {(name, loop.seed): one for loop in loops for name, one in beside(run, of, loop).items()}
+    others = dict(zip(jobs, trained(run, [job for job, _ in jobs.values()]), strict=True))
+    read = {key: n for key, (_, n) in jobs.items()}
+    read |= {(ROUNDS, loop.seed): sum(map(len, loop.questions)) for loop in loops}
+    paths = {(ROUNDS, loop.seed): loop.model for loop in loops} | {key: one.path for key, one in others.items()}
+    paths |= {(BASE, loop.seed): run.model(BASE) for loop in loops}
+    answered = scored(run, paths.values())
+    samples = {key: answered[path].drop_duplicates("id") for key, path in paths.items()}
+    probes = [grid for loop in loops for grid in loop.probes]
+    for loop in loops:
+        own = others[ONE_PASS, loop.seed]
+        grid = labelled_cells(cells(probe_samples(run, own.path)))
+        where = {"seed": loop.seed, "round": len(loop.trainings), "tokens": loop.tokens}
+        probes += [loop.probes[0].assign(arm=ONE_PASS), at(grid, weak_now(run, grid), arm=ONE_PASS, **where)]
+    weakest, names = weak_parts(run), list(dict.fromkeys(name for name, _ in paths))
+    seeds = [loop.seed for loop in loops]
+    split = {key: parts(rows, weakest) for key, rows in samples.items()}
+    compared = [(ROUNDS, other) for other in names if other != ROUNDS] + [(ONE_PASS, BASE)]
+    return {
+        "rounds": pd.DataFrame([row | {"stopped": loop.stopped} for loop in loops for row in loop.rows]),
+        "cells": pd.concat([grid for loop in loops for grid in loop.cells], ignore_index=True),
+        "probes": pd.concat(probes, ignore_index=True),
+        "questions": with_seed(loops, lambda loop: loop.questions),
+        "rejects": with_seed(loops, lambda loop: loop.rejects),
+        "samples": pd.concat([rows.assign(arm=a, seed=s) for (a, s), rows in samples.items()], ignore_index=True),
+        "accuracies": pd.DataFrame(
+            [
+                {"arm": arm, "seed": seed, "questions": read.get((arm, seed)), "on": on}
+                | accuracy(rows).iloc[0].to_dict()
+                for (arm, seed), by in split.items()
+                for on, rows in by.items()
+            ]
+        ),
+        "comparisons": pd.DataFrame(
+            [
+                {"a": a, "b": b, "on": on}
+                | difference_over_seeds(
+                    [(split[a, seed][on], split[b, seed][on]) for seed in seeds],
+                    resamples=resamples(run),
+                    seed=run.seed,
+                )
+                for a, b in compared
+                for on in ("weak", "strong", "all")
+            ]
+        ),
+        "uses": [one.artifact for loop in loops for one in loop.trainings] + [one.artifact for one in others.values()],
+    }
+
+
+def with_seed(loops: list[Loop], tables) -> pd.DataFrame:
+    """Tables of all loops in one, with the training seed."""
+    return pd.concat([table.assign(seed=loop.seed) for loop in loops for table in tables(loop)], ignore_index=True)
