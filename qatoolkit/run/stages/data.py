@@ -19,8 +19,8 @@ from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.store import Run
 from qatoolkit.seeds.read import layout_report, quality_report, read_seeds
 from qatoolkit.synthesis.annotate import annotate as label
-from qatoolkit.synthesis.annotate import with_calls
 from qatoolkit.synthesis.knowledge_points import extract
+from qatoolkit.teacher.calls import with_calls
 
 HOW = ("suite", "form", "metric", "filter", "fewshot", "limit")  # an exam is asked
 NOT_EXAMS = ("about", "probe_questions")  # what the stage `exams` keeps beside the exams
