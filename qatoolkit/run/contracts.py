@@ -48,8 +48,9 @@ def prompt_version(name: str) -> str:
 
 # The version of each stage's contract; raised when the same inputs would give another result.
 VERSIONS = dict.fromkeys([*NOTEBOOKS, *PACKAGED], 1)
-VERSIONS |= dict.fromkeys(["plan", "seeds", "exams"], 2)
-VERSIONS |= dict.fromkeys(["curate", "scaling", "evaluate", "probe", "error_rates", *PACKAGED], 3)
+VERSIONS |= dict.fromkeys(["plan", "seeds", "exams", "ablations"], 2)
+VERSIONS |= dict.fromkeys(["curate", "evaluate", "error_rates", *PACKAGED], 3)
+VERSIONS |= dict.fromkeys(["probe", "scaling"], 4)
 
 
 class Stage:

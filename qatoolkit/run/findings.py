@@ -14,6 +14,7 @@ from qatoolkit.figures.style import big, power, signed
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import training_seeds
+from qatoolkit.run.tables.measured import difficulty_agreement
 from qatoolkit.run.tables.seeds import agreement
 from qatoolkit.synthesis.write import degradation
 
@@ -21,7 +22,7 @@ TRIAL = "The smoke profile only shows that everything runs: its student is too s
 
 
 def findings(run: Run, *stages: str) -> Rich:
-    """What stages showed (`seeds`, `annotate`, `probe`, `plan`, a data set, `curate`, `midtrain`, `evaluate`, `scaling`,
+    """What stages showed (`seeds`, `annotate`, `probe`, `pass_rates`, `plan`, a data set, `curate`, `midtrain`, `evaluate`, `scaling`,
     `ablations`), or without a name all that are done, as sentences.
 
     Accuracies in percent with Wilson intervals, differences in points, paired over questions unless it says otherwise.
@@ -40,7 +41,7 @@ def findings(run: Run, *stages: str) -> Rich:
 
 def list_findings(run: Run) -> dict[str, Callable[[], Iterator[str]]]:
     """By stage, in the order of the flow, what yields its sentences."""
-    stages = {"seeds": _seeds, "annotate": _annotate, "probe": _probe, "plan": _plan}
+    stages = {"seeds": _seeds, "annotate": _annotate, "probe": _probe, "pass_rates": _pass_rates, "plan": _plan}
     after = {
         "curate": _curate,
         "midtrain": _midtrain,
@@ -87,6 +88,19 @@ def _probe(run: Run):
             apart = difference_of_shares(int(a["correct"].sum()), len(a), int(b["correct"].sum()), len(b))
             told = {"a gain": f"stronger at {one}", "a loss": f"weaker at {one}"}.get(_meaning(apart), "not told apart")
             yield f"{one}: {_share(a)}; {other}: {_share(b)}. The difference is {_points(apart)}, unpaired: {told}."
+
+
+def _pass_rates(run: Run):
+    means = {"a loss": "higher levels are passed less often", "a gain": "higher levels are passed more often"}
+    for row in difficulty_agreement(run).query("on == 'all'").itertuples():
+        if pd.isna(row.correlation):
+            yield f"Level of difficulty and pass rate of the {row.model} model can't be compared: one of them does not vary."
+            continue
+        found = _meaning({"difference": row.correlation, "low": row.low, "high": row.high})
+        yield (
+            f"Level of difficulty and pass rate of the {row.model} model have a rank correlation of {row.correlation:.2f} "
+            f"({row.low:.2f} to {row.high:.2f}; n {row.n:,}): {means.get(found, 'no order can be told')}."
+        )
 
 
 def _plan(run: Run):

@@ -16,7 +16,7 @@ from qatoolkit.synthesis.settings import PlanSettings
 
 def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     """The probe grid with `deficit` and `budget`: questions in proportion to the root of a cell's deficit below its
-    `threshold`.
+    `threshold`, of accuracy or (`by: measured`) of the mean probability of the right choice.
 
     H4 and H5 together get at most the share `high`, rounded to whole questions, unless no other cell is weak. Cells
     with fewer than `low_n` questions or without an accuracy get none. Raises ValueError if no cell is weak.
@@ -32,9 +32,15 @@ def targeted(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     2        law         H1      0.0       0
     """
     plan = _grid(grid)
-    judged = (plan["n"] >= settings.low_n) & plan["accuracy"].notna()
+    passed = plan.get("probability", np.nan * plan["accuracy"]) if settings.by == "measured" else plan["accuracy"]
+    judged = (plan["n"] >= settings.low_n) & passed.notna()
     wanted = threshold(plan, settings.target, settings.above_chance)
-    plan["deficit"] = np.where(judged, (wanted - plan["accuracy"]).clip(lower=0), 0.0)
+    plan["deficit"] = np.where(judged, (wanted - passed).clip(lower=0), 0.0)
+    if passed.isna().all() and settings.by == "measured":
+        raise ValueError(
+            "plan.by is measured, but the probe has no probability of right choices: probe with questions that have choices "
+            "and are no lm-eval tasks"
+        )
     if not judged.any():
         raise ValueError(
             f"the largest cell has {int(plan['n'].max() if len(plan) else 0)} questions, and plan.low_n is {settings.low_n}: "

@@ -59,6 +59,10 @@ class PlanSettings(Settings):
     """Maximum share of the budget for H4 and H5 together."""
     low_n: Positive = 5
     """Questions a cell needs before the plan acts on it."""
+    by: Literal["rubric", "measured"] = "rubric"
+    """Whose difficulty the plan follows within a cell. rubric: accuracy makes its deficit, and its seeds take turns at
+    random. measured (our reading): the mean probability of the right choice makes it, and with `probe.on: seeds` those
+    seeds come first that the student passes least; both need probe questions with choices that are no lm-eval tasks."""
     targeted: bool = True
     """Spend in proportion to the root of the deficit; false spreads the budget evenly, the control."""
 
