@@ -90,16 +90,19 @@ def _probe(run: Run):
             yield f"{one}: {_share(a)}; {other}: {_share(b)}. The difference is {_points(apart)}, unpaired: {told}."
 
 
+FORMS = {"choices": "questions with choices", "open": "open questions"}
+
+
 def _pass_rates(run: Run):
     means = {"a loss": "higher levels are passed less often", "a gain": "higher levels are passed more often"}
     for row in difficulty_agreement(run).query("on == 'all'").itertuples():
         if pd.isna(row.correlation):
-            yield f"Level of difficulty and pass rate of the {row.model} model can't be compared: one of them does not vary."
+            yield f"{row.model.capitalize()}, {FORMS[row.form]}: level and pass rate can't be compared, since one of them does not vary."
             continue
         found = _meaning({"difference": row.correlation, "low": row.low, "high": row.high})
         yield (
-            f"Level of difficulty and pass rate of the {row.model} model have a rank correlation of {row.correlation:.2f} "
-            f"({row.low:.2f} to {row.high:.2f}; n {row.n:,}): {means.get(found, 'no order can be told')}."
+            f"{row.model.capitalize()}, {FORMS[row.form]}: level of difficulty and pass rate have a rank correlation of "
+            f"{row.correlation:.2f} ({row.low:.2f} to {row.high:.2f}; n {row.n:,}): {means.get(found, 'not told apart')}."
         )
 
 

@@ -1,5 +1,7 @@
 """Measured difficulty in a run: pass rates of its seeds and of what it writes, and acceptance by them."""
 
+from contextlib import nullcontext
+
 import pandas as pd
 
 from qatoolkit.core.qa_table import PASS
@@ -18,7 +20,7 @@ def pass_rates(run: Run, folder) -> dict:
     """Pass rates of the annotated seeds (`questions`): of the base student and, where `measure.k` is set, of the strong
     model. `qt.tables.difficulty_estimate` says what it will take."""
     seeds, settings = run.read("annotate").seeds, run.profile.measure
-    with teachers(run, "pass_rates") as by:
+    with teachers(run, "pass_rates") if settings.k else nullcontext() as by:
         return {"questions": measured(run, settings, by, seeds)}
 
 

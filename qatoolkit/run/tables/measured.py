@@ -23,11 +23,6 @@ def difficulty_estimate(run: Run, name: str = SEEDS) -> dict:
         return asking(strong_model(profile.measure, by), requests(table, profile.measure.k), "measure")
 
 
-def measured_models(table: pd.DataFrame) -> list[str]:
-    """The models whose pass rates a table has (`pass_<name>` and its interval)."""
-    return [c.removeprefix(PASS) for c in table if c.startswith(PASS) and f"{c}_low" in table]
-
-
 def _measured(run: Run | pd.DataFrame) -> pd.DataFrame:
     """The measured seeds of a run, or a measured table as it is."""
     if isinstance(run, pd.DataFrame):
@@ -39,33 +34,37 @@ def _measured(run: Run | pd.DataFrame) -> pd.DataFrame:
     return run.read("pass_rates").questions
 
 
+def _parts(run: Run | pd.DataFrame):
+    """(model, form, its measured rows with their `rate`), by model and form: the probability of a right choice and that of
+    an answer in full are no numbers to pool."""
+    table = _measured(run)
+    form = table["choices"].notna().map({True: "choices", False: "open"})
+    for model in (c.removeprefix(PASS) for c in table if c.startswith(PASS) and f"{c}_low" in table):
+        for name, part in table.assign(rate=table[PASS + model]).groupby(form, sort=True):
+            yield model, name, part.dropna(subset=["rate", "difficulty"])
+
+
 def pass_rates_by_level(run: Run | pd.DataFrame) -> pd.DataFrame:
-    """Mean pass rate by model and level of the rubric, of a run's seeds or of a table of `measure_difficulty`: model,
-    difficulty, n, pass_rate, low, high. The interval is Wilson's of a share with that mean: for graded rates, which vary
-    less than right and wrong, it is a wide one. Rows without a rate are not counted."""
-    table, rows = _measured(run), []
-    for model in measured_models(table):
-        for level in DIFFICULTIES:
-            rates = table.loc[table["difficulty"] == level, PASS + model].dropna()
-            if len(rates):
-                low, high = wilson(rates.sum(), len(rates))
-                rows.append((model, level, len(rates), rates.mean(), low, high))
-    return pd.DataFrame(rows, columns=["model", "difficulty", "n", "pass_rate", "low", "high"])
+    """Mean pass rate by model, form (choices, open) and level of the rubric, of a run's seeds or of a table of
+    `measure_difficulty`: model, form, difficulty, n, pass_rate, low, high. The interval is Wilson's of a share with that
+    mean: for graded rates, which vary less than right and wrong, it is a wide one. Rows without a rate do not count."""
+    rows = []
+    for model, form, part in _parts(run):
+        for level in (level for level in DIFFICULTIES if part["difficulty"].eq(level).any()):
+            rates = part.loc[part["difficulty"] == level, "rate"]
+            rows.append((model, form, level, len(rates), rates.mean(), *wilson(rates.sum(), len(rates))))
+    return pd.DataFrame(rows, columns=["model", "form", "difficulty", "n", "pass_rate", "low", "high"])
 
 
 def difficulty_agreement(run: Run | pd.DataFrame) -> pd.DataFrame:
     """Do the rubric's levels order what a model passes? Spearman's rank correlation of level and pass rate, of a run's
-    seeds or of a table of `measure_difficulty`, over all, by language and by discipline: model, on, n, correlation, low,
-    high (95%, bootstrap over the questions). It is below zero where higher levels are passed less often; null where one
-    of the two does not vary."""
-    table, rows = _measured(run), []
-    level = table["difficulty"].map({level: i for i, level in enumerate(DIFFICULTIES)})
-    parts = {"all": pd.Series(True, table.index)}
-    for column in ("language", "discipline"):
-        values = sorted(table[column].dropna().unique())
-        parts |= {value: table[column] == value for value in values if len(values) > 1}
-    for model in measured_models(table):
-        for on, part in parts.items():
-            found = rank_correlation(level[part], table.loc[part, PASS + model])
-            rows.append({"model": model, "on": on} | found)
-    return pd.DataFrame(rows, columns=["model", "on", "n", "correlation", "low", "high"])
+    seeds or of a table of `measure_difficulty`, by model and form (choices, open) over all, by language and by discipline:
+    model, form, on, n, correlation, low, high (95%, bootstrap over the questions). It is below zero where higher levels
+    are passed less often; null where one of the two does not vary."""
+    rows = []
+    for model, form, part in _parts(run):
+        groups = {"all": part} | {v: rows for by in ("language", "discipline") for v, rows in part.groupby(by)}
+        for on, some in groups.items():
+            found = rank_correlation(some["difficulty"].map(DIFFICULTIES.index), some["rate"])
+            rows.append({"model": model, "form": form, "on": on} | found)
+    return pd.DataFrame(rows, columns=["model", "form", "on", "n", "correlation", "low", "high"])
