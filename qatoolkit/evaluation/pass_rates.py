@@ -69,7 +69,8 @@ def measure_difficulty(
     for name, model in models.items():
         if isinstance(model, Teacher):
             said = solve(table, model, k)
-            table = with_calls(table, "solve", [dict.fromkeys(sum(keys, ())) for keys in _by_row(said["keys"], k)])
+            table = with_calls(table, "solve", [sum(keys, ()) for keys in _by_row(said["keys"], k)])
+            table["calls"] = [list(dict.fromkeys(calls)) for calls in table["calls"]]  # refinement may have drawn some
             answered = [set(some) <= {*ANSWERED, "unparsed"} for some in _by_row(said["outcome"], k)]
             found, lost = _judged(table, list(said["value"]), k), "the model could not be reached: ask again"
             found = found.where(pd.Series(answered, table.index, dtype=bool))

@@ -72,7 +72,7 @@ def requests(
 
 def _hardest_first(pool: list[dict]) -> list[dict]:
     """Seeds by the student's pass rate where they have one (`plan.by: measured`), the others after them."""
-    rates = [seed.get(f"{PASS}student", 1.0) for seed in pool]
+    rates = np.array([seed.get(f"{PASS}student") for seed in pool], float)
     return [pool[i] for i in np.argsort(rates, kind="stable")]  # nulls last
 
 
