@@ -60,6 +60,7 @@ _NAMES = {
     "evaluate": "evaluation.evaluate",
     "probe": "evaluation.probe",
     "probe_tasks": "evaluation.probe",
+    "measure_difficulty": "evaluation.pass_rates",
     "blind_by_model": "evaluation.blind",
     "blind_to_training": "evaluation.blind",
     "fit_scaling": "scaling.fits",

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 import pandas as pd
 
 from qatoolkit.core.files import atomic, read_json
-from qatoolkit.core.qa_table import write_table
+from qatoolkit.core.qa_table import PASS, write_table
 
 _HUB_LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "odc-by", "llama3")
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
@@ -56,6 +56,10 @@ _DATASET_LIMITS = """\
 - Not a source of facts, nor of medical, legal or financial advice: teachers make mistakes.
 - Not free of its seeds' rights and biases: read the licences above before you pass rows on.
 - Decontaminated only against the exams of the run: check against your own too."""
+_RATE = (
+    "measured pass rate of a model (a probability, or the share of `_n` sampled answers with its 95% interval `_low` to "
+    "`_high`; `_unjudged` of them could not be judged and count as not passed)"
+)
 _MODEL_LIMITS = """\
 - Not a chat model: mid-training comes before instruction tuning, and no safety training was done.
 - Not a source of facts, nor of medical, legal or financial advice.
@@ -140,7 +144,7 @@ def dataset_card(
         ]
     if settings is not None:
         parts += ["## Settings", _settings(settings)]
-    fields = [(f"`{c}`", _FIELDS.get(c, "")) for c in table.columns]
+    fields = [(f"`{c}`", _FIELDS.get(c, _RATE if c.startswith(PASS) else "")) for c in table.columns]
     parts += ["## Fields", _markdown(pd.DataFrame(fields, columns=["field", "meaning"]))]
     return _card(head, name, parts, _DATASET_LIMITS)
 

@@ -17,6 +17,7 @@ OPTIONAL = (
     "parents", "teacher", "prompt_version", "licence", "verified",
 )  # fmt: skip
 COLUMNS = REQUIRED + OPTIONAL
+PASS = "pass_"  # begins the names of measured columns: pass rates by model (`evaluation.pass_rates`)
 LISTS = ("choices", "aliases", "knowledge_points", "parents", "calls")
 _ALLOWED = {"language": ("en", "zh"), **LABELS}
 
@@ -66,6 +67,11 @@ def validate(table: pd.DataFrame) -> pd.DataFrame:
     if table["id"].duplicated().any():
         raise ValueError(f"QA table: id {table.loc[table['id'].duplicated(), 'id'].iloc[0]!r} occurs twice")
     return table
+
+
+def qa_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of a QA table that travel with its rows: `COLUMNS`, and what was measured of the questions."""
+    return [*COLUMNS, *(name for name in table if name.startswith(PASS))]
 
 
 def require(where, table: pd.DataFrame, *columns: str) -> None:

@@ -140,7 +140,7 @@ CELL = ["discipline", "difficulty"]
 
 def cells(samples: pd.DataFrame) -> pd.DataFrame:
     """The grid: one row per discipline and difficulty with n, accuracy, low, high and, where the samples have them, the
-    means of margin (nats) and chance (accuracy of guessing).
+    means of margin (nats), chance (accuracy of guessing) and probability (of the right choice).
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -155,7 +155,7 @@ def cells(samples: pd.DataFrame) -> pd.DataFrame:
     if missing := {*CELL, "correct"} - set(samples.columns):
         raise ValueError(f"cells: the samples lack {sorted(missing)}; qt.probe returns a table that has them")
     grid = accuracy(samples, CELL)
-    for column in ("margin", "chance"):
+    for column in ("margin", "chance", "probability"):
         if column in samples:
             mean = samples.groupby(CELL, observed=True)[column].mean().rename(column).reset_index()
             grid = grid.merge(mean, on=CELL)
@@ -224,6 +224,35 @@ def _in_order(order: tuple[str, ...] | None, *columns: pd.Series) -> None:
     for column in columns if order else ():
         if unknown := set(column.dropna()) - set(order):
             raise ValueError(f"{min(map(str, unknown))!r} is not a label of order={order}: map or drop it first")
+
+
+def rank_correlation(x, y, *, resamples: int = 1000, seed: int = 0) -> dict:
+    """Spearman's rank correlation of two series, row by row, with its bootstrap 95% interval over the rows: {n,
+    correlation, low, high}. Rows without either value are not counted; nulls where one of the two does not vary.
+
+    >>> from qatoolkit.core.stats import rank_correlation
+    >>> found = rank_correlation([1, 2, 3, 4, 5, 5], [0.9, 0.8, 0.6, 0.7, 0.2, 0.1])
+    >>> found["n"], round(found["correlation"], 2)
+    (6, -0.93)
+    """
+    from scipy.stats import rankdata
+
+    pairs = np.column_stack([np.asarray(v, float) for v in (x, y)])
+    pairs = pairs[~np.isnan(pairs).any(axis=1)]
+
+    def of(rows: np.ndarray) -> float:
+        ranks = rankdata(rows, axis=0)
+        ranks = ranks - ranks.mean(axis=0)
+        spread = np.sqrt((ranks**2).sum(axis=0).prod())
+        return float(ranks.prod(axis=1).sum() / spread) if spread else float("nan")
+
+    found = {"n": len(pairs), "correlation": None, "low": None, "high": None}
+    if len(pairs) and not np.isnan(whole := of(pairs)):
+        rng = np.random.default_rng(seed)
+        draws = [of(pairs[rng.integers(0, len(pairs), len(pairs))]) for _ in range(resamples)]
+        found["correlation"] = whole
+        found["low"], found["high"] = map(float, np.nanquantile(draws, [0.025, 0.975]))
+    return found
 
 
 def share(flags: pd.Series) -> float | None:

@@ -56,7 +56,8 @@ def score(
 ) -> pd.DataFrame:
     """Cloze-score a multiple-choice QA table: columns id, predicted, correct, margin (log-likelihood of the right
     choice minus that of the best wrong one, in nats), per_byte and per_token (whether the right choice is the most
-    likely one per UTF-8 byte and per token), bits_per_byte (of the right choice).
+    likely one per UTF-8 byte and per token), bits_per_byte and probability (of the right choice; the latter among the
+    choices, whose likelihoods are scaled to add up to 1).
 
     `blind` leaves the question out of the prompt: what the model would answer without having read it. Rows with a
     choice longer than the model's context are left out, with a warning that names them. ValueError for rows without
@@ -350,8 +351,10 @@ def _judge(table: pd.DataFrame, likelihood: np.ndarray, tokens: list[int]) -> pd
     for row in table.itertuples():
         here = slice(at, at := at + len(row.choices))
         found = choose(likelihood[here], {int(row.answer_index)}, row.choices, tokens[here])
+        apart = likelihood[here] - likelihood[here][int(row.answer_index)]
+        found["probability"] = float(1 / np.exp(apart.clip(max=700)).sum())
         rows.append({"id": row.id, "predicted": int(likelihood[here].argmax())} | found)
-    return pd.DataFrame(rows, columns=["id", "predicted", "correct", *CHOSEN])
+    return pd.DataFrame(rows, columns=["id", "predicted", "correct", *CHOSEN, "probability"])
 
 
 CHOSEN = ("margin", "per_byte", "per_token", "bits_per_byte")

@@ -23,8 +23,9 @@ BATCH = 32  # open questions at a time
 
 def probe(model, table: pd.DataFrame, *, open_answers: bool = False) -> pd.DataFrame:
     """Score an annotated table with a model (directory or name): one row per question with id, language, its labels,
-    `correct`, `given` (what was answered), `predicted` (its index among the choices) and `margin` (nats), `chance` (one
-    over the number of choices, 0 for open questions) and `undecided`.
+    `correct`, `given` (what was answered), `predicted` (its index among the choices) and `margin` (nats), `probability`
+    (of the right one among the choices), `chance` (one over the number of choices, 0 for open questions) and
+    `undecided`.
 
     Rows with several right choices are left out, with a warning. Rows without choices are left out or, with `open_answers`, answered greedily in one line and judged by
     `same_answer`: what that can't decide counts as wrong and is marked `undecided`. ValueError for an empty table, a
@@ -57,22 +58,9 @@ def probe(model, table: pd.DataFrame, *, open_answers: bool = False) -> pd.DataF
 
 
 def _answer_openly(network, tokenizer, table: pd.DataFrame) -> pd.DataFrame:
-    """Greedy answers of at most `SPARE` tokens more than the longest right one has, judged."""
-    from lm_eval.api.instance import Instance
-
-    from qatoolkit.evaluation.lm_eval_models import CountingHFLM
-
-    silence_libraries()
-    lm = CountingHFLM(pretrained=network, tokenizer=tokenizer, batch_size=BATCH)
-    parts = [as_prompt_and_answer(row.question, row.answer, row.language) for row in table.itertuples()]
-    longest = max(len(lm.tok_encode(answer, add_special_tokens=False)) for _, answer in parts)
-    limits = {"until": ["\n"], "max_gen_toks": longest + SPARE, "do_sample": False}
-    asked = [Instance(request_type="generate_until", doc={}, arguments=(prompt, limits), idx=0) for prompt, _ in parts]
-    with no_progress_bars():
-        given = [reply.strip() for reply in lm.generate_until(asked, disable_tqdm=True)]
-    more = as_lists(table)["aliases"] if "aliases" in table else [()] * len(table)
-    rows = zip(given, table["answer"], more, strict=True)
-    same = [same_answer(text, answer, aliases=aliases or ()) for text, answer, aliases in rows]
+    """Greedy answers, judged."""
+    given = write_answers(network, tokenizer, table)
+    same = judge_answers(given, table)
     return pd.DataFrame(
         {
             "id": table["id"].to_numpy(),
@@ -84,6 +72,33 @@ def _answer_openly(network, tokenizer, table: pd.DataFrame) -> pd.DataFrame:
             "undecided": [found is None and bool(text) for found, text in zip(same, given, strict=True)],
         }
     )
+
+
+def judge_answers(given: list[str | None], table: pd.DataFrame) -> list[bool | None]:
+    """Whether each answer is that of its row or an alias of it, by `same_answer`: None where it can't tell."""
+    more = as_lists(table)["aliases"] if "aliases" in table else [()] * len(table)
+    rows = zip(given, table["answer"], more, strict=True)
+    return [same_answer(text, answer, aliases=aliases or ()) for text, answer, aliases in rows]
+
+
+def write_answers(network, tokenizer, table: pd.DataFrame, *, seed: int | None = None) -> list[str]:
+    """What a model writes in one line after each question, of at most `SPARE` tokens more than the longest right answer
+    has: greedily, or with a `seed` drawn at temperature 1."""
+    import torch
+    from lm_eval.api.instance import Instance
+
+    from qatoolkit.evaluation.lm_eval_models import CountingHFLM
+
+    silence_libraries()
+    lm = CountingHFLM(pretrained=network, tokenizer=tokenizer, batch_size=BATCH)
+    parts = [as_prompt_and_answer(row.question, row.answer, row.language) for row in table.itertuples()]
+    longest = max(len(lm.tok_encode(answer, add_special_tokens=False)) for _, answer in parts)
+    limits = {"until": ["\n"], "max_gen_toks": longest + SPARE, "do_sample": seed is not None}
+    limits |= {} if seed is None else {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    asked = [Instance(request_type="generate_until", doc={}, arguments=(prompt, limits), idx=0) for prompt, _ in parts]
+    with no_progress_bars(), torch.random.fork_rng():
+        torch.manual_seed(seed or 0)
+        return [reply.strip() for reply in lm.generate_until(asked, disable_tqdm=True)]
 
 
 def probe_tasks(model, suite, names: list[str] | None = None, **options) -> pd.DataFrame:

@@ -2,12 +2,15 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from qatoolkit.core.settings import NotNegative, Place, Positive, Settings
+from qatoolkit.core.settings import NotNegative, Place, Positive, Settings, Share
 
 TEXTBOOK = "textbook"  # the word for the embedded exams
 MMLU_REDUX = "mmlu_redux"  # the word for MMLU-Redux 2.0, from the hub or from $QATOOLKIT_REAL_DATA
+
+
+BOUNDS = ("strong_at_least", "student_at_most", "student_at_least")  # of pass rates, for acceptance
 
 
 class ExamSettings(Settings):
@@ -43,6 +46,37 @@ class ProbeSettings(Settings):
     """Also ask questions without choices: the model writes an answer, which is compared with the right one."""
     every: NotNegative = 0
     """Mid-training tokens between probes of the live model; 0 for none."""
+
+
+class MeasureSettings(Settings):
+    """How hard questions are for the models themselves (`pass_rates.measure_difficulty`), and which are accepted by that.
+
+    A question without a rate that a bound is on is not accepted. SwS (arXiv 2506.08989) keeps what its student passes in
+    0.125 to 0.875 of the samples; Autodata (Meta) keeps what a strong solver passes and a weak one does not."""
+
+    k: NotNegative = 0
+    """Answers of the strong model to each written question; 0 measures none, and accepts without regard to difficulty."""
+    strong: str | None = None
+    """The strong model, by its name at the endpoint; null for the refiner."""
+    student: Literal["likelihood", "samples"] = "likelihood"
+    """The base student's pass rate: the probability of the right answer, or the share of `k` answers that it writes."""
+    strong_at_least: Share | None = None
+    """Lowest pass rate of the strong model at which a question is accepted; null for no bound."""
+    student_at_most: Share | None = None
+    """Highest pass rate of the base student; null for no bound."""
+    student_at_least: Share | None = None
+    """Lowest pass rate of the base student; null for no bound."""
+
+    @model_validator(mode="after")
+    def _measures(self):
+        asked = [name for name in ("student", *BOUNDS) if getattr(self, name) not in (None, "likelihood")]
+        if asked and not self.k:
+            raise ValueError(f"{asked[0]} is {getattr(self, asked[0])!r}, but k is 0, so nothing is measured: set k too")
+        if None not in (self.student_at_least, self.student_at_most) and self.student_at_least > self.student_at_most:
+            raise ValueError(
+                f"student_at_least is {self.student_at_least}; it must be at most student_at_most, {self.student_at_most}"
+            )
+        return self
 
 
 class EvaluateSettings(Settings):

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazily(
         "qatoolkit.figures",
         {
             "data": "distribution lengths seed_quality",
-            "dots": "ablations arms comparisons loss probes_over_time refinement scaling schedules",
+            "dots": "ablations arms comparisons loss pass_rates probes_over_time refinement scaling schedules",
             "graph": "coverage diagnostics frontier graph_neighbourhood kp_degree",
             "laws": "by_size forecasts scaling_fit",
             "heatmaps": "accuracy_grid budget confusion grid_difference margin_grid",

@@ -224,6 +224,33 @@ def refinement(table, *, title="Wrong answers before and after refinement", ax=N
 
 
 @styled
+def pass_rates(table, *, title="Pass rate by level of the rubric", ax=None):
+    """Mean pass rate against the level of difficulty, one line per model and form: falling where the rubric orders the
+    model.
+
+    `table`: model, form, difficulty, n, pass_rate, low, high (fractions), as `tables.pass_rates_by_level` returns it.
+    """
+    require(table, "model", "form", "difficulty", "n", "pass_rate", "low", "high", key=("model", "form", "difficulty"))
+    figure, ax = canvas(ax, 5.2, 3.6)
+    levels, ends = order(table["difficulty"], "difficulty"), []
+    lines = table["model"].astype(str) + ", " + table["form"].astype(str)
+    for line, style in looks(order(lines)).items():
+        rows = table[lines == line].set_index("difficulty").reindex(levels)
+        y, low, high = (100 * rows[column].to_numpy(float) for column in ("pass_rate", "low", "high"))
+        ax.errorbar(range(len(levels)), y, whiskers(y, low, high), elinewidth=1, clip_on=False, **style)
+        ends.append((np.arange(len(levels)), y, name(line), style["color"]))
+    counts = table.groupby("difficulty")["n"]
+    ax.set_xticks(range(len(levels)), [f"{level}\n{n_text(counts.get_group(level))}" for level in levels])
+    ax.set_ylim(0, 100)
+    ax.margins(x=0.08)
+    ax.set_xlabel("level of the rubric")
+    ax.set_ylabel(f"pass rate (%), {INTERVAL}")
+    ax.set_title(title)
+    label_ends(ax, ends)
+    return figure
+
+
+@styled
 def loss(metrics, *, title="Training loss and learning rate"):
     """Loss against tokens seen, with the learning rate below; one line per arm.
 

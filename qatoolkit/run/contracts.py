@@ -50,8 +50,9 @@ def prompt_version(name: str) -> str:
 
 # The version of each stage's contract; raised when the same inputs would give another result.
 VERSIONS = dict.fromkeys([*NOTEBOOKS, *BESIDE, *PACKAGED], 1)
-VERSIONS |= dict.fromkeys(["seeds", "exams"], 2)
-VERSIONS |= dict.fromkeys(["curate", "scaling", "evaluate", "probe", "plan", "error_rates", *PACKAGED], 3)
+VERSIONS |= dict.fromkeys(["seeds", "exams", "ablations"], 2)
+VERSIONS |= dict.fromkeys(["curate", "evaluate", "plan", "error_rates", *PACKAGED], 3)
+VERSIONS |= dict.fromkeys(["probe", "scaling"], 4)
 
 
 class Stage:

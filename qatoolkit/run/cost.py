@@ -42,6 +42,7 @@ USUAL = {
     "synthesise": Usual(prompt=700, completion=4000, seconds=90.0),
     "annotate": Usual(prompt=600, completion=60, seconds=4.0),
     "refine": Usual(prompt=600, completion=800, seconds=25.0),
+    "measure": Usual(prompt=200, completion=800, seconds=25.0),
 }
 
 
@@ -93,6 +94,8 @@ def requests(profile: Profile) -> pd.DataFrame:
         rows += [(name, "synthesise", teacher.synthesiser, written), (name, "annotate", teacher.annotator, labelled)]
         if getattr(settings, "refine", False):
             rows.append((name, "refine", teacher.refiner, n * (1 + DISPUTED * settings.samples)))
+        if turned_for.measure.k:
+            rows.append((name, "measure", turned_for.measure.strong or teacher.refiner, n * turned_for.measure.k))
     return pd.DataFrame(rows, columns=["data", "task", "model", "requests"]).astype({"requests": int})
 
 

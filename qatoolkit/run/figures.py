@@ -30,6 +30,13 @@ def budget(run: Run):
     return figures.budget(run.read("plan").budget, title="Synthesis budget that follows")
 
 
+def pass_rates(run: Run):
+    """Mean pass rate of the seeds by level of the rubric: of the base student, and of the strong model where it is asked."""
+    if run.manifest("pass_rates") is None:
+        return "The seeds were not measured (`qt.stages.pass_rates(run)`)."
+    return figures.pass_rates(tables.pass_rates_by_level(run))
+
+
 def curation(run: Run):
     """Rows of each data set that may be trained on, and those removed by reason."""
     return figures.seed_quality(tables.removals(run))
@@ -111,6 +118,7 @@ def _graph(run: Run) -> KPGraph:
 _ALL = (
     probe,
     budget,
+    pass_rates,
     curation,
     difficulty,
     discipline,

@@ -14,6 +14,7 @@ from qatoolkit.figures.style import big, power, signed
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import training_seeds
+from qatoolkit.run.tables.measured import difficulty_agreement
 from qatoolkit.run.tables.seeds import agreement
 from qatoolkit.synthesis.budget import UNIFORM
 from qatoolkit.synthesis.write import degradation
@@ -22,8 +23,8 @@ TRIAL = "The smoke profile only shows that everything runs: its student is too s
 
 
 def findings(run: Run, *stages: str) -> Rich:
-    """What stages showed (`seeds`, `annotate`, `probe`, `plan`, a data set, `curate`, `midtrain`, `evaluate`, `scaling`,
-    `ablations`, `rounds`), or without a name all that are done, as sentences.
+    """What stages showed (`seeds`, `annotate`, `probe`, `pass_rates`, `plan`, a data set, `curate`, `midtrain`, `evaluate`,
+    `scaling`, `ablations`, `rounds`), or without a name all that are done, as sentences.
 
     Accuracies in percent with Wilson intervals, differences in points, paired over questions unless it says otherwise.
     ValueError for a stage without findings; MissingUpstream for one that is not done."""
@@ -41,7 +42,7 @@ def findings(run: Run, *stages: str) -> Rich:
 
 def list_findings(run: Run) -> dict[str, Callable[[], Iterator[str]]]:
     """By stage, in the order of the flow, what yields its sentences."""
-    stages = {"seeds": _seeds, "annotate": _annotate, "probe": _probe, "plan": _plan}
+    stages = {"seeds": _seeds, "annotate": _annotate, "probe": _probe, "pass_rates": _pass_rates, "plan": _plan}
     after = {
         "curate": _curate,
         "midtrain": _midtrain,
@@ -89,6 +90,22 @@ def _probe(run: Run):
             apart = difference_of_shares(int(a["correct"].sum()), len(a), int(b["correct"].sum()), len(b))
             told = {"a gain": f"stronger at {one}", "a loss": f"weaker at {one}"}.get(_meaning(apart), "not told apart")
             yield f"{one}: {_share(a)}; {other}: {_share(b)}. The difference is {_points(apart)}, unpaired: {told}."
+
+
+FORMS = {"choices": "questions with choices", "open": "open questions"}
+
+
+def _pass_rates(run: Run):
+    means = {"a loss": "higher levels are passed less often", "a gain": "higher levels are passed more often"}
+    for row in difficulty_agreement(run).query("on == 'all'").itertuples():
+        if pd.isna(row.correlation):
+            yield f"{row.model.capitalize()}, {FORMS[row.form]}: level and pass rate can't be compared, since one of them does not vary."
+            continue
+        found = _meaning({"difference": row.correlation, "low": row.low, "high": row.high})
+        yield (
+            f"{row.model.capitalize()}, {FORMS[row.form]}: level of difficulty and pass rate have a rank correlation of "
+            f"{row.correlation:.2f} ({row.low:.2f} to {row.high:.2f}; n {row.n:,}): {means.get(found, 'not told apart')}."
+        )
 
 
 def _plan(run: Run):

@@ -16,7 +16,7 @@ from qatoolkit.core.artifacts import as_json
 from qatoolkit.core.bounds import check_name
 from qatoolkit.core.settings import Rate, Settings, SomeShare, placed, read_mapping, turned
 from qatoolkit.curate.settings import CurateSettings
-from qatoolkit.evaluation.settings import EvaluateSettings, ExamSettings, ProbeSettings
+from qatoolkit.evaluation.settings import EvaluateSettings, ExamSettings, MeasureSettings, ProbeSettings
 from qatoolkit.run.contracts import BESIDE, NOTEBOOKS
 from qatoolkit.run.settings import DataSettings, RoundsSettings
 from qatoolkit.scaling.settings import LadderSettings, ScalingSettings
@@ -87,6 +87,7 @@ class Profile(Settings):
     linkqa: LinkQASettings = LinkQASettings()
     strategies: dict[str, Any] = Field(default_factory=dict)
     """Settings of strategies registered from outside the package, by name."""
+    measure: MeasureSettings = MeasureSettings()
     curate: CurateSettings = CurateSettings()
     student: StudentSettings = StudentSettings()
     ladder: tuple[LadderSettings, ...] = ()

@@ -5,7 +5,6 @@ BoostQA's annotation system; the rubric behind the five levels is our reading (`
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ import pandas as pd
 from qatoolkit.core.qa_table import require
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.teacher import prompts
+from qatoolkit.teacher.calls import stop_if_interrupted, with_calls
 from qatoolkit.teacher.client import Teacher
 
 
@@ -92,19 +92,6 @@ def split_answers(table: pd.DataFrame, said: pd.DataFrame, columns, step: str) -
     rejects["reason"] = failed["outcome"].to_numpy()
     rejects["detail"] = failed["error"].fillna(failed["content"]).fillna("").str.slice(0, 300).to_numpy()
     return answered, rejects
-
-
-def with_calls(table: pd.DataFrame, step: str, keys: Iterable[Iterable[str]]) -> pd.DataFrame:
-    """A copy with the ledger keys of a step's calls for each row appended to `calls`."""
-    before = table["calls"] if "calls" in table else [()] * len(table)
-    calls = [[*had, *(f"{step}/{key}" for key in some)] for had, some in zip(before, keys, strict=True)]
-    return table.assign(calls=pd.Series(calls, index=table.index, dtype=object))
-
-
-def stop_if_interrupted(said: pd.DataFrame) -> None:
-    """Raise KeyboardInterrupt if Ctrl-C cut a teacher's answers short."""
-    if (said["outcome"] == "interrupted").any():
-        raise KeyboardInterrupt
 
 
 def _labels(content: str) -> dict:

@@ -10,8 +10,10 @@ import math
 import random
 from collections import Counter
 
+import numpy as np
 import pandas as pd
 
+from qatoolkit.core.qa_table import PASS
 from qatoolkit.core.taxonomy import DIFFICULTIES, GRADES, HIGH
 from qatoolkit.synthesis.budget import UNIFORM
 from qatoolkit.synthesis.refine import refine_or_keep
@@ -28,8 +30,9 @@ def requests(
 ) -> pd.DataFrame:
     """One row per teacher request: strategy, parent seed, language, requested discipline and difficulty, payload.
 
-    Seeds of a cell's discipline take turns in random order, another one in each wave; a discipline without seeds is
-    skipped and its budget stays unspent. If a strategy is switched off, its cells get plain requests: more questions like the seed, at its grade."""
+    Seeds of a cell's discipline take turns in random order, another one in each wave; where they have the student's pass
+    rate (`plan.by: measured`), those that it passes least come first. A discipline without seeds is skipped and its
+    budget stays unspent. If a strategy is switched off, its cells get plain requests: more questions like the seed, at its grade."""
     rng = random.Random(f"boostqa/{seed}" + f"/{wave}" * bool(wave))
     rows, plain = [], Counter()
     pools = {d: group.to_dict("records") for d, group in seeds.groupby("discipline", sort=True)}
@@ -37,7 +40,7 @@ def requests(
         pool = pools.get(cell["discipline"])
         if not pool:
             continue
-        turns = itertools.cycle(rng.sample(pool, len(pool)))
+        turns = itertools.cycle(_hardest_first(rng.sample(pool, len(pool))))
         high = cell["difficulty"] in HIGH
         active = settings.high_difficulty if high else settings.multi_grade
         strategy = "high_difficulty" if high and active else "multi_grade"
@@ -66,6 +69,12 @@ def requests(
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _hardest_first(pool: list[dict]) -> list[dict]:
+    """Seeds by the student's pass rate where they have one (`plan.by: measured`), the others after them."""
+    rates = np.array([seed.get(f"{PASS}student") for seed in pool], float)
+    return [pool[i] for i in np.argsort(rates, kind="stable")]  # nulls last
 
 
 def write(context: Context) -> dict:

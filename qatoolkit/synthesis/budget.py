@@ -71,10 +71,19 @@ def plan_budget(grid: pd.DataFrame, settings: PlanSettings, history: pd.DataFram
 
 
 def _deficits(plan: pd.DataFrame, settings: PlanSettings) -> np.ndarray:
-    """How far each cell that can be judged is below its threshold."""
-    judged = (plan["n"] >= settings.low_n) & plan["accuracy"].notna()
+    """How far each cell that can be judged is below its threshold: in accuracy, or in the mean probability of the right
+    choice (`by: measured`)."""
+    passed = plan["accuracy"]
+    if settings.by == "measured":
+        passed = plan.get("probability", np.nan * passed)
+        if passed.isna().all():
+            raise ValueError(
+                "plan.by is measured, but the probe has no probability of right choices: probe with questions that have "
+                "choices and are no lm-eval tasks"
+            )
+    judged = (plan["n"] >= settings.low_n) & passed.notna()
     wanted = threshold(plan, settings.target, settings.above_chance)
-    deficit = np.where(judged, (wanted - plan["accuracy"]).clip(lower=0), 0.0)
+    deficit = np.where(judged, (wanted - passed).clip(lower=0), 0.0)
     if not judged.any():
         raise ValueError(
             f"the largest cell has {int(plan['n'].max() if len(plan) else 0)} questions, and plan.low_n is {settings.low_n}: "

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.graph.knowledge_points import cell_texts, normalise_kp
-from qatoolkit.synthesis.annotate import split_answers, with_calls
+from qatoolkit.synthesis.annotate import split_answers
 from qatoolkit.teacher import prompts
+from qatoolkit.teacher.calls import with_calls
 from qatoolkit.teacher.client import Teacher
 
 MOST_POINTS = 6  # as in the prompt, which asks for at least 2; one is accepted, because a second would be filler

@@ -3,11 +3,11 @@
 import pandas as pd
 
 from qatoolkit.answers.same_answer import consensus, same_answer
-from qatoolkit.synthesis.annotate import split_answers, stop_if_interrupted
+from qatoolkit.synthesis.annotate import split_answers
 from qatoolkit.synthesis.settings import BoostQASettings, LinkQASettings
-from qatoolkit.synthesis.write import texts_of
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Teacher
+from qatoolkit.teacher.solve import read_answer, solve
 
 
 def refine(
@@ -22,7 +22,7 @@ def refine(
     messages = [
         prompts.messages("refine", r.language, question=r.question, answer=r.answer) for r in table.itertuples()
     ]
-    said = refiner.ask(messages, parse=_read_answer, ids=list(table["id"]), label="refine")
+    said = refiner.ask(messages, parse=read_answer, ids=list(table["id"]), label="refine")
     answered, rejects = split_answers(
         table, said, lambda v: {"second_answer": v["answer"], "new_rationale": v["rationale"]}, "refine"
     )
@@ -62,27 +62,13 @@ def _decided(winner: str, first: str, second: str) -> str:
 def _votes(disputed: pd.DataFrame, solver: Teacher, samples: int) -> dict[str, tuple[str | None, float, list[str]]]:
     """By id: the most frequent answer of the fresh samples, its share of all of them, unreadable ones included, and the
     calls."""
-    messages = [
-        prompts.messages("solve", row.language, question=row.question, draw=draw)
-        for row in disputed.itertuples()
-        for draw in range(samples)
-    ]
-    said = solver.ask(messages, parse=_read_answer, label="solve")
-    stop_if_interrupted(said)
-    answers = [v["answer"] if o == "ok" else None for v, o in zip(said["value"], said["outcome"], strict=True)]
-    votes = {}
+    said = solve(disputed, solver, samples)
+    answers, votes = list(said["value"]), {}
     for i, id in enumerate(disputed["id"]):
         part = slice(i * samples, (i + 1) * samples)
         calls = [f"solve/{key}" for keys in said["keys"][part] for key in keys]
         votes[id] = (*consensus(answers[part]), calls)
     return votes
-
-
-def _read_answer(content: str) -> dict:
-    texts = texts_of(prompts.read_json(content, "answer"), "answer", "rationale")
-    if not texts["answer"]:
-        raise ValueError('the JSON object needs a non-empty "answer"')
-    return texts
 
 
 def refine_or_keep(

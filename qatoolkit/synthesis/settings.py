@@ -62,6 +62,10 @@ class PlanSettings(Settings):
     rule: str = "root"
     """How the budget follows from weakness (`budget.RULES`): root of the deficit, linear in the failure ratio, margin in
     nats, gain expected from earlier rounds, or uniform, spread evenly, the control."""
+    by: Literal["rubric", "measured"] = "rubric"
+    """Whose difficulty the plan follows within a cell. rubric: accuracy makes its deficit, and its seeds take turns at
+    random. measured (our reading): the mean probability of the right choice makes it, and with `probe.on: seeds` those
+    seeds come first that the student passes least; both need probe questions with choices that are no lm-eval tasks."""
 
     @field_validator("rule")
     @classmethod

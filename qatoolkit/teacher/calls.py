@@ -2,7 +2,7 @@
 table."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -128,3 +128,16 @@ def to_table(rows: list[Row]) -> pd.DataFrame:
     columns = zip(*rows, strict=True) if rows else [()] * len(Row._fields)
     named = zip(Row._fields, columns, strict=True)
     return pd.DataFrame({name: pd.Series(column, dtype=_DTYPES.get(name)) for name, column in named})
+
+
+def with_calls(table: pd.DataFrame, step: str, keys: Iterable[Iterable[str]]) -> pd.DataFrame:
+    """A copy with the ledger keys of a step's calls for each row appended to `calls`."""
+    before = table["calls"] if "calls" in table else [()] * len(table)
+    calls = [[*had, *(f"{step}/{key}" for key in some)] for had, some in zip(before, keys, strict=True)]
+    return table.assign(calls=pd.Series(calls, index=table.index, dtype=object))
+
+
+def stop_if_interrupted(said: pd.DataFrame) -> None:
+    """Raise KeyboardInterrupt if Ctrl-C cut a teacher's answers short."""
+    if (said["outcome"] == "interrupted").any():
+        raise KeyboardInterrupt

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazily(
         {
             "data": "exams seeds annotate curate",
             "weakness": "probe plan",
+            "measured": "pass_rates",
             "synthesis": "synthesise synthesise_all error_rates consensus walk_control adjustment",
             "training": "base midtrain resume_check",
             "evaluation": "evaluate",

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from qatoolkit.core.qa_table import COLUMNS
+from qatoolkit.core.qa_table import qa_columns
 from qatoolkit.core.stats import CELL
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.curate.controls import controls
@@ -20,8 +20,8 @@ from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.store import Run
 from qatoolkit.seeds.read import layout_report, quality_report, read_seeds
 from qatoolkit.synthesis.annotate import annotate as label
-from qatoolkit.synthesis.annotate import with_calls
 from qatoolkit.synthesis.knowledge_points import extract
+from qatoolkit.teacher.calls import with_calls
 
 HOW = ("suite", "form", "metric", "filter", "fewshot", "limit")  # an exam is asked
 NOT_EXAMS = ("about", "probe_questions")  # what the stage `exams` keeps beside the exams
@@ -210,7 +210,7 @@ def curate(run: Run, *, log=print) -> Outputs:
         for name in used:
             table = seeds if name == SEEDS else run.read(name).questions
             kept, rejects, report = curated(table, index, run.profile.curate)
-            outputs |= {name: kept.reindex(columns=list(COLUMNS)), f"{name}_rejects": rejects}
+            outputs |= {name: kept.reindex(columns=qa_columns(kept)), f"{name}_rejects": rejects}
             reports.append(report.assign(dataset=name))
         outputs["report"] = pd.concat(reports, ignore_index=True) if reports else pd.DataFrame()
         if used and against and (n := run.profile.curate.controls):

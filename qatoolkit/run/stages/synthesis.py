@@ -8,6 +8,7 @@ from qatoolkit.graph.kp_graph import KPGraph
 from qatoolkit.graph.walks import path_diagnostics, sample_paths
 from qatoolkit.run.contracts import Stage, stage
 from qatoolkit.run.outputs import Outputs
+from qatoolkit.run.stages.measured import accept_measured, hardest_first
 from qatoolkit.run.stages.teachers import is_offline, teachers
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis import annotate as annotation
@@ -19,7 +20,8 @@ from qatoolkit.synthesis.write import attempts, degraded
 
 def synthesise(run: Run, name: str, *, log=print) -> Outputs:
     """One data set of the profile (`Profile.data`): `made` (written and labelled), `questions` (accepted after
-    refinement), `rejects`, `refinement` where the truth is known, and what its strategy keeps beside them.
+    refinement and, with `measure.k`, by what was measured of them), `rejects`, `refinement` where the truth is known, and
+    what its strategy keeps beside them.
 
     Raises ValueError for a name that the profile does not have, MissingUpstream before seeds and plan are there."""
     if name not in run.profile.data:
@@ -27,15 +29,20 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
     about = run.profile.data[name]
     chosen, profile = strategy(about.strategy or name), turned(run.profile, about.dials)
     own = chosen.name if hasattr(profile, chosen.name) else "strategies"
-    groups = dict.fromkeys(["teacher", "plan", own, *chosen.reads])
+    groups = dict.fromkeys(["teacher", "plan", "measure", own, *chosen.reads])
     files = tuple(dial for dial in places(type(profile)) if dial.split(".")[0] in groups)
-    spec = Stage(chosen.name, reads=("annotate", "plan"), settings=tuple(groups), files=files, prompts=chosen.prompts)
+    prompts = dict.fromkeys([*chosen.prompts, *(["solve"] if profile.measure.k else [])])
+    spec = Stage(chosen.name, settings=tuple(groups), files=files, prompts=tuple(prompts))
+    by_rate = profile.plan.by == "measured"
+    reads = ("annotate", "plan", *(["base"] if profile.measure.k else []), *(["probe"] if by_rate else []))
 
     def make(folder) -> dict:
+        seeds = run.read("annotate").seeds
+        seeds = hardest_first(seeds, run.read("probe").samples) if by_rate else seeds
         with teachers(run, name) as by:
             outputs = chosen.write(
                 Context(
-                    seeds=run.read("annotate").seeds,
+                    seeds=seeds,
                     plan=plan_budget(run.read("plan").budget, profile.plan),
                     teachers=by,
                     profile=profile,
@@ -44,12 +51,13 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
                     folder=folder,
                 )
             )
+            final = accept_measured(run, profile, by, outputs)
         if run.parent or (about.dials and name != run.profile.main_set):
-            return outputs  # an ablation or a control: nobody asks how its answers were refined
+            return final  # an ablation or a control: nobody asks how its answers were refined
         counted = refinement(run, outputs["made"], outputs["questions"], outputs["rejects"])
-        return outputs | {"refinement": counted}
+        return final | {"refinement": counted}
 
-    return run.complete(name, spec, make, dials=about.dials, log=log)
+    return run.complete(name, spec, make, reads=reads, dials=about.dials, log=log)
 
 
 def synthesise_all(run: Run, *, log=print) -> list[Outputs]:

@@ -22,7 +22,7 @@ _ABLATIONS = Stage(
     "ablations",
     reads=("exams", "annotate", "base", "plan", "curate"),
     settings=(
-        *("world", "seeds", "teacher", "annotate", "plan", "boostqa", "linkqa", "strategies", "curate"),
+        *("world", "seeds", "teacher", "annotate", "plan", "boostqa", "linkqa", "strategies", "measure", "curate"),
         *("student", "midtrain", "evaluate"),
     ),
 )
