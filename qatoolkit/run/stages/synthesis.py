@@ -1,25 +1,34 @@
 """Stages on synthesis: the data sets of the profile, each by its strategy, and what a teacher's errors do to them."""
 
+from tempfile import TemporaryDirectory
+
 import pandas as pd
 
 from qatoolkit.core.settings import places, replace, turned
+from qatoolkit.core.stats import CELL
 from qatoolkit.core.taxonomy import DIFFICULTIES, HIGH
+from qatoolkit.curate.curate import curate as curated
+from qatoolkit.curate.decontaminate import index_exams
 from qatoolkit.graph.kp_graph import KPGraph
 from qatoolkit.graph.walks import path_diagnostics, sample_paths
 from qatoolkit.run.contracts import Stage, stage
 from qatoolkit.run.outputs import Outputs
+from qatoolkit.run.stages.data import held_out
 from qatoolkit.run.stages.teachers import is_offline, teachers
+from qatoolkit.run.stages.waves import fill
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis import annotate as annotation
 from qatoolkit.synthesis import linkqa
 from qatoolkit.synthesis.budget import targeted
-from qatoolkit.synthesis.strategies import Context, strategy
+from qatoolkit.synthesis.strategies import Context, Strategy, strategy
 from qatoolkit.synthesis.write import attempts, degraded
 
 
 def synthesise(run: Run, name: str, *, log=print) -> Outputs:
     """One data set of the profile (`Profile.data`): `made` (written and labelled), `questions` (accepted after
-    refinement), `rejects`, `refinement` where the truth is known, and what its strategy keeps beside them.
+    refinement), `rejects`, `refinement` where the truth is known, and what its strategy keeps beside them. With several
+    `plan.waves` also `counts`, and `questions` are those that curation accepts, within the budget of their cell
+    (`waves.fill`).
 
     Raises ValueError for a name that the profile does not have, MissingUpstream before seeds and plan are there."""
     if name not in run.profile.data:
@@ -27,30 +36,59 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
     about = run.profile.data[name]
     chosen, profile = strategy(about.strategy or name), turned(run.profile, about.dials)
     own = chosen.name if hasattr(profile, chosen.name) else "strategies"
-    groups = dict.fromkeys(["teacher", "plan", own, *chosen.reads])
+    exact = profile.plan.waves > 1
+    groups = dict.fromkeys(["teacher", "plan", own, *chosen.reads, *["curate"] * exact])
     files = tuple(dial for dial in places(type(profile)) if dial.split(".")[0] in groups)
-    spec = Stage(chosen.name, reads=("annotate", "plan"), settings=tuple(groups), files=files, prompts=chosen.prompts)
+    reads = ("annotate", "plan", *["exams"] * exact)
+    spec = Stage(chosen.name, reads=reads, settings=tuple(groups), files=files, prompts=chosen.prompts)
 
     def make(folder) -> dict:
-        plans = run.read("plan")
+        plans, seeds = run.read("plan"), run.read("annotate").seeds
+        plan = plans.targeted if profile.plan.targeted else plans.untargeted
         with teachers(run, name) as by:
-            outputs = chosen.write(
-                Context(
-                    seeds=run.read("annotate").seeds,
-                    plan=plans.targeted if profile.plan.targeted else plans.untargeted,
-                    teachers=by,
-                    profile=profile,
-                    settings=chosen.settings_in(profile),
-                    seed=run.seed,
-                    folder=folder,
+
+            def write(plan: pd.DataFrame, wave: int = 0) -> dict:
+                outputs = chosen.write(
+                    Context(
+                        seeds=seeds,
+                        plan=plan,
+                        teachers=by,
+                        profile=profile,
+                        settings=chosen.settings_in(profile),
+                        seed=run.seed,
+                        folder=folder,
+                        wave=wave,
+                    )
                 )
-            )
+                return outputs
+
+            outputs = write_exactly(run, profile, chosen, plan, write, log) if exact else write(plan)
         if run.parent or (about.dials and name != run.profile.main_set):
             return outputs  # an ablation or a control: nobody asks how its answers were refined
         counted = refinement(run, outputs["made"], outputs["questions"], outputs["rejects"])
         return outputs | {"refinement": counted}
 
     return run.complete(name, spec, make, dials=about.dials, log=log)
+
+
+def write_exactly(run: Run, profile, chosen: Strategy, plan: pd.DataFrame, write, log) -> dict:
+    """`waves.fill` for a data set, judged by the run's curation against its exams, as the stage `curate` will."""
+    seeds = run.read("annotate").seeds
+    none = {d: f"there are no seeds of {d}: add some" for d in plan["discipline"] if d not in set(seeds["discipline"])}
+    reasons = ((cell, none.get(cell[0]) or chosen.out_of_reach.get(cell[1])) for cell in zip(*(plan[c] for c in CELL)))
+    with TemporaryDirectory(prefix="qatoolkit-") as place:
+        index = index_exams(held_out(run), profile.curate, seeds["question"], folder=f"{place}/exams")
+
+        def write_wave(plan: pd.DataFrame, wave: int) -> dict:
+            outputs = write(plan, wave)
+            run.asked.require(profile.teacher.accept_missing)  # before a later wave asks in place of what is missing
+            return outputs
+
+        def judge(questions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+            return curated(questions, index, profile.curate)[:2]
+
+        closed = {cell: reason for cell, reason in reasons if reason}
+        return fill(plan, write_wave, judge, waves=profile.plan.waves, closed=closed, log=log)
 
 
 def synthesise_all(run: Run, *, log=print) -> list[Outputs]:
