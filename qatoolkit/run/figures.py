@@ -30,6 +30,13 @@ def budget(run: Run):
     return figures.budget(run.read("plan").targeted, title="Synthesis budget that follows")
 
 
+def survival(run: Run):
+    """What each step of verification leaves of the questions of the main data set, by the difficulty asked for."""
+    if run.profile.main_set is None:
+        return "No arm that is compared reads a data set that is written."
+    return figures.survival(tables.survival(run, run.profile.main_set))
+
+
 def curation(run: Run):
     """Rows of each data set that may be trained on, and those removed by reason."""
     return figures.seed_quality(tables.removals(run))
@@ -111,6 +118,7 @@ def _graph(run: Run) -> KPGraph:
 _ALL = (
     probe,
     budget,
+    survival,
     curation,
     difficulty,
     discipline,

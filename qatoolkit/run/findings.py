@@ -15,6 +15,7 @@ from qatoolkit.run.profiles import BASE
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import training_seeds
 from qatoolkit.run.tables.seeds import agreement
+from qatoolkit.run.tables.steps import survival
 from qatoolkit.synthesis.write import degradation
 
 TRIAL = "The smoke profile only shows that everything runs: its student is too small for its numbers to mean anything."
@@ -124,7 +125,8 @@ def _data_set(run: Run, name: str):
         f"{f'; {failed:,} requests brought none' if failed else ''}."
     )
     if "asked_difficulty" in stored.made and (fell := degradation(stored.made))["n"]:
-        yield f"Of {fell['n']:,} asked for at H4 or H5, {_percent(fell['degraded'])} are labelled lower after two attempts."
+        yield f"Of {fell['n']:,} asked for at H4 or H5, {_percent(fell['degraded'])} are labelled lower in the end."
+        yield from _survivors(run, name)
     wrong = stored.refinement if "refinement" in stored and "decided" in questions else {}
     if {"wrong_before", "wrong_after", "n", "n_after"} <= set(wrong) and wrong["n"] and wrong["n_after"]:
         each = [_counted(wrong[f"wrong_{when}"], wrong[n]) for when, n in (("before", "n"), ("after", "n_after"))]
@@ -136,6 +138,23 @@ def _data_set(run: Run, name: str):
             f"the linked ones and {walk['distinct_seeds']:,.0f} seeds; their visits follow popularity with a rank correlation "
             f"of {walk['spearman']:.2f}."
         )
+
+
+def _survivors(run: Run, name: str):
+    """Whether the questions that verification leaves are the easy ones."""
+    table = survival(run, name)
+    step = "curated" if "curated" in set(table["step"]) else "refined"
+    count = table.pivot(index="difficulty", columns="step", values="n").drop(index="all")[["written", step]]
+    high, low = (count[count.index.isin(HIGH) == wanted].sum() for wanted in (True, False))
+    if not (high["written"] and low["written"]):
+        return
+    apart = difference_of_shares(high[step], high["written"], low[step], low["written"])
+    told = {"a gain": "the hard ones survive more often", "a loss": "the survivors are the easier ones"}
+    each = [_counted(one[step] / one["written"], one["written"]) for one in (high, low)]
+    yield (
+        f"At the level asked for or above when {step}: {each[0]} of the questions written for H4 and H5, {each[1]} of those "
+        f"for H1 to H3. The difference is {_points(apart)}, unpaired: {told.get(_meaning(apart), 'not told apart')}."
+    )
 
 
 def _curate(run: Run):
