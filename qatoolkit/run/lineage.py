@@ -91,7 +91,8 @@ def lineage(run: Run, id: str) -> Lineage:
 def trace(run: Run, id: str, tables: dict[str, pd.DataFrame], fate: list[dict]) -> Lineage | None:
     """The history of a question in the tables of a synthesis ("_made", "" for the accepted ones, "_rejects") or of the
     seeds, with what became of it `fate`; None where none of them has it."""
-    if not (stations := _rows(tables, id)):
+    first = {name: table[table["reason"] != "repeated"] if "reason" in table else table for name, table in tables.items()}
+    if not (stations := _rows(first, id)):  # what was only written again has its first row
         return None
     row, seeds = stations[-1][1], run.read("annotate").seeds
     parents = row.get("parents")
@@ -104,10 +105,9 @@ def trace(run: Run, id: str, tables: dict[str, pd.DataFrame], fate: list[dict]) 
 
 
 def _tables(run: Run, dataset: str) -> dict[str, pd.DataFrame]:
-    """The tables of a synthesis in the order of its steps; what was only written again has its first row."""
+    """The tables of a synthesis in the order of its steps."""
     stored = run.read(dataset)
-    first = stored.rejects[stored.rejects["reason"] != "repeated"]
-    return {"_made": stored.made, "": stored.questions, "_rejects": first}
+    return {"_made": stored.made, "": stored.questions, "_rejects": stored.rejects}
 
 
 def _rows(tables: dict[str, pd.DataFrame], id: str) -> list[tuple[str, dict]]:

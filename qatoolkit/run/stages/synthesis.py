@@ -13,6 +13,7 @@ from qatoolkit.graph.kp_graph import KPGraph
 from qatoolkit.graph.walks import path_diagnostics, sample_paths
 from qatoolkit.run.contracts import Stage, stage
 from qatoolkit.run.outputs import Outputs
+from qatoolkit.run.profiles import Profile
 from qatoolkit.run.stages.data import held_out
 from qatoolkit.run.stages.teachers import is_offline, teachers
 from qatoolkit.run.stages.waves import fill
@@ -43,24 +44,11 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
     spec = Stage(chosen.name, reads=reads, settings=tuple(groups), files=files, prompts=chosen.prompts)
 
     def make(folder) -> dict:
-        plans, seeds = run.read("plan"), run.read("annotate").seeds
-        plan = plans.targeted if profile.plan.targeted else plans.untargeted
+        plan = plan_of(run, profile)
         with teachers(run, name) as by:
 
             def write(plan: pd.DataFrame, wave: int = 0) -> dict:
-                outputs = chosen.write(
-                    Context(
-                        seeds=seeds,
-                        plan=plan,
-                        teachers=by,
-                        profile=profile,
-                        settings=chosen.settings_in(profile),
-                        seed=run.seed,
-                        folder=folder,
-                        wave=wave,
-                    )
-                )
-                return outputs
+                return chosen.write(context_of(run, profile, chosen, by, folder, plan, wave))
 
             outputs = write_exactly(run, profile, chosen, plan, write, log) if exact else write(plan)
         if run.parent or (about.dials and name != run.profile.main_set):
@@ -71,7 +59,26 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
     return run.complete(name, spec, make, dials=about.dials, log=log)
 
 
-def write_exactly(run: Run, profile, chosen: Strategy, plan: pd.DataFrame, write, log) -> dict:
+def plan_of(run: Run, profile: Profile) -> pd.DataFrame:
+    """The plan that a data set with this profile is written for."""
+    return run.read("plan").targeted if profile.plan.targeted else run.read("plan").untargeted
+
+
+def context_of(run: Run, profile: Profile, chosen: Strategy, by, folder, plan: pd.DataFrame, wave: int = 0) -> Context:
+    """What a strategy gets to write one wave of a plan."""
+    return Context(
+        seeds=run.read("annotate").seeds,
+        plan=plan,
+        teachers=by,
+        profile=profile,
+        settings=chosen.settings_in(profile),
+        seed=run.seed,
+        folder=folder,
+        wave=wave,
+    )
+
+
+def write_exactly(run: Run, profile: Profile, chosen: Strategy, plan: pd.DataFrame, write, log) -> dict:
     """`waves.fill` for a data set, judged by the run's curation against its exams, as the stage `curate` will."""
     seeds = run.read("annotate").seeds
     none = {d: f"there are no seeds of {d}: add some" for d in plan["discipline"] if d not in set(seeds["discipline"])}

@@ -9,6 +9,7 @@ from qatoolkit.core.qa_table import require
 from qatoolkit.core.settings import turned
 from qatoolkit.core.stats import CELL, wilson
 from qatoolkit.run.lineage import priced, rows_of, shares_of
+from qatoolkit.run.stages.synthesis import plan_of
 from qatoolkit.run.stages.teachers import ledger_path
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.write import RANK
@@ -57,10 +58,10 @@ def survival(
 
 def _budget(run: Run, name: str) -> pd.DataFrame:
     """What was asked for by cell: discipline, difficulty, n."""
-    stored, profile = run.read(name), turned(run.profile, run.profile.data[name].dials)
+    stored = run.read(name)
     if "counts" in stored:
         return stored.counts[[*CELL, "asked"]].rename(columns={"asked": "n"})
-    plan = run.read("plan").targeted if profile.plan.targeted else run.read("plan").untargeted
+    plan = plan_of(run, turned(run.profile, run.profile.data[name].dials))
     return plan.loc[plan["budget"] > 0, [*CELL, "budget"]].rename(columns={"budget": "n"})
 
 
