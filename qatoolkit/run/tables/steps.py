@@ -41,8 +41,7 @@ def survival(
     counted = [rows[list(_ASKED)].rename(columns=_ASKED).assign(step=step, n=1) for step, rows in reached.items()]
     counted = pd.concat([budget.assign(step="asked"), *counted]).assign(requests=0.0, usd=0.0)
     events = pd.concat([counted, _costs(run, name, priced_as or {}).assign(n=0)])
-    groups = sorted(events.groupby(by).groups)
-    groups = [key if isinstance(key, tuple) else (key,) for key in groups] + [("all",) * len(by)]
+    groups = sorted({*events[by].dropna().itertuples(index=False, name=None)}) + [("all",) * len(by)]
     events = pd.concat([events, events.assign(**dict.fromkeys(by, "all"))])
     sums = events.groupby([*by, "step"])[["n", "requests", "usd"]].agg(lambda x: x.sum(skipna=False))
     rows = []
