@@ -241,9 +241,13 @@ def describe(profile: Profile, ledger: Path) -> str:
     if not table["measured"].all():
         lines.append("tokens and seconds of models without earlier requests are assumptions (qatoolkit/run/cost.py)")
     if "yield" in table:
-        for data, share, source in table[["data", "yield", "source"]].dropna().drop_duplicates().itertuples(index=False):
+        for data, share, source in (
+            table[["data", "yield", "source"]].dropna().drop_duplicates().itertuples(index=False)
+        ):
             asked = math.ceil(profile.plan.questions / share)
-            lines.append(f"{data}: questions are accepted ones; a yield of {share:.0%}, {source}, takes {asked:,} asked for")
+            lines.append(
+                f"{data}: questions are accepted ones; a yield of {share:.0%}, {source}, takes {asked:,} asked for"
+            )
     where, needs, follows = training(profile)
     lines.append(f"\nmid-training, one arm of {len(profile.arms)}, {where}:\n{needs.describe()}")
     if follows:

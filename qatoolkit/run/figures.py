@@ -32,9 +32,10 @@ def budget(run: Run):
 
 def survival(run: Run):
     """What each step of verification leaves of the questions of the main data set, by the difficulty asked for."""
-    if run.profile.main_set is None:
-        return "No arm that is compared reads a data set that is written."
-    return figures.survival(tables.survival(run, run.profile.main_set))
+    name = run.profile.main_set
+    if name is None or "asked_difficulty" not in run.read(name).made:
+        return "The main arm reads no questions that say what was asked for."
+    return figures.survival(tables.survival(run, name))
 
 
 def curation(run: Run):

@@ -91,7 +91,9 @@ def lineage(run: Run, id: str) -> Lineage:
 def trace(run: Run, id: str, tables: dict[str, pd.DataFrame], fate: list[dict]) -> Lineage | None:
     """The history of a question in the tables of a synthesis ("_made", "" for the accepted ones, "_rejects") or of the
     seeds, with what became of it `fate`; None where none of them has it."""
-    first = {name: table[table["reason"] != "repeated"] if "reason" in table else table for name, table in tables.items()}
+    first = {
+        name: table[table["reason"] != "repeated"] if "reason" in table else table for name, table in tables.items()
+    }
     if not (stations := _rows(first, id)):  # what was only written again has its first row
         return None
     row, seeds = stations[-1][1], run.read("annotate").seeds

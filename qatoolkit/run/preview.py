@@ -89,7 +89,9 @@ def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
     said = dict.fromkeys(kept["id"], "accepted") | dict(zip(lost["id"], lost["reason"], strict=True))
     tables = {"_made": made, "": questions, "_rejects": rejects}
     ids = list(dict.fromkeys([*made["id"], *rejects.get("id", pd.Series(dtype=object)).dropna()]))
-    lineages = tuple(trace(run, id, tables, [{"step": "curated", "result": said[id]}] if id in said else []) for id in ids)
+    lineages = tuple(
+        trace(run, id, tables, [{"step": "curated", "result": said[id]}] if id in said else []) for id in ids
+    )
     rows = [one.row | {"outcome": said.get(one.row["id"], one.row.get("reason")), "usd": one.cost} for one in lineages]
     spent = _spent(run, join_calls(tables.values()))
     count = int(_counts(asked).sum())

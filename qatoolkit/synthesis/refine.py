@@ -11,9 +11,7 @@ from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Teacher
 
 
-def refine(
-    table: pd.DataFrame, refiner: Teacher, settings: VerifySettings
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def refine(table: pd.DataFrame, refiner: Teacher, settings: VerifySettings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A second teacher answers every question again; if the two are not surely the same, fresh samples decide by
     majority: `settings.samples` of them, and as many more at a time while no answer has it, up to
     `settings.most_samples`.

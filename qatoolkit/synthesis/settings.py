@@ -81,7 +81,9 @@ class VerifySettings(Settings):
     @model_validator(mode="after")
     def _bounded(self):
         if self.most_samples is not None and self.most_samples < self.samples:
-            raise ValueError(f"most_samples is {self.most_samples}; it must be null, or at least samples ({self.samples})")
+            raise ValueError(
+                f"most_samples is {self.most_samples}; it must be null, or at least samples ({self.samples})"
+            )
         return self
 
 

@@ -45,8 +45,9 @@ def carry_out(
         made = pd.concat([made[~replaced], better], ignore_index=True)
         rejects = pd.concat([rejects, lost, repeated, unlabelled_again, dropped, worse], ignore_index=True)
         fallen = fallen[~fallen["id"].isin([*better["replaces"], *lost["replaces"]])]
-        latest = worse.drop_duplicates("replaces").set_index("replaces")[["question", "difficulty"]]
-        fallen = fallen.assign(**{c: fallen["id"].map(latest[c]).fillna(fallen[c]) for c in latest})
+        latest = {row["replaces"]: row for row in worse.to_dict("records")}
+        rows = [latest.get(row["id"], row) for row in fallen.to_dict("records")]
+        fallen = fallen.assign(**{column: [row[column] for row in rows] for column in ("question", "difficulty")})
     rejects = pd.concat([rejects, unlabelled], ignore_index=True)
     rejects["payload"] = [json.dumps(p, ensure_ascii=False, default=str) for p in rejects["payload"]]
     made = made.drop(columns=["payload", "replaces", "exact"]).drop_duplicates("id", ignore_index=True)

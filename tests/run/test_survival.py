@@ -58,11 +58,13 @@ def test_every_request_is_counted_at_one_step_and_has_its_price(found):
 
 
 def test_cells_survive_too_and_curation_adds_its_steps(found):
-    run, outputs, *_ = found
+    run = found[0]
     assert set(qt.tables.survival(run)["step"]) == {"asked", "written", "read", "at its level", "refined"}
-    assert "when refined" in repr(qt.findings(run, "boostqa"))
+    assert "when refined" in repr(qt.findings(run, "survival"))
     stages.curate(run, log=str)
-    table = qt.tables.survival(run, by=["discipline", "difficulty"]).set_index(["discipline", "difficulty", "step"])["n"]
+    table = qt.tables.survival(run, by=["discipline", "difficulty"]).set_index(["discipline", "difficulty", "step"])[
+        "n"
+    ]
     kept = run.read("curate").boostqa
     total = table.sort_index()["all", "all"]
     assert total["accepted"] + total["elsewhere"] == len(kept)
@@ -83,7 +85,7 @@ def test_a_preview_makes_no_stage_and_is_paid_for_once(found):
 
 
 def test_a_preview_prices_the_whole_by_what_it_took(found):
-    run, _, preview, *_ = found
+    preview = found[2]
     assert preview.planned == 60
     ratio = preview.whole["prompt_tokens"] / preview.spent["prompt_tokens"]
     assert ratio.round(6).unique().tolist() == [round(60 / preview.asked, 6)]

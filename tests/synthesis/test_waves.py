@@ -52,7 +52,9 @@ toy("once", lambda level, nth: "H5" if nth else level)
 def made_by(tmp_path, teacher, name, plan, waves=6, **dials):
     """(run, outputs of the data set, counts by cell)."""
     data = {"set": {"strategy": name, "dials": {"plan.waves": waves} | dials}}
-    taken = dict.fromkeys(("seeds_only", "general_control", "boostqa_untargeted", "boostqa", "linkqa", "boostqa_linkqa"))
+    taken = dict.fromkeys(
+        ("seeds_only", "general_control", "boostqa_untargeted", "boostqa", "linkqa", "boostqa_linkqa")
+    )
     found = planned_run(tmp_path, teacher.url, plan, data=data, arms=taken | {"set": ["set"]})
     out = stages.synthesise(found, "set", log=str)
     counts = out.counts.set_index(["discipline", "difficulty"]) if "counts" in out else None
@@ -137,7 +139,13 @@ def test_linkqa_asks_for_what_is_missing_by_discipline_and_says_what_it_cannot_w
     assert set(strategy("linkqa").out_of_reach) == {"H1", "H2"}
     seeds = qa_table(
         [
-            {"question": f"Question {i} of {d}?", "answer": str(i), "discipline": d, "difficulty": "H1", "grade": "high"}
+            {
+                "question": f"Question {i} of {d}?",
+                "answer": str(i),
+                "discipline": d,
+                "difficulty": "H1",
+                "grade": "high",
+            }
             for d in ("physics", "law")
             for i in range(4)
         ],

@@ -82,7 +82,8 @@ def write_exactly(run: Run, profile: Profile, chosen: Strategy, plan: pd.DataFra
     """`waves.fill` for a data set, judged by the run's curation against its exams, as the stage `curate` will."""
     seeds = run.read("annotate").seeds
     none = {d: f"there are no seeds of {d}: add some" for d in plan["discipline"] if d not in set(seeds["discipline"])}
-    reasons = ((cell, none.get(cell[0]) or chosen.out_of_reach.get(cell[1])) for cell in zip(*(plan[c] for c in CELL)))
+    cells = plan[CELL].itertuples(index=False, name=None)
+    closed = {(d, level): reason for d, level in cells if (reason := none.get(d) or chosen.out_of_reach.get(level))}
     with TemporaryDirectory(prefix="qatoolkit-") as place:
         index = index_exams(held_out(run), profile.curate, seeds["question"], folder=f"{place}/exams")
 
@@ -94,7 +95,6 @@ def write_exactly(run: Run, profile: Profile, chosen: Strategy, plan: pd.DataFra
         def judge(questions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
             return curated(questions, index, profile.curate)[:2]
 
-        closed = {cell: reason for cell, reason in reasons if reason}
         return fill(plan, write_wave, judge, waves=profile.plan.waves, closed=closed, log=log)
 
 

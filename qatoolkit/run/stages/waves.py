@@ -7,7 +7,9 @@ import pandas as pd
 
 from qatoolkit.core.stats import CELL
 
-SURE = 3.0  # accepted questions to be expected of a wave before none of them closes a cell; by chance one time in twenty
+SURE = (
+    3.0  # accepted questions to be expected of a wave before none of them closes a cell; by chance one time in twenty
+)
 PRIOR = 5.0  # questions that the yield known before a wave counts for
 LEAST = 0.1  # yield at least assumed, so that a wave asks for at most ten times what is missing
 REMEDY = "give it more seeds or another teacher, or plan fewer questions there"

@@ -41,7 +41,7 @@ def survival(
     counted = [rows[list(_ASKED)].rename(columns=_ASKED).assign(step=step, n=1) for step, rows in reached.items()]
     counted = pd.concat([budget.assign(step="asked"), *counted]).assign(requests=0.0, usd=0.0)
     events = pd.concat([counted, _costs(run, name, priced_as or {}).assign(n=0)])
-    groups = sorted({*events[by].dropna().itertuples(index=False, name=None)}) + [("all",) * len(by)]
+    groups = [*sorted({*events[by].dropna().itertuples(index=False, name=None)}), ("all",) * len(by)]
     events = pd.concat([events, events.assign(**dict.fromkeys(by, "all"))])
     sums = events.groupby([*by, "step"])[["n", "requests", "usd"]].agg(lambda x: x.sum(skipna=False))
     rows = []
@@ -79,7 +79,12 @@ def _reached(run: Run, name: str) -> dict[str, pd.DataFrame]:
     if "decided" in stored.questions:
         decided = {*stored.questions["id"], *rejects.loc[rejects["decided"].notna(), "id"]}
     refined = rows[rows["id"].isin(decided)]
-    reached = {"written": written, "read": written.dropna(subset="difficulty"), "at its level": rows, "refined": refined}
+    reached = {
+        "written": written,
+        "read": written.dropna(subset="difficulty"),
+        "at its level": rows,
+        "refined": refined,
+    }
     there = "curate" in run.done() and name in run.read("curate")
     if not there and "counts" not in stored:
         return reached
