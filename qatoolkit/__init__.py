@@ -24,6 +24,7 @@ _NAMES = {
     "findings": "run.findings",
     "save_figures": "run.figures",
     "lineage": "run.lineage",
+    "preview": "run.preview",
     "cost_per_question": "run.lineage",
     "save_dataset": "core.cards",
     "release": "run.release",

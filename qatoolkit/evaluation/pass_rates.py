@@ -68,7 +68,7 @@ def measure_difficulty(
     table = as_lists(table).reset_index(drop=True)
     for name, model in models.items():
         if isinstance(model, Teacher):
-            said = solve(table, model, k)
+            said = solve(table, model, range(k))
             table = with_calls(table, "solve", [sum(keys, ()) for keys in _by_row(said["keys"], k)])
             table["calls"] = [list(dict.fromkeys(calls)) for calls in table["calls"]]  # refinement may have drawn some
             answered = [set(some) <= {*ANSWERED, "unparsed"} for some in _by_row(said["outcome"], k)]

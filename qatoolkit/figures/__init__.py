@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazily(
     by_module(
         "qatoolkit.figures",
         {
-            "data": "distribution lengths seed_quality",
+            "data": "distribution lengths seed_quality survival",
             "dots": "ablations arms comparisons loss pass_rates probes_over_time refinement scaling schedules",
             "graph": "coverage diagnostics frontier graph_neighbourhood kp_degree",
             "laws": "by_size forecasts scaling_fit",

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from qatoolkit.figures.style import (
     BACKED,
+    INTERVAL,
     MUTED,
     canvas,
     labelled,
@@ -20,6 +21,7 @@ from qatoolkit.figures.style import (
     require,
     room,
     styled,
+    whiskers,
 )
 
 REASONS_SHOWN = 6
@@ -135,4 +137,30 @@ def lengths(table, by="source", *, title="Length of questions and answers"):
         name_rows(ax, names, top=0.9)
     axes[0].set_title("dot: median; thick: middle half; thin: middle 90%", fontsize=8.5)
     figure.suptitle(title)
+    return figure
+
+
+@styled
+def survival(table, *, title="What is left of the questions after each step", ax=None):
+    """Share of the questions written that each step leaves, with intervals: one line per level asked for.
+
+    `table`: difficulty (or "all"), step, n, share, low, high (fractions), as `tables.survival` returns it; the steps
+    from `written` to `accepted` are drawn, in their order.
+    """
+    require(table, "difficulty", "step", "n", "share", "low", "high", key=("difficulty", "step"))
+    table = table[~table["step"].isin(["asked", "elsewhere"])].dropna(subset="share")
+    steps, levels = list(dict.fromkeys(table["step"])), order(table["difficulty"], "difficulty")
+    style = looks(levels)
+    figure, ax = canvas(ax, 6.4, 3.8)
+    for turn, level in enumerate(levels):
+        rows = table[table["difficulty"] == level].set_index("step").reindex(steps)
+        y, low, high = (100 * rows[column].to_numpy(float) for column in ("share", "low", "high"))
+        x = np.arange(len(steps)) + 0.07 * (turn - (len(levels) - 1) / 2)  # intervals side by side
+        label = f"{name(level)} (n = {rows['n'].iloc[0]:,.0f})"
+        ax.errorbar(x, y, whiskers(y, low, high), elinewidth=1, **style[level] | {"label": label})
+    ax.set_xticks(range(len(steps)), steps)
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel(f"share of those written (%), {INTERVAL}")
+    ax.set_title(title)
+    ax.legend(title="asked for")
     return figure

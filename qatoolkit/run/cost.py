@@ -4,13 +4,17 @@ Counts follow from the settings; tokens and seconds of a request are those of ea
 ledger has them, else `USUAL`, round figures of ours for a question of some hundred words and a reasoning synthesiser.
 """
 
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from qatoolkit.core.qa_table import read_table
 from qatoolkit.core.settings import replace, turned
+from qatoolkit.core.stats import CELL
 from qatoolkit.evaluation.suites import paper12
 from qatoolkit.run.profiles import Profile
 from qatoolkit.seeds.read import read_seeds
@@ -19,6 +23,7 @@ from qatoolkit.teacher.client import Teacher
 from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.teacher.prices import price_of
 
+YIELD = 0.7  # accepted share of the questions asked for, where no data set was made in waves
 DISPUTED = 0.2  # share of answers on which the two teachers differ
 MISSING = "missing"
 COUNTED = 2**26
@@ -82,28 +87,55 @@ def _size(source: str, dial: str) -> str:
     return f"{len(files):,} files, {size / 1e6:,.1f} MB"
 
 
-def requests(profile: Profile) -> pd.DataFrame:
-    """Requests by data set, task and model: one row each with data, task, model, requests."""
-    n, rows = profile.plan.questions, []
+def requests(profile: Profile, shares: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Requests by data set, task and model, one row each: data, task, model, requests, and of a data set with several
+    `plan.waves` its `yield`, the accepted share of what is asked for, and its `source`: "measured" (`yields`) or
+    "assumed". The plan's questions count as accepted ones then."""
+    rows = []
     for name, about in profile.data.items():
         if name not in profile.used_sets:
             continue
         chosen, turned_for = strategy(about.strategy or name), turned(profile, about.dials)
         settings, teacher = chosen.settings_in(turned_for), turned_for.teacher
+        n, share, source = turned_for.plan.questions, None, ""
+        if turned_for.plan.waves > 1:
+            known = (shares or {}).get(chosen.name)
+            share, source = known or YIELD, "measured" if known else "assumed"
+            n = math.ceil(n / share)
         written, labelled = chosen.requests(turned_for, n)
-        rows += [(name, "synthesise", teacher.synthesiser, written), (name, "annotate", teacher.annotator, labelled)]
+        tasks = [("synthesise", teacher.synthesiser, written), ("annotate", teacher.annotator, labelled)]
         if getattr(settings, "refine", False):
-            rows.append((name, "refine", teacher.refiner, n * (1 + DISPUTED * settings.samples)))
+            tasks.append(("refine", teacher.refiner, n * (1 + DISPUTED * settings.samples)))
         if turned_for.measure.k:
-            rows.append((name, "measure", turned_for.measure.strong or teacher.refiner, n * turned_for.measure.k))
-    return pd.DataFrame(rows, columns=["data", "task", "model", "requests"]).astype({"requests": int})
+            tasks.append(("measure", turned_for.measure.strong or teacher.refiner, n * turned_for.measure.k))
+        rows += [(name, *task, share, source) for task in tasks]
+    table = pd.DataFrame(rows, columns=["data", "task", "model", "requests", "yield", "source"])
+    return table.astype({"requests": int, "yield": float})
+
+
+def yields(root: Path) -> dict[str, float]:
+    """By strategy, the accepted share of what was asked for in its latest finished data set in a results folder: of one
+    with several waves, where there is one, as `counts` says; else of one pass, the share of the questions written that
+    are labelled as asked, before curation."""
+    found = {}
+    for manifest in sorted((Path(root) / "stages").glob("*/*/manifest.json"), key=lambda path: path.stat().st_mtime):
+        folder, kind = manifest.parent, manifest.parent.parent.name
+        if (folder / "counts.parquet").exists():
+            counts = read_table(folder / "counts.parquet")
+            found[kind] = True, counts["accepted"].sum() / max(counts["asked"].sum(), 1)
+        elif (folder / "made.parquet").exists() and not found.get(kind, (False,))[0]:
+            kept, made = read_table(folder / "questions.parquet"), read_table(folder / "made.parquet")
+            as_asked = [kept[c] == kept[f"asked_{c}"] for c in CELL if f"asked_{c}" in kept]
+            if len(as_asked) == len(CELL):
+                found[kind] = False, (as_asked[0] & as_asked[1]).sum() / max(len(made), 1)
+    return {kind: float(share) for kind, (_, share) in found.items() if share > 0}
 
 
 def estimate(profile: Profile, ledger: Ledger | None = None) -> pd.DataFrame:
     """`requests` with prompt and completion tokens, USD (NaN where a price is unknown), hours at the profile's number
     of requests in flight, and whether tokens and seconds of the model were measured."""
-    table, known = requests(profile), {} if ledger is None else measured(ledger)
-    rows = []
+    known = {} if ledger is None else measured(ledger)
+    table, rows = requests(profile, {} if ledger is None else yields(Path(ledger.path).parent)), []
     for row in table.itertuples():
         each, price = known.get(row.model, USUAL[row.task]), price_of(row.model, own=profile.teacher.price)
         prompt, completion = row.requests * each.prompt, row.requests * each.completion
@@ -111,7 +143,7 @@ def estimate(profile: Profile, ledger: Ledger | None = None) -> pd.DataFrame:
         hours = row.requests * each.seconds / profile.teacher.in_flight / 3600
         rows.append((prompt, completion, cost, hours, row.model in known))
     table[["prompt_tokens", "completion_tokens", "usd", "hours", "measured"]] = pd.DataFrame(rows)
-    return table
+    return table if table["yield"].notna().any() else table.drop(columns=["yield", "source"])
 
 
 def training(profile: Profile):
@@ -211,6 +243,14 @@ def describe(profile: Profile, ledger: Path) -> str:
     )
     if not table["measured"].all():
         lines.append("tokens and seconds of models without earlier requests are assumptions (qatoolkit/run/cost.py)")
+    if "yield" in table:
+        for data, share, source in (
+            table[["data", "yield", "source"]].dropna().drop_duplicates().itertuples(index=False)
+        ):
+            asked = math.ceil(profile.plan.questions / share)
+            lines.append(
+                f"{data}: questions are accepted ones; a yield of {share:.0%}, {source}, takes {asked:,} asked for"
+            )
     where, needs, follows = training(profile)
     lines.append(f"\nmid-training, one arm of {len(profile.arms)}, {where}:\n{needs.describe()}")
     if follows:

@@ -37,6 +37,14 @@ def pass_rates(run: Run):
     return figures.pass_rates(tables.pass_rates_by_level(run))
 
 
+def survival(run: Run):
+    """What each step of verification leaves of the questions of the main data set, by the difficulty asked for."""
+    name = run.profile.main_set
+    if name is None or "asked_difficulty" not in run.read(name).made:
+        return "The main arm reads no questions that say what was asked for."
+    return figures.survival(tables.survival(run, name))
+
+
 def curation(run: Run):
     """Rows of each data set that may be trained on, and those removed by reason."""
     return figures.seed_quality(tables.removals(run))
@@ -119,6 +127,7 @@ _ALL = (
     probe,
     budget,
     pass_rates,
+    survival,
     curation,
     difficulty,
     discipline,

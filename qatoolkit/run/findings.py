@@ -16,6 +16,7 @@ from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import training_seeds
 from qatoolkit.run.tables.measured import difficulty_agreement
 from qatoolkit.run.tables.seeds import agreement
+from qatoolkit.run.tables.steps import survival
 from qatoolkit.synthesis.budget import UNIFORM
 from qatoolkit.synthesis.write import degradation
 
@@ -23,8 +24,8 @@ TRIAL = "The smoke profile only shows that everything runs: its student is too s
 
 
 def findings(run: Run, *stages: str) -> Rich:
-    """What stages showed (`seeds`, `annotate`, `probe`, `pass_rates`, `plan`, a data set, `curate`, `midtrain`, `evaluate`,
-    `scaling`, `ablations`, `rounds`), or without a name all that are done, as sentences.
+    """What stages showed (`seeds`, `annotate`, `probe`, `pass_rates`, `plan`, a data set, `survival` of the main one,
+    `curate`, `midtrain`, `evaluate`, `scaling`, `ablations`, `rounds`), or without a name all that are done, as sentences.
 
     Accuracies in percent with Wilson intervals, differences in points, paired over questions unless it says otherwise.
     ValueError for a stage without findings; MissingUpstream for one that is not done."""
@@ -32,7 +33,8 @@ def findings(run: Run, *stages: str) -> Rich:
     for stage in stages:
         if stage not in known:
             raise ValueError(f"no findings of {stage!r}; choose from {', '.join(known)}")
-    chosen = stages or [name for name in known if run.manifest(name)]
+    made = {"survival": run.profile.main_set}
+    chosen = stages or [name for name in known if run.manifest(made.get(name, name))]
     lines = [line for name in chosen for line in known[name]()]
     note = [TRIAL] if run.profile.name == "smoke" and chosen else []
     html = "".join(f"<p>{escape(line)}</p>" for line in lines)
@@ -44,6 +46,7 @@ def list_findings(run: Run) -> dict[str, Callable[[], Iterator[str]]]:
     """By stage, in the order of the flow, what yields its sentences."""
     stages = {"seeds": _seeds, "annotate": _annotate, "probe": _probe, "pass_rates": _pass_rates, "plan": _plan}
     after = {
+        "survival": _survivors,
         "curate": _curate,
         "midtrain": _midtrain,
         "evaluate": _evaluate,
@@ -145,7 +148,7 @@ def _data_set(run: Run, name: str):
         f"{f'; {failed:,} requests brought none' if failed else ''}."
     )
     if "asked_difficulty" in stored.made and (fell := degradation(stored.made))["n"]:
-        yield f"Of {fell['n']:,} asked for at H4 or H5, {_percent(fell['degraded'])} are labelled lower after two attempts."
+        yield f"Of {fell['n']:,} asked for at H4 or H5, {_percent(fell['degraded'])} are labelled lower in the end."
     wrong = stored.refinement if "refinement" in stored and "decided" in questions else {}
     if {"wrong_before", "wrong_after", "n", "n_after"} <= set(wrong) and wrong["n"] and wrong["n_after"]:
         each = [_counted(wrong[f"wrong_{when}"], wrong[n]) for when, n in (("before", "n"), ("after", "n_after"))]
@@ -157,6 +160,27 @@ def _data_set(run: Run, name: str):
             f"the linked ones and {walk['distinct_seeds']:,.0f} seeds; their visits follow popularity with a rank correlation "
             f"of {walk['spearman']:.2f}."
         )
+
+
+def _survivors(run: Run):
+    """Whether the questions of the main data set that verification leaves are the easy ones."""
+    name = run.profile.main_set
+    if name is None or not {"asked_discipline", "asked_difficulty"} <= set(run.read(name).made):
+        yield "Which questions survive can't be told: the main arm's do not say what was asked for."
+        return
+    table = survival(run, name)
+    step = "curated" if "curated" in set(table["step"]) else "refined"
+    count = table.pivot(index="difficulty", columns="step", values="n").drop(index="all")[["written", step]]
+    high, low = (count[count.index.isin(HIGH) == wanted].sum() for wanted in (True, False))
+    if not (high["written"] and low["written"]):
+        return
+    apart = difference_of_shares(high[step], high["written"], low[step], low["written"])
+    told = {"a gain": "the hard ones survive more often", "a loss": "the survivors are the easier ones"}
+    each = [_counted(one[step] / one["written"], one["written"]) for one in (high, low)]
+    yield (
+        f"{name}, at the level asked for or above when {step}: {each[0]} of the questions written for H4 and H5, {each[1]} of those "
+        f"for H1 to H3. The difference is {_points(apart)}, unpaired: {told.get(_meaning(apart), 'not told apart')}."
+    )
 
 
 def _curate(run: Run):

@@ -6,7 +6,7 @@ questions is shared among them in equal parts, whatever became of them.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 
@@ -80,27 +80,36 @@ def _exchange(call: dict) -> str:
 def lineage(run: Run, id: str) -> Lineage:
     """The history of a seed or synthetic question of a run, kept or rejected; ValueError when no stage knows the id."""
     for dataset in run.profile.data:
-        if dataset in run.done() and (stations := _stations(run, dataset, id)):
-            break
-    else:
-        dataset = SEEDS
-        stored = run.read("annotate")
-        stations = _rows({"_seed": stored.seeds, "_rejects": stored.rejects}, id)
-    if not stations:
-        raise ValueError(f"no stage of {run.name!r} knows a question with id {id!r}")
-    row = stations[-1][1]
-    seeds = pd.DataFrame()
-    if dataset != SEEDS:
-        known = run.read("annotate").seeds
-        seeds = known[known["id"].isin(list(row["parents"]))]
-    steps = pd.DataFrame([_step(*station) for station in stations] + _fate(run, dataset, id))
-    return Lineage(row=row, seeds=seeds, steps=steps, calls=_calls(run, dataset, row["calls"]))
+        if dataset in run.done() and (found := trace(run, id, _tables(run, dataset), _fate(run, dataset, id))):
+            return found
+    stored = run.read("annotate")
+    if found := trace(run, id, {"_seed": stored.seeds, "_rejects": stored.rejects}, _fate(run, SEEDS, id)):
+        return found
+    raise ValueError(f"no stage of {run.name!r} knows a question with id {id!r}")
 
 
-def _stations(run: Run, dataset: str, id: str) -> list[tuple[str, dict]]:
-    """The row after each step of a synthesis that it took: written and labelled, then refined or rejected."""
+def trace(run: Run, id: str, tables: dict[str, pd.DataFrame], fate: list[dict]) -> Lineage | None:
+    """The history of a question in the tables of a synthesis ("_made", "" for the accepted ones, "_rejects") or of the
+    seeds, with what became of it `fate`; None where none of them has it."""
+    first = {
+        name: table[table["reason"] != "repeated"] if "reason" in table else table for name, table in tables.items()
+    }
+    if not (stations := _rows(first, id)):  # what was only written again has its first row
+        return None
+    row, seeds = stations[-1][1], run.read("annotate").seeds
+    parents = row.get("parents")
+    return Lineage(
+        row=row,
+        seeds=seeds[seeds["id"].isin([] if parents is None else list(parents))],
+        steps=pd.DataFrame([_step(*station) for station in stations] + fate),
+        calls=_calls(run, join_calls(tables.values()), row["calls"]),
+    )
+
+
+def _tables(run: Run, dataset: str) -> dict[str, pd.DataFrame]:
+    """The tables of a synthesis in the order of its steps."""
     stored = run.read(dataset)
-    return _rows({"_made": stored.made, "": stored.questions, "_rejects": stored.rejects}, id)
+    return {"_made": stored.made, "": stored.questions, "_rejects": stored.rejects}
 
 
 def _rows(tables: dict[str, pd.DataFrame], id: str) -> list[tuple[str, dict]]:
@@ -135,28 +144,33 @@ def _fate(run: Run, dataset: str, id: str) -> list[dict]:
     return [{"step": "curated", "result": f"{r.reason}: {r.detail}"} for r in match[:1].itertuples()]
 
 
-def rows_of(run: Run, dataset: str) -> pd.DataFrame:
+def rows_of(run: Run, dataset: str, *more: str) -> pd.DataFrame:
     """What a data set's synthesis wrote or failed to write, one row each: `id` (null for a request that failed),
-    `strategy`, and `calls`, all that were made for it anywhere along the way."""
+    `strategy`, the columns `more`, and `calls`, all that were made for it anywhere along the way."""
     stored = run.read(dataset)
-    tables = (stored.made, stored.questions, stored.rejects)
-    rows = pd.concat([table.reindex(columns=["id", "strategy", "calls"]) for table in tables])
+    return join_calls((stored.made, stored.questions, stored.rejects), *more)
+
+
+def join_calls(tables: Iterable[pd.DataFrame], *more: str) -> pd.DataFrame:
+    """`rows_of` the tables of a synthesis."""
+    own = ["strategy", *more]
+    rows = pd.concat([table.reindex(columns=["id", *own, "calls"]) for table in tables])
     questions = rows[rows["id"].notna()].explode("calls").drop_duplicates(["id", "calls"])
-    questions = questions.groupby(["id", "strategy"], sort=False)["calls"].agg(list).reset_index()
+    questions = questions.groupby("id", sort=False).agg(dict.fromkeys(own, "first") | {"calls": list}).reset_index()
     return pd.concat([questions, rows[rows["id"].isna()]], ignore_index=True)
 
 
-def _shares(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line for each row and call: strategy, step, key, and the row's share of the call."""
+def shares_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line for each row and call: the row, `step`, `key`, and the row's `share` of the call."""
     lines = rows.explode("calls").dropna(subset="calls")
     step_and_key = lines["calls"].astype("str").str.split("/")
     lines = lines.assign(step=step_and_key.str[0], key=step_and_key.str[1])
     return lines.assign(share=1.0 / lines.groupby("key")["key"].transform("size"))
 
 
-def _calls(run: Run, dataset: str, calls: list[str]) -> pd.DataFrame:
-    rows = run.read("annotate").seeds if dataset == SEEDS else rows_of(run, dataset)
-    shares = _shares(rows[["id", "strategy", "calls"]]).drop_duplicates("key").set_index("key")["share"]
+def _calls(run: Run, rows: pd.DataFrame, calls: list[str]) -> pd.DataFrame:
+    """The `calls` of a question with cost and text; `rows` are all that calls are shared among."""
+    shares = shares_of(rows[["id", "strategy", "calls"]]).drop_duplicates("key").set_index("key")["share"]
     keys = [call.split("/", 1)[1] for call in calls]
     with Ledger(ledger_path(run)) as ledger:
         costs, texts = ledger.costs(keys), ledger.exchanges(keys)
@@ -184,8 +198,8 @@ def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> p
             rows = rows_of(run, dataset)
             there = curated is not None and dataset in curated
             final = getattr(curated, dataset) if there else run.read(dataset).questions
-            shares = _shares(rows)
-            costs = _priced(ledger.costs(shares["key"].unique()), priced_as or {})
+            shares = shares_of(rows)
+            costs = priced(ledger.costs(shares["key"].unique()), priced_as or {})
             lines = shares.merge(costs, on="key", how="left")
             lines[COUNTED] = lines[COUNTED].mul(lines["share"], axis=0)
             lines["requests"] = lines["share"]
@@ -204,7 +218,7 @@ def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> p
     return table[["dataset", "strategy", *whole, "usd", "tokens_per_accepted", "usd_per_accepted"]]
 
 
-def _priced(costs: pd.DataFrame, priced_as: Mapping[str, str]) -> pd.DataFrame:
+def priced(costs: pd.DataFrame, priced_as: Mapping[str, str]) -> pd.DataFrame:
     """The costs with those of some models replaced by their tokens at the list price of another model."""
     costs = costs.copy()
     for model, other in priced_as.items():

@@ -3,7 +3,7 @@
 Stated in arXiv 2508.01326: a reasoning teacher writes STEM-focused multi-grade and high-difficulty questions, and a
 second teacher refines the answers. Our reading: H4 and H5 cells of the plan go to high-difficulty synthesis, the others
 to multi-grade synthesis with one question per grade. Questions are annotated again; one that missed its level is
-requested once more with the reason, and then kept under its true label."""
+requested again with the reason (`attempts`), and kept under its true label where no attempt reaches it."""
 
 import itertools
 import math
@@ -77,21 +77,25 @@ def _hardest_first(pool: list[dict]) -> list[dict]:
     return [pool[i] for i in np.argsort(rates, kind="stable")]  # nulls last
 
 
+def asks(context: Context) -> pd.DataFrame:
+    """The requests that `write` sends first."""
+    return requests(context.seeds, context.plan, context.settings, context.seed, context.wave)
+
+
 def write(context: Context) -> dict:
     """BoostQA for a plan: synthesis, then refinement (`strategies.Strategy.write`)."""
     by = context.teachers
-    asked = requests(context.seeds, context.plan, context.settings, context.seed, context.wave)
-    made, rejects = carry_out(asked, by.synthesiser, by.annotator)
+    made, rejects = carry_out(asks(context), by.synthesiser, by.annotator, context.settings.attempts)
     questions, rejects = refine_or_keep(made, rejects, by.refiner, context.settings)
     return {"made": made, "questions": questions, "rejects": rejects}
 
 
 def expected(profile, questions: int) -> tuple[float, float]:
-    """Requests needed to write `questions` questions, and questions to label; a share `DEGRADED` of the hard ones is
-    requested again."""
+    """Requests needed to write `questions` questions, and questions to label; a share `DEGRADED` of the hard ones misses each
+    attempt."""
     share = profile.plan.high if profile.plan.rule != UNIFORM else len(HIGH) / len(DIFFICULTIES)
     hard = questions * share if profile.boostqa.high_difficulty else 0
-    again = DEGRADED * hard
+    again = hard * sum(DEGRADED**turn for turn in range(1, profile.boostqa.attempts))
     return (questions - hard) / len(GRADES) + hard / EACH + again, questions + again
 
 
@@ -101,6 +105,7 @@ register(
         settings=BoostQASettings,
         write=write,
         requests=expected,
+        asks=asks,
         prompts=("multi_grade", "high_difficulty", "annotate", "refine", "solve"),
     )
 )

@@ -43,7 +43,8 @@ def requests(
     difficulty adjustment in given disciplines; the rule is our reading). Elsewhere they follow the plan's budget over
     all disciplines, with everything below H3 raised to H3, because joining two seeds takes two hops.
 
-    A later `wave` sends other requests than an earlier one, along the same path too. Rows of `seeds` that share an id
+    A later `wave` sends other requests than an earlier one, along the same path too, and asks for what is missing: in
+    each discipline as many requests as its budget takes, at the levels of its cells. Rows of `seeds` that share an id
     are one seed, as in the graph. Warns if more than half of the paths are unusable.
     Raises ValueError for missing columns, seeds of a path missing from `seeds`, and a plan without a budget."""
     require("paths", paths, "path", "kps", "seeds")
@@ -83,23 +84,40 @@ def requests(
                 "payload": payload,
             }
         )
+    left_out = len(paths) - len(rows)
     adjust, rng = settings.adjust or {}, np.random.default_rng(seed)
-    free = [row for row in rows if row["asked_discipline"] not in adjust]
-    reachable = plan["difficulty"].where(plan["difficulty"].isin(LINKED), LINKED[0])
-    budget = plan.groupby(reachable)["budget"].sum()
-    if free and not budget.sum() > 0:
-        raise ValueError(f"plan has {len(plan)} rows and no budget above 0; it must ask for at least one question")
-    _deal(free, budget, rng, exact=False)
-    for discipline, shares in adjust.items():
-        chosen = [row for row in rows if row["asked_discipline"] == discipline]
-        _deal(chosen, pd.Series(shares, dtype=float), rng, exact=True)
-    if (left_out := len(paths) - len(rows)) > len(paths) / 2:
+    reachable = plan.assign(difficulty=plan["difficulty"].where(plan["difficulty"].isin(LINKED), LINKED[0]))
+    if wave:
+        rows = _deal_by_discipline(rows, reachable, settings, rng)
+    else:
+        free = [row for row in rows if row["asked_discipline"] not in adjust]
+        budget = reachable.groupby("difficulty")["budget"].sum()
+        if free and not budget.sum() > 0:
+            raise ValueError(f"plan has {len(plan)} rows and no budget above 0; it must ask for at least one question")
+        _deal(free, budget, rng, exact=False)
+        for discipline, shares in adjust.items():
+            chosen = [row for row in rows if row["asked_discipline"] == discipline]
+            _deal(chosen, pd.Series(shares, dtype=float), rng, exact=True)
+    if left_out > len(paths) / 2:
         warnings.warn(
             f"{left_out:,} of {len(paths):,} paths have fewer than two different seeds in one language; skipping them. "
             "Use more seeds that share a knowledge point with others, or longer paths",
             stacklevel=2,
         )
     return pd.DataFrame(rows, columns=_ASKED)
+
+
+def _deal_by_discipline(rows: list[dict], plan: pd.DataFrame, settings: LinkQASettings, rng) -> list[dict]:
+    """The rows that a wave after the first needs: in each discipline as many as its budget takes, at its levels."""
+    dealt = []
+    for discipline, cells in plan[plan["budget"] > 0].groupby("discipline"):
+        budget = cells.groupby("difficulty")["budget"].sum()
+        n = math.ceil(SPARE * budget.sum() / settings.questions_per_path)
+        chosen = [row for row in rows if row["asked_discipline"] == discipline][:n]
+        own = (settings.adjust or {}).get(discipline)
+        _deal(chosen, pd.Series(own, dtype=float) if own else budget, rng, exact=own is not None)
+        dealt += chosen
+    return dealt
 
 
 def _deal(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exact: bool) -> None:
@@ -110,7 +128,7 @@ def _deal(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exac
 
 
 def synthesise(
-    asked: pd.DataFrame, teacher: Teacher, annotator: Teacher, n: int | None = None
+    asked: pd.DataFrame, teacher: Teacher, annotator: Teacher, n: int | None = None, attempts: int = 2
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write questions from the paths' seeds (`write.carry_out`); they have the knowledge points of their path.
 
@@ -118,7 +136,7 @@ def synthesise(
     left; what an outage kept from coming is not made up for by others, since it will be asked for again. Questions beyond `n` are rejects ("over_budget"), as are those that an earlier part wrote ("repeated"). Raises
     ValueError if `n` is not a whole number from 1."""
     if n is None:
-        return carry_out(asked, teacher, annotator)
+        return carry_out(asked, teacher, annotator, attempts)
     if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
         raise ValueError(f"n={n!r}; allowed: a whole number from 1, or None for all requests")
     each = max((payload["count"] for payload in asked["payload"]), default=1) if len(asked) else 1
@@ -126,7 +144,7 @@ def synthesise(
     while not outage and at < len(asked) and (short := n - sum(map(len, made))) > 0:
         part = asked.iloc[at : at + math.ceil(SPARE * short / each)]
         at += len(part)
-        written, failed = carry_out(part, teacher, annotator)
+        written, failed = carry_out(part, teacher, annotator, attempts)
         known = written["id"].isin([id for table in made for id in table["id"]])
         repeated = written[known].assign(reason="repeated", detail="an earlier request wrote it")
         made.append(written[~known])
@@ -185,16 +203,28 @@ def walk(graph, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0) -> 
     return sample_paths(graph, n, settings.length, alpha=settings.alpha, beta=settings.beta, focus=focus, seed=seed)
 
 
-def write(context: Context) -> dict:
-    """LinkQA: merges, graph, walks, synthesis from the seeds of each path, refinement (`strategies.Strategy.write`)."""
-    seeds, plan, settings, by = context.seeds, context.plan, context.settings, context.teachers
+def _walked(context: Context) -> tuple:
+    """Merges, graph, paths, and the requests along them."""
+    seeds, plan, settings = context.seeds, context.plan, context.settings
     merges = merge_table(seeds, settings)
     graph = build_kp_graph(apply_merges(seeds, merges), min_count=settings.min_count)
-    graph.save(context.folder / "graph")
     seed = context.seed + (context.wave << 32)  # a run's seed is below 2**32
     paths = walk(graph, plan, settings, seed)
-    asked = requests(paths, seeds, plan, settings, seed, context.wave)
-    made, rejects = synthesise(asked, by.synthesiser, by.annotator, int(plan["budget"].sum()))
+    return merges, graph, paths, requests(paths, seeds, plan, settings, seed, context.wave)
+
+
+def asks(context: Context) -> pd.DataFrame:
+    """The requests of which `write` sends as many as the budget needs."""
+    return _walked(context)[-1]
+
+
+def write(context: Context) -> dict:
+    """LinkQA: merges, graph, walks, synthesis from the seeds of each path, refinement (`strategies.Strategy.write`)."""
+    by, settings = context.teachers, context.settings
+    merges, graph, paths, asked = _walked(context)
+    graph.save(context.folder / "graph")
+    n = int(context.plan["budget"].sum())
+    made, rejects = synthesise(asked, by.synthesiser, by.annotator, n, settings.attempts)
     questions, rejects = refine_or_keep(made, rejects, by.refiner, settings)
     kept = {"merges": merges, "graph": None, "paths": paths, "diagnostics": path_diagnostics(graph, paths)}
     return {"made": made, "questions": questions, "rejects": rejects} | kept
@@ -211,6 +241,12 @@ register(
         settings=LinkQASettings,
         write=write,
         requests=expected,
+        asks=asks,
+        out_of_reach={
+            level: f"LinkQA joins two seeds: nothing below {LINKED[0]}; write these with another strategy"
+            for level in DIFFICULTIES
+            if level not in LINKED
+        },
         prompts=("link", "annotate", "refine", "solve"),
     )
 )

@@ -1,20 +1,20 @@
 """Refinement: a second teacher answers every question again; fresh samples decide disputes (arXiv 2508.01326)."""
 
+import numpy as np
 import pandas as pd
 
 from qatoolkit.answers.same_answer import consensus, same_answer
 from qatoolkit.synthesis.annotate import split_answers
-from qatoolkit.synthesis.settings import BoostQASettings, LinkQASettings
+from qatoolkit.synthesis.settings import VerifySettings
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Teacher
 from qatoolkit.teacher.solve import read_answer, solve
 
 
-def refine(
-    table: pd.DataFrame, refiner: Teacher, settings: BoostQASettings | LinkQASettings
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def refine(table: pd.DataFrame, refiner: Teacher, settings: VerifySettings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A second teacher answers every question again; if the two are not surely the same, fresh samples decide by
-    majority.
+    majority: `settings.samples` of them, and as many more at a time while no answer has it, up to
+    `settings.most_samples`.
 
     Returns the rows with the decided answer (`verified`, `first_answer`, `second_answer`, `same_answers`: True,
     False, or null where `same_answer` can't tell, and `decided`: agreed, first, refined, other, or undecided where the
@@ -27,7 +27,7 @@ def refine(
         table, said, lambda v: {"second_answer": v["answer"], "new_rationale": v["rationale"]}, "refine"
     )
     verdicts = [same_answer(r.answer, r.second_answer) for r in answered.itertuples()]
-    votes = _votes(answered.loc[[v is not True for v in verdicts]], refiner, settings.samples)
+    votes = _votes(answered.loc[[v is not True for v in verdicts]], refiner, settings)
     rows, unresolved = [], []
     for row, same in zip(answered.to_dict("records"), verdicts, strict=True):
         first, second = row["answer"], row["second_answer"]
@@ -59,20 +59,28 @@ def _decided(winner: str, first: str, second: str) -> str:
     return surely or ("undecided" if None in verdicts.values() else "other")
 
 
-def _votes(disputed: pd.DataFrame, solver: Teacher, samples: int) -> dict[str, tuple[str | None, float, list[str]]]:
+def _votes(
+    disputed: pd.DataFrame, solver: Teacher, settings: VerifySettings
+) -> dict[str, tuple[str | None, float, list[str]]]:
     """By id: the most frequent answer of the fresh samples, its share of all of them, unreadable ones included, and the
-    calls."""
-    said = solve(disputed, solver, samples)
-    answers, votes = list(said["value"]), {}
-    for i, id in enumerate(disputed["id"]):
-        part = slice(i * samples, (i + 1) * samples)
-        calls = [f"solve/{key}" for keys in said["keys"][part] for key in keys]
-        votes[id] = (*consensus(answers[part]), calls)
+    calls. More samples are drawn where no answer has the majority."""
+    most = settings.most_samples or settings.samples
+    answers, calls = {id: [] for id in disputed["id"]}, {id: [] for id in disputed["id"]}
+    votes, drawn = {}, 0
+    while len(disputed) and drawn < most:
+        draws = range(drawn, min(drawn + settings.samples, most))
+        said = solve(disputed, solver, draws)
+        ids = np.repeat(disputed["id"].to_numpy(), len(draws))
+        for id, answer, keys in zip(ids, said["value"], said["keys"], strict=True):
+            answers[id].append(answer)
+            calls[id] += [f"solve/{key}" for key in keys]
+        votes |= {id: (*consensus(answers[id]), calls[id]) for id in disputed["id"]}
+        disputed, drawn = disputed[[votes[id][1] <= 0.5 for id in disputed["id"]]], draws.stop
     return votes
 
 
 def refine_or_keep(
-    made: pd.DataFrame, rejects: pd.DataFrame, refiner: Teacher, settings: BoostQASettings | LinkQASettings
+    made: pd.DataFrame, rejects: pd.DataFrame, refiner: Teacher, settings: VerifySettings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(accepted, rejects): refined, or unchanged if `settings.refine` is off."""
     if not settings.refine:

@@ -66,6 +66,9 @@ class PlanSettings(Settings):
     """Whose difficulty the plan follows within a cell. rubric: accuracy makes its deficit, and its seeds take turns at
     random. measured (our reading): the mean probability of the right choice makes it, and with `probe.on: seeds` those
     seeds come first that the student passes least; both need probe questions with choices that are no lm-eval tasks."""
+    waves: Positive = 1
+    """With more than one, the budget of a cell counts accepted questions: what is missing is asked for again, up to so
+    many waves in all. One asks once, whatever comes of it."""
 
     @field_validator("rule")
     @classmethod
@@ -77,22 +80,39 @@ class PlanSettings(Settings):
         return rule
 
 
-class BoostQASettings(Settings):
+class VerifySettings(Settings):
+    """How what a teacher wrote is verified, and how often it is asked again."""
+
+    refine: bool = True
+    """A second teacher answers every question again."""
+    samples: Positive = 5
+    """Fresh answers that decide a dispute between the two teachers."""
+    most_samples: Positive | None = None
+    """Fresh answers to a dispute at most: while no answer has the majority, `samples` more are drawn; null draws once."""
+    attempts: Positive = 2
+    """How often a question is asked for until it has its level; 1 keeps the first attempt as it is."""
+
+    @model_validator(mode="after")
+    def _bounded(self):
+        if self.most_samples is not None and self.most_samples < self.samples:
+            raise ValueError(
+                f"most_samples is {self.most_samples}; it must be null, or at least samples ({self.samples})"
+            )
+        return self
+
+
+class BoostQASettings(VerifySettings):
     """The parts of BoostQA, each of which an ablation can switch off."""
 
     multi_grade: bool = True
     """One question per grade in the cells up to H3."""
     high_difficulty: bool = True
     """Use the high-difficulty prompt in the cells of H4 and H5."""
-    refine: bool = True
-    """A second teacher answers every question again."""
-    samples: Positive = 5
-    """Fresh answers that decide a dispute between the two teachers."""
     trial: Positive = 600
     """Questions written at each error rate of an offline teacher, to measure the value of refinement."""
 
 
-class LinkQASettings(Settings):
+class LinkQASettings(VerifySettings):
     """LinkSyn's walks and what is written along them."""
 
     length: int = Field(4, ge=3)
@@ -113,10 +133,6 @@ class LinkQASettings(Settings):
     """Paths sampled per path that the budget needs; some are unusable (seeds of two languages, or fewer than two)."""
     adjust: dict | None = None
     """Shares of difficulty to request per discipline, from H3 up: {physics: {H4: 0.5, H5: 0.5}}."""
-    refine: bool = True
-    """A second teacher answers every question again."""
-    samples: Positive = 5
-    """Fresh answers that decide a dispute between the two teachers."""
     merges: Annotated[str, Place()] | None = None
     """CSV file with your decisions on near-identical knowledge points; null merges spelling variants only."""
 

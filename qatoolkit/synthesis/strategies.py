@@ -4,9 +4,9 @@ A strategy is one `Strategy` object; curation, lineage, cost, training, figures 
 sets that a profile makes with it. `register` adds one from anywhere (docs/extending.md)."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -46,7 +46,8 @@ class Strategy:
     "rejects": the rest with `reason` and `detail`} and further results (tables, JSON values, None for a folder it
     wrote). `requests(profile, questions)` returns (requests that write, questions to label) for the cost estimate.
     `settings` is the class of its settings, `reads` the groups of a profile that its result depends on, `prompts` the
-    templates it sends.
+    templates it sends. Optional: `asks(context)`, the table of requests that `write` would send first, for a preview;
+    `out_of_reach`, difficulties that it can't write with the reason, so that waves don't ask for them.
 
     >>> import qatoolkit as qt
     >>> from qatoolkit.core.settings import Positive, Settings
@@ -66,6 +67,8 @@ class Strategy:
     requests: Callable[[Any, int], tuple[float, float]]
     prompts: tuple[str, ...]
     reads: tuple[str, ...] = ()
+    asks: Callable[[Context], pd.DataFrame] | None = None
+    out_of_reach: Mapping[str, str] = field(default_factory=dict)
 
     def checked(self, own: dict) -> Settings:
         """Its settings from plain values, for a strategy from outside the package; ValueError as for all settings."""

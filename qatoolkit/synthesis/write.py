@@ -1,5 +1,5 @@
-"""Writing questions: send a table of requests to a teacher, label the questions, and retry those that missed their
-level."""
+"""Writing questions: send a table of requests to a teacher, label the questions, and ask again for those that missed
+their level."""
 
 import json
 
@@ -13,32 +13,41 @@ from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Teacher
 
 
-def carry_out(asked: pd.DataFrame, teacher: Teacher, annotator: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Send a table of requests to the teacher, label the questions, and retry once, with the reason, those that missed.
+def carry_out(
+    asked: pd.DataFrame, teacher: Teacher, annotator: Teacher, attempts: int = 2
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Send a table of requests to the teacher, label the questions, and ask again, with the reason, for those that missed
+    their level, up to `attempts` times in all; 1 asks once.
 
     A `payload` may be JSON text, as a Parquet file has it. Returns the questions (with `asked_difficulty` and
-    `attempt`) and the rejects: failed requests, unlabelled questions, first attempts that a better second one
-    replaced ("degraded"), and second attempts that missed too ("degraded_again") or repeated a known question
-    ("repeated"). Every written question is in one of the two."""
+    `attempt`) and the rejects: failed requests, unlabelled questions, first attempts that a better later one replaced
+    ("degraded"), and later attempts that missed too ("degraded_again") or repeated a known question ("repeated").
+    Every written question is in one of the two. Where no attempt reaches the level, the first is kept as it is."""
     if len(asked):
         asked = asked.assign(payload=[json.loads(p) if isinstance(p, str) else p for p in asked["payload"]])
     made, rejects = write(asked, teacher)
-    made, unlabelled = annotate(made, annotator)
-    made["attempt"] = 1
-    fallen = missed(made)
-    if fallen.any():
-        again, lost = write(_informed(made[fallen]), teacher)
+    made, unlabelled = annotate(made.assign(attempt=1), annotator)
+    fallen = made[missed(made)]
+    for attempt in range(2, attempts + 1):
+        if fallen.empty:
+            break
+        again, lost = write(_informed(fallen, attempt), teacher)
         known = again["id"].isin(made["id"])
-        repeated = again[known].assign(reason="repeated", detail="the second attempt wrote a known question")
-        again, unlabelled_again = annotate(again[~known], annotator)
-        again["attempt"] = 2
+        repeated = again[known].assign(
+            reason="repeated", detail=f"attempt {attempt} wrote a known question", attempt=attempt
+        )
+        again, unlabelled_again = annotate(again[~known].assign(attempt=attempt), annotator)
         short = missed(again)
         better = again[~short]
-        worse = again[short].assign(reason="degraded_again", detail="the second attempt missed the level too")
+        worse = again[short].assign(reason="degraded_again", detail=f"attempt {attempt} missed the level too")
         replaced = made["id"].isin(better["replaces"])
-        dropped = made[replaced].assign(reason="degraded", detail="a second attempt reached the level")
+        dropped = made[replaced].assign(reason="degraded", detail=f"attempt {attempt} reached the level")
         made = pd.concat([made[~replaced], better], ignore_index=True)
         rejects = pd.concat([rejects, lost, repeated, unlabelled_again, dropped, worse], ignore_index=True)
+        fallen = fallen[~fallen["id"].isin([*better["replaces"], *lost["replaces"]])]
+        latest = {row["replaces"]: row for row in worse.to_dict("records")}
+        rows = [latest.get(row["id"], row) for row in fallen.to_dict("records")]
+        fallen = fallen.assign(**{column: [row[column] for row in rows] for column in ("question", "difficulty")})
     rejects = pd.concat([rejects, unlabelled], ignore_index=True)
     rejects["payload"] = [json.dumps(p, ensure_ascii=False, default=str) for p in rejects["payload"]]
     made = made.drop(columns=["payload", "replaces", "exact"]).drop_duplicates("id", ignore_index=True)
@@ -56,14 +65,14 @@ def degraded(table: pd.DataFrame) -> pd.Series:
 
 def attempts(made: pd.DataFrame, rejects: pd.DataFrame, levels) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Questions requested at some levels: those kept, and the first attempts at them (kept, or replaced by a better
-    second)."""
+    one)."""
     kept = made[made["asked_difficulty"].isin(levels)]
     replaced = rejects[(rejects["reason"] == "degraded") & rejects["asked_difficulty"].isin(levels)]
     return kept, pd.concat([kept[kept["attempt"] == 1], replaced])
 
 
 def degradation(made: pd.DataFrame, levels=HIGH) -> dict:
-    """Number of questions kept that were requested at some levels, and the share labelled lower after the second
+    """Number of questions kept that were requested at some levels, and the share labelled lower after the last
     attempt."""
     asked = made[made["asked_difficulty"].isin(levels)]
     return {"n": len(asked), "degraded": share(degraded(asked))}
@@ -76,8 +85,9 @@ def missed(table: pd.DataFrame) -> pd.Series:
     return (degraded(table) | off) & table["strategy"].ne("multi_grade")
 
 
-def _informed(fallen: pd.DataFrame) -> pd.DataFrame:
-    """One more request per question that missed its level, with the reason."""
+def _informed(fallen: pd.DataFrame, attempt: int) -> pd.DataFrame:
+    """One more request per question that missed its level, with the reason; from the third attempt on numbered, because
+    one that is sent twice is answered once."""
     rows = []
     for row in fallen.to_dict("records"):
         easy = RANK[row["difficulty"]] < RANK[row["asked_difficulty"]]
@@ -87,6 +97,7 @@ def _informed(fallen: pd.DataFrame) -> pd.DataFrame:
         }
         payload = {name: value for name, value in row["payload"].items() if name != "round"}
         payload |= {"count": 1, "too_easy" if easy else "too_hard": reason}
+        payload |= {"round": attempt} if attempt > 2 else {}
         keep = ("strategy", "language", "parents", "asked_discipline", "asked_difficulty", "exact")
         path = {"path": row["knowledge_points"]} if row["strategy"] == "link" else {}
         rows.append({k: row[k] for k in keep} | path | {"payload": payload, "replaces": row["id"]})

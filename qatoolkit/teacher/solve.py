@@ -7,14 +7,14 @@ from qatoolkit.teacher.calls import stop_if_interrupted
 from qatoolkit.teacher.client import Teacher
 
 
-def requests(table: pd.DataFrame, draws: int) -> list[list[dict]]:
-    """The chat messages that `solve` sends, `draws` for each row: the question, its choices where there are any, and the
-    number of the draw, without which a cache would repeat its answer."""
+def requests(table: pd.DataFrame, draws: range) -> list[list[dict]]:
+    """The chat messages that `solve` sends, one for each row and draw: the question, its choices where there are any, and
+    the number of the draw, without which a cache would repeat its answer."""
     choices = table["choices"] if "choices" in table else [None] * len(table)
     return [
         prompts.messages("solve", row.language, question=row.question, **_shown(some), draw=draw)
         for row, some in zip(table.itertuples(), choices, strict=True)
-        for draw in range(draws)
+        for draw in draws
     ]
 
 
@@ -22,8 +22,8 @@ def _shown(choices) -> dict:
     return {"choices": list(choices)} if hasattr(choices, "__len__") and len(choices) else {}
 
 
-def solve(table: pd.DataFrame, teacher: Teacher, draws: int) -> pd.DataFrame:
-    """What a teacher answers to every question of a QA table, `draws` times, as `Teacher.ask` returns it: rows by
+def solve(table: pd.DataFrame, teacher: Teacher, draws: range) -> pd.DataFrame:
+    """What a teacher answers to every question of a QA table in each of some draws, as `Teacher.ask` returns it: rows by
     question, then draw, with the answer in `value`. KeyboardInterrupt where Ctrl-C cut the answers short."""
     said = teacher.ask(requests(table, draws), parse=read_answer, label="solve")
     stop_if_interrupted(said)

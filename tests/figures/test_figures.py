@@ -76,6 +76,12 @@ PROBES = frame(
         (50_000, "physics", "H1", 40, 0.75), (50_000, "physics", "H5", 10, 0.5), (50_000, "law", "H1", 20, np.nan),
     )),
 )  # fmt: skip
+SURVIVAL = frame(
+    "difficulty step n share low high",
+    *((level, step, n, n / 40, max(n / 40 - 0.1, 0), min(n / 40 + 0.1, 1))
+      for level, counts in (("H1", (40, 40, 38)), ("H5", (40, 25, 20)), ("all", (40, 33, 29)))
+      for step, n in zip(("written", "at its level", "refined"), counts, strict=True)),
+)  # fmt: skip
 PLAN = frame("discipline difficulty budget deficit", ("physics", "H5", 300, 0.4), ("law", "H1", 0, 0.0))
 QUESTIONS = pd.DataFrame({"source": ["seeds"] * 3 + ["linkqa"] * 2, "difficulty": ["H1", "H5", None, "H1", "H1"]})
 DEGREES = pd.DataFrame({"degree": [0, 1, 1, 2, 3, 9]})
@@ -120,6 +126,7 @@ FIGURES = {
     "loss": lambda: plots.loss(LOSS),
     "probes_over_time": lambda: plots.probes_over_time(PROBES),
     "schedules": lambda: plots.schedules(SCHEDULES),
+    "survival": lambda: plots.survival(SURVIVAL),
     "seed_quality": lambda: plots.seed_quality(QUALITY),
     "lengths": lambda: plots.lengths(SEEDS),
     "kp_degree": lambda: plots.kp_degree(DEGREES),

@@ -3,25 +3,31 @@
 import pandas as pd
 
 from qatoolkit.core.settings import places, replace, turned
+from qatoolkit.core.stats import CELL
 from qatoolkit.core.taxonomy import DIFFICULTIES, HIGH
+from qatoolkit.curate.curate import curate as curated
 from qatoolkit.graph.kp_graph import KPGraph
 from qatoolkit.graph.walks import path_diagnostics, sample_paths
 from qatoolkit.run.contracts import Stage, stage
 from qatoolkit.run.outputs import Outputs
+from qatoolkit.run.profiles import Profile
+from qatoolkit.run.stages.data import index_all_exams
 from qatoolkit.run.stages.measured import accept_measured, hardest_first
 from qatoolkit.run.stages.teachers import is_offline, teachers
+from qatoolkit.run.stages.waves import fill
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis import annotate as annotation
 from qatoolkit.synthesis import linkqa
 from qatoolkit.synthesis.budget import plan_budget
-from qatoolkit.synthesis.strategies import Context, strategy
+from qatoolkit.synthesis.strategies import Context, Strategy, strategy
 from qatoolkit.synthesis.write import attempts, degraded
 
 
 def synthesise(run: Run, name: str, *, log=print) -> Outputs:
     """One data set of the profile (`Profile.data`): `made` (written and labelled), `questions` (accepted after
     refinement and, with `measure.k`, by what was measured of them), `rejects`, `refinement` where the truth is known, and
-    what its strategy keeps beside them.
+    what its strategy keeps beside them. With several `plan.waves` also `counts`, and `questions` are those that curation
+    accepts, within the budget of their cell (`waves.fill`).
 
     Raises ValueError for a name that the profile does not have, MissingUpstream before seeds and plan are there."""
     if name not in run.profile.data:
@@ -29,35 +35,67 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
     about = run.profile.data[name]
     chosen, profile = strategy(about.strategy or name), turned(run.profile, about.dials)
     own = chosen.name if hasattr(profile, chosen.name) else "strategies"
-    groups = dict.fromkeys(["teacher", "plan", "measure", own, *chosen.reads])
+    exact, by_rate, measures = profile.plan.waves > 1, profile.plan.by == "measured", profile.measure.k > 0
+    groups = dict.fromkeys(["teacher", "plan", "measure", own, *chosen.reads, *["curate"] * exact])
     files = tuple(dial for dial in places(type(profile)) if dial.split(".")[0] in groups)
-    prompts = dict.fromkeys([*chosen.prompts, *(["solve"] if profile.measure.k else [])])
-    spec = Stage(chosen.name, settings=tuple(groups), files=files, prompts=tuple(prompts))
-    by_rate = profile.plan.by == "measured"
-    reads = ("annotate", "plan", *(["base"] if profile.measure.k else []), *(["probe"] if by_rate else []))
+    prompts = tuple(dict.fromkeys([*chosen.prompts, *["solve"] * measures]))
+    reads = ("annotate", "plan", *["exams"] * exact, *["base"] * measures, *["probe"] * by_rate)
+    spec = Stage(chosen.name, reads=reads, settings=tuple(groups), files=files, prompts=prompts)
 
     def make(folder) -> dict:
-        seeds = run.read("annotate").seeds
-        seeds = hardest_first(seeds, run.read("probe").samples) if by_rate else seeds
+        plan = plan_of(run, profile)
         with teachers(run, name) as by:
-            outputs = chosen.write(
-                Context(
-                    seeds=seeds,
-                    plan=plan_budget(run.read("plan").budget, profile.plan),
-                    teachers=by,
-                    profile=profile,
-                    settings=chosen.settings_in(profile),
-                    seed=run.seed,
-                    folder=folder,
-                )
-            )
-            final = accept_measured(run, profile, by, outputs)
-        if run.parent or (about.dials and name != run.profile.main_set):
-            return final  # an ablation or a control: nobody asks how its answers were refined
-        counted = refinement(run, outputs["made"], outputs["questions"], outputs["rejects"])
-        return final | {"refinement": counted}
 
-    return run.complete(name, spec, make, reads=reads, dials=about.dials, log=log)
+            def write(plan: pd.DataFrame, wave: int = 0) -> dict:
+                outputs = chosen.write(context_of(run, profile, chosen, by, folder, plan, wave))
+                return accept_measured(run, profile, by, outputs)
+
+            outputs = write_exactly(run, profile, chosen, plan, write, log) if exact else write(plan)
+        if run.parent or (about.dials and name != run.profile.main_set):
+            return outputs  # an ablation or a control: nobody asks how its answers were refined
+        counted = refinement(run, outputs["made"], outputs["questions"], outputs["rejects"])
+        return outputs | {"refinement": counted}
+
+    return run.complete(name, spec, make, dials=about.dials, log=log)
+
+
+def plan_of(run: Run, profile: Profile) -> pd.DataFrame:
+    """The plan that a data set with this profile is written for."""
+    return plan_budget(run.read("plan").budget, profile.plan)
+
+
+def context_of(run: Run, profile: Profile, chosen: Strategy, by, folder, plan: pd.DataFrame, wave: int = 0) -> Context:
+    """What a strategy gets to write one wave of a plan; with `plan.by: measured` its seeds have the student's pass rate."""
+    seeds = run.read("annotate").seeds
+    return Context(
+        seeds=hardest_first(seeds, run.read("probe").samples) if profile.plan.by == "measured" else seeds,
+        plan=plan,
+        teachers=by,
+        profile=profile,
+        settings=chosen.settings_in(profile),
+        seed=run.seed,
+        folder=folder,
+        wave=wave,
+    )
+
+
+def write_exactly(run: Run, profile: Profile, chosen: Strategy, plan: pd.DataFrame, write, log) -> dict:
+    """`waves.fill` for a data set, judged by the run's curation against its exams, as the stage `curate` will."""
+    seeds = run.read("annotate").seeds
+    none = {d: f"there are no seeds of {d}: add some" for d in plan["discipline"] if d not in set(seeds["discipline"])}
+    cells = plan[CELL].itertuples(index=False, name=None)
+    closed = {(d, level): reason for d, level in cells if (reason := none.get(d) or chosen.out_of_reach.get(level))}
+    _, index = index_all_exams(run)
+
+    def write_wave(plan: pd.DataFrame, wave: int) -> dict:
+        outputs = write(plan, wave)
+        run.asked.require(profile.teacher.accept_missing)  # before a later wave asks in place of what is missing
+        return outputs
+
+    def judge(questions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return curated(questions, index, profile.curate)[:2]
+
+    return fill(plan, write_wave, judge, waves=profile.plan.waves, closed=closed, log=log)
 
 
 def synthesise_all(run: Run, *, log=print) -> list[Outputs]:

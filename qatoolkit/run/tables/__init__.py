@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazily(
             "synthesis": "decisions degradation disputes merges missed_questions plan_shares"
             " probe_summary refinement_by_error_rate rule_plans seeds_and_dataset spend synthesis_counts"
             " synthesis_estimate",
+            "steps": "survival",
             "curation": "diversity mixture near_pairs removals removed_questions",
             "measured": "difficulty_agreement difficulty_estimate pass_rates_by_level",
             "graph": "adjustment_estimate coverage difficulty_counts frontier longest_walk neighbourhood path_example"

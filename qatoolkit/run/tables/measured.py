@@ -20,7 +20,7 @@ def difficulty_estimate(run: Run, name: str = SEEDS) -> dict:
     table = run.read("annotate").seeds if name == SEEDS else run.read(name).questions
     profile = turned(run.profile, run.profile.data[name].dials) if name in run.profile.data else run.profile
     with teachers(run, "pass_rates") as by:
-        return asking(strong_model(profile.measure, by), requests(table, profile.measure.k), "measure")
+        return asking(strong_model(profile.measure, by), requests(table, range(profile.measure.k)), "measure")
 
 
 def _measured(run: Run | pd.DataFrame) -> pd.DataFrame:

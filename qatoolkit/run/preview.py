@@ -1,0 +1,130 @@
+"""A preview: a few questions written end to end by the run's own teachers, before the rest is paid for."""
+
+import math
+from dataclasses import dataclass
+from html import escape
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from qatoolkit.core import display
+from qatoolkit.core.settings import turned
+from qatoolkit.core.stats import CELL
+from qatoolkit.curate.curate import curate
+from qatoolkit.curate.decontaminate import index_exams
+from qatoolkit.run.asked import Asked
+from qatoolkit.run.cost import YIELD, yields
+from qatoolkit.run.lineage import Lineage, join_calls, shares_of, trace
+from qatoolkit.run.stages.data import held_out
+from qatoolkit.run.stages.synthesis import context_of, plan_of
+from qatoolkit.run.stages.teachers import ledger_path, teachers
+from qatoolkit.run.store import Run
+from qatoolkit.synthesis.refine import refine_or_keep
+from qatoolkit.synthesis.strategies import strategy
+from qatoolkit.synthesis.write import carry_out
+from qatoolkit.teacher.ledger import Ledger
+
+_SUMS = ["requests", "prompt_tokens", "completion_tokens", "usd", "hours"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What a preview wrote.
+
+    `questions`: every question written, with what was asked for, its labels, `outcome` (accepted, or why not) and its
+    part of the cost in USD; `lineages`: the history of each, in the same order. `spent`: requests, tokens, USD and hours
+    of its calls by step and model; `whole`: the same for all questions of the plan, at what `asked` questions took."""
+
+    questions: pd.DataFrame
+    lineages: tuple[Lineage, ...]
+    spent: pd.DataFrame
+    whole: pd.DataFrame
+    asked: int
+    planned: int
+
+    def _parts(self):
+        shown = ["asked_discipline", "asked_difficulty", "difficulty", "question", "answer", "outcome", "usd"]
+        yield f"{len(self.questions)} questions written", self.questions[shown], {"usd": ".6f"}
+        yield f"The whole: {self.planned:,} asked for, at what {self.asked} took here", self.whole, {"usd": ".2f"}
+
+    def __repr__(self) -> str:
+        return "\n\n".join(f"{head}\n{display.table(table, formats).text}" for head, table, formats in self._parts())
+
+    def _repr_html_(self) -> str:
+        html = "".join(
+            f'<div style="font-weight:bold;margin:8px 0 4px 0">{escape(head)}</div>{display.table(table, formats).html}'
+            for head, table, formats in self._parts()
+        )
+        for one in self.lineages:
+            head = f'<summary style="{display.MUTED}">{escape(str(one.row["question"]))}</summary>'
+            html += f"<details>{head}{one._repr_html_()}</details>"
+        return html
+
+
+def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
+    """Write at least `n` questions of a data set (the main one) end to end: requests for the weakest cells of the plan,
+    one a cell, as the whole synthesis will send them, so that nothing is paid twice; then labels, refinement and
+    curation. No stage is made. Shows the questions with their lineage and cost, and what the whole takes at that rate.
+
+    ValueError for a data set that is not there and a strategy without `asks`; MissingUpstream before the plan;
+    Incomplete where a teacher can't be reached."""
+    name = name or run.profile.main_set
+    if name not in run.profile.data:
+        raise ValueError(f"no data set is called {name!r}; there are {', '.join(run.profile.data)}")
+    about = run.profile.data[name]
+    chosen, profile = strategy(about.strategy or name), turned(run.profile, about.dials)
+    if chosen.asks is None:
+        raise ValueError(f"the strategy {chosen.name!r} has no `asks`, the table of its requests, to preview")
+    settings, plan, run.asked = chosen.settings_in(profile), plan_of(run, profile), Asked()
+    with teachers(run, name) as by, TemporaryDirectory(prefix="qatoolkit-") as folder:
+        asked = _weakest(chosen.asks(context_of(run, profile, chosen, by, folder, plan)), plan, n)
+        made, rejects = carry_out(asked, by.synthesiser, by.annotator, getattr(settings, "attempts", 2))
+        if getattr(settings, "refine", False):
+            questions, rejects = refine_or_keep(made, rejects, by.refiner, settings)
+        else:
+            questions = made
+    run.asked.require(0.0)
+    index = index_exams(held_out(run), profile.curate, run.read("annotate").seeds["question"])
+    kept, lost, _ = curate(questions, index, profile.curate)
+    said = dict.fromkeys(kept["id"], "accepted") | dict(zip(lost["id"], lost["reason"], strict=True))
+    tables = {"_made": made, "": questions, "_rejects": rejects}
+    ids = list(dict.fromkeys([*made["id"], *rejects.get("id", pd.Series(dtype=object)).dropna()]))
+    lineages = tuple(
+        trace(run, id, tables, [{"step": "curated", "result": said[id]}] if id in said else []) for id in ids
+    )
+    rows = [one.row | {"outcome": said.get(one.row["id"], one.row.get("reason")), "usd": one.cost} for one in lineages]
+    spent = _spent(run, join_calls(tables.values()))
+    count = int(_counts(asked).sum())
+    planned = int(plan["budget"].sum())
+    if profile.plan.waves > 1:
+        planned = math.ceil(planned / yields(run.root).get(chosen.name, YIELD))
+    whole = spent.assign(**{c: spent[c] * planned / count for c in _SUMS}).round({"requests": 0})
+    return Preview(
+        questions=pd.DataFrame(rows), lineages=lineages, spent=spent, whole=whole, asked=count, planned=planned
+    )
+
+
+def _counts(asked: pd.DataFrame) -> pd.Series:
+    """Questions that each request asks for."""
+    return asked["payload"].map(lambda payload: payload.get("count") or len(payload.get("wanted", [0])))
+
+
+def _weakest(asked: pd.DataFrame, plan: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Requests for at least `n` questions: one of each cell by turns, the weakest cells first."""
+    cells = ["asked_discipline", "asked_difficulty"]
+    deficit = plan.set_index(CELL)["deficit"].reindex(pd.MultiIndex.from_frame(asked[cells])).to_numpy()
+    order = asked.assign(deficit=deficit, turn=asked.groupby(cells).cumcount())
+    order = order.sort_values(["turn", "deficit"], ascending=[True, False], kind="stable").index
+    enough = int((_counts(asked.loc[order]).cumsum() < n).sum()) + 1
+    return asked.loc[order[:enough]]
+
+
+def _spent(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
+    """What the calls of some rows took by step and model, whenever they were paid for."""
+    step = shares_of(rows).drop_duplicates("key").set_index("key")["step"]
+    with Ledger(ledger_path(run)) as ledger:
+        costs, attempts = ledger.costs(step.index), ledger.attempts()
+    seconds = attempts[attempts["key"].isin(step.index)].groupby("key")["seconds"].sum()
+    hours = costs["key"].map(seconds) / run.profile.teacher.in_flight / 3600
+    costs = costs.assign(step=costs["key"].map(step), hours=hours, requests=1).rename(columns={"cost": "usd"})
+    return costs.groupby(["step", "model"], sort=False)[_SUMS].agg(lambda x: x.sum(skipna=False)).reset_index()
