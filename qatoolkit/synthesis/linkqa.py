@@ -14,6 +14,7 @@ import pandas as pd
 
 from qatoolkit.core.qa_table import require
 from qatoolkit.core.taxonomy import DIFFICULTIES
+from qatoolkit.graph.coverage import read_syllabus
 from qatoolkit.graph.kp_graph import build_kp_graph
 from qatoolkit.graph.merges import apply_merges, merge_candidates, read_merges
 from qatoolkit.graph.walks import path_diagnostics, sample_paths
@@ -179,10 +180,13 @@ def merge_table(seeds: pd.DataFrame, settings: LinkQASettings) -> pd.DataFrame:
 
 def walk(graph, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0) -> pd.DataFrame:
     """Sample the paths to write along: `paths_per_question` times as many as the plan's budget needs, with a preference
-    `focus` for seeds of its weak cells (our addition)."""
+    `focus` for seeds of its weak cells, and `aim_weight` for the knowledge points that the file `aim` names (our
+    additions)."""
+    aim = dict.fromkeys(read_syllabus(settings.aim), settings.aim_weight) if settings.aim else None
     focus = {(r.discipline, r.difficulty): 1.0 + settings.focus * r.deficit for r in plan.itertuples()}
     n = math.ceil(settings.paths_per_question * plan["budget"].sum() / settings.questions_per_path)
-    return sample_paths(graph, n, settings.length, alpha=settings.alpha, beta=settings.beta, focus=focus, seed=seed)
+    exponents = {"alpha": settings.alpha, "beta": settings.beta}
+    return sample_paths(graph, n, settings.length, **exponents, focus=focus, aim=aim, seed=seed)
 
 
 def write(context: Context) -> dict:

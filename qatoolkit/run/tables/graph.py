@@ -12,8 +12,12 @@ import pandas as pd
 from qatoolkit.core.display import Rich, facts, qa
 from qatoolkit.core.files import read_json
 from qatoolkit.core.taxonomy import DIFFICULTIES
-from qatoolkit.graph.knowledge_points import kps_from_column
+from qatoolkit.graph.coverage import blind_spots as without_questions
+from qatoolkit.graph.coverage import coverage as covered
+from qatoolkit.graph.coverage import points_of
+from qatoolkit.graph.knowledge_points import kps_from_column, normalise_kp
 from qatoolkit.graph.kp_graph import KPGraph, build_kp_graph
+from qatoolkit.graph.merges import read_merges
 from qatoolkit.graph.walks import POLICIES, path_diagnostics, sample_paths
 from qatoolkit.run.cost import asking
 from qatoolkit.run.stages.synthesis import adjustment_requests
@@ -145,3 +149,57 @@ def walk_settings(graph: KPGraph, length: int = 4, seed: int = 0) -> pd.DataFram
         paths = sample_paths(graph, _linked(graph), length, seed=seed, **dials)
         rows.append(path_diagnostics(graph, paths, **even).assign(walks=name))
     return pd.concat(rows, ignore_index=True)
+
+
+def ledger(run: Run, name: str, syllabus=None) -> pd.DataFrame:
+    """`qt.coverage` of the accepted questions of a data set, with the run's reviewed merges, if it has any."""
+    seeds, reviewed = run.read("annotate").seeds, run.profile.linkqa.merges
+    merges = read_merges(reviewed, seeds["knowledge_points"].explode().dropna()) if reviewed else None
+    return covered(seeds, run.read(name).questions, syllabus, merges=merges)
+
+
+def coverage_by_set(run: Run, syllabus=None) -> pd.DataFrame:
+    """The data sets that are there, side by side: questions, how many of them count for no knowledge point and how many
+    inherit theirs from seeds; of the knowledge points of the seeds (with `syllabus`, of that), their number, how many
+    have a question, and how many have none (blind) and none at each level."""
+    seeds, rows = run.read("annotate").seeds, []
+    for name in (name for name in run.profile.data if run.manifest(name)):
+        questions, table = run.read(name).questions, ledger(run, name, syllabus)
+        table, points = table[table["in_seeds" if syllabus is None else "in_syllabus"]], points_of(questions, seeds)
+        blind = {f"none at {level}": int((table[level] == 0).sum()) for level in DIFFICULTIES}
+        about = {"dataset": name, "questions": len(questions), "inherit": int(points["inherited"].sum())}
+        about |= {"of no point": int((points["knowledge_points"].map(len) == 0).sum()), "points": len(table)}
+        without = int((table["questions"] == 0).sum())
+        rows.append(about | {"covered": len(table) - without, "blind": without} | blind)
+    return pd.DataFrame(rows)
+
+
+def blind_spots(run: Run, name: str, levels=(), syllabus=None) -> pd.DataFrame:
+    """The rows of a data set's coverage without an accepted question or, with `levels`, without one at some of them;
+    written as CSV, a file for `linkqa.aim`."""
+    return without_questions(ledger(run, name, syllabus), levels)
+
+
+def aimed_walks(
+    run: Run, graph: KPGraph, points, *, walks: int | None = None, weight: float | None = None, seeds: int = 5
+) -> pd.DataFrame:
+    """Knowledge points among `points` (names) that walks reach, without an aim and aimed at them, with the same number
+    of walks (default: as many as the graph has linked points) for each of `seeds` seeds: seed, walks, points (those in
+    the graph that have a link), reached, aimed, and coverage of all linked points under both."""
+    settings, linked = run.profile.linkqa, graph.names[graph.degree > 0]
+    wanted = linked.intersection(pd.Index([normalise_kp(point) for point in points]))
+    n, rows = walks or _linked(graph), []
+    if wanted.empty:
+        return pd.DataFrame(columns=["seed", "walks", "points", "reached", "aimed", "coverage", "aimed_coverage"])
+    dials = {"alpha": settings.alpha, "beta": settings.beta}
+    for seed in range(run.seed, run.seed + seeds):
+        row = {"seed": seed, "walks": n, "points": len(wanted)}
+        for aim, names in (
+            (None, ("reached", "coverage")),
+            (dict.fromkeys(wanted, weight or settings.aim_weight), ("aimed", "aimed_coverage")),
+        ):
+            paths = sample_paths(graph, n, settings.length, **dials, aim=aim, seed=seed)
+            visited = pd.Index(paths["kps"].explode().unique())
+            row |= dict(zip(names, (len(wanted.intersection(visited)), len(visited) / len(linked)), strict=True))
+        rows.append(row)
+    return pd.DataFrame(rows)
