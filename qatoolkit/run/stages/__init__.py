@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazily(
             "students": "scaling",
             "grids": "sweep",
             "variants": "ablations",
+            "data_parts": "attribution",
             "results": "summary",
             "flow": "run_to",
         },
