@@ -169,7 +169,7 @@ def status(profile: OfRun = None, name: Name = None, seed: Seed = None, change: 
     """Which stages and notebooks of a run are done."""
     from qatoolkit.run.asked import describe
     from qatoolkit.run.check import is_whole
-    from qatoolkit.run.notebooks import ORDER
+    from qatoolkit.run.notebooks import whole
 
     opened = _existing(profile, name, seed, change)
     print(f"{opened!r} in {os.path.relpath(opened.folder)}")
@@ -185,8 +185,9 @@ def status(profile: OfRun = None, name: Name = None, seed: Seed = None, change: 
         print(f"  {stage:<18} {state}")
     for stage, note in notes.items():  # stages beside the flow
         print(f"  {stage:<18} incomplete, {note}; running it again asks for those alone")
-    finished = sum(is_whole(opened.folder, opened.folder / "notebooks" / f"{n}.ipynb") for n in ORDER)
-    print(f"  {finished} of {len(ORDER)} notebooks executed")
+    names = whole(opened)
+    finished = sum(is_whole(opened.folder, opened.folder / "notebooks" / f"{n}.ipynb") for n in names)
+    print(f"  {finished} of {len(names)} notebooks executed")
 
 
 @app.command()

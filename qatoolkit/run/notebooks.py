@@ -20,8 +20,10 @@ from qatoolkit.run.store import POINTERS, Run
 from qatoolkit.synthesis.strategies import PACKAGED
 from qatoolkit.training.stops import Stopped, stop_requests
 
+ALONE = ("14_attribution",)  # a training per part of the data: run when named, and in the smoke profile
+
 # Own model and tour come last: they read what the others made, and compute nothing twice.
-ORDER = (*sorted({*NOTEBOOKS.values(), *PACKAGED.values(), "05b_steering"}), "12_own_model", "00_tour")
+ORDER = (*sorted({*NOTEBOOKS.values(), *PACKAGED.values(), "05b_steering", *ALONE}), "12_own_model", "00_tour")
 
 
 class NotebookFailed(RuntimeError):
@@ -48,6 +50,11 @@ def chosen(only: list[str]) -> list[str]:
     return [n for n in ORDER if n in picked] if only else list(ORDER)
 
 
+def whole(run: Run) -> list[str]:
+    """The notebooks of a whole run, in order."""
+    return [name for name in ORDER if name not in ALONE or run.profile.name == "smoke"]
+
+
 def run_notebooks(run: Run, profile: str | None, only: list[str] | None = None, log=print) -> int:
     """Execute notebooks for a run and return how many were not done before.
 
@@ -56,7 +63,7 @@ def run_notebooks(run: Run, profile: str | None, only: list[str] | None = None, 
     `profile` is what the notebooks get as PROFILE, None for what the run remembers. Raises NotebookFailed at the first
     error; what was finished stays. SIGTERM and SIGUSR1 are passed on to the notebook that is running, as SIGTERM: a
     training saves its state, calls of a teacher come to an end, and it raises Stopped."""
-    names = chosen(only or [])
+    names = chosen(only) if only else whole(run)
     folder = run.folder / "notebooks"
     started, executed = time.perf_counter(), 0
     for position, name in enumerate(names, 1):

@@ -75,7 +75,7 @@ def attribution(
         chosen = parts.loc[parts["reason"].isna(), "part"].tolist()
         first = run.seed if run.profile.midtrain.seed is None else run.profile.midtrain.seed
         control = midtrain_job(run, run.profile.control or "general_control", run.model("base"), None, tokens=tokens)
-        plans = {None: arm_job(run, arm, tokens=tokens) if how == "without" else control}
+        plans = {None: arm_job(run, arm, tokens=tokens) if how == "without" else control} if chosen else {}
         for part in chosen:
             kept = rows[(rows["part"] == part) == (how == "alone")]
             name = f"{arm} without {part}" if how == "without" else f"{arm}, {part} alone"
@@ -86,13 +86,11 @@ def attribution(
         log(f"attribution: {len(jobs)} trainings of {tokens:,} tokens")
         found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
         answers = scored(run, [t.job.out for t in found.values()])
-        samples = pd.concat(
-            [
-                answers[t.job.out].drop_duplicates("id").assign(part=part, seed=seed)
-                for (seed, part), t in found.items()
-            ],
-            ignore_index=True,
+        rows_of = [answers[t.job.out].assign(part=part, seed=seed) for (seed, part), t in found.items()]
+        samples = (
+            pd.concat(rows_of, ignore_index=True) if chosen else pd.DataFrame(columns=["part", "seed", "id", *CELL])
         )
+        samples = samples.drop_duplicates(["part", "seed", "id"], ignore_index=True)
         gains = gains_by_part(samples, 1.0 if how == "alone" else -1.0)
         cells = labels(samples.drop_duplicates("id").set_index("id"), on)
         resampled = {"resamples": run.profile.evaluate.bootstrap, "seed": run.seed}
@@ -107,7 +105,8 @@ def attribution(
 
     asked = {"by": by, "arm": arm, "sets": run.profile.arms[arm], "how": how, "fill": fill, "on": on}
     asked |= {"only": sorted(only) if only else None, "tokens": tokens, "seeds": seeds}
-    name = "-".join(["attribution", arm, by, how, *([fill] if fill != "replay" else [])])
+    other = [arm] if arm != run.profile.main_arm else []
+    name = "-".join(["attribution", *other, by, how, *([fill] if fill != "replay" else [])])
     return run.complete(name, _ATTRIBUTION, make, asked=asked, log=log)
 
 

@@ -184,11 +184,11 @@ def aimed_walks(
     run: Run, graph: KPGraph, points, *, walks: int | None = None, weight: float | None = None, seeds: int = 5
 ) -> pd.DataFrame:
     """Knowledge points among `points` (names) that walks reach, without an aim and aimed at them, with the same number
-    of walks (default: as many as the graph has linked points) for each of `seeds` seeds: seed, walks, points (those in
+    of walks (default: one per such point) for each of `seeds` seeds: seed, walks, points (those in
     the graph that have a link), reached, aimed, and coverage of all linked points under both."""
     settings, linked = run.profile.linkqa, graph.names[graph.degree > 0]
     wanted = linked.intersection(pd.Index([normalise_kp(point) for point in points]))
-    n, rows = walks or _linked(graph), []
+    n, rows = walks or len(wanted), []
     if wanted.empty:
         return pd.DataFrame(columns=["seed", "walks", "points", "reached", "aimed", "coverage", "aimed_coverage"])
     dials = {"alpha": settings.alpha, "beta": settings.beta}
