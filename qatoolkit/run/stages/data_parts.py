@@ -64,7 +64,7 @@ def attribution(
             raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(str, allowed))}")
     if not run.profile.arms.get(arm):
         raise ValueError(f"arm is {arm!r}; it must be one that trains on data: {', '.join(with_data(run))}")
-    on = on or (by if by in ON else "discipline")
+    on = on or on_of(by)
     tokens = tokens or round(run.profile.midtrain.tokens * run.profile.ablation_tokens)
     rows = parts_of(run, arm, by)
     if unknown := [part for part in only or () if part not in set(rows["part"])]:
@@ -105,12 +105,17 @@ def attribution(
 
     asked = {"by": by, "arm": arm, "sets": run.profile.arms[arm], "how": how, "fill": fill, "on": on}
     asked |= {"only": sorted(only) if only else None, "tokens": tokens, "seeds": seeds}
-    other = [arm] if arm != run.profile.main_arm else []
-    name = "-".join(["attribution", *other, by, how, *([fill] if fill != "replay" else [])])
+    usual = {arm: run.profile.main_arm, fill: "replay", on: on_of(by)}  # named where they differ
+    name = "-".join(["attribution", by, how, *(part for part, default in usual.items() if part != default)])
     return run.complete(name, _ATTRIBUTION, make, asked=asked, log=log)
 
 
 HOW, FILL, ON = ("without", "alone"), ("replay", "repeat"), ("discipline", "difficulty", "cell", None)
+
+
+def on_of(by: By) -> str:
+    """The exam cells that parts are set against by default."""
+    return by if by in ON else "discipline"
 
 
 def with_data(run: Run) -> list[str]:
