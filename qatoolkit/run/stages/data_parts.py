@@ -105,8 +105,8 @@ def attribution(
 
     asked = {"by": by, "arm": arm, "sets": run.profile.arms[arm], "how": how, "fill": fill, "on": on}
     asked |= {"only": sorted(only) if only else None, "tokens": tokens, "seeds": seeds}
-    usual = {arm: run.profile.main_arm, fill: "replay", on: on_of(by)}  # named where they differ
-    name = "-".join(["attribution", by, how, *(part for part, default in usual.items() if part != default)])
+    usual = ((arm, run.profile.main_arm), (fill, "replay"), (on, on_of(by)))  # named where they differ
+    name = "-".join(["attribution", by, how, *(chosen for chosen, default in usual if chosen != default)])
     return run.complete(name, _ATTRIBUTION, make, asked=asked, log=log)
 
 
