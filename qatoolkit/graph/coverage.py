@@ -119,6 +119,12 @@ def read_syllabus(syllabus: Iterable[str] | str | Path) -> list[str]:
     return names
 
 
+def in_reach(graph) -> pd.Index:
+    """The KPs of a `KPGraph` that a question joining two seeds can hold. Of two points that are linked with no other
+    there is one step, so one seed."""
+    return graph.names[np.bincount(graph.components)[graph.components] >= 3]
+
+
 def weights_of(names: pd.Index, aim: Mapping[str, float]) -> np.ndarray:
     """The weight of each normalised KP in `aim` (name -> weight above 0), 1 for the others. ValueError for a weight out
     of range, and if none of the names is known."""

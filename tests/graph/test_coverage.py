@@ -7,7 +7,7 @@ import pytest
 
 import qatoolkit as qt
 from qatoolkit.core.settings import places
-from qatoolkit.graph.coverage import blind_spots, points_of, read_syllabus
+from qatoolkit.graph.coverage import blind_spots, in_reach, points_of, read_syllabus
 from qatoolkit.graph.kp_graph import build_kp_graph
 from qatoolkit.graph.walks import KnowledgeValue, sample_paths
 from qatoolkit.run.profiles import Profile
@@ -135,5 +135,15 @@ def test_the_walks_of_linkqa_are_aimed_at_the_points_of_a_file(graph, tmp_path):
         share.append(visits.isin([f"k{i}" for i in range(100, 140)]).mean())
     assert share[1] > 1.5 * share[0]
     assert "linkqa.aim" in places(Profile)  # so that LinkQA is made again when the file changes
+    pd.DataFrame({"knowledge_point": ["heat", *(f"K{i}" for i in range(100, 140))]}).to_csv(file, index=False)
+    with pytest.warns(UserWarning, match="1 of the 41 points of linkqa.aim are left out"):
+        again = walk(graph, plan, LinkQASettings(aim=str(file), aim_weight=20.0))
+    assert again["kps"].explode().tolist() == visits.tolist()
     with pytest.raises(ValueError, match=r"aim is 'gone\.csv'; it must be a CSV file that exists"):
         LinkQASettings(aim="gone.csv")
+
+
+def test_two_points_that_are_linked_with_each_other_alone_are_out_of_reach():
+    kps = [["work", "energy"], ["work", "energy"], ["mass", "force"], ["force", "speed"]]
+    graph = build_kp_graph(pd.DataFrame({"id": list("abcd"), "knowledge_points": kps}))
+    assert sorted(in_reach(graph)) == ["force", "mass", "speed"]

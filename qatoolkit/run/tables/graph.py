@@ -14,7 +14,7 @@ from qatoolkit.core.files import read_json
 from qatoolkit.core.taxonomy import DIFFICULTIES
 from qatoolkit.graph.coverage import blind_spots as without_questions
 from qatoolkit.graph.coverage import coverage as covered
-from qatoolkit.graph.coverage import points_of
+from qatoolkit.graph.coverage import in_reach, points_of
 from qatoolkit.graph.knowledge_points import kps_from_column, normalise_kp
 from qatoolkit.graph.kp_graph import KPGraph, build_kp_graph
 from qatoolkit.graph.merges import read_merges
@@ -24,6 +24,7 @@ from qatoolkit.run.stages.synthesis import adjustment_requests
 from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.seeds import real_seeds
+from qatoolkit.synthesis.linkqa import requests
 from qatoolkit.teacher import prompts
 
 TAL_ROUTES = "tal_scq5k_knowledge_points.json"
@@ -183,23 +184,22 @@ def blind_spots(run: Run, name: str, levels=(), syllabus=None) -> pd.DataFrame:
 def aimed_walks(
     run: Run, graph: KPGraph, points, *, walks: int | None = None, weight: float | None = None, seeds: int = 5
 ) -> pd.DataFrame:
-    """Knowledge points among `points` (names) that walks reach, without an aim and aimed at them, with the same number
-    of walks (default: one per such point) for each of `seeds` seeds: seed, walks, points (those in
-    the graph that have a link), reached, aimed, and coverage of all linked points under both."""
-    settings, linked = run.profile.linkqa, graph.names[graph.degree > 0]
-    wanted = linked.intersection(pd.Index([normalise_kp(point) for point in points]))
-    n, rows = walks or len(wanted), []
-    if wanted.empty:
-        return pd.DataFrame(columns=["seed", "walks", "points", "reached", "aimed", "coverage", "aimed_coverage"])
-    dials = {"alpha": settings.alpha, "beta": settings.beta}
-    for seed in range(run.seed, run.seed + seeds):
-        row = {"seed": seed, "walks": n, "points": len(wanted)}
-        for aim, names in (
-            (None, ("reached", "coverage")),
-            (dict.fromkeys(wanted, weight or settings.aim_weight), ("aimed", "aimed_coverage")),
-        ):
-            paths = sample_paths(graph, n, settings.length, **dials, aim=aim, seed=seed)
-            visited = pd.Index(paths["kps"].explode().unique())
-            row |= dict(zip(names, (len(wanted.intersection(visited)), len(visited) / len(linked)), strict=True))
+    """How many of some knowledge points (names) LinkQA could write about along the same number of walks (default: one
+    per point in reach) without an aim and aimed at them: one row per seed with walks, points, in_reach (`coverage.
+    in_reach`), before and aimed (points in reach on paths that join two seeds), and the shares of all points in reach
+    that those paths hold, coverage_before and coverage_aimed. No rows where no point is in reach."""
+    settings, plan, table = run.profile.linkqa, run.read("plan").targeted, run.read("annotate").seeds
+    possible, named = in_reach(graph), pd.Index([normalise_kp(point) for point in points])
+    wanted = possible.intersection(named)
+    aims = {"before": None, "aimed": dict.fromkeys(wanted, weight or settings.aim_weight)}
+    rows, n = [], walks or len(wanted)
+    for seed in range(run.seed, run.seed + seeds * bool(len(wanted))):
+        row = {"seed": seed, "walks": n, "points": len(named), "in_reach": len(wanted)}
+        for name, aim in aims.items():
+            dials = {"alpha": settings.alpha, "beta": settings.beta, "aim": aim, "seed": seed}
+            paths = sample_paths(graph, n, settings.length, **dials)
+            used = pd.Index(requests(paths, table, plan, settings)["path"].explode().unique())
+            row |= {name: len(wanted.intersection(used)), f"coverage_{name}": len(used) / len(possible)}
         rows.append(row)
-    return pd.DataFrame(rows)
+    columns = ["seed", "walks", "points", "in_reach", "before", "aimed", "coverage_before", "coverage_aimed"]
+    return pd.DataFrame(rows, columns=columns)
