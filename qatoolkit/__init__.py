@@ -55,6 +55,7 @@ _NAMES = {
     "merge_candidates": "graph.merges",
     "apply_merges": "graph.merges",
     "sample_paths": "graph.walks",
+    "coverage": "graph.coverage",
     "path_diagnostics": "graph.walks",
     "Job": "training.job",
     "train": "training.train",

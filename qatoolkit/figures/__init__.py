@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazily(
             "dots": "ablations arms comparisons loss pass_rates probes_over_time refinement scaling schedules",
             "graph": "coverage diagnostics frontier graph_neighbourhood kp_degree",
             "laws": "by_size forecasts scaling_fit",
-            "heatmaps": "accuracy_grid budget confusion grid_difference margin_grid",
+            "heatmaps": "accuracy_grid attribution budget confusion grid_difference margin_grid",
             "style": "save",
         },
     ),

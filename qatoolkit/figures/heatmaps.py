@@ -264,3 +264,51 @@ def confusion(table, *, title=None, ax=None):
     ax.grid(visible=False)
     ax.set(xlabel="label given", ylabel="true label", title=title)
     return figure
+
+
+@styled
+def attribution(matrix, *, title=None, ax=None):
+    """Heat-map of what parts of the data do to exam cells, in points: parts in rows, exam cells in columns with n.
+
+    `matrix` as `qt.stages.attribution` has it: part, on, difference (with the part minus without it), low, high, n, and
+    p_holm where it was tested. Bold: the interval excludes 0. Framed: p below 0.05 after Holm's correction. Cells
+    without a p (few questions) are grey. Raises ValueError for an empty table, missing columns or a repeated pair.
+
+    >>> import qatoolkit as qt
+    >>> import pandas as pd
+    >>> matrix = pd.DataFrame({"part": ["physics", "law"], "on": "physics", "difference": [0.2, 0.0], "n": 80})
+    >>> matrix = matrix.assign(low=[0.1, -0.05], high=[0.3, 0.05], p_holm=[0.01, 1.0])
+    >>> type(qt.figures.attribution(matrix)).__name__
+    'Figure'
+    """
+    require(matrix, "part", "on", "difference", "low", "high", "n", "p_holm", key=["part", "on"])
+    table = matrix.assign(
+        value=100 * matrix["difference"], note="", sure=_certainty(matrix["high"] - matrix["low"]),
+        bold=(matrix["low"] > 0) | (matrix["high"] < 0), outlined=matrix["p_holm"] < 0.05, plain=matrix["p_holm"].isna(),
+    )  # fmt: skip
+    table["text"] = [signed(value + 0.0) for value in table["value"].round()]  # + 0.0: no negative zero
+    parts, columns = (order(order(table[key], "difficulty"), "discipline") for key in ("part", "on"))
+    columns.sort(key=lambda on: on != "all")
+    counts = dict(zip(table["on"], table["n"], strict=True))
+    heads, labels = [f"{name(on)} (n {counts[on]:,})" for on in columns], [name(part) for part in parts]
+    title = title or "Accuracy with a part of the data minus without it"
+    legend = f"bold: {INTERVAL} excludes 0; framed: p < 0.05 (Holm)\npale: wide interval; grey: few questions"
+    width = max(1.2 + room(labels) + 0.5 * len(columns), room([title], 10), 4.5)
+    figure, ax = canvas(ax, width, 1.6 + room(heads) + 0.3 * len(parts))
+    scale = _centred(table[~table["plain"]], 10.0)
+    cmap, norm = plt.get_cmap(scale["cmap"]), scale["norm"]
+    for cell in table.to_dict("records"):
+        _draw_cell(ax, columns.index(cell["on"]), parts.index(cell["part"]), cell, lambda value: cmap(norm(value)))
+    ax.set_yticks(range(len(parts)), labels)
+    ax.set_xticks(range(len(columns)), heads, rotation=90)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.set(xlim=(-0.55, len(columns) - 0.45), ylim=(len(parts) - 0.4, -0.6))
+    ax.set_title(title, pad=14)
+    ax.set_xlabel(legend, fontsize=8, color=MUTED)
+    bar = figure.colorbar(ScalarMappable(norm, cmap), ax=ax, fraction=0.035, pad=0.02, aspect=35)
+    bar.set_label("difference (points)")
+    bar.outline.set_visible(False)
+    return figure

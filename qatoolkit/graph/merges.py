@@ -109,7 +109,7 @@ def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
     """
     require("table", table, "knowledge_points")
     require("merges", merges, "kept", "merged")
-    into, normal = _resolve(merges), cache(normalise_kp)
+    into, normal = resolve(merges), cache(normalise_kp)
 
     def replaced(row, cell):
         texts = cell_texts(cell, f"knowledge_points in row {row!r}")
@@ -129,7 +129,7 @@ def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFram
 
     Without the column `decision` every row is decided as "merge". Popularities are counted again in `names`, so a
     merged name that no longer occurs shows 0. Raises ValueError, with the file's name, as `apply_merges` does."""
-    table = _read_csv(path)
+    table = read_csv(path)
     require(path, table, "kept", "merged")
     if "similarity" in table:
         table["similarity"] = pd.to_numeric(table["similarity"], errors="coerce")
@@ -137,7 +137,7 @@ def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFram
         table.insert(2, "decision", "merge")
     table["decision"] = table["decision"].str.strip().str.lower()  # spreadsheets turn "merge" into "Merge"
     try:
-        _resolve(table)
+        resolve(table)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     popularity = _popularity(names)
@@ -204,14 +204,14 @@ def _standard(text: str, scope: str) -> str:
 @cache
 def _spellings(scope: str) -> list[tuple[re.Pattern, str]]:
     """The patterns of `kp_spellings.csv` for whole names or single words, each with its standard spelling."""
-    rows = _read_csv(_HERE / "kp_spellings.csv").itertuples()
+    rows = read_csv(_HERE / "kp_spellings.csv").itertuples()
     return [(re.compile(row.pattern), row.standard) for row in rows if row.scope == scope]
 
 
 @cache
 def _alias_groups() -> dict[str, int]:
     """Key of every name in `kp_aliases.csv` -> number of the group of names that mean the same."""
-    pairs = _read_csv(_HERE / "kp_aliases.csv").map(lambda name: _keys(normalise_kp(name))[1])
+    pairs = read_csv(_HERE / "kp_aliases.csv").map(lambda name: _keys(normalise_kp(name))[1])
     codes, keys = pd.factorize(pairs.to_numpy().ravel())
     links = coo_matrix((np.ones(len(pairs)), codes.reshape(-1, 2).T), shape=(len(keys), len(keys)))
     return dict(zip(keys, connected_components(links, directed=False)[1].tolist(), strict=True))
@@ -225,7 +225,7 @@ def _concept(name: str, order: str, group_of: dict[str, int]) -> str | int:
     return group_of.get(order, order)
 
 
-def _read_csv(path) -> pd.DataFrame:
+def read_csv(path) -> pd.DataFrame:
     """The cells of a CSV file as texts, without the empty rows that spreadsheets leave; ValueError where it is
     malformed."""
     try:
@@ -237,7 +237,7 @@ def _read_csv(path) -> pd.DataFrame:
     return table[(table != "").any(axis=1)].reset_index(drop=True)
 
 
-def _resolve(merges: pd.DataFrame) -> dict[str, str]:
+def resolve(merges: pd.DataFrame) -> dict[str, str]:
     """Merged name -> the name at the end of its chain, by the rows decided as "merge" (by all without `decision`)."""
     step, spelling, apart = {}, {}, []
     decisions = merges["decision"] if "decision" in merges else ["merge"] * len(merges)

@@ -2,12 +2,13 @@
 
 The value of a knowledge point k after some paths,
 
-    V(k) = popularity(k)^alpha * (1 + visits(k))^-beta * discipline(k) * difficulty(k),
+    V(k) = popularity(k)^alpha * (1 + visits(k))^-beta * discipline(k) * difficulty(k) * aim(k),
 
 weighs popularity against coverage and steers the seeds' discipline and difficulty. A walk starts in proportion to V and
 steps from u to an unvisited k in proportion to weight(u, k) * V(k), where discipline and difficulty (and focus, a
-factor of our own) are those of the seeds that contain both u and k, one of which will be drawn. V is frozen within a
-round, and every walk has its own random stream, so paths depend on the seed and not on the number of threads."""
+factor of our own, as is aim) are those of the seeds that contain both u and k, one of which will be drawn. V is frozen
+within a round, and every walk has its own random stream, so paths depend on the seed and not on the number of
+threads."""
 
 import gc
 import math
@@ -23,6 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from qatoolkit.graph.coverage import weights_of
 from qatoolkit.graph.kp_graph import KPGraph
 from qatoolkit.graph.proposals import Proposals, Threads
 
@@ -46,6 +48,7 @@ def sample_paths(
     discipline: Mapping[str, float] | None = None,
     difficulty: Mapping[str, float] | None = None,
     focus: Mapping[tuple[str, str], float] | None = None,
+    aim: Mapping[str, float] | None = None,
     rounds: int | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -57,7 +60,8 @@ def sample_paths(
     alpha: exponent of popularity. beta: exponent of coverage, towards KPs that few paths used. discipline, difficulty:
     target shares by label, scaled to sum to 1; missing labels get 0. focus: weight by (discipline, difficulty), such as
     the probe's weak cells; V is multiplied by the mean weight of the seeds, missing cells weigh 1 (our addition to
-    LinkSyn). rounds: how often V is updated, 16 to 256 times by default; without beta and targets V is constant.
+    LinkSyn). aim: weight above 0 by KP, such as the blind spots of `qt.coverage`, 1 for others; V is multiplied by it
+    (our addition). rounds: how often V is updated, 16 to 256 times by default; without beta and targets V is constant.
     threads: at most, and by default, one per available core.
 
     The seed of a step contains both its KPs: the least used so far, ties in table order. Targets and focus divide the
@@ -78,7 +82,7 @@ def sample_paths(
     """
     nodes, seeds = sample_codes(
         graph, n, length, alpha=alpha, beta=beta, discipline=discipline, difficulty=difficulty, focus=focus,
-        rounds=rounds, seed=seed, threads=threads,
+        aim=aim, rounds=rounds, seed=seed, threads=threads,
     )  # fmt: skip
     paths = pd.DataFrame({"path": np.arange(n)})
     paths["kps"] = _as_lists(graph.names, nodes)
@@ -156,7 +160,7 @@ class KnowledgeValue:
 
     Settings as in `sample_paths`. `KnowledgeValue(graph, alpha=0.5)(0)` is V before any path."""
 
-    def __init__(self, graph, *, alpha=1.0, beta=1.0, discipline=None, difficulty=None, focus=None):
+    def __init__(self, graph, *, alpha=1.0, beta=1.0, discipline=None, difficulty=None, focus=None, aim=None):
         if not _is_finite(alpha):
             raise ValueError(f"alpha={alpha!r}; allowed: a finite number")
         if not (_is_finite(beta) and beta >= 0):
@@ -168,6 +172,8 @@ class KnowledgeValue:
         self.beta, self.graph = beta, graph
         self.focus = None if focus is None else _focus_per_seed(graph, focus)
         self.log_static = alpha * np.log(graph.popularity)
+        if aim is not None:
+            self.log_static += np.log(weights_of(graph.names, aim))
         self.log_static[np.asarray(self.links().sum(axis=1)).ravel() == 0] = -np.inf
         self.worthless = np.flatnonzero(self.log_static == -np.inf)
 

@@ -25,7 +25,10 @@ NOTEBOOKS = {  # the stages of every run, in order, and the notebook that makes 
     "summary": "11_figures",
 }
 
-BESIDE = {"rounds": "13_rounds"}  # stages beside the flow, made where they are asked for
+BESIDE = {
+    "rounds": "13_rounds",
+    "attribution-discipline-without": "14_attribution",
+}  # stages beside the flow, made where they are asked for
 
 LISTS = {  # what some stages depend on besides groups of settings: lists of the profile, by the name that a change is given
     "curate": lambda profile: {"sets": profile.used_sets},

@@ -95,6 +95,16 @@ def ablations(run: Run):
     return figures.ablations(table[table["on"] == "weak"]) if len(table) else "This profile has no ablations."
 
 
+def attribution(run: Run):
+    """What the questions of each discipline in the main arm's data do to each discipline of the exams: trainings with them
+    minus trainings without."""
+    name = "attribution-discipline-without"
+    if not run.manifest(name):
+        return "No gains were traced to data: notebook 14_attribution does."
+    table = run.read(name).matrix
+    return figures.attribution(table) if len(table) else "Every part of the data is too small to be left out."
+
+
 def kp_degree(run: Run):
     """Degree distribution of the knowledge-point graph."""
     return figures.kp_degree(_graph(run).degrees()) if _linked(run) else NO_GRAPH
@@ -138,6 +148,7 @@ _ALL = (
     probes,
     scaling,
     ablations,
+    attribution,
     kp_degree,
     kp_coverage,
 )

@@ -25,7 +25,8 @@ TRIAL = "The smoke profile only shows that everything runs: its student is too s
 
 def findings(run: Run, *stages: str) -> Rich:
     """What stages showed (`seeds`, `annotate`, `probe`, `pass_rates`, `plan`, a data set, `survival` of the main one,
-    `curate`, `midtrain`, `evaluate`, `scaling`, `ablations`, `rounds`), or without a name all that are done, as sentences.
+    `curate`, `midtrain`, `evaluate`, `scaling`, `ablations`, `rounds`, `attribution-*`), or without a name all that are
+    done, as sentences.
 
     Accuracies in percent with Wilson intervals, differences in points, paired over questions unless it says otherwise.
     ValueError for a stage without findings; MissingUpstream for one that is not done."""
@@ -56,7 +57,10 @@ def list_findings(run: Run) -> dict[str, Callable[[], Iterator[str]]]:
     }
     found = {name: lambda make=make: make(run) for name, make in (stages | after).items()}
     data = {name: lambda name=name: _data_set(run, name) for name in run.profile.data}
-    return {name: (found | data)[name] for name in (*stages, *data, *after)}
+    traced = {
+        name: lambda name=name: _attribution(run, name) for name in run.pointers() if name.startswith("attribution-")
+    }
+    return {name: (found | data | traced)[name] for name in (*stages, *data, *after, *traced)}
 
 
 def _seeds(run: Run):
@@ -291,6 +295,34 @@ def _rounds(run: Run):
         each = [_points(row) for row in gained[["difference", "low", "high", "n"]].to_dict("records")]
         weak = f"{rows['weak_cells'].iloc[0]} cells were weak before and {rows['weak_cells'].iloc[-1]} after"
         yield f"Seed {seed}: gains on the probe's questions by round {'; '.join(each)}. {weak}; {rows['stopped'].iloc[0]}."
+
+
+def _attribution(run: Run, name: str):
+    stored = run.read(name)
+    about, parts, table = stored.about, stored.parts, stored.matrix
+    trained, cells = parts[parts["reason"].isna()], table[(table["on"] != "all") & table["p"].notna()]
+    over = "the whole arm" if about["how"] == "without" else "general text alone"
+    yield (
+        f"{len(trained)} of {len(parts)} parts of {about['arm']} by {about['by']}, {_percent(trained['share'].sum())} of its "
+        f"questions, were trained {about['how']}{' them' if about['how'] == 'without' else ''} and compared with {over}: "
+        f"{about['tokens']:,} tokens, {about['seeds']} training seed{'s' * (about['seeds'] > 1)}."
+    )
+    if len(cells):
+        clear = cells[(cells["low"] > 0) | (cells["high"] < 0)]
+        yield (
+            f"Of {len(cells)} pairs of part and exam cell with enough questions, {len(clear)} have an interval without 0, "
+            f"{0.05 * len(cells):.0f} being expected by chance, and {int((cells['p_holm'] < 0.05).sum())} are told apart "
+            "after Holm's correction."
+        )
+    rows = stored.contrast.set_index("of").to_dict("index") if len(stored.contrast) else {}
+    if rows:
+        told = {"a gain": "a part moves its own cells more", "a loss": "a part moves its own cells less"}
+        apart = rows["own minus others"]
+        yield (
+            f"Questions of a part's own exam cell gain {_points(rows['own part'])} from it and "
+            f"{_points(rows['other parts'])} from another part on average; the difference is {_points(apart)}: "
+            f"{told.get(_meaning(apart), 'not told apart')}."
+        )
 
 
 _WHERE = {"weak": "in weak cells", "strong": "in the others", "all": "over all"}

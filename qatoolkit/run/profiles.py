@@ -115,7 +115,7 @@ class Profile(Settings):
     ablation_tokens: SomeShare = 0.25
     """Tokens of an ablation, as a share of the mid-training tokens."""
     beside: bool = False
-    """Run the notebooks beside the flow too (13_rounds), which are else made where they are named (`--only 13`)."""
+    """Run the notebooks beside the flow too (13_rounds, 14_attribution), which are else made where they are named (`--only 13`)."""
 
     @property
     def main_arm(self) -> str:

@@ -14,6 +14,8 @@ import pandas as pd
 
 from qatoolkit.core.qa_table import require
 from qatoolkit.core.taxonomy import DIFFICULTIES
+from qatoolkit.graph.coverage import in_reach, read_syllabus
+from qatoolkit.graph.knowledge_points import normalise_kp
 from qatoolkit.graph.kp_graph import build_kp_graph
 from qatoolkit.graph.merges import apply_merges, merge_candidates, read_merges
 from qatoolkit.graph.walks import path_diagnostics, sample_paths
@@ -197,10 +199,28 @@ def merge_table(seeds: pd.DataFrame, settings: LinkQASettings) -> pd.DataFrame:
 
 def walk(graph, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0) -> pd.DataFrame:
     """Sample the paths to write along: `paths_per_question` times as many as the plan's budget needs, with a preference
-    `focus` for seeds of its weak cells (our addition)."""
+    `focus` for seeds of its weak cells, and `aim_weight` for the knowledge points that the file `aim` names (our
+    additions)."""
+    aim = _aim(graph, settings) if settings.aim else None
     focus = {(r.discipline, r.difficulty): 1.0 + settings.focus * r.deficit for r in plan.itertuples()}
     n = math.ceil(settings.paths_per_question * plan["budget"].sum() / settings.questions_per_path)
-    return sample_paths(graph, n, settings.length, alpha=settings.alpha, beta=settings.beta, focus=focus, seed=seed)
+    exponents = {"alpha": settings.alpha, "beta": settings.beta}
+    return sample_paths(graph, n, settings.length, **exponents, focus=focus, aim=aim, seed=seed)
+
+
+def _aim(graph, settings: LinkQASettings) -> dict[str, float]:
+    """The weights of the points that the file `aim` names; warns of those that no joined question can hold."""
+    names, possible = read_syllabus(settings.aim), set(in_reach(graph))
+    aim = {name: settings.aim_weight for name in names if normalise_kp(name) in possible}
+    if not aim:
+        raise ValueError(f"linkqa.aim: none of the {len(names):,} points of {settings.aim} can be on a joined question")
+    if len(aim) < len(names):
+        warnings.warn(
+            f"{len(names) - len(aim):,} of the {len(names):,} points of linkqa.aim are left out: no seed has them, or "
+            "they are linked with fewer than two others, so that no path through them joins two seeds",
+            stacklevel=2,
+        )
+    return aim
 
 
 def _walked(context: Context) -> tuple:

@@ -129,6 +129,10 @@ class LinkQASettings(VerifySettings):
     """Questions requested per path."""
     focus: Amount = 4.0
     """How strongly walks prefer seeds of weak cells: their weight is 1 + focus * deficit."""
+    aim: Annotated[str, Place()] | None = None
+    """CSV file of knowledge points, such as blind spots (`qt.tables.blind_spots`), that walks prefer; null: none."""
+    aim_weight: float = Field(8.0, gt=0)
+    """Factor of the value of a knowledge point that `aim` names."""
     paths_per_question: Amount = Field(2.0, gt=0)
     """Paths sampled per path that the budget needs; some are unusable (seeds of two languages, or fewer than two)."""
     adjust: dict | None = None
@@ -148,8 +152,7 @@ class LinkQASettings(VerifySettings):
                     f"adjust.{discipline} is {shares!r}; it must be shares of {', '.join(LINKED)}, not all 0: "
                     "joining two seeds takes two hops"
                 )
-        if self.merges is not None and not Path(self.merges).is_file():
-            raise ValueError(
-                f"merges is {self.merges!r}; it must be a CSV file that exists, with columns kept and merged, or null"
-            )
+        for field, holds in (("merges", "columns kept and merged"), ("aim", "a column knowledge_point")):
+            if (named := getattr(self, field)) is not None and not Path(named).is_file():
+                raise ValueError(f"{field} is {named!r}; it must be a CSV file that exists, with {holds}, or null")
         return self

@@ -82,6 +82,12 @@ SURVIVAL = frame(
       for level, counts in (("H1", (40, 40, 38)), ("H5", (40, 25, 20)), ("all", (40, 33, 29)))
       for step, n in zip(("written", "at its level", "refined"), counts, strict=True)),
 )  # fmt: skip
+MATRIX = frame(
+    "part on difference low high n p_holm",
+    ("physics", "physics", 0.2, 0.1, 0.3, 80, 0.01),
+    ("physics", "law", -0.01, -0.1, 0.1, 12, np.nan),
+    ("law", "physics", 0.0, 0.0, 0.0, 80, 1.0),
+)
 PLAN = frame("discipline difficulty budget deficit", ("physics", "H5", 300, 0.4), ("law", "H1", 0, 0.0))
 QUESTIONS = pd.DataFrame({"source": ["seeds"] * 3 + ["linkqa"] * 2, "difficulty": ["H1", "H5", None, "H1", "H1"]})
 DEGREES = pd.DataFrame({"degree": [0, 1, 1, 2, 3, 9]})
@@ -112,6 +118,7 @@ FIGURES = {
     "accuracy_grid": lambda: plots.accuracy_grid(cells()),
     "margin_grid": lambda: plots.margin_grid(cells().assign(margin=[0.5, -1.25, 3.0, np.nan])),
     "grid_difference": lambda: plots.grid_difference(cells(), cells(0.02)),
+    "attribution": lambda: plots.attribution(MATRIX),
     "budget": lambda: plots.budget(PLAN),
     "arms": lambda: plots.arms(ARMS.assign(chance=0.25, blind=0.3)),
     "comparisons": lambda: plots.comparisons(COMPARISONS),

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from qatoolkit.graph.kp_graph import build_kp_graph
+from qatoolkit.graph.kp_graph import KPGraph, build_kp_graph
 from qatoolkit.run import tables as views
 from qatoolkit.run.profiles import load_profile
+from qatoolkit.run.store import open_run
 from qatoolkit.run.tables.graph import TAL_ROUTES
 from qatoolkit.seeds.read import quality_report, read_seeds
 
@@ -126,3 +127,29 @@ def test_missed_questions_are_only_those_that_were_missed():
     run.profile = load_profile("smoke")
     table = views.missed_questions(run)
     assert table[["question", "model says"]].to_numpy().tolist() == [["b?", "y"]]
+
+
+def test_data_sets_are_set_side_by_side_by_the_knowledge_points_that_they_cover(smoke):
+    run = open_run("smoke", profile="smoke", root=smoke.results)
+    table = views.coverage_by_set(run).set_index("dataset")
+    assert table.index.tolist() == ["boostqa", "boostqa_untargeted", "linkqa"]
+    assert (table["covered"] + table["blind"] == table["points"]).all()
+    assert table.loc["linkqa", "inherit"] == 0
+    assert table.loc["boostqa", "inherit"] == table.loc["boostqa", "questions"]
+    assert len(views.blind_spots(run, "linkqa")) == table.loc["linkqa", "blind"]
+    assert len(views.blind_spots(run, "linkqa", ["H1", "H3"])) >= table.loc["linkqa", "none at H1"]
+    missing = views.coverage_by_set(run, ["capital", "heat death"]).set_index("dataset")
+    assert missing["points"].eq(2).all()
+    assert missing["blind"].ge(1).all()
+
+
+def test_aimed_walks_reach_more_blind_spots_than_as_many_without_an_aim(smoke):
+    run = open_run("smoke", profile="smoke", root=smoke.results)
+    graph = KPGraph.load(run.read("linkqa").graph)
+    table = views.aimed_walks(run, graph, views.blind_spots(run, "linkqa")["knowledge_point"])
+    assert table["seed"].nunique() == 5
+    assert table["in_reach"].between(1, table["points"]).all()
+    assert (table["walks"] == table["in_reach"]).all()
+    assert table["aimed"].mean() > table["before"].mean()
+    assert table[["before", "aimed"]].le(table["in_reach"], axis=0).all(axis=None)
+    assert views.aimed_walks(run, graph, ["heat death"]).empty

@@ -15,7 +15,8 @@ __getattr__, __dir__, __all__ = lazily(
             "steps": "survival",
             "curation": "diversity mixture near_pairs removals removed_questions",
             "measured": "difficulty_agreement difficulty_estimate pass_rates_by_level",
-            "graph": "adjustment_estimate coverage difficulty_counts frontier longest_walk neighbourhood path_example"
+            "graph": "adjustment_estimate aimed_walks blind_spots coverage coverage_by_set difficulty_counts frontier"
+            " longest_walk neighbourhood path_example"
             " real_graph walk_settings",
             "published": "paper_reference pythia recipe_sweep",
             "training": "averaged_models chosen_settings job_file packing schedules training_needs",

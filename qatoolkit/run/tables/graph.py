@@ -12,14 +12,19 @@ import pandas as pd
 from qatoolkit.core.display import Rich, facts, qa
 from qatoolkit.core.files import read_json
 from qatoolkit.core.taxonomy import DIFFICULTIES
-from qatoolkit.graph.knowledge_points import kps_from_column
+from qatoolkit.graph.coverage import blind_spots as without_questions
+from qatoolkit.graph.coverage import coverage as covered
+from qatoolkit.graph.coverage import in_reach, points_of
+from qatoolkit.graph.knowledge_points import kps_from_column, normalise_kp
 from qatoolkit.graph.kp_graph import KPGraph, build_kp_graph
+from qatoolkit.graph.merges import read_merges
 from qatoolkit.graph.walks import POLICIES, path_diagnostics, sample_paths
 from qatoolkit.run.cost import asking
 from qatoolkit.run.stages.synthesis import adjustment_requests
 from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.seeds import real_seeds
+from qatoolkit.synthesis.linkqa import requests
 from qatoolkit.teacher import prompts
 
 TAL_ROUTES = "tal_scq5k_knowledge_points.json"
@@ -145,3 +150,56 @@ def walk_settings(graph: KPGraph, length: int = 4, seed: int = 0) -> pd.DataFram
         paths = sample_paths(graph, _linked(graph), length, seed=seed, **dials)
         rows.append(path_diagnostics(graph, paths, **even).assign(walks=name))
     return pd.concat(rows, ignore_index=True)
+
+
+def ledger(run: Run, name: str, syllabus=None) -> pd.DataFrame:
+    """`qt.coverage` of the accepted questions of a data set, with the run's reviewed merges, if it has any."""
+    seeds, reviewed = run.read("annotate").seeds, run.profile.linkqa.merges
+    merges = read_merges(reviewed, seeds["knowledge_points"].explode().dropna()) if reviewed else None
+    return covered(seeds, run.read(name).questions, syllabus, merges=merges)
+
+
+def coverage_by_set(run: Run, syllabus=None) -> pd.DataFrame:
+    """The data sets that are there, side by side: questions, how many of them count for no knowledge point and how many
+    inherit theirs from seeds; of the knowledge points of the seeds (with `syllabus`, of that), their number, how many
+    have a question, and how many have none (blind) and none at each level."""
+    seeds, rows = run.read("annotate").seeds, []
+    for name in (name for name in run.profile.data if run.manifest(name)):
+        questions, table = run.read(name).questions, ledger(run, name, syllabus)
+        table, points = table[table["in_seeds" if syllabus is None else "in_syllabus"]], points_of(questions, seeds)
+        blind = {f"none at {level}": int((table[level] == 0).sum()) for level in DIFFICULTIES}
+        about = {"dataset": name, "questions": len(questions), "inherit": int(points["inherited"].sum())}
+        about |= {"of no point": int((points["knowledge_points"].map(len) == 0).sum()), "points": len(table)}
+        without = int((table["questions"] == 0).sum())
+        rows.append(about | {"covered": len(table) - without, "blind": without} | blind)
+    return pd.DataFrame(rows)
+
+
+def blind_spots(run: Run, name: str, levels=(), syllabus=None) -> pd.DataFrame:
+    """The rows of a data set's coverage without an accepted question or, with `levels`, without one at some of them;
+    written as CSV, a file for `linkqa.aim`."""
+    return without_questions(ledger(run, name, syllabus), levels)
+
+
+def aimed_walks(
+    run: Run, graph: KPGraph, points, *, walks: int | None = None, weight: float | None = None, seeds: int = 5
+) -> pd.DataFrame:
+    """How many of some knowledge points (names) LinkQA could write about along the same number of walks (default: one
+    per point in reach) without an aim and aimed at them: one row per seed with walks, points, in_reach (`coverage.
+    in_reach`), before and aimed (points in reach on paths that join two seeds), and the shares of all points in reach
+    that those paths hold, coverage_before and coverage_aimed. No rows where no point is in reach."""
+    settings, plan, table = run.profile.linkqa, run.read("plan").targeted, run.read("annotate").seeds
+    possible, named = in_reach(graph), pd.Index([normalise_kp(point) for point in points])
+    wanted = possible.intersection(named)
+    aims = {"before": None, "aimed": dict.fromkeys(wanted, weight or settings.aim_weight)}
+    rows, n = [], walks or len(wanted)
+    for seed in range(run.seed, run.seed + seeds * bool(len(wanted))):
+        row = {"seed": seed, "walks": n, "points": len(named), "in_reach": len(wanted)}
+        for name, aim in aims.items():
+            dials = {"alpha": settings.alpha, "beta": settings.beta, "aim": aim, "seed": seed}
+            paths = sample_paths(graph, n, settings.length, **dials)
+            used = pd.Index(requests(paths, table, plan, settings)["path"].explode().unique())
+            row |= {name: len(wanted.intersection(used)), f"coverage_{name}": len(used) / len(possible)}
+        rows.append(row)
+    columns = ["seed", "walks", "points", "in_reach", "before", "aimed", "coverage_before", "coverage_aimed"]
+    return pd.DataFrame(rows, columns=columns)
