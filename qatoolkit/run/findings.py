@@ -289,10 +289,8 @@ def _rounds(run: Run):
         over += f", over {seeds} training seeds" if seeds > 1 else ""
         yield f"{made['round'].max()} rounds compared with {over}: {', '.join(each)}."
     for seed, rows in made.groupby("seed"):
-        gained = rows.dropna(subset="gain").rename(
-            columns={"gain": "difference", "gain_low": "low", "gain_high": "high"}
-        )
-        each = [_points(row) for row in gained[["difference", "low", "high", "n"]].to_dict("records")]
+        gained = rows.dropna(subset="gain")[["gain", "gain_low", "gain_high", "n"]]
+        each = map(_points, gained.set_axis(["difference", "low", "high", "n"], axis=1).to_dict("records"))
         weak = f"{rows['weak_cells'].iloc[0]} cells were weak before and {rows['weak_cells'].iloc[-1]} after"
         yield f"Seed {seed}: gains on the probe's questions by round {'; '.join(each)}. {weak}; {rows['stopped'].iloc[0]}."
 

@@ -212,6 +212,7 @@ PROFILES = {
             {"midtrain.replay": 0.7},
         ),
         evaluate=EvaluateSettings(bootstrap=200),
+        rounds=RoundsSettings(n=2),
     ),
     "demo": Profile(
         name="demo",

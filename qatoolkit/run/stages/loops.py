@@ -40,7 +40,8 @@ def rounds(run: Run, *, log=print) -> Outputs:
     Rounds end when they are used up, where no cell is weak any more or no question was accepted, or after a round whose
     paired gain on all of the probe's questions has a 95% interval that ends below `rounds.stop`. The exams are answered
     once, after the last round, by the last checkpoints, by one pass over as many tokens and questions (the arm that reads
-    the data set alone, or a sample of its questions where it has more), by the base and by the control on general text.
+    the data set alone; rounds accept no more questions than it has, and where they have fewer it reads a sample), by the
+    base and by the control on general text.
 
     `rounds`: a row per seed and round (0 is the base) with the cells that are weak then, questions asked for, accepted and
     rejected, tokens so far, US dollars (null where a price is unknown), accuracy on the probe's questions and its paired
@@ -62,11 +63,11 @@ def rounds(run: Run, *, log=print) -> Outputs:
     spec = Stage(ROUNDS, reads=reads, settings=(*groups, "evaluate"), files=files, prompts=chosen.prompts)
 
     def make(folder: Path) -> dict:
-        loops, (_, index) = begin(run), index_all_exams(run)
+        loops, (_, index), most = begin(run), index_all_exams(run), len(getattr(run.read("curate"), of))
         for nth in range(run.profile.rounds.n):
             jobs = {}
             for loop in (loop for loop in loops if not loop.stopped):
-                new = write(run, loop, nth, chosen, profile, index)
+                new = write(run, loop, nth, chosen, profile, index, most)
                 if not loop.stopped:
                     jobs[loop.seed] = part_job(run, loop, nth, f"{of} round {nth + 1}", new)
             found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
@@ -118,8 +119,11 @@ def begin(run: Run) -> list[Loop]:
     return loops
 
 
-def write(run: Run, loop: Loop, nth: int, chosen: Strategy, profile: Profile, index: ExamIndex) -> pd.DataFrame | None:
-    """Plan, write and curate round `nth`: the questions to train on; None where there are none, `stopped` saying why."""
+def write(
+    run: Run, loop: Loop, nth: int, chosen: Strategy, profile: Profile, index: ExamIndex, most: int
+) -> pd.DataFrame | None:
+    """Plan, write and curate round `nth`: the questions to train on, of all rounds no more than `most` by their shares;
+    None where there are none, `stopped` saying why."""
     share = replace(profile.plan, questions=share_of(profile.plan.questions, nth, run.profile.rounds.n))
     try:
         grid = labelled_cells(cells(loop.samples))
@@ -144,7 +148,10 @@ def write(run: Run, loop: Loop, nth: int, chosen: Strategy, profile: Profile, in
         )
     run.asked.require(profile.teacher.accept_missing)  # before anything is trained on less
     new, repeated = curate_round(run, loop, written["questions"], index)
-    loop.rejects += [rows.assign(round=nth + 1) for rows in (written["rejects"], repeated)]
+    held = most * (nth + 1) // run.profile.rounds.n - sum(map(len, loop.questions))
+    over = new.sample(max(0, len(new) - held), random_state=run.seed)
+    new, over = new.drop(over.index), over.assign(reason="over_budget", detail=f"one pass has {most:,} questions")
+    loop.rejects += [rows.assign(round=nth + 1) for rows in (written["rejects"], repeated, over)]
     if new.empty:
         loop.stopped = f"no question of round {nth + 1} was accepted"
         return None
@@ -207,7 +214,7 @@ def take(run: Run, loop: Loop, nth: int, part: Trained) -> None:
         "round": nth + 1,
         "asked": int(loop.plan["budget"].sum()),
         "questions": len(new),
-        "rejected": sum(len(table) for table in loop.rejects[-2:]),
+        "rejected": sum(len(table) for table in loop.rejects[-3:]),
         "usd": spent(run, billed(loop, nth)),
     }
     found = record(run, loop, about, before)
