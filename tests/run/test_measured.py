@@ -133,10 +133,10 @@ def test_seeds_are_measured_by_level_and_the_figure_draws_them(run):
 def test_a_plan_by_measurement_spends_by_pass_rate_and_begins_with_the_hardest_seeds(run):
     other = qt.open_run("rates", profile=run.profile, root=run.root, **{"plan.by": "measured"})
     qt.stages.run_to(other, "plan", log=str)
-    plan = other.read("plan").targeted
+    plan = other.read("plan").budget
     expected = (0.75 - plan["probability"]).clip(lower=0).where(plan["n"] >= 2, 0)
     assert plan["deficit"].tolist() == pytest.approx(expected.tolist())
-    assert not plan["deficit"].equals(run.read("plan").targeted["deficit"])
+    assert not plan["deficit"].equals(run.read("plan").budget["deficit"])
     made, samples = qt.stages.synthesise(other, "boostqa", log=str).made, other.read("probe").samples
     rates = samples.set_index("id")["probability"]
     easiest = samples.loc[samples.groupby("discipline")["probability"].idxmax(), "id"]
@@ -159,7 +159,7 @@ def test_seeds_without_a_rate_come_last_and_without_rates_nothing_changes():
 def test_a_plan_by_measurement_needs_probabilities():
     grid = pd.DataFrame({"discipline": ["law"], "difficulty": ["H1"], "n": [40], "accuracy": [0.5]})
     with pytest.raises(ValueError, match=r"plan\.by is measured, but the probe has no probability"):
-        qt.targeted(grid, PlanSettings(by="measured"))
+        qt.plan_budget(grid, PlanSettings(by="measured"))
 
 
 @pytest.mark.parametrize(
