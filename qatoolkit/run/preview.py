@@ -11,11 +11,10 @@ from qatoolkit.core import display
 from qatoolkit.core.settings import turned
 from qatoolkit.core.stats import CELL
 from qatoolkit.curate.curate import curate
-from qatoolkit.curate.decontaminate import index_exams
 from qatoolkit.run.asked import Asked
 from qatoolkit.run.cost import YIELD, yields
 from qatoolkit.run.lineage import Lineage, join_calls, shares_of, trace
-from qatoolkit.run.stages.data import held_out
+from qatoolkit.run.stages.data import index_all_exams
 from qatoolkit.run.stages.synthesis import context_of, plan_of
 from qatoolkit.run.stages.teachers import ledger_path, teachers
 from qatoolkit.run.store import Run
@@ -84,7 +83,7 @@ def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
         else:
             questions = made
     run.asked.require(0.0)
-    index = index_exams(held_out(run), profile.curate, run.read("annotate").seeds["question"])
+    _, index = index_all_exams(run)
     kept, lost, _ = curate(questions, index, profile.curate)
     said = dict.fromkeys(kept["id"], "accepted") | dict(zip(lost["id"], lost["reason"], strict=True))
     tables = {"_made": made, "": questions, "_rejects": rejects}

@@ -57,12 +57,6 @@ def exam_tables(run: Run) -> dict[str, pd.DataFrame]:
     return {name: with_labels(getattr(stored, name), labels) for name in names}
 
 
-def held_out(run: Run) -> dict[str, pd.DataFrame]:
-    """What no training data may contain: the exams by name, and the probe's part of them, if it is on exams."""
-    on_exams = run.profile.probe.on == "exams"
-    return exam_tables(run) | ({"probe_questions": run.read("exams").probe_questions} if on_exams else {})
-
-
 def with_labels(table: pd.DataFrame, labels: pd.DataFrame | None) -> pd.DataFrame:
     """A table with the labels of `labels` (id, discipline, difficulty, grade) where it has none."""
     table = table.assign(**{label: None for label in LABELS if label not in table})

@@ -18,12 +18,14 @@ from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import BASE, Profile
 from qatoolkit.run.stages.data import index_all_exams
 from qatoolkit.run.stages.evaluation import parts, scored
+from qatoolkit.run.stages.measured import accept_measured
+from qatoolkit.run.stages.synthesis import context_of
 from qatoolkit.run.stages.teachers import ledger_path, teachers
 from qatoolkit.run.stages.training import Trained, arm_job, midtrain_job, own_job, qa_file, trained
 from qatoolkit.run.stages.weakness import labelled_cells, probe_samples, weak_parts
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import NothingWeak, plan_budget
-from qatoolkit.synthesis.strategies import Context, Strategy, strategy
+from qatoolkit.synthesis.strategies import Strategy, strategy
 from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.training.job import WHOLE, Job
 
@@ -57,10 +59,24 @@ def rounds(run: Run, *, log=print) -> Outputs:
     about = run.profile.data[of]
     chosen, profile = strategy(about.strategy or of), turned(run.profile, about.dials)
     own = chosen.name if hasattr(profile, chosen.name) else "strategies"
-    groups = dict.fromkeys(["rounds", "teacher", "plan", own, *chosen.reads, "curate", "probe", "student", "midtrain"])
+    more = (
+        "rounds",
+        "teacher",
+        "plan",
+        "measure",
+        own,
+        *chosen.reads,
+        "curate",
+        "probe",
+        "student",
+        "midtrain",
+        "evaluate",
+    )
+    groups = tuple(dict.fromkeys(more))
     files = tuple(dial for dial in places(type(profile)) if dial.split(".")[0] in groups)
+    prompts = tuple(dict.fromkeys([*chosen.prompts, *["solve"] * (profile.measure.k > 0)]))
     reads = ("exams", "annotate", "base", "probe", "plan", "curate")
-    spec = Stage(ROUNDS, reads=reads, settings=(*groups, "evaluate"), files=files, prompts=chosen.prompts)
+    spec = Stage(ROUNDS, reads=reads, settings=groups, files=files, prompts=prompts)
 
     def make(folder: Path) -> dict:
         loops, (_, index), most = begin(run), index_all_exams(run), len(getattr(run.read("curate"), of))
@@ -134,18 +150,8 @@ def write(
         loop.stopped = str(error)
         return None
     with TemporaryDirectory(prefix="qatoolkit-") as place, teachers(run, billed(loop, nth)) as by:
-        written = chosen.write(
-            Context(
-                seeds=run.read("annotate").seeds,
-                plan=loop.plan,
-                teachers=by,
-                profile=profile,
-                settings=chosen.settings_in(profile),
-                seed=run.seed,
-                folder=Path(place),
-                wave=nth,
-            )
-        )
+        context = context_of(run, profile, chosen, by, Path(place), loop.plan, nth, loop.samples)
+        written = accept_measured(run, profile, by, chosen.write(context), loop.model)
     run.asked.require(profile.teacher.accept_missing)  # before anything is trained on less
     new, repeated = curate_round(run, loop, written["questions"], index)
     held = most * (nth + 1) // run.profile.rounds.n - sum(map(len, loop.questions))

@@ -1,6 +1,7 @@
 """Measured difficulty in a run: pass rates of its seeds and of what it writes, and acceptance by them."""
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import pandas as pd
 
@@ -21,12 +22,12 @@ def pass_rates(run: Run, folder) -> dict:
     model. `qt.tables.difficulty_estimate` says what it will take."""
     seeds, settings = run.read("annotate").seeds, run.profile.measure
     with teachers(run, "pass_rates") if settings.k else nullcontext() as by:
-        return {"questions": measured(run, settings, by, seeds)}
+        return {"questions": measured(run, settings, by, seeds, run.model(BASE))}
 
 
-def measured(run: Run, settings: MeasureSettings, by, table: pd.DataFrame) -> pd.DataFrame:
-    """A table with the pass rates of the run's base student and, with `k`, of the strong model."""
-    models = {STUDENT: run.model(BASE)} | ({STRONG: strong_model(settings, by)} if settings.k else {})
+def measured(run: Run, settings: MeasureSettings, by, table: pd.DataFrame, student: Path) -> pd.DataFrame:
+    """A table with the pass rates of a student and, with `k`, of the strong model."""
+    models = {STUDENT: student} | ({STRONG: strong_model(settings, by)} if settings.k else {})
     return measure_difficulty(table, models, settings.k or 1, student=settings.student, seed=run.seed)
 
 
@@ -35,13 +36,13 @@ def strong_model(settings: MeasureSettings, by):
     return by.named(settings.strong) if settings.strong else by.refiner
 
 
-def accept_measured(run: Run, profile: Profile, by, outputs: dict) -> dict:
-    """What a strategy returned, its questions with their pass rates; those outside the bounds of `profile.measure` are
-    among the rejects, with the reason "gap". Unchanged where `measure.k` is 0."""
+def accept_measured(run: Run, profile: Profile, by, outputs: dict, student: Path | None = None) -> dict:
+    """What a strategy returned, its questions with their pass rates (of `student`, by default the base); those outside
+    the bounds of `profile.measure` are among the rejects, with the reason "gap". Unchanged where `measure.k` is 0."""
     settings = profile.measure
     if not settings.k:
         return outputs
-    table = measured(run, settings, by, outputs["questions"])
+    table = measured(run, settings, by, outputs["questions"], student or run.model(BASE))
     inside, details = within_bounds(table, settings)
     lost = table[~inside].assign(reason="gap", detail=details[~inside])
     return outputs | {

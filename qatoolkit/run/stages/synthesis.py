@@ -1,5 +1,7 @@
 """Stages on synthesis: the data sets of the profile, each by its strategy, and what a teacher's errors do to them."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from qatoolkit.core.settings import places, replace, turned
@@ -64,11 +66,23 @@ def plan_of(run: Run, profile: Profile) -> pd.DataFrame:
     return plan_budget(run.read("plan").budget, profile.plan)
 
 
-def context_of(run: Run, profile: Profile, chosen: Strategy, by, folder, plan: pd.DataFrame, wave: int = 0) -> Context:
-    """What a strategy gets to write one wave of a plan; with `plan.by: measured` its seeds have the student's pass rate."""
+def context_of(
+    run: Run,
+    profile: Profile,
+    chosen: Strategy,
+    by,
+    folder: Path,
+    plan: pd.DataFrame,
+    wave: int = 0,
+    samples: pd.DataFrame | None = None,
+) -> Context:
+    """What a strategy gets to write one wave of a plan; with `plan.by: measured` its seeds have the student's pass rates,
+    from a probe's `samples` (by default the run's)."""
     seeds = run.read("annotate").seeds
+    if profile.plan.by == "measured":
+        seeds = hardest_first(seeds, run.read("probe").samples if samples is None else samples)
     return Context(
-        seeds=hardest_first(seeds, run.read("probe").samples) if profile.plan.by == "measured" else seeds,
+        seeds=seeds,
         plan=plan,
         teachers=by,
         profile=profile,
