@@ -71,7 +71,9 @@ class MeasureSettings(Settings):
     def _measures(self):
         asked = [name for name in ("student", *BOUNDS) if getattr(self, name) not in (None, "likelihood")]
         if asked and not self.k:
-            raise ValueError(f"{asked[0]} is {getattr(self, asked[0])!r}, but k is 0, so nothing is measured: set k too")
+            raise ValueError(
+                f"{asked[0]} is {getattr(self, asked[0])!r}, but k is 0, so nothing is measured: set k too"
+            )
         if None not in (self.student_at_least, self.student_at_most) and self.student_at_least > self.student_at_most:
             raise ValueError(
                 f"student_at_least is {self.student_at_least}; it must be at most student_at_most, {self.student_at_most}"

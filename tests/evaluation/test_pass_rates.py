@@ -37,7 +37,9 @@ def asked(server, tmp_path):
 
 
 def capitals(n=2, **more):
-    return qt.qa_table([{"question": f"Capital {i}?", "answer": "Oslo"} | more for i in range(n)], language="en", source="s")
+    return qt.qa_table(
+        [{"question": f"Capital {i}?", "answer": "Oslo"} | more for i in range(n)], language="en", source="s"
+    )
 
 
 def test_a_likelihood_is_that_of_a_hand_count_among_choices_and_of_open_answers(model):  # noqa: F811
@@ -76,7 +78,10 @@ def test_samples_are_judged_by_meaning_and_what_cannot_be_judged_is_counted():
     given = ["oslo", "Rome", None, "Christiania", "", "Bergen", "Bergen", "Bergen"]
     found = _judged(table, given, 4)
     assert found[""].tolist() == [0.5, 0]
-    assert found["_unjudged"].tolist() == [1, 0]  # an empty answer is none, one that could not be read may have been right
+    assert found["_unjudged"].tolist() == [
+        1,
+        0,
+    ]  # an empty answer is none, one that could not be read may have been right
     unsure = _judged(capitals(1).assign(answer="CO"), ["Co", "CO"], 2)
     assert unsure[["", "_unjudged"]].values.tolist() == [[0.5, 1]]
 

@@ -103,7 +103,9 @@ def test_calls_that_measure_are_in_the_lineage_and_priced_before_and_after(run, 
 
 def test_a_strong_model_that_is_out_of_reach_leaves_the_stage_incomplete(run, written, server, monkeypatch):
     monkeypatch.setattr(server, "fails", "7?")
-    other = qt.open_run("out", profile=run.profile, root=run.root, **GAP | {"measure.strong": "another", "teacher.attempts": 1})
+    other = qt.open_run(
+        "out", profile=run.profile, root=run.root, **GAP | {"measure.strong": "another", "teacher.attempts": 1}
+    )
     with warnings.catch_warnings(action="ignore"):
         qt.stages.run_to(other, "plan", log=str)
         with pytest.raises(Incomplete, match="boostqa is incomplete: .*http_503"):
