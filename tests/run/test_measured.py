@@ -108,7 +108,7 @@ def test_a_strong_model_that_is_out_of_reach_leaves_the_stage_incomplete(run, wr
     )
     with warnings.catch_warnings(action="ignore"):
         qt.stages.run_to(other, "plan", log=str)
-        with pytest.raises(Incomplete, match="boostqa is incomplete: .*http_503"):
+        with pytest.raises(Incomplete, match=r"boostqa is incomplete: .*http_503"):
             qt.stages.synthesise(other, "boostqa", log=str)
     monkeypatch.setattr(server, "fails", None)
     asked = server.asked.count("solve")
