@@ -39,6 +39,7 @@ LISTS = {  # what some stages depend on besides groups of settings: lists of the
         "tokens": profile.ablation_tokens,
         "arms": profile.arms,
     },
+    "rounds": lambda profile: {"arms": profile.arms},  # of which one is one pass, one the control
 }
 
 

@@ -65,6 +65,7 @@ def write_rehearsal(profile: Profile, folder: Path, log=print) -> Path:
             "general": {"sources": ("python",), "held_out": (str(folder / "held_out.txt"),)},
             "teacher": dict(TeacherSettings(base_url=OFFLINE, batch=profile.teacher.batch)),
             "linkqa.merges": None,
+            "rounds": dict(profile.rounds) | {"tokens": None, "seeds": 1},
             **{dial: _at_most(dial, attrgetter(dial)(profile)) for dial in AMOUNTS},
             "data": {name: dict(about) | {"dials": _in_small(about.dials)} for name, about in profile.data.items()},
             "ablations": tuple(map(_in_small, profile.ablations)),

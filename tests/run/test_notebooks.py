@@ -16,7 +16,7 @@ from qatoolkit import figures as plots
 from qatoolkit.core.files import write_json
 from qatoolkit.run import cli, figures, report
 from qatoolkit.run import notebooks as runner
-from qatoolkit.run.contracts import stage
+from qatoolkit.run.contracts import BESIDE, stage
 from qatoolkit.run.notebooks import ORDER, chosen
 from qatoolkit.run.store import open_run
 
@@ -247,5 +247,7 @@ def test_a_port_that_is_none_is_one_clear_line(capsys):
 def test_only_takes_a_number_or_a_name():
     assert chosen(["03"]) == ["03_probe"]
     assert chosen(["11_figures", "02_annotate.ipynb"]) == ["02_annotate", "11_figures"]
+    assert set(ORDER) - set(chosen([], beside=False)) == set(BESIDE.values())
+    assert chosen(["13"], beside=False) == ["13_rounds"]
     with pytest.raises(ValueError, match="99"):
         chosen(["99"])

@@ -46,11 +46,11 @@ def rounds(run: Run, *, log=print) -> Outputs:
     base and by the control on general text.
 
     `rounds`: a row per seed and round (0 is the base) with the cells that are weak then, questions asked for, accepted and
-    rejected, tokens so far, US dollars (null where a price is unknown), accuracy on the probe's questions and its paired
+    rejected, tokens so far, US dollars paid (null where a price is unknown), accuracy on the probe's questions and its paired
     gain over the round before, over all and in the cells of the run's plan (`weak_`), and in `stopped` why the last round
     was the last. `cells`: by seed, round and cell what `budget.gain_rates` fits. `probes`: the grids of rounds and one pass
-    by tokens, with the cells that are weak there. `samples`, `accuracies` and `comparisons`: the exams; `comparisons` are paired, over the seeds. `questions`
-    and `rejects` of all rounds.
+    by tokens, with the cells that are weak there. `samples`, `accuracies` and `comparisons`: the exams; `comparisons` are
+    paired, over the seeds. `questions` and `rejects` of all rounds.
 
     Every part is a training of its own: a stage that was killed goes on, and nothing is asked or trained twice."""
     of = run.profile.rounds.of or run.profile.main_set
@@ -95,7 +95,14 @@ def rounds(run: Run, *, log=print) -> Outputs:
             )
         return against_one_pass(run, of, loops)
 
-    return run.complete(ROUNDS, spec, make, dials=about.dials, asked={"data set": of, "strategy": chosen.name}, log=log)
+    return run.complete(
+        ROUNDS,
+        spec,
+        make,
+        dials=about.dials,
+        asked={"data set": of, "strategy": chosen.name, "arms": run.profile.arms},
+        log=log,
+    )
 
 
 @dataclass(kw_only=True)
