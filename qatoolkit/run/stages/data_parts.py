@@ -56,7 +56,8 @@ def attribution(
     it, so positive where the part helps, with low and high over questions and seeds (`core.stats.
     difference_over_seeds`), n, and p with Holm's correction over the matrix: McNemar's for one seed, else from the
     interval; null where n is below 20. `contrast` compares, over the questions of the parts' own cells, the part that
-    is theirs with the mean of the others. `samples` has every answer. ValueError, before anything is
+    is theirs with the mean of the others. With one seed the luck of the one reference training is in a whole column of
+    the matrix; it cancels in `contrast`. `samples` has every answer. ValueError, before anything is
     trained, for an unknown part, column or arm."""
     arm = arm or run.profile.main_arm
     for name, value, allowed in (("by", by, get_args(By)), ("how", how, HOW), ("fill", fill, FILL), ("on", on, ON)):
