@@ -115,6 +115,7 @@ def test_a_small_part_is_told_of_and_trained_only_when_named(run):
     [
         ({"by": "colour"}, "by is 'colour'; it must be one of discipline, difficulty, cell"),
         ({"by": "difficulty", "how": "with"}, "how is 'with'; it must be one of without, alone"),
+        ({"seeds": 0}, "seeds is 0; it must be a whole number from 1"),
         ({"arm": "general_control"}, "arm is 'general_control'; it must be one that trains on data: seeds_only"),
         ({"by": "difficulty", "only": ["H9"]}, "no part is called 'H9'; there are H3, H5"),
     ],

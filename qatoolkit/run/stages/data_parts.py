@@ -56,14 +56,19 @@ def attribution(
     it, so positive where the part helps, with low and high over questions and seeds (`core.stats.
     difference_over_seeds`), n, and p with Holm's correction over the matrix: McNemar's for one seed, else from the
     interval; null where n is below 20. `contrast` compares, over the questions of the parts' own cells, the part that
-    is theirs with the mean of the others. `samples` has every answer. ValueError for an unknown part, column or arm,
-    before anything is trained."""
+    is theirs with the mean of the others. With one seed the luck of the one reference training is in a whole column of
+    the matrix; it cancels in `contrast`. `samples` has every answer. ValueError, before anything is
+    trained, for an unknown part, column or arm."""
     arm = arm or run.profile.main_arm
     for name, value, allowed in (("by", by, get_args(By)), ("how", how, HOW), ("fill", fill, FILL), ("on", on, ON)):
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(str, allowed))}")
     if not run.profile.arms.get(arm):
-        raise ValueError(f"arm is {arm!r}; it must be one that trains on data: {', '.join(with_data(run))}")
+        known = [name for name, sets in run.profile.arms.items() if sets]
+        raise ValueError(f"arm is {arm!r}; it must be one that trains on data: {', '.join(known)}")
+    for name, value in (("seeds", seeds), ("tokens", 1 if tokens is None else tokens)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number from 1")
     on = on or on_of(by)
     tokens = tokens or round(run.profile.midtrain.tokens * run.profile.ablation_tokens)
     rows = parts_of(run, arm, by)
@@ -116,11 +121,6 @@ HOW, FILL, ON = ("without", "alone"), ("replay", "repeat"), ("discipline", "diff
 def on_of(by: By) -> str:
     """The exam cells that parts are set against by default."""
     return by if by in ON else "discipline"
-
-
-def with_data(run: Run) -> list[str]:
-    """The arms that read data sets."""
-    return [arm for arm, sets in run.profile.arms.items() if sets]
 
 
 def labels(table: pd.DataFrame, by: str) -> pd.Series:
