@@ -60,6 +60,6 @@ def planned_run(folder, url: str, plan: pd.DataFrame, name: str = "mine", **sett
     run = open_run(name, profile=folder / f"{name}.yaml", root=folder / "results", change=True)
     for make in (stages.exams, stages.seeds, stages.annotate):
         make(run, log=str)
-    tables = {"targeted": plan, "untargeted": plan, "weak": plan}
+    tables = {"budget": plan, "weak": plan}
     run.complete("plan", Stage("plan", reads=("annotate",)), lambda folder: tables, log=str)
     return run

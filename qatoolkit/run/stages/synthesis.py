@@ -55,15 +55,15 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
             outputs = write_exactly(run, profile, chosen, plan, write, log) if exact else write(plan)
         if run.parent or (about.dials and name != run.profile.main_set):
             return outputs  # an ablation or a control: nobody asks how its answers were refined
-        counted = refinement(run, outputs["made"], outputs["questions"], outputs["rejects"])
-        return outputs | {"refinement": counted}
+        return outputs | {"refinement": refinement(run, outputs["made"], outputs["questions"], outputs["rejects"])}
 
     return run.complete(name, spec, make, dials=about.dials, log=log)
 
 
 def plan_of(run: Run, profile: Profile) -> pd.DataFrame:
-    """The plan that a data set with this profile is written for."""
-    return plan_budget(run.read("plan").budget, profile.plan)
+    """The plan that a data set with this profile is written for: the run's, unless its dials plan otherwise."""
+    plan, usual = run.read("plan").budget, run.profile.plan
+    return plan if replace(profile.plan, waves=usual.waves) == usual else plan_budget(plan, profile.plan)
 
 
 def context_of(
@@ -118,8 +118,11 @@ def synthesise_all(run: Run, *, log=print) -> list[Outputs]:
 
 
 def refinement(run: Run, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.DataFrame) -> dict:
-    """Shares of wrong answers against the world's truth: as written, as the second teacher answered, and as decided;
-    nulls where the truth is unknown."""
+    """Shares of wrong answers against the world's truth: as written, as the second teacher answered, and as decided, be
+    the row accepted in the end or not; nulls where the truth is unknown."""
+    if "decided" in rejects:  # by gap or budget: refinement kept them
+        table = pd.concat([table, rejects[rejects["decided"].notna()]], ignore_index=True)
+        rejects = rejects[rejects["decided"].isna()]
     before, n = wrong_answers(run, made)
     after, kept = wrong_answers(run, table)
     answered = [rows[rows["second_answer"].notna()] for rows in (table, rejects) if "second_answer" in rows]
