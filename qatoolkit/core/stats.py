@@ -1,5 +1,7 @@
 """Statistics of samples: accuracy with its interval, paired differences, the grid of cells, agreement of labels."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 
@@ -235,22 +237,20 @@ def rank_correlation(x, y, *, resamples: int = 1000, seed: int = 0) -> dict:
     >>> found["n"], round(found["correlation"], 2)
     (6, -0.93)
     """
-    from scipy.stats import rankdata
+    from scipy.stats import bootstrap, pearsonr, rankdata
 
     pairs = np.column_stack([np.asarray(v, float) for v in (x, y)])
     pairs = pairs[~np.isnan(pairs).any(axis=1)]
-
-    def of(rows: np.ndarray) -> float:
-        ranks = rankdata(rows, axis=0)
-        ranks = ranks - ranks.mean(axis=0)
-        spread = np.sqrt((ranks**2).sum(axis=0).prod())
-        return float(ranks.prod(axis=1).sum() / spread) if spread else float("nan")
-
     found = {"n": len(pairs), "correlation": None, "low": None, "high": None}
-    if len(pairs) and not np.isnan(whole := of(pairs)):
-        rng = np.random.default_rng(seed)
-        draws = [of(pairs[rng.integers(0, len(pairs), len(pairs))]) for _ in range(resamples)]
-        found["correlation"] = whole
+
+    def of(x, y, axis):
+        return pearsonr(rankdata(x, axis=axis), rankdata(y, axis=axis), axis=axis).statistic
+
+    if len(pairs) > 1 and np.ptp(pairs, axis=0).all():
+        how = {"paired": True, "n_resamples": resamples, "batch": 100, "method": "percentile", "rng": seed}
+        with warnings.catch_warnings(action="ignore"):  # of a draw that does not vary
+            draws = bootstrap(tuple(pairs.T), of, **how).bootstrap_distribution
+        found["correlation"] = float(of(*pairs.T, axis=0))
         found["low"], found["high"] = map(float, np.nanquantile(draws, [0.025, 0.975]))
     return found
 

@@ -188,7 +188,7 @@ def aimed_walks(
     per point in reach) without an aim and aimed at them: one row per seed with walks, points, in_reach (`coverage.
     in_reach`), before and aimed (points in reach on paths that join two seeds), and the shares of all points in reach
     that those paths hold, coverage_before and coverage_aimed. No rows where no point is in reach."""
-    settings, plan, table = run.profile.linkqa, run.read("plan").targeted, run.read("annotate").seeds
+    settings, plan, table = run.profile.linkqa, run.read("plan").budget, run.read("annotate").seeds
     possible, named = in_reach(graph), pd.Index([normalise_kp(point) for point in points])
     wanted = possible.intersection(named)
     aims = {"before": None, "aimed": dict.fromkeys(wanted, weight or settings.aim_weight)}
