@@ -30,7 +30,7 @@ real: $(STAMP) ## mid-train a real model of 135M parameters on this machine, off
 	@$(BIN)/qatoolkit run --profile smollm
 
 test: $(STAMP) ## run the tests, on two cores where there are as many (the slow ones: .venv/bin/pytest -m slow)
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadgroup
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadscope
 
 lint: $(STAMP) ## check code and notebooks with ruff, and their format
 	@$(BIN)/ruff check .

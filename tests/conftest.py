@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +15,19 @@ ROOT = Path(__file__).resolve().parent.parent
 REAL = Path(os.environ.get("QATOOLKIT_REAL_DATA", ROOT.parent / "shared" / "data"))
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items):
-    """Where several processes run the tests (`--dist loadgroup`), a file stays in one, and all tests that read the smoke
-    run too, which is made once."""
-    for item in items:
-        group = "smoke" if "smoke" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Where several processes run the tests, a file stays in one, and so do all files that read the smoke run, which is
+    made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            reads = re.search(r"def \w+\([^)]*\bsmoke\b", (ROOT / file).read_text(encoding="utf-8"))
+            return "smoke" if reads else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

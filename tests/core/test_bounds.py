@@ -43,12 +43,12 @@ def test_a_hostile_yaml_file_is_refused_in_a_moment_in_one_line(tmp_path, name, 
     text, said = HOSTILE[name]
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(ValueError, match=said) as caught:
         load_profile(path)
     assert cli.main(["train", str(path)]) == 2
     assert cli.main(["status", "--profile", str(path)]) == 2
-    assert time.perf_counter() - begun < 10
+    assert time.process_time() - begun < 10
     assert len(str(caught.value).splitlines()) == 1
     assert str(path) in str(caught.value)
     assert len(capsys.readouterr().err.splitlines()) == 2
@@ -57,10 +57,10 @@ def test_a_hostile_yaml_file_is_refused_in_a_moment_in_one_line(tmp_path, name, 
 def test_a_bomb_among_the_tasks_of_a_folder_is_refused(tmp_path):
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "mine.yaml").write_text(BOMB)
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(ValueError, match=r"mine\.yaml, line \d+: more than"):
         resolve_suite(str(tmp_path / "tasks"), tmp_path / "work")
-    assert time.perf_counter() - begun < 10
+    assert time.process_time() - begun < 10
 
 
 def test_anchors_and_merges_as_people_write_them_are_read(tmp_path):
