@@ -11,16 +11,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from qatoolkit.answers.same_answer import same_answer
-from qatoolkit.synthesis import annotate, knowledge_points, refine, write
+from qatoolkit.synthesis import annotate, knowledge_points, write
 from qatoolkit.teacher.batch_jobs import read_lines
 from qatoolkit.teacher.calls import Row, to_table
 from qatoolkit.teacher.completions import ANSWERED, Reply, Response, read_completion, read_response
 from qatoolkit.teacher.prompts import as_text, read_json
 from qatoolkit.teacher.settings import Price
+from qatoolkit.teacher.solve import read_answer
 from qatoolkit.teacher.transport import Endpoint
 from qatoolkit.teacher.waits import retry_after
 
-PARSERS = [annotate._labels, write.read_questions, refine._read_answer, knowledge_points._read_points]
+PARSERS = [annotate._labels, write.read_questions, read_answer, knowledge_points._read_points]
 PLENTY = settings(max_examples=300, deadline=None)
 
 any_json = st.recursive(
@@ -163,7 +164,7 @@ def test_latex_with_single_backslashes_survives_and_line_feeds_stay(written, mea
     """`meant` None: exactly as written."""
     meant = written if meant is None else meant
     assert read_json('{"answer": "%s"}' % written) == {"answer": meant}  # noqa: UP031
-    assert refine._read_answer('{"answer": "%s"}' % written)["answer"] == meant.strip()  # noqa: UP031
+    assert read_answer('{"answer": "%s"}' % written)["answer"] == meant.strip()  # noqa: UP031
 
 
 @pytest.mark.parametrize(
@@ -322,7 +323,7 @@ def test_objects_that_differ_in_what_was_asked_for_are_asked_for_again():
 
 def test_the_object_with_what_was_asked_for_is_taken():
     both = '{"plan": "think"} then {"answer": "x"}'
-    assert refine._read_answer(both) == {"answer": "x", "rationale": ""}
+    assert read_answer(both) == {"answer": "x", "rationale": ""}
     assert knowledge_points._read_points('{"note": 1} {"knowledge_points": ["a ", "b", "a"]}') == ["a", "b"]
     assert knowledge_points._read_points('["a", "b"]') == ["a", "b"]
 
@@ -334,18 +335,18 @@ def test_the_object_with_what_was_asked_for_is_taken():
 def test_an_answer_that_is_no_text_is_written_as_one_and_zero_is_an_answer(value, text):
     assert as_text(value) == text
     if text:
-        assert refine._read_answer(json.dumps({"answer": value}))["answer"] == text
+        assert read_answer(json.dumps({"answer": value}))["answer"] == text
         item = {"question": "q", "answer": value}
         assert write.read_questions(json.dumps({"questions": [item]})) == [{"question": "q", "answer": text}]
     else:
         with pytest.raises(ValueError, match="non-empty"):
-            refine._read_answer(json.dumps({"answer": value}))
+            read_answer(json.dumps({"answer": value}))
 
 
 @pytest.mark.parametrize("value", [{"x": 1}, [["a"]], [{"a": 1}]])
 def test_an_answer_with_parts_is_asked_for_as_text(value):
     with pytest.raises(ValueError, match="one text"):
-        refine._read_answer(json.dumps({"answer": value}))
+        read_answer(json.dumps({"answer": value}))
 
 
 # --- What servers send ---------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def test_texts_come_from_parquet_and_json_lines_in_order(tmp_path):
         ("a.jsonl", '{"text": "x"}\nnot json\n', "line 2"),
         ("a.jsonl", '{"text": 5}\n', "line 1"),
         ("a.jsonl", '{"text": "caf\xe9"}\n'.encode("latin-1"), "not UTF-8"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n')[:-6], "is damaged"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n', mtime=0)[:-6], "is damaged"),
         ("a.parquet", "x", "not a complete Parquet file"),
         ("a.doc", "x", "parquet and .jsonl"),
         ("missing.jsonl", None, "does not exist"),
