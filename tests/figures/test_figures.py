@@ -82,6 +82,12 @@ SURVIVAL = frame(
       for level, counts in (("H1", (40, 40, 38)), ("H5", (40, 25, 20)), ("all", (40, 33, 29)))
       for step, n in zip(("written", "at its level", "refined"), counts, strict=True)),
 )  # fmt: skip
+RATES = frame(
+    "model form difficulty n pass_rate low high",
+    *((model, form, level, 40, rate, rate - 0.1, rate + 0.1)
+      for model, form, rates in (("student", "choices", (0.6, 0.3)), ("strong", "open", (0.8, 0.7)))
+      for level, rate in zip(("H1", "H5"), rates, strict=True)),
+)  # fmt: skip
 MATRIX = frame(
     "part on difference low high n p_holm",
     ("physics", "physics", 0.2, 0.1, 0.3, 80, 0.01),
@@ -133,6 +139,7 @@ FIGURES = {
     "loss": lambda: plots.loss(LOSS),
     "probes_over_time": lambda: plots.probes_over_time(PROBES),
     "schedules": lambda: plots.schedules(SCHEDULES),
+    "pass_rates": lambda: plots.pass_rates(RATES),
     "survival": lambda: plots.survival(SURVIVAL),
     "seed_quality": lambda: plots.seed_quality(QUALITY),
     "lengths": lambda: plots.lengths(SEEDS),
