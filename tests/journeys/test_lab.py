@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, needs_chromium
 
-pytestmark = [pytest.mark.timeout(1500), needs_chromium]
+pytestmark = [pytest.mark.timeout(3000), needs_chromium]
 
 
 @pytest.fixture
