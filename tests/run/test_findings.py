@@ -38,7 +38,7 @@ def test_a_sentence_has_the_numbers_of_the_table(run):
 
 
 def test_a_stage_without_findings_is_named_with_those_that_have_some(run):
-    with pytest.raises(ValueError, match="no findings of 'nope'; choose from seeds, annotate, probe, plan"):
+    with pytest.raises(ValueError, match="no findings of 'nope'; choose from seeds, annotate, probe, pass_rates, plan"):
         qt.findings(run, "nope")
 
 

@@ -185,7 +185,9 @@ def test_agreement_is_spearman_by_form_and_says_nothing_of_what_does_not_vary():
     table["pass_m"] = [1 - (i % 5) / 10 if i < 20 else 0.0 for i in range(40)]
     table["pass_m_low"] = None
     found = qt.tables.difficulty_agreement(table).set_index(["form", "on"])
-    assert found.loc[("choices", "all"), ["n", "correlation", "low", "high"]].tolist() == pytest.approx([20, -1, -1, -1])
+    assert found.loc[("choices", "all"), ["n", "correlation", "low", "high"]].tolist() == pytest.approx(
+        [20, -1, -1, -1]
+    )
     assert found.loc[("open", "law"), "n"] == 20
     assert found.loc[("open", "law"), ["correlation", "low", "high"]].isna().all()
     x, y = [1, 2, 2, 4, 5, 9], [3.0, 1.0, 4.0, 1.0, 5.0, 9.0]
