@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from small_training import make_world
+from teacher_server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = Path(os.environ.get("QATOOLKIT_REAL_DATA", ROOT.parent / "shared" / "data"))
@@ -66,6 +67,14 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def server():
+    """A real HTTP server that answers as the test says (`teacher_server`)."""
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
-from teacher_server import Server, failure
+from teacher_server import failure
 
 from qatoolkit.core.files import Damaged, digest
 from qatoolkit.core.qa_table import qa_table
@@ -264,13 +264,6 @@ def test_a_kill_costs_no_finished_shard(tmp_path):
     assert len(list((tmp_path / "did").iterdir())) == 20 - len(finished)
     assert sum(map(len, read_shards(tmp_path / "out"))) == 200
     assert not list((tmp_path / "out").rglob("*.tmp"))
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.close()
 
 
 def about(server, **options) -> dict:

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from teacher_server import Server, completion, failure
+from teacher_server import completion, failure
 from test_blind import exam, likelihood, model  # noqa: F401 (a fixture)
 
 import qatoolkit as qt
@@ -20,13 +20,6 @@ from qatoolkit.textbook.server import local_teacher, parts
 from qatoolkit.textbook.settings import TextbookSettings
 
 RATE = ["pass_m", "pass_m_low", "pass_m_high", "pass_m_n", "pass_m_unjudged"]
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.close()
 
 
 @pytest.fixture

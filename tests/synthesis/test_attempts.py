@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from teacher_server import Server, completion
+from teacher_server import completion
 
 from qatoolkit.core.qa_table import qa_table
 from qatoolkit.synthesis.refine import refine
@@ -12,13 +12,6 @@ from qatoolkit.synthesis.settings import BoostQASettings, LinkQASettings
 from qatoolkit.synthesis.write import carry_out
 from qatoolkit.teacher.client import Endpoint, Teacher
 from qatoolkit.teacher.ledger import Ledger
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.close()
 
 
 @pytest.fixture

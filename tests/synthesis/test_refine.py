@@ -3,20 +3,13 @@
 import json
 
 import pytest
-from teacher_server import Server, completion
+from teacher_server import completion
 
 from qatoolkit.core.qa_table import qa_table
 from qatoolkit.synthesis.refine import refine
 from qatoolkit.synthesis.settings import BoostQASettings
 from qatoolkit.teacher.client import Endpoint, Teacher
 from qatoolkit.teacher.ledger import Ledger
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.close()
 
 
 @pytest.mark.parametrize(

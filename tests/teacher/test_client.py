@@ -14,7 +14,7 @@ import time
 import openai
 import pytest
 from aiohttp import web
-from teacher_server import Server, completion, failure
+from teacher_server import completion, failure
 
 from qatoolkit.teacher.client import BudgetError, Endpoint, Teacher, TeacherError
 from qatoolkit.teacher.completions import read_completion
@@ -22,13 +22,6 @@ from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.teacher.settings import Price
 
 KEY = "sk-very-secret-4711"
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 import socket
 
 import pytest
-from teacher_server import USAGE, Server, completion, failure
+from teacher_server import USAGE, completion, failure
 
 from qatoolkit.run.profiles import load_profile
 from qatoolkit.run.stages.teachers import endpoint_of, is_offline, keep_endpoint, teachers
@@ -16,13 +16,6 @@ from qatoolkit.teacher.prices import price_of
 from qatoolkit.teacher.settings import Price
 
 SECRET = "gw-very-secret-4711"
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.close()
 
 
 @pytest.fixture(autouse=True)
