@@ -24,6 +24,9 @@ import qatoolkit as qt
 run = qt.open_run("mine", profile=sys.argv[1])
 qt.stages.run_to(run, "summary")
 qt.stages.ablations(run)
+measured = qt.stages.pass_rates(run).questions
+rounds = qt.stages.rounds(run)
+parts = qt.stages.attribution(run, "difficulty", tokens=4_000).parts
 figures = qt.save_figures(run)
 textbook = sorted(name for name in sys.modules if name.startswith("qatoolkit.textbook"))
 weak = run.read("plan").weak
@@ -36,6 +39,10 @@ print(json.dumps({
     "probes": sorted(run.read("midtrain").probes["tokens"].unique().tolist()),
     "settings": qt.tables.chosen_settings(run).set_index("setting")["value"].astype(str).to_dict(),
     "seeds": qt.tables.training_seeds(run)["seed"].tolist(),
+    "measured": measured["pass_student"].between(0, 1).all().item(),
+    "rounds": sorted(rounds.comparisons["b"].unique()),
+    "trained without": parts.loc[parts["reason"].isna(), "part"].tolist(),
+    "preview": qt.preview(run, 3).questions["outcome"].tolist(),
     "figures": figures,
     "textbook": textbook,
 }))
@@ -72,6 +79,10 @@ def test_the_whole_loop_runs_in_a_world_of_its_own_without_the_textbook(tmp_path
     assert len(found["probes"]) >= 4
     assert float(found["settings"]["learning_rate"]) == pytest.approx(1e-2, rel=0.5)  # of a model this small
     assert found["seeds"] == ["0", "1", *["mean of 2"] * 3] * 2
+    assert found["measured"]
+    assert found["rounds"] == ["base", "general_control", "one_pass"]
+    assert len(found["trained without"]) >= 1
+    assert len(found["preview"]) >= 3
     assert {"probe", "comparisons", "scaling", "ablations", "probes", "kp_degree"} <= set(found["figures"])
     assert found["textbook"] == ["qatoolkit.textbook", "qatoolkit.textbook.settings"]
 

@@ -5,8 +5,8 @@ import pytest
 
 import qatoolkit as qt
 from qatoolkit.run.contracts import stage
-from qatoolkit.run.stages import data_parts
-from qatoolkit.run.stages.data_parts import contrast, matrix, p_of, part_job, parts_of
+from qatoolkit.run.stages import attributions
+from qatoolkit.run.stages.attributions import contrast, matrix, p_of, part_job, parts_of
 from qatoolkit.run.stages.evaluation import exam_rows
 from qatoolkit.run.store import open_run
 
@@ -73,7 +73,7 @@ def test_the_other_parts_keep_their_dose_unless_they_are_to_be_repeated(run):
     left = rows[rows["part"] != "H3"]
     filled, repeated = (part_job(run, "boostqa", "x", left, rows, fill, 10_000) for fill in ("replay", "repeat"))
     replay = run.profile.midtrain.replay
-    share = data_parts.tokens_of(run, left) / data_parts.tokens_of(run, rows)
+    share = attributions.tokens_of(run, left) / attributions.tokens_of(run, rows)
     assert 0 < share < 1
     assert filled.replay == pytest.approx(1 - (1 - replay) * share, abs=1e-5)
     assert repeated.replay == pytest.approx(replay)
@@ -87,7 +87,7 @@ def test_parts_of_a_mixture_by_ratio_take_their_share_of_its_set(run):
     rows = pd.concat([rows, rows[rows["part"] == "H5"].assign(dataset="seeds", part="other")], ignore_index=True)
     job = part_job(mixed, "boostqa", "x", rows[rows["part"] != "H3"], rows, "replay", 10_000)
     of_set = rows[rows["dataset"] == "boostqa"]
-    share = data_parts.tokens_of(run, of_set[of_set["part"] != "H3"]) / data_parts.tokens_of(run, of_set)
+    share = attributions.tokens_of(run, of_set[of_set["part"] != "H3"]) / attributions.tokens_of(run, of_set)
     assert job.replay == pytest.approx(1 - (1 - run.profile.midtrain.replay) * (0.75 * share + 0.25), abs=1e-5)
 
 
@@ -106,7 +106,7 @@ def test_a_small_part_is_told_of_and_trained_only_when_named(run):
     assert out.parts["reason"].str.contains("questions: fewer than 20").all()
     assert out.matrix.empty
     assert sorted((run.root / "stages" / "train").iterdir()) == trainings
-    sizes = data_parts.sizes(run, parts_of(run, "boostqa", "discipline"), ["physics"]).set_index("part")
+    sizes = attributions.sizes(run, parts_of(run, "boostqa", "discipline"), ["physics"]).set_index("part")
     assert sizes["reason"].isna().to_dict() == {part: part == "physics" for part in sizes.index}
 
 

@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazily(
             "grids": "sweep",
             "loops": "rounds",
             "variants": "ablations",
-            "data_parts": "attribution",
+            "attributions": "attribution",
             "results": "summary",
             "flow": "run_to",
         },
