@@ -161,7 +161,7 @@ def test_one_pass_is_compared_over_as_many_tokens_and_questions(ran):
 
 def test_rounds_end_where_a_round_gains_less_than_the_bound(ran):
     dials = SMALL | {"rounds.stop": 0.99, "rounds.seeds": 1}
-    run = open_run("stopped", profile="smoke", root=ran.run.root, **dials)
+    run = open_run("rounds_stopped", profile="smoke", root=ran.run.root, **dials)
     stages.run_to(run, "curate", log=str)
     out = stages.rounds(run, log=str)
     assert out.rounds["round"].max() == 1
