@@ -153,6 +153,7 @@ boostqa: {{trial: 20}}
 midtrain: {{tokens: 12_000}}
 probe: {{every: 4000}}
 scaling: {{tokens: [0.5, 1.0]}}
-ablations: [{{boostqa.refine: false}}, {{midtrain.seed: 1, arm: boostqa}}, {{midtrain.seed: 1, arm: general_control}}]
+ablations: [{{boostqa.refine: false}}]
+ablation_seeds: 2
 evaluate: {{bootstrap: 200}}
 """

@@ -78,9 +78,10 @@ def difference_over_seeds(
     pairs: list[tuple[pd.DataFrame, pd.DataFrame]], *, resamples: int = 2000, seed: int = 0
 ) -> dict:
     """Mean of `a` minus `b` over k training seeds, one pair of samples each, all on the same questions: {difference,
-    low, high, n, seeds}, with 95% intervals over the questions (questions_low, questions_high: bootstrap of the
+    low, high, n, seeds, p}, with 95% intervals over the questions (questions_low, questions_high: bootstrap of the
     questions' means over seeds), over the seeds (seeds_low, seeds_high: Student's t on the seeds' means, null for one
-    seed), and in low and high over both, whose halves add in quadrature.
+    seed), and in low and high over both, whose halves add in quadrature. p is McNemar's for one seed, else that of the
+    interval over both.
 
     Tables and errors as in `paired_difference`; ValueError where pairs answered other questions."""
     from scipy import stats
@@ -91,16 +92,20 @@ def difference_over_seeds(
     gains = np.stack([table["correct_a"].to_numpy(float) - table["correct_b"].to_numpy(float) for table in joined])
     (k, n), mean = gains.shape, float(gains.mean()) if gains.size else None
     if not n:
-        ends = ("low", "high", "questions_low", "questions_high", "seeds_low", "seeds_high")
+        ends = ("low", "high", "questions_low", "questions_high", "seeds_low", "seeds_high", "p")
         return {"difference": None, "n": 0, "seeds": k} | dict.fromkeys(ends)
     draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
     ends = np.quantile(gains.mean(0)[draws].mean(axis=1), [0.025, 0.975])
     half = stats.t.ppf(0.975, k - 1) * gains.mean(1).std(ddof=1) / np.sqrt(k) if k > 1 else None
     both = np.hypot(ends - mean, half or 0.0)
+    if k == 1:
+        p = _mcnemar_p(int((gains > 0).sum()), int((gains < 0).sum()))
+    else:
+        p = float(2 * stats.norm.sf(1.96 * abs(mean) / both.mean())) if both.any() else 1.0
     return {
         "difference": mean, "low": mean - float(both[0]), "high": mean + float(both[1]), "n": n, "seeds": k,
         "questions_low": float(ends[0]), "questions_high": float(ends[1]),
-        "seeds_low": None if half is None else mean - half, "seeds_high": None if half is None else mean + half,
+        "seeds_low": None if half is None else mean - half, "seeds_high": None if half is None else mean + half, "p": p,
     }  # fmt: skip
 
 
@@ -110,19 +115,19 @@ def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> dict:
 
     Exact binomial below 25 differing questions, else chi-square with continuity correction; p is 1 if none differs,
     None without questions. Tables and errors as in `paired_difference`."""
-    from scipy import stats
-
     joined = _paired(a, b)
     first, second = (joined[f"correct_{side}"].to_numpy(bool) for side in "ab")
     a_only, b_only = int((first & ~second).sum()), int((second & ~first).sum())
+    return {"a_only": a_only, "b_only": b_only, "p": _mcnemar_p(a_only, b_only) if len(joined) else None}
+
+
+def _mcnemar_p(a_only: int, b_only: int) -> float:
+    from scipy import stats
+
     n = a_only + b_only
-    if not len(joined):
-        p = None
-    elif n < 25:
-        p = float(stats.binomtest(a_only, n).pvalue) if n else 1.0
-    else:
-        p = float(stats.chi2.sf((abs(a_only - b_only) - 1) ** 2 / n, df=1)) if a_only != b_only else 1.0
-    return {"a_only": a_only, "b_only": b_only, "p": p}
+    if n < 25:
+        return float(stats.binomtest(a_only, n).pvalue) if n else 1.0
+    return float(stats.chi2.sf((abs(a_only - b_only) - 1) ** 2 / n, df=1)) if a_only != b_only else 1.0
 
 
 def _paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:

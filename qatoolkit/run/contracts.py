@@ -37,6 +37,7 @@ LISTS = {  # what some stages depend on besides groups of settings: lists of the
     "ablations": lambda profile: {
         "ablations": profile.ablations,
         "tokens": profile.ablation_tokens,
+        "seeds": profile.ablation_seeds,
         "arms": profile.arms,
     },
     "rounds": lambda profile: {"arms": profile.arms},  # of which one is one pass, one the control
@@ -54,8 +55,8 @@ def prompt_version(name: str) -> str:
 
 # The version of each stage's contract; raised when the same inputs would give another result.
 VERSIONS = dict.fromkeys([*NOTEBOOKS, *BESIDE, *PACKAGED], 1)
-VERSIONS |= dict.fromkeys(["seeds", "exams", "ablations"], 2)
-VERSIONS |= dict.fromkeys(["curate", "evaluate", "plan", "error_rates", *PACKAGED], 3)
+VERSIONS |= dict.fromkeys(["seeds", "exams"], 2)
+VERSIONS |= dict.fromkeys(["curate", "evaluate", "plan", "error_rates", "ablations", *PACKAGED], 3)
 VERSIONS |= dict.fromkeys(["probe", "scaling"], 4)
 
 

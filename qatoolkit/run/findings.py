@@ -260,15 +260,13 @@ def _scaling(run: Run):
 
 def _ablations(run: Run):
     table = run.read("ablations").ablations
-    table = (
-        table[(table["on"] == "weak") & ~table["ablation"].str.startswith("midtrain.seed=")] if len(table) else table
-    )
-    if len(weak := table.dropna(subset="difference") if len(table) else table):
-        told = weak[weak["p_holm"] < 0.05]
+    if len(weak := table[table["on"] == "weak"].dropna(subset="difference")):
+        told, seeds = weak[weak["p_holm"] < 0.05], weak["seeds"].max()
         each = "; ".join(f"{row['ablation']} {_points(row)}" for row in told.to_dict("records"))
         yield (
             f"Of {len(weak)} changed settings, {len(told)} move the accuracy in weak cells (Holm-corrected p below 0.05"
-            f"{': ' + each if each else ''}); the others can't be told from no change with n {weak['n'].max():,.0f}."
+            f"{': ' + each if each else ''}); the others can't be told from no change with n {weak['n'].max():,.0f}"
+            f"{f' over {seeds} training seeds' if seeds > 1 else ''}."
         )
     seeds = training_seeds(run).dropna(subset="difference")
     for row in seeds[(seeds["on"] == "weak") & seeds["interval"].eq("both")].to_dict("records"):

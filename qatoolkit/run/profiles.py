@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from qatoolkit.core.artifacts import as_json
 from qatoolkit.core.bounds import check_name
-from qatoolkit.core.settings import Rate, Settings, SomeShare, placed, read_mapping, turned
+from qatoolkit.core.settings import Positive, Rate, Settings, SomeShare, placed, read_mapping, turned
 from qatoolkit.curate.settings import CurateSettings
 from qatoolkit.evaluation.settings import EvaluateSettings, ExamSettings, MeasureSettings, ProbeSettings
 from qatoolkit.run.contracts import BESIDE, NOTEBOOKS
@@ -114,6 +114,8 @@ class Profile(Settings):
     first that the dials change."""
     ablation_tokens: SomeShare = 0.25
     """Tokens of an ablation, as a share of the mid-training tokens."""
+    ablation_seeds: Positive = 1
+    """Training seeds of each ablation and its arm untouched; with several, of the main arm and the control too."""
     beside: bool = False
     """Run the notebooks beside the flow too (13_rounds, 14_attribution), which are else made where they are named (`--only 13`)."""
 
@@ -182,6 +184,10 @@ class Profile(Settings):
             if one.get("arm", next(iter(self.arms), None)) not in self.arms:
                 raise ValueError(f"ablations: arm is {one['arm']!r}; it must be one of {', '.join(self.arms)}")
             dials = {k: v for k, v in one.items() if k != "arm"}
+            if "midtrain.seed" in dials:
+                raise ValueError(
+                    "ablations: midtrain.seed is no ablation; `ablation_seeds` trains several seeds of each"
+                )
             try:
                 turned(self.model_copy(update={"ablations": ()}), dials)
             except ValueError as error:
@@ -221,7 +227,6 @@ PROFILES = {
         student=StudentSettings(size="m", tokens=950_000),
         midtrain=MidtrainSettings(tokens=650_000, replay=0.3, learning_rate=5e-3),
         ablation_tokens=0.2,
-        ablations=(*ABLATIONS, {"midtrain.seed": 1, "arm": "boostqa"}, {"midtrain.seed": 1, "arm": "general_control"}),
         scaling=ScalingSettings(
             sizes=("xxs", "xs", "s", "m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0), at=0.5
         ),
@@ -276,10 +281,9 @@ PROFILES = {
             ("linkqa", "general_control"),
             ("linkqa", "boostqa"),
         ),
-        ablations=tuple(
-            {"midtrain.seed": seed, "arm": arm} for arm in ("boostqa", "general_control") for seed in (1, 2)
-        ),
+        ablations=(),
         ablation_tokens=0.33,
+        ablation_seeds=3,
         evaluate=EvaluateSettings(scorer="fast", label=0),
         scaling=ScalingSettings(sizes=(), tokens=(0.25, 0.5, 1.0), initial=()),
     ),
@@ -366,9 +370,7 @@ def _from_yaml(path: Path) -> Profile:
 def _turned(profile: Profile, dials: dict) -> Profile:
     """A profile with dials turned. What depends on the model (`CHECKPOINT_DIALS`) does not carry over to another
     checkpoint: unless it is given too, it follows from that checkpoint."""
-    named = {f"{group}.{name}" for group, value in dials.items() if isinstance(value, dict) for name in value} | {
-        *dials
-    }
+    named = {*dials, *(f"{group}.{name}" for group, own in dials.items() if isinstance(own, dict) for name in own)}
     found = turned(profile, dials)
     if "student.checkpoint" in named and found.student.checkpoint not in (None, profile.student.checkpoint):
         found = turned(found, {dial: None for dial in CHECKPOINT_DIALS if dial not in named})

@@ -39,6 +39,8 @@ AMOUNTS = {  # at most, in the profile and in the dials of its data sets and abl
     "boostqa.trial": 20,
     "midtrain.tokens": 4_000,
     "evaluate.bootstrap": 100,
+    "ablation_seeds": 1,
+    "scaling.seeds": 1,
 }
 HELD_OUT = 2_000  # characters of general text
 

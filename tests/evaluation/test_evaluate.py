@@ -108,6 +108,10 @@ def test_a_difference_over_seeds_tells_questions_and_seeds_apart():
     assert both[0] == pytest.approx(np.hypot(*both[1:]))
     one = difference_over_seeds([(better(0.3), control)])
     assert one["seeds_low"] is None
+    pair = better(0.05), control
+    assert difference_over_seeds([pair])["p"] == pytest.approx(mcnemar(*pair)["p"])
+    assert alike["p"] < 0.05 < apart["p"]  # seeds that differ: no claim
+    assert difference_over_seeds([(control, control)] * 2)["p"] == 1
     assert (one["low"], one["high"]) == pytest.approx((one["questions_low"], one["questions_high"]))
     with pytest.raises(ValueError, match="different questions"):
         difference_over_seeds([(control, control), (control[:300], control[:300])])

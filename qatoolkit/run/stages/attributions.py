@@ -7,17 +7,16 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from qatoolkit.core.settings import replace
-from qatoolkit.core.stats import CELL, difference_over_seeds, holm, mcnemar
+from qatoolkit.core.stats import CELL, difference_over_seeds, holm
 from qatoolkit.evaluation.probe import UNLABELLED
 from qatoolkit.graph.coverage import points_of
 from qatoolkit.graph.kp_graph import build_kp_graph
 from qatoolkit.run.contracts import Stage
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.stages.evaluation import scored
-from qatoolkit.run.stages.training import arm_job, midtrain_job, mixture_of, token_file, trained
+from qatoolkit.run.stages.training import arm_job, midtrain_job, mixture_of, seed_range, token_file, trained
 from qatoolkit.run.store import Run
 from qatoolkit.training.job import Job
 from qatoolkit.training.tokens import open_tokens
@@ -78,16 +77,13 @@ def attribution(
     def make(folder) -> dict:
         parts = sizes(run, rows, only)
         chosen = parts.loc[parts["reason"].isna(), "part"].tolist()
-        first = run.seed if run.profile.midtrain.seed is None else run.profile.midtrain.seed
         control = midtrain_job(run, run.profile.control or "general_control", run.model("base"), None, tokens=tokens)
         plans = {None: arm_job(run, arm, tokens=tokens) if how == "without" else control} if chosen else {}
         for part in chosen:
             kept = rows[(rows["part"] == part) == (how == "alone")]
             name = f"{arm} without {part}" if how == "without" else f"{arm}, {part} alone"
             plans[part] = part_job(run, arm, name, kept, rows, fill, tokens)
-        jobs = {
-            (seed, part): replace(job, seed=seed) for seed in range(first, first + seeds) for part, job in plans.items()
-        }
+        jobs = {(seed, part): replace(job, seed=seed) for seed in seed_range(run, seeds) for part, job in plans.items()}
         log(f"attribution: {len(jobs)} trainings of {tokens:,} tokens")
         found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
         answers = scored(run, [t.job.out for t in found.values()])
@@ -198,18 +194,7 @@ def mean_gain(gains: list[pd.Series], **resampled) -> dict:
     """Mean gain of some questions over training seeds, with its interval."""
     frames = [gain.rename("correct").rename_axis("id").reset_index() for gain in gains]
     found = difference_over_seeds([(frame, frame.assign(correct=0.0)) for frame in frames], **resampled)
-    return {name: found[name] for name in ("difference", "low", "high", "n", "seeds")}
-
-
-def p_of(gains: list[pd.Series], found: dict) -> float | None:
-    """p of a mean gain (`attribution`)."""
-    if found["n"] < FEW:
-        return None
-    if len(gains) == 1:
-        up, down = (pd.DataFrame({"id": gains[0].index, "correct": side * gains[0].to_numpy() > 0}) for side in (1, -1))
-        return mcnemar(up, down)["p"]
-    half = (found["high"] - found["low"]) / 2
-    return float(2 * stats.norm.sf(1.96 * abs(found["difference"]) / half)) if half else 1.0
+    return {name: found[name] for name in ("difference", "low", "high", "n", "seeds", "p")}
 
 
 def matrix(gains: list[pd.DataFrame], cells: pd.Series, parts: list[str], **resampled) -> pd.DataFrame:
@@ -220,9 +205,10 @@ def matrix(gains: list[pd.DataFrame], cells: pd.Series, parts: list[str], **resa
             ids = cells.index if on == ALL else cells.index[cells == on]
             of = [gain.loc[ids, part] for gain in gains]
             found = mean_gain(of, **resampled)
-            rows.append({"part": part, "on": on, "own": part == on} | found | {"p": p_of(of, found)})
+            rows.append({"part": part, "on": on, "own": part == on} | found)
     columns = ["part", "on", "own", "difference", "low", "high", "n", "seeds", "p"]
     table = pd.DataFrame(rows, columns=columns).astype({"p": float}).assign(p_holm=float("nan"))
+    table["p"] = table["p"].where(table["n"] >= FEW)
     for whole in (True, False):
         known = table[(table["on"] == ALL).eq(whole) & table["p"].notna()]
         table.loc[known.index, "p_holm"] = holm(known["p"].tolist())
@@ -245,4 +231,4 @@ def contrast(gains: list[pd.DataFrame], cells: pd.Series, parts: list[str], **re
     apart = [a - b for a, b in zip(own, others, strict=True)]
     for name, values in (("own part", own), ("other parts", others), ("own minus others", apart)):
         rows.append({"of": name} | mean_gain(values, **resampled))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).drop(columns="p")

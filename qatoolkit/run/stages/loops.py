@@ -21,7 +21,7 @@ from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.measured import accept_measured
 from qatoolkit.run.stages.synthesis import context_of
 from qatoolkit.run.stages.teachers import ledger_path, teachers
-from qatoolkit.run.stages.training import Trained, arm_job, midtrain_job, own_job, qa_file, trained
+from qatoolkit.run.stages.training import Trained, arm_job, midtrain_job, own_job, qa_file, seed_range, trained
 from qatoolkit.run.stages.weakness import labelled_cells, probe_samples, weak_parts
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import NothingWeak, plan_budget
@@ -134,8 +134,7 @@ class Loop:
 
 def begin(run: Run) -> list[Loop]:
     """A loop for each training seed, at the base student and what the run's probe found."""
-    first = run.seed if run.profile.midtrain.seed is None else run.profile.midtrain.seed
-    seeds, samples = range(first, first + run.profile.rounds.seeds), run.read("probe").samples
+    samples, seeds = run.read("probe").samples, seed_range(run, run.profile.rounds.seeds)
     loops = [Loop(seed=seed, model=run.model(BASE), samples=samples) for seed in seeds]
     for loop in loops:
         record(run, loop, {"round": 0}, None)

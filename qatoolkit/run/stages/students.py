@@ -25,6 +25,7 @@ from qatoolkit.run.stages.training import (
     probed,
     qa_of,
     scaled_arms,
+    seed_range,
     trained,
 )
 from qatoolkit.run.store import Run
@@ -54,8 +55,8 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
     size, tokens = next(iter(starts))[0], run.profile.midtrain.tokens
     on_trunk = {round(share * tokens): share for share in along}
     points = sweeps.points(size, tokens, run.profile.scaling, list(starts))
-    first = run.seed if run.profile.midtrain.seed is None else run.profile.midtrain.seed
-    jobs, kept, seeds = {}, {}, range(first, first + run.profile.scaling.seeds)
+    jobs, kept, seeds = {}, {}, seed_range(run, run.profile.scaling.seeds)
+    first = seeds[0]
     for name in arms:
         qa = qa_of(run, name)
         for p, seed in itertools.product(points.to_dict("records"), seeds):

@@ -87,9 +87,14 @@ def midtrain_job(run: Run, name: str, start: Path, qa: Path | None, **changes) -
         "tokens": settings.tokens,
         "replay": settings.replay if qa else 1.0,
     }
-    if settings.seed is not None:
-        fields["seed"] = settings.seed
+    fields["seed"] = seed_range(run, 1)[0]
     return Job(**shared(run, run.place("base", "tokenizer"), config) | fields | changes)
+
+
+def seed_range(run: Run, k: int) -> range:
+    """`k` training seeds, from that of the run's mid-training on."""
+    first = run.seed if run.profile.midtrain.seed is None else run.profile.midtrain.seed
+    return range(first, first + k)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,17 +357,13 @@ def midtrain(run: Run, *, log=print) -> Outputs:
         mixtures = [
             {"arm": t.job.name, "documents": len(arm_table(run, t.job.name))} | shares_in(t.manifest) for t in found
         ]
-        return {
+        probes = [read_probes(t.path).assign(arm=t.job.name) for t in found if run.profile.probe.every]
+        return ({"probes": pd.concat(probes)} if probes else {}) | {
             "models": {t.job.name: t.artifact for t in found},
             "mixtures": pd.DataFrame(mixtures),
             "metrics": pd.concat([t.metrics for t in found], ignore_index=True),
             "training": {t.job.name: t.manifest for t in found},
             "uses": [t.artifact for t in found],
-            **(
-                {"probes": pd.concat([read_probes(t.path).assign(arm=t.job.name) for t in found])}
-                if run.profile.probe.every
-                else {}
-            ),
         }
 
     out = run.complete("midtrain", _MIDTRAIN, make, log=log)

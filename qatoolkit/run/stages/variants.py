@@ -1,22 +1,24 @@
-"""Ablations: runs with a dial turned, each paired with its arm untouched, at a share of the mid-training tokens."""
+"""Ablations: runs with a dial turned, each paired with its arm untouched over training seeds, at a share of the
+mid-training tokens."""
 
 import re
 
 import pandas as pd
 
 from qatoolkit.core.artifacts import key_of
-from qatoolkit.core.stats import accuracy, holm, mcnemar, paired_difference
+from qatoolkit.core.stats import accuracy, difference_over_seeds, holm
 from qatoolkit.run.contracts import Stage
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import Profile
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.flow import run_to
 from qatoolkit.run.stages.teachers import keep_endpoint
-from qatoolkit.run.stages.training import arm_job, arm_table, shares_in, trained
+from qatoolkit.run.stages.training import arm_job, arm_table, seed_range, shares_in, trained
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
 
 REFERENCE = "reference"
+KEY = ["arm", "ablation", "seed"]
 LONGEST = 60  # characters of a variant's folder
 _ABLATIONS = Stage(
     "ablations",
@@ -60,49 +62,60 @@ def quiet(line: str) -> None:
 
 
 def ablations(run: Run, *, log=print) -> Outputs:
-    """Every ablation of the profile: its arm trained with the dials turned and untouched, on the same tokens, and
-    compared on the same questions. `ablations` has the paired differences (turned minus untouched; Holm-corrected
-    within weak and all), `samples` the questions, by job."""
+    """Every ablation of the profile: its arm trained with the dials turned and untouched, on the same tokens and under
+    the same training seeds (`ablation_seeds`), and compared on the same questions. With several seeds the main arm and
+    the control are trained too, for `qt.tables.training_seeds`.
+
+    `ablations` has the paired differences (turned minus untouched; intervals and p as in `core.stats.
+    difference_over_seeds`, Holm-corrected within weak and all), `samples` the questions, by arm, ablation and seed."""
 
     def make(folder) -> dict:
-        tokens = round(run.profile.midtrain.tokens * run.profile.ablation_tokens)
-        jobs, about = {}, []
+        tokens, profile = round(run.profile.midtrain.tokens * run.profile.ablation_tokens), run.profile
         with keep_endpoint(run):
-            variants = [variant(run, dials) for dials in run.profile.ablations]
-        for dials, (other, arm) in zip(run.profile.ablations, variants, strict=True):
-            name = called(dials)
-            jobs.setdefault((arm, REFERENCE), arm_job(run, arm, tokens=tokens))
-            jobs[arm, name] = arm_job(other, arm, tokens=tokens)
-            about.append({"arm": arm, "ablation": name, "questions": len(arm_table(other, arm))})
+            variants = [(called(dials), *variant(run, dials)) for dials in profile.ablations]
+        of = {(arm, name): other for name, other, arm in variants}
+        sets = [
+            {"arm": arm, "ablation": name, "questions": len(arm_table(other, arm))} for name, other, arm in variants
+        ]
+        untouched = [arm for _, _, arm in variants] + [profile.main_arm, profile.control] * (profile.ablation_seeds > 1)
+        of |= {(arm, REFERENCE): run for arm in untouched if arm}
+        jobs = {
+            (*key, seed): arm_job(other, key[0], tokens=tokens, seed=seed)
+            for key, other in of.items()
+            for seed in seed_range(run, profile.ablation_seeds)
+        }
         found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
-        samples = scored(run, [t.job.out for t in found.values()])
-        of = {key: samples[t.job.out] for key, t in found.items()}
-        table = _paired(about, of, weak_parts(run), run.profile.evaluate.bootstrap, run.seed)
-        kept = [rows.assign(arm=arm, ablation=name) for (arm, name), rows in of.items()]
-        mixtures = [{"arm": a, "ablation": n} | shares_in(t.manifest) for (a, n), t in found.items()]
+        scores = scored(run, [t.job.out for t in found.values()])
+        about = [dict(zip(KEY, key, strict=True)) for key in jobs]
+        kept = [scores[t.job.out].assign(**one) for one, t in zip(about, found.values(), strict=True)]
+        samples = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=[*KEY, "id"])
+        samples = samples.drop_duplicates([*KEY, "id"], ignore_index=True)
         return {
-            "ablations": table,
-            "samples": pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=["arm", "ablation", "id"]),
-            "mixtures": pd.DataFrame(mixtures),
+            "ablations": _paired(sets, samples, weak_parts(run), profile.evaluate.bootstrap, run.seed),
+            "samples": samples,
+            "mixtures": pd.DataFrame(
+                [one | shares_in(t.manifest) for one, t in zip(about, found.values(), strict=True)]
+            ),
             "uses": [t.artifact for t in found.values()],
         }
 
     return run.complete("ablations", _ABLATIONS, make, log=log)
 
 
-def _paired(about: list[dict], of: dict, weak: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
-    """One row per ablation on weak cells and on all: accuracy, and the paired difference to the untouched arm with p
-    corrected."""
-    rows = []
-    for row in about:
-        turned, untouched = of[row["arm"], row["ablation"]], of[row["arm"], REFERENCE]
+def _paired(sets: list[dict], samples: pd.DataFrame, weak: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """One row per ablation on weak cells and on all: accuracy, and the paired difference to the untouched arm over the
+    training seeds, with p corrected."""
+    rows, ends = [], ("difference", "low", "high", "n", "seeds", "p")
+    of = {key: parts(group, weak) for key, group in samples.groupby(KEY)}
+    for row in sets:
         for on in ("weak", "all"):
-            a, b = (parts(samples, weak)[on] for samples in (turned, untouched))
-            both = accuracy(a).iloc[0]["accuracy"], accuracy(b).iloc[0]["accuracy"]
-            found = paired_difference(a, b, resamples=resamples, seed=seed) | {"p": mcnemar(a, b)["p"]}
-            rows.append(row | {"on": on, "accuracy": both[0], "untouched": both[1]} | found)
-    columns = ["arm", "ablation", "questions", "on", "accuracy", "untouched", "difference", "low", "high", "n", "p"]
-    table = pd.DataFrame(rows, columns=columns).assign(p_holm=float("nan"))
-    for _, part in table[~table["ablation"].str.startswith("midtrain.seed=")].groupby("on"):  # a seed is no hypothesis
-        table.loc[part.index, "p_holm"] = holm([1.0 if p is None else p for p in part["p"]])
-    return table
+            turned, untouched = (
+                [split[on] for (arm, name, _), split in of.items() if (arm, name) == (row["arm"], one)]
+                for one in (row["ablation"], REFERENCE)
+            )
+            found = difference_over_seeds(list(zip(turned, untouched, strict=True)), resamples=resamples, seed=seed)
+            both = [accuracy(pd.concat(each)).iloc[0]["accuracy"] for each in (turned, untouched)]
+            rows.append(row | {"on": on, "accuracy": both[0], "untouched": both[1]} | {k: found[k] for k in ends})
+    table = pd.DataFrame(rows, columns=["arm", "ablation", "questions", "on", "accuracy", "untouched", *ends])
+    corrected = table.groupby("on")["p"].transform(lambda p: holm(p.astype(float).fillna(1.0).tolist()))
+    return table.assign(p_holm=corrected.astype(float))

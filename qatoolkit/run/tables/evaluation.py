@@ -12,7 +12,7 @@ from qatoolkit.core.taxonomy import DIFFICULTIES
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
 from qatoolkit.run.stages.evaluation import parts
-from qatoolkit.run.stages.variants import REFERENCE, called
+from qatoolkit.run.stages.variants import REFERENCE
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
 
@@ -133,30 +133,25 @@ def differences_by_difficulty(run: Run) -> pd.DataFrame:
 
 
 def training_seeds(run: Run) -> pd.DataFrame:
-    """The difference of the main arm to its control under several training seeds: one row per part (weak, all) and seed
-    that the profile's ablations train for both arms (`midtrain.seed`), then the mean over seeds with its 95% interval over
-    the questions, over the seeds, and over both (`core.stats.difference_over_seeds`).
-
-    The control is the second of the profile's first pair with an arm that reads no data set. No rows without such
-    ablations."""
+    """The difference of the main arm to the control under the training seeds of the profile's `ablation_seeds`: one row
+    per part (weak, all) and seed, then the mean over seeds with its 95% interval over the questions, over the seeds, and
+    over both (`core.stats.difference_over_seeds`). No rows for one seed, or without a control."""
     columns = ["on", "seed", "interval", "difference", "low", "high", "n"]
-    profile = run.profile
-    pairs = [(a, b) for a, b in profile.compare if b in profile.arms and not profile.arms[b]]
-    seeds = {
-        name: [d["midtrain.seed"] for d in profile.ablations if set(d) == {"midtrain.seed", "arm"} and d["arm"] == name]
-        for name in profile.arms
-    }
-    if not pairs or not (both := [s for s in seeds[pairs[0][0]] if s in seeds[pairs[0][1]]]):
+    arm, control, rows = run.profile.main_arm, run.profile.control, []
+    if run.profile.ablation_seeds == 1 or control in (None, arm):
         return pd.DataFrame(columns=columns)
-    (arm, control), samples, rows = pairs[0], run.read("ablations").samples, []
-    resampled = {"resamples": profile.evaluate.bootstrap, "seed": run.seed}
-    for on in ("weak", "all"):
+    resampled = {"resamples": run.profile.evaluate.bootstrap, "seed": run.seed}
+    samples = run.read("ablations").samples
+    samples = samples[samples["ablation"] == REFERENCE]
+    for on, part in parts(samples, weak_parts(run)).items():
+        if on == "strong":
+            continue
         found = []
-        for seed in (None, *both):
-            of = samples[samples["ablation"] == (REFERENCE if seed is None else called({"midtrain.seed": seed}))]
-            found.append([parts(of[of["arm"] == one], weak_parts(run))[on] for one in (arm, control)])
-            about = {"on": on, "seed": str(run.seed if seed is None else seed), "interval": "questions"}
-            rows.append(about | paired_difference(*found[-1], **resampled))
+        for seed, of in part.groupby("seed"):
+            found.append([of[of["arm"] == one] for one in (arm, control)])
+            rows.append(
+                {"on": on, "seed": str(seed), "interval": "questions"} | paired_difference(*found[-1], **resampled)
+            )
         mean = difference_over_seeds(found, **resampled)
         for interval, prefix in (("questions", "questions_"), ("seeds", "seeds_"), ("both", "")):
             about = {"on": on, "seed": f"mean of {len(found)}", "interval": interval}
