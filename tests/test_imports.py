@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import pkgutil
 import subprocess
 import sys
@@ -86,6 +87,14 @@ qt.figures.accuracy_grid(pd.DataFrame([row]))
 
 def test_the_registry_of_figures_loads_without_torch():
     assert not loaded_by("import qatoolkit.run.figures") & {"torch", "networkx", "lm_eval", "transformers"}
+
+
+@pytest.mark.parametrize(("given", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_that_wait_leave_their_core_to_others_unless_told_otherwise(given, policy):
+    env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | given
+    code = "import qatoolkit, sys; assert 'torch' not in sys.modules; import os; print(os.environ['OMP_WAIT_POLICY'])"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == policy
 
 
 def test_no_name_of_a_package_is_also_one_of_its_modules():
