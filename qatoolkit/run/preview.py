@@ -26,8 +26,8 @@ from qatoolkit.teacher.ledger import Ledger
 _SUMS = ["requests", "prompt_tokens", "completion_tokens", "usd", "hours"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Preview:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Preview(display.Sections):
     """What a preview wrote.
 
     `questions`: every question written, with what was asked for, its labels, `outcome` (accepted, or why not) and its
@@ -41,19 +41,14 @@ class Preview:
     asked: int
     planned: int
 
-    def _parts(self):
+    def _sections(self):
         shown = ["asked_discipline", "asked_difficulty", "difficulty", "question", "answer", "outcome", "usd"]
-        yield f"{len(self.questions)} questions written", self.questions[shown], {"usd": ".6f"}
-        yield f"The whole: {self.planned:,} asked for, at what {self.asked} took here", self.whole, {"usd": ".2f"}
-
-    def __repr__(self) -> str:
-        return "\n\n".join(f"{head}\n{display.table(table, formats).text}" for head, table, formats in self._parts())
+        yield f"{len(self.questions)} questions written", display.table(self.questions[shown], {"usd": ".6f"})
+        whole = f"The whole: {self.planned:,} asked for, at what {self.asked} took here"
+        yield whole, display.table(self.whole, {"usd": ".2f"})
 
     def _repr_html_(self) -> str:
-        html = "".join(
-            f'<div style="font-weight:bold;margin:8px 0 4px 0">{escape(head)}</div>{display.table(table, formats).html}'
-            for head, table, formats in self._parts()
-        )
+        html = super()._repr_html_()
         for one in self.lineages:
             head = f'<summary style="{display.MUTED}">{escape(str(one.row["question"]))}</summary>'
             html += f"<details>{head}{one._repr_html_()}</details>"
