@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from qatoolkit.core import display
-from qatoolkit.core.settings import turned
 from qatoolkit.core.stats import CELL
 from qatoolkit.curate.curate import curate
 from qatoolkit.run.asked import Asked
@@ -19,7 +18,6 @@ from qatoolkit.run.stages.synthesis import context_of, plan_of
 from qatoolkit.run.stages.teachers import ledger_path, teachers
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.refine import refine_or_keep
-from qatoolkit.synthesis.strategies import strategy
 from qatoolkit.synthesis.write import carry_out
 from qatoolkit.teacher.ledger import Ledger
 
@@ -63,10 +61,7 @@ def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
     ValueError for a data set that is not there and a strategy without `asks`; MissingUpstream before the plan;
     Incomplete where a teacher can't be reached."""
     name = name or run.profile.main_set
-    if name not in run.profile.data:
-        raise ValueError(f"no data set is called {name!r}; there are {', '.join(run.profile.data)}")
-    about = run.profile.data[name]
-    chosen, profile = strategy(about.strategy or name), turned(run.profile, about.dials)
+    chosen, profile = run.profile.data_set(name)
     if chosen.asks is None:
         raise ValueError(f"the strategy {chosen.name!r} has no `asks`, the table of its requests, to preview")
     settings, plan, run.asked = chosen.settings_in(profile), plan_of(run, profile), Asked()

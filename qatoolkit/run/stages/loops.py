@@ -9,23 +9,22 @@ import pandas as pd
 
 from qatoolkit.core.files import read_json
 from qatoolkit.core.qa_table import COLUMNS
-from qatoolkit.core.settings import places, replace, turned
+from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import CELL, accuracy, cells, difference_over_seeds, paired_difference, weak
 from qatoolkit.curate.curate import curate as curated
 from qatoolkit.curate.exam_index import ExamIndex
-from qatoolkit.run.contracts import Stage
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import BASE, Profile
 from qatoolkit.run.stages.data import index_all_exams
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.measured import accept_measured
-from qatoolkit.run.stages.synthesis import context_of
+from qatoolkit.run.stages.synthesis import context_of, writing_stage
 from qatoolkit.run.stages.teachers import ledger_path, teachers
 from qatoolkit.run.stages.training import Trained, arm_job, midtrain_job, own_job, qa_file, seed_range, trained
 from qatoolkit.run.stages.weakness import labelled_cells, probe_samples, weak_parts
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import NothingWeak, plan_budget
-from qatoolkit.synthesis.strategies import Strategy, strategy
+from qatoolkit.synthesis.strategies import Strategy
 from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.training.job import WHOLE, Job
 
@@ -56,27 +55,10 @@ def rounds(run: Run, *, log=print) -> Outputs:
     of = run.profile.rounds.of or run.profile.main_set
     if of is None:
         raise ValueError("rounds write a data set, and the main arm reads none: name one in rounds.of")
-    about = run.profile.data[of]
-    chosen, profile = strategy(about.strategy or of), turned(run.profile, about.dials)
-    own = chosen.name if hasattr(profile, chosen.name) else "strategies"
-    more = (
-        "rounds",
-        "teacher",
-        "plan",
-        "measure",
-        own,
-        *chosen.reads,
-        "curate",
-        "probe",
-        "student",
-        "midtrain",
-        "evaluate",
-    )
-    groups = tuple(dict.fromkeys(more))
-    files = tuple(dial for dial in places(type(profile)) if dial.split(".")[0] in groups)
-    prompts = tuple(dict.fromkeys([*chosen.prompts, *["solve"] * (profile.measure.k > 0)]))
+    chosen, profile = run.profile.data_set(of)
     reads = ("exams", "annotate", "base", "probe", "plan", "curate")
-    spec = Stage(ROUNDS, reads=reads, settings=groups, files=files, prompts=prompts)
+    more = ("rounds", "curate", "probe", "student", "midtrain", "evaluate")
+    spec = writing_stage(ROUNDS, chosen, profile, reads, more)
 
     def make(folder: Path) -> dict:
         loops, (_, index), most = begin(run), index_all_exams(run), len(getattr(run.read("curate"), of))
@@ -95,14 +77,8 @@ def rounds(run: Run, *, log=print) -> Outputs:
             )
         return against_one_pass(run, of, loops)
 
-    return run.complete(
-        ROUNDS,
-        spec,
-        make,
-        dials=about.dials,
-        asked={"data set": of, "strategy": chosen.name, "arms": run.profile.arms},
-        log=log,
-    )
+    asked = {"data set": of, "strategy": chosen.name, "arms": run.profile.arms}
+    return run.complete(ROUNDS, spec, make, dials=run.profile.data[of].dials, asked=asked, log=log)
 
 
 @dataclass(kw_only=True)
