@@ -16,7 +16,7 @@ from qatoolkit.evaluation.probe import UNLABELLED
 from qatoolkit.run.contracts import Stage
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import BASE
-from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
+from qatoolkit.run.stages.data import choice_exams, choice_rows, exam_tables, examined
 from qatoolkit.run.stages.training import arm_table
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import STAGES, Run
@@ -33,12 +33,10 @@ BESIDE = ["exact", "undecided", "per_byte", "per_token", "bits_per_byte", "chanc
 def exam_rows(run: Run) -> pd.DataFrame:
     """The questions of all multiple-choice exams that are asked in cloze form and have one right answer, in one table,
     for the cloze scorer."""
-    about, tables = run.read("exams").about, exam_tables(run)
-    names = [n for n in choice_exams(run) if not about[n]["suite"] and about[n]["form"] in (None, "cloze")]
-    if not names:
-        return pd.DataFrame(columns=["id", "exam", *CELL])
-    rows = pd.concat([tables[name].assign(exam=name) for name in names], ignore_index=True)
-    return labelled(rows[rows["answer_index"].notna()].drop_duplicates("id").reset_index(drop=True))
+    rows, about = choice_rows(run), run.read("exams").about
+    cloze = [name for name, how in about.items() if not how["suite"] and how["form"] in (None, "cloze")]
+    rows = rows[rows["exam"].isin(cloze)].drop_duplicates("id").reset_index(drop=True)
+    return labelled(rows.reindex(columns=list(dict.fromkeys([*rows, *CELL]))))
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -106,14 +104,7 @@ def blind(run: Run, models: dict[str, Path]) -> pd.DataFrame:
     """For every arm and multiple-choice question with one right choice (arm, exam, id): `blind_training`, whether the
     choice most often right in the arm's data is right, null for an arm without, and `blind_model`, whether the one is
     that its model finds most likely without the question."""
-    tables, parts = exam_tables(run), []
-    asked = [tables[name].assign(exam=name) for name in choice_exams(run)]
-    rows = (
-        pd.concat(asked, ignore_index=True)
-        if asked
-        else pd.DataFrame(columns=["exam", "id", "choices", "answer_index"])
-    )
-    rows = rows[rows["answer_index"].notna()].reset_index(drop=True)
+    rows, parts = choice_rows(run), []
     unique = rows.drop_duplicates("id")
     for arm, model in models.items():
         data = arm_table(run, arm) if arm in run.profile.arms else pd.DataFrame()
