@@ -3,6 +3,7 @@
 Every sentence is computed from saved tables, and says of a difference only what its interval shows."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pandas as pd
 
@@ -45,7 +46,8 @@ def findings(run: Run, *stages: str) -> Rich:
 
 def list_findings(run: Run) -> dict[str, Callable[[], Iterator[str]]]:
     """By stage, in the order of the flow, what yields its sentences."""
-    stages = {"seeds": _seeds, "annotate": _annotate, "probe": _probe, "pass_rates": _pass_rates, "plan": _plan}
+    before = {"seeds": _seeds, "annotate": _annotate, "probe": _probe, "pass_rates": _pass_rates, "plan": _plan}
+    data = {name: partial(_data_set, name=name) for name in run.profile.data}
     after = {
         "survival": _survivors,
         "curate": _curate,
@@ -55,12 +57,8 @@ def list_findings(run: Run) -> dict[str, Callable[[], Iterator[str]]]:
         "ablations": _ablations,
         "rounds": _rounds,
     }
-    found = {name: lambda make=make: make(run) for name, make in (stages | after).items()}
-    data = {name: lambda name=name: _data_set(run, name) for name in run.profile.data}
-    traced = {
-        name: lambda name=name: _attribution(run, name) for name in run.pointers() if name.startswith("attribution-")
-    }
-    return {name: (found | data | traced)[name] for name in (*stages, *data, *after, *traced)}
+    traced = {name: partial(_attribution, name=name) for name in run.pointers() if name.startswith("attribution-")}
+    return {name: partial(write, run) for name, write in (before | data | after | traced).items()}
 
 
 def _seeds(run: Run):
@@ -211,8 +209,7 @@ def _evaluate(run: Run):
     controls = [BASE, *(arm for arm, sets in run.profile.arms.items() if not sets)]
     for (a, b), rows in table.groupby(["a", "b"], sort=False) if len(table) else ():
         if b in controls:
-            each = [f"{_points(row)} {_WHERE[row['on']]} ({_meaning(row)})" for row in rows.to_dict("records")]
-            yield f"{a} compared with {b.replace('_', ' ')}: {', '.join(each)}."
+            yield f"{a} compared with {b.replace('_', ' ')}: {_in_each(rows)}."
     main, unread = run.profile.main_arm, stored.gains_by_blind
     unread = unread[(unread["a"] == main) & (unread["blind"] == "wrong") & unread["b"].isin(controls)]
     for row in unread.dropna(subset="difference").tail(1).to_dict("records"):  # a control, if there is one
@@ -282,10 +279,9 @@ def _rounds(run: Run):
     for b, rows in table[table["a"] == "rounds"].dropna(subset="difference").groupby("b", sort=False):
         over = "one pass of as many tokens and questions" if b == "one_pass" else b.replace("_", " ")
         rows = rows.assign(key=rows["on"].map({"weak": 0, "all": 1})).dropna(subset="key").sort_values("key")
-        each = [f"{_points(row)} {_WHERE[row['on']]} ({_meaning(row)})" for row in rows.to_dict("records")]
         seeds = int(rows["seeds"].max())
         over += f", over {seeds} training seeds" if seeds > 1 else ""
-        yield f"{made['round'].max()} rounds compared with {over}: {', '.join(each)}."
+        yield f"{made['round'].max()} rounds compared with {over}: {_in_each(rows)}."
     for seed, rows in made.groupby("seed"):
         gained = rows.dropna(subset="gain")[["gain", "gain_low", "gain_high", "n"]]
         each = map(_points, gained.set_axis(["difference", "low", "high", "n"], axis=1).to_dict("records"))
@@ -343,6 +339,12 @@ def _points(found) -> str:
     """A difference with its interval and n, for example +28.6 points (22.1 to 35.4, n 308)."""
     low, high = (signed(100 * found[k], 1).removeprefix("+") for k in ("low", "high"))
     return f"{signed(100 * found['difference'], 1)} points ({low} to {high}, n {int(found['n']):,})"
+
+
+def _in_each(rows: pd.DataFrame) -> str:
+    """Differences, where each of them is, and what its interval shows."""
+    each = (f"{_points(row)} {_WHERE[row['on']]} ({_meaning(row)})" for row in rows.to_dict("records"))
+    return ", ".join(each)
 
 
 def _meaning(found) -> str:
