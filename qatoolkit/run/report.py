@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.core import display
-from qatoolkit.core.files import atomic, read_json
+from qatoolkit.core.files import read_json, write_text
 from qatoolkit.run.check import is_whole, record_files, recorded
 from qatoolkit.run.findings import findings, list_findings
 from qatoolkit.run.provenance import provenance
@@ -63,10 +63,9 @@ def write(run: Run) -> Path:
         f"<header><h1>{name}: which data made the model better at what it was bad at?</h1></header>"
         f'<nav aria-label="contents"><ul>{contents}</ul></nav><main>{body}</main></body></html>\n'
     )
-    with atomic(run.folder / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    record_files(run.folder, [run.folder / "report.html"])
-    return run.folder / "report.html"
+    write_text(page, place := run.folder / "report.html")
+    record_files(run.folder, [place])
+    return place
 
 
 def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]]:

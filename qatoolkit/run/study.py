@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from qatoolkit.core.bounds import check_name
-from qatoolkit.core.files import atomic
+from qatoolkit.core.files import write_text
 from qatoolkit.run.notebooks import notebooks_folder
 
 PROFILE = """\
@@ -65,8 +65,7 @@ def new_study(folder: Path) -> list[Path]:
         + "- `exam.jsonl`: questions that nothing may train on. Replace it, or name lm-eval tasks in the profile.\n",
     }
     for place, text in files.items():
-        with atomic(folder / place) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(text, folder / place)
     return [folder / place for place in files]
 
 

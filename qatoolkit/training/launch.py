@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from qatoolkit.core.files import atomic, read_json
+from qatoolkit.core.files import read_json, write_text
 from qatoolkit.training.job import Job, write_job
 from qatoolkit.training.stops import AGAIN, Stopped, stop_requests
 
@@ -68,8 +68,7 @@ def list_jobs(jobs: list[Job], folder: str | Path | None) -> None:
         "jobs.slurm": SLURM.format(last=len(files) - 1, files="\n".join(map(shlex.quote, files))),
     }
     for name, text in texts.items():
-        with atomic(place / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(text, place / name)
     raise JobsToRun(
         f"{len(files)} training {'job' if len(files) == 1 else 'jobs'} to run: {place / 'jobs.txt'} has a command per "
         "line, and jobs.slurm beside it is an example of a Slurm array; when they are done, run the same command again: "
