@@ -150,20 +150,19 @@ class Profile(Settings):
     @classmethod
     def _data_of_arms(cls, values):
         """An arm may read a strategy by its name, without an entry under `data`."""
-        arms = values.get("arms") if isinstance(values, dict) else None
-        for arm, sets in arms.items() if isinstance(arms, dict) else ():
-            ratios = list(sets.values()) if isinstance(sets, dict) else []
-            if not isinstance(sets, list | tuple | dict) or not all(
-                isinstance(r, int | float) and r > 0 for r in ratios
-            ):
+        if not isinstance(values, dict) or not isinstance(arms := values.get("arms"), dict):
+            return values
+        for arm, sets in arms.items():
+            ratios = sets.values() if isinstance(sets, dict) else ()
+            listed = isinstance(sets, list | tuple | dict)
+            if not listed or not all(isinstance(r, int | float) and r > 0 for r in ratios):
                 raise ValueError(
                     f"arms.{arm} is {sets!r}; it must be a list of data sets, or ratios above 0 as in "
                     "{boostqa: 0.7, linkqa: 0.3}"
                 )
-        if isinstance(values, dict) and isinstance(values.get("arms"), dict) and isinstance(values.get("data"), dict):
-            read = [s for sets in values["arms"].values() if isinstance(sets, list | tuple | dict) for s in sets]
-            own = {s: DataSettings() for s in read if s not in values["data"] and known(s)}
-            values = values | {"data": values["data"] | own}
+        if isinstance(data := values.get("data"), dict):
+            own = {s: DataSettings() for sets in arms.values() for s in sets if s not in data and known(s)}
+            values = values | {"data": data | own}
         return values
 
     @model_validator(mode="after")

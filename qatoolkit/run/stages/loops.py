@@ -227,7 +227,9 @@ def record(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None) -> di
         mine = parts(loop.samples, weakest)[on]
         row |= {f"{prefix}{name}": value for name, value in accuracy(mine).iloc[0].items()}
         if before is not None:
-            paired = paired_difference(mine, parts(before, weakest)[on], resamples=resamples(run), seed=run.seed)
+            paired = paired_difference(
+                mine, parts(before, weakest)[on], resamples=run.profile.evaluate.bootstrap, seed=run.seed
+            )
             row[f"{prefix}gain"] = paired["difference"]
             row |= {f"{prefix}gain_{end}": paired[end] for end in ("low", "high")}
     loop.rows.append(row)
@@ -245,11 +247,6 @@ def at(grid: pd.DataFrame, now: pd.DataFrame, **where) -> pd.DataFrame:
     """A grid with where it was found, and whether each of its cells is `weak` there."""
     is_weak = pd.MultiIndex.from_frame(grid[CELL]).isin(pd.MultiIndex.from_frame(now[CELL]))
     return grid.assign(weak=is_weak, **where)
-
-
-def resamples(run: Run) -> int:
-    """Of the bootstraps of this stage."""
-    return run.profile.evaluate.bootstrap
 
 
 def spent(run: Run, stage: str) -> float | None:
@@ -324,7 +321,7 @@ def against_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
                 {"a": a, "b": b, "on": on}
                 | difference_over_seeds(
                     [(split[a, seed][on], split[b, seed][on]) for seed in seeds],
-                    resamples=resamples(run),
+                    resamples=run.profile.evaluate.bootstrap,
                     seed=run.seed,
                 )
                 for a, b in compared
