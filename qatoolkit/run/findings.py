@@ -93,7 +93,7 @@ def _probe(run: Run):
         a, b = (known[known[column].isin(inside) == wanted] for wanted in (True, False))
         if len(a) and len(b):
             apart = difference_of_shares(int(a["correct"].sum()), len(a), int(b["correct"].sum()), len(b))
-            told = {"a gain": f"stronger at {one}", "a loss": f"weaker at {one}"}.get(_meaning(apart), "not told apart")
+            told = _meaning(apart, f"stronger at {one}", f"weaker at {one}")
             yield f"{one}: {_share(a)}; {other}: {_share(b)}. The difference is {_points(apart)}, unpaired: {told}."
 
 
@@ -101,15 +101,15 @@ FORMS = {"choices": "questions with choices", "open": "open questions"}
 
 
 def _pass_rates(run: Run):
-    means = {"a loss": "higher levels are passed less often", "a gain": "higher levels are passed more often"}
+    means = [f"higher levels are passed {way} often" for way in ("more", "less")]
     for row in difficulty_agreement(run).query("on == 'all'").itertuples():
         if pd.isna(row.correlation):
             yield f"{row.model.capitalize()}, {FORMS[row.form]}: level and pass rate can't be compared, since one of them does not vary."
             continue
-        found = _meaning({"difference": row.correlation, "low": row.low, "high": row.high})
+        found = _meaning({"low": row.low, "high": row.high}, *means)
         yield (
             f"{row.model.capitalize()}, {FORMS[row.form]}: level of difficulty and pass rate have a rank correlation of "
-            f"{row.correlation:.2f} ({row.low:.2f} to {row.high:.2f}; n {row.n:,}): {means.get(found, 'not told apart')}."
+            f"{row.correlation:.2f} ({row.low:.2f} to {row.high:.2f}; n {row.n:,}): {found}."
         )
 
 
@@ -177,11 +177,11 @@ def _survivors(run: Run):
     if not (high["written"] and low["written"]):
         return
     apart = difference_of_shares(high[step], high["written"], low[step], low["written"])
-    told = {"a gain": "the hard ones survive more often", "a loss": "the survivors are the easier ones"}
+    told = _meaning(apart, "the hard ones survive more often", "the survivors are the easier ones")
     each = [_counted(one[step] / one["written"], one["written"]) for one in (high, low)]
     yield (
         f"{name}, at the level asked for or above when {step}: {each[0]} of the questions written for H4 and H5, {each[1]} of those "
-        f"for H1 to H3. The difference is {_points(apart)}, unpaired: {told.get(_meaning(apart), 'not told apart')}."
+        f"for H1 to H3. The difference is {_points(apart)}, unpaired: {told}."
     )
 
 
@@ -308,12 +308,11 @@ def _attribution(run: Run, name: str):
         )
     rows = stored.contrast.set_index("of").to_dict("index") if len(stored.contrast) else {}
     if rows:
-        told = {"a gain": "a part moves its own cells more", "a loss": "a part moves its own cells less"}
         apart = rows["own minus others"]
+        told = _meaning(apart, "a part moves its own cells more", "a part moves its own cells less")
         yield (
             f"Questions of a part's own exam cell gain {_points(rows['own part'])} from it and "
-            f"{_points(rows['other parts'])} from another part on average; the difference is {_points(apart)}: "
-            f"{told.get(_meaning(apart), 'not told apart')}."
+            f"{_points(rows['other parts'])} from another part on average; the difference is {_points(apart)}: {told}."
         )
 
 
@@ -347,9 +346,9 @@ def _in_each(rows: pd.DataFrame) -> str:
     return ", ".join(each)
 
 
-def _meaning(found) -> str:
+def _meaning(found, gain: str = "a gain", loss: str = "a loss") -> str:
     """What an interval shows of a difference."""
-    return "a gain" if found["low"] > 0 else "a loss" if found["high"] < 0 else "not told apart"
+    return gain if found["low"] > 0 else loss if found["high"] < 0 else "not told apart"
 
 
 def _by_reason(counts: pd.DataFrame, most: int = 3) -> str:
