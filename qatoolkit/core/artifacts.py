@@ -80,10 +80,20 @@ class Artifact:
         """`kind/key`, as runs and manifests name it."""
         return f"{self.kind}/{self.folder.name}"
 
+    @classmethod
+    def named(cls, root: Path, name: str) -> "Artifact":
+        """The artifact that a `name`, or a path that begins with one, stands for."""
+        return cls(root, *name.split("/")[:2])
+
     @property
     def remedy(self) -> str:
         """What to do when a file of it is damaged."""
         return f"remove {self.folder} and run again what made it; what teachers answered is in the ledger, and free"
+
+    @property
+    def unfinished(self) -> str:
+        """What is said where it has no manifest."""
+        return f"{self.folder / MANIFEST} is missing: {self.remedy}"
 
     @property
     def record(self) -> dict | None:

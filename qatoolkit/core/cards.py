@@ -51,6 +51,12 @@ _FIELDS = {
     "licence": "licence of the row or its seed",
     "verified": "whether the answer passed a check",
 }
+_COSTS = "## Costs\n\nWhat was paid for, wasted calls included; no USD where a price is unknown."
+_CURATION = "## Curation\n\nWhat was kept, rejected or only flagged, and why; share of the strategy's rows."
+_CONTAMINATION = """## Contamination
+
+Exam questions were planted in a copy of this data, unchanged and disguised; what decontamination found of \
+them tells how far its silence about the rest can be trusted."""
 _DATASET_LIMITS = """\
 - Not an exam: rows were made and selected for training, and models alone checked many answers.
 - Not a source of facts, nor of medical, legal or financial advice: teachers make mistakes.
@@ -111,39 +117,19 @@ def dataset_card(
         _counted(table, "source"),
         _counted(table, "licence"),
     ]
-    if origins is not None and len(origins):
-        parts += ["Seeds that rows were written from, whose licences may bind these rows too:", _markdown(origins)]
-    if teachers := _counted(table, "teacher"):
-        parts += ["Teachers, whose terms of use apply too:", teachers]
-    if prompts := _counted(table, "prompt_version"):
-        parts += ["Prompts that asked for them:", prompts]
-    if costs is not None and len(costs):
-        parts += [
-            "## Costs",
-            "What was paid for, wasted calls included; no USD where a price is unknown.",
-            _markdown(costs),
-        ]
-    if report is not None and len(report):
-        parts += [
-            "## Curation",
-            "What was kept, rejected or only flagged, and why; share of the strategy's rows.",
-            _markdown(report.assign(share=report["share"].map("{:.1%}".format)) if "share" in report else report),
-        ]
-    if controls is not None and len(controls):
-        parts += [
-            "## Contamination",
-            "Exam questions were planted in a copy of this data, unchanged and disguised; what decontamination found of "
-            "them tells how far its silence about the rest can be trusted.",
-            _markdown(controls),
-        ]
-    if packed:
-        parts += [
-            "## Packed tokens",
-            "The configuration `packed` has the same rows as blocks of tokens.",
-            _settings(packed),
-        ]
-    if settings is not None:
-        parts += ["## Settings", _settings(settings)]
+    if report is not None:
+        report = report.assign(share=report["share"].map("{:.1%}".format))
+    for title, content in (
+        ("Seeds that rows were written from, whose licences may bind these rows too:", origins),
+        ("Teachers, whose terms of use apply too:", _counted(table, "teacher")),
+        ("Prompts that asked for them:", _counted(table, "prompt_version")),
+        (_COSTS, costs),
+        (_CURATION, report),
+        (_CONTAMINATION, controls),
+        ("## Packed tokens\n\nThe configuration `packed` has the same rows as blocks of tokens.", packed),
+        ("## Settings", settings),
+    ):
+        parts += [title, body] if (body := _body(content)) else []
     fields = [(f"`{c}`", _FIELDS.get(c, _RATE if c.startswith(PASS) else "")) for c in table.columns]
     parts += ["## Fields", _markdown(pd.DataFrame(fields, columns=["field", "meaning"]))]
     return _card(head, name, parts, _DATASET_LIMITS)
@@ -264,6 +250,15 @@ def _crossed(table: pd.DataFrame, down: str, across: str) -> str:
     crossed = pd.crosstab(*(pd.Series(_values(table, c).to_numpy(), name=c) for c in (down, across)))
     crossed["all"] = crossed.sum(axis=1)
     return _markdown(crossed.reset_index()) if len(crossed) else ""
+
+
+def _body(content) -> str:
+    """A text as it is, a table or settings as Markdown; empty where there are none."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if isinstance(content, pd.DataFrame):
+        return _markdown(content) if len(content) else ""
+    return _settings(content)
 
 
 def _settings(settings) -> str:

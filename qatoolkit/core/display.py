@@ -47,6 +47,17 @@ class Rich:
         return self.text
 
 
+class Sections:
+    """A value shown as headings with what `table`, `facts` or `qa` makes below each, as `_sections()` yields them."""
+
+    def _repr_html_(self):
+        head = '<div style="font-weight:bold;margin:8px 0 4px 0">'
+        return "".join(f"{head}{escape(title)}</div>{part.html}" for title, part in self._sections())
+
+    def __repr__(self):
+        return "\n\n".join(f"{title}\n{part.text}".strip() for title, part in self._sections())
+
+
 def escape(text):
     """HTML of a text. Jupyter typesets formulas; a tag around any other $, as of a price, keeps it as it is."""
     return FORMULA_OR_DOLLAR.sub(lambda m: "<span>$</span>" if m[0] == "$" else m[0], markup.escape(str(text)))
@@ -296,11 +307,8 @@ class Progress:
     def __init__(self, total, label, unit="items", *, every=5.0, brief=0.0):
         self.total, self.label, self.unit, self.every, self.brief = total, label, unit, every, brief
         self.done, self.notes = 0, {}
-        self._lock, self._widget, self._marks = (
-            threading.Lock(),
-            None,
-            deque(),
-        )  # marks: moments, and what was done then
+        self._lock, self._widget = threading.Lock(), None
+        self._marks = deque()  # moments, and what was done then
 
     def __enter__(self):
         self._start = self._shown = time.monotonic()

@@ -42,14 +42,18 @@ def differs(path: Path, known: dict, *, whole: bool = False) -> str | None:
 
 def _sha256(path: Path, pieces: int | None = None) -> str:
     """sha256 of a file, or of so many pieces of it, evenly spread from its first byte to its last."""
-    sha, size = hashlib.sha256(), path.stat().st_size
     with open(path, "rb") as content:
         if pieces is None:
             return hashlib.file_digest(content, "sha256").hexdigest()
-        for i in range(pieces):
-            content.seek(i * (size - PIECE) // (pieces - 1))
-            sha.update(content.read(PIECE))
-    return sha.hexdigest()
+        sha = hashlib.sha256()
+        _add_pieces(sha, content, path.stat().st_size, pieces)
+        return sha.hexdigest()
+
+
+def _add_pieces(sha, content, size: int, pieces: int) -> None:
+    for i in range(pieces):
+        content.seek(i * (size - PIECE) // (pieces - 1))
+        sha.update(content.read(PIECE))
 
 
 def digest(path: Path) -> str:
@@ -67,11 +71,9 @@ def digest(path: Path) -> str:
             if size <= 1 << 30:
                 while piece := content.read(1 << 22):
                     sha.update(piece)
-                continue
-            sha.update(str(size).encode())
-            for i in range(PIECES):
-                content.seek(i * (size - PIECE) // (PIECES - 1))
-                sha.update(content.read(PIECE))
+            else:
+                sha.update(str(size).encode())
+                _add_pieces(sha, content, size, PIECES)
     return sha.hexdigest()
 
 
@@ -148,10 +150,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def write_text(text: str, path: Path) -> None:
+    """Write a text in UTF-8, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(value, path: Path) -> None:
     """Write a JSON document atomically; dataclasses become objects, NaN raises ValueError."""
-    with atomic(path) as temporary:
-        temporary.write_text(to_json(value), encoding="utf-8")
+    write_text(to_json(value), path)
 
 
 def to_json(value) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from qatoolkit.core.bounds import read_yaml
@@ -220,24 +219,12 @@ def _allowed(hint, metadata=()) -> str:
 
 
 def _range(metadata, hint) -> str:
-    bound = {type(m): m for m in metadata}
-    low = bound[Gt].gt if Gt in bound else bound[Ge].ge if Ge in bound else None
-    high = bound[Lt].lt if Lt in bound else bound[Le].le if Le in bound else None
-    if low is None:
-        return "(finite)" if hint is float else ""
-    if high is None:
-        return (
-            f"above {low:g}" + ", finite" * (hint is float)
-            if Gt in bound
-            else f"{low:g} or more" + ", finite" * (hint is float)
-        )
-    if Gt not in bound and Lt not in bound:
-        return f"between {low:g} and {high:g}"
-    return (
-        (f"above {low:g}, " if Gt in bound else f"{low:g} or more, ")
-        + ("below " if Lt in bound else "at most ")
-        + f"{high:g}"
-    )
+    words = {"gt": "above {:g}", "ge": "{:g} or more", "lt": "below {:g}", "le": "at most {:g}"}
+    bounds = {name: getattr(m, name) for name in words for m in metadata if hasattr(m, name)}
+    if bounds.keys() == {"ge", "le"}:
+        return f"between {bounds['ge']:g} and {bounds['le']:g}"
+    finite = ["finite" if bounds else "(finite)"] * (hint is float and not bounds.keys() & {"lt", "le"})
+    return ", ".join([words[name].format(bound) for name, bound in bounds.items()] + finite)
 
 
 def dials(model: type[Settings], where: str = "") -> Iterator[tuple[str, object]]:

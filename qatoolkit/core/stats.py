@@ -267,9 +267,7 @@ def share(flags: pd.Series) -> float | None:
 
 def holm(p: list[float]) -> list[float]:
     """p-values corrected for multiple testing by Holm's step-down method, in the order given (Holm 1979)."""
-    order = np.argsort(np.array(p, dtype=float), kind="stable")
-    found, highest = np.empty(len(p)), 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
-        found[place] = highest
+    values = np.array(p, dtype=float)
+    order, found = np.argsort(values, kind="stable"), np.empty(len(p))
+    found[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(p), 0, -1) * values[order]))
     return found.tolist()

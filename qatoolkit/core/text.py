@@ -1,4 +1,4 @@
-"""Text normalised for comparison, missing values, and Chinese, Japanese and Korean characters."""
+"""Text normalised for comparison, missing values, errors in one line, and Chinese, Japanese and Korean characters."""
 
 import re
 import unicodedata
@@ -31,6 +31,11 @@ CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U000200
 def is_cjk(token: str) -> bool:
     """Whether a token is one Chinese, Japanese or Korean character."""
     return len(token) == 1 and re.match(f"[{CJK}]", token) is not None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 _FLOATS = (float, np.floating)

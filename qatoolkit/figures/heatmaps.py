@@ -111,18 +111,23 @@ def _draw_grid(cells, *, cmap, norm, unit, title, ax, legend, margin="all"):
     for label in ax.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() in {*headings, margin} else "normal")
     ax.set_xticks(list(across.values()), [*map(name, levels), margin], rotation=0)
-    ax.xaxis.tick_top()
-    ax.tick_params(length=0)
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
     ax.set(xlim=(-0.55, max(across.values()) + 0.55), ylim=(bottom, -0.6))
-    ax.set_title(title, pad=14)
     if "sure" in cells:
         legend += "; pale: wide interval"
     if "outlined" in cells and cells["outlined"].any():
         legend += "; framed: weak"
+    return _finished(figure, ax, ScalarMappable(norm, cmap), title, legend, unit)
+
+
+def _finished(figure, ax, colours, title, legend, unit):
+    """A drawn grid with its title, its legend and the bar of its colours."""
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.set_title(title, pad=14)
     ax.set_xlabel(legend, fontsize=8, color=MUTED)
-    bar = figure.colorbar(ScalarMappable(norm, cmap), ax=ax, fraction=0.035, pad=0.02, aspect=35)
+    bar = figure.colorbar(colours, ax=ax, fraction=0.035, pad=0.02, aspect=35)
     bar.set_label(unit)
     bar.outline.set_visible(False)
     return figure
@@ -301,14 +306,5 @@ def attribution(matrix, *, title=None, ax=None):
         _draw_cell(ax, columns.index(cell["on"]), parts.index(cell["part"]), cell, lambda value: cmap(norm(value)))
     ax.set_yticks(range(len(parts)), labels)
     ax.set_xticks(range(len(columns)), heads, rotation=90)
-    ax.xaxis.tick_top()
-    ax.tick_params(length=0)
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
     ax.set(xlim=(-0.55, len(columns) - 0.45), ylim=(len(parts) - 0.4, -0.6))
-    ax.set_title(title, pad=14)
-    ax.set_xlabel(legend, fontsize=8, color=MUTED)
-    bar = figure.colorbar(ScalarMappable(norm, cmap), ax=ax, fraction=0.035, pad=0.02, aspect=35)
-    bar.set_label("difference (points)")
-    bar.outline.set_visible(False)
-    return figure
+    return _finished(figure, ax, ScalarMappable(norm, cmap), title, legend, "difference (points)")

@@ -4,7 +4,6 @@ A knowledge point (KP) is a node; an edge joins two KPs that occur in one seed q
 seeds or by PMI. The graph also records which seeds contain each KP and each edge, so that a walk over KPs leads back to
 questions."""
 
-import html
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from pandas.api.types import infer_dtype
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from qatoolkit.core.display import facts
 from qatoolkit.core.qa_table import require
 from qatoolkit.graph import storage as kpgraph_store
 from qatoolkit.graph.knowledge_points import normalise_kp
@@ -201,16 +201,10 @@ class KPGraph:
         )
 
     def _repr_html_(self) -> str:
-        def listed(kps):
-            return html.escape(", ".join(kp if len(kp) <= 60 else kp[:59] + "…" for kp in kps))
-
-        rows = [(k, f"{v:,}" if isinstance(v, int) else v) for k, v in self.summary().items()]
         hubs, orphans = self.degrees().query("degree > 0")["kp"].head(5), self.orphans
-        rows += [("hubs", listed(hubs))] if len(hubs) else []
-        rows += [("orphans", listed(orphans[:5]) + (" …" if len(orphans) > 5 else ""))] if orphans else []
-        cell = '<td style="text-align:left;padding:1px 12px 1px 0">'
-        body = "".join(f"<tr>{cell}{name}</td>{cell}{value}</td></tr>" for name, value in rows)
-        return f"<b>KP graph</b>, edges weighted by {html.escape(self.weight)}<table>{body}</table>"
+        named = {"hubs": [*hubs], "orphans": orphans[:5] + ["…"] * (len(orphans) > 5)}
+        short = {what: [kp if len(kp) <= 60 else kp[:59] + "…" for kp in kps] for what, kps in named.items() if kps}
+        return facts(self.summary() | short, f"KP graph, edges weighted by {self.weight}").html
 
     def save(self, folder) -> Path:
         """Write the graph under `folder` (npy and Parquet) and return the folder.

@@ -103,15 +103,14 @@ def _of_links(folder: Path, pointers: dict[str, str]) -> Iterator[str]:
 
 
 def _of_artifact(stages: Path, name: str, to_do: list[str]) -> Iterator[str]:
-    kind, _, key = name.rpartition("/")
-    artifact = Artifact(stages, kind, key)
+    artifact = Artifact.named(stages, name)
     try:
         record = artifact.record
     except (Damaged, OSError) as error:
         yield str(error)
         return
     if record is None:
-        yield f"{artifact.folder / MANIFEST} is missing: {artifact.remedy}"
+        yield artifact.unfinished
         return
     to_do += record.get("uses", [])
     for path, why in artifact.damage(record, whole=True):

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from qatoolkit.core.artifacts import MANIFEST, Artifact, read_sealed
+from qatoolkit.core.artifacts import Artifact, read_sealed
 from qatoolkit.core.files import Damaged
 from qatoolkit.run.remembered import again
 from qatoolkit.run.store import POINTERS, STAGES, results_root
@@ -25,10 +25,9 @@ def find_unused(root: Path | None = None) -> Iterator[Artifact]:
         if name in reached:
             continue
         reached.add(name)
-        kind, _, key = name.rpartition("/")
-        artifact = Artifact(root / STAGES, kind, key)
+        artifact = Artifact.named(root / STAGES, name)
         if artifact.folder.is_dir() and artifact.record is None:  # then what it uses is unknown
-            raise Damaged(f"{artifact.folder / MANIFEST} is missing: {artifact.remedy}")
+            raise Damaged(artifact.unfinished)
         to_do += (artifact.record or {}).get("uses", [])
     folder = root / STAGES
     for path in sorted(folder.glob("*/*")):

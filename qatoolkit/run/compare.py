@@ -16,8 +16,8 @@ from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import changed_between, choice_samples
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Comparison(display.Sections):
     """Run `a` minus run `b`, on the questions that both answered.
 
     `settings`: one row per dial that differs, with its value in each run. `paired`: one row per model and part (weak
@@ -40,24 +40,13 @@ class Comparison:
         grids = [self.cells[self.cells["run"] == name].drop(columns="run") for name in reversed(self.names)]
         return grid_difference(*grids, title=f"Gain of {self.names[0]} over {self.names[1]}", weak=self.weak)
 
-    @property
-    def _shared(self) -> str:
-        return f"the same model in both: {', '.join(self.same)}" if self.same else ""
-
-    def _parts(self):
-        yield f"settings that differ: {self.names[0]} and {self.names[1]}", self.settings
-        yield f"{self.names[0]} minus {self.names[1]}, paired over the same questions", self.paired
-        yield "questions that only one has right", self.questions
-
-    def _repr_html_(self) -> str:
-        shared = f"<p>{display.escape(self._shared)}</p>" if self.same else ""
-        return shared + "".join(
-            f"<p><b>{display.escape(head)}</b></p>{display.table(part).html}" for head, part in self._parts()
-        )
-
-    def __repr__(self) -> str:
-        shared = [self._shared] if self.same else []
-        return "\n\n".join(shared + [f"{head}\n{display.table(part).text}" for head, part in self._parts()])
+    def _sections(self):
+        a, b = self.names
+        if self.same:
+            yield f"the same model in both: {', '.join(self.same)}", display.Rich("", "")
+        yield f"settings that differ: {a} and {b}", display.table(self.settings)
+        yield f"{a} minus {b}, paired over the same questions", display.table(self.paired)
+        yield "questions that only one has right", display.table(self.questions)
 
 
 def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Comparison:

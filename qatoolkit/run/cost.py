@@ -13,12 +13,11 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.core.qa_table import read_table
-from qatoolkit.core.settings import replace, turned
+from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import CELL
 from qatoolkit.evaluation.suites import paper12
 from qatoolkit.run.profiles import Profile
 from qatoolkit.seeds.read import read_seeds
-from qatoolkit.synthesis.strategies import strategy
 from qatoolkit.teacher.client import Teacher
 from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.teacher.prices import price_of
@@ -92,10 +91,8 @@ def requests(profile: Profile, shares: Mapping[str, float] | None = None) -> pd.
     `plan.waves` its `yield`, the accepted share of what is asked for, and its `source`: "measured" (`yields`) or
     "assumed". The plan's questions count as accepted ones then."""
     rows = []
-    for name, about in profile.data.items():
-        if name not in profile.used_sets:
-            continue
-        chosen, turned_for = strategy(about.strategy or name), turned(profile, about.dials)
+    for name in (name for name in profile.data if name in profile.used_sets):
+        chosen, turned_for = profile.data_set(name)
         settings, teacher = chosen.settings_in(turned_for), turned_for.teacher
         n, share, source = turned_for.plan.questions, None, ""
         if turned_for.plan.waves > 1:

@@ -6,17 +6,17 @@ import platform
 import re
 import shutil
 import sys
-from dataclasses import dataclass
 from importlib.metadata import version
+from typing import NamedTuple
 
 from qatoolkit.run.store import results_root
 
 LIBRARIES = ("torch", "transformers", "datasets", "lm_eval", "openai", "jupyterlab", "papermill", "numba")
 LEAST_FREE = 2 * 2**30
+UNUSABLE = "is no folder that can be written: set QATOOLKIT_RESULTS"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """One line of the report: whether it is fine, what was looked at, what was found."""
 
     ok: bool
@@ -31,26 +31,22 @@ def checks() -> list[Finding]:
     usable = existing.is_dir() and os.access(existing, os.W_OK)
     free = shutil.disk_usage(existing).free
     found = [
-        Finding(ok=sys.version_info >= (3, 11), what="Python", found=f"{platform.python_version()} (3.11 or newer)"),
-        Finding(ok=True, what="cores", found=str(len(os.sched_getaffinity(0)))),
-        Finding(
-            ok=free > LEAST_FREE, what="free disk", found=f"{free / 2**30:.0f} GiB where results go (2 GiB or more)"
-        ),
-        Finding(
-            ok=usable,
-            what="results folder",
-            found=f"{root}" if usable else f"{existing} is no folder that can be written: set QATOOLKIT_RESULTS",
-        ),
+        Finding(sys.version_info >= (3, 11), "Python", f"{platform.python_version()} (3.11 or newer)"),
+        Finding(True, "cores", str(len(os.sched_getaffinity(0)))),
+        Finding(free > LEAST_FREE, "free disk", f"{free / 2**30:.0f} GiB where results go (2 GiB or more)"),
+        Finding(usable, "results folder", f"{root}" if usable else f"{existing} {UNUSABLE}"),
     ]
     for name in LIBRARIES:
         there = importlib.util.find_spec(name) is not None
-        found.append(Finding(ok=there, what=name, found=version(name) if there else "missing: pip install -e '.[all]'"))
-    found.append(Finding(ok=True, what="GPU", found=gpu_name()))
+        found.append(Finding(there, name, version(name) if there else "missing: pip install -e '.[all]'"))
     url = re.sub(r"//[^/@]*@", "//", os.environ.get("OPENAI_BASE_URL", ""))  # without a name and password
-    found.append(Finding(ok=True, what="teacher", found=url or "offline teacher (OPENAI_BASE_URL is not set)"))
     key = "set" if os.environ.get("OPENAI_API_KEY") else "not set (the offline teacher needs none)"
-    found.append(Finding(ok=True, what="OPENAI_API_KEY", found=key))
-    return found
+    return [
+        *found,
+        Finding(True, "GPU", gpu_name()),
+        Finding(True, "teacher", url or "offline teacher (OPENAI_BASE_URL is not set)"),
+        Finding(True, "OPENAI_API_KEY", key),
+    ]
 
 
 def gpu_name() -> str:

@@ -3,6 +3,7 @@
 Every sentence is computed from saved tables, and says of a difference only what its interval shows."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pandas as pd
 
@@ -45,7 +46,8 @@ def findings(run: Run, *stages: str) -> Rich:
 
 def list_findings(run: Run) -> dict[str, Callable[[], Iterator[str]]]:
     """By stage, in the order of the flow, what yields its sentences."""
-    stages = {"seeds": _seeds, "annotate": _annotate, "probe": _probe, "pass_rates": _pass_rates, "plan": _plan}
+    before = {"seeds": _seeds, "annotate": _annotate, "probe": _probe, "pass_rates": _pass_rates, "plan": _plan}
+    data = {name: partial(_data_set, name=name) for name in run.profile.data}
     after = {
         "survival": _survivors,
         "curate": _curate,
@@ -55,12 +57,8 @@ def list_findings(run: Run) -> dict[str, Callable[[], Iterator[str]]]:
         "ablations": _ablations,
         "rounds": _rounds,
     }
-    found = {name: lambda make=make: make(run) for name, make in (stages | after).items()}
-    data = {name: lambda name=name: _data_set(run, name) for name in run.profile.data}
-    traced = {
-        name: lambda name=name: _attribution(run, name) for name in run.pointers() if name.startswith("attribution-")
-    }
-    return {name: (found | data | traced)[name] for name in (*stages, *data, *after, *traced)}
+    traced = {name: partial(_attribution, name=name) for name in run.pointers() if name.startswith("attribution-")}
+    return {name: partial(write, run) for name, write in (before | data | after | traced).items()}
 
 
 def _seeds(run: Run):
@@ -95,7 +93,7 @@ def _probe(run: Run):
         a, b = (known[known[column].isin(inside) == wanted] for wanted in (True, False))
         if len(a) and len(b):
             apart = difference_of_shares(int(a["correct"].sum()), len(a), int(b["correct"].sum()), len(b))
-            told = {"a gain": f"stronger at {one}", "a loss": f"weaker at {one}"}.get(_meaning(apart), "not told apart")
+            told = _meaning(apart, f"stronger at {one}", f"weaker at {one}")
             yield f"{one}: {_share(a)}; {other}: {_share(b)}. The difference is {_points(apart)}, unpaired: {told}."
 
 
@@ -103,15 +101,15 @@ FORMS = {"choices": "questions with choices", "open": "open questions"}
 
 
 def _pass_rates(run: Run):
-    means = {"a loss": "higher levels are passed less often", "a gain": "higher levels are passed more often"}
+    means = [f"higher levels are passed {way} often" for way in ("more", "less")]
     for row in difficulty_agreement(run).query("on == 'all'").itertuples():
         if pd.isna(row.correlation):
             yield f"{row.model.capitalize()}, {FORMS[row.form]}: level and pass rate can't be compared, since one of them does not vary."
             continue
-        found = _meaning({"difference": row.correlation, "low": row.low, "high": row.high})
+        found = _meaning({"low": row.low, "high": row.high}, *means)
         yield (
             f"{row.model.capitalize()}, {FORMS[row.form]}: level of difficulty and pass rate have a rank correlation of "
-            f"{row.correlation:.2f} ({row.low:.2f} to {row.high:.2f}; n {row.n:,}): {means.get(found, 'not told apart')}."
+            f"{row.correlation:.2f} ({row.low:.2f} to {row.high:.2f}; n {row.n:,}): {found}."
         )
 
 
@@ -179,11 +177,11 @@ def _survivors(run: Run):
     if not (high["written"] and low["written"]):
         return
     apart = difference_of_shares(high[step], high["written"], low[step], low["written"])
-    told = {"a gain": "the hard ones survive more often", "a loss": "the survivors are the easier ones"}
+    told = _meaning(apart, "the hard ones survive more often", "the survivors are the easier ones")
     each = [_counted(one[step] / one["written"], one["written"]) for one in (high, low)]
     yield (
         f"{name}, at the level asked for or above when {step}: {each[0]} of the questions written for H4 and H5, {each[1]} of those "
-        f"for H1 to H3. The difference is {_points(apart)}, unpaired: {told.get(_meaning(apart), 'not told apart')}."
+        f"for H1 to H3. The difference is {_points(apart)}, unpaired: {told}."
     )
 
 
@@ -211,8 +209,7 @@ def _evaluate(run: Run):
     controls = [BASE, *(arm for arm, sets in run.profile.arms.items() if not sets)]
     for (a, b), rows in table.groupby(["a", "b"], sort=False) if len(table) else ():
         if b in controls:
-            each = [f"{_points(row)} {_WHERE[row['on']]} ({_meaning(row)})" for row in rows.to_dict("records")]
-            yield f"{a} compared with {b.replace('_', ' ')}: {', '.join(each)}."
+            yield f"{a} compared with {b.replace('_', ' ')}: {_in_each(rows)}."
     main, unread = run.profile.main_arm, stored.gains_by_blind
     unread = unread[(unread["a"] == main) & (unread["blind"] == "wrong") & unread["b"].isin(controls)]
     for row in unread.dropna(subset="difference").tail(1).to_dict("records"):  # a control, if there is one
@@ -282,10 +279,9 @@ def _rounds(run: Run):
     for b, rows in table[table["a"] == "rounds"].dropna(subset="difference").groupby("b", sort=False):
         over = "one pass of as many tokens and questions" if b == "one_pass" else b.replace("_", " ")
         rows = rows.assign(key=rows["on"].map({"weak": 0, "all": 1})).dropna(subset="key").sort_values("key")
-        each = [f"{_points(row)} {_WHERE[row['on']]} ({_meaning(row)})" for row in rows.to_dict("records")]
         seeds = int(rows["seeds"].max())
         over += f", over {seeds} training seeds" if seeds > 1 else ""
-        yield f"{made['round'].max()} rounds compared with {over}: {', '.join(each)}."
+        yield f"{made['round'].max()} rounds compared with {over}: {_in_each(rows)}."
     for seed, rows in made.groupby("seed"):
         gained = rows.dropna(subset="gain")[["gain", "gain_low", "gain_high", "n"]]
         each = map(_points, gained.set_axis(["difference", "low", "high", "n"], axis=1).to_dict("records"))
@@ -312,12 +308,11 @@ def _attribution(run: Run, name: str):
         )
     rows = stored.contrast.set_index("of").to_dict("index") if len(stored.contrast) else {}
     if rows:
-        told = {"a gain": "a part moves its own cells more", "a loss": "a part moves its own cells less"}
         apart = rows["own minus others"]
+        told = _meaning(apart, "a part moves its own cells more", "a part moves its own cells less")
         yield (
             f"Questions of a part's own exam cell gain {_points(rows['own part'])} from it and "
-            f"{_points(rows['other parts'])} from another part on average; the difference is {_points(apart)}: "
-            f"{told.get(_meaning(apart), 'not told apart')}."
+            f"{_points(rows['other parts'])} from another part on average; the difference is {_points(apart)}: {told}."
         )
 
 
@@ -345,9 +340,15 @@ def _points(found) -> str:
     return f"{signed(100 * found['difference'], 1)} points ({low} to {high}, n {int(found['n']):,})"
 
 
-def _meaning(found) -> str:
+def _in_each(rows: pd.DataFrame) -> str:
+    """Differences, where each of them is, and what its interval shows."""
+    each = (f"{_points(row)} {_WHERE[row['on']]} ({_meaning(row)})" for row in rows.to_dict("records"))
+    return ", ".join(each)
+
+
+def _meaning(found, gain: str = "a gain", loss: str = "a loss") -> str:
     """What an interval shows of a difference."""
-    return "a gain" if found["low"] > 0 else "a loss" if found["high"] < 0 else "not told apart"
+    return gain if found["low"] > 0 else loss if found["high"] < 0 else "not told apart"
 
 
 def _by_reason(counts: pd.DataFrame, most: int = 3) -> str:

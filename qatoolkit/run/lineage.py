@@ -24,8 +24,8 @@ COUNTED = ["attempts", "prompt_tokens", "completion_tokens", "reasoning_tokens",
 CLIP = 2000  # characters of a prompt or an answer that are shown
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lineage:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Lineage(display.Sections):
     """The history of one question.
 
     `row` is the question as it is now; `seeds` the rows it was written from; `steps` what was done and what came of it,
@@ -43,7 +43,7 @@ class Lineage:
         """USD, NaN where the price of a call is unknown."""
         return float((self.calls["cost"] * self.calls["share"]).sum(skipna=False))
 
-    def _parts(self):
+    def _sections(self):
         hide = ("calls", "parents")
         yield "", display.qa(pd.DataFrame([self.row]), n=1, hide=hide)
         yield "what was done", display.table(self.steps)
@@ -53,14 +53,7 @@ class Lineage:
         yield f"calls, ${self.cost:.6f} of them for this question", display.table(shown)
 
     def _repr_html_(self) -> str:
-        html = "".join(
-            f'<div style="font-weight:bold;margin:8px 0 4px 0">{escape(head)}</div>{part.html}'
-            for head, part in self._parts()
-        )
-        return html + "".join(map(_exchange, self.calls.to_dict("records")))
-
-    def __repr__(self) -> str:
-        return "\n\n".join(f"{head}\n{part.text}".strip() for head, part in self._parts())
+        return super()._repr_html_() + "".join(map(_exchange, self.calls.to_dict("records")))
 
 
 def _exchange(call: dict) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qatoolkit import __version__
 from qatoolkit.core.artifacts import key_of
-from qatoolkit.core.files import atomic, locked, read_json
+from qatoolkit.core.files import locked, read_json, write_text
 from qatoolkit.run.asked import NOTES
 from qatoolkit.run.check import FILES, is_whole, record_files
 from qatoolkit.run.contracts import BESIDE, NOTEBOOKS
@@ -164,8 +164,7 @@ def _execute(run: Run, profile: str | None, source: Path, target: Path, key: str
     notebook = read_json(working)
     notebook["metadata"]["qatoolkit"] = {"key": key}
     notebook["metadata"].pop("papermill", None)
-    with atomic(target) as temporary:
-        temporary.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", target)
     working.unlink()
     if asked_to_stop():
         raise Stopped(f"stopped as asked after {source.stem}, which is done; run the same command again to go on")

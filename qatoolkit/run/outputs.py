@@ -39,20 +39,11 @@ class Outputs:
         """Each output with its size, and the columns of a table."""
         rows = []
         for name in self._names:
-            path = self._folder / f"{name}.parquet"
-            about = pq.read_schema(path).names if path.is_file() else []
-            size = (
-                f"{pq.read_metadata(path).num_rows:,} rows"
-                if path.is_file()
-                else "value"
-                if self._is_value(name)
-                else "folder"
-            )
-            rows.append((name, size, ", ".join(about)))
+            size, columns = "value" if (self._folder / f"{name}.json").is_file() else "folder", []
+            if (path := self._folder / f"{name}.parquet").is_file():
+                size, columns = f"{pq.read_metadata(path).num_rows:,} rows", pq.read_schema(path).names
+            rows.append((name, size, ", ".join(columns)))
         return table(pd.DataFrame(rows, columns=[self._stage, "is", "columns"])).html
-
-    def _is_value(self, name: str) -> bool:
-        return (self._folder / f"{name}.json").is_file()
 
 
 def write_output(folder: Path, name: str, value) -> Path:

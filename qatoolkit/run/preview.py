@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from qatoolkit.core import display
-from qatoolkit.core.settings import turned
 from qatoolkit.core.stats import CELL
 from qatoolkit.curate.curate import curate
 from qatoolkit.run.asked import Asked
@@ -19,15 +18,14 @@ from qatoolkit.run.stages.synthesis import context_of, plan_of
 from qatoolkit.run.stages.teachers import ledger_path, teachers
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.refine import refine_or_keep
-from qatoolkit.synthesis.strategies import strategy
 from qatoolkit.synthesis.write import carry_out
 from qatoolkit.teacher.ledger import Ledger
 
 _SUMS = ["requests", "prompt_tokens", "completion_tokens", "usd", "hours"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Preview:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Preview(display.Sections):
     """What a preview wrote.
 
     `questions`: every question written, with what was asked for, its labels, `outcome` (accepted, or why not) and its
@@ -41,19 +39,14 @@ class Preview:
     asked: int
     planned: int
 
-    def _parts(self):
+    def _sections(self):
         shown = ["asked_discipline", "asked_difficulty", "difficulty", "question", "answer", "outcome", "usd"]
-        yield f"{len(self.questions)} questions written", self.questions[shown], {"usd": ".6f"}
-        yield f"The whole: {self.planned:,} asked for, at what {self.asked} took here", self.whole, {"usd": ".2f"}
-
-    def __repr__(self) -> str:
-        return "\n\n".join(f"{head}\n{display.table(table, formats).text}" for head, table, formats in self._parts())
+        yield f"{len(self.questions)} questions written", display.table(self.questions[shown], {"usd": ".6f"})
+        whole = f"The whole: {self.planned:,} asked for, at what {self.asked} took here"
+        yield whole, display.table(self.whole, {"usd": ".2f"})
 
     def _repr_html_(self) -> str:
-        html = "".join(
-            f'<div style="font-weight:bold;margin:8px 0 4px 0">{escape(head)}</div>{display.table(table, formats).html}'
-            for head, table, formats in self._parts()
-        )
+        html = super()._repr_html_()
         for one in self.lineages:
             head = f'<summary style="{display.MUTED}">{escape(str(one.row["question"]))}</summary>'
             html += f"<details>{head}{one._repr_html_()}</details>"
@@ -68,10 +61,7 @@ def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
     ValueError for a data set that is not there and a strategy without `asks`; MissingUpstream before the plan;
     Incomplete where a teacher can't be reached."""
     name = name or run.profile.main_set
-    if name not in run.profile.data:
-        raise ValueError(f"no data set is called {name!r}; there are {', '.join(run.profile.data)}")
-    about = run.profile.data[name]
-    chosen, profile = strategy(about.strategy or name), turned(run.profile, about.dials)
+    chosen, profile = run.profile.data_set(name)
     if chosen.asks is None:
         raise ValueError(f"the strategy {chosen.name!r} has no `asks`, the table of its requests, to preview")
     settings, plan, run.asked = chosen.settings_in(profile), plan_of(run, profile), Asked()

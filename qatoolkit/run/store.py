@@ -14,7 +14,7 @@ from numbers import Integral
 from operator import attrgetter
 from pathlib import Path
 
-from qatoolkit.core.artifacts import MANIFEST, Artifact, as_json, key_of, read_sealed, write_sealed
+from qatoolkit.core.artifacts import Artifact, as_json, key_of, read_sealed, write_sealed
 from qatoolkit.core.display import InOneLine, Interrupted, facts
 from qatoolkit.core.files import digest, locked, remove
 from qatoolkit.core.settings import turned
@@ -117,8 +117,7 @@ class Run:
         name = self.pointers().get(stage)
         if name is None:
             return self.parent.artifact(stage) if self.parent else None
-        kind, _, key = name.rpartition("/")
-        return Artifact(self.root / STAGES, kind, key)
+        return Artifact.named(self.root / STAGES, name)
 
     def stage(self, stage: str) -> Path:
         """The folder of a stage, also while it is not finished: then a path in the run's folder that does not exist."""
@@ -174,10 +173,9 @@ class Run:
 
     def _whole(self, name: str) -> Path:
         """The folder of an artifact or in one, by name; Damaged or MissingUpstream where it is not as it was made."""
-        kind, key, *_ = name.split("/")
-        artifact = Artifact(self.root / STAGES, kind, key)
+        artifact = Artifact.named(self.root / STAGES, name)
         if artifact.manifest is None:
-            raise MissingUpstream(f"{artifact.folder / MANIFEST} is missing: {artifact.remedy}")
+            raise MissingUpstream(artifact.unfinished)
         return self.root / STAGES / name
 
     def settings_of(self, spec: "Stage", profile: Profile) -> dict:

@@ -9,6 +9,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from qatoolkit.core.display import Sections
+from qatoolkit.core.display import table as shown
 from qatoolkit.core.qa_table import require
 from qatoolkit.scaling.laws import Law, line, power_law, sigmoid_law, sigmoid_of_loss
 from qatoolkit.scaling.solve import least_squares
@@ -20,8 +22,8 @@ LEAST = 3  # different x on an axis that a law needs; with fewer, a line in log 
 SURE = 2.576  # standard errors, 99%: of a rise, and from chance
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fit:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Fit(Sections):
     """A law through points. `points`: what was fitted, with `fitted` and `residual`; `draws` (b, p): bootstrap draws of
     `theta` (p,), in the law's own parameters; `scatter`: how much further the points lie from the law than their
     standard errors say, at least 1, by which every interval is widened; `agreed`: the share of the starts that ended
@@ -90,30 +92,13 @@ class Fit:
 
         return scaling_fit(self, **options)
 
-    def __repr__(self) -> str:
-        return f"{self._said}\n{self._table.text}"
-
-    def _repr_html_(self) -> str:
-        from qatoolkit.core.display import escape
-
-        return f"<p>{escape(self._said)}</p>{self._table.html}"
-
-    @property
-    def _table(self):
-        from qatoolkit.core.display import table
-
-        return table(self.parameters)
-
-    @property
-    def _said(self) -> str:
+    def _sections(self):
         axes = " and ".join(name.replace("_", " ") for name in self.by)
-        if self.flat:
-            return f"{self.y} against {axes}: {self.says}, {len(self.points)} points"
-        wide = f"; they scatter {self.scatter:.1f} times as far as their standard errors" if self.scatter > 1.05 else ""
-        return (
-            f"{self.y} against {axes}: {self.law.formula}, {len(self.points)} points{wide}; "
-            f"{self.agreed:.0%} of the starts agree"
-        )
+        head = f"{self.y} against {axes}: {self.says}, {len(self.points)} points"
+        if not self.flat:
+            wide = f"; they scatter {self.scatter:.1f} times as far as their standard errors"
+            head += f"{wide * (self.scatter > 1.05)}; {self.agreed:.0%} of the starts agree"
+        yield head, shown(self.parameters)
 
 
 def is_loss(y: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from qatoolkit.core.settings import Amount, Place, Positive, Settings, Share
+from qatoolkit.core.settings import Amount, Place, Positive, Rate, Settings, Share
 from qatoolkit.core.taxonomy import DIFFICULTIES, DISCIPLINES
 from qatoolkit.graph.knowledge_points import check_parting
 
@@ -131,9 +131,9 @@ class LinkQASettings(VerifySettings):
     """How strongly walks prefer seeds of weak cells: their weight is 1 + focus * deficit."""
     aim: Annotated[str, Place()] | None = None
     """CSV file of knowledge points, such as blind spots (`qt.tables.blind_spots`), that walks prefer; null: none."""
-    aim_weight: float = Field(8.0, gt=0)
+    aim_weight: Rate = 8.0
     """Factor of the value of a knowledge point that `aim` names."""
-    paths_per_question: Amount = Field(2.0, gt=0)
+    paths_per_question: Rate = 2.0
     """Paths sampled per path that the budget needs; some are unusable (seeds of two languages, or fewer than two)."""
     adjust: dict | None = None
     """Shares of difficulty to request per discipline, from H3 up: {physics: {H4: 0.5, H5: 0.5}}."""

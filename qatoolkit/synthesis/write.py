@@ -71,10 +71,9 @@ def attempts(made: pd.DataFrame, rejects: pd.DataFrame, levels) -> tuple[pd.Data
     return kept, pd.concat([kept[kept["attempt"] == 1], replaced])
 
 
-def degradation(made: pd.DataFrame, levels=HIGH) -> dict:
-    """Number of questions kept that were requested at some levels, and the share labelled lower after the last
-    attempt."""
-    asked = made[made["asked_difficulty"].isin(levels)]
+def degradation(made: pd.DataFrame) -> dict:
+    """Number of questions kept that were requested at H4 or H5, and the share labelled lower after the last attempt."""
+    asked = made[made["asked_difficulty"].isin(HIGH)]
     return {"n": len(asked), "degraded": share(degraded(asked))}
 
 

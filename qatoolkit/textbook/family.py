@@ -7,8 +7,12 @@ answer counts because sympy confirms it another way, not because the formula was
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import count
+from pathlib import Path
 from string import Formatter
+
+import pandas as pd
 
 from qatoolkit.core.taxonomy import LABELS
 
@@ -94,6 +98,20 @@ class Family:
                 found.append(value)
             if len(found) == WRONG:
                 return found
+
+
+def family(name: str, **formula) -> Family:
+    """A family with its formula; its labels and wordings are the row of that name in `facts/families.csv`, where a bar
+    parts the texts of a cell."""
+    said = _rows()[name]
+    several = {column: tuple(said[column].split("|")) for column in said if column.startswith(("kps", "train"))}
+    return Family(name=name, **said | several, **formula)
+
+
+@cache
+def _rows() -> dict[str, dict[str, str]]:
+    path = Path(__file__).parent / "facts" / "families.csv"
+    return pd.read_csv(path, dtype=str, keep_default_na=False, index_col="name").to_dict("index")
 
 
 def _same_kind(value: Fraction, truth: Fraction) -> bool:

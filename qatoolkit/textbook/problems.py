@@ -11,18 +11,14 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import product
 
-from qatoolkit.textbook import families_applied, families_math, families_other, families_science
+from qatoolkit.textbook import families_applied, families_science
 from qatoolkit.textbook.family import Family
 
 _NUMBER = re.compile(r"[0-9]+")
 _SLOT_OR_NUMBER = re.compile(r"\{(\w+)\}|([0-9]+)")
 _LONGEST = 1000  # characters; no question comes near, so anything longer is not worth reading
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for module in (families_math, families_science, families_applied, families_other)
-    for family in module.FAMILIES
-}
+FAMILIES: dict[str, Family] = {one.name: one for one in (*families_science.FAMILIES, *families_applied.FAMILIES)}
 
 
 def split(name: str, params: dict[str, int]) -> str:

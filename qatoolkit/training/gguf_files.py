@@ -10,6 +10,8 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from qatoolkit.core.text import first_line
+
 PACKAGE = "package:"
 # llama.cpp's names for tokenizers that split off each digit and go on like GPT-2's, which transformers takes for GPT-2's
 SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
@@ -82,8 +84,7 @@ def _read(path: Path, size: int, changed: int) -> Contents:
         tokenizer = reader.get_field("tokenizer.ggml.pre")
         return Contents(dict(types.most_common()), tokenizer and tokenizer.contents())
     except Exception as error:  # the reader checks no length: a missing end shows as any error of numpy
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise OSError(f"{path} is damaged or cut short ({first}); copy it again") from None
+        raise OSError(f"{path} is damaged or cut short ({first_line(error)}); copy it again") from None
 
 
 def split_as_trained(tokenizer, path: Path) -> None:

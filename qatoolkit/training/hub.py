@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+from qatoolkit.core.text import first_line
 from qatoolkit.training.digests import MOMENTS, require_undamaged
 from qatoolkit.training.gguf_files import NoCheckpoint, find_gguf, read_gguf, split_as_trained
 
@@ -35,7 +36,7 @@ def load_tokenizer(checkpoint: str | Path, revision: str | None = None):
     except NoCheckpoint:
         raise
     except Exception as error:  # tokenizers raises plain ones
-        raise ValueError(f"{none} ({_first_line(error)})") from None
+        raise ValueError(f"{none} ({first_line(error)})") from None
     if len(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)) < 2:
         raise ValueError(none)
     if "gguf_file" in place[1]:
@@ -153,7 +154,7 @@ def _opened(load, checkpoint: str | Path, place: tuple[str, dict], **settings):
     except SafetensorError as error:
         raise OSError(f"the weights of {checkpoint} are damaged ({error}); copy them again") from None
     except Exception as error:
-        first = _first_line(error)
+        first = first_line(error)
         if "trust_remote_code" in str(error):
             raise ValueError(_needs_code(checkpoint)) from None
         if "gguf_file" in found:  # of an architecture or a type that transformers does not read: any error
@@ -170,10 +171,6 @@ def _opened(load, checkpoint: str | Path, place: tuple[str, dict], **settings):
             f"{' and revision ' + found['revision'] if found else ''} is in the local cache or on the Hugging Face Hub "
             f"({first})"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _check_folder(folder: Path) -> None:
@@ -244,7 +241,7 @@ def _json_object(path: Path) -> dict:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({_first_line(error)}); copy it again") from None
+        raise ValueError(f"{path} is not JSON ({first_line(error)}); copy it again") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} is not a JSON object; copy it again")
     return value

@@ -8,7 +8,7 @@ from typing import ClassVar
 import yaml
 from pydantic import model_validator
 
-from qatoolkit.core.files import atomic
+from qatoolkit.core.files import write_text
 from qatoolkit.core.settings import NotNegative, Positive, Share, SomeShare, read_mapping
 from qatoolkit.training.settings import Course, Manner, SizeName
 
@@ -124,8 +124,7 @@ def write_job(job: Job, path: Path) -> None:
     for field in content.keys() & set(_PLACES):
         if field not in _OR_NAMES or Path(content[field]).is_dir():
             content[field] = str(Path(content[field]).absolute())
-    with atomic(path) as temporary:
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), path)
 
 
 def job_of(fields: dict, where: str = "job") -> Job:

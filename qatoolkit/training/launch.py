@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from qatoolkit.core.files import atomic, read_json
+from qatoolkit.core.files import read_json, write_text
 from qatoolkit.training.job import Job, write_job
 from qatoolkit.training.stops import AGAIN, Stopped, stop_requests
 
@@ -13,35 +13,7 @@ LIST = "list"  # in place of a launcher
 REASON = "qatoolkit: "  # how the command line begins an error
 SHOWN = 20  # last lines of a failed job's output
 
-SLURM = """#!/bin/bash
-#SBATCH --job-name=qatoolkit
-#SBATCH --array=0-{last}
-#SBATCH --gpus=1
-#SBATCH --cpus-per-task=8
-#SBATCH --time=24:00:00
-#SBATCH --requeue
-#SBATCH --open-mode=append
-#SBATCH --signal=B:USR1@120
-
-# An example: adapt the lines above and, for several devices per job, the command in the middle:
-# accelerate launch --use_fsdp --fsdp_version 2 --num_processes 8 -m qatoolkit.run.cli train ...
-#
-# Two minutes before the time limit Slurm signals this script (B), and a preemption ends it with SIGTERM. Both are passed
-# on to the training, which saves its state and ends with code 75. Slurm requeues no job for its exit code unless its
-# administrator has set RequeueExit, so the script asks for it; the training then goes on where it was.
-jobs=(
-{files}
-)
-stop() {{ trap "" USR1 TERM; asked=yes; kill -TERM "$training"; }}
-qatoolkit train "${{jobs[$SLURM_ARRAY_TASK_ID]}}" &
-training=$!
-trap stop USR1 TERM
-wait "$training"
-code=$?
-if [ "$asked" ]; then wait "$training"; code=$?; fi
-if [ "$code" = 75 ] || [ "$asked" -a "$code" != 0 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
-exit "$code"
-"""
+SLURM = Path(__file__).with_name("jobs.slurm")  # the example of an array; LAST and FILES are filled in
 
 
 class JobsToRun(RuntimeError):
@@ -62,14 +34,14 @@ def list_jobs(jobs: list[Job], folder: str | Path | None) -> None:
     JobsToRun."""
     files = [*map(str, write_jobs(jobs, folder))]
     place = Path(files[0]).parent
+    array = SLURM.read_text(encoding="utf-8")
     # the array has the files in itself: the list may be written again, shorter, while it waits
     texts = {
         "jobs.txt": "".join(f"{shlex.join(['qatoolkit', 'train', file])}\n" for file in files),
-        "jobs.slurm": SLURM.format(last=len(files) - 1, files="\n".join(map(shlex.quote, files))),
+        "jobs.slurm": array.replace("LAST", str(len(files) - 1)).replace("FILES", "\n".join(map(shlex.quote, files))),
     }
     for name, text in texts.items():
-        with atomic(place / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(text, place / name)
     raise JobsToRun(
         f"{len(files)} training {'job' if len(files) == 1 else 'jobs'} to run: {place / 'jobs.txt'} has a command per "
         "line, and jobs.slurm beside it is an example of a Slurm array; when they are done, run the same command again: "

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-from qatoolkit.core.files import TIMING, atomic
+from qatoolkit.core.files import TIMING, write_text
 from qatoolkit.training.distributed import Processes
 from qatoolkit.training.job import Job
 from qatoolkit.training.memory_estimate import matmul_rate
@@ -30,8 +30,7 @@ def open_metrics(out: Path, done: int, leads: bool):
         old = path.read_text(encoding="utf-8").splitlines()[:done] if done and path.is_file() else []
     except UnicodeDecodeError:
         raise OSError(f"{path} is damaged; delete it: its rows are lost, what was learned is not") from None
-    with atomic(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in old))
+    write_text("".join(f"{line}\n" for line in old), path)
     with open(path, "a", buffering=1) as file:  # line by line
         yield lambda row: file.write(json.dumps(row) + "\n")
 

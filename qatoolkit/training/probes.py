@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.core.files import atomic
+from qatoolkit.core.files import write_text
 from qatoolkit.training.distributed import Processes
 from qatoolkit.training.job import Job
 from qatoolkit.training.logging import ProgressLog
@@ -55,8 +55,7 @@ def open_probes(
     path = Path(job.out) / PROBES
     if ours.leads:
         old = [line for line in _lines(path) if json.loads(line)["step"] <= done] if done else []
-        with atomic(path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in old))
+        write_text("".join(f"{line}\n" for line in old), path)
 
     def run(taken: int, seen: int, new: int) -> None:
         if 0 < taken < steps and seen // job.probe_every == (seen - new) // job.probe_every:

@@ -19,6 +19,7 @@ import pandas as pd
 from qatoolkit.core.files import atomic, read_json, write_json
 from qatoolkit.core.prompt_format import as_prompt_and_answer, lacks_choices, means_choices
 from qatoolkit.core.qa_table import as_lists
+from qatoolkit.core.text import first_line
 from qatoolkit.training.digests import require_undamaged, write_digests
 
 Document = str | tuple[str, str]  # a text, or a prompt and its continuation
@@ -237,7 +238,7 @@ def _hub_texts(name: str, column: str) -> Iterator[str]:
         rows = datasets.load_dataset(place, configuration or None, split=split or "train", streaming=True)
         first = next(iter(rows))
     except Exception as error:  # of the hub, the network, or the data set
-        raise ValueError(f"{name} can't be opened: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{name} can't be opened: {type(error).__name__}: {first_line(error)}") from None
     if not isinstance(first.get(column), str):
         raise ValueError(f"{name} has no text in column {column!r}; it has {', '.join(first)}")
     return (row[column] or "" for row in rows)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from qatoolkit.core.files import digest, read_json, remove
+from qatoolkit.core.text import first_line
 from qatoolkit.training import checkpoints
 from qatoolkit.training.digests import DIGESTS, require_undamaged
 from qatoolkit.training.distributed import Processes, join, leave, on_device, processes, shares_of
@@ -200,7 +201,7 @@ def _room(job: Job, parameters: int):
         needed, missing = missing_on_disk(job, parameters)
         states = checkpoints.states(job.out)
         raise OSError(
-            f"job {job.name!r}: the disk or quota of {job.out} is full ({str(error).splitlines()[0]}): the job needs "
+            f"job {job.name!r}: the disk or quota of {job.out} is full ({first_line(error)}): the job needs "
             f"{size_text(needed)} more there, {size_text(missing)} more than are free. Free that and run the same "
             f"command again: it goes on after step {int(states[-1].name) if states else 0:,}"
         ) from error

@@ -94,6 +94,13 @@ def choice_exams(run: Run) -> list[str]:
     return [name for name, table in exam_tables(run).items() if table["choices"].notna().all()]
 
 
+def choice_rows(run: Run) -> pd.DataFrame:
+    """The questions of those exams that have one right answer, in one table, each with its `exam`."""
+    tables = [table.assign(exam=name) for name, table in exam_tables(run).items() if table["choices"].notna().all()]
+    rows = pd.concat(tables or [pd.DataFrame(columns=["exam", "id", "choices", "answer_index"])], ignore_index=True)
+    return rows[rows["answer_index"].notna()].reset_index(drop=True)
+
+
 @stage("seeds", settings=("world.seeds", "seeds"))
 def seeds(run: Run, folder) -> dict:
     """Seed QA of the run's world."""

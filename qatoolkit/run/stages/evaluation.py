@@ -13,19 +13,13 @@ from qatoolkit.evaluation.blind import blind_by_model, blind_to_training
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.evaluation.probe import UNLABELLED
-from qatoolkit.run.contracts import Stage
-from qatoolkit.run.outputs import Outputs
+from qatoolkit.run.contracts import stage
 from qatoolkit.run.profiles import BASE
-from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
+from qatoolkit.run.stages.data import choice_exams, choice_rows, exam_tables, examined
 from qatoolkit.run.stages.training import arm_table
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import STAGES, Run
 
-_EVALUATE = Stage(
-    "evaluate",
-    reads=("base", "curate", "midtrain", "exams", "annotate", "plan"),
-    settings=("evaluate", "world.general"),
-)
 BLIND = ["blind_training", "blind_model"]
 BESIDE = ["exact", "undecided", "per_byte", "per_token", "bits_per_byte", "chance", *BLIND]
 
@@ -33,12 +27,10 @@ BESIDE = ["exact", "undecided", "per_byte", "per_token", "bits_per_byte", "chanc
 def exam_rows(run: Run) -> pd.DataFrame:
     """The questions of all multiple-choice exams that are asked in cloze form and have one right answer, in one table,
     for the cloze scorer."""
-    about, tables = run.read("exams").about, exam_tables(run)
-    names = [n for n in choice_exams(run) if not about[n]["suite"] and about[n]["form"] in (None, "cloze")]
-    if not names:
-        return pd.DataFrame(columns=["id", "exam", *CELL])
-    rows = pd.concat([tables[name].assign(exam=name) for name in names], ignore_index=True)
-    return labelled(rows[rows["answer_index"].notna()].drop_duplicates("id").reset_index(drop=True))
+    rows, about = choice_rows(run), run.read("exams").about
+    cloze = [name for name, how in about.items() if not how["suite"] and how["form"] in (None, "cloze")]
+    rows = rows[rows["exam"].isin(cloze)].drop_duplicates("id").reset_index(drop=True)
+    return labelled(rows.reindex(columns=list(dict.fromkeys([*rows, *CELL]))))
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -46,7 +38,12 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**rows[CELL].astype(object).fillna(UNLABELLED))
 
 
-def evaluate(run: Run, *, log=print) -> Outputs:
+@stage(
+    "evaluate",
+    reads=("base", "curate", "midtrain", "exams", "annotate", "plan"),
+    settings=("evaluate", "world.general"),
+)
+def evaluate(run: Run, folder: Path) -> dict:
     """lm-eval on every exam for the base and every arm; accuracy by exam and cell, and the paired differences of the
     profile's `compare`. `general` has bits per byte of held-out general text, where the world has some. Tasks that a
     model was scored on before, in any run, are not run again.
@@ -55,34 +52,30 @@ def evaluate(run: Run, *, log=print) -> Outputs:
     `exams` has beside accuracy the means of `BESIDE`: for written answers exact match and the share that could not be
     judged, for choices accuracy per byte and per token, bits per byte of the right one, guessing, and the two scores of
     who does not read the question (`evaluation.blind`)."""
-
-    def make(folder: Path) -> dict:
-        settings, exams = run.profile.evaluate, examined(run)
-        done = run.root / STAGES / "scores"
-        models = {arm: run.model(arm) for arm in (BASE, *run.profile.arms)}
-        how = {"scorer": settings.scorer, "batch": settings.batch, "folder": done, "workplace": folder / "tasks"}
-        answered = {arm: evaluate_exams(model, exams, **how) for arm, model in models.items()}
-        scores = [task["key"] for rows in answered.values() for task in rows.attrs["evaluation"]["tasks"]]
-        samples = with_exam_labels(
-            run, pd.concat([rows.assign(arm=arm) for arm, rows in answered.items()], ignore_index=True)
-        )
-        samples = judged(samples, settings.judge).merge(blind(run, models), on=["arm", "exam", "id"], how="left")
-        choice = samples[samples["exam"].isin(choice_exams(run))]
-        resampled = {"resamples": settings.bootstrap, "seed": run.seed}
-        grids = [cells(rows).assign(arm=arm) for arm, rows in choice.groupby("arm", sort=False)]
-        return {
-            "tasks": None,
-            "samples": samples,
-            "exams": exam_scores(samples),
-            "cells": pd.concat(grids, ignore_index=True),
-            "comparisons": comparisons(choice, weak_parts(run), run.profile.compare, **resampled),
-            "over_blind": over_blind(choice, weak_parts(run), **resampled),
-            "gains_by_blind": gains_by_blind(choice, weak_parts(run), run.profile.compare, **resampled),
-            "general": held_out(run, models),
-            "uses": [Artifact(done.parent, done.name, key).name for key in scores],
-        }
-
-    return run.complete("evaluate", _EVALUATE, make, log=log)
+    settings, exams = run.profile.evaluate, examined(run)
+    done = run.root / STAGES / "scores"
+    models = {arm: run.model(arm) for arm in (BASE, *run.profile.arms)}
+    how = {"scorer": settings.scorer, "batch": settings.batch, "folder": done, "workplace": folder / "tasks"}
+    answered = {arm: evaluate_exams(model, exams, **how) for arm, model in models.items()}
+    scores = [task["key"] for rows in answered.values() for task in rows.attrs["evaluation"]["tasks"]]
+    samples = with_exam_labels(
+        run, pd.concat([rows.assign(arm=arm) for arm, rows in answered.items()], ignore_index=True)
+    )
+    samples = judged(samples, settings.judge).merge(blind(run, models), on=["arm", "exam", "id"], how="left")
+    choice = samples[samples["exam"].isin(choice_exams(run))]
+    resampled = {"resamples": settings.bootstrap, "seed": run.seed}
+    grids = [cells(rows).assign(arm=arm) for arm, rows in choice.groupby("arm", sort=False)]
+    return {
+        "tasks": None,
+        "samples": samples,
+        "exams": exam_scores(samples),
+        "cells": pd.concat(grids, ignore_index=True),
+        "comparisons": comparisons(choice, weak_parts(run), run.profile.compare, **resampled),
+        "over_blind": over_blind(choice, weak_parts(run), **resampled),
+        "gains_by_blind": gains_by_blind(choice, weak_parts(run), run.profile.compare, **resampled),
+        "general": held_out(run, models),
+        "uses": [Artifact(done.parent, done.name, key).name for key in scores],
+    }
 
 
 def exam_scores(samples: pd.DataFrame) -> pd.DataFrame:
@@ -106,14 +99,7 @@ def blind(run: Run, models: dict[str, Path]) -> pd.DataFrame:
     """For every arm and multiple-choice question with one right choice (arm, exam, id): `blind_training`, whether the
     choice most often right in the arm's data is right, null for an arm without, and `blind_model`, whether the one is
     that its model finds most likely without the question."""
-    tables, parts = exam_tables(run), []
-    asked = [tables[name].assign(exam=name) for name in choice_exams(run)]
-    rows = (
-        pd.concat(asked, ignore_index=True)
-        if asked
-        else pd.DataFrame(columns=["exam", "id", "choices", "answer_index"])
-    )
-    rows = rows[rows["answer_index"].notna()].reset_index(drop=True)
+    rows, parts = choice_rows(run), []
     unique = rows.drop_duplicates("id")
     for arm, model in models.items():
         data = arm_table(run, arm) if arm in run.profile.arms else pd.DataFrame()

@@ -9,23 +9,22 @@ import pandas as pd
 
 from qatoolkit.core.files import read_json
 from qatoolkit.core.qa_table import COLUMNS
-from qatoolkit.core.settings import places, replace, turned
+from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import CELL, accuracy, cells, difference_over_seeds, paired_difference, weak
 from qatoolkit.curate.curate import curate as curated
 from qatoolkit.curate.exam_index import ExamIndex
-from qatoolkit.run.contracts import Stage
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import BASE, Profile
 from qatoolkit.run.stages.data import index_all_exams
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.measured import accept_measured
-from qatoolkit.run.stages.synthesis import context_of
+from qatoolkit.run.stages.synthesis import context_of, writing_stage
 from qatoolkit.run.stages.teachers import ledger_path, teachers
 from qatoolkit.run.stages.training import Trained, arm_job, midtrain_job, own_job, qa_file, seed_range, trained
 from qatoolkit.run.stages.weakness import labelled_cells, probe_samples, weak_parts
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import NothingWeak, plan_budget
-from qatoolkit.synthesis.strategies import Strategy, strategy
+from qatoolkit.synthesis.strategies import Strategy
 from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.training.job import WHOLE, Job
 
@@ -56,27 +55,10 @@ def rounds(run: Run, *, log=print) -> Outputs:
     of = run.profile.rounds.of or run.profile.main_set
     if of is None:
         raise ValueError("rounds write a data set, and the main arm reads none: name one in rounds.of")
-    about = run.profile.data[of]
-    chosen, profile = strategy(about.strategy or of), turned(run.profile, about.dials)
-    own = chosen.name if hasattr(profile, chosen.name) else "strategies"
-    more = (
-        "rounds",
-        "teacher",
-        "plan",
-        "measure",
-        own,
-        *chosen.reads,
-        "curate",
-        "probe",
-        "student",
-        "midtrain",
-        "evaluate",
-    )
-    groups = tuple(dict.fromkeys(more))
-    files = tuple(dial for dial in places(type(profile)) if dial.split(".")[0] in groups)
-    prompts = tuple(dict.fromkeys([*chosen.prompts, *["solve"] * (profile.measure.k > 0)]))
+    chosen, profile = run.profile.data_set(of)
     reads = ("exams", "annotate", "base", "probe", "plan", "curate")
-    spec = Stage(ROUNDS, reads=reads, settings=groups, files=files, prompts=prompts)
+    more = ("rounds", "curate", "probe", "student", "midtrain", "evaluate")
+    spec = writing_stage(ROUNDS, chosen, profile, reads, more)
 
     def make(folder: Path) -> dict:
         loops, (_, index), most = begin(run), index_all_exams(run), len(getattr(run.read("curate"), of))
@@ -95,14 +77,8 @@ def rounds(run: Run, *, log=print) -> Outputs:
             )
         return against_one_pass(run, of, loops)
 
-    return run.complete(
-        ROUNDS,
-        spec,
-        make,
-        dials=about.dials,
-        asked={"data set": of, "strategy": chosen.name, "arms": run.profile.arms},
-        log=log,
-    )
+    asked = {"data set": of, "strategy": chosen.name, "arms": run.profile.arms}
+    return run.complete(ROUNDS, spec, make, dials=run.profile.data[of].dials, asked=asked, log=log)
 
 
 @dataclass(kw_only=True)
@@ -251,7 +227,9 @@ def record(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None) -> di
         mine = parts(loop.samples, weakest)[on]
         row |= {f"{prefix}{name}": value for name, value in accuracy(mine).iloc[0].items()}
         if before is not None:
-            paired = paired_difference(mine, parts(before, weakest)[on], resamples=resamples(run), seed=run.seed)
+            paired = paired_difference(
+                mine, parts(before, weakest)[on], resamples=run.profile.evaluate.bootstrap, seed=run.seed
+            )
             row[f"{prefix}gain"] = paired["difference"]
             row |= {f"{prefix}gain_{end}": paired[end] for end in ("low", "high")}
     loop.rows.append(row)
@@ -269,11 +247,6 @@ def at(grid: pd.DataFrame, now: pd.DataFrame, **where) -> pd.DataFrame:
     """A grid with where it was found, and whether each of its cells is `weak` there."""
     is_weak = pd.MultiIndex.from_frame(grid[CELL]).isin(pd.MultiIndex.from_frame(now[CELL]))
     return grid.assign(weak=is_weak, **where)
-
-
-def resamples(run: Run) -> int:
-    """Of the bootstraps of this stage."""
-    return run.profile.evaluate.bootstrap
 
 
 def spent(run: Run, stage: str) -> float | None:
@@ -348,7 +321,7 @@ def against_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
                 {"a": a, "b": b, "on": on}
                 | difference_over_seeds(
                     [(split[a, seed][on], split[b, seed][on]) for seed in seeds],
-                    resamples=resamples(run),
+                    resamples=run.profile.evaluate.bootstrap,
                     seed=run.seed,
                 )
                 for a, b in compared

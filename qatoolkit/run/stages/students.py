@@ -13,7 +13,7 @@ from qatoolkit.core.stats import accuracy, cells, difference_over_seeds, wilson
 from qatoolkit.evaluation.blind import blind_to_training
 from qatoolkit.run.contracts import stage
 from qatoolkit.run.profiles import BASE
-from qatoolkit.run.stages.data import choice_exams, exam_tables
+from qatoolkit.run.stages.data import choice_rows
 from qatoolkit.run.stages.evaluation import scored
 from qatoolkit.run.stages.training import (
     Trained,
@@ -185,12 +185,7 @@ def laws(points: pd.DataFrame, by_seed: pd.DataFrame, seed: int) -> dict[str, pd
 def unread_scores(run: Run, arm: str) -> dict[str, float | None]:
     """On the multiple-choice exams: `chance`, the accuracy of guessing, and `blind`, that of always taking the choice
     that is most often right in an arm's data (null for an arm without)."""
-    tables, data = exam_tables(run), arm_table(run, arm)
-    asked = [tables[name] for name in choice_exams(run)]
-    rows = (
-        pd.concat(asked, ignore_index=True).drop_duplicates("id") if asked else pd.DataFrame(columns=["answer_index"])
-    )
-    rows = rows[rows["answer_index"].notna()]
+    rows, data = choice_rows(run).drop_duplicates("id"), arm_table(run, arm)
     blind = float(blind_to_training(rows, data).mean()) if len(data) and len(rows) else None
     return {"chance": float((1 / rows["choices"].map(len)).mean()) if len(rows) else None, "blind": blind}
 

@@ -1,10 +1,11 @@
 """Stages on synthesis: the data sets of the profile, each by its strategy, and what a teacher's errors do to them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.core.settings import places, replace, turned
+from qatoolkit.core.settings import places, replace
 from qatoolkit.core.stats import CELL
 from qatoolkit.core.taxonomy import DIFFICULTIES, HIGH
 from qatoolkit.curate.curate import curate as curated
@@ -32,17 +33,11 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
     accepts, within the budget of their cell (`waves.fill`).
 
     Raises ValueError for a name that the profile does not have, MissingUpstream before seeds and plan are there."""
-    if name not in run.profile.data:
-        raise ValueError(f"no data set is called {name!r}; there are {', '.join(run.profile.data)}")
-    about = run.profile.data[name]
-    chosen, profile = strategy(about.strategy or name), turned(run.profile, about.dials)
-    own = chosen.name if hasattr(profile, chosen.name) else "strategies"
+    chosen, profile = run.profile.data_set(name)
     exact, by_rate, measures = profile.plan.waves > 1, profile.plan.by == "measured", profile.measure.k > 0
-    groups = dict.fromkeys(["teacher", "plan", "measure", own, *chosen.reads, *["curate"] * exact])
-    files = tuple(dial for dial in places(type(profile)) if dial.split(".")[0] in groups)
-    prompts = tuple(dict.fromkeys([*chosen.prompts, *["solve"] * measures]))
     reads = ("annotate", "plan", *["exams"] * exact, *["base"] * measures, *["probe"] * by_rate)
-    spec = Stage(chosen.name, reads=reads, settings=tuple(groups), files=files, prompts=prompts)
+    spec = writing_stage(chosen.name, chosen, profile, reads, ["curate"] * exact)
+    dials = run.profile.data[name].dials
 
     def make(folder) -> dict:
         plan = plan_of(run, profile)
@@ -53,11 +48,20 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
                 return accept_measured(run, profile, by, outputs)
 
             outputs = write_exactly(run, profile, chosen, plan, write, log) if exact else write(plan)
-        if run.parent or (about.dials and name != run.profile.main_set):
+        if run.parent or (dials and name != run.profile.main_set):
             return outputs  # an ablation or a control: nobody asks how its answers were refined
         return outputs | {"refinement": refinement(run, outputs["made"], outputs["questions"], outputs["rejects"])}
 
-    return run.complete(name, spec, make, dials=about.dials, log=log)
+    return run.complete(name, spec, make, dials=dials, log=log)
+
+
+def writing_stage(kind: str, chosen: Strategy, profile: Profile, reads: tuple[str, ...], more: Iterable[str]) -> Stage:
+    """A stage that writes with a strategy: it depends on all that writing takes, and on the groups of settings `more`."""
+    own = chosen.name if hasattr(profile, chosen.name) else "strategies"
+    groups = tuple(dict.fromkeys(["teacher", "plan", "measure", own, *chosen.reads, *more]))
+    files = tuple(dial for dial in places(type(profile)) if dial.split(".")[0] in groups)
+    prompts = tuple(dict.fromkeys([*chosen.prompts, *["solve"] * (profile.measure.k > 0)]))
+    return Stage(kind, reads=reads, settings=groups, files=files, prompts=prompts)
 
 
 def plan_of(run: Run, profile: Profile) -> pd.DataFrame:

@@ -368,8 +368,7 @@ def midtrain(run: Run, *, log=print) -> Outputs:
 
     out = run.complete("midtrain", _MIDTRAIN, make, log=log)
     for arm, name in out.models.items():
-        kind, _, key = name.rpartition("/")
-        run.point(f"models/{arm}", Artifact(run.root / STAGES, kind, key))
+        run.point(f"models/{arm}", Artifact.named(run.root / STAGES, name))
     return out
 
 

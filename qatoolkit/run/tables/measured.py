@@ -3,7 +3,6 @@
 import pandas as pd
 
 from qatoolkit.core.qa_table import PASS
-from qatoolkit.core.settings import turned
 from qatoolkit.core.stats import rank_correlation, wilson
 from qatoolkit.core.taxonomy import DIFFICULTIES
 from qatoolkit.run.cost import asking
@@ -18,7 +17,7 @@ def difficulty_estimate(run: Run, name: str = SEEDS) -> dict:
     """What `measure.k` answers of the strong model to each annotated seed, or to each question of a finished data set,
     will take: `cost.asking`."""
     table = run.read("annotate").seeds if name == SEEDS else run.read(name).questions
-    profile = turned(run.profile, run.profile.data[name].dials) if name in run.profile.data else run.profile
+    profile = run.profile if name == SEEDS else run.profile.data_set(name)[1]
     with teachers(run, "pass_rates") as by:
         return asking(strong_model(profile.measure, by), requests(table, range(profile.measure.k)), "measure")
 

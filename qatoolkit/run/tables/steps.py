@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import pandas as pd
 
 from qatoolkit.core.qa_table import require
-from qatoolkit.core.settings import turned
 from qatoolkit.core.stats import CELL, wilson
 from qatoolkit.run.lineage import priced, rows_of, shares_of
 from qatoolkit.run.stages.synthesis import plan_of
@@ -60,7 +59,7 @@ def _budget(run: Run, name: str) -> pd.DataFrame:
     stored = run.read(name)
     if "counts" in stored:
         return stored.counts[[*CELL, "asked"]].rename(columns={"asked": "n"})
-    plan = plan_of(run, turned(run.profile, run.profile.data[name].dials))
+    plan = plan_of(run, run.profile.data_set(name)[1])
     return plan.loc[plan["budget"] > 0, [*CELL, "budget"]].rename(columns={"budget": "n"})
 
 
