@@ -75,11 +75,14 @@ def comparable(text) -> str:
         for sign, plain in _TYPOGRAPHY:
             text = text.replace(sign, plain)
     if not text.isascii():
-        text = nfkc(text)
-        convert, traditional = _simplifier()
-        if traditional.search(text):
-            text = convert(text)
+        text = simplified(nfkc(text))
     return text.casefold()
+
+
+def simplified(text: str) -> str:
+    """A text in simplified characters (OpenCC t2s)."""
+    convert, traditional = _simplifier()
+    return convert(text) if traditional.search(text) else text
 
 
 def tokens(text) -> list[str]:
