@@ -81,6 +81,8 @@ def comparable(text) -> str:
 
 def simplified(text: str) -> str:
     """A text in simplified characters (OpenCC t2s)."""
+    if text.isascii():
+        return text
     convert, traditional = _simplifier()
     return convert(text) if traditional.search(text) else text
 

@@ -7,6 +7,7 @@ one word. The words are in `difference_words.csv`. (Our reading; public tools co
 """
 
 import csv
+import html
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from qatoolkit.core.text import CJK
-from qatoolkit.curate.comparison_text import simplified, stem
+from qatoolkit.curate.comparison_text import simplified, stem, text_of
 
 _OPERATORS = {"+": "plus", "*": "times", "/": "divided", "^": "power", "=": "equals", "<": "less", ">": "greater"}
 _OPERATORS |= {"≤": "leq", "≥": "geq", "≠": "neq", "×": "times", "·": "cdot", "÷": "div", "−": "minus", "-": "minus"}
@@ -25,7 +26,7 @@ _OPERATORS |= {"%": "percent", "√": "sqrt", "¬": "not", "~": "not", "∧": "w
 _OPERATORS |= {"≡": "equiv", "∪": "cup", "∩": "cap", "∈": "in_set", "⊂": "subset"}
 _LAYOUT = re.compile(r"\\(?:left|right|text[a-z]*|math[a-z]+|displaystyle|quad|qquad|uline)")
 _LABEL = (  # of a question: "Question 3:", "第三题", "(2)", "(a)", "二、"
-    r"(?:(?:question|problem|exercise|example|q|no\.?|例|问题|题目|习题)\s*\d{1,3}\s*[.:、)]"
+    r"(?:(?:question|problem|exercise|example|q|no\.?|例|问题|题目|习题|练习)\s*\d{1,3}\s*[.:、)]"
     r"|q\s*:|第\s*[\d一二三四五六七八九十]{1,3}\s*题[.:、)]?|[一二三四五六七八九十]{1,3}、"
     r"|[(\[]\s*(?:\d{1,3}|[a-h]|[ivx]{1,4})\s*[)\]](?=\s*[^\W\d]|\s*\$|\s+\d))\s*"
 )
@@ -49,13 +50,16 @@ def _lists() -> tuple[dict[str, str | None], dict[str, re.Pattern]]:
         words = {language: " ".join(lists[kind, language] for kind in kinds).split() for language in ("en", "zh")}
         return rf"(?:\b(?:{'|'.join(words['en'])})\b|{'|'.join(sorted(words['zh'], key=len, reverse=True))})"
 
-    clause = rf"(?=[^{_ENDS}]*?{any_of('ask')})(?:(?>{any_of('ask', 'beside')})[ '\"]*+)++"
+    words = rf"(?:(?>{any_of('ask', 'beside')})[ '\"]*+)++"
+    start, end = (
+        rf"(?={words}{ends})(?=[^{_ENDS}]*?{any_of('ask')}){words}" for ends in (f"[{_ENDS}]", f"(?:[{_ENDS}]|$)")
+    )
     patterns = {
-        "opening": rf"\s*(?:{_LABEL}|{clause}(?:[{_ENDS}]\s*)+|(?:{lists['request', 'en']})\b[,:\s]*)+",
-        "closing": rf"(?:(?<=[^\w\s'\"(\[-])|(?=请|谢谢))\s*{clause}[,.!。…\s]*$",
-        "filler": rf"\b(?:{lists['filler', 'en']})\b|{lists['filler', 'zh']}",
+        "opening": rf"\s*(?:{_LABEL}|{start}(?:[{_ENDS}]\s*)+|(?:{lists['request', 'en']})\b[,:\s]*)+",
+        "closing": rf"(?:(?<=[^\w\s'\"(\[,-])|(?=请|谢谢))\s*(?:{end}[,.:!。…\s]*)+$",
+        "filler": lists["filler", "zh"],
     }
-    return forms, {name: re.compile(pattern, re.IGNORECASE) for name, pattern in patterns.items()}
+    return forms, {name: re.compile(pattern) for name, pattern in patterns.items()}
 
 
 def without_asking(text) -> str:
@@ -65,23 +69,25 @@ def without_asking(text) -> str:
     "is x + 1 above Tom's x?"
     """
     patterns = _lists()[1]
-    text = stem(text)
+    text = simplified(stem(html.unescape(text_of(text))))
     for _ in range(4):  # numbers and requests in any order: "Please answer: 3. (5 分)"
-        start = patterns["opening"].match(text)
+        start = patterns["opening"].match(_lower(text))
         rest = text[start.end() :].strip() if start else ""
         if not rest:
             break
         text = stem(rest)
-    for _ in range(3):
-        end = patterns["closing"].search(text, max(0, len(text) - 120))
-        if not end:
-            break
-        text = text[: end.start()]
-    text = patterns["filler"].sub("", text)
+    end = patterns["closing"].search(_lower(text), max(0, len(text) - 120))
+    text = text[: end.start()] if end else text
     if text.isascii() or not _CJK.search(text):  # elsewhere "A" and "a" are letters
         text = f" {text}".replace(" a ", " ").replace(". A ", ". ").replace("? A ", "? ").replace("\nA ", "\n")
         return text[3:] if text.startswith(" A ") else text[1:]
-    return simplified(_WRAP.sub("", text))
+    return patterns["filler"].sub("", _WRAP.sub("", text))
+
+
+def _lower(text: str) -> str:
+    """In lower case, of the same length."""
+    lower = text.lower()
+    return lower if len(lower) == len(text) else text
 
 
 def form_of(word: str) -> str | None:

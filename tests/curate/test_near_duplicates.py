@@ -112,7 +112,7 @@ def test_harmless_edits_are_one_question():
         "article": plain.replace(" the bay", " bay"),
         "tense": plain.replace("carry", "carried").replace("prepare", "are preparing"),
         "requests": f"Hi! Could you help me with this problem? {plain} Show your work, and choose the best answer. Thanks!",
-        "filler": plain.replace("prepare", "then prepare").replace("How many", "In fact, how many"),
+        "filler": plain.replace("prepare", "then prepare"),
         "auxiliary": plain.replace("carry", "do carry"),
         "case": plain.replace("carry", "CARRY"),
         "punctuation": plain.replace(",", " -").replace("?", ""),
