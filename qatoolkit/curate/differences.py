@@ -1,13 +1,12 @@
 """The words of a text by which questions are compared: two rows ask the same thing if these are the same.
 
-Left out is only what is known to change nothing: question numbers, articles, "is" and "do", 的 and 了, a few particles, and
+Left out is only what is known to change nothing: question numbers, articles, "do", 的 and 了, a few particles, and
 clauses that speak of the asking alone ("Please answer the question.", 请选出正确答案。). Every other word counts, whether
 it is inserted, missing or replaced, so no list of opposites, negations or quantifiers is needed. Inflections count as
 one word. The words are in `difference_words.csv`. (Our reading; public tools compare all words alike.)
 """
 
 import csv
-import html
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from qatoolkit.core.text import CJK
-from qatoolkit.curate.comparison_text import simplified, stem, text_of
+from qatoolkit.curate.comparison_text import simplified, stem, without_markup
 
 _OPERATORS = {"+": "plus", "*": "times", "/": "divided", "^": "power", "=": "equals", "<": "less", ">": "greater"}
 _OPERATORS |= {"≤": "leq", "≥": "geq", "≠": "neq", "×": "times", "·": "cdot", "÷": "div", "−": "minus", "-": "minus"}
@@ -26,7 +25,7 @@ _OPERATORS |= {"%": "percent", "√": "sqrt", "¬": "not", "~": "not", "∧": "w
 _OPERATORS |= {"≡": "equiv", "∪": "cup", "∩": "cap", "∈": "in_set", "⊂": "subset"}
 _LAYOUT = re.compile(r"\\(?:left|right|text[a-z]*|math[a-z]+|displaystyle|quad|qquad|uline)")
 _LABEL = (  # of a question: "Question 3:", "第三题", "(2)", "(a)", "二、"
-    r"(?:(?:question|problem|exercise|example|q|no\.?|例|问题|题目|习题|练习)\s*\d{1,3}\s*[.:、)]"
+    r"(?:(?:question|problem|exercise|example|q|ex\.|no\.?|例|问题|题目|习题|练习)\s*#?\s*\d{1,3}\s*[.:、)]"
     r"|q\s*:|第\s*[\d一二三四五六七八九十]{1,3}\s*题[.:、)]?|[一二三四五六七八九十]{1,3}、"
     r"|[(\[]\s*(?:\d{1,3}|[a-h]|[ivx]{1,4})\s*[)\]](?=\s*[^\W\d]|\s*\$|\s+\d))\s*"
 )
@@ -34,6 +33,13 @@ _ENDS = r",.:;!?。…\n"  # of a clause, NFKC
 _CJK = re.compile(f"[{CJK}]")
 _WRAP = re.compile(rf"\s+(?=[{CJK}])")  # Chinese needs no spaces, and PDFs wrap lines inside a phrase
 _DOUBLED = re.compile(r"([bdfgmnprt])\1$")
+_SHORT = re.compile(r"[^aeiouy]*[aeiouy][^aeiouwxy]")  # plan and hop are other words than plane and hope
+_CONTRACTED = (
+    (re.compile(r"\bcan(?:['’]t|not)\b", re.IGNORECASE), "can not"),
+    (re.compile(r"\bwon['’]t\b", re.IGNORECASE), "will not"),
+    (re.compile(r"n['’]t\b", re.IGNORECASE), " not"),
+    (re.compile(r"\b(it|what|who|where|how|that|there|here)['’]s\b", re.IGNORECASE), r"\1 is"),
+)
 
 
 @cache
@@ -56,7 +62,7 @@ def _lists() -> tuple[dict[str, str | None], dict[str, re.Pattern]]:
     )
     patterns = {
         "opening": rf"\s*(?:{_LABEL}|{start}(?:[{_ENDS}]\s*)+|(?:{lists['request', 'en']})\b[,:\s]*)+",
-        "closing": rf"(?:(?<=[^\w\s'\"(\[,-])|(?=请|谢谢))\s*(?:{end}[,.:!。…\s]*)+$",
+        "closing": rf"(?:(?<=[^\w \t'\"(\[,-])|(?=请|谢谢))\s*(?:{end}[,.:!。…\s]*)+$",
         "filler": lists["filler", "zh"],
     }
     return forms, {name: re.compile(pattern) for name, pattern in patterns.items()}
@@ -69,7 +75,7 @@ def without_asking(text) -> str:
     "is x + 1 above Tom's x?"
     """
     patterns = _lists()[1]
-    text = simplified(stem(html.unescape(text_of(text))))
+    text = simplified(stem(without_markup(text)))
     for _ in range(4):  # numbers and requests in any order: "Please answer: 3. (5 分)"
         start = patterns["opening"].match(_lower(text))
         rest = text[start.end() :].strip() if start else ""
@@ -78,6 +84,9 @@ def without_asking(text) -> str:
         text = stem(rest)
     end = patterns["closing"].search(_lower(text), max(0, len(text) - 120))
     text = text[: end.start()] if end else text
+    if "'" in text or "’" in text or "cannot" in text:
+        for pattern, written in _CONTRACTED:
+            text = pattern.sub(written, text)
     if text.isascii() or not _CJK.search(text):  # elsewhere "A" and "a" are letters
         text = f" {text}".replace(" a ", " ").replace(". A ", ". ").replace("? A ", "? ").replace("\nA ", "\n")
         return text[3:] if text.startswith(" A ") else text[1:]
@@ -102,8 +111,6 @@ def form_of(word: str) -> str | None:
     if word[0] == "\\" and _LAYOUT.fullmatch(word):
         return None
     word = word.lstrip("\\").replace("’", "'")
-    if word.casefold() == "cannot" or word.casefold().endswith("n't"):
-        return "not"
     word = word.split("'")[0]
     mixed = word.upper() != word != word.lower() and not word.istitle()  # AaBb, pH
     word = word if mixed or len(word) == 1 else word.casefold()
@@ -114,8 +121,9 @@ def form_of(word: str) -> str | None:
 
 
 def _stemmed(word: str) -> str:
-    """A word without the endings of plural and tense: boxes, box; stopped, stop; prepares, preparing, prepar."""
-    if len(word) < 4 or word[-1] not in "sdge" or not word.isascii():
+    """A word without the endings of plural and past: boxes, box; stopped, stop; prepares, prepar. Those in -ing stay, for
+    what is chasing is not what is chased."""
+    if len(word) < 4 or word[-1] not in "sde" or not word.isascii():
         return word
     if word.endswith(("ies", "ied")) and len(word) > 4:
         return word[:-3] + "y"
@@ -123,12 +131,10 @@ def _stemmed(word: str) -> str:
         word = word[:-2]
     elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
         word = word[:-1]
-    for ending in ("ing", "ed"):
-        base = word.removesuffix(ending)
-        if base != word and len(base) >= 3 and re.search("[aeiouy]", base):
-            word = _DOUBLED.sub(r"\1", base)
-            break
-    return word[:-1] if word.endswith("e") and len(word) >= 4 else word
+    base = word.removesuffix("ed")
+    if base != word and len(base) >= 3 and re.search("[aeiouy]", base):
+        word = base + "e" if _SHORT.fullmatch(base) else _DOUBLED.sub(r"\1", base)
+    return word[:-1] if word.endswith("e") and len(word) >= 4 and not _SHORT.fullmatch(word[:-1]) else word
 
 
 class Vocabulary:

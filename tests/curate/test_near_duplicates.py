@@ -58,6 +58,8 @@ def test_a_replaced_word_is_another_question_whether_or_not_it_is_in_a_list(text
         ("the red boat tows the blue canoe.", "the blue canoe tows the red boat."),
         ("Anna rows faster than Otto.", "Otto rows faster than Anna."),
         ("3 boats carry 5 nets.", "5 boats carry 3 nets."),
+        ("the crew is chasing.", "the crew is chased."),
+        ("the plane is late.", "the plan is late."),
         ("the crew of Anna waits.", "the crew waits."),
         ("the boat is charged.", "the boat is charged twice."),
         ("the toll is y - 4.", "the toll is y + 4."),
@@ -110,7 +112,7 @@ def test_harmless_edits_are_one_question():
         "thanks": f"{plain} Thank you!",
         "number": f"Problem 14. {plain}",
         "article": plain.replace(" the bay", " bay"),
-        "tense": plain.replace("carry", "carried").replace("prepare", "are preparing"),
+        "tense": plain.replace("carry", "carried").replace("prepare", "prepared"),
         "requests": f"Hi! Could you help me with this problem? {plain} Show your work, and choose the best answer. Thanks!",
         "filler": plain.replace("prepare", "then prepare"),
         "auxiliary": plain.replace("carry", "do carry"),
@@ -123,6 +125,11 @@ def test_harmless_edits_are_one_question():
     assert dict(zip(edits, _merged([(plain, edit) for edit in edits.values()]), strict=True)) == dict.fromkeys(
         edits, True
     )
+    written = (
+        "What is loose can not sail, and the crew does not know.",
+        "What's loose can't sail, and the crew doesn't know.",
+    )
+    assert _merged([tuple(STORY.format(part) for part in written)])[0]
     plain = TALE.format("四十个水手准备了一桶茶，")
     edits = {
         "politeness": f"请问：{plain}",
