@@ -8,9 +8,9 @@ replaced, inserted or deleted (Jaccard of word pairs about 0.85 and more), one i
 replaced (about 0.4). Every contender is a fresh process on one core; its CPU time counts, from texts to pairs. Rounds
 alternate, the median counts; what is compiled is compiled before.
 
-- ours: `near_duplicates(guard=False)`, threshold 0.8, word pairs, exact Jaccard on what the bands propose.
-- guarded: the same with `guard=True`, which compares questions: a replaced word is a difference, so only the first
-  rate is set against the peer for what it finds. Its rate is here because it is the default.
+- ours: `near_duplicates(threshold=0.8)`: word pairs, exact Jaccard on what the bands propose.
+- guarded: `near_duplicates()`, which compares questions: a word replaced, inserted or deleted is a difference, so only
+  the first is set against the peer for what it finds. Its rate is here because it is the default.
 - datasketch: MinHash with 128 permutations and MinHashLSH(threshold=0.8) over the same word pairs, made by
   `shingles`; a pair is what a query returns.
 - text_dedup: `embed_func` of its minhash script with its own n-grams, hashes and union-find; it splits at white space,
@@ -18,7 +18,7 @@ alternate, the median counts; what is compiled is compiled before.
 
 Recall: share of the planted copies that are found with their original. Precision: share of the found pairs that are
 planted, the heavily changed copies being no pairs. `memory`: peak resident memory in MiB of a process that reads 1
-million such documents (20,000 with --quick) and finds their near-duplicates, with guard; the table is in it.
+million such documents (20,000 with --quick) and finds their near-duplicates, guarded; the table is in it.
 
 The last line is one JSON object; a peer that is not installed is null.
 """
@@ -85,7 +85,7 @@ def ours(documents: list[str], guard: bool = False) -> set[tuple[int, int]]:
 
     table = pd.DataFrame({"id": range(len(documents)), "question": documents})
     first: dict[int, int] = {}
-    clusters = enumerate(near_duplicates(table, on=("question",), guard=guard)["cluster"])
+    clusters = enumerate(near_duplicates(table, on=("question",), threshold=None if guard else 0.8)["cluster"])
     return {(first[cluster], row) for row, cluster in clusters if first.setdefault(cluster, row) != row}
 
 

@@ -60,11 +60,7 @@ _WORDED = frozenset([*ONES, *TENS])
 def comparable(text) -> str:
     """A text without what hides a repeat: HTML, zero-width characters, soft and end-of-line hyphens, LaTeX layout,
     full-width and traditional characters (OpenCC t2s), case. Numbers stay as they are written (`tokens` reads them)."""
-    text = text_of(text)
-    if "&" in text:
-        text = html.unescape(text)
-    if "<" in text:
-        text = _TAG.sub(" ", text)
+    text = without_markup(text)
     if not text.isascii():
         text = _HIDDEN.sub("", text)
     if "\n" in text:
@@ -75,11 +71,24 @@ def comparable(text) -> str:
         for sign, plain in _TYPOGRAPHY:
             text = text.replace(sign, plain)
     if not text.isascii():
-        text = nfkc(text)
-        convert, traditional = _simplifier()
-        if traditional.search(text):
-            text = convert(text)
+        text = simplified(nfkc(text))
     return text.casefold()
+
+
+def without_markup(text) -> str:
+    """A text without HTML."""
+    text = text_of(text)
+    if "&" in text:
+        text = html.unescape(text)
+    return _TAG.sub(" ", text) if "<" in text else text
+
+
+def simplified(text: str) -> str:
+    """A text in simplified characters (OpenCC t2s)."""
+    if text.isascii():
+        return text
+    convert, traditional = _simplifier()
+    return convert(text) if traditional.search(text) else text
 
 
 def tokens(text) -> list[str]:

@@ -1,11 +1,9 @@
-"""The words of a text in which two questions are compared, and whether their difference matters.
+"""The words of a text by which questions are compared: two rows ask the same thing if these are the same.
 
-Two rows ask the same thing if one has the words of the other with something inserted that changes nothing. Words are
-of four kinds: dropped (articles, politeness, 的, 了), soft (auxiliaries, adverbs: may be inserted or missing), marks
-(negations, quantifiers, comparatives, directions, numbers, operators: both rows have the same) and all others. So a
-*replaced* word is a difference whatever it means, and no list of opposites is needed: increase and decrease, 增 and 减,
-or any pair that nobody thought of. Inflections count as one word. Words by kind are in `difference_words.csv`.
-(Our reading; public tools compare all words alike.)
+Left out is only what is known to change nothing: question numbers, articles, "do", 的 and 了, a few particles, and
+clauses that speak of the asking alone ("Please answer the question.", 请选出正确答案。). Every other word counts, whether
+it is inserted, missing or replaced, so no list of opposites, negations or quantifiers is needed. Inflections count as
+one word. The words are in `difference_words.csv`. (Our reading; public tools compare all words alike.)
 """
 
 import csv
@@ -19,10 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from qatoolkit.core.text import CJK
-from qatoolkit.curate.comparison_text import stem
-
-CONTENT, SOFT, MARK, DROPPED = range(4)
-NAME = 1 << 30  # bit on the id of a word that is written as a name
+from qatoolkit.curate.comparison_text import simplified, stem, without_markup
 
 _OPERATORS = {"+": "plus", "*": "times", "/": "divided", "^": "power", "=": "equals", "<": "less", ">": "greater"}
 _OPERATORS |= {"≤": "leq", "≥": "geq", "≠": "neq", "×": "times", "·": "cdot", "÷": "div", "−": "minus", "-": "minus"}
@@ -30,101 +25,105 @@ _OPERATORS |= {"%": "percent", "√": "sqrt", "¬": "not", "~": "not", "∧": "w
 _OPERATORS |= {"≡": "equiv", "∪": "cup", "∩": "cap", "∈": "in_set", "⊂": "subset"}
 _LAYOUT = re.compile(r"\\(?:left|right|text[a-z]*|math[a-z]+|displaystyle|quad|qquad|uline)")
 _LABEL = (  # of a question: "Question 3:", "第三题", "(2)", "(a)", "二、"
-    r"(?:(?:question|problem|exercise|example|q|no\.?|例|问题|题目|习题)\s*\d{1,3}\s*[.:、)]"
-    r"|第\s*[\d一二三四五六七八九十]{1,3}\s*题[.:、)]?|[一二三四五六七八九十]{1,3}、"
+    r"(?:(?:question|problem|exercise|example|q|ex\.|no\.?|例|问题|题目|习题|练习)\s*#?\s*\d{1,3}\s*[.:、)]"
+    r"|q\s*:|第\s*[\d一二三四五六七八九十]{1,3}\s*题[.:、)]?|[一二三四五六七八九十]{1,3}、"
     r"|[(\[]\s*(?:\d{1,3}|[a-h]|[ivx]{1,4})\s*[)\]](?=\s*[^\W\d]|\s*\$|\s+\d))\s*"
 )
+_ENDS = r",.:;!?。…\n"  # of a clause, NFKC
 _CJK = re.compile(f"[{CJK}]")
 _WRAP = re.compile(rf"\s+(?=[{CJK}])")  # Chinese needs no spaces, and PDFs wrap lines inside a phrase
-_NEGATIVE = re.compile(r"(?:un|non|dis|mis|il|ir)[a-z]{3,}ly")
 _DOUBLED = re.compile(r"([bdfgmnprt])\1$")
-_PHRASE = "phrase"  # with two letters: the token that stands for a soft phrase
+_SHORT = re.compile(r"[^aeiouy]*[aeiouy][^aeiouwxy]")  # plan and hop are other words than plane and hope
+_CONTRACTED = (
+    (re.compile(r"\bcan(?:['’]t|not)\b", re.IGNORECASE), "can not"),
+    (re.compile(r"\bwon['’]t\b", re.IGNORECASE), "will not"),
+    (re.compile(r"n['’]t\b", re.IGNORECASE), " not"),
+    (re.compile(r"\b(it|what|who|where|how|that|there|here)['’]s\b", re.IGNORECASE), r"\1 is"),
+)
 
 
 @cache
-def _lists() -> tuple[dict[str, tuple[str, int]], dict[str, str], dict[str, re.Pattern]]:
-    """Form and kind by word; the token that stands for each soft phrase; patterns of phrases and politeness."""
+def _lists() -> tuple[dict[str, str | None], dict[str, re.Pattern]]:
+    """Form by word, None for words that are left out; patterns of what is left out of a text."""
     with (Path(__file__).parent / "difference_words.csv").open(encoding="utf-8", newline="") as file:
-        rows = [(row["kind"], row["language"], row["words"]) for row in csv.DictReader(file)]
-    known = {sign: (word, MARK) for sign, word in _OPERATORS.items()}
-    known |= {word: (word, MARK) for word in _OPERATORS.values()}
-    spans = {f"{kind} {language}": words for kind, language, words in rows if kind in ("polite", "closing", "phrase")}
-    phrases = "|".join(spans[name] for name in ("phrase en", "phrase zh")).split("|")
-    tokens = {phrase: f" {_PHRASE}{chr(97 + i // 26)}{chr(97 + i % 26)} " for i, phrase in enumerate(phrases)}
-    known |= {token.strip(): (token.strip(), SOFT) for token in tokens.values()}
-    codes = {"drop": DROPPED, "soft": SOFT, "mark": MARK, "form": CONTENT}
-    for kind, _, words in rows:
-        for first, *forms in (group.split("/") for group in words.split() if kind in codes):
-            form = _stemmed(first) if kind == "form" else first
-            known |= {word: (form, codes[kind]) for word in (first, *forms) if word not in known}
-    en, zh = spans["polite en"], spans["polite zh"]
+        lists = {(row["kind"], row["language"]): row["words"] for row in csv.DictReader(file)}
+    forms: dict[str, str | None] = {word: word for word in _OPERATORS.values()} | _OPERATORS
+    for (kind, _), words in lists.items():
+        for first, *others in (group.split("/") for group in words.split() if kind in ("drop", "form")):
+            forms |= dict.fromkeys([first, *others], _stemmed(first) if kind == "form" else None)
+
+    def any_of(*kinds: str) -> str:
+        words = {language: " ".join(lists[kind, language] for kind in kinds).split() for language in ("en", "zh")}
+        return rf"(?:\b(?:{'|'.join(words['en'])})\b|{'|'.join(sorted(words['zh'], key=len, reverse=True))})"
+
+    words = rf"(?:(?>{any_of('ask', 'beside')})[ '\"]*+)++"
+    start, end = (
+        rf"(?={words}{ends})(?=[^{_ENDS}]*?{any_of('ask')}){words}" for ends in (f"[{_ENDS}]", f"(?:[{_ENDS}]|$)")
+    )
     patterns = {
-        "opening": re.compile(rf"\s*(?:{_LABEL}|(?:\b(?:{en})\b|{zh})[,:\s]*)+", re.IGNORECASE),
-        "closing": re.compile(rf"(?:{spans['closing en']})\W*$"),
-        "polite zh": re.compile(rf"(?:{zh})[:,]?"),
-        "phrase en": re.compile(rf"\b(?:{spans['phrase en']})\b"),
-        "phrase zh": re.compile(spans["phrase zh"]),
+        "opening": rf"\s*(?:{_LABEL}|{start}(?:[{_ENDS}]\s*)+|(?:{lists['request', 'en']})\b[,:\s]*)+",
+        "closing": rf"(?:(?<=[^\w \t'\"(\[,-])|(?=请|谢谢))\s*(?:{end}[,.:!。…\s]*)+$",
+        "filler": lists["filler", "zh"],
     }
-    return known, tokens, patterns
+    return forms, {name: re.compile(pattern) for name, pattern in patterns.items()}
 
 
-def without_politeness(text) -> str:
-    """A question without its number, politeness and the article "a"; soft phrases as one word.
+def without_asking(text) -> str:
+    """A question without its number, requests, fillers and the article "a".
 
-    >>> without_politeness("3. Please tell me: is x + 1 above Tom's x?")
+    >>> without_asking("3. Please tell me: is x + 1 above Tom's x? Choose the best answer.")
     "is x + 1 above Tom's x?"
     """
-    _, stands, patterns = _lists()
-    text = stem(text)
-    for _ in range(3):  # numbers and politeness in any order: "Please answer: 3. (5 分)"
-        start = patterns["opening"].match(text)
-        if not start:
+    patterns = _lists()[1]
+    text = simplified(stem(without_markup(text)))
+    for _ in range(4):  # numbers and requests in any order: "Please answer: 3. (5 分)"
+        start = patterns["opening"].match(_lower(text))
+        rest = text[start.end() :].strip() if start else ""
+        if not rest:
             break
-        text = stem(text[start.end() :])
-    end = patterns["closing"].search(text[-30:].lower())
-    text = text[: end.start() - end.endpos] if end else text
+        text = stem(rest)
+    end = patterns["closing"].search(_lower(text), max(0, len(text) - 120))
+    text = text[: end.start()] if end else text
+    if "'" in text or "’" in text or "cannot" in text:
+        for pattern, written in _CONTRACTED:
+            text = pattern.sub(written, text)
     if text.isascii() or not _CJK.search(text):  # elsewhere "A" and "a" are letters
         text = f" {text}".replace(" a ", " ").replace(". A ", ". ").replace("? A ", "? ").replace("\nA ", "\n")
-        text = text[3:] if text.startswith(" A ") else text[1:]
-    else:
-        text = patterns["polite zh"].sub("", _WRAP.sub("", text))
-        text = patterns["phrase zh"].sub(lambda found: stands[found[0]], text)
-    return patterns["phrase en"].sub(lambda found: stands[found[0]], text)
+        return text[3:] if text.startswith(" A ") else text[1:]
+    return patterns["filler"].sub("", _WRAP.sub("", text))
 
 
-def form_and_kind(word: str) -> tuple[str, int]:
-    """The form in which a token is compared, and its kind: CONTENT, SOFT, MARK or DROPPED.
+def _lower(text: str) -> str:
+    """In lower case, of the same length."""
+    lower = text.lower()
+    return lower if len(lower) == len(text) else text
 
-    >>> [form_and_kind(word) for word in ("Prepared", "quickly", "without", "the", "1,200.0")]
-    [('prepar', 0), ('quickly', 1), ('without', 2), ('the', 3), ('1200', 2)]
+
+def form_of(word: str) -> str | None:
+    """The form in which a token is compared; None if it is left out.
+
+    >>> [form_of(word) for word in ("Prepared", "the", "ran", "1,200.0", "AaBb")]
+    ['prepar', None, 'run', '1200', 'AaBb']
     """
-    known = _lists()[0]
-    if word in known:
-        return known[word]
+    forms = _lists()[0]
+    if word in forms:
+        return forms[word]
     if word[0] == "\\" and _LAYOUT.fullmatch(word):
-        return word, DROPPED
-    if not word.islower():  # numbers and Chinese too
-        mixed = word.upper() != word != word.lower() and not word.istitle()  # AaBb, pH
-        word = word if mixed or len(word) == 1 else word.casefold()
+        return None
     word = word.lstrip("\\").replace("’", "'")
-    if word in known:
-        return known[word]
+    word = word.split("'")[0]
+    mixed = word.upper() != word != word.lower() and not word.istitle()  # AaBb, pH
+    word = word if mixed or len(word) == 1 else word.casefold()
     if word[0].isdigit():
         number = word.replace(",", "")
-        return (number.rstrip("0").rstrip(".") if "." in number else number), MARK
-    if word == "cannot" or word.endswith("n't"):
-        return "not", MARK
-    word = word.split("'")[0]
-    if word in known:
-        return known[word]
-    if word.isascii() and word.endswith("ly") and len(word) > 4:
-        return word, MARK if _NEGATIVE.fullmatch(word) else SOFT
-    return _stemmed(word), CONTENT
+        return number.rstrip("0").rstrip(".") if "." in number else number
+    return forms[word] if word in forms else _stemmed(word)
 
 
 def _stemmed(word: str) -> str:
-    """A word without the endings of plural and tense: boxes, box; stopped, stop; prepares, preparing, prepar."""
-    if len(word) < 4 or word[-1] not in "sdge" or not word.isascii():
+    """A word without the endings of plural and past: boxes, box; stopped, stop; prepares, prepar. Those in -ing stay, for
+    what is chasing is not what is chased."""
+    if len(word) < 4 or word[-1] not in "sde" or not word.isascii():
         return word
     if word.endswith(("ies", "ied")) and len(word) > 4:
         return word[:-3] + "y"
@@ -132,21 +131,18 @@ def _stemmed(word: str) -> str:
         word = word[:-2]
     elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
         word = word[:-1]
-    for ending in ("ing", "ed"):
-        base = word.removesuffix(ending)
-        if base != word and len(base) >= 3 and re.search("[aeiouy]", base):
-            word = _DOUBLED.sub(r"\1", base)
-            break
-    return word[:-1] if word.endswith("e") and len(word) >= 4 else word
+    base = word.removesuffix("ed")
+    if base != word and len(base) >= 3 and re.search("[aeiouy]", base):
+        word = base + "e" if _SHORT.fullmatch(base) else _DOUBLED.sub(r"\1", base)
+    return word[:-1] if word.endswith("e") and len(word) >= 4 and not _SHORT.fullmatch(word[:-1]) else word
 
 
 class Vocabulary:
-    """Ids of words, given as they are met: words of one form share an id, and capitalised ones have the bit NAME.
-    `codes`, a hash of the form that is the same in every process, and `kinds`, by id. Without `guard` every word is
-    content, in lower case, and operators are left out: the tokens of `comparison_text`."""
+    """Ids of words, given as they are met: words of one form share an id; `codes`, by id, are hashes of the forms that are
+    the same in every process. Without `guard` words are the tokens of `comparison_text`: all in lower case, no operators."""
 
     def __init__(self, guard: bool = True):
-        self.guard, self.codes, self.kinds = guard, [], []
+        self.guard, self.codes = guard, []
         self._forms: dict[str, int] = {}
         self._ids: list[int] = []  # by number of the word; -1 is dropped
         self._keys, self._numbers = np.zeros(1 << 16, dtype=np.uint64), np.zeros(1 << 16, dtype=np.int32)
@@ -154,10 +150,10 @@ class Vocabulary:
     def read(self, texts: Iterable) -> tuple[np.ndarray, np.ndarray]:
         """Ids of the words of each text in one array, int32, and the number of words of each, int64.
 
-        Articles and the like are left out; a text without content ("Is there?", "???") is all that is there."""
+        Articles and the like are left out; a text without other words ("Is there?", "???") is all that is there."""
         from qatoolkit.curate.compiled import words as loops
 
-        texts = [without_politeness(text) if self.guard else stem(text) for text in texts]
+        texts = [without_asking(text) if self.guard else stem(text) for text in texts]
         joined = "".join(f"{text}\0" for text in texts)
         points = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
         ends = np.cumsum([len(text) + 1 for text in texts])
@@ -172,9 +168,8 @@ class Vocabulary:
         ids = np.array(self._ids, dtype=np.int32)[numbers]
         rows = np.repeat(np.arange(len(texts)), counts)[ids >= 0]
         ids = ids[ids >= 0]
-        content = np.array(self.kinds, dtype=np.uint8)[ids & ~NAME] != SOFT
         counts = np.bincount(rows, minlength=len(texts))
-        bare = np.flatnonzero(np.bincount(rows[content], minlength=len(texts)) == 0)
+        bare = np.flatnonzero(counts == 0)
         if len(bare):
             parts = np.split(ids, np.cumsum(counts)[:-1])
             for row in bare:
@@ -185,18 +180,16 @@ class Vocabulary:
 
     def _id(self, word: str) -> int:
         if self.guard:
-            form, kind = form_and_kind(word)
+            form = form_of(word)
         else:
-            form, kind = word.lstrip("\\").casefold(), CONTENT
-            if word in _OPERATORS or (word[0] == "\\" and _LAYOUT.fullmatch(word)):
-                kind = DROPPED
-        if kind == DROPPED:
+            layout = word in _OPERATORS or (word[0] == "\\" and _LAYOUT.fullmatch(word))
+            form = None if layout else word.lstrip("\\").casefold()
+        if form is None:
             return -1
         if form not in self._forms:
             self._forms[form] = len(self.codes)
             self.codes.append(digest(form))
-            self.kinds.append(kind)
-        return self._forms[form] | (NAME if word[0].isupper() else 0)
+        return self._forms[form]
 
     def _grow(self, words: int) -> None:
         """Make the table at least twice as long as the words that may be in it."""
@@ -256,7 +249,7 @@ def moved_clause(one: str, two: str) -> bool:
     for text in (one, two):
         clauses = [part for part in re.split(r"[,.;:?!，。；：？！、\n]+", text) if part.strip()]
         words, counts = vocabulary.read(clauses)
-        sides.append(((words & ~NAME).tolist(), np.cumsum([0, *counts]).tolist()))
+        sides.append((words.tolist(), np.cumsum([0, *counts]).tolist()))
     return _moved(*sides) or _moved(*sides[::-1])
 
 

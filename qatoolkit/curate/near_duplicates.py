@@ -9,9 +9,6 @@ import pandas as pd
 from qatoolkit.curate.comparison_text import answer_keys, option_set, text_of, values_of
 from qatoolkit.curate.differences import Vocabulary, digest, moved_clause
 
-# Answers that say nothing about the question: such rows are duplicates only if the questions differ in soft words.
-_WEAK_ANSWERS = {"", "yes", "no", "both", "neither", "maybe", "unknown", "all of above", "none of above"}
-_WEAK_ANSWERS |= {"以上都是", "以上都不是", "不确定", *"abcdefghij", *"ABCDEFGHIJ"}
 _PERMUTATIONS = 128
 _CHUNK = 20_000  # rows that are Python objects at a time
 
@@ -19,34 +16,32 @@ _CHUNK = 20_000  # rows that are Python objects at a time
 def near_duplicates(
     table: pd.DataFrame,
     *,
-    threshold: float = 0.8,
+    threshold: float | None = None,
     on: Sequence[str] = ("question", "answer"),
     n: int = 2,
-    guard: bool = True,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Clusters of rows that ask the same thing, one line per row, in order: (id, cluster, keep, similarity).
 
-    The first column of `on` is compared by the Jaccard similarity of its shingles (runs of `n` words), which must reach
-    `threshold`; the other columns must be equal (answers by meaning, letters replaced by choices).
+    Rows are one question if the first column of `on` has the same words, and the other columns are equal (answers by
+    meaning, letters replaced by choices). Question numbers, articles, requests ("Please answer", "Show your work."),
+    punctuation and inflections make no difference (`differences`), nor does a clause that stands elsewhere, or the order
+    of the choices. Any other word does, be it inserted, missing or replaced: negations, opposites, names and numbers among
+    them.
 
-    `guard` compares questions, not strings. One row must have the words of the other with something inserted that
-    changes nothing: no negation, quantifier, comparative, direction, number, operator or name, and only adverbs and
-    auxiliaries if the answer says nothing (yes, true, "all of the above"). A replaced word or a swap of two words is a
-    difference; articles, politeness, question numbers and inflections are none, and do not count for similarity
-    (`differences`). Rows with the same words and one clause in another place are one question whatever their
-    similarity. Choices must be the same, in any order.
+    With a `threshold` strings are compared, not questions, and opposites are merged: the first column must reach this
+    Jaccard similarity of shingles (runs of `n` words). MinHash with banding proposes pairs (128 permutations, 99% of the
+    pairs exactly at the threshold), exact Jaccard decides.
 
-    MinHash with banding proposes pairs (128 permutations, 99% of the pairs exactly at the threshold), exact Jaccard
-    decides, union-find joins. Kept of a cluster is the row that is verified (column `verified`: true, then unknown,
-    then false), of these one with a rationale, of these the first; `similarity` is to the kept row. ValueError for a
-    missing column or a threshold outside (0, 1].
+    Kept of a cluster is the row that is verified (column `verified`: true, then unknown, then false), of these one with a
+    rationale, of these the first; `similarity` is to the kept row. ValueError for a missing column or a threshold outside
+    (0, 1].
 
     >>> import qatoolkit as qt
     >>> asked = "Which animal of the savanna has the longest neck?"
     >>> said = [(asked, "giraffe"), (f"Tell me: {asked}", "the giraffe"), (asked.replace("long", "short"), "giraffe")]
     >>> table = qt.qa_table([{"question": q, "answer": a} for q, a in said], language="en", source="zoo")
-    >>> qt.curate.near_duplicates(table, threshold=0.8)[["cluster", "keep", "similarity"]]
+    >>> qt.curate.near_duplicates(table)[["cluster", "keep", "similarity"]]
        cluster   keep  similarity
     0        0   True         1.0
     1        0  False         1.0
@@ -54,35 +49,25 @@ def near_duplicates(
     """
     from qatoolkit.curate.compiled import duplicates as loops
 
-    rows = _read(table, threshold, on, n, guard)
+    rows = _read(table, threshold, on)
     parent = np.arange(len(table))
     present = np.flatnonzero(np.diff(rows.starts))  # the filters handle empty questions
     loops.join_equal(parent, *_sorted(present, rows.order[present]))
-    if guard:
-        for i, j in _same_words(rows, parent, present):
+    if threshold is None:
+        for i, j in _same_words(rows, present):
             if moved_clause(*(text_of(table[on[0]].iloc[row]) for row in (i, j))):
                 loops.join(parent, i, j)
-    single = present[parent[present] == present]
-    for keys in _band_keys(rows, single, threshold, n, seed):
-        loops.join_near(
-            parent,
-            *_sorted(single, keys),
-            rows.words,
-            rows.starts,
-            rows.codes,
-            rows.kinds,
-            rows.weak,
-            n,
-            threshold,
-            guard,
-        )
+    else:
+        single = present[parent[present] == present]
+        for keys in _band_keys(rows, single, threshold, n, seed):
+            loops.join_near(parent, *_sorted(single, keys), rows.words, rows.starts, rows.codes, n, threshold)
 
     roots = np.array([loops.find(parent, i) for i in range(len(table))], dtype=np.int64)
     cluster, firsts = pd.factorize(roots)
     best = np.lexsort((np.arange(len(table)), -_worth(table), cluster))
     kept = best[np.searchsorted(cluster[best], np.arange(len(firsts)))][cluster]
     similarity = np.ones(len(table))
-    loops.similarities(rows.words, rows.starts, kept, rows.order, rows.codes, rows.kinds, n, similarity)
+    loops.similarities(rows.words, rows.starts, kept, rows.order, rows.codes, n, similarity)
     keep = kept == np.arange(len(table))
     return pd.DataFrame({"id": table["id"].to_numpy(), "cluster": cluster, "keep": keep, "similarity": similarity})
 
@@ -90,18 +75,19 @@ def near_duplicates(
 def band_keys(
     table: pd.DataFrame,
     *,
-    threshold: float = 0.8,
+    threshold: float | None = None,
     on: Sequence[str] = ("question", "answer"),
     n: int = 2,
-    guard: bool = True,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What rows have in common that `near_duplicates` with these options could join: `key` (uint64: a MinHash band, or the
-    words in any order; the same in every process) and `row` (position), sorted by key. Rows that share no key, by no
+    """What rows have in common that `near_duplicates` with these options could join: `key` (uint64: the words in any order
+    or a MinHash band; the same in every process) and `row` (position), sorted by key. Rows that share no key, by no
     chain of rows either, are never one cluster."""
-    rows = _read(table, threshold, on, n, guard)
+    rows = _read(table, threshold, on)
     present = np.flatnonzero(np.diff(rows.starts))
-    keys = np.vstack([_band_keys(rows, present, threshold, n, seed), rows.bag[present]])
+    keys = rows.bag[present][None]
+    if threshold is not None:
+        keys = np.vstack([keys, _band_keys(rows, present, threshold, n, seed)])
     row, key = _sorted(np.tile(present.astype(np.int32), len(keys)), keys.ravel())
     return pd.DataFrame({"key": key, "row": row})
 
@@ -114,49 +100,45 @@ class _Rows:
     words: np.ndarray
     starts: np.ndarray
     codes: np.ndarray
-    kinds: np.ndarray
-    weak: np.ndarray
     block: np.ndarray
     order: np.ndarray
     bag: np.ndarray
 
 
-def _read(table: pd.DataFrame, threshold: float, on: Sequence[str], n: int, guard: bool) -> _Rows:
-    if not 0 < threshold <= 1:
+def _read(table: pd.DataFrame, threshold: float | None, on: Sequence[str]) -> _Rows:
+    if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold}: must be in (0, 1]")
     absent = [column for column in on if column not in table.columns]
     if absent or not on:
         raise ValueError(f"on={tuple(on)!r}: table has no column {absent}; it has {list(table.columns)}")
     from qatoolkit.curate.compiled import duplicates as loops
 
+    guard = threshold is None
     vocabulary = Vocabulary(guard)
     words, counts = [], [np.zeros(1, dtype=np.int64)]
-    block, weak = np.zeros(len(table), dtype=np.uint64), np.zeros(len(table), dtype=bool)
+    block = np.zeros(len(table), dtype=np.uint64)
     for start in range(0, len(table), _CHUNK):
         part = table.iloc[start : start + _CHUNK]
         for into, found in zip((words, counts), vocabulary.read(part[on[0]].tolist()), strict=True):
             into.append(found)
         if guard or on[1:]:
-            for row, (must, says_nothing) in enumerate(_blocks(part, on[1:], guard), start):
-                block[row], weak[row] = must, says_nothing
+            block[start : start + _CHUNK] = np.fromiter(_blocks(part, on[1:], guard), np.uint64, len(part))
     starts = np.cumsum(np.concatenate(counts))
     flat = np.concatenate(words) if words else np.zeros(0, dtype=np.int32)
-    codes, kinds = np.array(vocabulary.codes, dtype=np.uint64), np.array(vocabulary.kinds, dtype=np.uint8)
+    codes = np.array(vocabulary.codes, dtype=np.uint64)
     order, bag = np.zeros(len(table), dtype=np.uint64), np.zeros(len(table), dtype=np.uint64)
-    loops.read_rows(flat, starts, codes, kinds, block, order, bag)
-    return _Rows(flat, starts, codes, kinds, weak, block, order, bag)
+    loops.read_rows(flat, starts, codes, block, order, bag)
+    return _Rows(flat, starts, codes, block, order, bag)
 
 
-def _blocks(table: pd.DataFrame, others: Sequence[str], guard: bool) -> Iterator[tuple[int, bool]]:
-    """What must be equal of each row as 64 bits, and whether its answer says nothing. Rows of different blocks share no
-    bucket, so a template with thousands of fillings takes linear time."""
+def _blocks(table: pd.DataFrame, others: Sequence[str], guard: bool) -> Iterator[int]:
+    """What must be equal of each row as 64 bits. Rows of different blocks share no bucket, so a template with thousands of
+    fillings takes linear time."""
     answers = answer_keys(table) if "answer" in others else [""] * len(table)
     texts = [[text_of(value) for value in table[column]] for column in others if column != "answer"]
     choices = values_of(table, "choices") if guard else [None] * len(table)
     for answer, options, *rest in zip(answers, choices, *texts, strict=True):
-        options = None if options is None else sorted(option_set(options))
-        bare = options is None or all(option in _WEAK_ANSWERS for option in options)
-        yield digest(repr((answer, rest, options))), guard and "answer" in others and bare and answer in _WEAK_ANSWERS
+        yield digest(repr((answer, rest, None if options is None else sorted(option_set(options)))))
 
 
 def _band_keys(rows: _Rows, which: np.ndarray, threshold: float, n: int, seed: int) -> np.ndarray:
@@ -168,7 +150,7 @@ def _band_keys(rows: _Rows, which: np.ndarray, threshold: float, n: int, seed: i
     rng = np.random.default_rng(seed)
     a = rng.integers(2**31, size=_PERMUTATIONS, dtype=np.uint32) * np.uint32(2) + np.uint32(1)  # odd: a bijection
     b = rng.integers(2**32, size=_PERMUTATIONS, dtype=np.uint32)
-    loops.sign(rows.words, rows.starts, which, rows.codes, rows.kinds, n, rows.block, a, b, width, keys)
+    loops.sign(rows.words, rows.starts, which, rows.codes, n, rows.block, a, b, width, keys)
     return keys
 
 
@@ -183,7 +165,7 @@ def _sorted(rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return rows[by_key], keys[by_key]
 
 
-def _same_words(rows: _Rows, parent: np.ndarray, present: np.ndarray) -> Iterator[tuple[int, int]]:
+def _same_words(rows: _Rows, present: np.ndarray) -> Iterator[tuple[int, int]]:
     """Pairs of neighbours with the same words in another order."""
     which, keys = _sorted(present, rows.bag[present])
     for r in np.flatnonzero((keys[1:] == keys[:-1]) & (rows.order[which[1:]] != rows.order[which[:-1]])):

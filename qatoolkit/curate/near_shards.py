@@ -1,9 +1,9 @@
-"""Near-duplicates of what outgrows memory: rows that could be one cluster are brought together by their MinHash bands.
+"""Near-duplicates of what outgrows memory: rows that could be one cluster are brought together by their keys.
 
-Two rows can only be in one cluster if a chain of rows leads from one to the other whose neighbours share a band or are
-the same text. So bands are sorted by value, a part of their range at a time, rows with a band in common are joined, and
-`near_duplicates` decides within each group alone. What it says of a group is what it says of the group within the whole
-table, so the result is the same.
+Two rows can only be in one cluster if a chain of rows leads from one to the other whose neighbours share a key: their
+words in any order, or a MinHash band (`band_keys`). So keys are sorted by value, a part of their range at a time, rows
+with a key in common are joined, and `near_duplicates` decides within each group alone. What it says of a group is what
+it says of the group within the whole table, so the result is the same.
 """
 
 import math
@@ -23,7 +23,7 @@ from qatoolkit.core.qa_table import as_lists
 from qatoolkit.core.shards import ROWS, Shard, content_of, each, list_shards, make_shards, read_shard, write_shard
 from qatoolkit.curate.near_duplicates import band_keys, near_duplicates
 
-PAIRS = 1 << 25  # bands with their rows that are sorted at a time, 16 bytes each
+PAIRS = 1 << 25  # keys with their rows that are sorted at a time, 16 bytes each
 GROUP = 1024  # rows of a row group of the groups, each of which is read with few others
 
 
@@ -37,7 +37,7 @@ def near_duplicate_shards(
     `near_duplicates`. Folders beside `out` keep what was found on the way (`out_bands`, `out_groups`, `out_clusters`),
     so that an interrupted call goes on; they may be removed afterwards.
 
-    In memory are a shard for each worker, `PAIRS` bands, some 30 bytes a row of the whole, and one group of rows at a time;
+    In memory are a shard for each worker, `PAIRS` keys, some 30 bytes a row of the whole, and one group of rows at a time;
     a group is larger than a shard only where one template is filled more often than that.
 
     >>> import qatoolkit as qt
@@ -45,7 +45,7 @@ def near_duplicate_shards(
     >>> said = [(asked, "giraffe"), ("What do pandas eat?", "bamboo"), (f"Tell me: {asked}", "the giraffe")]
     >>> table = qt.qa_table([{"question": q, "answer": a} for q, a in said], language="en", source="zoo")
     >>> source = qt.write_shards([table], "zoo", rows_per_shard=2)
-    >>> qt.curate.near_duplicate_shards(source, "distinct", threshold=0.8)[["kept", "rejects"]]
+    >>> qt.curate.near_duplicate_shards(source, "distinct")[["kept", "rejects"]]
        kept  rejects
     0     2        0
     1     0        1

@@ -23,10 +23,11 @@ class CurateSettings(Settings):
     """Share of the question that an answer or rationale without anything else must repeat to be an echo."""
     reject: tuple[Literal[(*REJECTED, *FLAGGED)], ...] = REJECTED
     """Reasons of filters that reject a row; for the others it is kept and counted as flagged."""
-    near_threshold: SomeShare = 0.8
-    """Jaccard similarity of shingles from which two rows are near-duplicates."""
+    near_threshold: SomeShare | None = None
+    """Jaccard similarity of shingles from which two rows are near-duplicates, opposites among them; null compares what
+    questions ask: rows that differ in more than requests, articles, punctuation and the like stay apart."""
     shingle: Positive = 2
-    """Tokens of a shingle."""
+    """Tokens of a shingle, where there is a near_threshold."""
     on: tuple[str, ...] = Field(("question", "answer"), min_length=1)
     """Columns that are compared, the compared text first."""
     exam_n: Positive = 8
@@ -49,6 +50,6 @@ class CurateSettings(Settings):
     conflicts: bool = True
     """Reject questions that occur with different answers."""
     seed: NotNegative = 0
-    """Random seed of MinHash."""
+    """Random seed of MinHash, where there is a near_threshold."""
     marks: Annotated[str, Place()] | None = None
     """File of marks (`qt.browse`): bad rows are rejected, edits made, good ones counted."""

@@ -58,6 +58,8 @@ def test_a_replaced_word_is_another_question_whether_or_not_it_is_in_a_list(text
         ("the red boat tows the blue canoe.", "the blue canoe tows the red boat."),
         ("Anna rows faster than Otto.", "Otto rows faster than Anna."),
         ("3 boats carry 5 nets.", "5 boats carry 3 nets."),
+        ("the crew is chasing.", "the crew is chased."),
+        ("the plane is late.", "the plan is late."),
         ("the crew of Anna waits.", "the crew waits."),
         ("the boat is charged.", "the boat is charged twice."),
         ("the toll is y - 4.", "the toll is y + 4."),
@@ -85,6 +87,24 @@ def test_what_is_inserted_or_swapped_can_be_another_question_in_chinese(pair):
     assert not _merged([tuple(TALE.format(part) for part in pair)])[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "start", "words"),
+    [
+        (
+            STORY,
+            "each ferry takes the same",
+            "already always exactly integer together quickly wooden perhaps can had very once",
+        ),
+        (TALE, "坐的人数", "曾 会 可以 已经 一起 过 着 很 必须 也许 红色 整数 慢慢地 千米"),
+    ],
+)
+def test_any_inserted_word_is_another_question(text, start, words):
+    plain = text.format("")
+    pairs = [(plain, re.sub(start, lambda m, word=word: f"{word} {m[0]}", plain, flags=re.I)) for word in words.split()]
+    assert all(one != two for one, two in pairs)
+    assert not _merged(pairs).any()
+
+
 def test_harmless_edits_are_one_question():
     plain = STORY.format("the boats carry 40 people and the sailors prepare a barrel of tea.")
     edits = {
@@ -92,8 +112,10 @@ def test_harmless_edits_are_one_question():
         "thanks": f"{plain} Thank you!",
         "number": f"Problem 14. {plain}",
         "article": plain.replace(" the bay", " bay"),
-        "tense": plain.replace("carry", "carried").replace("prepare", "are preparing"),
-        "adverb": plain.replace("prepare", "quickly prepare"),
+        "tense": plain.replace("carry", "carried").replace("prepare", "prepared"),
+        "requests": f"Hi! Could you help me with this problem? {plain} Show your work, and choose the best answer. Thanks!",
+        "filler": plain.replace("prepare", "then prepare"),
+        "auxiliary": plain.replace("carry", "do carry"),
         "case": plain.replace("carry", "CARRY"),
         "punctuation": plain.replace(",", " -").replace("?", ""),
         "clause": plain.replace("At the harbour of a small town, the boats carry", "The boats carry").replace(
@@ -103,13 +125,20 @@ def test_harmless_edits_are_one_question():
     assert dict(zip(edits, _merged([(plain, edit) for edit in edits.values()]), strict=True)) == dict.fromkeys(
         edits, True
     )
+    written = (
+        "What is loose can not sail, and the crew does not know.",
+        "What's loose can't sail, and the crew doesn't know.",
+    )
+    assert _merged([tuple(STORY.format(part) for part in written)])[0]
     plain = TALE.format("四十个水手准备了一桶茶，")
     edits = {
         "politeness": f"请问：{plain}",
         "number": f"第6题 {plain}",
         "particle": plain.replace("准备了", "准备").replace("？", "呢？"),
         "de": plain.replace("海边的", "海边"),
-        "adverb": plain.replace("有几个", "一共有几个"),
+        "requests": f"老师您好，麻烦帮忙看看下面的题目：{plain}请选出正确答案，并写出步骤。谢谢！",
+        "filler": plain.replace("有几个", "究竟有几个"),
+        "traditional": plain.replace("个", "個").replace("准备", "準備"),
         "punctuation": plain.replace("，", "、"),
         "clause": plain.replace(
             "在海边的一个小镇上，四十个水手准备了一桶茶，", "四十个水手准备了一桶茶，在海边的一个小镇上，"
@@ -120,11 +149,19 @@ def test_harmless_edits_are_one_question():
     )
 
 
-def test_an_answer_that_says_nothing_allows_soft_words_alone():
-    asked = "Does a long steel spoon in a cup of hot tea become warm at its upper end within a minute?"
-    assert _merged([(asked, asked.replace("become", "quickly become"))], ["yes"])[0]
-    assert not _merged([(asked, asked.replace("hot tea", "hot peppermint tea"))], ["yes"])[0]
-    assert _merged([(asked, asked.replace("hot tea", "hot peppermint tea"))], ["because metal conducts"])[0]
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("Which boat is first? Choose the best answer.", "Which boat is first? Choose the wrong answer."),
+        ("Which boat is first? Explain.", "Which boat is first? Explain why it lost."),
+        ("Solve the problem.", "Answer the question."),
+        ("If Q, the boat is first. Is it?", "The boat is first. Is it?"),
+        ("哪条船先到？请选出正确答案。", "哪条船先到？请选出错误答案。"),
+        ("请回答问题。", "请解答下面的题目。"),
+    ],
+)
+def test_a_request_that_says_more_is_part_of_the_question(one, two):
+    assert not _merged([(one, two)])[0]
 
 
 def test_short_texts_do_not_share_an_empty_signature():
@@ -199,7 +236,8 @@ def test_a_stem_that_says_nothing_is_no_duplicate_when_choices_differ():
 
 def test_clusters_keep_the_first_row_and_give_exact_jaccard():
     text = "Alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau"
-    found = near_duplicates(qa(("Something else entirely?", "n"), (text, "y1"), (text + " phi", "y1"), (text, "y1")))
+    table = qa(("Something else entirely?", "n"), (text, "y1"), (text + " phi", "y1"), (text, "y1"))
+    found = near_duplicates(table, threshold=0.8)
     assert found["cluster"].tolist() == [0, 1, 1, 1]
     assert found["keep"].tolist() == [True, True, False, False]
     a, b = shingles(text), shingles(text + " phi")
@@ -219,7 +257,7 @@ def test_banding_finds_the_pairs_that_exact_comparison_finds():
     table = qa(*rows)
     sets = [shingles(question) for question in table["question"]]
     exact = [(i, i + 1) for i in range(0, 300, 2) if len(sets[i] & sets[i + 1]) / len(sets[i] | sets[i + 1]) >= 0.8]
-    cluster = near_duplicates(table, guard=False)["cluster"]
+    cluster = near_duplicates(table, threshold=0.8)["cluster"]
     assert len(exact) > 50
     assert sum(cluster[i] == cluster[j] for i, j in exact) >= 0.99 * len(exact)
     assert cluster.nunique() == 300 - len(exact)
@@ -237,7 +275,7 @@ def test_the_best_verified_row_is_kept_then_one_with_a_rationale_then_the_first(
 def test_similarity_is_to_the_row_that_is_kept():
     words = [f"{a}{b}oun" for a in "bcdfg" for b in "lrtvx"]
     texts = [" ".join(words[:i]) for i in (23, 24, 25)]
-    found = near_duplicates(qa(*((text, "y") for text in texts), verified=[None, None, True]), guard=False)
+    found = near_duplicates(qa(*((text, "y") for text in texts), verified=[None, None, True]), threshold=0.8)
     assert found["cluster"].tolist() == [0, 0, 0]
     assert found["similarity"].tolist() == pytest.approx([22 / 24, 23 / 24, 1])
 
@@ -255,20 +293,21 @@ def test_a_compiled_text_has_the_words_that_a_pattern_finds():
         words = WORD.findall(stem(text).casefold()) or [f"={word}" for word in stem(text).split()]
         forms = {form: i for i, form in enumerate(vocabulary._forms)}
         assert counts.tolist() == [len(words), 2]
-        assert [forms[w] for w in words] == (ids[: len(words)] & ~(1 << 30)).tolist()
+        assert [forms[w] for w in words] == ids[: len(words)].tolist()
 
     check()
 
 
-def test_band_keys_are_the_same_in_shards_and_propose_the_pairs():
+@pytest.mark.parametrize("options", [{}, {"threshold": 0.8}])
+def test_band_keys_are_the_same_in_shards_and_propose_the_pairs(options):
     table = qa(*((STORY.format(f"{i} boats wait." + " Now and then the gulls cry." * (i % 2)), "9") for i in range(40)))
     table = pd.concat([table, table.assign(question="Please: " + table["question"])], ignore_index=True)
-    whole, last = band_keys(table), band_keys(table.iloc[60:])
-    parts = pd.concat([band_keys(table.iloc[:60]), last.assign(row=last["row"] + 60)])
+    whole, last = band_keys(table, **options), band_keys(table.iloc[60:], **options)
+    parts = pd.concat([band_keys(table.iloc[:60], **options), last.assign(row=last["row"] + 60)])
     ours = [set(map(tuple, keys.itertuples(index=False))) for keys in (whole, parts)]
     assert ours[0] == ours[1]
     keys = whole.groupby("row")["key"].agg(set)
-    cluster = near_duplicates(table)["cluster"].to_numpy()
+    cluster = near_duplicates(table, **options)["cluster"].to_numpy()
     for i in range(40):
         assert cluster[i] == cluster[i + 40]
         assert keys[i] & keys[i + 40]
@@ -293,7 +332,7 @@ def test_one_template_filled_many_times_stays_fast():
 def test_known_near_duplicates_of_real_data_are_found():
     table = real(*(path.stem for path in REAL.glob("*.jsonl")))
     pairs = json.loads((REAL / "sidecar/near_duplicate_pairs.json").read_text(encoding="utf-8"))
-    found = near_duplicates(table, on=("question",), guard=False)
+    found = near_duplicates(table, on=("question",), threshold=0.8)
     cluster = dict(zip(found["id"], found["cluster"], strict=True))
     recall = np.mean([cluster[a] == cluster[b] for a, b, _ in pairs])
     assert recall >= 0.85  # measured 0.90; the pairs were made with character shingles, ours are words
@@ -333,9 +372,9 @@ def test_opposites_in_real_questions_stay_apart_and_harmless_edits_merge(languag
                 question.replace(" the ", " a "),
                 question.replace(" is ", " was "),
             ]
-            changed += [question.replace(" has ", " usually has "), question.rstrip("?. ")]
+            changed += [f"{question} Explain your answer briefly, please.", question.rstrip("?. ")]
         else:
-            changed = [f"请问：{question}", question.replace("的", ""), question.replace("有", "现在有")]
+            changed = [f"请问：{question}", question.replace("的", ""), f"同学们，请看下面的题目：{question}"]
             changed += [question.replace("了", ""), question.rstrip("？。．")]
         edits += [(question, edit) for edit in changed if edit != question]
         right += [answer] * sum(edit != question for edit in changed)

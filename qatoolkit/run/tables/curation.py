@@ -53,9 +53,7 @@ def near_pairs(run: Run, n: int = 3) -> pd.DataFrame:
             ("merged", first.loc[row["kept"]], row)
             for row in lost[lost["kept"].isin(first.index)][:n].to_dict("records")
         ]
-        found = near_duplicates(
-            kept, threshold=settings.near_threshold, on=settings.on[:1], guard=False, n=settings.shingle
-        )
+        found = near_duplicates(kept, threshold=0.8, on=settings.on[:1], n=settings.shingle)
         heads = found[found["keep"]].set_index("cluster")["id"]
         for one in found[~found["keep"]].nlargest(n, "similarity").itertuples():
             pairs.append(("kept apart", first.loc[heads[one.cluster]], first.loc[one.id]))
