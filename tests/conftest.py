@@ -94,12 +94,14 @@ def trained_here():
 @pytest.fixture
 def lm_eval_command(tmp_path, monkeypatch):
     """A function that gives lm-eval's command its arguments, in this process, which has loaded torch."""
-    from lm_eval.__main__ import cli_evaluate
+    from lm_eval._cli import HarnessCLI
 
     def call(*arguments) -> None:
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # which it sets
         monkeypatch.setattr(sys, "argv", ["lm_eval", "run", "--model", "hf", "--device", "cpu", *map(str, arguments)])
-        cli_evaluate()
+        command = HarnessCLI()
+        command.execute(command.parse_args())
 
     return call
 

@@ -99,7 +99,7 @@ def test_a_run_stopped_at_five_random_moments_saves_within_seconds_and_ends_in_t
 def test_states_by_time_change_no_bit(unbroken, tmp_path):
     expected, settings = unbroken
     saved = []
-    one = replace(settings(tmp_path / "out"), save_every=0, save_minutes=0.001)
+    one = replace(settings(tmp_path / "out"), save_every=0, save_minutes=0.0005)
     train(one, log=str, hook=lambda row: saved.extend(p.name for p in states(tmp_path / "out")))
     assert len({*saved}) > 2
     assert weights(tmp_path / "out") == weights(expected)

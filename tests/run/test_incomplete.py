@@ -20,7 +20,7 @@ from qatoolkit.teacher.calls import is_transient
 N = 40
 UNIFORM = {
     "plan": {"rule": "uniform", "questions": 60},
-    "student": {"size": "xxs", "tokens": 2_000},
+    "student": {"size": "xxs", "tokens": 5_000},
     "scaling": {"sizes": []},
 }
 

@@ -104,7 +104,7 @@ def test_status_names_what_is_done(smoke):
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(smoke, arguments, names, monkeypatch, capsys):
-    for name in ("QATOOLKIT_RESULTS", "OPENAI_BASE_URL"):
+    for name in ("QATOOLKIT_RESULTS", "OPENAI_BASE_URL", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, smoke.environment[name])
     before = sorted(smoke.results.rglob("*"))
     assert cli.main([*arguments]) == 2
