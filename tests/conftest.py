@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from small_training import make_world
+from small_training import make_world, train_here
 from teacher_server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +81,29 @@ def server():
 def world(tmp_path_factory):
     """Tokenizer, QA and general text as token files, for training jobs of a few seconds."""
     return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def trained_here():
+    """What stages train is trained in this process; that workers train the same is seen in the smoke run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qatoolkit.run.stages.training.train_all", train_here)
+        yield
+
+
+@pytest.fixture
+def lm_eval_command(tmp_path, monkeypatch):
+    """A function that gives lm-eval's command its arguments, in this process, which has loaded torch."""
+    from lm_eval._cli import HarnessCLI
+
+    def call(*arguments) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # which it sets
+        monkeypatch.setattr(sys, "argv", ["lm_eval", "run", "--model", "hf", "--device", "cpu", *map(str, arguments)])
+        command = HarnessCLI()
+        command.execute(command.parse_args())
+
+    return call
 
 
 @pytest.fixture

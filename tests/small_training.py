@@ -2,16 +2,30 @@
 
 import hashlib
 import json
+import multiprocessing
 from pathlib import Path
 
 import pandas as pd
 
 from qatoolkit.core.qa_table import qa_table
+from qatoolkit.evaluation.live_probe import live_probe
 from qatoolkit.training.job import Job
 from qatoolkit.training.tokens import train_tokenizer, write_tokens
+from qatoolkit.training.train import train
 
 QA = [(f"Question: What is {i} plus {j}?\nAnswer:", f" {i + j}") for i in range(60) for j in range(20)]
 GENERAL = [f"The number {i} comes after {i - 1} and before {i + 1}, as everyone knows." for i in range(400)]
+
+# A server of processes that has the imports behind it, so that a run starts in a moment and a kill hits the training.
+STARTER = multiprocessing.get_context("forkserver")
+STARTER.set_forkserver_preload(
+    [
+        "qatoolkit.training.train",
+        "qatoolkit.training.checkpoints",
+        "qatoolkit.training.losses",
+        "transformers.models.gpt2",
+    ]
+)
 
 
 def make_world(folder: Path) -> Path:
@@ -55,6 +69,20 @@ def job(world: Path, out: Path, **changes) -> Job:
     if settings.get("start"):
         settings["size"] = None
     return Job(out=str(out), **{k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
+
+
+def train_here(jobs: list[Job], **_) -> list[dict]:
+    """`train_all` in this process, one job after another: a worker takes longer to load torch than to train one of these."""
+    return [train(one, probe=live_probe, log=str) for one in jobs]
+
+
+# The beginning of code for a process of its own that is to train there.
+TRAIN_HERE = """
+from qatoolkit.run.stages import training
+from small_training import train_here
+
+training.train_all = train_here
+"""
 
 
 def weights(folder: Path) -> str:

@@ -500,16 +500,13 @@ def test_mcnemar_is_exact_for_few_differences_and_corrected_for_many():
         mcnemar(pd.DataFrame({"id": [1], "correct": [True]}), pd.DataFrame({"id": [2], "correct": [True]}))
 
 
-def test_the_lm_eval_command_gives_the_same_with_letters_and_examples(model, tmp_path):
+def test_the_lm_eval_command_gives_the_same_with_letters_and_examples(model, tmp_path, lm_eval_command):
     table = exam(n=20)
     export_tasks({"mine": table.iloc[2:]}, tmp_path / "t", form="letter", examples={"mine": table.iloc[:2]})
-    command = [
-        sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={model},dtype=float32",
-        "--include_path", str(tmp_path / "t"), "--tasks", "mine", "--device", "cpu", "--num_fewshot", "2",
-        "--output_path", str(tmp_path / "out"), "--log_samples",
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    lm_eval_command(
+        "--model_args", f"pretrained={model},dtype=float32", "--include_path", tmp_path / "t", "--tasks", "mine",
+        "--num_fewshot", 2, "--output_path", tmp_path / "out", "--log_samples",
+    )  # fmt: skip
     [file] = (tmp_path / "out").rglob("samples_mine_*.jsonl")
     theirs = {}
     for line in file.read_text().splitlines():

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 from conftest import ROOT
+from small_training import TRAIN_HERE
 from teacher_server import Server, completion
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -34,7 +35,7 @@ def lab(tmp_path_factory):
 def python(lab, *arguments: str) -> subprocess.CompletedProcess:
     """A fresh interpreter in the lab, offline, with results of its own."""
     environment = os.environ | {
-        "PYTHONPATH": f"{ROOT}:{lab}",
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{lab}",
         "QATOOLKIT_RESULTS": str(lab / "results"),
         "HF_HUB_OFFLINE": "1",
         "OPENAI_BASE_URL": "",
@@ -75,7 +76,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def journey(lab):
-    return last_line(python(lab, "-c", JOURNEY))
+    return last_line(python(lab, "-c", TRAIN_HERE + JOURNEY))
 
 
 def test_a_strategy_from_outside_is_written_curated_and_explained(journey):
@@ -206,7 +207,7 @@ def test_a_world_of_its_own_needs_nothing_of_the_textbook(lab):
     write_shelf(lab / "shelf")
     server = LabelServer()
     try:
-        found = last_line(python(lab, "-c", WORLD, server.url))
+        found = last_line(python(lab, "-c", TRAIN_HERE + WORLD, server.url))
     finally:
         server.close()
     assert found["exams"] == ["final"]

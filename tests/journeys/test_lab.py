@@ -17,31 +17,39 @@ from conftest import ROOT, needs_chromium
 pytestmark = [pytest.mark.timeout(3000), needs_chromium]
 
 
-@pytest.fixture
-def lab(smoke, tmp_path):
+@pytest.fixture(scope="module")
+def jupyterlab(smoke, tmp_path_factory):
     """A JupyterLab over a copy of the notebooks, on a free port with a token."""
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     environment = smoke.environment | {
-        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
-        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
-        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
     }
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port=0",
-        "--ServerApp.token=tour", "--allow-root", f"--ServerApp.root_dir={tmp_path / 'notebooks'}",
+        "--ServerApp.token=tour", "--allow-root", f"--ServerApp.root_dir={folder / 'notebooks'}",
     ]  # fmt: skip
-    log = tmp_path / "lab.log"
+    log = folder / "lab.log"
     with open(log, "w") as file:
-        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, cwd=tmp_path)
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, cwd=folder)
     try:
-        yield Lab(_url(log, process), tmp_path / "notebooks", smoke.results)
+        yield Lab(_url(log, process), folder / "notebooks", smoke.results)
     finally:
         process.terminate()
         try:
             process.wait(timeout=15)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+@pytest.fixture
+def lab(jupyterlab):
+    """The JupyterLab, whose kernels end with the test."""
+    yield jupyterlab
+    jupyterlab.end_kernels()
 
 
 def _url(log: Path, process) -> str:
@@ -84,6 +92,10 @@ class Lab:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         asked = urllib.request.Request(f"{self.url}/api/{path}?token=tour", method=method)
         return opener.open(asked, timeout=30).read()
+
+    def end_kernels(self) -> None:
+        for session in json.loads(self.request("GET", "sessions")):
+            self.request("DELETE", f"sessions/{session['id']}")
 
 
 def run_all(page):
@@ -207,8 +219,7 @@ def test_a_notebook_that_is_saved_closed_and_opened_again_has_nothing_dead_in_it
     page.keyboard.press("Control+s")
     page.wait_for_timeout(2000)
     page.close(run_before_unload=False)
-    for session in json.loads(lab.request("GET", "sessions")):
-        lab.request("DELETE", f"sessions/{session['id']}")
+    lab.end_kernels()
     page = lab.open(context, "again.ipynb")
     text = page.locator(".jp-Notebook").inner_text()
     assert "Error displaying widget" not in text
@@ -243,7 +254,7 @@ def test_the_second_of_two_notebooks_on_one_run_says_that_it_waits(lab, chromium
 @pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
 def test_tables_and_questions_are_readable_in_both_themes(lab, chromium, tmp_path, theme):
     settings = lab.folder.parent / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
+    settings.mkdir(parents=True, exist_ok=True)
     (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
     lab.write(
         "theme.ipynb",

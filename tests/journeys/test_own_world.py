@@ -8,7 +8,9 @@ import sys
 
 import pandas as pd
 import pytest
+from conftest import ROOT
 from own_world import ArithmeticTeacher, ask, write_world
+from small_training import TRAIN_HERE
 
 from qatoolkit.core.text import normalise
 from qatoolkit.run import stages
@@ -21,7 +23,9 @@ CODE = """
 import json, sys
 import qatoolkit as qt
 
-run = qt.open_run("mine", profile=sys.argv[1])
+arms = dict.fromkeys(["seeds_only", "boostqa_untargeted", "boostqa_linkqa"])
+pairs = [["boostqa", "base"], ["boostqa", "general_control"], ["linkqa", "boostqa"]]
+run = qt.open_run("mine", profile=sys.argv[1], arms=arms, compare=pairs)
 qt.stages.run_to(run, "summary")
 qt.stages.ablations(run)
 measured = qt.stages.pass_rates(run).questions
@@ -65,7 +69,10 @@ def environment(folder) -> dict:
 def test_the_whole_loop_runs_in_a_world_of_its_own_without_the_textbook(tmp_path, teacher):
     profile = write_world(tmp_path / "mine", teacher.url)
     done = subprocess.run(
-        [sys.executable, "-c", CODE, profile], capture_output=True, text=True, env=environment(tmp_path)
+        [sys.executable, "-c", TRAIN_HERE + CODE, profile],
+        capture_output=True,
+        text=True,
+        env=environment(tmp_path) | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
@@ -73,7 +80,7 @@ def test_the_whole_loop_runs_in_a_world_of_its_own_without_the_textbook(tmp_path
     assert found["labels"] == 32  # every exam question got its labels from the annotator
     assert found["axes"] == {"initial_flops": 2, "parameters": 2, "tokens": 2}
     assert found["flops"][1] == pytest.approx(10 * found["flops"][0], rel=0.01)  # 6 N D: ten times the tokens
-    assert len(found["general"]) == 7
+    assert len(found["general"]) == 4
     assert all(0 < bits < 20 for bits in found["general"])
     assert found["probes"][0] == 0
     assert len(found["probes"]) >= 4
@@ -152,7 +159,7 @@ metric_list: [{{metric: acc}}]
 
 
 @pytest.mark.timeout(300)
-def test_a_probe_on_exams_plans_nothing_from_what_is_sealed(tmp_path, teacher, monkeypatch):
+def test_a_probe_on_exams_plans_nothing_from_what_is_sealed(tmp_path, teacher, trained_here, monkeypatch):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     profile = write_world(tmp_path / "mine", teacher.url)
     write_tasks(tmp_path / "tasks", [ask(a, "plus", b) for a in range(2, 12) for b in (3, 5, 7)])

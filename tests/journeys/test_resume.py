@@ -1,7 +1,6 @@
 """A run that is killed goes on to the bit; a changed one is refused; a full disk leaves what was whole."""
 
 import json
-import multiprocessing
 import os
 import re
 import resource
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_training import curve, job, weights
+from small_training import STARTER, curve, job, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from qatoolkit.core.settings import replace
@@ -23,17 +22,6 @@ from qatoolkit.training.hub import load_causal_lm
 from qatoolkit.training.stops import AGAIN
 from qatoolkit.training.tokens import open_tokens
 from qatoolkit.training.train import train
-
-# A server of processes that has the imports behind it, so that a run starts in a moment and a kill hits the training.
-STARTER = multiprocessing.get_context("forkserver")
-STARTER.set_forkserver_preload(
-    [
-        "qatoolkit.training.train",
-        "qatoolkit.training.checkpoints",
-        "qatoolkit.training.losses",
-        "transformers.models.gpt2",
-    ]
-)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +42,7 @@ def unbroken(world, tmp_path_factory):
     AutoModelForCausalLM.from_config(config).save_pretrained(folder / "start")
 
     def settings(out):
-        return job(world, out, start=folder / "start", save_every=2, tokens=60_000, keep=(0.5,))
+        return job(world, out, start=folder / "start", save_every=2, tokens=30_000, keep=(0.5,))
 
     train(settings(folder / "out"), log=str)
     return folder / "out", settings
@@ -83,19 +71,19 @@ def ends_in_the_same_bits(one, expected: Path, told: str) -> None:
     assert not states(Path(one.out))
 
 
-def test_a_run_killed_at_ten_random_moments_ends_in_the_same_bits(unbroken, tmp_path):
+def test_a_run_killed_at_five_random_moments_ends_in_the_same_bits(unbroken, tmp_path):
     expected, settings = unbroken
     one, rng = settings(tmp_path / "out"), np.random.default_rng()
-    moments = sorted(rng.choice(len(curve(expected)) - 10, 10, replace=False).tolist())
+    moments = sorted(rng.choice(len(curve(expected)) - 10, 5, replace=False).tolist())
     for step in moments:
         signal_at(one, step, delay=0.02 * rng.random())
     ends_in_the_same_bits(one, expected, f"killed after steps {moments}")
 
 
-def test_a_run_stopped_at_ten_random_moments_saves_within_seconds_and_ends_in_the_same_bits(unbroken, tmp_path):
+def test_a_run_stopped_at_five_random_moments_saves_within_seconds_and_ends_in_the_same_bits(unbroken, tmp_path):
     expected, settings = unbroken
     one, rng = replace(settings(tmp_path / "out"), save_every=0), np.random.default_rng()
-    moments = sorted(rng.choice(len(curve(expected)) - 20, 10, replace=False).tolist())
+    moments = sorted(rng.choice(len(curve(expected)) - 20, 5, replace=False).tolist())
     taken = 0  # by the runs before: until this one has taken a step it does not answer signals
     for i, step in enumerate(moments):
         since = time.monotonic()
@@ -111,7 +99,7 @@ def test_a_run_stopped_at_ten_random_moments_saves_within_seconds_and_ends_in_th
 def test_states_by_time_change_no_bit(unbroken, tmp_path):
     expected, settings = unbroken
     saved = []
-    one = replace(settings(tmp_path / "out"), save_every=0, save_minutes=0.001)
+    one = replace(settings(tmp_path / "out"), save_every=0, save_minutes=0.0005)
     train(one, log=str, hook=lambda row: saved.extend(p.name for p in states(tmp_path / "out")))
     assert len({*saved}) > 2
     assert weights(tmp_path / "out") == weights(expected)
@@ -243,7 +231,7 @@ def test_changed_settings_are_refused_by_name_until_they_are_set_back(unbroken, 
     one = settings(tmp_path / "out")
     interrupted(one, 5)
     changed = job(
-        world, tmp_path / "out", start=one.start, save_every=2, tokens=60_000, keep=(0.5,), learning_rate=1e-3
+        world, tmp_path / "out", start=one.start, save_every=2, tokens=30_000, keep=(0.5,), learning_rate=1e-3
     )
     with pytest.raises(ValueError, match=r"learning_rate was 0\.003 and is 0\.001"):
         train(changed, log=str)

@@ -16,7 +16,7 @@ TOKENS = 40_000
 
 
 @pytest.fixture(scope="module")
-def run(smoke):
+def run(smoke, trained_here):
     """The smoke run with other data in one arm: the exams' own questions at two levels, so that what each part must
     move is known."""
 

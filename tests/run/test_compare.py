@@ -11,7 +11,7 @@ pytestmark = pytest.mark.timeout(1500)
 
 
 @pytest.fixture(scope="module")
-def runs(smoke):
+def runs(smoke, trained_here):
     """The finished smoke run, and the same with refinement off in BoostQA, up to its evaluation."""
     other = open_run("no-refine", profile="smoke", root=smoke.results, **{"boostqa.refine": False})
     run_to(other, "evaluate")

@@ -18,6 +18,11 @@ from qatoolkit.run.store import MissingUpstream, open_run
 from qatoolkit.teacher.calls import is_transient
 
 N = 40
+UNIFORM = {
+    "plan": {"rule": "uniform", "questions": 60},
+    "student": {"size": "xxs", "tokens": 5_000},
+    "scaling": {"sizes": []},
+}
 
 
 class Unreliable(ArithmeticTeacher):
@@ -116,8 +121,8 @@ def test_an_outage_leaves_the_stage_incomplete_and_a_rerun_asks_for_the_missing_
 
 
 @pytest.mark.parametrize("strategy", ["boostqa", "linkqa"])
-def test_an_outage_at_any_step_of_a_strategy_loses_nothing(opened, teacher, strategy):
-    run = opened(plan={"rule": "uniform", "questions": 60})
+def test_an_outage_at_any_step_of_a_strategy_loses_nothing(opened, teacher, trained_here, strategy):
+    run = opened(**UNIFORM)
     stages.run_to(run, "plan", log=str)
     teacher.answered.clear()
     expected, once = stages.synthesise(run, strategy, log=str), Counter(teacher.answered)
@@ -130,10 +135,10 @@ def test_an_outage_at_any_step_of_a_strategy_loses_nothing(opened, teacher, stra
             503 if sum(map(ord, task + json.dumps(given))) % every == 0 else None
         )
         with pytest.raises(Incomplete, match=r"rows are missing \(http_503"):
-            stages.synthesise(opened(plan={"rule": "uniform", "questions": 60}), strategy, log=str)
+            stages.synthesise(opened(**UNIFORM), strategy, log=str)
         assert run.manifest(strategy) is None
     teacher.fail = lambda *_: None
-    again = stages.synthesise(opened(plan={"rule": "uniform", "questions": 60}), strategy, log=str)
+    again = stages.synthesise(opened(**UNIFORM), strategy, log=str)
     for name, table in expected.items():
         pd.testing.assert_frame_equal(getattr(again, name), table)
     assert {

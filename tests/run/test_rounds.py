@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def ran(smoke):
+def ran(smoke, trained_here):
     """Rounds of two seeds beside the smoke run, killed before the second part is trained and started again; `order` is
     what happened in order."""
     run = open_run("rounds", profile="smoke", root=smoke.results, **SMALL)

@@ -10,7 +10,7 @@ from qatoolkit.run.stages.flow import run_to
 from qatoolkit.run.stages.grids import sweep
 from qatoolkit.run.store import open_run
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("trained_here")]
 
 
 def test_a_grid_is_trained_once_and_what_fails_is_told_and_tried_again_on_demand(smoke, monkeypatch):
@@ -66,7 +66,7 @@ def test_rungs_are_swept_on_the_same_data_and_an_unknown_one_is_named(smoke):
 
 def test_every_point_of_the_axes_can_have_several_training_seeds(smoke):
     run = open_run("smoke", profile="smoke", root=smoke.results)
-    other = run.variant("two-seeds", {"scaling.seeds": 2, "scaling.initial": ()})
+    other = run.variant("two-seeds", {"scaling.seeds": 2})
     run_to(other, "midtrain", log=lambda line: None)
     out = stages.scaling(other)
     trained = out.runs[out.runs["arm"] != "base"]

@@ -9,10 +9,15 @@ from qatoolkit.run.store import open_run
 
 pytestmark = pytest.mark.timeout(900)
 SHARES = (0.25, 0.5, 1.0)
+FEW = {
+    "arms": {"seeds_only": None, "boostqa_untargeted": None, "linkqa": None, "boostqa_linkqa": None},
+    "compare": [["boostqa", "base"]],
+    "ablations": [],
+}
 
 
-def test_points_along_tokens_take_no_training_of_their_own(smoke):
-    dials = {"midtrain.schedule": "wsd", "scaling.tokens": SHARES, "scaling.at": 0.5}
+def test_points_along_tokens_take_no_training_of_their_own(smoke, trained_here):
+    dials = {"midtrain.schedule": "wsd", "scaling.tokens": SHARES, "scaling.at": 0.5} | FEW
     run = open_run("trunk", root=smoke.results, profile="smoke", seed=0, **dials)
     run_to(run, "midtrain", log=str)
     arm, control, tokens = run.profile.main_arm, run.profile.control, run.profile.midtrain.tokens

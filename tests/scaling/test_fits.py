@@ -35,7 +35,7 @@ def simulated(sims: int, draws: int) -> pd.DataFrame:
 
 
 def test_exponents_are_found_and_covered_in_a_few_simulations():
-    found = simulated(12, 100)
+    found = simulated(8, 60)
     assert found.loc[["alpha", "beta", "E"], "error"].abs().groupby("parameter").mean().max() < 0.05
     assert found["covered"].mean() > 0.8
 
@@ -72,14 +72,14 @@ def test_the_published_analysis_of_chinchillas_runs_is_found_again():
 def test_forecasts_of_the_largest_pythia_models_beat_both_baselines_and_their_intervals_cover():
     table = pythia()
     named = table[table["exam"].isin(["ARC-Easy", "ARC-Challenge", "SciQ", "PIQA", "LAMBADA"])]
-    checked = check_forecast(named, 3, each="subject")  # from 1.4B and below to 2.8B, 6.9B and 12B
+    checked = check_forecast(named, 3, each="subject", draws=100)  # from 1.4B and below to 2.8B, 6.9B and 12B
     errors = forecast_errors(checked)
     assert errors["n"] == 15
     assert errors["law"] < min(errors["repeated"], errors["line"])
     assert errors["covered_share"] >= 0.9
     assert (checked[["forecast_accuracy", "low", "high"]].max() <= 1).all()
     assert (checked["low"] >= 0).all()
-    subjects = check_forecast(table[table["exam"] == "MMLU"], 3, each="subject")
+    subjects = check_forecast(table[table["exam"] == "MMLU"], 3, each="subject", draws=60)
     assert subjects.groupby("subject")["fitted"].first().mean() < 0.2  # near guessing at these sizes
     assert subjects["covered"].mean() >= 0.9
 
@@ -102,10 +102,10 @@ def test_a_subject_at_chance_is_called_that_and_not_fitted():
 def test_accuracy_stays_between_floor_and_one_and_covers_a_known_law():
     sizes, hits = np.geomspace(1e6, 1e9, 6), []
     truth = lambda x: 0.25 + 0.75 / (1 + np.exp(-(2.2 - (x / 3e7) ** -0.4)))  # noqa: E731
-    for seed in range(40):
+    for seed in range(30):
         runs = pd.DataFrame({"parameters": sizes, "n": 800})
         runs["accuracy"] = np.random.default_rng(seed).binomial(800, truth(sizes)) / 800
-        fit = fit_scaling(runs, chance=0.25, draws=200, seed=seed)
+        fit = fit_scaling(runs, chance=0.25, draws=80, seed=seed)
         at = fit.predict(pd.DataFrame({"parameters": [4e9, 1e12]}))
         assert at[["accuracy", "low", "high"]].stack().between(0.25, 1).all()
         hits.append(at["low"].iloc[0] <= truth(4e9) <= at["high"].iloc[0])
@@ -204,17 +204,17 @@ def test_a_fit_draws_itself():
 def test_a_loss_of_four_sizes_forecasts_the_next_and_an_accuracy_through_it():
     """Four points leave three parameters open: priors keep the interval finite, and it still covers."""
     sizes, covered, widths, errors = np.array([1e6, 3e6, 1e7, 3e7]), [], [], []
-    for seed in range(40):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         x = np.append(sizes, 1.2e8)
         loss = (1.0 + 90 / x**0.35) * np.exp(0.01 * rng.standard_normal(5))
         table = pd.DataFrame({"parameters": x, "loss_now": loss, "n": 2000})
         table["accuracy"] = rng.binomial(2000, 0.25 + 0.75 / (1 + np.exp(4 * (loss - 1.3)))) / 2000
-        fit = fit_scaling(table.iloc[:4], "loss_now", draws=200)
+        fit = fit_scaling(table.iloc[:4], "loss_now", draws=80)
         at = fit.predict(table.iloc[[4]][["parameters"]], n=1).iloc[0]
         covered.append(at["low"] <= loss[4] <= at["high"])
         widths.append(at["high"] / at["low"])
-        checked = check_forecast(table, through="loss_now", chance=0.25, draws=200).iloc[0]
+        checked = check_forecast(table, through="loss_now", chance=0.25, draws=80).iloc[0]
         errors.append(abs(checked["through_accuracy"] - checked["measured_accuracy"]))
         assert 0.25 <= checked["through_low"] <= checked["through_high"] <= 1
     print(np.mean(covered), np.median(widths), np.mean(errors))

@@ -569,7 +569,7 @@ FIELDS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.dictionaries(FIELDS, VALUES, max_size=7) | LEAVES, min_size=1, max_size=5))
 def test_any_rows_are_accepted_or_rejected_and_never_lost(rows):
     if not any(isinstance(row, dict) for row in rows):
@@ -583,7 +583,7 @@ def test_any_rows_are_accepted_or_rejected_and_never_lost(rows):
     validate(table)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(LINES, min_size=1, max_size=6))
 def test_any_lines_are_accepted_or_rejected_and_never_lost(tmp_path_factory, lines):
     file = tmp_path_factory.mktemp("lines") / "seeds.jsonl"

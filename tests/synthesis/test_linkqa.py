@@ -13,10 +13,12 @@ from qatoolkit.graph.kp_graph import KPGraph, build_kp_graph
 from qatoolkit.graph.walks import path_diagnostics, sample_paths
 from qatoolkit.run import stages, tables
 from qatoolkit.run.contracts import stage as staged
+from qatoolkit.run.profiles import PROFILES
 from qatoolkit.run.store import open_run
 from qatoolkit.synthesis import annotate, boostqa, linkqa
 from qatoolkit.synthesis.settings import BoostQASettings, LinkQASettings
 from qatoolkit.teacher import prompts
+from qatoolkit.textbook.server import local_teacher
 
 PLAN = pd.DataFrame({"discipline": ["physics"], "difficulty": ["H3"], "budget": [10], "deficit": [0.2]})
 
@@ -232,11 +234,18 @@ def test_a_target_of_unknown_or_no_levels_is_refused(target):
 # --- The stage -----------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def offline():
+    """The URL of the smoke profile's own teacher, started once."""
+    with local_teacher(PROFILES["smoke"].textbook) as url:
+        yield url
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(offline, tmp_path, monkeypatch):
     """A function that opens a run in which half of the seeds spell their first knowledge point another way."""
     monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("OPENAI_BASE_URL", "")
+    monkeypatch.setenv("OPENAI_BASE_URL", offline)
 
     def opened(**dials):
         dials = {"plan.questions": 12} | dials

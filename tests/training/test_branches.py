@@ -4,8 +4,8 @@ import json
 import time
 
 import pytest
-from small_training import GENERAL, curve, job, weights
-from test_stops import LONG, Stopped, started, stop_after
+from small_training import GENERAL, STARTER, curve, job, weights
+from test_stops import Stopped, stop_after
 
 from qatoolkit.training.checkpoints import states
 from qatoolkit.training.hub import load_tokenizer
@@ -50,14 +50,15 @@ def test_a_branch_is_a_run_of_fewer_tokens_to_the_bit(world, tmp_path):
 
 
 def test_a_run_killed_beside_its_trunk_ends_with_the_same_bits(world, tmp_path):
-    settings = WSD | LONG | {"keep": (0.5,), "save_minutes": 0}
+    settings = WSD | {"tokens": 100_000, "keep": (0.5,), "save_minutes": 0}
     one = job(world, tmp_path / "out", **settings)
-    with started(one, tmp_path / "run.yaml") as process:
-        while not states(tmp_path / "out"):  # written where the branch leaves the trunk
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.005)
-        process.kill()
-        process.wait()
+    process = STARTER.Process(target=train, args=(one,), kwargs={"log": str})
+    process.start()
+    while not states(tmp_path / "out"):  # written where the branch leaves the trunk
+        assert process.is_alive()
+        time.sleep(0.001)
+    process.kill()
+    process.join()
     assert not (tmp_path / "out" / "at-0.5" / "training.json").exists()
     train(one, log=str)
     train(job(world, tmp_path / "whole", **settings), log=str)

@@ -129,15 +129,16 @@ def test_probes_are_no_part_of_what_a_resumed_run_must_share(start, asked, undis
     assert read_probes(tmp_path / "out").empty
 
 
-def test_workers_probe_the_jobs_that_ask_for_it(world, asked, tmp_path):
+def test_a_worker_probes_the_jobs_that_ask_for_it(world, asked, tmp_path, monkeypatch):
+    monkeypatch.setattr("qatoolkit.training.parallel.default_workers", lambda: 1)
     jobs = [job(world, tmp_path / "a", name="a", tokens=3_000, probe=asked, probe_every=10_000)]
     jobs += [job(world, tmp_path / "b", name="b", tokens=3_000)]
     train_all(jobs, worker=LIVE, log=str)
     assert read_probes(tmp_path / "a")["step"].nunique() == 2
     assert read_probes(tmp_path / "b").empty
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
-    with pytest.raises(RuntimeError, match=r"pass qatoolkit\.evaluation\.live_probe"):
-        train_all([job(world, tmp_path / "c", name="c", probe=asked, probe_every=1)], log=str)
+    with pytest.raises(ValueError, match=r"pass qatoolkit\.evaluation\.live_probe"):
+        train(job(world, tmp_path / "c", name="c", probe=asked, probe_every=1), log=str)
 
 
 def test_a_file_names_its_probe_beside_it(world, tmp_path, capsys):

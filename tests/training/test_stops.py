@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 from conftest import ROOT
-from small_training import curve, job, weights
+from small_training import STARTER, curve, job, weights
 
 from qatoolkit.run import notebooks
 from qatoolkit.run.cli import main
@@ -30,7 +30,6 @@ HERE = os.environ | {
     "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
 }
-LONG = {"tokens": 400_000}
 
 
 def wait_for(what, process=None, seconds: float = 120) -> None:
@@ -71,18 +70,20 @@ def started(one, file: Path):
 
 
 def test_the_second_job_in_a_folder_is_refused_and_names_the_first(world, tmp_path, capsys):
-    one = job(world, tmp_path / "out", **LONG)
-    with started(one, tmp_path / "run.yaml") as first:
-        wait_for(lambda: steps_of(tmp_path / "out") > 2, first)
-        since = time.monotonic()
-        with pytest.raises(InUse, match=rf"process {first.pid} on \S+ trains in {tmp_path}/out already"):
-            train(one, log=str)
-        assert time.monotonic() - since < 5
-        assert main(["train", str(tmp_path / "run.yaml")]) == 1
-        assert capsys.readouterr().err.count("\n") == 1
-        assert first.poll() is None
-        first.kill()
-        first.wait()
+    one = job(world, tmp_path / "out", tokens=400_000)
+    write_job(one, tmp_path / "run.yaml")
+    first = STARTER.Process(target=train, args=(one,), kwargs={"log": str}, daemon=True)
+    first.start()
+    wait_for(lambda: steps_of(tmp_path / "out") > 2)
+    since = time.monotonic()
+    with pytest.raises(InUse, match=rf"process {first.pid} on \S+ trains in {tmp_path}/out already"):
+        train(one, log=str)
+    assert time.monotonic() - since < 5
+    assert main(["train", str(tmp_path / "run.yaml")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert first.is_alive()
+    first.kill()
+    first.join()
     with pytest.raises(Stopped):  # the lock went with the process that was killed
         train(one, log=str, hook=stop_after(0))
 

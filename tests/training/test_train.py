@@ -28,6 +28,12 @@ from qatoolkit.training.train import TrainingFailed, train
 
 
 @pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A world that nobody has trained in, so that the jobs of `trunk`, side by side, pack its data at once."""
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
 def trunk(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("trunk")
     settings = {"schedule": "constant", "keep": (0.5, 1.0), "keep_optimizer": True}
@@ -39,7 +45,7 @@ def quietly(*arguments, **settings):
     return train(*arguments, log=str, **settings)
 
 
-def test_equal_jobs_give_bit_identical_weights(trunk):
+def test_equal_jobs_side_by_side_give_bit_identical_weights(trunk):
     out, _ = trunk
     assert weights(out / "a") == weights(out / "b")
     assert curve(out / "a") == curve(out / "b")
@@ -358,12 +364,6 @@ def test_progress_draws_no_random_numbers(foreign, world, tmp_path, monkeypatch)
     timing = [json.loads(line) for line in (tmp_path / "logged" / "timing.jsonl").read_text().splitlines()]
     assert timing[0].keys() == {"step", "seconds", "tokens_per_second", "mfu", "peak_gib"}
     assert 0.1 < timing[0]["peak_gib"] < 64
-
-
-def test_jobs_side_by_side_pack_their_common_data_once(tmp_path):
-    world = make_world(tmp_path / "world")
-    train_all([job(world, tmp_path / f"{i}", name=f"{i}", tokens=3_000) for i in range(2)], log=str)
-    assert weights(tmp_path / "0") == weights(tmp_path / "1")
 
 
 def test_what_cannot_fit_is_refused_before_it_starts(world, tmp_path, monkeypatch):
