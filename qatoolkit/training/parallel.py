@@ -14,6 +14,7 @@ from pathlib import Path
 from qatoolkit.core.display import Progress
 from qatoolkit.core.files import read_json
 from qatoolkit.training.job import Job, job_of
+from qatoolkit.training.ladder import size_of
 from qatoolkit.training.launch import LIST, launch_jobs, list_jobs
 from qatoolkit.training.stops import Stopped, stop_requests
 
@@ -50,7 +51,7 @@ def train_all(
 
 def _work(unfinished: list[Job], module: str, log: Callable[[str], None]) -> None:
     """Run jobs side by side in worker processes."""
-    todo = iter(sorted(unfinished, key=lambda job: -job.tokens))  # so that no long one runs alone at the end
+    todo = iter(sorted(unfinished, key=_duration, reverse=True))  # so that no long one runs alone at the end
     failures, stops, running = [], [], []
 
     def work(progress: Progress) -> None:
@@ -89,6 +90,15 @@ def _work(unfinished: list[Job], module: str, log: Callable[[str], None]) -> Non
         raise Stopped(
             "; ".join(stops) or "stopped as asked, between two trainings; run the same command again to go on"
         )
+
+
+def _duration(job: Job) -> int:
+    """How long a job takes, as far as jobs need comparing: its tokens times the size of its model."""
+    if job.size:
+        size = size_of(job.size)
+        return job.tokens * size.layers * size.hidden**2
+    weights = sum(file.stat().st_size for file in Path(job.start).glob("*.safetensors"))
+    return job.tokens * (weights or 1)  # none here: a name on a hub
 
 
 @contextmanager
