@@ -1,4 +1,4 @@
-"""What a profile's synthesis will take, before anything is spent: requests, tokens, money and hours.
+"""What a profile's run will ask of its teachers, before anything is spent: requests, tokens, money and hours.
 
 Counts follow from the settings; tokens and seconds of a request are those of earlier requests to the same model where a
 ledger has them, else `USUAL`, round figures of ours for a question of some hundred words and a reasoning synthesiser.
@@ -7,17 +7,23 @@ ledger has them, else `USUAL`, round figures of ours for a question of some hund
 import math
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 
 from qatoolkit.core.qa_table import read_table
-from qatoolkit.core.settings import replace
+from qatoolkit.core.settings import replace, turned
 from qatoolkit.core.stats import CELL
+from qatoolkit.core.taxonomy import LABELS
+from qatoolkit.evaluation.settings import TEXTBOOK
 from qatoolkit.evaluation.suites import paper12
 from qatoolkit.run.profiles import Profile
+from qatoolkit.run.world import world_of
 from qatoolkit.seeds.read import read_seeds
+from qatoolkit.synthesis.strategies import Strategy
 from qatoolkit.teacher.client import Teacher
 from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.teacher.prices import price_of
@@ -30,6 +36,8 @@ POSITIONS = 1024  # of a model whose configuration is not at hand
 QA_TOKENS = 1000  # of a question with answer and rationale, as it is trained on
 LARGE = 1e16  # FLOPs, about a day of a CPU, above which a training is estimated for a GPU, be there one here or not
 H100 = {"device_bytes": 80 * 2**30, "flops_per_second": 0.4 * 989e12}
+TRIAL, CONSENSUS = 200, 4  # of the stages `adjustment` and `consensus`: rows, further answers to each
+UPSTREAM = ("world", "textbook", "exams", "seeds", "annotate", "probe", "student")  # what a plan and its seeds rest on
 ENOUGH = 30  # requests to a model before its ledger's means replace `USUAL`
 
 
@@ -76,9 +84,8 @@ def _size(source: str, dial: str) -> str:
     """What is at hand of a place: questions of seeds and exams (of files up to `COUNTED` bytes), else files and bytes."""
     if source == "paper12":
         return f"{len(paper12())} benchmarks"
-    if source in ("textbook", MISSING) or not Path(source).exists():
+    if not (files := _files(source)):
         return ""
-    files = [p for p in Path(source).rglob("*") if p.is_file()] if Path(source).is_dir() else [Path(source)]
     size = sum(p.stat().st_size for p in files)
     if dial in ("seeds.sources", "exams") and size <= COUNTED and not any(p.suffix == ".yaml" for p in files):
         table, rejects = read_seeds(source)
@@ -86,28 +93,118 @@ def _size(source: str, dial: str) -> str:
     return f"{len(files):,} files, {size / 1e6:,.1f} MB"
 
 
-def requests(profile: Profile, shares: Mapping[str, float] | None = None) -> pd.DataFrame:
-    """Requests by data set, task and model, one row each: data, task, model, requests, and of a data set with several
-    `plan.waves` its `yield`, the accepted share of what is asked for, and its `source`: "measured" (`yields`) or
-    "assumed". The plan's questions count as accepted ones then."""
-    rows = []
-    for name in (name for name in profile.data if name in profile.used_sets):
-        chosen, turned_for = profile.data_set(name)
-        settings, teacher = chosen.settings_in(turned_for), turned_for.teacher
-        n, share, source = turned_for.plan.questions, None, ""
-        if turned_for.plan.waves > 1:
-            known = (shares or {}).get(chosen.name)
-            share, source = known or YIELD, "measured" if known else "assumed"
-            n = math.ceil(n / share)
-        written, labelled = chosen.requests(turned_for, n)
-        tasks = [("synthesise", teacher.synthesiser, written), ("annotate", teacher.annotator, labelled)]
-        if getattr(settings, "refine", False):
-            tasks.append(("refine", teacher.refiner, n * (1 + DISPUTED * settings.samples)))
-        if turned_for.measure.k:
-            tasks.append(("measure", turned_for.measure.strong or teacher.refiner, n * turned_for.measure.k))
-        rows += [(name, *task, share, source) for task in tasks]
-    table = pd.DataFrame(rows, columns=["data", "task", "model", "requests", "yield", "source"])
-    return table.astype({"requests": int, "yield": float})
+def _files(source: str) -> list[Path]:
+    """The files of a place; none where it is a name."""
+    if source in (TEXTBOOK, MISSING) or not Path(source).exists():
+        return []
+    return [p for p in Path(source).rglob("*") if p.is_file()] if Path(source).is_dir() else [Path(source)]
+
+
+def seeds_at_hand(profile: Profile) -> pd.DataFrame | None:
+    """The seeds that a profile names, as its run will read them; None where a source is not here, or too large to be
+    read for an estimate."""
+    named = [source for source in profile.seeds.sources if source != TEXTBOOK]
+    if not all(_files(one) for one in named) or sum(p.stat().st_size for one in named for p in _files(one)) > COUNTED:
+        return None
+    with TemporaryDirectory(prefix="qatoolkit-") as folder:
+        sources = world_of(profile, Path(folder) / "log").seeds(Path(folder), 0)
+        if not sources:
+            return None
+        table, _ = read_seeds(sources, mapping=profile.seeds.mapping)
+    return table[table["language"].isin(profile.seeds.languages)] if profile.seeds.languages else table
+
+
+def requests(
+    profile: Profile, shares: Mapping[str, float] | None = None, seeds: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Requests of all that a run sends, one row each by stage, named as in the ledger, task and model: stage, task, model,
+    requests (of labels null without `seeds`), and of a data set with several `plan.waves` its `yield`, the accepted share
+    of what is asked for, and its `source`: "measured" (`yields`) or "assumed". The plan's questions count as accepted
+    ones then.
+
+    Ablations that write anew are `variants/` and their data set; rounds are counted where the profile runs them
+    (`beside`). A request that two stages have in common is counted in both and sent once. Trials with the offline
+    teacher alone (`error_rates`) are not counted."""
+    teacher, known, rows = profile.teacher, shares or {}, _of_seeds(profile, seeds)
+    for name in (name for name in profile.used_sets if name in profile.data):
+        rows += _of_writing(name, *profile.data_set(name), known)
+    if "linkqa" in profile.used_sets:  # the trial of notebook 05b: each walk asked twice
+        n = 2 * TRIAL
+        rows.append(("adjustment", "synthesise", teacher.synthesiser, n / profile.linkqa.questions_per_path))
+        rows.append(("adjustment", "annotate", teacher.annotator, n))
+    for dials in profile.ablations:
+        for name, chosen, other in rewritten(profile, dials):
+            rows += _of_writing(f"variants/{name}", chosen, other, known)
+    if profile.beside and (of := profile.rounds.of or profile.main_set):
+        chosen, other = profile.data_set(of)
+        n, k = other.plan.questions, profile.rounds.seeds
+        n = n * k - n // profile.rounds.n * (k - 1)  # the first round is the same for all seeds
+        rows += _of_writing("rounds", chosen, replace(other, plan=replace(other.plan, questions=n, waves=1)), known)
+    rows = [(*row, None, "")[:6] for row in rows]
+    table = pd.DataFrame(rows, columns=["stage", "task", "model", "requests", "yield", "source"])
+    table = table.astype({"requests": float, "yield": float})
+    keys = ["stage", "task", "model", "yield", "source"]
+    table = table.groupby(keys, sort=False, dropna=False)["requests"].sum(min_count=1).round().astype("Int64")
+    return table.reset_index()[["stage", "task", "model", "requests", "yield", "source"]]
+
+
+def _of_seeds(profile: Profile, seeds: pd.DataFrame | None) -> list[tuple]:
+    """What the stages on seeds send: labels, knowledge points, and measurements; of exam questions without labels at
+    most."""
+    settings, teacher, measure = profile.annotate, profile.teacher, profile.measure
+    n = None if seeds is None else len(seeds)
+    if n is not None:
+        stated = seeds[list(LABELS)].notna().all(axis=1).sum() if settings.labels == "missing" else 0
+        named = seeds["knowledge_points"].notna().sum() if settings.knowledge_points == "missing" else 0
+        own = any(exam.source != TEXTBOOK for exam in profile.exams.values())
+        labels = settings.samples * (n - stated + profile.evaluate.label * own) + n - named
+    rows = [("annotate", "annotate", teacher.annotator, None if n is None else labels)]
+    if profile.world == TEXTBOOK or TEXTBOOK in profile.seeds.sources:  # truth is known: notebook 02 tries a consensus
+        rows.append(("consensus", "annotate", teacher.annotator, TRIAL * CONSENSUS))
+    if measure.k:
+        rows.append(("pass_rates", "measure", measure.strong or teacher.refiner, None if n is None else n * measure.k))
+    return rows
+
+
+def _of_writing(stage: str, chosen: Strategy, profile: Profile, shares: Mapping[str, float]) -> list[tuple]:
+    """What writing a data set sends, with a profile in which its dials are turned."""
+    settings, teacher = chosen.settings_in(profile), profile.teacher
+    n, share, source = profile.plan.questions, None, ""
+    if profile.plan.waves > 1:
+        known = shares.get(chosen.name)
+        share, source = known or YIELD, "measured" if known else "assumed"
+        n = math.ceil(n / share)
+    written, labelled = chosen.requests(profile, n)
+    rows = [("synthesise", teacher.synthesiser, written), ("annotate", teacher.annotator, labelled)]
+    if getattr(settings, "refine", False):
+        rows.append(("refine", teacher.refiner, n * (1 + DISPUTED * settings.samples)))
+    if profile.measure.k:
+        rows.append(("measure", profile.measure.strong or teacher.refiner, n * profile.measure.k))
+    return [(stage, *row, share, source) for row in rows]
+
+
+def rewritten(profile: Profile, dials: Mapping) -> list[tuple[str, Strategy, Profile]]:
+    """The data sets that an ablation writes anew: name, strategy, and the profile with all dials turned. They are those of
+    its arm that depend on what it turns, unless another data set is written alike; without refinement nothing new is
+    asked."""
+    own = [name for name in profile.used_sets if name in profile.data]
+    known = [_asked_of(*profile.data_set(name)) for name in own]
+    arm, found = profile.arm_of(dials), []
+    other = turned(profile, {name: value for name, value in dials.items() if name != "arm"})
+    for name in (name for name in other.arms[arm] if name in other.data):
+        chosen, after = other.data_set(name)
+        asked = _asked_of(chosen, after)
+        refined = [
+            asked | {key: replace(value, refine=True)} for key, value in asked.items() if hasattr(value, "refine")
+        ]
+        if not any(one in known for one in (asked, *refined)):
+            found.append((name, chosen, after))
+    return found
+
+
+def _asked_of(chosen: Strategy, profile: Profile) -> dict:
+    """All that decides what a data set asks of the teachers."""
+    return {group: getattr(profile, group) for group in (*UPSTREAM, *chosen.groups(profile))}
 
 
 def yields(root: Path) -> dict[str, float]:
@@ -128,18 +225,19 @@ def yields(root: Path) -> dict[str, float]:
     return {kind: float(share) for kind, (_, share) in found.items() if share > 0}
 
 
-def estimate(profile: Profile, ledger: Ledger | None = None) -> pd.DataFrame:
-    """`requests` with prompt and completion tokens, USD (NaN where a price is unknown), hours at the profile's number
-    of requests in flight, and whether tokens and seconds of the model were measured."""
+def estimate(profile: Profile, ledger: Ledger | None = None, seeds: pd.DataFrame | None = None) -> pd.DataFrame:
+    """`requests` with prompt and completion tokens, USD (NaN where a price or the number of requests is unknown), hours at
+    the profile's number of requests in flight, and whether tokens and seconds of the model were measured."""
     known = {} if ledger is None else measured(ledger)
-    table, rows = requests(profile, {} if ledger is None else yields(Path(ledger.path).parent)), []
+    table, rows = requests(profile, {} if ledger is None else yields(Path(ledger.path).parent), seeds), []
     for row in table.itertuples():
         each, price = known.get(row.model, USUAL[row.task]), price_of(row.model, own=profile.teacher.price)
         prompt, completion = row.requests * each.prompt, row.requests * each.completion
-        cost = float("nan") if price is None else price.cost(prompt, completion)
+        cost = float("nan") if price is None or pd.isna(row.requests) else price.cost(prompt, completion)
         hours = row.requests * each.seconds / profile.teacher.in_flight / 3600
         rows.append((prompt, completion, cost, hours, row.model in known))
-    table[["prompt_tokens", "completion_tokens", "usd", "hours", "measured"]] = pd.DataFrame(rows)
+    named = {"prompt_tokens": "Int64", "completion_tokens": "Int64", "usd": float, "hours": "Float64", "measured": bool}
+    table[list(named)] = pd.DataFrame(rows, columns=list(named)).astype(named)
     return table if table["yield"].notna().any() else table.drop(columns=["yield", "source"])
 
 
@@ -221,33 +319,40 @@ def measured(ledger: Ledger) -> dict[str, Usual]:
 
 
 def describe(profile: Profile, ledger: Path) -> str:
-    """The estimate of a profile in words: requests by data set, their sum, and what mid-training one arm takes."""
-    if ledger.exists():
-        with Ledger(ledger) as opened:
-            table = estimate(profile, opened)
-    else:
-        table = estimate(profile)
+    """The estimate of a profile in words: requests by stage, their sum, and what mid-training one arm takes."""
+    seeds = seeds_at_hand(profile)
+    with Ledger(ledger) if ledger.exists() else nullcontext() as opened:
+        table = estimate(profile, opened, seeds)
     shown = {"usd": "${:,.2f}".format, "hours": "{:,.1f}".format}
     whole = dict.fromkeys(("requests", "prompt_tokens", "completion_tokens"), "{:,}".format)
     lines = [parts(profile).to_string(index=False, justify="left"), ""]
     lines += [table.to_string(index=False, formatters=shown | whole, na_rep="unknown")]
-    cost = "unknown" if table["usd"].isna().any() else f"${table['usd'].sum():,.2f}"
-    tokens = table["prompt_tokens"].sum() + table["completion_tokens"].sum()
+    asked, again = table.dropna(subset="requests"), table["stage"].str.startswith("variants/")
+    cost = "a price is unknown" if asked["usd"].isna().any() else f"${asked['usd'].sum():,.2f}"
+    tokens = asked["prompt_tokens"].sum() + asked["completion_tokens"].sum()
     lines.append(
-        f"{profile.plan.questions:,} questions a data set ({profile.plan.questions * QA_TOKENS:,} tokens of QA at "
-        f"{QA_TOKENS:,} each): {table['requests'].sum():,} requests, {tokens:,} tokens, {cost}, "
-        f"{table['hours'].sum():,.1f} hours with {profile.teacher.in_flight:,} in flight"
+        f"in all at most {asked['requests'].sum():,} requests, {tokens:,} tokens, {cost}, {asked['hours'].sum():,.1f} "
+        f"hours with {profile.teacher.in_flight:,} in flight; {profile.plan.questions:,} questions a data set "
+        f"({profile.plan.questions * QA_TOKENS:,} tokens of QA at {QA_TOKENS:,} each)"
     )
+    if again.any():
+        lines.append(
+            f"of these {asked.loc[again[asked.index], 'requests'].sum():,} requests for ablations that write anew, as if "
+            "they had none in common with the data sets"
+        )
+    if len(asked) < len(table):
+        lines.append(
+            "unknown: seeds that are not at hand; qt.tables.spend_estimate(run) counts them once they are read"
+        )
     if not table["measured"].all():
         lines.append("tokens and seconds of models without earlier requests are assumptions (qatoolkit/run/cost.py)")
     if "yield" in table:
-        for data, share, source in (
-            table[["data", "yield", "source"]].dropna().drop_duplicates().itertuples(index=False)
-        ):
-            asked = math.ceil(profile.plan.questions / share)
-            lines.append(
-                f"{data}: questions are accepted ones; a yield of {share:.0%}, {source}, takes {asked:,} asked for"
-            )
+        known = table[["stage", "yield", "source"]].dropna().drop_duplicates()
+        lines += [
+            f"{stage}: questions are accepted ones; a yield of {share:.0%}, {source}, takes "
+            f"{math.ceil(profile.plan.questions / share):,} asked for"
+            for stage, share, source in known.itertuples(index=False)
+        ]
     where, needs, follows = training(profile)
     lines.append(f"\nmid-training, one arm of {len(profile.arms)}, {where}:\n{needs.describe()}")
     if follows:

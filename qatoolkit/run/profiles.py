@@ -146,6 +146,13 @@ class Profile(Settings):
         about = self.data[name]
         return strategy(about.strategy or name), turned(self, about.dials)
 
+    def arm_of(self, dials: dict) -> str:
+        """The arm that an ablation is about: the one it names, else the arm called like a group of its dials (or like a
+        strategy under `strategies`), else the main one."""
+        groups = [dial.removeprefix("strategies.").split(".")[0] for dial in dials]
+        own = [arm for arm in self.arms if arm in groups]
+        return dials.get("arm") or (own[0] if own else self.main_arm)
+
     @model_validator(mode="before")
     @classmethod
     def _data_of_arms(cls, values):

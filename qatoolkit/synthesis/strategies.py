@@ -77,6 +77,11 @@ class Strategy:
         except ValueError as error:
             raise ValueError(f"strategies.{self.name}: {error}") from None
 
+    def groups(self, profile) -> tuple[str, ...]:
+        """The groups of a profile that what it writes depends on."""
+        own = self.name if hasattr(profile, self.name) else "strategies"
+        return tuple(dict.fromkeys(["teacher", "plan", "measure", own, *self.reads]))
+
     def settings_in(self, profile) -> Settings:
         """Its settings in a profile: the group of its name, else those under `strategies`."""
         found = getattr(profile, self.name, None)

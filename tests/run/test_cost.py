@@ -1,11 +1,13 @@
 """What a synthesis will take is counted before it starts."""
 
+import json
+
 import pytest
 import torch
 from own_world import write_world
 
 from qatoolkit.run.cli import main
-from qatoolkit.run.cost import ENOUGH, USUAL, asking, describe, estimate, requests, training
+from qatoolkit.run.cost import ENOUGH, USUAL, asking, describe, estimate, requests, seeds_at_hand, training
 from qatoolkit.run.profiles import load_profile
 from qatoolkit.teacher.client import Endpoint, Teacher
 from qatoolkit.teacher.ledger import Attempt, Ledger
@@ -13,21 +15,57 @@ from qatoolkit.teacher.ledger import Attempt, Ledger
 
 def test_requests_follow_from_the_settings():
     profile = load_profile("demo", **{"plan.questions": 1000, "plan.high": 0.2, "boostqa.samples": 5})
-    table = requests(profile).set_index(["data", "task"])["requests"]
+    table = requests(profile).set_index(["stage", "task"])["requests"]
     assert table["boostqa", "synthesise"] == 800 / 5 + 200 / 2 + 50
     assert table["boostqa", "annotate"] == 1050
     assert table["boostqa", "refine"] == 1000 * 2
-    assert table["linkqa", "synthesise"] == int(1.1 * 1000 / profile.linkqa.questions_per_path)
+    assert table["linkqa", "synthesise"] == round(1.1 * 1000 / profile.linkqa.questions_per_path)
     without = requests(load_profile(profile, **{"boostqa.refine": False, "linkqa.refine": False}))
     assert "refine" not in set(without["task"])
 
 
+def test_labels_are_counted_from_the_seeds_that_are_at_hand(tmp_path):
+    rows = [{"question": f"What is {i} plus one?", "answer": str(i + 1)} for i in range(40)]
+    rows += [row | {"question": row["question"] + " Say it.", "knowledge_points": ["addition"]} for row in rows[:10]]
+    (tmp_path / "seeds.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    own = {"seeds": {"sources": [str(tmp_path / "seeds.jsonl")]}, "annotate.samples": 3, "measure.k": 2}
+    profile = load_profile("demo", **own)
+    table = requests(profile, seeds=seeds_at_hand(profile)).set_index("stage")["requests"]
+    assert table["annotate"] == 50 * 3 + 40
+    assert table["pass_rates"] == 100
+    away = load_profile("demo", **{"seeds.sources": ["hf:somebody/questions"]})
+    assert seeds_at_hand(away) is None
+    unknown = estimate(away).set_index("stage").loc["annotate"]
+    assert unknown[["requests", "prompt_tokens", "usd", "hours"]].isna().all()
+
+
+def test_ablations_that_write_anew_are_counted_and_others_are_not():
+    def again(**dials):
+        found = requests(load_profile("demo", ablations=[dials])).set_index(["stage", "task"])["requests"]
+        return found[found.index.get_level_values("stage").str.startswith("variants/")]
+
+    full = requests(load_profile("demo", ablations=[])).set_index(["stage", "task"])["requests"]
+    assert again(**{"linkqa.length": 6}).sum() == full["linkqa"].sum()
+    assert again(**{"student.size": "s"})["variants/boostqa"].sum() == full["boostqa"].sum()  # another plan
+    assert again(**{"boostqa.attempts": 3})["variants/boostqa", "synthesise"] > full["boostqa", "synthesise"]
+    for free in ({"midtrain.replay": 0.5}, {"boostqa.refine": False}, {"plan.rule": "uniform"}, {"curate.echo": 0.9}):
+        assert again(**free).empty, free
+
+
+def test_rounds_are_counted_where_the_profile_runs_them():
+    rounds = {"plan.questions": 900, "rounds.n": 3, "rounds.seeds": 2}
+    table = requests(load_profile("demo", beside=True, **rounds)).set_index(["stage", "task"])["requests"]
+    assert table["rounds", "refine"] == 2 * (300 + 2 * 600)
+    assert "rounds" not in set(requests(load_profile("demo", **rounds))["stage"])
+
+
 def test_a_known_price_gives_money_and_an_unknown_one_none():
-    table = estimate(load_profile("paper")).set_index(["data", "task"])
-    assert table["usd"].notna().all()
+    table = estimate(load_profile("paper")).set_index(["stage", "task"]).sort_index()
+    assert table["usd"].drop("annotate").notna().all()  # its seeds are not named
     first = table.loc[("boostqa", "synthesise")]
     assert first["completion_tokens"] == first["requests"] * USUAL["synthesise"].completion
     stranger = estimate(load_profile("paper", **{"teacher.refiner": "nobody-knows"}))
+    stranger = stranger[stranger["stage"] != "annotate"]
     assert stranger["usd"].isna().tolist() == (stranger["model"] == "nobody-knows").tolist()
 
 

@@ -103,7 +103,7 @@ def test_a_preview_of_what_is_not_there_is_explained(found):
 def test_the_estimate_counts_accepted_questions_where_there_are_waves(found):
     run = found[0]
     waves = qt.load_profile("smoke", **{"plan.waves": 4, "plan.questions": 700})
-    table = requests(waves).set_index(["data", "task"])
+    table = requests(waves).set_index(["stage", "task"])
     assert set(table["source"]) == {"assumed"}
     asked = int(-(-700 // YIELD))
     assert table.loc[("boostqa", "refine"), "requests"] == asked * 2
@@ -112,8 +112,8 @@ def test_the_estimate_counts_accepted_questions_where_there_are_waves(found):
     as_asked = (kept["discipline"] == kept["asked_discipline"]) & (kept["difficulty"] == kept["asked_difficulty"])
     assert known["boostqa"] == as_asked.sum() / len(run.read("boostqa").made)
     with Ledger(run.root / "ledger.sqlite") as ledger:
-        estimated = qt.tables.synthesis_estimate(run)
+        estimated = qt.tables.spend_estimate(run)
         assert "yield" not in estimated  # one pass
-        measured = requests(waves, known).set_index(["data", "task"])
+        measured = requests(waves, known).set_index(["stage", "task"])
         assert measured.loc[("boostqa", "refine"), "source"] == "measured"
         assert ledger.spend()["attempts"].sum() == sum(found[-1].values())

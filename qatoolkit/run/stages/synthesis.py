@@ -57,8 +57,7 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
 
 def writing_stage(kind: str, chosen: Strategy, profile: Profile, reads: tuple[str, ...], more: Iterable[str]) -> Stage:
     """A stage that writes with a strategy: it depends on all that writing takes, and on the groups of settings `more`."""
-    own = chosen.name if hasattr(profile, chosen.name) else "strategies"
-    groups = tuple(dict.fromkeys(["teacher", "plan", "measure", own, *chosen.reads, *more]))
+    groups = tuple(dict.fromkeys([*chosen.groups(profile), *more]))
     files = tuple(dial for dial in places(type(profile)) if dial.split(".")[0] in groups)
     prompts = tuple(dict.fromkeys([*chosen.prompts, *["solve"] * (profile.measure.k > 0)]))
     return Stage(kind, reads=reads, settings=groups, files=files, prompts=prompts)

@@ -9,7 +9,6 @@ from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.stats import accuracy, difference_over_seeds, holm
 from qatoolkit.run.contracts import Stage
 from qatoolkit.run.outputs import Outputs
-from qatoolkit.run.profiles import Profile
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.flow import run_to
 from qatoolkit.run.stages.teachers import keep_endpoint
@@ -35,17 +34,9 @@ def called(dials: dict) -> str:
     return ", ".join(f"{name}={value}" for name, value in dials.items() if name != "arm")
 
 
-def arm_of(profile: Profile, dials: dict) -> str:
-    """The arm that an ablation is about: the one it names, else the arm called like a group of its dials (or like a
-    strategy under `strategies`), else the main one."""
-    groups = [dial.removeprefix("strategies.").split(".")[0] for dial in dials]
-    own = [arm for arm in profile.arms if arm in groups]
-    return dials.get("arm") or (own[0] if own else profile.main_arm)
-
-
 def variant(run: Run, dials: dict) -> tuple[Run, str]:
     """The run with an ablation's dials turned, its stages made up to curation, and its arm."""
-    arm = arm_of(run.profile, dials)
+    arm = run.profile.arm_of(dials)
     turned = {name: value for name, value in dials.items() if name != "arm"}
     sets = {name: None for name in run.profile.arms if name != arm}
     name = re.sub(r"[^\w.-]+", "_", f"{arm}-{called(dials)}")

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazily(
             " seed_sources seed_subjects subject_agreement",
             "synthesis": "decisions degradation disputes merges missed_questions plan_shares"
             " probe_summary refinement_by_error_rate rule_plans seeds_and_dataset spend synthesis_counts"
-            " synthesis_estimate",
+            " spend_estimate",
             "steps": "survival",
             "curation": "diversity mixture near_pairs removals removed_questions",
             "measured": "difficulty_agreement difficulty_estimate pass_rates_by_level",

@@ -17,10 +17,12 @@ from qatoolkit.teacher.ledger import Ledger
 _PARTS = {"discipline": STEM, "difficulty": HIGH}
 
 
-def synthesis_estimate(run: Run) -> pd.DataFrame:
-    """Requests, tokens, US dollars and hours of the synthesis in the run's profile, by arm and task."""
+def spend_estimate(run: Run) -> pd.DataFrame:
+    """Requests, tokens, US dollars and hours of all that the run's profile asks of its teachers, by stage and task
+    (`cost.requests`); what a stage has asked already is counted too."""
+    seeds = run.read("seeds").seeds if run.manifest("seeds") else None
     with Ledger(ledger_path(run)) as ledger:
-        return estimate(run.profile, ledger)
+        return estimate(run.profile, ledger, seeds)
 
 
 def probe_summary(run: Run) -> pd.DataFrame:
