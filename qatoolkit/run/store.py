@@ -73,7 +73,6 @@ class Run:
         self.world = world or world_of(profile, root / "teacher.log.jsonl")
         self.source, self.own_world, self.parent, self.change = source or profile.name, world, parent, change
         self._checked, self.asked, self.notes = False, Asked(), Notes(self.folder)
-        self.endpoint = None  # open for all teachers of the run and its variants, while somebody keeps it open
 
     def __repr__(self):
         return f"Run {self.name!r}: profile {self.profile.name}, seed {self.seed}, {len(self.done())} stages done"

@@ -134,9 +134,10 @@ class TextbookWorld:
 
     @contextmanager
     def endpoint(self):
-        from qatoolkit.textbook.server import local_teacher
+        from qatoolkit.textbook.server import kept_teacher, local_teacher
 
-        with local_teacher(self._settings, log=self._log) as url:
+        teacher = kept_teacher if self._log else local_teacher  # of a run: its next stage asks it too
+        with teacher(self._settings, log=self._log) as url:
             yield Endpoint(base_url=url, name="offline-textbook")
 
     def ladder(self) -> tuple[LadderSettings, ...]:

@@ -14,6 +14,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from qatoolkit.textbook.batch_server import Batches, error_document, refused
 from qatoolkit.textbook.settings import TextbookSettings
 from qatoolkit.textbook.tutor import MODELS, Refusal, Tutor
 
+IDLE = 60.0  # seconds that a teacher is kept for the next stage
 OUTSIDE = "REFUSED: this is the offline teacher; {why}. Set OPENAI_BASE_URL and OPENAI_API_KEY to ask a real model."
 
 
@@ -220,25 +222,94 @@ async def _serve(port: int, settings: TextbookSettings, faults: Faults, log: Pat
 @contextmanager
 def local_teacher(settings: TextbookSettings, *, faults: str = "", log: Path | None = None):
     """Start an offline teacher in its own process on a free port; yields its base URL and ends it afterwards."""
+    process, url = _start(settings, faults, log)
+    try:
+        yield url
+    finally:
+        _end(process)
+
+
+def _start(settings: TextbookSettings, faults: str, log: Path | None) -> tuple[subprocess.Popen, str]:
+    """(process, base URL) of a teacher of its own; RuntimeError if it does not start."""
     command = [sys.executable, "-m", "qatoolkit.textbook.server"]
     told = {"settings": settings.model_dump(), "faults": faults, "log": str(log) if log else None}
     command.append(json.dumps(told))
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ)
+    url = process.stdout.readline().strip()
+    if not re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", url):
+        _end(process)
+        raise RuntimeError(
+            f"the offline teacher did not start (exit code {process.poll()}); run `qatoolkit teacher serve`"
+        )
+    return process, url
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.stdin.close()
     try:
-        url = process.stdout.readline().strip()
-        if not re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", url):
-            raise RuntimeError(
-                f"the offline teacher did not start (exit code {process.poll()}); run `qatoolkit teacher serve`"
-            )
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()
+
+
+class _Kept:
+    """The teacher that this process keeps between stages, for starting one takes as long as many a stage: at most one,
+    ended once nobody used it for `IDLE` seconds, another is asked for, or the process ends."""
+
+    def __init__(self):
+        self.lock, self.users, self.about = threading.Lock(), 0, None
+        self.process = self.url = self.timer = None
+
+    def take(self, about: tuple[TextbookSettings, Path]) -> str | None:
+        """Its base URL, started where it does not run or its log is gone; None while one with other settings is in use."""
+        with self.lock:
+            if self.timer:
+                self.timer.cancel()
+            runs = self.process is not None and self.process.poll() is None and about[1].exists()
+            if self.users and not (runs and self.about == about):
+                return None
+            if not runs or self.about != about:
+                self._end()
+                self.process, self.url = _start(about[0], "", about[1])
+                self.about = about
+            self.users += 1
+            return self.url
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                self.timer = threading.Timer(IDLE, self._rest)
+                self.timer.daemon = True
+                self.timer.start()
+
+    def _rest(self) -> None:
+        with self.lock:
+            if not self.users:
+                self._end()
+
+    def _end(self) -> None:
+        if self.process is not None:
+            _end(self.process)
+            self.process = None
+
+
+_KEPT = _Kept()
+
+
+@contextmanager
+def kept_teacher(settings: TextbookSettings, *, log: Path):
+    """`local_teacher` that runs on for a while, for the next who asks for the same."""
+    if (url := _KEPT.take((settings, log))) is None:
+        with local_teacher(settings, log=log) as url:
+            yield url
+        return
+    try:
         yield url
     finally:
-        process.stdin.close()
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+        _KEPT.leave()
 
 
 if __name__ == "__main__":  # started by `local_teacher`, which keeps the other end of the leash

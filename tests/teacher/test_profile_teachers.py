@@ -7,7 +7,7 @@ import pytest
 from teacher_server import USAGE, completion, failure
 
 from qatoolkit.run.profiles import load_profile
-from qatoolkit.run.stages.teachers import endpoint_of, is_offline, keep_endpoint, teachers
+from qatoolkit.run.stages.teachers import endpoint_of, is_offline, teachers
 from qatoolkit.run.store import open_run
 from qatoolkit.teacher.batch_client import BatchTeacher
 from qatoolkit.teacher.client import BudgetError, Endpoint, Teacher, TeacherError
@@ -196,14 +196,15 @@ def test_offline_names_the_worlds_own_teacher_whatever_the_environment_says(monk
     assert is_offline(open_run("r", profile="smoke"))
 
 
-def test_a_variant_shares_the_open_endpoint_unless_it_names_another(server):
+def test_a_variant_asks_the_offline_teacher_of_its_run_unless_it_names_another(server):
     run = open_run("r", profile="smoke", **{"teacher.base_url": "offline"})
-    with keep_endpoint(run):
-        same = run.variant("v", {"boostqa.refine": False})
-        other = run.variant("w", {"teacher.base_url": server.url})
-        with endpoint_of(same) as shared, endpoint_of(other) as own:
-            assert shared is run.endpoint
-            assert own.base_url == server.url
+    with endpoint_of(run) as own:
+        pass
+    same = run.variant("v", {"boostqa.refine": False})
+    other = run.variant("w", {"teacher.base_url": server.url})
+    with endpoint_of(same) as shared, endpoint_of(other) as foreign:
+        assert shared.base_url == own.base_url
+        assert foreign.base_url == server.url
 
 
 def test_no_public_host_is_asked_unless_it_is_named(tmp_path, monkeypatch):

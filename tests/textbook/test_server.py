@@ -19,8 +19,8 @@ import pytest
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Endpoint, Teacher, TeacherError
 from qatoolkit.teacher.ledger import Ledger
-from qatoolkit.textbook import exams, knowledge
-from qatoolkit.textbook.server import Faults, Server, local_teacher, parts
+from qatoolkit.textbook import exams, knowledge, server
+from qatoolkit.textbook.server import Faults, Server, kept_teacher, local_teacher, parts
 from qatoolkit.textbook.settings import TextbookSettings
 from qatoolkit.textbook.tutor import MODELS, Tutor
 
@@ -320,6 +320,33 @@ def test_the_server_ends_when_its_parent_is_killed():
         parent.kill()
         parent.wait()
         parent.stdout.close()
+
+
+def test_a_kept_teacher_answers_the_next_who_asks_for_the_same_and_ends_once_nobody_does(tmp_path, monkeypatch):
+    def ask(settings=SETTINGS, log=tmp_path / "log.jsonl"):
+        with kept_teacher(settings, log=log) as url:
+            port = int(re.search(r":(\d+)/", url)[1])
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return port
+
+    first = ask()
+    assert ask() == first
+    with kept_teacher(SETTINGS, log=tmp_path / "log.jsonl") as url:
+        other = ask(log=tmp_path / "other.jsonl")  # while the first is in use
+        assert gone(other)
+        assert f":{first}/" in url
+    second = ask(log=tmp_path / "other.jsonl")
+    assert gone(first)
+    server._KEPT.process.kill()
+    server._KEPT.process.wait()
+    third = ask(log=tmp_path / "other.jsonl")
+    assert gone(second)
+    (tmp_path / "other.jsonl").unlink()
+    monkeypatch.setattr(server, "IDLE", 0.2)
+    fourth = ask(log=tmp_path / "other.jsonl")
+    assert gone(third)
+    assert gone(fourth)
+    assert (tmp_path / "other.jsonl").exists()
 
 
 def test_a_server_that_cannot_start_says_how_to_find_out(tmp_path):

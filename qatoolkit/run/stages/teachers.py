@@ -53,10 +53,7 @@ def teachers(run: Run, stage: str):
 @contextmanager
 def endpoint_of(run: Run):
     """The endpoint of the profile or of OPENAI_BASE_URL, else that of the run's world."""
-    above = run.parent
-    if above and above.endpoint and _where(run) == _where(above):
-        yield above.endpoint
-    elif is_offline(run):
+    if is_offline(run):
         with run.world.endpoint() as endpoint:
             yield endpoint
     else:
@@ -70,16 +67,6 @@ def _where(run: Run) -> dict:
     return {
         "base_url": url, "name": settings.endpoint_name, "key_env": settings.key_env, "headers": settings.headers
     }  # fmt: skip
-
-
-@contextmanager
-def keep_endpoint(run: Run):
-    """Keep one endpoint open for all variants of a run that are made meanwhile and name no other."""
-    with endpoint_of(run) as run.endpoint:
-        try:
-            yield
-        finally:
-            run.endpoint = None
 
 
 def is_offline(run: Run) -> bool:

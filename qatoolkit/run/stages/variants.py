@@ -11,7 +11,6 @@ from qatoolkit.run.contracts import Stage
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.flow import run_to
-from qatoolkit.run.stages.teachers import keep_endpoint
 from qatoolkit.run.stages.training import arm_job, arm_table, seed_range, shares_in, trained
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
@@ -62,8 +61,7 @@ def ablations(run: Run, *, log=print) -> Outputs:
 
     def make(folder) -> dict:
         tokens, profile = round(run.profile.midtrain.tokens * run.profile.ablation_tokens), run.profile
-        with keep_endpoint(run):
-            variants = [(called(dials), *variant(run, dials)) for dials in profile.ablations]
+        variants = [(called(dials), *variant(run, dials)) for dials in profile.ablations]
         of = {(arm, name): other for name, other, arm in variants}
         sets = [
             {"arm": arm, "ablation": name, "questions": len(arm_table(other, arm))} for name, other, arm in variants
