@@ -43,4 +43,6 @@ _FLOATS = (float, np.floating)
 
 def missing(value) -> bool:
     """Whether a cell is empty: None, NaN, pd.NA or pd.NaT."""
+    if isinstance(value, str):  # most are
+        return False
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, _FLOATS) and value != value)

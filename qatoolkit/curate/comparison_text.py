@@ -24,10 +24,11 @@ _NUMERAL = rf"(?:[{_NUMERALS}](?<!千)|千(?![米克瓦卡焦帕伏赫]))+"  # �
 _TOKEN = re.compile(
     rf"[a-z]++(?:'[a-z]++)*+(?![^\x00-\x7f])|{_NUMERAL}|[{CJK}]|{_LETTER}+(?:'{_LETTER}+)*|{_NUMBER}|\0"
 )
-_ASCII = re.compile(rf"[a-z]+(?:'[a-z]+)*|{_NUMBER}|\0")  # the same for a text without other letters, twice as fast
+_ASCII = re.compile(rf"[a-z]+(?:'[a-z]+)*|{_NUMBER}|\0")  # the same for a text without other letters
+_BETWEEN = dict.fromkeys((i for i in range(128) if not re.match(r"[a-z\d'.\0]", chr(i))), " ")
 _HIDDEN = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _TYPOGRAPHY = (("’", "'"), ("‘", "'"), ("“", '"'), ("”", '"'), ("–", "-"), ("—", "-"), ("−", "-"))
-_WRAP = re.compile(rf"[-\u2010](?<=[a-z].)[ \t]*\n\s*(?=[a-z])|\s*\n\s*(?<=[{CJK}]\n)(?=[{CJK}])")
+_WRAP = re.compile(rf"[-\u2010\n](?:(?<=[a-z][-\u2010])[ \t]*\n\s*(?=[a-z])|(?<=[{CJK}]\n)(?=[{CJK}]))")
 _TAG = re.compile(
     r"</?(?:a|b|br|code|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|small|span|strong|sub|sup|t[drh]|table|tbody|thead|u|ul)"
     r"(?:\s[^<>]{0,300})?/?>",
@@ -100,16 +101,38 @@ def tokens(text) -> list[str]:
     text = comparable(text)
     if "," in text:
         text = _GROUPED.sub("", text)
-    words = (_ASCII if text.isascii() else _TOKEN).findall(text)
+    words = _split(text) if text.isascii() else _TOKEN.findall(text)
     if not text.isascii() and _NUMERAL_SIGN.search(text):
         words = [number for word in words for number in (_chinese(word) if word[0] in _HAN else (word,))]
     return words if _WORDED.isdisjoint(words) else _read_numbers(words)
 
 
+def _split(text: str) -> list[str]:
+    """`_ASCII.findall`, in two thirds of its time: most words stand between spaces."""
+    found = []
+    for word in text.translate(_BETWEEN).split():
+        if word.isalpha() or word.isdigit():
+            found.append(word)
+        else:
+            found += _ASCII.findall(word)
+    return found
+
+
+def _places(words: list[str]) -> list[int]:
+    """Where number words are."""
+    found = []
+    for word in _WORDED.intersection(words):
+        at = -1
+        for _ in range(words.count(word)):
+            at = words.index(word, at + 1)
+            found.append(at)
+    return sorted(found)
+
+
 def _read_numbers(words: list[str]) -> list[str]:
     """Tokens with runs of English number words, up to millions, as one number each."""
     found, done = [], 0
-    for i in [i for i, word in enumerate(words) if word in _WORDED]:
+    for i in _places(words):
         if i >= done:
             value, end = _english(words, i)
             found += [*words[done:i], value]
@@ -210,7 +233,7 @@ def join(words: Sequence[str]) -> str:
 
 def values_of(table: pd.DataFrame, name: str) -> list:
     """The values of a column, None for missing ones and if the table has no such column."""
-    return [None if missing(v) else v for v in table[name]] if name in table.columns else [None] * len(table)
+    return [None if missing(v) else v for v in table[name].to_numpy(object)] if name in table else [None] * len(table)
 
 
 def text_of(value) -> str:
