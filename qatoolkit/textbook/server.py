@@ -234,7 +234,13 @@ def _start(settings: TextbookSettings, faults: str, log: Path | None) -> tuple[s
     command = [sys.executable, "-m", "qatoolkit.textbook.server"]
     told = {"settings": settings.model_dump(), "faults": faults, "log": str(log) if log else None}
     command.append(json.dumps(told))
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        process_group=0,  # Ctrl-C is for the process that asks, which waits for what is on its way
+    )
     url = process.stdout.readline().strip()
     if not re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", url):
         _end(process)

@@ -349,6 +349,32 @@ def test_a_kept_teacher_answers_the_next_who_asks_for_the_same_and_ends_once_nob
     assert (tmp_path / "other.jsonl").exists()
 
 
+def test_an_interrupt_of_whoever_started_it_leaves_it_running():
+    program = (
+        "import os, signal\n"
+        "from qatoolkit.textbook.settings import TextbookSettings\n"
+        "from qatoolkit.textbook.server import local_teacher\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('interrupted', flush=True))\n"
+        "with local_teacher(TextbookSettings(entities=2, entities_zh=1, relations=2)) as url:\n"
+        "    print(url, flush=True)\n"
+        "    input()\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+    )
+    try:
+        port = int(re.search(r":(\d+)/", parent.stdout.readline())[1])
+        os.killpg(parent.pid, signal.SIGINT)  # as a terminal and Jupyter do
+        assert parent.stdout.readline() == "interrupted\n"
+        time.sleep(0.5)
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    finally:
+        parent.stdin.close()
+        parent.wait(timeout=10)
+        parent.stdout.close()
+    assert gone(port)
+
+
 def test_a_server_that_cannot_start_says_how_to_find_out(tmp_path):
     with (
         pytest.raises(RuntimeError, match="did not start"),
