@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 import json
 import math
-import os
 import random
 import re
 import socket

@@ -357,7 +357,7 @@ def test_an_interrupt_of_whoever_started_it_leaves_it_running():
         "signal.signal(signal.SIGINT, lambda *_: print('interrupted', flush=True))\n"
         "with local_teacher(TextbookSettings(entities=2, entities_zh=1, relations=2)) as url:\n"
         "    print(url, flush=True)\n"
-        "    input()\n"
+        "    os.read(0, 1)\n"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
