@@ -174,7 +174,7 @@ def facts(mapping, title=""):
 
 
 def _points(value):
-    return f"{100 * value:+.1f}".replace("-", "−")
+    return f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", "−")  # + 0.0: no negative zero
 
 
 def _formatter(column, columns, formats):

@@ -136,7 +136,7 @@ def ablations(table, *, title="Ablations: one setting changed, against the same 
     for ax, group in zip(axes[:, 0], groups, strict=True):
         rows = table[table["arm"] == group].reset_index(drop=True)
         open_ones = set(rows.index[~(rows["p_holm"] < 0.05)])
-        _dots(ax, rows, [name(v) for v in rows["ablation"]], "difference", number=signed, hollow=open_ones)
+        _dots(ax, rows, [name(v) for v in rows["ablation"]], "difference", number=partial(signed, decimals=1), hollow=open_ones)
         ax.axvline(0, color=MUTED, linestyle="--", linewidth=0.9, zorder=0)
         ax.set_title(f"{name(group)}, {n_text(rows['n'])}", fontsize=9)
     axes[-1, 0].set_xlabel(f"difference in accuracy (points), {INTERVAL}\nfilled: p < 0.05 after Holm's correction")

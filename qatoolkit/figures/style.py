@@ -245,8 +245,8 @@ def power(x, _=None):
 
 
 def signed(x, decimals=0):
-    """A difference with its sign and a typographic minus."""
-    return f"{x:+.{decimals}f}".replace("-", "−")
+    """A difference with its sign and a typographic minus; what rounds to zero is +0."""
+    return f"{round(x, decimals) + 0.0:+.{decimals}f}".replace("-", "−")
 
 
 def log_ticks(axis, values):
