@@ -109,7 +109,7 @@ def _pass_rates(run: Run):
         found = _meaning({"low": row.low, "high": row.high}, *means)
         yield (
             f"{row.model.capitalize()}, {FORMS[row.form]}: level of difficulty and pass rate have a rank correlation of "
-            f"{row.correlation:.2f} ({row.low:.2f} to {row.high:.2f}; n {row.n:,}): {found}."
+            f"{signed(row.correlation, 2)} ({signed(row.low, 2)} to {signed(row.high, 2)}, n {row.n:,}): {found}."
         )
 
 
@@ -257,12 +257,13 @@ def _scaling(run: Run):
 
 def _ablations(run: Run):
     table = run.read("ablations").ablations
-    if len(weak := table[table["on"] == "weak"].dropna(subset="difference")):
-        told, seeds = weak[weak["p_holm"] < 0.05], weak["seeds"].max()
+    for on, rows in table.dropna(subset="difference").groupby("on", sort=False):
+        told, seeds = rows[rows["p_holm"] < 0.05], rows["seeds"].max()
         each = "; ".join(f"{row['ablation']} {_points(row)}" for row in told.to_dict("records"))
+        others = "; the others are" if len(told) else ", all are"
         yield (
-            f"Of {len(weak)} changed settings, {len(told)} move the accuracy in weak cells (Holm-corrected p below 0.05"
-            f"{': ' + each if each else ''}); the others can't be told from no change with n {weak['n'].max():,.0f}"
+            f"Of {len(rows)} changed settings, {len(told)} move the accuracy {_WHERE[on]} (Holm-corrected p below 0.05"
+            f"{': ' + each if each else ''}){others} not told apart from no change with n {rows['n'].max():,.0f}"
             f"{f' over {seeds} training seeds' if seeds > 1 else ''}."
         )
     seeds = training_seeds(run).dropna(subset="difference")

@@ -122,7 +122,9 @@ class Profile(Settings):
     def main_arm(self) -> str:
         """The arm that a run is about: the first one compared, else the last one trained. ValueError without arms."""
         if not self.arms:
-            raise ValueError("this profile has no arms, so nothing is mid-trained; add one: `arms: {boostqa: [boostqa]}`")
+            raise ValueError(
+                "this profile has no arms, so nothing is mid-trained; add one: `arms: {boostqa: [boostqa]}`"
+            )
         return next((arm for pair in self.compare for arm in pair if arm in self.arms), list(self.arms)[-1])
 
     @property
