@@ -90,7 +90,9 @@ def __getattr__(name: str):
         return getattr(importlib.import_module(f"qatoolkit.{_NAMES[name]}"), name)
     if name in _ROOMS:
         return importlib.import_module(_ROOMS[name])
-    raise AttributeError(f"module 'qatoolkit' has no attribute {name!r}")
+    from qatoolkit.core.public import no_name
+
+    raise no_name("qatoolkit", name, __all__)
 
 
 def __dir__():

@@ -5,6 +5,7 @@ styles only and folds with `<details>`. Everything from data is escaped, and lon
 """
 
 import html as markup
+import math
 import re
 import sys
 import threading
@@ -25,9 +26,10 @@ PROSE = "white-space:pre-wrap;word-wrap:break-word"
 CELL = "padding:3px 10px;border-bottom:1px solid rgba(128,128,128,0.3)"
 # What the names of columns end in: shares in percent, differences in points, p-values.
 PERCENT = re.compile(
-    r"(.*[ _])?(accuracy|share|coverage|wrong|error_rate|degraded|guessing|blind|wrong_(before|second|after))"
+    r"(.*[ _])?(accuracy|share|error_rate|degraded|guessing|chance|replay|recall|precision|packed|padded|untouched"
+    r"|blind(_training|_model)?|(coverage|wrong)(_before|_second|_after|_aimed)?)"
 )
-POINTS = re.compile(r"(.*[ _])?(difference|gain)")
+POINTS = re.compile(r"(.*[ _])?(difference|gain|slope)")
 SCROLLS = '<div style="overflow-x:auto">'
 P_VALUE = re.compile(r"p(_.+)?")
 FORMULA_OR_DOLLAR = re.compile(r"\$\$.+?\$\$|\$(?!\s)[^$]*(?<!\s)\$(?!\d)|\$", re.DOTALL)
@@ -77,7 +79,7 @@ def _plain(value):
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     if isinstance(value, float | np.floating):
-        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+        return f"{value:,.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
     if isinstance(value, list | tuple | np.ndarray):
         return ", ".join(map(_plain, value))
     return str(value)
@@ -174,7 +176,7 @@ def facts(mapping, title=""):
 
 
 def _points(value):
-    return f"{100 * value:+.1f}".replace("-", "−")
+    return f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", "−")  # + 0.0: no negative zero
 
 
 def _formatter(column, columns, formats):
@@ -198,6 +200,19 @@ def _formatter(column, columns, formats):
     else:
         return _plain
     return lambda value: _plain(value) if missing(value) or isinstance(value, str | int | np.integer) else write(value)
+
+
+def _aligned(column):
+    """The function that writes a column of plain fractions: as many decimals for all as four digits of the largest take.
+    None where that would leave the smallest less than two digits, and for a column with counts in it."""
+    sizes = column.abs()[column.notna() & (column != 0)] if pd.api.types.is_float_dtype(column) else ()
+    if not len(sizes) or not 1e-3 <= sizes.max() < 1e3 or sizes.max() > 100 * sizes.min():
+        return None
+    if (whole := sizes % 1 == 0).all() or (whole & (sizes > 1)).any():
+        return None
+    used = max(len(f"{size:.4g}".partition(".")[2]) for size in sizes)
+    decimals = min(used, 3 - math.floor(math.log10(sizes.max())))
+    return lambda value: _plain(value) if missing(value) else f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
 def _p(value):
@@ -246,6 +261,7 @@ def table(df, formats=None, *, limit=50):
         df = df.reset_index()
     columns = list(df.columns)
     writers = [_formatter(column, columns, formats) for column in columns]
+    writers = [_aligned(df[c]) or w if w is _plain else w for c, w in zip(columns, writers, strict=True)]
     sides = [f"text-align:{'right' if pd.api.types.is_numeric_dtype(df[column]) else 'left'}" for column in columns]
     heads = [f"{c} (points)" if POINTS.fullmatch(str(c)) and c not in formats else str(c) for c in columns]
     body = [

@@ -1,6 +1,8 @@
 """Packages whose names are imported on first use, so that Tab completion shows them and importing stays cheap."""
 
+import difflib
 import importlib
+from collections.abc import Iterable
 
 
 def lazily(package: str, names: dict[str, str]):
@@ -8,10 +10,17 @@ def lazily(package: str, names: dict[str, str]):
 
     def get(name: str):
         if name not in names:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise no_name(package, name, names)
         return getattr(importlib.import_module(names[name]), name)
 
     return get, lambda: sorted(names), sorted(names)
+
+
+def no_name(package: str, name: str, names: Iterable[str]) -> AttributeError:
+    """The error for a name that a package does not have: the nearest one, or all."""
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(names))}"
+    return AttributeError(f"module {package!r} has no attribute {name!r}; {meant}")
 
 
 def by_module(package: str, modules: dict[str, str]) -> dict[str, str]:

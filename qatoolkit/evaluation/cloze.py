@@ -28,9 +28,7 @@ def load_model(folder: str | Path):
     """A causal model and its tokenizer from a Hugging Face directory or name, ready to score; safetensors only, no
     remote code. ValueError for a model that does not exist or has no tokenizer of its own."""
     import torch
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     if not torch.cuda.is_available():
         torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -220,7 +220,19 @@ def list_tasks(manager, name: str, changes: dict | None = None) -> Iterator[tupl
     elif entry.kind.name == "GROUP":
         yield from _members(manager, name, load_yaml(entry.yaml_path) if entry.yaml_path else entry.cfg, changes)
     else:
+        changes = _moved(entry.cfg or {}, Path(entry.yaml_path or ".").parent) | changes
         yield name, (load_yaml(entry.yaml_path) | changes | {"task": name} if changes else name)
+
+
+def _moved(config: dict, folder: Path) -> dict:
+    """The change to a task whose data files are no longer where it says, but beside its YAML: exported tasks name whole
+    paths, and a results folder may be moved."""
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    if not isinstance(files, dict) or all(isinstance(file, list) or Path(file).exists() for file in files.values()):
+        return {}
+    found = {split: str(folder / Path(str(file)).name) for split, file in files.items()}
+    there = all(Path(file).is_file() for file in found.values())
+    return {"dataset_kwargs": config["dataset_kwargs"] | {"data_files": found}} if there else {}
 
 
 def _members(manager, group: str, config: dict, changes: dict) -> Iterator[tuple[str, str | dict]]:

@@ -162,5 +162,5 @@ def survival(table, *, title="What is left of the questions after each step", ax
     ax.set_ylim(bottom=0)
     ax.set_ylabel(f"share of those written (%), {INTERVAL}")
     ax.set_title(title)
-    ax.legend(title="asked for")
+    ax.legend(title="asked for", loc="lower left")
     return figure

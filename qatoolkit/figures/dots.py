@@ -20,6 +20,7 @@ from qatoolkit.figures.style import (
     MUTED,
     big,
     canvas,
+    clipped,
     label_ends,
     looks,
     n_text,
@@ -54,6 +55,7 @@ def _dots(ax, rows, names, value, *, number="{:.1f}".format, hollow=()):
         at = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
         ax.annotate(number(point), (point, y), (0, 4.5), bbox=BACKED, **at)
     name_rows(ax, names, top=0.8)
+    ax.margins(x=0.1)  # for the number at a dot that is the outermost
     ax.xaxis.set_major_locator(MaxNLocator(4))
 
 
@@ -101,7 +103,7 @@ def arms(table, *, title="Accuracy by training arm"):
             y = range(len(rows))
             handles["question not read"] = ax.plot(100 * rows["blind"].astype(float), y, "D", **look)[0]
     if handles:
-        figure.legend(handles.values(), handles, loc="outside right upper")
+        figure.legend(handles.values(), handles, loc="outside right center")
     return figure
 
 
@@ -123,10 +125,10 @@ def comparisons(table, *, title="Differences in accuracy"):
 
 
 @styled
-def ablations(table, *, title="Ablations: one setting changed, against the same arm unchanged"):
+def ablations(table, *, title="Ablations: one setting changed, against the same arm unchanged", on=""):
     """Dot plot of paired differences with intervals, one panel per arm; a filled dot has a corrected p below 0.05.
 
-    `table`: arm, ablation, difference, low, high, n, p_holm.
+    `table`: arm, ablation, difference, low, high, n, p_holm. `on` says which questions they are.
     """
     require(table, "arm", "ablation", "difference", "low", "high", "n", "p_holm", key=("arm", "ablation"))
     groups = order(table["arm"])
@@ -136,9 +138,16 @@ def ablations(table, *, title="Ablations: one setting changed, against the same 
     for ax, group in zip(axes[:, 0], groups, strict=True):
         rows = table[table["arm"] == group].reset_index(drop=True)
         open_ones = set(rows.index[~(rows["p_holm"] < 0.05)])
-        _dots(ax, rows, [name(v) for v in rows["ablation"]], "difference", number=signed, hollow=open_ones)
+        _dots(
+            ax,
+            rows,
+            [clipped(v) for v in rows["ablation"]],
+            "difference",
+            number=partial(signed, decimals=1),
+            hollow=open_ones,
+        )
         ax.axvline(0, color=MUTED, linestyle="--", linewidth=0.9, zorder=0)
-        ax.set_title(f"{name(group)}, {n_text(rows['n'])}", fontsize=9)
+        ax.set_title(", ".join(filter(None, (name(group), on, n_text(rows["n"])))), fontsize=9)
     axes[-1, 0].set_xlabel(f"difference in accuracy (points), {INTERVAL}\nfilled: p < 0.05 after Holm's correction")
     figure.suptitle(title)
     return figure

@@ -182,7 +182,7 @@ def margin_grid(cells, *, weak=None, title=None, ax=None):
     require(cells, *CELL, "n", "margin", key=CELL)
     table = _with_margins(cells, ["n", "margin"], _pooled("margin"))
     table["value"], table["sure"] = table["margin"], _certainty(_widest(table["n"]))
-    table["text"] = (table["value"].round(1) + 0.0).map(lambda nats: signed(nats, 1))  # + 0.0: no negative zero
+    table["text"] = table["value"].map(lambda nats: signed(nats, 1))
     table["note"] = table["n"].map("n {:,.0f}".format)
     return _draw_grid(
         _outlined(table, weak), **_centred(table, 1.0), unit="margin (nats)", ax=ax, legend="small: n",
@@ -291,7 +291,7 @@ def attribution(matrix, *, title=None, ax=None):
         value=100 * matrix["difference"], note="", sure=_certainty(matrix["high"] - matrix["low"]),
         bold=(matrix["low"] > 0) | (matrix["high"] < 0), outlined=matrix["p_holm"] < 0.05, plain=matrix["p_holm"].isna(),
     )  # fmt: skip
-    table["text"] = [signed(value + 0.0) for value in table["value"].round()]  # + 0.0: no negative zero
+    table["text"] = table["value"].map(signed)
     parts, columns = (order(order(table[key], "difficulty"), "discipline") for key in ("part", "on"))
     columns.sort(key=lambda on: on != "all")
     counts = dict(zip(table["on"], table["n"], strict=True))

@@ -76,7 +76,7 @@ def by_size(table, *, each="subject", title="Accuracy of published models by siz
     ax.imshow(shades, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         dark = told[row, column] and value < 0.55
-        text = signed(round(100 * value) + 0.0).removeprefix("+")  # no negative zero
+        text = signed(100 * value).removeprefix("+")
         ax.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
     ax.set_xticks(range(values.shape[1]), [big(x) for x in above.columns])
     ax.set_yticks(range(len(values)), [name(subject) for subject in above.index])

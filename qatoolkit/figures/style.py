@@ -83,10 +83,12 @@ NARROW = 0.5  # inches that a panel needs
 
 
 def _overlaps(figure):
-    """How many pairs of texts within a panel lie on each other."""
+    """How many pairs of texts within a panel, names of ticks among them, lie on each other."""
     count = 0
     for axes in figure.axes:
-        boxes = np.array([text.get_window_extent().extents for text in axes.texts if text.get_text()]).reshape(-1, 4)
+        texts = [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels()]
+        shown = [text for text in texts if text.get_text() and text.get_visible()]
+        boxes = np.array([text.get_window_extent().extents for text in shown]).reshape(-1, 4)
         low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
         count += int((high - low > 1).all(axis=2).sum() - len(boxes)) // 2
     return count
@@ -187,11 +189,12 @@ def order(values, by=None):
 
 
 def name(value):
-    """English name of a discipline; any other identifier with spaces for underscores and, if long, its middle cut out.
+    """English name of a discipline; any other identifier with spaces for underscores, as `clipped`."""
+    return clipped(DISCIPLINES[value].en if value in DISCIPLINES else str(value).replace("_", " "))
 
-    A $ is escaped, so that matplotlib does not read mathematics.
-    """
-    text = DISCIPLINES[value].en if value in DISCIPLINES else str(value).replace("_", " ")
+
+def clipped(text):
+    """A text with its middle cut out if it is long, and any $ escaped, so that matplotlib does not read mathematics."""
     text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 + 1 :]}"
     return text.replace("$", r"\$")
 
@@ -245,8 +248,8 @@ def power(x, _=None):
 
 
 def signed(x, decimals=0):
-    """A difference with its sign and a typographic minus."""
-    return f"{x:+.{decimals}f}".replace("-", "−")
+    """A difference with its sign and a typographic minus; what rounds to zero is +0."""
+    return f"{round(x, decimals) + 0.0:+.{decimals}f}".replace("-", "−")
 
 
 def log_ticks(axis, values):

@@ -28,11 +28,11 @@ class Asked:
     """Counts what the teachers of one stage answered: `rows` asked for, `rejected` and `missing` by reason."""
 
     def __init__(self):
-        self.rows, self.rejected, self.missing = 0, Counter(), Counter()
+        self.rows, self.rejected, self.missing, self.at = 0, Counter(), Counter(), ""
 
     def watch(self, teacher: Teacher) -> Teacher:
         """The teacher, with every table that its `ask` returns counted here."""
-        ask = teacher.ask
+        ask, self.at = teacher.ask, teacher.endpoint.base_url
 
         @functools.wraps(ask)
         def counted(prompts, *, samples: int = 1, **how):
@@ -62,7 +62,8 @@ class Asked:
             (self.missing if nothing or is_transient(reason) else self.rejected)[reason] += n
 
     def __str__(self) -> str:
-        return f"{self.missing.total():,} of {self.rows:,} rows are missing ({_listed(self.missing)})"
+        cut_off = f"; no connection to {self.at}" if self.missing["connection"] else ""
+        return f"{self.missing.total():,} of {self.rows:,} rows are missing ({_listed(self.missing)}){cut_off}"
 
     def require(self, accepted: float) -> None:
         """Incomplete where more than the share `accepted` of the rows is missing."""

@@ -72,7 +72,7 @@ def questions(run: Run) -> pd.DataFrame:
         if name == SEEDS and "id" in rejects:  # and not the exam questions that could not be labelled
             rejects = rejects[rejects["id"].isin(run.read("seeds").seeds["id"])]
         noted = flagged(kept, run.profile.curate) if lost is not None else None
-        kept = kept.assign(set=name, outcome=kept["id"].map(reason).fillna("kept"), flagged=noted)
+        kept = kept.assign(set=name, outcome=[reason.get(id, "kept") for id in kept["id"]], flagged=noted)
         parts.append(kept.assign(detail=kept["id"].map(detail)))
         if {"id", "question"} <= set(rejects):
             parts.append(rejects.dropna(subset=["id", "question"]).assign(set=name, outcome=rejects["reason"]))

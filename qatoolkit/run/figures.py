@@ -92,7 +92,11 @@ def scaling(run: Run):
 def ablations(run: Run):
     """Paired differences in the weak cells of arms with one setting changed, against the same arm unchanged."""
     table = run.read("ablations").ablations
-    return figures.ablations(table[table["on"] == "weak"]) if len(table) else "This profile has no ablations."
+    return (
+        figures.ablations(table[table["on"] == "weak"], on="weak cells")
+        if len(table)
+        else "This profile has no ablations."
+    )
 
 
 def attribution(run: Run):

@@ -79,8 +79,8 @@ def _annotate(run: Run):
     if found.empty:
         yield "How often the labels are right can't be told here: compare some with your own (`qt.agreement`)."
         return
-    each = [f"{row.label} {_percent(row.accuracy)} (kappa {row.kappa:.2f})" for row in found.itertuples()]
-    yield f"The annotator agrees with the labels by construction on {', '.join(each)}; n {found['n'].max():,}."
+    each = [f"{row.label} {_counted(row.accuracy, row.n)}, kappa {row.kappa:.2f}" for row in found.itertuples()]
+    yield f"The annotator agrees with the labels by construction: {'; '.join(each)}."
 
 
 def _probe(run: Run):
@@ -109,7 +109,7 @@ def _pass_rates(run: Run):
         found = _meaning({"low": row.low, "high": row.high}, *means)
         yield (
             f"{row.model.capitalize()}, {FORMS[row.form]}: level of difficulty and pass rate have a rank correlation of "
-            f"{row.correlation:.2f} ({row.low:.2f} to {row.high:.2f}; n {row.n:,}): {found}."
+            f"{signed(row.correlation, 2)} ({signed(row.low, 2)} to {signed(row.high, 2)}, n {row.n:,}): {found}."
         )
 
 
@@ -150,7 +150,7 @@ def _data_set(run: Run, name: str):
         f"{f'; {failed:,} requests brought none' if failed else ''}."
     )
     if "asked_difficulty" in stored.made and (fell := degradation(stored.made))["n"]:
-        yield f"Of {fell['n']:,} asked for at H4 or H5, {_percent(fell['degraded'])} are labelled lower in the end."
+        yield f"Of those asked for at H4 or H5, {_counted(fell['degraded'], fell['n'])} are labelled lower in the end."
     wrong = stored.refinement if "refinement" in stored and "decided" in questions else {}
     if {"wrong_before", "wrong_after", "n", "n_after"} <= set(wrong) and wrong["n"] and wrong["n_after"]:
         each = [_counted(wrong[f"wrong_{when}"], wrong[n]) for when, n in (("before", "n"), ("after", "n_after"))]
@@ -207,10 +207,10 @@ def _evaluate(run: Run):
     stored = run.read("evaluate")
     table = stored.comparisons.dropna(subset="difference") if len(stored.comparisons) else pd.DataFrame()
     controls = [BASE, *(arm for arm, sets in run.profile.arms.items() if not sets)]
-    for (a, b), rows in table.groupby(["a", "b"], sort=False) if len(table) else ():
-        if b in controls:
-            yield f"{a} compared with {b.replace('_', ' ')}: {_in_each(rows)}."
     main, unread = run.profile.main_arm, stored.gains_by_blind
+    for (a, b), rows in table.groupby(["a", "b"], sort=False) if len(table) else ():
+        if b in controls or a == main:
+            yield f"{a} compared with {b.replace('_', ' ')}: {_in_each(rows)}."
     unread = unread[(unread["a"] == main) & (unread["blind"] == "wrong") & unread["b"].isin(controls)]
     for row in unread.dropna(subset="difference").tail(1).to_dict("records"):  # a control, if there is one
         known = "taking the most common answer is no part of that"
@@ -257,12 +257,12 @@ def _scaling(run: Run):
 
 def _ablations(run: Run):
     table = run.read("ablations").ablations
-    if len(weak := table[table["on"] == "weak"].dropna(subset="difference")):
-        told, seeds = weak[weak["p_holm"] < 0.05], weak["seeds"].max()
+    for on, rows in table.dropna(subset="difference").groupby("on", sort=False):
+        told, seeds = rows[rows["p_holm"] < 0.05], rows["seeds"].max()
         each = "; ".join(f"{row['ablation']} {_points(row)}" for row in told.to_dict("records"))
         yield (
-            f"Of {len(weak)} changed settings, {len(told)} move the accuracy in weak cells (Holm-corrected p below 0.05"
-            f"{': ' + each if each else ''}); the others can't be told from no change with n {weak['n'].max():,.0f}"
+            f"Changed settings that move the accuracy {_WHERE[on]} (Holm-corrected p below 0.05): {each or 'none'}. "
+            f"{len(rows) - len(told)} of {len(rows)} are not told apart from no change with n {rows['n'].max():,.0f}"
             f"{f' over {seeds} training seeds' if seeds > 1 else ''}."
         )
     seeds = training_seeds(run).dropna(subset="difference")

@@ -50,7 +50,7 @@ class Lineage(display.Sections):
         if len(self.seeds):
             yield "written from", display.qa(self.seeds, n=len(self.seeds), hide=hide)
         shown = self.calls.drop(columns=["key", "request", "response"])
-        yield f"calls, ${self.cost:.6f} of them for this question", display.table(shown)
+        yield f"calls; this question's part of their cost is ${self.cost:.6f}", display.table(shown)
 
     def _repr_html_(self) -> str:
         return super()._repr_html_() + "".join(map(_exchange, self.calls.to_dict("records")))
@@ -123,8 +123,8 @@ def _step(suffix: str, row: dict) -> dict:
         return {"step": "rejected", "result": f"{row['reason']}: {row['detail']}"}
     if "decided" not in row:
         return {"step": "kept as written", "result": "refinement is switched off"}
-    answers = f"first {row['first_answer']!r}, second {row['second_answer']!r}"
-    return {"step": f"refined: {row['decided']}", "result": f"{answers}, kept {row['answer']!r}"}
+    answers = f"first answer {row['first_answer']!r}, second answer {row['second_answer']!r}, kept {row['answer']!r}"
+    return {"step": "refined", "result": f"{answers} (decided: {row['decided']})"}
 
 
 def _fate(run: Run, dataset: str, id: str) -> list[dict]:

@@ -120,8 +120,12 @@ class Profile(Settings):
 
     @property
     def main_arm(self) -> str:
-        """The arm that a run is about: the first one compared, else the last one trained."""
-        return self.compare[0][0] if self.compare else list(self.arms)[-1]
+        """The arm that a run is about: the first one compared, else the last one trained. ValueError without arms."""
+        if not self.arms:
+            raise ValueError(
+                "this profile has no arms, so nothing is mid-trained; add one: `arms: {boostqa: [boostqa]}`"
+            )
+        return next((arm for pair in self.compare for arm in pair if arm in self.arms), list(self.arms)[-1])
 
     @property
     def control(self) -> str | None:
@@ -131,7 +135,7 @@ class Profile(Settings):
     @property
     def main_set(self) -> str | None:
         """The first data set of the main arm that is synthesised, if it reads any."""
-        return next((name for name in self.arms[self.main_arm] if name in self.data), None)
+        return next((name for name in self.arms and self.arms[self.main_arm] if name in self.data), None)
 
     @property
     def used_sets(self) -> list[str]:
@@ -193,8 +197,10 @@ class Profile(Settings):
             known = [BASE, *self.arms]
             if len(pair) != 2 or not set(pair) <= set(known):
                 raise ValueError(f"compare is {list(pair)!r}; it must be pairs of {', '.join(known)}")
+        if self.ablations and not self.arms:
+            raise ValueError("ablations need an arm: add one to `arms`, or set `ablations: []`")
         for one in self.ablations:
-            if one.get("arm", next(iter(self.arms), None)) not in self.arms:
+            if one.get("arm", next(iter(self.arms))) not in self.arms:
                 raise ValueError(f"ablations: arm is {one['arm']!r}; it must be one of {', '.join(self.arms)}")
             dials = {k: v for k, v in one.items() if k != "arm"}
             if "midtrain.seed" in dials:

@@ -65,8 +65,11 @@ def load_causal_lm(checkpoint: str | Path, revision: str | None = None, **settin
     ValueError if there is no such checkpoint, it is no causal model or weights are missing, OSError if it is not in
     safetensors or damaged."""
     import torch
-    from transformers import AutoModelForCausalLM, GgufConfig
+    from transformers import AutoModelForCausalLM, GgufConfig, modeling_gguf_pytorch_utils
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
+    modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # its own bar can't be switched off
     config = settings.pop("config", None) or load_config(checkpoint, revision)
     _check_causal(checkpoint, config)
     place = _place(checkpoint, revision)

@@ -43,9 +43,7 @@ def set_up(
     Raises ValueError for parts that do not belong together or do not fit the device, OSError for a disk that is too
     small or a checkpoint that is not safetensors."""
     import torch
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     torch.manual_seed(job.seed)
     config, needs = check_job(job, tokenizer, data, ours, log, anyway)
     check_disk(job, needs.model.parameters)

@@ -135,6 +135,15 @@ def test_table_shows_the_row_names_of_a_description_and_numbers_of_any_size():
     assert repr(display.table(pd.DataFrame({"initial_flops": [3953038248960.0]}))).split()[1] == "3.95e+12"
 
 
+def test_the_numbers_of_a_column_have_as_many_decimals_as_each_other():
+    table = pd.DataFrame(
+        {"margin": [-8.5791, 0.81441, np.nan], "kl": [0.5519, 6.5e-05, 0.1], "kappa": [1.0, 0.97, 0.5]}
+    )
+    rows = [line.split() for line in repr(display.table(table)).splitlines()[1:]]
+    assert rows == [["-8.579", "0.5519", "1.00"], ["0.814", "6.5e-05", "0.97"], ["–", "0.1", "0.50"]]
+    assert repr(display.table(pd.DataFrame({"mean_paths": [3334.4]}))).split()[1] == "3,334"
+
+
 def test_a_share_written_as_text_is_shown_as_it_is():
     assert repr(display.table(pd.DataFrame({"accuracy": ["80%", None, 0.5]}))).split() == [
         "accuracy", "80%", "–", "50.0%",

@@ -285,6 +285,8 @@ def test_a_local_file_a_folder_and_names_are_suites(model, tmp_path):
     assert evaluate(model, tmp_path / "t")["task"].unique().tolist() == ["one", "two"]
     assert evaluate(model, tmp_path / "t", ["two"])["task"].unique().tolist() == ["two"]
     assert from_file["correct"].tolist() == evaluate(model, tmp_path / "t", ["one"])["correct"].tolist()
+    (tmp_path / "t").rename(tmp_path / "moved")  # as a whole results folder may be
+    assert from_file["correct"].tolist() == evaluate(model, tmp_path / "moved", ["one"])["correct"].tolist()
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ def test_a_saved_page_works_alone_keeps_hostile_text_as_text_and_hands_out_its_m
         page.fill("#search", "costs")
         page.wait_for_function("() => document.getElementById('count').textContent.startsWith('1 of')")
         assert HOSTILE in page.inner_text("#one .question")
+        assert HOSTILE in page.inner_text("#one p.bad")  # the outcome, which says why it is not kept
         assert page.evaluate("() => window.ran") is None
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
         page.keyboard.press("Escape")

@@ -165,7 +165,7 @@ def test_a_dead_teacher_finishes_nothing_however_few_the_rows(opened, teacher):
     run = opened()
     stages.run_to(run, "seeds", log=str)
     teacher.fail = lambda *_: "drop"
-    with pytest.raises(Incomplete, match=rf"{N} of {N} rows are missing \(connection {N}\)"):
+    with pytest.raises(Incomplete, match=rf"{N} of {N} rows are missing \(connection {N}\); no connection to http"):
         stages.annotate(run, log=str)
     assert run.manifest("annotate") is None
 

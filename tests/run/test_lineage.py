@@ -40,7 +40,7 @@ def test_a_refined_question_shows_its_seed_its_calls_and_its_checks(run):
     assert (found.calls["step"] == "solve").sum() == run.profile.boostqa.samples
     assert found.calls["response"].notna().all()
     steps = found.steps.set_index("step")["result"]
-    assert repr(disputed["first_answer"]) in steps["refined: refined"]
+    assert repr(disputed["first_answer"]) in steps["refined"]
     assert "curated" in steps
     assert disputed["question"] in repr(found)
     html = found._repr_html_()

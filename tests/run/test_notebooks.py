@@ -39,6 +39,11 @@ def test_notebook_ran_and_shows_something(smoke, name):
     outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
     assert not [o for o in outputs if o.output_type == "error"]
     assert any("text/html" in o.get("data", {}) or "image/png" in o.get("data", {}) for o in outputs)
+    heads = (n for n, cell in enumerate(notebook.cells) if "## By hand" in cell.source)
+    by_hand = notebook.cells[next(heads, len(notebook.cells)) :]
+    assert "\nno rows" not in "".join(
+        o.get("data", {}).get("text/plain", "") for cell in by_hand for o in cell.get("outputs", ())
+    )
 
 
 def test_second_run_does_nothing_and_says_so(smoke):

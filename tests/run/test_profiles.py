@@ -44,6 +44,19 @@ def test_an_unknown_profile_is_named_with_those_there_are():
     assert all(name in message for name in PROFILES)
 
 
+def test_a_profile_without_arms_says_so_where_an_arm_is_needed():
+    none = {"arms": dict.fromkeys(load_profile("smoke").arms), "compare": []}
+    assert "ablations: []" in refused("smoke", **none)
+    profile = load_profile("smoke", **none, ablations=[])
+    assert profile.main_set is None
+    with pytest.raises(ValueError, match="no arms, so nothing is mid-trained"):
+        _ = profile.main_arm
+
+
+def test_the_main_arm_is_the_first_compared_that_is_trained():
+    assert load_profile("smoke", compare=[["base", "linkqa"]]).main_arm == "linkqa"
+
+
 # --- dials ---------------------------------------------------------------------------------------------
 
 

@@ -345,8 +345,9 @@ def write_gguf(gguf, path, folder, model, without=()):
     writer.close()
 
 
-def test_a_gguf_file_is_adopted_once_and_its_loss_is_said(whole, gguf_file, tmp_path):
+def test_a_gguf_file_is_adopted_once_and_its_loss_is_said(whole, gguf_file, tmp_path, capfd):
     adopt(str(gguf_file), tmp_path / "base", tokens=1_000)
+    assert "%|" not in capfd.readouterr().err  # a bar of transformers
     about = json.loads((tmp_path / "base" / "training.json").read_text())
     assert about["name"] == called(gguf_file) == "Tiny.Q8_0"
     assert "dequantised from Q8_0 (16), F32 (5): they are those of the quantised file Tiny" in about["lost"]

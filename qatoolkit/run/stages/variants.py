@@ -66,8 +66,10 @@ def ablations(run: Run, *, log=print) -> Outputs:
         sets = [
             {"arm": arm, "ablation": name, "questions": len(arm_table(other, arm))} for name, other, arm in variants
         ]
-        untouched = [arm for _, _, arm in variants] + [profile.main_arm, profile.control] * (profile.ablation_seeds > 1)
-        of |= {(arm, REFERENCE): run for arm in untouched if arm}
+        untouched = [arm for _, _, arm in variants]
+        if profile.ablation_seeds > 1:
+            untouched += [arm for arm in (profile.main_arm, profile.control) if arm]
+        of |= {(arm, REFERENCE): run for arm in untouched}
         jobs = {
             (*key, seed): arm_job(other, key[0], tokens=tokens, seed=seed)
             for key, other in of.items()

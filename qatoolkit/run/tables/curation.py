@@ -63,8 +63,11 @@ def near_pairs(run: Run, n: int = 3) -> pd.DataFrame:
 
 def diversity(run: Run) -> pd.DataFrame:
     """How varied the curated seeds and data sets are, at equal size (`curate.diversity`); controls, which are data sets
-    with dials, among them."""
-    return compared(curated_sets(run), seeds=SEEDS, seed=run.seed)
+    with dials, among them. A set whose questions name no knowledge points has no `kp_coverage`."""
+    sets = curated_sets(run)
+    table = compared(sets, seeds=SEEDS, seed=run.seed)
+    named = [sets[name]["knowledge_points"].notna().any() for name in table["set"]]
+    return table.assign(kp_coverage=table["kp_coverage"].where(named))
 
 
 def mixture(run: Run, ratios: Mapping[str, float] | None = None, max_epochs: float | None = None) -> pd.DataFrame:
