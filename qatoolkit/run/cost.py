@@ -6,6 +6,7 @@ ledger has them, else `USUAL`, round figures of ours for a question of some hund
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -246,22 +247,30 @@ def training(profile: Profile):
     follow from the model (`training.defaults.Default` by name).
 
     That is this machine where it has a GPU or the training is small (`LARGE`), else one H100, assumed. A checkpoint that
-    is no folder here counts as the rung `student.size` of the ladder with `student.vocabulary`."""
+    is not on this machine counts as the rung `student.size` of the ladder with `student.vocabulary`; ValueError where its
+    name does not say that it is of about that size."""
     import torch
 
     from qatoolkit.training.defaults import defaults
     from qatoolkit.training.flops import architecture
-    from qatoolkit.training.gguf_files import find_gguf
     from qatoolkit.training.hub import load_config
     from qatoolkit.training.ladder import llama_config, size_of
     from qatoolkit.training.memory_estimate import estimate_needs
 
     student = profile.student
-    here = bool(student.checkpoint) and (Path(student.checkpoint).is_dir() or bool(find_gguf(student.checkpoint)))
+    here = bool(student.checkpoint) and _is_here(student.checkpoint, student.revision)
     if here:
-        config = load_config(student.checkpoint)
+        config = load_config(student.checkpoint, student.revision)
     else:
         config = llama_config(size_of(student.size), student.vocabulary, student.block or POSITIONS)
+    if student.checkpoint and not here:
+        named = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)([mb])(?![a-z])", student.checkpoint, re.IGNORECASE)
+        size = float(named[1]) * {"m": 1e6, "b": 1e9}[named[2].casefold()] if named else 0
+        if not 0.5 <= size / architecture(config).parameters <= 2:
+            raise ValueError(
+                f"{student.checkpoint} is not on this machine, and nothing says that it is of the size {student.size}: load "
+                "it once, or set student.size to the rung that is nearest"
+            )
     cuda = torch.cuda.is_available()
     large = 6 * architecture(config).parameters * profile.midtrain.tokens > LARGE
     if cuda or not large:
@@ -269,7 +278,7 @@ def training(profile: Profile):
     else:
         where, device = "on one H100, assumed: 80 GiB, 0.4 of its 989 TFLOP/s in dense bfloat16", H100
     if student.checkpoint and not here:
-        where += f" ({student.checkpoint} is no folder here and counts as the rung {student.size})"
+        where += f" ({student.checkpoint} is not here and counts as the rung {student.size})"
     tokens, gpu = profile.midtrain.tokens, cuda or large
     found = defaults(config, tokens=tokens, gpu=gpu, device_bytes=device.get("device_bytes"))
     manner = {name: getattr(student, name) for name in found if name != "learning_rate"}
@@ -280,6 +289,21 @@ def training(profile: Profile):
     student = replace(student, **{name: one.value for name, one in found.items() if name in manner})
     context = QA_TOKENS / 2 if large else student.block / 4
     return where, estimate_needs(config, student, tokens=tokens, context=context, gpu=gpu, **device), found
+
+
+def _is_here(checkpoint: str, revision: str | None) -> bool:
+    """Whether a model's configuration is on this machine: in a folder, a GGUF file or the cache of the hub."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    from qatoolkit.training.gguf_files import find_gguf
+
+    if Path(checkpoint).is_dir() or find_gguf(checkpoint):
+        return True
+    try:
+        return isinstance(try_to_load_from_cache(checkpoint, "config.json", revision=revision), str)
+    except HFValidationError:  # no name of a hub
+        return False
 
 
 def asking(teacher: Teacher, messages: list, task: str = "annotate") -> dict:
@@ -353,7 +377,10 @@ def describe(profile: Profile, ledger: Path) -> str:
             f"{math.ceil(profile.plan.questions / share):,} asked for"
             for stage, share, source in known.itertuples(index=False)
         ]
-    where, needs, follows = training(profile)
+    try:
+        where, needs, follows = training(profile)
+    except ValueError as error:
+        return "\n".join([*lines, f"\nmid-training: {error}"])
     lines.append(f"\nmid-training, one arm of {len(profile.arms)}, {where}:\n{needs.describe()}")
     if follows:
         lines.append("settings that follow from the model:")

@@ -119,7 +119,7 @@ def test_the_command_prints_the_bill_and_spends_nothing(tmp_path, monkeypatch, c
         "hours",
         "assumptions",
         "8,030,261,248 parameters",
-        "meta-llama/Meta-Llama-3-8B is no folder here and counts as the rung 8b",
+        "meta-llama/Meta-Llama-3-8B is not here and counts as the rung 8b",
         "H100, assumed" if not torch.cuda.is_available() else "on this machine",
         "fits",
     ):
@@ -137,6 +137,17 @@ def test_settings_that_follow_from_a_checkpoint_are_shown_with_their_reason(tmp_
     _, needs, follows = training(load_profile(profile, **{"student.block": 64, "midtrain.learning_rate": 1e-3}))
     assert not {"block", "learning_rate"} & set(follows)
     assert needs.manner.block == 64
+
+
+def test_a_model_that_is_not_here_is_not_taken_for_one_of_another_size(tmp_path, monkeypatch):
+    monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path))
+    unknown = load_profile("own", **{"student.checkpoint": "HuggingFaceTB/SmolLM2-135M", "student.size": "m"})
+    with pytest.raises(ValueError, match=r"SmolLM2-135M is not on this machine.*student\.size"):
+        training(unknown)
+    assert "mid-training: HuggingFaceTB/SmolLM2-135M is not on this machine" in describe(unknown, tmp_path / "none")
+    where, needs, _ = training(load_profile(unknown, **{"student.size": "130m", "student.vocabulary": 49152}))
+    assert "counts as the rung 130m" in where
+    assert 1e8 < needs.model.parameters < 2e8
 
 
 def test_own_prices_count(tmp_path):
