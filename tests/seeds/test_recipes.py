@@ -21,6 +21,60 @@ def recipe(columns, rows, expected, **first):
 
 
 RECIPES = {
+    "cmexam": recipe(
+        "Question, Options, Answer",
+        [
+            ("哪一种是金属？", "A 铜\nB 橡木\nC 棉花\nD 羊毛", "A"),
+            ("哪一种是木材？", "A 铜\nB 橡木\nC 棉花\nD 羊毛", "B"),
+        ],
+        ["铜", "橡木"],
+        choices=4,
+    ),
+    "cmb": recipe(
+        "exam_type, question, answer, question_type, option",
+        [
+            ("own", METAL, "A", "single", {"A": "copper", "B": "oak", "C": "", "D": ""}),
+            ("own", "Which of these grow?", "BC", "several", dict(zip("ABCD", FOUR, strict=True))),
+        ],
+        ["copper", "BC"],
+        choices=2,
+    ),
+    "chat, as sharegpt": recipe(
+        "conversations",
+        [
+            (
+                [
+                    {"from": "system", "value": "Be brief."},
+                    {"from": "human", "value": METAL},
+                    {"from": "gpt", "value": "copper"},
+                ],
+            ),
+            ([{"from": "human", "value": PLANT}, {"from": "gpt", "value": "oak"}],),
+            (
+                [
+                    {"from": "human", "value": "Hello?"},
+                    {"from": "gpt", "value": "Yes?"},
+                    {"from": "human", "value": PLANT},
+                    {"from": "gpt", "value": "oak"},
+                ],
+            ),
+        ],
+        ["copper", "oak", "!empty_question"],
+        question=METAL,
+    ),
+    "chat, as messages": recipe(
+        "messages",
+        [
+            ([{"role": "user", "content": METAL}, {"role": "assistant", "content": "copper"}],),
+            ([{"role": "user", "content": PLANT}, {"role": "assistant", "content": "oak"}],),
+        ],
+        ["copper", "oak"],
+        question=METAL,
+    ),
+    "q and a": recipe("q, a", [(METAL, "copper"), (PLANT, "oak")], ["copper", "oak"], question=METAL),
+    "q and lettered options": recipe(
+        "q, a, b, c, d, answer", [(METAL, *FOUR, "a"), (PLANT, *FOUR, "b")], ["copper", "oak"], choices=4
+    ),
     "mmlu": recipe(
         "question, subject, choices, answer",
         [(METAL, "materials", FOUR, 0), (PLANT, "materials", FOUR, 1)],
