@@ -28,7 +28,7 @@ _SIGNS = _GREEK | {
     "times": "×", "cdot": "·", "div": "÷", "le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "geq": "≥",
     "geqslant": "≥", "lt": "<", "gt": ">", "ne": "≠", "neq": "≠", "approx": "≈", "cup": "∪", "cap": "∩", "in": "∈",
     "to": "→", "rightarrow": "→", "longrightarrow": "→", "perp": "⊥", "parallel": "∥", "circ": "°", "degree": "°",
-    "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrace": "{", "rbrace": "}", "ldots": "...", "dots": "...",
+    "langle": "(", "rangle": ")", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrace": "{", "rbrace": "}", "ldots": "...", "dots": "...",
     "cdots": "...", "prime": "'", "textgreater": ">", "textless": "<", "lor": "∨", "vee": "∨", "land": "∧", "wedge": "∧", "neg": "¬", "lnot": "¬",
     "overrightarrow": r"\vec", "overline": r"\bar", "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac",
     "dbinom": r"\binom", "tbinom": r"\binom", "ohm": "Ω", "lg": r"\log_{10}", "micro": "μ", "euro": "€", "pounds": "£",
@@ -42,7 +42,7 @@ _BOLD = re.compile(r"(?<![\w)])\*\*\s*([^*]+?)\s*\*\*(?![\w(])")
 GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"  # three levels
 _BOXED = re.compile(rf"\\f?boxed\s*({GROUP})")
 _TEXT_COMMAND = re.compile(
-    r"\\(?:text|textbf|textrm|mathrm|mathbf|mathit|rm|bf|operatorname|mbox|ce|mathsf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+    r"\\(?:text|textbf|textrm|mathrm|mathbf|mathit|rm|bf|operatorname|mbox|ce|mathsf|mathbb)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
 _SINGLE = r"(?:\d|[A-Za-zα-ωπ]|\\sqrt\s*(?:\d|\{[^{}]*\}))"
 _BARE_TOP = re.compile(rf"\\(frac|binom)\s*({_SINGLE})\s*")
@@ -60,13 +60,16 @@ _ANNOUNCED = re.compile(
     re.IGNORECASE,
 )
 _ABOUT = re.compile(
-    rf"(?:approximately|approx\.?|about|around|roughly|circa|exactly|a total of|(?:so|thus|hence|therefore)(?=\s)|总共|一共|大约[为是]?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}",
+    rf"(?:approximately|approx\.?|about|around|roughly|circa|exactly|a total of|(?:so|thus|hence|therefore)(?=\s)|there\s+(?:are|is|were)|it(?:'s|\s+(?:is|was|equals))|in(?=\s+\d{4}$)|总共有?|一共有?|共[有计]?|合计|~|大约[为是]?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}",
     re.IGNORECASE,
 )
 _ABOUT_AFTER = re.compile(r"(?<=[\d\u4e00-\u9fff])\s*(?:左右|上下|or so)$|(?<=\d)\s*(?:approximately|approx\.?)$")
+_ONLY = re.compile(r"(?<=[A-Z\d])\s+only$|^only\s+(?=[A-Z\d]{1,4}$)|(?<=^[A-J])\s*选?项$", re.IGNORECASE)
+_QUOTED = re.compile(r"'([^']{2,})'|\*([^*]{2,})\*")
+_MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[lcr|]+\})?(.{1,300}?)\\end\{\1\}", re.DOTALL)
 _LABELLED = re.compile(r"(?:[(\[]\s*([A-J])\s*[)\]]|([A-J])\s*([.):、]))\s*(?=\S)(.+)", re.DOTALL)
 
-_ARTICLE = re.compile(r"(?:(?<!\S)(?:a|an|the)|^(?:A|An)|\bThe|\bTHE)(?=\s+[^\W\d_]{3})")
+_ARTICLE = re.compile(r"(?:(?<!\S)(?:a|an|the)|^(?:A|An)|\bThe|\bTHE)(?=\s+(?:[^\W\d_]{3}|\d+s\b))")
 # Punctuation that never changes an answer: no decimal point, factorial, prime or minus sign.
 _SOFT_PUNCTUATION = re.compile(
     r"[;?\"`。，；：！？、“”《》「」]|[.,:](?=\s|$)|(?<=[^\W\d_]{2})[.,:](?!\d)|(?<=[^\W\d_]{2})!|(?<![\w'])'"
@@ -74,6 +77,17 @@ _SOFT_PUNCTUATION = re.compile(
 )
 _BRACKETS = re.compile(r"[()\[\]{}]")  # only style among words, but not where they group: 2(x+1), p and (q or r)
 _GROUPED = re.compile(r"[\d=+*/^<>|∨∧¬]|\b(?:and|or|not|[A-Za-z])\b|[且或非]")
+_SPELLED = re.compile(r"[^\W_]+(?:[\s.'-]+[^\W_]+)*\.?")
+_INITIALS = re.compile(r"(?<=\b[A-Z])\.\s*(?=[A-Z])|(?<=[a-z])\.(?=\s)")
+_PLURAL = re.compile(r"(?<=[a-z]{2})(?:es|s|a|um|us|i|on)\b")
+_ROMAN = {"I": 1, "V": 5, "X": 10}
+_BRITISH = [
+    (re.compile(british), american)
+    for british, american in (
+        (r"(?<=[a-z]{3})our(?=s?\b|ed|ing|ful)", "or"), (r"(?<=[a-z]{3})is(?=e[sd]?\b|ing\b|ation)", "iz"), (r"(?<=[a-z]{2}[bt])re(?=s?\b)", "er"),
+        (r"(?<=[a-z]{2})ae(?=m|o)|\bae(?=s)|(?<=\bh)ae|(?<=\bp)ae(?=d)|\boe(?=s|d)", "e"), (r"(?<=[a-z]{2})ll(?=ed\b|ing\b)", "l"), (r"\bsulph", "sulf"), (r"\balumini", "alumin"),
+    )
+]  # fmt: skip
 _BESIDE_CJK = re.compile(rf"(?<=[{CJK}])\s+|\s+(?=[{CJK}])")
 _DOUBLED = re.compile(r"(?:([A-Za-z])\1)+")
 
@@ -85,7 +99,8 @@ def clean(text, *, unwrap: bool = True) -> str:
     text = nfkc(_CIRCLED.sub(lambda m: f"#{ord(m[0]) - 0x245F}", str(text))).translate(_PLAIN)
     if len(text) > MOST:
         return text.strip().rstrip("。.;；,，").strip()
-    text = text.replace("{,}", ",").replace("+∞", "∞").replace("->", "→")
+    text = text.replace("{,}", ",").replace("+∞", "∞").replace("->", "→").replace(" != ", " ≠ ")
+    text = _MATRIX.sub(_as_lists, text) if "matrix" in text or "{array}" in text else text
     if "\\" in text:
         text = text.replace("\\%", "%").replace("\\$", "\0")
         text = text.replace("~", " ")  # without LaTeX it is a negation
@@ -100,10 +115,12 @@ def clean(text, *, unwrap: bool = True) -> str:
     text = text.replace("\0", "$").replace("\\{", "{").replace("\\}", "}")
     if "\\" in text or "√" in text or "^" in text or "_" in text:
         text = _plain_latex(text.strip())
-    text = _BOLD.sub(r"\1", text.strip()).rstrip("。.;；,，").strip()
+    text = _BOLD.sub(r"\1", re.sub(r"^#{1,6}\s+", "", text.strip())).rstrip("。.;；,，").strip()
     for _ in range(3 if unwrap else 0):
         before = text
         text = _ABOUT_AFTER.sub("", _without(_ABOUT, _without(_ANNOUNCED, text)))
+        text = _ONLY.sub("", text)
+        text = (quoted[1] or quoted[2]).strip() if (quoted := _QUOTED.fullmatch(text)) else text
         boxed = _BOXED.fullmatch(text)
         text = boxed[1][1:-1].strip() if boxed else text
         if text == before:
@@ -115,6 +132,14 @@ def _without(prefix: re.Pattern, text: str) -> str:
     found = prefix.match(text)
     rest = text[found.end() :].strip() if found else ""
     return rest or text
+
+
+def _as_lists(found: re.Match) -> str:
+    """A matrix as a list of its rows, a column as a vector."""
+    rows = [[cell.strip() for cell in row.split("&")] for row in re.split(r"\\\\", found[2]) if row.strip()]
+    if all(len(row) == 1 for row in rows):
+        return f"({', '.join(row[0] for row in rows)})"
+    return "[" + ", ".join("[" + ", ".join(row) + "]" for row in rows) + "]"
 
 
 def _plain_latex(text: str) -> str:
@@ -162,6 +187,34 @@ def words(text: str, *, fold: bool = True) -> str:
     text = _SOFT_PUNCTUATION.sub(" ", re.sub(r"(?<=\b[A-Z])\.(?=[A-Z]\b)", "", text))  # U.S.A.
     text = _BESIDE_CJK.sub("", text) if not text.isascii() else text
     return " ".join(word.casefold() if fold or not case_coded(word) else word for word in text.split())
+
+
+def same_spelling(a: str, b: str) -> bool | None:
+    """Whether two texts of words are one in two spellings: without accents, hyphens and the dots of initials, British or
+    American, XIV or 14. None where that may be another word (now here, nowhere), a plural or an acronym; else False."""
+    if not all(_SPELLED.fullmatch(text) for text in (a, b)):
+        return False
+    one, other = (" ".join(map(_spelled, _INITIALS.sub("", text).split())) for text in (a, b))
+    if len(one) > 3 and one == other:
+        return True
+    if "".join(one.split()) == "".join(other.split()) or _PLURAL.sub("", one) == _PLURAL.sub("", other):
+        return None
+    short, long = sorted((a.replace(".", ""), b), key=len)
+    heads = "".join(word[0] for word in long.split() if word[0].isupper() or " " not in short)
+    initials = "".join(word[0] for word in long.split() if word.casefold() not in FUNCTION_WORDS)
+    acronym = short.isupper() and len(short) > 1 and {heads.upper(), initials.upper()} & {short, short.removesuffix("A")}
+    return None if acronym and " " in long else False
+
+
+def _spelled(word: str) -> str:
+    if re.fullmatch("[IVX]{2,}", word):
+        return str(sum(_ROMAN[c] * (-1 if _ROMAN[c] < _ROMAN.get(n, 0) else 1) for c, n in zip(word, word[1:] + " ", strict=True)))
+    if case_coded(word) and len(word) < 4:
+        return word
+    plain = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c)).casefold()
+    for british, american in _BRITISH:
+        plain = british.sub(american, plain)
+    return re.sub(r"[-'.]", "", plain)
 
 
 def case_coded(word: str) -> bool:

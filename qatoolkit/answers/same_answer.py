@@ -10,10 +10,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from qatoolkit.answers.algebra import WORKER, has_names, math_tokens
-from qatoolkit.answers.lists import Several, clock, ratio, several
-from qatoolkit.answers.notation import FUNCTION_WORDS, MOST, clean, is_cjk_text, labelled, words
-from qatoolkit.answers.quantities import HAS_NUMBER, decimal_places, quantity, same_number
+from qatoolkit.answers.algebra import WORKER, math_tokens
+from qatoolkit.answers.formulas import measured, orbitals, same_formula
+from qatoolkit.answers.lists import Several, ratio, several
+from qatoolkit.answers.notation import FUNCTION_WORDS, MOST, clean, is_cjk_text, labelled, same_spelling, words
+from qatoolkit.answers.quantities import HAS_NUMBER, quantity, same_number
+from qatoolkit.answers.ranges import intervals, same_intervals, span
+from qatoolkit.answers.times import clock, date, same_date, same_time
+from qatoolkit.answers.units import units
 from qatoolkit.core.text import missing
 
 _PROSE_WORDS = 12  # longer texts may agree in other words: undecided
@@ -22,20 +26,29 @@ _LIST_SECONDS = 0.5  # for all algebra in a list, which is undecided after that
 _YES = {"yes", "true", "correct", "是", "是的", "对", "正确", "√", "✓", "✔"}
 _NO = {"no", "false", "incorrect", "wrong", "否", "不是", "错", "错误", "不对", "不正确", "×", "✗", "✘"}
 _PHRASES = (
-    {"no solution", "no solutions", "no real solution", "无解", "没有解"},
+    {"no solution", "no solutions", "no real solution", "no real solutions", "no real roots", "无解", "没有解", "无实数解"},
     {"none of above", "none of these", "以上都不是", "以上都不对", "都不对"},
     {"all of above", "all of these", "以上都是", "以上皆是"},
     {"cannot be determined", "can't be determined", "can not be determined", "无法确定", "不能确定"},
     {"does not exist", "dne", "不存在"},
     {"infinity", "∞", "无穷大", "无穷"},
     {"infinitely many solutions", "无数解", "无穷多解"},
+    {"all real numbers", "all reals", "r", "ℝ", "(-∞, ∞)", "(-∞,∞)", "全体实数", "一切实数", "任意实数"},
     {"empty set", "∅", r"\emptyset", "\\varnothing", "空集", "{}"},
 )
 _NAMED = re.compile(
-    r"(?:(?P<name>[∠△]?\s*[A-Z]{1,4}|[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\([^()=]*\))?)\s*(?:[=≈]|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)"
+    r"(?:(?:the\s+value\s+of\s+)?(?P<name>[∠△]?\s*[A-Z]{1,4}|[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\([^()=]*\))?|dy/dx|\\frac\{dy\}\{dx\}"
+    r"|(?:pH|[A-Za-z][a-z]{2,}(?:\s+[a-z]+){0,3})(?=\s*[=≈]))\s*(?:的值)?(?:[=≈为是]|等于|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)"
 )
-_RANGE = re.compile(r"\d+(?:\s*-\s*\d+)+")
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
+_REASONED = re.compile(r"(\w{1,9})(?:\s*[,;:-]|\.(?=\s+[A-Z]))\s*\S")  # Yes, it is
+_HEADED = re.compile(
+    r"(?:the|its|their|his|her)\s+(?P<name>[a-z][a-z ]{1,40}?)\s+(?:is|was|are|were|equals)\s+(?P<value>[-+$€£¥.\d].*)",
+    re.IGNORECASE,
+)
+_FUNCTION = re.compile(r"^(?:[fghy]\([a-z]\)|([fghy]'(?:\([a-z]\))?|dy/dx|\\frac\{dy\}\{dx\}))$")
+_IMPLIED = re.compile(r"none|nothing|nil|once|twice|thrice|single|double|triple|a pair|a couple|没有|无", re.IGNORECASE)
+_LONG = 480
 _TURNED = str.maketrans("<>≤≥→∈", "><≥≤←∋")
 _RELATION = re.compile(r"(<=|>=|[<>≤≥≠∈→])")
 
@@ -161,8 +174,8 @@ def _chosen(answer: str, options: list[str]) -> set[int] | str | None:
 
 
 def _boolean(text: str) -> bool | None:
-    if text in ("T", "F"):
-        return text == "T"
+    if text in ("T", "F", "Y", "N"):
+        return text in "TY"
     word = words(text) if len(text) <= 12 else text
     return True if word in _YES else False if word in _NO else None
 
@@ -191,15 +204,33 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
     if a == b or (own and own == other):
         return True
     yes_a, yes_b = _boolean(a), _boolean(b)
-    if yes_a is not None and yes_b is not None:
+    if (yes_a is None) != (yes_b is None) and (reason := _REASONED.match(b if yes_b is None else a)):
+        yes_a, yes_b = (_boolean(reason[1]) if yes is None else yes for yes in (yes_a, yes_b))
+    if yes_a is not None and yes_b is not None and not len(a) == len(b) == 1:  # N and F are elements too
         return yes_a == yes_b
+    days = date(a), date(b)
+    if all(days):
+        return same_date(*days)
     time_a, time_b, ratio_a, ratio_b = clock(a), clock(b), ratio(a), ratio(b)
     if ratio_a and ratio_b:
-        equal = ratio_a[0] * ratio_b[1] == ratio_a[1] * ratio_b[0]
+        equal = ratio_a[0] == ratio_b[0]
         if equal or not (time_a and time_b):  # 1:10 and 2:20 are one ratio, or two times
-            return equal and (None if ratio_a != ratio_b and (ratio_a[2] or ratio_b[2]) else True)
+            spelled = [re.sub("[^\\d.]+", ":", text) for text in (a, b)]
+            return equal and (None if spelled[0] != spelled[1] and (ratio_a[1] or ratio_b[1]) else True)
     if time_a and time_b:
-        return _same_time(time_a, time_b)
+        return same_time(a, b)
+    spans, between = (span(a), span(b)), (intervals(a), intervals(b))
+    if all(spans):
+        ends = [same_number(x, y) for x, y in zip(*spans, strict=True)]
+        return False if False in ends else None if None in ends else True
+    if any(spans) and (ratio_a or ratio_b):
+        return None
+    if all(between) and ((between[0][0] == between[1][0] == "" or between[0][0] != between[1][0]) or "∪" in a + b):
+        if "[" in (names := {between[0][0], between[1][0]}) or "" in names:
+            return same_intervals(between[0][1], between[1][1], _same)
+    forms = measured(a), measured(b)
+    if any(forms):
+        return _same_measured(a, b, *forms, seconds)
     if bool(time_a) != bool(time_b) and (quantity(a) or quantity(b)):
         other = quantity(b) if time_a else quantity(a)
         hour = other is not None and not other.unit and other.value % 12 == (time_a or time_b)[0] // 60 % 12
@@ -208,14 +239,17 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
     if all(sizes):
         (one, two), (three, four) = ((int(m[1]), int(m[2])) for m in sizes)
         return None if one * two == three * four and (one, two) != (three, four) else (one, two) == (three, four)
-    named = [_NAMED.fullmatch(text) for text in (a, b)]
-    same_name = all(named) and named[0]["name"] == named[1]["name"]
+    named = [_NAMED.fullmatch(text) or _HEADED.fullmatch(text) for text in (a, b)]
+    names = [_FUNCTION.sub(lambda m: "y'" if m[1] else "y", m["name"]) for m in named if m]
+    same_name = len(names) == 2 and names[0] == names[1]
+    if len(names) == 2 and not same_name and not ("=" in a and "=" in b):  # the minimum is 5, the maximum is 5
+        return False if _same(named[0]["value"].strip(), named[1]["value"].strip(), seconds) is False else None
     if same_name or (any(named) and not ("=" in a and "=" in b)):  # "x = 5" is the answer 5
         return _same(*(m["value"].strip() if m else text for m, text in zip(named, (a, b), strict=True)), seconds)
     number = "not numbers" if "=" in a or "=" in b else same_number(a, b)
     if number != "not numbers":
         return number
-    letters = [re.sub(r"[\s,、;&]|and|和", "", text) for text in (a, b)]
+    letters = [re.sub(r"[\s,、;&]|and|和|^[Bb]oth", "", text) for text in (a, b)]
     if all(re.fullmatch("(?:[A-J]|#\\d+){2,10}", text) for text in letters) and set(letters) & {a, b}:
         return letters[0] == letters[1] or (None if sorted(letters[0]) == sorted(letters[1]) else False)
     list_a, list_b = several(a), several(b)
@@ -231,16 +265,24 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
     return _same_text(a, b, seconds)
 
 
+def _same_measured(a: str, b: str, one, other, seconds: float) -> bool | None:
+    """Closed forms with units: 36π cm^2 beside 36π, 4π m beside 12.57 m, π/2 rad beside 90°."""
+    bare = [(form or (text, ())) for form, text in ((one, a), (other, b))]
+    if not (one and other) and (number := quantity(b if one else a)) and number.unit:
+        value, unit = re.match(r"\s*([-+\d.,/]*)(.*)", b if one else a).groups()
+        bare = [bare[0], (value, units(unit))] if one else [(value, units(unit)), bare[1]]
+    (x, units_x), (y, units_y) = bare
+    if units_x and units_y and set(units_x) != set(units_y):
+        degrees, radians = units("°"), units("rad")
+        if {units_x, units_y} != {degrees, radians}:
+            return None
+        x, y = (f"({v})°" if u == degrees else v for v, u in bare)
+    return _same(x, y, seconds)
+
+
 def _decimal(found: Several):
     number = quantity(".".join(found.members)) if all(m.isdigit() for m in found.members) else None
     return number and number.value
-
-
-def _same_time(a: tuple[int, bool], b: tuple[int, bool]) -> bool | None:
-    """Minutes of the day; without am, pm or an hour after twelve the half of the day is open."""
-    if a[0] == b[0]:
-        return True if a[1] == b[1] else None
-    return None if a[1] != b[1] and a[0] % 720 == b[0] % 720 else False
 
 
 def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
@@ -264,9 +306,15 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
         return False
     if a.brackets and b.brackets and not (a.free and b.free):
         return None if "{}" in brackets and _same_members(one, other) is not False else False
-    free = a.free or b.free
+    free = a.free or b.free or (not any(brackets) and _differ_by_unit(a.members) and _differ_by_unit(b.members))
     permuted = _same_members(one, other)
     return permuted if permuted is False or (free and {a.joiner, b.joiner} != {"and", "or"}) else None
+
+
+def _differ_by_unit(members: list[str]) -> bool:
+    """3 red, 2 blue: the order says nothing."""
+    found = [q.unit if (q := quantity(m)) else "" for m in members]
+    return all(found) and len(set(found)) == len(found)
 
 
 def _each(a: list[str], b: list[str], seconds: float) -> list[bool | None]:
@@ -301,20 +349,30 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     tokens_a, tokens_b = math_tokens(a), math_tokens(b)
     if tokens_a or tokens_b:  # ab is mathematics beside a*b
         tokens_a, tokens_b = tokens_a or math_tokens(a, evident=True), tokens_b or math_tokens(b, evident=True)
-    equal = _same_formula(a, b, tokens_a, tokens_b, seconds) if tokens_a and tokens_b else None
+    equal = same_formula(a, b, tokens_a, tokens_b, seconds) if tokens_a and tokens_b else None
     if equal or own.casefold() == other.casefold():
         return equal or None
+    if (shells := orbitals(a)) and shells == orbitals(b):
+        return True
+    if _is_spaced(a) and _is_spaced(b) and "".join(a.split()) == "".join(b.split()):
+        return True
     if tokens_a and tokens_b:
         return equal
     if own.replace("~", "") == other.replace("~", ""):
         return None  # a negation, or a blank of LaTeX
     if any({own.casefold(), other.casefold()} <= phrase for phrase in _PHRASES):
         return True
-    if _is_spaced(a) and _is_spaced(b) and "".join(a.split()) == "".join(b.split()):
-        return True
+    if (spelled := same_spelling(a, b)) is not False:
+        return spelled
+    if ("→" in a) != ("→" in b) and ("=" in a or "=" in b):  # a reaction
+        return _same_relation(a.replace("=", "→"), b.replace("=", "→"), seconds)
     if _RELATION.search(a) and _RELATION.search(b):
         return _same_relation(a, b, seconds)
     numbers = [quantity(text) is not None for text in (a, b)]
+    if max(len(a), len(b)) > _LONG or (True in numbers and any(_IMPLIED.fullmatch(text) for text in (own, other))):
+        return None
+    if re.findall(r"\d+", a) == re.findall(r"\d+", b) != [] and not re.search(r"[^\W\d]|[-+]", a + b):
+        return None  # 1, 2 and 1 2
     if numbers[0] != numbers[1] and not HAS_NUMBER.search(b if numbers[0] else a):
         return False
     if is_cjk_text(a) != is_cjk_text(b) and re.search(r"[A-Za-z]{2}", b if is_cjk_text(a) else a):
@@ -339,23 +397,6 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
 def _is_spaced(text: str) -> bool:
     """Whether blanks are only layout: no words and no digits are next to each other."""
     return not re.search(r"[A-Za-z]{2,}\s+[A-Za-z]{2}|\d\s+\d|[\u3400-\u9fff]", text)
-
-
-def _same_formula(a: str, b: str, tokens_a: list[str], tokens_b: list[str], seconds: float) -> bool | None:
-    equal = WORKER.equal(tokens_a, tokens_b, decimal_places(a, b), seconds)
-    if equal:  # 3-5 is a range or -2
-        called = [re.findall(r"[fgFG](?=\()", text) for text in (a, b)]  # f(g(x)) is no product
-        return None if _RANGE.fullmatch(a) or _RANGE.fullmatch(b) or called[0] != called[1] else True
-    logs = [any(t == "log" and n != "_" for t, n in zip(ts, (*ts[1:], ""), strict=True)) for ts in (tokens_a, tokens_b)]
-    if equal is False and (
-        logs[0] != logs[1] or (_letters(a) == _letters(b) and (has_names(tokens_a) or has_names(tokens_b)))
-    ):
-        return None
-    return equal
-
-
-def _letters(text: str) -> list[str]:
-    return sorted(c for c in text if c.isalnum())
 
 
 def _same_relation(a: str, b: str, seconds: float) -> bool | None:

@@ -1,0 +1,48 @@
+"""Formulas in answers: compared by the worker of `algebra`, with what a formula alone leaves open."""
+
+import re
+
+from qatoolkit.answers.algebra import WORKER, has_names, math_tokens
+from qatoolkit.answers.quantities import decimal_places, quantity
+from qatoolkit.answers.units import Unit, units
+
+_RANGE = re.compile(r"\d+(?:\s*-\s*\d+)+")
+_MEASURED = re.compile(r"(?P<value>.*(?:π|√|\\sqrt|\\frac).*?[\dπ)}])(?P<unit>\s+[^\W\d_].{0,20}|[a-zΩ°][A-Za-z²³Ω].{0,20}|°)")
+_UNKNOWN = re.compile(r"(?<![A-Za-z\\])(?!pi\b|sqrt|frac)[A-Za-z]")
+_ORBITALS = re.compile(r"(?:\[[A-Z][a-z]\]\s*)?(?:[1-7][spdf]\^?\{?\d{1,2}\}?\s*)+|d?sp(?:\^?\{?\d\}?d?)*")
+
+
+def same_formula(a: str, b: str, tokens_a: list[str], tokens_b: list[str], seconds: float) -> bool | None:
+    """Whether formulas are equal; None too where letter case, a base or the order of letters may be the difference."""
+    equal = WORKER.equal(tokens_a, tokens_b, decimal_places(a, b), seconds)
+    logs = [any(t == "log" and n != "_" for t, n in zip(ts, (*ts[1:], ""), strict=True)) for ts in (tokens_a, tokens_b)]
+    if equal:  # 3-5 is a range or -2
+        called = [re.findall(r"[fgFG](?=\()", text) for text in (a, b)]  # f(g(x)) is no product
+        open_ = _RANGE.fullmatch(a) or _RANGE.fullmatch(b) or called[0] != called[1] or logs[0] != logs[1]
+        return None if open_ else True
+    bare = [re.sub(r"\\(?:vec|bar|hat)|[{}\s]", "", text) for text in (a, b)]
+    if equal is False and (
+        logs[0] != logs[1]
+        or (_letters(a) == _letters(b) and (has_names(tokens_a) or has_names(tokens_b)))
+        or bare[0].casefold() == bare[1].casefold()
+    ):
+        return None
+    return equal
+
+
+def _letters(text: str) -> list[str]:
+    return sorted(c for c in text if c.isalnum())
+
+
+def measured(text: str) -> tuple[str, tuple[Unit, ...]] | None:
+    """A closed form and the units after it: "36π cm^2", "5\\sqrt{3} cm"; None for any other text."""
+    found = _MEASURED.fullmatch(text) if len(text) <= 80 and not quantity(text) else None
+    known = units(found["unit"].strip()) if found else ()
+    if not known or _UNKNOWN.search(re.sub(r"\\[a-z]+", "", found["value"])) or not math_tokens(found["value"]):
+        return None
+    return found["value"].strip(), known
+
+
+def orbitals(text: str) -> str | None:
+    """An electron configuration or hybridisation in one spelling: 1s^2 2s^2, sp^3; None for any other text."""
+    return re.sub(r"[\^{}\s]", "", text) if _ORBITALS.fullmatch(text) else None
