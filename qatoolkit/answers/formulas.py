@@ -7,8 +7,12 @@ from qatoolkit.answers.quantities import decimal_places, quantity
 from qatoolkit.answers.units import Unit, units
 
 _RANGE = re.compile(r"\d+(?:\s*-\s*\d+)+")
-_MEASURED = re.compile(r"(?P<value>.*(?:π|√|\\sqrt|\\frac).*?[\dπ)}])(?P<unit>\s+[^\W\d_].{0,20}|[a-zΩ°][A-Za-z²³Ω].{0,20}|°)")
+_MEASURED = re.compile(r"(?P<value>.*(?:π|√|\\sqrt|\\frac)(?:.*?[\dπ)}])?)(?P<unit>\s+[^\W\d_].{0,20}|[a-zΩ°][A-Za-z²³Ω].{0,20}|°)")
 _UNKNOWN = re.compile(r"(?<![A-Za-z\\])(?!pi\b|sqrt|frac)[A-Za-z]")
+_ELEMENTS = frozenset(
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Ag "
+    "Cd Sn Sb Te I Xe Cs Ba La Ce W Pt Au Hg Pb Bi U".split()
+)
 _ORBITALS = re.compile(r"(?:\[[A-Z][a-z]\]\s*)?(?:[1-7][spdf]\^?\{?\d{1,2}\}?\s*)+|d?sp(?:\^?\{?\d\}?d?)*")
 
 
@@ -20,6 +24,9 @@ def same_formula(a: str, b: str, tokens_a: list[str], tokens_b: list[str], secon
         called = [re.findall(r"[fgFG](?=\()", text) for text in (a, b)]  # f(g(x)) is no product
         open_ = _RANGE.fullmatch(a) or _RANGE.fullmatch(b) or called[0] != called[1] or logs[0] != logs[1]
         return None if open_ else True
+    atoms = composition(a), composition(b)
+    if all(atoms) and equal is not True:
+        return None if atoms[0] == atoms[1] else False
     bare = [re.sub(r"\\(?:vec|bar|hat)|[{}\s]", "", text) for text in (a, b)]
     if equal is False and (
         logs[0] != logs[1]
@@ -28,6 +35,24 @@ def same_formula(a: str, b: str, tokens_a: list[str], tokens_b: list[str], secon
     ):
         return None
     return equal
+
+
+def composition(text: str) -> dict[str, int] | None:
+    """The atoms of a chemical formula with an index (C2H5OH); None for any other text."""
+    if len(text) > 60 or not re.fullmatch(r"(?:[A-Z][a-z]?\d*|\(|\)\d*)+", text) or not re.search(r"\d", text):
+        return None
+    groups: list[dict[str, int]] = [{}]
+    for symbol, mark, index in re.findall(r"([A-Z][a-z]?)(\d*)|([()]\d*)", text):
+        if symbol and symbol not in _ELEMENTS:
+            return None
+        if symbol:
+            groups[-1][symbol] = groups[-1].get(symbol, 0) + int(mark or 1)
+        elif index == "(":
+            groups.append({})
+        elif len(groups) > 1:
+            for name, n in groups.pop().items():
+                groups[-1][name] = groups[-1].get(name, 0) + n * int(index[1:] or 1)
+    return groups[0] if len(groups) == 1 else None
 
 
 def _letters(text: str) -> list[str]:

@@ -54,18 +54,19 @@ _ANNOUNCED = re.compile(
     r"(?:i\s+(?:think|believe)\s+(?:that\s+)?)?(?:(?:so|thus|hence|therefore|then|and)\b\s*,?\s*)*(?:(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best)\s+)?"
     r"(?:answer|result|solution|(?:choice|option)(?=\s+(?:is|are|:)))(?:\s+to\s+(?:this|the)\s+(?:question|problem))?"
     r"\s*(?::|=|(?:is|are|equals|will be|would be|must be|should be)\b)|(?:choice|option)(?=\s*\(?[A-J]\)?$))\s*:?\s*"
+    r"|(?:the|this)\s+(?:statement|claim|assertion)\s+is\s+(?=(?:true|false|correct|incorrect)$)"
     r"|(?:so|thus|hence|therefore)\s*,\s*|(?:ans|final)\s*:\s*|####\s+"
     r"|(?:所以|因此|因而|故|综上|则)?\s*[,:]?\s*(?:(?:本题|该题)?(?:的)?(?:正确|最终|最后)?(?:的)?(?:答案|结果|选项)\s*"
     r"(?:就是|应该是|应为|等于|是|为|选)?\s*:?(?<!案)(?<!果)(?<!项)|答\s*:|(?:本题|该题|此题)?(?:应选|选择?|选项)(?=\s*:?\s*[A-J]{1,5}$))\s*:?\s*|(?:所以|因此|故)\s*,?\s*(?=[A-Za-z\d])",
     re.IGNORECASE,
 )
 _ABOUT = re.compile(
-    rf"(?:approximately|approx\.?|about|around|roughly|circa|exactly|a total of|(?:so|thus|hence|therefore)(?=\s)|there\s+(?:are|is|were)|it(?:'s|\s+(?:is|was|equals))|in(?=\s+\d{4}$)|总共有?|一共有?|共[有计]?|合计|~|大约[为是]?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}",
+    rf"(?:approximately|approx\.?|about|around|roughly|circa|exactly|a total of|(?:so|thus|hence|therefore)(?=\s)|there\s+(?:are|is|were)|it(?:'s|\s+(?:is|was|equals))|in(?=\s+\d{{4}}$)|总共有?|一共有?|共[有计]?|合计|~|大约[为是]?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}",
     re.IGNORECASE,
 )
 _ABOUT_AFTER = re.compile(r"(?<=[\d\u4e00-\u9fff])\s*(?:左右|上下|or so)$|(?<=\d)\s*(?:approximately|approx\.?)$")
-_ONLY = re.compile(r"(?<=[A-Z\d])\s+only$|^only\s+(?=[A-Z\d]{1,4}$)|(?<=^[A-J])\s*选?项$", re.IGNORECASE)
-_QUOTED = re.compile(r"'([^']{2,})'|\*([^*]{2,})\*")
+_ONLY = re.compile(r"(?<=[A-Z\d])\s+only$|^only\s+(?=[A-Z\d]{1,4}$)|(?<=^[A-J])\s*选?项$|^both\s+(?=\S+\s+and\s)", re.IGNORECASE)
+_QUOTED = re.compile(r"'([^']+)'|\*([^*]{2,})\*")
 _MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[lcr|]+\})?(.{1,300}?)\\end\{\1\}", re.DOTALL)
 _LABELLED = re.compile(r"(?:[(\[]\s*([A-J])\s*[)\]]|([A-J])\s*([.):、]))\s*(?=\S)(.+)", re.DOTALL)
 
@@ -85,9 +86,22 @@ _BRITISH = [
     (re.compile(british), american)
     for british, american in (
         (r"(?<=[a-z]{3})our(?=s?\b|ed|ing|ful)", "or"), (r"(?<=[a-z]{3})is(?=e[sd]?\b|ing\b|ation)", "iz"), (r"(?<=[a-z]{2}[bt])re(?=s?\b)", "er"),
-        (r"(?<=[a-z]{2})ae(?=m|o)|\bae(?=s)|(?<=\bh)ae|(?<=\bp)ae(?=d)|\boe(?=s|d)", "e"), (r"(?<=[a-z]{2})ll(?=ed\b|ing\b)", "l"), (r"\bsulph", "sulf"), (r"\balumini", "alumin"),
+        (r"(?<=[a-z]{2})ae(?=m|o)|\bae(?=s)|(?<=\bh)ae|(?<=\bp)ae(?=d)|\boe(?=s|d)", "e"), (r"(?<=[a-z]{4})ll(?=ed\b|ing\b)", "l"), (r"\bsulph", "sulf"), (r"\balumini", "alumin"),
     )
 ]  # fmt: skip
+_YES = {"yes", "true", "correct", "是", "是的", "对", "正确", "√", "✓", "✔"}
+_NO = {"no", "false", "incorrect", "wrong", "否", "不是", "错", "错误", "不对", "不正确", "×", "✗", "✘"}
+PHRASES = (
+    {"no solution", "no solutions", "no real solution", "no real solutions", "no real roots", "无解", "没有解", "无实数解"},
+    {"none of above", "none of these", "以上都不是", "以上都不对", "都不对"},
+    {"all of above", "all of these", "以上都是", "以上皆是"},
+    {"cannot be determined", "can't be determined", "can not be determined", "无法确定", "不能确定"},
+    {"does not exist", "dne", "不存在"},
+    {"infinity", "∞", "无穷大", "无穷"},
+    {"infinitely many solutions", "无数解", "无穷多解"},
+    {"all real numbers", "all reals", "r", "ℝ", "(-∞, ∞)", "(-∞,∞)", "全体实数", "一切实数", "任意实数"},
+    {"empty set", "∅", r"\emptyset", "\\varnothing", "空集", "{}"},
+)
 _BESIDE_CJK = re.compile(rf"(?<=[{CJK}])\s+|\s+(?=[{CJK}])")
 _DOUBLED = re.compile(r"(?:([A-Za-z])\1)+")
 
@@ -115,7 +129,8 @@ def clean(text, *, unwrap: bool = True) -> str:
     text = text.replace("\0", "$").replace("\\{", "{").replace("\\}", "}")
     if "\\" in text or "√" in text or "^" in text or "_" in text:
         text = _plain_latex(text.strip())
-    text = _BOLD.sub(r"\1", re.sub(r"^#{1,6}\s+", "", text.strip())).rstrip("。.;；,，").strip()
+    text = _BOLD.sub(r"\1", re.sub(r"^#{1,6}\s+", "", text.strip()))
+    text = text.rstrip("。.;；,，").strip() + "..." * bool(re.search(r"\.\d+\.{3}$", text))
     for _ in range(3 if unwrap else 0):
         before = text
         text = _ABOUT_AFTER.sub("", _without(_ABOUT, _without(_ANNOUNCED, text)))
@@ -173,8 +188,8 @@ def labelled(text: str) -> tuple[str, str, bool] | None:
         return None
     rest = found[4].strip()
     initial = found[3] == "." and re.fullmatch(r"[A-Za-z]+", rest)  # E. coli, A. Smith
-    if re.fullmatch(r"[A-J](?:[\s,、;&]*[A-J])*", rest):
-        return None  # several letters
+    if re.fullmatch(r"[A-J](?:[\s,、;&]*[A-J])*|[A-Z]\.\s.+", rest):
+        return None  # several letters, or initials
     spaced = found[3] != "." or not rest[:1].isascii() or found.string[found.start(4) - 1].isspace()
     return (found[1] or found[2], rest, not initial) if spaced and (found[3] != ":" or len(rest) > 1) else None
 
@@ -224,6 +239,14 @@ def case_coded(word: str) -> bool:
         return False
     plain = letters.isupper() or letters.islower() or letters[1:].islower()
     return len(letters) <= 2 or not plain or _DOUBLED.fullmatch(letters) is not None
+
+
+def boolean(text: str) -> bool | None:
+    """Yes, true, 对 and their like as True, no, false, 错 and theirs as False; None for any other text."""
+    if text in ("T", "F", "Y", "N"):
+        return text in "TY"
+    word = words(text) if len(text) <= 12 else text
+    return True if word in _YES else False if word in _NO else None
 
 
 def is_cjk_text(text: str) -> bool:

@@ -50,6 +50,8 @@ _ONES = (
 )
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _ENGLISH = {w: i for i, w in enumerate(_ONES.split())} | {w: 10 * i for i, w in enumerate(_TENS.split(), 2)}
+_ORDINALS = {"first": "one", "second": "two", "third": "three", "fifth": "five", "eighth": "eight", "ninth": "nine", "twelfth": "twelve"}
+_ORDINALS |= {f"{word}th": word for word in _ONES.split() if f"{word[:-1]}" not in ("thre", "fiv", "eigh", "nin", "twelv")}
 _LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 _PARTS = {
     "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
@@ -273,6 +275,11 @@ def _english(text: str) -> Quantity | None:
     text = " ".join(text.casefold().replace("-", " ").split())
     sign = -1 if re.match("(?:minus|negative) ", text) else 1
     text = text.split(" ", 1)[1] if sign < 0 else text
+    words = text.split()
+    at = next((i for i, word in enumerate(words[:6]) if word in _ORDINALS), 0)
+    if words and words[at] in _ORDINALS and (at == 0 or words[at - 1] in _TENS.split()):
+        number = _cardinal([*words[:at], _ORDINALS[words[at]]])
+        return None if number is None else Quantity(Fraction(number), unit=" ".join(["th" * (len(words) > at + 1), *words[at + 1 :]]).strip())
     if found := _PART.fullmatch(text):
         top = 1 if found["top"] in ("a", "one") or text == "half" else _cardinal([found["top"]])
         whole = _cardinal(found["whole"].split()) if found["whole"] else 0

@@ -44,7 +44,7 @@ def intervals(text: str) -> tuple[str, list[tuple[str, str, bool, bool]]] | None
         return None
     text = re.sub(r"^\{\s*[a-z]\s*[|:](.*)\}$", r"\1", text).strip()
     text = re.sub(r"^[a-z]\s*∈\s*", "", text).replace("<=", "≤").replace(">=", "≥")
-    if bound := _BOUND.match(text):
+    if (bound := _BOUND.match(text)) and re.match(r"\s*(?:[-+$€£¥.\d√π]|\\frac)", text[bound.end() :]):
         text = f"{list(_WORDS)[int(bound.lastgroup[1:])]} {text[bound.end() :]}"
     names, found = set(), []
     for part in re.split(r"∪|\bor\b|或", text):

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from qatoolkit.answers.algebra import WORKER, math_tokens
 from qatoolkit.answers.formulas import measured, orbitals, same_formula
 from qatoolkit.answers.lists import Several, ratio, several
-from qatoolkit.answers.notation import FUNCTION_WORDS, MOST, clean, is_cjk_text, labelled, same_spelling, words
+from qatoolkit.answers.notation import FUNCTION_WORDS, MOST, PHRASES, boolean, clean, is_cjk_text, labelled, same_spelling, words
 from qatoolkit.answers.quantities import HAS_NUMBER, quantity, same_number
 from qatoolkit.answers.ranges import intervals, same_intervals, span
 from qatoolkit.answers.times import clock, date, same_date, same_time
@@ -23,25 +23,14 @@ from qatoolkit.core.text import missing
 _PROSE_WORDS = 12  # longer texts may agree in other words: undecided
 _LIST_SECONDS = 0.5  # for all algebra in a list, which is undecided after that
 
-_YES = {"yes", "true", "correct", "是", "是的", "对", "正确", "√", "✓", "✔"}
-_NO = {"no", "false", "incorrect", "wrong", "否", "不是", "错", "错误", "不对", "不正确", "×", "✗", "✘"}
-_PHRASES = (
-    {"no solution", "no solutions", "no real solution", "no real solutions", "no real roots", "无解", "没有解", "无实数解"},
-    {"none of above", "none of these", "以上都不是", "以上都不对", "都不对"},
-    {"all of above", "all of these", "以上都是", "以上皆是"},
-    {"cannot be determined", "can't be determined", "can not be determined", "无法确定", "不能确定"},
-    {"does not exist", "dne", "不存在"},
-    {"infinity", "∞", "无穷大", "无穷"},
-    {"infinitely many solutions", "无数解", "无穷多解"},
-    {"all real numbers", "all reals", "r", "ℝ", "(-∞, ∞)", "(-∞,∞)", "全体实数", "一切实数", "任意实数"},
-    {"empty set", "∅", r"\emptyset", "\\varnothing", "空集", "{}"},
-)
 _NAMED = re.compile(
     r"(?:(?:the\s+value\s+of\s+)?(?P<name>[∠△]?\s*[A-Z]{1,4}|[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\([^()=]*\))?|dy/dx|\\frac\{dy\}\{dx\}"
     r"|(?:pH|[A-Za-z][a-z]{2,}(?:\s+[a-z]+){0,3})(?=\s*[=≈]))\s*(?:的值)?(?:[=≈为是]|等于|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)"
 )
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
 _REASONED = re.compile(r"(\w{1,9})(?:\s*[,;:-]|\.(?=\s+[A-Z]))\s*\S")  # Yes, it is
+_NEGATES = re.compile(r"\b(?:not|true|false|yes|no)\b|[不非]", re.IGNORECASE)
+_POINT = re.compile(r"^[A-Z]'?(?=\([^()]*,[^()]*\)$)")
 _HEADED = re.compile(
     r"(?:the|its|their|his|her)\s+(?P<name>[a-z][a-z ]{1,40}?)\s+(?:is|was|are|were|equals)\s+(?P<value>[-+$€£¥.\d].*)",
     re.IGNORECASE,
@@ -92,9 +81,9 @@ def answer_key(text) -> str:
 
     Cheap and without sympy, for grouping large tables."""
     text = clean(text)
-    boolean = _boolean(text)
-    if boolean is not None:
-        return "yes" if boolean else "no"
+    truth = boolean(text)
+    if truth is not None:
+        return "yes" if truth else "no"
     found = quantity(text)
     if found is not None and not found.unit:
         return f"{found.value}{' %' if found.percent else ''}"
@@ -173,13 +162,6 @@ def _chosen(answer: str, options: list[str]) -> set[int] | str | None:
     return by_text or by_letter or None
 
 
-def _boolean(text: str) -> bool | None:
-    if text in ("T", "F", "Y", "N"):
-        return text in "TY"
-    word = words(text) if len(text) <= 12 else text
-    return True if word in _YES else False if word in _NO else None
-
-
 def _same_answer(a: str, b: str) -> bool | None:
     """As `same_answer`, of clean texts; a label as in "C. Paris" counts where the other side has one, or is one."""
     if not a or not b:
@@ -203,11 +185,13 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
     own, other = words(a, fold=False), words(b, fold=False)
     if a == b or (own and own == other):
         return True
-    yes_a, yes_b = _boolean(a), _boolean(b)
+    yes_a, yes_b = boolean(a), boolean(b)
     if (yes_a is None) != (yes_b is None) and (reason := _REASONED.match(b if yes_b is None else a)):
-        yes_a, yes_b = (_boolean(reason[1]) if yes is None else yes for yes in (yes_a, yes_b))
-    if yes_a is not None and yes_b is not None and not len(a) == len(b) == 1:  # N and F are elements too
+        yes_a, yes_b = (boolean(reason[1]) if yes is None else yes for yes in (yes_a, yes_b))
+    if yes_a is not None and yes_b is not None and not re.fullmatch("[A-Z]{2}", a + b):  # N and F are elements too
         return yes_a == yes_b
+    if (yes_a is None) != (yes_b is None) and _NEGATES.search(b if yes_b is None else a):
+        return None
     days = date(a), date(b)
     if all(days):
         return same_date(*days)
@@ -225,9 +209,13 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
         return False if False in ends else None if None in ends else True
     if any(spans) and (ratio_a or ratio_b):
         return None
-    if all(between) and ((between[0][0] == between[1][0] == "" or between[0][0] != between[1][0]) or "∪" in a + b):
-        if "[" in (names := {between[0][0], between[1][0]}) or "" in names:
-            return same_intervals(between[0][1], between[1][1], _same)
+    kinds = {found[0] for found in between if found}
+    if all(between) and (len(kinds) > 1 or "" in kinds or re.search("[∪∈{]", a + b)) and (len(kinds) < 2 or kinds & {"[", ""}):
+        return same_intervals(between[0][1], between[1][1], _same)
+    if any(found and not found[0] for found in between) and re.findall(r"\d+", a) == re.findall(r"\d+", b):
+        return None  # at least 5, 5 and more
+    if (points := [_POINT.sub("", text) for text in (a, b)]) != [a, b]:
+        return _same(*points, seconds) if re.match("[A-Z]?", a)[0] in (re.match("[A-Z]?", b)[0], "") or b[0] == "(" else None
     forms = measured(a), measured(b)
     if any(forms):
         return _same_measured(a, b, *forms, seconds)
@@ -302,8 +290,9 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
         style = "{}" not in brackets or brackets <= {"{}", ""}
         joined = {a.joiner, b.joiner} != {"and", "or"}
         return True if None not in verdicts and joined and style else None
-    if a.named and b.named:
-        return False
+    if a.named and b.named:  # which root is called x1 is open
+        roots = len({name[0] for name in a.names}) == 1 and a.names[0][1:].strip("_{}").isdigit()
+        return None if roots and _same_members(*(s._replace(members=[m.split("=")[1].strip() for m in s.members]).members for s in (a, b))) else False
     if a.brackets and b.brackets and not (a.free and b.free):
         return None if "{}" in brackets and _same_members(one, other) is not False else False
     free = a.free or b.free or (not any(brackets) and _differ_by_unit(a.members) and _differ_by_unit(b.members))
@@ -360,7 +349,9 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
         return equal
     if own.replace("~", "") == other.replace("~", ""):
         return None  # a negation, or a blank of LaTeX
-    if any({own.casefold(), other.casefold()} <= phrase for phrase in _PHRASES):
+    if any({own.casefold(), other.casefold()} <= phrase for phrase in PHRASES):
+        return True
+    if a.count("'") + a.count('"') > 1 and a.replace("'", '"') == b.replace("'", '"'):
         return True
     if (spelled := same_spelling(a, b)) is not False:
         return spelled
@@ -379,7 +370,7 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
         return None  # two languages
     if min(len(re.findall(r"[\u3400-\u9fff]{2}|[a-zA-Z]+", t)) for t in (a, b)) > _PROSE_WORDS:
         return None
-    if any(re.search(r"[\\^_=<>≤≥≠∪∩∈{}|/*+]|(?<=\d)-", text) for text in (a, b)):
+    if any(re.search(r"[\\^_=<>≤≥≠∪∩∈{}|/*+∨∧¬→]|(?<=\d)-", text) for text in (a, b)):
         plain = [re.fullmatch(r"[^\W\d_]+(?:[\s-][^\W\d_]+)*", text) for text in (a, b)]
         return False if any(plain) and (tokens_a or tokens_b) else None
     bags = [sorted(text.casefold().split()) for text in (own, other)]
