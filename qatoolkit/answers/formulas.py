@@ -1,17 +1,80 @@
 """Formulas in answers: compared by the worker of `algebra`, with what a formula alone leaves open."""
 
 import re
+from collections.abc import Callable
 
 from qatoolkit.answers.algebra import WORKER, has_names, math_tokens
 from qatoolkit.answers.quantities import decimal_places, quantity
 from qatoolkit.answers.units import Unit, units
 
 _RANGE = re.compile(r"\d+(?:\s*-\s*\d+)+")
-_MEASURED = re.compile(r"(?P<value>.*(?:π|√|\\sqrt|\\frac)(?:.*?[\dπ)}])?)(?P<unit>\s+[^\W\d_].{0,20}|[a-zΩ°][A-Za-z²³Ω].{0,20}|°)")
+_MEASURED = re.compile(
+    r"(?P<value>.*(?:π|√|\\sqrt|\\frac)(?:.*?[\dπ)}])?)(?P<unit>\s+[^\W\d_].{0,20}|[a-zΩ°][A-Za-z²³Ω].{0,20}|°)"
+)
 _UNKNOWN = re.compile(r"(?<![A-Za-z\\])(?!pi\b|sqrt|frac)[A-Za-z]")
 _ELEMENTS = frozenset(
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Ag "
-    "Cd Sn Sb Te I Xe Cs Ba La Ce W Pt Au Hg Pb Bi U".split()
+    [
+        "H",
+        "He",
+        "Li",
+        "Be",
+        "B",
+        "C",
+        "N",
+        "O",
+        "F",
+        "Ne",
+        "Na",
+        "Mg",
+        "Al",
+        "Si",
+        "P",
+        "S",
+        "Cl",
+        "Ar",
+        "K",
+        "Ca",
+        "Sc",
+        "Ti",
+        "V",
+        "Cr",
+        "Mn",
+        "Fe",
+        "Co",
+        "Ni",
+        "Cu",
+        "Zn",
+        "Ga",
+        "Ge",
+        "As",
+        "Se",
+        "Br",
+        "Kr",
+        "Rb",
+        "Sr",
+        "Y",
+        "Zr",
+        "Nb",
+        "Mo",
+        "Ag",
+        "Cd",
+        "Sn",
+        "Sb",
+        "Te",
+        "I",
+        "Xe",
+        "Cs",
+        "Ba",
+        "La",
+        "Ce",
+        "W",
+        "Pt",
+        "Au",
+        "Hg",
+        "Pb",
+        "Bi",
+        "U",
+    ]
 )
 _ORBITALS = re.compile(r"(?:\[[A-Z][a-z]\]\s*)?(?:[1-7][spdf]\^?\{?\d{1,2}\}?\s*)+|d?sp(?:\^?\{?\d\}?d?)*")
 
@@ -71,3 +134,20 @@ def measured(text: str) -> tuple[str, tuple[Unit, ...]] | None:
 def orbitals(text: str) -> str | None:
     """An electron configuration or hybridisation in one spelling: 1s^2 2s^2, sp^3; None for any other text."""
     return re.sub(r"[\^{}\s]", "", text) if _ORBITALS.fullmatch(text) else None
+
+
+def same_measured(a: str, b: str, one, other, same: Callable[[str, str], bool | None]) -> bool | None:
+    """Closed forms with units: 36π cm^2 beside 36π, 4π m beside 12.57 m, π/2 rad beside 90°."""
+    bare = [(form or (text, ())) for form, text in ((one, a), (other, b))]
+    if not (one and other) and (number := quantity(b if one else a)) and number.unit:
+        value, unit = re.match(r"\s*([-+\d.,/]*)(.*)", b if one else a).groups()
+        bare = [bare[0], (value, units(unit))] if one else [(value, units(unit)), bare[1]]
+    (x, units_x), (y, units_y) = bare
+    if units_x and units_y and set(units_x) != set(units_y):
+        degrees, radians = units("°"), units("rad")
+        if {units_x, units_y} != {degrees, radians}:
+            return None
+        x, y = (f"({v})°" if u == degrees else v for v, u in bare)
+    verdict = same(x, y)
+    alone = (a if one else b).split()[-1] if not (units_x and units_y) else ""
+    return None if verdict and len(alone) == 1 and alone.isalpha() else verdict  # √2 g

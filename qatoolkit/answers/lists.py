@@ -45,7 +45,9 @@ class Several(NamedTuple):
     def values(self, other: "Several") -> list[str]:
         """The members; without their name where it is the same for all ("x = 1 or x = 2") or the other list has none."""
         names = [_ROOT.sub(r"\1", name) for name in self.names] if self.are_roots(other) else self.names
-        if names and (not other.names or (len(set(names)) == 1 and (set(names) == set(other.names) or self.are_roots(other)))):
+        if names and (
+            not other.names or (len(set(names)) == 1 and (set(names) == set(other.names) or self.are_roots(other)))
+        ):
             return [_NAME.fullmatch(member)[2].strip() for member in self.members]
         return self.members
 

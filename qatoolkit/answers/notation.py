@@ -42,7 +42,7 @@ _BOLD = re.compile(r"(?<![\w)])\*\*\s*([^*]+?)\s*\*\*(?![\w(])")
 GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"  # three levels
 _BOXED = re.compile(rf"\\f?boxed\s*({GROUP})")
 _TEXT_COMMAND = re.compile(
-    r"\\(?:text|textbf|textrm|mathrm|mathbf|mathit|rm|bf|operatorname|mbox|ce|mathsf|mathbb)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+    r"\\(?:text|textbf|textrm|mathrm|mathbf|mathit|rm|bf|operatorname|mbox|ce|mathsf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
 _SINGLE = r"(?:\d|[A-Za-zα-ωπ]|\\sqrt\s*(?:\d|\{[^{}]*\}))"
 _BARE_TOP = re.compile(rf"\\(frac|binom)\s*({_SINGLE})\s*")
@@ -65,12 +65,16 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 _ABOUT_AFTER = re.compile(r"(?<=[\d\u4e00-\u9fff])\s*(?:左右|上下|or so)$|(?<=\d)\s*(?:approximately|approx\.?)$")
-_ONLY = re.compile(r"(?<=[A-Z\d])\s+only$|^only\s+(?=[A-Z\d]{1,4}$)|(?<=^[A-J])\s*选?项$|^both\s+(?=\S+\s+and\s)", re.IGNORECASE)
+_ONLY = re.compile(
+    r"(?<=[A-Z\d])\s+only$|^only\s+(?=[A-Z\d]{1,4}$)|(?<=^[A-J])\s*选?项$|^both\s+(?=\S+\s+and\s)", re.IGNORECASE
+)
 _QUOTED = re.compile(r"'([^']+)'|\*([^*]{2,})\*")
 _MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[lcr|]+\})?(.{1,300}?)\\end\{\1\}", re.DOTALL)
 _LABELLED = re.compile(r"(?:[(\[]\s*([A-J])\s*[)\]]|([A-J])\s*([.):、]))\s*(?=\S)(.+)", re.DOTALL)
 
-_ARTICLE = re.compile(r"(?:(?<!\S)(?:a|an|the)|^(?:A|An)|\bThe|\bTHE)(?=\s+(?:[^\W\d_]{3}|\d+s\b))")
+_ARTICLE = re.compile(
+    r"(?:(?<!\S)(?:a|an|the)|^(?:A|An)|\bThe|\bTHE)(?=\s+(?!(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b)(?:[^\W\d_]{3}|\d+s\b))"
+)
 # Punctuation that never changes an answer: no decimal point, factorial, prime or minus sign.
 _SOFT_PUNCTUATION = re.compile(
     r"[;?\"`。，；：！？、“”《》「」]|[.,:](?=\s|$)|(?<=[^\W\d_]{2})[.,:](?!\d)|(?<=[^\W\d_]{2})!|(?<![\w'])'"
@@ -92,14 +96,34 @@ _BRITISH = [
 _YES = {"yes", "true", "correct", "是", "是的", "对", "正确", "√", "✓", "✔"}
 _NO = {"no", "false", "incorrect", "wrong", "否", "不是", "错", "错误", "不对", "不正确", "×", "✗", "✘"}
 PHRASES = (
-    {"no solution", "no solutions", "no real solution", "no real solutions", "no real roots", "无解", "没有解", "无实数解"},
+    {
+        "no solution",
+        "no solutions",
+        "no real solution",
+        "no real solutions",
+        "no real roots",
+        "无解",
+        "没有解",
+        "无实数解",
+    },
     {"none of above", "none of these", "以上都不是", "以上都不对", "都不对"},
     {"all of above", "all of these", "以上都是", "以上皆是"},
     {"cannot be determined", "can't be determined", "can not be determined", "无法确定", "不能确定"},
     {"does not exist", "dne", "不存在"},
     {"infinity", "∞", "无穷大", "无穷"},
     {"infinitely many solutions", "无数解", "无穷多解"},
-    {"all real numbers", "all reals", "r", "ℝ", "(-∞, ∞)", "(-∞,∞)", "全体实数", "一切实数", "任意实数"},
+    {
+        "all real numbers",
+        "all reals",
+        "r",
+        "\\mathbb r",
+        "\\mathbb{r}",
+        "(-∞, ∞)",
+        "(-∞,∞)",
+        "全体实数",
+        "一切实数",
+        "任意实数",
+    },
     {"empty set", "∅", r"\emptyset", "\\varnothing", "空集", "{}"},
 )
 _BESIDE_CJK = re.compile(rf"(?<=[{CJK}])\s+|\s+(?=[{CJK}])")
@@ -217,19 +241,26 @@ def same_spelling(a: str, b: str) -> bool | None:
     short, long = sorted((a.replace(".", ""), b), key=len)
     heads = "".join(word[0] for word in long.split() if word[0].isupper() or " " not in short)
     initials = "".join(word[0] for word in long.split() if word.casefold() not in FUNCTION_WORDS)
-    acronym = short.isupper() and len(short) > 1 and {heads.upper(), initials.upper()} & {short, short.removesuffix("A")}
+    acronym = (
+        short.isupper() and len(short) > 1 and {heads.upper(), initials.upper()} & {short, short.removesuffix("A")}
+    )
     return None if acronym and " " in long else False
 
 
 def _spelled(word: str) -> str:
     if re.fullmatch("[IVX]{2,}", word):
-        return str(sum(_ROMAN[c] * (-1 if _ROMAN[c] < _ROMAN.get(n, 0) else 1) for c, n in zip(word, word[1:] + " ", strict=True)))
+        return str(
+            sum(
+                _ROMAN[c] * (-1 if _ROMAN[c] < _ROMAN.get(n, 0) else 1)
+                for c, n in zip(word, word[1:] + " ", strict=True)
+            )
+        )
     if case_coded(word) and len(word) < 4:
         return word
     plain = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c)).casefold()
     for british, american in _BRITISH:
         plain = british.sub(american, plain)
-    return re.sub(r"[-'.]", "", plain)
+    return re.sub(r"[-.]", "", plain)
 
 
 def case_coded(word: str) -> bool:

@@ -50,8 +50,18 @@ _ONES = (
 )
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _ENGLISH = {w: i for i, w in enumerate(_ONES.split())} | {w: 10 * i for i, w in enumerate(_TENS.split(), 2)}
-_ORDINALS = {"first": "one", "second": "two", "third": "three", "fifth": "five", "eighth": "eight", "ninth": "nine", "twelfth": "twelve"}
-_ORDINALS |= {f"{word}th": word for word in _ONES.split() if f"{word[:-1]}" not in ("thre", "fiv", "eigh", "nin", "twelv")}
+_ORDINALS = {
+    "first": "one",
+    "second": "two",
+    "third": "three",
+    "fifth": "five",
+    "eighth": "eight",
+    "ninth": "nine",
+    "twelfth": "twelve",
+}
+_ORDINALS |= {
+    f"{word}th": word for word in _ONES.split() if f"{word[:-1]}" not in ("thre", "fiv", "eigh", "nin", "twelv")
+}
 _LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 _PARTS = {
     "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
@@ -97,7 +107,11 @@ def quantity(text: str) -> Quantity | None:
     text = _SPACED.sub(lambda m: m[0].replace(" ", "").replace(",", "."), text)
     text = _FRACTION.sub(lambda m: f"{m[1]}{m[2] + ' ' if m[2] else ''}{m[3]}/{m[4]}", text)
     text = re.sub(r"(?<=\d)又(?=\d+/\d)", " ", text)
-    text = re.sub(r"(?<![^+-])10\^\{?([+-]?\d{1,3})\}?(?![\d.])", r"1e\1", text) if text.lstrip("+-").startswith("10^") else text
+    text = (
+        re.sub(r"(?<![^+-])10\^\{?([+-]?\d{1,3})\}?(?![\d.])", r"1e\1", text)
+        if text.lstrip("+-").startswith("10^")
+        else text
+    )
     text = _SCIENTIFIC.sub(r"e\1", text)
     text = re.sub(r"^([+-]?\d+)(?:st|nd|rd|th)(?=$|(\s))", lambda m: m[1] + " th" * bool(m[2]), text)
     if _CODE.fullmatch(text):
@@ -119,7 +133,9 @@ def quantity(text: str) -> Quantity | None:
     short = re.fullmatch(r"([a-zA-Zα-ωΑ-Ω]{1,3})(?:\^.*|\d)?", unit)  # 5m, 3m^2 and 1s2 may be something else
     if ((short and (unit[1:2] in ("", "^") or glued)) or unit[:1] == "/") and not units(unit):
         return None
-    doubtful = bool(short) and (unit in ("t", "d") or (glued and short[1] not in _PLAIN_UNITS and len(short[1]) <= 2))
+    doubtful = unit == "角" or (
+        bool(short) and (unit in ("t", "d") or (glued and short[1] not in _PLAIN_UNITS and len(short[1]) <= 2))
+    )
     if len(found["top"]) + len(found["bottom"] or "") > _MAX_EXACT_DIGITS:
         return None
     top = found["top"]
@@ -279,7 +295,11 @@ def _english(text: str) -> Quantity | None:
     at = next((i for i, word in enumerate(words[:6]) if word in _ORDINALS), 0)
     if words and words[at] in _ORDINALS and (at == 0 or words[at - 1] in _TENS.split()):
         number = _cardinal([*words[:at], _ORDINALS[words[at]]])
-        return None if number is None else Quantity(Fraction(number), unit=" ".join(["th" * (len(words) > at + 1), *words[at + 1 :]]).strip())
+        return (
+            None
+            if number is None
+            else Quantity(Fraction(number), unit=" ".join(["th" * (len(words) > at + 1), *words[at + 1 :]]).strip())
+        )
     if found := _PART.fullmatch(text):
         top = 1 if found["top"] in ("a", "one") or text == "half" else _cardinal([found["top"]])
         whole = _cardinal(found["whole"].split()) if found["whole"] else 0
@@ -333,6 +353,7 @@ def _chinese(text: str) -> Quantity | None:
     if found["tenths"]:  # 八折 is 80%, 七五折 75%
         value, percent = value * 10 if value < 10 else value, True
     doubtful = found["whole"][-1] in "千百" and bool(units(found["whole"][-1] + unit)) if unit else False
+    doubtful = doubtful or unit == "角"  # 三角
     return Quantity(-value if found["minus"] else value, places, percent, unit, doubtful)
 
 

@@ -21,13 +21,16 @@ _WORDS = {
 _BOUND = re.compile("|".join(f"(?P<_{i}>{words})" for i, words in enumerate(_WORDS.values())), re.IGNORECASE)
 _BRACKETS = re.compile(r"([(\[])\s*([^,;()\[\]]+)[,;]\s*([^,;()\[\]]+)([)\]])")
 _SIGN = re.compile("([<>≤≥])")
-_TURNED = str.maketrans("<>≤≥", "><≥≤")
+_TURNED = str.maketrans("<>≤≥→∈", "><≥≤←∋")
+RELATION = re.compile(r"(<=|>=|[<>≤≥≠∈→])")
 
 
 def span(text: str) -> tuple[str, str] | None:
     """Both ends of "5-10 km", "5 to 10 km", "between 5 and 10 km", "5～10千米", each with the unit; None otherwise."""
     found = _SPAN.fullmatch(text) if len(text) <= 60 else None
-    if not found or (found["mark"] in ("and", "和", "与")) != ((found["from"] or "").strip().casefold() in ("between", "介于")):
+    if not found or (found["mark"] in ("and", "和", "与")) != (
+        (found["from"] or "").strip().casefold() in ("between", "介于")
+    ):
         return None
     last = found["last"] or ""
     low, high = found["low"] + (found["unit"] or last), found["high"] + last
@@ -69,6 +72,21 @@ def intervals(text: str) -> tuple[str, list[tuple[str, str, bool, bool]]] | None
     return (names.pop(), found) if len(names) == 1 and len(found) <= 3 else None
 
 
+def same_ranges(a: str, b: str, same: Callable[[str, str], bool | None]) -> bool | str | None:
+    """Whether ranges or intervals in two notations agree; "no ranges" if there are none, or both are inequalities."""
+    spans, both = (span(a), span(b)), (intervals(a), intervals(b))
+    if all(spans):
+        ends = [same(x, y) for x, y in zip(*spans, strict=True)]
+        return False if False in ends else None if None in ends else True
+    kinds = {found[0] for found in both if found}
+    if all(both) and (kinds & {"[", ""} if len(kinds) > 1 else kinds == {""} or re.search("[∪∈{]", a + b)):
+        return same_intervals(both[0][1], both[1][1], same)
+    if any(spans) and re.search("[:比]", a + b):
+        return None  # 3 to 4 may be a ratio
+    bound = "" in kinds and re.findall(r"\d+", a) == re.findall(r"\d+", b)
+    return None if bound else "no ranges"  # at least 5, 5 and more
+
+
 def same_intervals(a: list, b: list, same: Callable[[str, str], bool | None]) -> bool | None:
     """Unions of intervals, in any order, by their ends (compared by `same`) and whether these belong to them."""
     if len(a) != len(b):
@@ -81,3 +99,22 @@ def same_intervals(a: list, b: list, same: Callable[[str, str], bool | None]) ->
         ]
         verdicts.append(False if False in ends else None if None in ends else True)
     return True if True in verdicts else None if None in verdicts else False
+
+
+def same_relation(a: str, b: str, each: Callable[[list, list], list]) -> bool | None:
+    """Inequalities: the same sides and signs, read in either direction. Different only by a number or a letter."""
+    (sides_a, signs_a), (sides_b, signs_b) = (
+        ([side.strip() for side in parts[::2]], parts[1::2])
+        for parts in (re.split(RELATION, t.replace("<=", "≤").replace(">=", "≥")) for t in (a, b))
+    )
+    if len(sides_a) != len(sides_b) or not all(sides_a + sides_b) or len(sides_a) > 6:
+        return None
+    found = []
+    turned = [s.translate(_TURNED) for s in reversed(signs_b)]
+    for sides, signs in ((sides_b, signs_b), (sides_b[::-1], turned)):
+        verdicts = each(sides_a, sides)
+        unlike = [p for p, v in zip(zip(sides_a, sides, strict=True), verdicts, strict=True) if v is False]
+        simple = all(quantity(side) or re.fullmatch(r"[^\W\d_]", side) for pair in unlike for side in pair)
+        agree = True if all(verdicts) else False if unlike and simple else None
+        found.append(signs_a == signs if agree else agree)
+    return True if True in found else None if None in found else False

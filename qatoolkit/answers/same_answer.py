@@ -11,13 +11,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from qatoolkit.answers.algebra import WORKER, math_tokens
-from qatoolkit.answers.formulas import measured, orbitals, same_formula
+from qatoolkit.answers.formulas import measured, orbitals, same_formula, same_measured
 from qatoolkit.answers.lists import Several, ratio, several
-from qatoolkit.answers.notation import FUNCTION_WORDS, MOST, PHRASES, boolean, clean, is_cjk_text, labelled, same_spelling, words
+from qatoolkit.answers.notation import (
+    FUNCTION_WORDS,
+    MOST,
+    PHRASES,
+    boolean,
+    clean,
+    is_cjk_text,
+    labelled,
+    same_spelling,
+    words,
+)
 from qatoolkit.answers.quantities import HAS_NUMBER, quantity, same_number
-from qatoolkit.answers.ranges import intervals, same_intervals, span
+from qatoolkit.answers.ranges import RELATION, same_ranges, same_relation
 from qatoolkit.answers.times import clock, date, same_date, same_time
-from qatoolkit.answers.units import units
 from qatoolkit.core.text import missing
 
 _PROSE_WORDS = 12  # longer texts may agree in other words: undecided
@@ -30,7 +39,7 @@ _NAMED = re.compile(
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
 _REASONED = re.compile(r"(\w{1,9})(?:\s*[,;:-]|\.(?=\s+[A-Z]))\s*\S")  # Yes, it is
 _NEGATES = re.compile(r"\b(?:not|true|false|yes|no)\b|[不非]", re.IGNORECASE)
-_POINT = re.compile(r"^[A-Z]'?(?=\([^()]*,[^()]*\)$)")
+_POINT = re.compile(r"([A-Z]'?)(\([^()]*,[^()]*\))")
 _HEADED = re.compile(
     r"(?:the|its|their|his|her)\s+(?P<name>[a-z][a-z ]{1,40}?)\s+(?:is|was|are|were|equals)\s+(?P<value>[-+$€£¥.\d].*)",
     re.IGNORECASE,
@@ -38,8 +47,6 @@ _HEADED = re.compile(
 _FUNCTION = re.compile(r"^(?:[fghy]\([a-z]\)|([fghy]'(?:\([a-z]\))?|dy/dx|\\frac\{dy\}\{dx\}))$")
 _IMPLIED = re.compile(r"none|nothing|nil|once|twice|thrice|single|double|triple|a pair|a couple|没有|无", re.IGNORECASE)
 _LONG = 480
-_TURNED = str.maketrans("<>≤≥→∈", "><≥≤←∋")
-_RELATION = re.compile(r"(<=|>=|[<>≤≥≠∈→])")
 
 
 def same_answer(a, b, *, aliases: Sequence = ()) -> bool | None:
@@ -203,22 +210,17 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
             return equal and (None if spelled[0] != spelled[1] and (ratio_a[1] or ratio_b[1]) else True)
     if time_a and time_b:
         return same_time(a, b)
-    spans, between = (span(a), span(b)), (intervals(a), intervals(b))
-    if all(spans):
-        ends = [same_number(x, y) for x, y in zip(*spans, strict=True)]
-        return False if False in ends else None if None in ends else True
-    if any(spans) and (ratio_a or ratio_b):
-        return None
-    kinds = {found[0] for found in between if found}
-    if all(between) and (len(kinds) > 1 or "" in kinds or re.search("[∪∈{]", a + b)) and (len(kinds) < 2 or kinds & {"[", ""}):
-        return same_intervals(between[0][1], between[1][1], _same)
-    if any(found and not found[0] for found in between) and re.findall(r"\d+", a) == re.findall(r"\d+", b):
-        return None  # at least 5, 5 and more
-    if (points := [_POINT.sub("", text) for text in (a, b)]) != [a, b]:
-        return _same(*points, seconds) if re.match("[A-Z]?", a)[0] in (re.match("[A-Z]?", b)[0], "") or b[0] == "(" else None
+    ranges = same_ranges(a, b, _same)
+    if ranges != "no ranges":
+        return ranges
+    points = [_POINT.fullmatch(text) for text in (a, b)]
+    if any(points):
+        letters = {m[1] for m in points if m}
+        values = [m[2] if m else text for m, text in zip(points, (a, b), strict=True)]
+        return _same(*values, seconds) if len(letters) < 2 else None
     forms = measured(a), measured(b)
     if any(forms):
-        return _same_measured(a, b, *forms, seconds)
+        return same_measured(a, b, *forms, lambda x, y: _same(x, y, seconds))
     if bool(time_a) != bool(time_b) and (quantity(a) or quantity(b)):
         other = quantity(b) if time_a else quantity(a)
         hour = other is not None and not other.unit and other.value % 12 == (time_a or time_b)[0] // 60 % 12
@@ -228,7 +230,9 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
         (one, two), (three, four) = ((int(m[1]), int(m[2])) for m in sizes)
         return None if one * two == three * four and (one, two) != (three, four) else (one, two) == (three, four)
     named = [_NAMED.fullmatch(text) or _HEADED.fullmatch(text) for text in (a, b)]
-    names = [_FUNCTION.sub(lambda m: "y'" if m[1] else "y", m["name"]) for m in named if m]
+    names = [m["name"] for m in named if m]
+    if any(name[0] in "yd" for name in names):  # y is f(x), y' is dy/dx
+        names = [_FUNCTION.sub(lambda m: "y'" if m[1] else "y", name) for name in names]
     same_name = len(names) == 2 and names[0] == names[1]
     if len(names) == 2 and not same_name and not ("=" in a and "=" in b):  # the minimum is 5, the maximum is 5
         return False if _same(named[0]["value"].strip(), named[1]["value"].strip(), seconds) is False else None
@@ -251,21 +255,6 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
                 unsure = (other and _decimal(found) == other.value) or re.search(r"[^\s=] *±", f"{a}\n{b}")
                 return None if unsure else False
     return _same_text(a, b, seconds)
-
-
-def _same_measured(a: str, b: str, one, other, seconds: float) -> bool | None:
-    """Closed forms with units: 36π cm^2 beside 36π, 4π m beside 12.57 m, π/2 rad beside 90°."""
-    bare = [(form or (text, ())) for form, text in ((one, a), (other, b))]
-    if not (one and other) and (number := quantity(b if one else a)) and number.unit:
-        value, unit = re.match(r"\s*([-+\d.,/]*)(.*)", b if one else a).groups()
-        bare = [bare[0], (value, units(unit))] if one else [(value, units(unit)), bare[1]]
-    (x, units_x), (y, units_y) = bare
-    if units_x and units_y and set(units_x) != set(units_y):
-        degrees, radians = units("°"), units("rad")
-        if {units_x, units_y} != {degrees, radians}:
-            return None
-        x, y = (f"({v})°" if u == degrees else v for v, u in bare)
-    return _same(x, y, seconds)
 
 
 def _decimal(found: Several):
@@ -292,7 +281,14 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
         return True if None not in verdicts and joined and style else None
     if a.named and b.named:  # which root is called x1 is open
         roots = len({name[0] for name in a.names}) == 1 and a.names[0][1:].strip("_{}").isdigit()
-        return None if roots and _same_members(*(s._replace(members=[m.split("=")[1].strip() for m in s.members]).members for s in (a, b))) else False
+        return (
+            None
+            if roots
+            and _same_members(
+                *(s._replace(members=[m.split("=")[1].strip() for m in s.members]).members for s in (a, b))
+            )
+            else False
+        )
     if a.brackets and b.brackets and not (a.free and b.free):
         return None if "{}" in brackets and _same_members(one, other) is not False else False
     free = a.free or b.free or (not any(brackets) and _differ_by_unit(a.members) and _differ_by_unit(b.members))
@@ -335,6 +331,8 @@ def _same_members(a: list[str], b: list[str]) -> bool | None:
 def _same_text(a: str, b: str, seconds: float) -> bool | None:
     """Texts that are neither quantities nor lists: words, then formulas, and what no reader understands."""
     own, other = words(a, fold=False), words(b, fold=False)
+    if any({own.casefold(), other.casefold()} <= phrase for phrase in PHRASES):
+        return True
     tokens_a, tokens_b = math_tokens(a), math_tokens(b)
     if tokens_a or tokens_b:  # ab is mathematics beside a*b
         tokens_a, tokens_b = tokens_a or math_tokens(a, evident=True), tokens_b or math_tokens(b, evident=True)
@@ -349,16 +347,16 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
         return equal
     if own.replace("~", "") == other.replace("~", ""):
         return None  # a negation, or a blank of LaTeX
-    if any({own.casefold(), other.casefold()} <= phrase for phrase in PHRASES):
-        return True
     if a.count("'") + a.count('"') > 1 and a.replace("'", '"') == b.replace("'", '"'):
         return True
     if (spelled := same_spelling(a, b)) is not False:
         return spelled
     if ("→" in a) != ("→" in b) and ("=" in a or "=" in b):  # a reaction
-        return _same_relation(a.replace("=", "→"), b.replace("=", "→"), seconds)
-    if _RELATION.search(a) and _RELATION.search(b):
-        return _same_relation(a, b, seconds)
+        return same_relation(
+            a.replace("=", "→"), b.replace("=", "→"), lambda x, y: _each(x, y, seconds or _LIST_SECONDS)
+        )
+    if RELATION.search(a) and RELATION.search(b):
+        return same_relation(a, b, lambda x, y: _each(x, y, seconds or _LIST_SECONDS))
     numbers = [quantity(text) is not None for text in (a, b)]
     if max(len(a), len(b)) > _LONG or (True in numbers and any(_IMPLIED.fullmatch(text) for text in (own, other))):
         return None
@@ -388,22 +386,3 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
 def _is_spaced(text: str) -> bool:
     """Whether blanks are only layout: no words and no digits are next to each other."""
     return not re.search(r"[A-Za-z]{2,}\s+[A-Za-z]{2}|\d\s+\d|[\u3400-\u9fff]", text)
-
-
-def _same_relation(a: str, b: str, seconds: float) -> bool | None:
-    """Inequalities: the same sides and signs, read in either direction. Different only by a number or a letter."""
-    (sides_a, signs_a), (sides_b, signs_b) = (
-        ([side.strip() for side in parts[::2]], parts[1::2])
-        for parts in (re.split(_RELATION, t.replace("<=", "≤").replace(">=", "≥")) for t in (a, b))
-    )
-    if len(sides_a) != len(sides_b) or not all(sides_a + sides_b) or len(sides_a) > 6:
-        return None
-    found = []
-    turned = [s.translate(_TURNED) for s in reversed(signs_b)]
-    for sides, signs in ((sides_b, signs_b), (sides_b[::-1], turned)):
-        verdicts = _each(sides_a, sides, seconds or _LIST_SECONDS)
-        unlike = [p for p, v in zip(zip(sides_a, sides, strict=True), verdicts, strict=True) if v is False]
-        simple = all(quantity(side) or re.fullmatch(r"[^\W\d_]", side) for pair in unlike for side in pair)
-        agree = True if all(verdicts) else False if unlike and simple else None
-        found.append(signs_a == signs if agree else agree)
-    return True if True in found else None if None in found else False

@@ -29,13 +29,10 @@ _DATES = [
         r"(?P<era>公元前?)(?P<year>\d{1,4})年?",
     )
 ]
-_WEEKDAYS = {
-    name: i
-    for i, names in enumerate(
-        ("monday mon 一", "tuesday tue 二", "wednesday wed 三", "thursday thu 四", "friday fri 五", "saturday sat 六", "sunday sun 日 天")
-    )
-    for name in names.split()
-}
+_WEEKDAYS = dict(
+    zip(["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"], range(7), strict=True)
+)
+_WEEKDAYS |= {f"星期{day}": i for i, day in enumerate("一二三四五六日")} | {"星期天": 6}
 
 
 def clock(text: str) -> tuple[int, bool] | None:
@@ -67,8 +64,8 @@ def date(text: str) -> dict[str, int] | None:
     and for a year alone."""
     if len(text) > 30:
         return None
-    weekday = _WEEKDAYS.get(re.sub(r"^(?:星期|周|礼拜)(?=.$)", "", text).casefold())
-    if weekday is not None and len(text) > 1:
+    weekday = _WEEKDAYS.get(re.sub(r"^(?:周|礼拜)(?=.$)", "星期", text).casefold())
+    if weekday is not None:
         return {"weekday": weekday}
     found = next((m for pattern in _DATES if (m := pattern.fullmatch(text))), None)
     if not found:
