@@ -35,7 +35,9 @@ _WORDS = re.compile(
     r"(?<![A-Za-z\\])(?:to|of|in|by|or|and|is|at|for|vs|not|am|pm|per|no|as|if|it|on)(?![A-Za-z])|[A-Za-z]{4,}"
 )
 _NO_WORDS = re.compile(
-    r"\\?(?:" + "|".join((*_FUNCTIONS, "pi", "vec", "mathbb", "mathcal")) + r")(?![a-z])|_\{\w+\}|[A-Z]{2,}"
+    r"\\?(?:"
+    + "|".join((*_FUNCTIONS, "pi", "vec", "mathbb", "mathcal"))
+    + r")(?![a-z])|_\{\w+\}|(?:[A-Z][a-z]?\d*){2,}(?![a-z])"
 )
 _PLAIN = str.maketrans({"√": " sqrt ", "π": " π ", "×": "*", "·": "*", "÷": "/"})
 
@@ -43,7 +45,7 @@ _PLAIN = str.maketrans({"√": " sqrt ", "π": " π ", "×": "*", "·": "*", "÷
 def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
     """The tokens of an expression, or None if it is not evidently mathematics: a word in it, no digit and no operator
     (unless it is `evident` from elsewhere), or a token that is not allowed."""
-    if len(text) > 4 * _MAX_TOKENS:
+    if len(text) > 4 * _MAX_TOKENS or re.search(r"\\frac\{d\}\{d", text):
         return None
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.translate(_PLAIN))
     text = re.sub(r"(?<=\d)[eE]([+-]?\d+)", r"*10^(\1)", text)

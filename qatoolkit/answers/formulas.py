@@ -90,7 +90,7 @@ def same_formula(a: str, b: str, tokens_a: list[str], tokens_b: list[str], secon
     atoms = composition(a), composition(b)
     if all(atoms) and equal is not True:
         return None if atoms[0] == atoms[1] else False
-    bare = [re.sub(r"\\(?:vec|bar|hat)|[{}\s]", "", text) for text in (a, b)]
+    bare = [re.sub(r"\\(?:vec|bar|hat)|\((?:aq|s|l|g)\)|[{}\s]", "", text) for text in (a, b)]
     if equal is False and (
         logs[0] != logs[1]
         or (_letters(a) == _letters(b) and (has_names(tokens_a) or has_names(tokens_b)))

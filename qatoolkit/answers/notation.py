@@ -55,7 +55,7 @@ _ANNOUNCED = re.compile(
     r"(?:answer|result|solution|(?:choice|option)(?=\s+(?:is|are|:)))(?:\s+to\s+(?:this|the)\s+(?:question|problem))?"
     r"\s*(?::|=|(?:is|are|equals|will be|would be|must be|should be)\b)|(?:choice|option)(?=\s*\(?[A-J]\)?$))\s*:?\s*"
     r"|(?:the|this)\s+(?:statement|claim|assertion)\s+is\s+(?=(?:true|false|correct|incorrect)$)"
-    r"|(?:so|thus|hence|therefore)\s*,\s*|(?:ans|final)\s*:\s*|####\s+"
+    r"|(?:so|thus|hence|therefore)\s*,\s*|(?:ans|final)\s*:\s*|(?:final\s+)?answer\s*\n\s*|(?:解得|可得|求得)\s*[:,]?\s*|####\s+"
     r"|(?:所以|因此|因而|故|综上|则)?\s*[,:]?\s*(?:(?:本题|该题)?(?:的)?(?:正确|最终|最后)?(?:的)?(?:答案|结果|选项)\s*"
     r"(?:就是|应该是|应为|等于|是|为|选)?\s*:?(?<!案)(?<!果)(?<!项)|答\s*:|(?:本题|该题|此题)?(?:应选|选择?|选项)(?=\s*:?\s*[A-J]{1,5}$))\s*:?\s*|(?:所以|因此|故)\s*,?\s*(?=[A-Za-z\d])",
     re.IGNORECASE,
@@ -68,12 +68,12 @@ _ABOUT_AFTER = re.compile(r"(?<=[\d\u4e00-\u9fff])\s*(?:左右|上下|or so)$|(?
 _ONLY = re.compile(
     r"(?<=[A-Z\d])\s+only$|^only\s+(?=[A-Z\d]{1,4}$)|(?<=^[A-J])\s*选?项$|^both\s+(?=\S+\s+and\s)", re.IGNORECASE
 )
-_QUOTED = re.compile(r"'([^']+)'|\*([^*]{2,})\*")
+_QUOTED = re.compile(r"'([^']+)'|([*_])([^*_]{2,})\2")
 _MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[lcr|]+\})?(.{1,300}?)\\end\{\1\}", re.DOTALL)
 _LABELLED = re.compile(r"(?:[(\[]\s*([A-J])\s*[)\]]|([A-J])\s*([.):、]))\s*(?=\S)(.+)", re.DOTALL)
 
 _ARTICLE = re.compile(
-    r"(?:(?<!\S)(?:a|an|the)|^(?:A|An)|\bThe|\bTHE)(?=\s+(?!(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b)(?:[^\W\d_]{3}|\d+s\b))"
+    r"(?:(?<!\S)(?:a|an|the)|^(?:A|An)|\bThe|\bTHE)(?=\s+(?!(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b)(?:[^\W\d_]{3}|\d+(?:s|st|nd|rd|th)\b))"
 )
 # Punctuation that never changes an answer: no decimal point, factorial, prime or minus sign.
 _SOFT_PUNCTUATION = re.compile(
@@ -159,7 +159,7 @@ def clean(text, *, unwrap: bool = True) -> str:
         before = text
         text = _ABOUT_AFTER.sub("", _without(_ABOUT, _without(_ANNOUNCED, text)))
         text = _ONLY.sub("", text)
-        text = (quoted[1] or quoted[2]).strip() if (quoted := _QUOTED.fullmatch(text)) else text
+        text = (quoted[1] or quoted[3]).strip() if (quoted := _QUOTED.fullmatch(text)) else text
         boxed = _BOXED.fullmatch(text)
         text = boxed[1][1:-1].strip() if boxed else text
         if text == before:
@@ -238,6 +238,11 @@ def same_spelling(a: str, b: str) -> bool | None:
         return True
     if "".join(one.split()) == "".join(other.split()) or _PLURAL.sub("", one) == _PLURAL.sub("", other):
         return None
+    pairs = list(zip(a.split(), b.split(), strict=False))
+    if len(a.split()) == len(b.split()) > 1 and all(
+        x.casefold() == y.casefold() or _abbreviates(x, y) for x, y in pairs
+    ):
+        return None
     short, long = sorted((a.replace(".", ""), b), key=len)
     heads = "".join(word[0] for word in long.split() if word[0].isupper() or " " not in short)
     initials = "".join(word[0] for word in long.split() if word.casefold() not in FUNCTION_WORDS)
@@ -245,6 +250,12 @@ def same_spelling(a: str, b: str) -> bool | None:
         short.isupper() and len(short) > 1 and {heads.upper(), initials.upper()} & {short, short.removesuffix("A")}
     )
     return None if acronym and " " in long else False
+
+
+def _abbreviates(x: str, y: str) -> bool:
+    """Whether one word is a short form of the other with a dot: S. and Staphylococcus, Mt. and Mount."""
+    short, long = sorted((x.casefold(), y.casefold()), key=len)
+    return short.endswith(".") and re.match(".*?".join(map(re.escape, short[:-1])), long) is not None
 
 
 def _spelled(word: str) -> str:

@@ -43,6 +43,7 @@ _MEASURES = re.compile(
     "[个只名位条张本棵辆][^以之分倍折成多余半点上下内外到至比数]{0,3}|"
     "[支次种人天年月日元米克秒度倍岁页份件台间套枚颗块筐袋盒瓶杯组头匹朵根片双对户家层步行列排队吨艘架首笔]"
 )
+_COUNTERS = frozenset("个只名位人条头匹张件")
 _TELLING = re.compile("[以之分倍折成多余半点时上下内外到至比十百千万亿]")  # 5 or more, a half, times, o'clock
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -107,6 +108,7 @@ def quantity(text: str) -> Quantity | None:
     text = _SPACED.sub(lambda m: m[0].replace(" ", "").replace(",", "."), text)
     text = _FRACTION.sub(lambda m: f"{m[1]}{m[2] + ' ' if m[2] else ''}{m[3]}/{m[4]}", text)
     text = re.sub(r"(?<=\d)又(?=\d+/\d)", " ", text)
+    text = re.sub(r"^(?:minus\s+|negative\s+|负\s*)(?=[\d.$])", "-", text, flags=re.IGNORECASE)
     text = (
         re.sub(r"(?<![^+-])10\^\{?([+-]?\d{1,3})\}?(?![\d.])", r"1e\1", text)
         if text.lstrip("+-").startswith("10^")
@@ -130,6 +132,8 @@ def quantity(text: str) -> Quantity | None:
     unit = unit.strip()
     if unit and (not _UNIT.fullmatch(unit) or _ALGEBRA.match(unit)):
         return _chinese(text) if "分之" in unit else None
+    money = _MONEY.fullmatch(unit) if found["currency"] else None  # $1.2M
+    unit = "" if money else unit
     short = re.fullmatch(r"([a-zA-Zα-ωΑ-Ω]{1,3})(?:\^.*|\d)?", unit)  # 5m, 3m^2 and 1s2 may be something else
     if ((short and (unit[1:2] in ("", "^") or glued)) or unit[:1] == "/") and not units(unit):
         return None
@@ -158,8 +162,8 @@ def quantity(text: str) -> Quantity | None:
         value = whole - value if found["whole"].startswith("-") else whole + value
     if found["percent"] == "‰":
         value, places = value / 10, None if places is None else places + 1
-    if found["currency"] and (short := _MONEY.fullmatch(unit)):  # $1.2M
-        value, places, unit = value * 10 ** _MONEY_TIMES[short[1].casefold()], None, ""
+    if money:
+        value, places = value * 10 ** _MONEY_TIMES[money[1].casefold()], None
     times = (found["times"] or "").casefold()
     if times == "dozen":
         value, places = value * 12, None
@@ -226,7 +230,7 @@ def _with_units(x: Quantity, y: Quantity, equal: bool) -> bool | None:
     languages = is_cjk_text(x.unit) != is_cjk_text(y.unit)
     if not equal:
         return None if languages and (known_x or known_y) else False
-    if known_x or known_y or languages:
+    if known_x or known_y or languages or {x.unit, y.unit} <= _COUNTERS:
         return None
     words = [re.findall(r"[^\W\d_]+", q.unit.casefold()) for q in (x, y)]
     nouns = [frozenset(w.removesuffix("s") if len(w) > 3 else w for w in found) for found in words]
@@ -304,6 +308,8 @@ def _english(text: str) -> Quantity | None:
         top = 1 if found["top"] in ("a", "one") or text == "half" else _cardinal([found["top"]])
         whole = _cardinal(found["whole"].split()) if found["whole"] else 0
         return None if top is None or whole is None else Quantity(sign * (whole + Fraction(top, _PARTS[found["part"]])))
+    if re.fullmatch(f"half a (?:{'|'.join(_LARGE)})", text):
+        return Quantity(sign * Fraction(_LARGE[text.split()[-1]], 2))
     words = ["one", *text.split()[1:]] if re.match(f"a (?:{'|'.join(_LARGE)})", text) else text.split()
     n = next((i for i, w in enumerate(words[:12]) if w not in _ENGLISH and w not in _LARGE and w != "and"), len(words))
     value, rest = _cardinal(words[:n]), words[n:]

@@ -33,7 +33,7 @@ _PROSE_WORDS = 12  # longer texts may agree in other words: undecided
 _LIST_SECONDS = 0.5  # for all algebra in a list, which is undecided after that
 
 _NAMED = re.compile(
-    r"(?:(?:the\s+value\s+of\s+)?(?P<name>[∠△]?\s*[A-Z]{1,4}|[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\([^()=]*\))?|dy/dx|\\frac\{dy\}\{dx\}"
+    r"(?:(?:the\s+value\s+of\s+)?(?P<name>[∠△]?\s*[A-Z]{1,4}|[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\^-1)?(?:\([^()=]*\))?|dy/dx|\\frac\{dy\}\{dx\}"
     r"|(?:pH|[A-Za-z][a-z]{2,}(?:\s+[a-z]+){0,3})(?=\s*[=≈]))\s*(?:的值)?(?:[=≈为是]|等于|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)"
 )
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
@@ -41,7 +41,8 @@ _REASONED = re.compile(r"(\w{1,9})(?:\s*[,;:-]|\.(?=\s+[A-Z]))\s*\S")  # Yes, it
 _NEGATES = re.compile(r"\b(?:not|true|false|yes|no)\b|[不非]", re.IGNORECASE)
 _POINT = re.compile(r"([A-Z]'?)(\([^()]*,[^()]*\))")
 _HEADED = re.compile(
-    r"(?:the|its|their|his|her)\s+(?P<name>[a-z][a-z ]{1,40}?)\s+(?:is|was|are|were|equals)\s+(?P<value>[-+$€£¥.\d].*)",
+    r"(?P<name>(?:the|its|their|his|her)\s+[a-z][a-z ]{1,40}?(?=\s)|[\u4e00-\u9fff]{1,10}(?<!不))"
+    r"(?:\s+(?:is|was|are|were|equals)\s|是|为|等于)\s*(?P<value>[-+$€£¥.\d].*)",
     re.IGNORECASE,
 )
 _FUNCTION = re.compile(r"^(?:[fghy]\([a-z]\)|([fghy]'(?:\([a-z]\))?|dy/dx|\\frac\{dy\}\{dx\}))$")
@@ -358,6 +359,8 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     if RELATION.search(a) and RELATION.search(b):
         return same_relation(a, b, lambda x, y: _each(x, y, seconds or _LIST_SECONDS))
     numbers = [quantity(text) is not None for text in (a, b)]
+    if re.search(r"\d,\d", a + b) and same_number(a.replace(",", "."), b.replace(",", ".")) is True:
+        return None  # 2,5 million
     if max(len(a), len(b)) > _LONG or (True in numbers and any(_IMPLIED.fullmatch(text) for text in (own, other))):
         return None
     if re.findall(r"\d+", a) == re.findall(r"\d+", b) != [] and not re.search(r"[^\W\d]|[-+]", a + b):

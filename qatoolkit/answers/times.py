@@ -14,7 +14,8 @@ _MONTH = (
     r"|nov(?:ember)?|dec(?:ember)?)\.?"
 )
 _DAY = r"(?:the\s+)?(?P<day>\d{1,2})(?:st|nd|rd|th)?"
-_YEAR = r"(?P<year>\d{3,4})"
+_ERA = r"(?P<era>B\.?C\.?(?:E\.?)?|A\.?D\.?|C\.?E\.?)"
+_YEAR = rf"(?P<year>\d{{3,4}}|\d{{1,2}}(?=\s*[ABC]))(?:\s*{_ERA})?"
 _DATES = [
     re.compile(rf"(?:(?:on|in)\s+)?(?:{pattern})", re.IGNORECASE)
     for pattern in (
@@ -24,7 +25,7 @@ _DATES = [
         r"(?P<year>\d{4})([-/.])(?P<month>\d{1,2})\2(?P<day>\d{1,2})",
         r"(?:公元)?(?P<year>\d{1,4})年(?P<month>\d{1,2})月(?:(?P<day>\d{1,2})[日号])?",
         r"(?P<month>\d{1,2})月(?P<day>\d{1,2})[日号]",
-        r"(?P<year>\d{1,4})\s*(?P<era>B\.?C\.?(?:E\.?)?|A\.?D\.?|C\.?E\.?)",
+        rf"(?P<year>\d{{1,4}})\s*{_ERA}",
         r"(?P<era>A\.?D\.?)\s*(?P<year>\d{1,4})",
         r"(?P<era>公元前?)(?P<year>\d{1,4})年?",
     )

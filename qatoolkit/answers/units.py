@@ -32,7 +32,7 @@ US_cent = 0.01 USD = ¢ = penny
 纳- = 1e-9
 兆- = 1e6
 """
-_ALIASES = """meter 米 公尺|kilometer 公里|gram 克|kilogram 公斤|second 秒 秒钟|minute 分钟|hour 小时 钟头 时|day 天 日|week 周 星期|
+_ALIASES = """meter 米 公尺|kilometer 公里|gram 克|kilogram 公斤 kilo|second 秒 秒钟|minute 分钟|hour 小时 钟头 时 个小时 个钟头|day 天 日|week 周 星期 个星期|
 month 个月|year 年 yrs|liter 升 公升|newton 牛 牛顿|joule 焦 焦耳|watt 瓦 瓦特|pascal 帕 帕斯卡|hertz 赫 赫兹|volt 伏 伏特|ampere 安 安培|
 ohm 欧 欧姆|coulomb 库 库仑|farad 法拉|henry 亨 亨利|tesla 特斯拉|weber 韦伯|kelvin 开 开尔文|mole 摩 摩尔|candela 坎德拉|lumen 流明|lux 勒克斯|
 calorie 卡 卡路里|electron_volt 电子伏特 电子伏|degree ° 度|degree_Celsius ℃ 摄氏度|degree_Fahrenheit ℉ 华氏度|

@@ -238,7 +238,7 @@ def _split_text(text):
         return value
     if split := split_options(text, lower=True):
         return [option.rstrip(" ,;") for option in split[1]]
-    for mark in ("\n", "|"):
+    for mark in ("\n", "|", ";", "；"):
         if len(parts := [p for p in text.split(mark) if p.strip()]) > 1:
             return parts
     return text

@@ -90,8 +90,8 @@ def find_layout(columns: Iterable[str], mapping: Mapping | None = None, rows: Se
         if found := _best(name, free, fields, sample):
             fields[name] = _with_spare(found, free, rows) if name == "answer" else found
     base = None if special is None else special.index_from
-    if isinstance(choices := fields.get("choices"), tuple) and choices[0].endswith("0"):
-        base = 0
+    if isinstance(choices := fields.get("choices"), tuple) and choices[0].endswith(("0", "1")) and base is None:
+        base = 0 if choices[0].endswith("0") else 1 if len(choices) > 2 else None
     known = {"layout": special.name, "lists": special.lists} if special else {}
     return Columns(fields=fields, index_from=base, unused=tuple(_left(columns, fields, sample)), **known)
 

@@ -40,7 +40,7 @@ _WRONG = [
 ]
 _QUESTION = (
     "question questiontext qtext questionstr query questionstem stem problem problemstatement problemtext ctx prompt instruction"
-    " body input inputs content 题目 題目 问题 問題 题干 q"
+    " body input inputs content 题目 題目 问题 問題 题干 q originaltext"
 )
 _CHOICES = (
     "choices options candidates endings alternatives answerchoices answeroptions answeroptionlist optionlist choicelist"
@@ -61,8 +61,8 @@ NAMES = {
         ]
     ),
     "choices": " ".join([_CHOICES, *(f"question.{n}" for n in _CHOICES.split())])
-    + " option* choice* opt* op* answer* answerchoice* mcanswer* ending* candidate* alternative* sol* 选项* *",
-    "answer": f"{KEYS} finalanswer finalans finaldecision answervalue bestanswer"
+    + " option* choice* opt* op* answer* ans* answerchoice* mcanswer* ending* candidate* alternative* sol* 选项* *",
+    "answer": f"{KEYS} finalanswer finalans ans golden finaldecision answervalue bestanswer"
     " cop ra answerlatex label output completion response answers possibleanswers acceptableanswers shortanswers"
     f" answer.value answer.number answer.text answers.text answersspans.spans solution 答案 正确答案 参考答案 {_REPLIES} a",
     "wrong": "wrong",
