@@ -115,7 +115,7 @@ def quantity(text: str) -> Quantity | None:
         else text
     )
     text = _SCIENTIFIC.sub(r"e\1", text)
-    text = re.sub(r"^([+-]?\d+)(?:st|nd|rd|th)(?=$|(\s))", lambda m: m[1] + " th" * bool(m[2]), text)
+    text = re.sub(r"^([+-]?\d+)(?:st|nd|rd|th)(?![^\W_])", r"\1 th", text)
     if _CODE.fullmatch(text):
         return Quantity(Fraction(int(text, 0)))
     if repeated := _REPEATING.fullmatch(text):
@@ -204,6 +204,8 @@ def same_number(a: str, b: str) -> bool | str | None:
 def _without_unit(other: Quantity, equal: bool) -> bool | None:
     """A quantity with a unit against a bare number: the same if the rest is a unit or a noun, and no "3 quarters"."""
     words = re.findall(r"[^\W\d_]+", other.unit.casefold())
+    if other.unit == "th":  # 3rd, third
+        return equal
     if other.doubtful:
         return None if equal else False
     if any(w.removesuffix("s") in _PARTS or w in _LARGE for w in words):
@@ -299,11 +301,7 @@ def _english(text: str) -> Quantity | None:
     at = next((i for i, word in enumerate(words[:6]) if word in _ORDINALS), 0)
     if words and words[at] in _ORDINALS and (at == 0 or words[at - 1] in _TENS.split()):
         number = _cardinal([*words[:at], _ORDINALS[words[at]]])
-        return (
-            None
-            if number is None
-            else Quantity(Fraction(number), unit=" ".join(["th" * (len(words) > at + 1), *words[at + 1 :]]).strip())
-        )
+        return None if number is None else Quantity(Fraction(number), unit=" ".join(["th", *words[at + 1 :]]))
     if found := _PART.fullmatch(text):
         top = 1 if found["top"] in ("a", "one") or text == "half" else _cardinal([found["top"]])
         whole = _cardinal(found["whole"].split()) if found["whole"] else 0
