@@ -56,7 +56,7 @@ def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
     if (
         _WORDS.search(plain)
         or re.search(r"[A-Za-z]\s+\d", plain)
-        or not (evident or re.search(r"[\d+\-*/^=|!∞π\\√(]", text))
+        or not (evident or re.search(r"[\d+\-*/^=|!∞π\\√(]|\b(?:ln|log|sin|cos|tan)\s+[a-zα-ω](?![a-z])", text))
     ):
         return None
     if re.search(r"\d\s*x\s*\d|(?<!log_\d)(?<!log_)\d\s+\d", text) or re.search(r"[A-Za-z]\s+[a-z]\s+[a-z]", plain):

@@ -102,6 +102,7 @@ def quantity(text: str) -> Quantity | None:
     """The quantity that a text consists of: "1,200 km", "3/4", "thirty-five", "三十五"; None for any other text."""
     if len(text) > _MAX_EXACT_DIGITS:
         return None
+    text = re.sub(r"^[Tt]he\s+(?=\S+\s)", "", text)
     if not HAS_NUMBER.search(text):
         return _english(text)
     text = text[1:-1].strip() if re.fullmatch(r"\([^()]*\)", text) else text

@@ -259,7 +259,7 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
 
 
 def _decimal(found: Several):
-    number = quantity(".".join(found.members)) if all(m.isdigit() for m in found.members) else None
+    number = quantity(".".join(found.members)) if all(m[0].isdigit() for m in found.members) else None
     return number and number.value
 
 
@@ -359,8 +359,6 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     if RELATION.search(a) and RELATION.search(b):
         return same_relation(a, b, lambda x, y: _each(x, y, seconds or _LIST_SECONDS))
     numbers = [quantity(text) is not None for text in (a, b)]
-    if re.search(r"\d,\d", a + b) and same_number(a.replace(",", "."), b.replace(",", ".")) is True:
-        return None  # 2,5 million
     if max(len(a), len(b)) > _LONG or (True in numbers and any(_IMPLIED.fullmatch(text) for text in (own, other))):
         return None
     if re.findall(r"\d+", a) == re.findall(r"\d+", b) != [] and not re.search(r"[^\W\d]|[-+]", a + b):
