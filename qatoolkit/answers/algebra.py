@@ -267,7 +267,7 @@ def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | Non
         point = {s: sympy.Rational(i, 7) for i, s in enumerate(sorted(a.free_symbols, key=str), 11)}
         factor = (a / b).subs(point)
         b = b * factor if factor.is_finite and factor.is_rational and factor != 0 else b
-    if a.is_infinite and b.is_infinite:
+    if {a, b} <= {sympy.oo, -sympy.oo}:
         return a == b
     difference, agreed = a - b, 0
     if difference.is_Rational:
