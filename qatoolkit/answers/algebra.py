@@ -29,13 +29,15 @@ _MATH_TOKEN = re.compile(
     r"|\\?(" + "|".join(_FUNCTIONS) + r")(?![a-z])"
     r"|((?:\\(?:vec|bar|hat|mathbb|mathcal)\s*\{\w{1,4}\}|[∠△]\s*[A-Z]{1,4}\d*|(?:[A-Z][a-z]?\d*){2,}(?![a-z])))"
     r"|((?:[A-Za-zα-ωΑ-ΩΩ∞])(?:_\{[\w+-]{1,6}\}|_\w|\d+)?'*)"
-    r"|(\*\*|[-+*/^(),=!|{}_\[\]]))"
+    r"|(\*\*|[-+*/^(),=!|{}_\[\]°]))"
 )
 _WORDS = re.compile(
     r"(?<![A-Za-z\\])(?:to|of|in|by|or|and|is|at|for|vs|not|am|pm|per|no|as|if|it|on)(?![A-Za-z])|[A-Za-z]{4,}"
 )
 _NO_WORDS = re.compile(
-    r"\\?(?:" + "|".join((*_FUNCTIONS, "pi", "vec", "mathbb", "mathcal")) + r")(?![a-z])|_\{\w+\}|[A-Z]{2,}"
+    r"\\?(?:"
+    + "|".join((*_FUNCTIONS, "pi", "vec", "mathbb", "mathcal"))
+    + r")(?![a-z])|_\{\w+\}|(?:[A-Z][a-z]?\d*){2,}(?![a-z])"
 )
 _PLAIN = str.maketrans({"√": " sqrt ", "π": " π ", "×": "*", "·": "*", "÷": "/"})
 
@@ -43,7 +45,7 @@ _PLAIN = str.maketrans({"√": " sqrt ", "π": " π ", "×": "*", "·": "*", "÷
 def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
     """The tokens of an expression, or None if it is not evidently mathematics: a word in it, no digit and no operator
     (unless it is `evident` from elsewhere), or a token that is not allowed."""
-    if len(text) > 4 * _MAX_TOKENS:
+    if len(text) > 4 * _MAX_TOKENS or re.search(r"\\frac\{d\}\{d", text):
         return None
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.translate(_PLAIN))
     text = re.sub(r"(?<=\d)[eE]([+-]?\d+)", r"*10^(\1)", text)
@@ -54,10 +56,10 @@ def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
     if (
         _WORDS.search(plain)
         or re.search(r"[A-Za-z]\s+\d", plain)
-        or not (evident or re.search(r"[\d+\-*/^=|!∞π\\√(]", text))
+        or not (evident or re.search(r"[\d+\-*/^=|!∞π\\√(]|\b(?:ln|log|sin|cos|tan)\s+[a-zα-ω](?![a-z])", text))
     ):
         return None
-    if re.search(r"\d\s*x\s*\d|(?<!log_\d)(?<!log_)\d\s+\d|[A-Za-z]\s+[a-z]\s+[a-z]", text):  # 4 x 3 is no product of x
+    if re.search(r"\d\s*x\s*\d|(?<!log_\d)(?<!log_)\d\s+\d", text) or re.search(r"[A-Za-z]\s+[a-z]\s+[a-z]", plain):
         return None
     tokens, position = [], 0
     while position < len(text.rstrip()) and len(tokens) <= _MAX_TOKENS:
@@ -66,7 +68,7 @@ def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
             return None
         number, name, symbol, letter, sign = match.groups()
         if sign == "|":
-            opens = not tokens or tokens[-1] in ("+", "-", "*", "/", "^", "(", "=", ",", "abs")
+            opens = not tokens or tokens[-1] in ("+", "-", "*", "/", "^", "(", "=", ",", "abs", *_FUNCTIONS)
             tokens += ["abs", "("] if opens else [")"]
         else:
             mark = {"**": "^", "{": "(", "}": ")", "[": "(", "]": ")"}.get(sign, sign)
@@ -187,9 +189,8 @@ def _build(tokens: list[str]):
         if peek() in ("+", "-"):
             return signed() if take() == "+" else -signed()
         value = atom()
-        while peek() == "!":
-            take()
-            value = sympy.factorial(value)
+        while peek() in ("!", "°"):
+            value = sympy.factorial(value) if take() == "!" else value * sympy.pi / 180
         if peek() == "^":
             take()
             return value ** signed()  # right-associative; the exponent may have a sign
@@ -260,10 +261,14 @@ def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | Non
 
     import sympy
 
+    if equations:  # F = ma and a = F/m
+        a, b = (sympy.fraction(sympy.together(side))[0] for side in (a, b))
     if equations and a.free_symbols == b.free_symbols:
         point = {s: sympy.Rational(i, 7) for i, s in enumerate(sorted(a.free_symbols, key=str), 11)}
         factor = (a / b).subs(point)
         b = b * factor if factor.is_finite and factor.is_rational and factor != 0 else b
+    if {a, b} <= {sympy.oo, -sympy.oo}:
+        return a == b
     difference, agreed = a - b, 0
     if difference.is_Rational:
         return bool(difference == 0 or (places is not None and abs(difference) <= _half(places)))

@@ -1,4 +1,4 @@
-"""Answers that consist of several: lists, sets, intervals, ratios, times of the day."""
+"""Answers that consist of several: lists, sets, intervals, ratios."""
 
 import re
 from fractions import Fraction
@@ -8,12 +8,8 @@ _MOST_MEMBERS, _DEEPEST = 100, 4
 _SEPARATOR = re.compile(r"[(\[{]|[)\]}]|[,;、]|\s(?:and|or|&)\s|[和或与及]|以及")
 _SEMICOLON = re.compile(r"[(\[{]|[)\]}]|;")
 _NAME = re.compile(r"([A-Za-zα-ω]\w{0,3})\s*=\s*([^=]+)")
-_CLOCK = re.compile(
-    r"(?P<zh>凌晨|早上|上午|中午|下午|晚上)?\s*(?P<hour>\d{1,2})(?:\s*(?::|点钟?|时)\s*(?P<minute>\d{2}(?!\d)|半)?分?)?\s*"
-    r"(?P<half>[ap]\.?\s?m\b\.?|o'clock)?",
-    re.IGNORECASE,
-)
-_RATIO = re.compile(r"(\d+(?:\.\d+)?)\s*[:比]\s*(\d+(?:\.\d+)?)")
+_ROOT = re.compile(r"([A-Za-z])_?\{?\d\}?")
+_RATIO = re.compile(r"\d+(?:\.\d+)?(?:\s*[:比]\s*\d+(?:\.\d+)?){1,7}")
 
 
 class Several(NamedTuple):
@@ -38,13 +34,20 @@ class Several(NamedTuple):
     def named(self) -> bool:
         return len(set(self.names)) == len(self.members)
 
+    def are_roots(self, other: "Several") -> bool:
+        """Whether one list numbers its names (x1 = 1, x2 = 2) and the other has the bare one (x = 1 or x = 2)."""
+        bare = [{_ROOT.sub(r"\1", name) for name in found.names} for found in (self, other)]
+        return len(bare[0]) == 1 and bare[0] == bare[1] and set(self.names) != set(other.names)
+
     def by_name(self) -> "Several":
         return self._replace(members=sorted(self.members))
 
     def values(self, other: "Several") -> list[str]:
         """The members; without their name where it is the same for all ("x = 1 or x = 2") or the other list has none."""
-        names = self.names
-        if names and (not other.names or (len(set(names)) == 1 and set(names) == set(other.names))):
+        names = [_ROOT.sub(r"\1", name) for name in self.names] if self.are_roots(other) else self.names
+        if names and (
+            not other.names or (len(set(names)) == 1 and (set(names) == set(other.names) or self.are_roots(other)))
+        ):
             return [_NAME.fullmatch(member)[2].strip() for member in self.members]
         return self.members
 
@@ -107,24 +110,11 @@ def _closes_last(text: str) -> bool:
     return False
 
 
-def clock(text: str) -> tuple[int, bool] | None:
-    """Minutes of the day, and whether the half of the day is known: "7:30 pm", "19:30", "9 am", "下午3点半"."""
-    found = _CLOCK.fullmatch(text) if len(text) <= 24 else None
-    if not found or text.isdigit() or re.fullmatch(r"\d+时?", text):
+def ratio(text: str) -> tuple[tuple[Fraction, ...], bool] | None:
+    """The terms of "5:2" or "3:6:9" by the first of them, and whether it may be a time of the day."""
+    if not _RATIO.fullmatch(text) or len(text) > 40:
         return None
-    hour = int(found["hour"])
-    minute = 30 if found["minute"] == "半" else int(found["minute"] or 0)
-    half = (found["half"] or "").casefold()[:1].replace("o", "")
-    half = half or {"凌": "a", "早": "a", "上": "a", "下": "p", "晚": "p", "中": "p"}.get((found["zh"] or "")[:1], "")
-    if hour > (12 if half else 24) or minute > 59:
+    terms = [Fraction(term) for term in re.findall(r"\d+(?:\.\d+)?", text)]
+    if not all(terms):
         return None
-    hour = hour % 12 + 12 * (half == "p") if half else hour
-    return hour * 60 + minute, bool(half) or hour > 12
-
-
-def ratio(text: str) -> tuple[Fraction, Fraction, bool] | None:
-    """The two terms of "5:2", and whether it may be a time of the day."""
-    found = _RATIO.fullmatch(text)
-    if not found or len(text) > 40 or not Fraction(found[1]) * Fraction(found[2]):
-        return None
-    return Fraction(found[1]), Fraction(found[2]), re.fullmatch(r"\d{1,2}:[0-5]\d", text) is not None
+    return tuple(term / terms[0] for term in terms), re.fullmatch(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?", text) is not None

@@ -28,7 +28,7 @@ _SIGNS = _GREEK | {
     "times": "×", "cdot": "·", "div": "÷", "le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "geq": "≥",
     "geqslant": "≥", "lt": "<", "gt": ">", "ne": "≠", "neq": "≠", "approx": "≈", "cup": "∪", "cap": "∩", "in": "∈",
     "to": "→", "rightarrow": "→", "longrightarrow": "→", "perp": "⊥", "parallel": "∥", "circ": "°", "degree": "°",
-    "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrace": "{", "rbrace": "}", "ldots": "...", "dots": "...",
+    "langle": "(", "rangle": ")", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrace": "{", "rbrace": "}", "ldots": "...", "dots": "...",
     "cdots": "...", "prime": "'", "textgreater": ">", "textless": "<", "lor": "∨", "vee": "∨", "land": "∧", "wedge": "∧", "neg": "¬", "lnot": "¬",
     "overrightarrow": r"\vec", "overline": r"\bar", "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac",
     "dbinom": r"\binom", "tbinom": r"\binom", "ohm": "Ω", "lg": r"\log_{10}", "micro": "μ", "euro": "€", "pounds": "£",
@@ -54,19 +54,27 @@ _ANNOUNCED = re.compile(
     r"(?:i\s+(?:think|believe)\s+(?:that\s+)?)?(?:(?:so|thus|hence|therefore|then|and)\b\s*,?\s*)*(?:(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best)\s+)?"
     r"(?:answer|result|solution|(?:choice|option)(?=\s+(?:is|are|:)))(?:\s+to\s+(?:this|the)\s+(?:question|problem))?"
     r"\s*(?::|=|(?:is|are|equals|will be|would be|must be|should be)\b)|(?:choice|option)(?=\s*\(?[A-J]\)?$))\s*:?\s*"
-    r"|(?:so|thus|hence|therefore)\s*,\s*|(?:ans|final)\s*:\s*|####\s+"
+    r"|(?:the|this)\s+(?:statement|claim|assertion)\s+is\s+(?=(?:true|false|correct|incorrect)$)"
+    r"|(?:so|thus|hence|therefore)\s*,\s*|(?:ans|final)\s*:\s*|(?:final\s+)?answer\s*\n\s*|(?:解得|可得|求得)\s*[:,]?\s*|####\s+"
     r"|(?:所以|因此|因而|故|综上|则)?\s*[,:]?\s*(?:(?:本题|该题)?(?:的)?(?:正确|最终|最后)?(?:的)?(?:答案|结果|选项)\s*"
     r"(?:就是|应该是|应为|等于|是|为|选)?\s*:?(?<!案)(?<!果)(?<!项)|答\s*:|(?:本题|该题|此题)?(?:应选|选择?|选项)(?=\s*:?\s*[A-J]{1,5}$))\s*:?\s*|(?:所以|因此|故)\s*,?\s*(?=[A-Za-z\d])",
     re.IGNORECASE,
 )
 _ABOUT = re.compile(
-    rf"(?:approximately|approx\.?|about|around|roughly|circa|exactly|a total of|(?:so|thus|hence|therefore)(?=\s)|总共|一共|大约[为是]?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}",
+    rf"(?:approximately|approx\.?|about|around|roughly|circa|exactly|a total of|(?:so|thus|hence|therefore)(?=\s)|there\s+(?:are|is|were)|it(?:'s|\s+(?:is|was|equals))|in(?=\s+\d{{4}}$)|总共有?|一共有?|共[有计]?|合计|~|大约[为是]?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}",
     re.IGNORECASE,
 )
 _ABOUT_AFTER = re.compile(r"(?<=[\d\u4e00-\u9fff])\s*(?:左右|上下|or so)$|(?<=\d)\s*(?:approximately|approx\.?)$")
+_ONLY = re.compile(
+    r"(?<=[A-Z\d])\s+only$|^only\s+(?=[A-Z\d]{1,4}$)|(?<=^[A-J])\s*选?项$|^both\s+(?=\S+\s+and\s)", re.IGNORECASE
+)
+_QUOTED = re.compile(r"'([^']+)'|([*_])([^*_]{2,})\2")
+_MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[lcr|]+\})?(.{1,300}?)\\end\{\1\}", re.DOTALL)
 _LABELLED = re.compile(r"(?:[(\[]\s*([A-J])\s*[)\]]|([A-J])\s*([.):、]))\s*(?=\S)(.+)", re.DOTALL)
 
-_ARTICLE = re.compile(r"(?:(?<!\S)(?:a|an|the)|^(?:A|An)|\bThe|\bTHE)(?=\s+[^\W\d_]{3})")
+_ARTICLE = re.compile(
+    r"(?:(?<!\S)(?:a|an|the)|^(?:A|An)|\bThe|\bTHE)(?=\s+(?!(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b)(?:[^\W\d_]{3}|\d+(?:s|st|nd|rd|th)\b))"
+)
 # Punctuation that never changes an answer: no decimal point, factorial, prime or minus sign.
 _SOFT_PUNCTUATION = re.compile(
     r"[;?\"`。，；：！？、“”《》「」]|[.,:](?=\s|$)|(?<=[^\W\d_]{2})[.,:](?!\d)|(?<=[^\W\d_]{2})!|(?<![\w'])'"
@@ -74,6 +82,50 @@ _SOFT_PUNCTUATION = re.compile(
 )
 _BRACKETS = re.compile(r"[()\[\]{}]")  # only style among words, but not where they group: 2(x+1), p and (q or r)
 _GROUPED = re.compile(r"[\d=+*/^<>|∨∧¬]|\b(?:and|or|not|[A-Za-z])\b|[且或非]")
+_SPELLED = re.compile(r"[^\W_]+(?:[\s.'-]+[^\W_]+)*\.?")
+_INITIALS = re.compile(r"(?<=\b[A-Z])\.\s*(?=[A-Z])|(?<=[a-z])\.(?=\s)")
+_PLURAL = re.compile(r"(?<=[a-z]{2})(?:es|s|a|um|us|i|on)\b")
+_ROMAN = {"I": 1, "V": 5, "X": 10}
+_BRITISH = [
+    (re.compile(british), american)
+    for british, american in (
+        (r"(?<=[a-z]{3})our(?=s?\b|ed|ing|ful)", "or"), (r"(?<=[a-z]{3})is(?=e[sd]?\b|ing\b|ation)", "iz"), (r"(?<=[a-z]{2}[bt])re(?=s?\b)", "er"),
+        (r"(?<=[a-z]{2})ae(?=m|o)|\bae(?=s)|(?<=\bh)ae|(?<=\bp)ae(?=d)|\boe(?=s|d)", "e"), (r"(?<=[a-z]{4})ll(?=ed\b|ing\b)", "l"), (r"\bsulph", "sulf"), (r"\balumini", "alumin"),
+    )
+]  # fmt: skip
+_YES = {"yes", "true", "correct", "是", "是的", "对", "正确", "√", "✓", "✔"}
+_NO = {"no", "false", "incorrect", "wrong", "否", "不是", "错", "错误", "不对", "不正确", "×", "✗", "✘"}
+PHRASES = (
+    {
+        "no solution",
+        "no solutions",
+        "no real solution",
+        "no real solutions",
+        "no real roots",
+        "无解",
+        "没有解",
+        "无实数解",
+    },
+    {"none of above", "none of these", "以上都不是", "以上都不对", "都不对"},
+    {"all of above", "all of these", "以上都是", "以上皆是"},
+    {"cannot be determined", "can't be determined", "can not be determined", "无法确定", "不能确定"},
+    {"does not exist", "dne", "不存在"},
+    {"infinity", "∞", "无穷大", "无穷"},
+    {"infinitely many solutions", "无数解", "无穷多解"},
+    {
+        "all real numbers",
+        "all reals",
+        "r",
+        "\\mathbb r",
+        "\\mathbb{r}",
+        "(-∞, ∞)",
+        "(-∞,∞)",
+        "全体实数",
+        "一切实数",
+        "任意实数",
+    },
+    {"empty set", "∅", r"\emptyset", "\\varnothing", "空集", "{}"},
+)
 _BESIDE_CJK = re.compile(rf"(?<=[{CJK}])\s+|\s+(?=[{CJK}])")
 _DOUBLED = re.compile(r"(?:([A-Za-z])\1)+")
 
@@ -85,7 +137,8 @@ def clean(text, *, unwrap: bool = True) -> str:
     text = nfkc(_CIRCLED.sub(lambda m: f"#{ord(m[0]) - 0x245F}", str(text))).translate(_PLAIN)
     if len(text) > MOST:
         return text.strip().rstrip("。.;；,，").strip()
-    text = text.replace("{,}", ",").replace("+∞", "∞").replace("->", "→")
+    text = text.replace("{,}", ",").replace("+∞", "∞").replace("->", "→").replace(" != ", " ≠ ")
+    text = _MATRIX.sub(_as_lists, text) if "matrix" in text or "{array}" in text else text
     if "\\" in text:
         text = text.replace("\\%", "%").replace("\\$", "\0")
         text = text.replace("~", " ")  # without LaTeX it is a negation
@@ -100,10 +153,13 @@ def clean(text, *, unwrap: bool = True) -> str:
     text = text.replace("\0", "$").replace("\\{", "{").replace("\\}", "}")
     if "\\" in text or "√" in text or "^" in text or "_" in text:
         text = _plain_latex(text.strip())
-    text = _BOLD.sub(r"\1", text.strip()).rstrip("。.;；,，").strip()
+    text = _BOLD.sub(r"\1", re.sub(r"^#{1,6}\s+", "", text.strip()))
+    text = text.rstrip("。.;；,，").strip() + "..." * bool(re.search(r"\.\d+\.{3}$", text))
     for _ in range(3 if unwrap else 0):
         before = text
         text = _ABOUT_AFTER.sub("", _without(_ABOUT, _without(_ANNOUNCED, text)))
+        text = _ONLY.sub("", text)
+        text = (quoted[1] or quoted[3]).strip() if (quoted := _QUOTED.fullmatch(text)) else text
         boxed = _BOXED.fullmatch(text)
         text = boxed[1][1:-1].strip() if boxed else text
         if text == before:
@@ -115,6 +171,14 @@ def _without(prefix: re.Pattern, text: str) -> str:
     found = prefix.match(text)
     rest = text[found.end() :].strip() if found else ""
     return rest or text
+
+
+def _as_lists(found: re.Match) -> str:
+    """A matrix as a list of its rows, a column as a vector."""
+    rows = [[cell.strip() for cell in row.split("&")] for row in re.split(r"\\\\", found[2]) if row.strip()]
+    if all(len(row) == 1 for row in rows):
+        return f"({', '.join(row[0] for row in rows)})"
+    return "[" + ", ".join("[" + ", ".join(row) + "]" for row in rows) + "]"
 
 
 def _plain_latex(text: str) -> str:
@@ -148,8 +212,8 @@ def labelled(text: str) -> tuple[str, str, bool] | None:
         return None
     rest = found[4].strip()
     initial = found[3] == "." and re.fullmatch(r"[A-Za-z]+", rest)  # E. coli, A. Smith
-    if re.fullmatch(r"[A-J](?:[\s,、;&]*[A-J])*", rest):
-        return None  # several letters
+    if re.fullmatch(r"[A-J](?:[\s,、;&]*[A-J])*|[A-Z]\.\s.+", rest):
+        return None  # several letters, or initials
     spaced = found[3] != "." or not rest[:1].isascii() or found.string[found.start(4) - 1].isspace()
     return (found[1] or found[2], rest, not initial) if spaced and (found[3] != ":" or len(rest) > 1) else None
 
@@ -164,6 +228,52 @@ def words(text: str, *, fold: bool = True) -> str:
     return " ".join(word.casefold() if fold or not case_coded(word) else word for word in text.split())
 
 
+def same_spelling(a: str, b: str) -> bool | None:
+    """Whether two texts of words are one in two spellings: without accents, hyphens and the dots of initials, British or
+    American, XIV or 14. None where that may be another word (now here, nowhere), a plural or an acronym; else False."""
+    if not all(_SPELLED.fullmatch(text) for text in (a, b)):
+        return False
+    one, other = (" ".join(map(_spelled, _INITIALS.sub("", text).split())) for text in (a, b))
+    if len(one) > 3 and one == other:
+        return True
+    if "".join(one.split()) == "".join(other.split()) or _PLURAL.sub("", one) == _PLURAL.sub("", other):
+        return None
+    pairs = list(zip(a.split(), b.split(), strict=False))
+    if len(a.split()) == len(b.split()) > 1 and all(
+        x.casefold() == y.casefold() or _abbreviates(x, y) for x, y in pairs
+    ):
+        return None
+    short, long = sorted((a.replace(".", ""), b), key=len)
+    heads = "".join(word[0] for word in long.split() if word[0].isupper() or " " not in short)
+    initials = "".join(word[0] for word in long.split() if word.casefold() not in FUNCTION_WORDS)
+    acronym = (
+        short.isupper() and len(short) > 1 and {heads.upper(), initials.upper()} & {short, short.removesuffix("A")}
+    )
+    return None if acronym and " " in long else False
+
+
+def _abbreviates(x: str, y: str) -> bool:
+    """Whether one word is a short form of the other with a dot: S. and Staphylococcus, Mt. and Mount."""
+    short, long = sorted((x.casefold(), y.casefold()), key=len)
+    return short.endswith(".") and re.match(".*?".join(map(re.escape, short[:-1])), long) is not None
+
+
+def _spelled(word: str) -> str:
+    if re.fullmatch("[IVX]{2,}", word):
+        return str(
+            sum(
+                _ROMAN[c] * (-1 if _ROMAN[c] < _ROMAN.get(n, 0) else 1)
+                for c, n in zip(word, word[1:] + " ", strict=True)
+            )
+        )
+    if case_coded(word) and len(word) < 4:
+        return word
+    plain = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c)).casefold()
+    for british, american in _BRITISH:
+        plain = british.sub(american, plain)
+    return re.sub(r"[-.]", "", plain)
+
+
 def case_coded(word: str) -> bool:
     """Whether letter case may be the message: Co or CO, Aa or aa, AABB or aabb, NaCl; not Paris, PARIS or Of."""
     letters = "".join(c for c in word if c.isalpha())
@@ -171,6 +281,14 @@ def case_coded(word: str) -> bool:
         return False
     plain = letters.isupper() or letters.islower() or letters[1:].islower()
     return len(letters) <= 2 or not plain or _DOUBLED.fullmatch(letters) is not None
+
+
+def boolean(text: str) -> bool | None:
+    """Yes, true, 对 and their like as True, no, false, 错 and theirs as False; None for any other text."""
+    if text in ("T", "F", "Y", "N"):
+        return text in "TY"
+    word = words(text) if len(text) <= 12 else text
+    return True if word in _YES else False if word in _NO else None
 
 
 def is_cjk_text(text: str) -> bool:

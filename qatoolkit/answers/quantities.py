@@ -11,11 +11,11 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from qatoolkit.answers.notation import FUNCTION_WORDS, is_cjk_text
-from qatoolkit.answers.units import units
+from qatoolkit.answers.units import Unit, units
 
 _MAX_EXACT_DIGITS = 400  # longer numbers are text: 1e999999999 must not be expanded
 
-_NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,2}(?:,\d\d)+,\d{3}|\d{1,3}(?:\.\d{3}){2,}|\d{1,3}(?:'\d{3})+|\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?"
+_NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,2}(?:,\d\d)+,\d{3}|\d{1,3}(?:\.\d{3})+,\d{1,2}(?!\d)|\d{1,3}(?:\.\d{3}){2,}|\d{1,3}(?:_\d{3})+|\d{1,3}(?:'\d{3})+|\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?"
 _ZH = "零〇一二两三四五六七八九十百千万亿壹贰叁肆伍陆柒捌玖拾佰仟廿卅幺"
 HAS_NUMBER = re.compile(rf"[\d{_ZH}半]")
 _SCIENTIFIC = re.compile(r"(?<=\d)\s*[×·*x]\s*10\s*(?:\^|\*\*)\s*\{?\s*\(?([+-]?\d+)\)?(?:\s*\})?")
@@ -24,7 +24,7 @@ _QUANTITY = re.compile(
     rf"(?P<currency>(?:US|A|C)?\$|[€£¥₹]|(?:USD|EUR|GBP|CNY|RMB|JPY|INR|Rs\.?)(?=\s*\d))?\s*"
     rf"(?:(?P<whole>[+-]?\d+)\s+(?:and\s+)?(?=\d+\s*/))?(?P<top>{_NUMBER})(?:\s*/\s*(?P<bottom>\d+(?:\.\d+)?)(?![\d.]))?"
     r"\s*(?P<times>万亿|[千百十]?万|亿|[千百](?=[个只名位人元]|\s|$)|(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
-    r"\s*(?P<percent>(?:%|percent\b|per cent\b)?)(?P<unit>.{0,60})",
+    r"\s*(?P<percent>(?:%|‰|percent\b|per cent\b)?)(?P<unit>.{0,60})",
     re.IGNORECASE,
 )
 _TIMES = {  # powers of ten
@@ -33,7 +33,7 @@ _TIMES = {  # powers of ten
 }  # fmt: skip
 # What may stand after a number as its unit or noun; all else is algebra: 2x, 3i, 2 pi, 5!, 2(x+1), or several numbers.
 _UNIT = re.compile(
-    r"(?:[^\W\d_]|°|[$€£¥₹¢]|\((?=[^\W\d_])|/\s*(?=[^\W\d_]))(?:[^\d=<>≤≥≠≈±√∪∩∈∠→!|\\\[\]+,;:_]|(?<=[\^\-{²A-Za-z])\d)*"
+    r"'{1,2}|\"|(?:[^\W\d_]|°|[$€£¥₹¢]|\((?=[^\W\d_])|/\s*(?=[^\W\d_]))(?:[^\d=<>≤≥≠≈±√∪∩∈∠→!|\\\[\]+,;:_]|(?<=[\^\-{²A-Za-z])\d)*"
 )
 _ALGEBRA = re.compile(
     r"(?:pi|sqrt|sin|cos|tan|ln|log|exp|and|or|to|vs|π)(?![A-Za-z])|.*\b(?:and|or|to|vs)\b|.*[或和与及到至比]\s*[-√π\d]|[a-z]\s*[*(]|[a-z]\s+[a-z]\b|x\s"
@@ -43,6 +43,7 @@ _MEASURES = re.compile(
     "[个只名位条张本棵辆][^以之分倍折成多余半点上下内外到至比数]{0,3}|"
     "[支次种人天年月日元米克秒度倍岁页份件台间套枚颗块筐袋盒瓶杯组头匹朵根片双对户家层步行列排队吨艘架首笔]"
 )
+_COUNTERS = frozenset("个只名位人条头匹张件")
 _TELLING = re.compile("[以之分倍折成多余半点时上下内外到至比十百千万亿]")  # 5 or more, a half, times, o'clock
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -50,6 +51,18 @@ _ONES = (
 )
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _ENGLISH = {w: i for i, w in enumerate(_ONES.split())} | {w: 10 * i for i, w in enumerate(_TENS.split(), 2)}
+_ORDINALS = {
+    "first": "one",
+    "second": "two",
+    "third": "three",
+    "fifth": "five",
+    "eighth": "eight",
+    "ninth": "nine",
+    "twelfth": "twelve",
+}
+_ORDINALS |= {
+    f"{word}th": word for word in _ONES.split() if f"{word[:-1]}" not in ("thre", "fiv", "eigh", "nin", "twelv")
+}
 _LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 _PARTS = {
     "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
@@ -63,7 +76,13 @@ _CHINESE = re.compile(
 )
 
 
-_PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d_]+|°|')(?:\s+(?:and\s+)?|,\s*(?:and\s+)?|(?=\d)|$)")
+_CODE = re.compile(r"0x[0-9a-fA-F]{1,16}|0b[01]{1,64}")
+_REPEATING = re.compile(r"([+-]?\d*)\.(\d*?)(?:\\bar\s*\{?(\d+)\}?|\((\d+)\)|(\d{1,6}?)\5+(?:\.{3}|…))")
+_MIXED_NUMERAL = re.compile(r"(?:\d[千百十]?[万亿千百十]){2,}\d?")
+_MONEY = re.compile(r"([kKmM]|[bB]n?)\.?")
+_MONEY_TIMES = {"k": 3, "m": 6, "b": 9, "bn": 9}
+_SPACED = re.compile(r"^[+-]?\d{1,3}(?: \d{3})+(?:,\d{1,2})?(?![\d/ ,])")
+_PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d_]+|°|['\"])(?:\s+(?:and\s+)?|,\s*(?:and\s+)?|(?=\d)|$)")
 
 
 class Quantity(NamedTuple):
@@ -83,13 +102,27 @@ def quantity(text: str) -> Quantity | None:
     """The quantity that a text consists of: "1,200 km", "3/4", "thirty-five", "三十五"; None for any other text."""
     if len(text) > _MAX_EXACT_DIGITS:
         return None
+    text = re.sub(r"^[Tt]he\s+(?=\S+\s)", "", text)
     if not HAS_NUMBER.search(text):
         return _english(text)
     text = text[1:-1].strip() if re.fullmatch(r"\([^()]*\)", text) else text
-    text = re.sub(r"^[+-]?\d{1,3}(?: \d{3})+(?![\d/ ])", lambda m: m[0].replace(" ", ""), text)
+    text = _SPACED.sub(lambda m: m[0].replace(" ", "").replace(",", "."), text)
     text = _FRACTION.sub(lambda m: f"{m[1]}{m[2] + ' ' if m[2] else ''}{m[3]}/{m[4]}", text)
+    text = re.sub(r"(?<=\d)又(?=\d+/\d)", " ", text)
+    text = re.sub(r"^(?:minus\s+|negative\s+|负\s*)(?=[\d.$])", "-", text, flags=re.IGNORECASE)
+    text = (
+        re.sub(r"(?<![^+-])10\^\{?([+-]?\d{1,3})\}?(?![\d.])", r"1e\1", text)
+        if text.lstrip("+-").startswith("10^")
+        else text
+    )
     text = _SCIENTIFIC.sub(r"e\1", text)
-    text = re.sub(r"^([+-]?\d+)(?:st|nd|rd|th)$", r"\1", text)
+    text = re.sub(r"^([+-]?\d+)(?:st|nd|rd|th)(?![^\W_])", r"\1 th", text)
+    if _CODE.fullmatch(text):
+        return Quantity(Fraction(int(text, 0)))
+    if repeated := _REPEATING.fullmatch(text):
+        return _repeating(*repeated.groups())
+    if _MIXED_NUMERAL.fullmatch(text):  # 1亿2千万
+        text = re.sub(r"\d", lambda m: "零一二三四五六七八九"[int(m[0])], text)
     text = re.sub(r"^([+-])\s+(?=\d)", r"\1", text)
     text = re.sub(r"^-\s*(?=[$€£¥]\s*\d)(.)", r"\1-", text)
     found = _QUANTITY.fullmatch(text)
@@ -100,13 +133,20 @@ def quantity(text: str) -> Quantity | None:
     unit = unit.strip()
     if unit and (not _UNIT.fullmatch(unit) or _ALGEBRA.match(unit)):
         return _chinese(text) if "分之" in unit else None
+    money = _MONEY.fullmatch(unit) if found["currency"] else None  # $1.2M
+    unit = "" if money else unit
     short = re.fullmatch(r"([a-zA-Zα-ωΑ-Ω]{1,3})(?:\^.*|\d)?", unit)  # 5m, 3m^2 and 1s2 may be something else
     if ((short and (unit[1:2] in ("", "^") or glued)) or unit[:1] == "/") and not units(unit):
         return None
-    doubtful = bool(short) and (unit in ("t", "d") or (glued and short[1] not in _PLAIN_UNITS and len(short[1]) <= 2))
+    doubtful = unit == "角" or (
+        bool(short) and (unit in ("t", "d") or (glued and short[1] not in _PLAIN_UNITS and len(short[1]) <= 2))
+    )
     if len(found["top"]) + len(found["bottom"] or "") > _MAX_EXACT_DIGITS:
         return None
-    top = found["top"].replace(",", "").replace("'", "").casefold()
+    top = found["top"]
+    if re.search(r"\.\d{3},\d", top):  # 1.234,56
+        top = top.replace(".", "").replace(",", ".")
+    top = re.sub(r"[,'_]", "", top).casefold()
     mantissa, _, exponent = top.partition("e")
     if mantissa.count(".") > 1:
         mantissa = mantissa.replace(".", "")
@@ -121,6 +161,10 @@ def quantity(text: str) -> Quantity | None:
     if found["whole"]:
         whole = int(found["whole"])
         value = whole - value if found["whole"].startswith("-") else whole + value
+    if found["percent"] == "‰":
+        value, places = value / 10, None if places is None else places + 1
+    if money:
+        value, places = value * 10 ** _MONEY_TIMES[money[1].casefold()], None
     times = (found["times"] or "").casefold()
     if times == "dozen":
         value, places = value * 12, None
@@ -129,6 +173,14 @@ def quantity(text: str) -> Quantity | None:
     if found["currency"]:
         unit = f"{found['currency'].replace('US$', '$').rstrip('.')} {unit}".strip()
     return Quantity(value, places, bool(found["percent"]), unit, doubtful)
+
+
+def _repeating(whole: str, fixed: str, *repetends: str | None) -> Quantity:
+    """0.1(6), 0.1\\bar{6} and 0.1666... as the fraction that they are."""
+    again = next(filter(None, repetends))
+    size = Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(fixed))
+    value = abs(int(whole.strip("+-") or 0)) + Fraction(int(fixed or 0), 10 ** len(fixed)) + size
+    return Quantity(-value if whole.startswith("-") else value)
 
 
 def same_number(a: str, b: str) -> bool | str | None:
@@ -153,6 +205,8 @@ def same_number(a: str, b: str) -> bool | str | None:
 def _without_unit(other: Quantity, equal: bool) -> bool | None:
     """A quantity with a unit against a bare number: the same if the rest is a unit or a noun, and no "3 quarters"."""
     words = re.findall(r"[^\W\d_]+", other.unit.casefold())
+    if other.unit == "th":  # 3rd, third
+        return equal
     if other.doubtful:
         return None if equal else False
     if any(w.removesuffix("s") in _PARTS or w in _LARGE for w in words):
@@ -170,14 +224,16 @@ def _with_units(x: Quantity, y: Quantity, equal: bool) -> bool | None:
     """Two quantities with units that are written differently."""
     known_x, known_y = units(x.unit), units(y.unit)
     if known_x and known_y:
-        alike = [two.factor / one.factor for one in known_x for two in known_y if one.bases == two.bases]
-        if any(equal if _close(ratio, 1) else _close(float(x.value), float(y.value) * ratio) for ratio in alike):
+        alike = [(one, two) for one in known_x for two in known_y if one.bases == two.bases]
+        if any(equal if one == two else _same_size(x, one, y, two) for one, two in alike):
             return True
+        if any(dict(one.bases).keys() & {"bit"} for one, _ in alike):  # 1 KB has 1000 or 1024 bytes
+            return None if 0.85 < _size(x, alike[0][0]) / (_size(y, alike[0][1]) or 1) < 1.18 else False
         return False if not equal or (alike and not x.doubtful and not y.doubtful) else None
     languages = is_cjk_text(x.unit) != is_cjk_text(y.unit)
     if not equal:
         return None if languages and (known_x or known_y) else False
-    if known_x or known_y or languages:
+    if known_x or known_y or languages or {x.unit, y.unit} <= _COUNTERS:
         return None
     words = [re.findall(r"[^\W\d_]+", q.unit.casefold()) for q in (x, y)]
     nouns = [frozenset(w.removesuffix("s") if len(w) > 3 else w for w in found) for found in words]
@@ -188,8 +244,16 @@ def _with_units(x: Quantity, y: Quantity, equal: bool) -> bool | None:
     return False
 
 
-def _close(x: float, y: float) -> bool:
-    return abs(x - y) <= 1e-9 * max(abs(x), abs(y))
+def _size(x: Quantity, unit: Unit) -> float:
+    return float(x.value) * unit.factor + unit.offset
+
+
+def _same_size(x: Quantity, one: Unit, y: Quantity, two: Unit) -> bool:
+    """Whether quantities of different units agree, either as written or rounded to the decimals of the other."""
+    in_one = Fraction((_size(y, two) - one.offset) / one.factor).limit_denominator(10**9)
+    in_two = Fraction((_size(x, one) - two.offset) / two.factor).limit_denominator(10**9)
+    close = abs(_size(x, one) - _size(y, two)) <= 1e-6 * abs(_size(x, one))
+    return close or _rounds_to(x.value, x.places, in_one, None) or _rounds_to(y.value, y.places, in_two, None)
 
 
 @functools.lru_cache(1024)
@@ -234,10 +298,17 @@ def _english(text: str) -> Quantity | None:
     text = " ".join(text.casefold().replace("-", " ").split())
     sign = -1 if re.match("(?:minus|negative) ", text) else 1
     text = text.split(" ", 1)[1] if sign < 0 else text
+    words = text.split()
+    at = next((i for i, word in enumerate(words[:6]) if word in _ORDINALS), 0)
+    if words and words[at] in _ORDINALS and (at == 0 or words[at - 1] in _TENS.split()):
+        number = _cardinal([*words[:at], _ORDINALS[words[at]]])
+        return None if number is None else Quantity(Fraction(number), unit=" ".join(["th", *words[at + 1 :]]))
     if found := _PART.fullmatch(text):
         top = 1 if found["top"] in ("a", "one") or text == "half" else _cardinal([found["top"]])
         whole = _cardinal(found["whole"].split()) if found["whole"] else 0
         return None if top is None or whole is None else Quantity(sign * (whole + Fraction(top, _PARTS[found["part"]])))
+    if re.fullmatch(f"half a (?:{'|'.join(_LARGE)})", text):
+        return Quantity(sign * Fraction(_LARGE[text.split()[-1]], 2))
     words = ["one", *text.split()[1:]] if re.match(f"a (?:{'|'.join(_LARGE)})", text) else text.split()
     n = next((i for i, w in enumerate(words[:12]) if w not in _ENGLISH and w not in _LARGE and w != "and"), len(words))
     value, rest = _cardinal(words[:n]), words[n:]
@@ -273,7 +344,8 @@ def _chinese(text: str) -> Quantity | None:
     if unit and not _MEASURES.fullmatch(unit) and not units(unit):
         return None
     if found["half"]:
-        return None if unit or found["ordinal"] else Quantity(Fraction(-1 if found["minus"] else 1, 2))
+        value = Fraction(-1 if found["minus"] else 1, 2)
+        return None if found["ordinal"] or (unit and not units(unit)) else Quantity(value, None, False, unit)
     value, bottom, mixed = (_numeral(found[name]) for name in ("whole", "bottom", "mixed"))
     if value is None or bottom == 0 or (found["bottom"] and bottom is None) or (found["mixed"] and mixed is None):
         return None
@@ -286,6 +358,7 @@ def _chinese(text: str) -> Quantity | None:
     if found["tenths"]:  # 八折 is 80%, 七五折 75%
         value, percent = value * 10 if value < 10 else value, True
     doubtful = found["whole"][-1] in "千百" and bool(units(found["whole"][-1] + unit)) if unit else False
+    doubtful = doubtful or unit == "角"  # 三角
     return Quantity(-value if found["minus"] else value, places, percent, unit, doubtful)
 
 

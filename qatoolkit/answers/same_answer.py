@@ -10,34 +10,44 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from qatoolkit.answers.algebra import WORKER, has_names, math_tokens
-from qatoolkit.answers.lists import Several, clock, ratio, several
-from qatoolkit.answers.notation import FUNCTION_WORDS, MOST, clean, is_cjk_text, labelled, words
-from qatoolkit.answers.quantities import HAS_NUMBER, decimal_places, quantity, same_number
+from qatoolkit.answers.algebra import WORKER, math_tokens
+from qatoolkit.answers.formulas import measured, orbitals, same_formula, same_measured
+from qatoolkit.answers.lists import Several, ratio, several
+from qatoolkit.answers.notation import (
+    FUNCTION_WORDS,
+    MOST,
+    PHRASES,
+    boolean,
+    clean,
+    is_cjk_text,
+    labelled,
+    same_spelling,
+    words,
+)
+from qatoolkit.answers.quantities import HAS_NUMBER, quantity, same_number
+from qatoolkit.answers.ranges import RELATION, same_ranges, same_relation
+from qatoolkit.answers.times import clock, date, same_date, same_time
 from qatoolkit.core.text import missing
 
 _PROSE_WORDS = 12  # longer texts may agree in other words: undecided
 _LIST_SECONDS = 0.5  # for all algebra in a list, which is undecided after that
 
-_YES = {"yes", "true", "correct", "是", "是的", "对", "正确", "√", "✓", "✔"}
-_NO = {"no", "false", "incorrect", "wrong", "否", "不是", "错", "错误", "不对", "不正确", "×", "✗", "✘"}
-_PHRASES = (
-    {"no solution", "no solutions", "no real solution", "无解", "没有解"},
-    {"none of above", "none of these", "以上都不是", "以上都不对", "都不对"},
-    {"all of above", "all of these", "以上都是", "以上皆是"},
-    {"cannot be determined", "can't be determined", "can not be determined", "无法确定", "不能确定"},
-    {"does not exist", "dne", "不存在"},
-    {"infinity", "∞", "无穷大", "无穷"},
-    {"infinitely many solutions", "无数解", "无穷多解"},
-    {"empty set", "∅", r"\emptyset", "\\varnothing", "空集", "{}"},
-)
 _NAMED = re.compile(
-    r"(?:(?P<name>[∠△]?\s*[A-Z]{1,4}|[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\([^()=]*\))?)\s*(?:[=≈]|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)"
+    r"(?:(?:the\s+value\s+of\s+)?(?P<name>[∠△]?\s*[A-Z]{1,4}|[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\^-1)?(?:\([^()=]*\))?|dy/dx|\\frac\{dy\}\{dx\}"
+    r"|(?:pH|[A-Za-z][a-z]{2,}(?:\s+[a-z]+){0,3})(?=\s*[=≈]))\s*(?:的值)?(?:[=≈为是]|等于|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)"
 )
-_RANGE = re.compile(r"\d+(?:\s*-\s*\d+)+")
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
-_TURNED = str.maketrans("<>≤≥→∈", "><≥≤←∋")
-_RELATION = re.compile(r"(<=|>=|[<>≤≥≠∈→])")
+_REASONED = re.compile(r"(\w{1,9})(?:\s*[,;:-]|\.(?=\s+[A-Z]))\s*\S")  # Yes, it is
+_NEGATES = re.compile(r"\b(?:not|true|false|yes|no)\b|[不非]", re.IGNORECASE)
+_POINT = re.compile(r"([A-Z]'?)(\([^()]*,[^()]*\))")
+_HEADED = re.compile(
+    r"(?P<name>(?:the|its|their|his|her)\s+[a-z][a-z ]{1,40}?(?=\s)|[\u4e00-\u9fff]{1,10}(?<!不))"
+    r"(?:\s+(?:is|was|are|were|equals)\s|是|为|等于)\s*(?P<value>[-+$€£¥.\d].*)",
+    re.IGNORECASE,
+)
+_FUNCTION = re.compile(r"^(?:[fghy]\([a-z]\)|([fghy]'(?:\([a-z]\))?|dy/dx|\\frac\{dy\}\{dx\}))$")
+_IMPLIED = re.compile(r"none|nothing|nil|once|twice|thrice|single|double|triple|a pair|a couple|没有|无", re.IGNORECASE)
+_LONG = 480
 
 
 def same_answer(a, b, *, aliases: Sequence = ()) -> bool | None:
@@ -79,9 +89,9 @@ def answer_key(text) -> str:
 
     Cheap and without sympy, for grouping large tables."""
     text = clean(text)
-    boolean = _boolean(text)
-    if boolean is not None:
-        return "yes" if boolean else "no"
+    truth = boolean(text)
+    if truth is not None:
+        return "yes" if truth else "no"
     found = quantity(text)
     if found is not None and not found.unit:
         return f"{found.value}{' %' if found.percent else ''}"
@@ -160,13 +170,6 @@ def _chosen(answer: str, options: list[str]) -> set[int] | str | None:
     return by_text or by_letter or None
 
 
-def _boolean(text: str) -> bool | None:
-    if text in ("T", "F"):
-        return text == "T"
-    word = words(text) if len(text) <= 12 else text
-    return True if word in _YES else False if word in _NO else None
-
-
 def _same_answer(a: str, b: str) -> bool | None:
     """As `same_answer`, of clean texts; a label as in "C. Paris" counts where the other side has one, or is one."""
     if not a or not b:
@@ -190,16 +193,35 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
     own, other = words(a, fold=False), words(b, fold=False)
     if a == b or (own and own == other):
         return True
-    yes_a, yes_b = _boolean(a), _boolean(b)
-    if yes_a is not None and yes_b is not None:
+    yes_a, yes_b = boolean(a), boolean(b)
+    if (yes_a is None) != (yes_b is None) and (reason := _REASONED.match(b if yes_b is None else a)):
+        yes_a, yes_b = (boolean(reason[1]) if yes is None else yes for yes in (yes_a, yes_b))
+    if yes_a is not None and yes_b is not None and not re.fullmatch("[A-Z]{2}", a + b):  # N and F are elements too
         return yes_a == yes_b
+    if (yes_a is None) != (yes_b is None) and _NEGATES.search(b if yes_b is None else a):
+        return None
+    days = date(a), date(b)
+    if all(days):
+        return same_date(*days)
     time_a, time_b, ratio_a, ratio_b = clock(a), clock(b), ratio(a), ratio(b)
     if ratio_a and ratio_b:
-        equal = ratio_a[0] * ratio_b[1] == ratio_a[1] * ratio_b[0]
+        equal = ratio_a[0] == ratio_b[0]
         if equal or not (time_a and time_b):  # 1:10 and 2:20 are one ratio, or two times
-            return equal and (None if ratio_a != ratio_b and (ratio_a[2] or ratio_b[2]) else True)
+            spelled = [re.sub("[^\\d.]+", ":", text) for text in (a, b)]
+            return equal and (None if spelled[0] != spelled[1] and (ratio_a[1] or ratio_b[1]) else True)
     if time_a and time_b:
-        return _same_time(time_a, time_b)
+        return same_time(a, b)
+    ranges = same_ranges(a, b, _same)
+    if ranges != "no ranges":
+        return ranges
+    points = [_POINT.fullmatch(text) for text in (a, b)]
+    if any(points):
+        letters = {m[1] for m in points if m}
+        values = [m[2] if m else text for m, text in zip(points, (a, b), strict=True)]
+        return _same(*values, seconds) if len(letters) < 2 else None
+    forms = measured(a), measured(b)
+    if any(forms):
+        return same_measured(a, b, *forms, lambda x, y: _same(x, y, seconds))
     if bool(time_a) != bool(time_b) and (quantity(a) or quantity(b)):
         other = quantity(b) if time_a else quantity(a)
         hour = other is not None and not other.unit and other.value % 12 == (time_a or time_b)[0] // 60 % 12
@@ -208,14 +230,19 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
     if all(sizes):
         (one, two), (three, four) = ((int(m[1]), int(m[2])) for m in sizes)
         return None if one * two == three * four and (one, two) != (three, four) else (one, two) == (three, four)
-    named = [_NAMED.fullmatch(text) for text in (a, b)]
-    same_name = all(named) and named[0]["name"] == named[1]["name"]
+    named = [_NAMED.fullmatch(text) or _HEADED.fullmatch(text) for text in (a, b)]
+    names = [m["name"] for m in named if m]
+    if any(name[0] in "yd" for name in names):  # y is f(x), y' is dy/dx
+        names = [_FUNCTION.sub(lambda m: "y'" if m[1] else "y", name) for name in names]
+    same_name = len(names) == 2 and names[0] == names[1]
+    if len(names) == 2 and not same_name and not ("=" in a and "=" in b):  # the minimum is 5, the maximum is 5
+        return False if _same(named[0]["value"].strip(), named[1]["value"].strip(), seconds) is False else None
     if same_name or (any(named) and not ("=" in a and "=" in b)):  # "x = 5" is the answer 5
         return _same(*(m["value"].strip() if m else text for m, text in zip(named, (a, b), strict=True)), seconds)
     number = "not numbers" if "=" in a or "=" in b else same_number(a, b)
     if number != "not numbers":
         return number
-    letters = [re.sub(r"[\s,、;&]|and|和", "", text) for text in (a, b)]
+    letters = [re.sub(r"[\s,、;&]|and|和|^[Bb]oth", "", text) for text in (a, b)]
     if all(re.fullmatch("(?:[A-J]|#\\d+){2,10}", text) for text in letters) and set(letters) & {a, b}:
         return letters[0] == letters[1] or (None if sorted(letters[0]) == sorted(letters[1]) else False)
     list_a, list_b = several(a), several(b)
@@ -232,15 +259,8 @@ def _same(a: str, b: str, seconds: float = 0.0) -> bool | None:
 
 
 def _decimal(found: Several):
-    number = quantity(".".join(found.members)) if all(m.isdigit() for m in found.members) else None
+    number = quantity(".".join(found.members)) if all(m[0].isdigit() for m in found.members) else None
     return number and number.value
-
-
-def _same_time(a: tuple[int, bool], b: tuple[int, bool]) -> bool | None:
-    """Minutes of the day; without am, pm or an hour after twelve the half of the day is open."""
-    if a[0] == b[0]:
-        return True if a[1] == b[1] else None
-    return None if a[1] != b[1] and a[0] % 720 == b[0] % 720 else False
 
 
 def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
@@ -260,13 +280,27 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
         style = "{}" not in brackets or brackets <= {"{}", ""}
         joined = {a.joiner, b.joiner} != {"and", "or"}
         return True if None not in verdicts and joined and style else None
-    if a.named and b.named:
-        return False
+    if a.named and b.named:  # which root is called x1 is open
+        roots = len({name[0] for name in a.names}) == 1 and a.names[0][1:].strip("_{}").isdigit()
+        return (
+            None
+            if roots
+            and _same_members(
+                *(s._replace(members=[m.split("=")[1].strip() for m in s.members]).members for s in (a, b))
+            )
+            else False
+        )
     if a.brackets and b.brackets and not (a.free and b.free):
         return None if "{}" in brackets and _same_members(one, other) is not False else False
-    free = a.free or b.free
+    free = a.free or b.free or (not any(brackets) and _differ_by_unit(a.members) and _differ_by_unit(b.members))
     permuted = _same_members(one, other)
     return permuted if permuted is False or (free and {a.joiner, b.joiner} != {"and", "or"}) else None
+
+
+def _differ_by_unit(members: list[str]) -> bool:
+    """3 red, 2 blue: the order says nothing."""
+    found = [q.unit if (q := quantity(m)) else "" for m in members]
+    return all(found) and len(set(found)) == len(found)
 
 
 def _each(a: list[str], b: list[str], seconds: float) -> list[bool | None]:
@@ -298,30 +332,44 @@ def _same_members(a: list[str], b: list[str]) -> bool | None:
 def _same_text(a: str, b: str, seconds: float) -> bool | None:
     """Texts that are neither quantities nor lists: words, then formulas, and what no reader understands."""
     own, other = words(a, fold=False), words(b, fold=False)
+    if any({own.casefold(), other.casefold()} <= phrase for phrase in PHRASES):
+        return True
     tokens_a, tokens_b = math_tokens(a), math_tokens(b)
     if tokens_a or tokens_b:  # ab is mathematics beside a*b
         tokens_a, tokens_b = tokens_a or math_tokens(a, evident=True), tokens_b or math_tokens(b, evident=True)
-    equal = _same_formula(a, b, tokens_a, tokens_b, seconds) if tokens_a and tokens_b else None
+    equal = same_formula(a, b, tokens_a, tokens_b, seconds) if tokens_a and tokens_b else None
     if equal or own.casefold() == other.casefold():
         return equal or None
+    if (shells := orbitals(a)) and shells == orbitals(b):
+        return True
+    if _is_spaced(a) and _is_spaced(b) and "".join(a.split()) == "".join(b.split()):
+        return True
     if tokens_a and tokens_b:
         return equal
     if own.replace("~", "") == other.replace("~", ""):
         return None  # a negation, or a blank of LaTeX
-    if any({own.casefold(), other.casefold()} <= phrase for phrase in _PHRASES):
+    if a.count("'") + a.count('"') > 1 and a.replace("'", '"') == b.replace("'", '"'):
         return True
-    if _is_spaced(a) and _is_spaced(b) and "".join(a.split()) == "".join(b.split()):
-        return True
-    if _RELATION.search(a) and _RELATION.search(b):
-        return _same_relation(a, b, seconds)
+    if (spelled := same_spelling(a, b)) is not False:
+        return spelled
+    if ("→" in a) != ("→" in b) and ("=" in a or "=" in b):  # a reaction
+        return same_relation(
+            a.replace("=", "→"), b.replace("=", "→"), lambda x, y: _each(x, y, seconds or _LIST_SECONDS)
+        )
+    if RELATION.search(a) and RELATION.search(b):
+        return same_relation(a, b, lambda x, y: _each(x, y, seconds or _LIST_SECONDS))
     numbers = [quantity(text) is not None for text in (a, b)]
+    if max(len(a), len(b)) > _LONG or (True in numbers and any(_IMPLIED.fullmatch(text) for text in (own, other))):
+        return None
+    if re.findall(r"\d+", a) == re.findall(r"\d+", b) != [] and not re.search(r"[^\W\d]|[-+]", a + b):
+        return None  # 1, 2 and 1 2
     if numbers[0] != numbers[1] and not HAS_NUMBER.search(b if numbers[0] else a):
         return False
     if is_cjk_text(a) != is_cjk_text(b) and re.search(r"[A-Za-z]{2}", b if is_cjk_text(a) else a):
         return None  # two languages
     if min(len(re.findall(r"[\u3400-\u9fff]{2}|[a-zA-Z]+", t)) for t in (a, b)) > _PROSE_WORDS:
         return None
-    if any(re.search(r"[\\^_=<>≤≥≠∪∩∈{}|/*+]|(?<=\d)-", text) for text in (a, b)):
+    if any(re.search(r"[\\^_=<>≤≥≠∪∩∈{}|/*+∨∧¬→]|(?<=\d)-", text) for text in (a, b)):
         plain = [re.fullmatch(r"[^\W\d_]+(?:[\s-][^\W\d_]+)*", text) for text in (a, b)]
         return False if any(plain) and (tokens_a or tokens_b) else None
     bags = [sorted(text.casefold().split()) for text in (own, other)]
@@ -339,39 +387,3 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
 def _is_spaced(text: str) -> bool:
     """Whether blanks are only layout: no words and no digits are next to each other."""
     return not re.search(r"[A-Za-z]{2,}\s+[A-Za-z]{2}|\d\s+\d|[\u3400-\u9fff]", text)
-
-
-def _same_formula(a: str, b: str, tokens_a: list[str], tokens_b: list[str], seconds: float) -> bool | None:
-    equal = WORKER.equal(tokens_a, tokens_b, decimal_places(a, b), seconds)
-    if equal:  # 3-5 is a range or -2
-        called = [re.findall(r"[fgFG](?=\()", text) for text in (a, b)]  # f(g(x)) is no product
-        return None if _RANGE.fullmatch(a) or _RANGE.fullmatch(b) or called[0] != called[1] else True
-    logs = [any(t == "log" and n != "_" for t, n in zip(ts, (*ts[1:], ""), strict=True)) for ts in (tokens_a, tokens_b)]
-    if equal is False and (
-        logs[0] != logs[1] or (_letters(a) == _letters(b) and (has_names(tokens_a) or has_names(tokens_b)))
-    ):
-        return None
-    return equal
-
-
-def _letters(text: str) -> list[str]:
-    return sorted(c for c in text if c.isalnum())
-
-
-def _same_relation(a: str, b: str, seconds: float) -> bool | None:
-    """Inequalities: the same sides and signs, read in either direction. Different only by a number or a letter."""
-    (sides_a, signs_a), (sides_b, signs_b) = (
-        ([side.strip() for side in parts[::2]], parts[1::2])
-        for parts in (re.split(_RELATION, t.replace("<=", "≤").replace(">=", "≥")) for t in (a, b))
-    )
-    if len(sides_a) != len(sides_b) or not all(sides_a + sides_b) or len(sides_a) > 6:
-        return None
-    found = []
-    turned = [s.translate(_TURNED) for s in reversed(signs_b)]
-    for sides, signs in ((sides_b, signs_b), (sides_b[::-1], turned)):
-        verdicts = _each(sides_a, sides, seconds or _LIST_SECONDS)
-        unlike = [p for p, v in zip(zip(sides_a, sides, strict=True), verdicts, strict=True) if v is False]
-        simple = all(quantity(side) or re.fullmatch(r"[^\W\d_]", side) for pair in unlike for side in pair)
-        agree = True if all(verdicts) else False if unlike and simple else None
-        found.append(signs_a == signs if agree else agree)
-    return True if True in found else None if None in found else False

@@ -12,11 +12,16 @@ _MAX_TOKENS = 16
 
 # What pint has not: money, Chinese names, further English spellings. Chinese prefixes come before any Chinese unit.
 _DEFINITIONS = """
-USD = [money_usd] = $ = dollar = 美元 = 美金
+USD = [money_usd] = $ = dollar = US_dollar = 美元 = 美金
 EUR = [money_eur] = € = euro = 欧元
 GBP = [money_gbp] = £ = pound_sterling = 英镑
 CNY = [money_cny] = ¥ = yuan = rmb = 元 = 人民币 = 块
 JPY = [money_jpy] = _ = yen = 日元
+KB = 1000 byte
+角 = 0.1 CNY
+斤 = 0.5 kg
+里 = 500 m = 华里
+亩 = 2000 / 3 m ** 2
 INR = [money_inr] = ₹ = rupee = rs = 卢比
 US_cent = 0.01 USD = ¢ = penny
 千- = 1000
@@ -27,12 +32,13 @@ US_cent = 0.01 USD = ¢ = penny
 纳- = 1e-9
 兆- = 1e6
 """
-_ALIASES = """meter 米 公尺|kilometer 公里|gram 克|kilogram 公斤|second 秒 秒钟|minute 分钟|hour 小时 钟头 时|day 天 日|week 周 星期|
+_ALIASES = """meter 米 公尺|kilometer 公里|gram 克|kilogram 公斤 kilo|second 秒 秒钟|minute 分钟|hour 小时 钟头 时 个小时 个钟头|day 天 日|week 周 星期 个星期|
 month 个月|year 年 yrs|liter 升 公升|newton 牛 牛顿|joule 焦 焦耳|watt 瓦 瓦特|pascal 帕 帕斯卡|hertz 赫 赫兹|volt 伏 伏特|ampere 安 安培|
 ohm 欧 欧姆|coulomb 库 库仑|farad 法拉|henry 亨 亨利|tesla 特斯拉|weber 韦伯|kelvin 开 开尔文|mole 摩 摩尔|candela 坎德拉|lumen 流明|lux 勒克斯|
 calorie 卡 卡路里|electron_volt 电子伏特 电子伏|degree ° 度|degree_Celsius ℃ 摄氏度|degree_Fahrenheit ℉ 华氏度|
 standard_atmosphere 大气压|metric_ton 吨|hectare 公顷|mile 英里|foot 英尺|inch 英寸|nautical_mile 海里|US_cent cent 美分|kilometer_per_hour kmh kph|
 meter_per_second mps|watt_hour 瓦时"""
+_MARKS = {"'": ("foot", "arcminute"), '"': ("inch", "arcsecond"), "''": ("inch", "arcsecond")}
 _AMBIGUOUS = {"pound": "GBP", "degree": "degree_Celsius", "ton": "metric_ton"}  # 5 pounds: mass or money
 _OWN = {"becquerel", "gray", "sievert", "hertz"}  # the same dimension as something else, yet never meant for it
 _LETTERS = frozenset("gmshlLVAWNJKCFTHMtdΩÅ°$€£¥¢₹%")  # any other single letter is a variable
@@ -55,6 +61,7 @@ class Unit(NamedTuple):
 
     factor: float
     bases: tuple[tuple[str, float], ...]
+    offset: float = 0.0
 
 
 @functools.lru_cache(1)
@@ -74,6 +81,8 @@ def _registry():
 @functools.lru_cache(4096)
 def units(text: str) -> tuple[Unit, ...]:
     """The units that a text may mean: "m/s^2", "metres per second squared", "平方厘米"; none for any other text."""
+    if text.strip() in _MARKS:
+        return tuple(_size(name) for name in _MARKS[text.strip()])
     tokens, position = [], 0
     text = re.sub(r"\bdegs?\.?\b", "degree", text.strip())
     text = re.sub(r"(?i)(?:\bdegrees?\s*|°\s*)?\b(?:celsius|centigrade)\b", "℃", text)
@@ -130,7 +139,8 @@ def _read(tokens: list[str], other: bool) -> Unit | None:
             multiply(*last)
             sign, power = 1, 1
         position += 1
-    return Unit(factor, tuple(sorted((b, n) for b, n in bases.items() if n))) if bases else None
+    alone = last[0].offset if last and len(tokens) == 1 else 0.0
+    return Unit(factor, tuple(sorted((b, n) for b, n in bases.items() if n)), alone) if bases else None
 
 
 @functools.lru_cache(4096)
@@ -153,12 +163,14 @@ def _look_up(name: str, other: bool) -> Unit | None:
 def _size(name: str) -> Unit | None:
     registry = _registry()
     try:
-        one, two = (registry.Quantity(n, name).to_root_units() for n in (1.0, 2.0))
+        zero, one, two = (registry.Quantity(n, name).to_root_units() for n in (0.0, 1.0, 2.0))
     except Exception:  # pint has units that have no root
         return None
     own = next((own for own in _OWN if name.endswith(own)), None)
-    if not math.isclose(two.m, 2 * one.m):  # °C, dB: no multiple of a base
+    if not math.isclose(two.m - one.m, one.m - zero.m):  # dB: no multiple of a base
         return Unit(1.0, ((name, 1.0),))
+    if not math.isclose(two.m, 2 * one.m):  # °C
+        return Unit(one.m - zero.m, tuple((str(b), float(n)) for b, n in one.unit_items()), zero.m)
     if own:
         return Unit(one.m, ((own, 1.0),))
     return Unit(one.m, tuple((str(b), float(n)) for b, n in one.unit_items()) or ((name, 1.0),))

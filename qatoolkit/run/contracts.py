@@ -55,9 +55,9 @@ def prompt_version(name: str) -> str:
 
 # The version of each stage's contract; raised when the same inputs would give another result.
 VERSIONS = dict.fromkeys([*NOTEBOOKS, *BESIDE, *PACKAGED], 1)
-VERSIONS |= dict.fromkeys(["seeds", "exams"], 2)
-VERSIONS |= dict.fromkeys(["evaluate", "plan", "error_rates", "ablations", *PACKAGED], 3)
-VERSIONS |= dict.fromkeys(["probe", "scaling", "curate"], 4)
+VERSIONS |= dict.fromkeys(["seeds", "exams", "plan", "error_rates", "ablations"], 3)
+VERSIONS |= dict.fromkeys(["evaluate", "scaling", *PACKAGED], 4)
+VERSIONS |= dict.fromkeys(["probe", "curate"], 5)
 
 
 class Stage:

@@ -69,6 +69,7 @@ _LETTER_ANSWER = re.compile(  # no semicolons: "B; C" answers two blanks
 )
 _ONE_LETTER = re.compile(r"[(（\[]?([a-z])[)）\].]*")
 _MARK_KEY = re.compile("(?:label|key|id|letter|aoval|identifier)$")
+_LINE_LETTER = re.compile(r"(?P<mark>[A-Z])\s+(?P<text>.+)", re.DOTALL)
 _NUMBERED = re.compile(r"[(（]?(?P<mark>[1-9]\d?)(?:[)）、]\s*|\.\s+)(?P<text>.+)", re.DOTALL)
 _TEXTS = re.compile(r"(?:answer|option|choice)?(?:text|str|content|value|option|choice)s?")
 _LABEL = re.compile(r"(?i:option|choice|answer|opt)?[ _]?\(?([A-Za-z])[).]?")
@@ -207,6 +208,9 @@ def make_choices(
     own = [_OWN_LETTER.fullmatch(t) for t in texts]
     if all(own) and [(m["a"] or m["b"]).upper() for m in own] == list(_LETTERS[: len(own)]):
         texts = [m["text"].strip(_EDGES) for m in own]
+    lettered = [_LINE_LETTER.fullmatch(t) for t in texts]
+    if len(texts) > 2 and all(lettered) and [m["mark"] for m in lettered] == list(_LETTERS[: len(texts)]):
+        texts = [m["text"].strip(_EDGES) for m in lettered]
     numbered = [_NUMBERED.fullmatch(t) for t in texts]
     if all(numbered) and [m["mark"] for m in numbered] == [str(i + 1) for i in range(len(texts))]:
         texts, labels = [m["text"].strip(_EDGES) for m in numbered], labels or [m["mark"] for m in numbered]
@@ -234,7 +238,7 @@ def _split_text(text):
         return value
     if split := split_options(text, lower=True):
         return [option.rstrip(" ,;") for option in split[1]]
-    for mark in ("\n", "|"):
+    for mark in ("\n", "|", ";", "；"):
         if len(parts := [p for p in text.split(mark) if p.strip()]) > 1:
             return parts
     return text
@@ -274,6 +278,8 @@ def _from_dict(value):
         labels = next((v for k, v in names.items() if k != text and re.search("label|key|id|letter", k)), None)
         return names[text], None if labels is None else [_label(x) for x in labels]
     keys = sorted(value, key=lambda k: (len(str(k)), str(k)))
+    while len(keys) > 2 and is_blank(value[keys[-1]]):  # a short question leaves its last options empty
+        keys.pop()
     texts, labels = [value[k] for k in keys], [_label(k) for k in keys]
     return _from_dicts(texts)[0] if texts and all(isinstance(t, dict) for t in texts) else texts, labels
 

@@ -55,8 +55,17 @@ def get(record: Mapping, column: str | tuple[str, ...]) -> object:
     if column in record:
         return record[column]
     for key in column.split("."):
-        record = record.get(key) if isinstance(record, dict) else None
+        record = (record if isinstance(record, dict) else _by_role(record)).get(key)
     return record
+
+
+def _by_role(chat):
+    """Role -> text of a list of messages; None for a role that speaks twice, since neither is the question alone."""
+    if not isinstance(chat, list) or not chat or not all(isinstance(m, dict) for m in chat):
+        return {}
+    said = [(m.get("role", m.get("from")), m.get("content", m.get("value"))) for m in chat]
+    roles = [role for role, _ in said]
+    return {role: text if roles.count(role) == 1 else None for role, text in said if isinstance(role, str)}
 
 
 def find_layout(columns: Iterable[str], mapping: Mapping | None = None, rows: Sequence[Mapping] = ()) -> Columns:
@@ -81,8 +90,8 @@ def find_layout(columns: Iterable[str], mapping: Mapping | None = None, rows: Se
         if found := _best(name, free, fields, sample):
             fields[name] = _with_spare(found, free, rows) if name == "answer" else found
     base = None if special is None else special.index_from
-    if isinstance(choices := fields.get("choices"), tuple) and choices[0].endswith("0"):
-        base = 0
+    if isinstance(choices := fields.get("choices"), tuple) and choices[0].endswith(("0", "1")) and base is None:
+        base = 0 if choices[0].endswith("0") else 1 if len(choices) > 2 else None
     known = {"layout": special.name, "lists": special.lists} if special else {}
     return Columns(fields=fields, index_from=base, unused=tuple(_left(columns, fields, sample)), **known)
 
@@ -94,8 +103,9 @@ def _by_name(columns, rows):
         by_name.setdefault(simplify(column), column)
     for row in rows:
         for column, cell in row.items():
-            if isinstance(cell, dict) and len(cell) < 50:
-                for inner in cell:
+            inside = cell if isinstance(cell, dict) else _by_role(cell)
+            if len(inside) < 50:
+                for inner in inside:
                     by_name.setdefault(f"{simplify(column)}.{simplify(inner)}", f"{column}.{inner}")
     return by_name
 

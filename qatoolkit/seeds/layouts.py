@@ -6,7 +6,7 @@ that mean something only together; the last entry that fits the rows comes first
 
     qt.seeds.LAYOUTS.append(qt.seeds.Layout(name="flash cards", columns={"question": "front", "answer": "back"}))
 
-In both, a dot leads into a nested object ("answer.value"), and a star stands for the marks of several columns in order
+In both, a dot leads into a nested object ("answer.value") or to the one message of a role ("messages.user"), and a star stands for the marks of several columns in order
 (option* is option1, option2, ... or optiona, optionb, ...).
 """
 
@@ -40,21 +40,31 @@ _WRONG = [
 ]
 _QUESTION = (
     "question questiontext qtext questionstr query questionstem stem problem problemstatement problemtext ctx prompt instruction"
-    " body input inputs content 题目 題目 问题 問題 题干 q"
+    " body input inputs content 题目 題目 问题 問題 题干 q originaltext"
 )
 _CHOICES = (
     "choices options candidates endings alternatives answerchoices answeroptions answeroptionlist optionlist choicelist"
-    " choice 选项 選項"
+    " choice option 选项 選項"
+)
+_CHATS = ("messages", "conversations", "conversation", "dialog", "turns")
+_ASKS, _REPLIES = (
+    " ".join(f"{chat}.{role}" for chat in _CHATS for role in roles)
+    for roles in (("user", "human"), ("assistant", "gpt"))
 )
 NAMES = {
     "question": " ".join(
-        [*_QUESTION.replace(" content", "").split(), *(f"question.{n}" for n in _QUESTION.split()), "question.text"]
+        [
+            *_QUESTION.replace(" content", "").split(),
+            *(f"question.{n}" for n in _QUESTION.split()),
+            "question.text",
+            _ASKS,
+        ]
     ),
     "choices": " ".join([_CHOICES, *(f"question.{n}" for n in _CHOICES.split())])
-    + " option* choice* opt* op* answer* answerchoice* mcanswer* ending* candidate* alternative* sol* 选项* *",
-    "answer": f"{KEYS} finalanswer finalans finaldecision answervalue bestanswer"
+    + " option* choice* opt* op* answer* ans* answerchoice* mcanswer* ending* candidate* alternative* sol* 选项* *",
+    "answer": f"{KEYS} finalanswer finalans ans golden finaldecision answervalue bestanswer"
     " cop ra answerlatex label output completion response answers possibleanswers acceptableanswers shortanswers"
-    " answer.value answer.number answer.text answers.text answersspans.spans solution 答案 正确答案 参考答案",
+    f" answer.value answer.number answer.text answers.text answersspans.spans solution 答案 正确答案 参考答案 {_REPLIES} a",
     "wrong": "wrong",
     "marks": "marks",
     "mark": "mark",

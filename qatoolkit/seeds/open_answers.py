@@ -8,6 +8,9 @@ from qatoolkit.core.text import normalise
 from qatoolkit.seeds.choices import Fault, clean, is_blank, parse_literal
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_REPEATED = re.compile(
+    r"\n\s*(?:So )?(?:the )?answer is\b.*", re.IGNORECASE | re.DOTALL
+)  # "#### 12, The answer is: 12"
 _BARE = re.compile(r"-?\d+(?:[.,]\d+)*%?|[A-Za-z](?![A-Za-z])")  # all of a box without braces or an end
 _FORMULA_END = re.compile(r"\$|\\[)\]]")
 _BETWEEN = re.compile(r"(?:[\s$,;&、，和与或]|\band\b|\bor\b|\\text\{ ?(?:and|or) ?\}|\\q?quad\b|\\[()\[\],; ])*")
@@ -83,6 +86,7 @@ def split_work(value: object, rationale: str) -> tuple[object, str]:
         return value, rationale
     if "####" in value:
         work, _, value = clean(value).rpartition("####")
+        value = _REPEATED.sub("", value)
         return value, rationale or clean(work)
     text = clean(value)
     boxes = [_read_box(text, mark) for mark in _BOX.finditer(text)]

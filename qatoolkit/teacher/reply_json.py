@@ -15,15 +15,19 @@ from typing import Any
 DEPTH = 64  # no prompt of ours needs deeper nesting
 
 _QUOTE = "[\"'“”]"
-_KEY = rf"(?:\s|//[^\n]*\n)*+{_QUOTE}[^\"'“”{{}}\n]*+{_QUOTE}\s*[:：]"
-_START = re.compile(rf"\{{(?=\s*\}}|{_KEY})|\[(?=\s*(?:{_QUOTE}|\{{{_KEY}))")
+_SPACE = "[\\s\u200b\u2060\ufeff]"
+_KEY = rf"(?:{_SPACE}|(?://|#)[^\n]*\n)*+(?:{_QUOTE}[^\"'“”{{}}\n]*+{_QUOTE}|‘[^‘’{{}}\n]*+’){_SPACE}*[:：]"
+_START = re.compile(rf"\{{(?={_SPACE}*\}}|{_KEY})|\[(?={_SPACE}*(?:{_QUOTE}|‘|\{{{_KEY}))")
+_THOUGHT = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning|scratchpad)>|◁/think▷|\[/THINK\]", re.IGNORECASE)
 _TOKEN = re.compile(
-    r"\s++|//[^\n]*+|/\*.*?\*/|(?P<bracket>[{}\[\]])|(?P<mark>[,，:：])"
+    rf"{_SPACE}++|(?://|#)[^\n]*+|/\*.*?\*/|(?P<bracket>[{{}}\[\]])|(?P<mark>[,，:：])"
     r'|"(?P<double>[^"\\]*+(?:\\.[^"\\]*+)*+)"|\'(?P<single>[^\'\\]*+(?:\\.[^\'\\]*+)*+)\''
-    r'|[“”](?P<curly>[^"“”\\]*+(?:\\.[^"“”\\]*+)*+)["“”]|(?P<bare>[\w.+-]++)',
+    r'|[“”](?P<curly>[^"“”\\]*+(?:\\.[^"“”\\]*+)*+)["“”]|‘(?P<bent>[^"‘’\\]*+)’(?=\s*[,，:：\]}])|(?P<bare>[\w.+-]++)',
     re.DOTALL,
 )
 _BARE = {"True": "true", "False": "false", "None": "null"}
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")  # of other languages too: +5, .5, 5., 007
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _MARK = {"，": ",", "：": ":"}
 
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
@@ -61,9 +65,8 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
     With `bare_list`, a list in place of the object is taken as the value of `key`. ValueError, worded for the model, if
     there is no object, if one is cut off, if none can be read, or if several have `key` with different values: a draft
     and its correction, or questions in two parts."""
-    _, closed, answer = content.rpartition("</think>")
-    if closed and "{" in answer:
-        content = answer
+    answer = _THOUGHT.split(content)[-1]
+    content = answer if "{" in answer else content
     objects, asked, bare, problem, at = [], [], None, "", 0
     while start := _START.search(content, at):
         if start[0] == "[" and not bare_list:
@@ -85,6 +88,8 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
             problem = problem or str(error)
             continue
         if isinstance(value, list):
+            if bare and value not in ([], bare):
+                raise ValueError("several JSON lists that differ; answer with exactly one, the one that counts")
             bare = bare or value
         else:
             objects.append(value)
@@ -144,6 +149,8 @@ def _strict(content: str, start: int) -> tuple[str, int]:
             text = _MARK.get(text, text)
         elif kind == "bare":
             text = _BARE.get(text, text)
+            if _NUMBER.fullmatch(text) and not _JSON_NUMBER.fullmatch(text):
+                text = json.dumps(text)
         else:
             text = json.dumps(_unescaped(text))
         written.append(text)

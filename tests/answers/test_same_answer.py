@@ -46,12 +46,46 @@ SAME = {
         ("the Paris", "paris."), ("Ｐａｒｉｓ", "Paris"), (r"\text{Paris}", "Paris"), ("well-known", "well known"), ("U.S.A.", "USA"), ("Gone With the Wind", "gone with the wind"), ("Yes", "true"), ("T", "True"), ("正确", "对"), ("不是", "no"),
         ("没有解", "no solution"), ("3:45 pm", "15:45"), ("下午3点", "3 p.m."), ("(C)", "C"),
     ],
+    "dates": [
+        ("July 4, 1776", "4 July 1776"), ("on July 4th, 1776", "1776-07-04"), ("1949年10月1日", "October 1, 1949"), ("Aug. 1914", "1914年8月"), ("15 March 44 BC", "March 15, 44 BCE"),
+        ("公元前221年", "221 BC"), ("AD 1066", "1066 AD"), ("in 1945", "1945"), ("the 1990s", "1990s"), ("周三", "星期三"), ("noon", "12:00 pm"), ("nineteenth century", "the 19th century"), ("2nd", "second"),
+    ],
+    "ranges": [
+        ("5-10", "5 to 10"), ("5~10 km", "5 to 10 km"), ("between 5 and 10", "5–10"), ("从3到8", "3-8"), ("at least 5", "≥ 5"), ("no more than 8", "≤8"), ("不超过5", "at most 5"), ("less than 10", "<10"),
+        ("(2, 5)", "2 < x < 5"), ("x > 3", "(3, ∞)"), ("x ∈ [2, 5]", "[2,5]"), ("{x | x > 3}", "(3, +∞)"), (r"\{x \mid x > 3\}", "x > 3"), ("x<2 or x>3", r"(-\infty,2) \cup (3,\infty)"), ("[1,2]∪[3,4]", "[3,4]∪[1,2]"),
+        (r"\left[0, \frac{\pi}{2}\right]", "0 ≤ t ≤ π/2"), (r"\mathbb{R}", "all real numbers"), ("x != 2", "x ≠ 2"),
+    ],
+    "numbers in other scripts": [
+        ("1.234,56", "1234.56"), ("1 234,56", "1234.56"), ("1_000_000", "1000000"), ("2又3/4", "2.75"), ("1亿2千万", "120000000"), ("10^6", "one million"), ("half a million", "500000"), ("minus 5", "负5"),
+        (r"0.\overline{3}", "1/3"), ("2.(45)", "27/11"), ("0.1666...", "1/6"), ("5‰", "0.5%"), ("$1.2M", "$1,200,000"), ("£3bn", "£3,000,000,000"), ("€1.000,50", "€1000.50"), ("0xFF", "255"), ("0b101", "5"), ("~3.5", "3.5"),
+    ],
+    "further units": [
+        ("760 mmHg", "1 atm"), ("100 °C", "373.15 K"), ("98.6 °F", "37 °C"), ("6 ft", "6'"), ("12 inches", '12"'), ("100 km/h", "27.8 m/s"), ("半小时", "30分钟"), ("两个小时", "2小时"), ("6 斤", "3 千克"), ("200 里", "100 公里"),
+        ("3元5角", "3.5元"), ("10^{-3} m", "1 mm"), ("USD 5", "5 US dollars"), ("36π cm²", "36π"), (r"5\sqrt{3} \text{ cm}", "5√3"), ("4π m", "12.57 m"), ("180 degrees", "π radians"), ("cos 60°", "0.5"), ("1 KB", "1000 bytes"),
+    ],
+    "vectors": [
+        (r"\langle 1, 2 \rangle", "(1, 2)"), (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)"), (r"\begin{bmatrix}1&2\\3&4\end{bmatrix}", "[[1,2],[3,4]]"), ("A(2,3)", "(2,3)"), ("1:2:3", "2:4:6"), ("x₁ = 2, x₂ = 3", "x=2 or x=3"),
+        ("3 red, 2 blue", "2 blue, 3 red"), ("Both A and B", "AB"), ("II and III only", "II and III"),
+    ],
+    "relations": [
+        ("F = ma", "a = F/m"), ("3x - y = 2", "y = 3x - 2"), ("y = 2x+1", "f(x) = 2x+1"), ("dy/dx = 2x", "y' = 2x"), (r"\sin x \cos x", r"\frac{1}{2}\sin 2x"), (r"\ln|x| + C", "ln|x|+C"), ("2H2 + O2 → 2H2O", "2H₂ + O₂ = 2H₂O"),
+        ("Zn + 2HCl → ZnCl2 + H2", "2HCl + Zn → H2 + ZnCl2"), ("1s^2 2s^2 2p^6", "1s2 2s2 2p6"), ("sp^3", "sp3"), ("f^{-1}(x) = x/2", "x/2"),
+    ],
+    "spellings": [
+        ("J. K. Rowling", "J.K. Rowling"), ("Gödel", "Godel"), ("São Paulo", "Sao Paulo"), ("north-east", "northeast"), ("e-mail", "email"), ("behaviour", "behavior"), ("centre of mass", "center of mass"), ("World War II", "World War 2"), ("'a'", '"a"'), ("{'a': 1}", '{"a": 1}'),
+    ],
+    "reasons": [("Yes, it is.", "Yes"), ("No, because it is odd", "false"), ("Y", "Yes"), ("The statement is true", "True"), ("no real roots", "无实数解")],
     "announced": [
+        ("### Answer: 12", "12"), ("*Paris*", "Paris"), ("'Paris'", "Paris"), ("It is 12.", "12"), ("There are 12 apples", "12 apples"), ("The area is 12 cm^2.", "12 cm^2"), ("Area = 12", "12"), ("pH = 5", "5"), ("the value of x is 12", "12"), ("x的值为12", "12"),
+        ("面积是12平方厘米", "12平方厘米"), ("解得x=3", "3"), ("共12个", "12"), ("C项", "C"),
         ("The answer is 42.", "42"), (r"The final answer is \boxed{7}", "7"), ("**Answer:** 12", "12"), ("I think the answer is x+1", "1+x"), ("答案是42。", "42"), ("故选B", "B"), ("约12.5", "12.5"), ("about 12.5", "12.5"),
         ("B. London", "London"), ("D、上海", "上海"), ("B) 12", "B"), ("The correct option is (C)", "C"), ("**42**", "42"),
     ],
 }  # fmt: skip
 DIFFERENT = {
+    "dates": [("March 5", "May 3"), ("500 BC", "500 AD"), ("7 Dec 1941", "Dec. 8, 1941"), ("周一", "星期二"), ("noon", "midnight"), ("18th century", "19th century")],
+    "ranges": [("5-10", "5 to 11"), ("(2, 5)", "2 ≤ x ≤ 5"), ("x > 3", "[3, ∞)"), ("at least 5", "at most 5"), ("more than 5", "at least 5"), ("大于5", "不大于5"), ("5-10 km", "5-10 m")],
+    "kinds": [("A(2,3)", "A(3,2)"), ("1:2:3", "3:2:1"), ("∞", "-∞"), ("NO2", "N2O"), ("36π cm", "35π cm"), ("x^2 + y = 1", "x^2 - y = 1"), ("No, 5 is odd", "yes"), ("Louis XIV", "Louis XVI"), (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}")],
     "numbers": [("5", "-5"), ("0.33", "1/3"), ("9.11", "9.1"), ("5!", "5"), ("10²", "102"), ("1½", "5.5"), ("3 million", "3"), ("1e3", "1e-3"), ("1/2", "2/1")],
     "numerals in words": [("二〇二四", "4"), ("万", "0"), ("三成", "3%"), ("一百", "一千"), ("two-thirds", "3/2"), ("five thirty", "35"), ("三分之一", "三分之二")],
     "units": [("1.5 km", "15 km"), ("5 km", "5 m"), ("5 mL", "5 L"), ("5 mW", "5 MW"), ("16 cm^2", "16 m^2"), ("3 h", "3 min"), ("12 eggs", "12 apples"), ("3 dogs", "3 cats"), ("2 h 30 min", "30 h 2 min"), ("5 ft 6 in", "6 ft 5 in"), ("2千克", "2克")],
@@ -61,6 +95,11 @@ DIFFERENT = {
     "announced": [("The answer is 42.", "43"), ("B. London", "Paris"), ("The correct answer is C", "D"), ("答案是42", "24")],
 }  # fmt: skip
 UNDECIDED = {
+    "kinds": [
+        ("ln x", "log x"), ("x^2+C", "x^2 + c"), (r"\frac{d}{dx} x^2", "2x"), ("3 to 4", "3:4"), ("May 5", "May 5, 1990"), ("1 GB", "1024 MB"), ("3个", "3只"), ("none", "0"), ("true", "not false"), ("x_1 = 2, x_2 = 1", "x_1 = 1, x_2 = 2"),
+        ("now here", "nowhere"), ("cats", "cat"), ("WHO", "World Health Organization"), ("S. aureus", "Staphylococcus aureus"), ("Mt. Everest", "Mount Everest"), ("C2H5OH", "CH3CH2OH"), ("NaCl(aq)", "NaCl"), ("1,2,3,4", "1 2 3 4"), ("2,5 million", "2.5 million"), ("5 or more", "at least 5"),
+        ("the minimum is 5", "the maximum is 5"), ("x is 5", "y is 5"), ("甲是5", "乙是5"), ("A(2,3)", "B(2,3)"), ("(" * 400 + "x" + ")" * 400, "x"),
+    ],
     "missing": [("", "5"), (None, "x")],
     "units": [("60 km/h", "60 km"), ("3 m/s", "3 m/s/s"), ("5 N m", "5 N"), ("5 square metres", "5 metres"), ("5 apples per box", "5 apples"), ("$5", "€5"), ("5 Gy", "5 Sv"), ("5m", "5"), ("2人", "2 people"), ("5以上", "5"), ("3 quarters", "3")],
     "case": [("Co", "CO"), ("AaBb", "aabb"), ("AABB", "aabb"), ("Bb x Bb", "bb x BB")],
@@ -70,6 +109,8 @@ UNDECIDED = {
     "says more": [("Paris, in the north", "Paris"), ("E. coli", "E"), ("~H", r"\mathrm{~H}")],
 }  # fmt: skip
 NEVER_SAME = [
+    ("N", "F"), ("third", "a third"), ("second", "2 seconds"), ("1 second", "first"), ("twenty-fifth", "4"), ("first grade", "1 grade"), ("filled", "filed"), ("well", "we'll"), ("f(x) = 2x", "g(x) = 2x"), ("Sun", "Sunday"), ("三角", "3"), ("√2 g", "√2"), (r"\mathbb{N}", "no"),
+    ("和不是5", "5"), ("超过5", "不超过5"), ("≤5", "<5"), ("up to 5", "5"), ("II", "11"), ("No. 5", "No"), (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), ("A + B → C", "C → A + B"), ("1/x = 2", "x = 2"), ("x(x-1) = 0", "x = 1"), ("x/y = z", "x = y/z"),
     ("The answer is not 5", "5"), ("三角形", "3"), ("5 or more", "5"), ("二氧化碳", "2"), ("一定", "1"), ("2ab", "2"), ("2as", "2"), ("3 and a half", "3"), ("p and (q or r)", "(p and q) or r"), ("~p", "p"), ("f(x)", "f'(x)"), ("5%", "5 kg"), ("①②", "12"),
     ("1.0 GeV/c^2", "1.0 GeV/c^6"), ("2 kg 300 g", "2 gk 300 g"), ("a:b", "a.b"), ("1e3", "e3"), ("1s2", "1"), ("3 times x", "3 times"), ("A → B", "B → A"), ("3,003", "003,3"), ("5 boys and 3 girls", "3 boys and 5 girls"), ("3月5日", "5月3日"), ("甲比乙大", "乙比甲大"), ("rods; cones and cells", "cones and cells; rods"),
 ]  # fmt: skip

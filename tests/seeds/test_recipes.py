@@ -21,6 +21,97 @@ def recipe(columns, rows, expected, **first):
 
 
 RECIPES = {
+    "cmexam": recipe(
+        "Question, Options, Answer",
+        [
+            ("哪一种是金属？", "A 铜\nB 橡木\nC 棉花\nD 羊毛", "A"),
+            ("哪一种是木材？", "A 铜\nB 橡木\nC 棉花\nD 羊毛", "B"),
+        ],
+        ["铜", "橡木"],
+        choices=4,
+    ),
+    "cmb": recipe(
+        "exam_type, question, answer, question_type, option",
+        [
+            ("own", METAL, "A", "single", {"A": "copper", "B": "oak", "C": "", "D": ""}),
+            ("own", "Which of these grow?", "BC", "several", dict(zip("ABCD", FOUR, strict=True))),
+        ],
+        ["copper", "BC"],
+        choices=2,
+    ),
+    "chat, as sharegpt": recipe(
+        "conversations",
+        [
+            (
+                [
+                    {"from": "system", "value": "Be brief."},
+                    {"from": "human", "value": METAL},
+                    {"from": "gpt", "value": "copper"},
+                ],
+            ),
+            ([{"from": "human", "value": PLANT}, {"from": "gpt", "value": "oak"}],),
+            (
+                [
+                    {"from": "human", "value": "Hello?"},
+                    {"from": "gpt", "value": "Yes?"},
+                    {"from": "human", "value": PLANT},
+                    {"from": "gpt", "value": "oak"},
+                ],
+            ),
+        ],
+        ["copper", "oak", "!empty_question"],
+        question=METAL,
+    ),
+    "chat, as messages": recipe(
+        "messages",
+        [
+            ([{"role": "user", "content": METAL}, {"role": "assistant", "content": "copper"}],),
+            ([{"role": "user", "content": PLANT}, {"role": "assistant", "content": "oak"}],),
+        ],
+        ["copper", "oak"],
+        question=METAL,
+    ),
+    "options in columns from 1": recipe(
+        "question, option1, option2, option3, option4, answer",
+        [(METAL, *FOUR, 1), ("Which of these is spun from a plant?", *FOUR, 3)],
+        ["copper", "cotton"],
+        choices=4,
+    ),
+    "bbq": recipe(
+        "context, question, ans0, ans1, ans2, label",
+        [
+            (PASSAGE, "Who has the red hat?", "Ann", "Bob", "Unknown", 0),
+            (PASSAGE, "Who has a dog?", "Ann", "Bob", "Unknown", 2),
+        ],
+        ["Ann", "Unknown"],
+        choices=3,
+    ),
+    "options with semicolons": recipe(
+        "question, options, answer",
+        [(METAL, "copper; oak; cotton; wool", "copper"), (PLANT, "copper; oak; cotton; wool", "oak")],
+        ["copper", "oak"],
+        choices=4,
+    ),
+    "ape210k": recipe(
+        "id, original_text, equation, ans",
+        [("1", "小明有3个苹果，又买2个，共几个？", "x=3+2", "5"), ("2", "甲有9本书，丢1本，剩几本？", "x=9-1", "8")],
+        ["5", "8"],
+        source_id="1",
+    ),
+    "cmath": recipe("question, golden, grade", [("3 + 2 = ?", "5", 1), ("3 + 9 = ?", "12", 2)], ["5", "12"], level="1"),
+    "metamath": recipe(
+        "query, response, type, original_question",
+        [
+            ("3 + 2 = ?", "Add.\n#### 5\nThe answer is: 5", "own", "3 + 2"),
+            ("4 + 5 = ?", "#### 9\nThe answer is: 9", "own", "4"),
+        ],
+        ["5", "9"],
+        rationale="Add.",
+    ),
+    "q and a": recipe("q, a", [(METAL, "copper"), (PLANT, "oak")], ["copper", "oak"], question=METAL),
+    "q and lettered options": recipe(
+        "q, a, b, c, d, answer", [(METAL, *FOUR, "a"), (PLANT, *FOUR, "b")], ["copper", "oak"], choices=4
+    ),
     "mmlu": recipe(
         "question, subject, choices, answer",
         [(METAL, "materials", FOUR, 0), (PLANT, "materials", FOUR, 1)],

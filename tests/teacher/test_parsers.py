@@ -108,6 +108,14 @@ def test_an_object_is_found_in_any_talk(value, talk, indent):
         ('{"a": ["x", "y",],}', {"a": ["x", "y"]}),
         ("{'answer': 'x', 'why': \"it's\"}", {"answer": "x", "why": "it's"}),
         ("{'answer': 'say \"x\"'}", {"answer": 'say "x"'}),
+        ("{‘answer’: ‘x’, ‘why’: ‘y’}", {"answer": "x", "why": "y"}),
+        ('{"it’s": "Ann’s"}', {"it’s": "Ann’s"}),
+        ('{\u200b"answer": "x"}', {"answer": "x"}),
+        ('{\n  # the result\n  "answer": "x"  # final\n}', {"answer": "x"}),
+        ('{"a": +5, "b": .5, "c": 5., "d": 007}', {"a": "+5", "b": ".5", "c": "5.", "d": "007"}),
+        ('<thinking>{"answer": "y"}?</thinking>\n{"answer": "x"}', {"answer": "x"}),
+        ('<REASONING>{"answer": "y"}?</REASONING>{"answer": "x"}', {"answer": "x"}),
+        ('◁think▷{"answer": "y"}?◁/think▷{"answer": "x"}', {"answer": "x"}),
         ('{"answer": "don\\\'t"}', {"answer": "don't"}),
         (
             '{"answer": "x" // as asked\n, /* or\n not */ "b": "http://x.org/*1*/"}',
@@ -326,6 +334,9 @@ def test_the_object_with_what_was_asked_for_is_taken():
     assert read_answer(both) == {"answer": "x", "rationale": ""}
     assert knowledge_points._read_points('{"note": 1} {"knowledge_points": ["a ", "b", "a"]}') == ["a", "b"]
     assert knowledge_points._read_points('["a", "b"]') == ["a", "b"]
+    assert knowledge_points._read_points('["a"] or rather ["a"]') == ["a"]
+    with pytest.raises(ValueError, match="several JSON lists"):
+        knowledge_points._read_points('["a"] and ["b"]')
 
 
 @pytest.mark.parametrize(
