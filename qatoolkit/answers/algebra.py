@@ -1,8 +1,8 @@
 """Algebra: whether two expressions are equal, decided by sympy in a separate process.
 
 Answers come from models and from the web, so an expression is never evaluated as code: it is cut into allowed tokens
-here and built into sympy objects by a small parser in the worker, which has a memory limit and is killed when it
-exceeds its time. This file is also the worker's program, so it imports nothing from the package.
+here and built into sympy objects by a small parser in the worker, which has a memory limit and ends when it exceeds
+its CPU time. This file is also the worker's program, so it imports nothing from the package.
 """
 
 import atexit
@@ -15,8 +15,9 @@ import sys
 import threading
 import time
 
-SYMBOLIC_SECONDS = 2.0
+SYMBOLIC_SECONDS = 2.0  # of CPU time, so that what else the machine does changes no verdict
 SYMBOLIC_BYTES = 1 << 30
+_WALL = 10.0  # times as long on the clock at most
 _START_SECONDS = 30.0
 _MAX_TOKENS = 120
 
@@ -90,22 +91,22 @@ class _Worker:
 
     def __init__(self):
         self.process, self.owner, self.lock = None, None, threading.Lock()
-        self.seconds = 0.0  # spent on questions, starts not counted
+        self.seconds = 0.0  # of CPU time, spent on questions, starts not counted
 
     def equal(self, a: list[str], b: list[str], places: int | None = None, seconds: float = 0.0) -> bool | None:
+        most = seconds or SYMBOLIC_SECONDS
         with self.lock:
             if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
                 self._start()
-            started = time.monotonic()
             try:
-                self.process.stdin.write(json.dumps([a, b, places]).encode() + b"\n")
+                self.process.stdin.write(json.dumps([a, b, places, most]).encode() + b"\n")
                 self.process.stdin.flush()
-                return json.loads(self._line(seconds or SYMBOLIC_SECONDS))
+                verdict, took = json.loads(self._line(_WALL * most))
             except (OSError, ValueError, TimeoutError):
                 self.stop()
-                return None
-            finally:
-                self.seconds += time.monotonic() - started
+                verdict, took = None, most
+            self.seconds += took
+            return verdict
 
     def stop(self) -> None:
         if self.process is not None and self.owner == os.getpid():
@@ -302,9 +303,11 @@ def _half(places: int):
 
 
 def _serve() -> None:
-    """The worker: one JSON line of two token lists in, one JSON verdict out."""
+    """The worker: one JSON line of two token lists in; a verdict and the seconds it took out. A question that takes more
+    than its seconds of CPU time ends the process."""
     import contextlib
     import resource
+    import signal
 
     for limit, most in ((resource.RLIMIT_AS, SYMBOLIC_BYTES), (resource.RLIMIT_FSIZE, 0)):
         with contextlib.suppress(ValueError, OSError):  # macOS has no RLIMIT_AS, only the time limit applies
@@ -313,13 +316,17 @@ def _serve() -> None:
 
     print("ready", flush=True)
     for line in sys.stdin:
+        a, b, places, most = json.loads(line)
+        began = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, most)  # SIGPROF ends the process, also where it is not in Python
         try:
-            a, b, places = json.loads(line)
             equations = "=" in a and "=" in b
             verdict = _equivalent(_build(a), _build(b), places, equations)
         except Exception:
             verdict = None
-        print(json.dumps(None if verdict is None else bool(verdict)), flush=True)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        found = None if verdict is None else bool(verdict)
+        print(json.dumps([found, time.process_time() - began]), flush=True)
 
 
 if __name__ == "__main__":
