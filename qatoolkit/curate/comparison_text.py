@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 
 import pandas as pd
 
-from qatoolkit.answers.same_answer import answer_key
+from qatoolkit.answers.readers import answer_key
 from qatoolkit.core.text import CJK, missing, nfkc
 
 _LETTER = rf"[^\W\d_{CJK}]"

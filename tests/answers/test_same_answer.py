@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qatoolkit.answers import algebra as symbolic
-from qatoolkit.answers.same_answer import answer_key, choice_consistent, consensus, same_answer
+from qatoolkit.answers.readers import answer_key
+from qatoolkit.answers.same_answer import choice_consistent, consensus, same_answer
 
 SAME = {
     "numbers": [
