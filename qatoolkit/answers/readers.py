@@ -1,0 +1,311 @@
+"""What decides whether two answers are the same: readers of one kind of answer each, tried in order. The first that
+knows both texts decides; any other says OPEN."""
+
+import re
+from collections import Counter
+
+from qatoolkit.answers.algebra import WORKER, math_tokens
+from qatoolkit.answers.formulas import measured, orbitals, same_formula, same_measured
+from qatoolkit.answers.lists import Several, ratio, several
+from qatoolkit.answers.notation import FUNCTION_WORDS, PHRASES, boolean, clean, is_cjk_text, same_spelling, words
+from qatoolkit.answers.quantities import HAS_NUMBER, quantity, same_number
+from qatoolkit.answers.ranges import RELATION, same_ranges, same_relation
+from qatoolkit.answers.times import clock, date, same_date, same_time
+
+OPEN = "open"
+
+_PROSE_WORDS = 12  # longer texts may agree in other words: undecided
+_LIST_SECONDS = 0.5  # for all algebra in a list, which is undecided after that
+
+_NAMED = re.compile(
+    r"(?:(?:the\s+value\s+of\s+)?(?P<name>[∠△]?\s*[A-Z]{1,4}|[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\^-1)?(?:\([^()=]*\))?|dy/dx|\\frac\{dy\}\{dx\}"
+    r"|(?:pH|[A-Za-z][a-z]{2,}(?:\s+[a-z]+){0,3})(?=\s*[=≈]))\s*(?:的值)?(?:[=≈为是]|等于|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)"
+)
+_SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
+_REASONED = re.compile(r"(\w{1,9})(?:\s*[,;:-]|\.(?=\s+[A-Z]))\s*\S")  # Yes, it is
+_NEGATES = re.compile(r"\b(?:not|true|false|yes|no)\b|[不非]", re.IGNORECASE)
+_POINT = re.compile(r"([A-Z]'?)(\([^()]*,[^()]*\))")
+_HEADED = re.compile(
+    r"(?P<name>(?:the|its|their|his|her)\s+[a-z][a-z ]{1,40}?(?=\s)|[\u4e00-\u9fff]{1,10}(?<!不))"
+    r"(?:\s+(?:is|was|are|were|equals)\s|是|为|等于)\s*(?P<value>[-+$€£¥.\d].*)",
+    re.IGNORECASE,
+)
+_FUNCTION = re.compile(r"^(?:[fghy]\([a-z]\)|([fghy]'(?:\([a-z]\))?|dy/dx|\\frac\{dy\}\{dx\}))$")
+_IMPLIED = re.compile(r"none|nothing|nil|once|twice|thrice|single|double|triple|a pair|a couple|没有|无", re.IGNORECASE)
+_LONG = 480
+
+
+def same(a: str, b: str, seconds: float = 0.0) -> bool | None:
+    """Whether two clean texts mean the same, with at most so many seconds of algebra (by default the worker's)."""
+    found = (read(a, b, seconds) for read in READERS)
+    return next(verdict for verdict in found if verdict != OPEN)
+
+
+def answer_key(text) -> str:
+    """A canonical form: equal keys mean the same answer, unequal keys prove nothing. Empty if the answer is missing.
+
+    Cheap and without sympy, for grouping large tables."""
+    text = clean(text)
+    truth = boolean(text)
+    if truth is not None:
+        return "yes" if truth else "no"
+    found = quantity(text)
+    if found is not None and not found.unit:
+        return f"{found.value}{' %' if found.percent else ''}"
+    return words(text, fold=False)
+
+
+def _words(a: str, b: str, _):
+    own = words(a, fold=False)
+    return True if a == b or (own and own == words(b, fold=False)) else OPEN
+
+
+def _yes_or_no(a: str, b: str, _):
+    yes_a, yes_b = boolean(a), boolean(b)
+    if (yes_a is None) != (yes_b is None) and (reason := _REASONED.match(b if yes_b is None else a)):
+        yes_a, yes_b = (boolean(reason[1]) if yes is None else yes for yes in (yes_a, yes_b))
+    if yes_a is not None and yes_b is not None and not re.fullmatch("[A-Z]{2}", a + b):  # N and F are elements too
+        return yes_a == yes_b
+    return None if (yes_a is None) != (yes_b is None) and _NEGATES.search(b if yes_b is None else a) else OPEN
+
+
+def _dates(a: str, b: str, _):
+    days = date(a), date(b)
+    return same_date(*days) if all(days) else OPEN
+
+
+def _ratios(a: str, b: str, _):
+    one, other = ratio(a), ratio(b)
+    if not (one and other):
+        return OPEN
+    if one[0] != other[0]:
+        return OPEN if clock(a) and clock(b) else False  # 1:10 and 2:20 are one ratio, or two times
+    spelled = [re.sub("[^\\d.]+", ":", text) for text in (a, b)]
+    return None if spelled[0] != spelled[1] and (one[1] or other[1]) else True
+
+
+def _times(a: str, b: str, _):
+    times = clock(a), clock(b)
+    if all(times):
+        return same_time(a, b)
+    return OPEN
+
+
+def _ranges(a: str, b: str, _):
+    verdict = same_ranges(a, b, same)
+    return OPEN if verdict == "no ranges" else verdict
+
+
+def _points(a: str, b: str, seconds: float):
+    points = [_POINT.fullmatch(text) for text in (a, b)]
+    if not any(points):
+        return OPEN
+    values = [m[2] if m else text for m, text in zip(points, (a, b), strict=True)]
+    return same(*values, seconds) if len({m[1] for m in points if m}) < 2 else None
+
+
+def _closed_forms(a: str, b: str, seconds: float):
+    forms = measured(a), measured(b)
+    return same_measured(a, b, *forms, lambda x, y: same(x, y, seconds)) if any(forms) else OPEN
+
+
+def _hours(a: str, b: str, _):
+    """A time beside a number: 3 pm and 3."""
+    time_a, time_b = clock(a), clock(b)
+    if bool(time_a) == bool(time_b) or not (quantity(a) or quantity(b)):
+        return OPEN
+    other = quantity(b) if time_a else quantity(a)
+    hour = other is not None and not other.unit and other.value % 12 == (time_a or time_b)[0] // 60 % 12
+    return None if hour else False
+
+
+def _sizes(a: str, b: str, _):
+    sizes = [_SIZE.fullmatch(text) for text in (a, b)]
+    if not all(sizes):
+        return OPEN
+    (one, two), (three, four) = ((int(m[1]), int(m[2])) for m in sizes)
+    return None if one * two == three * four and (one, two) != (three, four) else (one, two) == (three, four)
+
+
+def _names(a: str, b: str, seconds: float):
+    """A value with its name: "x = 5" is the answer 5."""
+    named = [_NAMED.fullmatch(text) or _HEADED.fullmatch(text) for text in (a, b)]
+    names = [m["name"] for m in named if m]
+    if any(name[0] in "yd" for name in names):  # y is f(x), y' is dy/dx
+        names = [_FUNCTION.sub(lambda m: "y'" if m[1] else "y", name) for name in names]
+    alike, equations = len(names) == 2 and names[0] == names[1], "=" in a and "=" in b
+    if not alike and (equations or not names):
+        return OPEN
+    verdict = same(*_values(a, b), seconds)
+    if len(names) == 2 and not alike:  # the minimum is 5, the maximum is 5
+        return False if verdict is False else None
+    return verdict
+
+
+def _values(a: str, b: str) -> list[str]:
+    """The texts without the name of a value."""
+    named = ((text, _NAMED.fullmatch(text) or _HEADED.fullmatch(text)) for text in (a, b))
+    return [m["value"].strip() if m else text for text, m in named]
+
+
+def _numbers(a: str, b: str, _):
+    number = "not numbers" if "=" in a or "=" in b else same_number(a, b)
+    return OPEN if number == "not numbers" else number
+
+
+def _option_letters(a: str, b: str, _):
+    letters = [re.sub(r"[\s,、;&]|and|和|^[Bb]oth", "", text) for text in (a, b)]
+    if not all(re.fullmatch("(?:[A-J]|#\\d+){2,10}", text) for text in letters) or not set(letters) & {a, b}:
+        return OPEN
+    return letters[0] == letters[1] or (None if sorted(letters[0]) == sorted(letters[1]) else False)
+
+
+def _lists(a: str, b: str, seconds: float):
+    list_a, list_b = several(a), several(b)
+    if list_a and list_b and (quantity(a) is None) == (quantity(b) is None):  # 3,003 is a number, 003,3 is none
+        return _same_lists(list_a, list_b, seconds or _LIST_SECONDS)
+    single = _values(a, b)
+    for found, text in ((list_a, single[1]), (list_b, single[0])):
+        if found and all(quantity(m) or math_tokens(m, evident=True) for m in found.members):
+            other = quantity(text)  # "1,5" may be a decimal, 3 ± 0.1 a number
+            if other or (found.free and math_tokens(text)):
+                unsure = (other and _decimal(found) == other.value) or re.search(r"[^\s=] *±", f"{a}\n{b}")
+                return None if unsure else False
+    return OPEN
+
+
+def _decimal(found: Several):
+    number = quantity(".".join(found.members)) if all(m[0].isdigit() for m in found.members) else None
+    return number and number.value
+
+
+def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
+    """Lists of members, in linear time: in order, and where the order is free by value or by words."""
+    if len(a.members) != len(b.members):
+        rest = max(a.members, b.members, key=len)[min(len(a.members), len(b.members)) :]
+        return None if any(re.search(r"[^\W\d_]{2}", member) and not quantity(member) for member in rest) else False
+    brackets = {a.brackets, b.brackets}
+    # With two members, "(0, 1)" and "[0, 1]" are different intervals; otherwise brackets are only style.
+    if len(a.members) == 2 and brackets <= {"()", "[]", "(]", "[)"} and len(brackets) == 2:
+        return False
+    if a.named and b.named:  # x = 1, y = 2 in any order
+        a, b = a.by_name(), b.by_name()
+    one, other = a.values(b), b.values(a)
+    verdicts = _each(one, other, seconds)
+    if False not in verdicts:
+        style = "{}" not in brackets or brackets <= {"{}", ""}
+        joined = {a.joiner, b.joiner} != {"and", "or"}
+        return True if None not in verdicts and joined and style else None
+    if a.named and b.named:  # which root is called x1 is open
+        roots = len({name[0] for name in a.names}) == 1 and a.names[0][1:].strip("_{}").isdigit()
+        return (
+            None
+            if roots
+            and _same_members(
+                *(s._replace(members=[m.split("=")[1].strip() for m in s.members]).members for s in (a, b))
+            )
+            else False
+        )
+    if a.brackets and b.brackets and not (a.free and b.free):
+        return None if "{}" in brackets and _same_members(one, other) is not False else False
+    free = a.free or b.free or (not any(brackets) and _differ_by_unit(a.members) and _differ_by_unit(b.members))
+    permuted = _same_members(one, other)
+    return permuted if permuted is False or (free and {a.joiner, b.joiner} != {"and", "or"}) else None
+
+
+def _differ_by_unit(members: list[str]) -> bool:
+    """3 red, 2 blue: the order says nothing."""
+    found = [q.unit if (q := quantity(m)) else "" for m in members]
+    return all(found) and len(set(found)) == len(found)
+
+
+def _each(a: list[str], b: list[str], seconds: float) -> list[bool | None]:
+    """Verdicts of members one by one; undecided when the worker has spent the seconds."""
+    until, verdicts = WORKER.seconds + seconds, []
+    for x, y in zip(a, b, strict=True):
+        left = until - WORKER.seconds
+        verdicts.append(same(x, y, left) if left > 0 else None)
+    return verdicts
+
+
+def _same_members(a: list[str], b: list[str]) -> bool | None:
+    """Whether the members agree in some order: numbers sorted by value, all else by its words."""
+    numbers = [[quantity(m) for m in members] for members in (a, b)]
+    if all(all(side) for side in numbers):
+        order = [sorted(range(len(side)), key=lambda i, side=side: (side[i].value, side[i].unit)) for side in numbers]
+        verdicts = [same_number(a[i], b[j]) for i, j in zip(*order, strict=True)]
+        return False if False in verdicts else None if None in verdicts else True
+    keys = [Counter(answer_key(m) for m in members) for members in (a, b)]
+    if keys[0] == keys[1]:
+        return True
+    plain = all(quantity(m) or re.fullmatch(r"[\w\s]+", m) for m in (*a, *b))
+    left = [list((one - other).elements()) for one, other in (keys, keys[::-1])]
+    if len(left[0]) == 1:
+        return same(left[0][0], left[1][0], _LIST_SECONDS)
+    return False if plain else None
+
+
+def _same_text(a: str, b: str, seconds: float) -> bool | None:
+    """Texts that are neither quantities nor lists: words, then formulas, and what no reader understands."""
+    own, other = words(a, fold=False), words(b, fold=False)
+    if any({own.casefold(), other.casefold()} <= phrase for phrase in PHRASES):
+        return True
+    tokens_a, tokens_b = math_tokens(a), math_tokens(b)
+    if tokens_a or tokens_b:  # ab is mathematics beside a*b
+        tokens_a, tokens_b = tokens_a or math_tokens(a, evident=True), tokens_b or math_tokens(b, evident=True)
+    equal = same_formula(a, b, tokens_a, tokens_b, seconds) if tokens_a and tokens_b else None
+    if equal or own.casefold() == other.casefold():
+        return equal or None
+    if (shells := orbitals(a)) and shells == orbitals(b):
+        return True
+    if _is_spaced(a) and _is_spaced(b) and "".join(a.split()) == "".join(b.split()):
+        return True
+    if tokens_a and tokens_b:
+        return equal
+    if own.replace("~", "") == other.replace("~", ""):
+        return None  # a negation, or a blank of LaTeX
+    if a.count("'") + a.count('"') > 1 and a.replace("'", '"') == b.replace("'", '"'):
+        return True
+    if (spelled := same_spelling(a, b)) is not False:
+        return spelled
+    if ("→" in a) != ("→" in b) and ("=" in a or "=" in b):  # a reaction
+        return same_relation(
+            a.replace("=", "→"), b.replace("=", "→"), lambda x, y: _each(x, y, seconds or _LIST_SECONDS)
+        )
+    if RELATION.search(a) and RELATION.search(b):
+        return same_relation(a, b, lambda x, y: _each(x, y, seconds or _LIST_SECONDS))
+    numbers = [quantity(text) is not None for text in (a, b)]
+    if max(len(a), len(b)) > _LONG or (True in numbers and any(_IMPLIED.fullmatch(text) for text in (own, other))):
+        return None
+    if re.findall(r"\d+", a) == re.findall(r"\d+", b) != [] and not re.search(r"[^\W\d]|[-+]", a + b):
+        return None  # 1, 2 and 1 2
+    if numbers[0] != numbers[1] and not HAS_NUMBER.search(b if numbers[0] else a):
+        return False
+    if is_cjk_text(a) != is_cjk_text(b) and re.search(r"[A-Za-z]{2}", b if is_cjk_text(a) else a):
+        return None  # two languages
+    if min(len(re.findall(r"[\u3400-\u9fff]{2}|[a-zA-Z]+", t)) for t in (a, b)) > _PROSE_WORDS:
+        return None
+    if any(re.search(r"[\\^_=<>≤≥≠∪∩∈{}|/*+∨∧¬→]|(?<=\d)-", text) for text in (a, b)):
+        plain = [re.fullmatch(r"[^\W\d_]+(?:[\s-][^\W\d_]+)*", text) for text in (a, b)]
+        return False if any(plain) and (tokens_a or tokens_b) else None
+    bags = [sorted(text.casefold().split()) for text in (own, other)]
+    if bags[0] == bags[1]:
+        relates = (len(bags[0]) > 1 and FUNCTION_WORDS - {"then"} & set(bags[0])) or re.search(r"\d", own)
+        return False if relates else None
+    short, long = sorted((own.casefold(), other.casefold()), key=len)
+    if (len(short) >= 2 or any(numbers) or re.fullmatch("[A-J]", min(own, other, key=len))) and re.search(
+        rf"(?<![A-Za-z\d.]){re.escape(short)}(?![A-Za-z\d]|\.\d)" if short.isascii() else re.escape(short), long
+    ):
+        return None  # one says more: Paris, and Paris in France
+    return None if len(a) == len(b) == 2 and a.isalpha() and a.islower() and sorted(own) == sorted(other) else False
+
+
+def _is_spaced(text: str) -> bool:
+    """Whether blanks are only layout: no words and no digits are next to each other."""
+    return not re.search(r"[A-Za-z]{2,}\s+[A-Za-z]{2}|\d\s+\d|[\u3400-\u9fff]", text)
+
+
+READERS = (
+    *(_words, _yes_or_no, _dates, _ratios, _times, _ranges, _points, _closed_forms, _hours, _sizes, _names, _numbers),
+    *(_option_letters, _lists, _same_text),
+)
