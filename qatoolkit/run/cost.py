@@ -347,10 +347,13 @@ def describe(profile: Profile, ledger: Path) -> str:
     seeds = seeds_at_hand(profile)
     with Ledger(ledger) if ledger.exists() else nullcontext() as opened:
         table = estimate(profile, opened, seeds)
-    shown = {"usd": "${:,.2f}".format, "hours": "{:,.1f}".format}
-    whole = dict.fromkeys(("requests", "prompt_tokens", "completion_tokens"), "{:,}".format)
+    whole = dict.fromkeys(("requests", "prompt_tokens", "completion_tokens"), "{:,}")
+    shown = {
+        name: lambda value, how=how: "unknown" if pd.isna(value) else how.format(value)
+        for name, how in (whole | {"usd": "${:,.2f}", "hours": "{:,.1f}"}).items()
+    }
     lines = [parts(profile).to_string(index=False, justify="left"), ""]
-    lines += [table.to_string(index=False, formatters=shown | whole, na_rep="unknown")]
+    lines += [table.to_string(index=False, formatters=shown)]
     asked, again = table.dropna(subset="requests"), table["stage"].str.startswith("variants/")
     cost = "a price is unknown" if asked["usd"].isna().any() else f"${asked['usd'].sum():,.2f}"
     tokens = asked["prompt_tokens"].sum() + asked["completion_tokens"].sum()
