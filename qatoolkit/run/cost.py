@@ -349,11 +349,11 @@ def describe(profile: Profile, ledger: Path) -> str:
         table = estimate(profile, opened, seeds)
     whole = dict.fromkeys(("requests", "prompt_tokens", "completion_tokens"), "{:,}")
     shown = {
-        name: lambda value, how=how: "unknown" if pd.isna(value) else how.format(value)
+        name: lambda value, how=how: value if isinstance(value, str) else how.format(value)
         for name, how in (whole | {"usd": "${:,.2f}", "hours": "{:,.1f}"}).items()
     }
     lines = [parts(profile).to_string(index=False, justify="left"), ""]
-    lines += [table.to_string(index=False, formatters=shown)]
+    lines += [table.astype(object).where(table.notna(), "unknown").to_string(index=False, formatters=shown)]
     asked, again = table.dropna(subset="requests"), table["stage"].str.startswith("variants/")
     cost = "a price is unknown" if asked["usd"].isna().any() else f"${asked['usd'].sum():,.2f}"
     tokens = asked["prompt_tokens"].sum() + asked["completion_tokens"].sum()
