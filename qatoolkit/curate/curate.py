@@ -32,8 +32,9 @@ def curate(
     Order: marks of a person (`settings.marks`: edits, and what is marked bad), filters (`settings.reject` names the
     reasons that reject, the others flag), decontamination against every exam, conflicts (question and choices of an
     earlier row with a surely different answer), near-duplicates. Where it can't be told whether the answers differ, both
-    rows stay, flagged as undecided_answer. `rejects` have all columns plus `reason` and `detail`, for the first reason
-    found. `report`: rows and share of the strategy's rows by outcome (kept, rejected, flagged), reason and strategy.
+    rows stay, flagged as undecided_answer. `kept` has all columns plus `flagged`, the reasons that flag a row, joined by
+    commas, null without any; `rejects` have all plus `reason` and `detail`, for the first reason found. `report`: rows
+    and share of the strategy's rows by outcome (kept, rejected, flagged), reason and strategy.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -98,7 +99,9 @@ def curate(
         faults = pd.concat([faults, _meanings(rest, index.items, settings.meaning)], ignore_index=True)
 
     rejected = sorted(reasons)
-    kept = _without(table, reasons).reset_index(drop=True)
+    kept = _without(table, reasons)
+    noted = faults[~faults["reject"]].drop_duplicates(["row", "reason"]).groupby("row")["reason"].agg(", ".join)
+    kept = kept.assign(flagged=pd.Series(noted, dtype=object).reindex(kept.index)).reset_index(drop=True)
     rejects = table.iloc[rejected].reset_index(drop=True)
     rejects["reason"] = pd.Series([reasons[row][0] for row in rejected], dtype="str")
     rejects["detail"] = pd.Series([reasons[row][1] for row in rejected], dtype="str")

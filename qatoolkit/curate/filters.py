@@ -49,13 +49,6 @@ def filters(
     return flags(found)
 
 
-def flagged(table: pd.DataFrame, settings: CurateSettings) -> list[str | None]:
-    """The reasons that only flag each row under these settings, joined by a comma; None for a row without."""
-    found = filters(table, **options(settings)).query("not reject")
-    names = found.drop_duplicates(["row", "reason"]).groupby("row")["reason"].agg(", ".join)
-    return [names.get(row) for row in range(len(table))]
-
-
 def options(settings: CurateSettings) -> dict:
     """The settings of curation that `filters` takes."""
     return {name: getattr(settings, name) for name in ("max_question", "max_answer", "echo", "reject")}

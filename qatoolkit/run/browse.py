@@ -19,7 +19,6 @@ from qatoolkit.core.display import escape, is_live, qa
 from qatoolkit.core.files import atomic, locked
 from qatoolkit.core.qa_table import require
 from qatoolkit.core.text import missing
-from qatoolkit.curate.filters import flagged
 from qatoolkit.curate.marks import COLUMNS, check_mark, read_marks, write_marks
 from qatoolkit.run.profiles import SEEDS
 from qatoolkit.run.store import Run
@@ -71,8 +70,9 @@ def questions(run: Run) -> pd.DataFrame:
         )
         if name == SEEDS and "id" in rejects:  # and not the exam questions that could not be labelled
             rejects = rejects[rejects["id"].isin(run.read("seeds").seeds["id"])]
-        noted = flagged(kept, run.profile.curate) if lost is not None else None
-        kept = kept.assign(set=name, outcome=[reason.get(id, "kept") for id in kept["id"]], flagged=noted)
+        noted = {} if lost is None else getattr(curated, name).set_index("id")["flagged"]
+        kept = kept.assign(set=name, outcome=[reason.get(id, "kept") for id in kept["id"]])
+        kept["flagged"] = kept["id"].map(noted)
         parts.append(kept.assign(detail=kept["id"].map(detail)))
         if {"id", "question"} <= set(rejects):
             parts.append(rejects.dropna(subset=["id", "question"]).assign(set=name, outcome=rejects["reason"]))

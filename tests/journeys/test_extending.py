@@ -68,7 +68,7 @@ print(json.dumps({
     "figure": [text.get_text() for text in figure.axes[0].get_yticklabels()],
     "lineage": len(qt.lineage(run, made.questions["id"].iloc[0]).calls),
     "cost": qt.cost_per_question(run)["dataset"].unique().tolist(),
-    "estimate": requests(run.profile)["data"].unique().tolist(),
+    "estimate": requests(run.profile)["stage"].unique().tolist(),
     "ablations": turned[["arm", "ablation", "on", "n"]].to_dict("records"),
 }))
 """
@@ -85,7 +85,8 @@ def test_a_strategy_from_outside_is_written_curated_and_explained(journey):
     assert 0 < journey["curated"] <= journey["made"]
     assert journey["judged"] == journey["made"]  # every question is judged against the world's truth
     assert journey["lineage"] >= 2  # the request that wrote it and the one that labelled it
-    assert journey["cost"] == journey["estimate"] == ["siblings"]
+    assert journey["cost"] == ["siblings"]
+    assert journey["estimate"] == ["annotate", "consensus", "siblings", "variants/siblings", "rounds"]
 
 
 def test_a_figure_from_outside_is_one_of_the_run(journey):

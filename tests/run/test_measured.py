@@ -96,7 +96,7 @@ def test_calls_that_measure_are_in_the_lineage_and_priced_before_and_after(run, 
     assert after["requests"] == after["answered"] == 2 * len(written.questions)
     seeds = qt.tables.difficulty_estimate(run)
     assert seeds["requests"] == 0  # the profile itself does not measure
-    planned = requests(run.profile).set_index(["data", "task"])["requests"]
+    planned = requests(run.profile).set_index(["stage", "task"])["requests"]
     assert planned["gap", "measure"] == 2 * 30
     assert ("boostqa", "measure") not in planned
 

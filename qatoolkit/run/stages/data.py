@@ -217,7 +217,7 @@ def curate(run: Run, *, log=print) -> Outputs:
         for name in used:
             table = seeds if name == SEEDS else run.read(name).questions
             kept, rejects, report = curated(table, index, run.profile.curate)
-            outputs |= {name: kept.reindex(columns=qa_columns(kept)), f"{name}_rejects": rejects}
+            outputs |= {name: kept.reindex(columns=[*qa_columns(kept), "flagged"]), f"{name}_rejects": rejects}
             reports.append(report.assign(dataset=name))
         outputs["report"] = pd.concat(reports, ignore_index=True) if reports else pd.DataFrame()
         if used and against and (n := run.profile.curate.controls):

@@ -66,7 +66,7 @@ def diversity(run: Run) -> pd.DataFrame:
     with dials, among them. A set whose questions name no knowledge points has no `kp_coverage`."""
     sets = curated_sets(run)
     table = compared(sets, seeds=SEEDS, seed=run.seed)
-    named = [sets[name]["knowledge_points"].notna().any() for name in table["set"]]
+    named = ["knowledge_points" in sets[s] and sets[s]["knowledge_points"].notna().any() for s in table["set"]]
     return table.assign(kp_coverage=table["kp_coverage"].where(named))
 
 
