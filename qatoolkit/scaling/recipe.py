@@ -28,9 +28,9 @@ def propose_setting(
     `runs`: one row per run (of `qt.stages.sweep`, sizes put together): `by`, dial, y; `y` is the smaller the better
     unless it is an accuracy or a gain; rows with a null y are left out. Three values of the dial or more at each size.
 
-    Returns {dial, to, value, low, high (95%, residuals drawn again), moves: change of the best value per tenfold size
-    (a factor for logarithmic dials, else a difference) with moves_low, moves_high, interior: the share of the draws
-    that have a best value at all, edge: whether `value` lies outside the values tried, and of the check: held_out (the
+    Returns {dial, to, value, low, high (95%, residuals drawn again; a share is kept between 0 and 1, a logarithmic dial
+    within ten times of the values tried), moves: change of the best value per tenfold size (a factor for logarithmic
+    dials, else a difference) with moves_low, moves_high, interior: the share of the draws that have a best value at all, edge: whether `value` lies outside the values tried, and of the check: held_out (the
     largest size), predicted, best_tried there, and cost, how much worse y is at the tried value nearest to the
     prediction than at the best}. With one size there is no line and no check: the value is that size's, nulls in their
     place.
@@ -48,6 +48,8 @@ def propose_setting(
     ratio = dial.endswith(LOGARITHMIC)
     rng = np.random.default_rng(seed)
     best, drawn, slopes = _vertex(table, dial, y, by, to, better, ratio, draws, rng)
+    within = _bounds(table[dial], ratio)
+    best, drawn = np.clip(best, *within), np.clip(drawn, *within)
     write = np.exp if ratio else (lambda value: value)
     inside = np.isfinite(drawn)
     low, high = np.quantile(drawn[inside], [0.025, 0.975]) if inside.any() else (np.nan, np.nan)
@@ -62,6 +64,13 @@ def propose_setting(
 
 
 CHECK = ("held_out", "predicted", "best_tried", "cost")
+
+
+def _bounds(tried: pd.Series, ratio: bool) -> tuple[float, float]:
+    """Between what a best value can be said to lie, as a logarithm where ratios count."""
+    if ratio:
+        return np.log(tried.min() / FURTHEST), np.log(tried.max() * FURTHEST)
+    return (0.0, 1.0) if tried.between(0, 1).all() else (-np.inf, np.inf)
 
 
 def _vertex(table, dial, y, by, to, better, ratio, draws, rng) -> tuple[float, np.ndarray, np.ndarray]:
@@ -96,6 +105,7 @@ def _check(table, dial, y, by, sizes, better, ratio, rng) -> dict:
     """What the smaller sizes would have proposed for the largest, and what it would have cost."""
     last, smaller = table[table[by] == sizes[-1]], table[table[by] < sizes[-1]]
     value, *_ = _vertex(smaller, dial, y, by, sizes[-1], better, ratio, 1, rng)
+    value = np.clip(value, *_bounds(smaller[dial], ratio))
     predicted = float(np.exp(value) if ratio else value)
     means = better * last.groupby(dial)[y].mean()
     away = np.abs(np.log(means.index / predicted)) if ratio else np.abs(means.index - predicted)

@@ -240,12 +240,15 @@ def _start(settings: TextbookSettings, faults: str, log: Path | None) -> tuple[s
         text=True,
         process_group=0,  # Ctrl-C is for the process that asks, which waits for what is on its way
     )
-    url = process.stdout.readline().strip()
-    if not re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", url):
+    try:
+        url = process.stdout.readline().strip()
+        if not re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", url):
+            raise RuntimeError(
+                f"the offline teacher did not start (exit code {process.poll()}); run `qatoolkit teacher serve`"
+            )
+    except BaseException:  # an interrupt too
         _end(process)
-        raise RuntimeError(
-            f"the offline teacher did not start (exit code {process.poll()}); run `qatoolkit teacher serve`"
-        )
+        raise
     return process, url
 
 

@@ -17,8 +17,10 @@ from qatoolkit.core.files import write_json
 from qatoolkit.run import cli, figures, report
 from qatoolkit.run import notebooks as runner
 from qatoolkit.run.contracts import BESIDE, stage
+from qatoolkit.run.cost import requests, seeds_at_hand
 from qatoolkit.run.notebooks import ORDER, chosen
 from qatoolkit.run.store import open_run
+from qatoolkit.run.tables.synthesis import spend
 
 pytestmark = pytest.mark.timeout(1500)
 DEGREES = pd.DataFrame({"degree": [1, 2, 2]})
@@ -44,6 +46,17 @@ def test_notebook_ran_and_shows_something(smoke, name):
     assert "\nno rows" not in "".join(
         o.get("data", {}).get("text/plain", "") for cell in by_hand for o in cell.get("outputs", ())
     )
+
+
+def test_the_plan_counts_what_every_stage_sends(smoke):
+    run = open_run("smoke", root=smoke.results)
+    sent = spend(run).assign(stage=lambda t: t["stage"].str.replace(r"^rounds/.*", "rounds", regex=True))
+    sent = sent.groupby("stage")["attempts"].sum().drop("error_rates")  # offline teachers alone
+    asked = requests(run.profile, seeds=seeds_at_hand(run.profile)).groupby("stage")["requests"].sum()
+    assert set(sent.index) <= set(asked.index)
+    assert sent["annotate"] == asked["annotate"]
+    assert (sent <= 1.1 * asked[sent.index]).all()
+    assert sent.sum() >= 0.8 * asked.sum()
 
 
 def test_second_run_does_nothing_and_says_so(smoke):

@@ -54,3 +54,13 @@ def test_one_size_has_no_line_and_too_few_values_or_too_far_a_size_are_refused()
         propose_setting(alone.iloc[:2], "midtrain.learning_rate", 4e6)
     with pytest.raises(ValueError, match="more than 10 times"):
         propose_setting(alone, "midtrain.learning_rate", 4e7)
+
+
+def test_a_best_beyond_what_was_tried_is_an_edge_and_stays_within_reach():
+    runs = swept(-0.4, 0.005)
+    runs["bits_per_byte"] = -np.log(runs["midtrain.learning_rate"]) + 0.01 * np.log(runs["midtrain.learning_rate"]) ** 2
+    found = propose_setting(runs, "midtrain.learning_rate", 4e6)
+    assert found["edge"]
+    most = 10 * runs["midtrain.learning_rate"].max()
+    assert found["value"] == pytest.approx(most)
+    assert found["high"] <= most * (1 + 1e-9)
