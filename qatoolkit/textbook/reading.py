@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from functools import cached_property
+from collections.abc import Container
 
 from qatoolkit.textbook import problems
 from qatoolkit.textbook.frames import FRAMES, TOP
@@ -28,7 +28,6 @@ class Reader:
                 "top": {word for kind in TOP.values() for word in kind[language]},
                 **dict.fromkeys(("r", "r1", "r2", "r3"), self.relations[language]),
             }
-            slots = {name: _alternatives(words) for name, words in slots.items()} | {"v": ".+?", "list": ".+?"}
             for form, frames in FRAMES.items():
                 for split in ("train", "exam"):
                     for frame in frames[language][split]:
@@ -50,7 +49,7 @@ class Reader:
             return Question(form="problem", family=family, params=tuple(params.items())), language, split
         folded = text.casefold()
         for wording in self.wordings:
-            found = wording.match(text, folded)
+            found = wording.match(folded)
             question = found and self._resolve(wording.form, wording.language, found)
             if question:
                 return question, wording.language, wording.split
@@ -58,7 +57,6 @@ class Reader:
 
     def _resolve(self, form: str, language: str, found: dict[str, str]) -> Question | None:
         """Find the relations that fit together: each must belong to the table the walk has reached."""
-        found = {k: v.casefold() for k, v in found.items()}
         firsts = self.relations[language][found.get("r1") or found["r"]]
         others = ()
         if "list" in found:
@@ -114,27 +112,34 @@ def _grouped(pairs) -> dict[str, list]:
     return dict(groups)
 
 
-def _alternatives(words) -> str:
-    return "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
-
-
 class _Wording:
-    """One frame, matched against texts. Patterns list every name of the textbook and are slow to compile, so one is made
-    when a text has all fixed parts of its frame."""
+    """One frame, matched against texts. The names that fit its slots are looked up: a pattern that lists every name of the
+    textbook takes longer to compile than a thousand texts take to read."""
 
-    def __init__(self, form: str, language: str, split: str, frame: str, slots: dict[str, str]):
-        self.form, self.language, self.split, self._slots = form, language, split, slots
-        self._pieces = re.split(r"\{(\w+)\}", frame)
-        self._fixed = [piece.casefold() for piece in self._pieces[::2]]
+    def __init__(self, form: str, language: str, split: str, frame: str, slots: dict[str, Container[str]]):
+        self.form, self.language, self.split = form, language, split
+        first, *others = re.split(r"\{(\w+)\}", frame.casefold())
+        self._first = first
+        self._rest = tuple(
+            (name, slots.get(name), after) for name, after in zip(others[::2], others[1::2], strict=True)
+        )
 
-    def match(self, text: str, folded: str) -> dict[str, str] | None:
-        """What stands in the slots of the frame in a text, given with its case folded too, or None."""
-        if not all(piece in folded for piece in self._fixed):
+    def match(self, folded: str) -> dict[str, str] | None:
+        """What is in the slots of the frame in a text, both with their case folded, or None."""
+        if not folded.startswith(self._first) or not all(after in folded for _, _, after in self._rest):
             return None
-        found = self._pattern.fullmatch(text)
-        return found and found.groupdict()
+        return self._fill(folded, len(self._first), 0)
 
-    @cached_property
-    def _pattern(self) -> re.Pattern:
-        named = (re.escape(p) if i % 2 == 0 else f"(?P<{p}>{self._slots[p]})" for i, p in enumerate(self._pieces))
-        return re.compile("".join(named), re.IGNORECASE)
+    def _fill(self, folded: str, start: int, nth: int) -> dict[str, str] | None:
+        """The slots from the `nth` on, filled with the text from `start` on; of several ways, names as long as possible,
+        free text as short as possible, the first slot first."""
+        if nth == len(self._rest):
+            return {} if start == len(folded) else None
+        name, known, after = self._rest[nth]
+        ends = [end for end in range(start + 1, len(folded) - len(after) + 1) if folded.startswith(after, end)]
+        for end in ends if known is None else reversed(ends):
+            if known is None or folded[start:end] in known:
+                found = self._fill(folded, end + len(after), nth + 1)
+                if found is not None:
+                    return {name: folded[start:end]} | found
+        return None

@@ -16,7 +16,6 @@ from qatoolkit.core.files import write_text
 from qatoolkit.training.distributed import Processes
 from qatoolkit.training.job import Job
 from qatoolkit.training.logging import ProgressLog
-from qatoolkit.training.setup import Setup
 
 PROBES = "probe.jsonl"  # in the job's folder
 COLUMNS = ["step", "tokens", "discipline", "difficulty", "n", "accuracy", "margin"]
@@ -43,7 +42,7 @@ def prepare_probe(probe: Callable | None, job: Job, tokenizer) -> Callable | Non
 
 @contextmanager
 def open_probes(
-    job: Job, ask: Callable | None, setup: Setup, steps: int, done: int, ours: Processes, progress: ProgressLog, log
+    job: Job, ask: Callable | None, scored, steps: int, done: int, ours: Processes, progress: ProgressLog, log
 ):
     """Yields a function of (steps taken, tokens seen, tokens of the last step) that probes the model with `ask` if a
     probe is due, and appends a row per cell to `probe.jsonl`; rows that a resumed run repeats are cut off.
@@ -61,7 +60,7 @@ def open_probes(
         if 0 < taken < steps and seen // job.probe_every == (seen - new) // job.probe_every:
             return
         since = time.perf_counter()
-        with reading(setup.scored, ours) as model:
+        with reading(scored, ours) as model:
             cells = ask(model)
         if ours.leads:
             rows = [{"step": taken, "tokens": seen} | row for row in cells.to_dict("records")]

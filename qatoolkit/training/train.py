@@ -105,7 +105,7 @@ def _run(job: Job, ours: Processes, probe, hook, log, anyway: bool, asked_to_sto
     with (
         _room(job, setup.needs.model.parameters),
         open_metrics(out, done, ours.leads) as write_row,
-        open_probes(job, ask, setup, steps, done, ours, progress, log) as probe_if_due,
+        open_probes(job, ask, setup.scored, steps, done, ours, progress, log) as probe_if_due,
     ):
 
         def take(step: int, ends: int) -> tuple[dict, int]:

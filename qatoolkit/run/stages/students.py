@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from qatoolkit.core.files import read_json
 from qatoolkit.core.stats import accuracy, cells, difference_over_seeds, wilson
@@ -121,7 +121,7 @@ def over_seeds(rows: list[dict]) -> dict:
     if len(rows) == 1:
         return found
     table, mean = pd.DataFrame(rows), float(np.mean([row["accuracy"] for row in rows]))
-    half = stats.t.ppf(0.975, len(rows) - 1) * table["accuracy"].std() / np.sqrt(len(rows))
+    half = stdtrit(len(rows) - 1, 0.975) * table["accuracy"].std() / np.sqrt(len(rows))
     low, high = (
         mean + side * np.hypot(mean - end, half)
         for side, end in zip((-1, 1), wilson(mean * found["n"], found["n"]), strict=True)

@@ -18,7 +18,6 @@ from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.stages.contents import artifact_of, content_of, make_once
 from qatoolkit.run.stages.data import probe_questions
 from qatoolkit.run.store import STAGES, Run
-from qatoolkit.training.checkpoints import adopt
 from qatoolkit.training.defaults import Default, defaults
 from qatoolkit.training.hub import load_config, load_tokenizer
 from qatoolkit.training.job import Job, identity
@@ -256,6 +255,8 @@ def adopted(run: Run, checkpoint: str, revision: str | None) -> Artifact:
     tokens = known[0].tokens if known else None
 
     def make(folder: Path) -> None:
+        from qatoolkit.training.checkpoints import adopt
+
         adopt(checkpoint, folder / "model", tokens=tokens, revision=revision)
 
     return make_once(run, "adopt", [content_of(checkpoint), revision, tokens], make)
