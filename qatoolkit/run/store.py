@@ -257,6 +257,10 @@ class Run:
         wrote itself}; the manifest is written last. `dials` are turned for this stage alone; `asked` are arguments that
         its result depends on."""
         check(self)
+        if not self._checked:
+            if self.change or self.parent or self.own_world or not remembered(self.folder):
+                self.world.check()  # models take seconds to open: not again for a run that remembers the same profile
+            self._checked = True
         reads, dials = spec.reads if reads is None else reads, dials or {}
         asked = asked or LISTS.get(spec.kind, lambda profile: {})(self.profile)
         settings = self.settings_of(spec, turned(self.profile, dials))
@@ -272,9 +276,6 @@ class Run:
                     note = f" ({notes[upstream]})" if upstream in (notes := self.notes.read()) else ""
                     other = f"{', '.join(other)} changed since{note}"
                     log(f"{name}: reads {upstream} as it is, though {other}: see {notebook}")
-            if not self._checked:
-                self.world.check()
-                self._checked = True
         with artifact.making() as folder:
             if (manifest := artifact.manifest) is not None:
                 self.point(name, artifact)
