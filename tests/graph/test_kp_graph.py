@@ -180,7 +180,7 @@ def test_lists_read_back_from_parquet_give_the_same_graph(tmp_path):
 @pytest.mark.parametrize(
     ("table", "settings", "message"),
     [
-        (pd.DataFrame({"id": ["a"]}), {}, "lacks .*knowledge_points"),
+        (pd.DataFrame({"id": ["a"]}), {}, "missing .*knowledge_points"),
         (seeds("a, b"), {}, "contains str; allowed: lists of text"),
         (seeds(["a", 3]), {}, "lists of int; allowed"),
         (seeds(["a"]).assign(id=None), {}, "id is null in 1 rows"),

@@ -286,7 +286,7 @@ def test_a_file_that_a_spreadsheet_has_saved_is_read_as_it_was_meant(tmp_path):
     [
         ("", "not a CSV file in UTF-8"),
         ("kept,merged\n欧姆定律,a\n".encode("gbk"), "not a CSV file in UTF-8"),
-        ("kept;merged\na;b\n", r"lacks \['kept', 'merged'\]; it has \['kept;merged'\]"),
+        ("kept;merged\na;b\n", r"is missing the columns \['kept', 'merged'\]; it has \['kept;merged'\]"),
         ("kept,merged,decision\na,b,yes\n", r"'a' <- 'b' is 'yes'; allowed: merge, review, apart"),
         ("kept,merged\na,\n", "both need a text"),
         ("kept,merged\na,b\nb,a\n", "in a circle"),
@@ -348,9 +348,9 @@ def test_what_is_decided_as_apart_stays_apart(decided, allowed):
 
 
 def test_tables_without_the_columns_are_named():
-    with pytest.raises(ValueError, match=r"merges lacks \['merged'\]"):
+    with pytest.raises(ValueError, match=r"merges is missing the columns \['merged'\]"):
         apply_merges(pd.DataFrame({"knowledge_points": []}), pd.DataFrame({"kept": []}))
-    with pytest.raises(ValueError, match=r"table lacks \['knowledge_points'\]"):
+    with pytest.raises(ValueError, match=r"table is missing the columns \['knowledge_points'\]"):
         apply_merges(pd.DataFrame({"id": []}), pd.DataFrame({"kept": [], "merged": []}))
 
 
