@@ -1,5 +1,4 @@
-"""A KP graph in a folder: matrices as memory-mapped npy files, names and seeds as Parquet, and a manifest written
-last."""
+"""KP graphs on disk: matrices as memory-mapped npy files, names and seeds as Parquet, and a manifest written last."""
 
 import json
 import os
@@ -18,13 +17,13 @@ from qatoolkit.core.files import locked, read_json
 _FORMAT = "qatoolkit-kpgraph-1"
 _MATRICES = ("adjacency", "incidence", "edge_seeds")
 _PARTS = ("data", "indices", "indptr")
-_OURS = re.compile(r"graph\.json(\.tmp)?|\.lock|kpgraph-\d+")
+_OWN_FILES = re.compile(r"graph\.json(\.tmp)?|\.lock|kpgraph-\d+")
 
 
 def save(graph, folder: Path) -> Path:
     """Write the graph and return the folder; ValueError if it contains other files."""
-    if folder.exists() and (others := sorted(p.name for p in folder.iterdir() if not _OURS.fullmatch(p.name))):
-        raise ValueError(f"{folder} contains {others[0]!r}, which is no KP graph; save into a folder of its own")
+    if folder.exists() and (others := sorted(p.name for p in folder.iterdir() if not _OWN_FILES.fullmatch(p.name))):
+        raise ValueError(f"{folder} contains {others[0]!r}, which is not part of a KP graph; save into an empty folder")
     try:
         seeds = pa.Table.from_pandas(graph.seeds, preserve_index=False)
     except (pa.ArrowException, UnicodeError) as error:
@@ -88,7 +87,7 @@ def _read_parts(data, about):
     return matrices | {
         "names": pd.Index(names["kp"]),
         "seeds": seeds.astype(
-            dict.fromkeys(("discipline", "difficulty"), "category")  # Parquet forgets it where all are null
+            dict.fromkeys(("discipline", "difficulty"), "category")  # Parquet loses the type if all are null
         ),
         "weight": about["weight"],
         "min_count": about["min_count"],

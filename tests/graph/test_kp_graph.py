@@ -258,7 +258,7 @@ def test_a_graph_that_is_saved_anew_while_it_is_read_is_read_again(tmp_path, mon
 def test_save_touches_no_foreign_folder_and_load_names_what_is_wrong(tmp_path):
     graph = build_kp_graph(seeds(["a", "b"]))
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"thesis\.txt.*folder of its own"):
+    with pytest.raises(ValueError, match=r"thesis\.txt.*which is not part of a KP graph"):
         graph.save(tmp_path)
     with pytest.raises(FileNotFoundError, match="no saved KP graph"):
         KPGraph.load(tmp_path)
