@@ -304,10 +304,10 @@ def _read_english(text: str) -> Quantity | None:
     sign = -1 if re.match("(?:minus|negative) ", text) else 1
     text = text.split(" ", 1)[1] if sign < 0 else text
     words = text.split()
-    at = next((i for i, word in enumerate(words[:6]) if word in _ORDINALS), 0)
-    if words and words[at] in _ORDINALS and (at == 0 or words[at - 1] in _TENS.split()):
-        number = _read_cardinal([*words[:at], _ORDINALS[words[at]]])
-        return None if number is None else Quantity(Fraction(number), unit=" ".join(["th", *words[at + 1 :]]))
+    position = next((i for i, word in enumerate(words[:6]) if word in _ORDINALS), 0)
+    if words and words[position] in _ORDINALS and (position == 0 or words[position - 1] in _TENS.split()):
+        number = _read_cardinal([*words[:position], _ORDINALS[words[position]]])
+        return None if number is None else Quantity(Fraction(number), unit=" ".join(["th", *words[position + 1 :]]))
     if found := _PART.fullmatch(text):
         top = 1 if found["top"] in ("a", "one") or text == "half" else _read_cardinal([found["top"]])
         whole = _read_cardinal(found["whole"].split()) if found["whole"] else 0

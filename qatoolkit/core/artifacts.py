@@ -109,8 +109,8 @@ class Artifact:
         Small files are compared whole, large ones by samples; each file is checked once per process unless it
         changes."""
         record = self.record
-        for path, why in self.damage(record or {}):
-            raise Damaged(f"{path} {why}: {self.remedy}")
+        for path, difference in self.damage(record or {}):
+            raise Damaged(f"{path} {difference}: {self.remedy}")
         return record
 
     def damage(self, record: dict, *, whole: bool = False) -> Iterator[tuple[Path, str]]:
@@ -123,8 +123,8 @@ class Artifact:
                 stat = None
             if not whole and stat and _verified.get(path) == stat:
                 continue
-            if why := differs(Path(path), known, whole=whole):
-                yield Path(path), why
+            if difference := differs(Path(path), known, whole=whole):
+                yield Path(path), difference
             else:
                 _verified[path] = stat
 

@@ -379,13 +379,13 @@ class Progress:
         return (self.done - self._marks[0][1]) / (now - self._marks[0][0])
 
     def _line(self, end="", rate=None):
-        total, aside = max(self.total, self.done) if self.total else None, []
+        total, details = max(self.total, self.done) if self.total else None, []
         if rate := rate or self._rate():
-            aside.append(f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s")
+            details.append(f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s")
         if total and not end:
-            aside.append(f"{self.done / total:.0%}")
+            details.append(f"{self.done / total:.0%}")
             if rate:
-                aside.append(f"{_duration((total - self.done) / rate)} left")
-        aside += [f"{key} {_plain(value)}" for key, value in self.notes.items()]
-        of, aside = f"/{total:,}" if total else "", f" ({', '.join(aside)})" if aside else ""
-        return f"{self.label}: {self.done:,}{of} {self.unit}{end}{aside}"
+                details.append(f"{_duration((total - self.done) / rate)} left")
+        details += [f"{key} {_plain(value)}" for key, value in self.notes.items()]
+        of_total, details = f"/{total:,}" if total else "", f" ({', '.join(details)})" if details else ""
+        return f"{self.label}: {self.done:,}{of_total} {self.unit}{end}{details}"

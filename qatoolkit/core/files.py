@@ -171,8 +171,8 @@ def read_json(path: Path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        why = "it is empty" if not path.stat().st_size else str(error).splitlines()[0]
-        raise Damaged(f"{path} is damaged, not valid JSON ({why}): remove it and rerun what writes it") from None
+        cause = "it is empty" if not path.stat().st_size else str(error).splitlines()[0]
+        raise Damaged(f"{path} is damaged, not valid JSON ({cause}): remove it and rerun what writes it") from None
 
 
 def plain(value):

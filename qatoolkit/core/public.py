@@ -19,9 +19,9 @@ def lazily(package: str, names: dict[str, str]):
 
 def no_name(package: str, name: str, names: Iterable[str]) -> AttributeError:
     """The error for a name that a package does not have; it suggests the closest name, or lists all."""
-    near = difflib.get_close_matches(name, names, n=1)
-    meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(names))}"
-    return AttributeError(f"module {package!r} has no attribute {name!r}; {meant}")
+    closest = difflib.get_close_matches(name, names, n=1)
+    suggestion = f"did you mean {closest[0]}?" if closest else f"there are {', '.join(sorted(names))}"
+    return AttributeError(f"module {package!r} has no attribute {name!r}; {suggestion}")
 
 
 def by_module(package: str, modules: dict[str, str]) -> dict[str, str]:

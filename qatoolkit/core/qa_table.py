@@ -108,5 +108,5 @@ def read_table(path: Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:
         if not path.is_file():
             raise
-        why = "it is empty" if not path.stat().st_size else " ".join(str(error).split())[:200]
-        raise Damaged(f"{path} is damaged, not a Parquet table ({why}): remove it and rerun what writes it") from None
+        cause = "it is empty" if not path.stat().st_size else " ".join(str(error).split())[:200]
+        raise Damaged(f"{path} is damaged, not a Parquet table ({cause}): remove it and rerun what writes it") from None

@@ -75,9 +75,9 @@ class _Actor:
 
     def __call__(self, batch: dict) -> dict:
         results = np.empty(len(batch["item"]), dtype=object)
-        for place, number in enumerate(batch["item"]):
+        for position, number in enumerate(batch["item"]):
             try:
-                results[place] = self._function(self._items[number])
+                results[position] = self._function(self._items[number])
             except Exception as error:  # returned as a value: Ray would wrap a raised one and print it at length
-                results[place] = error
+                results[position] = error
         return {"result": results}

@@ -34,8 +34,8 @@ class _OneLine(type(BaseModel)):
         try:
             return super().__call__(**values)
         except ValidationError as error:
-            whose = f"{cls.kind} {values.get('name')!r}: " if cls.kind else ""
-            raise ValueError(f"{whose}{one_line(error, cls)}") from None
+            prefix = f"{cls.kind} {values.get('name')!r}: " if cls.kind else ""
+            raise ValueError(f"{prefix}{one_line(error, cls)}") from None
 
 
 class Settings(BaseModel, metaclass=_OneLine):
@@ -180,8 +180,8 @@ def _describe_fault(fault: dict, model: type[Settings]) -> str:
     if fault["type"] == "extra_forbidden":
         known = list(owner.model_fields)
         close = difflib.get_close_matches(names[-1], known, 1)
-        meant = f"; did you mean {above}{close[0]}?" if close else ""
-        return f"no setting is called {full!r}{meant}; there are {', '.join(above + f for f in known)}"
+        suggestion = f"; did you mean {above}{close[0]}?" if close else ""
+        return f"no setting is called {full!r}{suggestion}; there are {', '.join(above + f for f in known)}"
     if fault["type"] == "missing":
         return f"{full} must be given"
     if fault["type"] == "value_error":  # raised by our validators, which name the field
@@ -226,13 +226,13 @@ def _describe_range(metadata, hint) -> str:
     return ", ".join([words[name].format(bound) for name, bound in bounds.items()] + finite)
 
 
-def dials(model: type[Settings], where: str = "") -> Iterator[tuple[str, object]]:
+def dials(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, object]]:
     """(dotted name, field) of every dial, group by group."""
     for name, field in model.model_fields.items():
         if _is_group(field.annotation):
-            yield from dials(field.annotation, f"{where}{name}.")
+            yield from dials(field.annotation, f"{prefix}{name}.")
         else:
-            yield f"{where}{name}", field
+            yield f"{prefix}{name}", field
 
 
 def differences(a: dict, b: dict, model: type[Settings]) -> dict[str, tuple]:
@@ -321,8 +321,8 @@ def _absolute(path: Path, value, mark: Place):
         return [_absolute(path, v, mark) for v in value]
     if not isinstance(value, str) or value.startswith(("hf:", "package:")) or value in mark.words:
         return value
-    here = path.resolve().parent / value
-    return value if mark.or_name and not here.exists() else str(here)
+    candidate = path.resolve().parent / value
+    return value if mark.or_name and not candidate.exists() else str(candidate)
 
 
 def read_mapping(path: Path, expected: str) -> dict:
@@ -351,8 +351,8 @@ def read_mapping(path: Path, expected: str) -> dict:
             raise yaml.YAMLError(str(error)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected {expected}, found {type(content).__name__}")
     return content

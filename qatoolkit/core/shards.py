@@ -88,15 +88,15 @@ def make_shards(
     """Like `map_shards`, but `make` takes a `Shard` instead of its table. `key` is everything the result depends on
     besides the names and rows of the shards; `group` is the number of rows per row group."""
     artifact = _Folder(Path(out), key_of(key, [shard._replace(path="") for shard in shards]))
-    with artifact.making(), Progress(len(shards), Path(out).name, "shards") if progress else nullcontext() as shown:
+    with artifact.making(), Progress(len(shards), Path(out).name, "shards") if progress else nullcontext() as bar:
         artifact.begin()
         if (found := artifact.manifest) is None:
             records = {shard.name: artifact.done(shard) for shard in shards}
-            left = [shard for shard in shards if not records[shard.name]]
-            for record in each(_Writing(make, artifact.folder, group), left, engine=engine, workers=workers):
+            todo = [shard for shard in shards if not records[shard.name]]
+            for record in each(_Writing(make, artifact.folder, group), todo, engine=engine, workers=workers):
                 records[record["shard"]] = record
-                if shown:
-                    shown.update()
+                if bar:
+                    bar.update()
             found = artifact.finish({"shards": list(records.values())})
     return pd.DataFrame(found["shards"], columns=["shard", "rows", "kept", "rejects"])
 
@@ -141,9 +141,9 @@ def write_shards(tables: Iterable[pd.DataFrame], folder: str | Path, rows_per_sh
             for first in range(0, len(table), rows_per_shard):
                 waiting.append(table.iloc[first : first + rows_per_shard])
                 while sum(map(len, waiting)) >= rows_per_shard:
-                    whole = pd.concat(waiting, ignore_index=True)
-                    write_shard(whole[:rows_per_shard], temporary / f"part-{number:05d}.parquet")
-                    number, waiting = number + 1, [whole[rows_per_shard:]]
+                    merged = pd.concat(waiting, ignore_index=True)
+                    write_shard(merged[:rows_per_shard], temporary / f"part-{number:05d}.parquet")
+                    number, waiting = number + 1, [merged[rows_per_shard:]]
         if sum(map(len, waiting)) or not number:
             rest = pd.concat(waiting, ignore_index=True) if waiting else pd.DataFrame()
             write_shard(rest, temporary / f"part-{number:05d}.parquet")
@@ -165,15 +165,17 @@ def list_shards(source, rows_per_shard: int = ROWS) -> list[Shard]:
         try:
             rows = pq.read_metadata(path).num_rows
         except (OSError, pa.ArrowException) as error:
-            why = "is missing" if not path.exists() else f"is not a Parquet table ({' '.join(str(error).split())[:99]})"
-            raise Damaged(f"{path} {why}: write it again, or leave it out of the source") from None
+            reason = (
+                "is missing" if not path.exists() else f"is not a Parquet table ({' '.join(str(error).split())[:120]})"
+            )
+            raise Damaged(f"{path} {reason}: write it again, or leave it out of the source") from None
         firsts = range(0, max(rows, 1), rows_per_shard)
         for part, first in enumerate(firsts):
             name = path.name if len(firsts) == 1 else f"{path.stem}-{part:05d}.parquet"
             shards.append(Shard(name, str(path), first, min(rows_per_shard, rows - first)))
     if len(names := [shard.name for shard in shards]) != len(set(names)):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two shards would be called {twice!r}: give files of different names")
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two shards would be called {repeated!r}: give files of different names")
     return shards
 
 
@@ -188,13 +190,13 @@ def read_shard(shard: Shard) -> pd.DataFrame:
                 skip = skip if groups else shard.first - start
                 groups.append(number)
             start = end
-        parts, left = [], shard.rows
+        parts, remaining = [], shard.rows
         for batch in file.iter_batches(min(max(shard.rows, 1), GROUP), row_groups=groups):
-            part = batch.slice(skip, left)
+            part = batch.slice(skip, remaining)
             skip = max(0, skip - len(batch))
             parts += [part] if len(part) else []
-            left -= len(part)
-            if not left:
+            remaining -= len(part)
+            if not remaining:
                 break
         return as_lists(pa.Table.from_batches(parts, file.schema_arrow).to_pandas())
 
@@ -224,9 +226,9 @@ class _Folder(Artifact):
         """Claim the folder. ValueError if it was made from other inputs or contains other files."""
         begun = self.folder / "begun.json"
         if not begun.exists():
-            if strange := sorted(path.name for path in self.folder.iterdir()):
+            if unexpected := sorted(path.name for path in self.folder.iterdir()):
                 raise ValueError(
-                    f"{self.folder} contains {strange[0]!r}, which no step wrote: give a new or an empty folder"
+                    f"{self.folder} contains {unexpected[0]!r}, which no step wrote: give a new or an empty folder"
                 )
             write_sealed({"key": self.key}, begun)
         if read_sealed(begun, self.remedy)["key"] != self.key:

@@ -86,7 +86,7 @@ def points_of(questions: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
     points_of_seed = dict(zip(seeds["id"], _texts(seeds), strict=True))
     none = pd.Series([[]] * len(questions), questions.index)
     own = _texts(questions) if "knowledge_points" in questions else none
-    parents = questions["parents"] if "parents" in questions else none
+    parents = questions.get("parents", none)
     from_parents = [
         list(dict.fromkeys(point for id in cell_texts(ids, "parents") for point in points_of_seed.get(id, ())))
         for ids in parents

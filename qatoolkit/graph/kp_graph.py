@@ -33,8 +33,8 @@ class KPGraph:
 
     adjacency: K x K symmetric CSR of edge weights (float64), sorted, no self loops.
     incidence: K x S CSR, one where the seed contains the KP.
-    edge_seeds: E x S CSR, one where the seed contains both ends; rows as in the upper triangle of `adjacency`.
-    names: K normalised KPs. seeds: S rows of `id` and the categories `discipline`, `difficulty`.
+    edge_seeds: E x S CSR, one where the seed contains both ends; rows as in the upper triangle of `adjacency`. names: K
+    normalised KPs. seeds: S rows of `id` and the categories `discipline`, `difficulty`.
     weight: how edges are weighted, "count" or "pmi". min_count: seeds that a pair needs for an edge.
 
     >>> import qatoolkit as qt
@@ -150,24 +150,24 @@ class KPGraph:
         if {old_type, new_type} == {"integer", "string"}:
             raise ValueError(f"id is {new_type} in the table and {old_type} in the graph; use one type for both")
         known = pd.Index(self.seeds["id"], dtype=object)
-        place = known.get_indexer(new["id"].astype(object))
+        row = known.get_indexer(new["id"].astype(object))
         holders = self.incidence.T.tocsr()
-        self._check_known(holders, new["id"], place, seed, kp, names)
+        self._check_known(holders, new["id"], row, seed, kp, names)
 
-        fresh = place < 0
-        place[fresh] = len(known) + np.arange(fresh.sum())
+        fresh = row < 0
+        row[fresh] = len(known) + np.arange(fresh.sum())
         parts = [part for part in (self.seeds, new[fresh]) if len(part)] or [new]
         seeds = pd.concat(parts, ignore_index=True)
         old = np.repeat(np.arange(len(known)), np.diff(holders.indptr)) * len(names) + holders.indices
-        added = place[seed[fresh[seed]]] * len(names) + kp[fresh[seed]]
+        added = row[seed[fresh[seed]]] * len(names) + kp[fresh[seed]]
         members = np.divmod(np.sort(np.concatenate([old, added])), max(len(names), 1))
         return _assemble(_as_categories(seeds), *members, names, self.weight, self.min_count)
 
-    def _check_known(self, holders, ids, place, seed, kp, names):
-        """Raise ValueError if a known seed has other KPs; `place` is its row in `holders` (S x K), or -1."""
-        repeated = np.flatnonzero(place >= 0)
+    def _check_known(self, holders, ids, row, seed, kp, names):
+        """Raise ValueError if a known seed has other KPs; `row` is its row in `holders` (S x K), or -1."""
+        repeated = np.flatnonzero(row >= 0)
         new_kps = _ones_matrix(seed, kp, (len(ids), len(names)))[repeated]
-        old_kps = holders[place[repeated]]
+        old_kps = holders[row[repeated]]
         old_kps.resize(new_kps.shape)
         differing = np.diff((new_kps != old_kps).tocsr().indptr) > 0
         if differing.any():

@@ -58,16 +58,16 @@ def _write(graph, seeds, folder):
 
 def load(folder: Path) -> dict:
     """The fields of the graph saved in a folder. Raises FileNotFoundError and ValueError as `KPGraph.load` does."""
-    about = _read_manifest(folder)
+    manifest = _read_manifest(folder)
     try:
-        return _read_parts(folder / about["data"], about)
+        return _read_parts(folder / manifest["data"], manifest)
     except (OSError, EOFError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
-        if _read_manifest(folder) != about:  # another process saved in the meantime
+        if _read_manifest(folder) != manifest:  # another process saved in the meantime
             return load(folder)
         raise ValueError(f"{folder} is damaged ({error}); build and save the graph again") from None
 
 
-def _read_parts(data, about):
+def _read_parts(data, manifest):
     def mapped(file):
         # Copy-on-write, because numba would compile again for read-only arrays. An empty array (a header of 128 bytes)
         # cannot be mapped.
@@ -75,7 +75,7 @@ def _read_parts(data, about):
 
     def matrix(name):
         values, indices, indptr = (mapped(data / f"{name}.{part}.npy") for part in _PARTS)
-        rows, _ = shape = tuple(about["shapes"][name])
+        rows, _ = shape = tuple(manifest["shapes"][name])
         if len(indptr) != rows + 1 or not indptr[-1] == len(indices) == len(values):
             raise ValueError(f"{name}.*.npy have inconsistent lengths")
         return sparse.csr_matrix((values, indices, indptr), shape=shape, copy=False)
@@ -89,8 +89,8 @@ def _read_parts(data, about):
         "seeds": seeds.astype(
             dict.fromkeys(("discipline", "difficulty"), "category")  # Parquet loses the type if all are null
         ),
-        "weight": about["weight"],
-        "min_count": about["min_count"],
+        "weight": manifest["weight"],
+        "min_count": manifest["min_count"],
     }
 
 
@@ -98,13 +98,13 @@ def _read_manifest(folder):
     if not (folder / "graph.json").exists():
         raise FileNotFoundError(f"{folder} contains no saved KP graph; write one with KPGraph.save")
     try:
-        about = read_json(folder / "graph.json")
+        manifest = read_json(folder / "graph.json")
     except ValueError:
-        about = None
-    named = isinstance(about, dict) and re.fullmatch(r"kpgraph-\d+", str(about.get("data")))
-    if not named or about.get("format") != _FORMAT:
+        manifest = None
+    named = isinstance(manifest, dict) and re.fullmatch(r"kpgraph-\d+", str(manifest.get("data")))
+    if not named or manifest.get("format") != _FORMAT:
         raise ValueError(
-            f"{folder}/graph.json is not of format {_FORMAT!r}: {about}; "
+            f"{folder}/graph.json is not of format {_FORMAT!r}: {manifest}; "
             "build the graph again and save it in a new folder"
         )
-    return about
+    return manifest

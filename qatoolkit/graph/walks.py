@@ -355,7 +355,7 @@ def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=
     linked = graph.degree > 0
     visits = np.bincount(_to_codes(graph.names, paths["kps"], "KP"), minlength=len(linked))[linked]
     seeds = _to_codes(graph.seeds["id"], paths["seeds"], "seed")
-    both = pd.DataFrame({"visits": visits, "popularity": graph.popularity[linked]})
+    pairs = pd.DataFrame({"visits": visits, "popularity": graph.popularity[linked]})
     count, total = len(visits), visits.sum()
     share = visits[visits > 0] / total
     entropy = float(-(share * np.log2(share)).sum())
@@ -367,8 +367,8 @@ def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=
         "gini": (2 * np.arange(count) + 1 - count) @ np.sort(visits) / (count * total) if total else np.nan,
         "entropy_bits": entropy,
         "evenness": entropy / math.log2(count) if count > 1 else np.nan,
-        "spearman": both.corr("spearman").iloc[0, 1],
-        "pearson": both.corr("pearson").iloc[0, 1],
+        "spearman": pairs.corr("spearman").iloc[0, 1],
+        "pearson": pairs.corr("pearson").iloc[0, 1],
         "distinct_seeds": np.count_nonzero(np.bincount(seeds)),
     }
     for label, target in (("discipline", discipline), ("difficulty", difficulty)):
@@ -386,7 +386,7 @@ def path_diagnostics(graph, paths: pd.DataFrame, *, discipline=None, difficulty=
     return pd.DataFrame([row])
 
 
-def _to_codes(index, lists, what):
+def _to_codes(index, lists, kind):
     # a dict is faster than pandas here
     code = dict(zip(pd.Index(index).tolist(), range(len(index)), strict=True))
     flat = chain.from_iterable(lists)
@@ -394,4 +394,4 @@ def _to_codes(index, lists, what):
         return np.fromiter(map(code.__getitem__, flat), dtype=np.int64)
     except KeyError as error:
         unknown = error.args[0]
-        raise ValueError(f"{what} {unknown!r} is not in the graph; pass the graph that the paths came from") from None
+        raise ValueError(f"{kind} {unknown!r} is not in the graph; pass the graph that the paths came from") from None

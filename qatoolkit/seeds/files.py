@@ -52,29 +52,29 @@ class Source:
     label: str = ""
 
 
-def read_sources(source: object, left: dict[str, str] | None = None) -> Iterator[tuple[int, Source]]:
+def read_sources(source: object, skipped: dict[str, str] | None = None) -> Iterator[tuple[int, Source]]:
     """Every file or table of a source as (entry, Source); the entry numbers the items of a list of sources.
 
-    Folder entries that are not read are added to `left`, with the reason: files without rows or without a reader, and
-    sub-folders. Raises ValueError for a source that is missing, empty, binary, or of an unknown type."""
+    Folder entries that are not read are added to `skipped`, with the reason: files without rows or without a reader,
+    and sub-folders. Raises ValueError for a source that is missing, empty, binary, or of an unknown type."""
     several = isinstance(source, list | tuple) and not any(isinstance(x, Mapping) and not _is_hub(x) for x in source)
     if several and not source:
         raise ValueError("no seeds: the list of sources is empty")
     names = Counter()
     for entry, one in enumerate(source if several else [source]):
-        for read in _read_one(one, {} if left is None else left):
+        for read in _read_one(one, {} if skipped is None else skipped):
             names[read.name] += 1
             repeat = f" ({names[read.name]})" if names[read.name] > 1 else ""
             name, label = escape_surrogates(read.name + repeat), escape_surrogates(read.label)
             yield entry, replace(read, name=name, label=label)
 
 
-def _read_one(source, left):
+def _read_one(source, skipped):
     if isinstance(source, str) and source.startswith("hf:"):
         yield from _read_hub(source)
     elif isinstance(source, str | Path):
         path = Path(source).expanduser()
-        yield from _read_folder(path, left) if path.is_dir() else [read_file(path)]
+        yield from _read_folder(path, skipped) if path.is_dir() else [read_file(path)]
     elif isinstance(source, pd.DataFrame):
         yield _from_memory("table", "table", frame_records(source))
     elif _is_hub(source) and isinstance(source, Mapping):  # a DatasetDict: its splits
@@ -120,17 +120,17 @@ class _NoRows(ValueError):
     """A file is readable but has nothing in it."""
 
 
-def _read_folder(folder, left):
-    """The files of a folder, without its sub-folders; entries that are not read are added to `left`."""
+def _read_folder(folder, skipped):
+    """The files of a folder, without its sub-folders; entries that are not read are added to `skipped`."""
     read = 0
     for path in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
-        if why := _reason_unread(path):
-            left[path.name] = why
+        if reason := _reason_unread(path):
+            skipped[path.name] = reason
             continue
         try:
             found = read_file(path)
         except _NoRows as error:
-            left[path.name] = str(error).rpartition(": ")[2]
+            skipped[path.name] = str(error).rpartition(": ")[2]
             continue
         read += 1
         yield found
@@ -316,29 +316,29 @@ def _parse_csv(text, encoding):
 
 def _csv_rows(lines, delimiter):
     """(line, cells, fault) of every record; a quote that is never closed costs only its own line."""
-    at, width = 0, None
-    while at < len(lines):
-        first = at
+    position, width = 0, None
+    while position < len(lines):
+        first = position
         reader = csv.reader((lines[i] for i in range(first, len(lines))), delimiter=delimiter, strict=True)
         try:
             for cells in reader:
-                start, at = at, first + reader.line_num
+                start, position = position, first + reader.line_num
                 if len(cells) < 2 and not any(cells):
                     continue  # a blank line
                 width = width or len(cells)
                 if len(cells) == width:
                     yield start + 1, cells, None
-                elif at == start + 1:
-                    yield at, cells, Fault("field_count", f"{len(cells)} fields, the header has {width}")
+                elif position == start + 1:
+                    yield position, cells, Fault("field_count", f"{len(cells)} fields, the header has {width}")
                 else:
-                    fault = Fault("bad_quotes", f"a quote opened here runs on to line {at}")
+                    fault = Fault("bad_quotes", f"a quote opened here runs on to line {position}")
                     yield start + 1, lines[start].rstrip("\r\n"), fault
-                    at = start + 1
+                    position = start + 1
                     break
         except csv.Error as error:
-            fault = Fault("bad_quotes", f"{error}: {lines[at].strip()[:60]!r}")
-            yield at + 1, lines[at].rstrip("\r\n"), fault
-            at += 1
+            fault = Fault("bad_quotes", f"{error}: {lines[position].strip()[:60]!r}")
+            yield position + 1, lines[position].rstrip("\r\n"), fault
+            position += 1
 
 
 def _fitness(lines, delimiter):

@@ -176,8 +176,8 @@ def _row_fits(row, found):
             keys = [find_readings(cell, marked) for cell in _cells(row, KEYS)] if marked else []
             return bool(marked) and all(marked.right in key.values() for key in keys if key)
         if "mark" in found:
-            beside = any(_cells(row, NAMES["choices"]))
-            return as_truth(values["mark"]) is not None and not beside and isinstance(values["answer"], str)
+            has_choices = any(_cells(row, NAMES["choices"]))
+            return as_truth(values["mark"]) is not None and not has_choices and isinstance(values["answer"], str)
         if "wrong" in found:
             wrong = values.pop("wrong", get(row, found["wrong"]))
             return (

@@ -202,15 +202,15 @@ def _labels(file, name):
 def _new_id(row, seen):
     """The id of a row. Raises Fault if it is a duplicate or conflicts with a row in `seen` (id or question ->
     place)."""
-    id, where = qa_id(row["question"], row["answer"], row["choices"]), f"{row['file']} row {row['row']}"
+    id, place = qa_id(row["question"], row["answer"], row["choices"]), f"{row['file']} row {row['row']}"
     if id in seen:
         raise Fault("duplicate", f"of {seen[id]}")
     if row["choices"]:
         key = normalise(row["question"]), *map(normalise, row["choices"])
         if key in seen:
             raise Fault("conflicting_answer", f"{row['answer'][:60]!r} here, another in {seen[key]}")
-        seen[key] = where
-    seen[id] = where
+        seen[key] = place
+    seen[id] = place
     return id
 
 

@@ -95,10 +95,10 @@ class OpenRequests:
             *labels, submitted, request = open_rows[key]
             results[key] = result = Result(response, reply, cost(reply))
             outcome = response.status, reply.outcome, *reply.tokens, result.cost
-            where = (self._endpoint, file, key)
+            identity = (self._endpoint, file, key)
             attempt = Attempt(key, *labels, submitted, now - submitted, *outcome)
-            attempts.append((*attempt, checksum(*attempt), *where))
-            settled.append(where)
+            attempts.append((*attempt, checksum(*attempt), *identity))
+            settled.append(identity)
             if answer:
                 answers.append(response_row(key, request, answer))
         close = "DELETE FROM batches WHERE endpoint = ? AND file = ? AND key = ?"

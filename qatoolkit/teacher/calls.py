@@ -94,11 +94,11 @@ class Call:
         ]
 
 
-def _to_messages(place: int, prompt: str | Messages) -> Messages:
+def _to_messages(position: int, prompt: str | Messages) -> Messages:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     if not (prompt and all("role" in message for message in prompt)):
-        raise ValueError(f"prompt {place} is {prompt!r:.60}: give a string or role/content messages")
+        raise ValueError(f"prompt {position} is {prompt!r:.60}: give a string or role/content messages")
     return prompt
 
 

@@ -154,11 +154,11 @@ class Teacher:
         if not (self._progress and call.total):
             yield None
             return
-        with Progress(call.total, label, "requests", brief=1.0) as shown:
+        with Progress(call.total, label, "requests", brief=1.0) as progress:
 
             def tick() -> None:
                 spent = "an unknown amount" if call.cost != call.cost else f"${call.cost:,.2f}"
-                shown.update(call.done - shown.done, spent=spent)
+                progress.update(call.done - progress.done, spent=spent)
 
             yield tick
 
@@ -254,8 +254,8 @@ class Teacher:
                 outcome = "ok" if error is None else "unparsed" if corrected.outcome in ANSWERED else corrected.outcome
         cost = None if tally.unpriced else tally.cost
         cached = tally.attempts == 0 and reply.outcome in ANSWERED
-        shown = request.key, outcome, value, reply.content, reply.reasoning, *reply.tokens
-        return Row(id, sample, *shown, cost, cached, tally.attempts, error, tuple(tally.keys))
+        result = request.key, outcome, value, reply.content, reply.reasoning, *reply.tokens
+        return Row(id, sample, *result, cost, cached, tally.attempts, error, tuple(tally.keys))
 
     async def _reply(self, send: Send, request: Request, tally: Tally) -> Reply:
         """The reply to a request: from an identical request in flight, the ledger, or the server."""

@@ -119,9 +119,9 @@ async def gather_all(
     tasks.update(asyncio.create_task(one) for one in work)
     try:
         if tasks:
-            done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            if end and others:
-                await end(others)
+            done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            if end and pending:
+                await end(pending)
             for task in done:
                 if not task.cancelled():
                     task.result()

@@ -103,8 +103,8 @@ class Leases:
         """Take or renew the lease on every key that is free."""
         keys = list(keys)
         taken = await self._ledger.atransact(lambda connection: self._take(connection, keys))
-        until = time.time() + EXPIRES / 3
-        self.until |= {key: until for key in keys if key not in taken.answered and key not in taken.elsewhere}
+        check_after = time.time() + EXPIRES / 3
+        self.until |= {key: check_after for key in keys if key not in taken.answered and key not in taken.elsewhere}
         return taken
 
     def _take(self, connection: sqlite3.Connection, keys: list[str]) -> Taken:
@@ -117,8 +117,8 @@ class Leases:
         alive = {holder for holder in set(holders.values()) if owner.is_alive(holder)}
         elsewhere = {key for key, holder in holders.items() if holder in alive} - answered
         row = (self._holder, now + EXPIRES, *self._labels, 0.0)
-        ours = [(key, *row) for key in keys if key not in answered and key not in elsewhere]
-        connection.executemany(_TAKE, ours)
+        rows = [(key, *row) for key in keys if key not in answered and key not in elsewhere]
+        connection.executemany(_TAKE, rows)
         return Taken(answered, elsewhere)
 
     def sharers(self) -> int:
@@ -164,8 +164,8 @@ class Budget:
                 what = "request may cost" if len(most) == 1 else f"{len(most)} requests may cost"
                 raise BudgetError(
                     f"budget of ${self.limit:g} reached: this run has spent ${spent:.4f}{in_flight} and the next "
-                    f"{what} ${sum(most.values()):.4f}; raise budget= or lower max_tokens, then run again: answers so far are "
-                    "in the ledger"
+                    f"{what} ${sum(most.values()):.4f}; raise budget= or lower max_tokens, then run again: answers so "
+                    "far are in the ledger"
                 )
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._settled.wait(), OTHERS)

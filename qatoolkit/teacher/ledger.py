@@ -51,8 +51,8 @@ _SUMS = "count(*) AS attempts, " + ", ".join(f"coalesce(sum({name}), 0) AS {name
 
 def canonical(body: str, endpoint: str, sample: int, retake: int) -> str:
     """The canonical text of a request: JSON with sorted names; `body` is `plain_json` of what is sent."""
-    about = {"endpoint": endpoint, "retake": retake, "sample": sample, "schema_version": SCHEMA_VERSION}
-    return f'{{"body":{body},{plain_json(about)[1:]}'
+    context = {"endpoint": endpoint, "retake": retake, "sample": sample, "schema_version": SCHEMA_VERSION}
+    return f'{{"body":{body},{plain_json(context)[1:]}'
 
 
 def plain_json(value: dict[str, Any]) -> str:

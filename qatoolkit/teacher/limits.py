@@ -106,12 +106,14 @@ class Gate:
         if used_up:
             self._pause(min(used_up, 60.0))
 
-    def throttled(self, period: int, wait: float, seen: str) -> None:
+    def throttled(self, period: int, wait: float, error: str) -> None:
         """Count a 429 and the seconds that it asks to wait (0 if it does not say)."""
         if wait > LONGEST_WAIT:
-            raise TeacherError(f"the server asks to wait {wait:.0f} s ({seen}): run again after that; answers are kept")
+            raise TeacherError(
+                f"the server asks to wait {wait:.0f} s ({error}); run again after that, answers are kept"
+            )
         self._count(period, 1, wait)
-        self.failed(seen, excused=wait)
+        self.failed(error, excused=wait)
 
     def _count(self, period: int, throttled: int, wait: float = 0.0) -> None:
         """Count a response to a request sent since the limit's last change; change it again after enough of them."""
@@ -143,17 +145,17 @@ class Gate:
         self._denials += 1
         return self._denials < DENIED
 
-    def rejected(self, seen: str) -> None:
+    def rejected(self, error: str) -> None:
         """Count a request that the server rejects for good; TeacherError after `REJECTED` in a row."""
         self._rejects += 1
         if self._rejects >= (REJECTED if self.answered else min(REJECTED, self._most_failures)):
             rejects, self._rejects = self._rejects, 0
             raise TeacherError(
-                f"{rejects} requests in a row were rejected, the last with {seen}. Check the account, the model and "
-                "the request (extra, max_tokens, the length of prompts), then run again: answers so far are in the ledger"
+                f"{rejects} requests in a row were rejected, the last with {error}. Check the account, the model and "
+                "the request (extra, max_tokens, length of prompts), then run again: answers so far are in the ledger"
             )
 
-    def failed(self, seen: str, *, excused: float = 0.0) -> None:
+    def failed(self, error: str, *, excused: float = 0.0) -> None:
         """Count a transient failure; TeacherError after too many without an answer. `excused` seconds, for which the
         server asked to wait, do not count as failing."""
         now = asyncio.get_running_loop().time()
@@ -166,7 +168,7 @@ class Gate:
         if self._failures >= self._most_failures or (self._failures > self._few_failures and lasting > PATIENCE):
             failures, self._failures = self._failures, 0
             raise TeacherError(
-                f"{failures} requests failed in a row, the last with {seen}. Check that the server is up and "
+                f"{failures} requests failed in a row, the last with {error}. Check that the server is up and "
                 "that base_url, model and key are right, then run again: answers so far are in the ledger"
             )
 

@@ -67,13 +67,13 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
     correction, or questions in two parts."""
     answer = _THOUGHT.split(content)[-1]
     content = answer if "{" in answer else content
-    objects, with_key, bare, problem, at = [], [], None, "", 0
-    while start := _START.search(content, at):
+    objects, with_key, bare, problem, position = [], [], None, "", 0
+    while start := _START.search(content, position):
         if start[0] == "[" and not bare_list:
-            at = start.end()
+            position = start.end()
             continue
         try:
-            text, at = _to_strict(content, start.start())
+            text, position = _to_strict(content, start.start())
         except ValueError:
             if with_key:  # it is text after an object with the key
                 break
@@ -123,15 +123,15 @@ def as_text(value: Any) -> str:
 
 def _to_strict(content: str, start: int) -> tuple[str, int]:
     """The object or list that begins at `start`, as strict JSON, and its end; ValueError if it is not complete."""
-    written, open_brackets, at = [], [], start
+    written, open_brackets, position = [], [], start
     while True:
-        token = _TOKEN.match(content, at)
+        token = _TOKEN.match(content, position)
         if not token:
-            rest = content[at : at + 20]
+            rest = content[position : position + 20]
             if rest[:1] in "\"'“”":  # true for an empty rest too
                 raise ValueError("the JSON object is cut off; answer with one complete JSON object, shorter if need be")
             raise ValueError(f"the JSON object cannot be read from {rest!r} on; answer with valid JSON")
-        at, kind = token.end(), token.lastgroup
+        position, kind = token.end(), token.lastgroup
         if kind is None:
             continue
         text = token[kind]
@@ -154,7 +154,7 @@ def _to_strict(content: str, start: int) -> tuple[str, int]:
             text = json.dumps(_unescape(text))
         written.append(text)
         if not open_brackets:
-            return "".join(written), at
+            return "".join(written), position
 
 
 def _unescape(body: str) -> str:
@@ -200,9 +200,9 @@ def _is_command(body: str, at: int, formulae: list, escaped: bool, bare: bool) -
     after = body[at + 1 + len(name) : at + 2 + len(name)]
     if after == "{" and len(name) > 2 and (at == 0 or body[at - 1] not in "};{"):  # it has an argument, and is not code
         return True
-    place = bisect_right(formulae, (at, len(body), True)) - 1
-    if place >= 0 and at < formulae[place][1]:
-        if len(name) == 2 or formulae[place][2]:  # in a multi-line formula only known short ones are certain
+    index = bisect_right(formulae, (at, len(body), True)) - 1
+    if index >= 0 and at < formulae[index][1]:
+        if len(name) == 2 or formulae[index][2]:  # in a multi-line formula only known short ones are certain
             return name in _SHORT
         return True
     if _PERHAPS.match(body, at):

@@ -60,8 +60,8 @@ def used_up_for(headers: Mapping[str, str], tokens: float) -> float:
     """Seconds until a limit that is used up, by the headers of an answer, has room for another request of `tokens`
     tokens, assuming an even refill until its reset; 0 if there is room."""
     wait = 0.0
-    for what, (limit, remaining, reset) in read_limits(headers).items():
-        needed = tokens if "token" in what else 1.0
+    for kind, (limit, remaining, reset) in read_limits(headers).items():
+        needed = tokens if "token" in kind else 1.0
         if remaining is not None and remaining < needed and reset:
             room = max((limit or 0.0) - remaining, needed)
             wait = max(wait, reset * min(1.0, (needed - remaining) / room) if limit else reset)
@@ -80,9 +80,9 @@ def read_limits(headers: Mapping[str, str]) -> dict[str, tuple[float | None, flo
             if field := next((w for w in ("limit", "remaining", "reset") if w in words), None):
                 found.setdefault("-".join(w for w in words if w != field), {})[field] = value
     limits = {}
-    for what, fields in found.items():
+    for kind, fields in found.items():
         if (reset := _seconds_until(fields.get("reset", ""))) is not None:
-            limits[what] = (_number(fields.get("limit", "")), _number(fields.get("remaining", "")), reset)
+            limits[kind] = (_number(fields.get("limit", "")), _number(fields.get("remaining", "")), reset)
     return limits
 
 
@@ -106,8 +106,8 @@ def _seconds_until(value: str) -> float | None:
     if (seconds := _duration(value)) is not None:
         return seconds
     try:
-        at = datetime.fromisoformat(value) if value[:4].isdigit() else parsedate_to_datetime(value)
-        return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
+        moment = datetime.fromisoformat(value) if value[:4].isdigit() else parsedate_to_datetime(value)
+        return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -129,5 +129,5 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _utc(value: str) -> datetime:
     """The time of an HTTP date; "-0000" means UTC with an unknown time zone."""
-    at = parsedate_to_datetime(value)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    moment = parsedate_to_datetime(value)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
