@@ -153,13 +153,14 @@ def write_shards(tables: Iterable[pd.DataFrame], folder: str | Path, rows_per_sh
 def list_shards(source, rows_per_shard: int = ROWS) -> list[Shard]:
     """The shards of a folder (files sorted by name) or list of Parquet files. ValueError if there are none, or two have
     the same name; Damaged names a file that is not a Parquet table."""
+    where = "the list"
     if isinstance(source, str | Path):
         folder = Path(source)
         if (folder / MANIFEST).is_file() and (folder / "kept").is_dir():
             folder = folder / "kept"
-        source = sorted(folder.glob("*.parquet")) if folder.is_dir() else [folder]
+        where, source = folder, sorted(folder.glob("*.parquet")) if folder.is_dir() else [folder]
     if not (paths := [Path(path) for path in source]):
-        raise ValueError(f"no shards: {folder if 'folder' in locals() else 'the list'} has no *.parquet files")
+        raise ValueError(f"no shards: {where} has no *.parquet files")
     shards = []
     for path in paths:
         try:
