@@ -10,7 +10,7 @@ LONGEST_NAME = 120  # bytes: leaves room in a file name for a prefix and a suffi
 
 def read_yaml(path: Path, expected: str) -> str:
     """The text of a YAML file, checked before it is loaded. ValueError, one line, if it is not a regular file or
-    exceeds the bounds on size, depth or expanded aliases; not UTF-8 or not YAML raise their own errors."""
+    exceeds the bounds on size, depth or expanded aliases; text that is not UTF-8 or not YAML raises its own error."""
     import yaml
 
     if not path.is_file():

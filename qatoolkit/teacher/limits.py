@@ -54,8 +54,8 @@ class Gate:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def resize(self, in_flight: int) -> None:
-        """Change the ceiling, and the limit in proportion, so that places given up by another process are used at
-        once."""
+        """Change the ceiling. A higher one raises the limit in proportion, so that places given up by another process
+        are used at once."""
         if in_flight != self.ceiling:
             self.limit = min(in_flight, self.limit * max(1.0, in_flight / self.ceiling))
             self.ceiling = in_flight
@@ -97,7 +97,7 @@ class Gate:
                 turn.set_result(None)
 
     def succeeded(self, period: int, seconds: float, used_up: float = 0.0) -> None:
-        """Count an answer and the seconds it took; `used_up` is how many seconds, by its headers, a limit has no
+        """Count an answer and the seconds it took; `used_up`: seconds for which, by its headers, a limit has no
         room."""
         self._seconds = seconds if not self.answered else 0.95 * self._seconds + 0.05 * seconds
         self.answered += 1

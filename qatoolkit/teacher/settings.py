@@ -79,19 +79,19 @@ class TeacherSettings(Settings):
 
     @field_validator("base_url")
     @classmethod
-    def _url(cls, value):
+    def _check_base_url(cls, value):
         if value not in (None, OFFLINE):
             check_url(value)
         return value
 
     @field_validator("key_env", "headers")
     @classmethod
-    def _variables(cls, value):
+    def _check_variable_names(cls, value):
         check_variables(value.values() if isinstance(value, dict) else [value])
         return value
 
     @model_validator(mode="after")
-    def _body(self):
+    def _check_extra(self):
         if problem := problem_of(self.extra, self.max_tokens):
             raise ValueError(f"extra {problem}")
         return self
