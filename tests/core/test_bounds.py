@@ -22,16 +22,16 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
 )
 HOSTILE = {
-    "aliases": (BOMB, "with \\*aliases written out"),
+    "aliases": (BOMB, "with \\*aliases expanded"),
     "merges": (
         "b0: &b0 {" + ", ".join(f"k{i}: 1" for i in range(50)) + "}\n"
         + "".join(f"b{i}: &b{i} {{<<: [{', '.join([f'*b{i - 1}'] * 50)}]}}\n" for i in range(1, 8)),
-        "with \\*aliases written out",
+        "with \\*aliases expanded",
     ),
     "depth": ("a: " + "[" * 100_000, "nested more than 50 levels deep"),
     "block depth": ("".join(" " * i + "a:\n" for i in range(300)), "nested more than 50 levels deep"),
     "itself": ("a: &a [*a]\n", "refers to a value that contains it"),
-    "size": ("a: '" + "x" * (1 << 20) + "'\n", "a YAML file may have 1,048,576"),
+    "size": ("a: '" + "x" * (1 << 20) + "'\n", "a YAML file may have at most 1,048,576"),
     "many": ("a: [" + "1," * 300_000 + "]\n", "more than 20,000 values"),
     "a number in base 60": ("a: 1" + ":59" * 100_000 + "\n", "an unquoted text of 300,001 characters"),
     "digits": ("a: " + "9" * 9_000 + "\n", "not valid YAML"),
