@@ -15,6 +15,8 @@ _UNKNOWN = re.compile(r"(?<![A-Za-z\\])(?!pi\b|sqrt|frac)[A-Za-z]")
 _SYMBOLS = """H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr
 Nb Mo Ag Cd Sn Sb Te I Xe Cs Ba La Ce W Pt Au Hg Pb Bi U"""
 _ELEMENTS = frozenset(_SYMBOLS.split())
+_ISOTOPE = re.compile(r"([A-Z][a-z]?|[A-Za-z][a-z]{2,})-(\d{1,3})|(\d{1,3})([A-Z][a-z]?)")
+_SHELL = re.compile(r"[1-7][spdf]\d{1,2}(?![spdf])")
 _ORBITALS = re.compile(r"(?:\[[A-Z][a-z]\]\s*)?(?:[1-7][spdf]\^?\{?\d{1,2}\}?\s*)+|d?sp(?:\^?\{?\d\}?d?)*")
 
 
@@ -72,7 +74,23 @@ def measured(text: str) -> tuple[str, tuple[Unit, ...]] | None:
 
 def orbitals(text: str) -> str | None:
     """An electron configuration or hybridisation in normal form: 1s^2 2s^2, sp^3; None for any other text."""
-    return re.sub(r"[\^{}\s]", "", text) if _ORBITALS.fullmatch(text) else None
+    if not _ORBITALS.fullmatch(text):
+        return None
+    plain = re.sub(r"[\^{}\s]", "", text)
+    shells = _SHELL.findall(plain)
+    return " ".join([_SHELL.sub("", plain), *sorted(shells)])
+
+
+def same_isotope(a: str, b: str) -> bool | None:
+    """Whether two isotopes are the same: carbon-14, C-14, 14C; None if one is a symbol and the other a name; False if
+    either text is no isotope."""
+    found = [_ISOTOPE.fullmatch(re.sub(r"[\^{}\s]", "", text)) for text in (a, b)]
+    if not all(found):
+        return False
+    (name_a, mass_a), (name_b, mass_b) = ((m[1] or m[4], m[2] or m[3]) for m in found)
+    if mass_a != mass_b or name_a.casefold() == name_b.casefold():
+        return mass_a == mass_b
+    return None if (len(name_a) < 3) != (len(name_b) < 3) else False
 
 
 def same_measured(a: str, b: str, form_a, form_b, same: Callable[[str, str], bool | None]) -> bool | None:

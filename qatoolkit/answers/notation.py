@@ -84,8 +84,9 @@ _BRACKETS = re.compile(r"[()\[\]{}]")  # only style among words, but not if they
 _GROUPED = re.compile(r"[\d=+*/^<>|∨∧¬]|\b(?:and|or|not|[A-Za-z])\b|[且或非]")
 _WORDS_ONLY = re.compile(r"[^\W_]+(?:[\s.'-]+[^\W_]+)*\.?")
 _INITIALS = re.compile(r"(?<=\b[A-Z])\.\s*(?=[A-Z])|(?<=[a-z])\.(?=\s)")
-_PLURAL = re.compile(r"(?<=[a-z]{2})(?:es|s|a|um|us|i|on)\b")
-_ROMAN = {"I": 1, "V": 5, "X": 10}
+_INFLECTIONS = ["es", "s", "a", "um", "us", "i", "on", "ed", "ing", "d"]
+_ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
+_ROMAN_NUMERAL = re.compile(r"(?=[IVXLCDM]{2})M{0,3}(?:C[MD]|D?C{0,3})(?:X[CL]|L?X{0,3})(?:I[XV]|V?I{0,3})")
 _BRITISH = [
     (re.compile(british), american)
     for british, american in (
@@ -138,6 +139,7 @@ def clean(text, *, unwrap: bool = True) -> str:
     if len(text) > MOST:
         return text.strip().rstrip("。.;；,，").strip()
     text = text.replace("{,}", ",").replace("+∞", "∞").replace("->", "→").replace(" != ", " ≠ ")
+    text = re.sub(r"(?<=\d\d0)'(?=s\b)", "", text)  # the 1990's
     text = _MATRIX.sub(_matrix_as_list, text) if "matrix" in text or "{array}" in text else text
     if "\\" in text:
         text = text.replace("\\%", "%").replace("\\$", "\0")
@@ -231,13 +233,13 @@ def words(text: str, *, fold: bool = True) -> str:
 
 def same_spelling(a: str, b: str) -> bool | None:
     """Whether two texts are spellings of the same words: accents, hyphens, dots in initials, British or American, XIV
-    or 14. None if the difference may matter (now here, nowhere), a plural or an acronym; else False."""
+    or 14. None if the difference may matter (now here, nowhere), an inflection or an acronym; else False."""
     if not all(_WORDS_ONLY.fullmatch(text) for text in (a, b)):
         return False
     plain_a, plain_b = (" ".join(map(_spell_plainly, _INITIALS.sub("", text).split())) for text in (a, b))
     if len(plain_a) > 3 and plain_a == plain_b:
         return True
-    if "".join(plain_a.split()) == "".join(plain_b.split()) or _PLURAL.sub("", plain_a) == _PLURAL.sub("", plain_b):
+    if "".join(plain_a.split()) == "".join(plain_b.split()) or _differ_by_inflection(plain_a.split(), plain_b.split()):
         return None
     pairs = list(zip(a.split(), b.split(), strict=False))
     if len(a.split()) == len(b.split()) > 1 and all(
@@ -253,6 +255,18 @@ def same_spelling(a: str, b: str) -> bool | None:
     return None if acronym and " " in long else False
 
 
+def _differ_by_inflection(a: list[str], b: list[str]) -> bool:
+    """Whether words differ in number or tense alone: electron and electrons, increase and increases."""
+    return len(a) == len(b) and all(x == y or _stems(x) & _stems(y) for x, y in zip(a, b, strict=True))
+
+
+def _stems(word: str) -> set[str]:
+    """A word without each ending that it may have, and without the e or y that such an ending replaces."""
+    stems = {word} | {word.removesuffix(ending) for ending in _INFLECTIONS if word.endswith(ending)}
+    stems |= {stem[:-1] for stem in stems if stem[-1:] in ("e", "i", "y")}
+    return {stem for stem in stems if len(stem) > 2}
+
+
 def _abbreviates(x: str, y: str) -> bool:
     """Whether one word is a dotted abbreviation of the other: S. and Staphylococcus, Mt. and Mount."""
     short, long = sorted((x.casefold(), y.casefold()), key=len)
@@ -260,19 +274,22 @@ def _abbreviates(x: str, y: str) -> bool:
 
 
 def _spell_plainly(word: str) -> str:
-    if re.fullmatch("[IVX]{2,}", word):
-        return str(
-            sum(
-                _ROMAN[c] * (-1 if _ROMAN[c] < _ROMAN.get(n, 0) else 1)
-                for c, n in zip(word, word[1:] + " ", strict=True)
-            )
-        )
+    if number := roman_number(word):
+        return str(number)
     if case_coded(word) and len(word) < 4:
         return word
     plain = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c)).casefold()
     for british, american in _BRITISH:
         plain = british.sub(american, plain)
     return re.sub(r"[-.]", "", plain)
+
+
+def roman_number(word: str) -> int | None:
+    """The value of a Roman numeral of two letters or more, XIV; None for any other text."""
+    if not _ROMAN_NUMERAL.fullmatch(word):
+        return None
+    values = [_ROMAN[letter] for letter in word]
+    return sum(v if v >= after else -v for v, after in zip(values, [*values[1:], 0], strict=True))
 
 
 def case_coded(word: str) -> bool:

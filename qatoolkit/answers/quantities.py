@@ -63,6 +63,7 @@ _ORDINALS = {
 _ORDINALS |= {
     f"{word}th": word for word in _ONES.split() if f"{word[:-1]}" not in ("thre", "fiv", "eigh", "nin", "twelv")
 }
+_ORDINALS |= {f"{word[:-1]}ieth": word for word in _TENS.split()}
 _LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 _PARTS = {
     "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
@@ -76,6 +77,7 @@ _CHINESE = re.compile(
 )
 
 
+_SHARE = re.compile(r"(\w+) (?:in|out of|in every|out of every) (\w+)", re.IGNORECASE)
 _CODE = re.compile(r"0x[0-9a-fA-F]{1,16}|0b[01]{1,64}")
 _REPEATING = re.compile(r"([+-]?\d*)\.(\d*?)(?:\\bar\s*\{?(\d+)\}?|\((\d+)\)|(\d{1,6}?)\5+(?:\.{3}|…))")
 _MIXED_NUMERAL = re.compile(r"(?:\d[千百十]?[万亿千百十]){2,}\d?")
@@ -104,6 +106,10 @@ def quantity(text: str) -> Quantity | None:
     if len(text) > _MAX_EXACT_DIGITS:
         return None
     text = re.sub(r"^[Tt]he\s+(?=\S+\s)", "", text)
+    if share := _SHARE.fullmatch(text):  # one in five, 2 out of 3
+        top, whole = quantity(share[1]), quantity(share[2])
+        if top and whole and not (top.unit or whole.unit) and 0 < top.value < whole.value:
+            return Quantity(top.value / whole.value)
     if not HAS_NUMBER.search(text):
         return _read_english(text)
     text = text[1:-1].strip() if re.fullmatch(r"\([^()]*\)", text) else text
@@ -253,8 +259,8 @@ def _base_size(x: Quantity, unit: Unit) -> float:
 
 def _same_size(x: Quantity, unit_x: Unit, y: Quantity, unit_y: Unit) -> bool:
     """Whether quantities with different units agree, exactly or rounded to the decimals of either side."""
-    y_in_x = Fraction((_base_size(y, unit_y) - unit_x.offset) / unit_x.factor).limit_denominator(10**9)
-    x_in_y = Fraction((_base_size(x, unit_x) - unit_y.offset) / unit_y.factor).limit_denominator(10**9)
+    y_in_x = Fraction(f"{(_base_size(y, unit_y) - unit_x.offset) / unit_x.factor:.12g}")
+    x_in_y = Fraction(f"{(_base_size(x, unit_x) - unit_y.offset) / unit_y.factor:.12g}")
     close = abs(_base_size(x, unit_x) - _base_size(y, unit_y)) <= 1e-6 * abs(_base_size(x, unit_x))
     return close or _rounds_to(x.value, x.places, y_in_x, None) or _rounds_to(y.value, y.places, x_in_y, None)
 

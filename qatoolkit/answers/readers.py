@@ -1,13 +1,23 @@
 """Readers, one per kind of answer, tried in order: the first that applies decides whether two answers are the same. A
 reader that does not apply returns OPEN."""
 
+import math
 import re
 from collections import Counter
 
 from qatoolkit.answers.algebra import WORKER, math_tokens
-from qatoolkit.answers.formulas import measured, orbitals, same_formula, same_measured
+from qatoolkit.answers.formulas import measured, orbitals, same_formula, same_isotope, same_measured
 from qatoolkit.answers.lists import Several, ratio, several
-from qatoolkit.answers.notation import FUNCTION_WORDS, PHRASES, boolean, clean, is_cjk_text, same_spelling, words
+from qatoolkit.answers.notation import (
+    FUNCTION_WORDS,
+    PHRASES,
+    boolean,
+    clean,
+    is_cjk_text,
+    roman_number,
+    same_spelling,
+    words,
+)
 from qatoolkit.answers.quantities import HAS_NUMBER, quantity, same_number
 from qatoolkit.answers.ranges import RELATION, same_ranges, same_relation
 from qatoolkit.answers.times import clock, date, same_date, same_time
@@ -19,9 +29,22 @@ _LIST_SECONDS = 0.5  # for all algebra in one list; after that it is undecided
 
 _NAMED = re.compile(
     r"(?:(?:the\s+value\s+of\s+)?(?P<name>[∠△]?\s*[A-Z]{1,4}|[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\^-1)?(?:\([^()=]*\))?|dy/dx|\\frac\{dy\}\{dx\}"
-    r"|(?:pH|[A-Za-z][a-z]{2,}(?:\s+[a-z]+){0,3})(?=\s*[=≈]))\s*(?:的值)?(?:[=≈为是]|等于|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)"
+    r"|pH|(?:[A-Za-z][a-z]{2,}(?:\s+[a-z]+){0,3})(?=\s*[=≈]))\s*(?:的值)?(?:[=≈为是]|等于|(?:is|equals)\s|(?<=pH )(?=\d)))\s*(?P<value>[^=≈<>]+)"
 )
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
+_SHORT = re.compile(r"([+-]?[\d.,]+)([kKmM]|[bB]n?)")
+_SHORT_TIMES = {"k": 3, "m": 6, "b": 9, "bn": 9}
+_COMBINATIONS = re.compile(
+    r"(?P<kind>[CP])\((\d{1,3}),(\d{1,3})\)|(\d{1,3})(?P<kind2>[CP])(\d{1,3})"
+    r"|(?P<kind3>[CPA])(\d{1,3})\^\{?(\d{1,3})\}?"
+)
+_OF_CHOICES = re.compile(
+    r"both|neither|either|(?:all|none|both|neither|any)(?: of (?:above|these|them|two))?|以上[都皆均].*", re.IGNORECASE
+)
+_NOTHING = re.compile(
+    r"none|nothing|no (?:real )?(?:solutions?|roots?|such \w+)|empty set|∅|undefined|not defined|does not exist|dne|没有|无|无解|空集|不存在|无意义",
+    re.IGNORECASE,
+)
 _EXPLAINED = re.compile(r"(\w{1,9})(?:\s*[,;:-]|\.(?=\s+[A-Z]))\s*\S")  # Yes, it is
 _NEGATES = re.compile(r"\b(?:not|true|false|yes|no)\b|[不非]", re.IGNORECASE)
 _POINT = re.compile(r"([A-Z]'?)(\([^()]*,[^()]*\))")
@@ -153,7 +176,37 @@ def _numbers(a: str, b: str, _):
     return OPEN if number == "not numbers" else number
 
 
+def _shortened(a: str, b: str, _):
+    """A number in another form than digits: XIV, 5k, 5C2."""
+    for text, other in ((a, b), (b, a)):
+        number = quantity(other)
+        if number is None or number.unit or number.percent:
+            continue
+        value = roman_number(text) or _count(text)
+        if value is None and (found := _SHORT.fullmatch(text)):
+            value = quantity(found[1]).value * 10 ** _SHORT_TIMES[found[2].casefold()]
+            if found[2] in "KMm" and value == number.value:  # kelvin, molar, metre
+                return None
+        if value == number.value:
+            return True
+    return OPEN
+
+
+def _count(text: str) -> int | None:
+    """The value of C(5,2), 5C2, C_5^2, P(5,2), 5P2 and A_5^2; None for any other text."""
+    found = _COMBINATIONS.fullmatch(re.sub(r"^[\^_]|[{}\s_]", "", text))
+    if not found:
+        return None
+    kind, (n, k) = (
+        found["kind"] or found["kind2"] or found["kind3"],
+        [int(v) for v in found.groups() if v and v.isdigit()],
+    )
+    return (math.comb if kind == "C" else math.perm)(n, k)
+
+
 def _option_letters(a: str, b: str, _):
+    if re.search(r"\bII+\b", f"{a} {b}"):  # numbers of statements
+        return OPEN
     letters = [re.sub(r"[\s,、;&]|and|和|^[Bb]oth", "", text) for text in (a, b)]
     if not all(re.fullmatch("(?:[A-J]|#\\d+){2,10}", text) for text in letters) or not set(letters) & {a, b}:
         return OPEN
@@ -250,6 +303,13 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     words_a, words_b = words(a, fold=False), words(b, fold=False)
     if any({words_a.casefold(), words_b.casefold()} <= phrase for phrase in PHRASES):
         return True
+    chosen = [_OF_CHOICES.fullmatch(text) for text in (words_a, words_b)]
+    if all(chosen) or (any(chosen) and (several(a) or several(b) or re.fullmatch("[A-J]", min(a, b, key=len)))):
+        return None  # both, and A and B
+    if all(_NOTHING.fullmatch(text) for text in (words_a, words_b)):
+        return None
+    if (isotope := same_isotope(a, b)) is not False:
+        return isotope
     tokens_a, tokens_b = math_tokens(a), math_tokens(b)
     if tokens_a or tokens_b:  # next to a*b, ab is mathematics
         tokens_a, tokens_b = tokens_a or math_tokens(a, evident=True), tokens_b or math_tokens(b, evident=True)
@@ -300,7 +360,7 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     ):
         return None  # one is more specific: Paris, and Paris in France
     return (
-        None if len(a) == len(b) == 2 and a.isalpha() and a.islower() and sorted(words_a) == sorted(words_b) else False
+        None if len(a) == len(b) < 5 and a.isalpha() and a.islower() and sorted(words_a) == sorted(words_b) else False
     )
 
 
@@ -310,6 +370,20 @@ def _is_spaced(text: str) -> bool:
 
 
 READERS = (
-    *(_words, _yes_or_no, _dates, _ratios, _times, _ranges, _points, _closed_forms, _hours, _sizes, _names, _numbers),
+    *(
+        _words,
+        _yes_or_no,
+        _shortened,
+        _dates,
+        _ratios,
+        _times,
+        _ranges,
+        _points,
+        _closed_forms,
+        _hours,
+        _sizes,
+        _names,
+        _numbers,
+    ),
     *(_option_letters, _lists, _same_text),
 )
