@@ -22,8 +22,9 @@ def same_answer(a, b, *, aliases: Sequence = ()) -> bool | None:
     units, thousands separators, fractions, percent, scientific and LaTeX notation, numerals in words (English,
     Chinese), decimals rounded to three digits or more, equations times a constant, and the order of items joined by
     and, or, 、 or set brackets. Undecided are empty answers, two different texts of a sentence or more, one number with
-    different units (m, m/s), differences in letter case or order that may matter (Co, CO; "1, 2", "2, 1"), and anything
-    that no reader understands or the worker does not decide in time.
+    different units (m, m/s), differences in letter case, order or inflection that may matter (Co, CO; "1, 2", "2, 1";
+    proton, protons), answers that point to the choices ("both"), and anything that no reader understands or the worker
+    does not decide in time.
 
     `aliases` are other correct forms of b: True if a is the same as any of them, False if it differs from all.
 

@@ -108,7 +108,7 @@ UNDECIDED = {
         ("now here", "nowhere"), ("cats", "cat"), ("WHO", "World Health Organization"), ("S. aureus", "Staphylococcus aureus"), ("Mt. Everest", "Mount Everest"), ("C2H5OH", "CH3CH2OH"), ("NaCl(aq)", "NaCl"), ("1,2,3,4", "1 2 3 4"), ("2,5 million", "2.5 million"), ("5 or more", "at least 5"),
         ("the minimum is 5", "the maximum is 5"), ("x is 5", "y is 5"), ("甲是5", "乙是5"), ("A(2,3)", "B(2,3)"), ("(" * 400 + "x" + ")" * 400, "x"),
     ],
-    "inflections": [("neutrons", "neutron"), ("decreases", "decrease"), ("it is halved", "it halves"), ("mgh", "ghm")],
+    "inflections": [("neutrons", "neutron"), ("decreases", "decrease"), ("halved", "halves"), ("mgh", "ghm")],
     "of the choices": [("both", "A and B"), ("neither", "neither of them"), ("all of the above", "A, B and C"), ("none of these", "D"), ("no solution", "∅"), ("undefined", "does not exist")],
     "short for a number": [("5K", "5000"), ("2.5M", "2,500,000"), ("uranium-238", "U-238")],
     "missing": [("", "5"), (None, "x")],
