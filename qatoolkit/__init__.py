@@ -1,13 +1,13 @@
 """qatoolkit: which data makes a language model better at what it is bad at?
 
-BoostQA (arXiv 2508.01326) and LinkSyn (arXiv 2508.01317) from seed questions to a mid-trained model. Three names hold
-what a notebook calls: `stages` (what makes things), `tables` and `figures` (what shows them); below them are the plain
-functions that take tables of your own. All names load on first use, so that `import qatoolkit` stays cheap."""
+BoostQA (arXiv 2508.01326) and LinkSyn (arXiv 2508.01317), from seed questions to a mid-trained model. Notebooks use
+three modules: `stages` computes results, `tables` and `figures` show them. The plain functions below them take your own
+tables. All names load on first use, so `import qatoolkit` stays cheap."""
 
 import importlib
 import os
 
-# A thread of torch's OpenMP that waits would spin: on cores that others use too, scoring took 4 to 9 times as long.
+# Idle OpenMP threads of torch spin by default; on shared cores that made scoring 4 to 9 times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"

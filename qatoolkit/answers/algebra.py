@@ -1,8 +1,8 @@
 """Algebra: whether two expressions are equal, decided by sympy in a separate process.
 
-Answers come from models and from the web, so an expression is never evaluated as code: it is cut into allowed tokens
-here and built into sympy objects by a small parser in the worker, which has a memory limit and ends when it exceeds
-its CPU time. This file is also the worker's program, so it imports nothing from the package.
+Answers come from models and from the web, so an expression is never evaluated as code. It is split into allowed tokens
+here, and a small parser in the worker builds sympy objects from them; the worker has limits on memory and CPU time.
+This file is also the worker's program, so it imports nothing from the package.
 """
 
 import atexit
@@ -15,9 +15,9 @@ import sys
 import threading
 import time
 
-SYMBOLIC_SECONDS = 2.0  # of CPU time, so that what else the machine does changes no verdict
+SYMBOLIC_SECONDS = 2.0  # of CPU time, so that load on the machine changes no verdict
 SYMBOLIC_BYTES = 1 << 30
-_WALL = 10.0  # times as long on the clock at most
+_WALL = 10.0  # limit on wall-clock time, as a multiple of the CPU time
 _START_SECONDS = 30.0
 _MAX_TOKENS = 120
 
@@ -44,8 +44,8 @@ _PLAIN = str.maketrans({"√": " sqrt ", "π": " π ", "×": "*", "·": "*", "÷
 
 
 def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
-    """The tokens of an expression, or None if it is not evidently mathematics: a word in it, no digit and no operator
-    (unless it is `evident` from elsewhere), or a token that is not allowed."""
+    """The tokens of an expression; None if it is not clearly mathematics: it contains a word or a token that is not
+    allowed, or has neither digit nor operator (unless `evident` from elsewhere)."""
     if len(text) > 4 * _MAX_TOKENS or re.search(r"\\frac\{d\}\{d", text):
         return None
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.translate(_PLAIN))
@@ -73,7 +73,7 @@ def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
             tokens += ["abs", "("] if opens else [")"]
         else:
             mark = {"**": "^", "{": "(", "}": ")", "[": "(", "]": ")"}.get(sign, sign)
-            if letter:  # x2, x_2 and x_{2} are one name
+            if letter:  # x2, x_2 and x_{2} are the same name
                 name = re.sub(r"^(.)_?\{?([\w+-]+)\}?", r"\1_\2", letter)
             tokens.append(number or name or (symbol and re.sub(r"\s", "", symbol)) or mark)
         position = match.end()
@@ -87,11 +87,11 @@ def has_names(tokens: list[str]) -> bool:
 
 
 class _Worker:
-    """One running sympy process, killed when it exceeds its time and restarted when needed."""
+    """A sympy process, killed when it exceeds its time and restarted when needed."""
 
     def __init__(self):
         self.process, self.owner, self.lock = None, None, threading.Lock()
-        self.seconds = 0.0  # of CPU time, spent on questions, starts not counted
+        self.seconds = 0.0  # of CPU time spent on questions, without starts
 
     def equal(self, a: list[str], b: list[str], places: int | None = None, seconds: float = 0.0) -> bool | None:
         most = seconds or SYMBOLIC_SECONDS
@@ -117,7 +117,7 @@ class _Worker:
         self.process = None
 
     def _start(self) -> None:
-        # Only what Python needs to start: no API key of the user's environment reaches the process.
+        # Only what Python needs to start: API keys in the user's environment do not reach the process.
         wanted = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "LANG")
         env = {name: os.environ[name] for name in wanted if name in os.environ}
         self.process = subprocess.Popen(
@@ -245,7 +245,7 @@ def _build(tokens: list[str]):
         raise ValueError(f"unexpected {token!r}")
 
     value = total()
-    if peek() == "=":  # an equation: all on one side
+    if peek() == "=":  # an equation: bring everything to one side
         take()
         value = value - total()
     if peek() is not None:
@@ -254,10 +254,10 @@ def _build(tokens: list[str]):
 
 
 def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | None:
-    """Whether expressions are equal (equations: up to a constant factor; with `places`: after rounding to as many
+    """Whether expressions are equal (equations: up to a constant factor; with `places`: after rounding to that many
     decimals); None if undecided.
 
-    Numbers put in for the symbols refute fast and sympy confirms; if it can't, agreement at all numbers is enough."""
+    Evaluating at random numbers refutes quickly and sympy confirms; if it can't, agreement at all points is enough."""
     import random
 
     import sympy
@@ -272,39 +272,39 @@ def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | Non
         return a == b
     difference, agreed = a - b, 0
     if difference.is_Rational:
-        return bool(difference == 0 or (places is not None and abs(difference) <= _half(places)))
+        return bool(difference == 0 or (places is not None and abs(difference) <= _half_unit(places)))
     if places is not None and not difference.free_symbols:
-        return bool(abs(sympy.N(difference, 30)) <= _half(places))
-    symbols, numbers, differs = sorted(a.free_symbols | b.free_symbols, key=str), random.Random(0), False
+        return bool(abs(sympy.N(difference, 30)) <= _half_unit(places))
+    symbols, numbers, differs_if_complex = sorted(a.free_symbols | b.free_symbols, key=str), random.Random(0), False
     for i in range(8 if symbols else 1):
         sign = -1 if i % 2 else 1
         point = {s: sign * sympy.Rational(numbers.randint(101, 999), 313) for s in symbols}
         x, y = (sympy.N(side.subs(point), 30) for side in (a, b))
         if not (x.is_number and y.is_number and x.is_finite and y.is_finite):
             continue
-        # The difference itself, with 150 digits: 2^100 + 1 is not 2^100 - 1, and 1e-34 is no zero.
-        apart = abs(sympy.N(difference.subs(point), 20, maxn=150))
-        if not apart.is_number or apart > sympy.Float("1e-60") * max(abs(x), abs(y), sympy.Float("1e-60")):
+        # The difference itself, to 150 digits: 2^100 + 1 is not 2^100 - 1, and 1e-34 is not zero.
+        distance = abs(sympy.N(difference.subs(point), 20, maxn=150))
+        if not distance.is_number or distance > sympy.Float("1e-60") * max(abs(x), abs(y), sympy.Float("1e-60")):
             if sign > 0 or (x.is_real and y.is_real):
                 return False
-            differs = True  # log(x^2) and 2 log(x) agree where both are real
+            differs_if_complex = True  # log(x^2) and 2 log(x) agree where both are real
         else:
             agreed += 1
-    if differs:
+    if differs_if_complex:
         return None
     return True if sympy.simplify(difference) == 0 or agreed >= (4 if symbols else 1) else None
 
 
-def _half(places: int):
-    """Half a unit of the last of so many decimals."""
+def _half_unit(places: int):
+    """Half a unit in the last decimal place."""
     import sympy
 
     return sympy.Rational(1, 2) * sympy.Integer(10) ** -places
 
 
 def _serve() -> None:
-    """The worker: one JSON line of two token lists in; a verdict and the seconds it took out. A question that takes more
-    than its seconds of CPU time ends the process."""
+    """The worker: reads JSON lines with two token lists, writes a verdict and the seconds it took. A question that
+    exceeds its CPU time ends the process."""
     import contextlib
     import resource
     import signal
@@ -317,8 +317,8 @@ def _serve() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         a, b, places, most = json.loads(line)
-        began = time.process_time()
-        signal.setitimer(signal.ITIMER_PROF, most)  # SIGPROF ends the process, also where it is not in Python
+        started = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, most)  # SIGPROF ends the process, even outside Python code
         try:
             equations = "=" in a and "=" in b
             verdict = _equivalent(_build(a), _build(b), places, equations)
@@ -326,7 +326,7 @@ def _serve() -> None:
             verdict = None
         signal.setitimer(signal.ITIMER_PROF, 0)
         found = None if verdict is None else bool(verdict)
-        print(json.dumps([found, time.process_time() - began]), flush=True)
+        print(json.dumps([found, time.process_time() - started]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Answers that consist of several: lists, sets, intervals, ratios."""
+"""Answers with several members: lists, sets, intervals, ratios."""
 
 import re
 from fractions import Fraction
@@ -9,11 +9,14 @@ _SEPARATOR = re.compile(r"[(\[{]|[)\]}]|[,;、]|\s(?:and|or|&)\s|[和或与及]|
 _SEMICOLON = re.compile(r"[(\[{]|[)\]}]|;")
 _NAME = re.compile(r"([A-Za-zα-ω]\w{0,3})\s*=\s*([^=]+)")
 _ROOT = re.compile(r"([A-Za-z])_?\{?\d\}?")
+_RATIO_WORDS = re.compile(
+    r"(?:in\s+)?(?:(?:the|a)\s+)?ratio\s+(?:(?:is|of)\s+)?(?=\d)|\s+(?:is\s+)?to\s+(?=\d)", re.IGNORECASE
+)
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?:\s*[:比]\s*\d+(?:\.\d+)?){1,7}")
 
 
 class Several(NamedTuple):
-    """Members with the brackets around them and what joins them: "and", "or", "、" or ","."""
+    """The members of a list, the brackets around it ("" for none), and the joiner: "and", "or", "、" or ","."""
 
     members: list[str]
     brackets: str
@@ -21,12 +24,12 @@ class Several(NamedTuple):
 
     @property
     def free(self) -> bool:
-        """Whether the order says nothing."""
+        """Whether the order does not matter."""
         return self.brackets == "{}" or (not self.brackets and self.joiner != ",")
 
     @property
     def names(self) -> list[str]:
-        """The names of "x = 1, y = 2", empty if a member has none."""
+        """The names in "x = 1, y = 2"; empty if any member has none."""
         found = [_NAME.fullmatch(member) for member in self.members]
         return [m[1] for m in found] if all(found) else []
 
@@ -35,7 +38,7 @@ class Several(NamedTuple):
         return len(set(self.names)) == len(self.members)
 
     def are_roots(self, other: "Several") -> bool:
-        """Whether one list numbers its names (x1 = 1, x2 = 2) and the other has the bare one (x = 1 or x = 2)."""
+        """Whether one list numbers its names (x1 = 1, x2 = 2) and the other does not (x = 1 or x = 2)."""
         bare = [{_ROOT.sub(r"\1", name) for name in found.names} for found in (self, other)]
         return len(bare[0]) == 1 and bare[0] == bare[1] and set(self.names) != set(other.names)
 
@@ -43,7 +46,7 @@ class Several(NamedTuple):
         return self._replace(members=sorted(self.members))
 
     def values(self, other: "Several") -> list[str]:
-        """The members; without their name where it is the same for all ("x = 1 or x = 2") or the other list has none."""
+        """The members; without names if they all have the same one ("x = 1 or x = 2") or the other list has none."""
         names = [_ROOT.sub(r"\1", name) for name in self.names] if self.are_roots(other) else self.names
         if names and (
             not other.names or (len(set(names)) == 1 and (set(names) == set(other.names) or self.are_roots(other)))
@@ -101,7 +104,7 @@ def several(text: str) -> Several | None:
 
 
 def _closes_last(text: str) -> bool:
-    """Whether the first bracket is closed by the last one: not so in "(1, 2), (3, 4)"."""
+    """Whether the last bracket closes the first one, unlike in "(1, 2), (3, 4)"."""
     depth = 0
     for i, character in enumerate(text):
         depth += (character in "([{") - (character in ")]}")
@@ -111,7 +114,13 @@ def _closes_last(text: str) -> bool:
 
 
 def ratio(text: str) -> tuple[tuple[Fraction, ...], bool] | None:
-    """The terms of "5:2" or "3:6:9" by the first of them, and whether it may be a time of the day."""
+    """The terms of "5:2", "3:6:9" or "5 to 2" divided by the first, and whether it may be a time of day."""
+    plain = _RATIO_WORDS.sub(lambda m: ":" if m[0][0].isspace() else "", text)
+    numbers = re.findall(r"[\d.]+", plain)
+    spoken = re.fullmatch(r"[\d.]+ to [\d.]+", text) is None or float(numbers[0]) > float(
+        numbers[1]
+    )  # 2 to 3 is a range
+    text = plain if spoken else text
     if not _RATIO.fullmatch(text) or len(text) > 40:
         return None
     terms = [Fraction(term) for term in re.findall(r"\d+(?:\.\d+)?", text)]

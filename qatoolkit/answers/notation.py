@@ -1,6 +1,6 @@
-"""How answers are written: one spelling for LaTeX and Unicode, announcements unwrapped, words compared by their case.
+"""Normalises how answers are written: LaTeX and Unicode, announcements, articles, letter case.
 
-Nothing here knows numbers, units or algebra.
+Nothing here knows about numbers, units or algebra.
 """
 
 import re
@@ -8,9 +8,9 @@ import unicodedata
 
 from qatoolkit.core.text import CJK, missing, nfkc
 
-MOST = 2_000  # longer texts are no notation: only their white space is changed
+MOST = 2_000  # characters: longer texts are not notation and are only stripped
 
-# Words of a closed class that relate, count or negate: next to a number they change what it says.
+# Function words that relate, count or negate: next to a number they change its meaning.
 _FUNCTION_WORDS = (
     "a an and as at before after between by each every few for from half if in into is least less many more most no "
     "not nor of off on or other out over per plus minus than then the through times to under up vs versus with without "
@@ -47,8 +47,8 @@ _TEXT_COMMAND = re.compile(
 _SINGLE = r"(?:\d|[A-Za-zα-ωπ]|\\sqrt\s*(?:\d|\{[^{}]*\}))"
 _BARE_TOP = re.compile(rf"\\(frac|binom)\s*({_SINGLE})\s*")
 _BARE_BOTTOM = re.compile(rf"\\(frac|binom)\s*({GROUP})\s*({_SINGLE})")
-_PLAIN = str.maketrans("−–—⁄∕’‘′∶⋅∙•㏒", "---//''':···l")
-_CIRCLED = re.compile("[①-⑳]")  # names of statements, no numbers
+_PLAIN_CHARACTERS = str.maketrans("−–—⁄∕’‘′∶⋅∙•㏒", "---//''':···l")
+_CIRCLED = re.compile("[①-⑳]")  # names of statements, not numbers
 _NUMBER = r"(?=[-+±]?\s*[$€£¥]?\s*\.?\d|[-+]?\\frac|[零一二两三四五六七八九十百千半])"
 _ANNOUNCED = re.compile(
     r"(?:i\s+(?:think|believe)\s+(?:that\s+)?)?(?:(?:so|thus|hence|therefore|then|and)\b\s*,?\s*)*(?:(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best)\s+)?"
@@ -60,11 +60,11 @@ _ANNOUNCED = re.compile(
     r"(?:就是|应该是|应为|等于|是|为|选)?\s*:?(?<!案)(?<!果)(?<!项)|答\s*:|(?:本题|该题|此题)?(?:应选|选择?|选项)(?=\s*:?\s*[A-J]{1,5}$))\s*:?\s*|(?:所以|因此|故)\s*,?\s*(?=[A-Za-z\d])",
     re.IGNORECASE,
 )
-_ABOUT = re.compile(
+_APPROXIMATE = re.compile(
     rf"(?:approximately|approx\.?|about|around|roughly|circa|exactly|a total of|(?:so|thus|hence|therefore)(?=\s)|there\s+(?:are|is|were)|it(?:'s|\s+(?:is|was|equals))|in(?=\s+\d{{4}}$)|总共有?|一共有?|共[有计]?|合计|~|大约[为是]?|约等于|约为|约是|约|大概是?|≈|=)\s*{_NUMBER}",
     re.IGNORECASE,
 )
-_ABOUT_AFTER = re.compile(r"(?<=[\d\u4e00-\u9fff])\s*(?:左右|上下|or so)$|(?<=\d)\s*(?:approximately|approx\.?)$")
+_APPROXIMATE_AFTER = re.compile(r"(?<=[\d\u4e00-\u9fff])\s*(?:左右|上下|or so)$|(?<=\d)\s*(?:approximately|approx\.?)$")
 _ONLY = re.compile(
     r"(?<=[A-Z\d])\s+only$|^only\s+(?=[A-Z\d]{1,4}$)|(?<=^[A-J])\s*选?项$|^both\s+(?=\S+\s+and\s)", re.IGNORECASE
 )
@@ -75,17 +75,18 @@ _LABELLED = re.compile(r"(?:[(\[]\s*([A-J])\s*[)\]]|([A-J])\s*([.):、]))\s*(?=\
 _ARTICLE = re.compile(
     r"(?:(?<!\S)(?:a|an|the)|^(?:A|An)|\bThe|\bTHE)(?=\s+(?!(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b)(?:[^\W\d_]{3}|\d+(?:s|st|nd|rd|th)\b))"
 )
-# Punctuation that never changes an answer: no decimal point, factorial, prime or minus sign.
+# Punctuation that never changes an answer; not decimal points, factorials, primes or minus signs.
 _SOFT_PUNCTUATION = re.compile(
     r"[;?\"`。，；：！？、“”《》「」]|[.,:](?=\s|$)|(?<=[^\W\d_]{2})[.,:](?!\d)|(?<=[^\W\d_]{2})!|(?<![\w'])'"
     r"|(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})"
 )
-_BRACKETS = re.compile(r"[()\[\]{}]")  # only style among words, but not where they group: 2(x+1), p and (q or r)
+_BRACKETS = re.compile(r"[()\[\]{}]")  # only style among words, but not if they group: 2(x+1), p and (q or r)
 _GROUPED = re.compile(r"[\d=+*/^<>|∨∧¬]|\b(?:and|or|not|[A-Za-z])\b|[且或非]")
-_SPELLED = re.compile(r"[^\W_]+(?:[\s.'-]+[^\W_]+)*\.?")
+_WORDS_ONLY = re.compile(r"[^\W_]+(?:[\s.'-]+[^\W_]+)*\.?")
 _INITIALS = re.compile(r"(?<=\b[A-Z])\.\s*(?=[A-Z])|(?<=[a-z])\.(?=\s)")
-_PLURAL = re.compile(r"(?<=[a-z]{2})(?:es|s|a|um|us|i|on)\b")
-_ROMAN = {"I": 1, "V": 5, "X": 10}
+_INFLECTIONS = ["es", "s", "a", "um", "us", "i", "on", "ed", "ing", "d"]
+_ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
+_ROMAN_NUMERAL = re.compile(r"(?=[IVXLCDM]{2})M{0,3}(?:C[MD]|D?C{0,3})(?:X[CL]|L?X{0,3})(?:I[XV]|V?I{0,3})")
 _BRITISH = [
     (re.compile(british), american)
     for british, american in (
@@ -131,33 +132,34 @@ _DOUBLED = re.compile(r"(?:([A-Za-z])\1)+")
 
 
 def clean(text, *, unwrap: bool = True) -> str:
-    """A text in one spelling: NFKC, LaTeX without decoration, signs as Unicode, announcements unwrapped."""
+    """A text in normal form: NFKC, LaTeX without decoration, signs as Unicode; `unwrap` also removes announcements."""
     if missing(text):
         return ""
-    text = nfkc(_CIRCLED.sub(lambda m: f"#{ord(m[0]) - 0x245F}", str(text))).translate(_PLAIN)
+    text = nfkc(_CIRCLED.sub(lambda m: f"#{ord(m[0]) - 0x245F}", str(text))).translate(_PLAIN_CHARACTERS)
     if len(text) > MOST:
         return text.strip().rstrip("。.;；,，").strip()
     text = text.replace("{,}", ",").replace("+∞", "∞").replace("->", "→").replace(" != ", " ≠ ")
-    text = _MATRIX.sub(_as_lists, text) if "matrix" in text or "{array}" in text else text
+    text = re.sub(r"(?<=\d\d0)'(?=s\b)", "", text)  # the 1990's
+    text = _MATRIX.sub(_matrix_as_list, text) if "matrix" in text or "{array}" in text else text
     if "\\" in text:
         text = text.replace("\\%", "%").replace("\\$", "\0")
-        text = text.replace("~", " ")  # without LaTeX it is a negation
+        text = text.replace("~", " ")  # a space in LaTeX, elsewhere a negation
         text = _SIZED.sub("", text.replace("\\textless{}", "<").replace("\\textgreater{}", ">"))
         text = _TEXT_COMMAND.sub(lambda m: m[1] if len(m[1]) <= 2 or m[1] != m[1].strip() else f" {m[1]} ", text)
-    if text.count("$") % 2 == 0 or text.count("$$"):  # an odd number is money
+    if text.count("$") % 2 == 0 or text.count("$$"):  # an odd number of $ means money
         text = _DECORATION.sub(lambda m: "" if m[0] == "$" else " ", text)
     else:
         text = _DECORATION.sub(lambda m: m[0] if m[0] == "$" else " ", text)
-    if "\\" in text:  # braces that only group; those of a set are escaped
+    if "\\" in text:  # braces that only group; set braces are escaped
         text = re.sub(r"^\s*\{([^{},]*)\}\s*$", r"\1", text)
     text = text.replace("\0", "$").replace("\\{", "{").replace("\\}", "}")
     if "\\" in text or "√" in text or "^" in text or "_" in text:
-        text = _plain_latex(text.strip())
+        text = _simplify_latex(text.strip())
     text = _BOLD.sub(r"\1", re.sub(r"^#{1,6}\s+", "", text.strip()))
     text = text.rstrip("。.;；,，").strip() + "..." * bool(re.search(r"\.\d+\.{3}$", text))
     for _ in range(3 if unwrap else 0):
         before = text
-        text = _ABOUT_AFTER.sub("", _without(_ABOUT, _without(_ANNOUNCED, text)))
+        text = _APPROXIMATE_AFTER.sub("", _strip_prefix(_APPROXIMATE, _strip_prefix(_ANNOUNCED, text)))
         text = _ONLY.sub("", text)
         text = (quoted[1] or quoted[3]).strip() if (quoted := _QUOTED.fullmatch(text)) else text
         boxed = _BOXED.fullmatch(text)
@@ -167,32 +169,32 @@ def clean(text, *, unwrap: bool = True) -> str:
     return text
 
 
-def _without(prefix: re.Pattern, text: str) -> str:
+def _strip_prefix(prefix: re.Pattern, text: str) -> str:
     found = prefix.match(text)
     rest = text[found.end() :].strip() if found else ""
     return rest or text
 
 
-def _as_lists(found: re.Match) -> str:
-    """A matrix as a list of its rows, a column as a vector."""
+def _matrix_as_list(found: re.Match) -> str:
+    """A matrix as a list of its rows, a single column as a vector."""
     rows = [[cell.strip() for cell in row.split("&")] for row in re.split(r"\\\\", found[2]) if row.strip()]
     if all(len(row) == 1 for row in rows):
         return f"({', '.join(row[0] for row in rows)})"
     return "[" + ", ".join("[" + ", ".join(row) + "]" for row in rows) + "]"
 
 
-def _plain_latex(text: str) -> str:
-    text = re.sub(r"\^?(?<!\\)\{\}(?=.)", "", _COMMAND.sub(_sign, text))
+def _simplify_latex(text: str) -> str:
+    text = re.sub(r"\^?(?<!\\)\{\}(?=.)", "", _COMMAND.sub(_replace_command, text))
     if "\\frac" in text or "\\binom" in text:
         text = _BARE_TOP.sub(r"\\\1{\2}", text)
         text = _BARE_BOTTOM.sub(r"\\\1\2{\3}", text)
     text = re.sub(r"\^\{?\s*°\s*\}?", "°", text)
     text = re.sub(r"\^\{(\d*[+-])\}|\^(\d*[+-])$", r"\1\2", text)  # the charge of an ion
-    text = re.sub(r"(?<=[A-Za-z)\]])_(?:\{(\d+)\}|(\d+))(?![.\d])", _subscript, text)
+    text = re.sub(r"(?<=[A-Za-z)\]])_(?:\{(\d+)\}|(\d+))(?![.\d])", _join_subscript, text)
     return re.sub(r"\^\{\s*(-?\w)\s*\}", r"^\1", text)
 
 
-def _sign(found: re.Match) -> str:
+def _replace_command(found: re.Match) -> str:
     plain = _SIGNS.get(found[1])
     if plain is None:
         return found[0]
@@ -200,13 +202,13 @@ def _sign(found: re.Match) -> str:
     return plain + (" " if plain[0] != "\\" and found[1] in _GREEK and after.isalpha() else "")
 
 
-def _subscript(found: re.Match) -> str:
-    """H_2 is H2; but a logarithm keeps the mark of its base."""
+def _join_subscript(found: re.Match) -> str:
+    """H_2 becomes H2, but a logarithm keeps the subscript of its base."""
     return found[0] if found.string[: found.start()].endswith(("log", "ln")) else found[1] or found[2]
 
 
 def labelled(text: str) -> tuple[str, str, bool] | None:
-    """(letter, text, whether the letter is surely a label) of "C. Paris"; None without one."""
+    """(letter, text, whether the letter is certainly a label) of "C. Paris"; None if there is no label."""
     found = _LABELLED.fullmatch(text)
     if not found:
         return None
@@ -219,7 +221,8 @@ def labelled(text: str) -> tuple[str, str, bool] | None:
 
 
 def words(text: str, *, fold: bool = True) -> str:
-    """Words without articles and soft punctuation; case folded in words where it is only style, all with `fold`."""
+    """The words without articles and soft punctuation. With `fold` all are case-folded, else only those whose case is
+    mere style."""
     text = _ARTICLE.sub(" ", text)
     text = re.sub(r"^[(\[]?\s*([A-Za-z]+)\s*[)\]]$", r"\1", text)
     text = text if _GROUPED.search(text) else _BRACKETS.sub(" ", text)
@@ -229,14 +232,14 @@ def words(text: str, *, fold: bool = True) -> str:
 
 
 def same_spelling(a: str, b: str) -> bool | None:
-    """Whether two texts of words are one in two spellings: without accents, hyphens and the dots of initials, British or
-    American, XIV or 14. None where that may be another word (now here, nowhere), a plural or an acronym; else False."""
-    if not all(_SPELLED.fullmatch(text) for text in (a, b)):
+    """Whether two texts are spellings of the same words: accents, hyphens, dots in initials, British or American, XIV
+    or 14. None if the difference may matter (now here, nowhere), an inflection or an acronym; else False."""
+    if not all(_WORDS_ONLY.fullmatch(text) for text in (a, b)):
         return False
-    one, other = (" ".join(map(_spelled, _INITIALS.sub("", text).split())) for text in (a, b))
-    if len(one) > 3 and one == other:
+    plain_a, plain_b = (" ".join(map(_spell_plainly, _INITIALS.sub("", text).split())) for text in (a, b))
+    if len(plain_a) > 3 and plain_a == plain_b:
         return True
-    if "".join(one.split()) == "".join(other.split()) or _PLURAL.sub("", one) == _PLURAL.sub("", other):
+    if "".join(plain_a.split()) == "".join(plain_b.split()) or _differ_by_inflection(plain_a.split(), plain_b.split()):
         return None
     pairs = list(zip(a.split(), b.split(), strict=False))
     if len(a.split()) == len(b.split()) > 1 and all(
@@ -244,28 +247,35 @@ def same_spelling(a: str, b: str) -> bool | None:
     ):
         return None
     short, long = sorted((a.replace(".", ""), b), key=len)
-    heads = "".join(word[0] for word in long.split() if word[0].isupper() or " " not in short)
+    capitals = "".join(word[0] for word in long.split() if word[0].isupper() or " " not in short)
     initials = "".join(word[0] for word in long.split() if word.casefold() not in FUNCTION_WORDS)
     acronym = (
-        short.isupper() and len(short) > 1 and {heads.upper(), initials.upper()} & {short, short.removesuffix("A")}
+        short.isupper() and len(short) > 1 and {capitals.upper(), initials.upper()} & {short, short.removesuffix("A")}
     )
     return None if acronym and " " in long else False
 
 
+def _differ_by_inflection(a: list[str], b: list[str]) -> bool:
+    """Whether words differ in number or tense alone: electron and electrons, increase and increases."""
+    return len(a) == len(b) and all(x == y or _stems(x) & _stems(y) for x, y in zip(a, b, strict=True))
+
+
+def _stems(word: str) -> set[str]:
+    """A word without each ending that it may have, and without the e or y that such an ending replaces."""
+    stems = {word} | {word.removesuffix(ending) for ending in _INFLECTIONS if word.endswith(ending)}
+    stems |= {stem[:-1] for stem in stems if stem[-1:] in ("e", "i", "y")}
+    return {stem for stem in stems if len(stem) > 2}
+
+
 def _abbreviates(x: str, y: str) -> bool:
-    """Whether one word is a short form of the other with a dot: S. and Staphylococcus, Mt. and Mount."""
+    """Whether one word is a dotted abbreviation of the other: S. and Staphylococcus, Mt. and Mount."""
     short, long = sorted((x.casefold(), y.casefold()), key=len)
     return short.endswith(".") and re.match(".*?".join(map(re.escape, short[:-1])), long) is not None
 
 
-def _spelled(word: str) -> str:
-    if re.fullmatch("[IVX]{2,}", word):
-        return str(
-            sum(
-                _ROMAN[c] * (-1 if _ROMAN[c] < _ROMAN.get(n, 0) else 1)
-                for c, n in zip(word, word[1:] + " ", strict=True)
-            )
-        )
+def _spell_plainly(word: str) -> str:
+    if number := roman_number(word):
+        return str(number)
     if case_coded(word) and len(word) < 4:
         return word
     plain = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c)).casefold()
@@ -274,8 +284,16 @@ def _spelled(word: str) -> str:
     return re.sub(r"[-.]", "", plain)
 
 
+def roman_number(word: str) -> int | None:
+    """The value of a Roman numeral of two letters or more, XIV; None for any other text."""
+    if not _ROMAN_NUMERAL.fullmatch(word):
+        return None
+    values = [_ROMAN[letter] for letter in word]
+    return sum(v if v >= after else -v for v, after in zip(values, [*values[1:], 0], strict=True))
+
+
 def case_coded(word: str) -> bool:
-    """Whether letter case may be the message: Co or CO, Aa or aa, AABB or aabb, NaCl; not Paris, PARIS or Of."""
+    """Whether letter case may carry meaning: Co or CO, Aa or aa, AABB or aabb, NaCl; not in Paris, PARIS or Of."""
     letters = "".join(c for c in word if c.isalpha())
     if not letters or not letters.isascii() or word.casefold() in FUNCTION_WORDS - {"a", "an", "as", "at", "no"}:
         return False
@@ -284,7 +302,7 @@ def case_coded(word: str) -> bool:
 
 
 def boolean(text: str) -> bool | None:
-    """Yes, true, 对 and their like as True, no, false, 错 and theirs as False; None for any other text."""
+    """True for yes, true, 对 and similar words, False for no, false, 错 and similar words; None for any other text."""
     if text in ("T", "F", "Y", "N"):
         return text in "TY"
     word = words(text) if len(text) <= 12 else text

@@ -1,7 +1,7 @@
-"""Quantities in answers: the number, its precision and its unit, as people and models write them.
+"""Quantities in answers: the number, its precision and its unit, in the notations that people and models use.
 
-Thousands separators, fractions, percent, scientific and LaTeX notation, Chinese and English numerals, sums such as
-2 h 30 min. Units are read in `units`, Chinese numerals by cn2an.
+Thousands separators, fractions, percent, scientific and LaTeX notation, Chinese and English numerals, and sums such as
+"2 h 30 min". Units are read by `units`, Chinese numerals by cn2an.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from qatoolkit.answers.notation import FUNCTION_WORDS, is_cjk_text
 from qatoolkit.answers.units import Unit, units
 
-_MAX_EXACT_DIGITS = 400  # longer numbers are text: 1e999999999 must not be expanded
+_MAX_EXACT_DIGITS = 400  # longer numbers count as text: 1e999999999 must not be expanded
 
 _NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,2}(?:,\d\d)+,\d{3}|\d{1,3}(?:\.\d{3})+,\d{1,2}(?!\d)|\d{1,3}(?:\.\d{3}){2,}|\d{1,3}(?:_\d{3})+|\d{1,3}(?:'\d{3})+|\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?"
 _ZH = "零〇一二两三四五六七八九十百千万亿壹贰叁肆伍陆柒捌玖拾佰仟廿卅幺"
@@ -31,7 +31,7 @@ _TIMES = {  # powers of ten
     "万亿": 12, "亿": 8, "千万": 7, "百万": 6, "十万": 5, "万": 4, "千": 3, "百": 2, "hundred": 2, "thousand": 3, "million": 6, "billion": 9,
     "trillion": 12,
 }  # fmt: skip
-# What may stand after a number as its unit or noun; all else is algebra: 2x, 3i, 2 pi, 5!, 2(x+1), or several numbers.
+# What may follow a number as its unit or noun; anything else is algebra (2x, 3i, 2 pi, 5!, 2(x+1)) or several numbers.
 _UNIT = re.compile(
     r"'{1,2}|\"|(?:[^\W\d_]|°|[$€£¥₹¢]|\((?=[^\W\d_])|/\s*(?=[^\W\d_]))(?:[^\d=<>≤≥≠≈±√∪∩∈∠→!|\\\[\]+,;:_]|(?<=[\^\-{²A-Za-z])\d)*"
 )
@@ -44,7 +44,7 @@ _MEASURES = re.compile(
     "[支次种人天年月日元米克秒度倍岁页份件台间套枚颗块筐袋盒瓶杯组头匹朵根片双对户家层步行列排队吨艘架首笔]"
 )
 _COUNTERS = frozenset("个只名位人条头匹张件")
-_TELLING = re.compile("[以之分倍折成多余半点时上下内外到至比十百千万亿]")  # 5 or more, a half, times, o'clock
+_NOT_NOUN = re.compile("[以之分倍折成多余半点时上下内外到至比十百千万亿]")  # 5 or more, a half, times, o'clock
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -63,6 +63,7 @@ _ORDINALS = {
 _ORDINALS |= {
     f"{word}th": word for word in _ONES.split() if f"{word[:-1]}" not in ("thre", "fiv", "eigh", "nin", "twelv")
 }
+_ORDINALS |= {f"{word[:-1]}ieth": word for word in _TENS.split()}
 _LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 _PARTS = {
     "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
@@ -76,6 +77,7 @@ _CHINESE = re.compile(
 )
 
 
+_SHARE = re.compile(r"(\w+) (?:in|out of|in every|out of every) (\w+)", re.IGNORECASE)
 _CODE = re.compile(r"0x[0-9a-fA-F]{1,16}|0b[01]{1,64}")
 _REPEATING = re.compile(r"([+-]?\d*)\.(\d*?)(?:\\bar\s*\{?(\d+)\}?|\((\d+)\)|(\d{1,6}?)\5+(?:\.{3}|…))")
 _MIXED_NUMERAL = re.compile(r"(?:\d[千百十]?[万亿千百十]){2,}\d?")
@@ -86,9 +88,10 @@ _PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d_]+|°|['\"])(?:\s+(?:and\s+)?|,\
 
 
 class Quantity(NamedTuple):
-    """An exact value, its written decimal places (None: exact), whether it is a percentage, and the text of its unit.
+    """An exact value, its decimal places as written (None: exact), whether it is a percentage, and the text of its
+    unit.
 
-    `doubtful`: the unit may be something else, as the m of 5m a variable."""
+    `doubtful`: the unit may not be one, as the m of 5m may be a variable."""
 
     value: Fraction
     places: int | None = None
@@ -99,12 +102,16 @@ class Quantity(NamedTuple):
 
 @functools.lru_cache(8192)
 def quantity(text: str) -> Quantity | None:
-    """The quantity that a text consists of: "1,200 km", "3/4", "thirty-five", "三十五"; None for any other text."""
+    """The quantity that a whole text denotes: "1,200 km", "3/4", "thirty-five", "三十五"; None for any other text."""
     if len(text) > _MAX_EXACT_DIGITS:
         return None
     text = re.sub(r"^[Tt]he\s+(?=\S+\s)", "", text)
+    if share := _SHARE.fullmatch(text):  # one in five, 2 out of 3
+        top, whole = quantity(share[1]), quantity(share[2])
+        if top and whole and not (top.unit or whole.unit) and 0 < top.value < whole.value:
+            return Quantity(top.value / whole.value)
     if not HAS_NUMBER.search(text):
-        return _english(text)
+        return _read_english(text)
     text = text[1:-1].strip() if re.fullmatch(r"\([^()]*\)", text) else text
     text = _SPACED.sub(lambda m: m[0].replace(" ", "").replace(",", "."), text)
     text = _FRACTION.sub(lambda m: f"{m[1]}{m[2] + ' ' if m[2] else ''}{m[3]}/{m[4]}", text)
@@ -120,19 +127,19 @@ def quantity(text: str) -> Quantity | None:
     if _CODE.fullmatch(text):
         return Quantity(Fraction(int(text, 0)))
     if repeated := _REPEATING.fullmatch(text):
-        return _repeating(*repeated.groups())
+        return _read_repeating(*repeated.groups())
     if _MIXED_NUMERAL.fullmatch(text):  # 1亿2千万
         text = re.sub(r"\d", lambda m: "零一二三四五六七八九"[int(m[0])], text)
     text = re.sub(r"^([+-])\s+(?=\d)", r"\1", text)
     text = re.sub(r"^-\s*(?=[$€£¥]\s*\d)(.)", r"\1-", text)
     found = _QUANTITY.fullmatch(text)
     if not found or (not text.isascii() and re.match(rf"[{_ZH}第负半]", text)):
-        return _chinese(text)
+        return _read_chinese(text)
     unit = found["unit"]
     glued = bool(unit) and not text[found.start("unit") - 1].isspace() and not found["percent"]
     unit = unit.strip()
     if unit and (not _UNIT.fullmatch(unit) or _ALGEBRA.match(unit)):
-        return _chinese(text) if "分之" in unit else None
+        return _read_chinese(text) if "分之" in unit else None
     money = _MONEY.fullmatch(unit) if found["currency"] else None  # $1.2M
     unit = "" if money else unit
     short = re.fullmatch(r"([a-zA-Zα-ωΑ-Ω]{1,3})(?:\^.*|\d)?", unit)  # 5m, 3m^2 and 1s2 may be something else
@@ -175,17 +182,17 @@ def quantity(text: str) -> Quantity | None:
     return Quantity(value, places, bool(found["percent"]), unit, doubtful)
 
 
-def _repeating(whole: str, fixed: str, *repetends: str | None) -> Quantity:
-    """0.1(6), 0.1\\bar{6} and 0.1666... as the fraction that they are."""
-    again = next(filter(None, repetends))
-    size = Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(fixed))
+def _read_repeating(whole: str, fixed: str, *repetends: str | None) -> Quantity:
+    """0.1(6), 0.1\\bar{6} and 0.1666... as exact fractions."""
+    repetend = next(filter(None, repetends))
+    size = Fraction(int(repetend), (10 ** len(repetend) - 1) * 10 ** len(fixed))
     value = abs(int(whole.strip("+-") or 0)) + Fraction(int(fixed or 0), 10 ** len(fixed)) + size
     return Quantity(-value if whole.startswith("-") else value)
 
 
 def same_number(a: str, b: str) -> bool | str | None:
     """Whether two quantities agree; None if undecided (units), "not numbers" if either is not a quantity."""
-    x, y = quantity(a) or _sum(a), quantity(b) or _sum(b)
+    x, y = quantity(a) or _read_sum(a), quantity(b) or _read_sum(b)
     if x is None or y is None:
         return "not numbers"
     equal = _rounds_to(x.value, x.places, y.value, y.places)
@@ -198,12 +205,13 @@ def same_number(a: str, b: str) -> bool | str | None:
     if x.unit == y.unit:
         return equal
     if not x.unit or not y.unit:
-        return _without_unit(y if not x.unit else x, equal)
-    return _with_units(x, y, equal)
+        return _compare_with_bare(y if not x.unit else x, equal)
+    return _compare_units(x, y, equal)
 
 
-def _without_unit(other: Quantity, equal: bool) -> bool | None:
-    """A quantity with a unit against a bare number: the same if the rest is a unit or a noun, and no "3 quarters"."""
+def _compare_with_bare(other: Quantity, equal: bool) -> bool | None:
+    """Compare a quantity with a unit and a bare number: the same if the rest is a unit or a noun, unlike "3
+    quarters"."""
     words = re.findall(r"[^\W\d_]+", other.unit.casefold())
     if other.unit == "th":  # 3rd, third
         return equal
@@ -214,22 +222,23 @@ def _without_unit(other: Quantity, equal: bool) -> bool | None:
     if units(other.unit) or other.unit.casefold() in ("in total", "in all", "altogether", "of them", "each"):
         return equal
     if is_cjk_text(other.unit):
-        noun = _MEASURES.fullmatch(other.unit) or (len(other.unit) <= 4 and not _TELLING.search(other.unit))
+        noun = _MEASURES.fullmatch(other.unit) or (len(other.unit) <= 4 and not _NOT_NOUN.search(other.unit))
     else:
         noun = len(words) <= 4 and min(map(len, words), default=0) >= 3 and not FUNCTION_WORDS.intersection(words)
     return equal if noun and re.fullmatch(r"\(?[^\W\d_][^\d+*=<>^.]{0,40}", other.unit) else None
 
 
-def _with_units(x: Quantity, y: Quantity, equal: bool) -> bool | None:
-    """Two quantities with units that are written differently."""
+def _compare_units(x: Quantity, y: Quantity, equal: bool) -> bool | None:
+    """Compare two quantities whose units are written differently."""
     known_x, known_y = units(x.unit), units(y.unit)
     if known_x and known_y:
-        alike = [(one, two) for one in known_x for two in known_y if one.bases == two.bases]
-        if any(equal if one == two else _same_size(x, one, y, two) for one, two in alike):
+        comparable = [(unit_x, unit_y) for unit_x in known_x for unit_y in known_y if unit_x.bases == unit_y.bases]
+        if any(equal if unit_x == unit_y else _same_size(x, unit_x, y, unit_y) for unit_x, unit_y in comparable):
             return True
-        if any(dict(one.bases).keys() & {"bit"} for one, _ in alike):  # 1 KB has 1000 or 1024 bytes
-            return None if 0.85 < _size(x, alike[0][0]) / (_size(y, alike[0][1]) or 1) < 1.18 else False
-        return False if not equal or (alike and not x.doubtful and not y.doubtful) else None
+        if any(dict(unit_x.bases).keys() & {"bit"} for unit_x, _ in comparable):  # 1 KB has 1000 or 1024 bytes
+            factor = _base_size(x, comparable[0][0]) / (_base_size(y, comparable[0][1]) or 1)
+            return None if 0.85 < factor < 1.18 else False
+        return False if not equal or (comparable and not x.doubtful and not y.doubtful) else None
     languages = is_cjk_text(x.unit) != is_cjk_text(y.unit)
     if not equal:
         return None if languages and (known_x or known_y) else False
@@ -244,24 +253,24 @@ def _with_units(x: Quantity, y: Quantity, equal: bool) -> bool | None:
     return False
 
 
-def _size(x: Quantity, unit: Unit) -> float:
+def _base_size(x: Quantity, unit: Unit) -> float:
     return float(x.value) * unit.factor + unit.offset
 
 
-def _same_size(x: Quantity, one: Unit, y: Quantity, two: Unit) -> bool:
-    """Whether quantities of different units agree, either as written or rounded to the decimals of the other."""
-    in_one = Fraction((_size(y, two) - one.offset) / one.factor).limit_denominator(10**9)
-    in_two = Fraction((_size(x, one) - two.offset) / two.factor).limit_denominator(10**9)
-    close = abs(_size(x, one) - _size(y, two)) <= 1e-6 * abs(_size(x, one))
-    return close or _rounds_to(x.value, x.places, in_one, None) or _rounds_to(y.value, y.places, in_two, None)
+def _same_size(x: Quantity, unit_x: Unit, y: Quantity, unit_y: Unit) -> bool:
+    """Whether quantities with different units agree, exactly or rounded to the decimals of either side."""
+    y_in_x = Fraction(f"{(_base_size(y, unit_y) - unit_x.offset) / unit_x.factor:.12g}")
+    x_in_y = Fraction(f"{(_base_size(x, unit_x) - unit_y.offset) / unit_y.factor:.12g}")
+    close = abs(_base_size(x, unit_x) - _base_size(y, unit_y)) <= 1e-6 * abs(_base_size(x, unit_x))
+    return close or _rounds_to(x.value, x.places, y_in_x, None) or _rounds_to(y.value, y.places, x_in_y, None)
 
 
 @functools.lru_cache(1024)
-def _sum(text: str) -> Quantity | None:
-    """2 h 30 min, 1 m 80 cm, 5 ft 10 in: the sum, in the unit of the first."""
+def _read_sum(text: str) -> Quantity | None:
+    """The sum of "2 h 30 min", "1 m 80 cm" or "5 ft 10 in", in the first unit."""
     parts = _PIECE.findall(text) if len(text) <= 60 else []
-    spelled = "".join(n + u for n, u in parts)
-    if not 2 <= len(parts) <= 4 or spelled != re.sub(r"[\s,]|(?<=\s)and(?=\s)", "", text):
+    joined = "".join(n + u for n, u in parts)
+    if not 2 <= len(parts) <= 4 or joined != re.sub(r"[\s,]|(?<=\s)and(?=\s)", "", text):
         return None
     sizes = [next(iter(units(unit)), None) for _, unit in parts]
     if None in sizes or len({size.bases for size in sizes}) > 1:
@@ -274,7 +283,8 @@ def _sum(text: str) -> Quantity | None:
 
 
 def decimal_places(a: str, b: str) -> int | None:
-    """Decimals to which a closed form may be rounded: those of the one side that is a decimal with 3 digits or more."""
+    """Decimals to which a closed form may be rounded: those of the only side that is a decimal with 3 digits or
+    more."""
     decimals = [q for q in (quantity(a), quantity(b)) if q is not None and q.places is not None]
     if len(decimals) != 1 or abs(decimals[0].value) < 100 * Fraction(10) ** -decimals[0].places:
         return None
@@ -282,7 +292,8 @@ def decimal_places(a: str, b: str) -> int | None:
 
 
 def _rounds_to(a: Fraction, places_a: int | None, b: Fraction, places_b: int | None) -> bool:
-    """Whether they are equal, or the coarser decimal, of three significant digits or more, is the other one rounded."""
+    """Whether two values are equal, or the coarser decimal, with three significant digits or more, is the other
+    rounded."""
     if a == b:
         return True
     written = [(p, v, other) for p, v, other in ((places_a, a, b), (places_b, b, a)) if p is not None]
@@ -293,31 +304,31 @@ def _rounds_to(a: Fraction, places_a: int | None, b: Fraction, places_b: int | N
     return abs(value) >= 100 * unit and abs(value - other) <= unit / 2
 
 
-def _english(text: str) -> Quantity | None:
-    """thirty-five, one hundred and five, two-thirds, three and a half, a dozen, minus four, and a noun after them."""
+def _read_english(text: str) -> Quantity | None:
+    """thirty-five, one hundred and five, two-thirds, three and a half, a dozen, minus four; a noun may follow."""
     text = " ".join(text.casefold().replace("-", " ").split())
     sign = -1 if re.match("(?:minus|negative) ", text) else 1
     text = text.split(" ", 1)[1] if sign < 0 else text
     words = text.split()
-    at = next((i for i, word in enumerate(words[:6]) if word in _ORDINALS), 0)
-    if words and words[at] in _ORDINALS and (at == 0 or words[at - 1] in _TENS.split()):
-        number = _cardinal([*words[:at], _ORDINALS[words[at]]])
-        return None if number is None else Quantity(Fraction(number), unit=" ".join(["th", *words[at + 1 :]]))
+    position = next((i for i, word in enumerate(words[:6]) if word in _ORDINALS), 0)
+    if words and words[position] in _ORDINALS and (position == 0 or words[position - 1] in _TENS.split()):
+        number = _read_cardinal([*words[:position], _ORDINALS[words[position]]])
+        return None if number is None else Quantity(Fraction(number), unit=" ".join(["th", *words[position + 1 :]]))
     if found := _PART.fullmatch(text):
-        top = 1 if found["top"] in ("a", "one") or text == "half" else _cardinal([found["top"]])
-        whole = _cardinal(found["whole"].split()) if found["whole"] else 0
+        top = 1 if found["top"] in ("a", "one") or text == "half" else _read_cardinal([found["top"]])
+        whole = _read_cardinal(found["whole"].split()) if found["whole"] else 0
         return None if top is None or whole is None else Quantity(sign * (whole + Fraction(top, _PARTS[found["part"]])))
     if re.fullmatch(f"half a (?:{'|'.join(_LARGE)})", text):
         return Quantity(sign * Fraction(_LARGE[text.split()[-1]], 2))
     words = ["one", *text.split()[1:]] if re.match(f"a (?:{'|'.join(_LARGE)})", text) else text.split()
     n = next((i for i, w in enumerate(words[:12]) if w not in _ENGLISH and w not in _LARGE and w != "and"), len(words))
-    value, rest = _cardinal(words[:n]), words[n:]
+    value, rest = _read_cardinal(words[:n]), words[n:]
     if value is None or len(rest) > 3 or FUNCTION_WORDS.intersection(rest):
         return None
     return Quantity(sign * Fraction(value), None, rest == ["percent"], "" if rest == ["percent"] else " ".join(rest))
 
 
-def _cardinal(words: list[str | None]) -> int | None:
+def _read_cardinal(words: list[str | None]) -> int | None:
     total = group = 0
     for word in words:
         value = _ENGLISH.get(word)
@@ -333,8 +344,8 @@ def _cardinal(words: list[str | None]) -> int | None:
     return total + group if words and words[-1] != "and" else None
 
 
-def _chinese(text: str) -> Quantity | None:
-    """三十五, 负三, 三点一四, 三分之一, 一又二分之一, 百分之五十, 三成, 半, and 三个 with a measure or a unit."""
+def _read_chinese(text: str) -> Quantity | None:
+    """三十五, 负三, 三点一四, 三分之一, 一又二分之一, 百分之五十, 三成, 半; a measure word or unit may follow, as in 三个."""
     found = _CHINESE.fullmatch(text)
     if not found:
         return None
@@ -346,13 +357,13 @@ def _chinese(text: str) -> Quantity | None:
     if found["half"]:
         value = Fraction(-1 if found["minus"] else 1, 2)
         return None if found["ordinal"] or (unit and not units(unit)) else Quantity(value, None, False, unit)
-    value, bottom, mixed = (_numeral(found[name]) for name in ("whole", "bottom", "mixed"))
+    value, bottom, mixed = (_read_numeral(found[name]) for name in ("whole", "bottom", "mixed"))
     if value is None or bottom == 0 or (found["bottom"] and bottom is None) or (found["mixed"] and mixed is None):
         return None
     places = None
     if found["part"]:
         places = len(found["part"])
-        value += Fraction(_numeral(found["part"]), 10**places)
+        value += Fraction(_read_numeral(found["part"]), 10**places)
     if bottom:
         value = value / bottom + (mixed or 0)
     if found["tenths"]:  # 八折 is 80%, 七五折 75%
@@ -362,8 +373,8 @@ def _chinese(text: str) -> Quantity | None:
     return Quantity(-value if found["minus"] else value, places, percent, unit, doubtful)
 
 
-def _numeral(text: str | None) -> Fraction | None:
-    """The number that Chinese numerals write: 两千零二十, 一亿三千万, 二〇二四, 壹佰, and 一百五 for 150."""
+def _read_numeral(text: str | None) -> Fraction | None:
+    """The value of Chinese numerals: 两千零二十, 一亿三千万, 二〇二四, 壹佰, and 一百五 for 150."""
     if not text:
         return None
     if text[0].isdigit():

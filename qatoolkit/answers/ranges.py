@@ -1,4 +1,4 @@
-"""Ranges of numbers in answers: "5 to 10", and intervals in brackets, as inequalities or in words ("at least 5")."""
+"""Ranges of numbers in answers: "5 to 10", and intervals as brackets, inequalities or words ("at least 5")."""
 
 import itertools
 import re
@@ -21,12 +21,12 @@ _WORDS = {
 _BOUND = re.compile("|".join(f"(?P<_{i}>{words})" for i, words in enumerate(_WORDS.values())), re.IGNORECASE)
 _BRACKETS = re.compile(r"([(\[])\s*([^,;()\[\]]+)[,;]\s*([^,;()\[\]]+)([)\]])")
 _SIGN = re.compile("([<>≤≥])")
-_TURNED = str.maketrans("<>≤≥→∈", "><≥≤←∋")
+_FLIPPED = str.maketrans("<>≤≥→∈", "><≥≤←∋")
 RELATION = re.compile(r"(<=|>=|[<>≤≥≠∈→])")
 
 
 def span(text: str) -> tuple[str, str] | None:
-    """Both ends of "5-10 km", "5 to 10 km", "between 5 and 10 km", "5～10千米", each with the unit; None otherwise."""
+    """Both ends, each with the unit, of "5-10 km", "5 to 10 km", "between 5 and 10 km", "5～10千米"; None otherwise."""
     found = _SPAN.fullmatch(text) if len(text) <= 60 else None
     if not found or (found["mark"] in ("and", "和", "与")) != (
         (found["from"] or "").strip().casefold() in ("between", "介于")
@@ -41,8 +41,9 @@ def span(text: str) -> tuple[str, str] | None:
 
 
 def intervals(text: str) -> tuple[str, list[tuple[str, str, bool, bool]]] | None:
-    """The variable ("" in words, "[" in brackets) and the intervals of a union, each as lower end, upper end and whether
-    they belong to it: "[2, 5)", "2 ≤ x < 5", "x < 1 or x > 2", "{x | x > 3}", "at least 5"; None for other texts."""
+    """The variable ("" for words, "[" for brackets) and the intervals of a union, each as (lower end, upper end, lower
+    included, upper included): "[2, 5)", "2 ≤ x < 5", "x < 1 or x > 2", "{x | x > 3}", "at least 5"; None for other
+    texts."""
     if len(text) > 120:
         return None
     text = re.sub(r"^\{\s*[a-z]\s*[|:](.*)\}$", r"\1", text).strip()
@@ -57,7 +58,7 @@ def intervals(text: str) -> tuple[str, list[tuple[str, str, bool, bool]]] | None
             continue
         sides = [side.strip() for side in _SIGN.split(part)]
         if any(sign in ">≥" for sign in sides[1::2]):
-            sides = [side.translate(_TURNED) for side in reversed(sides)]
+            sides = [side.translate(_FLIPPED) for side in reversed(sides)]
         if not set(sides[1::2]) <= {"<", "≤"} or len(sides) not in (3, 5):
             return None
         if len(sides) == 3:  # x < 5 or 5 < x
@@ -73,7 +74,7 @@ def intervals(text: str) -> tuple[str, list[tuple[str, str, bool, bool]]] | None
 
 
 def same_ranges(a: str, b: str, same: Callable[[str, str], bool | None]) -> bool | str | None:
-    """Whether ranges or intervals in two notations agree; "no ranges" if there are none, or both are inequalities."""
+    """Whether two ranges or intervals agree; "no ranges" if there are none, or both are inequalities."""
     spans, both = (span(a), span(b)), (intervals(a), intervals(b))
     if all(spans):
         ends = [same(x, y) for x, y in zip(*spans, strict=True)]
@@ -88,7 +89,7 @@ def same_ranges(a: str, b: str, same: Callable[[str, str], bool | None]) -> bool
 
 
 def same_intervals(a: list, b: list, same: Callable[[str, str], bool | None]) -> bool | None:
-    """Unions of intervals, in any order, by their ends (compared by `same`) and whether these belong to them."""
+    """Compare unions of intervals, in any order, by their ends (with `same`) and whether the ends are included."""
     if len(a) != len(b):
         return None
     verdicts = []
@@ -102,19 +103,19 @@ def same_intervals(a: list, b: list, same: Callable[[str, str], bool | None]) ->
 
 
 def same_relation(a: str, b: str, each: Callable[[list, list], list]) -> bool | None:
-    """Inequalities: the same sides and signs, read in either direction. Different only by a number or a letter."""
+    """Compare inequalities, read in either direction. Undecided if they differ in more than a number or a letter."""
     (sides_a, signs_a), (sides_b, signs_b) = (
         ([side.strip() for side in parts[::2]], parts[1::2])
         for parts in (re.split(RELATION, t.replace("<=", "≤").replace(">=", "≥")) for t in (a, b))
     )
     if len(sides_a) != len(sides_b) or not all(sides_a + sides_b) or len(sides_a) > 6:
         return None
-    found = []
-    turned = [s.translate(_TURNED) for s in reversed(signs_b)]
-    for sides, signs in ((sides_b, signs_b), (sides_b[::-1], turned)):
+    results = []
+    flipped = [s.translate(_FLIPPED) for s in reversed(signs_b)]
+    for sides, signs in ((sides_b, signs_b), (sides_b[::-1], flipped)):
         verdicts = each(sides_a, sides)
-        unlike = [p for p, v in zip(zip(sides_a, sides, strict=True), verdicts, strict=True) if v is False]
-        simple = all(quantity(side) or re.fullmatch(r"[^\W\d_]", side) for pair in unlike for side in pair)
-        agree = True if all(verdicts) else False if unlike and simple else None
-        found.append(signs_a == signs if agree else agree)
-    return True if True in found else None if None in found else False
+        different = [p for p, v in zip(zip(sides_a, sides, strict=True), verdicts, strict=True) if v is False]
+        simple = all(quantity(side) or re.fullmatch(r"[^\W\d_]", side) for pair in different for side in pair)
+        verdict = True if all(verdicts) else False if different and simple else None
+        results.append(signs_a == signs if verdict else verdict)
+    return True if True in results else None if None in results else False

@@ -1,31 +1,54 @@
-"""What decides whether two answers are the same: readers of one kind of answer each, tried in order. The first that
-knows both texts decides; any other says OPEN."""
+"""Readers, one per kind of answer, tried in order: the first that applies decides whether two answers are the same. A
+reader that does not apply returns OPEN."""
 
+import math
 import re
 from collections import Counter
 
 from qatoolkit.answers.algebra import WORKER, math_tokens
-from qatoolkit.answers.formulas import measured, orbitals, same_formula, same_measured
+from qatoolkit.answers.formulas import measured, orbitals, same_formula, same_isotope, same_measured
 from qatoolkit.answers.lists import Several, ratio, several
-from qatoolkit.answers.notation import FUNCTION_WORDS, PHRASES, boolean, clean, is_cjk_text, same_spelling, words
+from qatoolkit.answers.notation import (
+    FUNCTION_WORDS,
+    PHRASES,
+    boolean,
+    clean,
+    is_cjk_text,
+    roman_number,
+    same_spelling,
+    words,
+)
 from qatoolkit.answers.quantities import HAS_NUMBER, quantity, same_number
 from qatoolkit.answers.ranges import RELATION, same_ranges, same_relation
 from qatoolkit.answers.times import clock, date, same_date, same_time
 
 OPEN = "open"
 
-_PROSE_WORDS = 12  # longer texts may agree in other words: undecided
-_LIST_SECONDS = 0.5  # for all algebra in a list, which is undecided after that
+_PROSE_WORDS = 12  # longer texts may mean the same in different words: undecided
+_LIST_SECONDS = 0.5  # for all algebra in one list; after that it is undecided
 
 _NAMED = re.compile(
     r"(?:(?:the\s+value\s+of\s+)?(?P<name>[∠△]?\s*[A-Z]{1,4}|[A-Za-zα-ωΑ-Ω]'?(?:_\{?\w+\}?|\d)?(?:\^-1)?(?:\([^()=]*\))?|dy/dx|\\frac\{dy\}\{dx\}"
-    r"|(?:pH|[A-Za-z][a-z]{2,}(?:\s+[a-z]+){0,3})(?=\s*[=≈]))\s*(?:的值)?(?:[=≈为是]|等于|(?:is|equals)\s))\s*(?P<value>[^=≈<>]+)"
+    r"|pH|(?:[A-Za-z][a-z]{2,}(?:\s+[a-z]+){0,3})(?=\s*[=≈]))\s*(?:的值)?(?:[=≈为是]|等于|(?:is|equals)\s|(?<=pH )(?=\d)))\s*(?P<value>[^=≈<>]+)"
 )
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
-_REASONED = re.compile(r"(\w{1,9})(?:\s*[,;:-]|\.(?=\s+[A-Z]))\s*\S")  # Yes, it is
+_SHORT = re.compile(r"([+-]?[\d.,]+)([kKmM]|[bB]n?)")
+_SHORT_TIMES = {"k": 3, "m": 6, "b": 9, "bn": 9}
+_COMBINATIONS = re.compile(
+    r"(?P<kind>[CP])\((\d{1,3}),(\d{1,3})\)|(\d{1,3})(?P<kind2>[CP])(\d{1,3})"
+    r"|(?P<kind3>[CPA])(\d{1,3})\^\{?(\d{1,3})\}?"
+)
+_OF_CHOICES = re.compile(
+    r"both|neither|either|(?:all|none|both|neither|any)(?: of (?:above|these|them|two))?|以上[都皆均].*", re.IGNORECASE
+)
+_NOTHING = re.compile(
+    r"none|nothing|no (?:real )?(?:solutions?|roots?|such \w+)|empty set|∅|undefined|not defined|does not exist|dne|没有|无|无解|空集|不存在|无意义",
+    re.IGNORECASE,
+)
+_EXPLAINED = re.compile(r"(\w{1,9})(?:\s*[,;:-]|\.(?=\s+[A-Z]))\s*\S")  # Yes, it is
 _NEGATES = re.compile(r"\b(?:not|true|false|yes|no)\b|[不非]", re.IGNORECASE)
 _POINT = re.compile(r"([A-Z]'?)(\([^()]*,[^()]*\))")
-_HEADED = re.compile(
+_DESCRIBED = re.compile(
     r"(?P<name>(?:the|its|their|his|her)\s+[a-z][a-z ]{1,40}?(?=\s)|[\u4e00-\u9fff]{1,10}(?<!不))"
     r"(?:\s+(?:is|was|are|were|equals)\s|是|为|等于)\s*(?P<value>[-+$€£¥.\d].*)",
     re.IGNORECASE,
@@ -36,13 +59,13 @@ _LONG = 480
 
 
 def same(a: str, b: str, seconds: float = 0.0) -> bool | None:
-    """Whether two clean texts mean the same, with at most so many seconds of algebra (by default the worker's)."""
-    found = (read(a, b, seconds) for read in READERS)
-    return next(verdict for verdict in found if verdict != OPEN)
+    """Whether two clean texts mean the same, with at most `seconds` of algebra (0: the worker's default)."""
+    verdicts = (read(a, b, seconds) for read in READERS)
+    return next(verdict for verdict in verdicts if verdict != OPEN)
 
 
 def answer_key(text) -> str:
-    """A canonical form: equal keys mean the same answer, unequal keys prove nothing. Empty if the answer is missing.
+    """A canonical form: equal keys mean the same answer, different keys prove nothing. Empty for a missing answer.
 
     Cheap and without sympy, for grouping large tables."""
     text = clean(text)
@@ -56,13 +79,13 @@ def answer_key(text) -> str:
 
 
 def _words(a: str, b: str, _):
-    own = words(a, fold=False)
-    return True if a == b or (own and own == words(b, fold=False)) else OPEN
+    words_a = words(a, fold=False)
+    return True if a == b or (words_a and words_a == words(b, fold=False)) else OPEN
 
 
 def _yes_or_no(a: str, b: str, _):
     yes_a, yes_b = boolean(a), boolean(b)
-    if (yes_a is None) != (yes_b is None) and (reason := _REASONED.match(b if yes_b is None else a)):
+    if (yes_a is None) != (yes_b is None) and (reason := _EXPLAINED.match(b if yes_b is None else a)):
         yes_a, yes_b = (boolean(reason[1]) if yes is None else yes for yes in (yes_a, yes_b))
     if yes_a is not None and yes_b is not None and not re.fullmatch("[A-Z]{2}", a + b):  # N and F are elements too
         return yes_a == yes_b
@@ -75,13 +98,13 @@ def _dates(a: str, b: str, _):
 
 
 def _ratios(a: str, b: str, _):
-    one, other = ratio(a), ratio(b)
-    if not (one and other):
+    ratio_a, ratio_b = ratio(a), ratio(b)
+    if not (ratio_a and ratio_b):
         return OPEN
-    if one[0] != other[0]:
-        return OPEN if clock(a) and clock(b) else False  # 1:10 and 2:20 are one ratio, or two times
-    spelled = [re.sub("[^\\d.]+", ":", text) for text in (a, b)]
-    return None if spelled[0] != spelled[1] and (one[1] or other[1]) else True
+    if ratio_a[0] != ratio_b[0]:
+        return OPEN if clock(a) and clock(b) else False  # 1:10 and 2:20 are the same ratio, or two times of day
+    plain = [re.sub("[^\\d.]+", ":", text) for text in (a, b)]
+    return None if plain[0] != plain[1] and (ratio_a[1] or ratio_b[1]) else True
 
 
 def _times(a: str, b: str, _):
@@ -110,7 +133,7 @@ def _closed_forms(a: str, b: str, seconds: float):
 
 
 def _hours(a: str, b: str, _):
-    """A time beside a number: 3 pm and 3."""
+    """A time of day and a number: 3 pm and 3."""
     time_a, time_b = clock(a), clock(b)
     if bool(time_a) == bool(time_b) or not (quantity(a) or quantity(b)):
         return OPEN
@@ -128,23 +151,23 @@ def _sizes(a: str, b: str, _):
 
 
 def _names(a: str, b: str, seconds: float):
-    """A value with its name: "x = 5" is the answer 5."""
-    named = [_NAMED.fullmatch(text) or _HEADED.fullmatch(text) for text in (a, b)]
+    """A named value: "x = 5" is the answer 5."""
+    named = [_NAMED.fullmatch(text) or _DESCRIBED.fullmatch(text) for text in (a, b)]
     names = [m["name"] for m in named if m]
     if any(name[0] in "yd" for name in names):  # y is f(x), y' is dy/dx
         names = [_FUNCTION.sub(lambda m: "y'" if m[1] else "y", name) for name in names]
-    alike, equations = len(names) == 2 and names[0] == names[1], "=" in a and "=" in b
-    if not alike and (equations or not names):
+    same_name, equations = len(names) == 2 and names[0] == names[1], "=" in a and "=" in b
+    if not same_name and (equations or not names):
         return OPEN
     verdict = same(*_values(a, b), seconds)
-    if len(names) == 2 and not alike:  # the minimum is 5, the maximum is 5
+    if len(names) == 2 and not same_name:  # the minimum is 5, the maximum is 5
         return False if verdict is False else None
     return verdict
 
 
 def _values(a: str, b: str) -> list[str]:
-    """The texts without the name of a value."""
-    named = ((text, _NAMED.fullmatch(text) or _HEADED.fullmatch(text)) for text in (a, b))
+    """The texts, without the name if they are named values."""
+    named = ((text, _NAMED.fullmatch(text) or _DESCRIBED.fullmatch(text)) for text in (a, b))
     return [m["value"].strip() if m else text for text, m in named]
 
 
@@ -153,7 +176,37 @@ def _numbers(a: str, b: str, _):
     return OPEN if number == "not numbers" else number
 
 
+def _shortened(a: str, b: str, _):
+    """A number in another form than digits: XIV, 5k, 5C2."""
+    for text, other in ((a, b), (b, a)):
+        number = quantity(other)
+        if number is None or number.unit or number.percent:
+            continue
+        value = roman_number(text) or _count(text)
+        if value is None and (found := _SHORT.fullmatch(text)):
+            value = quantity(found[1]).value * 10 ** _SHORT_TIMES[found[2].casefold()]
+            if found[2] in "KMm" and value == number.value:  # kelvin, molar, metre
+                return None
+        if value == number.value:
+            return True
+    return OPEN
+
+
+def _count(text: str) -> int | None:
+    """The value of C(5,2), 5C2, C_5^2, P(5,2), 5P2 and A_5^2; None for any other text."""
+    found = _COMBINATIONS.fullmatch(re.sub(r"^[\^_]|[{}\s_]", "", text))
+    if not found:
+        return None
+    kind, (n, k) = (
+        found["kind"] or found["kind2"] or found["kind3"],
+        [int(v) for v in found.groups() if v and v.isdigit()],
+    )
+    return (math.comb if kind == "C" else math.perm)(n, k)
+
+
 def _option_letters(a: str, b: str, _):
+    if re.search(r"\bII+\b", f"{a} {b}"):  # numbers of statements
+        return OPEN
     letters = [re.sub(r"[\s,、;&]|and|和|^[Bb]oth", "", text) for text in (a, b)]
     if not all(re.fullmatch("(?:[A-J]|#\\d+){2,10}", text) for text in letters) or not set(letters) & {a, b}:
         return OPEN
@@ -162,15 +215,15 @@ def _option_letters(a: str, b: str, _):
 
 def _lists(a: str, b: str, seconds: float):
     list_a, list_b = several(a), several(b)
-    if list_a and list_b and (quantity(a) is None) == (quantity(b) is None):  # 3,003 is a number, 003,3 is none
+    if list_a and list_b and (quantity(a) is None) == (quantity(b) is None):  # 3,003 is a number, 003,3 is not
         return _same_lists(list_a, list_b, seconds or _LIST_SECONDS)
     single = _values(a, b)
     for found, text in ((list_a, single[1]), (list_b, single[0])):
         if found and all(quantity(m) or math_tokens(m, evident=True) for m in found.members):
             other = quantity(text)  # "1,5" may be a decimal, 3 ± 0.1 a number
             if other or (found.free and math_tokens(text)):
-                unsure = (other and _decimal(found) == other.value) or re.search(r"[^\s=] *±", f"{a}\n{b}")
-                return None if unsure else False
+                undecided = (other and _decimal(found) == other.value) or re.search(r"[^\s=] *±", f"{a}\n{b}")
+                return None if undecided else False
     return OPEN
 
 
@@ -180,23 +233,23 @@ def _decimal(found: Several):
 
 
 def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
-    """Lists of members, in linear time: in order, and where the order is free by value or by words."""
+    """Compare lists in linear time: in order and, if the order is free, by value or words."""
     if len(a.members) != len(b.members):
-        rest = max(a.members, b.members, key=len)[min(len(a.members), len(b.members)) :]
-        return None if any(re.search(r"[^\W\d_]{2}", member) and not quantity(member) for member in rest) else False
+        surplus = max(a.members, b.members, key=len)[min(len(a.members), len(b.members)) :]
+        return None if any(re.search(r"[^\W\d_]{2}", member) and not quantity(member) for member in surplus) else False
     brackets = {a.brackets, b.brackets}
     # With two members, "(0, 1)" and "[0, 1]" are different intervals; otherwise brackets are only style.
     if len(a.members) == 2 and brackets <= {"()", "[]", "(]", "[)"} and len(brackets) == 2:
         return False
     if a.named and b.named:  # x = 1, y = 2 in any order
         a, b = a.by_name(), b.by_name()
-    one, other = a.values(b), b.values(a)
-    verdicts = _each(one, other, seconds)
+    values_a, values_b = a.values(b), b.values(a)
+    verdicts = _compare_each(values_a, values_b, seconds)
     if False not in verdicts:
         style = "{}" not in brackets or brackets <= {"{}", ""}
         joined = {a.joiner, b.joiner} != {"and", "or"}
         return True if None not in verdicts and joined and style else None
-    if a.named and b.named:  # which root is called x1 is open
+    if a.named and b.named:  # either root may be called x1
         roots = len({name[0] for name in a.names}) == 1 and a.names[0][1:].strip("_{}").isdigit()
         return (
             None
@@ -207,29 +260,29 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
             else False
         )
     if a.brackets and b.brackets and not (a.free and b.free):
-        return None if "{}" in brackets and _same_members(one, other) is not False else False
+        return None if "{}" in brackets and _same_members(values_a, values_b) is not False else False
     free = a.free or b.free or (not any(brackets) and _differ_by_unit(a.members) and _differ_by_unit(b.members))
-    permuted = _same_members(one, other)
+    permuted = _same_members(values_a, values_b)
     return permuted if permuted is False or (free and {a.joiner, b.joiner} != {"and", "or"}) else None
 
 
 def _differ_by_unit(members: list[str]) -> bool:
-    """3 red, 2 blue: the order says nothing."""
+    """Whether all members have different units (3 red, 2 blue), so that their order does not matter."""
     found = [q.unit if (q := quantity(m)) else "" for m in members]
     return all(found) and len(set(found)) == len(found)
 
 
-def _each(a: list[str], b: list[str], seconds: float) -> list[bool | None]:
-    """Verdicts of members one by one; undecided when the worker has spent the seconds."""
-    until, verdicts = WORKER.seconds + seconds, []
+def _compare_each(a: list[str], b: list[str], seconds: float) -> list[bool | None]:
+    """Verdicts member by member; undecided once the worker has used up `seconds`."""
+    deadline, verdicts = WORKER.seconds + seconds, []
     for x, y in zip(a, b, strict=True):
-        left = until - WORKER.seconds
-        verdicts.append(same(x, y, left) if left > 0 else None)
+        remaining = deadline - WORKER.seconds
+        verdicts.append(same(x, y, remaining) if remaining > 0 else None)
     return verdicts
 
 
 def _same_members(a: list[str], b: list[str]) -> bool | None:
-    """Whether the members agree in some order: numbers sorted by value, all else by its words."""
+    """Whether the members agree in some order: numbers by value, others by their words."""
     numbers = [[quantity(m) for m in members] for members in (a, b)]
     if all(all(side) for side in numbers):
         order = [sorted(range(len(side)), key=lambda i, side=side: (side[i].value, side[i].unit)) for side in numbers]
@@ -239,22 +292,29 @@ def _same_members(a: list[str], b: list[str]) -> bool | None:
     if keys[0] == keys[1]:
         return True
     plain = all(quantity(m) or re.fullmatch(r"[\w\s]+", m) for m in (*a, *b))
-    left = [list((one - other).elements()) for one, other in (keys, keys[::-1])]
-    if len(left[0]) == 1:
-        return same(left[0][0], left[1][0], _LIST_SECONDS)
+    unmatched = [list((x - y).elements()) for x, y in (keys, keys[::-1])]
+    if len(unmatched[0]) == 1:
+        return same(unmatched[0][0], unmatched[1][0], _LIST_SECONDS)
     return False if plain else None
 
 
 def _same_text(a: str, b: str, seconds: float) -> bool | None:
-    """Texts that are neither quantities nor lists: words, then formulas, and what no reader understands."""
-    own, other = words(a, fold=False), words(b, fold=False)
-    if any({own.casefold(), other.casefold()} <= phrase for phrase in PHRASES):
+    """Compare all other texts: by words, then as formulas, then by rules for prose."""
+    words_a, words_b = words(a, fold=False), words(b, fold=False)
+    if any({words_a.casefold(), words_b.casefold()} <= phrase for phrase in PHRASES):
         return True
+    chosen = [_OF_CHOICES.fullmatch(text) for text in (words_a, words_b)]
+    if all(chosen) or (any(chosen) and (several(a) or several(b) or re.fullmatch("[A-J]", min(a, b, key=len)))):
+        return None  # both, and A and B
+    if all(_NOTHING.fullmatch(text) for text in (words_a, words_b)):
+        return None
+    if (isotope := same_isotope(a, b)) is not False:
+        return isotope
     tokens_a, tokens_b = math_tokens(a), math_tokens(b)
-    if tokens_a or tokens_b:  # ab is mathematics beside a*b
+    if tokens_a or tokens_b:  # next to a*b, ab is mathematics
         tokens_a, tokens_b = tokens_a or math_tokens(a, evident=True), tokens_b or math_tokens(b, evident=True)
     equal = same_formula(a, b, tokens_a, tokens_b, seconds) if tokens_a and tokens_b else None
-    if equal or own.casefold() == other.casefold():
+    if equal or words_a.casefold() == words_b.casefold():
         return equal or None
     if (shells := orbitals(a)) and shells == orbitals(b):
         return True
@@ -262,20 +322,22 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
         return True
     if tokens_a and tokens_b:
         return equal
-    if own.replace("~", "") == other.replace("~", ""):
-        return None  # a negation, or a blank of LaTeX
+    if words_a.replace("~", "") == words_b.replace("~", ""):
+        return None  # ~ is a negation, or a space in LaTeX
     if a.count("'") + a.count('"') > 1 and a.replace("'", '"') == b.replace("'", '"'):
         return True
-    if (spelled := same_spelling(a, b)) is not False:
-        return spelled
+    if (spelling := same_spelling(a, b)) is not False:
+        return spelling
     if ("→" in a) != ("→" in b) and ("=" in a or "=" in b):  # a reaction
         return same_relation(
-            a.replace("=", "→"), b.replace("=", "→"), lambda x, y: _each(x, y, seconds or _LIST_SECONDS)
+            a.replace("=", "→"), b.replace("=", "→"), lambda x, y: _compare_each(x, y, seconds or _LIST_SECONDS)
         )
     if RELATION.search(a) and RELATION.search(b):
-        return same_relation(a, b, lambda x, y: _each(x, y, seconds or _LIST_SECONDS))
+        return same_relation(a, b, lambda x, y: _compare_each(x, y, seconds or _LIST_SECONDS))
     numbers = [quantity(text) is not None for text in (a, b)]
-    if max(len(a), len(b)) > _LONG or (True in numbers and any(_IMPLIED.fullmatch(text) for text in (own, other))):
+    if max(len(a), len(b)) > _LONG or (
+        True in numbers and any(_IMPLIED.fullmatch(text) for text in (words_a, words_b))
+    ):
         return None
     if re.findall(r"\d+", a) == re.findall(r"\d+", b) != [] and not re.search(r"[^\W\d]|[-+]", a + b):
         return None  # 1, 2 and 1 2
@@ -288,24 +350,40 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     if any(re.search(r"[\\^_=<>≤≥≠∪∩∈{}|/*+∨∧¬→]|(?<=\d)-", text) for text in (a, b)):
         plain = [re.fullmatch(r"[^\W\d_]+(?:[\s-][^\W\d_]+)*", text) for text in (a, b)]
         return False if any(plain) and (tokens_a or tokens_b) else None
-    bags = [sorted(text.casefold().split()) for text in (own, other)]
+    bags = [sorted(text.casefold().split()) for text in (words_a, words_b)]
     if bags[0] == bags[1]:
-        relates = (len(bags[0]) > 1 and FUNCTION_WORDS - {"then"} & set(bags[0])) or re.search(r"\d", own)
-        return False if relates else None
-    short, long = sorted((own.casefold(), other.casefold()), key=len)
-    if (len(short) >= 2 or any(numbers) or re.fullmatch("[A-J]", min(own, other, key=len))) and re.search(
+        order_matters = (len(bags[0]) > 1 and FUNCTION_WORDS - {"then"} & set(bags[0])) or re.search(r"\d", words_a)
+        return False if order_matters else None
+    short, long = sorted((words_a.casefold(), words_b.casefold()), key=len)
+    if (len(short) >= 2 or any(numbers) or re.fullmatch("[A-J]", min(words_a, words_b, key=len))) and re.search(
         rf"(?<![A-Za-z\d.]){re.escape(short)}(?![A-Za-z\d]|\.\d)" if short.isascii() else re.escape(short), long
     ):
-        return None  # one says more: Paris, and Paris in France
-    return None if len(a) == len(b) == 2 and a.isalpha() and a.islower() and sorted(own) == sorted(other) else False
+        return None  # one is more specific: Paris, and Paris in France
+    return (
+        None if len(a) == len(b) < 5 and a.isalpha() and a.islower() and sorted(words_a) == sorted(words_b) else False
+    )
 
 
 def _is_spaced(text: str) -> bool:
-    """Whether blanks are only layout: no words and no digits are next to each other."""
+    """Whether spaces are only layout: they separate neither words nor digits."""
     return not re.search(r"[A-Za-z]{2,}\s+[A-Za-z]{2}|\d\s+\d|[\u3400-\u9fff]", text)
 
 
 READERS = (
-    *(_words, _yes_or_no, _dates, _ratios, _times, _ranges, _points, _closed_forms, _hours, _sizes, _names, _numbers),
+    *(
+        _words,
+        _yes_or_no,
+        _shortened,
+        _dates,
+        _ratios,
+        _times,
+        _ranges,
+        _points,
+        _closed_forms,
+        _hours,
+        _sizes,
+        _names,
+        _numbers,
+    ),
     *(_option_letters, _lists, _same_text),
 )

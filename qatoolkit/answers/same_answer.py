@@ -1,9 +1,9 @@
-"""Are two answers the same answer?
+"""Are two answers the same?
 
-Used wherever a row needs a check: refinement (does the second teacher agree?), voting over samples, conflicts between
-rows, and consistency of multiple choice. `readers` decides, by kind of answer, over `notation` (spelling and words),
-`lists`, `quantities` with `units`, `ranges`, `times`, `formulas` and `algebra`. (Our reading: neither paper describes its
-checker.)
+Used wherever a row is checked: refinement (does the second teacher agree?), voting over samples, conflicts between
+rows, and consistency of multiple choice. `readers` decides by kind of answer, built on `notation` (spelling and words),
+`lists`, `quantities` with `units`, `ranges`, `times`, `formulas` and `algebra`. (Our reading: neither paper describes
+its checker.)
 """
 
 import re
@@ -16,19 +16,20 @@ from qatoolkit.core.text import missing
 
 
 def same_answer(a, b, *, aliases: Sequence = ()) -> bool | None:
-    """Whether two final answers mean the same: True, False (different), or None if it can't be told here.
+    """Whether two final answers mean the same: True, False (different), or None (undecided).
 
-    Tolerates announcements ("The answer is 5"), style of letters, articles, punctuation, a unit on one side only,
-    units in other words or of other size, thousands separators, fractions, percent, scientific and LaTeX notation,
-    numerals in words (English, Chinese), decimals rounded to three digits or more, equations times a constant, and the
-    order of what is joined by and, or, 、 or set brackets. Undecided are an empty answer, two different texts of a
-    sentence or more, different units with one number (m, m/s), letter case or order that may be the difference (Co, CO;
-    "1, 2", "2, 1"), and what no reader understands or the worker did not decide in time.
+    Tolerates announcements ("The answer is 5"), letter case, articles, punctuation, a unit on one side only, equivalent
+    units, thousands separators, fractions, percent, scientific and LaTeX notation, numerals in words (English,
+    Chinese), decimals rounded to three digits or more, equations times a constant, and the order of items joined by
+    and, or, 、 or set brackets. Undecided are empty answers, two different texts of a sentence or more, one number with
+    different units (m, m/s), differences in letter case, order or inflection that may matter (Co, CO; "1, 2", "2, 1";
+    proton, protons), answers that point to the choices ("both"), and anything that no reader understands or the worker
+    does not decide in time.
 
-    `aliases` are further right forms of b: True if a is the same as any of them, False if it differs from all.
+    `aliases` are other correct forms of b: True if a is the same as any of them, False if it differs from all.
 
-    Raises RuntimeError if the sympy worker does not start. The decision is our own; units are pint's, Chinese numerals
-    cn2an's, algebra sympy's.
+    Raises RuntimeError if the sympy worker does not start. The rules are our own; units come from pint, Chinese
+    numerals from cn2an, algebra from sympy.
 
     >>> import qatoolkit as qt
     >>> qt.same_answer("The answer is 0.5 km.", "500 m"), qt.same_answer("x^2 - 1", "(x-1)(x+1)")
@@ -42,7 +43,7 @@ def same_answer(a, b, *, aliases: Sequence = ()) -> bool | None:
     """
     verdicts = []
     for form in (b, *aliases):
-        verdict = _same_answer(clean(a), clean(form))
+        verdict = _compare(clean(a), clean(form))
         if verdict:
             return True
         verdicts.append(verdict)
@@ -50,9 +51,9 @@ def same_answer(a, b, *, aliases: Sequence = ()) -> bool | None:
 
 
 def consensus(answers: Sequence) -> tuple[str | None, float]:
-    """The most frequent answer and its share of all samples, empty ones included; (None, share) for a tie.
+    """The most frequent answer and its share of all samples, including empty ones; (None, share) for a tie.
 
-    Votes are grouped by `same_answer`; the first form seen is returned."""
+    Samples are grouped by `same_answer`; the first form seen is returned."""
     groups: list[list[str]] = []
     for answer in answers:
         if not clean(answer):
@@ -64,13 +65,13 @@ def consensus(answers: Sequence) -> tuple[str | None, float]:
             group.append(str(answer))
     if not groups:
         return None, 0.0
-    groups.sort(key=len, reverse=True)  # stable: among equals the first seen comes first
+    groups.sort(key=len, reverse=True)  # stable: on equal counts, the first seen stays first
     tied = len(groups) > 1 and len(groups[0]) == len(groups[1])
     return None if tied else groups[0][0], len(groups[0]) / len(answers)
 
 
 def choice_consistent(row: Mapping) -> str | None:
-    """How choices, `answer_index` and `answer` of a QA row contradict each other; None if they agree.
+    """How choices, `answer_index` and `answer` of a QA row contradict each other; None if they are consistent.
 
     `answer` is the text of an option or its letter (several letters for multi-select, with `answer_index` null)."""
     choices, index, answer = row.get("choices"), row.get("answer_index"), row.get("answer")
@@ -91,7 +92,7 @@ def choice_consistent(row: Mapping) -> str | None:
     answer = clean(answer)
     if not answer:
         return None  # another rule rejects empty answers
-    chosen = _chosen(answer, options)
+    chosen = _find_chosen(answer, options)
     if chosen == "ambiguous":
         return None
     if chosen is None:
@@ -101,10 +102,10 @@ def choice_consistent(row: Mapping) -> str | None:
     return None
 
 
-def _chosen(answer: str, options: list[str]) -> set[int] | str | None:
-    """Indices of the options that are meant; "ambiguous" if the letter is also the text of another option."""
-    own = words(answer, fold=False)
-    by_text = {i for i, option in enumerate(options) if words(option, fold=False) == own}
+def _find_chosen(answer: str, options: list[str]) -> set[int] | str | None:
+    """Indices of the options that the answer names; "ambiguous" if its letter is also the text of another option."""
+    answer_words = words(answer, fold=False)
+    by_text = {i for i, option in enumerate(options) if words(option, fold=False) == answer_words}
     letter = answer.upper() if len(answer.strip("()[]. ")) == 1 else answer[:40]
     letters = re.fullmatch(r"[(\[]?\s*([A-Z](?:[\s,、&和]*[A-Z])*)\s*[)\].:]?", letter)
     by_letter = {ord(c) - 65 for c in re.findall("[A-Z]", letters[1])} if letters else set()
@@ -121,11 +122,11 @@ def _chosen(answer: str, options: list[str]) -> set[int] | str | None:
     return by_text or by_letter or None
 
 
-def _same_answer(a: str, b: str) -> bool | None:
-    """As `same_answer`, of clean texts; a label as in "C. Paris" counts where the other side has one, or is one."""
+def _compare(a: str, b: str) -> bool | None:
+    """`same_answer` for clean texts; a label ("C. Paris") counts if the other side has one or is one."""
     if not a or not b:
         return None
-    if max(len(a), len(b)) > MOST:  # no notation, and no short answer either
+    if max(len(a), len(b)) > MOST:  # too long to be notation or a short answer
         return True if a == b or words(a, fold=False) == words(b, fold=False) else None
     label_a, label_b = labelled(a), labelled(b)
     if a == b or not (label_a or label_b):
@@ -134,7 +135,7 @@ def _same_answer(a: str, b: str) -> bool | None:
         if label_a[0] == label_b[0]:
             return same(label_a[1], label_b[1])
         return None if same(label_a[1], label_b[1]) is not False else False
-    (letter, text, sure), bare = (label_a, b) if label_a else (label_b, a)
+    (letter, text, certain), bare = (label_a, b) if label_a else (label_b, a)
     if re.fullmatch(r"[(\[]?[A-J][)\].]?", bare):
-        return (sure or None) if bare.strip("()[].") == letter else False if sure else None
+        return (certain or None) if bare.strip("()[].") == letter else False if certain else None
     return same(text, bare)

@@ -1,4 +1,4 @@
-"""Dates and times of the day in answers, as English and Chinese write them."""
+"""Dates and times of day in answers, in English and Chinese notation."""
 
 import re
 
@@ -37,7 +37,8 @@ _WEEKDAYS |= {f"星期{day}": i for i, day in enumerate("一二三四五六日")
 
 
 def clock(text: str) -> tuple[int, bool] | None:
-    """Minutes of the day, and whether the half of the day is known: "7:30 pm", "19:30", "9 am", "noon", "下午3点半"."""
+    """Minutes since midnight, and whether am or pm is known: "7:30 pm", "19:30", "9 am", "noon", "下午3点半"; None for
+    other texts."""
     text = _NAMED_TIMES.get(text.casefold(), text)
     found = _CLOCK.fullmatch(text) if len(text) <= 24 else None
     if not found or text.isdigit() or re.fullmatch(r"\d+时?", text):
@@ -53,16 +54,16 @@ def clock(text: str) -> tuple[int, bool] | None:
 
 
 def same_time(a: str, b: str) -> bool | None:
-    """Times of the day; without am, pm or an hour after twelve the half of the day is open."""
-    (one, known), (other, known_too) = clock(a), clock(b)
-    if one == other:
-        return True if known == known_too else None
-    return None if known != known_too and one % 720 == other % 720 else False
+    """Compare two times of day; None if only one of them says whether it is am or pm."""
+    (minutes_a, known_a), (minutes_b, known_b) = clock(a), clock(b)
+    if minutes_a == minutes_b:
+        return True if known_a == known_b else None
+    return None if known_a != known_b and minutes_a % 720 == minutes_b % 720 else False
 
 
 def date(text: str) -> dict[str, int] | None:
-    """Year (negative before Christ), month and day, as far as they are written, or the weekday; None for other texts
-    and for a year alone."""
+    """Year (negative for BC), month and day as far as given, or the weekday; None for other texts and for a plain
+    year."""
     if len(text) > 30:
         return None
     weekday = _WEEKDAYS.get(re.sub(r"^(?:周|礼拜)(?=.$)", "星期", text).casefold())
@@ -83,8 +84,8 @@ def date(text: str) -> dict[str, int] | None:
 
 
 def same_date(a: dict[str, int], b: dict[str, int]) -> bool | None:
-    """Dates: different where a part is, undecided where one lacks a part."""
+    """Compare two dates: different if any shared part differs, undecided if one has fewer parts."""
     if a == b:
         return True
-    both = a.keys() & b.keys()
-    return None if both and all(a[name] == b[name] for name in both) else False if both else None
+    shared = a.keys() & b.keys()
+    return None if shared and all(a[name] == b[name] for name in shared) else False if shared else None

@@ -1,6 +1,6 @@
-"""Units of quantities: their size and dimension, looked up in pint's registry under English and Chinese names.
+"""Units of quantities: size and dimension, looked up in pint's registry by English and Chinese names.
 
-Only single names are looked up, so that no text is ever evaluated; products, powers and "per" are read here.
+Only single names are looked up, so no text is ever evaluated; products, powers and "per" are parsed here.
 """
 
 import functools
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 _MAX_TOKENS = 16
 
-# What pint has not: money, Chinese names, further English spellings. Chinese prefixes come before any Chinese unit.
+# What pint does not have: money, Chinese names, more English spellings. Chinese prefixes must precede Chinese units.
 _DEFINITIONS = """
 USD = [money_usd] = $ = dollar = US_dollar = 美元 = 美金
 EUR = [money_eur] = € = euro = 欧元
@@ -40,9 +40,9 @@ standard_atmosphere 大气压|metric_ton 吨|hectare 公顷|mile 英里|foot 英
 meter_per_second mps|watt_hour 瓦时"""
 _MARKS = {"'": ("foot", "arcminute"), '"': ("inch", "arcsecond"), "''": ("inch", "arcsecond")}
 _AMBIGUOUS = {"pound": "GBP", "degree": "degree_Celsius", "ton": "metric_ton"}  # 5 pounds: mass or money
-_OWN = {"becquerel", "gray", "sievert", "hertz"}  # the same dimension as something else, yet never meant for it
+_SPECIAL = {"becquerel", "gray", "sievert", "hertz"}  # same dimension as another unit, but never meant as that
 _LETTERS = frozenset("gmshlLVAWNJKCFTHMtdΩÅ°$€£¥¢₹%")  # any other single letter is a variable
-# Short names take a prefix only here: "cat" is no centi-atmosphere, "ma" no milli-year.
+# In short names, only these take a prefix: "cat" is not a centi-atmosphere, "ma" not a milli-year.
 _PREFIXED = (
     "meter gram second ampere kelvin mole candela liter joule watt newton pascal hertz volt ohm coulomb farad henry "
     "tesla weber electron_volt calorie bit byte bar becquerel gray sievert watt_hour lumen lux siemens molar parsec "
@@ -57,7 +57,7 @@ _TOKEN = re.compile(
 
 
 class Unit(NamedTuple):
-    """A unit as a factor of base units and their powers."""
+    """A unit as a factor times powers of base units, with an offset (°C)."""
 
     factor: float
     bases: tuple[tuple[str, float], ...]
@@ -66,7 +66,7 @@ class Unit(NamedTuple):
 
 @functools.lru_cache(1)
 def _registry():
-    """pint's registry with our names; loaded with the first unit (a second), not with the package."""
+    """pint's registry with our names; loaded on first use, which takes a second."""
     import pint
 
     registry = pint.UnitRegistry(cache_folder=None)
@@ -80,7 +80,7 @@ def _registry():
 
 @functools.lru_cache(4096)
 def units(text: str) -> tuple[Unit, ...]:
-    """The units that a text may mean: "m/s^2", "metres per second squared", "平方厘米"; none for any other text."""
+    """The units that a text may mean: "m/s^2", "metres per second squared", "平方厘米"; () for any other text."""
     if text.strip() in _MARKS:
         return tuple(_size(name) for name in _MARKS[text.strip()])
     tokens, position = [], 0
@@ -93,14 +93,14 @@ def units(text: str) -> tuple[Unit, ...]:
             return ()
         tokens.append(found[1].replace(" ", ""))
         position = found.end()
-    choices = [_read(tokens, other) for other in (False, True)]
+    choices = [_parse(tokens, other) for other in (False, True)]
     return tuple(dict.fromkeys(unit for unit in choices if unit is not None))
 
 
-def _read(tokens: list[str], other: bool) -> Unit | None:
-    """The unit of tokens, with the other meaning of ambiguous words if so wanted."""
+def _parse(tokens: list[str], second_meaning: bool) -> Unit | None:
+    """The unit that tokens describe; with `second_meaning`, by the second meaning of ambiguous words."""
     factor, bases, position, last = 1.0, {}, 0, None
-    sign, group, power = 1, 1, 1
+    sign, group_sign, power = 1, 1, 1
 
     def multiply(unit: Unit, exponent: int) -> None:
         nonlocal factor
@@ -114,9 +114,9 @@ def _read(tokens: list[str], other: bool) -> Unit | None:
         if token in ("/", "per", "每"):
             sign, last = -1, None
         elif token == "(":
-            group, sign = sign, 1
+            group_sign, sign = sign, 1
         elif token == ")":
-            group = 1
+            group_sign = 1
         elif token in ("*", "·", "×", ".", "-"):
             last = None
         elif token.casefold() in _POWERS:
@@ -129,22 +129,22 @@ def _read(tokens: list[str], other: bool) -> Unit | None:
         else:
             for size in (3, 2, 1):  # light years, degrees Celsius
                 run = tokens[position : position + size]
-                found = None if "per" in run else _look_up("_".join(run), other)
+                found = None if "per" in run else _look_up("_".join(run), second_meaning)
                 if found is not None:
                     break
             if found is None:
                 return None
             position += min(size, len(tokens) - position) - 1
-            last = found, power * sign * group
+            last = found, power * sign * group_sign
             multiply(*last)
             sign, power = 1, 1
         position += 1
-    alone = last[0].offset if last and len(tokens) == 1 else 0.0
-    return Unit(factor, tuple(sorted((b, n) for b, n in bases.items() if n)), alone) if bases else None
+    offset = last[0].offset if last and len(tokens) == 1 else 0.0
+    return Unit(factor, tuple(sorted((b, n) for b, n in bases.items() if n)), offset) if bases else None
 
 
 @functools.lru_cache(4096)
-def _look_up(name: str, other: bool) -> Unit | None:
+def _look_up(name: str, second_meaning: bool) -> Unit | None:
     name = {"°C": "degree_Celsius", "°F": "degree_Fahrenheit"}.get(name, name)
     if len(name) > 40 or (len(name) == 1 and name.isascii() and name.isalpha() and name not in _LETTERS):
         return None
@@ -154,7 +154,7 @@ def _look_up(name: str, other: bool) -> Unit | None:
             unlikely = suffix or prefix in _RARE.split() or unit not in _PREFIXED.split()
             if (prefix and unlikely and len(spelling) <= 4) or (spelling != name and len(spelling) < 2):
                 continue
-            if other and unit in _AMBIGUOUS and (unit != "pound" or "pound" in spelling):
+            if second_meaning and unit in _AMBIGUOUS and (unit != "pound" or "pound" in spelling):
                 unit, prefix = _AMBIGUOUS[unit], ""
             return _size(prefix + unit)
     return _size("minute") if name == "分" else None
@@ -164,13 +164,13 @@ def _size(name: str) -> Unit | None:
     registry = _registry()
     try:
         zero, one, two = (registry.Quantity(n, name).to_root_units() for n in (0.0, 1.0, 2.0))
-    except Exception:  # pint has units that have no root
+    except Exception:  # some units of pint have no root units
         return None
-    own = next((own for own in _OWN if name.endswith(own)), None)
-    if not math.isclose(two.m - one.m, one.m - zero.m):  # dB: no multiple of a base
+    special = next((special for special in _SPECIAL if name.endswith(special)), None)
+    if not math.isclose(two.m - one.m, one.m - zero.m):  # dB: not a multiple of a base unit
         return Unit(1.0, ((name, 1.0),))
     if not math.isclose(two.m, 2 * one.m):  # °C
         return Unit(one.m - zero.m, tuple((str(b), float(n)) for b, n in one.unit_items()), zero.m)
-    if own:
-        return Unit(one.m, ((own, 1.0),))
+    if special:
+        return Unit(one.m, ((special, 1.0),))
     return Unit(one.m, tuple((str(b), float(n)) for b, n in one.unit_items()) or ((name, 1.0),))

@@ -1,8 +1,8 @@
 """Dataset and model cards: Markdown with the YAML head that the Hugging Face hub reads.
 
-A card is made from what the run recorded, so it can't claim more: counts come from the table, the curation table from
-`curate`, costs from the ledger, the contamination table from planted questions, the scores from the manifest. Cards
-get published, so local paths, local endpoints and secrets are removed and table text is escaped."""
+A card claims only what the run recorded: counts come from the table, the curation report from `curate`, costs from the
+ledger, contamination from planted questions, scores from the manifest. Cards get published, so local paths, local
+endpoints and secrets are removed and table text is escaped."""
 
 import re
 import shutil
@@ -38,30 +38,30 @@ _FIELDS = {
     "source": "where the row, or its seed, comes from",
     "choices": "options without letters; null for open questions",
     "answer_index": "position of the right choice, from 0",
-    "aliases": "other wordings of the answer that are as right; null where the source gives none",
-    "rationale": "the way to the answer",
+    "aliases": "other correct wordings of the answer; null if the source gives none",
+    "rationale": "reasoning that leads to the answer",
     "discipline": "discipline id",
     "difficulty": "H1 recall to H5 several steps across disciplines; H4 and H5 are high",
     "grade": "stage of schooling",
     "knowledge_points": "knowledge points that the row exercises",
-    "strategy": "how the row was made: seed, or the prompt that asked for it",
+    "strategy": "how the row was made: seed, or a synthesis strategy",
     "parents": "ids of the rows it was made from",
     "teacher": "model that wrote it",
     "prompt_version": "version of the prompt",
     "licence": "licence of the row or its seed",
     "verified": "whether the answer passed a check",
 }
-_COSTS = "## Costs\n\nWhat was paid for, wasted calls included; no USD where a price is unknown."
-_CURATION = "## Curation\n\nWhat was kept, rejected or only flagged, and why; share of the strategy's rows."
+_COSTS = "## Costs\n\nWhat was paid for, wasted calls included; USD is blank if a price is unknown."
+_CURATION = "## Curation\n\nRows kept, rejected or only flagged, and why; shares are of the strategy's rows."
 _CONTAMINATION = """## Contamination
 
-Exam questions were planted in a copy of this data, unchanged and disguised; what decontamination found of \
-them tells how far its silence about the rest can be trusted."""
+Exam questions, unchanged and disguised, were planted in a copy of this data. The share that decontamination found \
+is an estimate of its recall on this data."""
 _DATASET_LIMITS = """\
-- Not an exam: rows were made and selected for training, and models alone checked many answers.
+- Not an exam: rows were made and selected for training, and many answers were checked only by models.
 - Not a source of facts, nor of medical, legal or financial advice: teachers make mistakes.
-- Not free of its seeds' rights and biases: read the licences above before you pass rows on.
-- Decontaminated only against the exams of the run: check against your own too."""
+- It inherits the rights and biases of its seeds: read the licences above before you redistribute rows.
+- Decontaminated only against the exams of the run: check it against your own too."""
 _RATE = (
     "measured pass rate of a model (a probability, or the share of `_n` sampled answers with its 95% interval `_low` to "
     "`_high`; `_unjudged` of them could not be judged and count as not passed)"
@@ -69,7 +69,7 @@ _RATE = (
 _MODEL_LIMITS = """\
 - Not a chat model: mid-training comes before instruction tuning, and no safety training was done.
 - Not a source of facts, nor of medical, legal or financial advice.
-- Scores on exams that are not in the table above say nothing until the training data is decontaminated against them."""
+- Scores on exams not in the table above mean nothing until the training data is decontaminated against them."""
 
 
 def dataset_card(
@@ -86,15 +86,15 @@ def dataset_card(
     """Card of a QA table: licences, languages, sources, teachers, prompts, costs, strategy by difficulty, curation,
     contamination, settings, limits.
 
-    `settings` is a settings object or a mapping; `report` is the third result of `curate`; `origins` is a table of
-    the seeds that rows were written from, `costs` one as of `cost_per_question`, `controls` one of planted exam
-    questions and how many of them decontamination found, `packed` what `training.packed.write_packed` says of tokens
-    beside the table. ValueError if the table has no question or source column."""
+    `settings` is a settings object or a mapping; `report` is the third result of `curate`; `origins` is a table of the
+    seeds that rows were written from; `costs` is a table like that of `cost_per_question`; `controls` is a table of
+    planted exam questions and how many of them decontamination found; `packed` is the description of packed tokens that
+    `training.packed.write_packed` returns. ValueError if the table has no question or source column."""
     from huggingface_hub import DatasetCardData
 
     missing = [column for column in ("question", "source") if column not in table.columns]
     if missing:
-        raise ValueError(f"not a QA table: it lacks {missing}; it has {list(table.columns)}")
+        raise ValueError(f"not a QA table: missing the columns {missing}; it has {list(table.columns)}")
     synthetic = int((~_values(table, "strategy").isin(["seed", "unknown"])).sum())
     head = DatasetCardData(
         pretty_name=_public(name),
@@ -113,16 +113,16 @@ def dataset_card(
         _crossed(table, "strategy", "difficulty"),
         *(_counted(table, column) for column in ("discipline", "grade", "language")),
         "## Sources and licences",
-        "Every row keeps the licence of its source; a synthetic row has the duties of its `parents` too.",
+        "Every row keeps the licence of its source; a synthetic row is also bound by the licences of its `parents`.",
         _counted(table, "source"),
         _counted(table, "licence"),
     ]
     if report is not None:
         report = report.assign(share=report["share"].map("{:.1%}".format))
     for title, content in (
-        ("Seeds that rows were written from, whose licences may bind these rows too:", origins),
-        ("Teachers, whose terms of use apply too:", _counted(table, "teacher")),
-        ("Prompts that asked for them:", _counted(table, "prompt_version")),
+        ("Seeds that rows were written from; their licences may also bind these rows:", origins),
+        ("Teachers; their terms of use also apply:", _counted(table, "teacher")),
+        ("Prompts they were written with:", _counted(table, "prompt_version")),
         (_COSTS, costs),
         (_CURATION, report),
         (_CONTAMINATION, controls),
@@ -138,13 +138,13 @@ def dataset_card(
 def save_dataset(
     table: pd.DataFrame, folder: str | Path, *, shard_rows: int | None = None, packed: str | Path | None = None, **about
 ) -> Path:
-    """Write a QA table as a Hugging Face dataset, `train.parquet` and its card, and return the folder, which
+    """Write a QA table as a Hugging Face dataset (`train.parquet` and its card) and return the folder, which
     `datasets.load_dataset` opens and `qt.push_to_hub` uploads.
 
-    With `shard_rows`, files of that many rows (`train-00000-of-00002.parquet`). `packed` names a folder that
-    `training.packed.write_packed` wrote from the same rows; it becomes the configuration `packed`. `about` is the name
-    and what else `dataset_card` takes. ValueError as there, for `shard_rows` below 1, and for a folder with other files
-    in it.
+    With `shard_rows`, the table is split into files of that many rows (`train-00000-of-00002.parquet`). `packed` is a
+    folder that `training.packed.write_packed` wrote from the same rows; it becomes the configuration `packed`. `about`
+    holds the name and the other arguments of `dataset_card`. ValueError as in `dataset_card`, for `shard_rows` below 1,
+    and for a folder that contains other files.
 
     >>> import qatoolkit as qt
     >>> rows = [{"question": "What do pandas eat?", "answer": "bamboo"}]
@@ -157,8 +157,8 @@ def save_dataset(
         raise ValueError(f"shard_rows is {shard_rows}; it must be 1 or more")
     tokens = read_json(Path(packed) / PACKED_FILE) if packed else None
     card, folder = dataset_card(table, packed=tokens, **about), Path(folder)
-    ours = sorted(path.name for path in folder.glob("train*.parquet"))
-    with atomic(folder, over=ours[0] if ours else "train.parquet") as temporary:
+    previous = sorted(path.name for path in folder.glob("train*.parquet"))
+    with atomic(folder, over=previous[0] if previous else "train.parquet") as temporary:
         temporary.mkdir()
         shards = -(-len(table) // shard_rows) if shard_rows and len(table) else 1
         for i in range(shards):
@@ -172,7 +172,7 @@ def save_dataset(
 
 
 def model_card(manifest: Mapping) -> str:
-    """Card of a mid-trained model from the manifest of its training.
+    """Card of a mid-trained model, made from the manifest of its training.
 
     Known keys, all optional but `name`: name, base_model, licence, language, datasets, mixture (source -> share),
     settings, evaluation (rows with task, metric, value and more), versions. Other scalar keys (parameters, tokens,
@@ -195,8 +195,8 @@ def model_card(manifest: Mapping) -> str:
     if manifest.get("mixture"):
         mixture = pd.DataFrame(list(manifest["mixture"].items()), columns=["part", "share of tokens"])
         parts += ["## Training data", _markdown(mixture)]
-    known = ("name", "base_model", "licence", "language", "datasets", "mixture", "settings", "evaluation", "versions")
-    scalars = {k: v for k, v in manifest.items() if k not in known and isinstance(v, str | int | float | bool)}
+    shown = ("name", "base_model", "licence", "language", "datasets", "mixture", "settings", "evaluation", "versions")
+    scalars = {k: v for k, v in manifest.items() if k not in shown and isinstance(v, str | int | float | bool)}
     if training := [_settings(values) for values in (scalars, manifest.get("settings")) if values]:
         parts += ["## Training", *training]
     parts.append("## Evaluation")
@@ -221,12 +221,13 @@ def _listed(value) -> list:
 
 
 def _licence_id(licences: pd.Series) -> str:
-    """The hub's id if all rows share one known licence, 'other' for a mixture or an unknown one, 'unknown' for none."""
-    stated = set(licences)
-    if stated <= {"unknown"}:
+    """The hub's id if all rows share one licence it knows, 'other' for a mixture or any other licence, 'unknown' for
+    none."""
+    ids = set(licences)
+    if ids <= {"unknown"}:
         return "unknown"
-    first = stated.pop().strip().lower().replace(" ", "-")
-    return first if not stated and first in _HUB_LICENCES else "other"
+    first = ids.pop().strip().lower().replace(" ", "-")
+    return first if not ids and first in _HUB_LICENCES else "other"
 
 
 def _values(table: pd.DataFrame, column: str) -> pd.Series:
@@ -236,7 +237,8 @@ def _values(table: pd.DataFrame, column: str) -> pd.Series:
 
 
 def _counted(table: pd.DataFrame, column: str) -> str:
-    """Rows per value, most first; empty if all values are unknown. Beyond 40 values, the rest are one line."""
+    """Rows per value, most frequent first; empty if all values are unknown. Above 40 values, the rest share one
+    line."""
     values = _values(table, column)
     if not (values != "unknown").any():
         return ""
@@ -253,7 +255,7 @@ def _crossed(table: pd.DataFrame, down: str, across: str) -> str:
 
 
 def _body(content) -> str:
-    """A text as it is, a table or settings as Markdown; empty where there are none."""
+    """Markdown of a text, a table or settings; empty if there is nothing to show."""
     if content is None or isinstance(content, str):
         return content or ""
     if isinstance(content, pd.DataFrame):
@@ -275,7 +277,7 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def _cell(value) -> str:
-    """Text for a Markdown table: public, one line, nothing that a renderer would run or break on."""
+    """Text for a cell of a Markdown table: public, on one line, with HTML and | escaped."""
     if isinstance(value, float):
         value = "" if value != value else f"{value:.4g}"
     elif isinstance(value, int) and not isinstance(value, bool):
@@ -285,7 +287,7 @@ def _cell(value) -> str:
 
 
 def _public(value) -> str:
-    """The text of a value without secrets, local endpoints and local paths (of which the last part stays)."""
+    """The text of a value without secrets and local endpoints; of local paths only the last part is kept."""
     if isinstance(value, Mapping):
         value = ", ".join(f"{k}: {_public(v)}" for k, v in value.items() if not _SECRET_NAME.search(str(k)))
     elif isinstance(value, list | tuple | set | frozenset):

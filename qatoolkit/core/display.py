@@ -1,7 +1,7 @@
 """What notebooks show besides figures: questions, key numbers, tables and progress.
 
-JupyterLab strips `<style>` and scripts from the outputs of a notebook that ran elsewhere, so the HTML here has inline
-styles only and folds with `<details>`. Everything from data is escaped, and long texts are visibly clipped.
+JupyterLab strips `<style>` and scripts from the outputs of notebooks that ran elsewhere, so the HTML here uses only
+inline styles and `<details>`. Everything from data is escaped, and long texts are visibly clipped.
 """
 
 import html as markup
@@ -24,7 +24,7 @@ CARD = "border-left:3px solid #0072B2;padding:4px 0 6px 12px;margin:0 0 14px 0;m
 RIGHT = "background-color:rgba(0,158,115,0.18);font-weight:bold"
 PROSE = "white-space:pre-wrap;word-wrap:break-word"
 CELL = "padding:3px 10px;border-bottom:1px solid rgba(128,128,128,0.3)"
-# What the names of columns end in: shares in percent, differences in points, p-values.
+# Column names by how their values are written: shares in percent, differences in points, p-values.
 PERCENT = re.compile(
     r"(.*[ _])?(accuracy|share|error_rate|degraded|guessing|chance|replay|recall|precision|packed|padded|untouched"
     r"|blind(_training|_model)?|(coverage|wrong)(_before|_second|_after|_aimed)?)"
@@ -50,7 +50,7 @@ class Rich:
 
 
 class Sections:
-    """A value shown as headings with what `table`, `facts` or `qa` makes below each, as `_sections()` yields them."""
+    """A value shown as headings with a `table`, `facts` or `qa` below each: `_sections()` yields (title, part)."""
 
     def _repr_html_(self):
         head = '<div style="font-weight:bold;margin:8px 0 4px 0">'
@@ -61,7 +61,7 @@ class Sections:
 
 
 def escape(text):
-    """HTML of a text. Jupyter typesets formulas; a tag around any other $, as of a price, keeps it as it is."""
+    """HTML of a text. Jupyter typesets $...$; a tag around any other $ (a price) keeps it a dollar sign."""
     return FORMULA_OR_DOLLAR.sub(lambda m: "<span>$</span>" if m[0] == "$" else m[0], markup.escape(str(text)))
 
 
@@ -71,7 +71,7 @@ def _clip(value, limit):
 
 
 def _plain(value):
-    """A value written for people: 1,234, 0.8125, yes, a list with commas."""
+    """A value as text for readers: 1,234, 0.8125, yes, lists with commas."""
     if missing(value):
         return "–"
     if isinstance(value, bool | np.bool_):
@@ -86,7 +86,7 @@ def _plain(value):
 
 
 def _choices(row, limit):
-    """Pairs of (text, is it the right one) for a row with choices."""
+    """(text, is it right) for each choice of a row."""
     choices = row.get("choices")
     if not isinstance(choices, list | tuple | np.ndarray):
         return []
@@ -121,7 +121,7 @@ def _field(name, value):
 
 
 def qa(table, n=5, seed=0, hide=(), limit=1200):
-    """Show `n` questions of a QA table, drawn with `seed`: question and answer first, the other fields folded away.
+    """Show `n` questions of a QA table, sampled with `seed`: question and answer first, the other fields folded.
 
     `hide`: columns to leave out (question and answer are always shown). Texts are clipped after `limit` characters.
     Raises ValueError for an empty table or one without the columns question and answer.
@@ -137,9 +137,9 @@ def qa(table, n=5, seed=0, hide=(), limit=1200):
     <BLANKLINE>
     1 of 1 questions
     """
-    absent = [column for column in ("question", "answer") if column not in table.columns]
-    if len(table) == 0 or absent:
-        raise ValueError(f"no questions to show: {len(table)} rows, missing columns {absent}; pass a QA table")
+    no_column = [column for column in ("question", "answer") if column not in table.columns]
+    if len(table) == 0 or no_column:
+        raise ValueError(f"no questions to show: {len(table)} rows, missing columns {no_column}; pass a QA table")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(table))[:n])
     cards = [_card(row, hide, limit) for row in table.iloc[chosen].to_dict("records")]
     count = f"{len(cards):,} of {len(table):,} questions"
@@ -153,12 +153,12 @@ def _line(cells, styles, tag="td"):
 
 
 def _html_table(lines):
-    """A table that scrolls by itself where it is wider than the page."""
+    """A table that scrolls if it is wider than the page."""
     return f'{SCROLLS}<table style="border-collapse:collapse">{"".join(lines)}</table></div>'
 
 
 def facts(mapping, title=""):
-    """Show key numbers as a small two-column table under `title`, each written as `table` writes a column of its name.
+    """Show key numbers as a two-column table under `title`. The names decide the number formats, as in `table`.
 
     >>> import qatoolkit as qt
     >>> qt.facts({"questions": 12000, "accuracy": 0.538, "gain": 0.126}, title="physics, second try")
@@ -180,15 +180,16 @@ def _points(value):
 
 
 def _formatter(column, columns, formats):
-    """The function that writes a column: the one of `formats`, else by its name (percent, points, powers of ten)."""
-    given, name = formats.get(column), str(column)
-    if given is not None:
-        write = given if callable(given) else lambda value: format(value, given)
+    """The function that formats a column: from `formats`, else by the column's name (percent, points, FLOPs,
+    p-values)."""
+    chosen, name = formats.get(column), str(column)
+    if chosen is not None:
+        write = chosen if callable(chosen) else lambda value: format(value, chosen)
         return lambda value: "–" if missing(value) else write(value)
     name = re.sub("_(low|high)$", "", name)
-    if name in {"low", "high"}:  # in the unit of what they bound
-        before = map(str, reversed(list(columns)[: list(columns).index(column)]))
-        name = next((other for other in before if PERCENT.fullmatch(other) or POINTS.fullmatch(other)), "")
+    if name in {"low", "high"}:  # in the unit of the column that they bound
+        earlier = map(str, reversed(list(columns)[: list(columns).index(column)]))
+        name = next((other for other in earlier if PERCENT.fullmatch(other) or POINTS.fullmatch(other)), "")
     if POINTS.fullmatch(name):
         write = _points
     elif PERCENT.fullmatch(name):
@@ -203,8 +204,8 @@ def _formatter(column, columns, formats):
 
 
 def _aligned(column):
-    """The function that writes a column of plain fractions: as many decimals for all as four digits of the largest take.
-    None where that would leave the smallest less than two digits, and for a column with counts in it."""
+    """The function that formats a column of plain fractions with the same number of decimals, so that the largest has
+    four significant digits. None if the smallest would keep fewer than two, or if the column contains counts."""
     sizes = column.abs()[column.notna() & (column != 0)] if pd.api.types.is_float_dtype(column) else ()
     if not len(sizes) or not 1e-3 <= sizes.max() < 1e3 or sizes.max() > 100 * sizes.min():
         return None
@@ -221,7 +222,7 @@ def _p(value):
 
 @dataclass(frozen=True)
 class Table(Rich):
-    """A shown table; `cells` has what is written in it, as texts, `sides` an "l" or "r" by column."""
+    """A table as shown: `cells` holds the formatted texts, `sides` an "l" or "r" per column."""
 
     cells: pd.DataFrame
     sides: str
@@ -230,17 +231,17 @@ class Table(Rich):
         return self.text
 
     def to_latex(self) -> str:
-        """The table as LaTeX with booktabs rules, numbers on the right, every special character escaped."""
+        """The table as LaTeX: booktabs rules, numbers right-aligned, special characters escaped."""
         written = self.cells.to_latex(index=False, escape=True, column_format=self.sides)
         return written.replace("−", "$-$").replace("< ", "$<$ ").replace("–", "--")
 
 
 def table(df, formats=None, *, limit=50):
     """Show a table: accuracies and shares in percent, differences and gains in points, FLOPs in powers of ten, p-values
-    to three digits. `.to_latex()` of what it returns is the same for a paper.
+    with three decimals. The result has `.to_latex()` for papers.
 
-    `formats` overrides by column: a format spec such as ".2f", or a function of the value. `limit`: the most rows
-    shown. An index with a name, or of texts, is shown as columns.
+    `formats` overrides by column: a format spec such as ".2f", or a function of the value. `limit`: the maximum number
+    of rows shown. An index that has a name or holds texts is shown as columns.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -287,9 +288,9 @@ def _duration(seconds):
 
 
 def is_live():
-    """True in a notebook with a person in front of it, who could answer a prompt.
+    """True in an interactive notebook, where a person can answer a prompt.
 
-    Front-ends allow a cell to ask for input; nbclient, nbconvert and papermill forbid it in every request.
+    Front-ends allow cells to ask for input; nbclient, nbconvert and papermill forbid it in every request.
     """
     ipython = sys.modules.get("IPython")
     kernel = getattr(ipython.get_ipython(), "kernel", None) if ipython else None
@@ -299,23 +300,23 @@ def is_live():
 
 
 class InOneLine:
-    """An error that a notebook shows as its message alone: it says itself what to do."""
+    """An error that a notebook shows without a traceback, since its message says what to do."""
 
     def _render_traceback_(self):
         return [f"{type(self).__name__}: {self}"]
 
 
 class Interrupted(InOneLine, KeyboardInterrupt):
-    """A cell was interrupted; the message says what is kept."""
+    """A cell was interrupted; the message says what was kept."""
 
 
 class Progress:
-    """Context manager that shows progress through `total` things (None: unknown): a widget when live, else text.
+    """Context manager that shows progress through `total` items (None: unknown): a widget when live, else text.
 
-    The rate is that of the last `WINDOW` seconds, counted from the first thing done, so that a slow start does not spoil
-    what is left. Headless runs print a line at most every `every` seconds. Every run ends with a closing line, so that a
-    saved notebook never shows a frozen bar, except one that succeeds within `brief` seconds. `update` may be called from
-    any thread.
+    The rate covers the last `WINDOW` seconds and starts at the first finished item, so a slow start does not distort
+    the estimate of the time left. Headless runs print a line at most every `every` seconds. A closing line is printed
+    at the end, so that saved notebooks never show a frozen bar, unless the work succeeds within `brief` seconds.
+    `update` may be called from any thread.
     """
 
     WINDOW = 30.0
@@ -324,7 +325,7 @@ class Progress:
         self.total, self.label, self.unit, self.every, self.brief = total, label, unit, every, brief
         self.done, self.notes = 0, {}
         self._lock, self._widget = threading.Lock(), None
-        self._marks = deque()  # moments, and what was done then
+        self._marks = deque()  # (time, items done)
 
     def __enter__(self):
         self._start = self._shown = time.monotonic()
@@ -339,7 +340,7 @@ class Progress:
         return self
 
     def update(self, k=1, **notes):
-        """Count `k` more as done; `notes` (such as cost or loss) are shown beside the count."""
+        """Count `k` more items as done; `notes` (such as cost or loss) are shown beside the count."""
         with self._lock:
             self.done += k
             self.notes |= notes
@@ -360,7 +361,7 @@ class Progress:
         with self._lock:
             if self._widget:
                 self._widget.close()
-                self._shown_as.update({"text/plain": ""}, raw=True)  # or a saved notebook would look for the widget
+                self._shown_as.update({"text/plain": ""}, raw=True)  # else a saved notebook looks for the closed widget
             seconds = time.monotonic() - self._start
             if kind is not None or seconds >= self.brief:
                 if kind is None:
@@ -372,19 +373,19 @@ class Progress:
                 print(self._line(f" {stopped} {_duration(seconds)}", self.done / max(seconds, 1e-9)), flush=True)
 
     def _rate(self):
-        """Things a second lately; None before there are two moments to compare."""
+        """Items per second within the window; None before there are two measurements to compare."""
         if not self._marks or (now := time.monotonic()) - self._marks[0][0] < 0.2 or self.done == self._marks[0][1]:
             return None
         return (self.done - self._marks[0][1]) / (now - self._marks[0][0])
 
     def _line(self, end="", rate=None):
-        total, aside = max(self.total, self.done) if self.total else None, []
+        total, details = max(self.total, self.done) if self.total else None, []
         if rate := rate or self._rate():
-            aside.append(f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s")
+            details.append(f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s")
         if total and not end:
-            aside.append(f"{self.done / total:.0%}")
+            details.append(f"{self.done / total:.0%}")
             if rate:
-                aside.append(f"{_duration((total - self.done) / rate)} left")
-        aside += [f"{key} {_plain(value)}" for key, value in self.notes.items()]
-        of, aside = f"/{total:,}" if total else "", f" ({', '.join(aside)})" if aside else ""
-        return f"{self.label}: {self.done:,}{of} {self.unit}{end}{aside}"
+                details.append(f"{_duration((total - self.done) / rate)} left")
+        details += [f"{key} {_plain(value)}" for key, value in self.notes.items()]
+        of_total, details = f"/{total:,}" if total else "", f" ({', '.join(details)})" if details else ""
+        return f"{self.label}: {self.done:,}{of_total} {self.unit}{end}{details}"

@@ -1,5 +1,5 @@
-"""Files that are complete or absent: atomic writes, locks, JSON and digests, and what tells that one was damaged since.
-Standard library only."""
+"""Files that are either complete or absent: atomic writes, locks, JSON, digests, and detection of damage. Standard
+library only."""
 
 import fcntl
 import hashlib
@@ -11,37 +11,37 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
-TIMING = "timing.jsonl"  # wall-clock figures, which differ between equal runs and so are left out of digests
-PIECE, PIECES = 1 << 16, 4096  # a file above 1 GiB is sampled: that many pieces of that many bytes
-SAMPLED = 1 << 26  # bytes: a larger file is compared by pieces of this size in all where it is only read
+TIMING = "timing.jsonl"  # wall-clock times, which differ between equal runs and are left out of digests
+PIECE, PIECES = 1 << 16, 4096  # bytes, number: what `digest` reads of a file above 1 GiB
+SAMPLED = 1 << 26  # bytes: a larger file is checked on a sample of this total size
 
 
 class Damaged(ValueError):
-    """A file is not what was written; the message names it and what to do."""
+    """A file has changed since it was written; the message names it and says what to do."""
 
 
 def fingerprint(path: Path) -> dict:
-    """What tells a file from a damaged copy: bytes, sha256, and of one above 64 MiB `sample`, the digest of pieces of
-    it."""
+    """Size and digest by which damage to a file is detected: bytes, sha256 and, above 64 MiB, `sample`, the digest of
+    evenly spread pieces."""
     size = path.stat().st_size
     found = {"bytes": size, "sha256": _sha256(path)}
     return found | ({"sample": _sha256(path, SAMPLED // PIECE)} if size > SAMPLED else {})
 
 
 def differs(path: Path, known: dict, *, whole: bool = False) -> str | None:
-    """How a file differs from its `fingerprint`, in words; None where it is the same. A large file is compared by its
-    size and pieces unless `whole`."""
+    """How a file differs from its `fingerprint`, in words; None if it is the same. A large file is compared by size and
+    sample unless `whole`."""
     if not path.is_file():
-        return "is no file any more" if path.exists() else "is missing"
+        return "is no longer a regular file" if path.exists() else "is missing"
     if (size := path.stat().st_size) != known["bytes"]:
-        return f"has {size:,} bytes, and {known['bytes']:,} were written"
+        return f"has {size:,} bytes, but {known['bytes']:,} were written"
     sampled = not whole and "sample" in known
     found = _sha256(path, SAMPLED // PIECE) if sampled else _sha256(path)
-    return None if found == known["sample" if sampled else "sha256"] else "is not what was written"
+    return None if found == known["sample" if sampled else "sha256"] else "has changed since it was written"
 
 
 def _sha256(path: Path, pieces: int | None = None) -> str:
-    """sha256 of a file, or of so many pieces of it, evenly spread from its first byte to its last."""
+    """sha256 of a file, or of `pieces` evenly spread pieces from its first byte to its last."""
     with open(path, "rb") as content:
         if pieces is None:
             return hashlib.file_digest(content, "sha256").hexdigest()
@@ -59,8 +59,8 @@ def _add_pieces(sha, content, size: int, pieces: int) -> None:
 def digest(path: Path) -> str:
     """sha256 of a file, or of the names and contents of a folder's files (except timings).
 
-    Of a file above 1 GiB only the size and 256 MiB, evenly spread, are read: large weights are identified in a second,
-    but a single changed byte may go unnoticed."""
+    Of a file above 1 GiB, only the size and 256 MiB of evenly spread pieces count: large weights take a second, but a
+    single changed byte may go unnoticed."""
     sha = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         if file.name == TIMING:
@@ -79,36 +79,36 @@ def digest(path: Path) -> str:
 
 @contextmanager
 def atomic(path: Path, *, over: str | None = None):
-    """Yields a temporary path beside `path`; on success it is on the disk and replaces `path` in one step, on error it
-    is removed.
+    """Yields a temporary path beside `path`. On success it is synced to disk and replaces `path` in one step; on error
+    it is removed.
 
-    With `over`, an existing folder is replaced only if it is empty or contains a file of that name; else ValueError,
+    With `over`, an existing folder is replaced only if it is empty or contains a file of that name; else ValueError
     before anything is written."""
-    if over and path.is_dir() and not (path / over).is_file() and (held := sorted(path.iterdir())):
+    if over and path.is_dir() and not (path / over).is_file() and (content := sorted(path.iterdir())):
         raise ValueError(
-            f"{path} contains {held[0].name!r} and no {over}, so it is not replaced; give a new or an empty folder"
+            f"{path} contains {content[0].name!r} and no {over}, so it is not replaced; give a new or an empty folder"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     remove(temporary)
     try:
         yield temporary
-        _to_disk(temporary)
+        _sync_all(temporary)
         if temporary.is_dir() and path.is_dir():
-            before = path.with_name(f".{path.name}.{os.getpid()}.before.tmp")
-            os.replace(path, before)
+            old = path.with_name(f".{path.name}.{os.getpid()}.before.tmp")
+            os.replace(path, old)
             os.replace(temporary, path)
-            remove(before)
+            remove(old)
         else:
             os.replace(temporary, path)
-        with suppress(OSError):  # some file systems have no such thing for folders
+        with suppress(OSError):  # some file systems cannot sync folders
             _sync(path.parent)
     finally:
         remove(temporary)
 
 
-def _to_disk(path: Path) -> None:
-    """Return when a file, or a folder with its contents, is on the disk: a power cut after this loses none of it."""
+def _sync_all(path: Path) -> None:
+    """Sync a file, or a folder with its contents, to disk, so that it survives a power cut."""
     for inner in path.rglob("*") if path.is_dir() else ():
         if inner.is_file() and not inner.is_symlink():
             _sync(inner)
@@ -126,8 +126,8 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, holder: str = ""):
-    """Holds the lock file `path`, one process at a time; the lock is released however the process ends. With
-    `holder`, prints whom it waits for after one second."""
+    """Holds the lock file `path`, one process at a time; the lock is released however the process ends. With `holder`,
+    prints what it is waiting for after one second."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         for _ in range(10 if holder else 0):
@@ -151,7 +151,7 @@ def remove(path: Path) -> None:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text in UTF-8, atomically."""
+    """Write a text as UTF-8, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -167,12 +167,12 @@ def to_json(value) -> str:
 
 
 def read_json(path: Path):
-    """Read a JSON document in UTF-8, whatever the locale; Damaged where it is none."""
+    """Read a JSON document as UTF-8, whatever the locale; Damaged if it is not valid JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        why = "it is empty" if not path.stat().st_size else str(error).splitlines()[0]
-        raise Damaged(f"{path} is damaged, no JSON document ({why}): remove it and run again what writes it") from None
+        cause = "it is empty" if not path.stat().st_size else str(error).splitlines()[0]
+        raise Damaged(f"{path} is damaged, not valid JSON ({cause}): remove it and rerun what writes it") from None
 
 
 def plain(value):

@@ -1,12 +1,10 @@
-"""The format of question and answer in training documents and in scoring, which must be the same to the space."""
+"""The format of question and answer in training documents and in scoring: it must match to the last space."""
 
 import re
 from collections.abc import Iterable
 from string import ascii_uppercase as LETTERS
 
 PROMPT = {"en": ("Question: {question}\nAnswer:", " "), "zh": ("问题：{question}\n答案：", "")}
-
-
 RATIONALE = {"en": "\nExplanation: ", "zh": "\n解析："}
 _CHOICES_MEANT = re.compile(
     r"\b(?:which|what|who|all|any|none|one|each|either|neither|except)\b(?:\s+\w+){0,3}?\s+(?:of|among|from|in)\s+"
@@ -21,8 +19,8 @@ _LIST = re.compile(r"[:：\n]|(?:[,;，；、][^,;，；、]+){2}|\([a-zA-Z1-9]\
 def as_prompt_and_answer(
     question: str, answer: str, language: str, *, choices: Iterable[str] = (), rationale: str | None = None
 ) -> tuple[str, str]:
-    """A training document in two parts: the prompt, with the choices one a line where there are any, and the answer with
-    the space before it, followed by the rationale if there is one."""
+    """A training document in two parts: the prompt, with any choices one per line, and the answer with the space before
+    it, followed by the rationale if there is one."""
     language = "zh" if language == "zh" else "en"
     prompt, gap = PROMPT[language]
     before, line, after = prompt.partition("\n")
@@ -32,12 +30,12 @@ def as_prompt_and_answer(
 
 
 def means_choices(question: str) -> bool:
-    """Whether a question speaks of choices ("Which of the following ...", 下列哪项): without them it may mean nothing."""
+    """Whether a question refers to choices ("Which of the following ...", 下列哪项), which it may need to make sense."""
     return _CHOICES_MEANT.search(question) is not None
 
 
 def lacks_choices(question: str) -> bool:
-    """Whether a question speaks of choices and lists nothing itself, so that without choices it means nothing."""
+    """Whether a question refers to choices but lists none itself, so that it makes no sense without them."""
     found = _CHOICES_MEANT.search(question)
     return found is not None and not _LIST.search(question)
 

@@ -17,20 +17,20 @@ OPTIONAL = (
     "parents", "teacher", "prompt_version", "licence", "verified",
 )  # fmt: skip
 COLUMNS = REQUIRED + OPTIONAL
-PASS = "pass_"  # begins the names of measured columns: pass rates by model (`evaluation.pass_rates`)
+PASS = "pass_"  # prefix of measured columns: pass rates by model (`evaluation.pass_rates`)
 LISTS = ("choices", "aliases", "knowledge_points", "parents", "calls")
 _ALLOWED = {"language": ("en", "zh"), **LABELS}
 
 
 def qa_id(question: str, answer: str, choices: Iterable[str] | None = None) -> str:
-    """The id of a question: 16 hex digits of the sha256 of its normalised content. Aliases do not count."""
+    """The id of a question: 16 hex digits of the sha256 of its normalised content, without aliases."""
     content = [normalise(question), normalise(answer), [normalise(c) for c in choices] if choices is not None else None]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
 def qa_table(rows: Iterable[dict], **constant) -> pd.DataFrame:
-    """Rows with question, answer and more as a QA table with all columns; `constant` gives values for all rows, and a
-    missing id is computed. Raises ValueError as `validate` does.
+    """A QA table with all columns from dicts with question, answer and other fields. `constant` sets fields of all
+    rows; a missing id is computed. Raises ValueError as `validate` does.
 
     >>> import qatoolkit as qt
     >>> rows = [{"question": "Which gas do plants take in?", "answer": "carbon dioxide"}]
@@ -48,7 +48,7 @@ def qa_table(rows: Iterable[dict], **constant) -> pd.DataFrame:
 
 
 def validate(table: pd.DataFrame) -> pd.DataFrame:
-    """The table itself if it is a QA table; else a ValueError with column, row and value of the first fault."""
+    """Returns the table if it is a QA table; else ValueError with column, row and value of the first fault."""
     missing = [c for c in REQUIRED if c not in table.columns]
     if missing:
         raise ValueError(f"not a QA table: no column {missing[0]!r}; it has {', '.join(map(str, table.columns))}")
@@ -70,22 +70,22 @@ def validate(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def qa_columns(table: pd.DataFrame) -> list[str]:
-    """The columns of a QA table that travel with its rows: `COLUMNS`, and what was measured of the questions."""
+    """The columns of a QA table that are kept with its rows: `COLUMNS` and measured pass rates."""
     return [*COLUMNS, *(name for name in table if name.startswith(PASS))]
 
 
 def require(where, table: pd.DataFrame, *columns: str) -> None:
-    """ValueError if a table lacks some of these columns; `where` names the table in the error, which points raw rows to
-    `read_seeds`."""
+    """ValueError if a table is missing any of these columns; `where` names the table in the error. Raw rows are
+    referred to `read_seeds`."""
     if not isinstance(table, pd.DataFrame):
-        raise ValueError(f"{where} is a {type(table).__name__}; qt.read_seeds makes a QA table of rows or files")
+        raise ValueError(f"{where} is a {type(table).__name__}; make a QA table of rows or files with qt.read_seeds")
     if missing := set(columns) - set(table.columns):
-        raw = "; qt.read_seeds makes a QA table of raw rows" if "id" in missing else ""
-        raise ValueError(f"{where} lacks {sorted(missing)}; it has {list(table.columns)}{raw}")
+        raw = "; make a QA table of raw rows with qt.read_seeds" if "id" in missing else ""
+        raise ValueError(f"{where} is missing the columns {sorted(missing)}; it has {list(table.columns)}{raw}")
 
 
 def as_lists(table: pd.DataFrame) -> pd.DataFrame:
-    """A copy with Python lists or None in its list columns, which Parquet returns as arrays."""
+    """A copy with Python lists or None in the list columns, which Parquet returns as arrays."""
     table = table.copy()
     for column in LISTS:
         if column in table:
@@ -95,18 +95,18 @@ def as_lists(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """A table as Parquet, atomically."""
+    """Write a table as Parquet, atomically."""
     with atomic(path) as temporary:
         table.to_parquet(temporary, index=False)
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A Parquet table; list columns come back as Python lists. Damaged names a file that is none."""
+    """Read a Parquet table, list columns as Python lists. Damaged names a file that is not Parquet."""
     path = Path(path)
     try:
         return as_lists(pd.read_parquet(path))
     except (ValueError, OSError) as error:
         if not path.is_file():
             raise
-        why = "it is empty" if not path.stat().st_size else " ".join(str(error).split())[:200]
-        raise Damaged(f"{path} is damaged, no Parquet table ({why}): remove it and run again what writes it") from None
+        cause = "it is empty" if not path.stat().st_size else " ".join(str(error).split())[:200]
+        raise Damaged(f"{path} is damaged, not a Parquet table ({cause}): remove it and rerun what writes it") from None

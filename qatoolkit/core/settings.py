@@ -1,5 +1,4 @@
-"""Settings: frozen pydantic models whose errors are one line (field, value, what is allowed), and YAML files of
-them."""
+"""Settings: frozen pydantic models with one-line errors (field, value, what is allowed), read from YAML files."""
 
 import difflib
 import types
@@ -21,11 +20,10 @@ SomeShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class Place:
-    """Marks a setting that names a file or folder: relative to the YAML file that names it; its content counts as an
-    input.
+    """Marks a setting that names a file or folder, relative to the YAML file it is in. Its content counts as an input.
 
-    With `or_name`, a text that does not exist there is kept as it is: the name of a model on a hub, of a task. The
-    words in `words`, and names that begin with `hf:` or `package:`, are kept too."""
+    With `or_name`, a value that does not exist as a path is kept as it is: the name of a model on a hub, or of a task.
+    Values in `words`, and those that begin with `hf:` or `package:`, are always kept as they are."""
 
     def __init__(self, or_name: bool = False, words: tuple[str, ...] = ()):
         self.or_name, self.words = or_name, words
@@ -36,18 +34,18 @@ class _OneLine(type(BaseModel)):
         try:
             return super().__call__(**values)
         except ValidationError as error:
-            whose = f"{cls.kind} {values.get('name')!r}: " if cls.kind else ""
-            raise ValueError(f"{whose}{one_line(error, cls)}") from None
+            prefix = f"{cls.kind} {values.get('name')!r}: " if cls.kind else ""
+            raise ValueError(f"{prefix}{one_line(error, cls)}") from None
 
 
 class Settings(BaseModel, metaclass=_OneLine):
-    """Base of all settings: frozen, unknown names refused, the docstring under a field is its meaning.
+    """Base of all settings: frozen, unknown names are errors, and the docstring under a field is its description.
 
-    Lists are taken for tuples, whole numbers for floats, and texts like 3e-4, which YAML 1.1 takes for no number, for
-    numbers. Raises ValueError, one line, for the first value that is not allowed."""
+    Lists become tuples, whole numbers floats, and texts such as 3e-4 (a string in YAML 1.1) numbers. Raises a one-line
+    ValueError for values that are not allowed."""
 
-    kind: ClassVar[str] = ""  # what an error calls settings that have a name
-    shorthand: ClassVar[str] = ""  # the field that a bare text stands for, where the settings are one of several
+    kind: ClassVar[str] = ""  # what errors call settings that have a name
+    shorthand: ClassVar[str] = ""  # the field that a plain text sets, for entries of lists and mappings
 
     model_config = ConfigDict(
         frozen=True,
@@ -60,26 +58,26 @@ class Settings(BaseModel, metaclass=_OneLine):
 
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, value):
+    def _expand_shorthand(cls, value):
         return {cls.shorthand: value} if cls.shorthand and isinstance(value, str) else value
 
     @field_validator("*", mode="before")
     @classmethod
-    def _as_written(cls, value, info):
-        return _as_written(value, cls.model_fields[info.field_name].annotation)
+    def _convert(cls, value, info):
+        return _coerce(value, cls.model_fields[info.field_name].annotation)
 
 
-def _as_written(value, hint):
-    """`value` as YAML or a user writes it, in the type of the field where nothing is lost by it."""
+def _coerce(value, hint):
+    """`value`, as YAML or a user writes it, converted to the field's type if nothing is lost."""
     if len(options := _options(hint)) > 1 and isinstance(value, list | tuple | dict):
         kind = dict if isinstance(value, dict) else tuple
         hint = next((option for option in options if typing.get_origin(option) is kind), hint)
     if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
         element = typing.get_args(hint)[0]
-        return tuple(_as_written(v, element) for v in value)
+        return tuple(_coerce(v, element) for v in value)
     if typing.get_origin(hint) is dict and isinstance(value, dict):
         element = typing.get_args(hint)[1]
-        return {name: _as_written(v, element) for name, v in value.items()}
+        return {name: _coerce(v, element) for name, v in value.items()}
     numbers = {float, int} & {_bare(option) for option in _options(hint)}
     if isinstance(value, str) and numbers and str not in _options(hint) and "e" in value.lower():
         try:
@@ -102,30 +100,31 @@ def _options(hint) -> tuple:
 
 
 def replace(settings: Settings, **changes) -> Settings:
-    """A copy with some fields changed, checked like a new one."""
+    """A copy with some fields changed, validated again."""
     return type(settings)(**dict(settings) | changes)
 
 
 def turned(settings: Settings, dials: dict) -> Settings:
-    """A copy with dials turned: `{"boostqa.refine": False}` or `{"boostqa": {"refine": False}}`, to any depth.
+    """A copy with dials (nested fields) changed: `{"boostqa.refine": False}` or `{"boostqa": {"refine": False}}`, to
+    any depth.
 
-    Raises ValueError, with the dotted name, for an unknown dial, a wrong type or a value that is not allowed."""
+    Raises ValueError with the dotted name for an unknown dial, a wrong type or a value that is not allowed."""
     values = dict(settings)
     for dial, value in dials.items():
-        head, _, rest = str(dial).partition(".")
-        _turn(values, type(settings), head, {rest: value} if rest else value)
+        name, _, rest = str(dial).partition(".")
+        _set_dial(values, type(settings), name, {rest: value} if rest else value)
     return type(settings)(**values)
 
 
-def _turn(values: dict, model: type[Settings], name: str, value) -> None:
+def _set_dial(values: dict, model: type[Settings], name: str, value) -> None:
     field = model.model_fields.get(name)
     if field is not None and typing.get_origin(field.annotation) is dict and isinstance(value, dict):
-        merged = dict(values[name])  # named entries are added to those there are; null takes one away
+        merged = dict(values[name])  # named entries are added; null removes one
         kind = typing.get_args(field.annotation)[1]
         for key, entry in value.items():
             head, _, rest = str(key).partition(".")
-            dotted = rest and key not in merged and head in merged  # a dial of an entry: strategies.mine.each
-            if _is_group(kind):  # a name with a dot of its own, gpt-4.1 beside gpt-4, is an entry
+            dotted = rest and key not in merged and head in merged  # a field of an entry: strategies.mine.each
+            if _is_group(kind):  # a name may contain a dot: gpt-4.1 beside gpt-4 is an entry
                 dotted = dotted and rest.partition(".")[0] in kind.model_fields
             merged |= {head: dict(merged[head]) | {rest: entry}} if dotted else {key: entry}
         values[name] = {key: entry for key, entry in merged.items() if entry is not None}
@@ -136,7 +135,7 @@ def _turn(values: dict, model: type[Settings], name: str, value) -> None:
     group = dict(values[name])
     for dial, inner in value.items():
         head, _, rest = str(dial).partition(".")
-        _turn(group, field.annotation, head, {rest: inner} if rest else inner)
+        _set_dial(group, field.annotation, head, {rest: inner} if rest else inner)
     values[name] = group
 
 
@@ -145,7 +144,7 @@ def _is_group(hint) -> bool:
 
 
 def _group_in(hint) -> type[Settings] | None:
-    """The group that a hint is, or that a mapping or list of it holds; None for anything else."""
+    """The settings class of a hint, or of the entries of its mapping or list; None for any other hint."""
     if _is_group(hint):
         return hint
     if typing.get_origin(hint) in (dict, tuple):
@@ -154,20 +153,20 @@ def _group_in(hint) -> type[Settings] | None:
     return None
 
 
-FAULTS = 3  # told of in one line
+FAULTS = 3  # shown in one error
 
 
 def one_line(error: ValidationError, model: type[Settings]) -> str:
-    """The faults of a validation in one line, the first three in full: the field by its dotted name, the value found,
-    what is allowed."""
-    found = list(dict.fromkeys(_fault(fault, model) for fault in error.errors()))
-    more = f"; and {len(found) - FAULTS} more" if len(found) > FAULTS else ""
-    return "; ".join(found[:FAULTS]) + more
+    """A validation error in one line; for each of the first three faults the dotted name, the value found and what is
+    allowed."""
+    messages = list(dict.fromkeys(_describe_fault(fault, model) for fault in error.errors()))
+    more = f"; and {len(messages) - FAULTS} more" if len(messages) > FAULTS else ""
+    return "; ".join(messages[:FAULTS]) + more
 
 
-def _fault(first: dict, model: type[Settings]) -> str:
+def _describe_fault(fault: dict, model: type[Settings]) -> str:
     names, owner, hint, field = [], model, model, None
-    for part in first["loc"]:
+    for part in fault["loc"]:
         group = _group_in(hint)
         if group is None:
             break
@@ -178,47 +177,47 @@ def _fault(first: dict, model: type[Settings]) -> str:
         else:  # an entry of a mapping or list of groups
             hint = group
     full, above = ".".join(names), "".join(f"{n}." for n in names[:-1])
-    if first["type"] == "extra_forbidden":
+    if fault["type"] == "extra_forbidden":
         known = list(owner.model_fields)
         close = difflib.get_close_matches(names[-1], known, 1)
-        meant = f"; did you mean {above}{close[0]}?" if close else ""
-        return f"no setting is called {full!r}{meant}; there are {', '.join(above + f for f in known)}"
-    if first["type"] == "missing":
+        suggestion = f"; did you mean {above}{close[0]}?" if close else ""
+        return f"no setting is called {full!r}{suggestion}; there are {', '.join(above + f for f in known)}"
+    if fault["type"] == "missing":
         return f"{full} must be given"
-    if first["type"] == "value_error":  # of a check of our own, which names the field
-        message = str(first["ctx"]["error"])
+    if fault["type"] == "value_error":  # raised by our validators, which name the field
+        message = str(fault["ctx"]["error"])
         return f"{full}.{message}" if names and _is_group(hint) else f"{full} {message}".strip()
     metadata = field.metadata if field is not None and hint is field.annotation else ()
-    return f"{full} is {first['input']!r}; it must be {_allowed(hint, metadata)}"
+    return f"{full} is {fault['input']!r}; it must be {_describe_hint(hint, metadata)}"
 
 
 def allowed(field) -> str:
-    """What a field takes, in words: "int above 0, or null"."""
-    return _allowed(field.annotation, field.metadata)
+    """What a field accepts, in words: "int above 0, or null"."""
+    return _describe_hint(field.annotation, field.metadata)
 
 
-def _allowed(hint, metadata=()) -> str:
+def _describe_hint(hint, metadata=()) -> str:
     if _is_group(hint):
         return f"a group of {', '.join(hint.model_fields)}"
     if typing.get_origin(hint) is Annotated:
         base, *more = typing.get_args(hint)
         bounds = [m for found in more for m in getattr(found, "metadata", [found])]
-        return _allowed(base, [*metadata, *bounds])
+        return _describe_hint(base, [*metadata, *bounds])
     options = _options(hint)
     if len(options) > 1 or type(None) in options:
-        some = [o for o in options if o is not type(None)]
-        text = " or ".join(_allowed(o, metadata) for o in some)
+        kinds = [o for o in options if o is not type(None)]
+        text = " or ".join(_describe_hint(o, metadata) for o in kinds)
         return f"{text}, or null" if type(None) in options else text
     if typing.get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, typing.get_args(hint)))}"
     if typing.get_origin(hint) is tuple:
-        return f"a list of {_allowed(typing.get_args(hint)[0], metadata)}"
+        return f"a list of {_describe_hint(typing.get_args(hint)[0], metadata)}"
     if typing.get_origin(hint) is dict:
         return "a mapping"
-    return " ".join(part for part in (getattr(hint, "__name__", str(hint)), _range(metadata, hint)) if part)
+    return " ".join(part for part in (getattr(hint, "__name__", str(hint)), _describe_range(metadata, hint)) if part)
 
 
-def _range(metadata, hint) -> str:
+def _describe_range(metadata, hint) -> str:
     words = {"gt": "above {:g}", "ge": "{:g} or more", "lt": "below {:g}", "le": "at most {:g}"}
     bounds = {name: getattr(m, name) for name in words for m in metadata if hasattr(m, name)}
     if bounds.keys() == {"ge", "le"}:
@@ -227,18 +226,18 @@ def _range(metadata, hint) -> str:
     return ", ".join([words[name].format(bound) for name, bound in bounds.items()] + finite)
 
 
-def dials(model: type[Settings], where: str = "") -> Iterator[tuple[str, object]]:
+def dials(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, object]]:
     """(dotted name, field) of every dial, group by group."""
     for name, field in model.model_fields.items():
         if _is_group(field.annotation):
-            yield from dials(field.annotation, f"{where}{name}.")
+            yield from dials(field.annotation, f"{prefix}{name}.")
         else:
-            yield f"{where}{name}", field
+            yield f"{prefix}{name}", field
 
 
 def differences(a: dict, b: dict, model: type[Settings]) -> dict[str, tuple]:
-    """The dials of `model` that differ, each with its two values, between two JSON objects of all settings; a dial that
-    `a` does not have is left out."""
+    """Dial -> (value in a, value in b) where two JSON objects of the same settings differ; dials missing from `a` are
+    left out."""
     found = {}
     for dial, _ in dials(model):
         values = []
@@ -252,8 +251,7 @@ def differences(a: dict, b: dict, model: type[Settings]) -> dict[str, tuple]:
 
 
 def describe_dials(settings: Settings, group: str | None = None) -> str:
-    """Every dial, one line each: name, value here, what is allowed, and what it means. ValueError for an unknown
-    group."""
+    """Every dial with its name, current value, allowed values and meaning. ValueError for an unknown group."""
     if group and group not in type(settings).model_fields:
         raise ValueError(
             f"no group of settings is called {group!r}; there are {', '.join(type(settings).model_fields)}"
@@ -271,73 +269,74 @@ def describe_dials(settings: Settings, group: str | None = None) -> str:
 
 
 def places(model: type[Settings]) -> dict[str, Place]:
-    """The dials that name files or folders, with their mark; those within a mapping or list of groups are not
+    """The dials that name files or folders, with their `Place`; those inside a mapping or list of groups are not
     listed."""
-    return {name: mark for name, field in dials(model) if (mark := _mark(field.annotation, field.metadata))}
+    return {name: mark for name, field in dials(model) if (mark := _find_place(field.annotation, field.metadata))}
 
 
-def _mark(hint, metadata=()) -> Place | None:
+def _find_place(hint, metadata=()) -> Place | None:
     for found in (*metadata, *(typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ())):
         if isinstance(found, Place):
             return found
-    return next((mark for inner in typing.get_args(hint) if (mark := _mark(inner))), None)
+    return next((mark for inner in typing.get_args(hint) if (mark := _find_place(inner))), None)
 
 
 def placed(model: type[Settings], content: dict, path: Path) -> dict:
-    """The values that a YAML file gives for `model`, with every `Place` in them, at any depth, as an absolute path."""
+    """The values in a YAML file for `model`, with every `Place` at any depth made an absolute path."""
     found = {}
     for name, value in content.items():
         head, _, rest = str(name).partition(".")
         field = model.model_fields.get(head)
-        found[name] = value if field is None else _placed(field.annotation, field.metadata, value, rest, path)
+        found[name] = value if field is None else _place_value(field.annotation, field.metadata, value, rest, path)
     return found
 
 
-def _placed(hint, metadata, value, rest: str, path: Path):
+def _place_value(hint, metadata, value, rest: str, path: Path):
     group = _group_in(hint)
     if group is hint and group is not None:
         if rest:
             return placed(group, {rest: value}, path)[rest]
         return placed(group, value, path) if isinstance(value, dict) else value
-    if group is not None and isinstance(value, dict):  # a mapping of groups, or a dial of one of them
+    if group is not None and isinstance(value, dict):  # a mapping of groups, or a field of one of its entries
         if rest:
             _, _, inner = rest.partition(".")
             return placed(group, {inner: value}, path)[inner] if inner else placed(group, value, path)
-        return {entry: _entry(group, one, path) for entry, one in value.items()}
+        return {entry: _place_entry(group, one, path) for entry, one in value.items()}
     if group is not None and isinstance(value, list | tuple):
-        return [_entry(group, one, path) for one in value]
-    mark = _mark(hint, metadata)
-    return _beside(path, value, mark) if mark else value
+        return [_place_entry(group, one, path) for one in value]
+    mark = _find_place(hint, metadata)
+    return _absolute(path, value, mark) if mark else value
 
 
-def _entry(group: type[Settings], value, path: Path):
-    """An entry of a mapping or list of groups; a text stands for the group's `shorthand`."""
+def _place_entry(group: type[Settings], value, path: Path):
+    """An entry of a mapping or list of groups; a plain text sets the group's `shorthand`."""
     if isinstance(value, str) and group.shorthand:
         return placed(group, {group.shorthand: value}, path)
     return placed(group, value, path) if isinstance(value, dict) else value
 
 
-def _beside(path: Path, value, mark: Place):
-    """A `Place` of a YAML file, or a list of them, as an absolute path."""
+def _absolute(path: Path, value, mark: Place):
+    """A `Place` in a YAML file, or a list of them, as an absolute path."""
     if isinstance(value, list | tuple):
-        return [_beside(path, v, mark) for v in value]
+        return [_absolute(path, v, mark) for v in value]
     if not isinstance(value, str) or value.startswith(("hf:", "package:")) or value in mark.words:
         return value
-    here = path.resolve().parent / value
-    return value if mark.or_name and not here.exists() else str(here)
+    candidate = path.resolve().parent / value
+    return value if mark.or_name and not candidate.exists() else str(candidate)
 
 
 def read_mapping(path: Path, expected: str) -> dict:
-    """The names and values of a YAML file; ValueError where it is missing, not YAML (with the line), no mapping, or
-    gives a name twice, of which YAML would drop the first, and for the bounds of `read_yaml`; `expected` says what it
-    should hold."""
+    """The names and values of a YAML file; `expected` describes its content in errors.
+
+    ValueError if it is missing, not valid YAML (with the line), not a mapping, outside the bounds of `read_yaml`, or
+    gives a name twice (YAML itself would silently drop the first)."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node, deep=False):
             seen = set()
             for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-                if key.tag.endswith(":bool"):  # YAML 1.1 takes the name `on` for a truth value
+                if key.tag.endswith(":bool"):  # YAML 1.1 reads the name `on` as true
                     key.tag = "tag:yaml.org,2002:str"
                 if key.value in seen:
                     raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
@@ -348,12 +347,12 @@ def read_mapping(path: Path, expected: str) -> dict:
         text = read_yaml(path, expected)
         try:
             content = yaml.load(text, Loader)
-        except ValueError as error:  # a number or date that is none
+        except ValueError as error:  # an impossible number or date
             raise yaml.YAMLError(str(error)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected {expected}, found {type(content).__name__}")
     return content

@@ -1,8 +1,9 @@
-"""Tables larger than memory: a step done shard by shard, in this process or on Ray, with the same files either way.
+"""Tables larger than memory: a step runs shard by shard, in this process or on Ray, and writes the same files either
+way.
 
-A shard is a Parquet file of at most so many rows, or a part of a larger one. It is the unit of memory, of work and of what
-a kill costs. The folder of a step is an artifact (`core.artifacts`): `kept/` and `rejects/` have a file a shard, `done/` a
-record a shard, and `manifest.json` is written last. A step that is started again does only what has no record.
+A shard is a Parquet file, or a part of a larger one. It is the unit of memory and of work, and the most that a kill can
+cost. The output folder is an artifact (`core.artifacts`): `kept/` and `rejects/` have a file per shard, `done/` a
+record per shard, and `manifest.json` is written last. A restarted step does only the shards without a record.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,14 +21,14 @@ from qatoolkit.core.display import Progress
 from qatoolkit.core.files import Damaged, atomic, digest, fingerprint
 from qatoolkit.core.qa_table import LISTS, as_lists
 
-ROWS = 50_000  # of a shard: about 50 MB of questions in memory
-GROUP = 1 << 16  # rows of a row group, so that a part of a file can be read alone
+ROWS = 50_000  # per shard: about 50 MB of questions in memory
+GROUP = 1 << 16  # rows per row group, so that parts of a file can be read alone
 ENGINES = ("local", "ray")
 _TYPES = {"answer_index": pa.int64(), "verified": pa.bool_(), **dict.fromkeys(LISTS, pa.list_(pa.string()))}
 
 
 class Shard(NamedTuple):
-    """`rows` rows of the Parquet file `path`, from row `first`; the files made of it are called `name`."""
+    """`rows` rows of the Parquet file `path`, from row `first`; its output files are called `name`."""
 
     name: str
     path: str
@@ -46,21 +47,20 @@ def map_shards(
     rows_per_shard: int = ROWS,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Do `step` on every shard of `source`; returns a line a shard, in order: shard, rows, kept, rejects.
+    """Apply `step` to every shard of `source`; returns one row per shard, in order: shard, rows, kept, rejects.
 
-    `step` takes a table and returns a table, or (kept, rejects). One that is a context manager is entered once in each
-    worker, and what it gives is called. `source` is a folder of Parquet files, a list of them, the folder of another
-    step, or a table; files of more than `rows_per_shard` rows are done in parts. `out/kept` and `out/rejects` get a file a
-    shard; a shard without rejects has no file there. At most one shard a worker is in memory.
+    `step` takes a table and returns a table, or (kept, rejects). If it is a context manager, each worker enters it once
+    and calls what it returns. `source` is a folder of Parquet files, a list of them, the folder of another step, or a
+    table; files of more than `rows_per_shard` rows are processed in parts. `out/kept` and `out/rejects` get a file per
+    shard; a shard without rejects has no rejects file. Each worker holds at most one shard in memory.
 
-    `key` is what the result depends on beside the source and the name of a plain function: version and settings of the
-    step, anything that is JSON. A finished folder of the same source and key is left as it is, an interrupted one is gone
-    on with. `engine="ray"` (extra `ray`) does the shards in `workers` actors, on this machine or on the cluster that
-    `ray.init` has joined; folders must then be on a file system that all machines see.
+    `key` is what the result depends on besides the source and the name of the function: version and settings of the
+    step, any JSON value. A finished folder for the same source and key is left as it is, an interrupted one is resumed.
+    `engine="ray"` (extra `ray`) runs `workers` actors on this machine or on the cluster that `ray.init` has joined; all
+    machines must then see the same file system.
 
-    ValueError for an engine that there is not, an empty source, a step without a name of its own and no `key`, or a folder
-    that was made from something else; Damaged names a file that is no Parquet table. An error of the step carries a note
-    that names the shard.
+    ValueError for an unknown engine, an empty source, a step without a name and no `key`, or a folder made from other
+    inputs; Damaged names a file that is not a Parquet table. Errors of the step carry a note that names the shard.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -85,29 +85,29 @@ def map_shards(
 def make_shards(
     make, shards: Sequence[Shard], out: str | Path, key, *, engine="local", workers=2, group=GROUP, progress=False
 ) -> pd.DataFrame:
-    """A folder of shards as `map_shards` writes it, where `make` takes a `Shard` in place of its table. `key` is all that
-    the result depends on beside the names and rows of the shards; `group` are the rows of a row group."""
+    """Like `map_shards`, but `make` takes a `Shard` instead of its table. `key` is everything the result depends on
+    besides the names and rows of the shards; `group` is the number of rows per row group."""
     artifact = _Folder(Path(out), key_of(key, [shard._replace(path="") for shard in shards]))
-    with artifact.making(), Progress(len(shards), Path(out).name, "shards") if progress else nullcontext() as shown:
+    with artifact.making(), Progress(len(shards), Path(out).name, "shards") if progress else nullcontext() as bar:
         artifact.begin()
         if (found := artifact.manifest) is None:
             records = {shard.name: artifact.done(shard) for shard in shards}
-            left = [shard for shard in shards if not records[shard.name]]
-            for record in each(_Writing(make, artifact.folder, group), left, engine=engine, workers=workers):
+            todo = [shard for shard in shards if not records[shard.name]]
+            for record in each(_Writing(make, artifact.folder, group), todo, engine=engine, workers=workers):
                 records[record["shard"]] = record
-                if shown:
-                    shown.update()
+                if bar:
+                    bar.update()
             found = artifact.finish({"shards": list(records.values())})
     return pd.DataFrame(found["shards"], columns=["shard", "rows", "kept", "rejects"])
 
 
 def content_of(shards: Iterable[Shard]) -> dict[str, str]:
-    """The digest of every file that shards are of, by its name."""
+    """File name -> digest, for every file that the shards come from."""
     return {Path(path).name: digest(Path(path)) for path in dict.fromkeys(shard.path for shard in shards)}
 
 
 def each(step, items: Sequence, *, engine: str = "local", workers: int = 2) -> Iterator:
-    """What `step` returns for each item, in order; a step that is a context manager is entered once in each worker."""
+    """The result of `step` for each item, in order; a step that is a context manager is entered once per worker."""
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r}; allowed: {', '.join(ENGINES)}")
     if engine == "ray" and len(items):
@@ -122,18 +122,18 @@ def each(step, items: Sequence, *, engine: str = "local", workers: int = 2) -> I
 
 
 def enter(step, stack: ExitStack) -> Callable:
-    """The function that a step is or gives; `stack` closes what it opened."""
+    """The function to call for a step, entered if it is a context manager; `stack` closes it."""
     return stack.enter_context(step) if hasattr(step, "__enter__") else step
 
 
 def read_shards(source, rows_per_shard: int = ROWS) -> Iterator[pd.DataFrame]:
-    """The tables of a folder or list of Parquet files, or of a step's folder, one shard at a time."""
+    """The tables of a folder or list of Parquet files, or of a step's output folder, one shard at a time."""
     return map(read_shard, list_shards(source, rows_per_shard))
 
 
 def write_shards(tables: Iterable[pd.DataFrame], folder: str | Path, rows_per_shard: int = ROWS) -> Path:
-    """Write tables as `part-00000.parquet` and so on, each of `rows_per_shard` rows; returns the folder. Only one table
-    and one shard are in memory. ValueError where the folder has other files."""
+    """Write tables as `part-00000.parquet` and so on, each of `rows_per_shard` rows; returns the folder. At most one
+    table and one shard are in memory. ValueError if the folder has other files."""
     with atomic(Path(folder), over="part-00000.parquet") as temporary:
         temporary.mkdir(parents=True)
         number, waiting = 0, []
@@ -141,9 +141,9 @@ def write_shards(tables: Iterable[pd.DataFrame], folder: str | Path, rows_per_sh
             for first in range(0, len(table), rows_per_shard):
                 waiting.append(table.iloc[first : first + rows_per_shard])
                 while sum(map(len, waiting)) >= rows_per_shard:
-                    whole = pd.concat(waiting, ignore_index=True)
-                    write_shard(whole[:rows_per_shard], temporary / f"part-{number:05d}.parquet")
-                    number, waiting = number + 1, [whole[rows_per_shard:]]
+                    merged = pd.concat(waiting, ignore_index=True)
+                    write_shard(merged[:rows_per_shard], temporary / f"part-{number:05d}.parquet")
+                    number, waiting = number + 1, [merged[rows_per_shard:]]
         if sum(map(len, waiting)) or not number:
             rest = pd.concat(waiting, ignore_index=True) if waiting else pd.DataFrame()
             write_shard(rest, temporary / f"part-{number:05d}.parquet")
@@ -151,35 +151,38 @@ def write_shards(tables: Iterable[pd.DataFrame], folder: str | Path, rows_per_sh
 
 
 def list_shards(source, rows_per_shard: int = ROWS) -> list[Shard]:
-    """The shards of a folder or list of Parquet files, files by name. ValueError where there is none, or two have one
-    name; Damaged names a file that is no Parquet table."""
+    """The shards of a folder (files sorted by name) or list of Parquet files. ValueError if there are none, or two have
+    the same name; Damaged names a file that is not a Parquet table."""
+    where = "the list"
     if isinstance(source, str | Path):
         folder = Path(source)
         if (folder / MANIFEST).is_file() and (folder / "kept").is_dir():
             folder = folder / "kept"
-        source = sorted(folder.glob("*.parquet")) if folder.is_dir() else [folder]
+        where, source = folder, sorted(folder.glob("*.parquet")) if folder.is_dir() else [folder]
     if not (paths := [Path(path) for path in source]):
-        raise ValueError(f"no shards: {folder if 'folder' in locals() else 'the list'} has no *.parquet files")
+        raise ValueError(f"no shards: {where} has no *.parquet files")
     shards = []
     for path in paths:
         try:
             rows = pq.read_metadata(path).num_rows
         except (OSError, pa.ArrowException) as error:
-            why = "is missing" if not path.exists() else f"is no Parquet table ({' '.join(str(error).split())[:120]})"
-            raise Damaged(f"{path} {why}: write it again, or leave it out of the source") from None
+            reason = (
+                "is missing" if not path.exists() else f"is not a Parquet table ({' '.join(str(error).split())[:120]})"
+            )
+            raise Damaged(f"{path} {reason}: write it again, or leave it out of the source") from None
         firsts = range(0, max(rows, 1), rows_per_shard)
         for part, first in enumerate(firsts):
             name = path.name if len(firsts) == 1 else f"{path.stem}-{part:05d}.parquet"
             shards.append(Shard(name, str(path), first, min(rows_per_shard, rows - first)))
     if len(names := [shard.name for shard in shards]) != len(set(names)):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two shards would be called {twice!r}: give files of different names")
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two shards would be called {repeated!r}: give files of different names")
     return shards
 
 
 def read_shard(shard: Shard) -> pd.DataFrame:
-    """The rows of a shard, list columns as Python lists. Of a larger file only the row groups that it needs are read, a
-    piece at a time."""
+    """The rows of a shard, list columns as Python lists. Of a larger file, only the row groups it needs are read, in
+    batches."""
     with pq.ParquetFile(shard.path) as file:
         groups, start, skip = [], 0, 0
         for number in range(file.num_row_groups):
@@ -188,19 +191,19 @@ def read_shard(shard: Shard) -> pd.DataFrame:
                 skip = skip if groups else shard.first - start
                 groups.append(number)
             start = end
-        parts, left = [], shard.rows
+        parts, remaining = [], shard.rows
         for batch in file.iter_batches(min(max(shard.rows, 1), GROUP), row_groups=groups):
-            part = batch.slice(skip, left)
+            part = batch.slice(skip, remaining)
             skip = max(0, skip - len(batch))
             parts += [part] if len(part) else []
-            left -= len(part)
-            if not left:
+            remaining -= len(part)
+            if not remaining:
                 break
         return as_lists(pa.Table.from_batches(parts, file.schema_arrow).to_pandas())
 
 
 def write_shard(table: pd.DataFrame, path: Path, group: int = GROUP) -> None:
-    """A table as Parquet, atomically. A column of nulls gets the type that the QA table gives it, so that all shards of a
+    """Write a table as Parquet, atomically. A column of nulls gets its type from the QA table, so that all shards of a
     folder have one schema."""
     made = pa.Table.from_pandas(table, preserve_index=False)
     for i, field in enumerate(made.schema):
@@ -215,23 +218,23 @@ def write_shard(table: pd.DataFrame, path: Path, group: int = GROUP) -> None:
 
 
 class _Folder(Artifact):
-    """The folder of a step, where the user wants it."""
+    """The output folder of a step, at a path the user chose."""
 
     def __init__(self, folder: Path, key: str):
         self.kind, self.key, self.folder = "shards", key, folder
 
     def begin(self) -> None:
-        """ValueError where the folder was made from something else, or holds other files."""
+        """Claim the folder. ValueError if it was made from other inputs or contains other files."""
         begun = self.folder / "begun.json"
         if not begun.exists():
-            if strange := sorted(path.name for path in self.folder.iterdir()):
+            if unexpected := sorted(path.name for path in self.folder.iterdir()):
                 raise ValueError(
-                    f"{self.folder} has {strange[0]!r}, which no step wrote: give a new or an empty folder"
+                    f"{self.folder} contains {unexpected[0]!r}, which no step wrote: give a new or an empty folder"
                 )
             write_sealed({"key": self.key}, begun)
         if read_sealed(begun, self.remedy)["key"] != self.key:
             raise ValueError(
-                f"{self.folder} was made from other files, by another step or with another key: give a new folder, or "
+                f"{self.folder} was made from other files, by another step or with another key: give a new folder or "
                 "remove this one"
             )
 
@@ -240,14 +243,14 @@ class _Folder(Artifact):
         return f"remove {self.folder} and run the step again"
 
     def done(self, shard: Shard) -> dict | None:
-        """The record of a shard that is finished and as it was written."""
+        """The record of a finished shard, None if it is unfinished or damaged."""
         path = self.folder / "done" / f"{shard.name}.json"
         record = read_sealed(path, self.remedy) if path.exists() else None
         return record if record and not any(self.damage(record)) else None
 
 
 class _Wrapped:
-    """A step made of another, which may have something to open; `here` says whether it must be on this machine."""
+    """A step around another one, which may be a context manager; `here` says whether it must run on this machine."""
 
     def __init__(self, step):
         self._step, self.here = step, getattr(step, "here", False)
@@ -261,14 +264,14 @@ class _Wrapped:
 
 
 class _Reading(_Wrapped):
-    """A step on tables as one on shards."""
+    """Makes a step on tables take shards."""
 
     def _do(self, function: Callable, shard: Shard):
         return function(read_shard(shard))
 
 
 class _Writing(_Wrapped):
-    """A step on shards as one that writes what it makes, and returns the record of it."""
+    """Makes a step on shards write its result and return the record."""
 
     def __init__(self, step, folder: Path, group: int):
         super().__init__(step)
@@ -291,10 +294,10 @@ class _Writing(_Wrapped):
 
 
 def identity(step, key) -> list:
-    """What stands for a step in the key of its result."""
+    """A step's part of the key of its result."""
     name = getattr(step, "__qualname__", "")
     if key is None and (not name or "<" in name):
         raise ValueError(
-            f"{step!r:.80} has no name of its own: give key=, what its result depends on, such as its version and settings"
+            f"{step!r:.80} has no name: give key= with what its result depends on, such as its version and settings"
         )
     return [f"{step.__module__}.{name}" if name and "<" not in name else "", as_json(key)]

@@ -1,4 +1,4 @@
-"""Statistics of samples: accuracy with its interval, paired differences, the grid of cells, agreement of labels."""
+"""Statistics of samples: accuracy with intervals, paired differences, the grid of cells, agreement of labels."""
 
 import warnings
 
@@ -7,7 +7,7 @@ import pandas as pd
 
 
 def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson 95% interval of a share; (nan, nan) for n = 0."""
+    """The 95% Wilson interval of a share; (nan, nan) for n = 0."""
     if n == 0:
         return float("nan"), float("nan")
     p, centre = correct / n, (correct + z * z / 2) / (n + z * z)
@@ -16,10 +16,11 @@ def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def difference_of_shares(right_a: int, n_a: int, right_b: int, n_b: int) -> dict:
-    """Share of `a` minus share of `b`, as of independent questions: {difference, low, high, n}, n the smaller one. On
-    the same questions it is wider than `paired_difference`.
+    """Share of `a` minus share of `b`, taken as independent samples: {difference, low, high, n}, n being the smaller of
+    the two. On the same questions `paired_difference` gives a narrower interval.
 
-    Newcombe's hybrid score interval (Statistics in Medicine 17, 1998, method 10), 95%; nulls without questions."""
+    95% interval by Newcombe's hybrid score method (Statistics in Medicine 17, 1998, method 10). Nulls if either side
+    has no questions."""
     if not (n_a and n_b):
         return {"difference": None, "low": None, "high": None, "n": 0}
     (a, low_a, high_a), (b, low_b, high_b) = ((x / n, *wilson(x, n)) for x, n in ((right_a, n_a), (right_b, n_b)))
@@ -56,7 +57,7 @@ def accuracy(samples: pd.DataFrame, by: list[str] | str | None = None) -> pd.Dat
 def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> dict:
     """Mean of `a` minus `b` over the same questions with a paired-bootstrap 95% interval: {difference, low, high, n}.
 
-    Both have `id` and `correct`; ValueError if their ids differ, or `correct` is null somewhere.
+    Both have `id` and `correct`. ValueError if their ids differ or any `correct` is null.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -77,13 +78,14 @@ def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000
 def difference_over_seeds(
     pairs: list[tuple[pd.DataFrame, pd.DataFrame]], *, resamples: int = 2000, seed: int = 0
 ) -> dict:
-    """Mean of `a` minus `b` over k training seeds, one pair of samples each, all on the same questions: {difference,
-    low, high, n, seeds, p}, with 95% intervals over the questions (questions_low, questions_high: bootstrap of the
-    questions' means over seeds), over the seeds (seeds_low, seeds_high: Student's t on the seeds' means, null for one
-    seed), and in low and high over both, whose halves add in quadrature. p is McNemar's for one seed, else that of the
-    interval over both.
+    """Mean of `a` minus `b` over k training seeds, one pair of samples per seed, all on the same questions:
+    {difference, low, high, n, seeds, p, questions_low, questions_high, seeds_low, seeds_high}.
 
-    Tables and errors as in `paired_difference`; ValueError where pairs answered other questions."""
+    There are three 95% intervals: over questions (bootstrap of each question's mean over seeds), over seeds (Student's
+    t on the means of the seeds; null for one seed), and `low` to `high` over both, whose half-widths add in quadrature.
+    p is McNemar's for one seed, else the p-value of the interval over both.
+
+    Tables and errors as in `paired_difference`; ValueError if the pairs answered different questions."""
     from scipy import stats
 
     joined = [_paired(a, b).set_index("id").sort_index() for a, b in pairs]
@@ -97,24 +99,24 @@ def difference_over_seeds(
     draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
     ends = np.quantile(gains.mean(0)[draws].mean(axis=1), [0.025, 0.975])
     half = stats.t.ppf(0.975, k - 1) * gains.mean(1).std(ddof=1) / np.sqrt(k) if k > 1 else None
-    both = np.hypot(ends - mean, half or 0.0)
+    halves = np.hypot(ends - mean, half or 0.0)
     if k == 1:
         p = _mcnemar_p(int((gains > 0).sum()), int((gains < 0).sum()))
     else:
-        p = float(2 * stats.norm.sf(1.96 * abs(mean) / both.mean())) if both.any() else 1.0
+        p = float(2 * stats.norm.sf(1.96 * abs(mean) / halves.mean())) if halves.any() else 1.0
     return {
-        "difference": mean, "low": mean - float(both[0]), "high": mean + float(both[1]), "n": n, "seeds": k,
+        "difference": mean, "low": mean - float(halves[0]), "high": mean + float(halves[1]), "n": n, "seeds": k,
         "questions_low": float(ends[0]), "questions_high": float(ends[1]),
         "seeds_low": None if half is None else mean - half, "seeds_high": None if half is None else mean + half, "p": p,
     }  # fmt: skip
 
 
 def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> dict:
-    """McNemar's test of two models on the same questions: {a_only, b_only, p}, the numbers of questions that only one
-    of them answers correctly, and the two-sided p-value of that split if both were equally good.
+    """McNemar's test of two models on the same questions: {a_only, b_only, p}. `a_only` and `b_only` count the
+    questions that only one of them answers correctly; p is two-sided.
 
-    Exact binomial below 25 differing questions, else chi-square with continuity correction; p is 1 if none differs,
-    None without questions. Tables and errors as in `paired_difference`."""
+    Exact binomial below 25 discordant questions, else chi-square with continuity correction. p is 1 if there are no
+    discordant questions, None if there are no questions. Tables and errors as in `paired_difference`."""
     joined = _paired(a, b)
     first, second = (joined[f"correct_{side}"].to_numpy(bool) for side in "ab")
     a_only, b_only = int((first & ~second).sum()), int((second & ~first).sum())
@@ -136,8 +138,7 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"paired difference: {len(a)} and {len(b)} samples share only {len(joined)} ids")
     if graded := int(joined[["correct_a", "correct_b"]].isna().any(axis=1).sum()):
         raise ValueError(
-            f"paired difference: {graded:,} samples are neither right nor wrong, since their metric is graded; leave "
-            "them out"
+            f"paired difference: {graded:,} samples have no right or wrong (their metric is graded); leave them out"
         )
     return joined
 
@@ -146,7 +147,7 @@ CELL = ["discipline", "difficulty"]
 
 
 def cells(samples: pd.DataFrame) -> pd.DataFrame:
-    """The grid: one row per discipline and difficulty with n, accuracy, low, high and, where the samples have them, the
+    """The grid: one row per discipline and difficulty with n, accuracy, low, high and, if the samples have them, the
     means of margin (nats), chance (accuracy of guessing) and probability (of the right choice).
 
     >>> import qatoolkit as qt
@@ -160,7 +161,9 @@ def cells(samples: pd.DataFrame) -> pd.DataFrame:
        physics         H4 1     0.0%  0.0%  79.3%
     """
     if missing := {*CELL, "correct"} - set(samples.columns):
-        raise ValueError(f"cells: the samples lack {sorted(missing)}; qt.probe returns a table that has them")
+        raise ValueError(
+            f"cells: the samples are missing the columns {sorted(missing)}; use a table that qt.probe returns"
+        )
     grid = accuracy(samples, CELL)
     for column in ("margin", "chance", "probability"):
         if column in samples:
@@ -170,8 +173,8 @@ def cells(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def threshold(grid: pd.DataFrame, target: float, above_chance: bool = False) -> pd.Series:
-    """The accuracy below which each cell of the grid is weak: `target` itself or, above chance, chance + target x
-    (1 - chance). ValueError for a grid without the column `chance`, if it is needed."""
+    """The accuracy below which each cell of the grid is weak: `target`, or chance + target x (1 - chance) with
+    `above_chance`, which needs the column `chance` (else ValueError)."""
     if not above_chance:
         return pd.Series(target, index=grid.index, dtype=float)
     if "chance" not in grid:
@@ -188,8 +191,8 @@ def weak(grid: pd.DataFrame, target: float, low_n: int, above_chance: bool = Fal
 
 
 def agreement(labels: pd.Series, gold: pd.Series, order: tuple[str, ...] | None = None) -> dict:
-    """Agreement of labels with gold labels, row by row: n, accuracy, Cohen's kappa and, if the labels have an `order`,
-    quadratic-weighted kappa. Rows without either label are not counted; ValueError for a label not in `order`.
+    """Agreement of labels with gold labels, row by row: n, accuracy, Cohen's kappa and, given an `order`,
+    quadratic-weighted kappa. Rows missing either label are not counted. ValueError for a label not in `order`.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -222,7 +225,7 @@ def _kappa(table: np.ndarray, cost: np.ndarray) -> float | None:
 
 
 def confusion(labels: pd.Series, gold: pd.Series, order: tuple[str, ...]) -> pd.DataFrame:
-    """Counts by gold label (rows) and given label (columns); ValueError for a label that is not in `order`."""
+    """Counts by gold label (rows) and assigned label (columns); ValueError for a label not in `order`."""
     _in_order(order, labels, gold)
     return pd.crosstab(gold.to_numpy(), labels.to_numpy()).reindex(index=order, columns=order, fill_value=0)
 
@@ -234,8 +237,8 @@ def _in_order(order: tuple[str, ...] | None, *columns: pd.Series) -> None:
 
 
 def rank_correlation(x, y, *, resamples: int = 1000, seed: int = 0) -> dict:
-    """Spearman's rank correlation of two series, row by row, with its bootstrap 95% interval over the rows: {n,
-    correlation, low, high}. Rows without either value are not counted; nulls where one of the two does not vary.
+    """Spearman's rank correlation of two series, paired row by row, with its 95% bootstrap interval over the rows: {n,
+    correlation, low, high}. Rows missing either value are not counted. Nulls if one of the series is constant.
 
     >>> from qatoolkit.core.stats import rank_correlation
     >>> found = rank_correlation([1, 2, 3, 4, 5, 5], [0.9, 0.8, 0.6, 0.7, 0.2, 0.1])
@@ -248,14 +251,14 @@ def rank_correlation(x, y, *, resamples: int = 1000, seed: int = 0) -> dict:
     pairs = pairs[~np.isnan(pairs).any(axis=1)]
     found = {"n": len(pairs), "correlation": None, "low": None, "high": None}
 
-    def of(x, y, axis):
+    def spearman(x, y, axis):
         return pearsonr(rankdata(x, axis=axis), rankdata(y, axis=axis), axis=axis).statistic
 
     if len(pairs) > 1 and np.ptp(pairs, axis=0).all():
-        how = {"paired": True, "n_resamples": resamples, "batch": 100, "method": "percentile", "rng": seed}
-        with warnings.catch_warnings(action="ignore"):  # of a draw that does not vary
-            draws = bootstrap(tuple(pairs.T), of, **how).bootstrap_distribution
-        found["correlation"] = float(of(*pairs.T, axis=0))
+        options = {"paired": True, "n_resamples": resamples, "batch": 100, "method": "percentile", "rng": seed}
+        with warnings.catch_warnings(action="ignore"):  # about resamples that are constant
+            draws = bootstrap(tuple(pairs.T), spearman, **options).bootstrap_distribution
+        found["correlation"] = float(spearman(*pairs.T, axis=0))
         found["low"], found["high"] = map(float, np.nanquantile(draws, [0.025, 0.975]))
     return found
 
@@ -266,7 +269,7 @@ def share(flags: pd.Series) -> float | None:
 
 
 def holm(p: list[float]) -> list[float]:
-    """p-values corrected for multiple testing by Holm's step-down method, in the order given (Holm 1979)."""
+    """p-values corrected for multiple testing by Holm's step-down method (Holm 1979), in the order given."""
     values = np.array(p, dtype=float)
     order, found = np.argsort(values, kind="stable"), np.empty(len(p))
     found[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(p), 0, -1) * values[order]))

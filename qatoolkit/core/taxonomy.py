@@ -1,6 +1,6 @@
 """Disciplines, and the rubrics of difficulty and grade that annotation, probing and synthesis share.
 
-The papers name five difficulty levels, H1 to H5, with H4 and H5 called high, and synthesis over the stages of schooling
+The papers name five difficulty levels, H1 to H5, of which H4 and H5 are high, and synthesis across school grades
 (BoostQA, arXiv 2508.01326). The list of disciplines, the five grades and the wording of levels and grades are our
 reading. `seeds.subjects` maps the tasks of benchmarks to disciplines.
 """
@@ -36,7 +36,7 @@ GRADES = {"primary": "小学", "middle": "初中", "high": "高中", "undergradu
 DIFFICULTIES = ("H1", "H2", "H3", "H4", "H5")
 HIGH = ("H4", "H5")
 
-# A question's labels and their values, in order.
+# The label columns of a question and their values, in order.
 LABELS = {"discipline": tuple(DISCIPLINES), "difficulty": DIFFICULTIES, "grade": tuple(GRADES)}
 
 RUBRIC = {

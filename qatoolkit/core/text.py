@@ -1,4 +1,4 @@
-"""Text normalised for comparison, missing values, errors in one line, and Chinese, Japanese and Korean characters."""
+"""Text helpers: normalisation for comparison, CJK characters, missing values, one-line errors."""
 
 import re
 import unicodedata
@@ -21,7 +21,7 @@ def nfkc(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """NFKC (`nfkc`), case-folded, white space collapsed: two texts with the same form count as the same."""
+    """`nfkc`, case-folded, white space collapsed. Texts that are equal in this form count as the same."""
     return " ".join(nfkc(text).casefold().split())
 
 
@@ -34,7 +34,7 @@ def is_cjk(token: str) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, its type where it says nothing."""
+    """The first line of an error's message; its type if there is no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -43,6 +43,6 @@ _FLOATS = (float, np.floating)
 
 def missing(value) -> bool:
     """Whether a cell is empty: None, NaN, pd.NA or pd.NaT."""
-    if isinstance(value, str):  # most are
+    if isinstance(value, str):  # fast path: most cells are texts
         return False
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, _FLOATS) and value != value)

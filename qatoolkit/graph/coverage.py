@@ -1,4 +1,4 @@
-"""The coverage ledger: which knowledge points have questions, at which levels, and which have none (our addition)."""
+"""Coverage of knowledge points: which have questions, at which difficulties, and which have none (our addition)."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -26,15 +26,16 @@ def coverage(
     merges: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """One row per knowledge point (KP) of the seeds, a syllabus and the questions: knowledge_point, in_seeds,
-    in_syllabus; numbers of its seeds, of accepted questions and of those that inherit it; questions at H1 to H5.
+    in_syllabus; the number of its seeds, of accepted questions, and of questions that inherit it; questions at H1 to
+    H5.
 
-    A question counts for its own KPs (LinkQA's are those of its path); one without any inherits those of the seeds
-    that it was written from (`parents`), as BoostQA's do. A KP without a question is a blind spot.
+    A question counts for its own KPs (in LinkQA, those of its path). One without KPs inherits those of the seeds it was
+    written from (`parents`), as in BoostQA. A KP without questions is a blind spot.
 
     syllabus: names, or a CSV file of them (column `knowledge_point`, else the first). Names that are equal under
-    `normalise_kp` or in two spellings are one KP; `merges` decides in place of the spellings (`merge_candidates`). A KP
-    is called as the syllabus, else as the seeds spell it first. Most seeds first. ValueError for missing columns, cells
-    that hold no names, and a syllabus without one.
+    `normalise_kp`, or spelling variants, are one KP; `merges`, if given, replaces the spelling rules
+    (`merge_candidates`). A KP has the name used in the syllabus, else the first in the seeds. KPs with most seeds come
+    first. ValueError for missing columns, cells that are not names, and a syllabus without names.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -50,28 +51,28 @@ def coverage(
     require("seeds", seeds, "id", "knowledge_points")
     require("accepted", accepted, "difficulty")
     listed = [] if syllabus is None else read_syllabus(syllabus)
-    asked = points_of(accepted, seeds).assign(difficulty=accepted["difficulty"])
+    questions = points_of(accepted, seeds).assign(difficulty=accepted["difficulty"])
     parts = {
         "syllabus": pd.Series(listed, dtype=object),
         "seeds": _texts(seeds),
-        "questions": asked["knowledge_points"],
+        "questions": questions["knowledge_points"],
     }
     names = pd.concat(list(parts.values())).explode().dropna()
-    into = resolve(merge_candidates(names) if merges is None else merges)
+    targets = resolve(merge_candidates(names) if merges is None else merges)
 
     @cache
     def key(name: str) -> str:
-        return normalise_kp(into.get(plain := normalise_kp(name), plain))
+        return normalise_kp(targets.get(plain := normalise_kp(name), plain))
 
     keyed = {part: cells.explode().dropna().rename("name").to_frame() for part, cells in parts.items()}
     for part, rows in keyed.items():
         rows = rows.assign(key=rows["name"].map(key)).rename_axis("row").reset_index()
         keyed[part] = rows[rows["key"] != ""].drop_duplicates(["row", "key"])
-    spelt = pd.concat(keyed.values()).drop_duplicates("key").set_index("key")["name"]
-    of = keyed["questions"].join(asked[["inherited", "difficulty"]], on="row")
-    counts = {"seeds": keyed["seeds"], "questions": of, "inherited": of[of["inherited"]]}
-    counts |= {level: of[of["difficulty"] == level] for level in DIFFICULTIES}
-    table = pd.DataFrame({NAME: spelt})
+    spellings = pd.concat(keyed.values()).drop_duplicates("key").set_index("key")["name"]
+    counted = keyed["questions"].join(questions[["inherited", "difficulty"]], on="row")
+    counts = {"seeds": keyed["seeds"], "questions": counted, "inherited": counted[counted["inherited"]]}
+    counts |= {level: counted[counted["difficulty"] == level] for level in DIFFICULTIES}
+    table = pd.DataFrame({NAME: spellings})
     for part in ("seeds", "syllabus"):
         table[f"in_{part}"] = table.index.isin(keyed[part]["key"])
     for column in COUNTS:
@@ -80,33 +81,34 @@ def coverage(
 
 
 def points_of(questions: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
-    """The knowledge points that every question counts for, in its order, and whether they are inherited:
-    `knowledge_points` (lists), `inherited`. Its own, else those of its `parents` among the seeds; none where neither
-    has any."""
-    of_seed = dict(zip(seeds["id"], _texts(seeds), strict=True))
-    own = _texts(questions) if "knowledge_points" in questions else pd.Series([[]] * len(questions), questions.index)
-    parents = questions["parents"] if "parents" in questions else pd.Series([[]] * len(questions), questions.index)
+    """The KPs that every question counts for, and whether they are inherited: `knowledge_points` (lists), `inherited`;
+    rows as in `questions`. KPs are its own, else those of its `parents` among the seeds, else none."""
+    points_of_seed = dict(zip(seeds["id"], _texts(seeds), strict=True))
+    none = pd.Series([[]] * len(questions), questions.index)
+    own = _texts(questions) if "knowledge_points" in questions else none
+    parents = questions.get("parents", none)
     from_parents = [
-        list(dict.fromkeys(point for id in cell_texts(ids, "parents") for point in of_seed.get(id, ())))
+        list(dict.fromkeys(point for id in cell_texts(ids, "parents") for point in points_of_seed.get(id, ())))
         for ids in parents
     ]
-    inherits = [not mine and bool(theirs) for mine, theirs in zip(own, from_parents, strict=True)]
-    points = [mine or theirs for mine, theirs in zip(own, from_parents, strict=True)]
+    inherits = [not kps and bool(inherited) for kps, inherited in zip(own, from_parents, strict=True)]
+    points = [kps or inherited for kps, inherited in zip(own, from_parents, strict=True)]
     found = {"knowledge_points": pd.Series(points, questions.index, dtype=object), "inherited": inherits}
     return pd.DataFrame(found, index=questions.index)
 
 
 def blind_spots(ledger: pd.DataFrame, levels: Iterable[str] = ()) -> pd.DataFrame:
-    """The rows of a `coverage` table without any question or, with `levels`, without one at some of these levels."""
+    """The rows of a `coverage` table without questions or, with `levels`, without questions at any one of these
+    levels."""
     columns = list(levels) or ["questions"]
     if unknown := set(columns) - set(COUNTS):
-        raise ValueError(f"levels has {min(unknown)!r}; it must be some of {', '.join(DIFFICULTIES)}")
+        raise ValueError(f"levels has {min(unknown)!r}; allowed: {', '.join(DIFFICULTIES)}")
     return ledger[(ledger[columns] == 0).any(axis=1)].reset_index(drop=True)
 
 
 def read_syllabus(syllabus: Iterable[str] | str | Path) -> list[str]:
-    """The names of a syllabus: an iterable of texts, or a CSV file in UTF-8 (column `knowledge_point`, else the first);
-    ValueError where it has none."""
+    """The names in a syllabus: an iterable of texts, or a CSV file in UTF-8 (column `knowledge_point`, else the first).
+    ValueError if there are none."""
     if isinstance(syllabus, str | Path):
         table = read_csv(syllabus)
         names = table[NAME if NAME in table else table.columns[0]].tolist()
@@ -120,16 +122,16 @@ def read_syllabus(syllabus: Iterable[str] | str | Path) -> list[str]:
 
 
 def in_reach(graph) -> pd.Index:
-    """The KPs of a `KPGraph` that a question joining two seeds can hold. Of two points that are linked with no other
-    there is one step, so one seed."""
+    """The KPs of a `KPGraph` that a question from two seeds can contain: those in components of three or more KPs. With
+    two, a path has one step, so only one seed."""
     return graph.names[np.bincount(graph.components)[graph.components] >= 3]
 
 
 def weights_of(names: pd.Index, aim: Mapping[str, float]) -> np.ndarray:
-    """The weight of each normalised KP in `aim` (name -> weight above 0), 1 for the others. ValueError for a weight out
-    of range, and if none of the names is known."""
-    right = hasattr(aim, "items") and all(isinstance(w, Real) and 0 < w < math.inf for _, w in aim.items())
-    if not right:
+    """The weight of each normalised KP by `aim` (name -> weight above 0), 1 for others. ValueError for a weight out of
+    range and if no name is known."""
+    valid = hasattr(aim, "items") and all(isinstance(w, Real) and 0 < w < math.inf for _, w in aim.items())
+    if not valid:
         raise ValueError(f"aim={str(aim)[:160]}; allowed: knowledge point -> weight, finite, above 0")
     wanted = {normalise_kp(name): float(weight) for name, weight in aim.items()}
     if not set(wanted) & set(names):

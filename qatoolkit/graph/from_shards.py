@@ -1,4 +1,5 @@
-"""The KP graph of questions that outgrow memory: of each shard only ids, labels and knowledge points are kept, as codes."""
+"""The KP graph of questions that do not fit in memory: of each shard, only ids, labels and coded knowledge points
+stay."""
 
 from collections.abc import Iterable
 
@@ -9,10 +10,10 @@ from qatoolkit.graph.kp_graph import WEIGHTS, KPGraph, _as_categories, _assemble
 
 
 def kp_graph_of_shards(tables: Iterable[pd.DataFrame], *, weight: str = "count", min_count: int = 1) -> KPGraph:
-    """`build_kp_graph` of tables that come one at a time (`qt.read_shards`): the same graph as of all rows together.
+    """`build_kp_graph` for tables that come one at a time (`qt.read_shards`): the same graph as from all rows together.
 
-    In memory are one table, the ids and labels of all seeds, 16 bytes for each knowledge point of a seed, and the graph
-    itself. Raises ValueError as `build_kp_graph` does.
+    Memory holds one table, the ids and labels of all seeds, 16 bytes per knowledge point of a seed, and the graph.
+    Raises ValueError as `build_kp_graph` does.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -23,18 +24,18 @@ def kp_graph_of_shards(tables: Iterable[pd.DataFrame], *, weight: str = "count",
     """
     if weight not in WEIGHTS:
         raise ValueError(f"weight={weight!r}; allowed: {', '.join(WEIGHTS)}")
-    place, code = {}, {}  # the numbers of ids and of names, by first appearance
+    seed_numbers, kp_numbers = {}, {}  # id -> number and name -> number, by first appearance
     parts, members = [], []
     for table in tables:
         seeds, seed, kp, names = _read_seeds(table)
-        parts.append(seeds[[one not in place for one in seeds["id"]]])
-        own = [np.fromiter((known.setdefault(one, len(known)) for one in these), np.int64, len(these))
-               for known, these in ((place, seeds["id"]), (code, names))]  # fmt: skip
-        members.append(np.column_stack([own[0][seed], own[1][kp]]))
+        parts.append(seeds[[one not in seed_numbers for one in seeds["id"]]])
+        numbers = [np.fromiter((known.setdefault(one, len(known)) for one in values), np.int64, len(values))
+               for known, values in ((seed_numbers, seeds["id"]), (kp_numbers, names))]  # fmt: skip
+        members.append(np.column_stack([numbers[0][seed], numbers[1][kp]]))
     if not parts:
-        raise ValueError("there are no tables: give those of qt.read_shards(folder)")
+        raise ValueError("there are no tables: pass those of qt.read_shards(folder)")
     seed, kp = np.concatenate(members).T
-    member = np.unique(seed * max(len(code), 1) + kp)
-    names = np.array(list(code), dtype=object)
+    member = np.unique(seed * max(len(kp_numbers), 1) + kp)
+    names = np.array(list(kp_numbers), dtype=object)
     seeds = _as_categories(pd.concat(parts, ignore_index=True))
-    return _assemble(seeds, *np.divmod(member, max(len(code), 1)), names, weight, int(min_count))
+    return _assemble(seeds, *np.divmod(member, max(len(kp_numbers), 1)), names, weight, int(min_count))

@@ -1,6 +1,6 @@
-"""Knowledge points as text: one spelling for each, and those that a source already provides.
+"""Knowledge points as text: normal form, and reading them from columns of a source.
 
-`normalise_kp` decides which texts are one knowledge point (KP); `kps_from_column` fills `knowledge_points` from a
+`normalise_kp` decides which texts are the same knowledge point (KP); `kps_from_column` fills `knowledge_points` from a
 column. `graph.merges` handles near-identical KPs that remain distinct."""
 
 import re
@@ -20,7 +20,7 @@ _VARIANTS = str.maketrans(
     dict.fromkeys("‘’‛′ʼ", "'") | dict.fromkeys("‐‑‒–—−", "-") | dict.fromkeys("\u200b\ufeff\u00ad\u2060")
 )
 
-# Plurals that the rules below get wrong, and words that only look like plurals.
+# Plurals that the rules below get wrong, and words that look like plurals but are not.
 _EXCEPTIONS = pd.read_csv(Path(__file__).with_name("kp_plurals.csv"), index_col="word")["singular"].to_dict()
 _LAST_WORD = re.compile(r"(?<![^\s\-/])[a-z]{4,}$")
 _SAME_IN_PLURAL = re.compile(r"(ss|us|is|as|os|ics|oes|oses|zzes|lves|(?<![ao])uses)$")
@@ -46,16 +46,16 @@ def _singular(match):
 
 
 def singular(text: str) -> str:
-    """A lower-case text with its last word in the singular where the ending is unambiguous."""
+    """A lower-case text with its last word made singular if the ending is unambiguous."""
     return _LAST_WORD.sub(_singular, text)
 
 
 def normalise_kp(text: str) -> str:
-    """One spelling for a knowledge point: " Newton’s Laws. " becomes "newton's law"; Chinese stays as it is.
+    """The normal form of a knowledge point: " Newton’s Laws. " becomes "newton's law"; Chinese is not changed.
 
-    NFKC, casefold, one kind of apostrophe and hyphen, white space and marks trimmed at the ends, and the last English
-    word made singular where the ending is unambiguous: a missed plural costs less than two subjects merged. Returns ""
-    where nothing is left. Our reading."""
+    NFKC, case folding, one kind of apostrophe and hyphen, white space and punctuation trimmed at the ends, and the last
+    English word made singular if the ending is unambiguous: a missed plural costs less than two merged subjects. "" if
+    nothing is left. Our reading."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_VARIANTS)
     text = " ".join(text.split())
     while True:
@@ -79,18 +79,18 @@ def kps_from_column(
 ) -> pd.DataFrame:
     """A copy of a QA table with `knowledge_points` filled from another column of its source.
 
-    A cell is a text, a list of texts or null. separator: splits a text into several KPs, such as ";"; without it a text
-    is one KP. levels: for routes such as "Algebra->Equations->Roots", split at `arrow`: "leaf" takes the last step,
-    "all" every step, a number that many from the end; without it a text is taken whole. under: keep only routes that
-    contain one of these steps, and only what follows the last of them.
+    A cell is a text, a list of texts or null. separator: splits a text into several KPs, such as ";"; without it, a
+    text is one KP. levels: for routes such as "Algebra->Equations->Roots", split at `arrow`: "leaf" takes the last
+    step, "all" every step, a number that many from the end; without it, a text is not split. under: keep only routes
+    that contain one of these steps, and only the part after the last of them.
 
     In TAL-SCQ5K, under=("Knowledge Point", "知识点") drops the headings above the KPs and all routes without that step:
-    abilities ("拓展思维->能力->运算求解") and others ("拓展思维->拓展思维->计算模块"). 711 of 2,332 questions get no KP there, so
-    count what is left.
+    abilities ("拓展思维->能力->运算求解") and others ("拓展思维->拓展思维->计算模块"). 711 of 2,332 questions get no KP there, so count what
+    is left.
 
-    Texts equal under `normalise_kp` are one KP, in the spelling that comes first. Rows with an empty cell keep the
-    knowledge points they had (null where `column` is `knowledge_points` itself). Raises ValueError for an unknown
-    column, a wrong setting, and cells of another type.
+    Texts equal under `normalise_kp` are one KP, in the first spelling. Rows with an empty cell keep their knowledge
+    points (null if `column` is `knowledge_points` itself). Raises ValueError for an unknown column, an invalid setting,
+    and cells of another type.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -107,9 +107,9 @@ def kps_from_column(
     last = {None: None, "leaf": 1, "all": 0}.get(levels, levels)
 
     kept = "knowledge_points" in table and column != "knowledge_points"
-    before = table["knowledge_points"] if kept else [None] * len(table)
+    earlier = table["knowledge_points"] if kept else [None] * len(table)
     filled, normal = [], cache(normalise_kp)
-    for row, cell, had in zip(table.index, table[column], before, strict=True):
+    for row, cell, old in zip(table.index, table[column], earlier, strict=True):
         texts = cell_texts(cell, f"{column} in row {row!r}")
         parts = [part for text in texts for part in (text.split(separator) if separator else [text])]
         if last is not None:
@@ -118,7 +118,7 @@ def kps_from_column(
         for part in parts:
             distinct.setdefault(normal(part), part.strip())
         distinct.pop("", None)
-        filled.append(list(distinct.values()) or (had if cell_texts(had, "knowledge_points") else None))
+        filled.append(list(distinct.values()) or (old if cell_texts(old, "knowledge_points") else None))
     return table.assign(knowledge_points=pd.Series(filled, index=table.index, dtype=object))
 
 
@@ -138,7 +138,7 @@ def check_parting(
 
 
 def _steps(route, last, under):
-    """The `last` steps of a route (0: all) after the required ones."""
+    """The `last` steps of a route (0: all) after the last step that is in `under`."""
     steps = [text for step in route if (text := step.strip())]
     passed = [i for i, step in enumerate(steps) if step in under]
     if under and not passed:
@@ -147,7 +147,7 @@ def _steps(route, last, under):
 
 
 def cell_texts(cell, where) -> list[str]:
-    """The texts of a cell, a list that is empty for null."""
+    """The texts in a cell; an empty list for null."""
     if isinstance(cell, str):
         return [cell]
     if isinstance(cell, list | tuple | np.ndarray):

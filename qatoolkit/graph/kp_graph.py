@@ -1,7 +1,7 @@
 """Knowledge points and their graph: LinkSyn's first step (arXiv 2508.01317; details are our reading).
 
-A knowledge point (KP) is a node; an edge joins two KPs that occur in one seed question, weighted by the number of such
-seeds or by PMI. The graph also records which seeds contain each KP and each edge, so that a walk over KPs leads back to
+A knowledge point (KP) is a node; an edge joins two KPs that occur in the same seed question, weighted by the number of
+such seeds or by PMI. The graph also records the seeds of each KP and each edge, so that a walk over KPs leads back to
 questions."""
 
 import re
@@ -18,23 +18,23 @@ from scipy.sparse.csgraph import connected_components
 
 from qatoolkit.core.display import facts
 from qatoolkit.core.qa_table import require
-from qatoolkit.graph import storage as kpgraph_store
+from qatoolkit.graph import storage
 from qatoolkit.graph.knowledge_points import normalise_kp
 
 WEIGHTS = ("count", "pmi")
 _LABELS = ("discipline", "difficulty")
-_TORN = re.compile(r"[\ud800-\udfff]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _NOT_XML = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class KPGraph:
-    """Knowledge points, their links, and the seeds behind both. K KPs, S seeds, E edges.
+    """Knowledge points, their links, and the seeds of both. K KPs, S seeds, E edges.
 
     adjacency: K x K symmetric CSR of edge weights (float64), sorted, no self loops.
     incidence: K x S CSR, one where the seed contains the KP.
-    edge_seeds: E x S CSR, one where the seed contains both ends; rows as in the upper triangle of `adjacency`.
-    names: K normalised KPs. seeds: S rows of `id` and the categories `discipline`, `difficulty`.
+    edge_seeds: E x S CSR, one where the seed contains both ends; rows as in the upper triangle of `adjacency`. names: K
+    normalised KPs. seeds: S rows of `id` and the categories `discipline`, `difficulty`.
     weight: how edges are weighted, "count" or "pmi". min_count: seeds that a pair needs for an edge.
 
     >>> import qatoolkit as qt
@@ -81,19 +81,19 @@ class KPGraph:
 
     @property
     def orphans(self) -> list[str]:
-        """KPs without an edge: no walk reaches them."""
+        """KPs without an edge, which no walk reaches."""
         return self.names[self.degree == 0].tolist()
 
     @cached_property
     def linked_seeds(self) -> np.ndarray:
-        """Whether each seed contributes to an edge, bool of length S: walks draw from these."""
+        """Whether each seed belongs to an edge, so that walks can draw it; bool of length S."""
         return np.bincount(self.edge_seeds.indices, minlength=len(self.seeds)) > 0
 
     @cached_property
     def edge_ids(self) -> np.ndarray:
         """Row of `edge_seeds` for every stored entry of `adjacency`, in its order."""
         upper = sparse.triu(self.adjacency, format="csr")
-        # counted from 1: the sum would drop a stored 0
+        # numbered from 1: the sum would drop a stored 0
         upper.data = np.arange(1, upper.nnz + 1, dtype=np.int64)
         return ((upper + upper.T).tocsr().data - 1).astype(np.int32)
 
@@ -139,48 +139,47 @@ class KPGraph:
         """A new graph with the seeds of `table` added, equal to one built from all rows at once.
 
         Columns as for `build_kp_graph`; weight and min_count are those of this graph, and pairs that were too rare so
-        far still count, because `incidence` keeps every KP of every seed. Seeds whose id is known must have the same
-        KPs and change nothing; if merges were applied before, apply them to `table` as well. Raises ValueError where
-        their KPs differ, where the type of ids differs from that of the graph (11 and "11"), and as `build_kp_graph`
-        does."""
-        new, seed, kp, spelt = _read_seeds(table)
-        spelt = pd.Index(spelt, dtype="str")
-        names = self.names.append(spelt[~spelt.isin(self.names)])
-        kp = names.get_indexer(spelt)[kp]
-        had, given = (infer_dtype(part["id"]) for part in (self.seeds, new))
-        if {had, given} == {"integer", "string"}:
-            raise ValueError(f"id is {given} in the table and {had} in the graph; use one type for both")
+        far still count, because `incidence` keeps every KP of every seed. Seeds with a known id must have the same KPs
+        and change nothing; if merges were applied before, apply them to `table` as well. Raises ValueError if their KPs
+        differ, if ids have another type than in the graph (11 and "11"), and as `build_kp_graph` does."""
+        new, seed, kp, spelled = _read_seeds(table)
+        spelled = pd.Index(spelled, dtype="str")
+        names = self.names.append(spelled[~spelled.isin(self.names)])
+        kp = names.get_indexer(spelled)[kp]
+        old_type, new_type = (infer_dtype(part["id"]) for part in (self.seeds, new))
+        if {old_type, new_type} == {"integer", "string"}:
+            raise ValueError(f"id is {new_type} in the table and {old_type} in the graph; use one type for both")
         known = pd.Index(self.seeds["id"], dtype=object)
-        place = known.get_indexer(new["id"].astype(object))
+        row = known.get_indexer(new["id"].astype(object))
         holders = self.incidence.T.tocsr()
-        self._check_known(holders, new["id"], place, seed, kp, names)
+        self._check_known(holders, new["id"], row, seed, kp, names)
 
-        fresh = place < 0
-        place[fresh] = len(known) + np.arange(fresh.sum())
+        fresh = row < 0
+        row[fresh] = len(known) + np.arange(fresh.sum())
         parts = [part for part in (self.seeds, new[fresh]) if len(part)] or [new]
         seeds = pd.concat(parts, ignore_index=True)
         old = np.repeat(np.arange(len(known)), np.diff(holders.indptr)) * len(names) + holders.indices
-        added = place[seed[fresh[seed]]] * len(names) + kp[fresh[seed]]
+        added = row[seed[fresh[seed]]] * len(names) + kp[fresh[seed]]
         members = np.divmod(np.sort(np.concatenate([old, added])), max(len(names), 1))
         return _assemble(_as_categories(seeds), *members, names, self.weight, self.min_count)
 
-    def _check_known(self, holders, ids, place, seed, kp, names):
-        """Raise ValueError if a known seed has other KPs; `place` is its row of `holders` (S x K), or -1."""
-        again = np.flatnonzero(place >= 0)
-        given = _pattern(seed, kp, (len(ids), len(names)))[again]
-        had = holders[place[again]]
-        had.resize(given.shape)
-        differing = np.diff((given != had).tocsr().indptr) > 0
+    def _check_known(self, holders, ids, row, seed, kp, names):
+        """Raise ValueError if a known seed has other KPs; `row` is its row in `holders` (S x K), or -1."""
+        repeated = np.flatnonzero(row >= 0)
+        new_kps = _ones_matrix(seed, kp, (len(ids), len(names)))[repeated]
+        old_kps = holders[row[repeated]]
+        old_kps.resize(new_kps.shape)
+        differing = np.diff((new_kps != old_kps).tocsr().indptr) > 0
         if differing.any():
             i = int(differing.argmax())
-            had, given = (sorted(names[m.indices[m.indptr[i] : m.indptr[i + 1]]]) for m in (had, given))
+            old_kps, new_kps = (sorted(names[m.indices[m.indptr[i] : m.indptr[i + 1]]]) for m in (old_kps, new_kps))
             raise ValueError(
-                f"{differing.sum()} seeds are in the graph with other knowledge points: {ids.iloc[again[i]]!r} has "
-                f"{had} there and {given} in the table; leave them out, or build the graph again from all seeds"
+                f"{differing.sum()} seeds are in the graph with other knowledge points: {ids.iloc[repeated[i]]!r} has "
+                f"{old_kps} there and {new_kps} in the table; leave them out, or build the graph again from all seeds"
             )
 
     def summary(self) -> dict:
-        """Counts that describe the graph, and degree quantiles over KPs with an edge."""
+        """Counts of the graph, and degree quantiles over KPs with an edge."""
         linked = self.degree[self.degree > 0]
         quantiles = np.quantile(linked, (0, 0.25, 0.5, 0.75, 0.99, 1)).astype(int).tolist() if len(linked) else []
         return {
@@ -207,29 +206,29 @@ class KPGraph:
         return facts(self.summary() | short, f"KP graph, edges weighted by {self.weight}").html
 
     def save(self, folder) -> Path:
-        """Write the graph under `folder` (npy and Parquet) and return the folder.
+        """Write the graph into `folder` (npy and Parquet) and return the folder.
 
-        The manifest `graph.json` is replaced last, so a reader gets the old graph or the new one and never a mixture;
-        concurrent saves take turns. Raises ValueError if `folder` contains other files, and for ids or labels of mixed
-        types."""
-        return kpgraph_store.save(self, Path(folder))
+        The manifest `graph.json` is replaced last, so a reader gets either the old graph or the new one; concurrent
+        saves take turns. Raises ValueError if `folder` contains other files, and for ids or labels of mixed types."""
+        return storage.save(self, Path(folder))
 
     @classmethod
     def load(cls, folder) -> "KPGraph":
         """Read a saved graph; the matrices are memory-mapped, so pages load on use.
 
-        Raises FileNotFoundError if no complete graph was saved, ValueError for another format or damage."""
-        return cls(**kpgraph_store.load(Path(folder)))
+        Raises FileNotFoundError if there is no complete graph, ValueError for another format or damage."""
+        return cls(**storage.load(Path(folder)))
 
 
 def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int = 1) -> KPGraph:
     """The KP graph of a QA table.
 
-    table: `id`, `knowledge_points` (list or null) and, optionally, `discipline` and `difficulty`. Rows that share an
-    `id` are one seed with the labels of the first. weight="count": number of seeds that contain both KPs. weight="pmi":
-    log of that count over the count expected of independent KPs among the seeds with any KP; pairs at or below chance
-    get no edge. Pairs in fewer than `min_count` seeds get no edge either; their KPs stay. Raises ValueError for a
-    missing or duplicated column, a null id, or KPs that are not lists of text. Our reading of LinkSyn's KP graph.
+    table: `id`, `knowledge_points` (list or null) and, optionally, `discipline` and `difficulty`. Rows with the same
+    `id` are one seed, with the labels of the first row. weight="count": number of seeds that contain both KPs.
+    weight="pmi": log of that count over the count expected of independent KPs among the seeds with any KP; pairs at or
+    below chance get no edge. Nor do pairs in fewer than `min_count` seeds; their KPs stay in the graph. Raises
+    ValueError for a missing or duplicated column, a null id, or KPs that are not lists of text. Our reading of
+    LinkSyn's KP graph.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -249,7 +248,7 @@ def build_kp_graph(table: pd.DataFrame, *, weight: str = "count", min_count: int
 
 
 def _read_seeds(table):
-    """The distinct seeds of a table, and their memberships: sorted codes of seed and KP, and the KP names."""
+    """The distinct seeds of a table, their memberships (sorted codes of seed and KP), and the KP names."""
     require("table", table, "id", "knowledge_points")
     twice = {"id", "knowledge_points", *_LABELS} & set(table.columns[table.columns.duplicated()])
     if twice:
@@ -266,11 +265,11 @@ def _as_categories(seeds):
 
 
 def _assemble(seeds, seed, kp, names, weight, min_count):
-    """The graph of distinct memberships: int64 codes sorted by seed, then KP."""
+    """The graph from distinct memberships: int64 codes sorted by seed, then KP."""
     n_kps, n_seeds = len(names), len(seeds)
-    incidence = _pattern(kp, seed, (n_kps, n_seeds))
+    incidence = _ones_matrix(kp, seed, (n_kps, n_seeds))
 
-    low, high, both = _pairs(seed, kp)
+    low, high, pair_seeds = _pairs(seed, kp)
     edges, edge_of_pair, count = np.unique(low * n_kps + high, return_inverse=True, return_counts=True)
     low, high = np.divmod(edges, max(n_kps, 1))
     strength = count.astype(np.float64)
@@ -288,7 +287,7 @@ def _assemble(seeds, seed, kp, names, weight, min_count):
     return KPGraph(
         adjacency=adjacency,
         incidence=incidence,
-        edge_seeds=_pattern(new_id[edge_of_pair[kept_pairs]], both[kept_pairs], (len(low), n_seeds)),
+        edge_seeds=_ones_matrix(new_id[edge_of_pair[kept_pairs]], pair_seeds[kept_pairs], (len(low), n_seeds)),
         names=pd.Index(names, dtype="str", name="kp"),
         seeds=seeds,
         weight=weight,
@@ -299,19 +298,19 @@ def _assemble(seeds, seed, kp, names, weight, min_count):
 def _memberships(seed_of_row, column):
     """Distinct (seed, KP) pairs, sorted, and the KP names in order of first appearance."""
     lists = column.astype(object).to_numpy()
-    given = column.notna().to_numpy()
-    lists, seed_of_row = lists[given], seed_of_row[given]
+    filled = column.notna().to_numpy()
+    lists, seed_of_row = lists[filled], seed_of_row[filled]
     if wrong := set(map(type, lists)) - {list, tuple, np.ndarray}:
-        raise ValueError(f"knowledge_points contains {_names(wrong)}; allowed: lists of text and null")
+        raise ValueError(f"knowledge_points contains {_type_names(wrong)}; allowed: lists of text and null")
     sizes = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
     flat = np.fromiter(chain.from_iterable(lists), dtype=object, count=int(sizes.sum()))
     flat[pd.isna(flat)] = None
     if wrong := {kind for kind in set(map(type, flat)) if not issubclass(kind, str | type(None))}:
-        raise ValueError(f"knowledge_points contains lists of {_names(wrong)}; allowed: lists of text and null")
+        raise ValueError(f"knowledge_points contains lists of {_type_names(wrong)}; allowed: lists of text and null")
     raw, spellings = pd.factorize(flat)
     code, names = pd.factorize(np.array([normalise_kp(s) or None for s in spellings], dtype=object))
-    if torn := next(filter(_TORN.search, names), None):
-        raise ValueError(f"the knowledge point {torn!r} contains half a character (a lone surrogate); fix the source")
+    if broken := next(filter(_SURROGATE.search, names), None):
+        raise ValueError(f"the knowledge point {broken!r} contains half a character (an unpaired surrogate); fix it")
     kp = np.append(code, -1)[raw]  # a null within a list has raw == -1
     member = np.repeat(seed_of_row, sizes)[kp >= 0].astype(np.int64) * max(len(names), 1) + kp[kp >= 0]
     member.sort()
@@ -319,23 +318,23 @@ def _memberships(seed_of_row, column):
     return *np.divmod(member, max(len(names), 1)), names
 
 
-def _names(types):
+def _type_names(types):
     return ", ".join(sorted(kind.__name__ for kind in types))
 
 
 def _pairs(seed, kp):
-    """Every pair of KPs (low < high) within a seed, with the seed; input sorted by seed, then KP."""
-    parts, left, gap = [(np.zeros(0, dtype=np.int64),) * 3], np.arange(len(seed)), 1
-    while len(left):
-        left = left[left + gap < len(seed)]
-        left = left[seed[left] == seed[left + gap]]
-        parts.append((kp[left], kp[left + gap], seed[left]))
+    """Every pair of KPs (low < high) within a seed, and the seed; input sorted by seed, then KP."""
+    parts, first, gap = [(np.zeros(0, dtype=np.int64),) * 3], np.arange(len(seed)), 1
+    while len(first):
+        first = first[first + gap < len(seed)]
+        first = first[seed[first] == seed[first + gap]]
+        parts.append((kp[first], kp[first + gap], seed[first]))
         gap += 1
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-def _pattern(rows, columns, shape):
-    """CSR of ones with sorted columns."""
+def _ones_matrix(rows, columns, shape):
+    """CSR matrix of ones with sorted columns."""
     matrix = sparse.csr_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=shape)
     matrix.sort_indices()
     return matrix

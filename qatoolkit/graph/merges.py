@@ -1,13 +1,13 @@
 """Near-identical knowledge points: a table of merge candidates to review and apply before the graph is built.
 
-Two knowledge points (KPs) are candidates only where rules reduce their names to the same key: alternative spellings
-(`kp_spellings.csv`), hyphens and spaces, plurals, "law of X" for "X's law", or a row of `kp_aliases.csv`. Similarity of
-letters plays no part, because opposites look alike ("intracellular", "intercellular"), and a missed merge costs less
-than two subjects made one. Each name is reduced on its own, so the cost is linear and the order of names does not
-matter. Our reading; the papers do not say how KPs are deduplicated.
+Two knowledge points (KPs) are candidates only if rules reduce their names to the same key: alternative spellings
+(`kp_spellings.csv`), hyphens and spaces, plurals, "law of X" for "X's law", or a row of `kp_aliases.csv`. String
+similarity is not used, because opposites can look similar ("intracellular", "intercellular"), and a missed merge costs
+less than two merged subjects. Each name is reduced independently, so the cost is linear and the order of names does not
+matter. Our reading: the papers do not say how KPs are deduplicated.
 
-The column `decision` says what happens to a row. Spelling variants are decided as "merge"; everything else is up for
-"review" and stays apart until somebody writes "merge" there.
+The column `decision` says what happens to a row. Spelling variants get "merge"; everything else gets "review" and stays
+apart until someone changes it to "merge".
 """
 
 import re
@@ -29,7 +29,7 @@ from qatoolkit.graph.knowledge_points import cell_texts, normalise_kp, singular
 from qatoolkit.graph.kp_graph import KPGraph
 
 COLUMNS = ("kept", "merged", "reason", "decision", "similarity", "kept_popularity", "merged_popularity")
-REASONS = {  # the surest first
+REASONS = {  # most reliable first
     "spelling": "one name in two spellings: British and American, hyphen or space, ordinal, accent",
     "word order": 'one name with its words reordered: "law of ohm", "ohm\'s law"',
     "alias": "two names of one thing in the alias table: a translation, an abbreviation, a synonym",
@@ -40,9 +40,9 @@ DECISIONS = {
     "apart": "reviewed: they stay apart",
 }
 _HERE = Path(__file__).parent
-_EXPLAINED = re.compile(r"(.+?) ?\(([^()]+)\)")
-_CLOSED_UP = re.compile(r"(?<![^ ])([a-z]{3,}|bi|co|di) (?=[a-z]{3,}(?![^ ]))")
-# "X of Y" equals "Y X" only for these X: the "number of primes" is no "prime number".
+_WITH_BRACKETS = re.compile(r"(.+?) ?\(([^()]+)\)")
+_SEPARATED = re.compile(r"(?<![^ ])([a-z]{3,}|bi|co|di) (?=[a-z]{3,}(?![^ ]))")
+# "X of Y" equals "Y X" only for these X: "number of primes" is not "prime number".
 _HEADS = {
     "axiom", "conjecture", "conservation", "criterion", "effect", "hypothesis", "law", "lemma", "paradox",
     "postulate", "principle", "rate", "theorem",
@@ -50,16 +50,16 @@ _HEADS = {
 
 
 def merge_candidates(names: KPGraph | Iterable[str]) -> pd.DataFrame:
-    """KPs that are one under two names: a table of `COLUMNS`, the most popular first.
+    """Pairs of names that mean the same KP: a table of `COLUMNS`, most popular first.
 
     names: a graph, or KPs as texts, each as often as it occurs; ValueError for anything else.
 
-    Of several names the most popular is kept, the first in alphabetical order among equals; a name counts together with
-    those that a surer reason has already joined to it. reason: a key of `REASONS`. decision: a key of `DECISIONS`.
-    similarity: `SequenceMatcher` ratio of the two names, 0 to 1, null for aliases. popularity: seeds that hold the KP,
-    or how often it occurs in `names`. A group joined for several reasons is joined step by step, the surest first, so
-    that each step can be rejected on its own. Drop rows, change their `decision` or add pairs of your own (`kept`,
-    `merged`, `decision`), and pass the table to `apply_merges`.
+    Of several names the most popular is kept (on a tie, the alphabetically first); the count of a name includes those
+    already joined to it for a more reliable reason. reason: a key of `REASONS`. decision: a key of `DECISIONS`.
+    similarity: `SequenceMatcher` ratio of the two names, 0 to 1, null for aliases. popularity: seeds that contain the
+    KP, or occurrences in `names`. Groups with several reasons are joined step by step, most reliable first, so that
+    each step can be rejected by itself. Drop rows, change their `decision` or add your own pairs (`kept`, `merged`,
+    `decision`), then pass the table to `apply_merges`.
 
     >>> import qatoolkit as qt
     >>> names = ["ohm's law", "ohm's law", "law of ohm", "energy", "behaviour", "behavior", "behavior"]
@@ -75,7 +75,7 @@ def merge_candidates(names: KPGraph | Iterable[str]) -> pd.DataFrame:
         spelling, order = _keys(name)
         keys[name] = _concept(name, order, group_of), order, spelling
     rows, heads, weight = [], list(popularity), dict(popularity)
-    for shared, reason in zip((3, 2, 1), REASONS, strict=True):  # how much of the key must be equal
+    for shared, reason in zip((3, 2, 1), REASONS, strict=True):  # number of key parts that must be equal
         kept_of = {}
         for name in sorted(heads, key=lambda name: (-weight[name], name)):
             kept = kept_of.setdefault(keys[name][:shared], name)
@@ -92,13 +92,13 @@ def merge_candidates(names: KPGraph | Iterable[str]) -> pd.DataFrame:
 
 
 def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
-    """A copy of a QA table with every merged knowledge point replaced by the one that is kept, each once per row.
+    """A copy of a QA table with merged knowledge points replaced by the kept ones, each once per row.
 
-    merges: rows of `merge_candidates`, of which those decided as "merge" are applied; a table of your own needs only
-    `kept` and `merged`, and without `decision` all its rows are applied. `kept` may be any name. A chain ends at its
-    last name. Names are compared after `normalise_kp`; other KPs stay as they are. Raises ValueError for missing
-    columns, an unknown decision, a name merged into two, a circle, and two names decided as "apart" that other rows
-    merge.
+    merges: rows of `merge_candidates`, of which those with the decision "merge" are applied; your own table only needs
+    `kept` and `merged`, and without `decision` all its rows are applied. `kept` may be any name. Chains are followed to
+    their last name. Names are compared after `normalise_kp`; other KPs do not change. Raises ValueError for missing
+    columns, an unknown decision, a name merged into two, a cycle, and two names with the decision "apart" that other
+    rows merge.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -109,17 +109,17 @@ def apply_merges(table: pd.DataFrame, merges: pd.DataFrame) -> pd.DataFrame:
     """
     require("table", table, "knowledge_points")
     require("merges", merges, "kept", "merged")
-    into, normal = resolve(merges), cache(normalise_kp)
+    targets, normal = resolve(merges), cache(normalise_kp)
 
-    def replaced(row, cell):
+    def replace(row, cell):
         texts = cell_texts(cell, f"knowledge_points in row {row!r}")
         distinct = {}
         for text in texts:
-            kept = into.get(normal(text), text)
+            kept = targets.get(normal(text), text)
             distinct.setdefault(normal(kept), kept)
         return list(distinct.values()) if texts else cell
 
-    cells = [replaced(row, cell) for row, cell in table["knowledge_points"].items()]
+    cells = [replace(row, cell) for row, cell in table["knowledge_points"].items()]
     return table.assign(knowledge_points=pd.Series(cells, index=table.index, dtype=object))
 
 
@@ -127,8 +127,8 @@ def read_merges(path: str | Path, names: KPGraph | Iterable[str]) -> pd.DataFram
     """A reviewed merge table from a CSV file in UTF-8, for `apply_merges`: `kept`, `merged`, `decision` and other
     columns.
 
-    Without the column `decision` every row is decided as "merge". Popularities are counted again in `names`, so a
-    merged name that no longer occurs shows 0. Raises ValueError, with the file's name, as `apply_merges` does."""
+    Without the column `decision`, every row gets "merge". Popularities are counted again in `names`, so a merged name
+    that no longer occurs has 0. Raises ValueError, with the file's name, as `apply_merges` does."""
     table = read_csv(path)
     require(path, table, "kept", "merged")
     if "similarity" in table:
@@ -163,7 +163,7 @@ def _popularity(names) -> dict[str, int]:
 
 
 def _keys(name: str) -> tuple[str, str]:
-    """What all spellings of a normalised KP share, and what all its word orders share too."""
+    """Two keys of a normalised KP: one that all its spellings share, and one that all its word orders share as well."""
     if not name.isascii() and len(name) > 2:  # accents on Latin letters
         bases = (unicodedata.normalize("NFD", letter)[0] for letter in name)
         name = "".join(base if "a" <= base <= "z" else letter for base, letter in zip(bases, name, strict=True))
@@ -174,12 +174,11 @@ def _keys(name: str) -> tuple[str, str]:
     if words.count("of") == 1 and 0 < (of := words.index("of")) < len(words) - 1 and words[of - 1] in _HEADS:
         ordered = words[of + 1 :] + words[:of]
     # words of three letters or more run together: "eigen value" equals "eigenvalue"
-    return _CLOSED_UP.sub(r"\1", " ".join(words)), _CLOSED_UP.sub(r"\1", " ".join(ordered))
+    return _SEPARATED.sub(r"\1", " ".join(words)), _SEPARATED.sub(r"\1", " ".join(ordered))
 
 
 def _split_at_hyphens(word: str) -> list[str]:
-    """The parts of "non-linear" and "carbon-14"; "x-1", "sin-1" and "n-1" stay whole, for there the hyphen is a
-    minus."""
+    """The parts of "non-linear" and "carbon-14"; "x-1", "sin-1" and "n-1" stay whole, since their hyphen is a minus."""
     parts = word.split("-")
     plain = all(part.replace("'", "").isalpha() or part.isdigit() for part in parts)
     named = any(len(part) >= 3 and part.isalpha() for part in parts)
@@ -210,7 +209,7 @@ def _spellings(scope: str) -> list[tuple[re.Pattern, str]]:
 
 @cache
 def _alias_groups() -> dict[str, int]:
-    """Key of every name in `kp_aliases.csv` -> number of the group of names that mean the same."""
+    """Key of every name in `kp_aliases.csv` -> number of its group of synonyms."""
     pairs = read_csv(_HERE / "kp_aliases.csv").map(lambda name: _keys(normalise_kp(name))[1])
     codes, keys = pd.factorize(pairs.to_numpy().ravel())
     links = coo_matrix((np.ones(len(pairs)), codes.reshape(-1, 2).T), shape=(len(keys), len(keys)))
@@ -218,27 +217,27 @@ def _alias_groups() -> dict[str, int]:
 
 
 def _concept(name: str, order: str, group_of: dict[str, int]) -> str | int:
-    """The alias group of a name, or of x where the name is "x (y)" and both are of one group; else its own key."""
-    if order not in group_of and (match := _EXPLAINED.fullmatch(name)):
+    """The alias group of a name, or of x if the name is "x (y)" and both are in the same group; else its own key."""
+    if order not in group_of and (match := _WITH_BRACKETS.fullmatch(name)):
         outer, inner = (group_of.get(_keys(normalise_kp(part))[1]) for part in match.groups())
         return outer if outer is not None and outer == inner else order
     return group_of.get(order, order)
 
 
 def read_csv(path) -> pd.DataFrame:
-    """The cells of a CSV file as texts, without the empty rows that spreadsheets leave; ValueError where it is
-    malformed."""
+    """A CSV file with cells as texts, without the empty rows that spreadsheets leave; ValueError if malformed."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of longer rows for an index
+    if not isinstance(table.index, pd.RangeIndex):  # pandas makes the first cells of longer rows the index
         raise ValueError(f"{path} has rows longer than its header; name every column, and quote cells with commas")
     return table[(table != "").any(axis=1)].reset_index(drop=True)
 
 
 def resolve(merges: pd.DataFrame) -> dict[str, str]:
-    """Merged name -> the name at the end of its chain, by the rows decided as "merge" (by all without `decision`)."""
+    """Merged name -> the name at the end of its chain, by the rows with the decision "merge" (all, if there is
+    none)."""
     step, spelling, apart = {}, {}, []
     decisions = merges["decision"] if "decision" in merges else ["merge"] * len(merges)
     for kept, merged, decision in zip(merges["kept"], merges["merged"], decisions, strict=True):
@@ -255,19 +254,19 @@ def resolve(merges: pd.DataFrame) -> dict[str, str]:
                 raise ValueError(
                     f"{merged!r} is merged into {step[source]!r} and into {target!r}; drop one of the rows"
                 )
-    into = {}
+    targets = {}
     for source in step:
         chain = [source, step[source]]
         while (name := step.get(chain[-1], chain[-1])) != chain[-1]:
             if name in chain:
-                raise ValueError(f"names are merged in a circle: {' -> '.join([*chain, name])}; drop one of the rows")
+                raise ValueError(f"names are merged in a cycle: {' -> '.join([*chain, name])}; drop one of the rows")
             chain.append(name)
-        into[source] = spelling[chain[-1]]
+        targets[source] = spelling[chain[-1]]
     for pair in apart:
-        ends = {normalise_kp(into.get(name, name)) for name in map(normalise_kp, pair)}
+        ends = {normalise_kp(targets.get(name, name)) for name in map(normalise_kp, pair)}
         if len(ends) == 1:
             raise ValueError(
-                f"{pair[0]!r} and {pair[1]!r} are decided as apart, but other rows merge them into {ends.pop()!r}; "
+                f"{pair[0]!r} and {pair[1]!r} have the decision apart, but other rows merge them into {ends.pop()!r}; "
                 "change one of the rows"
             )
-    return into
+    return targets

@@ -1,19 +1,19 @@
-"""Tables from which walks propose a step, kept while values change little, and the threads that fill and use them."""
+"""Tables from which walks propose steps, reused while values change little, and the threads that fill and use them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
 
-_ACCEPTANCE = 0.3  # expected share of proposals accepted below which the tables are rebuilt
+_ACCEPTANCE = 0.3  # expected acceptance rate below which the tables are rebuilt
 
 
 class Threads(ThreadPoolExecutor):
     """Python threads for kernels that release the GIL. Numba's own threads enable nested OpenMP for the whole process,
-    which made scoring with torch twenty times slower afterwards (docs/LOG.md)."""
+    which made later scoring with torch twenty times slower (docs/LOG.md)."""
 
     def over(self, first: int, last: int, call) -> None:
-        """`call(a, b)` over consecutive parts of first..last, several per thread because their costs differ."""
+        """Run `call(a, b)` on consecutive parts of first..last, several per thread because their costs differ."""
         parts = 1 if self._max_workers == 1 else min(4 * self._max_workers, last - first)
         stretches = pairwise(np.linspace(first, last, parts + 1).astype(np.int64).tolist())
         if parts == 1:
@@ -23,34 +23,33 @@ class Threads(ThreadPoolExecutor):
 
 
 class Proposals:
-    """Tables that draw a neighbour in proportion to weight * V, and a start in proportion to V, for the V of this or an
-    earlier round.
+    """Tables that draw a neighbour in proportion to weight * V, and a start in proportion to V, for the V of the
+    current or an earlier round.
 
-    Building them costs a pass over all edges, so they are kept while V changes little: a proposed k is then accepted in
-    proportion to V now over V then, which keeps the draw exact. `rows`: where the entries of each KP begin; the last
-    row is for starts."""
+    Building them takes a pass over all edges, so they are kept while V changes little: a proposed k is then accepted in
+    proportion to current V over the V of the tables, which keeps the draw exact. `rows`: where the entries of each KP
+    begin; the last row is for starts."""
 
     def __init__(self, adjacency, pool):
         self.adjacency, self.pool = adjacency, pool
         self.strength = np.asarray(adjacency.sum(axis=1)).ravel()
         self.rows = np.append(adjacency.indptr.astype(np.int64), adjacency.nnz + len(self.strength))
         self.table = np.empty((self.rows[-1], 4), dtype=np.uint32)
-        self.per_then = None
+        self.per_old_value = None
 
     def towards(self, value):
-        """Probability to accept each KP proposed from `table` so that steps follow `value`; of length 0 if all are
-        1."""
+        """Probability of accepting each KP proposed from `table`, so that steps follow `value`; empty if all are 1."""
         # Not value @ strength: BLAS threads wait for each other, and rounding would depend on their number.
-        mass = np.array([value.sum(), np.einsum("k,k", value, self.strength)])  # of starts, of steps
-        if self.per_then is not None:
-            ratio = value * self.per_then
+        mass = np.array([value.sum(), np.einsum("k,k", value, self.strength)])  # totals for starts and steps
+        if self.per_old_value is not None:
+            ratio = value * self.per_old_value
             top = ratio.max()
             if (mass >= _ACCEPTANCE * top * self.mass).all() and not value[self.absent].any():
                 return ratio / top
         from qatoolkit.graph.kernels import BLOCKS, fill
 
-        of = self.adjacency
-        self.pool.over(0, BLOCKS, lambda a, b: fill(self.rows, of.indices, of.data, value, self.table, a, b))
+        links = self.adjacency
+        self.pool.over(0, BLOCKS, lambda a, b: fill(self.rows, links.indices, links.data, value, self.table, a, b))
         self.mass, self.absent = mass, np.flatnonzero(value == 0)
-        self.per_then = np.divide(1.0, value, out=np.zeros(len(value)), where=value > 0)
+        self.per_old_value = np.divide(1.0, value, out=np.zeros(len(value)), where=value > 0)
         return np.zeros(0)

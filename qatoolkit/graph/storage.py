@@ -1,5 +1,4 @@
-"""A KP graph in a folder: matrices as memory-mapped npy files, names and seeds as Parquet, and a manifest written
-last."""
+"""KP graphs on disk: matrices as memory-mapped npy files, names and seeds as Parquet, and a manifest written last."""
 
 import json
 import os
@@ -18,13 +17,13 @@ from qatoolkit.core.files import locked, read_json
 _FORMAT = "qatoolkit-kpgraph-1"
 _MATRICES = ("adjacency", "incidence", "edge_seeds")
 _PARTS = ("data", "indices", "indptr")
-_OURS = re.compile(r"graph\.json(\.tmp)?|\.lock|kpgraph-\d+")
+_OWN_FILES = re.compile(r"graph\.json(\.tmp)?|\.lock|kpgraph-\d+")
 
 
 def save(graph, folder: Path) -> Path:
     """Write the graph and return the folder; ValueError if it contains other files."""
-    if folder.exists() and (others := sorted(p.name for p in folder.iterdir() if not _OURS.fullmatch(p.name))):
-        raise ValueError(f"{folder} contains {others[0]!r}, which is no KP graph; save into a folder of its own")
+    if folder.exists() and (others := sorted(p.name for p in folder.iterdir() if not _OWN_FILES.fullmatch(p.name))):
+        raise ValueError(f"{folder} contains {others[0]!r}, which is not part of a KP graph; save into an empty folder")
     try:
         seeds = pa.Table.from_pandas(graph.seeds, preserve_index=False)
     except (pa.ArrowException, UnicodeError) as error:
@@ -59,16 +58,16 @@ def _write(graph, seeds, folder):
 
 def load(folder: Path) -> dict:
     """The fields of the graph saved in a folder. Raises FileNotFoundError and ValueError as `KPGraph.load` does."""
-    about = _read_manifest(folder)
+    manifest = _read_manifest(folder)
     try:
-        return _read_parts(folder / about["data"], about)
+        return _read_parts(folder / manifest["data"], manifest)
     except (OSError, EOFError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
-        if _read_manifest(folder) != about:  # another process saved in the meantime
+        if _read_manifest(folder) != manifest:  # another process saved in the meantime
             return load(folder)
         raise ValueError(f"{folder} is damaged ({error}); build and save the graph again") from None
 
 
-def _read_parts(data, about):
+def _read_parts(data, manifest):
     def mapped(file):
         # Copy-on-write, because numba would compile again for read-only arrays. An empty array (a header of 128 bytes)
         # cannot be mapped.
@@ -76,7 +75,7 @@ def _read_parts(data, about):
 
     def matrix(name):
         values, indices, indptr = (mapped(data / f"{name}.{part}.npy") for part in _PARTS)
-        rows, _ = shape = tuple(about["shapes"][name])
+        rows, _ = shape = tuple(manifest["shapes"][name])
         if len(indptr) != rows + 1 or not indptr[-1] == len(indices) == len(values):
             raise ValueError(f"{name}.*.npy have inconsistent lengths")
         return sparse.csr_matrix((values, indices, indptr), shape=shape, copy=False)
@@ -88,10 +87,10 @@ def _read_parts(data, about):
     return matrices | {
         "names": pd.Index(names["kp"]),
         "seeds": seeds.astype(
-            dict.fromkeys(("discipline", "difficulty"), "category")  # Parquet forgets it where all are null
+            dict.fromkeys(("discipline", "difficulty"), "category")  # Parquet loses the type if all are null
         ),
-        "weight": about["weight"],
-        "min_count": about["min_count"],
+        "weight": manifest["weight"],
+        "min_count": manifest["min_count"],
     }
 
 
@@ -99,13 +98,13 @@ def _read_manifest(folder):
     if not (folder / "graph.json").exists():
         raise FileNotFoundError(f"{folder} contains no saved KP graph; write one with KPGraph.save")
     try:
-        about = read_json(folder / "graph.json")
+        manifest = read_json(folder / "graph.json")
     except ValueError:
-        about = None
-    named = isinstance(about, dict) and re.fullmatch(r"kpgraph-\d+", str(about.get("data")))
-    if not named or about.get("format") != _FORMAT:
+        manifest = None
+    named = isinstance(manifest, dict) and re.fullmatch(r"kpgraph-\d+", str(manifest.get("data")))
+    if not named or manifest.get("format") != _FORMAT:
         raise ValueError(
-            f"{folder}/graph.json is not of format {_FORMAT!r}: {about}; "
+            f"{folder}/graph.json is not of format {_FORMAT!r}: {manifest}; "
             "build the graph again and save it in a new folder"
         )
-    return about
+    return manifest

@@ -1,4 +1,4 @@
-"""Seeds: questions from files as they are published, in one table."""
+"""Seeds: published question files of any layout, read into one table."""
 
 from qatoolkit.core.public import by_module, lazily
 

@@ -1,7 +1,7 @@
-"""Choices and answer of one seed row in the layouts of benchmarks, and the faults a row is rejected for.
+"""Choices and answer of one seed row in the layouts of benchmarks, and the faults for which a row is rejected.
 
-An answer such as "2" can be a choice's text, an index from 0 or an index from 1. One row cannot tell; all rows of a
-source together can. So `find_readings` lists every reading that fits a row, `settle` lets the rows vote, and `resolve`
+An answer such as "2" can be a choice's text, an index from 0 or an index from 1. One row cannot decide this, but all
+rows of a source can: `find_readings` lists every reading that fits a row, `settle` lets the rows vote, and `resolve`
 applies the result (our reading: the papers do not say how their seeds were read).
 """
 
@@ -18,7 +18,7 @@ from string import ascii_uppercase as _LETTERS
 
 from qatoolkit.core.text import missing, normalise
 
-MAX_CHARS = 20_000  # of one text; longer ones are dumps or attacks, not questions
+MAX_CHARS = 20_000  # per text; longer ones are dumps or attacks, not questions
 
 REASONS = {
     "not_json": "the line is not JSON",
@@ -48,7 +48,7 @@ REASONS = {
     "conflicting_answer": "an accepted row gives another answer to the same question and choices",
 }
 
-READINGS = (  # in the order that decides a tie
+READINGS = (  # on a tie, the first wins
     "mark", "letter", "text", "index from 0", "index from 1", "wordings of one answer", "parts of one answer",
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ _OPTION = {
     lower: re.compile(r"(?<![A-Za-z0-9\\{$^_])" + _MARK.replace("{0}", letters))
     for lower, letters in ((False, "A-J"), (True, "A-Ja-j"))
 }
-_OWN_LETTER = re.compile(_MARK.replace("{0}", "A-Za-z") + r"\s*(?P<text>.*)", re.DOTALL)
+_INLINE_LETTER = re.compile(_MARK.replace("{0}", "A-Za-z") + r"\s*(?P<text>.*)", re.DOTALL)
 _ANNOUNCED = (  # before a letter: "The correct answer is", "答案：", "故选"
     r"(?:(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)s?(?:\s+is)?"
     r"|(?:正确)?答案(?:是|为)?|[故应]*选项?)\s*[:：]?)?"
@@ -80,7 +80,7 @@ _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
 
 
 def escape_surrogates(text: str) -> str:
-    """The text with unpaired surrogates escaped, since neither files nor table columns can store them."""
+    """The text with unpaired surrogates escaped, which neither files nor table columns can store."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -94,8 +94,8 @@ class Fault(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """Texts of the choices, the labels that an answer may name them by, whether the source has numbers there, and the
-    positions of those that the source marks as right."""
+    """The choices of a row: their texts, the labels by which an answer may name them, whether the source gives them as
+    numbers, and the positions that the source marks as right."""
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
@@ -104,7 +104,7 @@ class Choices:
 
 
 def simplify(name: object) -> str:
-    """A name as it is compared: lower case, without spaces and punctuation."""
+    """A name in the form used for comparison: case-folded, without spaces and punctuation."""
     return re.sub(r"[\W_]+", "", str(name).casefold())
 
 
@@ -114,9 +114,9 @@ def is_blank(value: object) -> bool:
 
 
 def clean(value: object) -> str:
-    """A cell as text: text stripped but otherwise unchanged, other values as JSON, missing ones as "".
+    """A cell as text: text is only stripped, other values become JSON, missing ones "".
 
-    Raises Fault for null bytes, unpaired surrogates, texts over `MAX_CHARS` and values that JSON cannot write."""
+    Raises Fault for null bytes, unpaired surrogates, texts over `MAX_CHARS` and values that JSON cannot represent."""
     if type(value) is int:
         return str(value) if abs(value) < 10**15 else clean(json.dumps(value))
     if missing(value):
@@ -135,7 +135,7 @@ def clean(value: object) -> str:
 
 
 def parse_literal(text: str) -> object:
-    """The list or dict that a CSV cell holds as JSON, Python or numpy text; None for any other text."""
+    """The list or dict in a CSV cell, written as JSON, Python or numpy text; None for any other text."""
     if not text.startswith(("[", "{")) or len(text) > MAX_CHARS:
         return None
     try:
@@ -154,9 +154,9 @@ def parse_literal(text: str) -> object:
 
 
 def split_options(text: str, *, lower: bool = False) -> tuple[str, list[str]] | None:
-    """Stem and options of "Which …? A. … B. …"; None where the text has no list of options, or several.
+    """Stem and options of "Which …? A. … B. …"; None if the text has no list of options, or several.
 
-    Letters start at A (with `lower` also at a), each followed by . 、 : or ), or in brackets."""
+    Letters start at A (with `lower` also at a) and are followed by . 、 : or ), or are in brackets."""
     found = {}
     for mark in _OPTION[lower].finditer(text):
         style = "()" if mark["a"] else {"．": ".", "：": ":", "）": ")"}.get(mark["c"], mark["c"])
@@ -180,12 +180,13 @@ def split_options(text: str, *, lower: bool = False) -> tuple[str, list[str]] | 
 
 
 def parse_choices(value: object) -> Choices | None:
-    """Choices from a list, a dict, a list of dicts, or a text of these or of lettered options; None for an empty value.
+    """Choices from a list, a dict, a list of dicts, a text that holds one of these, or a text of lettered options; None
+    for an empty value.
 
-    Raises Fault for any other layout, fewer than two choices, empty ones and repeated ones."""
+    Raises Fault for any other layout, for fewer than two choices, and for empty or repeated ones."""
     if isinstance(value, str):
-        value = _split_text(value.strip(_EDGES))
-    value = _flat(value)
+        value = _split_cell(value.strip(_EDGES))
+    value = _flatten(value)
     if missing(value) or (isinstance(value, list | tuple | dict) and not value):
         return None
     texts, labels, right = value, None, ()
@@ -204,10 +205,11 @@ def parse_choices(value: object) -> Choices | None:
 def make_choices(
     texts: list[str], labels: Iterable[str] | None = None, *, numbers: bool = False, right: tuple[int, ...] = ()
 ) -> Choices:
-    """Checked choices, without letters of their own ("A) 5", "B) 6"). Raises Fault as `parse_choices` does."""
-    own = [_OWN_LETTER.fullmatch(t) for t in texts]
-    if all(own) and [(m["a"] or m["b"]).upper() for m in own] == list(_LETTERS[: len(own)]):
-        texts = [m["text"].strip(_EDGES) for m in own]
+    """Validated choices, with labels inside the texts ("A) 5", "B) 6") removed. Raises Fault as `parse_choices`
+    does."""
+    labelled = [_INLINE_LETTER.fullmatch(t) for t in texts]
+    if all(labelled) and [(m["a"] or m["b"]).upper() for m in labelled] == list(_LETTERS[: len(labelled)]):
+        texts = [m["text"].strip(_EDGES) for m in labelled]
     lettered = [_LINE_LETTER.fullmatch(t) for t in texts]
     if len(texts) > 2 and all(lettered) and [m["mark"] for m in lettered] == list(_LETTERS[: len(texts)]):
         texts = [m["text"].strip(_EDGES) for m in lettered]
@@ -220,7 +222,7 @@ def make_choices(
         raise Fault("empty_choice", f"choice {texts.index('') + 1} of {len(texts)}")
     if len(texts) > len(_LETTERS):
         raise Fault("bad_choices", f"{len(texts)} choices, more than there are letters")
-    # Case and NFKC matter here: Aa and AA are different choices, as are 2² and 22.
+    # Compared without case folding or NFKC: Aa and AA are different choices, as are 2² and 22.
     plain = [" ".join(t.split()) for t in texts]
     if len(set(plain)) < len(plain):
         raise Fault("duplicate_choices", repr(next(p for p in plain if plain.count(p) > 1)[:60]))
@@ -230,8 +232,8 @@ def make_choices(
     return Choices(texts=tuple(texts), labels=labels, numbers=numbers, right=right)
 
 
-def _split_text(text):
-    """The choices of a cell of text, as a list or dict; the text itself where it cannot be split."""
+def _split_cell(text):
+    """The choices in a text cell, as a list or dict; the text itself if it cannot be split."""
     if not text:
         return None
     if (value := parse_literal(text)) is not None:
@@ -244,18 +246,18 @@ def _split_text(text):
     return text
 
 
-def _flat(value):
-    """A layout without the lists and objects of one item around it or its members; members that are JSON objects as
-    text are read, and pairs of a letter and a text become an object."""
+def _flatten(value):
+    """The value without one-item lists and objects around it or its members. Members that are JSON objects as text are
+    parsed, and pairs of letter and text become an object."""
     while (isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], list | tuple | dict)) or (
         isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), list | tuple | Mapping)
     ):
         value = next(iter(value.values() if isinstance(value, dict) else value))
     if isinstance(value, dict):
-        return {k: _single(v) for k, v in value.items()}
+        return {k: _unwrap_single(v) for k, v in value.items()}
     if not isinstance(value, list | tuple):
         return value
-    items = [w if isinstance(v, str) and isinstance(w := parse_literal(v), dict) else _single(v) for v in value]
+    items = [w if isinstance(v, str) and isinstance(w := parse_literal(v), dict) else _unwrap_single(v) for v in value]
     if items and all(isinstance(v, list | tuple) and len(v) == 2 for v in items):
         names = [str(v[0]).strip("()[]. ").upper() for v in items]
         if names == list(_LETTERS[: len(items)]):
@@ -263,7 +265,7 @@ def _flat(value):
     return items
 
 
-def _single(value):
+def _unwrap_single(value):
     while isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     return value
@@ -271,22 +273,22 @@ def _single(value):
 
 def _from_dict(value):
     """Texts and labels of {"text": […], "label": […]}, {"A": …, "B": …} or {"A": {"text": …}, …}."""
-    value = {k: v for k, v in value.items() if v is not None}  # Parquet gives every object the keys of all
+    value = {k: v for k, v in value.items() if v is not None}  # Parquet gives every object the union of all keys
     names = {simplify(k): v for k, v in value.items() if isinstance(v, list | tuple)}
     text = next((k for k in names if _TEXTS.fullmatch(k)), None)
     if text:
         labels = next((v for k, v in names.items() if k != text and re.search("label|key|id|letter", k)), None)
-        return names[text], None if labels is None else [_label(x) for x in labels]
+        return names[text], None if labels is None else [_normalise_label(x) for x in labels]
     keys = sorted(value, key=lambda k: (len(str(k)), str(k)))
-    while len(keys) > 2 and is_blank(value[keys[-1]]):  # a short question leaves its last options empty
+    while len(keys) > 2 and is_blank(value[keys[-1]]):  # questions with fewer options leave the last ones empty
         keys.pop()
-    texts, labels = [value[k] for k in keys], [_label(k) for k in keys]
+    texts, labels = [value[k] for k in keys], [_normalise_label(k) for k in keys]
     return _from_dicts(texts)[0] if texts and all(isinstance(t, dict) for t in texts) else texts, labels
 
 
 def _from_dicts(value):
-    """Texts, labels and marked positions of [{"label": "A", "text": …, "correct": true}, …]; where no key has a known
-    name, the texts are those of the only other key."""
+    """Texts, labels and marked positions of [{"label": "A", "text": …, "correct": true}, …]. If no key has a known name
+    for the text, the only other key with texts is used."""
     rows = [{simplify(k): v for k, v in row.items()} for row in value]
     names = ("text", "content", "value", "option", "choice", "answer", "body", "optiontext", "choicetext", "answertext")
     flags = ("correct", "iscorrect", "isanswer", "isright", "right", "istrue")
@@ -297,26 +299,26 @@ def _from_dicts(value):
     if text is None and len(others) != 1:
         raise Fault("bad_choices", f"objects with the keys {', '.join(rows[0])[:60]}")
     right = tuple(i for i, row in enumerate(rows) if flag and row.get(flag) in (True, 1, "true", "True", "1"))
-    labels = [_label(row.get(label)) for row in rows] if label else None
+    labels = [_normalise_label(row.get(label)) for row in rows] if label else None
     return [row.get(text or others[0]) for row in rows], labels, right
 
 
-def _label(value):
-    """A label as answers name it: "a" and "option_a" as "A"."""
+def _normalise_label(value):
+    """A label in the form used by answers: "a" and "option_a" become "A"."""
     found = _LABEL.fullmatch(text := clean(value))
     return found[1].upper() if found else text
 
 
 def find_readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]]:
-    """Every reading that fits an answer (a value or a list), with the positions of the choices it names under it."""
+    """Every reading that fits an answer (a value or a list) -> the positions of the choices it then names."""
     parts = list(answer) if isinstance(answer, list | tuple) else [answer]
     numbers = all(isinstance(p, Integral) and not isinstance(p, bool) for p in parts)
     texts = [clean(p) for p in parts]
     found = {
-        "letter": [_by_letter(t, choices) for t in texts],
-        "text": [_by_text(t, choices) for t in texts],
-        "index from 0": [_by_index(t, choices, 0) for t in texts],
-        "index from 1": [_by_index(t, choices, 1) for t in texts],
+        "letter": [_match_letter(t, choices) for t in texts],
+        "text": [_match_text(t, choices) for t in texts],
+        "index from 0": [_match_index(t, choices, 0) for t in texts],
+        "index from 1": [_match_index(t, choices, 1) for t in texts],
     }
     result = {}
     for reading, positions in found.items():
@@ -329,10 +331,10 @@ def find_readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]
     return result
 
 
-def _by_letter(text, choices):
-    if (label := text if text in choices.labels else _label(text)) in choices.labels:
+def _match_letter(text, choices):
+    if (label := text if text in choices.labels else _normalise_label(text)) in choices.labels:
         return (choices.labels.index(label),)
-    if m := _OWN_LETTER.fullmatch(text):
+    if m := _INLINE_LETTER.fullmatch(text):
         letter = (m["a"] or m["b"]).upper()
         if m["text"] and letter in choices.labels:
             position = choices.labels.index(letter)
@@ -351,7 +353,7 @@ def _by_letter(text, choices):
     return tuple(choices.labels.index(letter) for letter in letters)
 
 
-def _by_text(text, choices):
+def _match_text(text, choices):
     if text in choices.texts:
         return (choices.texts.index(text),)
     plain = normalise(text)
@@ -359,7 +361,7 @@ def _by_text(text, choices):
     return tuple(same) if len(same) == 1 else ()
 
 
-def _by_index(text, choices, base):
+def _match_index(text, choices, base):
     if not _INTEGER.fullmatch(text):
         return ()
     position = math.floor(float(text)) - base
@@ -367,20 +369,20 @@ def _by_index(text, choices, base):
 
 
 def settle(rows: Iterable[Mapping[str, tuple[int, ...]]], base: int | None = None) -> tuple[tuple[str, ...], str]:
-    """The readings to try, best first, by the votes of one source's rows, and the name of the best with any tie.
+    """The readings to try, best first, by the votes of one source's rows, and a description of the best with any tie.
 
-    All indices of a source count from the same base: where both fit equally well from that of its layout, else 0."""
+    All indices of a source have the same base. If both bases fit equally well, the layout's `base` is used, else 0."""
     votes = Counter(reading for found in rows for reading in found)
     best = max(READINGS, key=lambda r: (votes[r], r == f"index from {base}", -READINGS.index(r)))
-    even = [r for r in READINGS if r.startswith("index") and r != best and votes[r] == votes[best]]
-    doubt = f" ({', '.join(even)} fits as well)" if even and best.startswith("index") and base is None else ""
-    return tuple(dict.fromkeys((best, "letter", "text"))), best + doubt
+    tied = [r for r in READINGS if r.startswith("index") and r != best and votes[r] == votes[best]]
+    note = f" ({', '.join(tied)} fits as well)" if tied and best.startswith("index") and base is None else ""
+    return tuple(dict.fromkeys((best, "letter", "text"))), best + note
 
 
 def resolve(answer: str, choices: Choices, found: Mapping, order: Iterable[str]) -> tuple[str, int | None]:
-    """The text of the right choice and its index, or letters ("BD") and None where several are right.
+    """The text of the right choice and its index, or letters ("BD") and None if several are right.
 
-    Raises Fault where no reading in `order` fits."""
+    Raises Fault if no reading in `order` fits."""
     positions = next((found[reading] for reading in order if reading in found), None)
     if positions is None:
         if _WITHHELD.fullmatch(answer):

@@ -1,10 +1,10 @@
-"""Text of files in any encoding that benchmarks come in."""
+"""Decoding of text files in the encodings that benchmarks use."""
 
 import re
 from collections import Counter
 
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f"))
-_WRONG, _BEYOND = re.compile("[\ud800-\udfff]"), re.compile("[^\x00-\x7f]")
+_INVALID, _NON_ASCII = re.compile("[\ud800-\udfff]"), re.compile("[^\x00-\x7f]")
 _COMMON = {"gb18030": (*range(0xA1, 0xA4), *range(0xB0, 0xD8)), "big5": range(0xA1, 0xC7)}  # lead bytes
 _SIGNS = set("“”‘’–—…°·•€£©®«»§±×÷¼½¾²³µ")
 
@@ -12,8 +12,8 @@ _SIGNS = set("“”‘’–—…°·•€£©®«»§±×÷¼½¾²³µ")
 def decode(data: bytes) -> tuple[str, str]:
     """Text and encoding: by byte order mark, else UTF-8, else the likeliest of cp1252, Mac Roman, GB18030 and Big5.
 
-    A few wrong bytes become unpaired surrogates, so that only their rows are rejected. On text in these encodings
-    charset-normalizer guesses right less often (docs/LOG.md). Raises ValueError for binary data."""
+    A few invalid bytes become unpaired surrogates, so that only their rows are rejected. charset-normalizer is right
+    less often on these encodings (docs/LOG.md). Raises ValueError for binary data."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             return data.decode("utf-16"), "utf-16"
@@ -23,27 +23,26 @@ def decode(data: bytes) -> tuple[str, str]:
     if len(head.translate(None, _CONTROL)) < 0.95 * len(head):
         raise ValueError("it is binary, neither text nor Parquet")
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    wrong = len(_WRONG.findall(text))
-    if not wrong:
+    invalid = len(_INVALID.findall(text))
+    if not invalid:
         return text, "utf-8"
-    if len(_BEYOND.findall(text)) > 2 * wrong:
-        return text, f"utf-8 with {wrong} wrong bytes"
+    if len(_NON_ASCII.findall(text)) > 2 * invalid:
+        return text, f"utf-8 with {invalid} wrong bytes"
     decoded = {name: data.decode(name, "surrogateescape") for name in ("cp1252", "mac_roman", "gb18030", "big5")}
     best = min(decoded, key=lambda encoding: _oddness(decoded[encoding], encoding))
-    wrong = len(_WRONG.findall(decoded[best]))
-    return decoded[best], f"{best} with {wrong} wrong bytes" if wrong else best
+    invalid = len(_INVALID.findall(decoded[best]))
+    return decoded[best], f"{best} with {invalid} wrong bytes" if invalid else best
 
 
 def _oddness(text, encoding):
-    """The share of characters beyond ASCII that are unlikely in text of this encoding."""
-    beyond = Counter((m[0], text[m.start() - 1 : m.start()]) for m in _BEYOND.finditer(text))
-    return sum(n for pair, n in beyond.items() if not _is_likely(*pair, encoding)) / beyond.total()
+    """The share of non-ASCII characters that are unlikely in text of this encoding."""
+    counts = Counter((m[0], text[m.start() - 1 : m.start()]) for m in _NON_ASCII.finditer(text))
+    return sum(n for pair, n in counts.items() if not _is_likely(*pair, encoding)) / counts.total()
 
 
 def _is_likely(character, before, encoding):
-    """Not likely: rare Han characters; in single-byte encodings signs, and capitals after small letters.
-
-    The apostrophe of Mac Roman is a capital O in cp1252."""
+    """Whether a character is likely: not a rare Han character nor, in a single-byte encoding, an unusual sign or a
+    capital after a lower-case letter (the apostrophe of Mac Roman is a capital O in cp1252)."""
     if encoding not in _COMMON:
         return character in _SIGNS or character.islower() or (character.isupper() and not before.islower())
     code = character.encode(encoding, "surrogateescape")

@@ -1,18 +1,18 @@
-"""From files, folders, tables and data sets to numbered records. What is not a record keeps its place and its fault.
+"""Files, folders, tables and data sets as numbered records. An item that is not a record keeps its number and its
+fault.
 
-The built-in readers go by a file's content, not by its name: benchmarks ship JSON lines as .json, semicolons as .csv,
-and tables that are not UTF-8. `READERS` holds the reader of each suffix, and takes more:
+The built-in readers look at a file's content, not its name: benchmarks ship JSON lines as .json, semicolons as .csv,
+and tables that are not UTF-8. `READERS` maps suffixes to readers and can be extended:
 
     def read_xlsx(path):
         return pd.read_excel(path).to_dict("records")
 
     qt.seeds.READERS[".xlsx"] = read_xlsx
 
-From then on `read_seeds` reads .xlsx files, alone and in folders. A reader takes a path and returns the file's records,
-as a list or an iterator of dicts; rows are numbered from 1. Files that end in .gz, .bz2 or .xz are unpacked first, so
-that .jsonl.gz is read as .jsonl is, but only by the built-in readers. An item that is not a dict becomes a reject with that row
-number: yield the text of a line that cannot be parsed. ValueError or OSError from a reader means that the file as a
-whole is unreadable.
+Then `read_seeds` reads .xlsx files, alone and in folders. A reader takes a path and returns the file's records as a
+list or an iterator of dicts; rows are numbered from 1. An item that is not a dict becomes a reject with its row number,
+so yield the text of a line that cannot be parsed. ValueError or OSError from a reader means that the whole file is
+unreadable. The built-in readers, and only these, unpack .gz, .bz2 and .xz files, so .jsonl.gz is read like .jsonl.
 """
 
 import bz2
@@ -34,8 +34,8 @@ from qatoolkit.seeds.fitting import find_layout
 from qatoolkit.seeds.tables import as_native, check_width, frame_records, parquet_records
 
 SUB_FOLDER = "a sub-folder"
-MAX_BYTES = 4 << 30  # of one unpacked file
-_PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+MAX_BYTES = 4 << 30  # per unpacked file
+_COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _DELIMITERS = ",;\t|^~:"
 
 
@@ -44,7 +44,7 @@ class Source:
     """One file or table: its rows, how it was read, its name, and the label of its rows.
 
     A row is (number, record, fault). The number is the line in JSON lines and CSV, else the position, both from 1. The
-    record is a dict with fault None, or whatever was found in its place, with a Fault."""
+    record is a dict and the fault None, or the record is whatever was found instead of a dict, with a Fault."""
 
     rows: list[tuple[int, object, Fault | None]]
     how: str
@@ -52,29 +52,29 @@ class Source:
     label: str = ""
 
 
-def read_sources(source: object, left: dict[str, str] | None = None) -> Iterator[tuple[int, Source]]:
+def read_sources(source: object, skipped: dict[str, str] | None = None) -> Iterator[tuple[int, Source]]:
     """Every file or table of a source as (entry, Source); the entry numbers the items of a list of sources.
 
-    `left` takes the files of folders that are not read, with the reason: those without rows, without a reader, and
-    sub-folders. Raises ValueError for a source that is missing, empty, binary, or of an unknown type."""
+    Folder entries that are not read are added to `skipped`, with the reason: files without rows or without a reader,
+    and sub-folders. Raises ValueError for a source that is missing, empty, binary, or of an unknown type."""
     several = isinstance(source, list | tuple) and not any(isinstance(x, Mapping) and not _is_hub(x) for x in source)
     if several and not source:
         raise ValueError("no seeds: the list of sources is empty")
     names = Counter()
     for entry, one in enumerate(source if several else [source]):
-        for read in _read_one(one, {} if left is None else left):
+        for read in _read_one(one, {} if skipped is None else skipped):
             names[read.name] += 1
             repeat = f" ({names[read.name]})" if names[read.name] > 1 else ""
             name, label = escape_surrogates(read.name + repeat), escape_surrogates(read.label)
             yield entry, replace(read, name=name, label=label)
 
 
-def _read_one(source, left):
+def _read_one(source, skipped):
     if isinstance(source, str) and source.startswith("hf:"):
         yield from _read_hub(source)
     elif isinstance(source, str | Path):
         path = Path(source).expanduser()
-        yield from _read_folder(path, left) if path.is_dir() else [read_file(path)]
+        yield from _read_folder(path, skipped) if path.is_dir() else [read_file(path)]
     elif isinstance(source, pd.DataFrame):
         yield _from_memory("table", "table", frame_records(source))
     elif _is_hub(source) and isinstance(source, Mapping):  # a DatasetDict: its splits
@@ -110,7 +110,7 @@ def _read_hub(name):
     config, split = (None, *rest)[-2:] if rest else (None, None)
     try:
         data = datasets.load_dataset(path, config, split=split)
-    except Exception as error:  # network, hub and loader each have their own exceptions
+    except Exception as error:  # network, hub and loader each raise their own exceptions
         raise ValueError(f"cannot load {name}: {' '.join(str(error).split())[:300]}") from None
     for part, rows in ({split: data} if split else data).items():
         yield replace(_from_memory(f"{path}:{part}", "datasets", rows), label=path)
@@ -120,17 +120,17 @@ class _NoRows(ValueError):
     """A file is readable but has nothing in it."""
 
 
-def _read_folder(folder, left):
-    """The files of a folder, without its sub-folders; what is not read goes to `left`."""
+def _read_folder(folder, skipped):
+    """The files of a folder, without its sub-folders; entries that are not read are added to `skipped`."""
     read = 0
     for path in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
-        if why := _not_read(path):
-            left[path.name] = why
+        if reason := _reason_unread(path):
+            skipped[path.name] = reason
             continue
         try:
             found = read_file(path)
         except _NoRows as error:
-            left[path.name] = str(error).rpartition(": ")[2]
+            skipped[path.name] = str(error).rpartition(": ")[2]
             continue
         read += 1
         yield found
@@ -140,7 +140,7 @@ def _read_folder(folder, left):
         )
 
 
-def _not_read(path):
+def _reason_unread(path):
     """Why a folder's entry is not read; None for a file with a reader."""
     if not path.is_file():
         return SUB_FOLDER if path.is_dir() else "no regular file"
@@ -148,21 +148,21 @@ def _not_read(path):
 
 
 def _suffix(path):
-    """The ending of a name in lower case, that of packing left out: .jsonl for a.JSONL.gz."""
+    """The suffix of a name in lower case, without that of a compressed file: .jsonl for a.JSONL.gz."""
     *_, before, last = ["", *(s.casefold() for s in path.suffixes)] if path.suffixes else ["", ""]
-    return before if last in _PACKED and before else last
+    return before if last in _COMPRESSED and before else last
 
 
 def read_file(path: Path) -> Source:
-    """The rows of one file, by the reader of its suffix, or by its content where `READERS` has none.
+    """The rows of one file, by the reader for its suffix, else by its content.
 
-    Raises ValueError, naming the file, where it is missing, empty, not a regular file (a pipe would wait for ever) or
+    Raises ValueError, naming the file, if it is missing, empty, not a regular file (a pipe would block for ever) or
     unreadable as a whole."""
     suffix = _suffix(path)
     try:
         if path.exists() and not path.is_file():
             raise ValueError(
-                "it is a folder" if path.is_dir() else "it is no regular file but a pipe, socket or device"
+                "it is a folder" if path.is_dir() else "it is not a regular file but a pipe, socket or device"
             )
         found = READERS.get(suffix, read_by_content)(path)
         if not isinstance(found, Source):
@@ -173,13 +173,13 @@ def read_file(path: Path) -> Source:
         cause = " ".join(str(getattr(error, "strerror", None) or error).split())
         kind = _NoRows if isinstance(error, _NoRows) else ValueError
         raise kind(f"cannot read seeds from {path}: {cause}") from error
-    packed = path.suffix.casefold() in _PACKED
+    packed = path.suffix.casefold() in _COMPRESSED
     return replace(found, name=path.name, label=Path(path.stem).stem if packed else path.stem)
 
 
-def _bytes(path):
-    """The bytes of a file, unpacked where its name says that it is packed."""
-    unpack = _PACKED.get(path.suffix.casefold())
+def _read_bytes(path):
+    """The bytes of a file, unpacked if its suffix is that of a compressed file."""
+    unpack = _COMPRESSED.get(path.suffix.casefold())
     if unpack is None:
         return path.read_bytes()
     with unpack(path, "rb") as file:
@@ -190,18 +190,18 @@ def _bytes(path):
 
 
 def _numbered(records: Iterable) -> list:
-    return [_row(number, record) for number, record in enumerate(records, 1)]
+    return [_as_row(number, record) for number, record in enumerate(records, 1)]
 
 
-def _row(number, record):
+def _as_row(number, record):
     if isinstance(record, dict):
         return number, record, None
     return number, record, Fault("not_a_record", f"{type(record).__name__}: {str(record)[:60]!r}")
 
 
 def read_by_content(path: Path) -> Source:
-    """A Parquet, JSON, JSON lines or CSV file, whatever it is called."""
-    data = _bytes(path)
+    """Read a Parquet, JSON, JSON lines or CSV file, whatever its name."""
+    data = _read_bytes(path)
     if data.startswith(b"PAR1"):
         return Source(how="Parquet", rows=_numbered(parquet_records(data)))
     text, encoding = _read_text(data)
@@ -209,20 +209,20 @@ def read_by_content(path: Path) -> Source:
 
 
 def read_json_lines(path: Path) -> Source:
-    """A file of JSON lines; a line that is not JSON is a fault in its place. A file that is one JSON document instead is
-    read as one."""
-    text, encoding = _read_text(_bytes(path))
+    """Read a file of JSON lines; a line that is not JSON becomes a fault. A file that is a single JSON document is read
+    as one."""
+    text, encoding = _read_text(_read_bytes(path))
     rows = _parse_lines(text)
     if rows[0][2]:
         try:
             return Source(how=f"JSON{encoding}", rows=_numbered(_records(json.loads(text))))
         except (ValueError, RecursionError):
-            pass  # its lines are what they are
+            pass  # keep the lines and their faults
     return Source(how=f"JSON lines{encoding}", rows=rows)
 
 
 def _read_text(data):
-    """A file's text and a note on its encoding, empty for UTF-8; ValueError where there is no text."""
+    """A file's text and a note on its encoding (empty for UTF-8); ValueError if there is no text."""
     text, encoding = decode(data) if data.strip(b" \t\r\n\0\xef\xbb\xbf") else ("", "utf-8")
     if not text.strip():
         raise _NoRows("the file is empty")
@@ -246,7 +246,7 @@ def _parse_lines(text):
         if not line.strip():
             continue
         try:
-            rows.append(_row(number, json.loads(line)))
+            rows.append(_as_row(number, json.loads(line)))
         except (ValueError, RecursionError) as error:
             reason = "null_byte" if "\0" in line else "not_json"
             rows.append((number, line.rstrip("\n"), Fault(reason, f"{error}: {line.strip()[:60]!r}")))
@@ -254,7 +254,7 @@ def _parse_lines(text):
 
 
 def _records(document):
-    """The records of a JSON document: a list, lists in an object, records by id, columns by name."""
+    """The records of a JSON document: a list, lists in an object, id -> record, or name -> column."""
     if not isinstance(document, Mapping):
         return document if isinstance(document, list) else [document]
     if nested := _unnest(document):
@@ -276,7 +276,8 @@ def _records(document):
 
 
 def _unnest(record):
-    """The questions in the lists of a record that is none itself, with its other cells: SQuAD's paragraphs and qas."""
+    """The questions nested in the lists of a record without a question, with its other cells: SQuAD's paragraphs and
+    qas."""
     if not isinstance(record, Mapping) or "question" in find_layout(record).fields:
         return []
     cells = {k: v for k, v in record.items() if not isinstance(v, list | Mapping)}
@@ -285,12 +286,12 @@ def _unnest(record):
     ]
     if not cells or not inner:
         return []
-    found = [[cells | r] if "question" in find_layout(r).fields else [cells | x for x in _unnest(r)] for r in inner]
-    return [r for part in found for r in part] if all(found) else []
+    nested = [[cells | r] if "question" in find_layout(r).fields else [cells | x for x in _unnest(r)] for r in inner]
+    return [r for part in nested for r in part] if all(nested) else []
 
 
 def _parse_csv(text, encoding):
-    """A CSV table with a header, or one of MMLU's own files, which have none."""
+    """A CSV table with a header, or one of MMLU's original files, which have none."""
     lines = list(io.StringIO(text, newline=""))
     limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))
     try:
@@ -314,34 +315,34 @@ def _parse_csv(text, encoding):
 
 
 def _csv_rows(lines, delimiter):
-    """(line, cells, fault) of every record; a quote that is never closed costs its own line, not the file."""
-    at, width = 0, None
-    while at < len(lines):
-        first = at
+    """(line, cells, fault) of every record; a quote that is never closed costs only its own line."""
+    position, width = 0, None
+    while position < len(lines):
+        first = position
         reader = csv.reader((lines[i] for i in range(first, len(lines))), delimiter=delimiter, strict=True)
         try:
             for cells in reader:
-                start, at = at, first + reader.line_num
+                start, position = position, first + reader.line_num
                 if len(cells) < 2 and not any(cells):
                     continue  # a blank line
                 width = width or len(cells)
                 if len(cells) == width:
                     yield start + 1, cells, None
-                elif at == start + 1:
-                    yield at, cells, Fault("field_count", f"{len(cells)} fields, the header has {width}")
+                elif position == start + 1:
+                    yield position, cells, Fault("field_count", f"{len(cells)} fields, the header has {width}")
                 else:
-                    fault = Fault("bad_quotes", f"a quote opened here runs on to line {at}")
+                    fault = Fault("bad_quotes", f"a quote opened here runs on to line {position}")
                     yield start + 1, lines[start].rstrip("\r\n"), fault
-                    at = start + 1
+                    position = start + 1
                     break
         except csv.Error as error:
-            fault = Fault("bad_quotes", f"{error}: {lines[at].strip()[:60]!r}")
-            yield at + 1, lines[at].rstrip("\r\n"), fault
-            at += 1
+            fault = Fault("bad_quotes", f"{error}: {lines[position].strip()[:60]!r}")
+            yield position + 1, lines[position].rstrip("\r\n"), fault
+            position += 1
 
 
 def _fitness(lines, delimiter):
-    """How well a delimiter suits the first lines: known names, then columns, then rows of equal width."""
+    """How well a delimiter suits the first lines: by known names, several columns, and rows of equal width."""
     parsed = list(_csv_rows(lines, delimiter))
     if not parsed or parsed[0][2]:
         return (0, False, 0.0, 0)
@@ -351,7 +352,7 @@ def _fitness(lines, delimiter):
 
 
 def _is_mmlu(header, parsed):
-    """Whether the first line is not a header but a row of question, choices and letter."""
+    """Whether the first line is a row of question, choices and letter instead of a header."""
     if len(header) < 4 or {"question", "answer"} & set(find_layout(header).fields):
         return False
     whole = [cells for _, cells, fault in parsed if fault is None]

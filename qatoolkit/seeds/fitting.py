@@ -1,4 +1,4 @@
-"""Which columns of records are which fields: by the tables of `layouts`, and by content where names leave it open."""
+"""Matches columns to fields: by the names and layouts of `layouts`, and by content if names are ambiguous."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,22 +17,22 @@ from qatoolkit.seeds.choices import (
 from qatoolkit.seeds.layouts import KEYS, LAYOUTS, NAMES, POINTERS
 from qatoolkit.seeds.open_answers import is_power, is_unit
 
-_INNER = ("wrong", "marks", "mark")  # fields that only a layout or a mapping fills
-_WORK = ("solution", "output", "completion", "response")  # texts that no row falls back to where its key is empty
+_INNER = ("wrong", "marks", "mark")  # fields that only a layout or a mapping can set
+_WORK = ("solution", "output", "completion", "response")  # worked solutions, never a fallback for an empty answer key
 _MARKS = re.compile(r"[a-j]|\d")
 _KEYLIKE = re.compile(
     r"unit|answer|option|choice|distractor|solution|correct|wrong|label|target|gold|truth|alias|candidate|ending"
     r"|答案|选项|選項|干扰项"
 )
-_ABOUT = re.compile(
+_METADATA = re.compile(
     r"(?:type|start|end|format|length|len|count|num|number|url|ids?|score|time|model)s?\Z|\An(?:um)?(?=answers|options|choices)"
 )
-SAMPLE = 200  # rows of a layout that are looked at before its columns are chosen
+SAMPLE = 200  # rows per layout that are inspected to choose its columns
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The columns of one layout of records: field -> column, or columns (one per choice; or in order of preference)."""
+    """The columns of one layout of records: field -> column, or several columns (one per choice, or by preference)."""
 
     fields: Mapping[str, str | tuple[str, ...]]
     layout: str = "by names"
@@ -42,13 +42,13 @@ class Columns:
 
 
 def has(columns: Iterable[str], wanted: str | Iterable[str]) -> bool:
-    """Whether records with these columns can have the wanted one, which may be a dotted path, or several."""
+    """Whether records with these columns can have all `wanted` columns, which may be dotted paths."""
     wanted = [wanted] if isinstance(wanted, str) else wanted
     return all(w in columns or w.split(".")[0] in columns for w in wanted)
 
 
 def get(record: Mapping, column: str | tuple[str, ...]) -> object:
-    """The cell of a column or of a dotted path into nested objects, None if there is none; of several columns the first
+    """The cell of a column or of a dotted path into nested objects, None if missing; of several columns, the first cell
     that is not empty."""
     if isinstance(column, tuple):
         return next((cell for c in column if not is_blank(cell := get(record, c))), None)
@@ -60,44 +60,44 @@ def get(record: Mapping, column: str | tuple[str, ...]) -> object:
 
 
 def _by_role(chat):
-    """Role -> text of a list of messages; None for a role that speaks twice, since neither is the question alone."""
+    """Role -> text of a list of messages; None for a role with several messages, since none alone is the question."""
     if not isinstance(chat, list) or not chat or not all(isinstance(m, dict) for m in chat):
         return {}
-    said = [(m.get("role", m.get("from")), m.get("content", m.get("value"))) for m in chat]
-    roles = [role for role, _ in said]
-    return {role: text if roles.count(role) == 1 else None for role, text in said if isinstance(role, str)}
+    messages = [(m.get("role", m.get("from")), m.get("content", m.get("value"))) for m in chat]
+    roles = [role for role, _ in messages]
+    return {role: text if roles.count(role) == 1 else None for role, text in messages if isinstance(role, str)}
 
 
 def find_layout(columns: Iterable[str], mapping: Mapping | None = None, rows: Sequence[Mapping] = ()) -> Columns:
-    """The columns of records by their names and, where several could be meant, by the content of the first `rows`.
+    """The columns of records by their names and, if several match, by the content of the first `rows`.
 
-    `mapping` takes precedence; its columns may be dotted paths into nested records."""
+    `mapping` takes precedence; its columns may be dotted paths into nested objects."""
     columns, sample = tuple(columns), rows[:SAMPLE]
     by_name = _by_name(columns, sample)
     fields = {f: c if isinstance(c, str) else tuple(c) for f, c in (mapping or {}).items() if has(columns, c)}
     special = None
     for layout in reversed(LAYOUTS):
-        if not set(layout.columns) & set(fields) and (found := _fitting(layout, by_name, sample)):
+        if not set(layout.columns) & set(fields) and (found := _fit_layout(layout, by_name, sample)):
             fields, special = fields | found, layout
             break
     for name, names in NAMES.items():
         if name in fields or name in _INNER or (name == "choices" and {"wrong", "marks"} & set(fields)):
             continue
-        used = _used(fields)
-        free = [c for n in names.split() if (c := _match(n, by_name)) and not used & set(_each(c))]
+        used = _used_columns(fields)
+        free = [c for n in names.split() if (c := _match(n, by_name)) and not used & set(_as_tuple(c))]
         if name == "answer" and not {"choices", "marks"} & set(fields):
             free = [c for c in free if "." in c or not simplify(c).endswith(POINTERS)]
-        if found := _best(name, free, fields, sample):
-            fields[name] = _with_spare(found, free, rows) if name == "answer" else found
+        if found := _choose_column(name, free, fields, sample):
+            fields[name] = _with_fallbacks(found, free, rows) if name == "answer" else found
     base = None if special is None else special.index_from
     if isinstance(choices := fields.get("choices"), tuple) and choices[0].endswith(("0", "1")) and base is None:
         base = 0 if choices[0].endswith("0") else 1 if len(choices) > 2 else None
     known = {"layout": special.name, "lists": special.lists} if special else {}
-    return Columns(fields=fields, index_from=base, unused=tuple(_left(columns, fields, sample)), **known)
+    return Columns(fields=fields, index_from=base, unused=tuple(_find_unused(columns, fields, sample)), **known)
 
 
 def _by_name(columns, rows):
-    """Simplified name -> column, with the fields of nested objects as name.name -> dotted path."""
+    """Simplified name -> column; fields of nested objects as name.name -> dotted path."""
     by_name = {}
     for column in columns:
         by_name.setdefault(simplify(column), column)
@@ -111,7 +111,7 @@ def _by_name(columns, rows):
 
 
 def _match(name, by_name, least=2):
-    """The column of a name, or the columns that the star of a name stands for, in order; None if there are fewer."""
+    """The column with a name, or the columns that a name with a star matches, in order; None for fewer than `least`."""
     name = name if name.isalnum() and name.islower() else re.sub(r"[^\w.*]|_", "", name.casefold())
     if not name.endswith("*"):
         return by_name.get(name)
@@ -127,32 +127,32 @@ def _match(name, by_name, least=2):
     return None
 
 
-def _each(column):
+def _as_tuple(column):
     return (column,) if isinstance(column, str) else column
 
 
-def _used(fields):
-    used = {c for column in fields.values() for c in _each(column)}
+def _used_columns(fields):
+    used = {c for column in fields.values() for c in _as_tuple(column)}
     return used | {c.split(".")[0] for c in used}
 
 
-def _fitting(layout, by_name, rows):
-    """The columns of a layout's fields; None where one is missing or the rows are otherwise."""
+def _fit_layout(layout, by_name, rows):
+    """Field -> column for a layout; None if a column is missing or most rows do not fit."""
     found = {}
-    if "wrong" in layout.columns:  # choices as they are published come first
+    if "wrong" in layout.columns:  # a published list of choices takes precedence
         whole = [c for n in NAMES["choices"].split() if (c := _match(n, by_name))]
         if any(sum(_suits("choices", row, c, {}) for row in rows) > 0.5 * len(rows) for c in whole):
             return None
     for name, names in layout.columns.items():
-        least, used = 1 if name == "wrong" else 2, _used(found)
-        free = [c for n in names.split() if (c := _match(n, by_name, least)) and not used & set(_each(c))]
+        least, used = 1 if name == "wrong" else 2, _used_columns(found)
+        free = [c for n in names.split() if (c := _match(n, by_name, least)) and not used & set(_as_tuple(c))]
         if not free:
             return None
-        best = _best(name, free, found, rows)
+        best = _choose_column(name, free, found, rows)
         if best is None:
             return None
-        found[name] = _with_spare(best, free, rows) if name == "answer" else best
-    fit = [row for row in rows if _fits(row, found)]
+        found[name] = _with_fallbacks(best, free, rows) if name == "answer" else best
+    fit = [row for row in rows if _row_fits(row, found)]
     if rows and len(fit) <= 0.5 * len(rows):
         return None
     if found.get("choices") and isinstance(found["choices"], str) and "answer" in found and _are_wordings(fit, found):
@@ -161,13 +161,13 @@ def _fitting(layout, by_name, rows):
 
 
 def _are_wordings(rows, found):
-    """Whether a list is the wordings of its answer and no choices: the answer is always the text of its first."""
+    """Whether lists are wordings of the answer, not choices: the answer is always the text of the first item."""
     keys = [find_readings(get(row, found["answer"]), read_choices(row, found)) for row in rows]
     return all(list(k) == ["text"] and k["text"] == (0,) for k in keys if k)
 
 
-def _fits(row, found):
-    """Whether a row is what a layout's fields say: lists with a key, marks of 0 and 1, wrong answers beside a right."""
+def _row_fits(row, found):
+    """Whether a row fits a layout: choices with a key, marks of 0 and 1, wrong answers beside a right one."""
     values = {name: get(row, c) for name, c in found.items() if name not in ("choices", "wrong", "question")}
     try:
         choices = read_choices(row, found) if "choices" in found else None
@@ -176,14 +176,14 @@ def _fits(row, found):
             keys = [find_readings(cell, marked) for cell in _cells(row, KEYS)] if marked else []
             return bool(marked) and all(marked.right in key.values() for key in keys if key)
         if "mark" in found:
-            beside = any(_cells(row, NAMES["choices"]))
-            return as_truth(values["mark"]) is not None and not beside and isinstance(values["answer"], str)
+            has_choices = any(_cells(row, NAMES["choices"]))
+            return as_truth(values["mark"]) is not None and not has_choices and isinstance(values["answer"], str)
         if "wrong" in found:
             wrong = values.pop("wrong", get(row, found["wrong"]))
             return (
                 isinstance(wrong, str | list | int | float)
                 and not isinstance(wrong, bool)
-                and _is_one(values["answer"])
+                and _is_single(values["answer"])
             )
         if "choices" in found and "answer" not in found:
             return choices is not None and bool(choices.right)
@@ -195,17 +195,17 @@ def _fits(row, found):
 
 
 def _cells(row, names):
-    """The cells of a row that are not empty, in columns of these names."""
+    """The non-empty cells of a row in columns with these names."""
     by_name = _by_name(tuple(row), ())
     return [cell for n in names.split() if (c := _match(n, by_name)) and not is_blank(cell := get(row, c))]
 
 
-def _is_one(value):
+def _is_single(value):
     return not is_blank(value) and not isinstance(value, list | dict | bool)
 
 
 def _is_key(value, choices):
-    """Whether a value can name a choice, or says that the key is withheld."""
+    """Whether a value names a choice or says that the key is withheld."""
     return bool(find_readings(value, choices)) or clean(value).removesuffix(".0") == "-1"
 
 
@@ -217,7 +217,7 @@ def as_truth(value: object) -> bool | None:
 
 
 def read_choices(record: Mapping, fields: Mapping) -> Choices | None:
-    """Choices of a record, or None; a short question may leave its last choice columns empty. Raises Fault."""
+    """Choices of a record, or None; the last choice columns may be empty. Raises Fault."""
     columns = fields.get("choices")
     if columns is None or isinstance(columns, str):
         return parse_choices(get(record, columns)) if columns else None
@@ -228,27 +228,27 @@ def read_choices(record: Mapping, fields: Mapping) -> Choices | None:
 
 
 def read_marked(record: Mapping, fields: Mapping) -> Choices | None:
-    """Choices with a mark each, or None where the record has none. Raises Fault for marks that are not 0 or 1."""
+    """Choices that each have a mark, or None if the record has none. Raises Fault for marks that are not 0 or 1."""
     marks = get(record, fields["marks"])
     if isinstance(marks, dict):
         marks = {text: mark for text, mark in marks.items() if mark is not None}
     texts = get(record, fields["choices"]) if "choices" in fields else marks
     if not isinstance(marks, list | dict) or not marks or not isinstance(texts, list | dict) or not texts:
         return None
-    given = list(marks.values()) if isinstance(marks, dict) else marks
-    right = [as_truth(m) for m in given] if isinstance(given, list | tuple) else [None]
+    values = list(marks.values()) if isinstance(marks, dict) else marks
+    right = [as_truth(m) for m in values] if isinstance(values, list | tuple) else [None]
     texts = list(texts)
     if None in right or len(right) != len(texts) or not any(right):
-        raise Fault("bad_choices", f"marks {str(given)[:60]}")
+        raise Fault("bad_choices", f"marks {str(values)[:60]}")
     return make_choices([clean(t) for t in texts], right=tuple(i for i, is_right in enumerate(right) if is_right))
 
 
-def _best(name, candidates, fields, rows):
-    """Of several columns for a field the first that suits at least half as many rows as any other."""
+def _choose_column(name, candidates, fields, rows):
+    """Of several columns for a field, the first that suits at least half as many rows as the best one."""
     if name in ("context", "unit", "power") and rows:
         filled = {c: [row for row in rows if not is_blank(get(row, c))] for c in candidates}
         candidates = [c for c in candidates if 2 * sum(_suits(name, r, c, fields) for r in filled[c]) > len(filled[c])]
-    if name == "aliases":  # beside an answer, "answers" of one length may as well be choices
+    if name == "aliases":  # "answers" that all have the same length may be choices
         sizes = {c: {len(a) for row in rows if isinstance(a := get(row, c), list)} for c in candidates}
         candidates = [c for c in candidates if simplify(c) != "answers" or len(sizes[c]) != 1]
     if len(candidates) < 2 or name not in ("question", "choices", "answer", "context"):
@@ -257,17 +257,17 @@ def _best(name, candidates, fields, rows):
     return next(c for c, score in zip(candidates, scores, strict=True) if score >= 0.5 * max(scores))
 
 
-def _with_spare(best, candidates, rows):
-    """The column of the answer, with those that have one where it is empty."""
-    empty = [row for row in rows if is_blank(get(row, best))] if len(candidates) > 1 else []
-    beside = best.rpartition(".")[0]
-    others = [c for c in candidates if c != best and simplify(c) not in _WORK and c.rpartition(".")[0] == beside]
-    spare = [c for c in others if any(_is_one(get(row, c)) or (beside and get(row, c)) for row in empty)]
-    return (best, *spare) if spare else best
+def _with_fallbacks(best, candidates, rows):
+    """The answer's column, followed by columns that have an answer where it is empty."""
+    without = [row for row in rows if is_blank(get(row, best))] if len(candidates) > 1 else []
+    parent = best.rpartition(".")[0]
+    others = [c for c in candidates if c != best and simplify(c) not in _WORK and c.rpartition(".")[0] == parent]
+    fallbacks = [c for c in others if any(_is_single(get(row, c)) or (parent and get(row, c)) for row in without)]
+    return (best, *fallbacks) if fallbacks else best
 
 
 def _suits(name, row, column, fields):
-    """Whether the content of a row's column is that of a field."""
+    """Whether a row's cell has content suitable for a field."""
     cell = get(row, column)
     try:
         if name == "question":
@@ -286,12 +286,12 @@ def _suits(name, row, column, fields):
         return name == "answer"
 
 
-def _left(columns, fields, rows):
-    """The columns that look like options or answers, by name or by content, and are not used."""
-    used = _used(fields)
+def _find_unused(columns, fields, rows):
+    """Unused columns that look like options or answers, by name or by content."""
+    used = _used_columns(fields)
     for column in columns:
         name = simplify(column)
-        if column in used or _ABOUT.search(name):
+        if column in used or _METADATA.search(name):
             continue
         cells = [row.get(column) for row in rows]
         lists = sum(isinstance(c, list) and 2 <= len(c) <= 10 and all(isinstance(t, str) for t in c) for c in cells)

@@ -1,19 +1,19 @@
-"""What the columns of a data set mean: the names of every field, and a table of the layouts that names alone don't tell.
+"""What the columns of a data set mean: the names of every field, and layouts that single names do not reveal.
 
-Column names are compared without case, spaces and punctuation. `NAMES` has the names of each field in order of
-preference; of several columns, the first that fits the rows by content is taken. `LAYOUTS` is the table for columns
-that mean something only together; the last entry that fits the rows comes first, so that an appended one wins:
+Column names are compared without case, spaces and punctuation. `NAMES` lists the names of each field in order of
+preference; of several matching columns, the first whose content fits is used. `LAYOUTS` is for columns that only mean
+something together. The last entry that fits the rows wins, so an appended one takes precedence:
 
     qt.seeds.LAYOUTS.append(qt.seeds.Layout(name="flash cards", columns={"question": "front", "answer": "back"}))
 
-In both, a dot leads into a nested object ("answer.value") or to the one message of a role ("messages.user"), and a star stands for the marks of several columns in order
-(option* is option1, option2, ... or optiona, optionb, ...).
+In both, a dot leads into a nested object ("answer.value") or to the only message of a role ("messages.user"), and a
+star matches numbered or lettered columns (option* is option1, option2, ... or optiona, optionb, ...).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-POINTERS = ("index", "idx", "id", "pos", "position", "num", "number")  # such names mean an answer only beside choices
+POINTERS = ("index", "idx", "id", "pos", "position", "num", "number")  # an answer only if there are choices
 _RIGHT = [
     "answer",
     "correctanswer",
@@ -88,24 +88,24 @@ NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Columns that belong together, and what they mean."""
+    """Columns that only mean something together."""
 
     name: str
     """Shown in the reports."""
     columns: Mapping[str, str]
-    """Field (a key of `NAMES`) -> names of its column. All fields must be found. Other fields go by `NAMES`.
+    """Field (a key of `NAMES`) -> names of its column. All fields must be found. Other fields are matched by `NAMES`.
 
-    `wrong`: wrong answers, a list or a column each; they and the answer become the choices. `marks`: 0 or 1 for each
-    choice, or choice -> 0 or 1. `mark`: whether the row's one answer is right."""
+    `wrong`: wrong answers, as a list or one per column; they and the answer become the choices. `marks`: 0 or 1 for
+    each choice, or choice -> 0 or 1. `mark`: whether the row's only answer is right."""
     index_from: int | None = None
-    """Where a numbered answer counts from (0 or 1) when the rows leave it open."""
+    """Base of numbered answers (0 or 1) if the rows do not show it."""
     lists: str | None = None
-    """What a list of answers holds, "wordings" of one answer or "parts" of it; None: as most rows suggest."""
+    """What a list of answers holds: "wordings" of one answer or "parts" of it; None decides by the rows."""
     known: str = ""
-    """Data sets that come so."""
+    """Data sets with this layout."""
 
     def __post_init__(self) -> None:
-        """ValueError for a field that is none of `NAMES`."""
+        """ValueError for a field that is not in `NAMES`."""
         if wrong := set(self.columns) - set(NAMES):
             raise ValueError(f"the layout {self.name!r} has the field {min(wrong)!r}; allowed: {', '.join(NAMES)}")
 

@@ -1,5 +1,5 @@
-"""Answers without choices: lists of wordings or parts, final answers in a box, numbers whose unit or power of ten is in
-another column."""
+"""Answers without choices: lists of wordings or parts, final answers in a box, numbers with their unit or power of ten
+in another column."""
 
 import re
 from itertools import pairwise
@@ -8,10 +8,10 @@ from qatoolkit.core.text import normalise
 from qatoolkit.seeds.choices import Fault, clean, is_blank, parse_literal
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
-_REPEATED = re.compile(
+_REPEATED_ANSWER = re.compile(
     r"\n\s*(?:So )?(?:the )?answer is\b.*", re.IGNORECASE | re.DOTALL
 )  # "#### 12, The answer is: 12"
-_BARE = re.compile(r"-?\d+(?:[.,]\d+)*%?|[A-Za-z](?![A-Za-z])")  # all of a box without braces or an end
+_BARE = re.compile(r"-?\d+(?:[.,]\d+)*%?|[A-Za-z](?![A-Za-z])")  # the content of a box without braces or an end
 _FORMULA_END = re.compile(r"\$|\\[)\]]")
 _BETWEEN = re.compile(r"(?:[\s$,;&、，和与或]|\band\b|\bor\b|\\text\{ ?(?:and|or) ?\}|\\q?quad\b|\\[()\[\],; ])*")
 _NUMBER = re.compile(
@@ -19,7 +19,7 @@ _NUMBER = re.compile(
 )
 _POWER = re.compile(r"(?:\\times|\\cdot|[×x*·])?\s*10\s*(?:\^|\*\*)\s*\{?\s*([-+−]?\d+)\s*\}?|(?<=\d)[eE]([-+]?\d+)")
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
-_UNIT_WORD = re.compile(  # of more than three letters
+_UNIT_WORD = re.compile(  # unit words of more than three letters
     r"(?:kilo|milli|centi|micro|nano|mega|giga)?(?:met(?:er|re)|gram|lit(?:er|re)|second|minute|hour|week|month|year|dollar"
     r"|cent|euro|pound|percent|thousand|million|billion|hundred|degree|radian|mole|mile|feet|foot|inch|yard|acre|ounce"
     r"|byte|volt|watt|joule|newton|pascal|hertz|kelvin|celsius|fahrenheit|ampere|coulomb|ohms|tesla|calorie|people"
@@ -30,36 +30,36 @@ _NO_UNIT = re.compile(r"(?i)[\s.,;:()$–-]*\d*[\s.,;:()$–-]*|.*\b(?:unit|chap
 
 
 def unwrap(value: object) -> object:
-    """The answer in a cell: a list or object that is written as text is read, an object gives its text or value, a list
-    of objects theirs, a list of one its item."""
+    """The answer in a cell: lists and objects written as text are parsed, objects become their text or value, and a
+    list with one item becomes the item."""
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
         written = parse_literal(value.strip())
         texts = isinstance(written, list) and all(isinstance(w, str) for w in written)
-        value = written if texts or (isinstance(written, dict) and _inner(written) is not None) else value
+        value = written if texts or (isinstance(written, dict) and _get_text(written) is not None) else value
     while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]
     if isinstance(value, dict):
-        value = value if _inner(value) is None else _inner(value)
+        value = value if _get_text(value) is None else _get_text(value)
     if isinstance(value, list | tuple):
-        value = [_inner(v) if isinstance(v, dict) and _inner(v) is not None else v for v in value]
+        value = [_get_text(v) if isinstance(v, dict) and _get_text(v) is not None else v for v in value]
         value = (
             list(dict.fromkeys(value))
-            if value and all(isinstance(v, str) for v in value[1:]) and _same(value)
+            if value and all(isinstance(v, str) for v in value[1:]) and _all_equal(value)
             else value
         )
     return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) else value
 
 
-def _inner(cell):
+def _get_text(cell):
     return next((cell[k] for k in ("text", "value", "answer", "content", "spans") if k in cell), None)
 
 
-def _same(texts):
+def _all_equal(texts):
     return len({normalise(t) if isinstance(t, str) else None for t in texts}) == 1 and isinstance(texts[0], str)
 
 
 def as_wordings(value: object) -> tuple[str, ...]:
-    """The texts of a cell of aliases: a list, a list written as text, or texts separated by semicolons or bars."""
+    """The texts in a cell of aliases: a list, a list written as text, or texts separated by semicolons or bars."""
     value = unwrap(value)
     if isinstance(value, str):
         value = re.split(r"\s*[;|]\s*", value)
@@ -68,8 +68,8 @@ def as_wordings(value: object) -> tuple[str, ...]:
 
 
 def read_list(value: object, known: str | None = None) -> tuple[tuple[str, ...], str]:
-    """The texts of a list of several answers and what they are: `known`, else by content: letters, numbers and repeated
-    texts are parts of one answer, other texts wordings of it. ((), "") for any other value."""
+    """The texts of a list of several answers, and whether they are parts or wordings of one answer: `known`, else by
+    content (letters, numbers and repeated texts are parts, other texts wordings). ((), "") for any other value."""
     if not isinstance(value, list | tuple) or len(value) < 2 or not all(isinstance(v, str) for v in value):
         return (), ""
     texts = tuple(text for v in value if (text := clean(v)))
@@ -79,14 +79,14 @@ def read_list(value: object, known: str | None = None) -> tuple[tuple[str, ...],
 
 
 def split_work(value: object, rationale: str) -> tuple[object, str]:
-    """The final answer and the rationale of "… #### 12", or of a text with \\boxed{}.
+    """The final answer and the rationale of "… #### 12" or of a text with \\boxed{}.
 
-    Raises Fault for a box whose end is unclear, and for several with text between them."""
+    Raises Fault for a box without a clear end, and for several boxes with text between them."""
     if not isinstance(value, str):
         return value, rationale
     if "####" in value:
         work, _, value = clean(value).rpartition("####")
-        value = _REPEATED.sub("", value)
+        value = _REPEATED_ANSWER.sub("", value)
         return value, rationale or clean(work)
     text = clean(value)
     boxes = [_read_box(text, mark) for mark in _BOX.finditer(text)]
@@ -103,7 +103,7 @@ def split_work(value: object, rationale: str) -> tuple[object, str]:
 
 
 def _read_box(text, mark):
-    """Content, start and end of a box. Without braces it goes to the end of its formula."""
+    """Content, start and end of a box; one without braces extends to the end of its formula."""
     start = mark.end()
     if text[start : start + 1] == "{":
         depth = 0
@@ -123,22 +123,22 @@ def _read_box(text, mark):
 
 
 def is_unit(cell: object) -> bool:
-    """Whether a cell is a unit ("nm", "$10^3$ J", "million") and not a chapter ("Unit 3", "Fractions")."""
+    """Whether a cell is a unit ("nm", "$10^3$ J", "million"), not a chapter ("Unit 3", "Fractions")."""
     text = cell.strip() if isinstance(cell, str) else ""
     words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{4,}", text)
     return 0 < len(text) <= 60 and not _NO_UNIT.fullmatch(text) and all(map(_UNIT_WORD.match, words))
 
 
 def is_power(cell: object) -> bool:
-    """Whether a cell is an exponent, or a power of ten written out."""
+    """Whether a cell is an exponent or a written power of ten."""
     return bool(re.fullmatch(r"[-+−]?\d+(?:\.0)?", text := clean(cell)) or _POWER.fullmatch(text.strip("$ ")))
 
 
 def with_unit(answer: str, unit: object, power: object, *, factor: bool = False) -> str:
-    """A number with the power of ten and the unit that other columns give; any other answer unchanged. With `factor`,
-    the power is written as a number (1000 for 10^3).
+    """A number with the power of ten and the unit from other columns appended; any other answer is returned unchanged.
+    With `factor`, the power is given as a number (1000 for 10^3).
 
-    Raises Fault where answer, unit and power name different powers."""
+    Raises Fault if answer, unit and power give different powers."""
     unit, inner = clean(unit), answer.strip("$ ")
     number = _NUMBER.match(inner)
     if not number or (inner[number.end() :] and not _POWER.match(inner[number.end() :].strip())):
@@ -146,23 +146,23 @@ def with_unit(answer: str, unit: object, power: object, *, factor: bool = False)
     if is_blank(power) and (not unit or _NO_UNIT.fullmatch(unit)):
         return answer
     head = _POWER.match(unit.lstrip("$ ").translate(_RAISED if re.match(r"\W*10[⁰-⁹⁻⁺¹²³]", unit) else {}))
-    raised = re.match(r"\W*10([⁻⁺]?[⁰¹²³⁴-⁹]+)", unit)
+    superscript = re.match(r"\W*10([⁻⁺]?[⁰¹²³⁴-⁹]+)", unit)
     power = clean(power).removesuffix(".0")
     if factor and power.isdigit():
         if not re.fullmatch("10*", power):
             raise Fault("unclear_number", f"{answer[:40]!r} with the factor {power}")
         power = str(len(power) - 1)
     powers = {"answer": _power(inner), "unit": head and (head[1] or head[2]), "power": _power(power, alone=True)}
-    if raised:
-        powers["unit"], unit = raised[1].translate(_RAISED), unit[raised.end() :]
+    if superscript:
+        powers["unit"], unit = superscript[1].translate(_RAISED), unit[superscript.end() :]
     elif head:
         unit = unit.lstrip("$ ")[head.end() :].lstrip().removeprefix("$")
     unit = ("$" + unit if unit.count("$") % 2 else unit).strip()
-    said = {int(p.replace("−", "-")) for p in powers.values() if p}
-    if len(said) > 1:
-        raise Fault("unclear_number", f"{answer[:40]!r} with the powers {sorted(said)}")
-    if said and not powers["answer"]:
-        inner = f"{inner} \\times 10^{{{said.pop()}}}"
+    exponents = {int(p.replace("−", "-")) for p in powers.values() if p}
+    if len(exponents) > 1:
+        raise Fault("unclear_number", f"{answer[:40]!r} with the powers {sorted(exponents)}")
+    if exponents and not powers["answer"]:
+        inner = f"{inner} \\times 10^{{{exponents.pop()}}}"
         answer = f"${inner}$" if answer.startswith("$") else inner
     return answer if not unit or answer.endswith(unit) else f"{answer} {unit}"
 

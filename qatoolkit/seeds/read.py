@@ -1,7 +1,7 @@
 """Seed questions from heterogeneous sources: each row becomes a row of the QA table, or a reject with a reason.
 
-`read_seeds` reads, `quality_report` and `summary` count. No row is dropped in silence, repaired or invented: a question
-is kept as it was written, apart from stripping; NFKC serves only to tell whether two questions are the same.
+`read_seeds` reads; `quality_report`, `layout_report` and `summary` count. No row is silently dropped, repaired or
+invented: question texts are only stripped, and NFKC is used only to detect duplicates.
 """
 
 import json
@@ -30,20 +30,20 @@ def read_seeds(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Seeds as a QA table, and the rejects: rows in = rows of the table + rows of the rejects.
 
-    `source`: a JSONL, JSON, CSV or Parquet file, or one with a reader of yours (`files.READERS`), a folder of these
-    without its sub-folders, a list of dicts, a DataFrame, a Dataset, "hf:org/name:split" or "hf:org/name:config:split",
-    or a list of several of these, read in order.
-    `mapping`: field -> column, where automatic mapping fails: {"question": "Body", "choices": ["opt1", "opt2"]}; a
-    column may be a dotted path into nested objects; fields are those of `columns.NAMES`.
-    `name`: source of all rows; else the row's own source where it is a plain label, else the file's name.
-    `licence`: licence of rows that state none.
+    `source`: a JSONL, JSON, CSV or Parquet file, or one with a custom reader (`files.READERS`); a folder of these,
+    without sub-folders; a list of dicts; a DataFrame; a Dataset; "hf:org/name:split" or "hf:org/name:config:split"; or
+    a list of several of these, read in order.
+    `mapping`: field -> column, for when automatic mapping fails, such as {"question": "Body", "choices": ["opt1",
+    "opt2"]}. A column may be a dotted path into nested objects; the fields are the keys of `layouts.NAMES`.
+    `name`: source of all rows; else the row's own source if it is a plain label, else the file's name. `licence`:
+    licence of rows that state none.
 
     The table has the columns of `core.qa_table` with strategy "seed", and `EXTRA`: the source's own id, subject, level
-    and source text, file and row (line in JSONL and CSV, position elsewhere, from 1). With choices, `answer` is the
-    text of the right one and `answer_index` its position from 0; where several are right, `answer` is their letters
-    ("BD") and `answer_index` is null. Options in the stem become choices where the answer names one of them, and
-    choices lose letters of their own ("A) 5"). An answer that may be text or index, from 0 or 1, is read as most rows
-    of its source suggest; `attrs["read_as"]` of the table says how.
+    and source text, the file, and the row (line in JSONL and CSV, position elsewhere, from 1). With choices, `answer`
+    is the text of the right one and `answer_index` its position from 0; if several are right, `answer` is their letters
+    ("BD") and `answer_index` is null. Options in the question text become choices if the answer names one of them, and
+    labels inside choices ("A) 5") are removed. An answer that may be a text or an index, from 0 or 1, is read as most
+    rows of its source suggest; `attrs["read_as"]` of the table says how.
     Rejects: source, file, row, reason (a key of `choices.REASONS`), detail, and raw (the row as JSON text).
 
     Raises ValueError for a source that is missing, empty or unreadable as a whole, and for a mapping to an unknown
@@ -61,9 +61,9 @@ def read_seeds(
        row                  reason              detail
     0    2  answer_outside_choices  'C' with 2 choices
     """
-    mapping = _checked(mapping)
-    left = {}
-    files = [_drafts(entry, read, mapping) for entry, read in read_sources(source, left)]
+    mapping = _check_mapping(mapping)
+    skipped = {}
+    files = [_draft_file(entry, read, mapping) for entry, read in read_sources(source, skipped)]
     layouts = [columns for file in files for columns in file.layouts]
     for column in mapping.values():
         if not any(has(columns, column) for columns in layouts):
@@ -79,29 +79,29 @@ def read_seeds(
     for file in files:
         default, known = _labels(file, name)
         for row in file.rows:
-            own = row.item.row["source"] if isinstance(row.item, Draft) else None
-            place = {"source": own if own in known else default, "file": file.read.name, "row": row.number}
+            label = row.item.row["source"] if isinstance(row.item, Draft) else None
+            place = {"source": label if label in known else default, "file": file.read.name, "row": row.number}
             try:
                 if isinstance(row.item, Fault):
                     raise row.item
                 seed = finish(row.item, settled[file.entry, row.key][0]) | place
-                seed |= {"origin": None if own == place["source"] else own, "strategy": "seed"}
+                seed |= {"origin": None if label == place["source"] else label, "strategy": "seed"}
                 seed |= {"licence": seed["licence"] or licence, "id": _new_id(seed, seen)}
                 rows.append({column: seed.get(column) for column in columns})
             except Fault as fault:
-                rejects.append(place | {"reason": fault.reason, "detail": fault.detail, "raw": _raw(row.record)})
+                rejects.append(place | {"reason": fault.reason, "detail": fault.detail, "raw": _dump(row.record)})
     table = pd.DataFrame(rows, columns=columns).astype({"answer_index": "Int64"})
-    table.attrs["read_as"] = {file.read.name: _how(file, settled) for file in files}
-    table.attrs["layouts"] = [line for file in files for line in _understood(file, settled)]
-    table.attrs["left"] = left
-    if files_left := [f"{name} ({why})" for name, why in left.items() if why != SUB_FOLDER]:
-        warnings.warn(f"seed files that are not read: {', '.join(files_left)}", stacklevel=2)
+    table.attrs["read_as"] = {file.read.name: _describe_reading(file, settled) for file in files}
+    table.attrs["layouts"] = [line for file in files for line in _describe_layouts(file, settled)]
+    table.attrs["left"] = skipped
+    if unread := [f"{name} ({why})" for name, why in skipped.items() if why != SUB_FOLDER]:
+        warnings.warn(f"seed files not read: {', '.join(unread)}", stacklevel=2)
     return validate(table), pd.DataFrame(rejects, columns=list(REJECT_COLUMNS))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A record with its draft or fault, its columns, and the key by which rows of a source vote together."""
+    """A record with its draft or fault, its columns, and the key that groups the rows of a source for voting."""
 
     number: int
     record: object
@@ -112,7 +112,7 @@ class _Row:
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    """One source, the layouts of its records by their columns, and its rows."""
+    """One source: its rows, and columns -> layout for its records."""
 
     entry: int
     read: Source
@@ -124,7 +124,7 @@ class _File:
         return [row for row in self.rows if isinstance(row.item, Draft)]
 
 
-def _checked(mapping):
+def _check_mapping(mapping):
     for field, column in (mapping or {}).items():
         if field not in NAMES:
             raise ValueError(f"mapping has the field {field!r}; allowed: {', '.join(NAMES)}")
@@ -133,7 +133,7 @@ def _checked(mapping):
     return dict(mapping or {})
 
 
-def _drafts(entry, read: Source, mapping) -> _File:
+def _draft_file(entry, read: Source, mapping) -> _File:
     records = defaultdict(list)
     for _, record, fault in read.rows:
         if fault is None:
@@ -153,66 +153,68 @@ def _drafts(entry, read: Source, mapping) -> _File:
     return _File(entry=entry, read=read, layouts=layouts, rows=rows)
 
 
-def _how(file, settled):
-    """How a file was read, and how the answers of its multiple-choice rows and of its lists were."""
+def _describe_reading(file, settled):
+    """How a file was read: its format, and the readings of its multiple-choice answers and lists of answers."""
     keys = dict.fromkeys(row.key for row in file.drafts if row.item.readings)
-    return ", ".join(dict.fromkeys([file.read.how, *(_by(settled[file.entry, key], key) for key in keys)]))
+    return ", ".join(dict.fromkeys([file.read.how, *(_describe_votes(settled[file.entry, key], key) for key in keys)]))
 
 
-def _by(settled, key):
+def _describe_votes(settled, key):
     return f"{'answers' if key[0] == 'choices' else 'lists of answers'} by {settled[1]}"
 
 
-def _understood(file, settled):
-    """A line for each layout of a file's rows: what its columns were taken for."""
+def _describe_layouts(file, settled):
+    """One dict per layout of a file's rows: which column was used for which field."""
     by_columns = defaultdict(list)
     for row in file.rows:
         by_columns[row.columns].append(row)
     for columns, layout in file.layouts.items():
-        mine = by_columns[columns]
-        drafts = [row for row in mine if isinstance(row.item, Draft)]
+        rows = by_columns[columns]
+        drafts = [row for row in rows if isinstance(row.item, Draft)]
         keys = dict.fromkeys(row.key for row in drafts if row.item.readings)
-        by = [*(_by(settled[file.entry, key], key) for key in keys)]
-        own = {"wrong", "marks"} & set(layout.fields) or layout.fields.get("choices")
+        answers = [*(_describe_votes(settled[file.entry, key], key) for key in keys)]
+        marked = {"wrong", "marks"} & set(layout.fields) or layout.fields.get("choices")
         if any(
-            row.item.choices and (not own or (isinstance(own, str) and is_blank(get(row.record, own))))
+            row.item.choices and (not marked or (isinstance(marked, str) and is_blank(get(row.record, marked))))
             for row in drafts
         ):
-            by.append("options in the stem")
-        fields = {name: _shown(column) for name, column in layout.fields.items()}
-        line = {"file": file.read.name, "rows": len(mine), "layout": layout.layout}
-        yield line | fields | {"answers": "; ".join(by) or None, "unused": ", ".join(layout.unused) or None}
+            answers.append("options in the stem")
+        fields = {name: _join_columns(column) for name, column in layout.fields.items()}
+        line = {"file": file.read.name, "rows": len(rows), "layout": layout.layout}
+        yield line | fields | {"answers": "; ".join(answers) or None, "unused": ", ".join(layout.unused) or None}
 
 
-def _shown(column):
+def _join_columns(column):
     return column if isinstance(column, str) else ", ".join(column)
 
 
 def _labels(file, name):
-    """The label of rows without one of their own, and the own labels that count.
+    """The default label of a file's rows, and the labels in the rows that are used instead.
 
-    They count where all of a file are plain and few: MMLU-Redux keeps web addresses in `source`."""
-    own = {row.item.row["source"] for row in file.drafts} - {None}
-    if name is not None or len(own) > 100 or not all(re.fullmatch(r"[^\s:]{1,64}", text) for text in own):
-        own = set()
-    return name or (next(iter(own)) if len(own) == 1 else file.read.label), own
+    Labels in rows are used only if all of them in a file are plain and few: MMLU-Redux has web addresses in
+    `source`."""
+    labels = {row.item.row["source"] for row in file.drafts} - {None}
+    if name is not None or len(labels) > 100 or not all(re.fullmatch(r"[^\s:]{1,64}", text) for text in labels):
+        labels = set()
+    return name or (next(iter(labels)) if len(labels) == 1 else file.read.label), labels
 
 
 def _new_id(row, seen):
-    """The id of a row that is not in `seen` (id or question -> where it was read) yet. Raises Fault."""
-    id, where = qa_id(row["question"], row["answer"], row["choices"]), f"{row['file']} row {row['row']}"
+    """The id of a row. Raises Fault if it is a duplicate or conflicts with a row in `seen` (id or question ->
+    place)."""
+    id, place = qa_id(row["question"], row["answer"], row["choices"]), f"{row['file']} row {row['row']}"
     if id in seen:
         raise Fault("duplicate", f"of {seen[id]}")
     if row["choices"]:
         key = normalise(row["question"]), *map(normalise, row["choices"])
         if key in seen:
             raise Fault("conflicting_answer", f"{row['answer'][:60]!r} here, another in {seen[key]}")
-        seen[key] = where
-    seen[id] = where
+        seen[key] = place
+    seen[id] = place
     return id
 
 
-def _raw(record):
+def _dump(record):
     """A rejected row as JSON text."""
     try:
         text = json.dumps(record, ensure_ascii=False, default=str)
@@ -222,12 +224,12 @@ def _raw(record):
 
 
 def quality_report(table: pd.DataFrame, rejects: pd.DataFrame) -> pd.DataFrame:
-    """What became of every source: one row per source and reason, with "accepted" as the first reason.
+    """Accepted and rejected rows of every source: one row per source and reason, with "accepted" as the first reason.
 
     Columns: source, rows_in, accepted, rejected (of the source), reason, meaning, count, share (of rows_in), example,
-    read_as (how its files were read) and unused (columns that look like options or answers and are not used); both are
-    None where the table lost its attrs. `count` adds up to rows_in. An entry of a folder that was not read has a row of
-    its own with the reason "not_read" and a count of 0.
+    read_as (how its files were read) and unused (unused columns that look like options or answers); the last two are
+    None if the table lost its attrs. `count` adds up to rows_in. A folder entry that was not read has its own row with
+    the reason "not_read" and a count of 0.
 
     >>> import qatoolkit as qt
     >>> rows = [{"question": "What do pandas eat?", "answer": "bamboo"}, {"question": "And bees?", "answer": ""}]
@@ -260,11 +262,11 @@ def quality_report(table: pd.DataFrame, rejects: pd.DataFrame) -> pd.DataFrame:
 
 
 def layout_report(table: pd.DataFrame) -> pd.DataFrame:
-    """What was understood how: one row per file and layout of its rows, from the attrs of a table of `read_seeds`.
+    """How columns were interpreted: one row per file and layout of its rows, from the attrs of a table of `read_seeds`.
 
     Columns: file, rows, layout (an entry of `layouts.LAYOUTS`, or "by names"), the columns of question, options and
-    answer, others (further fields, with their column where its name differs), answers (how they were read), and unused
-    (columns that look like options or answers and are not used). Empty where the table lost its attrs."""
+    answer, others (further fields, with their column if its name differs), answers (how they were read), and unused
+    (unused columns that look like options or answers). Empty if the table lost its attrs."""
     rows = []
     for line in table.attrs.get("layouts", []):
         known = {name: line[name] for name in NAMES if name in line}
@@ -279,8 +281,7 @@ def layout_report(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Seeds per source and language: rows, with_choices, multi_select (several right ones), with_rationale,
-    licences.
+    """Seeds per source and language: rows, with_choices, multi_select (several right choices), with_rationale, licence.
 
     >>> import qatoolkit as qt
     >>> rows = [{"question": "What do pandas eat?", "answer": "bamboo"}]

@@ -9,10 +9,10 @@ class SeedSettings(Settings):
     """Where seed questions come from (`read.read_seeds`)."""
 
     sources: tuple[Annotated[str, Place(words=("textbook",))], ...] = ()
-    """Files, folders or `hf:` names; `textbook` for the embedded seeds."""
+    """Files, folders or `hf:` names; `textbook` means the built-in seeds."""
     mapping: dict | None = None
-    """Columns by field, where a layout is not recognised."""
+    """Field -> column, for layouts that are not recognised."""
     licence: str | None = None
-    """Licence of the sources, kept with every row."""
+    """Licence of rows that state none themselves."""
     languages: tuple[str, ...] = ()
-    """Languages kept (en, zh, ...); rows in others are rejects. None keeps all."""
+    """Languages to keep (en, zh, ...); rows in others become rejects. Empty keeps all."""

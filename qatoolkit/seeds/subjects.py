@@ -1,21 +1,19 @@
-"""The discipline of each task of MMLU, CMMLU, C-Eval, MMLU-Pro and AGIEval, under the names that lm-eval gives its
-tasks.
+"""The discipline of each task of MMLU, CMMLU, C-Eval, MMLU-Pro and AGIEval, by lm-eval's task names.
 
-`maps/<benchmark>.csv` has task, subject and discipline; the list of tasks is that of lm-eval 0.4.13. A task belongs to
-the discipline whose knowledge its questions need most, the rule of the annotate prompt. Our reading where
-`taxonomy.DISCIPLINES` has no field of that name:
+`maps/<benchmark>.csv` has task, subject and discipline for the tasks of lm-eval 0.4.13. As in the annotate prompt, a
+task belongs to the discipline whose knowledge its questions need most. Our reading where no discipline in
+`taxonomy.DISCIPLINES` has the subject's name:
 
 - psychology, ageing, sexuality, nutrition, sports science, veterinary medicine and everyday health and safety
   (elementary_commonsense): medicine, as are anatomy (STEM in lm-eval), virology and medical genetics;
-- politics, security, the civil service and traffic rules: law, but foreign policy, asked as a course of events:
-  history;
+- politics, security, the civil service and traffic rules: law; but foreign policy, which is asked as events: history;
 - sociology, education, religion, Marxist theory, ethics and logic (with LogiQA and LSAT reasoning): philosophy;
 - business, accounting, management, public relations and MMLU-Pro's "other": economics;
 - econometrics and actuarial science: statistics; agronomy and plant protection: biology;
   food science, hydrology and planning: engineering;
 - peoples, customs and facts of the world (ethnology, food culture, tour guides, global_facts): geography;
-- school Chinese, journalism and reading in the native language (SAT, LSAT): literature; the Chinese language as such
-  and English for Chinese pupils: linguistics; MMLU's miscellaneous, mostly general culture: arts.
+- school Chinese, journalism and reading in the native language (SAT, LSAT): literature; Chinese language and English
+  for Chinese pupils: linguistics; MMLU's miscellaneous, mostly general culture: arts.
 """
 
 import csv
@@ -43,7 +41,7 @@ def rows(benchmark: str) -> tuple[dict[str, str], ...]:
 
 @cache
 def discipline_of(task: str) -> str | None:
-    """The discipline id of a task of any of the benchmarks; None for other tasks, whole benchmarks included."""
+    """The discipline id of a task of any of the benchmarks; None for other tasks and for whole benchmarks."""
     found = (row["discipline"] for name in BENCHMARKS for row in rows(name) if row["task"] == task)
     return next(found, None)
 
@@ -52,19 +50,19 @@ def discipline_of(task: str) -> str | None:
 def _by_subject(benchmark: str) -> dict[str, str]:
     prefix = "ceval-valid_" if benchmark == "ceval" else f"{benchmark}_"
     return {
-        simplify(written): row["discipline"]
+        simplify(name): row["discipline"]
         for row in rows(benchmark)
-        for written in (row["task"], row["task"].removeprefix(prefix), row["subject"])
+        for name in (row["task"], row["task"].removeprefix(prefix), row["subject"])
     }
 
 
 def with_disciplines(table: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """The table with the benchmark's discipline where a row has none and its `subject` is a subject of that benchmark.
+    """The table with the benchmark's discipline filled in for rows that have none and whose `subject` is in its map.
 
     A subject may be written as the task (mmlu_college_physics), without the benchmark's name (college_physics) or as in
-    the map (College physics); case, spaces and punctuation do not count. Other rows do not change: pass the rows of one
-    source alone where another source uses the same words in another sense. ValueError for a benchmark without a map and
-    for a table without the column `subject`, which `read_seeds` fills.
+    the map (College physics); case, spaces and punctuation are ignored. Other rows do not change. If another source
+    uses the same words in another sense, pass the rows of one source at a time. ValueError for a benchmark without a
+    map and for a table without the column `subject`, which `read_seeds` fills.
 
     >>> import qatoolkit as qt
     >>> table, rejects = qt.read_seeds([{"question": "2 + 2 = ?", "answer": "4", "subject": "College mathematics"}])
@@ -75,6 +73,6 @@ def with_disciplines(table: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     if "subject" not in table:
         raise ValueError(f"no column 'subject' to look up in the map of {benchmark}; pass a table of read_seeds")
     found = [None if pd.isna(subject) else known.get(simplify(subject)) for subject in table["subject"]]
-    own = table["discipline"] if "discipline" in table else [None] * len(table)
-    filled = [new if pd.isna(old) else old for old, new in zip(own, found, strict=True)]
-    return table.assign(discipline=pd.Series(filled, index=table.index, dtype=object))
+    given = table["discipline"] if "discipline" in table else [None] * len(table)
+    disciplines = [new if pd.isna(old) else old for old, new in zip(given, found, strict=True)]
+    return table.assign(discipline=pd.Series(disciplines, index=table.index, dtype=object))

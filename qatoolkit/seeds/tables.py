@@ -1,4 +1,4 @@
-"""Cells of tables in Python's own types, as their source writes them."""
+"""Tables as lists of dicts with plain Python values."""
 
 import datetime
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pandas as pd
 
-MAX_COLUMNS = 1_000  # of a table; wider ones are no table of questions, and take minutes
+MAX_COLUMNS = 1_000  # wider tables are not tables of questions, and take minutes
 
 
 def check_width(columns: int) -> None:
@@ -16,8 +16,8 @@ def check_width(columns: int) -> None:
 
 
 def as_native(value: object) -> object:
-    """A record or cell in Python's own types: arrays as lists, pandas nulls as None, field names as text, decimals,
-    dates and times as they are written (2.50, 1969-07-20)."""
+    """A record or cell as plain Python values: arrays become lists, pandas nulls None, field names text; decimals,
+    dates and times become text (2.50, 1969-07-20)."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     if isinstance(value, Mapping):
@@ -39,9 +39,9 @@ def as_native(value: object) -> object:
     return value
 
 
-def as_whole(cells: list) -> list:
-    """Floats of a column with missing cells as whole numbers, where all are: tables make floats of them for want of a
-    missing whole number."""
+def as_integers(cells: list) -> list:
+    """Floats as whole numbers if all in the column are whole and some are missing: pandas turns such integer columns
+    into floats."""
     known = [cell for cell in cells if cell is not None and cell == cell]
     if len(known) == len(cells) or not all(cell % 1 == 0 and abs(cell) < 2**53 for cell in known):
         return cells
@@ -52,7 +52,7 @@ def frame_records(frame: pd.DataFrame) -> list[dict]:
     """The rows of a DataFrame. ValueError for one that is too wide."""
     check_width(frame.shape[1])
     floats = [i for i, kind in enumerate(frame.dtypes) if kind == "float64"]
-    cells = {i: as_whole(frame.iloc[:, i].tolist()) for i in floats}
+    cells = {i: as_integers(frame.iloc[:, i].tolist()) for i in floats}
     columns = [cells.get(i, frame.iloc[:, i].array) for i in range(frame.shape[1])]
     return [dict(zip(frame.columns, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -71,7 +71,7 @@ def parquet_records(data: bytes) -> list[dict]:
     for column in table.columns:
         cells = column.to_pylist()
         if pa.types.is_float64(column.type):
-            cells = as_whole(cells)
+            cells = as_integers(cells)
         elif not _is_plain(column.type):
             cells = list(map(as_native, cells))
         columns.append(cells)
@@ -79,7 +79,7 @@ def parquet_records(data: bytes) -> list[dict]:
 
 
 def _is_plain(kind):
-    """Whether the cells of a Parquet type are Python's own."""
+    """Whether cells of a Parquet type already are plain Python values."""
     import pyarrow.types as is_
 
     if is_.is_list(kind) or is_.is_large_list(kind):

@@ -1,1 +1,1 @@
-"""Teachers: a client for OpenAI-compatible endpoints whose every answer is kept in a ledger."""
+"""Teachers: a client for OpenAI-compatible endpoints that keeps every answer in a ledger."""

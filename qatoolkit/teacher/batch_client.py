@@ -1,9 +1,9 @@
-"""BatchTeacher: asks through a Batch API, for half the price, with answers that may take a day.
+"""BatchTeacher: a teacher that uses a Batch API, for half the price, with answers that may take a day.
 
-A `BatchTeacher` is a `Teacher` whose requests are sent in files instead of one by one (OpenAI's Batch API, which other
-providers and servers offer too). A request without an answer in the ledger waits until every row waits; then all of
-them are sent together. What is submitted is recorded in the ledger (`batch_jobs.OpenRequests`) before the server starts
-on it, so a client that was killed picks its batches up at the next call and pays for nothing twice.
+A `BatchTeacher` is a `Teacher` that sends requests in files instead of one by one (OpenAI's Batch API, which other
+providers and servers also offer). Requests without an answer in the ledger collect until no row can continue; then all
+are sent together. Submitted requests are recorded in the ledger (`batch_jobs.OpenRequests`) before the server starts on
+them, so a client that was killed resumes its batches at the next call and pays for nothing twice.
 """
 
 import asyncio
@@ -27,18 +27,18 @@ from qatoolkit.teacher.transport import open_session, remedy_of
 
 __all__ = ["BatchTeacher"]
 
-CHUNK = 500  # lines of an output file that are read and committed at a time
+CHUNK = 500  # lines of an output file per commit
 
 
 class Waiting(NamedTuple):
-    """A request and the future that gets its result."""
+    """A request and the future for its result."""
 
     request: Request
     result: asyncio.Future[Result]
 
 
 class Submission(NamedTuple):
-    """An input file, its batch if that was created just now, and the requests of this call that are in it, by key."""
+    """An input file, its batch if it was just created, and the requests of this call in it, by key."""
 
     file: str
     batch: str | None
@@ -46,11 +46,11 @@ class Submission(NamedTuple):
 
 
 class BatchTeacher(Teacher):
-    """A `Teacher` that asks through `/v1/files` and `/v1/batches`; takes the arguments of `Teacher` except `client`.
+    """A `Teacher` that uses `/v1/files` and `/v1/batches`; takes the arguments of `Teacher` except `client`.
 
     `discount` is the price of a batch as a share of the list price. `poll` is the longest time in seconds between two
-    checks of a batch (the first come sooner); `log` receives a line when its state changes. `requests_per_file` and
-    `bytes_per_file` are the provider's limits. `attempts` counts submissions of one request; limits on requests in
+    checks of a batch (the first checks come sooner); `log` receives a line when its state changes. `requests_per_file`
+    and `bytes_per_file` are the provider's limits. `attempts` counts submissions of one request; limits on requests in
     flight and on rates do not apply. With a budget, BudgetError is raised before anything is sent if the requests,
     together with those still open, might exceed it.
     """
@@ -79,10 +79,10 @@ class BatchTeacher(Teacher):
         self._log = lambda text: log(self.endpoint.redact(text))
         self._open = OpenRequests(self.ledger, self.endpoint.name)
 
-    _drains = False  # what is submitted is picked up again
+    _drains = False  # submitted requests are picked up again at the next call
 
     def forget(self, batch: str) -> None:
-        """Stop waiting for a batch: its requests are submitted, and paid for, again."""
+        """Abandon a batch: its requests will be submitted, and paid for, again."""
         self._open.forget(batch)
 
     async def _ask(self, call: Call) -> pd.DataFrame:
@@ -92,7 +92,7 @@ class BatchTeacher(Teacher):
             index, _, sample, messages = job
             call.put(index, await self._answer(waiting, job, call.parse, self._request(messages, sample)))
 
-        # A file of 200 MB may take long, but not without any progress.
+        # A file of 200 MB may take long, so only each read has a timeout.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self.timeout, sock_read=self.timeout)
         async with open_session(self.endpoint, timeout) as session:
             tries = {"attempts": self.attempts, "backoff": self._backoff, "patience": 20 * self._poll}
@@ -101,7 +101,7 @@ class BatchTeacher(Teacher):
         return to_table(call.rows)
 
     async def _known(self, key: str) -> Reply | None:
-        stored = self.ledger.get([key])  # leases are taken for all requests of a file together
+        stored = self.ledger.get([key])  # leases are taken for all requests of a file at once
         return read_completion(stored[key]) if stored else None
 
     async def _send(self, waiting: dict[str, Waiting], request: Request, tally) -> Reply:
@@ -122,7 +122,7 @@ class BatchTeacher(Teacher):
                 return reply
 
     async def _serve(self, api: BatchAPI, call: Call, waiting: dict[str, Waiting]) -> None:
-        """Submit the waiting requests whenever no row can go on without them, until all rows are done."""
+        """Submit the waiting requests whenever no row can continue without them, until all rows are done."""
         running: set[asyncio.Task] = set()
         try:
             while call.done < call.total:
@@ -142,7 +142,7 @@ class BatchTeacher(Teacher):
                     if elsewhere and not submissions:
                         await asyncio.sleep(OTHERS)
                     running |= {asyncio.create_task(self._follow(api, one)) for one in submissions}
-                elif not running:  # the other rows wait for requests of another call
+                elif not running:  # the remaining rows wait for requests of another call
                     await asyncio.sleep(0.05)
                 if running:
                     ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -156,8 +156,8 @@ class BatchTeacher(Teacher):
     async def _find_open(
         self, waiting: dict[str, Waiting]
     ) -> tuple[list[Submission], dict[str, Waiting], dict[str, Waiting]]:
-        """(submissions that are open already, requests that are in none and ours to submit, requests that another process
-        is submitting). Requests that another process has got answered in the meantime get their result."""
+        """(open submissions, requests in none of them that we should submit, requests that another process is
+        submitting). Requests that another process has completed in the meantime get their result."""
         taken = await self._leases.take(waiting)
         elsewhere = {key: waiting.pop(key) for key in taken.elsewhere}
         files = await asyncio.to_thread(self._open.files_of, list(waiting))
@@ -171,7 +171,7 @@ class BatchTeacher(Teacher):
         return [*submissions.values()], fresh, elsewhere
 
     async def _submit(self, api: BatchAPI, waiting: dict[str, Waiting]) -> list[Submission]:
-        """Upload requests and create their batches, as few as the limits of a file allow."""
+        """Upload requests and create their batches, as few as the file limits allow."""
         submissions = []
         for keys, lines in make_files((one.request for one in waiting.values()), *self._file_limits):
             file, part = await api.upload(lines), {key: waiting[key] for key in keys}
@@ -192,7 +192,7 @@ class BatchTeacher(Teacher):
         return batch
 
     async def _follow(self, api: BatchAPI, submission: Submission) -> None:
-        """Wait for the batch of a submission and give every waiting request its result."""
+        """Wait for a submission's batch and give every waiting request its result."""
         file, batch, waiting = submission
         if batch is None:
             batch = await self._pick_up(api, file)
@@ -203,7 +203,7 @@ class BatchTeacher(Teacher):
             self._open.forget(file)
             raise TeacherError(
                 f"{self.endpoint.name} did not accept batch {batch} ({ended['status']}): {errors[:3]}; "
-                "none of it was answered: correct that, then run again"
+                "no request was answered: correct this, then run again"
             )
         for result in results:
             with tempfile.TemporaryFile() as content:
@@ -217,17 +217,17 @@ class BatchTeacher(Teacher):
             await self._settle(file, dict.fromkeys(keys[start : start + CHUNK], missing), waiting)
 
     async def _pick_up(self, api: BatchAPI, file: str) -> str | None:
-        """The batch of a file that an earlier call submitted; None if another process has settled it by now."""
+        """The batch of a file that an earlier call submitted; None if another process has settled it since."""
         if (found := await asyncio.to_thread(self._open.batch_of, file)) is None:
             return None
         batch, submitted = found
-        if batch is None:  # that call ended before it knew whether the batch was created
+        if batch is None:  # the earlier call ended before it knew whether the batch was created
             try:
                 created = await api.find(file, submitted)
             except Refused as refused:
                 raise TeacherError(
-                    f"{refused}, so it is unknown whether file {file} became a batch: look there, and if it did not, "
-                    f"teacher.forget({file!r}) submits its requests again"
+                    f"{refused}, so it is unknown whether file {file} became a batch: check with the provider; if it "
+                    f"did not, teacher.forget({file!r}) submits its requests again"
                 ) from None
             if created:
                 batch = created["id"]
@@ -248,7 +248,7 @@ class BatchTeacher(Teacher):
             except Refused as refused:
                 if refused.status != 404:
                     raise
-                if self.endpoint.is_local:  # it was restarted, and nothing was paid
+                if self.endpoint.is_local:  # a local server was restarted; nothing was paid
                     return {"status": "gone"}
                 raise TeacherError(
                     f"{refused}: use the key that submitted it, or submit it again with teacher.forget({batch!r})"
@@ -264,7 +264,7 @@ class BatchTeacher(Teacher):
             wait = min(2 * wait, self._poll)
 
     async def _settle(self, file: str, responses: dict[str, Response], waiting: dict[str, Waiting]) -> None:
-        """Commit responses to requests of a file, then give them to those who wait."""
+        """Commit responses to requests of a file, then pass them to the waiting requests."""
         results = await asyncio.to_thread(self._open.settle, file, responses, self._cost)
         for key, result in results.items():
             if (one := waiting.pop(key, None)) and not one.result.done():
@@ -281,9 +281,8 @@ class BatchTeacher(Teacher):
 
 
 async def _wait_until_idle(call: Call, waiting: dict[str, Waiting]) -> None:
-    """Return when no row can go on: nothing has changed for ten turns of the event loop. Rows wait for nothing but
-    answers, so every turn moves each of them by at least one step; a request that comes later is sent with the next
-    file."""
+    """Return when no row can continue: nothing has changed for ten turns of the event loop. Rows wait only for answers,
+    so each turn advances every row by at least one step; a request that comes later is sent with the next file."""
     before, unchanged = None, 0
     while unchanged < 10:
         now = call.done, len(waiting)

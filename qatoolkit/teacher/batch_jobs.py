@@ -1,9 +1,9 @@
-"""Batch jobs: files and batches as in OpenAI's Batch API (https://platform.openai.com/docs/guides/batch), and the
-requests in them that are still open.
+"""Batch jobs: files and batches of OpenAI's Batch API (https://platform.openai.com/docs/guides/batch), and the open
+requests in them.
 
-Open requests are a table of their own in the ledger file. A row is one request in one input file. It is written before
-the batch of that file is created, and deleted in the commit that records the result. So a client that was killed at any
-moment finds what is still open, and no answer is recorded twice.
+Open requests have their own table in the ledger file. A row is one request in one input file. It is written before the
+file's batch is created, and deleted in the commit that records the result. So a client that was killed at any moment
+finds its open requests again, and no answer is recorded twice.
 """
 
 import asyncio
@@ -38,7 +38,8 @@ _PUT_ATTEMPT = f"""INSERT INTO attempts ({ATTEMPT_COLUMNS}) SELECT {", ".join("?
 
 
 class Result(NamedTuple):
-    """The result of one request, its cost in USD (None: unknown); `attempts` is 0 if another process recorded it."""
+    """The result of one request, with its cost in USD (None: unknown); `attempts` is 0 if another process recorded
+    it."""
 
     response: Response
     reply: Reply
@@ -54,10 +55,10 @@ class OpenRequests:
         ledger.write((_TABLE, [()]), (_INDEX, [()]))
 
     def add(self, file: str, labels: tuple[str, str, str], requests: Iterable[tuple[Request, float | None]]) -> None:
-        """Record an uploaded file, before its batch is created: the model, run and stage, and each request with the
-        most it can cost in USD (None: unknown)."""
-        same = (None, *labels, time.time())
-        rows = [(self._endpoint, file, one.key, *same, most, one.text) for one, most in requests]
+        """Record an uploaded file before its batch is created: the model, run and stage, and each request with the most
+        it can cost in USD (None: unknown)."""
+        shared = (None, *labels, time.time())
+        rows = [(self._endpoint, file, one.key, *shared, most, one.text) for one, most in requests]
         self._ledger.write((_ADD, rows), ("DELETE FROM leases WHERE key = ?", [(row[2],) for row in rows]))
 
     def set_batch(self, file: str, batch: str) -> None:
@@ -66,26 +67,26 @@ class OpenRequests:
         self._ledger.write((update, [(batch, self._endpoint, file)]))
 
     def batch_of(self, file: str) -> tuple[str | None, float] | None:
-        """(batch id or None, epoch seconds of submission) of a file; None when none of its requests is open."""
+        """(batch id or None, epoch seconds of submission) of a file; None if none of its requests are open."""
         return next(iter(self._select("batch, submitted", "file = ? LIMIT 1", file)), None)
 
     def files_of(self, keys: Iterable[str]) -> dict[str, str]:
-        """The file that each of `keys` is open in; keys that are not open are absent."""
+        """Key -> file, for each of `keys` that is open."""
         return dict(self._select("key, file", "key IN (SELECT value FROM json_each(?))", json.dumps(list(keys))))
 
     def keys_in(self, file: str) -> list[str]:
-        """The keys open in a file."""
+        """The keys of a file's open requests."""
         return [key for (key,) in self._select("key", "file = ?", file)]
 
     def settle(
         self, file: str, responses: dict[str, Response], cost: Callable[[Reply], float | None]
     ) -> dict[str, Result]:
-        """Record the responses to requests of a file in one commit, and close these requests. What another process has
-        recorded already is not recorded again. Returns the result of each."""
-        among = "file = ? AND key IN (SELECT value FROM json_each(?))"
-        rows = self._select("key, model, run, stage, submitted, request", among, file, json.dumps(list(responses)))
+        """Record the responses to requests of a file in one commit, and close these requests. Responses that another
+        process has already recorded are skipped. Returns the result of each request."""
+        in_file = "file = ? AND key IN (SELECT value FROM json_each(?))"
+        rows = self._select("key, model, run, stage, submitted, request", in_file, file, json.dumps(list(responses)))
         open_rows, now = {key: row for key, *row in rows}, time.time()
-        results, answers, attempts, closed = {}, [], [], []
+        results, answers, attempts, settled = {}, [], [], []
         for key, response in responses.items():
             reply, answer = read_response(response)
             if key not in open_rows:
@@ -94,24 +95,23 @@ class OpenRequests:
             *labels, submitted, request = open_rows[key]
             results[key] = result = Result(response, reply, cost(reply))
             outcome = response.status, reply.outcome, *reply.tokens, result.cost
-            where = (self._endpoint, file, key)
+            identity = (self._endpoint, file, key)
             attempt = Attempt(key, *labels, submitted, now - submitted, *outcome)
-            attempts.append((*attempt, checksum(*attempt), *where))
-            closed.append(where)
+            attempts.append((*attempt, checksum(*attempt), *identity))
+            settled.append(identity)
             if answer:
                 answers.append(response_row(key, request, answer))
         close = "DELETE FROM batches WHERE endpoint = ? AND file = ? AND key = ?"
-        self._ledger.write((PUT_RESPONSE, answers), (_PUT_ATTEMPT, attempts), (close, closed))
+        self._ledger.write((PUT_RESPONSE, answers), (_PUT_ATTEMPT, attempts), (close, settled))
         return results
 
     def forget(self, name: str) -> None:
-        """Delete the requests of a file or a batch, as if they had never been submitted."""
+        """Delete the requests of a file or batch, as if they had never been submitted."""
         drop = "DELETE FROM batches WHERE endpoint = ? AND (file = ? OR batch = ?)"
         self._ledger.write((drop, [(self._endpoint, name, name)]))
 
     def most(self, labels: tuple[str, str, str]) -> float:
-        """The most that all open requests of a model, run and stage can cost, in USD; those of unknown cost count as
-        0."""
+        """The most that all open requests of a model, run and stage can cost, in USD; unknown costs count as 0."""
         sql = "SELECT total(most) FROM batches WHERE model = ? AND run = ? AND stage = ?"
         return self._ledger.read(sql, labels)[0][0]
 
@@ -121,7 +121,7 @@ class OpenRequests:
 
 
 def make_files(requests: Iterable[Request], most_requests: int, most_bytes: int) -> Iterator[tuple[list[str], bytes]]:
-    """Requests in as few input files as the limits allow: the keys in each, and its content."""
+    """Yields (keys, content) of as few input files as the limits allow."""
     keys, lines, size = [], [], 0
     for request in requests:
         line = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions", "body": request.body}
@@ -137,8 +137,8 @@ def make_files(requests: Iterable[Request], most_requests: int, most_bytes: int)
 
 
 def read_lines(lines: Iterable[bytes], endpoint: Endpoint) -> dict[str, Response]:
-    """The responses in lines of an output or error file, by key; lines that cannot be read are skipped. Where there is
-    no response, `failure` is the server's code if that begins with batch_ (batch_expired), else timeout or error."""
+    """Key -> response, from lines of an output or error file; unreadable lines are skipped. Without a response,
+    `failure` is the server's code if it begins with batch_ (batch_expired), else timeout or error."""
     responses: dict[str, Response] = {}
     for line in lines:
         try:
@@ -165,9 +165,9 @@ class Refused(TeacherError):
 
 
 class BatchAPI:
-    """Calls of the Batch API over one session. A call that fails for a passing reason is tried `attempts` times, and
-    reads for at least `patience` seconds. Raises TeacherError after that, and its subclass Refused if the server
-    rejects the call."""
+    """Calls of the Batch API over one session. A call that fails for a transient reason is tried `attempts` times,
+    reads for at least `patience` seconds. Then it raises TeacherError; if the server rejects the call, the subclass
+    Refused."""
 
     def __init__(
         self, session: aiohttp.ClientSession, endpoint: Endpoint, *, attempts: int, backoff: float, patience: float
@@ -178,7 +178,7 @@ class BatchAPI:
     async def upload(self, lines: bytes) -> str:
         """Upload an input file, JSON lines of {custom_id, method, url, body}; returns its id."""
 
-        def make_form() -> dict[str, Any]:  # a form can be sent only once
+        def make_form() -> dict[str, Any]:  # a form can only be sent once
             form = aiohttp.FormData({"purpose": "batch"})
             form.add_field("file", io.BytesIO(lines), filename="requests.jsonl", content_type="application/jsonl")
             return {"data": form}
@@ -186,8 +186,8 @@ class BatchAPI:
         return (await self._call("POST", "/files", make_form))["id"]
 
     async def create(self, file: str, since: float) -> str:
-        """Create the batch of an input file; returns its id. If a failure leaves open whether the server created one,
-        it is searched for among those created `since` (epoch seconds) before the call is repeated."""
+        """Create the batch of an input file; returns its id. If it is unclear after a failure whether the server
+        created one, batches created `since` (epoch seconds) are searched for it before the call is repeated."""
         body = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
         return (await self._call("POST", "/batches", lambda: {"json": body}, search=lambda: self.find(file, since)))[
             "id"
@@ -213,7 +213,7 @@ class BatchAPI:
         return await self._call("GET", f"/batches/{id}", patience=self._patience)
 
     async def download(self, file: str, into: BinaryIO) -> None:
-        """Write the content of a file to `into`, and rewind that."""
+        """Write the content of a file to `into`, and rewind it."""
         await self._call("GET", f"/files/{file}/content", into=into, patience=self._patience)
         into.seek(0)
 
@@ -242,11 +242,11 @@ class BatchAPI:
                 if response.status in (401, 402):
                     error += "; " + REMEDIES[response.status].format(key_env=self._endpoint.key_env)
                 elif method == "POST" and response.status in (404, 405, 501):
-                    error += ": no batches there; ask without (Teacher, teacher.batch: false) or check base_url"
+                    error += ": it has no Batch API; use Teacher (teacher.batch: false) or check base_url"
                 raise Refused(response.status, error)
             if failures >= self._attempts and time.monotonic() - started >= patience:
                 raise TeacherError(
-                    f"{error}, {failures} times in a row; run again later: what was submitted is picked up again"
+                    f"{error}, {failures} times in a row; run again later: submitted requests are picked up again"
                 )
             requested = min(retry_after(response.headers), 60.0)
             await asyncio.sleep(max(requested, backoff(path, min(failures, 20), self._backoff)))

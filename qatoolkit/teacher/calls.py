@@ -1,5 +1,4 @@
-"""The input and output of a call of `Teacher.ask`: prompts checked, requests with their keys, rows in order, one
-table."""
+"""Input and output of `Teacher.ask`: validated prompts, requests with their keys, ordered rows, one table."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +11,7 @@ Job = tuple[int, Any, int, Messages]  # row, id, sample, messages
 
 
 class Request(NamedTuple):
-    """A request: its key in the ledger, which is the hash of `text`, the canonical text stored there, and the body, as
+    """A request: its key in the ledger (the hash of `text`), the canonical `text` that is stored, and the body, as
     values and as the JSON that is sent."""
 
     key: str
@@ -22,7 +21,7 @@ class Request(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One answer to one prompt; the columns of the table that `Teacher.ask` returns, described there."""
+    """One answer to one prompt: a row of the table that `Teacher.ask` describes."""
 
     id: Any
     sample: int
@@ -41,22 +40,22 @@ class Row(NamedTuple):
     keys: tuple[str, ...]
 
 
-# Statuses of 400 to 499 that say something of the request itself; others of them come from a key, an account, a limit, a
-# proxy or an address, and may be otherwise another time.
-_OF_THE_REQUEST = (400, 406, 411, 412, 413, 414, 415, 416, 417, 418, 422, 431, 451)
+# Statuses from 400 to 499 that concern the request itself. The others concern a key, an account, a limit, a proxy or an
+# address, and may change.
+_REQUEST_STATUSES = (400, 406, 411, 412, 413, 414, 415, 416, 417, 418, 422, 431, 451)
 
 
 def is_transient(outcome: str) -> bool:
-    """Whether the same request may be answered another time: no connection, a timeout, an interruption, a batch that
-    ended without it, a 200 without a completion, and every status that says nothing of the request itself."""
+    """Whether the same request may be answered another time: after no connection, a timeout, an interruption, a batch
+    that ended without it, a 200 without a completion, and any status that does not concern the request itself."""
     status = outcome.removeprefix("http_")
     if status != outcome and status.isdigit():
-        return int(status) not in _OF_THE_REQUEST
+        return int(status) not in _REQUEST_STATUSES
     return outcome in ("connection", "timeout", "interrupted") or outcome.startswith("batch_")
 
 
 class Call:
-    """One call of ask(): its prompts, checked, and the rows as they come."""
+    """One call of ask(): its validated prompts, and the rows as they arrive."""
 
     def __init__(self, prompts, *, parse=None, samples: int = 1, ids=None):
         if isinstance(prompts, str):
@@ -71,7 +70,7 @@ class Call:
         self.done, self.cost = 0, 0.0
         self.total = len(self._messages) * samples
         self.rows: list[Row | None] = [None] * self.total
-        self.tasks: set = set()  # that work on it
+        self.tasks: set = set()  # that work on this call
 
     def jobs(self) -> Iterator[Job]:
         """(row, id, sample, messages) of every row, in order."""
@@ -81,37 +80,37 @@ class Call:
                 yield next(row), id, sample, messages
 
     def put(self, index: int, row: Row) -> None:
-        """Store an answered row and add its cost; the sum is NaN once a cost is unknown."""
+        """Store a finished row and add its cost; the sum is NaN once a cost is unknown."""
         self.rows[index] = row
         self.done += 1
         self.cost += float("nan") if row.cost is None else row.cost
 
     def rows_so_far(self) -> list[Row]:
-        """All rows; those not answered yet have the outcome "interrupted"."""
-        error = "stopped before it was answered; ask again to go on"
+        """All rows; unanswered ones have the outcome "interrupted"."""
+        error = "stopped before it was answered; ask again to continue"
         return [
             row or Row(id, sample, "", "interrupted", *(None,) * 7, False, 0, error, ())
             for row, (_, id, sample, _) in zip(self.rows, self.jobs(), strict=True)
         ]
 
 
-def _to_messages(place: int, prompt: str | Messages) -> Messages:
+def _to_messages(position: int, prompt: str | Messages) -> Messages:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     if not (prompt and all("role" in message for message in prompt)):
-        raise ValueError(f"prompt {place} is {prompt!r:.60}: give a string or role/content messages")
+        raise ValueError(f"prompt {position} is {prompt!r:.60}: give a string or role/content messages")
     return prompt
 
 
 def parse_answer(parse: Callable[[str], Any], content: str, id: Any) -> tuple[Any, str | None]:
-    """(value, None), or (None, error) if `parse` raises ValueError; any other exception is a bug in `parse` and is
-    raised."""
+    """(value, None), or (None, error) if `parse` raises ValueError; other exceptions are bugs in `parse` and
+    propagate."""
     try:
         return parse(content), None
     except ValueError as error:
         return None, str(error) or type(error).__name__
     except Exception as error:
-        error.add_note(f"raised by parse() on the answer to id {id!r}; the answer is kept: rerunning is free")
+        error.add_note(f"raised by parse() on the answer to id {id!r}; the answer is kept, so rerunning is free")
         raise
 
 
@@ -124,20 +123,20 @@ _DTYPES = {
 
 
 def to_table(rows: list[Row]) -> pd.DataFrame:
-    """Rows as a table with one row each; dtypes do not depend on the values."""
+    """A table with one line per row; dtypes do not depend on the values."""
     columns = zip(*rows, strict=True) if rows else [()] * len(Row._fields)
     named = zip(Row._fields, columns, strict=True)
     return pd.DataFrame({name: pd.Series(column, dtype=_DTYPES.get(name)) for name, column in named})
 
 
 def with_calls(table: pd.DataFrame, step: str, keys: Iterable[Iterable[str]]) -> pd.DataFrame:
-    """A copy with the ledger keys of a step's calls for each row appended to `calls`."""
-    before = table["calls"] if "calls" in table else [()] * len(table)
-    calls = [[*had, *(f"{step}/{key}" for key in some)] for had, some in zip(before, keys, strict=True)]
+    """A copy with the ledger keys of a step's requests for each row appended to `calls`."""
+    earlier = table["calls"] if "calls" in table else [()] * len(table)
+    calls = [[*old, *(f"{step}/{key}" for key in new)] for old, new in zip(earlier, keys, strict=True)]
     return table.assign(calls=pd.Series(calls, index=table.index, dtype=object))
 
 
-def stop_if_interrupted(said: pd.DataFrame) -> None:
+def stop_if_interrupted(replies: pd.DataFrame) -> None:
     """Raise KeyboardInterrupt if Ctrl-C cut a teacher's answers short."""
-    if (said["outcome"] == "interrupted").any():
+    if (replies["outcome"] == "interrupted").any():
         raise KeyboardInterrupt

@@ -1,11 +1,12 @@
-"""Teacher: puts prompts to a model and returns a table, one row per answer, in the order of the prompts.
+"""Teacher: sends prompts to a model and returns a table, one row per answer, in the order of the prompts.
 
 A `Teacher` works with any OpenAI-compatible server. Each request is looked up in the ledger under a hash of everything
 that shapes its answer. Requests without an answer are sent within the limits, and each answer is committed before it is
-parsed. Asking again after an empty answer, and correcting one that did not parse, are requests with keys of their own.
-So a rerun after a crash gives the same table and sends only what was never answered, and of several processes that ask the
-same each sends what no other has taken a lease on. Whatever stops it, requests in flight are waited for and recorded.
-Everything runs on the library's own event-loop thread, so it works the same in a script, a notebook and papermill.
+parsed. A retake after an empty answer, and a correction of one that did not parse, are requests with their own keys. So
+a rerun after a crash gives the same table and sends only what was never answered. Processes with the same requests take
+leases on them, so that each request is sent once. Whatever stops a call, it waits for requests in flight and records
+their answers. Everything runs on the library's own event-loop thread, so it works the same in scripts, notebooks and
+papermill.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ from qatoolkit.teacher.transport import Endpoint, Send
 
 __all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError"]
 
-AHEAD = 256  # prompts that are looked up in the ledger together
+AHEAD = 256  # prompts per lookup in the ledger
 RETAKES = 1  # how often a request is repeated after an empty answer
 CORRECTION = "That answer could not be read: {error}\nAnswer again, in exactly the format asked for and nothing else."
 
@@ -43,17 +44,16 @@ class Teacher:
     """A model behind an endpoint, with its sampling parameters, its ledger and its limits.
 
     `timeout` is in seconds per request. A request fails for good after `attempts`; `backoff` is the wait in seconds
-    before its first retry. `extra` sets any other field of the request body (top_p, seed, response_format); a field
-    that is None is not sent, `max_tokens` and `temperature` included. Without `endpoint` the one at OPENAI_BASE_URL
-    is asked; there is no other default. `requests_per_minute` and `tokens_per_minute` keep below a provider's limits;
-    tokens are estimated before a request and corrected after it. `budget` in USD bounds what `run` and `stage` may
-    spend on this model in this ledger, earlier sessions and other processes included; it needs a price, from
-    prices.csv or `price`. With `client=openai.AsyncOpenAI(...)` (or Azure, or any subclass) requests go through that
+    before its first retry. `extra` sets any other field of the request body (top_p, seed, response_format); fields that
+    are None are not sent, including `max_tokens` and `temperature`. Without `endpoint`, OPENAI_BASE_URL is used; there
+    is no other default. `requests_per_minute` and `tokens_per_minute` are a provider's limits, which are not exceeded;
+    tokens are estimated before a request and corrected after it. `budget` is the most that `run` and `stage` may spend
+    on this model in this ledger, in USD, including earlier sessions and other processes; it needs a price, from
+    prices.csv or `price`. With `client=openai.AsyncOpenAI(...)` (or Azure, or any subclass), requests go through that
     client, about a fifth as fast as the built-in transport; do not share it with another event loop. With `progress`,
-    every `ask` that takes more than a second shows its rate, the time left and the USD spent. With `shared`,
-    processes that ask this model through this ledger at the same time divide `in_flight` and the limits a minute
-    among them, anew within a second after one has ended. ValueError for a value that is not allowed, or without an
-    endpoint.
+    every `ask` that takes more than a second shows its rate, the time left and the USD spent. With `shared`, processes
+    that use this model and ledger at the same time divide `in_flight` and the limits per minute among them, and divide
+    them again within a second after one has ended. ValueError for a value that is not allowed, or without an endpoint.
 
     >>> import qatoolkit as qt
     >>> endpoint = qt.Endpoint(base_url="https://llm.example.org/v1", name="our server", key_env="OUR_KEY")
@@ -62,7 +62,7 @@ class Teacher:
     Teacher({'model': 'our-model', 'max_tokens': 500, 'temperature': 0.0}, at 'our server', Ledger('ledger.sqlite'))
     """
 
-    _drains = True  # whether a stop waits for requests in flight
+    _drains = True  # whether an interrupt waits for requests in flight
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Teacher:
             attempts=attempts, backoff=backoff, pace=Pace(requests_per_minute, tokens_per_minute), budget=self._budget,
             cost=self._cost, most=self._most, sharers=self._leases.sharers if shared else None,
         )  # fmt: skip
-        self._pending: dict[str, asyncio.Future[Reply | None]] = {}  # by key: requests in flight
+        self._pending: dict[str, asyncio.Future[Reply | None]] = {}  # key -> reply to a request in flight
 
     def __repr__(self) -> str:
         return f"Teacher({self._body}, at {self.endpoint.name!r}, {self.ledger!r})"
@@ -126,20 +126,20 @@ class Teacher:
         ids: Sequence[Any] | None = None,
         label: str = "ask",
     ) -> pd.DataFrame:
-        """Answer every prompt `samples` times; returns one row per prompt and sample, in the order given.
+        """Answer every prompt `samples` times; returns one row per prompt and sample, in the given order.
 
         Columns: id, sample, key (of the response shown, in the ledger), outcome, value, content, reasoning,
         prompt_tokens, completion_tokens, reasoning_tokens (of the answer shown), cost (USD paid by this call for the
-        row, retries included; 0 if cached, NaN if the price is unknown), cached (no request was sent), attempts, error,
-        keys (of every request made for the row, retakes and correction included). `outcome` is ok, empty, length,
-        refusal, unparsed, http_<status>, timeout, connection, too_large, or interrupted: Ctrl-C sends nothing more, waits
-        for what is in flight (a second one does not), and returns what is done.
+        row, including retries; 0 if cached, NaN if the price is unknown), cached (no request was sent), attempts,
+        error, keys (of every request made for the row, including retakes and correction). `outcome` is ok, empty,
+        length, refusal, unparsed, http_<status>, timeout, connection, too_large, or interrupted: Ctrl-C sends nothing
+        more, waits for requests in flight (a second Ctrl-C does not), and returns the rows that are done.
         `parse(content)` gives `value` (default the content); if it raises ValueError, the teacher is asked once to
-        correct itself.
+        correct its answer.
 
         Raises TeacherError if the server is down or rejects the key, BudgetError, LedgerError, and ValueError for an
-        invalid prompt. Answers so far, those in flight at that moment included, are in the ledger and cost nothing the next
-        time. `label` names the call in the progress display.
+        invalid prompt. Answers so far, including those in flight at that moment, are in the ledger and cost nothing the
+        next time. `label` names the call in the progress display.
         """
         call = Call(prompts, parse=parse, samples=samples, ids=ids)
         try:
@@ -150,28 +150,28 @@ class Teacher:
 
     @contextmanager
     def _showing(self, call: Call, label: str) -> Iterator[Callable[[], None] | None]:
-        """A function that updates the progress display of a call; None without display."""
+        """Yields a function that updates the progress display of a call; None if there is no display."""
         if not (self._progress and call.total):
             yield None
             return
-        with Progress(call.total, label, "requests", brief=1.0) as shown:
+        with Progress(call.total, label, "requests", brief=1.0) as progress:
 
             def tick() -> None:
                 spent = "an unknown amount" if call.cost != call.cost else f"${call.cost:,.2f}"
-                shown.update(call.done - shown.done, spent=spent)
+                progress.update(call.done - progress.done, spent=spent)
 
             yield tick
 
     async def _ask(self, call: Call) -> pd.DataFrame:
-        mine: set[str] = set()  # keys that leases were taken on for this call
-        source, turn, ready, more = self._look_up(call.jobs(), mine), asyncio.Lock(), deque(), True
+        leased: set[str] = set()  # keys on which this call took leases
+        source, looking_up, ready, more = self._look_up(call.jobs(), leased), asyncio.Lock(), deque(), True
         async with self._sender.connected() as send:
 
             async def look_ahead() -> None:
-                """Let one worker look up for all, while the others go on with what is ready."""
+                """Let one worker look up requests for all, while the others continue with those that are ready."""
                 nonlocal more
-                while more and len(ready) < AHEAD // 2 and not (ready and turn.locked()):
-                    async with turn:
+                while more and len(ready) < AHEAD // 2 and not (ready and looking_up.locked()):
+                    async with looking_up:
                         if more and len(ready) < AHEAD // 2:
                             found = await anext(source, None)
                             more = found is not None
@@ -186,41 +186,42 @@ class Teacher:
                     row = await self._answer(send, job, call.parse, request)
                     call.put(job[0], row)
                     if row.cached:
-                        await asyncio.sleep(0)  # nothing was awaited: let Ctrl-C and the others through
+                        await asyncio.sleep(0)  # nothing was awaited: let Ctrl-C and other workers run
 
             try:
-                # Twice as many workers as places in flight: those that back off hold none.
+                # Twice as many workers as places in flight: workers that back off hold no place.
                 workers = (worker() for _ in range(min(call.total, 2 * self.in_flight)))
                 await gather_all(workers, self._sender.end, call.tasks)
                 if call.done < call.total:
                     raise asyncio.CancelledError
             finally:
-                self._leases.release(mine & self._leases.until.keys())
+                self._leases.release(leased & self._leases.until.keys())
                 self.ledger.flush()
         return to_table(call.rows)
 
     def _stop(self, call: Call) -> str:
-        """Send nothing more for a call; returns what is waited for."""
+        """Send nothing more for a call; returns a message about the requests it waits for."""
         flying = self._sender.stop(call.tasks)
-        return f"stopping: {len(flying)} requests in flight are waited for (interrupt again to give them up)"
+        return f"stopping: waiting for {len(flying)} requests in flight (interrupt again to abandon them)"
 
-    async def _look_up(self, jobs: Iterator[Job], mine: set[str]) -> AsyncIterator[list[tuple[Job, Request]]]:
-        """Lists of jobs with their requests, looked up in the ledger and leased many at a time: one by one, that costs as
-        much as all other bookkeeping. Those that another process is asking come last, once they are answered or free."""
+    async def _look_up(self, jobs: Iterator[Job], leased: set[str]) -> AsyncIterator[list[tuple[Job, Request]]]:
+        """Batches of jobs with their requests, looked up in the ledger and leased; one at a time, that would cost as
+        much as all other bookkeeping. Requests that another process is sending come last, once they are answered or
+        free."""
         later: list[tuple[Job, Request]] = []
         while True:
-            some = [(job, self._request(job[3], job[2])) for job in itertools.islice(jobs, AHEAD)]
-            ended = not some
+            pairs = [(job, self._request(job[3], job[2])) for job in itertools.islice(jobs, AHEAD)]
+            ended = not pairs
             if ended:
-                some, later = later, []
-            if not some:
+                pairs, later = later, []
+            if not pairs:
                 return
-            async with self._leasing:  # another call of this teacher may be looking up the same
-                keys = {request.key for _, request in some} - self._pending.keys() - self._leases.until.keys()
+            async with self._leasing:  # another call of this teacher may look up the same keys
+                keys = {request.key for _, request in pairs} - self._pending.keys() - self._leases.until.keys()
                 taken = await self._leases.take(keys)
-            mine |= keys - taken.elsewhere
-            ready = [pair for pair in some if pair[1].key not in taken.elsewhere]
-            later += [pair for pair in some if pair[1].key in taken.elsewhere]
+            leased |= keys - taken.elsewhere
+            ready = [pair for pair in pairs if pair[1].key not in taken.elsewhere]
+            later += [pair for pair in pairs if pair[1].key in taken.elsewhere]
             if ready:
                 yield ready
             elif ended:
@@ -232,7 +233,7 @@ class Teacher:
         for retake in range(RETAKES + 1):
             request = self._request(messages, sample, retake) if retake else first
             reply = await self._reply(send, request, tally)
-            if reply.outcome != "empty":  # one that was cut off would be again
+            if reply.outcome != "empty":  # a retake of a truncated answer would be truncated too
                 break
         outcome, value, error = reply.outcome, reply.content, reply.error
         if outcome != "ok":
@@ -242,22 +243,22 @@ class Teacher:
             if error is not None:
                 answer = {"role": "assistant", "content": reply.content}
                 correction = {"role": "user", "content": CORRECTION.format(error=error)}
-                second_request = self._request([*messages, answer, correction], sample)
-                second = await self._reply(send, second_request, tally)
-                if second.outcome == "ok":
-                    request, reply = second_request, second
+                correction_request = self._request([*messages, answer, correction], sample)
+                corrected = await self._reply(send, correction_request, tally)
+                if corrected.outcome == "ok":
+                    request, reply = correction_request, corrected
                     value, error = parse_answer(parse, reply.content, id)
                 else:
-                    error = f"{error}; correction failed: {second.error or second.outcome}"
-                # what kept the correction from coming may pass, an answer that can't be read stays
-                outcome = "ok" if error is None else "unparsed" if second.outcome in ANSWERED else second.outcome
+                    error = f"{error}; correction failed: {corrected.error or corrected.outcome}"
+                # a failed correction may work another time; an answer that can't be parsed stays unparsed
+                outcome = "ok" if error is None else "unparsed" if corrected.outcome in ANSWERED else corrected.outcome
         cost = None if tally.unpriced else tally.cost
         cached = tally.attempts == 0 and reply.outcome in ANSWERED
-        shown = request.key, outcome, value, reply.content, reply.reasoning, *reply.tokens
-        return Row(id, sample, *shown, cost, cached, tally.attempts, error, tuple(tally.keys))
+        result = request.key, outcome, value, reply.content, reply.reasoning, *reply.tokens
+        return Row(id, sample, *result, cost, cached, tally.attempts, error, tuple(tally.keys))
 
     async def _reply(self, send: Send, request: Request, tally: Tally) -> Reply:
-        """The reply to a request: from the same request in flight, from the ledger, or from the server."""
+        """The reply to a request: from an identical request in flight, the ledger, or the server."""
         key = request.key
         tally.keys.append(key)
         while (leader := self._pending.get(key)) is not None:
@@ -267,7 +268,7 @@ class Teacher:
         reply = None
         try:
             reply = await self._known(key) or await self._send(send, request, tally)
-        finally:  # if this was cancelled, the result is None and one of those who wait takes over
+        finally:  # if cancelled, the result is None and one of the waiting tasks takes over
             del self._pending[key]
             shared.set_result(reply)
             if reply is None or reply.outcome not in ANSWERED:
@@ -275,7 +276,7 @@ class Teacher:
         return reply
 
     async def _known(self, key: str) -> Reply | None:
-        """The answer to a request in the ledger, waited for if another process is asking; None once its lease is ours."""
+        """The answer in the ledger, waiting if another process is sending the request; None once its lease is ours."""
         while self._leases.until.pop(key, 0.0) < time.time():
             if stored := self.ledger.get([key]):
                 return read_completion(stored[key])
@@ -302,8 +303,8 @@ class Teacher:
         return self.price.cost(reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens)
 
     def _most(self, body: dict[str, Any]) -> float | None:
-        """The most a request can cost in USD: a prompt has at most as many tokens as bytes. None without a price, or if
-        nothing bounds its answer."""
+        """The most a request can cost in USD: a prompt has at most as many tokens as bytes. None without a price or
+        without a limit on answer tokens."""
         if self.price is None or not self._bounded:
             return None
         bytes_sent = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace"))

@@ -1,20 +1,19 @@
-"""What a teacher's server sent, read: chat completions as the providers spell them, and errors."""
+"""Reads what a teacher's server sends: the providers' variants of chat completions, and errors."""
 
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-ANSWERED = frozenset({"ok", "empty", "length", "refusal"})  # outcomes that are answers, paid for and kept
-# finish_reason as OpenAI, OpenRouter, DeepSeek, Mistral, Gemini and GLM spell it, in lower case. A request whose answer
-# broke off is retried.
+ANSWERED = frozenset({"ok", "empty", "length", "refusal"})  # outcomes that are paid for and stored
+# finish_reason of OpenAI, OpenRouter, DeepSeek, Mistral, Gemini and GLM, in lower case. Broken-off answers are retried.
 BROKEN_OFF = ("error", "insufficient_system_resource", "network_error", "abort")
 CUT_OFF = ("length", "max_tokens", "model_length")
 FILTERED = ("content_filter", "safety", "recitation", "sensitive", "prohibited_content")
-REFUSED = "REFUSED:"  # how the offline teacher marks what it has no answer for
+REFUSED = "REFUSED:"  # prefix of the offline teacher's replies to questions it can't answer
 
 
 class Response(NamedTuple):
-    """An HTTP response; without one that can be used, `status` is None and `failure` is timeout, connection or too_large."""
+    """An HTTP response; if none can be used, `status` is None and `failure` is timeout, connection or too_large."""
 
     status: int | None
     headers: Mapping[str, str]
@@ -23,14 +22,14 @@ class Response(NamedTuple):
 
     @property
     def transient(self) -> bool:
-        """Whether the same request may succeed later. A 200 is only asked about when it contains no completion."""
+        """Whether the same request may succeed later. Called for a 200 only if it contains no completion."""
         if self.failure:
             return self.failure != "too_large"
         return self.status in (200, 408, 409, 425, 429) or self.status >= 500
 
 
 class Reply(NamedTuple):
-    """A response as read: `outcome` is one of ANSWERED or names the failure."""
+    """A parsed response: `outcome` is one of ANSWERED or names the failure."""
 
     outcome: str
     content: str | None = None
@@ -48,7 +47,7 @@ class Reply(NamedTuple):
 
 
 def read_response(response: Response) -> tuple[Reply, str | None]:
-    """The reply in a response, and its text as JSON if it is an answer to keep."""
+    """The reply in a response, and the JSON text to store if it is an answer."""
     if response.failure:
         return Reply(response.failure, error=response.text), None
     completion, usage = None, {}
@@ -62,15 +61,15 @@ def read_response(response: Response) -> tuple[Reply, str | None]:
             return reply._replace(outcome=f"http_{response.status}"), None
         except (ValueError, RecursionError):
             message = f"no chat completion but {response.text[:200]!r}"
-            usage = _read_usage(_as_dict(_as_dict(completion).get("usage")))  # billed all the same
+            usage = _read_usage(_as_dict(_as_dict(completion).get("usage")))  # billed anyway
     else:
         message = _error_message(response.text)
     return Reply(f"http_{response.status}", error=f"{response.status}: {message}", **usage), None
 
 
 def unwrap_error(response: Response) -> Response:
-    """A response with the status of the error that a gateway (OpenRouter) sent inside a 200 in place of a completion; any
-    other as it is."""
+    """If a gateway (OpenRouter) sent an error inside a 200, the response with the status of that error; else
+    unchanged."""
     if response.status != 200 or '"error"' not in response.text:
         return response
     try:
@@ -83,7 +82,8 @@ def unwrap_error(response: Response) -> Response:
 
 
 def _without_comments(text: str) -> str:
-    """A body without what some gateways send to keep the line open: a byte order mark, blank lines, SSE comments."""
+    """A body without a byte order mark and what gateways send to keep the connection open: blank lines, SSE
+    comments."""
     text = text.lstrip("\ufeff \r\n\t")
     while text.startswith(":"):
         text = text.partition("\n")[2].lstrip()
@@ -93,7 +93,7 @@ def _without_comments(text: str) -> str:
 def read_completion(completion: dict[str, Any]) -> Reply:
     """Read a chat completion; ValueError if it is not one. If the server broke the answer off, the outcome is http_200.
 
-    Reasoning is separated from the content, whether it comes in a field of its own or between <think> tags.
+    Reasoning is separated from the content, whether it comes in its own field or between <think> tags.
     """
     try:
         choice = completion["choices"][0]
@@ -127,7 +127,7 @@ _THOUGHTS = ("thinking", "reasoning", "redacted_thinking")  # types of content p
 
 
 def _text(content: Any) -> str:
-    """Content as valid Unicode text: parts joined, lone surrogates replaced."""
+    """Content as valid Unicode: parts joined, lone surrogates replaced."""
     if isinstance(content, list):
         content = "".join(part.get("text") or "" for part in content if part.get("type") not in _THOUGHTS)
     return (content or "").encode("utf-8", "replace").decode()
@@ -136,14 +136,14 @@ def _text(content: Any) -> str:
 def _split_thinking(content: str) -> tuple[str, str | None]:
     opened, body = content.lstrip().startswith("<think>"), content.lstrip().removeprefix("<think>")
     thought, closed, answer = body.partition("</think>")
-    if closed and (opened or "<think>" not in thought):  # chat templates may open the tag in the prompt
+    if closed and (opened or "<think>" not in thought):  # some chat templates open the tag in the prompt
         return answer.lstrip(), thought.strip()
     return ("", body.strip()) if opened else (content, None)
 
 
 def _read_usage(usage: dict[str, Any]) -> dict[str, int | None]:
-    """Token counts under the names of OpenAI and DeepSeek. Completion tokens include reasoning, also where a provider
-    (xAI, Gemini) includes it in the total only; prompt tokens include cached ones."""
+    """Token counts from the fields of OpenAI and DeepSeek. Completion tokens include reasoning, even if a provider
+    (xAI, Gemini) only counts it in the total; prompt tokens include cached ones."""
     details = _as_dict(usage.get("completion_tokens_details"))
     cached = _as_dict(usage.get("prompt_tokens_details")).get("cached_tokens")
     prompt, completion, total = (
@@ -173,7 +173,7 @@ def _error_message(text: str) -> str:
     try:
         found = json.loads(text)
         found = found[0] if isinstance(found, list) else found  # Gemini
-        error = found.get("error") or found.get("detail") or found["message"]  # FastAPI, vLLM of old
+        error = found.get("error") or found.get("detail") or found["message"]  # FastAPI, older vLLM
         return str(error["message"] if isinstance(error, dict) else error)[:300]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return text[:300] or "no body"

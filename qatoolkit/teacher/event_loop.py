@@ -1,7 +1,7 @@
-"""The library's own event loop, on a thread of its own.
+"""The library's own event loop, on its own thread.
 
-Jupyter and papermill already run a loop in the main thread, and patching that one to nest breaks. A second thread works
-the same everywhere and leaves Ctrl-C to the caller.
+Jupyter and papermill already run a loop in the main thread, and patching it to allow nesting is fragile. A second
+thread works the same everywhere and leaves Ctrl-C to the caller.
 """
 
 import asyncio
@@ -13,18 +13,18 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-TICK = 0.2  # seconds between two updates of the progress display
-TERMINATED = 143  # exit code of a process that was asked to end by SIGTERM
-GRACE = 25.0  # seconds from SIGTERM until what is in flight is given up: schedulers kill after 30
+TICK = 0.2  # seconds between updates of the progress display
+TERMINATED = 143  # exit code after SIGTERM
+GRACE = 25.0  # seconds from SIGTERM until requests in flight are abandoned: schedulers kill after 30
 
 
 def run(work: Coroutine, *, tick: Callable[[], None] | None = None, stop: Callable[[], str] | None = None) -> Any:
     """Run a coroutine on the library's event-loop thread and return its result, in any environment.
 
-    `tick` is called in the caller's thread every `TICK` seconds meanwhile. At Ctrl-C or SIGTERM (then for `GRACE` seconds
-    at most) `stop` is called on the event loop, to let the work come to its end; what it returns is printed, and a second
-    Ctrl-C cancels the work. Without `stop` the work is cancelled. Then KeyboardInterrupt or SystemExit is raised.
-    RuntimeError if called from that thread itself.
+    `tick` is called in the caller's thread every `TICK` seconds. On Ctrl-C or SIGTERM, `stop` is called on the event
+    loop so that the work can finish (after SIGTERM within `GRACE` seconds); the message it returns is printed, and a
+    second Ctrl-C cancels the work. Without `stop`, the work is cancelled at once. Then KeyboardInterrupt or SystemExit
+    is raised. RuntimeError if called from the event-loop thread itself.
     """
     loop = _background_loop()
     if threading.current_thread() is _thread:
@@ -51,8 +51,8 @@ def run(work: Coroutine, *, tick: Callable[[], None] | None = None, stop: Callab
         except BaseException as error:
             try:
                 if stop and isinstance(error, KeyboardInterrupt | SystemExit) and not future.done():
-                    _come_to_an_end(loop, stop, ended, GRACE if isinstance(error, SystemExit) else None)
-            finally:  # wherever the next Ctrl-C comes
+                    _drain(loop, stop, ended, GRACE if isinstance(error, SystemExit) else None)
+            finally:  # even if another Ctrl-C arrives anywhere above
                 if future.cancel():
                     ended.wait(10)
             raise
@@ -61,16 +61,16 @@ def run(work: Coroutine, *, tick: Callable[[], None] | None = None, stop: Callab
                 tick()
 
 
-def _come_to_an_end(loop, stop: Callable[[], str], ended: threading.Event, grace: float | None) -> None:
-    """Call `stop` and wait until the work has ended, for `grace` seconds or until the next Ctrl-C."""
+def _drain(loop, stop: Callable[[], str], ended: threading.Event, grace: float | None) -> None:
+    """Call `stop` and wait until the work has ended, `grace` seconds have passed, or the next Ctrl-C."""
 
-    async def told() -> str:
+    async def call_stop() -> str:
         return stop()
 
-    until = time.monotonic() + (grace or float("inf"))
+    deadline = time.monotonic() + (grace or float("inf"))
     try:
-        print(asyncio.run_coroutine_threadsafe(told(), loop).result(10), file=sys.stderr, flush=True)
-        while not ended.wait(TICK) and time.monotonic() < until:
+        print(asyncio.run_coroutine_threadsafe(call_stop(), loop).result(10), file=sys.stderr, flush=True)
+        while not ended.wait(TICK) and time.monotonic() < deadline:
             pass
     except KeyboardInterrupt:
         pass
@@ -78,13 +78,13 @@ def _come_to_an_end(loop, stop: Callable[[], str], ended: threading.Event, grace
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Lets SIGTERM raise SystemExit meanwhile, where nobody else handles it."""
+    """Makes SIGTERM raise SystemExit, unless it already has a handler."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
 
     def end(*_) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is bounded
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ignore further signals: the rest takes bounded time
         raise SystemExit(TERMINATED)
 
     signal.signal(signal.SIGTERM, end)
@@ -100,7 +100,7 @@ _starting = threading.Lock()
 
 
 def _background_loop() -> asyncio.AbstractEventLoop:
-    """The library's event loop, on a daemon thread started at the first call (again in a forked child)."""
+    """The library's event loop, on a daemon thread that starts with the first call (again in a forked child)."""
     global _thread, _thread_loop
     with _starting:
         if _thread is None or not _thread.is_alive():
@@ -113,15 +113,15 @@ def _background_loop() -> asyncio.AbstractEventLoop:
 async def gather_all(
     work: Iterable[Coroutine], end: Callable[[set[asyncio.Task]], Coroutine] | None = None, tasks: set | None = None
 ) -> None:
-    """Run coroutines to their end, as `tasks` if that set is given. The first error ends the others: by `end(tasks)` if
-    that is given, then by cancelling what is left. A cancellation cancels all."""
+    """Run coroutines to their end as tasks, which are added to `tasks` if given. After the first error the others are
+    stopped by `end(tasks)`, if given, and then cancelled. A cancellation cancels all."""
     tasks = set() if tasks is None else tasks
     tasks.update(asyncio.create_task(one) for one in work)
     try:
         if tasks:
-            done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            if end and others:
-                await end(others)
+            done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            if end and pending:
+                await end(pending)
             for task in done:
                 if not task.cancelled():
                     task.result()

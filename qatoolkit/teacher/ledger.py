@@ -1,10 +1,10 @@
 """Ledger: every attempt at a request, its cost and its response, in one SQLite file.
 
-The ledger makes a rerun free: a response is stored under the hash of its whole request and committed before anyone
-parses it. One thread writes, and puts whatever has queued up into one commit, so that thousands of answers a second
-share a few file syncs; readers never wait for it (WAL). Several processes may open the same file; `leases` keeps them
-from sending the same request. Each row has a checksum, and a file beside the ledger keeps some space free for the answers
-that are on their way when the disk is full.
+The ledger makes a rerun free: a response is stored under the hash of its whole request and committed before it is
+parsed. A single thread writes, and commits everything in its queue at once, so that thousands of answers a second share
+a few file syncs; readers never wait for it (WAL). Several processes may open the same file; `leases` keeps them from
+sending the same request. Each row has a checksum, and a file beside the ledger reserves space for the answers in flight
+when the disk is full.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from qatoolkit.core.display import table as shown
+from qatoolkit.core.display import table as show_table
 from qatoolkit.teacher.leases import Owner
 from qatoolkit.teacher.ledger_file import (
     BUSY_SECONDS,
@@ -38,11 +38,11 @@ from qatoolkit.teacher.ledger_file import (
     remedy_of,
 )
 
-SCHEMA_VERSION = 1  # part of every cache key: raise it when the meaning of a key changes
-BATCH = 1000  # writes per commit at most
-GATHER_SECONDS = 0.002  # lets a batch gather; far below the latency of any teacher
+SCHEMA_VERSION = 1  # part of every cache key: raise it if the meaning of a key changes
+BATCH = 1000  # most writes per commit
+GATHER_SECONDS = 0.002  # wait for a batch to gather; far below the latency of any teacher
 
-_AMONG = "key IN (SELECT value FROM json_each(?))"
+_IS_KEY = "key IN (SELECT value FROM json_each(?))"
 _UNPRICED = """cost IS NULL AND (most IS NOT NULL OR completion_tokens IS NOT NULL
     OR outcome IN ('ok', 'empty', 'length', 'refusal'))"""
 _TOKENS = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
@@ -50,9 +50,9 @@ _SUMS = "count(*) AS attempts, " + ", ".join(f"coalesce(sum({name}), 0) AS {name
 
 
 def canonical(body: str, endpoint: str, sample: int, retake: int) -> str:
-    """The canonical text of a request, JSON with sorted names; `body` is `plain_json` of what is sent."""
-    about = {"endpoint": endpoint, "retake": retake, "sample": sample, "schema_version": SCHEMA_VERSION}
-    return f'{{"body":{body},{plain_json(about)[1:]}'
+    """The canonical text of a request: JSON with sorted names; `body` is `plain_json` of what is sent."""
+    context = {"endpoint": endpoint, "retake": retake, "sample": sample, "schema_version": SCHEMA_VERSION}
+    return f'{{"body":{body},{plain_json(context)[1:]}'
 
 
 def plain_json(value: dict[str, Any]) -> str:
@@ -69,8 +69,8 @@ def cache_key(text: str) -> str:
 
 
 class Attempt(NamedTuple):
-    """One HTTP request and its outcome: `started` in epoch seconds, tokens and cost (USD) None if unknown; `most` is the
-    highest cost of a request that may have been billed at an unknown one."""
+    """One HTTP request and its outcome: `started` in epoch seconds; tokens and cost (USD) are None if unknown; `most`
+    is the highest possible cost of a request that may have been billed at an unknown one."""
 
     key: str
     model: str
@@ -90,8 +90,8 @@ class Attempt(NamedTuple):
 PUT_RESPONSE = "INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?)"
 ATTEMPT_COLUMNS = ", ".join((*Attempt._fields, "checksum"))
 _PUT_ATTEMPT = f"INSERT INTO attempts ({ATTEMPT_COLUMNS}) VALUES ({', '.join('?' * (len(Attempt._fields) + 1))})"
-Statement = tuple[str, list[tuple]]  # SQL, and the values of each execution
-Work = Callable[[sqlite3.Connection], Any]  # done within a transaction
+Statement = tuple[str, list[tuple]]  # SQL, and the values for each execution
+Work = Callable[[sqlite3.Connection], Any]  # runs within a transaction
 
 
 def response_row(key: str, request: str, response: str) -> tuple:
@@ -101,15 +101,15 @@ def response_row(key: str, request: str, response: str) -> tuple:
 
 class _Write(NamedTuple):
     work: Work
-    future: Future | asyncio.Future  # waits for the commit: of a thread, or of `loop`
+    future: Future | asyncio.Future  # result after the commit, for a thread or for `loop`
     loop: asyncio.AbstractEventLoop | None = None
 
 
 class Ledger:
-    """The SQLite file at `path` (created with its folders): responses by key, and every attempt made. ValueError for a
-    path that can't be one.
+    """The SQLite file at `path` (created with its folders): responses by key, and every attempt. ValueError for a path
+    that cannot be a ledger.
 
-    `full` says that the disk was full and only the reserve could take what was put; None while it is not.
+    `full` is a message if the disk is full and the last writes went to the reserve, else None.
 
     >>> import qatoolkit as qt
     >>> with qt.Ledger("ledger.sqlite") as ledger:
@@ -137,22 +137,22 @@ class Ledger:
         connection = None
         try:
             if self.path.exists() and not self.path.is_file():
-                raise sqlite3.DatabaseError("it is no regular file")
+                raise sqlite3.DatabaseError("it is not a regular file")
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             prepare(connection)
-            found = connection.execute("PRAGMA user_version").fetchone()[0]
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.DatabaseError as error:
             if connection:
                 connection.close()
             raise ValueError(f"cannot open {self.path} as a ledger: {error}; {remedy_of(error)}") from error
-        if found != FILE_VERSION:
+        if version != FILE_VERSION:
             connection.close()
-            raise ValueError(f"{self.path} is a ledger of version {found}, not {FILE_VERSION}: give another path")
+            raise ValueError(f"{self.path} is a ledger of version {version}, not {FILE_VERSION}: give another path")
         return connection
 
     @property
     def owner(self) -> "Owner":
-        """Who holds the leases that are taken through this object."""
+        """The holder of the leases that are taken through this object."""
         if self._owner is None:
             self._owner = Owner(self.path)
             keep_space(self.path)
@@ -160,31 +160,31 @@ class Ledger:
 
     def get(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The stored responses among `keys`, parsed from JSON; keys without one are absent."""
-        sql = f"SELECT key, response, checksum FROM responses WHERE {_AMONG}"
+        sql = f"SELECT key, response, checksum FROM responses WHERE {_IS_KEY}"
         found = self.read(sql, (json.dumps(list(keys)),))
-        for key, response, kept in found:
-            if kept is not None and kept != checksum(key, response):
+        for key, response, stored in found:
+            if stored is not None and stored != checksum(key, response):
                 raise LedgerError(f"{self.path}: {describe_damage('responses', 'key', key)}")
         return {key: json.loads(response) for key, response, _ in found}
 
     def answered(self, keys: Iterable[str]) -> set[str]:
-        """Those of `keys` that have a response."""
-        return {key for (key,) in self.read(f"SELECT key FROM responses WHERE {_AMONG}", (json.dumps(list(keys)),))}
+        """The `keys` that have a response."""
+        return {key for (key,) in self.read(f"SELECT key FROM responses WHERE {_IS_KEY}", (json.dumps(list(keys)),))}
 
     def put(self, attempt: Attempt, request: str | None = None, response: str | None = None) -> None:
         """Record an attempt and, with both JSON texts, its response; returns when the commit is on disk.
 
-        The first response under a key is kept, and its lease is over. LedgerError if the file cannot be written.
+        Only the first response under a key is kept; its lease ends. LedgerError if the file cannot be written.
         """
         self.write(*_statements(attempt, request, response))
 
     async def aput(self, attempt: Attempt, request: str | None = None, response: str | None = None) -> None:
-        """`put` for coroutines: resumes after the commit. Cancelling the wait does not undo the write."""
+        """`put` for coroutines: resumes after the commit. Cancelling does not undo the write."""
         statements = _statements(attempt, request, response)
         await self.atransact(lambda connection: _execute(connection, statements))
 
     def record(self, attempt: Attempt) -> None:
-        """`put` an attempt without an answer, and do not wait for the commit."""
+        """`put` an attempt without an answer, without waiting for the commit."""
         self.enqueue(*_statements(attempt, None, None))
 
     def enqueue(self, *statements: Statement) -> None:
@@ -199,8 +199,7 @@ class Ledger:
         return await future
 
     def transact(self, work: Work) -> Any:
-        """The result of `work(connection)`, done in the writer's thread as part of a transaction; returns after the
-        commit."""
+        """The result of `work(connection)`, run on the writer's thread in a transaction; returns after the commit."""
         waiter: Future[Any] = Future()
         self._enqueue(_Write(work, waiter))
         return waiter.result()
@@ -215,12 +214,11 @@ class Ledger:
         waiter.result()
 
     def write(self, *statements: Statement) -> None:
-        """Execute statements, also on tables of other modules in this file, in one transaction; returns after the
-        commit."""
+        """Execute statements in one transaction, also on tables of other modules; returns after the commit."""
         self.transact(lambda connection: _execute(connection, statements))
 
     def read(self, sql: str, values: Sequence = ()) -> list[tuple]:
-        """The rows of a query, with what other processes have committed by now."""
+        """The rows of a query, including everything that other processes have committed."""
         try:
             with self._reading:
                 return self._reader.execute(sql, values).fetchall()
@@ -228,13 +226,13 @@ class Ledger:
             raise LedgerError(f"cannot read {self.path}: {error}; {remedy_of(error)}") from error
 
     def attempts(self) -> pd.DataFrame:
-        """Every attempt in order, one row each, `started` as UTC time."""
+        """Every attempt in order, one row each, with `started` as UTC time."""
         table = self._frame(f"SELECT id, {', '.join(Attempt._fields)} FROM attempts ORDER BY id")
         table["started"] = pd.to_datetime(table["started"], unit="s", utc=True)
         return table
 
     def spend(self, run: str | None = None) -> pd.DataFrame:
-        """Attempts, tokens and USD by model and stage, of one run or of all.
+        """Attempts, tokens and USD by model and stage, for one run or all.
 
         `cost` sums the known costs; `unpriced` counts the attempts that used tokens at an unknown price, or were
         answered by a server that did not report usage.
@@ -247,16 +245,17 @@ class Ledger:
         )
 
     def check(self) -> list[str]:
-        """What is damaged, a line each with its remedy: the file's structure, and every row that is not as it was put."""
+        """One line, with a remedy, for each damage: to the file's structure, or to a row changed since it was
+        written."""
         try:
             problems = [
                 f"{self.path}: {text}; {RESTORE}" for (text,) in self.read("PRAGMA quick_check") if text != "ok"
             ]
-            for key, request, response, kept in self.read("SELECT key, request, response, checksum FROM responses"):
-                if cache_key(request) != key or (kept is not None and kept != checksum(key, response)):
+            for key, request, response, stored in self.read("SELECT key, request, response, checksum FROM responses"):
+                if cache_key(request) != key or (stored is not None and stored != checksum(key, response)):
                     problems.append(f"{self.path}: {describe_damage('responses', 'key', key)}")
-            for id, *values, kept in self.read(f"SELECT id, {ATTEMPT_COLUMNS} FROM attempts"):
-                if kept is not None and kept != checksum(*values):
+            for id, *values, stored in self.read(f"SELECT id, {ATTEMPT_COLUMNS} FROM attempts"):
+                if stored is not None and stored != checksum(*values):
                     problems.append(f"{self.path}: {describe_damage('attempts', 'id', id)}")
         except (LedgerError, UnicodeError) as error:
             return [str(error)]
@@ -264,19 +263,19 @@ class Ledger:
 
     def costs(self, keys: Iterable[str]) -> pd.DataFrame:
         """Attempts, tokens and USD of each of `keys` that was sent, over all runs: key, model, attempts, prompt_tokens,
-        completion_tokens, reasoning_tokens, cost (NaN if an attempt is `unpriced`)."""
+        completion_tokens, reasoning_tokens, cost (NaN if any attempt is unpriced, see `spend`)."""
         return self._frame(
             f"""SELECT key, model, {_SUMS}, CASE WHEN sum({_UNPRICED}) THEN NULL ELSE total(cost) END AS cost
-            FROM attempts WHERE {_AMONG} GROUP BY key""",
+            FROM attempts WHERE {_IS_KEY} GROUP BY key""",
             (json.dumps(list(keys)),),
         ).astype({"cost": "float64"})
 
     def exchanges(self, keys: Iterable[str]) -> pd.DataFrame:
-        """The stored JSON texts of each of `keys` that has a response: key, request, response."""
-        return self._frame(f"SELECT key, request, response FROM responses WHERE {_AMONG}", (json.dumps(list(keys)),))
+        """The stored JSON texts for each of `keys` that has a response: key, request, response."""
+        return self._frame(f"SELECT key, request, response FROM responses WHERE {_IS_KEY}", (json.dumps(list(keys)),))
 
     def close(self) -> None:
-        """Commit what is queued, give up all leases and release the file; safe to call twice."""
+        """Commit queued writes, delete all leases and close the file; safe to call twice."""
         with self._closing:
             if self._closed:
                 return
@@ -300,8 +299,8 @@ class Ledger:
         return f"Ledger({str(self.path)!r}{', closed' if self._closed else ''})"
 
     def _repr_html_(self) -> str | None:
-        """What was spent, by model and stage."""
-        return None if self._closed else shown(self.spend()).html
+        """A table of costs by model and stage."""
+        return None if self._closed else show_table(self.spend()).html
 
     def _frame(self, sql: str, values: tuple = ()) -> pd.DataFrame:
         try:
@@ -318,14 +317,14 @@ class Ledger:
             self._queue.put(write)
 
     def _write_forever(self) -> None:
-        going = True
-        while going:
+        running = True
+        while running:
             batch = [self._queue.get()]
             time.sleep(GATHER_SECONDS)
             while len(batch) < BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
-            if None in batch:  # always the last item: close() lets nothing in after it
-                going = False
+            if None in batch:  # always the last item: close() admits nothing after it
+                running = False
                 batch.remove(None)
             error, results = self._commit(batch)
             if error is None or isinstance(error.__cause__, sqlite3.OperationalError):  # disk full, locked
@@ -343,13 +342,13 @@ class Ledger:
                 results = [write.work(connection) for write in batch]
                 connection.execute("COMMIT")
                 return None, results
-            except Exception as error:  # those who wait must get it, or they wait forever
+            except Exception as error:  # callers must get it, or they wait for ever
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 problem = LedgerError(f"cannot write {self.path}: {error}; {remedy_of(error)}")
                 problem.__cause__ = error
                 if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL and free_space(self.path):
-                    self.full = str(problem)  # what is in flight still has room
+                    self.full = str(problem)  # answers in flight still have room
                     continue
                 return problem, []
 
@@ -370,18 +369,18 @@ def _execute(connection: sqlite3.Connection, statements: Iterable[Statement]) ->
 
 
 def _settle(batch: list[_Write], error: LedgerError | None, results: list[Any]) -> None:
-    """Wake those who wait for these writes, with one call per event loop."""
+    """Give these writes their results, with one call per event loop."""
     by_loop = defaultdict(list)
     for write, result in itertools.zip_longest(batch, results):
         by_loop[write.loop].append((write.future, result))
-    for loop, settled in by_loop.items():
+    for loop, futures in by_loop.items():
         if loop is None:
-            _wake(settled, error)
+            _set_results(futures, error)
         elif not loop.is_closed():
-            loop.call_soon_threadsafe(_wake, settled, error)
+            loop.call_soon_threadsafe(_set_results, futures, error)
 
 
-def _wake(settled: list[tuple[Future | asyncio.Future, Any]], error: LedgerError | None) -> None:
-    for future, result in settled:
+def _set_results(futures: list[tuple[Future | asyncio.Future, Any]], error: LedgerError | None) -> None:
+    for future, result in futures:
         if not future.done():
             future.set_exception(error) if error else future.set_result(result)

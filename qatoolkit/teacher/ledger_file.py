@@ -1,4 +1,4 @@
-"""The SQLite file of a ledger: its tables, its checksums, what its errors mean, and the space that is kept for it."""
+"""The SQLite file of a ledger: its tables, checksums, errors with remedies, and reserved disk space."""
 
 import os
 import sqlite3
@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-FILE_VERSION = 2  # of the tables
-RESERVE = 8 << 20  # bytes that are kept for the answers in flight when the disk is full
-BUSY_SECONDS = 30.0  # how long to wait for another process that locks the file
+FILE_VERSION = 2  # version of the tables
+RESERVE = 8 << 20  # bytes reserved for the answers in flight when the disk is full
+BUSY_SECONDS = 30.0  # seconds to wait for another process that locks the file
 
-# Rows are stored in order of arrival, with an index of keys; ordered by hash they take three times as long to write.
+# Rows are stored in order of arrival, with an index of keys: sorted by hash they take three times as long to write.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS responses (
     key TEXT PRIMARY KEY, request TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL, checksum INTEGER
@@ -36,17 +36,16 @@ ALTER TABLE attempts ADD COLUMN checksum INTEGER;
 
 
 class LedgerError(RuntimeError):
-    """The file can't be read or written, or holds a row that was changed; the message says which and what to do."""
+    """The file can't be read or written, or a row was changed; the message says which and what to do."""
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Set WAL and create the tables, or bring those of an older version up to date; waits for another process that is
-    doing the same."""
+    """Set WAL and create or migrate the tables; waits for another process that is doing the same."""
     deadline = time.monotonic() + BUSY_SECONDS
-    while True:  # the change to WAL does not honour the busy timeout
+    while True:  # switching to WAL ignores the busy timeout
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            # NORMAL loses nothing to kill -9; a power cut may cost the last commits, never the file.
+            # With NORMAL, kill -9 loses nothing; a power cut may lose the last commits, never the file.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 10000")  # pages: fewer, larger write-backs
             if _version(connection) < FILE_VERSION:
@@ -71,7 +70,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def checksum(*values: Any) -> int:
-    """CRC-32 of the values of a row, whatever type SQLite gives a number back in."""
+    """CRC-32 of the values of a row, independent of the type in which SQLite returns a number."""
     texts = [v if type(v) is str else "" if v is None else repr(float(v)) for v in values]
     return zlib.crc32("\x1f".join(texts).encode("utf-8", "replace"))
 
@@ -80,29 +79,29 @@ RESTORE = "restore a copy of it, or move it away and pay for its answers again"
 
 
 def describe_damage(table: str, column: str, value: str | int) -> str:
-    """What is said of a row that is damaged."""
+    """The message for a damaged row."""
     return (
-        f"a row of {table} is not as it was written; restore a copy of the file, or delete the row "
-        f"(DELETE FROM {table} WHERE {column} = {value!r}): an answer that is gone is asked, and paid for, again"
+        f"a row of {table} has changed since it was written; restore a copy of the file, or delete the row "
+        f"(DELETE FROM {table} WHERE {column} = {value!r}): a deleted answer is requested, and paid for, again"
     )
 
 
 def remedy_of(error: Exception) -> str:
-    """What to do about an error of SQLite."""
+    """What to do about an SQLite error."""
     text = str(error)
     if "full" in text:
         return "free the disk, then run again"
-    if "readonly" in text or "unable to open" in text or "no regular file" in text:
+    if "readonly" in text or "unable to open" in text or "not a regular file" in text:
         return "give a path that can be written"
     if "locked" in text or "busy" in text:
-        return "another process holds it: end that, then run again"
+        return "another process has it locked: end that, then run again"
     if "malformed" in text or "not a database" in text or "corrupt" in text:
         return RESTORE
     return "free the disk or the file, then run again"
 
 
 def keep_space(path: Path) -> None:
-    """Take up `RESERVE` bytes of the disk, where it has plenty."""
+    """Reserve `RESERVE` bytes on the disk, if it has plenty of space."""
     reserve = path.with_name(f"{path.name}.reserve")
     with suppress(OSError):
         room = os.statvfs(path.parent)
@@ -112,7 +111,7 @@ def keep_space(path: Path) -> None:
 
 
 def free_space(path: Path) -> bool:
-    """Give the reserve back to the disk; whether there was one."""
+    """Free the reserved space; returns whether there was any."""
     try:
         path.with_name(f"{path.name}.reserve").unlink()
         return True

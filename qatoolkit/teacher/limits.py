@@ -1,8 +1,8 @@
-"""Limits on what a teacher sends: rates a minute, requests in flight, a server that only fails.
+"""Limits on what a teacher sends: rates per minute, requests in flight, and a circuit breaker.
 
-A `Pace` keeps below the rates that a provider allows. A `Gate` admits requests: their number in flight falls when 429s
-are more than now and then, and grows again with the answers; a server that only fails trips its breaker. Everything runs
-on one event loop, so nothing here needs a thread lock.
+A `Pace` keeps within the rates that a provider allows. A `Gate` admits requests: the number in flight falls if 429s are
+more than occasional and grows again with the answers; a server that only fails trips its breaker. Everything runs on
+one event loop, so nothing here needs a thread lock.
 """
 
 import asyncio
@@ -10,33 +10,33 @@ import random
 from collections import deque
 from collections.abc import Mapping
 
-PATIENCE = 30.0  # seconds of nothing but failures before the breaker trips
+PATIENCE = 30.0  # seconds of only failures before the breaker trips
 LONGEST_WAIT = 600.0  # seconds; if the server asks for more, the run stops
-DENIED = 3  # in a row: then a 401, 404 or redirect is no stray one
-REJECTED = 50  # requests in a row that the server may reject for good
+DENIED = 3  # in a row: then a 401, 404 or redirect is not a stray one
+REJECTED = 50  # requests rejected for good in a row before the run stops
 
 
 class TeacherError(RuntimeError):
-    """The teacher cannot go on; the message says why and what to do. Answers so far are in the ledger."""
+    """The teacher cannot continue; the message says why and what to do. Answers so far are in the ledger."""
 
 
 class BudgetError(TeacherError):
-    """The next request could cost more than is left of the budget."""
+    """The next request could cost more than is left in the budget."""
 
 
 class Gate:
     """Admits at most `limit` requests at a time and stops everything if the server only fails.
 
-    `in_flight` is the ceiling of the adaptive limit, which changes once as many responses have come as it has places: if
-    more than a tenth of them are 429s it falls by their share, at most to half, else it grows. So 429s that come now and
-    then, whatever the load, cost only the requests that they hit. A place that got a 429 rests for about as long as an
-    answer takes: else a server that refuses at once would be asked by everyone in turn, and seem to refuse everything; not
-    exactly as long, or all would come again at one moment, which a server that counts by the tenth of a second refuses. If
-    nearly all were refused, all wait as long as the server asks.
+    `in_flight` is the ceiling of the adaptive limit. The limit changes after as many responses as it has places: if
+    more than a tenth of them are 429s it falls by their share, at most by half, else it grows. So occasional 429s cost
+    only the requests that they hit. A place that got a 429 rests for about as long as an answer takes; otherwise a
+    server that refuses instantly would be tried by every waiting request and seem to refuse everything. The rest is
+    random, so that not all come back at the same moment, which a server that counts per tenth of a second would refuse.
+    If nearly all requests were refused, all wait as long as the server asks.
 
-    The breaker trips at 5 x `in_flight` passing failures without an answer between them, or after `PATIENCE` seconds of
-    them (the `attempts` of a single request never trip it), and at `REJECTED` requests in a row that the server rejects
-    for good, fewer before its first answer.
+    The breaker trips at 5 x `in_flight` transient failures without an answer between them, or after `PATIENCE` seconds
+    of them (the `attempts` of a single request never trip it), and at `REJECTED` requests in a row that the server
+    rejects for good, or fewer before its first answer.
     """
 
     def __init__(self, in_flight: int, *, attempts: int):
@@ -48,13 +48,14 @@ class Gate:
         self._few_failures = max(in_flight, attempts)
         self._failures = self._rejects = self._denials = 0  # in a row
         self._failing_since = 0.0
-        self._period = self._seen = self._throttled = 0  # responses since the limit changed last, and 429s among them
-        self._seconds = 0.2  # that an answer takes, a running mean
+        self._period = self._seen = self._throttled = 0  # limit's changes; responses, 429s since
+        self._seconds = 0.2  # running mean of the time an answer takes
         self._resume_at = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def resize(self, in_flight: int) -> None:
-        """Another ceiling. The limit goes with it, so that a place which another process gave up is used at once."""
+        """Change the ceiling. A higher one raises the limit in proportion, so that places given up by another process
+        are used at once."""
         if in_flight != self.ceiling:
             self.limit = min(in_flight, self.limit * max(1.0, in_flight / self.ceiling))
             self.ceiling = in_flight
@@ -77,7 +78,7 @@ class Gate:
         return self._period
 
     def leave(self, *, throttled: bool = False) -> None:
-        """Give the place back, after a 429 not at once."""
+        """Give the place back; after a 429, only after a rest."""
         if throttled:
             rest = self._seconds * random.uniform(0.5, 1.5)
             asyncio.get_running_loop().call_later(rest, self.leave)
@@ -96,7 +97,7 @@ class Gate:
                 turn.set_result(None)
 
     def succeeded(self, period: int, seconds: float, used_up: float = 0.0) -> None:
-        """Count an answer that took some seconds; `used_up` are those for which its headers say that a limit has no
+        """Count an answer and the seconds it took; `used_up`: seconds for which, by its headers, a limit has no
         room."""
         self._seconds = seconds if not self.answered else 0.95 * self._seconds + 0.05 * seconds
         self.answered += 1
@@ -105,15 +106,17 @@ class Gate:
         if used_up:
             self._pause(min(used_up, 60.0))
 
-    def throttled(self, period: int, wait: float, seen: str) -> None:
-        """Count a 429 with the seconds that it asks to wait (0 if it does not say)."""
+    def throttled(self, period: int, wait: float, error: str) -> None:
+        """Count a 429 and the seconds that it asks to wait (0 if it does not say)."""
         if wait > LONGEST_WAIT:
-            raise TeacherError(f"the server asks to wait {wait:.0f} s ({seen}): run again after that; answers are kept")
+            raise TeacherError(
+                f"the server asks to wait {wait:.0f} s ({error}); run again after that, answers are kept"
+            )
         self._count(period, 1, wait)
-        self.failed(seen, excused=wait)
+        self.failed(error, excused=wait)
 
     def _count(self, period: int, throttled: int, wait: float = 0.0) -> None:
-        """Change the limit once enough is known of the requests that were sent since its last change."""
+        """Count a response to a request sent since the limit's last change; change it again after enough of them."""
         if period != self._period:
             return
         self._seen += 1
@@ -130,30 +133,31 @@ class Gate:
         self._period, self._seen, self._throttled = self._period + 1, 0, 0
 
     def _pause(self, wait: float) -> None:
-        """Admit nobody for some seconds."""
+        """Admit no requests for `wait` seconds."""
         loop = asyncio.get_running_loop()
         if loop.time() + wait > self._resume_at:
             self._resume_at = loop.time() + wait
             loop.call_later(wait + 0.001, self._admit)
 
     def denied(self) -> bool:
-        """Count a redirect, or a 401 or 404 from a server that has answered before; whether it may be a stray one."""
+        """Count a redirect, or a 401 or 404 from a server that has answered before; returns whether it may be a stray
+        one."""
         self._denials += 1
         return self._denials < DENIED
 
-    def rejected(self, seen: str) -> None:
+    def rejected(self, error: str) -> None:
         """Count a request that the server rejects for good; TeacherError after `REJECTED` in a row."""
         self._rejects += 1
         if self._rejects >= (REJECTED if self.answered else min(REJECTED, self._most_failures)):
             rejects, self._rejects = self._rejects, 0
             raise TeacherError(
-                f"{rejects} requests in a row were rejected, the last with {seen}. Check the account, the model and what "
-                "requests hold (extra, max_tokens, the length of prompts), then run again: answers so far are in the ledger"
+                f"{rejects} requests in a row were rejected, the last with {error}. Check the account, the model and "
+                "the request (extra, max_tokens, length of prompts), then run again: answers so far are in the ledger"
             )
 
-    def failed(self, seen: str, *, excused: float = 0.0) -> None:
-        """Count a passing failure; TeacherError after too many without an answer. `excused` are seconds that the server
-        asked to wait; they do not count as failing."""
+    def failed(self, error: str, *, excused: float = 0.0) -> None:
+        """Count a transient failure; TeacherError after too many without an answer. `excused` seconds, for which the
+        server asked to wait, do not count as failing."""
         now = asyncio.get_running_loop().time()
         if not self._failures:
             self._failing_since = now
@@ -164,15 +168,15 @@ class Gate:
         if self._failures >= self._most_failures or (self._failures > self._few_failures and lasting > PATIENCE):
             failures, self._failures = self._failures, 0
             raise TeacherError(
-                f"{failures} requests failed in a row, the last with {seen}. Check that the server is up and "
+                f"{failures} requests failed in a row, the last with {error}. Check that the server is up and "
                 "that base_url, model and key are right, then run again: answers so far are in the ledger"
             )
 
 
 class Rate:
-    """At most `per_minute` of something (requests, tokens), as a token bucket that holds one second's worth.
+    """At most `per_minute` requests or tokens: a token bucket with a capacity of one second.
 
-    Those who take more than is there wait for the refill, first come first served.
+    Callers that need more than it contains wait for the refill, first come first served.
     """
 
     def __init__(self, per_minute: float):
@@ -182,8 +186,7 @@ class Rate:
         self._turn = asyncio.Lock()
 
     async def take(self, amount: float = 1.0) -> None:
-        """Return when `amount` may be used. An amount above one second's worth leaves a debt that the next ones wait
-        for."""
+        """Return when `amount` may be used. More than the capacity leaves a debt for which the next callers wait."""
         async with self._turn:
             self._refill()
             if (missing := min(amount, self._most) - self._level) > 0:
@@ -192,13 +195,13 @@ class Rate:
             self._level -= amount
 
     def divide(self, sharers: int) -> None:
-        """Take one part of so many of the rate."""
+        """Use one of `sharers` equal parts of the rate."""
         self.per_second = self._whole / sharers
         self._most = max(1.0, self.per_second)
         self._level = min(self._most, self._level)
 
     def refund(self, amount: float) -> None:
-        """Give `amount` back; negative if more was used than taken."""
+        """Give `amount` back; negative if more was used than was taken."""
         self._level = min(self._most, self._level + amount)
 
     def _refill(self) -> None:
@@ -209,22 +212,22 @@ class Rate:
 
 
 class Pace:
-    """Limits on requests and tokens a minute (None: no limit). Tokens are estimated before a request and corrected
+    """Limits on requests and tokens per minute (None: no limit). Tokens are estimated before a request and corrected
     after it."""
 
     def __init__(self, requests: float | None, tokens: float | None):
         self._requests, self._tokens = (None if rate is None else Rate(rate) for rate in (requests, tokens))
-        self._usual: float | None = None  # tokens of an answer, a running mean
+        self._usual: float | None = None  # running mean of an answer's tokens
 
     def divide(self, sharers: int) -> None:
-        """Keep below one part of so many of the limits."""
+        """Use one of `sharers` equal parts of the limits."""
         for rate in (self._requests, self._tokens):
             if rate:
                 rate.divide(sharers)
 
     async def take(self, body: Mapping) -> float:
-        """Wait for a request's turn; returns the tokens taken for it: the prompt's bytes / 4, plus the mean of the
-        answers so far (before the first, the most that one may have)."""
+        """Wait until a request may be sent; returns the tokens taken for it: the prompt's bytes / 4, plus the mean
+        answer so far (before the first, the most an answer may have)."""
         if self._requests:
             await self._requests.take()
         if not self._tokens:

@@ -13,10 +13,11 @@ from qatoolkit.teacher.settings import Price
 def price_of(
     model: str, on: date | str | None = None, *, own: Mapping[str, Price] = MappingProxyType({})
 ) -> Price | None:
-    """The price of `model` among your `own`, else its list price on a day (default today, UTC), from prices.csv; None
-    if it has neither.
+    """The price of `model` in `own`, else its list price in prices.csv on a day (default today, UTC); None if it is in
+    neither.
 
-    Names match exactly, because a dated snapshot may have another price. `textbook*`, the offline teacher, is free.
+    Names must match exactly, because a dated snapshot may have another price. `textbook*`, the offline teacher, is
+    free.
     """
     if model in own:
         return own[model]

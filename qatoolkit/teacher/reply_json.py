@@ -1,10 +1,10 @@
-"""JSON as models write it: with text and fences around it, Python quotes, trailing commas, LaTeX with single
+"""Reads JSON as models write it: inside text and fences, with Python quotes, trailing commas, and LaTeX with single
 backslashes.
 
-Only spelling is repaired, never structure: numbers stay as they were written, and a key that an object has twice is
-refused. An object that was cut off stays an error, so that the teacher is asked
-again and a list is never shorter than the model meant. (Libraries that repair JSON close what is open, and read
-"\\frac" as a form feed and "rac", which is what the JSON grammar says and no model means.)
+Only spelling is repaired, never structure: numbers stay as written, and a repeated key is an error. A truncated object
+is an error too, so that the teacher is asked again and a list is never shorter than the model meant. (Libraries that
+repair JSON close open brackets, and read "\\frac" as a form feed and "rac", as the JSON grammar says but no model
+means.)
 """
 
 import json
@@ -12,7 +12,7 @@ import re
 from bisect import bisect_right
 from typing import Any
 
-DEPTH = 64  # no prompt of ours needs deeper nesting
+DEPTH = 64  # none of our prompts needs deeper nesting
 
 _QUOTE = "[\"'“”]"
 _SPACE = "[\\s\u200b\u2060\ufeff]"
@@ -26,23 +26,23 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _BARE = {"True": "true", "False": "false", "None": "null"}
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")  # of other languages too: +5, .5, 5., 007
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")  # other languages too: +5, .5, 5., 007
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _MARK = {"，": ",", "：": ":"}
 
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _CONTROL = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _NAME = re.compile("[A-Za-z]+")
-_CERTAIN = re.compile(r"\\[bf][A-Za-z]")  # no text has a backspace or a form feed before a letter
-# Where formulae begin and end, whether backslashes are escaped or not.
+_CERTAIN = re.compile(r"\\[bf][A-Za-z]")  # texts never have a backspace or form feed before a letter
+# Start and end of formulae, with or without escaped backslashes.
 _EDGE = re.compile(
     r"(?P<dollar>(?<!\\)\$\$?)|\\{1,2}(?:(?P<open>[(\[]|begin\{)|(?P<close>[)\]]|end\{))|(?P<brace>(?<!\\)[{}])"
 )
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{2,} [a-z]{3,}|[A-Za-z]{3,} [a-z]{2,})")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-_SHORT = {"ne", "ni", "nu", "to", "rm", "tt"}  # the commands of two letters that an escape would swallow
-# Known commands decide only where the text around says nothing: what is left of them without the first letter is no
-# word ("\times" is not a tab and "imes").
+_SHORT = {"ne", "ni", "nu", "to", "rm", "tt"}  # two-letter commands that look like an escape and a letter
+# Known commands decide only if the context does not: without their first letter no word is left ("\times" is not a tab
+# and "imes").
 _KNOWN = re.compile(
     r"""\\(?:
     r(?:aise|angle|brace|brack|ceil|floor|ho|ight|ightarrow|ightharpoonup|ightleftharpoons|m|oot|vert|Vert|times)
@@ -51,8 +51,8 @@ _KNOWN = re.compile(
     )(?![A-Za-z])""",
     re.VERBOSE,
 )
-# These leave a word or a symbol behind: commands where nothing is escaped, \n only next to other bare commands or alone
-# between the symbols of a formula ("E = h\nu", "x \ne 0").
+# Without their first letter these leave a word or a symbol: commands if nothing is escaped; those with \n only next to
+# other bare commands or alone between the symbols of a formula ("E = h\nu", "x \ne 0").
 _PERHAPS = re.compile(r"\\(?:t(?:o|op|an|au)|n(?:u|e|i|eg|less))(?![A-Za-z])")
 _SYMBOL = re.compile(r"(?:\A|[^A-Za-z])[A-Za-z] ?\Z")
 _GOES_ON = re.compile(r"\\nu[\s.,;)]*\Z|\\ne ?-?(?:\d+|[A-Za-z])(?![A-Za-z])")
@@ -60,31 +60,31 @@ _BETWEEN = re.compile(r"(?:\A|[^A-Za-z])[A-Za-z\d)}] \\[nrt][A-Za-z]{2,} (?:-?\d
 
 
 def read_json(content: str, key: str | None = None, *, bare_list: bool = False) -> dict[str, Any]:
-    """The first JSON object in a model's text that has `key`, else the first that is not empty, else the first.
+    """The first JSON object in a model's text that has `key`, else the first non-empty one, else the first.
 
-    With `bare_list`, a list in place of the object is taken as the value of `key`. ValueError, worded for the model, if
-    there is no object, if one is cut off, if none can be read, or if several have `key` with different values: a draft
-    and its correction, or questions in two parts."""
+    With `bare_list`, a list instead of an object becomes the value of `key`. ValueError, worded for the model, if there
+    is no object, one is cut off, none can be read, or several have `key` with different values: a draft and its
+    correction, or questions in two parts."""
     answer = _THOUGHT.split(content)[-1]
     content = answer if "{" in answer else content
-    objects, asked, bare, problem, at = [], [], None, "", 0
-    while start := _START.search(content, at):
+    objects, with_key, bare, problem, position = [], [], None, "", 0
+    while start := _START.search(content, position):
         if start[0] == "[" and not bare_list:
-            at = start.end()
+            position = start.end()
             continue
         try:
-            text, at = _strict(content, start.start())
+            text, position = _to_strict(content, start.start())
         except ValueError:
-            if asked:  # text after the object that was asked for
+            if with_key:  # it is text after an object with the key
                 break
             raise
         try:
             value = json.loads(
-                text, parse_constant=str, parse_int=_as_written, parse_float=_as_written, object_pairs_hook=_once
+                text, parse_constant=str, parse_int=_read_number, parse_float=_read_number, object_pairs_hook=_unique
             )
         except RepeatedKey:
             raise
-        except ValueError as error:  # a set, or a format that was only described
+        except ValueError as error:  # a set, or a mere description of the format
             problem = problem or str(error)
             continue
         if isinstance(value, list):
@@ -94,11 +94,11 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
         else:
             objects.append(value)
             if key in value:
-                asked.append(value)
-    if any(value[key] != asked[0][key] for value in asked):
+                with_key.append(value)
+    if any(value[key] != with_key[0][key] for value in with_key):
         raise ValueError(f"several JSON objects have {key!r}, and differ; answer with exactly one, the one that counts")
-    if asked:
-        return asked[0]
+    if with_key:
+        return with_key[0]
     if bare:
         return {key: bare}
     if not objects and problem:
@@ -109,8 +109,7 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
 
 
 def as_text(value: Any) -> str:
-    """A JSON value as text: numbers, booleans and lists of them written out, null as the empty text; ValueError for
-    nested values."""
+    """A JSON value as text: numbers, booleans and flat lists written out, null as ""; ValueError for nested values."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -122,17 +121,17 @@ def as_text(value: Any) -> str:
     return json.dumps(value)
 
 
-def _strict(content: str, start: int) -> tuple[str, int]:
-    """The object or list that begins at `start`, as strict JSON, and its end; ValueError if it does not end."""
-    written, open_brackets, at = [], [], start
+def _to_strict(content: str, start: int) -> tuple[str, int]:
+    """The object or list that begins at `start`, as strict JSON, and its end; ValueError if it is not complete."""
+    written, open_brackets, position = [], [], start
     while True:
-        token = _TOKEN.match(content, at)
+        token = _TOKEN.match(content, position)
         if not token:
-            rest = content[at : at + 20]
-            if rest[:1] in "\"'“”":  # the empty rest too
+            rest = content[position : position + 20]
+            if rest[:1] in "\"'“”":  # true for an empty rest too
                 raise ValueError("the JSON object is cut off; answer with one complete JSON object, shorter if need be")
             raise ValueError(f"the JSON object cannot be read from {rest!r} on; answer with valid JSON")
-        at, kind = token.end(), token.lastgroup
+        position, kind = token.end(), token.lastgroup
         if kind is None:
             continue
         text = token[kind]
@@ -152,42 +151,42 @@ def _strict(content: str, start: int) -> tuple[str, int]:
             if _NUMBER.fullmatch(text) and not _JSON_NUMBER.fullmatch(text):
                 text = json.dumps(text)
         else:
-            text = json.dumps(_unescaped(text))
+            text = json.dumps(_unescape(text))
         written.append(text)
         if not open_brackets:
-            return "".join(written), at
+            return "".join(written), position
 
 
-def _unescaped(body: str) -> str:
-    """The text of a JSON string, with LaTeX commands kept and lone surrogates replaced."""
+def _unescape(body: str) -> str:
+    """The unescaped text of a JSON string, keeping LaTeX commands and replacing lone surrogates."""
     if "\\" in body:
-        found = list(_ESCAPE.finditer(body))
-        formulae = _formulae(body)
-        # Does the model escape backslashes? Then one before a letter, a bracket or another backslash is doubled. One
-        # letter alone may also follow the end of a matrix row, in a text whose commands are bare.
-        bare = any(e[1][0] not in "\"'\\/bfnrtu" or _CERTAIN.match(body, e.start()) for e in found)
-        doubled = [body[e.end() : e.end() + 2] for e in found if e[1] == "\\"]
+        escapes = list(_ESCAPE.finditer(body))
+        formulae = _find_formulae(body)
+        # Does the model escape backslashes? Then they are doubled before a letter, a bracket or another backslash. In a
+        # text with bare commands, a single letter may also follow the end of a matrix row.
+        bare = any(e[1][0] not in "\"'\\/bfnrtu" or _CERTAIN.match(body, e.start()) for e in escapes)
+        doubled = [body[e.end() : e.end() + 2] for e in escapes if e[1] == "\\"]
         escaped = any(
             re.match(r"[A-Za-z]{2}|[(\[{]|\\\\" if bare else r"[A-Za-z(\[{]|\\\\", after) for after in doubled
         )
-        bare = not escaped and (bare or any(_KNOWN.match(body, e.start()) for e in found))
+        bare = not escaped and (bare or any(_KNOWN.match(body, e.start()) for e in escapes))
 
-        def meant(escape: re.Match) -> str:
-            said = escape[1]
-            if len(said) == 5:
-                return chr(int(said[1:], 16))
-            if said == "\\":  # two in a text without escapes end the row of a matrix
+        def replace(escape: re.Match) -> str:
+            code = escape[1]
+            if len(code) == 5:
+                return chr(int(code[1:], 16))
+            if code == "\\":  # in a text without escapes, two end a matrix row
                 return "\\\\" if bare else "\\"
-            if said in _CONTROL and not _is_command(body, escape.start(), formulae, escaped, bare):
-                return _CONTROL[said]
-            return said if said in "\"'/" else escape[0]
+            if code in _CONTROL and not _is_command(body, escape.start(), formulae, escaped, bare):
+                return _CONTROL[code]
+            return code if code in "\"'/" else escape[0]
 
-        body = _ESCAPE.sub(meant, body)
+        body = _ESCAPE.sub(replace, body)
     return body.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _is_command(body: str, at: int, formulae: list, escaped: bool, bare: bool) -> bool:
-    r"""Whether \b, \f, \n, \r or \t at this place begins a LaTeX command: by what stands around it, else by its name."""
+    r"""Whether \b, \f, \n, \r or \t at this position begins a LaTeX command: by its context, else by its name."""
     name = _NAME.match(body, at + 1)[0]
     if len(name) == 1:
         return False
@@ -199,11 +198,11 @@ def _is_command(body: str, at: int, formulae: list, escaped: bool, bare: bool) -
     if known or (name[0] == "t" and _PERHAPS.match(body, at)):
         return True
     after = body[at + 1 + len(name) : at + 2 + len(name)]
-    if after == "{" and len(name) > 2 and (at == 0 or body[at - 1] not in "};{"):  # it has an argument, and is no code
+    if after == "{" and len(name) > 2 and (at == 0 or body[at - 1] not in "};{"):  # it has an argument, and is not code
         return True
-    place = bisect_right(formulae, (at, len(body), True)) - 1
-    if place >= 0 and at < formulae[place][1]:
-        if len(name) == 2 or formulae[place][2]:  # of a formula on several lines only short ones are clear
+    index = bisect_right(formulae, (at, len(body), True)) - 1
+    if index >= 0 and at < formulae[index][1]:
+        if len(name) == 2 or formulae[index][2]:  # in a multi-line formula only known short ones are certain
             return name in _SHORT
         return True
     if _PERHAPS.match(body, at):
@@ -213,9 +212,9 @@ def _is_command(body: str, at: int, formulae: list, escaped: bool, bare: bool) -
     return name[0] == "r" and len(name) > 2 and name[1:].islower() and (at == 0 or body[at - 1] in " $({=+-")
 
 
-def _formulae(body: str) -> list[tuple[int, int, bool]]:
+def _find_formulae(body: str) -> list[tuple[int, int, bool]]:
     r"""Start and end of every formula ($…$, $$…$$, \(…\), \[…\], \begin…\end, the braces of a command), and whether it
-    has line feeds or tabs of its own. Two prices ("$5 and $3") are no formula."""
+    contains line feeds or tabs. Two prices ("$5 and $3") are not a formula."""
     found, opened, kind, depth = [], None, "", 0
     for edge in _EDGE.finditer(body):
         if kind == "" and edge["brace"] == "{" and re.match(r"[A-Za-z}\]^_]", body[max(0, edge.start() - 1) :][:1]):
@@ -240,15 +239,15 @@ def _formulae(body: str) -> list[tuple[int, int, bool]]:
 
 
 def _is_formula(inside: str, after: str) -> bool:
-    """Whether the text between two dollar signs is a formula: padded on neither side or on both, and no prose."""
+    """Whether the text between two dollar signs is a formula: padded on both sides or neither, and not prose."""
     if not inside or inside[0].isspace() != inside[-1].isspace() or after.isdigit():
         return False
     bare = re.sub(r"\\[nrt]", " ", re.sub(r"\{[^{}]*\}", "{}", inside))
     return not _PROSE.search(bare)
 
 
-def _as_written(text: str) -> int | float | str:
-    """A number, or its text where Python would write it otherwise: 2.50, 1e400, -0."""
+def _read_number(text: str) -> int | float | str:
+    """A number, or its text if Python would write it differently: 2.50, 1e400, -0."""
     try:
         number = int(text) if text.lstrip("-").isdigit() else float(text)
         return number if repr(number) == text else text
@@ -257,11 +256,11 @@ def _as_written(text: str) -> int | float | str:
 
 
 class RepeatedKey(ValueError):
-    """An object has a key twice, with different values."""
+    """An object has the same key twice, with different values."""
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's keys and values; RepeatedKey where a key has two different values."""
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object as a dict; RepeatedKey if a key has two different values."""
     value = dict(pairs)
     for name, one in pairs:
         if value[name] != one or type(value[name]) is not type(one):

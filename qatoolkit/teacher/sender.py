@@ -1,4 +1,4 @@
-"""One request to a teacher's server: sent within the limits, read, recorded, and repeated until answered or out of
+"""Sends one request to a teacher's server within the limits, records it, and retries until answered or out of
 attempts."""
 
 import asyncio
@@ -20,12 +20,12 @@ from qatoolkit.teacher.limits import Gate, Pace, TeacherError
 from qatoolkit.teacher.transport import REDIRECTS, Endpoint, Send, open_session, remedy_of, sdk_transport, send_request
 from qatoolkit.teacher.waits import backoff, jitter, refused_for, retry_after, used_up_for
 
-LOOK = 0.5  # seconds between two looks at how many processes share the limits
+LOOK = 0.5  # seconds between checks of how many processes share the limits
 
 
 @dataclass
 class Tally:
-    """What one row caused: HTTP requests, USD, whether some answer has no known price, and the keys requested."""
+    """Costs of one row: HTTP requests, USD, whether any answer has no known price, and the keys requested."""
 
     attempts: int = 0
     cost: float = 0.0
@@ -35,10 +35,10 @@ class Tally:
 
 @dataclass(kw_only=True, repr=False)
 class Sender:
-    """Sends a teacher's requests: at most `in_flight` at a time, at the `pace` of its limits a minute, within the
-    `budget`. `labels` are the model, run and stage that attempts are recorded under; `cost` gives the price of a reply
-    and `most` the highest price of a body, in USD, None where it is unknown. Where `sharers` says how many processes the
-    limits are for, each keeps below its part of them."""
+    """Sends a teacher's requests: at most `in_flight` at once, at the `pace` of its limits per minute, within the
+    `budget`. `labels` are the model, run and stage of recorded attempts; `cost` returns the price of a reply and `most`
+    the highest price of a request body, in USD, None if unknown. If `sharers` is given, it returns the number of
+    processes that share the limits, and each uses its part."""
 
     endpoint: Endpoint
     ledger: Ledger
@@ -56,20 +56,20 @@ class Sender:
 
     def __post_init__(self):
         self.gate = Gate(self.in_flight, attempts=self.attempts)
-        self._flying: set[asyncio.Task] = set()  # tasks whose request is on its way, or its answer not yet recorded
+        self._flying: set[asyncio.Task] = set()  # tasks with a request in flight or an unrecorded answer
         self._ending: WeakSet[asyncio.Task] = WeakSet()
-        self._tokens = 0.0  # of an answer with its prompt, a running mean
+        self._tokens = 0.0  # running mean of a request's tokens, prompt and answer
         self._divided_at = -LOOK
 
     async def end(self, tasks: set[asyncio.Task]) -> None:
-        """Send nothing more for these tasks, and wait for those of them whose request is in flight, at most as long as a
-        request may take."""
+        """Send nothing more for these tasks, and wait for their requests in flight, at most as long as a request may
+        take."""
         if flying := self.stop(tasks):
             await asyncio.wait(flying, timeout=self.timeout)
 
     def stop(self, tasks: set[asyncio.Task]) -> set[asyncio.Task]:
-        """Cancel these tasks, except those whose request is in flight: they are returned, and cancelled once their answer
-        is recorded."""
+        """Cancel these tasks. Those with a request in flight are returned, and cancelled once their answer is
+        recorded."""
         self._ending.update(tasks)
         for task in tasks - self._flying:
             task.cancel()
@@ -77,7 +77,7 @@ class Sender:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Send]:
-        """A function that sends a request to the server, with its connections open meanwhile."""
+        """Yields a function that sends a request to the server over open connections."""
         if self.client is not None:
             yield sdk_transport(self.client.with_options(max_retries=0, timeout=self.timeout), self.endpoint)
             return
@@ -97,13 +97,11 @@ class Sender:
     async def _attempt(
         self, send: Send, request: Request, tally: Tally, failures: Counter
     ) -> tuple[Reply, float | None]:
-        """Send once and record the response; the place in flight is kept until that is done.
-
-        So a kill can cost no more answers than `in_flight`. Returns the seconds to wait before the next attempt, None if
-        this was the last.
+        """Send once and record the response; the place in flight is kept until then, so that a kill can cost at most
+        `in_flight` answers. Returns the seconds to wait before the next attempt, None if this was the last.
         """
         task = asyncio.current_task()
-        if task in self._ending:  # a task that never had to wait has not noticed
+        if task in self._ending:  # a task that never awaited anything was not cancelled yet
             raise asyncio.CancelledError
         if self.sharers and (now := time.monotonic()) - self._divided_at > LOOK:
             self._divided_at, sharers = now, self.sharers()
@@ -125,7 +123,7 @@ class Sender:
 
             try:
                 response = unwrap_error(await send(request))
-            except asyncio.CancelledError:  # given up: it may be billed
+            except asyncio.CancelledError:  # abandoned: it may be billed
                 tally.attempts += 1
                 self.ledger.record(attempt(None, Reply("interrupted"), None, self.most(request.body)))
                 raise
@@ -134,16 +132,16 @@ class Sender:
             self.pace.settle(estimate, reply.prompt_tokens, reply.completion_tokens)
             self._tokens += ((reply.prompt_tokens or 0) + (reply.completion_tokens or 0) - self._tokens) / 20
             cost, most = self.cost(reply), None
-            if cost is None and (answer or response.failure in ("timeout", "too_large")):  # billed, or perhaps
+            if cost is None and (answer or response.failure in ("timeout", "too_large")):  # billed, at least possibly
                 most = self.most(request.body)
                 cost = 0.0 if most == 0 else None
                 tally.unpriced |= cost is None
             tally.attempts += 1
             tally.cost += cost or 0.0
             recorded = attempt(response.status, reply, cost, most)
-            await self.ledger.aput(recorded, answer and request.text, answer)  # before anybody parses it
+            await self.ledger.aput(recorded, answer and request.text, answer)  # before it is parsed
             if self.ledger.full:
-                raise TeacherError(f"{self.ledger.full}: what was in flight is recorded")
+                raise TeacherError(f"{self.ledger.full}: answers in flight are recorded")
             return reply, self._judge(request.key, response, reply, recorded.seconds, period, failures)
         finally:
             self._flying.discard(task)
@@ -156,7 +154,8 @@ class Sender:
     def _judge(
         self, key: str, response: Response, reply: Reply, seconds: float, period: int, failures: Counter
     ) -> float | None:
-        """Report the response to the gate; returns the seconds to wait before another attempt, None for no other."""
+        """Report the response to the gate; returns the seconds to wait before another attempt, None for no more
+        attempts."""
         if reply.outcome in ANSWERED:
             self.gate.succeeded(period, seconds, used_up_for(response.headers, self._tokens))
             return None
@@ -170,7 +169,7 @@ class Sender:
             self.gate.throttled(period, wait, reply.error)
             if failures["throttled"] >= 5 * self.attempts:  # a 429 only means "not now", so more of them are allowed
                 return None
-            # a little later than asked for, and not all at once
+            # somewhat later than asked, and not all at once
             return wait * (1 + jitter(key) / 2) if wait else backoff(key, failures["throttled"], self.backoff)
         failures["failed"] += 1
         if not (response.transient or (stray and response.status in (401, 404))):

@@ -1,4 +1,4 @@
-"""HTTP to a teacher: where it is served, and how a request is sent and its response received."""
+"""HTTP to a teacher: its endpoint, and sending requests."""
 
 import os
 import re
@@ -15,15 +15,15 @@ from qatoolkit.teacher.completions import Reply, Response
 from qatoolkit.teacher.limits import TeacherError
 from qatoolkit.teacher.settings import check_url, check_variables
 
-BOUND = 16 << 20  # bytes that an answer may have, also once it is decompressed
+BOUND = 16 << 20  # most bytes of an answer, after decompression
 REDIRECTS = (301, 302, 303, 307, 308)
-REMEDIES = {  # HTTP statuses that no retry and no other prompt can change, and the remedy
+REMEDIES = {  # HTTP statuses that neither a retry nor another prompt can change -> remedy
     401: "check the key in {key_env}",
     402: "the account is empty: top it up",
     404: "check base_url and the model name {model!r}",
     **dict.fromkeys(REDIRECTS, "no redirect is followed, it could carry the key elsewhere: set base_url to"),
 }
-# Codes and words of OpenAI, Moonshot, Alibaba, Zhipu, Volcengine and one-api for an account that has nothing left.
+# How OpenAI, Moonshot, Alibaba, Zhipu, Volcengine and one-api say that an account is used up.
 USED_UP = re.compile(
     "insufficient_quota|billing_hard_limit|exceeded_current_quota|insufficient_user_quota|Arrearage|AccountOverdue"
     "|insufficient_balance|credit balance is too low|余额不足"
@@ -35,10 +35,9 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """Where a teacher is served. `name` (default the URL) is part of the cache key of every request; `key_env` is the
-    environment variable with the API key, None for a server that wants no Authorization header; `headers` are further
-    HTTP headers, each with the environment variable that has its value, such as {"OpenAI-Organization": "MY_ORG"}.
-    ValueError for a URL that is none or has a secret in it, a variable that can be none, or a header that a request has
-    anyway.
+    environment variable with the API key, None to send no Authorization header; `headers` maps further HTTP headers to
+    the environment variables with their values, such as {"OpenAI-Organization": "MY_ORG"}. ValueError for an invalid
+    URL or one with a secret in it, an invalid variable name, or a header that every request has anyway.
 
     >>> import qatoolkit as qt
     >>> endpoint = qt.Endpoint(base_url="https://llm.example.org/v1/", name="our server", key_env="OUR_KEY")
@@ -75,8 +74,8 @@ class Endpoint:
 
     @classmethod
     def from_env(cls) -> "Endpoint":
-        """The endpoint at OPENAI_BASE_URL, with its key in OPENAI_API_KEY; ValueError if that is not set, because no
-        public server is asked unless it is named."""
+        """The endpoint at OPENAI_BASE_URL, with its key in OPENAI_API_KEY. ValueError if the URL is not set, because no
+        public server is used unless it is named."""
         if url := os.environ.get("OPENAI_BASE_URL"):
             return cls(base_url=url)
         raise ValueError(
@@ -86,13 +85,13 @@ class Endpoint:
 
     @property
     def is_local(self) -> bool:
-        """Whether the host is this machine, where no key is needed."""
+        """Whether the host is this machine, so that no key is needed."""
         host = urlsplit(self.base_url).hostname
         return host in ("localhost", "::1") or host.startswith("127.")
 
     def sent_headers(self) -> dict[str, str]:
-        """The Authorization header and `headers`, from the environment; TeacherError if it has no key for a remote
-        host, not the value of a header, or a malformed one."""
+        """The Authorization header and `headers`, from the environment. TeacherError for a missing key (of a remote
+        host), a missing header value, or a malformed one."""
         sent = {header: _secret(variable) for header, variable in self.headers.items()}
         for header, variable in self.headers.items():
             if not sent[header]:
@@ -104,15 +103,15 @@ class Endpoint:
         raise TeacherError(f"no key for {self.base_url}: set the environment variable {self.key_env}")
 
     def redact(self, text: str) -> str:
-        """`text` without the key and the values of `headers`, in case a server repeats them, however JSON or a URL
-        escapes them."""
+        """`text` without the key and the values of `headers`, in case a server repeats them; spellings escaped for JSON
+        or URLs are found too."""
         for variable in filter(None, (self.key_env, *self.headers.values())):
             text = replace_secret(text, os.environ.get(variable, "").strip(), f"[{variable}]")
         return text
 
 
 def _secret(variable: str) -> str:
-    """The value of an environment variable as part of a header, empty if it is not set."""
+    """The value of an environment variable for a header, empty if it is not set."""
     value = os.environ.get(variable, "").strip()
     if not (value.isascii() and value.isprintable()):
         raise TeacherError(f"{variable} has a line break or a character that no key contains: set it again")
@@ -120,14 +119,14 @@ def _secret(variable: str) -> str:
 
 
 def replace_secret(text: str, key: str, instead: str) -> str:
-    """`text` with every spelling of a key replaced. A key shorter than 8 characters, or 16 if all are letters, is taken
-    for a placeholder ("none", "EMPTY") and left alone, since answers may contain the word."""
+    """`text` with every spelling of a key replaced. Keys shorter than 8 characters, or 16 if all are letters, are taken
+    for placeholders ("none", "EMPTY") and not replaced, since answers may contain the word."""
     return _spellings(key).sub(instead, text) if len(key) >= (16 if key.isalpha() else 8) else text
 
 
 @lru_cache(maxsize=8)
 def _spellings(key: str) -> re.Pattern[str]:
-    """Matches the key plain and with its punctuation escaped as in JSON ("\\/", "\\u002b") or a URL ("%2b")."""
+    """Matches the key as it is and with its punctuation escaped for JSON ("\\/", "\\u002b") or a URL ("%2b")."""
     escaped = r"(?:\\?{}|(?i:\\u{:04x}|%{:02x}))"
     plain = (c if c.isalnum() or c in "-_" else escaped.format(re.escape(c), ord(c), ord(c)) for c in key)
     return re.compile("".join(plain))
@@ -138,7 +137,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def open_session(endpoint: Endpoint, timeout: aiohttp.ClientTimeout, connections: int = 100) -> aiohttp.ClientSession:
-    """A session without cookies; it uses the environment's proxies, except for this machine."""
+    """A session without cookies; it uses the environment's proxies, except for local endpoints."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections, ttl_dns_cache=300),
         timeout=timeout,
@@ -157,13 +156,13 @@ async def send_request(
     body: str | None = None,
     **content: Any,
 ) -> Response:
-    """Send one HTTP request, with `body`, JSON, and read its response, without the key; with `into`, a body that
-    comes with status 200 is written there instead. Over aiohttp one core sends 1,440-1,555 requests/s, with the OpenAI SDK 165-187."""
+    """Send one HTTP request with a JSON `body` and read its response, with the key redacted; with `into`, the body of a
+    200 is written there instead. One core sends 1,440-1,555 requests/s over aiohttp, 165-187 with the OpenAI SDK."""
     url, headers = endpoint.base_url + path, endpoint.sent_headers()
     if body is not None:
         content, headers = {"data": body.encode()}, headers | JSON
     try:
-        # A redirect could carry the key to another host, so it is a response like any other. No variable holds the key.
+        # A redirect could carry the key to another host, so it is returned, not followed.
         async with session.request(method, url, headers=headers, allow_redirects=False, **content) as response:
             if into and response.status == 200:
                 into.seek(0)
@@ -180,12 +179,12 @@ async def send_request(
     except TimeoutError:
         seconds = session.timeout.total or session.timeout.sock_read
         return Response(None, {}, f"no answer within {seconds:g} s", "timeout")
-    except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a redirect or header that is none
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a malformed redirect or header
         return Response(None, {}, endpoint.redact(f"{type(error).__name__}: {error}"), "connection")
 
 
 class TooLarge(Exception):
-    """An answer is above `BOUND`."""
+    """An answer has more than `BOUND` bytes."""
 
 
 async def _read_bounded(chunks: AsyncIterator[bytes]) -> bytes:
@@ -193,7 +192,7 @@ async def _read_bounded(chunks: AsyncIterator[bytes]) -> bytes:
     async for chunk in chunks:
         body += chunk
         if len(body) > BOUND:
-            raise TooLarge(f"the answer is above {BOUND >> 20} MiB")
+            raise TooLarge(f"the answer has more than {BOUND >> 20} MiB")
     return bytes(body)
 
 
@@ -206,7 +205,7 @@ def sdk_transport(client: Any, endpoint: Endpoint) -> Send:
         key = client.api_key if isinstance(client.api_key, str) else ""
         return endpoint.redact(replace_secret(text, key, "[key]"))
 
-    # The body is left unread until we read it, within bounds; a redirect is a response like any other.
+    # The body stays unread until we read it, within bounds; redirects are returned, not followed.
     options = {"follow_redirects": False, "headers": {RAW_RESPONSE_HEADER: "stream"}}
 
     async def send(request: Request) -> Response:
@@ -230,12 +229,12 @@ def sdk_transport(client: Any, endpoint: Endpoint) -> Send:
 
 
 def remedy_of(response: Response, reply: Reply, endpoint: Endpoint, model: str) -> str | None:
-    """What a response that nothing but its reader can change says, with the remedy; None for any other."""
+    """What a response says that only the user can remedy, and how; None for any other response."""
     if response.status in (400, 401, 402, 403, 429) and USED_UP.search(response.text):
         return f"the quota at {endpoint.name} is used up: {reply.error}; top it up"
     if remedy := REMEDIES.get(response.status):
-        keys = " and ".join(filter(None, (endpoint.key_env, *endpoint.headers.values()))) or "key_env"
-        remedy = remedy.format(key_env=keys, model=model)
+        variables = " and ".join(filter(None, (endpoint.key_env, *endpoint.headers.values()))) or "key_env"
+        remedy = remedy.format(key_env=variables, model=model)
         if 300 <= response.status < 400:
             remedy += f" {endpoint.redact(response.headers.get('Location', 'where it is served'))[:200]!r}"
         return f"{endpoint.name} answered {reply.error}; {remedy}"

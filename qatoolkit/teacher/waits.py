@@ -1,8 +1,8 @@
-"""How long a response asks to wait: Retry-After, the x-ratelimit headers, or a time in the body of a 429.
+"""How long a response asks to wait: Retry-After, x-ratelimit headers, or a time in the body of a 429.
 
-Providers say it in many ways: OpenAI, Azure and vLLM's gateways in Retry-After or retry-after-ms, OpenAI and Groq also in
-x-ratelimit-reset-requests and -tokens as "6m0s" or "17ms", others in seconds, in epoch seconds or in epoch milliseconds
-(OpenRouter), Anthropic as a date, the IETF's draft in RateLimit-Reset; Gemini writes a retryDelay into the body.
+Formats differ by provider: Retry-After or retry-after-ms (OpenAI, Azure, gateways of vLLM); x-ratelimit-reset-requests
+and -tokens as "6m0s" or "17ms" (OpenAI, Groq), in seconds, epoch seconds or epoch milliseconds (OpenRouter), or as a
+date (Anthropic); RateLimit-Reset (IETF draft); a retryDelay in the body (Gemini).
 """
 
 import hashlib
@@ -40,8 +40,8 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def refused_for(headers: Mapping[str, str], body: str) -> float:
-    """Seconds that a 429 asks to wait: Retry-After, else until every limit that is used up is reset, else what the body
-    says; 0 if it says nothing."""
+    """Seconds that a 429 asks to wait: Retry-After, else until every used-up limit is reset, else the time in the body;
+    0 if there is none."""
     if wait := retry_after(headers):
         return wait
     limits = read_limits(headers)
@@ -57,11 +57,11 @@ def refused_for(headers: Mapping[str, str], body: str) -> float:
 
 
 def used_up_for(headers: Mapping[str, str], tokens: float) -> float:
-    """Seconds until a limit that an answered request says is used up has room for one more of `tokens` tokens, if it
-    refills evenly until its reset; 0 while there is room."""
+    """Seconds until a limit that is used up, by the headers of an answer, has room for another request of `tokens`
+    tokens, assuming an even refill until its reset; 0 if there is room."""
     wait = 0.0
-    for what, (limit, remaining, reset) in read_limits(headers).items():
-        needed = tokens if "token" in what else 1.0
+    for kind, (limit, remaining, reset) in read_limits(headers).items():
+        needed = tokens if "token" in kind else 1.0
         if remaining is not None and remaining < needed and reset:
             room = max((limit or 0.0) - remaining, needed)
             wait = max(wait, reset * min(1.0, (needed - remaining) / room) if limit else reset)
@@ -69,10 +69,10 @@ def used_up_for(headers: Mapping[str, str], tokens: float) -> float:
 
 
 def read_limits(headers: Mapping[str, str]) -> dict[str, tuple[float | None, float | None, float]]:
-    """(limit, remaining, seconds until the reset) of each limit that the headers speak of: "requests", "tokens", ...,
-    or "" where they name only one. A limit without a readable reset is left out."""
+    """Name -> (limit, remaining, seconds until reset) for each limit in the headers: "requests", "tokens", ..., or ""
+    if it has no name. Limits without a readable reset are left out."""
     found: dict[str, dict[str, str]] = {}
-    if "ratelimit-" not in " ".join(headers).lower():  # most answers
+    if "ratelimit-" not in " ".join(headers).lower():  # true for most answers
         return {}
     for name, value in _lower(headers).items():
         if prefix := next((p for p in _PREFIXES if name.startswith(p)), None):
@@ -80,25 +80,25 @@ def read_limits(headers: Mapping[str, str]) -> dict[str, tuple[float | None, flo
             if field := next((w for w in ("limit", "remaining", "reset") if w in words), None):
                 found.setdefault("-".join(w for w in words if w != field), {})[field] = value
     limits = {}
-    for what, fields in found.items():
+    for kind, fields in found.items():
         if (reset := _seconds_until(fields.get("reset", ""))) is not None:
-            limits[what] = (_number(fields.get("limit", "")), _number(fields.get("remaining", "")), reset)
+            limits[kind] = (_number(fields.get("limit", "")), _number(fields.get("remaining", "")), reset)
     return limits
 
 
 def backoff(key: str, failures: int, base: float) -> float:
-    """Seconds to wait after a request's n-th failure: exponential, at most 30 before jitter, which depends on the key
-    alone."""
+    """Seconds to wait after a request's n-th failure: exponential, at most 30 before jitter, which depends only on key
+    and n."""
     return min(30.0, base * 2 ** min(failures - 1, 30)) * (0.5 + jitter(f"{key}:{failures}"))
 
 
 def jitter(text: str) -> float:
-    """A number from 0 to 1 that depends on the text alone."""
+    """A number from 0 to 1 that depends only on the text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
 
 
 def _seconds_until(value: str) -> float | None:
-    """Seconds until a reset that is given as a duration, seconds, epoch seconds or milliseconds, or a date."""
+    """Seconds until a reset given as a duration, seconds, epoch seconds or milliseconds, or a date."""
     if (number := _number(value)) is not None:
         if number > 1e11:
             number /= 1000
@@ -106,8 +106,8 @@ def _seconds_until(value: str) -> float | None:
     if (seconds := _duration(value)) is not None:
         return seconds
     try:
-        at = datetime.fromisoformat(value) if value[:4].isdigit() else parsedate_to_datetime(value)
-        return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
+        moment = datetime.fromisoformat(value) if value[:4].isdigit() else parsedate_to_datetime(value)
+        return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -128,6 +128,6 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _utc(value: str) -> datetime:
-    """The time of an HTTP date; "-0000" means UTC without a known place."""
-    at = parsedate_to_datetime(value)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    """The time of an HTTP date; "-0000" means UTC with an unknown time zone."""
+    moment = parsedate_to_datetime(value)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

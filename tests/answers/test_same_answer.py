@@ -74,6 +74,10 @@ SAME = {
         ("F = ma", "a = F/m"), ("3x - y = 2", "y = 3x - 2"), ("y = 2x+1", "f(x) = 2x+1"), ("dy/dx = 2x", "y' = 2x"), (r"\sin x \cos x", r"\frac{1}{2}\sin 2x"), (r"\ln|x| + C", "ln|x|+C"), ("2H2 + O2 → 2H2O", "2H₂ + O₂ = 2H₂O"),
         ("Zn + 2HCl → ZnCl2 + H2", "2HCl + Zn → H2 + ZnCl2"), ("1s^2 2s^2 2p^6", "1s2 2s2 2p6"), ("sp^3", "sp3"), ("f^{-1}(x) = x/2", "x/2"),
     ],
+    "short for a number": [
+        ("XIX", "19"), ("MDCLXVI", "1666"), ("4k", "4,000"), ("7bn", "7,000,000,000"), ("7C3", "35"), ("C_6^2", "15"), ("{}_8C_2", "28"), ("P(4, 2)", "12"), ("one in four", "25%"), ("2 out of 8", "1/4"),
+        ("the ratio of 5 to 4", "5:4"), ("7 is to 3", "7:3"), ("twenty-first century", "21st century"), ("the 1920's", "the 1920s"), ("pH 5", "pH = 5.0"), ("1.60e-19 J", "1 eV"), ("18F", "F-18"),
+    ],
     "spellings": [
         ("J. K. Rowling", "J.K. Rowling"), ("Gödel", "Godel"), ("São Paulo", "Sao Paulo"), ("north-east", "northeast"), ("e-mail", "email"), ("behaviour", "behavior"), ("centre of mass", "center of mass"), ("World War II", "World War 2"), ("'a'", '"a"'), ("{'a': 1}", '{"a": 1}'),
     ],
@@ -95,6 +99,7 @@ DIFFERENT = {
     "several": [("3 and 8", "4 and 6"), ("1, 2", "1, 3"), ("±7", "7"), ("(0,1)", "[0,1]"), ("(3, 4)", "(4, 3)"), ("x = 1, y = 2", "x = 2, y = 1"), ("5 to 7", "7 to 5"), ("2 of 5", "5 of 2"), ("3:4", "4:3"), ("12:00", "1:00"), ("8 am", "8 pm"), ("{3,5}", "{3}"), ("x=1 or x=2", "x=1")],
     "mathematics": [("2x", "2"), (r"2\pi", "2"), ("x+1", "x-1"), ("|x|", "x"), ("x = 2", "y = 2"), ("x + y = 3", "x + 3"), ("x^2 + y^2 = 1", "x^2 + y^2 = 4"), ("x²", "x2"), ("x>3", "x≥3"), ("2^{77232917}-2", "2^{77232917}+2"), (r"6.6/10^{34}", r"1.1/10^{34}"), ("a > b > c", "c > b > a")],
     "words": [("yes", "no"), ("Paris", "London"), ("RNA to DNA", "DNA to RNA"), ("GATTACA", "ATTACAG"), ("AUG", "GUA"), ("III and IV", "IV and VI"), ("q and not r", "r and not q"), ("b to a", "a to b"), ("left of right", "right of left"), ("增大", "减小")],
+    "short for a number": [("XIX", "21"), ("I and II", "III"), ("4k", "400"), ("7C3", "21"), ("one in four", "one in five"), ("C-14", "C-12"), ("1.60e-19 J", "2 eV")],
     "announced": [("The answer is 42.", "43"), ("B. London", "Paris"), ("The correct answer is C", "D"), ("答案是42", "24")],
 }  # fmt: skip
 UNDECIDED = {
@@ -103,6 +108,9 @@ UNDECIDED = {
         ("now here", "nowhere"), ("cats", "cat"), ("WHO", "World Health Organization"), ("S. aureus", "Staphylococcus aureus"), ("Mt. Everest", "Mount Everest"), ("C2H5OH", "CH3CH2OH"), ("NaCl(aq)", "NaCl"), ("1,2,3,4", "1 2 3 4"), ("2,5 million", "2.5 million"), ("5 or more", "at least 5"),
         ("the minimum is 5", "the maximum is 5"), ("x is 5", "y is 5"), ("甲是5", "乙是5"), ("A(2,3)", "B(2,3)"), ("(" * 400 + "x" + ")" * 400, "x"),
     ],
+    "inflections": [("neutrons", "neutron"), ("decreases", "decrease"), ("halved", "halves"), ("mgh", "ghm")],
+    "of the choices": [("both", "A and B"), ("neither", "neither of them"), ("all of the above", "A, B and C"), ("none of these", "D"), ("no solution", "∅"), ("undefined", "does not exist")],
+    "short for a number": [("5K", "5000"), ("2.5M", "2,500,000"), ("uranium-238", "U-238")],
     "missing": [("", "5"), (None, "x")],
     "units": [("60 km/h", "60 km"), ("3 m/s", "3 m/s/s"), ("5 N m", "5 N"), ("5 square metres", "5 metres"), ("5 apples per box", "5 apples"), ("$5", "€5"), ("5 Gy", "5 Sv"), ("5m", "5"), ("2人", "2 people"), ("5以上", "5"), ("3 quarters", "3")],
     "case": [("Co", "CO"), ("AaBb", "aabb"), ("AABB", "aabb"), ("Bb x Bb", "bb x BB")],
@@ -112,6 +120,7 @@ UNDECIDED = {
     "says more": [("Paris, in the north", "Paris"), ("E. coli", "E"), ("~H", r"\mathrm{~H}")],
 }  # fmt: skip
 NEVER_SAME = [
+    ("III only", "I and II only"), ("I and III", "IIII"), ("mix", "1009"), ("5k", "5 kg"), ("second in line", "2 in"), ("3 in 5", "3 in"),
     ("N", "F"), ("third", "a third"), ("second", "2 seconds"), ("1 second", "first"), ("twenty-fifth", "4"), ("first grade", "1 grade"), ("filled", "filed"), ("well", "we'll"), ("f(x) = 2x", "g(x) = 2x"), ("Sun", "Sunday"), ("三角", "3"), ("√2 g", "√2"), (r"\mathbb{N}", "no"),
     ("和不是5", "5"), ("超过5", "不超过5"), ("≤5", "<5"), ("up to 5", "5"), ("II", "11"), ("No. 5", "No"), (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), ("A + B → C", "C → A + B"), ("1/x = 2", "x = 2"), ("x(x-1) = 0", "x = 1"), ("x/y = z", "x = y/z"),
     ("The answer is not 5", "5"), ("三角形", "3"), ("5 or more", "5"), ("二氧化碳", "2"), ("一定", "1"), ("2ab", "2"), ("2as", "2"), ("3 and a half", "3"), ("p and (q or r)", "(p and q) or r"), ("~p", "p"), ("f(x)", "f'(x)"), ("5%", "5 kg"), ("①②", "12"),

@@ -22,18 +22,18 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
 )
 HOSTILE = {
-    "aliases": (BOMB, "with \\*aliases written out"),
+    "aliases": (BOMB, "with \\*aliases expanded"),
     "merges": (
         "b0: &b0 {" + ", ".join(f"k{i}: 1" for i in range(50)) + "}\n"
         + "".join(f"b{i}: &b{i} {{<<: [{', '.join([f'*b{i - 1}'] * 50)}]}}\n" for i in range(1, 8)),
-        "with \\*aliases written out",
+        "with \\*aliases expanded",
     ),
     "depth": ("a: " + "[" * 100_000, "nested more than 50 levels deep"),
     "block depth": ("".join(" " * i + "a:\n" for i in range(300)), "nested more than 50 levels deep"),
-    "itself": ("a: &a [*a]\n", "stands within what it names"),
-    "size": ("a: '" + "x" * (1 << 20) + "'\n", "a YAML file may have 1,048,576"),
+    "itself": ("a: &a [*a]\n", "refers to a value that contains it"),
+    "size": ("a: '" + "x" * (1 << 20) + "'\n", "a YAML file may have at most 1,048,576"),
     "many": ("a: [" + "1," * 300_000 + "]\n", "more than 20,000 values"),
-    "a number in base 60": ("a: 1" + ":59" * 100_000 + "\n", "a word of 300,001 characters"),
+    "a number in base 60": ("a: 1" + ":59" * 100_000 + "\n", "an unquoted text of 300,001 characters"),
     "digits": ("a: " + "9" * 9_000 + "\n", "not valid YAML"),
 }  # fmt: skip
 
@@ -112,7 +112,7 @@ def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path):
     assert len(lines) == 15
     for kind, what, path, said in lines:
         assert path in said, (kind, what, said)
-        assert "no file or folder" in said or "no regular file" in said, (kind, what, said)
+        assert "no file or folder" in said or "not a regular file" in said, (kind, what, said)
         assert len(said.splitlines()) == 1
 
 
@@ -146,7 +146,7 @@ def test_names_that_become_file_names_are_refused_in_one_line(name):
         lambda: register(Strategy(name=name, settings=None, write=None, requests=None, prompts=())),
         lambda: Exam(name=name, table=table),
     ):
-        with pytest.raises(ValueError, match=r"its name becomes a (file name|folder), and it") as caught:
+        with pytest.raises(ValueError, match=r"its name becomes a (file name|folder), but it") as caught:
             refused()
         assert len(str(caught.value).splitlines()) == 1
         assert len(str(caught.value)) < 250

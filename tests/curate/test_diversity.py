@@ -67,7 +67,7 @@ def test_empty_sets_have_a_row_and_wrong_tables_are_named():
     assert found.loc["empty", "rows"] == 0
     assert found.loc["empty", ["distinct_1", "self_similarity"]].isna().all()
     assert list(diversity({}).columns) == COLUMNS
-    with pytest.raises(ValueError, match=r"diversity: odd lacks \['answer'\]"):
+    with pytest.raises(ValueError, match=r"diversity: odd is missing the columns \['answer'\]"):
         diversity({"odd": pd.DataFrame({"id": ["a"], "question": ["b"]})})
 
 

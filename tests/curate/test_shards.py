@@ -148,7 +148,7 @@ def test_a_shard_that_was_damaged_is_named_or_made_again(tmp_path):
 def test_a_source_that_can_not_be_read_is_named_before_anything_is_done(tmp_path):
     source = write_shards([questions(30)], tmp_path / "source", 10)
     (source / "part-00001.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(Damaged, match=r"part-00001\.parquet is no Parquet table"):
+    with pytest.raises(Damaged, match=r"part-00001\.parquet is not a Parquet table"):
         map_shards(odd_out, source, tmp_path / "out")
     with pytest.raises(Damaged, match=r"gone\.parquet is missing"):
         map_shards(odd_out, [tmp_path / "gone.parquet"], tmp_path / "out")

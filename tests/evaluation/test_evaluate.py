@@ -135,5 +135,5 @@ def test_samples_of_a_graded_metric_are_not_counted_as_right_or_wrong():
     assert (found["low"].item(), found["high"].item()) == wilson(1, 2)
     assert accuracy(graded[graded["correct"].isna()], "task")["n"].tolist() == [0, 0]
     for compare in (paired_difference, mcnemar):
-        with pytest.raises(ValueError, match="2 samples are neither right nor wrong"):
+        with pytest.raises(ValueError, match="2 samples have no right or wrong"):
             compare(graded, graded.assign(correct=True))

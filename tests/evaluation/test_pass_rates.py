@@ -136,7 +136,7 @@ def test_a_teacher_that_errs_passes_at_its_rate_and_shares_the_draws_of_refineme
     [
         (capitals(), {"k": 0}, "k is 0; it must be 1 or more"),
         (capitals(), {"student": "guess"}, "student is 'guess'; it must be likelihood or samples"),
-        (capitals().drop(columns="choices"), {}, r"measure_difficulty lacks \['choices'\]"),
+        (capitals().drop(columns="choices"), {}, r"measure_difficulty is missing the columns \['choices'\]"),
         ([{"question": "?"}], {}, "measure_difficulty is a list"),
     ],
 )

@@ -180,7 +180,7 @@ def test_lists_read_back_from_parquet_give_the_same_graph(tmp_path):
 @pytest.mark.parametrize(
     ("table", "settings", "message"),
     [
-        (pd.DataFrame({"id": ["a"]}), {}, "lacks .*knowledge_points"),
+        (pd.DataFrame({"id": ["a"]}), {}, "missing .*knowledge_points"),
         (seeds("a, b"), {}, "contains str; allowed: lists of text"),
         (seeds(["a", 3]), {}, "lists of int; allowed"),
         (seeds(["a"]).assign(id=None), {}, "id is null in 1 rows"),
@@ -258,7 +258,7 @@ def test_a_graph_that_is_saved_anew_while_it_is_read_is_read_again(tmp_path, mon
 def test_save_touches_no_foreign_folder_and_load_names_what_is_wrong(tmp_path):
     graph = build_kp_graph(seeds(["a", "b"]))
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"thesis\.txt.*folder of its own"):
+    with pytest.raises(ValueError, match=r"thesis\.txt.*which is not part of a KP graph"):
         graph.save(tmp_path)
     with pytest.raises(FileNotFoundError, match="no saved KP graph"):
         KPGraph.load(tmp_path)

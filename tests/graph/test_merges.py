@@ -286,13 +286,13 @@ def test_a_file_that_a_spreadsheet_has_saved_is_read_as_it_was_meant(tmp_path):
     [
         ("", "not a CSV file in UTF-8"),
         ("kept,merged\n欧姆定律,a\n".encode("gbk"), "not a CSV file in UTF-8"),
-        ("kept;merged\na;b\n", r"lacks \['kept', 'merged'\]; it has \['kept;merged'\]"),
+        ("kept;merged\na;b\n", r"is missing the columns \['kept', 'merged'\]; it has \['kept;merged'\]"),
         ("kept,merged,decision\na,b,yes\n", r"'a' <- 'b' is 'yes'; allowed: merge, review, apart"),
         ("kept,merged\na,\n", "both need a text"),
-        ("kept,merged\na,b\nb,a\n", "in a circle"),
+        ("kept,merged\na,b\nb,a\n", "in a cycle"),
         ("kept,merged\na,b\nc,b\n", "drop one of the rows"),
         ("kept,merged\na,b,a note, unquoted\n", "rows longer than its header"),
-        ("kept,merged,decision\nc,a,merge\nc,b,merge\na,b,apart\n", "'a' and 'b' are decided as apart"),
+        ("kept,merged,decision\nc,a,merge\nc,b,merge\na,b,apart\n", "'a' and 'b' have the decision apart"),
     ],
 )
 def test_what_is_wrong_with_a_reviewed_file_is_said_with_its_name(tmp_path, content, message):
@@ -317,7 +317,7 @@ def test_dropped_rows_are_not_applied_and_a_kept_name_may_be_rewritten():
 @pytest.mark.parametrize(
     ("kept", "merged", "message"),
     [
-        (["a", "b"], ["b", "a"], "in a circle"),
+        (["a", "b"], ["b", "a"], "in a cycle"),
         (["a", "c"], ["b", "b"], "into 'a' and into 'c'"),
         ([None], ["b"], "both need a text"),
     ],
@@ -343,14 +343,14 @@ def test_what_is_decided_as_apart_stays_apart(decided, allowed):
     if allowed:
         assert apply_merges(table, merges)["knowledge_points"][0] == ["b", "c"]
     else:
-        with pytest.raises(ValueError, match="decided as apart, but other rows merge them into"):
+        with pytest.raises(ValueError, match="the decision apart, but other rows merge them into"):
             apply_merges(table, merges)
 
 
 def test_tables_without_the_columns_are_named():
-    with pytest.raises(ValueError, match=r"merges lacks \['merged'\]"):
+    with pytest.raises(ValueError, match=r"merges is missing the columns \['merged'\]"):
         apply_merges(pd.DataFrame({"knowledge_points": []}), pd.DataFrame({"kept": []}))
-    with pytest.raises(ValueError, match=r"table lacks \['knowledge_points'\]"):
+    with pytest.raises(ValueError, match=r"table is missing the columns \['knowledge_points'\]"):
         apply_merges(pd.DataFrame({"id": []}), pd.DataFrame({"kept": [], "merged": []}))
 
 

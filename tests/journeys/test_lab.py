@@ -244,7 +244,7 @@ def test_the_second_of_two_notebooks_on_one_run_says_that_it_waits(lab, chromium
     run_all(pages[0])
     wait_for(pages[0], "tokens")
     run_all(pages[1])
-    wait_for(pages[1], "waiting for another process, which makes base")
+    wait_for(pages[1], "waiting for another process that is making base")
     keep(pages[1], "waiting", tmp_path)
     for page in pages:
         wait_for(page, "base is there")

@@ -169,7 +169,7 @@ def test_a_large_file_is_sampled_when_read_and_read_whole_by_check(tmp_path):
     with open(tmp_path / "weights", "r+b") as file:
         file.seek(70_000)  # between two samples
         file.write(b"x")
-    assert differs(tmp_path / "weights", known, whole=True) == "is not what was written"
+    assert differs(tmp_path / "weights", known, whole=True) == "has changed since it was written"
     os.truncate(tmp_path / "weights", 64 << 20)
     assert "bytes" in differs(tmp_path / "weights", known)
 
@@ -183,7 +183,7 @@ def test_files_added_to_an_artifact_are_taken_into_its_manifest(tmp_path):
     made.add_files()
     assert set(made.manifest["files"]) == set(inventory(folder)) == {"tokens.bin", "packed.npy"}
     damage(folder / "packed.npy", "one byte flipped")
-    with pytest.raises(Damaged, match=r"packed\.npy is not what was written"):
+    with pytest.raises(Damaged, match=r"packed\.npy has changed since it was written"):
         _ = made.manifest
 
 
@@ -285,7 +285,7 @@ def test_no_command_reads_a_damaged_run_as_whole(tiny, tmp_path, monkeypatch, ca
                 assert code == 1
                 assert len(said.strip().splitlines()) == 1
                 assert str(path) in said
-        with pytest.raises(Damaged, match=r"damaged or was edited|is not what was written"):
+        with pytest.raises(Damaged, match=r"damaged or was edited|has changed since it was written"):
             read_all()
         path.write_bytes(content)
     figure = run.folder / "figures" / "probe.png"

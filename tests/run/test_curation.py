@@ -103,7 +103,7 @@ def test_a_release_of_a_finished_run_has_what_the_run_recorded(smoke, tmp_path):
         "## Contamination",
         "| verbatim | en |",
         "## Packed tokens",
-        "Prompts that asked",
+        "Prompts they were written with",
         "Teachers",
         "| rejected |",
     ):

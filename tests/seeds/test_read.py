@@ -809,7 +809,7 @@ def test_squads_own_files_give_a_row_a_question_with_its_passage(tmp_path):
 
 def test_what_is_no_file_or_far_too_wide_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
-    with pytest.raises(ValueError, match=r"pipe.jsonl: it is no regular file"):
+    with pytest.raises(ValueError, match=r"pipe.jsonl: it is not a regular file"):
         read_seeds(tmp_path / "pipe.jsonl")
     names = ",".join(f"c{i}" for i in range(50_000))
     start = time.process_time()

@@ -180,8 +180,8 @@ JOINED = seeds(["a", "b"], ["b", "c"])
     ("table", "plan", "message"),
     [
         (JOINED[:1], PLAN, r"1 seeds of the paths are missing from seeds, for instance 's1'; pass the table"),
-        (JOINED.drop(columns="language"), PLAN, r"seeds lacks \['language'\]; it has"),
-        (JOINED, PLAN[["difficulty"]], r"plan lacks \['budget'\]; it has"),
+        (JOINED.drop(columns="language"), PLAN, r"seeds is missing the columns \['language'\]; it has"),
+        (JOINED, PLAN[["difficulty"]], r"plan is missing the columns \['budget'\]; it has"),
         (JOINED, PLAN[:0], r"plan has 0 rows and no budget above 0"),
         (JOINED, PLAN.assign(budget=0), r"plan has 1 rows and no budget above 0"),
     ],

@@ -282,7 +282,7 @@ def test_an_unknown_model_is_named(serve, teacher, questions):
 def test_a_server_without_batches_is_told_apart(serve, proxy, teacher, questions):
     door = proxy(serve()[0])
     door.meddle = lambda method, path, answer: (404, "404: Not Found")
-    with pytest.raises(TeacherError, match=r"POST /files at test gave 404: .*no batches there; ask without"):
+    with pytest.raises(TeacherError, match=r"POST /files at test gave 404: .*no Batch API; use Teacher"):
         teacher(door.url).ask(questions[:2])
     assert door.calls == ["POST /v1/files"]
 
@@ -316,7 +316,7 @@ def test_a_client_that_died_before_it_knew_of_its_batch_finds_it(serve, proxy, t
     url, answered = serve()
     door = proxy(url)
     door.meddle = lambda method, path, answer: (503, "down") if path.endswith("/batches") else answer
-    with pytest.raises(TeacherError, match=r"GET /batches.*what was submitted is picked up"):
+    with pytest.raises(TeacherError, match=r"GET /batches.*submitted requests are picked up"):
         teacher(door.url, attempts=2).ask(questions[:5])
     assert ledger.read("SELECT count(*), count(batch) FROM batches") == [(5, 0)]
     door.meddle = lambda method, path, answer: answer
@@ -442,7 +442,7 @@ def test_a_budget_counts_what_is_still_outstanding(serve, proxy, teacher, questi
     settings = {"run": "r", "stage": "s", "max_tokens": 100, "attempts": 2, "poll": 0.01}
     with pytest.raises(TeacherError, match="picked up"):
         teacher(door.url, **settings).ask(questions[:5])
-    with pytest.raises(BudgetError, match=r"under way may cost \$0\.00[1-9]"):
+    with pytest.raises(BudgetError, match=r"requests in flight may cost \$0\.00[1-9]"):
         teacher(door.url, budget=0.01, **settings).ask(questions[5:15])
 
 

@@ -97,7 +97,7 @@ def test_ctrl_c_and_sigterm_at_five_moments_lose_nothing_and_book_everything(ser
             assert client.returncode == 143
         else:
             assert json.loads(said)["interrupted"] > 0
-        assert "requests in flight are waited for" in errors
+        assert "stopping: waiting for" in errors
         assert "never retrieved" not in errors
         with Ledger(tmp_path / "ledger.sqlite") as ledger:
             assert len(ledger.attempts()) == len(server.requests)
@@ -111,7 +111,7 @@ def test_a_second_ctrl_c_does_not_wait_and_what_is_given_up_counts_as_perhaps_bi
     client = start(0, 100)
     wait_for(lambda: len(server.requests) == 16)
     client.send_signal(signal.SIGINT)
-    assert "16 requests in flight are waited for" in client.stderr.readline()
+    assert "stopping: waiting for 16 requests in flight" in client.stderr.readline()
     client.send_signal(signal.SIGINT)
     client.communicate(timeout=20)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:

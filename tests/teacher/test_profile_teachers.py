@@ -141,8 +141,8 @@ def test_a_budget_works_with_a_price_of_the_profile(server):
 
 def test_an_endpoint_refuses_a_key_for_a_variable_and_a_header_that_is_its_own():
     for wrong, message in (
-        ({"key_env": SECRET}, r"Endpoint\.key_env names no environment variable"),
-        ({"headers": {"X-Key": SECRET}}, r"Endpoint\.headers names no environment variable"),
+        ({"key_env": SECRET}, r"Endpoint\.key_env does not name an environment variable"),
+        ({"headers": {"X-Key": SECRET}}, r"Endpoint\.headers does not name an environment variable"),
         ({"headers": {"authorization": "A"}}, "a header other than authorization"),
         ({"headers": {"a b": "A"}}, r"Endpoint\.headers has 'a b'"),
     ):
@@ -170,8 +170,8 @@ def test_own_prices_come_before_the_list():
         ("price", {"m": {"input": -1, "output": 1}}, "teacher.price.m.input is -1"),
         ("price", {"m": {"input": 1}}, "teacher.price.m.output must be given"),
         ("base_url", "ofline", "teacher.base_url is 'ofline': give http"),
-        ("key_env", "sk-secret-123", "teacher.key_env names no environment variable"),
-        ("headers", {"X-Key": "gw-secret-123"}, "teacher.headers names no environment variable"),
+        ("key_env", "sk-secret-123", "teacher.key_env does not name an environment variable"),
+        ("headers", {"X-Key": "gw-secret-123"}, "teacher.headers does not name an environment variable"),
         ("base_url", "https://me:secret@host/v1", "teacher.base_url contains credentials"),
     ],
 )
