@@ -78,16 +78,16 @@ def _deficits(plan: pd.DataFrame, settings: PlanSettings) -> np.ndarray:
         score = plan.get("probability", np.nan * score)
         if score.isna().all():
             raise ValueError(
-                "plan.by is measured, but the probe has no probabilities of the right choice: probe with questions that "
-                "have choices and are not lm-eval tasks"
+                "plan.by is measured, but the probe has no probabilities of the right choice: probe with questions "
+                "that have choices and are not lm-eval tasks"
             )
     judged = (plan["n"] >= settings.low_n) & score.notna()
     wanted = threshold(plan, settings.target, settings.above_chance)
     deficit = np.where(judged, (wanted - score).clip(lower=0), 0.0)
     if not judged.any():
         raise ValueError(
-            f"the largest cell has {int(plan['n'].max() if len(plan) else 0)} questions, and plan.low_n is {settings.low_n}: "
-            "lower plan.low_n, or probe with more questions"
+            f"the largest cell has {int(plan['n'].max() if len(plan) else 0)} questions, and plan.low_n is "
+            f"{settings.low_n}: lower plan.low_n, or probe with more questions"
         )
     if deficit.sum() == 0:
         raise NothingWeak(

@@ -215,8 +215,8 @@ def _aim_weights(graph, settings: LinkQASettings) -> dict[str, float]:
     aim = {name: settings.aim_weight for name in names if normalise_kp(name) in possible}
     if not aim:
         raise ValueError(
-            f"linkqa.aim: none of the {len(names):,} knowledge points of {settings.aim} can be in a joined question: no "
-            "seed has them, or they are linked with fewer than two others"
+            f"linkqa.aim: none of the {len(names):,} knowledge points of {settings.aim} can be in a joined question: "
+            "no seed has them, or they are linked with fewer than two others"
         )
     if len(aim) < len(names):
         warnings.warn(

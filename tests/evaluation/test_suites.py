@@ -552,7 +552,7 @@ def test_a_model_that_lacks_weights_or_has_no_numbers_is_not_scored(model, tmp_p
         evaluate(tmp_path / "nan", {"mine": exam()}, form="cloze", scorer=scorer)
     config = json.loads((tmp_path / "nan" / "config.json").read_text()) | {"num_hidden_layers": 3}
     (tmp_path / "nan" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="lacks 9 weights"):
+    with pytest.raises(ValueError, match="is missing 9 weights"):
         evaluate(tmp_path / "nan", {"mine": exam()}, form="cloze", scorer=scorer)
 
 
