@@ -244,7 +244,7 @@ def test_a_tokenizer_with_more_ids_than_the_embedding_is_refused_where_it_is_use
     longer = load_tokenizer(whole[0])
     longer.add_tokens([f"<{i}>" for i in range(300)])
     longer.save_pretrained(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"ids up to \d+, but its embedding 300 rows"):
+    with pytest.raises(ValueError, match=r"ids up to \d+, but its embedding has 300 rows"):
         load_model(tmp_path / "model")
 
 
