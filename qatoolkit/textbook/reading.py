@@ -1,4 +1,4 @@
-"""Reading questions of the textbook back from their wording: the inverse of `questions.write`."""
+"""Parses questions of the textbook from their wording: the inverse of `questions.write`."""
 
 import re
 from collections import defaultdict
@@ -11,8 +11,8 @@ from qatoolkit.textbook.questions import SEPARATOR, Question
 
 
 class Reader:
-    """Reads a question back from its wording: `read(text)` -> (Question, language, split), or None for anything
-    else."""
+    """Parses the wording of a question: `read(text)` returns (Question, language, split), or None for any other
+    text."""
 
     def __init__(self, book: Textbook):
         self.book = book
@@ -20,8 +20,8 @@ class Reader:
         self.wordings = []
         for language in ("en", "zh"):
             self.names[language] = {e.name(language).casefold(): e for e in book.entities.values()}
-            self.nouns[language] = _grouped((t.noun(language).casefold(), t.id) for t in book.tables.values())
-            self.relations[language] = _grouped((r.name(language).casefold(), r) for r in book.relations.values())
+            self.nouns[language] = _group((t.noun(language).casefold(), t.id) for t in book.tables.values())
+            self.relations[language] = _group((r.name(language).casefold(), r) for r in book.relations.values())
             slots = {
                 "e": self.names[language],
                 "noun": self.nouns[language],
@@ -57,7 +57,7 @@ class Reader:
         return None
 
     def _resolve(self, form: str, language: str, found: dict[str, str]) -> Question | None:
-        """Find the relations that fit together: each must belong to the table the walk has reached."""
+        """The question whose relations fit together: each must belong to the table reached so far."""
         found = {k: v.casefold() for k, v in found.items()}
         firsts = self.relations[language][found.get("r1") or found["r"]]
         others = ()
@@ -92,7 +92,8 @@ class Reader:
         return None
 
     def _walk(self, form: str, first: Relation, entity: Entity, language: str, found: dict) -> tuple | None:
-        """The relations after the first, each on the table that the one before leads to; None if they do not fit."""
+        """The relations after the first, each from the table that the previous one refers to; None if they don't
+        fit."""
         steps, here = [], entity
         if form == "follow":
             here = self.book.entities.get(entity.values[first.column]) if first.target else None
@@ -107,7 +108,7 @@ class Reader:
         return tuple(steps)
 
 
-def _grouped(pairs) -> dict[str, list]:
+def _group(pairs) -> dict[str, list]:
     groups = defaultdict(list)
     for key, value in pairs:
         groups[key].append(value)
@@ -119,8 +120,8 @@ def _alternatives(words) -> str:
 
 
 class _Wording:
-    """One frame, matched against texts. Patterns list every name of the textbook and are slow to compile, so one is made
-    when a text has all fixed parts of its frame."""
+    """One frame to match texts against. Patterns contain every name of the textbook and are slow to compile, so a
+    pattern is compiled only when a text has all fixed parts of its frame."""
 
     def __init__(self, form: str, language: str, split: str, frame: str, slots: dict[str, str]):
         self.form, self.language, self.split, self._slots = form, language, split, slots
@@ -128,7 +129,7 @@ class _Wording:
         self._fixed = [piece.casefold() for piece in self._pieces[::2]]
 
     def match(self, text: str, folded: str) -> dict[str, str] | None:
-        """What stands in the slots of the frame in a text, given with its case folded too, or None."""
+        """The contents of the frame's slots in `text`, or None; `folded` is `text` with its case folded."""
         if not all(piece in folded for piece in self._fixed):
             return None
         found = self._pattern.fullmatch(text)
