@@ -77,13 +77,13 @@ def decontaminate(
         for row, part, rule, score, first, last in hits[np.lexsort((-hits[:, 3], -hits[:, 2], hits[:, 0]))]:
             row, part, rule = int(row), int(part), int(rule)
             item = index.part_item[part]
-            place = (row, items["exam"][item])
-            if rule <= best.get(place, (0,))[0]:
+            key = (row, items["exam"][item])
+            if rule <= best.get(key, (0,))[0]:
                 continue
             loose = score < SURE and PARTS[index.part_name[part]] == "question"
             rule = _recheck(rule, loose, rows[row], *(items[name][item] for name in ("question", "choices", "answer")))
-            if rule > (0 if templates else TEMPLATE) and rule > best.get(place, (0,))[0]:
-                best[place] = rule, score, item, part, join(words[row][int(first) : int(last)])[:300]
+            if rule > (0 if templates else TEMPLATE) and rule > best.get(key, (0,))[0]:
+                best[key] = rule, score, item, part, join(words[row][int(first) : int(last)])[:300]
         found += [
             (start + row, ids[start + row], exam, items["id"][item], RULES[rule], PARTS[index.part_name[part]],
              score, matched)
@@ -109,17 +109,17 @@ def index_exams(
 
 
 def _chunks(table: pd.DataFrame, index: ExamIndex) -> Iterator[tuple]:
-    """Rows in chunks: (first row, their texts by column, their tokens, (ids, offsets, tokens of the question))."""
+    """Rows in chunks: (first row, texts by column, tokens, (token ids, offsets, number of tokens of the question))."""
     for start in range(0, len(table), _CHUNK):
         chunk = table.iloc[start : start + _CHUNK]
         rows = list(zip(*(values_of(chunk, name) for name in _COLUMNS), answers_of(chunk), strict=True))
-        words, asked = [], []
+        words, question_lengths = [], []
         for question, choices, rationale, _, answer in rows:
             texts = stem(question), *(choices if choices is not None else ()), rationale, answer
             words.append(tokens(f" {SEPARATOR} ".join(map(text_of, texts))))
-            asked.append(words[-1].index(SEPARATOR))
+            question_lengths.append(words[-1].index(SEPARATOR))
         offsets = np.r_[0, np.cumsum([len(text) + 1 for text in words])].astype(np.int64)
-        yield start, rows, words, (index.encode(words), offsets, np.array(asked, dtype=np.int64))
+        yield start, rows, words, (index.encode(words), offsets, np.array(question_lengths, dtype=np.int64))
 
 
 def _recheck(rule: int, loose: bool, row: tuple, question: str, choices, answer: str) -> int:
@@ -127,18 +127,18 @@ def _recheck(rule: int, loose: bool, row: tuple, question: str, choices, answer:
 
     Many stems are only "Which of the following is true?", and a passage has several questions: where both have options,
     half of them must be shared, or the answer."""
-    asked, options, *others = row
+    row_question, options, *others = row
     both = options is not None and choices is not None
     if both and _differ(options, choices) and _plain(others[-1]) != _plain(answer):
         return TEMPLATE if rule != EXACT else 0
     if rule == EXACT:
-        row_signs, exam_signs = _signs(asked), _signs(question)
+        row_signs, exam_signs = _signs(row_question), _signs(question)
         inlined = options is None and choices is not None
         return EXACT if row_signs == exam_signs or (inlined and not exam_signs - row_signs) else TEMPLATE
     if loose and same_answer(others[-1], answer) is False:
         return TEMPLATE
     if rule in (SHORT, REWORDED) and (signs := _signs(question)):
-        texts = (asked, *(options if options is not None else ()), *others)
+        texts = (row_question, *(options if options is not None else ()), *others)
         return TEMPLATE if signs - _signs(" ".join(map(text_of, texts))) else rule
     return rule
 

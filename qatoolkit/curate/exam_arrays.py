@@ -188,11 +188,11 @@ def _phrases(text: np.ndarray, n: int, most: int, known: np.ndarray) -> np.ndarr
 
     text = np.r_[text, np.zeros(2 * n, np.int32)]
     keys = ngrams(text, n)
-    there = np.flatnonzero(np.isin(keys, known) & (keys > 0))
-    after = np.zeros(len(there), np.uint64)
-    for place in range(n, 2 * n):
-        after = after * np.uint64(1_000_003) + text[there + place].astype(np.uint64)
-    pairs = np.unique(np.stack([keys[there], after]), axis=1)
+    positions = np.flatnonzero(np.isin(keys, known) & (keys > 0))
+    after = np.zeros(len(positions), np.uint64)
+    for offset in range(n, 2 * n):
+        after = after * np.uint64(1_000_003) + text[positions + offset].astype(np.uint64)
+    pairs = np.unique(np.stack([keys[positions], after]), axis=1)
     found, times = np.unique(pairs[0], return_counts=True)
     return found[times > most]
 

@@ -49,31 +49,31 @@ def near_duplicate_shards(
     0     2        0
     1     0        1
     """
-    shards, how = list_shards(source, rows_per_shard), {"engine": engine, "workers": workers}
+    shards, run_with = list_shards(source, rows_per_shard), {"engine": engine, "workers": workers}
     first = dict(
         zip((shard.name for shard in shards), np.cumsum([0, *(s.rows for s in shards)]).tolist(), strict=False)
     )
-    key, beside = [content_of(shards), options], lambda name: Path(f"{out}_{name}")
+    key, folder = [content_of(shards), options], lambda name: Path(f"{out}_{name}")
 
-    bands = make_shards(partial(_write_bands, options), shards, beside("bands"), [key, "bands"], **how)
-    files = {str(beside("bands") / "kept" / name): first[name] for name in bands["shard"]}
+    bands = make_shards(partial(_write_bands, options), shards, folder("bands"), [key, "bands"], **run_with)
+    files = {str(folder("bands") / "kept" / name): first[name] for name in bands["shard"]}
     parts = max(1, math.ceil(bands["kept"].sum() / PAIRS))
-    edges = each(partial(_join_rows, files), _ranges(parts), **how)
+    edges = each(partial(_join_rows, files), _ranges(parts), **run_with)
     batch = _assign_batches(np.concatenate(list(edges)), sum(shard.rows for shard in shards), rows_per_shard)
 
-    with atomic(beside("batches.npy")) as temporary, open(temporary, "wb") as file:
+    with atomic(folder("batches.npy")) as temporary, open(temporary, "wb") as file:
         np.save(file, batch)
-    gather = partial(_gather, first, str(beside("batches.npy")))
-    groups = make_shards(gather, shards, beside("groups"), [key, "groups"], group=GROUP, **how)
-    files = [str(beside("groups") / "kept" / name) for name in groups["shard"][groups["kept"] > 0]]
+    gather = partial(_gather, first, str(folder("batches.npy")))
+    groups = make_shards(gather, shards, folder("groups"), [key, "groups"], group=GROUP, **run_with)
+    files = [str(folder("groups") / "kept" / name) for name in groups["shard"][groups["kept"] > 0]]
     sizes = np.bincount(batch[batch >= 0])
-    todo = [Shard(f"batch-{i:05d}.parquet", str(beside("groups")), i, int(n)) for i, n in enumerate(sizes) if n]
-    clusters = make_shards(partial(_cluster, files, options), todo, beside("clusters"), [key, "clusters"], **how)
+    todo = [Shard(f"batch-{i:05d}.parquet", str(folder("groups")), i, int(n)) for i, n in enumerate(sizes) if n]
+    clusters = make_shards(partial(_cluster, files, options), todo, folder("clusters"), [key, "clusters"], **run_with)
 
-    found = [pd.read_parquet(beside("clusters") / "kept" / name) for name in clusters["shard"]]
+    found = [pd.read_parquet(folder("clusters") / "kept" / name) for name in clusters["shard"]]
     found = pd.concat(found).sort_values("row") if found else _NO_CLUSTERS
-    write_shard(found, beside("clusters.parquet"))
-    return make_shards(partial(_split, first, str(beside("clusters.parquet"))), shards, out, [key, "split"], **how)
+    write_shard(found, folder("clusters.parquet"))
+    return make_shards(partial(_split, first, str(folder("clusters.parquet"))), shards, out, [key, "split"], **run_with)
 
 
 def _write_bands(options: Mapping, shard: Shard) -> pd.DataFrame:
@@ -145,9 +145,9 @@ def _split(first: Mapping[str, int], clusters: str, shard: Shard) -> tuple[pd.Da
     start, table = first[shard.name], read_shard(shard)
     in_shard = (pc.field("row") >= start) & (pc.field("row") < start + shard.rows)
     found = pq.read_table(clusters, filters=in_shard).to_pandas()
-    place = found["row"].to_numpy() - start
+    positions = found["row"].to_numpy() - start
     details = [
         f"of {of}, Jaccard {similarity:.2f}" for of, similarity in zip(found["of"], found["similarity"], strict=True)
     ]
-    rejects = table.iloc[place].assign(reason="near_duplicate", detail=details)
-    return table.drop(index=place), rejects
+    rejects = table.iloc[positions].assign(reason="near_duplicate", detail=details)
+    return table.drop(index=positions), rejects

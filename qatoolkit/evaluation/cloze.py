@@ -312,10 +312,10 @@ def _read(model, sequences: list, pairs: list, mode: ReadMode, prefix: _Prefix |
     step = max(1, MOST_LOGITS // model.config.get_text_config().vocab_size)
     for start in range(0, len(places), step):
         logits = logits_of(states[places[start : start + step]]).float()
-        here = (place >= start) & (place < start + step) if len(places) > step else slice(None)
-        at, target = place[here] - start, targets[here]
-        value[here] = (logits[at, target] - logits.logsumexp(-1)[at]).double().cpu()
-        hit[here] = (logits.argmax(-1)[at] == target).cpu()
+        in_chunk = (place >= start) & (place < start + step) if len(places) > step else slice(None)
+        at, target = place[in_chunk] - start, targets[in_chunk]
+        value[in_chunk] = (logits[at, target] - logits.logsumexp(-1)[at]).double().cpu()
+        hit[in_chunk] = (logits.argmax(-1)[at] == target).cpu()
     return np.array(owners), value.numpy(), hit.numpy()
 
 

@@ -145,8 +145,8 @@ def frontier(table, *, title="Coverage against popularity", ax=None):
     paths = f", n = {int(table['n'].min()):,} paths per point" if "n" in table else ""
     ax.set_xlabel(f"knowledge points reached (%){paths}")
     ax.set_ylabel("correlation of visits with popularity")
-    if lost := len(table) - len(rows):
-        note = f"{lost} of {len(table)} points have no correlation:\nvisits or popularity do not vary"
+    if missing := len(table) - len(rows):
+        note = f"{missing} of {len(table)} points have no correlation:\nvisits or popularity do not vary"
         ax.text(0.97, 0.95, note, transform=ax.transAxes, ha="right", va="top", fontsize=8)
     ax.set_title(title)
     texts = [f"α {alpha:g}, β {beta:g}" for alpha, beta in zip(rows["alpha"], rows["beta"], strict=True)]

@@ -150,9 +150,9 @@ def _fit_loss(table: pd.DataFrame, y: str, by: tuple[str, ...], z: np.ndarray, d
     law = power_law(by, table[y].min()) if enough else line(by, loss=True)
     observed, n, p = np.log(table[y].to_numpy(float)), len(table), len(law.prior)
     if n < 4 * p:
-        apart = RUNS_APART * _draw_residuals(law, z, observed, np.full(n, RUNS_APART), 1, rng)[0]["scatter"]
-        fields, fitted = _draw_residuals(law, z, observed, np.full(n, apart), draws, rng)
-        fields["scatter"] *= apart / RUNS_APART
+        se = RUNS_APART * _draw_residuals(law, z, observed, np.full(n, RUNS_APART), 1, rng)[0]["scatter"]
+        fields, fitted = _draw_residuals(law, z, observed, np.full(n, se), draws, rng)
+        fields["scatter"] *= se / RUNS_APART
     else:
         solve = partial(least_squares, lambda theta: law.value(theta, z), delta=HUBER["loss"], y=observed)
         best, agreed = _best_of_starts(law, solve, rng)

@@ -68,7 +68,7 @@ def requests(
         if len(parents) < 2:
             continue
         ends = zip(path.kps, [None, *path.seeds], [*path.seeds, None], strict=False)
-        kps = [kp for kp, *beside in ends if any(id in parents for id in beside)]
+        kps = [kp for kp, *neighbours in ends if any(id in parents for id in neighbours)]
         disciplines = Counter(d for id in parents if pd.notna(d := found[id]["discipline"]))
         payload = {
             "path": kps,

@@ -94,17 +94,17 @@ class Reader:
     def _walk(self, form: str, first: Relation, entity: Entity, language: str, found: dict) -> tuple | None:
         """The relations after the first, each from the table that the previous one refers to; None if they don't
         fit."""
-        steps, here = [], entity
+        steps, current = [], entity
         if form == "follow":
-            here = self.book.entities.get(entity.values[first.column]) if first.target else None
+            current = self.book.entities.get(entity.values[first.column]) if first.target else None
         for name in [found[k] for k in ("r2", "r3") if k in found]:
-            fits = here and [
-                r for r in self.relations[language][name] if r.table == here.table and r.column in here.values
+            fits = current and [
+                r for r in self.relations[language][name] if r.table == current.table and r.column in current.values
             ]
             if not fits:
                 return None
             steps.append(fits[0])
-            here = self.book.entities.get(here.values[fits[0].column]) if fits[0].target else None
+            current = self.book.entities.get(current.values[fits[0].column]) if fits[0].target else None
         return tuple(steps)
 
 

@@ -195,9 +195,9 @@ class Mixture:
         block = self.sources[0].block
         ids, labels, positions = (np.empty((len(rows), block), dtype=np.int64) for _ in range(3))
         for part in np.unique(parts):
-            here = parts == part
-            source, local = self.sources[max(part, 0)], rows[here] - (first[part] if part >= 0 else 0)
-            ids[here], labels[here], positions[here] = source.read(local, answers_only)
+            in_part = parts == part
+            source, local = self.sources[max(part, 0)], rows[in_part] - (first[part] if part >= 0 else 0)
+            ids[in_part], labels[in_part], positions[in_part] = source.read(local, answers_only)
         where = np.flatnonzero(labels != IGNORED)
         return Batch(ids=ids, positions=positions, where=where, targets=labels.ravel()[where])
 

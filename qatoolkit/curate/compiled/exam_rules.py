@@ -367,9 +367,9 @@ def find(ids, offsets, asked, x, min_overlap, min_share, evidence, hits):
                 number = (x.kind[token] & NUMBER) != 0 and x.weight[
                     token
                 ] > 1  # no single digit: 一 is one in 哪一个 too
-                there = stamp[token] == r
-                bag, raw = bag + x.worth[at] * there, raw + x.weight[token]
-                numbers, absent = numbers + number, absent + (number and not there)
+                present = stamp[token] == r
+                bag, raw = bag + x.worth[at] * present, raw + x.weight[token]
+                numbers, absent = numbers + number, absent + (number and not present)
             if room <= 0 or bag < 0.5 * x.part_weight[p]:
                 continue
             room -= 1
