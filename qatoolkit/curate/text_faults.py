@@ -1,7 +1,7 @@
 """Faults of a single text: truncation, unbalanced LaTeX, refusals, private data.
 
-Each function returns a short detail, or None. The rules are our reading, and strict, since curation may reject rows by
-them.
+Each function returns a short detail, or None. The rules are our reading, and narrow to avoid false alarms, since
+curation may reject rows by them.
 """
 
 import re

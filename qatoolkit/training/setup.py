@@ -70,7 +70,7 @@ def check_job(job: Job, tokenizer, data: Mixture, group: Processes, log: Callabl
         if source.source.about["tokenizer"] != digest:
             raise ValueError(
                 f"job {job.name!r}: {source.source.folder} was tokenised with another tokenizer than "
-                f"{job.tokenizer or job.start}; tokenise it again with this one"
+                f"{job.tokenizer or job.start}; tokenise it again with that tokenizer"
             )
     text_config = config.get_text_config()
     vocabulary = max(source.source.about["vocabulary"] for source in data.sources)
