@@ -43,7 +43,7 @@ def test_texts_come_from_parquet_and_json_lines_in_order(tmp_path):
         ("a.jsonl", '{"text": "caf\xe9"}\n'.encode("latin-1"), "not UTF-8"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n', mtime=0)[:-6], "is damaged"),
         ("a.parquet", "x", "not a complete Parquet file"),
-        ("a.doc", "x", "parquet and .jsonl"),
+        ("a.doc", "x", "parquet or .jsonl"),
         ("missing.jsonl", None, "does not exist"),
     ],
 )

@@ -326,7 +326,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_does_harm(world, t
         if row["step"] == 2:
             spoilt["weight"].register_hook(lambda gradient: gradient * float("inf"))
 
-    spoilt, load = {}, setup._load
+    spoilt, load = {}, setup._load_model
 
     def remember(*arguments):
         model = load(*arguments)
@@ -334,7 +334,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_does_harm(world, t
         return model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setup, "_load", remember)
+        patch.setattr(setup, "_load_model", remember)
         with pytest.raises(TrainingFailed, match="gradient not finite"):
             quietly(one, hook=spoil)
     assert [int(p.name) for p in states(one.out)] == [2, 3]
