@@ -1,13 +1,15 @@
-"""Same answer or not: `same_answer` beside Math-Verify and an exact match, on rewrites of real answers.
+"""Correctness and speed of `same_answer` against Math-Verify and exact match, on rewritten real answers.
 
     python benchmarks/answers.py [--quick] [--data FOLDER] [--pairs FILE]
 
-Every answer of the question sets in `--data` (or QATOOLKIT_REAL_DATA; without one, of data/ and our textbook) is rewritten by rule, once into the
-same answer (units, separators, fractions, percent, scientific notation, LaTeX, Chinese numerals, text around it) and once into another answer (number,
-sign, unit, order, another choice of the question, the answer of another question), which is then written in one of the ways of the first kind. Counted is
-how often the same is called different, another the same, and how much stays undecided. `--pairs` is a JSONL file of a, b, right (null: can't be told).
-Math-Verify sees both texts bare, as lm-eval's tasks call it; the exact match ignores case and punctuation, as lm-eval's does. Peers read a sample, since
-Math-Verify takes tens of milliseconds for a pair. Then lists of eight and hostile expressions, by the clock. The last line is one JSON object.
+Every answer of the question sets in `--data` (or QATOOLKIT_REAL_DATA; default: data/ and our textbook) is rewritten by
+rules, once into the same answer (units, separators, fractions, percent, scientific notation, LaTeX, Chinese numerals,
+text around it) and once into a different answer (number, sign, unit, order, another choice of the question, the answer
+of another question), which is then also written in one of the ways of the first kind. Counted: equal answers judged
+different, different answers judged the same, and undecided pairs. `--pairs` is a JSONL file of a, b, right (null: can't
+be told). Math-Verify gets both texts bare, as from lm-eval's tasks; exact match ignores case and punctuation, as
+lm-eval's does. Peers get a sample of the pairs, since Math-Verify takes tens of milliseconds per pair. Then lists of
+eight and hostile expressions are timed. The last line is one JSON object.
 """
 
 import argparse
@@ -199,18 +201,7 @@ def change_order(row, rng):
             return text, two + joiner + one
     if NUMBER.fullmatch(text):
         other = str(int(float(text)) + rng.randint(1, 30))
-        form = rng.choice(
-            [
-                "{} to {}",
-                "({}, {})",
-                "{}:{}",
-                "{}/{}",
-                "{} of {}",
-                "[{}, {})",
-                "{} - {}" if False else "{} in {}",
-                "{} by {}",
-            ]
-        )
+        form = rng.choice(["{} to {}", "({}, {})", "{}:{}", "{}/{}", "{} of {}", "[{}, {})", "{} in {}", "{} by {}"])
         one, two = form.format(text, other), form.format(other, text)
         return None if "-" in text or not float(text) else (one, two)
     return None
@@ -232,7 +223,8 @@ OTHER = {"number": change_number, "sign": change_sign, "unit": change_unit, "ord
 
 
 def make_pairs(rows: list[dict], seed: int) -> list[tuple[str, str, str, bool]]:
-    """(kind, a, b, right): one of each polarity for every row, of a kind drawn from those that apply."""
+    """(kind, a, b, right): for every row one pair of equal and one of different answers, of a random kind that
+    applies."""
     rng, pairs = random.Random(seed), []
     for row in rows:
         for rules, right in ((SAME, True), (OTHER, False)):
@@ -251,12 +243,12 @@ def make_pairs(rows: list[dict], seed: int) -> list[tuple[str, str, str, bool]]:
 
 
 def exact(text: str) -> str:
-    """As lm-eval's exact_match with ignore_case and ignore_punctuation."""
+    """Normalise as lm-eval's exact_match does with ignore_case and ignore_punctuation."""
     return " ".join(text.casefold().translate(str.maketrans("", "", string.punctuation)).split())
 
 
 def rates(pairs, judge) -> dict:
-    """Shares of pairs by what went wrong, by kind, and pairs a second; `wrong` holds examples."""
+    """Shares of pairs by error, in all and by kind, and pairs per second; `wrong` has the wrongly judged pairs."""
     counts, wrong, started = collections.Counter(), [], time.perf_counter()
     by_kind = collections.defaultdict(collections.Counter)
     for kind, a, b, right in pairs:
@@ -289,7 +281,7 @@ def rates(pairs, judge) -> dict:
 
 
 def peers() -> dict:
-    """Judges by name; Math-Verify where it is installed."""
+    """Judges by name, with Math-Verify if it is installed."""
     found = {"exact_match": lambda a, b: exact(a) == exact(b)}
     try:
         from math_verify import parse, verify
@@ -303,7 +295,7 @@ def peers() -> dict:
 
 
 def hostile() -> list[str]:
-    """Sixty expressions that hang or fill memory where they are evaluated, expanded or matched carelessly."""
+    """Sixty expressions that hang or fill memory if evaluated, expanded or matched carelessly."""
     depth = [50, 400, 5_000]
     shapes = [lambda n: "(" * n + "1" + ")" * n, lambda n: "\\frac{1}{" * n + "x" + "}" * n, lambda n: "\\sqrt{" * n + "2" + "}" * n, lambda n: "-" * n + "1", lambda n: "x^" * n + "x", lambda n: "{" * n,
               lambda n: "\\boxed{" * n + "1" + "}" * n, lambda n: "1," * n + "1", lambda n: "\\text{" * n, lambda n: "1 and " * n + "1", lambda n: " " * n + "a" + " " * n + "!", lambda n: "kg/" * n + "m", lambda n: "9" * n + "!"]  # fmt: skip

@@ -1,21 +1,21 @@
-"""Decontamination: recall by disguise, false positives, and rows a second against a large exam set, beside lm-eval's Janitor.
+"""Decontamination: recall by disguise, false positives, and rows per second, against lm-eval's Janitor.
 
     python benchmarks/decontam.py [--quick]
 
-Recall: items of public exams (`QATOOLKIT_REAL_DATA`, see tests) are planted in each disguise of `curate.controls`; 400 of
-each kind and language (30 with --quick). Of a kind the lower recall of the two languages counts. The Janitor (lm-eval's
-13-grams in its Python mode, a set of strings) gets the same planted questions: `janitor_*`, the English ones alone,
-since it cuts at white space.
+Recall: items of public exams (`QATOOLKIT_REAL_DATA`, see tests) are planted in each disguise of `curate.controls`; 400
+of each kind and language (30 with --quick). The lower recall of the two languages is reported for each kind. The
+Janitor (lm-eval's 13-grams in its Python mode, a set of strings) gets the same planted questions, in English only since
+it splits at white space: `janitor_*`.
 
-False positives: rows of sets of the same subject as the exams, that are other questions: gsm8k's training part, AQuA,
-TheoremQA, CMATH. Every hit is printed, to be read; those of SAME are the same question, and not false.
+False positives: rows of question sets on the same subjects as the exams, but with other questions: gsm8k's training
+part, AQuA, TheoremQA, CMATH. Every hit is printed for reading; those in SAME are the same question, so not false.
 
-Speed: one core, an index of 100,000 items (5,000 with --quick), made from the real ones by exchanging half of their
-words, and rows with question, options and rationale, made in the same way from the sets above. Medians of rounds that
-alternate with the Janitor's, which looks at the same texts. Seconds are CPU seconds of the one
-process. Memory is the peak of the process that builds the index, opens it and reads the rows, before the Janitor begins.
+Speed: one core, an index of 100,000 items (5,000 with --quick), made from real items by replacing half of their words,
+and rows with question, options and rationale, made in the same way from the sets above. Medians over rounds that
+alternate with the Janitor's on the same texts, in CPU seconds of a single process. Memory is the peak of the process
+that builds the index, opens it and reads the rows, before the Janitor starts.
 
-The last line is one JSON object. Without the real data recall and false positives are null.
+The last line is one JSON object. Without the real data, recall and false positives are null.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def read(name: str) -> pd.DataFrame:
 
 
 def janitor(texts):
-    """lm-eval's Janitor with the 13-grams of texts."""
+    """lm-eval's Janitor with the 13-grams of the texts."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         from lm_eval.decontamination.janitor import Janitor
     peer = Janitor()
@@ -98,7 +98,7 @@ def measure_false_positives(exams: dict, index: ExamIndex) -> float:
 
 
 def varied(table: pd.DataFrame, count: int, share: float, seed: int) -> pd.DataFrame:
-    """`count` rows from a table, each with `share` of its words and characters exchanged."""
+    """`count` rows from a table, with a `share` of their words and characters replaced."""
     chance = random.Random(seed)
     words = {True: [], False: []}
     for question in table["question"]:
@@ -120,7 +120,7 @@ def varied(table: pd.DataFrame, count: int, share: float, seed: int) -> pd.DataF
 
 
 def template(count: int) -> pd.DataFrame:
-    """Rows to start from where the real data is missing."""
+    """Made-up rows to start from if the real data is missing."""
     chance = random.Random(0)
     words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 9))) for _ in range(5000)]
     texts = [" ".join(chance.choices(words, k=45)) for _ in range(count)]
@@ -128,7 +128,7 @@ def template(count: int) -> pd.DataFrame:
 
 
 def measure_speed(items: int, rows: int, rounds: int) -> None:
-    """In a process of its own; prints JSON."""
+    """Run in a separate process; prints JSON."""
     there = REAL.is_dir()
     source = pd.concat([read(name) for name in EXAMS]) if there else template(1000)
     exam = varied(source, items, 0.5, 1)
@@ -156,7 +156,7 @@ def measure_speed(items: int, rows: int, rounds: int) -> None:
 
 
 def main() -> None:
-    """Print the measurements, the ratios last."""
+    """Print the measurements, with the ratios as the last line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer planted items, a smaller index, under 50 s")
     parser.add_argument("--speed", nargs=3, type=int, help=argparse.SUPPRESS)

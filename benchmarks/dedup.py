@@ -1,24 +1,24 @@
-"""Near-duplicates a second, found and wrongly found: ours beside datasketch on English and Chinese documents.
+"""Near-duplicates: speed, recall and precision against datasketch on English and Chinese documents.
 
     python benchmarks/dedup.py [--quick]
 
-200,000 documents (10,000 with --quick), half English, half Chinese, of pieces of real questions where
-QATOOLKIT_REAL_DATA names them, else of made-up words. One in ten is a copy of another with up to 4% of its words
-replaced, inserted or deleted (Jaccard of word pairs about 0.85 and more), one in ten a copy with a fifth of its words
-replaced (about 0.4). Every contender is a fresh process on one core; its CPU time counts, from texts to pairs. Rounds
-alternate, the median counts; what is compiled is compiled before.
+200,000 documents (10,000 with --quick), half English, half Chinese, made of pieces of real questions if
+QATOOLKIT_REAL_DATA is set, else of made-up words. One in ten is a copy of another with up to 4% of its words replaced,
+inserted or deleted (Jaccard of word pairs about 0.85 and more), one in ten a copy with a fifth of its words replaced
+(about 0.4). Every contender is a fresh process on one core, measured in CPU time from texts to pairs. Rounds alternate
+and the median is reported; compilation happens before the clock starts.
 
-- ours: `near_duplicates(threshold=0.8)`: word pairs, exact Jaccard on what the bands propose.
-- guarded: `near_duplicates()`, which compares questions: a word replaced, inserted or deleted is a difference, so only
-  the first is set against the peer for what it finds. Its rate is here because it is the default.
-- datasketch: MinHash with 128 permutations and MinHashLSH(threshold=0.8) over the same word pairs, made by
-  `shingles`; a pair is what a query returns.
-- text_dedup: `embed_func` of its minhash script with its own n-grams, hashes and union-find; it splits at white space,
-  so it is given our tokens joined by spaces.
+- ours: `near_duplicates(threshold=0.8)`: word pairs, exact Jaccard on pairs proposed by the bands.
+- guarded: `near_duplicates()`, which compares questions: a replaced, inserted or deleted word is a difference, so its
+  findings are not compared with the peers'. Its rate is reported because it is the default.
+- datasketch: MinHash with 128 permutations and MinHashLSH(threshold=0.8) over the same word pairs from `shingles`; the
+  pairs are what queries return.
+- text_dedup: `embed_func` of its minhash script with its n-grams, hashes and union-find; it splits at white space, so
+  it gets our tokens joined by spaces.
 
-Recall: share of the planted copies that are found with their original. Precision: share of the found pairs that are
-planted, the heavily changed copies being no pairs. `memory`: peak resident memory in MiB of a process that reads 1
-million such documents (20,000 with --quick) and finds their near-duplicates, guarded; the table is in it.
+Recall: share of the planted close copies found with their original. Precision: share of the found pairs that are
+planted close copies. `memory`: peak resident memory in MiB of a process that reads 1 million such documents (20,000
+with --quick), the table included, and finds their near-duplicates, guarded.
 
 The last line is one JSON object; a peer that is not installed is null.
 """
@@ -41,7 +41,7 @@ CONTENDERS = ("ours", "guarded", "datasketch", "text_dedup")
 
 
 def pools() -> tuple[list[str], list[str]]:
-    """English words and Chinese characters, in an order as in real questions if there are any."""
+    """English words and Chinese characters, in the order of real questions if there are any."""
     files = [path for path in sorted(REAL.glob("*.jsonl")) if "distractor" not in path.name]
     if not files:
         chance = random.Random(0)
@@ -55,7 +55,7 @@ def pools() -> tuple[list[str], list[str]]:
 
 
 def make_documents(n: int, seed: int = 0) -> tuple[list[str], set[tuple[int, int]]]:
-    """Documents and the planted pairs."""
+    """The documents and the planted pairs."""
     chance, (english, chinese) = random.Random(seed), pools()
     documents, planted = [], set()
     while len(documents) < n:

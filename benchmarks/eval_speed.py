@@ -1,13 +1,14 @@
-"""Multiple-choice questions a second: FastScorer beside lm-eval's HFLM, both behind the same lm-eval call.
+"""Multiple-choice questions per second: FastScorer against lm-eval's HFLM, both called by the same lm-eval code.
 
     python benchmarks/eval_speed.py [--quick]
 
-Timed is `lm.loglikelihood(requests)` in CPU seconds on one thread, tokenisation included, with the model loaded and warm, on the
-requests that lm-eval itself builds from exported tasks: 4-choice textbook questions as cloze (four answer texts), as letters (A. B. C. D., one token each),
-and as letters behind five examples that all prompts share. Models are Llamas with random weights spread so that answers are
-decided; their tokenizer is trained on the spot. HFLM runs at the best of several batch sizes, tried on part of the requests.
-Rounds alternate and the median counts. CPU seconds, because a busy machine slows the wall clock by chance. The last line is one JSON object: `vs_hflm` is the
-cloze form on the smallest model, the case of the demo's sweeps; the others are named by form and size.
+`lm.loglikelihood(requests)` is timed in CPU seconds on one thread (a busy machine would slow the wall clock), including
+tokenisation, with a loaded and warm model, on the requests that lm-eval builds from exported tasks: 4-choice textbook
+questions as cloze (four answer texts), as letters (A. B. C. D., one token each), and as letters after five examples
+that all prompts share. Models are Llamas with random weights whose spread gives clear decisions; their tokenizers are
+trained here. HFLM runs at the best of several batch sizes, found on part of the requests. Rounds alternate and the
+median is reported. The last line is one JSON object: `vs_hflm` is the cloze form on the smallest model, the case of the
+demo's sweeps; the other ratios are named by form and size.
 """
 
 import argparse
@@ -31,7 +32,7 @@ BATCHES = (8, 16, 32, 64)  # "auto" takes the largest that fits the memory, 64 o
 
 
 def questions(n: int):
-    """`n` questions and five examples that are not among them."""
+    """`n` questions and five other ones as examples."""
     from qatoolkit.textbook import exams, knowledge
 
     table = exams.exam(knowledge.load(), "textbook_en", 30, 0).sample(n + 5, random_state=0)
@@ -39,7 +40,7 @@ def questions(n: int):
 
 
 def make_model(folder: Path, name: str, texts: list[str]) -> Path:
-    """A random Llama of a size of `MODELS` with a tokenizer of its own."""
+    """Write a random Llama of a size in `MODELS` with its tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -86,7 +87,7 @@ def clock(lm, requests) -> tuple[float, list]:
 
 
 def best_batch(make, requests, quick: bool) -> tuple[object, object]:
-    """The HFLM that is fastest on some of the requests, and its batch size."""
+    """The HFLM that is fastest on a part of the requests, and its batch size."""
     timed = []
     for batch in BATCHES[:1] + BATCHES[2:3] if quick else BATCHES:
         lm = make(batch)
@@ -97,7 +98,8 @@ def best_batch(make, requests, quick: bool) -> tuple[object, object]:
 
 
 def compare(model: Path, requests, rounds: int, quick: bool) -> dict:
-    """Seconds of both, ratio, share of equal predictions, largest difference of a log-likelihood, smallest decision."""
+    """Seconds of both scorers, their ratio, the share of equal predictions, the largest difference of a log-likelihood,
+    and the smallest margin of a prediction."""
     from lm_eval.models.huggingface import HFLM
 
     from qatoolkit.evaluation.lm_eval_models import FastScorer

@@ -1,16 +1,16 @@
-"""Tokens a second, MFU and memory of mid-training on one GPU, with each of its shortcuts on and off.
+"""Tokens per second, MFU and memory of mid-training on one GPU, with each of its shortcuts on and off.
 
     python benchmarks/gpu_midtrain.py [--quick] [--sizes 130m,350m,1b] [--only plain,all]
 
-Llama architecture at 0.13, 0.35 and 1.1 billion parameters with a vocabulary of 32,000, sequences of 4,096 packed with short
-documents, bfloat16 products on float32 weights: `midtrain.train` as users run it. Every row of the table is a fresh process;
-its rate is tokens of documents per second from the fifth step to the last, and MFU is the model's FLOPs at that rate over what
-a large matrix product reaches on the same GPU (`mfu`) and over 989 TFLOP/s, the H100's dense bfloat16 peak (`mfu_peak`). Then
-one model of 8 billion parameters takes a few steps by the low-memory plan: bfloat16 weights and moments, stochastic rounding,
-checkpointing.
+Llama architecture at 0.13, 0.35 and 1.1 billion parameters with a vocabulary of 32,000, sequences of 4,096 packed with
+short documents, bfloat16 products on float32 weights: `training.train.train` as users run it. Every row of the table is
+a fresh process; its rate is document tokens per second from the fifth step to the last, and MFU is the model's FLOPs at
+that rate over the rate of a large matrix product on the same GPU (`mfu`) and over 989 TFLOP/s, the H100's dense
+bfloat16 peak (`mfu_peak`). Then a model of 8 billion parameters takes a few steps in low memory: bfloat16 weights and
+moments, stochastic rounding, checkpointing.
 
-Without a GPU, or with --quick, sizes of a few hundred thousand parameters show that the script runs; its ratios are null then.
-The last line is one JSON object.
+Without a GPU, or with --quick, sizes of a few hundred thousand parameters only show that the script runs; the ratios
+are null. The last line is one JSON object.
 """
 
 import argparse
@@ -36,7 +36,7 @@ ROWS = {"130m": 16, "350m": 8, "1b": 4, "8b": 1}  # sequences a step
 
 
 def make_data(folder: Path, vocabulary: int, tokens: int) -> None:
-    """Token files of random words: a tokenizer of as many words, documents of some 300 of them."""
+    """Write a tokenizer of `vocabulary` words, and a token file of documents of about 300 random words each."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -56,7 +56,7 @@ def make_data(folder: Path, vocabulary: int, tokens: int) -> None:
 
 
 def run_one(folder: Path, size: str, block: int, steps: int, settings: dict) -> dict:
-    """Train `steps` steps and return rate, MFU and memory."""
+    """Train `steps` steps; returns rate, MFU and memory."""
     import torch
 
     from qatoolkit.training.job import Job

@@ -1,19 +1,19 @@
-"""Steps over Parquet shards: the local engine beside Ray with two workers, memory by rows, and a worker killed while it asks.
+"""Steps over Parquet shards: the local engine against Ray, memory by rows, and a worker killed while it asks a teacher.
 
     python benchmarks/scale.py [--quick]
 
 1. rows: a step of filters (`qt.curate.filters`) over 100,000 rows in shards of 10,000 (4,000 rows in shards of 500 with
-   --quick), by the local engine and by Ray with two workers; each in a fresh process. `same_rows` says whether the kept and
-   rejected files have the same digest. The start of Ray and of its workers is taken apart from the rate: `start` is the
-   time until the first shard is done, less the time that the local engine takes for one.
-2. memory: the peak of resident memory of the local engine (filters, and near-duplicates by bands) at growing numbers of
-   rows, each in a fresh process; 1,000,000 at the most, which --quick leaves out. A figure of it goes to --figure.
-3. killed: 2,000 requests (200 with --quick) for questions are sent to the packaged offline teacher, over HTTP, by two
-   workers on Ray; one is killed (-9) on the way. `paid_twice` are the requests that the server answered more than once
-   beyond those that the worker had in flight: 0 is the promise.
+   --quick), by the local engine and by Ray with two workers, each in a fresh process. `same_rows`: whether the kept and
+   rejected files have the same digests. Starting Ray and its workers is not part of the rate but reported as `start`:
+   the time until the first shard is done, minus the time that the local engine takes for it.
+2. memory: peak resident memory of the local engine (filters, and near-duplicates by bands) at increasing numbers of
+   rows, each in a fresh process, up to 1,000,000 (not with --quick). --figure names a file for a figure of it.
+3. killed: two workers on Ray send 2,000 requests (200 with --quick) for questions over HTTP to the packaged offline
+   teacher; one is killed (-9) meanwhile. `paid_twice`: requests that the server answered more than once, beyond those
+   that the worker had in flight; it must be 0.
 
-The peer is Ray Data by itself: `map_batches` of the same step over the same files, `rows_vs_ray_data` the rows a second of
-ours through Ray against it. The last line is one JSON object.
+The peer is Ray Data alone: `map_batches` of the same step over the same files; `rows_vs_ray_data` is our rate through
+Ray over its rate. The last line is one JSON object.
 """
 
 import argparse
@@ -34,7 +34,8 @@ WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in ("n", "r
 
 
 def tables(n: int, chunk: int):
-    """Questions in made-up words, an eighth of them copies of earlier ones with the same answer, `chunk` rows at a time."""
+    """Questions in made-up words, an eighth of them copies of earlier ones with the same answer, `chunk` rows at a
+    time."""
     import numpy as np
 
     from qatoolkit.core.qa_table import qa_table
@@ -53,7 +54,7 @@ def tables(n: int, chunk: int):
 
 
 def checked(table):
-    """Filters as a step: rows kept, and rejects with their first reason."""
+    """The filters as a step: kept rows, and rejects with their first reason."""
     from qatoolkit.curate import filters
 
     faults = filters(table)
@@ -62,7 +63,7 @@ def checked(table):
 
 
 def rows(engine: str, source: str, out: str, per_shard: int) -> dict:
-    """Seconds until Ray runs, until the first shard is done, and until the last."""
+    """Seconds until Ray runs, from there to the first finished shard, and from there to the last."""
     from qatoolkit.core.shards import list_shards, map_shards
 
     began = time.time()
@@ -85,7 +86,7 @@ def rows(engine: str, source: str, out: str, per_shard: int) -> dict:
 
 
 def ray_data(source: str) -> dict:
-    """The same step by Ray Data alone: its own reader and writer."""
+    """The same step by Ray Data alone, with its reader and writer."""
     import pandas as pd
 
     from qatoolkit.core.ray_engine import start
@@ -105,7 +106,7 @@ def ray_data(source: str) -> dict:
 
 
 def memory(source: str, out: str, per_shard: int, near: bool) -> dict:
-    """Peak of resident memory in MiB of a step by the local engine, and its seconds, of the clock and of the CPU."""
+    """Peak resident memory of a step by the local engine in MiB, its wall-clock and its CPU seconds."""
     from qatoolkit.core.shards import map_shards
     from qatoolkit.curate import near_duplicate_shards
 
@@ -120,7 +121,7 @@ def memory(source: str, out: str, per_shard: int, near: bool) -> dict:
 
 
 def killed(n: int, folder: str) -> dict:
-    """A worker is killed while two write questions: what the server answered, and how often."""
+    """Kill one of two workers that write questions; returns how many requests the server answered, and how often."""
     import pandas as pd
 
     from qatoolkit.core.shards import write_shards
@@ -146,7 +147,7 @@ def killed(n: int, folder: str) -> dict:
 
 
 def asked(n: int):
-    """Requests for questions of the embedded textbook, as BoostQA makes them, payloads as JSON."""
+    """BoostQA's requests for questions of the embedded textbook, with payloads as JSON."""
     import pandas as pd
 
     from qatoolkit.core.taxonomy import GRADES
@@ -165,7 +166,7 @@ def asked(n: int):
 
 
 def killing(victim: Path):
-    """`carry_out` in a worker that is killed a while after it was the third to begin."""
+    """`carry_out` as a step; the worker of the third call is killed half a second after it starts."""
 
     def step(table, teacher, annotator):
         from qatoolkit.synthesis.write import carry_out
@@ -181,7 +182,7 @@ def killing(victim: Path):
 
 
 def fresh(name: str, *arguments) -> dict:
-    """A part of this benchmark in a process of its own."""
+    """Run a part of this benchmark in a separate process."""
     command = [sys.executable, __file__, "--part", name, json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

@@ -1,11 +1,10 @@
-"""Fits with bootstrap intervals: the batched solver of `qt.fit_scaling` beside `scipy.optimize.least_squares`, one
-problem at a time.
-
-Both minimise the same losses from the same starts: a loss law E + A / N^alpha + B / D^beta on 196 runs (Huber, delta
-1e-3, of log loss, bootstrap weights), and a sigmoid of size on five accuracies with priors, which is what an axis of a
-run has. They must find the same parameters.
+"""Fits with bootstrap intervals: the batched solver of `qt.fit_scaling` against `scipy.optimize.least_squares`.
 
     python benchmarks/scaling_fits.py [--quick]
+
+scipy solves one problem at a time. Both minimise the same losses from the same starts: a loss law E + A / N^alpha + B /
+D^beta on 196 runs (Huber, delta 1e-3, of log loss, bootstrap weights), and a sigmoid of size on five accuracies with
+priors, as on an axis of a run. They must find the same parameters.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from qatoolkit.scaling.solve import least_squares
 
 
 def loss_problems(count: int, rng) -> tuple:
-    """Law, points and problems: a noisy grid of 14 x 14 runs, resampled."""
+    """Law, points and problems: bootstrap samples of a noisy grid of 14 x 14 runs."""
     n, d = (axis.ravel() for axis in np.meshgrid(np.geomspace(2e7, 3e9, 14), np.geomspace(5e8, 1e11, 14)))
     loss = (1.8 + 480 / n**0.35 + 2000 / d**0.37) * np.exp(0.004 * rng.standard_normal(n.size))
     z = np.log(np.stack([n, d], axis=1))
@@ -32,7 +31,7 @@ def loss_problems(count: int, rng) -> tuple:
 
 
 def accuracy_problems(count: int, rng) -> tuple:
-    """Law, points and problems: five sizes, 1,000 questions each, drawn again."""
+    """Law, points and problems: random accuracies of five sizes on 1,000 questions each."""
     z = np.log(np.geomspace(7e7, 1.4e9, 5))[:, None]
     z, law = z - z.mean(0), sigmoid_law(("parameters",), 0.25, False)
     true = law.value(np.array([[0.3, np.log(0.3), 1.2]]), z)
@@ -47,7 +46,7 @@ def accuracy_problems(count: int, rng) -> tuple:
 
 
 def by_scipy(law, z, y, sigma, weight, delta, start) -> np.ndarray:
-    """One problem: Huber's loss as squared residuals, so that weights do not move its threshold."""
+    """Solve one problem with the Huber loss as squared residuals, so that weights do not change its threshold."""
     free = np.isfinite(law.spread)
 
     def residuals(theta):
@@ -59,7 +58,8 @@ def by_scipy(law, z, y, sigma, weight, delta, start) -> np.ndarray:
 
 
 def timed(make, count: int, rounds: int) -> tuple[float, float]:
-    """How many times faster the batch is (median of rounds), and how near the median parameters are, 1 being equal."""
+    """How many times faster the batch is (median of rounds), and the agreement of the median fitted values (1:
+    equal)."""
     rng = np.random.default_rng(0)
     law, z, y, sigma, weights, delta = make(count, rng)
     starts, seconds = law.prior + 0.2 * law.start_spread * rng.standard_normal((count, len(law.prior))), []
@@ -80,7 +80,7 @@ def timed(make, count: int, rounds: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print the ratios of both kinds of problem."""
+    """Print the ratios for both kinds of problem."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer problems")
     quick = parser.parse_args().quick

@@ -1,18 +1,18 @@
-"""Nothing lost, nothing invented, nothing paid twice: the teacher client on a server with faults, killed at random moments.
+"""The teacher client on a faulty server, killed at random moments: nothing lost, nothing invented, nothing paid twice.
 
     python benchmarks/teacher_faults.py [--quick]
 
 Two measurements.
 
-The offline teacher answers 20,000 requests (2,000 with --quick) while 5% of what it is sent gets a 429 (50 in a row), 2% a 500, 1% no answer,
-1% an empty one, 1% a truncated one, 2% broken JSON and 1% a refusal, and the client is killed (-9) at 20 (3) random moments.
-Its table is compared with that of a run without faults, and the server's own log with the ledger. The last line is one JSON
-object; its ratios are shares of the requests.
+The offline teacher answers 20,000 requests (2,000 with --quick), of which 5% get a 429 (50 in a row), 2% a 500, 1% no
+answer, 1% an empty one, 1% a truncated one, 2% broken JSON and 1% a refusal, and the client is killed (-9) at 20 (3)
+random moments. Its table is compared with that of a run without faults, and the server's log with the ledger. The last
+line is one JSON object; its ratios are shares of the requests.
 
-`rate_under_429` is the lowest share of the answers a second that a server of 200 ms admits with 512 in flight: one that
-gives 5% of its requests a 429 whatever the load (against the same one without), and one that admits 400 requests a second
-and gives the others a 429 (against 400); both with Retry-After: 1 and without. Counted by the server, from a tenth of its
-answers to nine tenths.
+`rate_under_429`: the client's answers per second over what the server admits, the lowest of four cases, with 512 in
+flight and a latency of 200 ms: a server that gives 5% of its requests a 429 regardless of load (over the rate without
+429s), and one that admits 400 requests per second and gives the others a 429 (over 400); both with Retry-After: 1 and
+without. Counted by the server, from a tenth of its answers to nine tenths.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def asked(n: int) -> list:
 
 
 def client(url: str, folder: Path, n: int) -> None:
-    """Ask everything and write the table; what a killed client had answered is in the ledger."""
+    """Send all requests and write the table; the answers that a killed client received are in the ledger."""
     with Ledger(folder / "ledger.sqlite") as ledger:
         endpoint = Endpoint(base_url=url, name="offline")
         teacher = Teacher("textbook", endpoint=endpoint, ledger=ledger, in_flight=IN_FLIGHT, timeout=3.0, backoff=0.05)
@@ -62,7 +62,8 @@ def client(url: str, folder: Path, n: int) -> None:
 
 
 def serve_429(share: float, rate: float, wait: int) -> None:
-    """A server of 200 ms: a 429 for a share of requests, and for those above a rate (0: none), with Retry-After or 0."""
+    """A server with 200 ms latency that gives a 429 to a `share` of requests and to those above `rate` per second (0:
+    no limit), with Retry-After: `wait` unless it is 0."""
     from aiohttp import web
 
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "An answer. " * 20}}
@@ -88,7 +89,7 @@ def serve_429(share: float, rate: float, wait: int) -> None:
 
 
 def admitted(share: float, rate: float, wait: int, n: int) -> float:
-    """Answers a second that a teacher with 512 in flight gets from such a server."""
+    """Answers per second that a teacher with 512 in flight gets from such a server."""
     command = [sys.executable, __file__, "--server", str(share), str(rate), str(wait)]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:

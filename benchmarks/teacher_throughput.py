@@ -1,10 +1,11 @@
-"""Requests a second on one core: the teacher client, its ledger on, beside raw aiohttp and the OpenAI SDK.
+"""Requests per second on one core: the teacher client with its ledger, against raw aiohttp and the OpenAI SDK.
 
     python benchmarks/teacher_throughput.py [--quick]
 
-A server of fixed latency answers from a second process on another core; every contender is a fresh process on one core and
-asks distinct prompts. Rounds alternate between contenders and the median of the rounds counts. bespokelabs-curator takes
-part where `CURATOR_PYTHON` names the Python of an environment of its own that has it. The last line is one JSON object.
+A server with a fixed latency answers from a second process on another core; every contender is a fresh process on one
+core and sends distinct prompts. Rounds alternate between contenders and the median is reported. bespokelabs-curator
+takes part if `CURATOR_PYTHON` names the Python of an environment in which it is installed. The last line is one JSON
+object.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def serve(latency: float) -> None:
 
 
 def serve_until_closed(routes: list) -> None:
-    """Serve on a port that is printed, until the parent closes the input of this process."""
+    """Serve on a port, which is printed, until the parent process closes standard input."""
     from aiohttp import web
 
     async def main():

@@ -1,23 +1,24 @@
-"""Useful tokens a second of training on one core: our loop beside Hugging Face's Trainer and litgpt.
+"""Useful tokens per second of training on one core: our loop against Hugging Face's Trainer and litgpt.
 
     python benchmarks/train_tokens.py [--quick]
 
-One model (Llama architecture, 7.2 million parameters, 1.5 million with --quick), the same documents, as many useful tokens a
-step (4 blocks of 1,024), the same optimizer and schedule, one epoch. Useful tokens are those of documents, not padding. Every
-contender is a fresh process with one thread; its rate is useful tokens per CPU second from the third step to the last, which
-leaves out what loads and compiles and does not suffer from what else the machine does. The median of the rounds counts.
+One model (Llama architecture, 7.2 million parameters, 1.5 million with --quick), the same documents, the same number of
+useful tokens per step (4 blocks of 1,024), the same optimizer and schedule, one epoch. Useful tokens are those of
+documents, not padding. Every contender is a fresh process with one thread; its rate is useful tokens per CPU second
+from the third step to the last, which excludes loading and compiling and does not depend on other load. The median of
+the rounds is reported.
 
-- ours: `midtrain.train` as it is, documents packed best-fit, none sees another.
-- trainer_concat: Trainer over documents strung together and cut into blocks, as transformers' own example for language
-  modelling packs. No padding and no mask, but documents are cut and read across one another.
+- ours: `training.train.train` with its defaults; documents are packed best-fit and do not attend to each other.
+- trainer_concat: Trainer over concatenated documents cut into blocks, as in transformers' language-modelling example.
+  No padding and no mask, but documents are cut and attend to each other.
 - trainer_flat: Trainer with DataCollatorWithFlattening, transformers' packing without padding.
-- trainer_grouped: Trainer with documents of like length together, padded to the longest.
+- trainer_grouped: Trainer with documents of similar length together, padded to the longest.
 - trainer_ours: Trainer over our packed blocks with their position ids, which Trainer alone does not offer.
-- litgpt: litgpt's model and chunked loss in its pre-training step over blocks strung together, where `LITGPT_PYTHON` names
-  the Python of an environment of its own that has it.
+- litgpt: litgpt's model and chunked loss in its pre-training step over concatenated blocks, if `LITGPT_PYTHON` names
+  the Python of an environment in which it is installed.
 
-`loss` is that of held-out documents, each read alone: what was learnt from equally many useful tokens. The ratio is against the
-fastest way in which Trainer is documented to train (concat, flat or grouped). The last line is one JSON object.
+`loss` is that of held-out documents, each read alone, after the same number of useful tokens. The ratio is against the
+fastest documented way of using Trainer (concat, flat or grouped). The last line is one JSON object.
 """
 
 import argparse
@@ -48,7 +49,7 @@ VOCABULARY = 8192
 
 
 def prepare(folder: Path, quick: bool) -> None:
-    """The textbook's questions as documents, their tokenizer, token files, and a model with random weights."""
+    """Write the textbook's questions as token files, their tokenizer, and a model with random weights."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -81,7 +82,8 @@ def prepare(folder: Path, quick: bool) -> None:
 
 
 def documents(folder: Path, name: str = "documents") -> list[list[int]]:
-    """Token ids of every document of a token file, read without the toolkit, which a peer's environment lacks."""
+    """The token ids of every document of a token file, read without the toolkit, which is not in a peer's
+    environment."""
     import numpy as np
 
     about = json.loads((folder / name / "tokens.json").read_text())
@@ -92,7 +94,7 @@ def documents(folder: Path, name: str = "documents") -> list[list[int]]:
 
 
 def strung(folder: Path) -> list[list[int]]:
-    """Documents one after another in a random order, cut into blocks."""
+    """All documents concatenated in random order, cut into blocks."""
     import numpy as np
 
     every = documents(folder)
@@ -102,7 +104,7 @@ def strung(folder: Path) -> list[list[int]]:
 
 
 class Clock:
-    """CPU seconds at the end of each step, and the useful tokens that the step had."""
+    """CPU seconds at the end of each step, and the useful tokens of the step."""
 
     def __init__(self):
         self.seconds, self.tokens = [], []
@@ -116,7 +118,7 @@ class Clock:
 
 
 def held_out(folder: Path, logits) -> float:
-    """Mean loss in nats a token of the held-out documents, each read alone by `logits(ids [1, tokens])`."""
+    """Mean loss of the held-out documents in nats per token, each read alone by `logits(ids [1, tokens])`."""
     import torch
 
     total, count = 0.0, 0

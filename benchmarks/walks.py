@@ -1,22 +1,23 @@
-"""Walks a second on two cores: ours beside PecanPy, igraph and networkx on one graph; then building a graph and sampling paths.
+"""Walks per second on two cores: ours against PecanPy, igraph and networkx; then building a graph and sampling paths.
 
     python benchmarks/walks.py [--quick]
 
-One graph for all: 200,000 KPs, 4 million weighted edges, degrees by a power law with a hub above 40,000 (20,000, 300,000 and
-about 5,900 with --quick). Walks have 8 KPs. Every contender is a fresh process, compiled by a first run that does not count;
-the median of the rounds counts. The peers take part where `PEERS_PYTHON` names the Python of an environment of its own with
-pecanpy, igraph and networkx. What each one does:
+One graph for all: 200,000 KPs, 4 million weighted edges, power-law degrees with a hub above 40,000 (20,000, 300,000 and
+about 5,900 with --quick). Walks have 8 KPs. Every contender is a fresh process, compiled by a first run that is not
+timed; the median of the rounds is reported. The peers take part if `PEERS_PYTHON` names the Python of an environment
+with pecanpy, igraph and networkx. What each one does:
 
-- static, guided: `sample_codes` with alpha=beta=0 (edge weights only), and with alpha=0.5, beta=1. No walk revisits a KP, and
-  every step gets a seed: both are more than the peers do. `*_names`: `sample_paths`, a table of names and ids.
-- pecanpy, pecanpy_otf: p=q=1 by PreCompFirstOrder (alias tables, made before the clock starts) and by SparseOTF. The rate is
-  that of `simulate_walks`, lists of ids, which compiles its loop again in every call; `*_loop` is the compiled loop alone,
-  an array of codes. PreComp is out: its tables grow with the square of the degree, 2 billion entries for the hub alone.
-- igraph: `random_walk` with weights, once a walk; igraph_cut: one long walk, cut into pieces.
-- networkx: it has no weighted walk for graphs of this size, so `random.choices` over `graph.adj[kp]` at each step.
+- static, guided: `sample_codes` with alpha=beta=0 (edge weights only), and with alpha=0.5, beta=1. No walk revisits a
+  KP, and every step gets a seed; the peers do neither. `*_names`: `sample_paths`, a table of names and ids.
+- pecanpy, pecanpy_otf: p=q=1 by PreCompFirstOrder (alias tables, built before the clock starts) and by SparseOTF. The
+  rate is that of `simulate_walks`, lists of ids, which compiles its loop again in every call; `*_loop` is the compiled
+  loop alone, an array of codes. PreComp is left out: its tables grow with the square of the degree, 2 billion entries
+  for the hub alone.
+- igraph: `random_walk` with weights, one call per walk; igraph_cut: one long walk, cut into pieces.
+- networkx: has no weighted walk for graphs of this size, so `random.choices` over `graph.adj[kp]` at each step.
 
-Of the ratios, *_vs_pecanpy sets tables of names against lists of ids, *_vs_pecanpy_loop arrays against arrays, each against
-the faster of the two modes. Walks by SparseOTF are fewer, and igraph and networkx walk for two seconds.
+Among the ratios, *_vs_pecanpy compares tables of names with lists of ids, *_vs_pecanpy_loop arrays with arrays, each
+with the faster of the two modes. SparseOTF makes fewer walks, and igraph and networkx walk for two seconds.
 
 The last line is one JSON object; peers that are not installed are null.
 """
@@ -38,7 +39,7 @@ PEERS = ("pecanpy", "pecanpy_otf", "igraph", "networkx")
 
 
 def make_graph(file: Path, kps: int, edges: int) -> int:
-    """Write a weighted power-law graph as CSR to `file`; returns the hub's degree."""
+    """Write a weighted power-law graph to `file` as CSR; returns the hub's degree."""
     import numpy as np
     from scipy import sparse
 
@@ -58,7 +59,7 @@ def make_graph(file: Path, kps: int, edges: int) -> int:
 
 
 def read_edges(file):
-    """Ends and weights of every edge, once."""
+    """The ends and weights of all edges, each edge once."""
     import numpy as np
 
     parts = np.load(file)
@@ -169,7 +170,7 @@ def networkx(file: str, n: int, name: str) -> dict:
 
 
 def synthesis(file: str, n: int, name: str) -> dict:
-    """`n` seeds of 4 KPs into a graph, then `n` guided paths of 6 KPs, described."""
+    """Build a graph from `n` seeds of 4 KPs, sample `n` guided paths of 6 KPs, and compute their diagnostics."""
     import numpy as np
     import pandas as pd
 

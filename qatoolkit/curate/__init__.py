@@ -1,4 +1,4 @@
-"""Curation: which rows are trained on."""
+"""Curation: selects the rows to train on."""
 
 from qatoolkit.curate.controls import controls, plant
 from qatoolkit.curate.curate import curate

@@ -1,4 +1,5 @@
-"""Texts of a QA table as they are compared: words, shingles, stems, and what makes two similar questions different.
+"""Normalises the texts of a QA table for comparison: tokens, shingles, stems, and marks that tell similar questions
+apart.
 
 QA rows are short and come from templates, so the usual recipe for documents fails: texts shorter than a shingle must
 not share one empty signature, and two questions that differ in one number or name are different questions.
@@ -20,11 +21,11 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _GROUPED = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
 _NUMERALS = "零〇一二两三四五六七八九十百千万亿"
 _NUMERAL = rf"(?:[{_NUMERALS}](?<!千)|千(?![米克瓦卡焦帕伏赫]))+"  # 五千米 is 5 km, not 5000 m
-# First the words of a text in Latin letters, which need no look at the other scripts.
+# Latin words come first: the most frequent case, matched without trying the other scripts.
 _TOKEN = re.compile(
     rf"[a-z]++(?:'[a-z]++)*+(?![^\x00-\x7f])|{_NUMERAL}|[{CJK}]|{_LETTER}+(?:'{_LETTER}+)*|{_NUMBER}|\0"
 )
-_ASCII = re.compile(rf"[a-z]+(?:'[a-z]+)*|{_NUMBER}|\0")  # the same for a text without other letters
+_ASCII = re.compile(rf"[a-z]+(?:'[a-z]+)*|{_NUMBER}|\0")  # the same for ASCII text
 _BETWEEN = dict.fromkeys((i for i in range(128) if not re.match(r"[a-z\d'.\0]", chr(i))), " ")
 _HIDDEN = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _TYPOGRAPHY = (("’", "'"), ("‘", "'"), ("“", '"'), ("”", '"'), ("–", "-"), ("—", "-"), ("−", "-"))
@@ -59,8 +60,9 @@ _WORDED = frozenset([*ONES, *TENS])
 
 
 def comparable(text) -> str:
-    """A text without what hides a repeat: HTML, zero-width characters, soft and end-of-line hyphens, LaTeX layout,
-    full-width and traditional characters (OpenCC t2s), case. Numbers stay as they are written (`tokens` reads them)."""
+    """Remove from a text what can hide a repeat: HTML, zero-width characters, soft and end-of-line hyphens, LaTeX
+    layout, full-width and traditional characters (OpenCC t2s), case. Numbers are left as written; `tokens` normalises
+    them."""
     text = without_markup(text)
     if not text.isascii():
         text = _HIDDEN.sub("", text)
@@ -93,7 +95,7 @@ def simplified(text: str) -> str:
 
 
 def tokens(text) -> list[str]:
-    """Words, numbers and single CJK characters of a text as `comparable` gives it; numbers in words are digits.
+    """Words, numbers and single CJK characters of a text normalised by `comparable`; spelt-out numbers become digits.
 
     >>> tokens("One hundred and five&nbsp;kg, 1,200 &lt; x; 二十三個")
     ['105', 'kg', '1200', 'x', '23', '个']
@@ -103,12 +105,12 @@ def tokens(text) -> list[str]:
         text = _GROUPED.sub("", text)
     words = _split(text) if text.isascii() else _TOKEN.findall(text)
     if not text.isascii() and _NUMERAL_SIGN.search(text):
-        words = [number for word in words for number in (_chinese(word) if word[0] in _HAN else (word,))]
+        words = [number for word in words for number in (_read_chinese(word) if word[0] in _HAN else (word,))]
     return words if _WORDED.isdisjoint(words) else _read_numbers(words)
 
 
 def _split(text: str) -> list[str]:
-    """`_ASCII.findall`, in two thirds of its time: most words stand between spaces."""
+    """`_ASCII.findall`, in two thirds of its time: most words are surrounded by spaces."""
     found = []
     for word in text.translate(_BETWEEN).split():
         if word.isalpha() or word.isdigit():
@@ -118,8 +120,7 @@ def _split(text: str) -> list[str]:
     return found
 
 
-def _places(words: list[str]) -> list[int]:
-    """Where number words are."""
+def _number_word_positions(words: list[str]) -> list[int]:
     found = []
     for word in _WORDED.intersection(words):
         at = -1
@@ -130,20 +131,21 @@ def _places(words: list[str]) -> list[int]:
 
 
 def _read_numbers(words: list[str]) -> list[str]:
-    """Tokens with runs of English number words, up to millions, as one number each."""
+    """Replace each run of English number words, up to millions, by one number."""
     found, done = [], 0
-    for i in _places(words):
+    for i in _number_word_positions(words):
         if i >= done:
-            value, end = _english(words, i)
+            value, end = _read_english(words, i)
             found += [*words[done:i], value]
             done = end
     return found + words[done:]
 
 
-def _english(words: list[str], i: int) -> tuple[str, int]:
-    """The number that is spelt from words[i] on, and where it ends."""
+def _read_english(words: list[str], i: int) -> tuple[str, int]:
+    """The number spelt out from words[i] on, and the index after its last word."""
     whole = part = 0
-    room, largest = 100, 10**9  # what still fits: "twenty" takes ones, "two thousand" hundreds, "two" nothing
+    # `room` bounds what may follow: ones after "twenty", hundreds after "two thousand", nothing after "two".
+    room, largest = 100, 10**9
     while i < len(words):
         word = words[i]
         if word in TENS and room > 10:
@@ -167,18 +169,18 @@ def _english(words: list[str], i: int) -> tuple[str, int]:
 
 
 @lru_cache(maxsize=100_000)
-def _chinese(numeral: str) -> tuple[str, ...]:
+def _read_chinese(numeral: str) -> tuple[str, ...]:
     import cn2an
 
     try:
         return (str(cn2an.cn2an(numeral, "normal")),)
     except (ValueError, LookupError, TypeError):
-        return tuple(numeral)  # no numeral after all, as in 千万别
+        return tuple(numeral)  # not a number, as in 千万别
 
 
 @cache
 def _simplifier():
-    """OpenCC's t2s and the characters that it changes."""
+    """OpenCC's t2s converter, and a pattern of the characters it changes."""
     import opencc
 
     convert = opencc.OpenCC("t2s").convert
@@ -192,24 +194,24 @@ def shingles(text, n: int = 2) -> frozenset[str]:
     words = tokens(text)
     if len(words) >= n:
         return frozenset(" ".join(words[i : i + n]) for i in range(len(words) - n + 1))
-    own = " ".join(words) or "".join(nfkc(text_of(text)).split())
-    return frozenset([own]) if own else frozenset()
+    whole = " ".join(words) or "".join(nfkc(text_of(text)).split())
+    return frozenset([whole]) if whole else frozenset()
 
 
 def stem(text) -> str:
-    """NFKC without a leading question number, label in brackets or number of marks, as in exam papers."""
+    """The text in NFKC, without the leading question number, label in brackets or points of an exam paper."""
     text = nfkc(_HIDDEN.sub("", text_of(text)))
     return text[_NUMBERING.match(text).end() :] or text
 
 
 def marks(text: str) -> tuple[str, ...]:
-    """What makes a different question of the same words: numbers, operators, negations. Sorted."""
+    """Numbers, operators and negations of a text, sorted: they make different questions of otherwise equal words."""
     numbers = re.findall(r"\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
     return tuple(sorted([*numbers, *_OPERATOR.findall(text), *_NEGATION.findall(text.casefold())]))
 
 
 def answer_keys(table: pd.DataFrame) -> list[str]:
-    """Canonical answers (`answer_key`), with the text of the option in place of its letter or index."""
+    """Canonical answers (`answer_key`); a letter or index is replaced by the text of its option."""
     keys = []
     columns = (values_of(table, name) for name in ("answer", "choices", "answer_index"))
     for answer, choices, index in zip(*columns, strict=True):
@@ -222,17 +224,17 @@ def answer_keys(table: pd.DataFrame) -> list[str]:
 
 
 def option_set(choices) -> frozenset[str] | None:
-    """The canonical forms of the choices in no order; None without choices."""
+    """The canonical forms of the choices, unordered; None without choices."""
     return None if choices is None else frozenset(answer_key(choice) for choice in choices)
 
 
 def join(words: Sequence[str]) -> str:
-    """Tokens as readable text, without spaces between CJK characters."""
+    """Join tokens into readable text, without spaces between CJK characters."""
     return re.sub(rf"(?<=[{CJK}]) (?=[{CJK}])", "", " ".join(words))
 
 
 def values_of(table: pd.DataFrame, name: str) -> list:
-    """The values of a column, None for missing ones and if the table has no such column."""
+    """The values of a column as a list: None where missing, all None if the table has no such column."""
     return [None if missing(v) else v for v in table[name].to_numpy(object)] if name in table else [None] * len(table)
 
 

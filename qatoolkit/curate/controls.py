@@ -1,4 +1,4 @@
-"""Positive controls of decontamination: exam questions planted in disguise, so that a claim of cleanliness has a number."""
+"""Positive controls for decontamination: disguised exam questions are planted, and recall and precision measured."""
 
 import random
 import re
@@ -30,7 +30,7 @@ CARRIERS = {
 }
 _FREE_DIGITS = re.compile(r"(?<![\w.,\\^{])\d{1,6}(?![\w^}]|[.,]\d)", re.ASCII)
 _WORD = re.compile(r"(?<![\\A-Za-z'])[A-Za-z]{2,}(?![A-Za-z'])")
-_KEPT = NEGATIONS | {"and", "or", "point", *ONES, *TENS, *SCALES}  # never replaced: they make another question
+_KEPT = NEGATIONS | {"and", "or", "point", *ONES, *TENS, *SCALES}  # never replaced: that would change the question
 
 
 def plant(
@@ -40,13 +40,13 @@ def plant(
     seed: int = 0,
     translations: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Questions of an exam in disguise: its columns, `kind` and `planted` (the id of the original), with ids of their own.
+    """Disguised exam questions: the exam's columns, `kind` and `planted` (the id of the original), with new ids.
 
-    At most `n` for each kind of `KINDS` and language, of those that the kind changes: no choices can't be reordered.
-    `translations` are questions by id, for the kind "translated". ValueError for an unknown kind."""
+    At most `n` for each kind of `KINDS` and language, from the questions that the kind can change (reordering needs
+    choices). `translations` are questions by id, for the kind "translated". ValueError for an unknown kind."""
     kinds = list(KINDS if kinds is None else kinds)
-    if wrong := [kind for kind in kinds if kind not in KINDS]:
-        raise ValueError(f"no kind {wrong[0]!r}; there are {', '.join(KINDS)}")
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"unknown kind {unknown[0]!r}; allowed: {', '.join(KINDS)}")
     table = table.reset_index(drop=True)
     languages = values_of(table, "language")
     languages = [
@@ -59,17 +59,17 @@ def plant(
     rows = []
     for kind in kinds:
         for language in sorted(vocabulary):
-            chance = random.Random(f"{seed} {kind} {language}")
+            rng = random.Random(f"{seed} {kind} {language}")
             order = [i for i, other in enumerate(languages) if other == language]
-            chance.shuffle(order)
+            rng.shuffle(order)
             made = 0
             for i in order:
                 if made == n:
                     break
                 row = table.iloc[i].to_dict()
-                given = {"question": text_of(row["question"]), "choices": values_of(table.iloc[[i]], "choices")[0]}
-                new = KINDS[kind](given, chance, language, vocabulary[language], (translations or {}).get(row["id"]))
-                if new is None or not tokens(given["question"]):
+                item = {"question": text_of(row["question"]), "choices": values_of(table.iloc[[i]], "choices")[0]}
+                new = KINDS[kind](item, rng, language, vocabulary[language], (translations or {}).get(row["id"]))
+                if new is None or not tokens(item["question"]):
                     continue
                 made += 1
                 rows.append(
@@ -91,10 +91,10 @@ def controls(
 ) -> pd.DataFrame:
     """Recall and precision of decontamination by kind of disguise and language, from exam questions planted beside
     `table`, which should be clean: kind, language, n, found, recall with Wilson's 95% interval, clean (rows of the
-    language in the table), lost (those reported too), precision with interval.
+    language in the table), lost (rows of these that are reported too), precision with interval.
 
-    Recall counts planted questions reported for their own exam item or its repeat; precision is found / (found + lost).
-    A kind that could not be planted, such as "translated" without `translations`, has n = 0 and no figures."""
+    Recall is the share of planted questions that are reported; precision is found / (found + lost). A kind that could
+    not be planted, such as "translated" without `translations`, has n = 0 and no figures."""
     settings = settings or CurateSettings()
     index, options = index or index_exams(exams, settings), exam_options(settings)
     exam = pd.concat(exams.values(), ignore_index=True)
@@ -106,8 +106,8 @@ def controls(
     rows = []
     for kind in kinds:
         for language in sorted(planted["language"].unique()):
-            some = planted[(planted["kind"] == kind) & (planted["language"] == language)]
-            hits, size = int(some["found"].sum()), len(some)
+            group = planted[(planted["kind"] == kind) & (planted["language"] == language)]
+            hits, size = int(group["found"].sum()), len(group)
             wrong = sum(value == language for value in values_of(lost, "language"))
             clean = sum(value == language for value in values_of(table, "language"))
             rows.append((kind, language, size, hits, *_share(hits, size), clean, wrong, *_share(hits, hits + wrong)))
@@ -126,7 +126,7 @@ def _vocabulary(questions: Iterable[str]) -> list[str]:
     return sorted(set(found) - _KEPT)
 
 
-def _re_punctuated(given, chance, language, words, translation):
+def _re_punctuated(item, rng, language, words, translation):
     marks = {
         ",": " ",
         ".": " ;",
@@ -143,62 +143,62 @@ def _re_punctuated(given, chance, language, words, translation):
     text = re.sub(
         r"(?<!\d)[,.;:?!，。？；：](?=\s|$|[" + CJK + "])|(?<=[" + CJK + "])[,，。;:；：?？]",
         lambda m: marks[m[0]],
-        given["question"],
+        item["question"],
     )
-    return {"question": text} if text != given["question"] else None
+    return {"question": text} if text != item["question"] else None
 
 
-def _renumbered(given, chance, language, words, translation):
-    number = chance.randint(1, 60)
+def _renumbered(item, rng, language, words, translation):
+    number = rng.randint(1, 60)
     forms = (
         ("{}. ", "({}) ", "Question {}: ", "{}) ")
         if language != "zh"
         else ("{}. ", "({}) ", "第{}题 ", "{}、", "例{}：")
     )
-    return {"question": chance.choice(forms).format(number) + stem(given["question"])}
+    return {"question": rng.choice(forms).format(number) + stem(item["question"])}
 
 
-def _reordered(given, chance, language, words, translation):
-    choices = given["choices"]
+def _reordered(item, rng, language, words, translation):
+    choices = item["choices"]
     if choices is None or len(set(map(text_of, choices))) < 2:
         return None
     return {"choices": [*choices[1:], choices[0]]}
 
 
-def _inlined(given, chance, language, words, translation):
-    choices = given["choices"]
+def _inlined(item, rng, language, words, translation):
+    choices = item["choices"]
     if choices is None or not len(choices):
         return None
-    form = chance.choice(("\n{}. {}", " ({}) {}", "\n{}) {}"))
+    form = rng.choice(("\n{}. {}", " ({}) {}", "\n{}) {}"))
     lines = [form.format(letter, text_of(choice)) for letter, choice in zip("ABCDEFGHIJ", choices, strict=False)]
-    return {"question": given["question"] + "".join(lines), "choices": None}
+    return {"question": item["question"] + "".join(lines), "choices": None}
 
 
-def _embedded(given, chance, language, words, translation):
-    before, after = chance.sample(CARRIERS["zh" if language == "zh" else "en"], 2)
-    return {"question": f"{before}{'' if language == 'zh' else ' '}{given['question']} {after}"}
+def _embedded(item, rng, language, words, translation):
+    before, after = rng.sample(CARRIERS["zh" if language == "zh" else "en"], 2)
+    return {"question": f"{before}{'' if language == 'zh' else ' '}{item['question']} {after}"}
 
 
-def _worded(given, chance, language, words, translation):
+def _worded(item, rng, language, words, translation):
     import cn2an
 
-    spell = (lambda m: cn2an.an2cn(m[0])) if language == "zh" else (lambda m: _spelt(int(m[0])))
-    text = _FREE_DIGITS.sub(lambda m: m[0] if m[0][0] == "0" and len(m[0]) > 1 else spell(m), given["question"])
-    return {"question": text} if text != given["question"] else None
+    spell = (lambda m: cn2an.an2cn(m[0])) if language == "zh" else (lambda m: _spell(int(m[0])))
+    text = _FREE_DIGITS.sub(lambda m: m[0] if m[0][0] == "0" and len(m[0]) > 1 else spell(m), item["question"])
+    return {"question": text} if text != item["question"] else None
 
 
-def _spelt(number: int) -> str:
+def _spell(number: int) -> str:
     for name, scale in reversed(SCALES.items()):
         if number >= scale:
             rest = number % scale
-            return f"{_spelt(number // scale)} {name}" + (f" {'and ' * (rest < 100)}{_spelt(rest)}" if rest else "")
+            return f"{_spell(number // scale)} {name}" + (f" {'and ' * (rest < 100)}{_spell(rest)}" if rest else "")
     if number < 20:
         return list(ONES)[number]
     return list(TENS)[number // 10 - 2] + (f"-{list(ONES)[number % 10]}" if number % 10 else "")
 
 
-def _wrapped(given, chance, language, words, translation):
-    text, width, found = given["question"], 20 if language == "zh" else 30, ""
+def _wrapped(item, rng, language, words, translation):
+    text, width, found = item["question"], 20 if language == "zh" else 30, ""
     while len(text) > width:
         cut = width
         while cut < len(text) and not (
@@ -212,27 +212,27 @@ def _wrapped(given, chance, language, words, translation):
     return {"question": found + text} if found else None
 
 
-def _zero_width(given, chance, language, words, translation):
-    return {"question": "".join(c + chance.choice(("\u200b", "\u200d", "\u2060", "", "")) for c in given["question"])}
+def _zero_width(item, rng, language, words, translation):
+    return {"question": "".join(c + rng.choice(("\u200b", "\u200d", "\u2060", "", "")) for c in item["question"])}
 
 
 def _replaced(share: float):
-    def disguise(given, chance, language, words, translation):
+    def disguise(item, rng, language, words, translation):
         pattern = re.compile(f"[{CJK}]") if language == "zh" else _WORD
-        there = [m for m in pattern.finditer(given["question"]) if m[0].casefold() not in _KEPT]
-        there = [m for m in there if tokens(m[0]) == [m[0].casefold()]]  # no numerals
-        if len(there) * share < 0.5 or len(words) < 10:
+        candidates = [m for m in pattern.finditer(item["question"]) if m[0].casefold() not in _KEPT]
+        candidates = [m for m in candidates if tokens(m[0]) == [m[0].casefold()]]  # no numerals
+        if len(candidates) * share < 0.5 or len(words) < 10:
             return None
-        text = given["question"]
-        for match in sorted(chance.sample(there, round(len(there) * share)), key=lambda m: -m.start()):
-            text = text[: match.start()] + chance.choice(words) + text[match.end() :]
+        text = item["question"]
+        for match in sorted(rng.sample(candidates, round(len(candidates) * share)), key=lambda m: -m.start()):
+            text = text[: match.start()] + rng.choice(words) + text[match.end() :]
         return {"question": text}
 
     return disguise
 
 
 KINDS = {
-    "verbatim": lambda given, *rest: {},
+    "verbatim": lambda item, *rest: {},
     "re-punctuated": _re_punctuated,
     "renumbered": _renumbered,
     "choices reordered": _reordered,
@@ -243,7 +243,5 @@ KINDS = {
     "zero-width": _zero_width,
     "10% replaced": _replaced(0.1),
     "30% replaced": _replaced(0.3),
-    "translated": lambda given, chance, language, words, translation: (
-        {"question": translation} if translation else None
-    ),
+    "translated": lambda item, rng, language, words, translation: {"question": translation} if translation else None,
 }

@@ -1,8 +1,7 @@
-"""Which rows of a QA table go into training, and why the others do not.
+"""Selects the rows of a QA table to train on: filters, decontamination, conflicts, near-duplicates.
 
-Filters, decontamination, conflicts, near-duplicates. `curate` splits a table into kept and rejected rows, and every
-rejected row has a reason. (Our reading: neither paper describes its curation; the coverage rule of decontamination
-follows Tulu 3, arXiv 2411.15124.)
+`curate` splits a table into kept and rejected rows; every rejected row has a reason. (Our reading: neither paper
+describes its curation; the coverage rule of decontamination follows Tulu 3, arXiv 2411.15124.)
 """
 
 from collections import Counter
@@ -29,17 +28,17 @@ def curate(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Split a QA table into (kept, rejects, report); rows in = kept + rejects, both in table order.
 
-    Order: marks of a person (`settings.marks`: edits, and what is marked bad), filters (`settings.reject` names the
-    reasons that reject, the others flag), decontamination against every exam, conflicts (question and choices of an
-    earlier row with a surely different answer), near-duplicates. Where it can't be told whether the answers differ, both
-    rows stay, flagged as undecided_answer. `kept` has all columns plus `flagged`, the reasons that flag a row, joined by
-    commas, null without any; `rejects` have all plus `reason` and `detail`, for the first reason found. `report`: rows
-    and share of the strategy's rows by outcome (kept, rejected, flagged), reason and strategy.
+    Order: marks made by hand (`settings.marks`: edits, rows marked bad), filters (reasons in `settings.reject` reject,
+    the others flag), decontamination against every exam, conflicts (question and choices of an earlier row with a
+    certainly different answer), near-duplicates. If the answers can't be compared, both rows are kept and the later one
+    is flagged as undecided_answer. `kept` has all columns plus `flagged`, the reasons that flag a row, joined by
+    commas, null without any; `rejects` have all columns plus `reason` and `detail`, for the first reason found.
+    `report`: rows and share of the strategy's rows by outcome (kept, rejected, flagged), reason and strategy.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
-    >>> said = [("What do pandas eat?", "bamboo"), ("What do pandas eat?", "meat"), ("Who sleeps least?", "giraffe")]
-    >>> table = qt.qa_table([{"question": q, "answer": a} for q, a in said], language="en", source="zoo")
+    >>> pairs = [("What do pandas eat?", "bamboo"), ("What do pandas eat?", "meat"), ("Who sleeps least?", "giraffe")]
+    >>> table = qt.qa_table([{"question": q, "answer": a} for q, a in pairs], language="en", source="zoo")
     >>> exam = pd.DataFrame({"id": ["e1"], "question": ["Who sleeps least?"]})
     >>> kept, rejects, report = qt.curate.curate(table, {"zoo exam": exam})
     >>> len(kept), rejects[["answer", "reason"]].to_dict("records")
@@ -67,19 +66,19 @@ def curate(
     for hit, detail in zip(hits.itertuples(), details, strict=True):
         if hit.rule != "template":
             reasons.setdefault(int(rest.index[hit.row]), ("contaminated", detail))
-    same = hits.assign(detail=details)[hits["rule"] == "template"]
+    similar = hits.assign(detail=details)[hits["rule"] == "template"]
     faults = pd.concat(
-        [faults, flags((int(rest.index[h.row]), h.id, "exam_template", h.detail, False) for h in same.itertuples())],
+        [faults, flags((int(rest.index[h.row]), h.id, "exam_template", h.detail, False) for h in similar.itertuples())],
         ignore_index=True,
     )
 
     if settings.conflicts:
         rest = _without(table, reasons)
         undecided = []
-        for row, first, surely in _conflicts(rest):
+        for row, first, certain in _conflicts(rest):
             other = text_of(rest["answer"].iloc[first])[:80]
             detail = f"same question as {rest['id'].iloc[first]}, which answers {other!r}"
-            if surely:
+            if certain:
                 reasons[int(rest.index[row])] = ("conflicting_answer", detail)
             else:
                 undecided.append((int(rest.index[row]), rest["id"].iloc[row], "undecided_answer", detail, False))
@@ -96,20 +95,20 @@ def curate(
 
     if settings.meaning:
         rest = _without(table, reasons)
-        faults = pd.concat([faults, _meanings(rest, index.items, settings.meaning)], ignore_index=True)
+        faults = pd.concat([faults, _flag_meanings(rest, index.items, settings.meaning)], ignore_index=True)
 
     rejected = sorted(reasons)
     kept = _without(table, reasons)
-    noted = faults[~faults["reject"]].drop_duplicates(["row", "reason"]).groupby("row")["reason"].agg(", ".join)
-    kept = kept.assign(flagged=pd.Series(noted, dtype=object).reindex(kept.index)).reset_index(drop=True)
+    flagged = faults[~faults["reject"]].drop_duplicates(["row", "reason"]).groupby("row")["reason"].agg(", ".join)
+    kept = kept.assign(flagged=pd.Series(flagged, dtype=object).reindex(kept.index)).reset_index(drop=True)
     rejects = table.iloc[rejected].reset_index(drop=True)
     rejects["reason"] = pd.Series([reasons[row][0] for row in rejected], dtype="str")
     rejects["detail"] = pd.Series([reasons[row][1] for row in rejected], dtype="str")
     return kept, rejects, _report(table, reasons, faults)
 
 
-def _meanings(table: pd.DataFrame, items: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Flags of rows that mean the same as an exam item or an earlier row."""
+def _flag_meanings(table: pd.DataFrame, items: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Flags for rows that mean the same as an exam item or an earlier row."""
     found = []
     for reason, others in (("exam_meaning", items), ("same_meaning", None)):
         for hit in same_meaning(table, others, threshold=threshold).itertuples():
@@ -134,13 +133,13 @@ def _report(table: pd.DataFrame, reasons: Mapping, faults: pd.DataFrame) -> pd.D
 
 
 def _conflicts(table: pd.DataFrame) -> list[tuple[int, int, bool]]:
-    """(row, earlier row, whether surely) with the same question and choices, and answers that are or may be different."""
+    """(row, earlier row, certain): the same question and choices, and answers that differ (certain) or may differ."""
     firsts, found = {}, []
     keys = answer_keys(table)
     options = [option_set(choices) for choices in values_of(table, "choices")]
     for row, text in enumerate(table["question"]):
-        asked = stem(text)
-        first = firsts.setdefault((tuple(tokens(asked)), marks(asked), options[row]), row)
+        question = stem(text)
+        first = firsts.setdefault((tuple(tokens(question)), marks(question), options[row]), row)
         if keys[first] != keys[row]:
             same = same_answer(keys[first], keys[row])
             if not same:

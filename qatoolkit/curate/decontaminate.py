@@ -1,7 +1,7 @@
-"""Decontamination: training rows that contain a question of an exam.
+"""Decontamination: finds training rows that contain an exam question.
 
-Rules in layers, the surest first; what a hit rests on is named in it. Coverage by n-grams follows Tulu 3 (arXiv
-2411.15124); the other rules are our reading of what it misses: short items, sub-questions, replaced words."""
+The rules are tried from the strictest to the loosest, and each hit names its rule. Coverage by n-grams follows Tulu 3
+(arXiv 2411.15124); the other rules are ours, for what it misses: short items, sub-questions, replaced words."""
 
 import re
 from collections import Counter
@@ -19,10 +19,10 @@ from qatoolkit.curate.settings import CurateSettings
 
 EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # as in compiled.exam_rules, which loads numba
 RULES = {EXACT: "exact", COVERAGE: "coverage", SHORT: "short", REWORDED: "reworded", TEMPLATE: "template"}
-SURE = 0.9  # score below which another answer makes another question
+SURE = 0.9  # below this score, a different answer means a different question
 COLUMNS = ["row", "id", "exam", "exam_id", "rule", "part", "score", "matched"]
 _COLUMNS = ("question", "choices", "rationale", "answer")
-_CHUNK = 4000  # rows that are looked up together
+_CHUNK = 4000  # rows looked up together
 _SIGN = re.compile(r"[+=<>≤≥≠×÷√]|(?<![^\W\d_])(?<!-)[-−](?=\s*(?:\d|\(|[^\W\d_](?![^\W\d_])))")
 
 
@@ -41,15 +41,19 @@ def decontaminate(
     """Rows that contain an exam question, the best hit per row and exam: row (position), id, exam, exam_id, rule, part,
     score, matched (tokens of the row).
 
-    Question, choices, rationale and answer of a row are looked at, as `tokens` reads them. Rules: `exact`, the same
-    question of any length, with half of the options where both have some; `coverage`, `min_overlap` of the tokens of a
-    part of the item are in n-grams that the row has too (n_cjk for mostly Chinese parts; stock phrases don't count), or
-    the whole question stands there word for word;
-    `reworded` and, of items without n-grams, `short`: aligned with the row, `min_share` of the part by weight, or half
-    of it and three of four options. A part is the question, a sub-question or the last sentence of a passage. Except
-    for `exact`, what matches must weigh `evidence` nats (sums of log inverse document frequencies), and the numbers
-    and negations in it must be the same, and below a score of 0.9 the answers must not be surely different; else it is a
-    `template`: no contamination, listed with `templates`. ValueError for an exam without a question column.
+    The question, choices, rationale and answer of a row are searched, normalised by `tokens`. An item is searched for
+    in parts: the question, each sub-question, the last sentence of a passage. Rules:
+
+    - `exact`: the same question, of any length, with half of the options where both have some;
+    - `coverage`: `min_overlap` of the part's tokens are in n-grams that the row has too (n_cjk for mostly Chinese
+      parts; stock phrases don't count), or the whole question occurs verbatim;
+    - `reworded`, or `short` for items without n-grams: in an alignment with the row, `min_share` of the part's weight
+      matches, or half of it and three of four options.
+
+    Except for `exact`, the matching tokens must weigh `evidence` nats (sum of log inverse document frequencies), their
+    numbers and negations must be the same, and below a score of 0.9 the answers must not be certainly different; else
+    the hit is a `template`: no contamination, listed only with `templates`. ValueError for an exam without a question
+    column.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -73,13 +77,13 @@ def decontaminate(
         for row, part, rule, score, first, last in hits[np.lexsort((-hits[:, 3], -hits[:, 2], hits[:, 0]))]:
             row, part, rule = int(row), int(part), int(rule)
             item = index.part_item[part]
-            place = (row, items["exam"][item])
-            if rule <= best.get(place, (0,))[0]:
+            key = (row, items["exam"][item])
+            if rule <= best.get(key, (0,))[0]:
                 continue
             loose = score < SURE and PARTS[index.part_name[part]] == "question"
-            rule = _checked(rule, loose, rows[row], *(items[name][item] for name in ("question", "choices", "answer")))
-            if rule > (0 if templates else TEMPLATE) and rule > best.get(place, (0,))[0]:
-                best[place] = rule, score, item, part, join(words[row][int(first) : int(last)])[:300]
+            rule = _recheck(rule, loose, rows[row], *(items[name][item] for name in ("question", "choices", "answer")))
+            if rule > (0 if templates else TEMPLATE) and rule > best.get(key, (0,))[0]:
+                best[key] = rule, score, item, part, join(words[row][int(first) : int(last)])[:300]
         found += [
             (start + row, ids[start + row], exam, items["id"][item], RULES[rule], PARTS[index.part_name[part]],
              score, matched)
@@ -89,7 +93,7 @@ def decontaminate(
 
 
 def exam_options(settings: CurateSettings) -> dict:
-    """The thresholds of `decontaminate` in the settings of curation."""
+    """The thresholds of `decontaminate`, from the settings of curation."""
     return {"min_overlap": settings.exam_overlap, "min_share": settings.exam_share, "evidence": settings.exam_evidence}
 
 
@@ -105,37 +109,36 @@ def index_exams(
 
 
 def _chunks(table: pd.DataFrame, index: ExamIndex) -> Iterator[tuple]:
-    """Rows in chunks: (first row, their texts by column, their tokens, (ids, offsets, tokens of the question))."""
+    """Rows in chunks: (first row, texts by column, tokens, (token ids, offsets, number of tokens of the question))."""
     for start in range(0, len(table), _CHUNK):
-        some = table.iloc[start : start + _CHUNK]
-        rows = list(zip(*(values_of(some, name) for name in _COLUMNS), answers_of(some), strict=True))
-        words, asked = [], []
+        chunk = table.iloc[start : start + _CHUNK]
+        rows = list(zip(*(values_of(chunk, name) for name in _COLUMNS), answers_of(chunk), strict=True))
+        words, question_lengths = [], []
         for question, choices, rationale, _, answer in rows:
             texts = stem(question), *(choices if choices is not None else ()), rationale, answer
             words.append(tokens(f" {SEPARATOR} ".join(map(text_of, texts))))
-            asked.append(words[-1].index(SEPARATOR))
+            question_lengths.append(words[-1].index(SEPARATOR))
         offsets = np.r_[0, np.cumsum([len(text) + 1 for text in words])].astype(np.int64)
-        yield start, rows, words, (index.encode(words), offsets, np.array(asked, dtype=np.int64))
+        yield start, rows, words, (index.encode(words), offsets, np.array(question_lengths, dtype=np.int64))
 
 
-def _checked(rule: int, loose: bool, row: tuple, question: str, choices, answer: str) -> int:
-    """The rule that remains of a hit once options, signs and, where the match is `loose`, answers are compared, 0 for
-    none.
+def _recheck(rule: int, loose: bool, row: tuple, question: str, choices, answer: str) -> int:
+    """The hit's rule after options, signs and, where the match is `loose`, answers are compared; 0 if it is no hit.
 
-    Many stems are only "Which of the following is true?", and a passage has several questions: with options on both
-    sides half of them must be shared, or the answer."""
-    asked, options, *others = row
+    Many stems are only "Which of the following is true?", and a passage has several questions: where both have options,
+    half of them must be shared, or the answer."""
+    row_question, options, *others = row
     both = options is not None and choices is not None
     if both and _differ(options, choices) and _plain(others[-1]) != _plain(answer):
         return TEMPLATE if rule != EXACT else 0
     if rule == EXACT:
-        own, theirs = _signs(asked), _signs(question)
+        row_signs, exam_signs = _signs(row_question), _signs(question)
         inlined = options is None and choices is not None
-        return EXACT if own == theirs or (inlined and not theirs - own) else TEMPLATE
+        return EXACT if row_signs == exam_signs or (inlined and not exam_signs - row_signs) else TEMPLATE
     if loose and same_answer(others[-1], answer) is False:
         return TEMPLATE
     if rule in (SHORT, REWORDED) and (signs := _signs(question)):
-        texts = (asked, *(options if options is not None else ()), *others)
+        texts = (row_question, *(options if options is not None else ()), *others)
         return TEMPLATE if signs - _signs(" ".join(map(text_of, texts))) else rule
     return rule
 
@@ -145,7 +148,8 @@ def _signs(text) -> Counter:
 
 
 def _differ(options, others) -> bool:
-    options, others = ({_plain(option) for option in some} for some in (options, others))
+    """Whether fewer than half of the options are shared."""
+    options, others = ({_plain(option) for option in each} for each in (options, others))
     return 2 * len(options & others) < min(len(options), len(others))
 
 

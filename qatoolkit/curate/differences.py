@@ -1,9 +1,9 @@
-"""The words of a text by which questions are compared: two rows ask the same thing if these are the same.
+"""The words by which questions are compared: two rows ask the same thing if these are the same.
 
-Left out is only what is known to change nothing: question numbers, articles, "do", 的 and 了, a few particles, and
-clauses that speak of the asking alone ("Please answer the question.", 请选出正确答案。). Every other word counts, whether
-it is inserted, missing or replaced, so no list of opposites, negations or quantifiers is needed. Inflections count as
-one word. The words are in `difference_words.csv`. (Our reading; public tools compare all words alike.)
+Only words known not to change the question are left out: question numbers, articles, "do", 的 and 了, a few particles,
+and instructions to the reader ("Please answer the question.", 请选出正确答案。). Every other word counts, whether it is
+inserted, missing or replaced, so no list of opposites, negations or quantifiers is needed. Inflections count as one
+word. The words are in `difference_words.csv`. (Our reading; public tools give all words the same weight.)
 """
 
 import csv
@@ -33,7 +33,7 @@ _ENDS = r",.:;!?。…\n"  # of a clause, NFKC
 _CJK = re.compile(f"[{CJK}]")
 _WRAP = re.compile(rf"\s+(?=[{CJK}])")  # Chinese needs no spaces, and PDFs wrap lines inside a phrase
 _DOUBLED = re.compile(r"([bdfgmnprt])\1$")
-_SHORT = re.compile(r"[^aeiouy]*[aeiouy][^aeiouwxy]")  # plan and hop are other words than plane and hope
+_SHORT = re.compile(r"[^aeiouy]*[aeiouy][^aeiouwxy]")  # plan and hop are not plane and hope
 _CONTRACTED = (
     (re.compile(r"\bcan(?:['’]t|not)\b", re.IGNORECASE), "can not"),
     (re.compile(r"\bwon['’]t\b", re.IGNORECASE), "will not"),
@@ -44,7 +44,7 @@ _CONTRACTED = (
 
 @cache
 def _lists() -> tuple[dict[str, str | None], dict[str, re.Pattern]]:
-    """Form by word, None for words that are left out; patterns of what is left out of a text."""
+    """The form of each word, None for those left out; and patterns of the clauses left out."""
     with (Path(__file__).parent / "difference_words.csv").open(encoding="utf-8", newline="") as file:
         lists = {(row["kind"], row["language"]): row["words"] for row in csv.DictReader(file)}
     forms: dict[str, str | None] = {word: word for word in _OPERATORS.values()} | _OPERATORS
@@ -94,13 +94,13 @@ def without_asking(text) -> str:
 
 
 def _lower(text: str) -> str:
-    """In lower case, of the same length."""
+    """The text in lower case if that keeps its length, else unchanged: matches must have the text's positions."""
     lower = text.lower()
     return lower if len(lower) == len(text) else text
 
 
 def form_of(word: str) -> str | None:
-    """The form in which a token is compared; None if it is left out.
+    """The form under which a token is compared; None if it is left out.
 
     >>> [form_of(word) for word in ("Prepared", "the", "ran", "1,200.0", "AaBb")]
     ['prepar', None, 'run', '1200', 'AaBb']
@@ -121,8 +121,8 @@ def form_of(word: str) -> str | None:
 
 
 def _stemmed(word: str) -> str:
-    """A word without the endings of plural and past: boxes, box; stopped, stop; prepares, prepar. Those in -ing stay, for
-    what is chasing is not what is chased."""
+    """A word without its plural or past ending: boxes, box; stopped, stop; prepares, prepar. -ing stays: "chasing" and
+    "chased" are different roles."""
     if len(word) < 4 or word[-1] not in "sde" or not word.isascii():
         return word
     if word.endswith(("ies", "ied")) and len(word) > 4:
@@ -138,8 +138,9 @@ def _stemmed(word: str) -> str:
 
 
 class Vocabulary:
-    """Ids of words, given as they are met: words of one form share an id; `codes`, by id, are hashes of the forms that are
-    the same in every process. Without `guard` words are the tokens of `comparison_text`: all in lower case, no operators."""
+    """Ids of words in the order they are first seen; words with the same form share one. `codes` has, by id, a hash of
+    the form that is the same in every process. Without `guard`, words are in lower case, as in `comparison_text`,
+    without operators."""
 
     def __init__(self, guard: bool = True):
         self.guard, self.codes = guard, []
@@ -150,7 +151,7 @@ class Vocabulary:
     def read(self, texts: Iterable) -> tuple[np.ndarray, np.ndarray]:
         """Ids of the words of each text in one array, int32, and the number of words of each, int64.
 
-        Articles and the like are left out; a text without other words ("Is there?", "???") is all that is there."""
+        Articles and the like are left out, unless a text has no other words ("Is there?", "???"): then all are kept."""
         from qatoolkit.curate.compiled import words as loops
 
         texts = [without_asking(text) if self.guard else stem(text) for text in texts]
@@ -236,25 +237,26 @@ def digest(text: str) -> int:
 
 
 def moved_clause(one: str, two: str) -> bool:
-    """Whether two texts of the same words differ by one clause, of two words or more, that stands elsewhere.
+    """Whether two texts of the same words differ only in the position of one clause of two words or more.
 
-    Commas and full stops tell what a clause is: "A beats B" and "B beats A" differ in more.
+    Clauses end at commas and full stops, so "A beats B" and "B beats A" differ in more.
 
     >>> moved_clause("In the year 1999, who won the cup?", "Who won the cup in the year 1999?")
     True
     >>> moved_clause("Does the cat bite the dog?", "Does the dog bite the cat?")
     False
     """
-    vocabulary, sides = Vocabulary(), []
+    vocabulary, texts = Vocabulary(), []  # word ids and clause boundaries of each
     for text in (one, two):
         clauses = [part for part in re.split(r"[,.;:?!，。；：？！、\n]+", text) if part.strip()]
         words, counts = vocabulary.read(clauses)
-        sides.append((words.tolist(), np.cumsum([0, *counts]).tolist()))
-    return _moved(*sides) or _moved(*sides[::-1])
+        texts.append((words.tolist(), np.cumsum([0, *counts]).tolist()))
+    return _moved(*texts) or _moved(*texts[::-1])
 
 
 def _moved(one: tuple[list[int], list[int]], two: tuple[list[int], list[int]]) -> bool:
-    """Whether `two` is `one` with a clause at the end or start of another clause; sides are words and cuts."""
+    """Whether `two` is `one` with a clause moved to the end or start of another; both are (words, clause
+    boundaries)."""
     (a, cuts_a), (b, cuts_b) = one, two
     for first, last in pairwise(cuts_a):
         clause, rest, size = a[first:last], a[:first] + a[last:], last - first

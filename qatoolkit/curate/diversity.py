@@ -1,4 +1,4 @@
-"""How varied data sets are, compared at equal size: a larger set repeats itself more, and would look poorer for it."""
+"""How varied data sets are, compared at equal size: a larger set repeats itself more and would look less varied."""
 
 from collections.abc import Mapping
 
@@ -28,19 +28,19 @@ def diversity(
     seed: int = 0,
 ) -> pd.DataFrame:
     """How varied QA tables are, one row each: set, rows, tokens, distinct_1, distinct_2, distinct_3, compared_tokens,
-    self_similarity, low, high, compared_rows, entropy, entropy_share, kp_coverage; null where nothing can be said.
+    self_similarity, low, high, compared_rows, entropy, entropy_share, kp_coverage; null where undefined.
 
-    `distinct_n`: different n-grams over n-grams of question and answer (Li et al., arXiv 1510.03055), in random rows of
-    `compared_tokens` tokens, as many for every set: those of the smallest, at most `most_tokens`; mean of `draws`.
-    `self_similarity`: mean Jaccard similarity of a question's pairs of words to its nearest neighbour's, among
-    `compared_rows` random rows of every set, with a normal 95% interval. `entropy`: of the cells of discipline and
-    difficulty, in nats, over rows that have both labels; its maximum is the logarithm of the number of all cells.
-    `kp_coverage`: share of the knowledge points of the table `seeds` that the set has too. Our reading, but for
-    distinct-n. ValueError for a table without question and answer.
+    `distinct_n`: different n-grams over all n-grams of questions and answers (Li et al., arXiv 1510.03055), in random
+    rows with `compared_tokens` tokens in total, the same for every set: the size of the smallest, at most
+    `most_tokens`; mean of `draws`. `self_similarity`: mean Jaccard similarity of a question's word pairs to its nearest
+    neighbour's, among `compared_rows` random rows of every set, with a normal 95% interval. `entropy`: of the cells of
+    discipline and difficulty, in nats, over rows that have both labels; `entropy_share` divides it by the logarithm of
+    the number of cells, its maximum. `kp_coverage`: share of the knowledge points of the table `seeds` that the set has
+    too. Our reading, except distinct-n. ValueError for a table without question and answer.
 
     >>> import qatoolkit as qt
-    >>> said = [("What do pandas eat?", "bamboo"), ("What do koalas eat?", "leaves"), ("Who sleeps least?", "giraffe")]
-    >>> zoo = qt.qa_table([{"question": q, "answer": a} for q, a in said], language="en", source="zoo")
+    >>> pairs = [("What do pandas eat?", "bamboo"), ("What do koalas eat?", "leaves"), ("Who sleeps least?", "giraffe")]
+    >>> zoo = qt.qa_table([{"question": q, "answer": a} for q, a in pairs], language="en", source="zoo")
     >>> found = qt.curate.diversity({"zoo": zoo, "first row thrice": zoo.iloc[[0, 0, 0]]})
     >>> found[["set", "rows", "distinct_1", "self_similarity"]].round(2)
                     set  rows  distinct_1  self_similarity
@@ -56,29 +56,30 @@ def diversity(
             for text in texts
         ]
     counts = {name: sum(map(len, rows)) for name, rows in words.items()}
-    level = min([most_tokens, *filter(None, counts.values())])
+    budget = min([most_tokens, *filter(None, counts.values())])
     rows = min([most_rows, *(len(table) for table in tables.values() if len(table))])
-    whole = _points(tables[seeds]) if seeds in tables else set()
+    seed_points = _points(tables[seeds]) if seeds in tables else set()
     found = []
     for name, table in tables.items():
         rng = np.random.default_rng(seed)
         about = {"set": name, "rows": len(table), "tokens": counts[name]} | _entropy(table)
         if counts[name]:
-            about |= _distinct(words[name], len(vocabulary), level, draws, rng) | _nearest(table, rows, rng)
-        about["kp_coverage"] = len(whole & _points(table)) / len(whole) if whole else None
+            about |= _distinct(words[name], len(vocabulary), budget, draws, rng) | _nearest(table, rows, rng)
+        about["kp_coverage"] = len(seed_points & _points(table)) / len(seed_points) if seed_points else None
         found.append(about)
     return pd.DataFrame(found, columns=COLUMNS)
 
 
-def _distinct(words: list[np.ndarray], vocabulary: int, level: int, draws: int, rng) -> dict:
-    """Different n-grams over n-grams, n from 1 to 3, of random rows with `level` tokens in all; the last row is cut."""
+def _distinct(words: list[np.ndarray], vocabulary: int, budget: int, draws: int, rng) -> dict:
+    """Different n-grams over all n-grams, n from 1 to 3, in random rows with `budget` tokens in all (the last is
+    cut)."""
     shares = np.zeros((draws, 3))
     for draw in range(draws):
         order = rng.permutation(len(words))
         lengths = np.cumsum([len(words[row]) for row in order])
-        order = order[: int(np.searchsorted(lengths, level)) + 1]
-        flat = np.concatenate([words[row] for row in order])[:level]
-        owner = np.repeat(np.arange(len(order)), [len(words[row]) for row in order])[:level]
+        order = order[: int(np.searchsorted(lengths, budget)) + 1]
+        flat = np.concatenate([words[row] for row in order])[:budget]
+        owner = np.repeat(np.arange(len(order)), [len(words[row]) for row in order])[:budget]
         grams, ends = flat, owner
         for n in range(3):
             if n:  # an n-gram lies within one row
@@ -86,7 +87,7 @@ def _distinct(words: list[np.ndarray], vocabulary: int, level: int, draws: int, 
             inside = grams[ends == owner[n:]]
             shares[draw, n] = len(np.unique(inside)) / len(inside) if len(inside) else np.nan
     means = shares.mean(axis=0).tolist()
-    return {f"distinct_{n + 1}": share for n, share in enumerate(means)} | {"compared_tokens": level}
+    return {f"distinct_{n + 1}": share for n, share in enumerate(means)} | {"compared_tokens": budget}
 
 
 def _nearest(table: pd.DataFrame, rows: int, rng) -> dict:
@@ -95,10 +96,10 @@ def _nearest(table: pd.DataFrame, rows: int, rng) -> dict:
     if rows < 2:
         return {}
     sets = [shingles(text) for text in table["question"].iloc[rng.permutation(len(table))[:rows]]]
-    known: dict[str, int] = {}
-    columns = [known.setdefault(one, len(known)) for members in sets for one in sorted(members)]
+    ids: dict[str, int] = {}
+    columns = [ids.setdefault(shingle, len(ids)) for members in sets for shingle in sorted(members)]
     starts = np.cumsum([0, *map(len, sets)])
-    ones = sparse.csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(sets), max(1, len(known))))
+    ones = sparse.csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(sets), max(1, len(ids))))
     both = (ones @ ones.T).toarray()
     sizes = np.diff(starts)
     similarity = both / np.maximum(1, sizes[:, None] + sizes - both)
@@ -119,8 +120,8 @@ def _entropy(table: pd.DataFrame) -> dict:
 
 def _points(table: pd.DataFrame) -> set[str]:
     return {
-        normalise(text_of(one))
+        normalise(text_of(point))
         for points in values_of(table, "knowledge_points")
         if points is not None
-        for one in points
+        for point in points
     }

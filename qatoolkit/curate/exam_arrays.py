@@ -1,4 +1,4 @@
-"""What an exam index is made of: parts of items, document frequencies, stock phrases, n-grams and where they occur."""
+"""Builds the arrays of an exam index: parts of items, document frequencies, stock phrases, n-grams and their places."""
 
 import re
 from collections.abc import Iterable
@@ -10,9 +10,9 @@ from qatoolkit.core.text import is_cjk
 from qatoolkit.curate.comparison_text import SEPARATOR, stem, text_of, tokens
 
 PARTS = ("question", "sub-question", "last sentence")
-_FLAT = 2000  # items from which document frequencies say how rare a word is; of fewer all words are about equal
-_FREQUENT = 32  # parts above which a seed finds no candidates
-_PASSAGE = 120  # tokens from which the last sentence of a question is looked for alone
+_FLAT = 2000  # the least number of documents assumed: in a few items, frequencies don't tell how rare a word is
+_FREQUENT = 32  # a seed that occurs in more parts finds no candidates
+_PASSAGE = 120  # in a question with more tokens the last sentence is searched for on its own too
 _NUMBERED = re.compile(r"[(（]\s*[1-9]\s*[)）]|[①-⑨]")
 _ASKING = re.compile(r"(?:^|\s)(?:question|q|问题)\s*\d*\s*[:：]", re.I)
 _SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[。？！])\s*")
@@ -20,9 +20,9 @@ NEGATIONS = frozenset(["no", "not", "never", "except", "without", "cannot", "non
 
 
 def parts_of(question, choices=None) -> list[tuple[str, str]]:
-    """The texts of a question that are looked for: itself, its sub-questions, the last sentence of a long passage.
+    """The texts of a question to search for: itself, its sub-questions, the last sentence of a long passage.
 
-    With choices, numbered pieces are statements to choose from and no questions of their own.
+    With choices, numbered pieces are statements to choose from, not questions.
 
     >>> [text for _, text in parts_of("A train leaves. (1) When does it stop? (2) Where?")][1:]
     [' When does it stop? ', ' Where?']
@@ -40,8 +40,8 @@ def parts_of(question, choices=None) -> list[tuple[str, str]]:
 
 
 def build_arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference: list[str]) -> tuple[list[str], dict]:
-    """The vocabulary of exam items (question, choices) and the arrays of `exam_rules.Arrays`, with the item and the name of
-    each part."""
+    """The vocabulary of exam items (question, choices) and the arrays of `exam_rules.Arrays`, with the item and the
+    name of each part."""
     from qatoolkit.curate.compiled import exam_rules as rules
 
     numbers = _Numbers()
@@ -72,13 +72,13 @@ def build_arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference:
     flat_options, option_offsets = _flat(options)
     part_options = np.array(part_options, np.int64)
 
-    coded = [ids_of([*tokens(text), SEPARATOR]) for text in reference]  # with words that no exam has
+    coded = [ids_of([*tokens(text), SEPARATOR]) for text in reference]  # includes words that no exam has
     documents += map(np.unique, coded)
     frequency = np.bincount(_flat(documents)[0], minlength=size)[:size]
     documents = max(_FLAT, len(documents))
     weight = np.log(documents / np.maximum(frequency, 1)).clip(0.05)
     plain = (kind & (rules.NUMBER | rules.LETTER)) > 0
-    weight[plain] = np.minimum(weight, [0, 0, 0, *map(len, words)])[plain]  # runs of digits are alike everywhere
+    weight[plain] = np.minimum(weight, [0, 0, 0, *map(len, words)])[plain]  # short numbers coincide by chance
     weight = weight.astype(np.float32)
 
     cjk = (kind & rules.HAN) > 0
@@ -99,10 +99,10 @@ def build_arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference:
     order, starts = _runs(seed)
     times = np.diff(np.r_[starts, len(order)])
     rare = (times <= _FREQUENT) & (seed[order[starts]] > 0)
-    seed_keys, held = seed[order[starts[rare]]], order[np.repeat(rare, times)]
-    seed_parts, times = owner[held], times[rare]
-    part_seeds = np.bincount(owner[held[held < len(flat)]], minlength=len(parts)).astype(np.int32)
-    del seed, owner, order, held
+    seed_keys, occurrences = seed[order[starts[rare]]], order[np.repeat(rare, times)]
+    seed_parts, times = owner[occurrences], times[rare]
+    part_seeds = np.bincount(owner[occurrences[occurrences < len(flat)]], minlength=len(parts)).astype(np.int32)
+    del seed, owner, order, occurrences
     buckets = np.searchsorted(
         seed_keys >> np.uint64(64 - rules.BUCKETS), np.arange(2**rules.BUCKETS + 1, dtype=np.uint64)
     )
@@ -159,18 +159,19 @@ def _flat(runs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _owners(offsets: np.ndarray) -> np.ndarray:
+    """The index of the run that each element is in."""
     return np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
 
 
 def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The order that sorts keys (stable), and where in it each distinct key begins."""
+    """The stable order that sorts the keys, and the position in it where each distinct key begins."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     return order, np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(keys)])
 
 
 def _stock(keys: np.ndarray, owner: np.ndarray, most: int) -> np.ndarray:
-    """Where an n-gram begins that is in more than `most` items; owners in ascending order."""
+    """A mask of positions where an n-gram begins that is in more than `most` items; `owner` must be ascending."""
     order, starts = _runs(keys)
     owner, first = owner[order], np.zeros(len(keys), bool)
     first[starts] = True
@@ -182,22 +183,22 @@ def _stock(keys: np.ndarray, owner: np.ndarray, most: int) -> np.ndarray:
 
 
 def _phrases(text: np.ndarray, n: int, most: int, known: np.ndarray) -> np.ndarray:
-    """Known n-grams that go on in more than `most` ways in a text: what follows a repeated question is always the same."""
+    """Known n-grams with more than `most` different continuations in a text; a repeated question has just one."""
     from qatoolkit.curate.compiled.exam_rules import ngrams
 
     text = np.r_[text, np.zeros(2 * n, np.int32)]
     keys = ngrams(text, n)
-    there = np.flatnonzero(np.isin(keys, known) & (keys > 0))
-    after = np.zeros(len(there), np.uint64)
-    for place in range(n, 2 * n):
-        after = after * np.uint64(1_000_003) + text[there + place].astype(np.uint64)
-    pairs = np.unique(np.stack([keys[there], after]), axis=1)
+    positions = np.flatnonzero(np.isin(keys, known) & (keys > 0))
+    after = np.zeros(len(positions), np.uint64)
+    for offset in range(n, 2 * n):
+        after = after * np.uint64(1_000_003) + text[positions + offset].astype(np.uint64)
+    pairs = np.unique(np.stack([keys[positions], after]), axis=1)
     found, times = np.unique(pairs[0], return_counts=True)
     return found[times > most]
 
 
 class _Numbers(dict):
-    """Words by the number at which they were first seen; the first is 3 (`exam_rules.KNOWN`), a separator is 0."""
+    """Word ids in the order words are first seen, from 3 (`exam_rules.KNOWN`); the separator is 0."""
 
     def __missing__(self, word: str) -> int:
         if word == SEPARATOR:

@@ -19,9 +19,10 @@ _BLOCK = 10_000  # items that are digested together
 
 
 class ExamIndex:
-    """Items of exams, ready to be looked for in rows (`decontaminate`). Made by `build`, or `open` of a folder.
+    """Items of exams, indexed for `decontaminate`. Created by `build`, or by `open` from a folder.
 
-    `items`: a table (exam, id, question, choices, answer). `about`: the settings, a digest of the exams, how many there are."""
+    `items`: a table (exam, id, question, choices, answer). `about`: the settings, a digest of the exams, their
+    number."""
 
     def __init__(self, about: dict, items: pd.DataFrame, words: Sequence[str], arrays: Mapping[str, np.ndarray]):
         from qatoolkit.curate.compiled.exam_rules import Arrays
@@ -46,13 +47,12 @@ class ExamIndex:
         stock: int = 5,
         reference: Iterable[str] = (),
     ) -> "ExamIndex":
-        """Index exams by name (tables with question, and id and choices where there are). In a folder it is written once:
-        built from the same exams and settings it is opened.
+        """Index exams by name (tables with question, optionally id and choices). With a `folder` the index is written
+        there; an index of the same exams and settings is opened instead of built again.
 
-        n, n_cjk: n-grams of the coverage rule in tokens, for mostly Chinese parts the second. stock: an n-gram in more
-        items is a stock phrase and no evidence; `reference` are texts (seeds) that count too, where different words
-        follow it, so that a repeated exam question is not taken for a phrase. ValueError for an exam without questions,
-        and for a folder that holds something else."""
+        n, n_cjk: tokens of the n-grams of the coverage rule, n_cjk for mostly Chinese parts. stock: an n-gram in more
+        items is a stock phrase and no evidence; so is one with more different continuations in the texts of `reference`
+        (seeds). ValueError for an exam without questions, and for a folder with other content."""
         items = _items(exams)
         texts = list(reference)
         about = {"version": VERSION, "n": n, "n_cjk": n_cjk, "stock": stock, "exams": list(exams), "items": len(items)}
@@ -75,8 +75,8 @@ class ExamIndex:
 
     @classmethod
     def open(cls, folder: str | Path) -> "ExamIndex":
-        """The index in a folder, memory-mapped. FileNotFoundError where there is none, ValueError where it is damaged or
-        of another version."""
+        """The index in a folder, memory-mapped. FileNotFoundError where there is none, ValueError where it is damaged
+        or of another version."""
         folder = Path(folder)
         if not (folder / MANIFEST).is_file():
             raise FileNotFoundError(f"{folder} has no exam index; write one with ExamIndex.build(exams, folder)")
@@ -87,7 +87,7 @@ class ExamIndex:
             )
         try:
             words = (folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
-            arrays = {name: _mapped(folder / f"{name}.npy") for name in about["arrays"]}
+            arrays = {name: _map_array(folder / f"{name}.npy") for name in about["arrays"]}
             items = pd.read_parquet(folder / "items.parquet")
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{folder} is damaged ({error}); remove it and build it again") from None
@@ -107,13 +107,13 @@ class _Vocabulary(dict):
         return 2 if word[0].isdigit() else 1
 
 
-def _mapped(file: Path) -> np.ndarray:
+def _map_array(path: Path) -> np.ndarray:
     # Copy-on-write: numba would compile again for read-only arrays. An empty array cannot be mapped.
-    return np.asarray(np.load(file, mmap_mode="c" if file.stat().st_size > 128 else None))
+    return np.asarray(np.load(path, mmap_mode="c" if path.stat().st_size > 128 else None))
 
 
 def answers_of(table: pd.DataFrame) -> list[str]:
-    """Answers of a table, empty where there is none; of a letter the text of its option."""
+    """Answers of a table, empty where missing; a letter is replaced by the text of its option."""
     found = []
     for answer, choices in zip(values_of(table, "answer"), values_of(table, "choices"), strict=True):
         letter = re.fullmatch(r"\(?([A-J])\)?\.?", text_of(answer).strip()) if choices is not None else None

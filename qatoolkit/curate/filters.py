@@ -1,4 +1,4 @@
-"""Filters: faults that a row shows by itself, each with its reason."""
+"""Filters: faults that can be seen in a single row, each with its reason."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from qatoolkit.curate.text_faults import cut_off, private_data, refusal, unbalan
 
 _UNREADABLE = re.compile("[\ufffd\ue000-\uf8ff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _READ = ("question", "answer", "choices", "answer_index", "language", "rationale", "finish_reason")
-_OWN = 0.9  # share of an echo's word pairs that are the question's
+_MOSTLY = 0.9  # share of an echo's word pairs that are in the question
 
 
 def filters(
@@ -30,11 +30,11 @@ def filters(
     `reject` whether the reason is one of those in `reject`.
 
     empty_question, empty_answer, too_long; choices (fewer than two, an empty or repeated one, the answer not among
-    them); no_choices (the question speaks of choices and there are none); language (the text is not in the stated
-    language); echo (answer or rationale repeats the share `echo` of the question and adds next to nothing); refusal (the
-    answer refuses to answer); truncated (a text is cut off, or a column `finish_reason` says length); latex (it does not
-    close); private (e-mail, phone, card, IBAN, Chinese identity number); answer_in_question; unreadable (replacement or
-    control characters). Our reading.
+    them); no_choices (the question refers to choices and has none); language (the text is not in the stated language);
+    echo, rationale_echo (the text repeats the share `echo` of the question and adds almost nothing); refusal (the
+    answer is a refusal); truncated (a text is cut off, or `finish_reason` is length); latex (unbalanced); private
+    (e-mail, phone, card, IBAN, Chinese identity number); answer_in_question; unreadable (replacement or control
+    characters). Our reading.
 
     >>> import qatoolkit as qt
     >>> rows = [{"question": "Which of the following lives in water?", "answer": "carp"}]
@@ -50,7 +50,7 @@ def filters(
 
 
 def options(settings: CurateSettings) -> dict:
-    """The settings of curation that `filters` takes."""
+    """The keyword arguments of `filters`, from the settings of curation."""
     return {name: getattr(settings, name) for name in ("max_question", "max_answer", "echo", "reject")}
 
 
@@ -72,7 +72,7 @@ def _faults(entry: Mapping, max_question: int, max_answer: int, echo: float) -> 
     for name, text, limit in long:
         yield "too_long", f"{name} has {len(text)} characters, {limit} allowed"
     if long:
-        return  # the slower checks are not for texts of a million characters
+        return  # the other checks are too slow for texts of a million characters
     if fault := choice_consistent(entry):
         yield "choices", fault
     if fault := _wrong_language(question, entry["language"]):
@@ -80,10 +80,10 @@ def _faults(entry: Mapping, max_question: int, max_answer: int, echo: float) -> 
     alone = missing(entry["choices"])
     if alone and lacks_choices(question):
         yield "no_choices", question[:80]
-    said = tokens(answer)
-    asked = tokens(question) if len(said) > 1 or rationale else []
+    answer_words = tokens(answer)
+    question_words = tokens(question) if len(answer_words) > 1 or rationale else []
     for reason, text in (("echo", answer), ("rationale_echo", rationale)):
-        if len(question) < 2 * len(text) < 8 * len(question) and _echoes(asked, tokens(text), echo):
+        if len(question) < 2 * len(text) < 8 * len(question) and _echoes(question_words, tokens(text), echo):
             yield reason, text[:80]
     if alone and (start := refusal(answer)):
         yield "refusal", start
@@ -100,7 +100,8 @@ def _faults(entry: Mapping, max_question: int, max_answer: int, echo: float) -> 
     ):
         if detail := "; ".join(f"{name}: {fault}" for name, fault in found.items() if fault):
             yield reason, detail
-    if len(said) > 1 and f" {' '.join(said)} " in f" {' '.join(asked)} ":  # single words often occur by chance
+    # Single words often occur by chance.
+    if len(answer_words) > 1 and f" {' '.join(answer_words)} " in f" {' '.join(question_words)} ":
         yield "answer_in_question", answer[:80]
     if unreadable := _UNREADABLE.search(question + answer):
         yield "unreadable", f"U+{ord(unreadable[0]):04X}"
@@ -116,11 +117,11 @@ def _wrong_language(question: str, language: str | None) -> str | None:
     return None
 
 
-def _echoes(asked: list[str], said: list[str], share: float) -> bool:
-    """Whether a text says the question again and next to nothing else, by pairs of words. Shorter texts than six words
-    are answers that the question happens to name."""
-    if len(said) < 6:
+def _echoes(question: list[str], text: list[str], share: float) -> bool:
+    """Whether a text repeats the question and adds almost nothing, by pairs of words. A text of fewer than six words
+    may be an answer that the question happens to contain."""
+    if len(text) < 6:
         return False
-    theirs, own = (set(pairwise(words)) for words in (asked, said))
-    both = len(theirs & own)
-    return both >= share * len(theirs) and both >= _OWN * len(own)
+    question_pairs, text_pairs = (set(pairwise(words)) for words in (question, text))
+    both = len(question_pairs & text_pairs)
+    return both >= share * len(question_pairs) and both >= _MOSTLY * len(text_pairs)

@@ -1,4 +1,4 @@
-"""Marks that a person gave to questions (`qt.browse`): good, bad or edited, with a note. Curation honours them."""
+"""Marks given to questions by hand (`qt.browse`): good, bad or edited, with a note. Curation applies them."""
 
 import json
 from pathlib import Path
@@ -13,10 +13,10 @@ COLUMNS = ["id", "mark", "note", "question", "answer"]
 
 
 def read_marks(path: str | Path) -> pd.DataFrame:
-    """A file of marks, JSON lines, as a table: id, mark (good, bad, edit or null), note, and the question and answer of an
-    edit. ValueError names the line that is not a mark."""
+    """Read a file of marks (JSON lines): id, mark (good, bad, edit or null), note, and the question and answer of an
+    edit; the last mark of an id counts. ValueError for a missing file, and naming the line for an invalid mark."""
     if not Path(path).is_file():
-        raise ValueError(f"{path} is no file of marks; qt.browse writes one")
+        raise ValueError(f"{path}: no such file of marks; qt.browse writes one")
     rows = []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
         if line.strip():
@@ -26,23 +26,23 @@ def read_marks(path: str | Path) -> pd.DataFrame:
 
 
 def check_mark(line: str, where: str) -> dict:
-    """A mark from a line of JSON; ValueError, which begins with `where`, for anything else."""
+    """Parse a line of JSON as a mark; ValueError, starting with `where`, if it is none."""
     try:
         found = json.loads(line)
         row = {name: found.get(name) or None for name in COLUMNS}
     except (ValueError, AttributeError, RecursionError):
-        raise ValueError(f"{where}: no JSON object: {line[:60]!r}") from None
+        raise ValueError(f"{where}: not a JSON object: {line[:60]!r}") from None
     if not row["id"] or any(not isinstance(v, str) for v in row.values() if v is not None):
-        raise ValueError(f"{where}: a mark needs an id, and texts: {line[:60]!r}")
+        raise ValueError(f"{where}: a mark needs an id, and all its values must be strings: {line[:60]!r}")
     if row["mark"] not in (None, *MARKS):
         raise ValueError(f"{where}: mark is {row['mark']!r}; allowed: {', '.join(MARKS)}")
     if row["mark"] == "edit" and not (row["question"] and row["answer"]):
-        raise ValueError(f"{where}: an edit needs the question and the answer as they should be")
+        raise ValueError(f"{where}: an edit needs the corrected question and answer")
     return row
 
 
 def write_marks(marks: pd.DataFrame, path: str | Path) -> None:
-    """Write marks as JSON lines, in one step."""
+    """Write marks as JSON lines, atomically."""
     lines = marks[COLUMNS].astype(object).where(marks[COLUMNS].notna(), None).to_dict("records")
     with atomic(Path(path)) as temporary:
         temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines), encoding="utf-8")
@@ -51,14 +51,15 @@ def write_marks(marks: pd.DataFrame, path: str | Path) -> None:
 def apply_marks(
     table: pd.DataFrame, marks: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[int, tuple[str, str]], list[tuple]]:
-    """The table with its edits, the rows marked bad as {row: (reason, detail)}, and (row, id, "marked_good" or
-    "marked_edit") of the others.
+    """The edited table, the rows marked bad as {row: (reason, detail)}, and (row, id, "marked_good" or "marked_edit")
+    for the other marked rows.
 
-    An edited question keeps its id, so that its history is found; of choices the right one becomes the new answer."""
+    An edited question keeps its id, so its lineage stays intact; with choices, the correct one becomes the new
+    answer."""
     table, bad, flagged = table.copy(), {}, []
-    given = {mark["id"]: mark for mark in marks.dropna(subset="mark").to_dict("records")}
+    by_id = {mark["id"]: mark for mark in marks.dropna(subset="mark").to_dict("records")}
     for row, id in enumerate(table["id"].astype(str)):
-        mark = given.get(id)
+        mark = by_id.get(id)
         if mark is None:
             continue
         if mark["mark"] == "bad":

@@ -1,8 +1,9 @@
-"""Questions that mean the same in other words: a layer behind the others, by the cosine of embeddings, off by default.
+"""Finds questions that mean the same in other words, by the cosine of embeddings. Runs after the other checks; off by
+default.
 
-Averages of word vectors know subjects better than questions, so what it finds is flagged and not rejected; how much of it
-is right was read on real questions (docs/LOG.md). The vectors are those of wordllama (extra `meaning`, 16 MB in its
-package, English), or any function that embeds texts.
+Averaged word vectors capture subjects better than questions, so hits are flagged, not rejected; their precision was
+measured by reading hits on real questions (docs/LOG.md). The vectors come from wordllama (extra `meaning`, 16 MB in its
+package, English), or from any function that embeds texts.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,19 +18,18 @@ from qatoolkit.curate.comparison_text import option_set, stem, text_of, tokens, 
 from qatoolkit.curate.exam_arrays import NEGATIONS
 
 Embed = Callable[[Sequence[str]], np.ndarray]
-_CELLS = 1 << 24  # of the matrix of cosines that is in memory at a time
+_CELLS = 1 << 24  # cells of the cosine matrix in memory at a time
 
 
 def same_meaning(
     table: pd.DataFrame, others: pd.DataFrame | None = None, *, threshold: float = 0.95, embed: Embed | None = None
 ) -> pd.DataFrame:
     """The nearest of `others` to each row, where the cosine of their questions reaches `threshold`: row (position), id,
-    other_id, cosine. Without `others` the nearest earlier row of the table itself.
+    other_id, cosine. Without `others`, the nearest earlier row of the table itself.
 
-    Both must have the same numbers and negations, which embeddings hardly see, and half of their choices where both have
-    some. `embed` takes texts and gives an array
-    [texts, dimensions]; by default wordllama's vectors. ValueError for a threshold outside (0, 1], ModuleNotFoundError,
-    with the line to install it, without wordllama.
+    Both must have the same numbers and negations, which embeddings barely represent, and share half of their choices if
+    both have some. `embed` maps texts to an array [texts, dimensions]; the default is wordllama. ValueError for a
+    threshold outside (0, 1]; ModuleNotFoundError, with the pip line, if wordllama is not installed.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -46,18 +46,19 @@ def same_meaning(
     earlier = others is None
     others = table if earlier else others
     require("same_meaning", others, "id", "question")
-    rows, signs = _read(table["question"], embed)
-    there, other_signs = (rows, signs) if earlier else _read(others["question"], embed)
-    own = [option_set(choices) for choices in values_of(table, "choices")]
-    theirs = [option_set(choices) for choices in values_of(others, "choices")]
+    vectors, signs = _embed(table["question"], embed)
+    other_vectors, other_signs = (vectors, signs) if earlier else _embed(others["question"], embed)
+    options = [option_set(choices) for choices in values_of(table, "choices")]
+    other_options = [option_set(choices) for choices in values_of(others, "choices")]
     found, step = [], max(1, _CELLS // max(1, len(others)))
     for start in range(0, len(table) if len(others) else 0, step):
-        cosines = rows[start : start + step] @ there.T
+        cosines = vectors[start : start + step] @ other_vectors.T
         cosines[signs[start : start + step, None] != other_signs[None]] = -1
         best: dict[int, tuple[float, int]] = {}
         for i, j in np.argwhere(cosines >= threshold).tolist():
             row = start + i
-            if (not earlier or j < row) and cosines[i, j] > best.get(row, (0.0,))[0] and _half(own[row], theirs[j]):
+            nearer = (not earlier or j < row) and cosines[i, j] > best.get(row, (0.0,))[0]
+            if nearer and _share_half(options[row], other_options[j]):
                 best[row] = float(cosines[i, j]), j
         found += [(row, j, cosine) for row, (cosine, j) in best.items()]
     hits = pd.DataFrame(found, columns=["row", "other", "cosine"]).astype({"row": int, "other": int, "cosine": float})
@@ -65,12 +66,12 @@ def same_meaning(
     return hits.assign(**ids)[["row", "id", "other_id", "cosine"]]
 
 
-def _half(one: frozenset | None, two: frozenset | None) -> bool:
+def _share_half(one: frozenset | None, two: frozenset | None) -> bool:
     return one is None or two is None or 2 * len(one & two) >= min(len(one), len(two))
 
 
-def _read(questions: pd.Series, embed: Embed | None) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors of questions, and a code of their numbers and negations."""
+def _embed(questions: pd.Series, embed: Embed | None) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors of the questions, and a hash of the numbers and negations of each."""
     texts = [stem(text_of(text)) for text in questions]
     vectors = np.asarray((embed or _wordllama())(texts), dtype=np.float32) if texts else np.zeros((0, 1), np.float32)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -84,7 +85,7 @@ def _wordllama() -> Embed:
     try:
         import wordllama
     except ModuleNotFoundError as error:
-        message = 'same_meaning needs vectors: pip install "qatoolkit[meaning]", or give `embed`'
+        message = 'same_meaning needs embeddings: pip install "qatoolkit[meaning]", or pass `embed`'
         raise ModuleNotFoundError(message, name=error.name) from None
-    here = Path(wordllama.__file__).parent  # weights and tokenizer are in the package
-    return wordllama.WordLlama.load(cache_dir=here, disable_download=True).embed
+    folder = Path(wordllama.__file__).parent  # the package contains weights and tokenizer
+    return wordllama.WordLlama.load(cache_dir=folder, disable_download=True).embed

@@ -10,7 +10,7 @@ from qatoolkit.curate.comparison_text import answer_keys, option_set, text_of, v
 from qatoolkit.curate.differences import Vocabulary, digest, moved_clause
 
 _PERMUTATIONS = 128
-_CHUNK = 20_000  # rows that are Python objects at a time
+_CHUNK = 20_000  # rows held as Python objects at a time
 
 
 def near_duplicates(
@@ -23,24 +23,22 @@ def near_duplicates(
 ) -> pd.DataFrame:
     """Clusters of rows that ask the same thing, one line per row, in order: (id, cluster, keep, similarity).
 
-    Rows are one question if the first column of `on` has the same words, and the other columns are equal (answers by
-    meaning, letters replaced by choices). Question numbers, articles, requests ("Please answer", "Show your work."),
-    punctuation and inflections make no difference (`differences`), nor does a clause that stands elsewhere, or the order
-    of the choices. Any other word does, be it inserted, missing or replaced: negations, opposites, names and numbers among
-    them.
+    Two rows are the same question if the first column of `on` has the same words and the other columns are equal
+    (answers by meaning, letters replaced by choices). Question numbers, articles, requests ("Please answer", "Show your
+    work."), punctuation, inflections (`differences`), the position of a clause and the order of the choices make no
+    difference. Any other word does, whether inserted, missing or replaced: negations, opposites, names and numbers too.
 
-    With a `threshold` strings are compared, not questions, and opposites are merged: the first column must reach this
-    Jaccard similarity of shingles (runs of `n` words). MinHash with banding proposes pairs (128 permutations, 99% of the
-    pairs exactly at the threshold), exact Jaccard decides.
+    With a `threshold`, strings are compared instead, and opposites may be merged: the first column must reach this
+    Jaccard similarity of shingles (runs of `n` words). MinHash with banding proposes pairs (128 permutations, 99% of
+    the pairs exactly at the threshold); exact Jaccard decides.
 
-    Kept of a cluster is the row that is verified (column `verified`: true, then unknown, then false), of these one with a
-    rationale, of these the first; `similarity` is to the kept row. ValueError for a missing column or a threshold outside
-    (0, 1].
+    The kept row of a cluster is chosen by `verified` (true, then unknown, then false), then by having a rationale, then
+    by order; `similarity` is to the kept row. ValueError for a missing column or a threshold outside (0, 1].
 
     >>> import qatoolkit as qt
     >>> asked = "Which animal of the savanna has the longest neck?"
-    >>> said = [(asked, "giraffe"), (f"Tell me: {asked}", "the giraffe"), (asked.replace("long", "short"), "giraffe")]
-    >>> table = qt.qa_table([{"question": q, "answer": a} for q, a in said], language="en", source="zoo")
+    >>> pairs = [(asked, "giraffe"), (f"Tell me: {asked}", "the giraffe"), (asked.replace("long", "short"), "giraffe")]
+    >>> table = qt.qa_table([{"question": q, "answer": a} for q, a in pairs], language="en", source="zoo")
     >>> qt.curate.near_duplicates(table)[["cluster", "keep", "similarity"]]
        cluster   keep  similarity
     0        0   True         1.0
@@ -51,7 +49,7 @@ def near_duplicates(
 
     rows = _read(table, threshold, on)
     parent = np.arange(len(table))
-    present = np.flatnonzero(np.diff(rows.starts))  # the filters handle empty questions
+    present = np.flatnonzero(np.diff(rows.starts))  # empty questions are left to the filters
     loops.join_equal(parent, *_sorted(present, rows.order[present]))
     if threshold is None:
         for i, j in _same_words(rows, present):
@@ -64,7 +62,7 @@ def near_duplicates(
 
     roots = np.array([loops.find(parent, i) for i in range(len(table))], dtype=np.int64)
     cluster, firsts = pd.factorize(roots)
-    best = np.lexsort((np.arange(len(table)), -_worth(table), cluster))
+    best = np.lexsort((np.arange(len(table)), -_rank(table), cluster))
     kept = best[np.searchsorted(cluster[best], np.arange(len(firsts)))][cluster]
     similarity = np.ones(len(table))
     loops.similarities(rows.words, rows.starts, kept, rows.order, rows.codes, n, similarity)
@@ -80,9 +78,9 @@ def band_keys(
     n: int = 2,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What rows have in common that `near_duplicates` with these options could join: `key` (uint64: the words in any order
-    or a MinHash band; the same in every process) and `row` (position), sorted by key. Rows that share no key, by no
-    chain of rows either, are never one cluster."""
+    """The keys by which `near_duplicates` with these options may join rows: `key` (uint64: the bag of words or a
+    MinHash band; the same in every process) and `row` (position), sorted by key. Rows that are not connected by shared
+    keys, directly or through other rows, are never in one cluster."""
     rows = _read(table, threshold, on)
     present = np.flatnonzero(np.diff(rows.starts))
     keys = rows.bag[present][None]
@@ -94,8 +92,8 @@ def band_keys(
 
 @dataclass
 class _Rows:
-    """Rows as the compiled loops read them: `words` of row i from starts[i]; `order` and `bag` are hashes of its words
-    and of what else must be equal (block), in order and in any order."""
+    """Rows as the compiled loops read them: `words` of row i from starts[i]; `order` and `bag` are hashes of `block`
+    (the columns that must be equal) and of its words, in order and in any order."""
 
     words: np.ndarray
     starts: np.ndarray
@@ -132,8 +130,8 @@ def _read(table: pd.DataFrame, threshold: float | None, on: Sequence[str]) -> _R
 
 
 def _blocks(table: pd.DataFrame, others: Sequence[str], guard: bool) -> Iterator[int]:
-    """What must be equal of each row as 64 bits. Rows of different blocks share no bucket, so a template with thousands of
-    fillings takes linear time."""
+    """A 64-bit hash of the columns that must be equal, by row. Rows of different blocks share no bucket, so a template
+    with thousands of fillings takes linear time."""
     answers = answer_keys(table) if "answer" in others else [""] * len(table)
     texts = [[text_of(value) for value in table[column]] for column in others if column != "answer"]
     choices = values_of(table, "choices") if guard else [None] * len(table)
@@ -142,7 +140,7 @@ def _blocks(table: pd.DataFrame, others: Sequence[str], guard: bool) -> Iterator
 
 
 def _band_keys(rows: _Rows, which: np.ndarray, threshold: float, n: int, seed: int) -> np.ndarray:
-    """Band keys of some rows, uint64 [bands, rows]."""
+    """Band keys of the rows `which`, uint64 [bands, rows]."""
     from qatoolkit.curate.compiled import duplicates as loops
 
     width = _band_width(threshold)
@@ -166,13 +164,13 @@ def _sorted(rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _same_words(rows: _Rows, present: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of neighbours with the same words in another order."""
+    """Pairs of rows, adjacent after sorting by bag of words, with the same words in different orders."""
     which, keys = _sorted(present, rows.bag[present])
     for r in np.flatnonzero((keys[1:] == keys[:-1]) & (rows.order[which[1:]] != rows.order[which[:-1]])):
         yield which[r], which[r + 1]
 
 
-def _worth(table: pd.DataFrame) -> np.ndarray:
-    """How good a row is as the one that is kept: verified true 4, unknown 2, false 0; one more with a rationale."""
+def _rank(table: pd.DataFrame) -> np.ndarray:
+    """A score for choosing the kept row: verified true 4, unknown 2, false 0; one more with a rationale."""
     verified = np.array([2 if value is None else 4 * bool(value) for value in values_of(table, "verified")])
     return verified + np.array([bool(text_of(value).strip()) for value in values_of(table, "rationale")])

@@ -16,40 +16,41 @@ class CurateSettings(Settings):
     """Filters, near-duplicates and decontamination. N-grams are counted in tokens: a word or one CJK character."""
 
     max_question: Positive = 20_000
-    """Characters of a question."""
+    """Maximum characters of a question."""
     max_answer: Positive = 20_000
-    """Characters of an answer."""
+    """Maximum characters of an answer."""
     echo: SomeShare = 0.8
-    """Share of the question that an answer or rationale without anything else must repeat to be an echo."""
+    """An answer or rationale is an echo if it repeats this share of the question and adds almost nothing."""
     reject: tuple[Literal[(*REJECTED, *FLAGGED)], ...] = REJECTED
-    """Reasons of filters that reject a row; for the others it is kept and counted as flagged."""
+    """Filter reasons that reject a row; rows with the other reasons are kept and counted as flagged."""
     near_threshold: SomeShare | None = None
-    """Jaccard similarity of shingles from which two rows are near-duplicates, opposites among them; null compares what
-    questions ask: rows that differ in more than requests, articles, punctuation and the like stay apart."""
+    """Jaccard similarity of shingles at which two rows are near-duplicates, opposites too; null compares questions word
+    by word instead, ignoring only requests, articles, punctuation and the like."""
     shingle: Positive = 2
-    """Tokens of a shingle, where there is a near_threshold."""
+    """Tokens of a shingle; used with near_threshold."""
     on: tuple[str, ...] = Field(("question", "answer"), min_length=1)
-    """Columns that are compared, the compared text first."""
+    """Columns compared for near-duplicates: the first by its words, the others must be equal."""
     exam_n: Positive = 8
-    """N-gram of decontamination."""
+    """Tokens of an n-gram in decontamination."""
     exam_n_cjk: Positive = 13
     """The same for Chinese, Japanese and Korean."""
     exam_overlap: SomeShare = 0.5
-    """Share of an exam question's n-grams that counts as contamination."""
+    """Share of an exam question's tokens covered by common n-grams that counts as contamination."""
     exam_share: SomeShare = 0.7
-    """Share, by weight of its words, of an exam question that must be found where words were replaced."""
+    """Share, by weight of its words, of an exam question that must match where words were replaced."""
     exam_evidence: Amount = 30.0
-    """Weight of the words (nats, log inverse document frequency) that must match for anything but the same question."""
+    """Least total weight of the matching words (nats, log inverse document frequency), except for an identical
+    question."""
     exam_stock: Positive = 5
-    """Exam items that may have an n-gram in common; one in more is a stock phrase and no evidence."""
+    """Exam items that may share an n-gram; an n-gram in more items is a stock phrase and no evidence."""
     meaning: SomeShare | None = None
-    """Cosine of embeddings from which a question that means the same as an exam's or an earlier row's is flagged
-    (exam_meaning, same_meaning); null for neither. 0.95 is a start; it takes the extra `meaning`."""
+    """Cosine of embeddings at which a question is flagged as meaning the same as an exam question or an earlier row
+    (exam_meaning, same_meaning); null to skip. Start with 0.95; needs the extra `meaning`."""
     controls: NotNegative = 20
-    """Exam questions that a run plants for each disguise and language, to tell what decontamination finds; 0 for none."""
+    """Exam questions planted for each disguise and language, to measure what decontamination finds; 0 for none."""
     conflicts: bool = True
     """Reject questions that occur with different answers."""
     seed: NotNegative = 0
-    """Random seed of MinHash, where there is a near_threshold."""
+    """Random seed of MinHash; used with near_threshold."""
     marks: Annotated[str, Place()] | None = None
-    """File of marks (`qt.browse`): bad rows are rejected, edits made, good ones counted."""
+    """File of marks (`qt.browse`): rows marked bad are rejected, edits applied, good ones counted."""

@@ -1,7 +1,7 @@
-"""Faults of a single text: it is cut off, its LaTeX does not close, it is a refusal, it has private data in it.
+"""Faults of a single text: truncation, unbalanced LaTeX, refusals, private data.
 
-Each function returns a short detail, or None. The rules are our reading, and narrow: curation may reject rows on their
-word.
+Each function returns a short detail, or None. The rules are our reading, and narrow to avoid false alarms, since
+curation may reject rows by them.
 """
 
 import re
@@ -11,18 +11,18 @@ from qatoolkit.core.text import CJK
 _OPENING, _CLOSING = "([（【「『《“", ")]）】」』》”"
 _MARK = re.compile(f"[{re.escape(_OPENING + _CLOSING)}]")
 _STOP = re.compile(r"[.!?](?=\s)|[。！？；;\n]")
-_QUOTED = re.compile(r'(?:^|[\s(（])"(?=\w)[^"]*$')  # the last mark opens
+_QUOTED = re.compile(r'(?:^|[\s(（])"(?=\w)[^"]*$')  # the last quotation mark is an opening one
 _FENCED = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 _BLANK = re.compile(r"(?:[(（](?:[\s~$]|\\q?quad)*)+[)）]*[\s.．$]*$")  # to fill in, closed or not
 _ENDED = re.compile(r"[.!?。！？…][\"'”’)）\]]*$")
-_ELLIPSIS = re.compile(rf"(?:[^\W\d_]{{2}}[ \t]?|[{CJK}])(?:\.{{3,}}|…+|。{{3,}})$")  # of words: 1, 2, ... is a series
+_ELLIPSIS = re.compile(rf"(?:[^\W\d_]{{2}}[ \t]?|[{CJK}])(?:\.{{3,}}|…+|。{{3,}})$")  # not that of a series: 1, 2, ...
 _HANGING = re.compile(
     rf"(?:\S[,，、]|(?:^|\s)(?:the|a|an|of|and|or|but|because|than|with|which|into|from)"
     rf"|[{CJK}，、；](?:和|与|以及|或者|因为|所以|但是|如果|并且))$"
 )
 _WORD = re.compile(rf"([{CJK}])|[^\W{CJK}]+")
 
-_BREAK = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")  # a line break, perhaps with its space, opens no formula
+_BREAK = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")  # \\[2pt] is a line break, not the start of a formula
 _COMMAND = re.compile(r"\\[A-Za-z]{2,}")
 _FORMULA = re.compile(r"\\[A-Za-z]{2,}|[\^_]")
 _PRICE = re.compile(r"\$\s?\d[\d,.]*(?![\w\\^{])")
@@ -42,33 +42,33 @@ _REFUSAL = re.compile(
 )
 
 _EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}\b", re.ASCII)
-_MADE_UP = re.compile(r"@(?:.*\.)?(?:example\.\w+|\w+\.(?:test|invalid|example|localhost))$", re.IGNORECASE)
-_DIGITS = re.compile(r"\d[\d ().-]{8,}\d")  # of a number that may be private
+_EXAMPLE = re.compile(r"@(?:.*\.)?(?:example\.\w+|\w+\.(?:test|invalid|example|localhost))$", re.IGNORECASE)
+_DIGITS = re.compile(r"\d[\d ().-]{8,}\d")  # long enough for a phone, card or identity number
 _PHONE = re.compile(
     r"(?<![\d.+\w])(?:\+\d[\d ().-]{8,17}\d|1[3-9]\d(?:\d{8}|([ -])\d{4}\1\d{4}))(?![\d%]|\.\d)", re.ASCII
 )
 _US_PHONE = re.compile(r"(?<![\w.+])\(\d{3}\) ?(?!555)\d{3}-\d{4}(?!\w)", re.ASCII)
-_CALLED = re.compile(
+_PHONE_WORD = re.compile(
     r"\b(?:phone|mobile|cell|tel|call|fax|contact|whatsapp)\b|电话|手机|微信|致电|联系|拨打|热线", re.IGNORECASE
 )
 _CARD = re.compile(
     r"(?<![\d.-])(?:[3-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ -])\d{6}\2\d{5}|[3-6]\d{12,18})(?![\d.-])",
     re.ASCII,
 )
-_PAID = re.compile(r"\b(?:card|visa|mastercard|amex)\b|银行卡|信用卡|卡号", re.IGNORECASE)
-_OF_TESTS = {"4111111111111111", "4242424242424242", "5555555555554444", "378282246310005"}  # printed in every manual
+_CARD_WORD = re.compile(r"\b(?:card|visa|mastercard|amex)\b|银行卡|信用卡|卡号", re.IGNORECASE)
+_TEST_CARDS = {"4111111111111111", "4242424242424242", "5555555555554444", "378282246310005"}  # from manuals
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
 _CHINESE_ID = re.compile(r"(?<![\d.])[1-9]\d{16}[\dXx](?![\w.])", re.ASCII)
 
 
 def cut_off(text: str, *, sentence: bool = True) -> str | None:
-    """How a text ends too early: inside a code fence, or its last sentence inside a bracket or quotation, on "..." or, from
-    eight words or sixteen Chinese characters, on a comma or conjunction. Questions and choices may end on the latter two
-    and on an open bracket to fill in: not `sentence`."""
+    """How a text is cut off: inside a code fence, or its last sentence inside a bracket or quotation, on "..." or (from
+    eight words or sixteen Chinese characters) on a comma or conjunction. With `sentence` false, as for questions and
+    choices, the endings "...", comma, conjunction and open bracket to fill in are allowed."""
     text = text.rstrip()
     if "`" in text and text.count("```") % 2:
         return "a code fence is open"
-    end = text[-60:]  # what the rules on the end look at
+    end = text[-60:]  # the rules below look at no more
     if not _ENDED.search(end):
         plain = _FENCED.sub(" ", text) if "`" in text else text
         if mark := _open_mark(plain if sentence else plain[:-60] + _BLANK.sub("", plain[-60:])):
@@ -86,15 +86,15 @@ def _is_sentence(text: str) -> bool:
 
 
 def _open_mark(text: str) -> str | None:
-    """The last bracket or quotation mark that the last sentence opens and does not close. Any closing one closes the last,
-    as in [0, 1), and ]0, 1[ opens nothing. Braces are left to `unbalanced_latex`."""
-    held = []
+    """The last bracket or quotation mark that the last sentence opens and does not close. Any closing bracket closes
+    the latest open one, as in [0, 1), and ]0, 1[ opens nothing. Braces are left to `unbalanced_latex`."""
+    open_marks = []
     for found in _MARK.finditer(text):
         if found[0] in _OPENING:
-            held.append(found)
-        elif held:
-            held.pop()
-    for found in reversed(held):
+            open_marks.append(found)
+        elif open_marks:
+            open_marks.pop()
+    for found in reversed(open_marks):
         mark = found[0]
         if text.count(mark) > text.count(_CLOSING[_OPENING.index(mark)]):
             return None if _STOP.search(text, found.end()) else mark
@@ -104,22 +104,22 @@ def _open_mark(text: str) -> str | None:
 
 
 def unbalanced_latex(text: str) -> str | None:
-    """What of LaTeX is opened and not closed, or closed and not opened: $, braces, \\( and \\[, environments, \\left. A $
-    before a number may be a price; braces count only beside commands."""
+    """LaTeX that is opened and not closed, or closed and not opened: $, braces, \\( and \\[, environments, \\left. A $
+    before a number may be a price; braces count only in texts with commands."""
     if "$" not in text and "\\" not in text:
         return None
     text = _BREAK.sub(" ", _FENCED.sub(" ", text) if "`" in text else text)
-    held = []
+    open_environments = []
     for kind, name in _ENVIRONMENT.findall(text):
         if kind == "begin":
-            held.append(name)
-        elif not held or held.pop() != name:
+            open_environments.append(name)
+        elif not open_environments or open_environments.pop() != name:
             return f"\\end{{{name}}} without its \\begin"
-    if held:
-        return f"\\begin{{{held[-1]}}} without its \\end"
+    if open_environments:
+        return f"\\begin{{{open_environments[-1]}}} without its \\end"
     for opening, closing in ((r"\\left(?![A-Za-z])", r"\\right(?![A-Za-z])"), (r"\\\(", r"\\\)"), (r"\\\[", r"\\\]")):
         left, right = len(re.findall(opening, text)), len(re.findall(closing, text))
-        if left > right or (left < right and "left" in opening):  # "c\\)" alone is no formula
+        if left > right or (left < right and "left" in opening):  # "c\\)" alone is not a formula
             names = [pattern.replace("(?![A-Za-z])", "").replace("\\\\", "\\", 1) for pattern in (opening, closing)]
             return f"{left} {names[0]} and {right} {names[1]}"
     bare = re.sub(r"\\[{}$]", "", text)
@@ -136,22 +136,22 @@ def unbalanced_latex(text: str) -> str | None:
 
 
 def refusal(answer: str) -> str | None:
-    """The beginning of an answer that refuses to answer ("As an AI", 我无法回答); not of one that quotes such words, or
-    says that something can't be determined."""
+    """The opening words of a refusal ("As an AI", 我无法回答). An answer that quotes such words, or says that something
+    can't be determined, is not a refusal."""
     found = _REFUSAL.match(answer.lstrip().replace("’", "'"))
     return found[0] if found else None
 
 
 def private_data(text: str) -> str | None:
     """Kinds of private data in a text, each with its first characters: e-mail addresses (not of example domains), phone
-    numbers beside a word that says so, bank cards (Luhn), IBANs and Chinese identity numbers (their check digits)."""
-    found = [f"e-mail {m[0][:2]}…" for m in _EMAIL.finditer(text) if not _MADE_UP.search(m[0])] if "@" in text else []
+    numbers near a word such as "phone", bank cards (Luhn), IBANs and Chinese identity numbers (by check digits)."""
+    found = [f"e-mail {m[0][:2]}…" for m in _EMAIL.finditer(text) if not _EXAMPLE.search(m[0])] if "@" in text else []
     if _DIGITS.search(text):
-        found += [f"{kind} {value[:3]}…" for kind, value in _numbers(text)]
+        found += [f"{kind} {value[:3]}…" for kind, value in _find_numbers(text)]
     return ", ".join(dict.fromkeys(found)) or None
 
 
-def _numbers(text: str):
+def _find_numbers(text: str):
     from stdnum import iban, luhn
     from stdnum.cn import ric
 
@@ -163,11 +163,11 @@ def _numbers(text: str):
             yield "IBAN", m[0]
     for m in _CARD.finditer(text):
         digits = re.sub(r"\D", "", m[0])
-        told = len(digits) < len(m[0]) or _PAID.search(text)
-        if told and len(set(digits)) > 2 and digits not in _OF_TESTS and luhn.is_valid(digits):
+        is_card = len(digits) < len(m[0]) or _CARD_WORD.search(text)
+        if is_card and len(set(digits)) > 2 and digits not in _TEST_CARDS and luhn.is_valid(digits):
             yield "card", m[0]
     yield from (("phone", m[0]) for m in _US_PHONE.finditer(text))
-    if _CALLED.search(text):
+    if _PHONE_WORD.search(text):
         for m in _PHONE.finditer(text):
             if 10 <= len(re.sub(r"\D", "", m[0])) <= 15:
                 yield "phone", m[0]

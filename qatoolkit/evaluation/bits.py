@@ -1,5 +1,5 @@
-"""Bits per byte of held-out general text: what mid-training on questions costs a model elsewhere. lm-eval's rolling
-log-likelihood; a difference between two models is bootstrapped over documents."""
+"""Bits per byte of held-out general text, to measure what mid-training on questions costs a model elsewhere. Uses
+lm-eval's rolling log-likelihood; differences between two models are bootstrapped over documents."""
 
 from pathlib import Path
 
@@ -14,18 +14,19 @@ def bits_per_byte(
 ) -> pd.DataFrame:
     """One row per document: id (its number from 0), bytes (UTF-8) and bits (minus the base-2 log-likelihood).
 
-    As in lm-eval's perplexity tasks: every token is predicted once, the first after the model's prefix token, and a
-    document longer than the context is read in windows that do not overlap, each with the last token of the one before.
-    `batch` is in windows, None for as many as fit into memory. ValueError without documents and as in `evaluate`."""
+    As in lm-eval's perplexity tasks, every token is predicted once, the first one after the model's prefix token, and a
+    document longer than the context is read in non-overlapping windows, each starting after the last token of the one
+    before. `batch` is in windows, None for as many as fit into memory. ValueError without documents and as in
+    `evaluate`."""
     from lm_eval.api.instance import Instance
 
     if not documents:
-        raise ValueError("bits_per_byte: there is no document to read")
+        raise ValueError("bits_per_byte: no document to read; give at least one")
     silence_libraries()
     lm = load_lm(model, "hf", batch, dtype)
-    asked = [Instance(request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=0) for text in documents]
+    requests = [Instance(request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=0) for text in documents]
     with no_progress_bars():
-        likelihood = lm.loglikelihood_rolling(asked, disable_tqdm=True)
+        likelihood = lm.loglikelihood_rolling(requests, disable_tqdm=True)
     rows = {
         "id": range(len(documents)),
         "bytes": [len(text.encode()) for text in documents],
@@ -35,13 +36,13 @@ def bits_per_byte(
 
 
 def mean_bits_per_byte(rows: pd.DataFrame) -> float:
-    """All bits over all bytes, lm-eval's `bits_per_byte`; NaN without a byte."""
+    """All bits over all bytes, lm-eval's `bits_per_byte`; NaN if there are no bytes."""
     return float(rows["bits"].sum() / rows["bytes"].sum()) if rows["bytes"].sum() else float("nan")
 
 
 def bits_difference(a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> dict:
-    """Bits per byte of `a` minus `b` on the same documents with a paired-bootstrap 95% interval over documents:
-    {difference, low, high, n}. ValueError if the documents differ."""
+    """Bits per byte of `a` minus those of `b` on the same documents, with a 95% interval by paired bootstrap over
+    documents: {difference, low, high, n}. ValueError if the documents differ."""
     joined = a.merge(b, on=["id", "bytes"], suffixes=("_a", "_b"), validate="one_to_one")
     joined = joined[joined["bytes"] > 0]
     if not len(joined) == (a["bytes"] > 0).sum() == (b["bytes"] > 0).sum():

@@ -1,8 +1,8 @@
-"""What an exam yields without its questions being read: the score that an accuracy has to be set against, beside that of
+"""Blind baselines of an exam: the scores reached without reading its questions, to compare an accuracy with besides
 guessing.
 
-Two readers who do not read: one always takes the choice that is most often right in what a model was trained on, the
-other is the model itself, asked with the question left out."""
+Two baselines: always the choice that is most often the answer in the training data, and the model itself, prompted
+without the question."""
 
 import hashlib
 from collections import Counter
@@ -15,9 +15,9 @@ from qatoolkit.evaluation.cloze import load_model, score
 
 
 def blind_to_training(exam: pd.DataFrame, training: pd.DataFrame) -> pd.Series:
-    """Whether the choice that is most often the answer in `training` is right, for every row of a multiple-choice exam
-    (both QA tables): [rows] bool, by the exam's index. Texts are compared normalised (`core.text.normalise`); between
-    equally frequent choices a hash of question and choice decides. ValueError for rows without a single right choice.
+    """For every row of a multiple-choice exam, whether its most frequent choice among the answers of `training` is
+    right (both QA tables): [rows] bool, by the exam's index. Texts are compared normalised (`core.text.normalise`);
+    ties are broken by a hash of question and choice. ValueError for rows without a single right choice.
 
     >>> import qatoolkit as qt
     >>> row = {"question": "Who sleeps least?", "answer": "giraffe", "choices": ["koala", "giraffe"], "answer_index": 1}
@@ -28,27 +28,30 @@ def blind_to_training(exam: pd.DataFrame, training: pd.DataFrame) -> pd.Series:
     """
     counts = Counter(map(normalise, training["answer"]))
     return pd.Series(
-        [_most_common(row, counts) == int(row.answer_index) for row in _asked(exam)], exam.index, dtype=bool
+        [_most_common(row, counts) == int(row.answer_index) for row in _checked_rows(exam)], exam.index, dtype=bool
     )
 
 
 def blind_by_model(model: str | Path, exam: pd.DataFrame) -> pd.Series:
-    """Whether the choice is right that a model (directory or name) finds most likely after a prompt without the question
-    (`cloze.score`): as `blind_to_training`, null for rows with a choice longer than the model's context."""
+    """For every row, whether the choice that a model (directory or name) finds most likely after a prompt without the
+    question is right (`cloze.score`). As `blind_to_training`, but null for rows with a choice longer than the model's
+    context."""
     if exam.empty:
         return pd.Series(dtype=object)
-    list(_asked(exam))
-    found = score(*load_model(model), exam, blind=True).set_index("id")["correct"]
-    return exam["id"].map(found)
+    _checked_rows(exam)
+    correct = score(*load_model(model), exam, blind=True).set_index("id")["correct"]
+    return exam["id"].map(correct)
 
 
-def _asked(exam: pd.DataFrame):
+def _checked_rows(exam: pd.DataFrame):
     if (without := exam[["choices", "answer_index"]].isna().any(axis=1)).any():
         raise ValueError(f"blind: row {without.idxmax()} has no single right choice; leave such rows out")
     return exam.itertuples()
 
 
 def _most_common(row, counts: Counter) -> int:
+    """The index of the choice with the highest count."""
+
     def order(i: int) -> tuple[int, str]:
         return counts[normalise(row.choices[i])], hashlib.sha256(f"{row.id}/{row.choices[i]}".encode()).hexdigest()
 

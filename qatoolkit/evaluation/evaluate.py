@@ -42,7 +42,7 @@ _REPORTED = (
 
 
 class TasksUnavailable(RuntimeError):
-    """Some tasks of a suite could not be loaded; `samples` has those of the tasks that were evaluated, if any."""
+    """Some tasks of a suite could not be loaded; `samples` has the samples of the other tasks, if any."""
 
     def __init__(self, message: str, samples: pd.DataFrame | None = None):
         super().__init__(message)
@@ -51,8 +51,8 @@ class TasksUnavailable(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedTask:
-    """One task to run: `spec` is for lm-eval's `TaskManager.load`, `key` the digest of all that the result depends
-    on."""
+    """One task to run: `spec` is for lm-eval's `TaskManager.load`, `key` the digest of everything that the result
+    depends on."""
 
     name: str
     entry: Entry
@@ -81,23 +81,23 @@ def evaluate(
 ) -> pd.DataFrame:
     """Run lm-eval on a suite, task by task: one row per sample, with the columns `samples.COLUMNS`.
 
-    `model` is a Hugging Face directory or name. `suite`, `names`, `run` and `form` choose the tasks (`resolve_suite`).
-    `fewshot` overrides the number of examples of every task, except tasks that fix it at 0; for examples of your own,
-    write a folder with `export_tasks(examples=)` and pass it as the suite. `limit` keeps the first questions of each
-    task. `scorer` is "hf" (lm-eval's HFLM, for reported numbers), "fast" (`lm_eval_models.FastScorer`), or an lm-eval
-    model of your own; then that model runs, and `model` is only its name. `dtype` is one of `DTYPES`.
+    `model` is a Hugging Face directory or name. `suite`, `names`, `run` and `form` select the tasks (`resolve_suite`).
+    `fewshot` overrides the number of examples of every task, except tasks that fix it at 0; for your own examples,
+    write a folder with `export_tasks(examples=)` and pass it as the suite. `limit` takes the first questions of each
+    task. `scorer` is "hf" (lm-eval's HFLM, for reported numbers), "fast" (`lm_eval_models.FastScorer`), or your own
+    lm-eval model, for which `model` is only the name. `dtype` is one of `DTYPES`.
 
     With `folder`, every finished task becomes an artifact `folder/KEY` and is not run again while model, task, data,
     examples, seeds and lm-eval stay the same; a kill loses only the task being run.
 
     The result's `attrs["evaluation"]` has the model, seeds, versions and, for each task, its settings, `left_out` (rows
-    of a QA file that were not asked, by reason), `cut` (prompts that lost their beginning to the model's length),
+    of a QA file that were not asked, by reason), `cut` (prompts truncated on the left to the model's context),
     `unfinished` (replies that reached their limit of tokens) and `not_asked` (ids of questions with a choice longer
-    than the model's context; they have no sample); the last three are None for an lm-eval model of your own.
+    than the model's context; they have no sample); the last three are None for your own lm-eval model.
 
     Raises ValueError for an unknown suite, task, model, scorer or dtype, for more examples than a task has, for a model
-    that lacks weights or produces NaN, for an answer of zero tokens, and for a task of which no question can be asked.
-    Raises TasksUnavailable for tasks whose data or packages are missing, after all others have run."""
+    with missing weights or NaN outputs, for an answer of zero tokens, and for a task without a question that can be
+    asked. Raises TasksUnavailable for tasks whose data or packages are missing, after all others have run."""
     examinee = Examinee(model, scorer=scorer, batch=batch, dtype=dtype, seeds=seeds, folder=folder, log=log)
     check_counts(fewshot, limit)
     with tempfile.TemporaryDirectory() as workplace:
@@ -106,14 +106,14 @@ def evaluate(
 
 
 class Examinee:
-    """A model that answers suites; it is loaded when the first task that isn't finished needs it. Arguments and errors
-    are those of `evaluate`."""
+    """A model that answers suites; loaded when the first unfinished task needs it. Arguments and errors are those of
+    `evaluate`."""
 
     def __init__(self, model, *, scorer="hf", batch=None, dtype="float32", seeds=RandomSeeds(), folder=None, log=None):  # noqa: B008
         if isinstance(scorer, str) and scorer not in ("hf", "fast"):
-            raise ValueError(f"scorer {scorer!r} is neither 'hf' nor 'fast', nor an lm-eval model")
+            raise ValueError(f"scorer is {scorer!r}; it must be 'hf', 'fast' or an lm-eval model")
         if dtype not in DTYPES:
-            raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+            raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
         self.seeds, self.folder, self.log = seeds, folder, log or (lambda message: None)
         self.lm = functools.cache(lambda: load_lm(model, scorer, batch, dtype))
         self.about = {
@@ -136,7 +136,7 @@ class Examinee:
                 artifact = Artifact(kept.parent, kept.name, planned.key)
                 if artifact.manifest is None:
                     if planned.entry.task in failed:
-                        continue  # the rest of a group whose data is missing
+                        continue  # another task of a group whose data is missing
                     started = time.perf_counter()
                     try:
                         task = load_task(manager, planned)
@@ -157,16 +157,16 @@ class Examinee:
 
 
 def check_counts(fewshot: int | None, limit: int | None) -> None:
-    """ValueError for numbers of examples or questions that can't be."""
+    """ValueError for an impossible number of examples or questions."""
     if fewshot is not None and fewshot < 0:
-        raise ValueError(f"fewshot is {fewshot}; it is a number of examples, 0 or more")
+        raise ValueError(f"fewshot is {fewshot}; it must be a number of examples, 0 or more")
     if limit is not None and limit <= 0:
-        raise ValueError(f"limit is {limit}; it is a number of questions, 1 or more, or None for all")
+        raise ValueError(f"limit is {limit}; it must be a number of questions, 1 or more, or None for all")
 
 
 def plan_tasks(suite: Suite, manager, about: dict, *, fewshot: int | None, limit: int | None) -> list[PlannedTask]:
-    """The single tasks of a suite in order, each with its key. `about` describes model, scorer and seeds; the model's
-    path or name is not part of the key, its digest is."""
+    """The single tasks of a suite in order, each with its key. `about` describes model, scorer and seeds; the key
+    contains the model's digest, not its path or name."""
     check_counts(fewshot, limit)
     same_model = {k: v for k, v in about.items() if k != "model"}
     planned = {}
@@ -182,21 +182,20 @@ def plan_tasks(suite: Suite, manager, about: dict, *, fewshot: int | None, limit
 
 
 def load_task(manager, planned: PlannedTask):
-    """A planned task with its data, as lm-eval loads it; raises whatever its data or code raise."""
+    """Load a planned task with its data by lm-eval; raises whatever its data or code raise."""
     with no_progress_bars():
         [task] = manager.load([planned.spec])["tasks"].values()
     return task
 
 
 def describe_failure(planned: PlannedTask, error: Exception) -> str:
-    """What kept a task from loading, in one line."""
+    """The reason why a task could not be loaded, in one line."""
     return f"{planned.name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def run_task(planned: PlannedTask, task, lm, seeds: RandomSeeds) -> tuple[pd.DataFrame, dict]:
-    """Run one loaded task as lm-eval's `simple_evaluate` does: its samples and its record.
-
-    Seeds are set first, so the result does not depend on which tasks ran before."""
+    """Run one loaded task as lm-eval's `simple_evaluate` does; returns its samples and its record. Seeds are set first,
+    so the result does not depend on which tasks ran before."""
     import lm_eval
     import torch
 
@@ -233,7 +232,7 @@ def run_task(planned: PlannedTask, task, lm, seeds: RandomSeeds) -> tuple[pd.Dat
 
 
 def _leave_out(task, result: dict, unasked: set) -> list[str]:
-    """The ids of the questions with one of these requests, whose samples are taken out of the result."""
+    """Remove from `result` the samples of questions with an unasked request; returns the ids of these questions."""
     logged = result["samples"][task.task_name]
     long = (
         {sample["doc_id"] for sample in logged if unasked.intersection(map(tuple, sample["arguments"]))}
@@ -244,8 +243,8 @@ def _leave_out(task, result: dict, unasked: set) -> list[str]:
     result["samples"][task.task_name] = [sample for sample in logged if sample["doc_id"] not in ids]
     if len(ids) and not result["samples"][task.task_name]:
         raise ValueError(
-            f"task {task.task_name!r}: every question has a choice that is longer than the model's context; leave the task "
-            "out, or use another model"
+            f"task {task.task_name!r}: every question has a choice that is longer than the model's context; leave the "
+            "task out, or use another model"
         )
     return list(ids.values())
 
@@ -253,7 +252,7 @@ def _leave_out(task, result: dict, unasked: set) -> list[str]:
 def _describe_losses(record: dict) -> str:
     losses = []
     if record["cut"]:
-        losses.append(f"; {record['cut']:,} prompts lost their beginning to the model's length")
+        losses.append(f"; {record['cut']:,} prompts were truncated on the left to the model's context")
     if record["unfinished"]:
         losses.append(f"; {record['unfinished']:,} replies reached their limit of tokens")
     if ids := record["not_asked"]:
@@ -263,7 +262,7 @@ def _describe_losses(record: dict) -> str:
 
 
 def collect(suite: Suite, finished: list[tuple[pd.DataFrame, dict]], about: dict) -> pd.DataFrame:
-    """The samples of finished tasks in one table, described in `attrs["evaluation"]`."""
+    """Concatenate the samples of finished tasks; `attrs["evaluation"]` describes them."""
     tables = [table for table, _ in finished] or [pd.DataFrame(columns=COLUMNS)]
     samples = pd.concat(tables, ignore_index=True)
     tasks = [{k: m.get(k) for k in _REPORTED} | {"left_out": suite.left_out.get(m["task"], {})} for _, m in finished]
@@ -272,7 +271,7 @@ def collect(suite: Suite, finished: list[tuple[pd.DataFrame, dict]], about: dict
 
 
 def _remedy(failed: dict[str, str], finished: int, folder: Path | None) -> str:
-    where = f"the {finished} finished tasks are in {folder}" if folder else "`samples` of this error has them"
+    where = f"in {folder}" if folder else "in `samples` of this error"
     return (
         f"{len(failed)} of the suite's tasks could not be loaded ({'; '.join(failed.values())}). Data sets come from "
         "the Hugging Face Hub: run once where it can be reached (HF_HUB_OFFLINE unset; HF_TOKEN for gated ones) or "
@@ -281,7 +280,7 @@ def _remedy(failed: dict[str, str], finished: int, folder: Path | None) -> str:
 
 
 def silence_libraries() -> None:
-    """lm-eval logs every default it uses, and in notebooks the progress bars of its libraries are widgets that stay."""
+    """Silence lm-eval, which logs every default, and progress bars, which in notebooks are widgets that stay."""
     import datasets
     import lm_eval  # noqa: F401 (sets its level on import)
     from transformers.utils import logging as bars
@@ -293,7 +292,7 @@ def silence_libraries() -> None:
 
 @contextlib.contextmanager
 def no_progress_bars():
-    """Drop the progress bars that lm-eval and its libraries print to stderr for each task; show warnings after."""
+    """Discard the progress bars that lm-eval and its libraries print to stderr; warnings are shown afterwards."""
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings(record=True) as caught:
         yield
     for warning in caught:
@@ -301,7 +300,7 @@ def no_progress_bars():
 
 
 def load_lm(model, scorer, batch, dtype):
-    """The lm-eval model that answers."""
+    """The lm-eval model for a scorer name, or `scorer` itself if it is one."""
     if not isinstance(scorer, str):
         return scorer
     from qatoolkit.evaluation.lm_eval_models import CountingHFLM, FastScorer
@@ -316,16 +315,16 @@ def load_lm(model, scorer, batch, dtype):
 def _set_examples(task, shots: int | None) -> None:
     """Set how many examples a task shows; ValueError if it has fewer."""
     fixed = task.get_config("num_fewshot")
-    if fixed == 0:  # such a task is meant to be asked without examples
+    if fixed == 0:  # a task that is meant to be asked without examples
         return
     shots = (fixed or 0) if shots is None else shots
     task.set_config(key="num_fewshot", value=shots)
     pool = getattr(getattr(task, "sampler", None), "df", None)
     if shots and pool is not None:
-        own = task.fewshot_cfg.split == task.config.test_split  # then a question is never its own example
-        most = len(pool) - own
+        from_test = task.fewshot_cfg.split == task.config.test_split  # then a question is not its own example
+        most = len(pool) - from_test
         if shots > most:
             raise ValueError(
                 f"fewshot is {shots}, but task {task.task_name!r} has {max(most, 0)} examples to show: ask for fewer, "
-                "give it examples of its own (export_tasks(examples=)), or leave it out by names="
+                "give it other examples (export_tasks(examples=)), or leave it out by names="
             )

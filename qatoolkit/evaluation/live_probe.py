@@ -1,4 +1,4 @@
-"""The probe of a running training: the cloze scorer on the live model.
+"""The probe of a running training: the cloze scorer applied to the live model.
 
 train(job, probe=live_probe)
 train_all(jobs, worker="qatoolkit.evaluation.live_probe")
@@ -17,23 +17,23 @@ from qatoolkit.training.parallel import serve
 
 
 def live_probe(job: Job, tokenizer) -> Callable[[object], pd.DataFrame]:
-    """A function of the live model: one row per discipline and difficulty with n, accuracy and mean margin (nats), on
-    the questions of `job.probe` that have choices and one right answer.
+    """A function from the live model to one row per discipline and difficulty with n, accuracy and mean margin (nats),
+    on the questions of `job.probe` that have choices and one right answer.
 
-    ValueError for a table without choices, with missing labels, or that is not there."""
-    table = _questions(job)
-    once = _Once(tokenizer)
+    ValueError for a missing table, one without choices, or with missing labels."""
+    table = _read_questions(job)
+    cached = _CachedTokenizer(tokenizer)
 
     def ask(model) -> pd.DataFrame:
-        samples = score(model, once, table)
+        samples = score(model, cached, table)
         grid = cells(table[["id", *CELL]].merge(samples, on="id", validate="one_to_one"))
         return grid[[*CELL, "n", "accuracy", "margin"]]
 
     return ask
 
 
-class _Once:
-    """A tokenizer that encodes the same texts once, for all probes."""
+class _CachedTokenizer:
+    """A tokenizer that encodes the same list of texts only once, for all probes."""
 
     def __init__(self, tokenizer):
         self._tokenizer = tokenizer
@@ -46,18 +46,18 @@ class _Once:
         return getattr(self._tokenizer, name)
 
 
-def _questions(job: Job) -> pd.DataFrame:
+def _read_questions(job: Job) -> pd.DataFrame:
     where = f"job {job.name!r}: probe {job.probe}"
     try:
         table = read_table(job.probe)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{where} is no Parquet table ({error}); write the questions with write_table") from None
+        raise ValueError(f"{where} is not a Parquet table ({error}); write the questions with write_table") from None
     require(where, table, "id", "question", "language", "choices", "answer_index", *CELL)
     table = table[table[["choices", "answer_index"]].notna().all(axis=1)].reset_index(drop=True)
     if table.empty:
         raise ValueError(f"{where} has no row with choices; give multiple-choice questions")
     if table[CELL].isna().any(axis=None):
-        raise ValueError(f"{where} lacks discipline or difficulty in some row; annotate it first")
+        raise ValueError(f"{where} has rows without discipline or difficulty; annotate it first")
     return table
 
 

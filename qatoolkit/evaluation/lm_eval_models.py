@@ -1,8 +1,8 @@
-"""lm-eval's Hugging Face model in two versions: CountingHFLM, for reported numbers, counts what the model could not
-read or finish; FastScorer, for long suites and sweeps, takes its log-likelihoods from `cloze`.
+"""lm-eval's Hugging Face model in two versions: CountingHFLM, for reported numbers, counts truncated prompts and
+unfinished replies; FastScorer, for long suites and sweeps, takes its log-likelihoods from `cloze`.
 
-Tokenisation, beginning-of-sequence tokens, truncation, rolling windows and generation stay lm-eval's own code;
-FastScorer replaces only the reading of (context, continuation) pairs.
+Tokenisation, beginning-of-sequence tokens, truncation, rolling windows and generation are lm-eval's code; FastScorer
+replaces only the scoring of (context, continuation) pairs.
 """
 
 import warnings
@@ -14,29 +14,29 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from qatoolkit.evaluation.cloze import check_answer, check_numbers, closes, encode, score_pairs, truncate
 from qatoolkit.training.hub import COMPLETE, complete, load_tokenizer, require_safe
 
-MEMORY = 2**30  # bytes of logits at a time on a CPU; a quarter of the memory that is free on a GPU
+MEMORY = 2**30  # bytes of logits at a time on a CPU; on a GPU it is a quarter of the free memory
 MOST = 64  # sequences at a time
 
 
 class CountingHFLM(HFLM):
-    """HFLM that tells what the model could not read or finish. `cut` has the prompts too long for the model, which
-    lm-eval cuts on the left; `unasked` the (context, continuation) pairs whose continuation alone is too long, which
-    score minus infinity; `unfinished` counts the replies that reached their limit of tokens; `lengths` has the tokens of
-    every continuation that was scored, by (context, continuation).
+    """HFLM that records what the model could not read or finish. `cut`: prompts too long for the model, which lm-eval
+    cuts on the left; `unasked`: (context, continuation) pairs whose continuation alone is too long, which score minus
+    infinity; `unfinished`: number of replies that reached their limit of tokens; `lengths`: tokens of every scored
+    continuation, by (context, continuation).
 
-    With `batch_size` None a batch has at most `MOST` sequences, and as few as keep its logits within `MEMORY`.
+    With `batch_size` None a batch has at most `MOST` sequences, fewer if its logits would exceed `MEMORY`.
 
-    No prompt ends with the end token that some tokenizers put after every text. Without `device` it uses the GPU if
+    The end token that some tokenizers put after every text is removed from prompts. Without `device` it uses the GPU if
     there is one, else the CPU. No code of a checkpoint runs and no pickle is loaded: ValueError for
     `trust_remote_code`."""
 
     def __init__(self, *args, **kwargs):
         if kwargs.get("trust_remote_code"):
-            raise ValueError("trust_remote_code is set, but no code of a checkpoint is run; leave it out")
+            raise ValueError("trust_remote_code is set, but code of a checkpoint is never run; leave it out")
         if isinstance(pretrained := kwargs.get("pretrained", args[0] if args else None), str):
             require_safe(pretrained)
         if isinstance(tokenizer := kwargs.get("tokenizer") or pretrained, str) and not kwargs.get("gguf_file"):
-            load_tokenizer(tokenizer, kwargs.get("revision"))  # refused in one line, for which HFLM takes many
+            load_tokenizer(tokenizer, kwargs.get("revision"))  # fails with a one-line error, unlike HFLM
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         self.fitted = kwargs.get("batch_size", 1) is None
         if self.fitted:
@@ -45,17 +45,17 @@ class CountingHFLM(HFLM):
         self.start_counts()
         self.closes = self.backend == "causal" and closes(self.tokenizer)
         if self.tokenizer.pad_token_id >= self.model.get_input_embeddings().weight.shape[0]:
-            self.tokenizer.pad_token = self.tokenizer.eos_token  # masked, but still looked up in the embedding
+            self.tokenizer.pad_token = self.tokenizer.eos_token  # padding is masked, but looked up in the embedding
 
     def start_counts(self) -> None:
-        """Count from zero, for the next task."""
+        """Reset all counts, for the next task."""
         self.cut: set[str] = set()
         self.unasked: set[tuple[str, str]] = set()
         self.unfinished = 0
         self.lengths: dict[tuple[str, str], int] = {}
 
     def _create_model(self, pretrained: str, **kwargs):
-        """HFLM's model; ValueError if the checkpoint lacks some of its weights."""
+        """HFLM's model; ValueError if the checkpoint has missing weights."""
         kwargs["use_safetensors"] = True
         if any(kwargs.get(name) for name in ("peft", "delta", "autogptq", "gptqmodel")):
             return super()._create_model(pretrained, **kwargs)
@@ -63,27 +63,27 @@ class CountingHFLM(HFLM):
         self._model = complete(pretrained, *self._model)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs) -> list[int]:
-        """Token ids of a text, as in HFLM, without an end token that the tokenizer adds."""
+        """Token ids of a text, as in HFLM, without the tokenizer's end token."""
         ids = super().tok_encode(string, add_special_tokens, **kwargs)
         return ids[:-1] if getattr(self, "closes", False) and ids[-1:] == [self.tokenizer.eos_token_id] else ids
 
     def tok_batch_encode(self, strings, *args, left_truncate_len: int | None = None, **kwargs):
-        """Token ids of prompts for generation, encoded and cut as in HFLM, without an end token."""
+        """Token ids of prompts for generation, encoded and truncated as in HFLM, without the tokenizer's end token."""
         if left_truncate_len:
             self.cut |= {text for text in strings if len(self.tok_encode(text)) > left_truncate_len}
             left_truncate_len += self.closes
         ids, mask = super().tok_batch_encode(strings, *args, left_truncate_len=left_truncate_len, **kwargs)
-        return (ids[:, :-1], mask[:, :-1]) if self.closes else (ids, mask)  # padded on the left, so it is the last
+        return (ids[:, :-1], mask[:, :-1]) if self.closes else (ids, mask)  # padded on the left: the end token is last
 
     def fit(self, longest: int) -> int:
-        """How many sequences of `longest` tokens a batch may have: HFLM keeps the logits of all their tokens, and their
-        logarithms beside them, in 32 bits."""
+        """How many sequences of `longest` tokens a batch may have: HFLM keeps logits and log-probabilities of all their
+        tokens in float32."""
         free = torch.cuda.mem_get_info(self.device)[0] // 4 if self.device.type == "cuda" else MEMORY
         vocabulary = self.model.config.get_text_config().vocab_size
         return max(1, min(MOST, free // (2 * 4 * vocabulary * min(longest, self.max_length))))
 
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
-        """Replies as in HFLM; where a reply's limit leaves no room for the prompt, the limit is half the context."""
+        """Replies as in HFLM; if the limit of tokens leaves no room for the prompt, it is set to half the context."""
         for request in requests:
             context, limits = request.args
             if normalize_gen_kwargs(limits, self.max_gen_toks)["max_gen_toks"] >= self.max_length:
@@ -91,8 +91,10 @@ class CountingHFLM(HFLM):
         return super().generate_until(requests, disable_tqdm)
 
     def _model_generate(self, context, max_length: int, stop: list[str], **generation_kwargs):
-        own = self.model.generation_config.eos_token_id  # lm-eval drops end tokens from the text, so they must end it
-        ends = {*(own if isinstance(own, list) else [own]), self.tokenizer.eos_token_id} - {None}
+        configured = (
+            self.model.generation_config.eos_token_id
+        )  # lm-eval removes end tokens from texts: they must end them
+        ends = {*(configured if isinstance(configured, list) else [configured]), self.tokenizer.eos_token_id} - {None}
         generation_kwargs = {"eos_token_id": sorted(ends) or None} | generation_kwargs
         written = super()._model_generate(context, max_length, stop, **generation_kwargs)
         if self.backend == "causal" and written.shape[1] >= max_length:
@@ -101,7 +103,7 @@ class CountingHFLM(HFLM):
         return written
 
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs: int | None = None):
-        most = self.max_length  # read once: the property searches the configuration each time
+        most = self.max_length  # read once: the property searches the configuration at each access
         for texts, _, more in requests:
             check_answer("".join(texts or ()), more)
         self.lengths |= {texts: len(more) for texts, _, more in requests if texts}
@@ -111,7 +113,7 @@ class CountingHFLM(HFLM):
         return [next(answers) if len(more) <= most else (float("-inf"), False) for _, _, more in requests]
 
     def _score(self, requests, disable_tqdm: bool, override_bs: int | None) -> list[tuple[float, bool]]:
-        """HFLM's log-likelihoods; ValueError if they are not numbers."""
+        """HFLM's log-likelihoods; ValueError if one is NaN."""
         most, causal = self.max_length, self.backend == "causal"  # an encoder reads only the context
         self.cut |= {
             texts[0] for texts, context, more in requests if texts and len(context) + causal * (len(more) - 1) > most
@@ -136,7 +138,7 @@ class FastScorer(CountingHFLM):
         self._encoded: dict[str, list[int]] = {}
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs) -> list[int]:
-        """Token ids of a text, as in HFLM; the texts of a whole call were encoded together before."""
+        """Token ids of a text, as in HFLM, from those that `_encode_together` prepared."""
         if add_special_tokens is None and not kwargs and string in self._encoded:
             return self._encoded[string]
         return super().tok_encode(string, add_special_tokens, **kwargs)
@@ -150,7 +152,7 @@ class FastScorer(CountingHFLM):
             self._encoded = {}
 
     def _encode_together(self, arguments: list[tuple[str, str]]) -> None:
-        """Encode in one call what `_encode_pair` will ask for: ten times faster than text by text."""
+        """Encode all texts that `_encode_pair` will need in one call: ten times faster than one by one."""
         if self.backend != "causal":
             return
         texts = {text for context, more in arguments if context for text in (context + more, context.rstrip())}

@@ -1,7 +1,7 @@
-"""Probing: where is a model weak? Accuracy by discipline and difficulty, with intervals.
+"""Probing: the accuracy of a model by discipline and difficulty, with intervals, to find where it is weak.
 
-BoostQA probes models with annotated QA and finds them weak in STEM and at high difficulty; crossing the two in one grid
-and the margin are our reading.
+BoostQA probes models with annotated QA and finds them weak in STEM and at high difficulty; crossing the two in one
+grid, and the margin, are our reading.
 """
 
 import warnings
@@ -17,19 +17,18 @@ from qatoolkit.evaluation.evaluate import evaluate, no_progress_bars, silence_li
 from qatoolkit.evaluation.tasks import has_several_answers
 
 UNLABELLED = "unlabelled"
-SPARE = 8  # tokens of an open answer beyond the longest right one
+SPARE = 8  # tokens that an open answer may have beyond the longest right one
 BATCH = 32  # open questions at a time
 
 
 def probe(model, table: pd.DataFrame, *, open_answers: bool = False) -> pd.DataFrame:
     """Score an annotated table with a model (directory or name): one row per question with id, language, its labels,
-    `correct`, `given` (what was answered), `predicted` (its index among the choices) and `margin` (nats), `probability`
-    (of the right one among the choices), `chance` (one over the number of choices, 0 for open questions) and
-    `undecided`.
+    `correct`, `given` (the answer), `predicted` (its index among the choices), `margin` (nats), `probability` (of the
+    right choice among the choices), `chance` (one over the number of choices, 0 for open questions) and `undecided`.
 
-    Rows with several right choices are left out, with a warning. Rows without choices are left out or, with `open_answers`, answered greedily in one line and judged by
-    `same_answer`: what that can't decide counts as wrong and is marked `undecided`. ValueError for an empty table, a
-    table of which nothing can be asked, and missing labels."""
+    Rows with several right choices are left out, with a warning. Rows without choices are left out or, with
+    `open_answers`, answered greedily in one line and judged by `same_answer`: undecided answers count as wrong and are
+    marked `undecided`. ValueError for an empty table, one without a question that can be asked, and missing labels."""
     if table.empty:
         raise ValueError(
             "nothing to probe with: the table has no annotated seeds; for the reasons see run.read('annotate').rejects"
@@ -39,51 +38,51 @@ def probe(model, table: pd.DataFrame, *, open_answers: bool = False) -> pd.DataF
         warnings.warn(f"{several.sum():,} questions have several right choices and are not asked", stacklevel=2)
         table = table[~several]
     choice = table["choices"].notna()
-    asked = (table if open_answers else table[choice]).reset_index(drop=True)
-    if asked.empty:
+    questions = (table if open_answers else table[choice]).reset_index(drop=True)
+    if questions.empty:
         raise ValueError("nothing to probe with: no row of the table has choices")
-    if asked[CELL].isna().any(axis=None):
+    if questions[CELL].isna().any(axis=None):
         raise ValueError("the probe needs discipline and difficulty in every row: annotate the table first")
     network, tokenizer = load_model(model)
     parts = []
     if choice.any():
-        samples = score(network, tokenizer, asked[asked["choices"].notna()].reset_index(drop=True))
-        choices = samples["id"].map(asked.set_index("id")["choices"])
+        samples = score(network, tokenizer, questions[questions["choices"].notna()].reset_index(drop=True))
+        choices = samples["id"].map(questions.set_index("id")["choices"])
         given = [texts[i] for texts, i in zip(choices, samples["predicted"], strict=True)]
         parts.append(samples.assign(given=given, chance=1 / choices.map(len), undecided=False))
-    if (unseen := asked[asked["choices"].isna()]).shape[0]:
-        parts.append(_answer_openly(network, tokenizer, unseen))
+    if (open_questions := questions[questions["choices"].isna()]).shape[0]:
+        parts.append(_answer_openly(network, tokenizer, open_questions))
     samples = pd.concat(parts, ignore_index=True)
-    return asked[["id", "language", *CELL]].merge(samples, on="id", validate="one_to_one")
+    return questions[["id", "language", *CELL]].merge(samples, on="id", validate="one_to_one")
 
 
 def _answer_openly(network, tokenizer, table: pd.DataFrame) -> pd.DataFrame:
-    """Greedy answers, judged."""
+    """Samples of questions without choices: greedy answers, judged."""
     given = write_answers(network, tokenizer, table)
     same = judge_answers(given, table)
     return pd.DataFrame(
         {
             "id": table["id"].to_numpy(),
             "predicted": pd.array([None] * len(table), dtype="Int64"),
-            "correct": [found is True for found in same],
+            "correct": [verdict is True for verdict in same],
             "margin": float("nan"),
             "given": given,
             "chance": 0.0,
-            "undecided": [found is None and bool(text) for found, text in zip(same, given, strict=True)],
+            "undecided": [verdict is None and bool(text) for verdict, text in zip(same, given, strict=True)],
         }
     )
 
 
 def judge_answers(given: list[str | None], table: pd.DataFrame) -> list[bool | None]:
-    """Whether each answer is that of its row or an alias of it, by `same_answer`: None where it can't tell."""
+    """Whether each answer equals that of its row or one of its aliases, by `same_answer`: None where it can't tell."""
     more = as_lists(table)["aliases"] if "aliases" in table else [()] * len(table)
     rows = zip(given, table["answer"], more, strict=True)
     return [same_answer(text, answer, aliases=aliases or ()) for text, answer, aliases in rows]
 
 
 def write_answers(network, tokenizer, table: pd.DataFrame, *, seed: int | None = None) -> list[str]:
-    """What a model writes in one line after each question, of at most `SPARE` tokens more than the longest right answer
-    has: greedily, or with a `seed` drawn at temperature 1."""
+    """A model's answers to the questions, in one line and at most `SPARE` tokens longer than the longest right answer:
+    greedy, or with a `seed` sampled at temperature 1."""
     import torch
     from lm_eval.api.instance import Instance
 
@@ -95,17 +94,19 @@ def write_answers(network, tokenizer, table: pd.DataFrame, *, seed: int | None =
     longest = max(len(lm.tok_encode(answer, add_special_tokens=False)) for _, answer in parts)
     limits = {"until": ["\n"], "max_gen_toks": longest + SPARE, "do_sample": seed is not None}
     limits |= {} if seed is None else {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
-    asked = [Instance(request_type="generate_until", doc={}, arguments=(prompt, limits), idx=0) for prompt, _ in parts]
+    requests = [
+        Instance(request_type="generate_until", doc={}, arguments=(prompt, limits), idx=0) for prompt, _ in parts
+    ]
     with no_progress_bars(), torch.random.fork_rng():
         torch.manual_seed(seed or 0)
-        return [reply.strip() for reply in lm.generate_until(asked, disable_tqdm=True)]
+        return [reply.strip() for reply in lm.generate_until(requests, disable_tqdm=True)]
 
 
 def probe_tasks(model, suite, names: list[str] | None = None, **options) -> pd.DataFrame:
     """Probe a model (directory or name) with lm-eval tasks: samples as `evaluate` returns them, for `cells`.
 
-    Discipline and difficulty are the question's own if it has them. Otherwise the discipline is that of the benchmark's
-    subject (`seeds.subjects`), or "unlabelled". Takes `evaluate`'s suites and options and raises its errors; the
+    Discipline and difficulty are taken from the question. If it has none, the discipline is that of the benchmark's
+    subject (`seeds.subjects`), else "unlabelled". Takes the suites and options of `evaluate` and raises its errors; the
     default scorer is the fast one. Tasks with a graded metric are left out."""
     samples = evaluate(model, suite, names, **{"scorer": "fast"} | options)
     samples = samples[samples["correct"].notna()].reset_index(drop=True)

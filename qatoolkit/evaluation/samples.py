@@ -1,7 +1,7 @@
-"""What lm-eval logged for one task, as a tidy table of samples; what identifies a model and a task; finished tasks.
+"""Samples of one lm-eval task as a tidy table, the digests of models and tasks, and the storage of finished tasks.
 
-A finished task is an artifact that contains its samples. Its key is made of everything the result depends on: model,
-task configuration and data, few-shot examples, seeds and lm-eval's version.
+A finished task is an artifact with its samples. Its key contains everything the result depends on: model, task
+configuration and data, few-shot examples, seeds and lm-eval's version.
 """
 
 import hashlib
@@ -32,12 +32,12 @@ MODEL_FILES = (
     "*tokens*.json", "*.jinja",
 )  # fmt: skip
 SAMPLES = "samples.parquet"
-VERSION = 3  # of the samples: raise it when the same task and model give others
+VERSION = 3  # of the samples: raise it when the same task and model give different ones
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSeeds:
-    """lm-eval's four random seeds and its defaults: Python's random, NumPy, torch, the choice of few-shot examples."""
+    """lm-eval's four random seeds with its defaults: Python's random, NumPy, torch, the choice of few-shot examples."""
 
     random: int = 0
     numpy: int = 1234
@@ -48,15 +48,15 @@ class RandomSeeds:
 def tidy(task, result: dict, entry: Entry, lengths: Mapping | None = None) -> pd.DataFrame:
     """One row per sample of a task, with the columns `COLUMNS`; `result` is what `lm_eval.evaluate` returned for it.
 
-    `score` is lm-eval's per-sample value of the entry's metric after its filter (the task's first ones where the entry
-    names none, or one that the task does not have); `scores` has all of them as JSON. `correct` is null throughout
-    where the metric is graded, that is, not always 0 or 1. `given` is the choice or text answered; `margin`, `per_byte`,
-    `per_token` (with `lengths`, the tokens of every (context, continuation)) and `bits_per_byte` are those of
-    `cloze.choose`, null for what is written; `same` is "same", "different" or "undecided" where an answer to an exported
-    exam was written, by `same_answer`; `chance` is one over the number of choices (0 for what is written). A row without
-    a discipline of its own takes that of the task (`seeds.subjects`). Rows of `export_tasks` keep their ids, others get
+    `score` is lm-eval's per-sample value of the entry's metric after its filter (the task's first ones if the entry
+    names none, or names one that the task does not have); `scores` has all of them as JSON. `correct` is null for the
+    whole task if the metric is graded, that is, not always 0 or 1. `given` is the chosen or written answer; `margin`,
+    `per_byte`, `per_token` (with `lengths`, the tokens of every (context, continuation)) and `bits_per_byte` are those
+    of `cloze.choose`, null for written answers; `same` is "same", "different" or "undecided" by `same_answer` for
+    written answers to exported exams; `chance` is one over the number of choices (0 for written answers). A row without
+    a discipline takes that of the task (`seeds.subjects`). Rows of `export_tasks` keep their ids, others get
     TASK/NUMBER."""
-    name, ours = task.task_name, is_exported(task)
+    name, exported = task.task_name, is_exported(task)
     logged = result["samples"][name]
     filters, metrics = [sample["filter"] for sample in logged], logged[0]["metrics"]
     chosen = entry.filter if entry.filter in filters else filters[0]
@@ -69,21 +69,21 @@ def tidy(task, result: dict, entry: Entry, lengths: Mapping | None = None) -> pd
     for sample in (s for s in logged if s["filter"] == chosen):
         doc, score = sample["doc"], _number(sample[metric])
         score = float(score) if isinstance(score, int | float) else None
-        given, found = _answer(task, sample, metric, lengths)
+        given, scored = _read_answer(task, sample, metric, lengths)
         rows.append(
             {
                 "benchmark": entry.task,
                 "task": name,
                 "id": sample_id(task, sample["doc_id"], doc),
                 "doc_id": sample["doc_id"],
-                **{label: (doc.get(label) or None) if ours else None for label in LABELS},
+                **{label: (doc.get(label) or None) if exported else None for label in LABELS},
                 "metric": metric,
                 "filter": chosen,
                 "score": score,
                 "correct": bool(score) if score in (0, 1) else None,
                 "given": given,
-                **found,
-                "same": _same(given, doc) if ours and task.OUTPUT_TYPE == "generate_until" else None,
+                **scored,
+                "same": _same(given, doc) if exported and task.OUTPUT_TYPE == "generate_until" else None,
                 "chance": 1 / len(task.doc_to_choice(doc)) if task.OUTPUT_TYPE == "multiple_choice" else 0.0,
                 "scores": json.dumps(scores[sample["doc_id"]]),
                 "fewshot": int(result["n-shot"][name]),
@@ -93,7 +93,7 @@ def tidy(task, result: dict, entry: Entry, lengths: Mapping | None = None) -> pd
     table = pd.DataFrame(rows, columns=COLUMNS)
     if known := discipline_of(name):
         table["discipline"] = table["discipline"].astype(object).fillna(known)
-    # The types that Parquet gives back, so that a stored task is the same table.
+    # The types that Parquet returns, so that a stored task is the same table.
     numbers = dict.fromkeys(("score", "margin", "bits_per_byte"), float)
     table = table.astype(dict.fromkeys([*LABELS, "given", "same"], "str") | numbers)
     for column in ("correct", "per_byte", "per_token"):
@@ -103,7 +103,7 @@ def tidy(task, result: dict, entry: Entry, lengths: Mapping | None = None) -> pd
 
 
 def _same(given: str, doc: dict) -> str:
-    """Whether a written answer means the right one."""
+    """The verdict of `same_answer` on a written answer; an empty one is different."""
     found = same_answer(given, doc["answer"], aliases=doc.get("answers") or ())
     return {True: "same", False: "different", None: "undecided" if given.strip() else "different"}[found]
 
@@ -114,7 +114,7 @@ def is_exported(task) -> bool:
 
 
 def sample_id(task, number: int, doc: dict) -> str:
-    """The id of a task's question: its own in an exported exam, else TASK/NUMBER, counted from 0."""
+    """The id of a task's question: that of an exported exam, else TASK/NUMBER, counted from 0."""
     return doc["id"] if is_exported(task) else f"{task.task_name}/{number}"
 
 
@@ -124,8 +124,8 @@ def _number(value):
     return value if isinstance(value, int | float | None) else str(value)
 
 
-def _answer(task, sample: dict, metric: str, lengths: Mapping | None) -> tuple[str, dict]:
-    """(what was answered, what `choose` says of it: nothing where answers are not chosen by log-likelihood)."""
+def _read_answer(task, sample: dict, metric: str, lengths: Mapping | None) -> tuple[str, dict]:
+    """(the answer, the columns of `choose`, None unless answers are chosen by log-likelihood)."""
     replies = sample["filtered_resps"]
     if task.OUTPUT_TYPE != "multiple_choice":
         reply = replies[0]
@@ -137,17 +137,16 @@ def _answer(task, sample: dict, metric: str, lengths: Mapping | None) -> tuple[s
     right = task.doc_to_text(sample["doc"]) if task.multiple_input else sample["target"]
     right = right if isinstance(right, list) else [right]
     right = {choices.index(r) if isinstance(r, str) and r in choices else r for r in right}
-    asked = [tuple(arguments) for arguments in sample["arguments"][: len(choices)]]
-    texts = [more.strip() for _, more in asked] if task.multiple_input else choices
-    tokens = [lengths.get(pair) for pair in asked] if lengths else [None]
+    pairs = [tuple(arguments) for arguments in sample["arguments"][: len(choices)]]
+    texts = [more.strip() for _, more in pairs] if task.multiple_input else choices
+    tokens = [lengths.get(pair) for pair in pairs] if lengths else [None]
     found = choose(likelihood, right, texts, None if None in tokens else tokens)
     return given, {column: found[column] for column in CHOSEN}
 
 
 def digest_model(model: str | Path) -> str:
-    """What identifies a model in keys: for a directory the sha256 of its configuration, tokenizer and weights (by
-    content: a copied checkpoint is the same model, a retrained one is not), for a hub name its commit; else
-    ValueError."""
+    """Identifies a model in keys: a directory by the sha256 of its configuration, tokenizer and weights (by content: a
+    copied checkpoint is the same model, a retrained one is not), a hub name by its commit; else ValueError."""
     folder = Path(model)
     if folder.is_dir():
         sha = hashlib.sha256()
@@ -160,7 +159,7 @@ def digest_model(model: str | Path) -> str:
 
 
 def describe_task(entry, spec) -> dict:
-    """A task's configuration for its key, with local data and code given by content instead of by path."""
+    """A task's configuration for its key, with local data and code identified by content instead of path."""
     config = dict(spec if isinstance(spec, dict) else entry.cfg or {})
     arguments = dict(config.get("dataset_kwargs") or {})
     files = arguments.get("data_files")
@@ -172,7 +171,7 @@ def describe_task(entry, spec) -> dict:
         }
         config["dataset_kwargs"] = arguments
     local = Path(str(config.get("dataset_path", "")))
-    if local.is_dir() and local.name:  # may be large: sizes and dates instead of contents
+    if local.is_dir() and local.name:  # may be large, so sizes and dates instead of contents
         files = sorted(p for p in local.rglob("*") if p.is_file())
         config["dataset_files"] = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     path = getattr(entry, "yaml_path", None)
@@ -195,9 +194,9 @@ def load(artifact: Artifact) -> tuple[pd.DataFrame, dict]:
 
 
 def manifests(folder: Path) -> pd.DataFrame:
-    """One row per finished task in an evaluation folder, by task: benchmark, task, version, form, examples, prompts
-    cut, replies unfinished, ids not asked, metric, questions, rows left out by reason, score, model, scorer, lm-eval
-    version, seeds, seconds."""
+    """One row per finished task in an evaluation folder, sorted by task: benchmark, task, version, form, examples,
+    truncated prompts, unfinished replies, ids not asked, metric, questions, rows left out by reason, score, model,
+    scorer, lm-eval version, seeds, seconds."""
     found = [read_json(path) for path in Path(folder).glob(f"*/{MANIFEST}")]
     found.sort(key=lambda manifest: (manifest["task"], manifest["key"]))
     return pd.DataFrame(found).drop(columns=["kind", "key", "config", "files", SEAL], errors="ignore")

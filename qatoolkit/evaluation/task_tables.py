@@ -1,4 +1,4 @@
-"""lm-eval tasks as QA tables: what a task asks, to decontaminate against it and to show it."""
+"""The questions of lm-eval tasks as QA tables, for decontamination and display."""
 
 import os
 from string import ascii_uppercase as LETTERS
@@ -14,20 +14,20 @@ from qatoolkit.seeds.choices import Fault
 from qatoolkit.seeds.columns import detect_language
 from qatoolkit.seeds.subjects import discipline_of
 
-NOTHING = "(none)"  # for a question or answer without text, which a QA table can't have
+NOTHING = "(none)"  # replaces an empty question or answer, which a QA table can't have
 
 
 def task_tables(suite: Suite, *, limit: int | None = None) -> dict[str, pd.DataFrame]:
-    """The questions of every single task of a suite (`resolve_suite`) as a QA table, by task name; `limit` keeps the
+    """The questions of every single task of a suite (`resolve_suite`) as a QA table, by task name; `limit` takes the
     first of each task. No model is needed.
 
-    `question` is the prompt without examples, `id` is the one that `evaluate` gives the sample, `source` the task, and
-    the discipline that of its subject where it is known (`seeds.subjects`). Multiple-choice tasks have choices and
-    answer_index; where several are right, `answer` is their letters and answer_index null, as in `read_seeds`. Where the
-    choices are contexts before a common ending (Winogrande), the question is their common beginning, a blank and the
-    ending, and the choices are what fills the blank. Other tasks have their target as answer, the first of several; the
-    text of a perplexity task is both. Exported exams keep their own columns. Missing text is "(none)". The language is
-    guessed by script, English for those that the QA table doesn't know.
+    `question` is the prompt without examples, `id` that of the sample in `evaluate`, `source` the task, and the
+    discipline that of its subject if known (`seeds.subjects`). Multiple-choice tasks have choices and answer_index; if
+    several are right, `answer` has their letters and answer_index is null, as in `read_seeds`. If the choices are
+    contexts before a common ending (Winogrande), the question is their common beginning, a blank and the ending, and
+    the choices fill the blank. Other tasks have their target as answer, the first of several; a perplexity task has its
+    text as question and answer. Exported exams keep their columns. Missing text is "(none)". The language is guessed by
+    script, English for those that a QA table can't have.
 
     Raises TasksUnavailable, naming the tasks, if data can't be loaded, and the other errors of `evaluate`."""
     silence_libraries()
@@ -51,19 +51,19 @@ def task_tables(suite: Suite, *, limit: int | None = None) -> dict[str, pd.DataF
 
 def _row(task, number: int, doc: dict) -> dict:
     if is_exported(task):
-        asked = {k: doc.get(k) for k in ("question", "answer", "choices", "answer_index")}
-        asked |= {k: doc.get(k) or None for k in LABELS} | {"aliases": (doc.get("answers") or [])[1:] or None}
+        row = {k: doc.get(k) for k in ("question", "answer", "choices", "answer_index")}
+        row |= {k: doc.get(k) or None for k in LABELS} | {"aliases": (doc.get("answers") or [])[1:] or None}
     else:
-        asked = _asked(task, doc) | {"discipline": discipline_of(task.task_name)}
-        asked |= {k: asked[k] if asked[k].strip() else NOTHING for k in ("question", "answer")}
+        row = _read_doc(task, doc) | {"discipline": discipline_of(task.task_name)}
+        row |= {k: row[k] if row[k].strip() else NOTHING for k in ("question", "answer")}
     try:
-        language = detect_language(" ".join((asked["question"], *(asked["choices"] or ()))))
+        language = detect_language(" ".join((row["question"], *(row["choices"] or ()))))
     except Fault:
         language = "en"
-    return asked | {"id": sample_id(task, number, doc), "language": language}
+    return row | {"id": sample_id(task, number, doc), "language": language}
 
 
-def _asked(task, doc: dict) -> dict:
+def _read_doc(task, doc: dict) -> dict:
     """Question, answer, choices and answer_index of a document."""
     target = task.doc_to_target(doc)
     if task.config.doc_to_choice is None:
@@ -78,7 +78,7 @@ def _asked(task, doc: dict) -> dict:
         start = start[: start.rfind(" ") + 1]
         question, choices = f"{start}_ {target}", [choice[len(start) :] for choice in choices]
     right = [choices.index(r) if r in choices else r for r in (right if isinstance(right, list) else [right])]
-    right = sorted({r for r in right if isinstance(r, int) and 0 <= r < len(choices)})  # none where it is kept secret
+    right = sorted({r for r in right if isinstance(r, int) and 0 <= r < len(choices)})  # none if it is not published
     one = right[0] if len(right) == 1 else None
     answer = choices[one] if one is not None else "".join(LETTERS[r : r + 1] for r in right)
     return {"question": str(question), "answer": answer, "choices": choices, "answer_index": one}

@@ -17,7 +17,7 @@ from qatoolkit.core.qa_table import as_lists, validate
 from qatoolkit.core.taxonomy import LABELS
 
 FORMS = ("letter", "cloze", "generative")
-SHORTEST = 16  # tokens that every open answer may have
+SHORTEST = 16  # lowest limit of tokens for open answers
 METRICS = Path(__file__).with_name("task_metrics.py")  # copied beside cloze tasks
 KEPT = ("id", "question", "choices", "answer", "answer_index", *LABELS)
 METRIC_LIST = [
@@ -34,22 +34,23 @@ def export_tasks(
     form: str | None = None,
     examples: dict[str, pd.DataFrame] | None = None,
 ) -> Path:
-    """Write exams (QA tables of one language each, by task name) as lm-eval tasks, and return the folder.
+    """Write exams (QA tables of one language each, by task name) as lm-eval tasks; returns the folder.
 
-    `form` "letter" lists the choices as A. B. C. and scores the letters, "cloze" scores the texts of the choices by
-    log-likelihood (both `acc`; cloze also `acc_norm` per character, `acc_bytes` and `bpb`, bits per byte of the right
-    choice: `task_metrics`), "generative" lets the model write one line (`exact_match` without regard to case and outer
-    white space), of as many tokens as the longest right answer has bytes, at least `SHORTEST`. None means cloze where
-    every row has choices, else generative. `examples`, tables by exam name, are shown in few-shot prompts in their
-    order, as in MMLU; without them lm-eval draws examples from the other questions of the exam.
+    `form` "letter" lists the choices as A. B. C. and scores the letters; "cloze" scores the texts of the choices by
+    log-likelihood (both `acc`; cloze also `acc_norm` per character, `acc_bytes`, and `bpb`, bits per byte of the right
+    choice: `task_metrics`); "generative" lets the model write one line (`exact_match`, ignoring case and outer white
+    space) of at most as many tokens as the longest right answer has bytes, or `SHORTEST` if that is more. None means
+    cloze if every row has choices, else generative. `examples`, tables by exam name, are shown in few-shot prompts in
+    their order, as in MMLU; without them lm-eval draws examples from the other questions of the exam.
 
-    Raises ValueError for a table that is not a QA table, a name that is no file name, an unknown form, mixed languages, letter or cloze without
-    choices or with several right ones, more choices than letters, and a folder with other files in it."""
+    Raises ValueError for a table that is not a QA table, an invalid file name, an unknown form, mixed languages, letter
+    or cloze without choices or with several right ones, more choices than letters, and a folder with other files in
+    it."""
     import yaml
 
     folder, examples = Path(folder), examples or {}
     if form not in (None, *FORMS):
-        raise ValueError(f"no form is called {form!r}; there are {', '.join(FORMS)}")
+        raise ValueError(f"unknown form {form!r}; allowed: {', '.join(FORMS)}")
     with atomic(folder, over="tasks.json") as temporary:
         temporary.mkdir(parents=True)
         write_json(sorted(exams), temporary / "tasks.json")
@@ -57,11 +58,12 @@ def export_tasks(
         for name, table in exams.items():
             check_name(name, "exam")
             table = check_exam(name, table)
-            chosen = choose_form(table, form)  # the examples, which are few, are asked in the same form
+            chosen = choose_form(table, form)  # examples have the same form
             files = {"test": (f"{name}.jsonl", table)}
             if name in examples:
                 files["examples"] = (f"{name}.examples.jsonl", check_exam(f"{name} (examples)", examples[name]))
-            language = _language(name, pd.concat([rows for _, rows in files.values()]), chosen)
+            rows = pd.concat([rows for _, rows in files.values()])
+            language = _check_language_and_form(name, rows, chosen)
             for file, rows in files.values():
                 lines = (json.dumps(row, ensure_ascii=False) for row in _rows(rows, chosen))
                 (temporary / file).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -78,7 +80,8 @@ def export_tasks(
 
 
 def check_exam(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """The QA table with Python lists, and empty columns of choices if it had none; else ValueError."""
+    """The QA table with Python lists, and with empty columns for choices if it has none; ValueError if it is not
+    one."""
     try:
         table = as_lists(validate(table))
     except ValueError as error:
@@ -87,16 +90,16 @@ def check_exam(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def choose_form(table: pd.DataFrame, form: str | None) -> str:
-    """`form`, or the default one for this exam: cloze where every row has choices, else generative."""
+    """`form`, or the default for this exam: cloze if every row has choices, else generative."""
     return form or ("cloze" if table["choices"].notna().all() else "generative")
 
 
 def has_several_answers(table: pd.DataFrame) -> pd.Series:
-    """Which rows have choices but more than one right one, [rows] bool."""
+    """A mask of rows with choices and more than one right one, [rows] bool."""
     return table["choices"].notna() & table["answer_index"].isna()
 
 
-def _language(name: str, table: pd.DataFrame, form: str) -> str:
+def _check_language_and_form(name: str, table: pd.DataFrame, form: str) -> str:
     """The language of an exam; ValueError if it has several, or can't be asked in this form."""
     languages = table["language"].unique()
     if len(languages) != 1:
@@ -124,9 +127,9 @@ def _language(name: str, table: pd.DataFrame, form: str) -> str:
 
 
 def _rows(table: pd.DataFrame, form: str) -> list[dict]:
-    """The rows of an exam as its JSON lines have them. Every row has the same keys, whose values have one type, since
-    the reader of the file settles the types by its first megabytes: a missing label is an empty text, and a column of
-    choices with gaps, which no form with choices has, is left out."""
+    """The rows of an exam for its JSON lines. Every row has the same keys with values of one type, since the reader
+    infers types from the first megabytes: a missing label is an empty text, and a column of choices with gaps (only in
+    the generative form) is left out."""
     kept = table.reindex(columns=list(KEPT)).assign(answer=table["answer"].str.strip())
     kept = kept.assign(**{label: kept[label].astype(object).fillna("") for label in LABELS}).dropna(axis=1)
     if (aliases := _aliases(table)) is not None:
@@ -139,14 +142,14 @@ def _rows(table: pd.DataFrame, form: str) -> list[dict]:
 
 
 def _aliases(table: pd.DataFrame) -> list[list[str]] | None:
-    """Further right answers of every row; None where no row has any."""
+    """The aliases of every row; None if no row has any."""
     found = as_lists(table)["aliases"] if "aliases" in table else pd.Series(dtype=object)
     return [list(more or ()) for more in found] if found.map(bool).any() else None
 
 
 def _task(name: str, form: str, language: str, paths: dict[str, str], longest: int, aliases: bool) -> dict:
-    """The YAML of a task; `longest` is the number of bytes of the longest answer, and so the most tokens it can have in
-    a byte-level tokenizer; with `aliases` every row has a list of right `answers`."""
+    """The YAML of a task. `longest`: bytes of the longest answer, which bound its tokens in a byte-level tokenizer.
+    With `aliases` every row has a list of right `answers`."""
     prompt, delimiter = PROMPT[language]
     prompt = prompt.format(question="{{question}}")
     if form == "letter":
@@ -163,7 +166,7 @@ def _task(name: str, form: str, language: str, paths: dict[str, str], longest: i
     }
     if "examples" in paths:
         task |= {"fewshot_split": "examples", "fewshot_config": {"sampler": "first_n"}}
-    else:  # stated, so that lm-eval never shows a question among its own examples
+    else:  # set explicitly, so that lm-eval never shows a question among its own examples
         task |= {"fewshot_split": "test"}
     if form == "generative":
         return task | {

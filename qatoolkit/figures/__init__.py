@@ -1,4 +1,4 @@
-"""Figures, one function each: a tidy table in, a matplotlib figure out. Saved tables are all they need."""
+"""Figures, one function each, from a tidy table to a matplotlib figure. They need only saved tables."""
 
 from qatoolkit.core.public import by_module, lazily
 

@@ -30,13 +30,13 @@ BESIDE = {"textcoords": "offset points", "va": "center_baseline", "fontsize": 8}
 
 @styled
 def seed_quality(report, *, title=None):
-    """Bars of accepted and rejected rows by source: one panel for accepted rows, one per reason, most rows first.
+    """Bars of accepted and rejected rows by source: one panel for accepted rows, one per reason, most frequent first.
 
-    `report`: source, rows_in, reason ("accepted" among them), count, as `seeds.quality_report` returns it. The panels
-    of reasons share one scale; the accepted rows have their own. Beyond six reasons, the rarest share a panel.
+    `report`: source, rows_in, reason (including "accepted"), count, as `seeds.quality_report` returns it. The panels of
+    reasons share one scale. With more than six reasons, the rarest share a panel.
     """
     require(report, "source", "rows_in", "reason", "count", key=("source", "reason"))
-    report = report[report["rows_in"] > 0]  # not the entries of folders that are not read
+    report = report[report["rows_in"] > 0]  # drops folders, of which no rows are read
     sources = order(report["source"])
     rows_in = report.groupby("source")["rows_in"].first().reindex(sources)
     counts = report.pivot(index="source", columns="reason", values="count").reindex(sources).fillna(0)
@@ -76,8 +76,8 @@ def seed_quality(report, *, title=None):
 def distribution(table, by, *, hue="source", title=None, ax=None):
     """Shares of `by` (difficulty, discipline, grade, ...) within each data set, named by column `hue`.
 
-    `table`: one row per question, or one per (`by`, `hue`) with its count in column n. Questions without a label or a
-    data set count as "unknown", so that the shares of a data set add up to 100%.
+    `table`: one row per question, or one per (`by`, `hue`) with its count in column n. Missing labels and data sets
+    count as "unknown", so the shares of a data set add up to 100%.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -85,34 +85,34 @@ def distribution(table, by, *, hue="source", title=None, ax=None):
     >>> type(qt.figures.distribution(table, "difficulty")).__name__
     'Figure'
     """
-    import seaborn as sns  # here, because it loads scipy.stats
+    import seaborn as sns  # imported late, because it loads scipy.stats
 
     require(table, by, hue)
     table = labelled(table, by, hue).astype({by: str, hue: str})
     levels, sets = sorted(order(table[by], by), key=lambda v: v == "unknown"), order(table[hue])
     table = table.assign(n=table.get("n", 1), **{by: pd.Categorical(table[by], levels)})
     totals = table.groupby(hue)["n"].sum()
-    figure, own = canvas(ax, 6.4, 1 + 0.2 * len(sets) + len(levels) * (0.1 + 0.14 * len(sets)))
+    figure, ax_used = canvas(ax, 6.4, 1 + 0.2 * len(sets) + len(levels) * (0.1 + 0.14 * len(sets)))
     sns.histplot(
         table, y=by, hue=hue, hue_order=sets, weights="n", stat="percent", common_norm=False, multiple="dodge",
-        shrink=0.82, alpha=1, linewidth=0.5, edgecolor="white", legend=False, ax=own,
+        shrink=0.82, alpha=1, linewidth=0.5, edgecolor="white", legend=False, ax=ax_used,
     )  # fmt: skip
-    for bars, dataset in zip(own.containers, reversed(sets), strict=True):
+    for bars, dataset in zip(ax_used.containers, reversed(sets), strict=True):
         bars.set_label(f"{name(dataset)} (n = {totals[dataset]:,.0f})")
-        own.bar_label(bars, fmt="%.1f", padding=2, fontsize=7, color=MUTED)
-    name_rows(own, [name(level) for level in levels])
-    own.margins(x=0.08)
-    own.set(xlabel="share of questions (%)", ylabel="", title=title or f"Questions by {name(by)}")
-    own.legend(reverse=True) if ax else figure.legend(loc="outside lower center", reverse=True)
+        ax_used.bar_label(bars, fmt="%.1f", padding=2, fontsize=7, color=MUTED)
+    name_rows(ax_used, [name(level) for level in levels])
+    ax_used.margins(x=0.08)
+    ax_used.set(xlabel="share of questions (%)", ylabel="", title=title or f"Questions by {name(by)}")
+    ax_used.legend(reverse=True) if ax else figure.legend(loc="outside lower center", reverse=True)
     return figure
 
 
 @styled
 def lengths(table, by="source", *, title="Length of questions and answers"):
-    """Lengths of question and answer in characters, on a log axis: median, middle half and middle 90%.
+    """Lengths of questions and answers in characters, on a log axis: median, middle half and middle 90%.
 
     `table`: question, answer, language and `by`, one row per question. One line per value of `by` and language; colour
-    and marker show the language, because a Chinese character carries more than a Latin letter.
+    and marker show the language, because a Chinese character carries more information than a Latin letter.
     """
     require(table, "question", "answer", "language", by)
     keys = list(dict.fromkeys([by, "language"]))
@@ -142,20 +142,20 @@ def lengths(table, by="source", *, title="Length of questions and answers"):
 
 @styled
 def survival(table, *, title="What is left of the questions after each step", ax=None):
-    """Share of the questions written that each step leaves, with intervals: one line per level asked for.
+    """Share of the written questions that remain after each step, with intervals: one line per requested level.
 
     `table`: difficulty (or "all"), step, n, share, low, high (fractions), as `tables.survival` returns it; the steps
-    from `written` to `accepted` are drawn, in their order.
+    from `written` to `accepted` are drawn in order.
     """
     require(table, "difficulty", "step", "n", "share", "low", "high", key=("difficulty", "step"))
     table = table[~table["step"].isin(["asked", "elsewhere"])].dropna(subset="share")
     steps, levels = list(dict.fromkeys(table["step"])), order(table["difficulty"], "difficulty")
     style = looks(levels)
     figure, ax = canvas(ax, 6.4, 3.8)
-    for turn, level in enumerate(levels):
+    for i, level in enumerate(levels):
         rows = table[table["difficulty"] == level].set_index("step").reindex(steps)
         y, low, high = (100 * rows[column].to_numpy(float) for column in ("share", "low", "high"))
-        x = np.arange(len(steps)) + 0.07 * (turn - (len(levels) - 1) / 2)  # intervals side by side
+        x = np.arange(len(steps)) + 0.07 * (i - (len(levels) - 1) / 2)  # so that intervals do not overlap
         label = f"{name(level)} (n = {rows['n'].iloc[0]:,.0f})"
         ax.errorbar(x, y, whiskers(y, low, high), elinewidth=1, **style[level] | {"label": label})
     ax.set_xticks(range(len(steps)), steps)

@@ -1,9 +1,9 @@
 """Figures of accuracies, differences, losses and rates: dots or lines with their intervals.
 
-One function per figure: a tidy table in, a matplotlib Figure out. Accuracies, shares and differences are fractions in
+One function per figure, from a tidy table to a matplotlib Figure. Accuracies, shares and differences are fractions in
 the table and percent or points in the figure; `low` and `high` bound the 95% interval that the caller computed. A
 missing value is drawn as missing, never as zero. Every function raises ValueError for an empty table, missing columns
-and repeated rows, and applies the house style inside the call only.
+and repeated rows, and applies the house style only during the call.
 """
 
 from functools import partial
@@ -42,8 +42,8 @@ AXES = {
 }
 
 
-def _dots(ax, rows, names, value, *, number="{:.1f}".format, hollow=()):
-    """Dots with intervals on y = 0, 1, ..., in percent; a missing value is written as "no score"."""
+def _draw_dots(ax, rows, names, value, *, number="{:.1f}".format, hollow=()):
+    """Draw dots with intervals at y = 0, 1, ..., in percent; missing values as the text "no score"."""
     points, low, high = (100 * rows[column].to_numpy(float) for column in (value, "low", "high"))
     ax.hlines(np.arange(len(rows)), low, high, linewidth=1.4)
     for y, point in enumerate(points):
@@ -55,12 +55,12 @@ def _dots(ax, rows, names, value, *, number="{:.1f}".format, hollow=()):
         at = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
         ax.annotate(number(point), (point, y), (0, 4.5), bbox=BACKED, **at)
     name_rows(ax, names, top=0.8)
-    ax.margins(x=0.1)  # for the number at a dot that is the outermost
+    ax.margins(x=0.1)  # room for the number at the outermost dot
     ax.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def _dot_panels(table, panel, row, names, value, *, title, unit, across=4, width=2.4, label=1.5, **dots):
-    """Figure with one panel of dots per value of column `panel`, and {value: axes}; the panels share both axes.
+def _draw_dot_panels(table, panel, row, names, value, *, title, unit, across=4, width=2.4, label=1.5, **dots):
+    """A figure with one panel of dots per value of column `panel`, and {value: axes}; the panels share both axes.
 
     `row`: the column or columns that name a row; `names`: {value of `row`: label}.
     """
@@ -74,7 +74,7 @@ def _dot_panels(table, panel, row, names, value, *, title, unit, across=4, width
     panels = dict(zip(groups, axes.flat, strict=False))
     for i, (group, ax) in enumerate(panels.items()):
         rows = table[table[panel] == group].set_index(row).reindex(list(names))
-        _dots(ax, rows, labels, value, **dots)
+        _draw_dots(ax, rows, labels, value, **dots)
         ax.set_title(f"{fill(name(group), 34)}\n{n_text(rows['n'])}", fontsize=9)
         ax.tick_params(labelbottom=i >= len(groups) - across)
     figure.suptitle(title)
@@ -84,14 +84,14 @@ def _dot_panels(table, panel, row, names, value, *, title, unit, across=4, width
 
 @styled
 def arms(table, *, title="Accuracy by training arm"):
-    """Dot plot of accuracy with intervals: one panel per exam, one row per arm in the order given.
+    """Dot plot of accuracy with intervals: one panel per exam, one row per arm in the given order.
 
     `table`: arm, exam, accuracy, low, high, n. Optional, fractions: `chance` draws the level of guessing, `blind` a
-    diamond for the score of who does not read the question.
+    diamond for the score without reading the question.
     """
     require(table, "arm", "exam", "accuracy", "low", "high", "n", key=("arm", "exam"))
     names = {arm: name(arm) for arm in order(table["arm"])}
-    figure, panels = _dot_panels(table, "exam", "arm", names, "accuracy", title=title, unit="accuracy (%)")
+    figure, panels = _draw_dot_panels(table, "exam", "arm", names, "accuracy", title=title, unit="accuracy (%)")
     handles = {}
     for exam, ax in panels.items():
         rows = table[table["exam"] == exam].set_index("arm").reindex(list(names))
@@ -109,13 +109,13 @@ def arms(table, *, title="Accuracy by training arm"):
 
 @styled
 def comparisons(table, *, title="Differences in accuracy"):
-    """Forest plot of paired differences in points: one panel per exam or group, one row per pair.
+    """Forest plot of paired differences in points: one panel per exam or group, one row per pair of arms.
 
     `table`: a, b, on, difference (accuracy of a minus accuracy of b), low, high, n.
     """
     require(table, "a", "b", "on", "difference", "low", "high", "n", key=("a", "b", "on"))
     names = {(a, b): f"{name(a)} − {name(b)}" for a, b in order(zip(table["a"], table["b"], strict=True))}
-    figure, panels = _dot_panels(
+    figure, panels = _draw_dot_panels(
         table, "on", ["a", "b"], names, "difference", title=title, unit="difference in accuracy (points)",
         across=3, width=2.6, label=2.2, number=partial(signed, decimals=1),
     )  # fmt: skip
@@ -128,7 +128,7 @@ def comparisons(table, *, title="Differences in accuracy"):
 def ablations(table, *, title="Ablations: one setting changed, against the same arm unchanged", on=""):
     """Dot plot of paired differences with intervals, one panel per arm; a filled dot has a corrected p below 0.05.
 
-    `table`: arm, ablation, difference, low, high, n, p_holm. `on` says which questions they are.
+    `table`: arm, ablation, difference, low, high, n, p_holm. `on` names the questions.
     """
     require(table, "arm", "ablation", "difference", "low", "high", "n", "p_holm", key=("arm", "ablation"))
     groups = order(table["arm"])
@@ -137,14 +137,14 @@ def ablations(table, *, title="Ablations: one setting changed, against the same 
     figure, axes = plt.subplots(len(groups), figsize=size, height_ratios=ratios, sharex=True, squeeze=False)
     for ax, group in zip(axes[:, 0], groups, strict=True):
         rows = table[table["arm"] == group].reset_index(drop=True)
-        open_ones = set(rows.index[~(rows["p_holm"] < 0.05)])
-        _dots(
+        hollow_rows = set(rows.index[~(rows["p_holm"] < 0.05)])
+        _draw_dots(
             ax,
             rows,
             [clipped(v) for v in rows["ablation"]],
             "difference",
             number=partial(signed, decimals=1),
-            hollow=open_ones,
+            hollow=hollow_rows,
         )
         ax.axvline(0, color=MUTED, linestyle="--", linewidth=0.9, zorder=0)
         ax.set_title(", ".join(filter(None, (name(group), on, n_text(rows["n"])))), fontsize=9)
@@ -153,8 +153,8 @@ def ablations(table, *, title="Ablations: one setting changed, against the same 
     return figure
 
 
-def _thinned(values, least=0.09):
-    """The values to label on a log axis: neighbours are at least the fraction `least` of its length apart."""
+def _thin_ticks(values, least=0.09):
+    """The values to label on a log axis: neighbours are at least the fraction `least` of the axis apart."""
     values = sorted(set(values))
     gap = least * np.log(values[-1] / values[0])
     kept = values[-1:]
@@ -169,13 +169,15 @@ def scaling(table, *, title=None):
     """Accuracy against model size, data and initial compute: one panel per axis, log x, intervals.
 
     `table`: axis ("parameters", "tokens", "initial_flops"), arm, x, accuracy, low, high, n; optional, fractions: chance
-    (guessing) and blind (the question not read), drawn as lines.
+    (guessing) and blind (without reading the question), drawn as lines.
     """
     require(table, "axis", "arm", "x", "accuracy", "low", "high", "n", key=("axis", "arm", "x"))
-    fits = (table["x"] > 0) & np.isfinite(table["x"])
-    if not fits.all():
-        found = table.loc[~fits, "x"].iloc[0]
-        raise ValueError(f"x must be positive and finite for a log axis, found {found}; drop the runs without a size")
+    drawable = (table["x"] > 0) & np.isfinite(table["x"])
+    if not drawable.all():
+        bad_value = table.loc[~drawable, "x"].iloc[0]
+        raise ValueError(
+            f"x must be positive and finite for a log axis, found {bad_value}; drop the runs without a size"
+        )
     unknown = set(table["axis"]) - set(AXES)
     if unknown:
         raise ValueError(f"axis must be one of {list(AXES)}, found {sorted(map(str, unknown))}")
@@ -188,7 +190,7 @@ def scaling(table, *, title=None):
             ax.errorbar(rows["x"], y, whiskers(y, low, high), elinewidth=1, **style[arm])
         label, unit, text = AXES[axis]
         ax.set_xscale("log")
-        ax.set_xticks(ticks := _thinned(panel["x"]), map(text, ticks))
+        ax.set_xticks(ticks := _thin_ticks(panel["x"]), map(text, ticks))
         ax.minorticks_off()
         ax.set_xlabel(f"{label} ({unit})")
         ax.set_title(n_text(panel["n"]) + " per point", fontsize=9)
@@ -234,8 +236,8 @@ def refinement(table, *, title="Wrong answers before and after refinement", ax=N
 
 @styled
 def pass_rates(table, *, title="Pass rate by level of the rubric", ax=None):
-    """Mean pass rate against the level of difficulty, one line per model and form: falling where the rubric orders the
-    model.
+    """Mean pass rate against the level of difficulty, one line per model and form. It falls if the rubric agrees with
+    what is hard for the model.
 
     `table`: model, form, difficulty, n, pass_rate, low, high (fractions), as `tables.pass_rates_by_level` returns it.
     """
@@ -285,10 +287,10 @@ def loss(metrics, *, title="Training loss and learning rate"):
 
 @styled
 def probes_over_time(table, *, by="discipline", title=None):
-    """Accuracy of probes inside mid-training against tokens seen: a panel for all questions and one per discipline (or
-    per value of another column `by`), pooled by n over the rest, with a line per arm and Wilson intervals.
+    """Accuracy of probes during mid-training against tokens seen: a panel for all questions and one per discipline (or
+    per value of another column `by`), pooled over the other labels by n, with a line per arm and Wilson intervals.
 
-    `table`: tokens, discipline, difficulty, n, accuracy (`training.probes.read_probes`), and arm where there are several.
+    `table`: tokens, discipline, difficulty, n, accuracy (`training.probes.read_probes`), and arm if there are several.
     """
     table = table if "arm" in table else table.assign(arm="")
     require(table, "tokens", *CELL, by, "n", "accuracy", "arm", key=("arm", "tokens", *CELL))

@@ -35,10 +35,10 @@ PANELS = {  # column of `path_diagnostics`: title of its panel, format of its va
 
 @styled
 def kp_degree(degrees, *, title="Degree of knowledge points", ax=None):
-    """Share of KPs with at least each degree (the complementary distribution), both axes logarithmic.
+    """Share of KPs with at least each degree (complementary cumulative distribution), both axes logarithmic.
 
-    `degrees`: column degree, one row per KP. KPs without neighbours have no place on a log axis; a note counts them.
-    Raises ValueError if no KP has a neighbour.
+    `degrees`: column degree, one row per KP. KPs without neighbours can't be drawn on a log axis; a note counts them.
+    ValueError if no KP has a neighbour.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -50,7 +50,7 @@ def kp_degree(degrees, *, title="Degree of knowledge points", ax=None):
     require(degrees, "degree")
     values = np.sort(degrees["degree"].to_numpy())
     if values[-1] <= 0:
-        raise ValueError(f"none of {len(values)} knowledge points has a neighbour; there is no degree to draw")
+        raise ValueError(f"none of {len(values)} knowledge points has a neighbour, so there is no degree to draw")
     levels, first = np.unique(values, return_index=True)
     share = 100 * (1 - first / len(values))
     figure, ax = canvas(ax, 5.2, 3.7)
@@ -73,7 +73,7 @@ def kp_degree(degrees, *, title="Degree of knowledge points", ax=None):
 
 @styled
 def coverage(table, *, title="Knowledge points reached by sampled paths", ax=None):
-    """Share of KPs visited against the number of paths sampled, one line per policy.
+    """Share of visited KPs against the number of sampled paths, one line per policy.
 
     `table`: paths, coverage (fraction), policy.
     """
@@ -99,7 +99,7 @@ def coverage(table, *, title="Knowledge points reached by sampled paths", ax=Non
 def diagnostics(table, *, title="What walks cover, and how evenly"):
     """One panel per measure of `path_diagnostics`, one bar per sample of walks.
 
-    `table`: walks (name of the sample), paths, and columns of `path_diagnostics`; columns of nulls only are left out.
+    `table`: walks (name of the sample), paths, and columns of `path_diagnostics`; columns with only nulls are left out.
     """
     require(table, "walks", "paths", key=("walks",))
     shown = [column for column in PANELS if column in table and table[column].notna().any()]
@@ -130,7 +130,7 @@ def diagnostics(table, *, title="What walks cover, and how evenly"):
 def frontier(table, *, title="Coverage against popularity", ax=None):
     """Correlation of visits with popularity against KP coverage: one point per value function, one line per alpha.
 
-    `table`: alpha, beta, coverage (fraction), popularity_correlation, and optionally n (paths sampled per point). A
+    `table`: alpha, beta, coverage (fraction), popularity_correlation, and optionally n (sampled paths per point). A
     note counts the points without a correlation.
     """
     require(table, "alpha", "beta", "coverage", "popularity_correlation", key=("alpha", "beta"))
@@ -145,8 +145,8 @@ def frontier(table, *, title="Coverage against popularity", ax=None):
     paths = f", n = {int(table['n'].min()):,} paths per point" if "n" in table else ""
     ax.set_xlabel(f"knowledge points reached (%){paths}")
     ax.set_ylabel("correlation of visits with popularity")
-    if lost := len(table) - len(rows):
-        note = f"{lost} of {len(table)} points have no correlation:\nvisits or popularity do not vary"
+    if missing := len(table) - len(rows):
+        note = f"{missing} of {len(table)} points have no correlation:\nvisits or popularity do not vary"
         ax.text(0.97, 0.95, note, transform=ax.transAxes, ha="right", va="top", fontsize=8)
     ax.set_title(title)
     texts = [f"α {alpha:g}, β {beta:g}" for alpha, beta in zip(rows["alpha"], rows["beta"], strict=True)]
@@ -157,9 +157,9 @@ def frontier(table, *, title="Coverage against popularity", ax=None):
 
 @styled
 def graph_neighbourhood(graph, path=None, *, title=None, ax=None):
-    """A small networkx graph of KPs, edge widths by weight, with a walk numbered and highlighted.
+    """A small networkx graph of KPs, edge widths by weight, with a numbered and highlighted walk.
 
-    `path`: node ids in order of the walk. A node's attribute "label" replaces its id. Raises ValueError for an empty
+    `path`: node ids in the order of the walk. A node's attribute "label" replaces its id. ValueError for an empty
     graph, more than 80 nodes, and a path that leaves the graph.
     """
     import networkx as nx
@@ -172,26 +172,26 @@ def graph_neighbourhood(graph, path=None, *, title=None, ax=None):
     if absent:
         raise ValueError(f"the path leaves the graph at {absent[0]!r}; pass a subgraph with the whole path")
     links = dict(nx.all_pairs_shortest_path_length(graph))
-    far = 1 + max(max(reached.values()) for reached in links.values())  # for nodes of different components
-    place = nx.kamada_kawai_layout(graph, dist={a: {b: links[a].get(b, far) for b in nodes} for a in nodes})
+    beyond = 1 + max(max(reached.values()) for reached in links.values())  # distance between components
+    layout = nx.kamada_kawai_layout(graph, dist={a: {b: links[a].get(b, beyond) for b in nodes} for a in nodes})
     figure, ax = canvas(ax, 8, 6)
     edges = list(graph.edges(data="weight", default=1))
     heaviest = max((weight for *_, weight in edges), default=1)
     widths = [0.4 + 2 * weight / heaviest for *_, weight in edges]
-    lines = [(place[a], place[b]) for a, b, _ in edges]
+    lines = [(layout[a], layout[b]) for a, b, _ in edges]
     ax.add_collection(LineCollection(lines, linewidths=widths, colors="#D8D8D8"))
     for a, b in steps:
         arrow = {"arrowstyle": "-|>", "color": "C1", "linewidth": 2, "shrinkA": 5, "shrinkB": 6}
-        ax.annotate("", place[b], place[a], arrowprops=arrow)
+        ax.annotate("", layout[b], layout[a], arrowprops=arrow)
     labels = []
     for node in [*path, *(node for node in nodes if node not in path)]:
         step = path.index(node) + 1 if node in path else 0
-        ax.plot(*place[node], "o", color="C1" if step else "C0", markersize=8 if step else 5, zorder=3)
+        ax.plot(*layout[node], "o", color="C1" if step else "C0", markersize=8 if step else 5, zorder=3)
         text = str(graph.nodes[node].get("label", node))
         text = (f"{step}. " if step else "") + (text if len(text) <= 32 else text[:31] + "…")
         back = {"bbox": BACKED, "zorder": 5 if step else 4}
         font = {"fontsize": 8.5, "weight": "bold"} if step else {"fontsize": 7}
-        labels.append((*place[node], text, {**font, **back, "parse_math": False}))
+        labels.append((*layout[node], text, {**font, **back, "parse_math": False}))
     ax.margins(0.12)
     ax.set_axis_off()
     count = f"n = {len(nodes)} knowledge points, {len(edges)} links"

@@ -1,7 +1,7 @@
 """Heat-maps over discipline and difficulty (accuracy, margin, gain, synthesis budget), and of confusion tables.
 
-The wider a cell's 95% interval, the paler its colour, so that what stands out is known. Where most cells are small, the
-pooled rows and columns come first."""
+The wider a cell's 95% interval, the paler its colour, so that strong colours are reliable. If most cells have few
+questions, the pooled rows and columns come first."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,13 +15,13 @@ from qatoolkit.figures.style import INTERVAL, MUTED, canvas, n_text, name, order
 
 CELL = ["discipline", "difficulty"]
 PLAIN, OUTLINE = to_rgb("#F2F2F2"), "#D55E00"
-SMALL = 30  # questions; with fewer the 95% interval of a share near one half is over 34 points wide
+SMALL = 30  # questions; with fewer, the 95% interval of a share near one half is over 34 points wide
 
 
 def _with_margins(cells, columns, summarise):
-    """Append the summary of each row, each column and of all cells under the key "all"."""
+    """Append summaries of each row, each column and all cells, under the key "all"."""
     if cells[CELL].eq("all").any(axis=None):
-        raise ValueError("rows of discipline or difficulty 'all': drop them, the figure adds its own")
+        raise ValueError("rows of discipline or difficulty 'all': drop them, the figure computes them")
     cells = cells[[*CELL, *columns]].astype(dict.fromkeys(CELL, object))
     margins = [{key: value, other: "all"} | summarise(group)
                for key, other in (CELL, CELL[::-1]) for value, group in cells.groupby(key, sort=False)]  # fmt: skip
@@ -29,7 +29,9 @@ def _with_margins(cells, columns, summarise):
     return pd.concat([cells, pd.DataFrame(margins)], ignore_index=True)
 
 
-def _pooled(*values):
+def _pool(*values):
+    """A function that pools a group's `values` by n."""
+
     def summarise(group):
         scored = group[group["n"].gt(0) & group[[*values]].notna().all(axis=1)]
         n = scored["n"].sum()
@@ -39,17 +41,17 @@ def _pooled(*values):
 
 
 def _certainty(width):
-    """How much of its colour a cell keeps, from the width of its 95% interval (a fraction): all of it up to 0.17."""
+    """The share of its colour that a cell keeps, from the width of its 95% interval (a fraction): all up to 0.17."""
     return np.clip(1.2 * (1 - width), 0.2, 1.0)
 
 
 def _widest(n):
-    """The width of Wilson's 95% interval of one half, the widest with `n` questions."""
+    """The width of Wilson's 95% interval of a share of one half, the widest for `n` questions."""
     return 1.96 / np.sqrt(np.asarray(n, float) + 1.96**2)
 
 
 def _rows(disciplines, margin_first):
-    """Position of every discipline and of every heading: STEM first, a gap, the others; the margin before or after."""
+    """The positions of disciplines and of headings: STEM, a gap, the others; the margin first or last."""
     disciplines = order([d for d in disciplines if d != "all"], "discipline")
     stem = [d for d in disciplines if d in STEM]
     groups = {"STEM": stem, "Other disciplines": [d for d in disciplines if d not in stem]}
@@ -68,9 +70,7 @@ def _draw_cell(ax, x, y, cell, colour):
     known = pd.notna(cell["value"])
     kept = 0.0 if cell.get("plain") or not known else cell.get("sure", 1.0)
     fill = PLAIN if not kept else kept * np.array(to_rgb(colour(cell["value"]))) + (1 - kept) * np.array(PLAIN)
-    luminance = np.dot(
-        np.power(fill, 2.2), (0.2126, 0.7152, 0.0722)
-    )  # as WCAG weighs it: of black and white, what reads best
+    luminance = np.dot(np.power(fill, 2.2), (0.2126, 0.7152, 0.0722))  # relative luminance of WCAG
     ink = "white" if luminance < 0.18 else "#111111"
     ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=fill, linewidth=0))
     if cell.get("outlined"):
@@ -85,15 +85,15 @@ def _draw_cell(ax, x, y, cell, colour):
     ax.text(x, y + 0.25, cell["note"], fontsize=6, **at)
 
 
-def _outlined(table, weak):
-    """The table with `outlined`: which cells are among those of `weak`, if any are given."""
+def _mark_weak(table, weak):
+    """The table with a column `outlined`: whether the cell is in the table `weak`, if given."""
     inside = set() if weak is None else set(map(tuple, weak[CELL].to_numpy()))
     return table.assign(outlined=[tuple(cell) in inside for cell in table[CELL].to_numpy()])
 
 
 def _draw_grid(cells, *, cmap, norm, unit, title, ax, legend, margin="all"):
-    """Draw cells with columns value (for the colour), text, note, and where needed sure (the share of the colour that is
-    kept), bold, plain, outlined."""
+    """Draw cells with columns value (for the colour), text, note, and optionally sure (the share of the colour to
+    keep), bold, plain, outlined."""
     inner = cells[~cells[CELL].eq("all").any(axis=1)]
     first = "sure" in cells and inner.loc[inner["n"] > 0, "n"].median() < SMALL
     places, headings = _rows(cells["discipline"], first)
@@ -116,11 +116,11 @@ def _draw_grid(cells, *, cmap, norm, unit, title, ax, legend, margin="all"):
         legend += "; pale: wide interval"
     if "outlined" in cells and cells["outlined"].any():
         legend += "; framed: weak"
-    return _finished(figure, ax, ScalarMappable(norm, cmap), title, legend, unit)
+    return _finish(figure, ax, ScalarMappable(norm, cmap), title, legend, unit)
 
 
-def _finished(figure, ax, colours, title, legend, unit):
-    """A drawn grid with its title, its legend and the bar of its colours."""
+def _finish(figure, ax, colours, title, legend, unit):
+    """Add title, legend and colour bar to a drawn grid."""
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.grid(False)
@@ -133,19 +133,19 @@ def _finished(figure, ax, colours, title, legend, unit):
     return figure
 
 
-def _centred(cells, least):
-    """Colours symmetric about zero, as wide as the largest value of a cell that keeps half its colour, and at least as
-    `least`."""
+def _centre_colours(cells, least):
+    """A colour scale symmetric about zero, up to the largest value of a cell that keeps at least half its colour, and
+    at least up to `least`."""
     widest = max(least, cells.loc[cells["sure"] >= 0.5, "value"].abs().max(skipna=True) or 0.0)
     return {"cmap": "PuOr", "norm": TwoSlopeNorm(0, -widest, widest)}
 
 
 @styled
 def accuracy_grid(cells, *, weak=None, title=None, ax=None):
-    """Heat-map of accuracy by discipline and difficulty, with interval and n in each cell and pooled margins.
+    """Heat-map of accuracy by discipline and difficulty, with interval and n in each cell, and pooled margins.
 
-    `cells`: discipline, difficulty, n, accuracy, low, high (fractions). `weak`: a table of the cells to frame, as the
-    plan has them. Raises ValueError for an empty table, missing columns or a repeated cell.
+    `cells`: discipline, difficulty, n, accuracy, low, high (fractions). `weak`: a table of cells to frame, as in the
+    plan. ValueError for an empty table, missing columns or a repeated cell.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -156,7 +156,7 @@ def accuracy_grid(cells, *, weak=None, title=None, ax=None):
     'Figure'
     """
     require(cells, *CELL, "n", "accuracy", "low", "high", key=CELL)
-    table = _with_margins(cells, ["n", "accuracy", "low", "high"], _pooled("accuracy"))
+    table = _with_margins(cells, ["n", "accuracy", "low", "high"], _pool("accuracy"))
     table["value"] = 100 * table["accuracy"]
     table["sure"] = _certainty((table["high"] - table["low"]).fillna(pd.Series(_widest(table["n"]))))
     table["text"] = table["value"].map("{:.0f}%".format)
@@ -165,7 +165,7 @@ def accuracy_grid(cells, *, weak=None, title=None, ax=None):
         for low, high, n in table[["low", "high", "n"]].to_numpy(float)
     ]
     return _draw_grid(
-        _outlined(table, weak), cmap="viridis", norm=Normalize(0, 100), unit="accuracy (%)", ax=ax,
+        _mark_weak(table, weak), cmap="viridis", norm=Normalize(0, 100), unit="accuracy (%)", ax=ax,
         title=title or f"Accuracy by discipline and difficulty ({n_text([cells['n'].sum()])})",
         legend=f"small: {INTERVAL} and n",
     )  # fmt: skip
@@ -176,16 +176,16 @@ def margin_grid(cells, *, weak=None, title=None, ax=None):
     """Heat-map of the mean margin by discipline and difficulty.
 
     The margin is the log-likelihood of the right choice minus that of the best wrong one, in nats; below zero the model
-    prefers a wrong answer. `cells`: discipline, difficulty, n, margin (`core.stats.cells`). Cells with few questions are
-    pale. `weak` and errors as in `accuracy_grid`.
+    prefers a wrong answer. `cells`: discipline, difficulty, n, margin (`core.stats.cells`). Cells with few questions
+    are pale. `weak` and errors as in `accuracy_grid`.
     """
     require(cells, *CELL, "n", "margin", key=CELL)
-    table = _with_margins(cells, ["n", "margin"], _pooled("margin"))
+    table = _with_margins(cells, ["n", "margin"], _pool("margin"))
     table["value"], table["sure"] = table["margin"], _certainty(_widest(table["n"]))
     table["text"] = table["value"].map(lambda nats: signed(nats, 1))
     table["note"] = table["n"].map("n {:,.0f}".format)
     return _draw_grid(
-        _outlined(table, weak), **_centred(table, 1.0), unit="margin (nats)", ax=ax, legend="small: n",
+        _mark_weak(table, weak), **_centre_colours(table, 1.0), unit="margin (nats)", ax=ax, legend="small: n",
         title=title or f"Mean margin by discipline and difficulty ({n_text([cells['n'].sum()])})",
     )  # fmt: skip
 
@@ -194,17 +194,17 @@ def margin_grid(cells, *, weak=None, title=None, ax=None):
 def grid_difference(cells_a, cells_b, *, weak=None, title="Gain in accuracy by discipline and difficulty", ax=None):
     """Heat-map of the gain from `cells_a` (before) to `cells_b` (after), in points.
 
-    Tables as for `accuracy_grid`, with low and high. Bold: the two intervals do not overlap. n is the smaller of the
-    two; cells with few questions are pale. `weak` and errors as in `accuracy_grid`.
+    Tables as for `accuracy_grid`. Bold: the two intervals do not overlap. n is the smaller of the two; cells with few
+    questions are pale. `weak` and errors as in `accuracy_grid`.
     """
     columns = [*CELL, "n", "accuracy", "low", "high"]
     for cells in (cells_a, cells_b):
         require(cells, *columns, key=CELL)
     table = cells_a[columns].merge(cells_b[columns], on=CELL, how="outer", suffixes=("_a", "_b"), sort=False)
     table["n"] = table[["n_a", "n_b"]].min(axis=1, skipna=False)
-    # Both sides of a margin pool the same cells with the same weights, so that a change of mix is no gain.
+    # Both sides of a margin pool the same cells with the same weights, so a change in the mix does not count as a gain.
     sides = ["accuracy_a", "accuracy_b"]
-    table = _with_margins(table, ["n", *sides, "low_a", "high_a", "low_b", "high_b"], _pooled(*sides))
+    table = _with_margins(table, ["n", *sides, "low_a", "high_a", "low_b", "high_b"], _pool(*sides))
     table["value"] = 100 * (table["accuracy_b"] - table["accuracy_a"])
     table["sure"] = _certainty(_widest(table["n"].fillna(0)))
     table["bold"] = (table["low_b"] > table["high_a"]) | (table["high_b"] < table["low_a"])
@@ -212,16 +212,16 @@ def grid_difference(cells_a, cells_b, *, weak=None, title="Gain in accuracy by d
     noted = table[[*sides, "n"]].to_numpy(float)
     table["note"] = [f"{100 * a:.0f} → {100 * b:.0f}, n {n:,.0f}" for a, b, n in noted]
     return _draw_grid(
-        _outlined(table, weak), **_centred(table, 10.0), unit="gain (points)", title=title, ax=ax,
+        _mark_weak(table, weak), **_centre_colours(table, 10.0), unit="gain (points)", title=title, ax=ax,
         legend=f"small: before → after (%), n; bold: {INTERVAL}s do not overlap",
     )  # fmt: skip
 
 
 @styled
 def budget(plan, *, title=None, ax=None):
-    """Heat-map of the synthesis budget by cell, with the deficit that it is for.
+    """Heat-map of the synthesis budget by cell, with the deficit of the cell.
 
-    `plan`: discipline, difficulty, budget (questions), deficit (fraction). Raises ValueError as `accuracy_grid` does.
+    `plan`: discipline, difficulty, budget (questions), deficit (fraction). Errors as in `accuracy_grid`.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -233,7 +233,7 @@ def budget(plan, *, title=None, ax=None):
     """
     require(plan, *CELL, "budget", "deficit", key=CELL)
     table = _with_margins(plan, ["budget", "deficit"], lambda group: {"budget": group["budget"].sum()})
-    # Totals are far above the cells' budgets: coloured, they would leave the cells one shade.
+    # Totals are far above the budgets of cells and would take up the whole colour scale, so they are not coloured.
     table["value"], table["plain"] = table["budget"], table[CELL].eq("all").any(axis=1)
     table["text"] = table["budget"].map("{:,.0f}".format)
     table["note"] = ["" if pd.isna(deficit) else f"deficit {100 * deficit:.0f}" for deficit in table["deficit"]]
@@ -248,10 +248,10 @@ def budget(plan, *, title=None, ax=None):
 def confusion(table, *, title=None, ax=None):
     """Heat-map of a confusion table: true labels in rows, given labels in columns, coloured by share of the row.
 
-    `table`: square, counts, the same labels on both sides. Rows without a question stay blank. Raises ValueError for a
-    table that is not square.
+    `table`: counts, with the same labels on both sides. Rows without questions are blank. ValueError for a table that
+    is not square.
     """
-    import seaborn as sns  # here, because it loads scipy.stats
+    import seaborn as sns  # imported late, because it loads scipy.stats
 
     if list(table.index) != list(table.columns) or table.empty:
         raise ValueError(f"a confusion table has the same labels on both sides; this one is {table.shape}")
@@ -273,11 +273,12 @@ def confusion(table, *, title=None, ax=None):
 
 @styled
 def attribution(matrix, *, title=None, ax=None):
-    """Heat-map of what parts of the data do to exam cells, in points: parts in rows, exam cells in columns with n.
+    """Heat-map of the effect of parts of the data on exam cells, in points: parts in rows, exam cells with n in
+    columns.
 
-    `matrix` as `qt.stages.attribution` has it: part, on, difference (with the part minus without it), low, high, n, and
-    p_holm where it was tested. Bold: the interval excludes 0. Framed: p below 0.05 after Holm's correction. Cells
-    without a p (few questions) are grey. Raises ValueError for an empty table, missing columns or a repeated pair.
+    `matrix` from `qt.stages.attribution`: part, on, difference (with the part minus without it), low, high, n, and
+    p_holm if tested. Bold: the interval excludes 0. Framed: p below 0.05 after Holm's correction. Cells without a p
+    (few questions) are grey. ValueError for an empty table, missing columns or a repeated pair.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -300,11 +301,11 @@ def attribution(matrix, *, title=None, ax=None):
     legend = f"bold: {INTERVAL} excludes 0; framed: p < 0.05 (Holm)\npale: wide interval; grey: few questions"
     width = max(1.2 + room(labels) + 0.5 * len(columns), room([title], 10), 4.5)
     figure, ax = canvas(ax, width, 1.6 + room(heads) + 0.3 * len(parts))
-    scale = _centred(table[~table["plain"]], 10.0)
+    scale = _centre_colours(table[~table["plain"]], 10.0)
     cmap, norm = plt.get_cmap(scale["cmap"]), scale["norm"]
     for cell in table.to_dict("records"):
         _draw_cell(ax, columns.index(cell["on"]), parts.index(cell["part"]), cell, lambda value: cmap(norm(value)))
     ax.set_yticks(range(len(parts)), labels)
     ax.set_xticks(range(len(columns)), heads, rotation=90)
     ax.set(xlim=(-0.55, len(columns) - 0.45), ylim=(len(parts) - 0.4, -0.6))
-    return _finished(figure, ax, ScalarMappable(norm, cmap), title, legend, "difference (points)")
+    return _finish(figure, ax, ScalarMappable(norm, cmap), title, legend, "difference (points)")

@@ -1,4 +1,4 @@
-"""Figures of scaling laws: measured points, the law through them with its band, and how far forecasts were off."""
+"""Figures of scaling laws: measured points, the fitted law with its band, and the errors of forecasts."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,22 +6,22 @@ import pandas as pd
 
 from qatoolkit.figures.style import INTERVAL, MUTED, big, label_ends, log_ticks, looks, name, require, signed, styled
 
-BEYOND = 4.0  # times the largest point that a law is drawn to
+BEYOND = 4.0  # a law is drawn up to this many times the largest point
 
 
 @styled
 def scaling_fit(fit, *, beyond=BEYOND, title=None):
-    """A `scaling.fits.Fit`: points with 95% intervals against its first axis, the law with its 95% band, drawn to
-    `beyond` times the largest point (dashed there). With a second axis, one line for each of up to five of its values,
-    in whose colour the points that are nearest to it."""
+    """A `scaling.fits.Fit`: points with 95% intervals against its first axis, and the law with its 95% band, drawn up
+    to `beyond` times the largest point (dashed beyond it). With a second axis, one line for each of up to five of its
+    values; points have the colour of the nearest value."""
     first, *others = fit.by
     points, accuracy = fit.points, "se" in fit.points
     unit = 100 if accuracy else 1
     figure, ax = plt.subplots(figsize=(5.6, 4.0))
-    levels, nearest = _levels(points[others[0]]) if others else ([None], np.zeros(len(points), dtype=int))
+    levels, nearest = _pick_levels(points[others[0]]) if others else ([None], np.zeros(len(points), dtype=int))
     ends, style = [], looks([str(level) for level in levels])
-    for place, level in enumerate(levels):
-        rows = points[nearest == place]
+    for i, level in enumerate(levels):
+        rows = points[nearest == i]
         look = style[str(level)]
         x = np.geomspace(points[first].min(), beyond * points[first].max(), 200)
         at = pd.DataFrame({first: x}).assign(**({others[0]: level} if others else {}))
@@ -32,10 +32,10 @@ def scaling_fit(fit, *, beyond=BEYOND, title=None):
         ax.plot(x[inside], y[inside], color=look["color"], linewidth=1.3)
         ax.plot(x[~inside], y[~inside], color=look["color"], linewidth=1.3, linestyle="--")
         ax.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
-        seen = unit * rows[fit.y].to_numpy(float)
+        observed = unit * rows[fit.y].to_numpy(float)
         half = unit * 1.96 * rows["se"].to_numpy(float) if accuracy else np.zeros(len(rows))
         size = {"linestyle": "none", "markersize": 3} if len(points) > 60 else {"linestyle": "none"}
-        ax.errorbar(rows[first], seen, np.stack([half, half]), **(look | size))
+        ax.errorbar(rows[first], observed, np.stack([half, half]), **(look | size))
         if level is not None:
             ends.append((x, y, f"{big(level)} {others[0].replace('_', ' ')}", look["color"]))
     if accuracy:
@@ -58,36 +58,37 @@ def scaling_fit(fit, *, beyond=BEYOND, title=None):
 
 @styled
 def by_size(table, *, each="subject", title="Accuracy of published models by size"):
-    """Accuracy above guessing by model size (columns) and subject (rows), as a share of the room above it: 0 is
-    guessing, 1 all right. Grey where a cell is not told apart from guessing at 95%.
+    """Accuracy above guessing by model size (columns) and subject (rows), scaled so that 0 is guessing and 1 is all
+    right. Cells that do not differ significantly (95%) from guessing are grey.
 
     `table`: parameters, the column `each`, accuracy, n, chance (fractions)."""
     require(table, "parameters", each, "accuracy", "n", "chance", key=("parameters", each))
     table = table.assign(above=(table["accuracy"] - table["chance"]) / (1 - table["chance"]))
     noise = 1.96 * np.sqrt(table["chance"].clip(lower=0.02) * (1 - table["chance"]) / table["n"])
-    table = table.assign(told=(table["accuracy"] - table["chance"]).abs() > noise)
-    above, told = (table.pivot(index=each, columns="parameters", values=column) for column in ("above", "told"))
+    table = table.assign(differs=(table["accuracy"] - table["chance"]).abs() > noise)
+    above, differs = (table.pivot(index=each, columns="parameters", values=column) for column in ("above", "differs"))
     ranked = above[above.columns[-1]].sort_values(ascending=False).index
-    above, told = above.loc[ranked], told.loc[ranked].to_numpy(dtype=float) == 1
+    above, differs = above.loc[ranked], differs.loc[ranked].to_numpy(dtype=float) == 1
     values = above.to_numpy(float)
     figure, ax = plt.subplots(figsize=(1.8 + 0.72 * values.shape[1], 1.3 + 0.27 * len(values)))
     shades = plt.get_cmap("viridis")(np.clip(values, 0, 1))
-    shades[~told] = (0.9, 0.9, 0.9, 1.0)
+    shades[~differs] = (0.9, 0.9, 0.9, 1.0)
     ax.imshow(shades, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        dark = told[row, column] and value < 0.55
+        dark = differs[row, column] and value < 0.55
         text = signed(100 * value).removeprefix("+")
         ax.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
     ax.set_xticks(range(values.shape[1]), [big(x) for x in above.columns])
     ax.set_yticks(range(len(values)), [name(subject) for subject in above.index])
     ax.grid(visible=False)
     ax.set_xlabel("parameters")
-    ax.set_title(f"{title}:\nshare of the room above guessing (%), grey: not told apart from it", fontsize=10)
+    ax.set_title(f"{title}:\nshare of the headroom above guessing (%), grey: not significant", fontsize=10)
     return figure
 
 
-def _levels(values, most=5):
-    """Up to `most` values that stand for all, spread over their logarithms, and which of them is nearest to each."""
+def _pick_levels(values, most=5):
+    """Up to `most` representative values, spread over the logarithms, and the index of the nearest one to each
+    value."""
     logs = np.log(values.to_numpy(float))
     distinct = np.unique(logs)
     if len(distinct) > most:
@@ -97,19 +98,19 @@ def _levels(values, most=5):
 
 @styled
 def forecasts(table, *, each=None, title="Forecasts of held-out points"):
-    """What was forecast for held-out points, with its 95% interval, beside what was measured.
+    """Forecasts of held-out points with 95% intervals, and the measured values.
 
-    `table`: of `scaling.forecast.check_forecast`: x, measured_accuracy, forecast_accuracy, low, high, repeated_accuracy
-    (fractions), and the column `each` that names the group."""
+    `table`: from `scaling.forecast.check_forecast`: x, measured_accuracy, forecast_accuracy, low, high,
+    repeated_accuracy (fractions), and the column `each` that names the group."""
     columns = ["forecast_accuracy", "low", "high", "measured_accuracy", "repeated_accuracy"]
     require(table, "x", *columns, *([each] if each else []))
     rows = table.sort_values([each, "x"] if each else ["x"], kind="stable").to_dict("records")
     labels = [f"{name(row[each])}, {big(row['x'])}" if each else big(row["x"]) for row in rows]
     figure, ax = plt.subplots(figsize=(6.2, 1.4 + 0.26 * len(rows)))
-    said, low, high, measured, repeated = (np.array([100 * row[c] for row in rows]) for c in columns)
+    predicted, low, high, measured, repeated = (np.array([100 * row[c] for row in rows]) for c in columns)
     places = np.arange(len(rows))
-    about = np.abs(np.stack([low, high]) - said)
-    ax.errorbar(said, places, xerr=about, fmt="o", color="C0", markerfacecolor="white", label="forecast")
+    errors = np.abs(np.stack([low, high]) - predicted)
+    ax.errorbar(predicted, places, xerr=errors, fmt="o", color="C0", markerfacecolor="white", label="forecast")
     ax.plot(measured, places, "o", color="C1", label="measured", zorder=5)
     ax.plot(repeated, places, "|", color=MUTED, markersize=9, label="largest point repeated")
     ax.set_yticks(places, labels)

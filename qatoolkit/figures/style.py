@@ -1,4 +1,4 @@
-"""What all figures share: the house style, saving, table checks, ordering, colours, label placement, number formats."""
+"""Helpers of all figures: the house style, saving, table checks, ordering, colours, label placement, number formats."""
 
 import functools
 import warnings
@@ -17,29 +17,29 @@ from qatoolkit.core.taxonomy import DISCIPLINES, LABELS
 
 STYLE = Path(__file__).with_name("qatoolkit.mplstyle")
 CJK_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei")
-plt.rcParams["pdf.fonttype"] = 42  # a plain savefig embeds TrueType too: journals refuse Type 3
+plt.rcParams["pdf.fonttype"] = 42  # TrueType, for a plain savefig too: journals refuse Type 3 fonts
 
 MARKERS = "osD^vPX"
-LONGEST = 40  # characters of a name
+LONGEST = 40  # characters of a name; longer ones are shortened
 MUTED = "#666666"
 INTERVAL = "95% interval"
-# A box behind the letters: a stroke around them would turn text into outlines in SVG.
+# A box behind text instead of a stroke around it, which would turn text into outlines in SVG.
 BACKED = {"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.85, "linewidth": 0}
 
-# Places for a point's label, best first: offset in points and alignment.
+# Positions for a point's label, best first: offset in points and alignment.
 SIDES = [(0, 7, "center"), (0, -14, "center"), (8, -3, "left"), (-8, -3, "right"), (6, 5, "left"), (6, -12, "left")]
 SIDES += [(-6, 5, "right"), (-6, -12, "right"), (0, 18, "center"), (0, -25, "center")]
 
 
 def chinese_font():
-    """Name of an installed font with Chinese glyphs, or None."""
+    """The name of an installed font with Chinese glyphs, or None."""
     installed = set(font_manager.get_font_names())
     return next((name for name in CJK_FONTS if name in installed), None)
 
 
 @contextmanager
 def house_style():
-    """Context manager: the style sheet, with a Chinese font as fallback where one is installed."""
+    """Context manager that applies the style sheet, with a Chinese font as fallback if one is installed."""
     families = [family for family in ("DejaVu Sans", chinese_font(), "sans-serif") if family]
     with plt.style.context([STYLE, {"font.family": families}]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
@@ -47,16 +47,16 @@ def house_style():
 
 
 def width_of(text):
-    """Width of a text in letters; a Chinese character is as wide as two."""
+    """The width of a text in Latin letters; a Chinese character counts two."""
     return sum(1 + (character >= "\u2e80") for character in text)
 
 
 def styled(draw):
-    """Decorator: run a drawing function in the house style and return its finished Figure.
+    """Decorator that runs a drawing function in the house style and returns its finished Figure.
 
-    The layout is computed and fixed before the style ends, because ticks are created lazily and would pick up the
-    user's settings. The new figure is removed from pyplot's list, or a notebook cell would show it twice; a figure
-    drawn on the caller's `ax` is left as it is. Warns if a text is Chinese and no font has the glyphs.
+    The layout is computed and fixed inside the style, because ticks are created lazily and would later pick up the
+    user's settings. A new figure is removed from pyplot's list, otherwise a notebook cell would show it twice; a figure
+    drawn on the caller's `ax` is not. Warns if a text is Chinese and no font has the glyphs.
     """
 
     @functools.wraps(draw)
@@ -70,7 +70,7 @@ def styled(draw):
                 warnings.warn(message, stacklevel=2)
         if kwargs.get("ax") is None:
             figure.set_layout_engine("none")
-            for axes in figure.axes:  # the solver's last bit differs from run to run and would change the bytes
+            for axes in figure.axes:  # the layout solver's last bit varies between runs and would change the file
                 axes.set_position(np.round(axes.get_position().bounds, 9))
             plt.close(figure)
         return figure
@@ -78,12 +78,12 @@ def styled(draw):
     return wrapper
 
 
-WIDTHS = {"column": 3.03, "page": 6.30}  # inches: a column and the text of the ACL's style
-NARROW = 0.5  # inches that a panel needs
+WIDTHS = {"column": 3.03, "page": 6.30}  # inches: a column and the text width of the ACL style
+NARROW = 0.5  # inches, the least width of a panel
 
 
-def _overlaps(figure):
-    """How many pairs of texts within a panel, names of ticks among them, lie on each other."""
+def _count_overlaps(figure):
+    """The number of overlapping pairs of texts within panels, tick labels included."""
     count = 0
     for axes in figure.axes:
         texts = [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels()]
@@ -96,17 +96,17 @@ def _overlaps(figure):
 
 @contextmanager
 def at_width(figure, width):
-    """The figure laid out for a width in inches with letters as large as before, and afterwards as it was. ValueError
-    where that leaves no room."""
+    """Context manager that lays the figure out for a width in inches with unchanged font sizes, and restores it
+    afterwards. ValueError if the figure does not fit."""
     size, places = figure.get_size_inches(), [axes.get_position() for axes in figure.axes]
     panels = [axes for axes, place in zip(figure.axes, places, strict=True) if place.width * size[0] > NARROW]
-    engine, before = figure.get_layout_engine(), _overlaps(figure)
+    engine, before = figure.get_layout_engine(), _count_overlaps(figure)
     placed, wrapped = ({a: a.get_in_layout() for a in figure.axes}, {t: t.get_wrap() for t in figure.findobj(plt.Text)})
     try:
         figure.set_size_inches(width, size[1])
         for axes in figure.axes:
             axes.set_in_layout(True)
-        for text in figure.findobj(plt.Text):  # titles and labels of axes, no tick
+        for text in figure.findobj(plt.Text):  # titles and axis labels, not ticks
             text.set_wrap(text.get_text().count(" ") > 2)
         figure.set_layout_engine("constrained")
         with warnings.catch_warnings():
@@ -114,7 +114,7 @@ def at_width(figure, width):
             figure.draw_without_rendering()
         box = figure.get_tightbbox()
         least = min((axes.get_position().width * width for axes in panels), default=width)
-        if least < NARROW or box.x0 < -0.05 or box.x1 > width + 0.05 or _overlaps(figure) > before:
+        if least < NARROW or box.x0 < -0.05 or box.x1 > width + 0.05 or _count_overlaps(figure) > before:
             raise ValueError(f"this figure has no room at {width:g} inches; it was drawn for {size[0]:.1f}, try more")
         yield
     finally:
@@ -130,11 +130,11 @@ def at_width(figure, width):
 
 
 def save(figure, path, width=None):
-    """Write `path`.png (160 dpi), `path`.svg and `path`.pdf atomically, with the same bytes for the same figure; return
-    all three.
+    """Write `path`.png (160 dpi), `path`.svg and `path`.pdf atomically, with the same bytes for the same figure;
+    returns the three paths.
 
-    `width`: inches, or "column" (3.03) or "page" (6.30, of the ACL's style), laid out anew with letters of the same
-    size; ValueError where the figure has no room. By default as it was drawn.
+    `width`: inches, "column" (3.03) or "page" (6.30, both of the ACL style); the figure is laid out again with the same
+    font sizes. Default: the width it was drawn with. ValueError if the figure does not fit.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -159,13 +159,13 @@ def save(figure, path, width=None):
 
 
 def require(table, *columns, key=()):
-    """Raise ValueError unless `table` has rows, the `columns`, and one row per `key`."""
+    """Raise ValueError unless `table` has rows, all `columns`, and one row per `key`."""
     if len(table) == 0:
         raise ValueError("nothing to draw: the table has no rows; check the stage that wrote it")
     if missing := [column for column in columns if column not in table.columns]:
         raise ValueError(f"columns missing for this figure: {missing}; the table has {list(table.columns)}")
     if unnamed := [column for column in key if table[column].isna().any()]:
-        raise ValueError(f"null values in {unnamed}; drop those rows or give them a name")
+        raise ValueError(f"null values in {unnamed}; drop these rows or give them a name")
     repeated = table[table.duplicated(list(key))] if key else ()
     if len(repeated):
         found = repeated[list(key)].iloc[0].to_dict()
@@ -173,39 +173,40 @@ def require(table, *columns, key=()):
 
 
 def canvas(ax, width, height):
-    """The figure (of a subfigure, the whole) and axes to draw on: the caller's, or new ones, sizes in inches."""
+    """The figure and axes to draw on: those of the caller's `ax` (for a subfigure, the whole figure), or new ones with
+    sizes in inches."""
     return (ax.figure.figure, ax) if ax is not None else plt.subplots(figsize=(width, height))
 
 
 def labelled(table, *columns):
-    """The table with "unknown" in place of nulls in `columns`."""
+    """The table with nulls in `columns` replaced by "unknown"."""
     return table.assign(**{c: table[c].astype(object).where(table[c].notna(), "unknown") for c in columns})
 
 
 def order(values, by=None):
-    """Distinct values in the taxonomy's order if column `by` has one, else in order of appearance."""
+    """The distinct values, in the taxonomy's order if column `by` has one, else in order of appearance."""
     seen, known = list(dict.fromkeys(values)), LABELS.get(by, ())
     return [v for v in known if v in seen] + [v for v in seen if v not in known]
 
 
 def name(value):
-    """English name of a discipline; any other identifier with spaces for underscores, as `clipped`."""
+    """The English name of a discipline; for any other identifier, spaces instead of underscores; then `clipped`."""
     return clipped(DISCIPLINES[value].en if value in DISCIPLINES else str(value).replace("_", " "))
 
 
 def clipped(text):
-    """A text with its middle cut out if it is long, and any $ escaped, so that matplotlib does not read mathematics."""
+    """The text with its middle cut out if it is long, and $ escaped, so that matplotlib does not parse it as maths."""
     text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 + 1 :]}"
     return text.replace("$", r"\$")
 
 
 def room(texts, size=8.5):
-    """Inches that the longest of `texts` takes in a font of `size` points."""
+    """The width in inches of the longest of `texts` in a font of `size` points."""
     return max(map(width_of, texts), default=0) * 0.6 * size / 72
 
 
 def name_rows(ax, names, top=0.5):
-    """Name the rows y = 0, 1, ... of a horizontal plot from the top down, with space of `top` rows above the first."""
+    """Label the rows y = 0, 1, ... of a horizontal plot from the top down, with `top` rows of space above the first."""
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -top)
     ax.grid(axis="y", visible=False)
@@ -213,7 +214,7 @@ def name_rows(ax, names, top=0.5):
 
 
 def looks(names):
-    """Colour and marker of each name; beyond the colours of the cycle, the marker tells names apart."""
+    """The colour and marker of each name; once the colours repeat, markers distinguish the names."""
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     return {
         key: {"color": colours[i % len(colours)], "marker": MARKERS[(i + i // len(colours)) % len(MARKERS)]}
@@ -222,12 +223,12 @@ def looks(names):
 
 
 def whiskers(middle, low, high):
-    """Lengths below and above for `errorbar`, never negative: rounding may put a bound just inside the middle."""
+    """Error-bar lengths below and above `middle`, never negative: rounding can put a bound just inside it."""
     return np.clip((middle - low, high - middle), 0, None)
 
 
 def n_text(counts):
-    """For example "n = 400", or the range if counts differ."""
+    """Text such as "n = 400", or the range if counts differ."""
     counts = pd.Series(counts).dropna().astype(int)
     if counts.empty:
         return "n unknown"
@@ -236,19 +237,19 @@ def n_text(counts):
 
 
 def big(x, _=None):
-    """A count in short: 50k, 160k, 2.1M, 1.24B, 40B."""
+    """A count in short form: 50k, 160k, 2.1M, 1.24B, 40B."""
     size, unit = next((u for u in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")) if abs(x) >= u[0]), (1, ""))
     return f"{x / size:.3g}{unit}"
 
 
 def power(x, _=None):
-    """Compute as papers write it: 1e12, 3.2e12."""
+    """Compute in scientific notation: 1e12, 3.2e12."""
     mantissa, exponent = f"{x:.1e}".split("e")
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
 def signed(x, decimals=0):
-    """A difference with its sign and a typographic minus; what rounds to zero is +0."""
+    """A difference with its sign and a typographic minus; values that round to zero are +0."""
     return f"{round(x, decimals) + 0.0:+.{decimals}f}".replace("-", "−")
 
 
@@ -261,7 +262,7 @@ def log_ticks(axis, values):
 
 
 def spread(values, gap, low=-np.inf, high=np.inf):
-    """Positions moved at least `gap` apart, within `low` and `high`, in unchanged order (least squares)."""
+    """The positions moved to be at least `gap` apart, between `low` and `high`, in unchanged order (least squares)."""
     from scipy.optimize import isotonic_regression
 
     ranks, steps = np.argsort(values, kind="stable"), gap * np.arange(len(values))
@@ -274,7 +275,7 @@ def spread(values, gap, low=-np.inf, high=np.inf):
 def label_ends(ax, ends):
     """Write each line's name to the right of its last known point; `ends` is a list of (xs, ys, name, colour).
 
-    A line of missing values only is named at the bottom, with "no value".
+    A line with missing values only is named at the bottom, with "no value".
     """
     low, high = ax.get_ylim()
     points = ax.bbox.height * 72 / ax.figure.dpi
@@ -291,9 +292,9 @@ def label_ends(ax, ends):
 
 
 def label_points(ax, labels):
-    """Name points where the text covers least; `labels` is a list of (x, y, text, text properties).
+    """Label points where the text overlaps least; `labels` is a list of (x, y, text, text properties).
 
-    Earlier labels choose first. The limits of the axes must be final.
+    Earlier labels are placed first. The limits of the axes must be final.
     """
     ax.figure.figure.draw_without_rendering()
     dots = ax.transData.transform([(x, y) for x, y, *_ in labels])

@@ -1,1 +1,1 @@
-"""Scaling: points on the axes of model size, data volume and initial FLOPs, and fits through them."""
+"""Scaling: points along model size, data volume and initial FLOPs, fits of laws to them, and forecasts."""

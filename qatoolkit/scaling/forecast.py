@@ -1,5 +1,4 @@
-"""Forecasts from fits: what more parameters or tokens would buy, and how far such forecasts were off where it is
-known."""
+"""Forecasts from fits: the gain from more parameters or tokens, and the errors of such forecasts on held-out points."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +6,7 @@ import pandas as pd
 from qatoolkit.core.qa_table import require
 from qatoolkit.scaling.fits import DRAWS, Fit, fit_scaling, is_loss, usable
 
-FURTHEST = 10.0  # times the largest point; the errors of `check_forecast` are known to about there
+FURTHEST = 10.0  # times the largest point: about as far as errors are known from `check_forecast`
 
 
 def forecast(
@@ -24,16 +23,16 @@ def forecast(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What `times` as many parameters (or tokens, or whatever `of` names) would buy beyond the largest point, all else
-    as there: one row per group `each` (for example ["discipline", "difficulty"]).
+    """Forecast the gain from `times` as many parameters (or tokens, or another axis `of`) as the largest point, all
+    else equal: one row per group `each` (for example ["discipline", "difficulty"]).
 
     Points and laws as in `fit_scaling`; `by` (default: `of` alone) are the axes of the law. Columns: the groups, `x`
     (the largest) and `to`, `accuracy` at x and `forecast_accuracy` at to (of the law) with low and high, `gain` with
     gain_low and gain_high, and `law`; for a loss `loss`, `forecast_loss` and `change`. With `over`, a value of the
-    column `arm`, rows are the other arms and every value is the difference to it; its interval takes the two as
-    independent, so on the same questions it is wide.
+    column `arm`, rows are the other arms and values are differences from this arm; the interval treats the two as
+    independent, so it is wide if they answered the same questions.
 
-    ValueError for more than `at_most` times: nothing known says that a law holds further out.
+    ValueError for more than `at_most` times, since the errors of forecasts beyond that are not known.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -43,41 +42,42 @@ def forecast(
     """
     if not 1 < times <= at_most:
         raise ValueError(
-            f"times is {times:g}; a forecast reaches at most {at_most:g} times beyond the largest point, since no law is "
-            "known to hold further out: train one more point, or give at_most"
+            f"times is {times:g}; a forecast reaches at most {at_most:g} times beyond the largest point, since its "
+            "errors further out are unknown: train one more point, or give at_most"
         )
     by = (of,) if by is None else (by,) if isinstance(by, str) else tuple(by)
     if of not in by:
-        raise ValueError(f"of is {of!r}, which is none of the law's axes {', '.join(by)}")
+        raise ValueError(f"of is {of!r}; it must be one of the law's axes {', '.join(by)}")
     each = [each] if isinstance(each, str) else list(each)
     require("points", points, *each, *(["arm"] if over else []))
     rows = []
     for key, part in points.groupby(each, sort=True, observed=True) if each else [((), points)]:
         arms = list(dict.fromkeys(part["arm"])) if over else [None]
         if over and over not in arms:
-            raise ValueError(f"no point is of the arm {over!r}; there are {', '.join(map(str, arms))}")
+            raise ValueError(f"over is {over!r}; it must be one of the arms {', '.join(map(str, arms))}")
         fits = {}
         for i, arm in enumerate(arms):
-            own = part if arm is None else part[part["arm"] == arm]
-            fits[arm] = fit_scaling(own, y, by, chance=chance, draws=draws, seed=seed + i)  # draws of their own
+            of_arm = part if arm is None else part[part["arm"] == arm]
+            fits[arm] = fit_scaling(of_arm, y, by, chance=chance, draws=draws, seed=seed + i)  # independent draws
         for arm, fit in fits.items():
             if over and arm == over:
                 continue
             at = _ends(fit, of, times)
             row = dict(zip(each, key, strict=True)) | ({"arm": arm} if over else {})
             rows.append(
-                row | {"x": at[of].iloc[0], "to": at[of].iloc[1]} | _bought(fit, fits[over] if over else None, at)
+                row | {"x": at[of].iloc[0], "to": at[of].iloc[1]} | _forecast_row(fit, fits[over] if over else None, at)
             )
     return pd.DataFrame(rows)
 
 
 def _ends(fit: Fit, of: str, times: float) -> pd.DataFrame:
-    """The largest point on the axis `of`, and the same with `times` as much of it."""
+    """The largest point on the axis `of`, and the same point with `times` that value."""
     largest = fit.points.sort_values(list(fit.by)).sort_values(of, kind="stable")[list(fit.by)].iloc[[-1]]
     return pd.concat([largest, largest.assign(**{of: largest[of] * times})], ignore_index=True)
 
 
-def _bought(fit: Fit, other: Fit | None, at: pd.DataFrame) -> dict:
+def _forecast_row(fit: Fit, other: Fit | None, at: pd.DataFrame) -> dict:
+    """The columns of `forecast` from a fit at two points, minus those of the fit `other`, if given."""
     value, drawn = fit.predict(at)[fit.y].to_numpy(), fit.drawn(at)
     if other:
         value, drawn = value - other.predict(at)[fit.y].to_numpy(), drawn - other.drawn(at)
@@ -104,17 +104,17 @@ def check_forecast(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Hold out the `held_out` largest x of the axis `of`, forecast them from the others, and compare with what was
-    measured: one row per held-out point and group `each`.
+    """Hold out the `held_out` largest x of the axis `of`, forecast them from the others, and compare with the measured
+    values: one row per held-out point and group `each`.
 
     Columns: the groups, x, `measured_accuracy`, `forecast_accuracy` with low and high (95%, of a measurement with as
-    many questions), `covered`, and two baselines, `repeated_accuracy` (the largest point kept) and `line_accuracy`
-    (straight in log x); `fitted` is false where accuracy does not rise, and the forecast is that it stays. With another
-    y, such as loss, its name ends the columns. `through`, a loss such as bits_per_byte, adds a forecast in two steps: the
-    loss along the axis, then accuracy from it (through_accuracy with through_low and through_high, of the same kind).
-    `forecast_errors` pools the rows.
+    many questions), `covered`, and two baselines, `repeated_accuracy` (the largest remaining point) and `line_accuracy`
+    (a line in log x); `fitted` is false where accuracy does not rise, and the forecast is its mean. With another y,
+    such as loss, the columns end in its name. `through`, a loss such as bits_per_byte, adds a forecast in two steps:
+    the loss along the axis, then accuracy from the loss (through_accuracy with through_low and through_high, intervals
+    as above). `forecast_errors` pools the rows.
 
-    ValueError where fewer than two x are left to fit."""
+    ValueError if fewer than two x are left to fit."""
     by = (of,) if by is None else (by,) if isinstance(by, str) else tuple(by)
     each = [each] if isinstance(each, str) else list(each)
     require("points", points, *each, *by, y)
@@ -123,45 +123,55 @@ def check_forecast(
         xs = np.sort(part[of].unique())
         if len(xs) < held_out + 2:
             raise ValueError(f"{len(xs)} different {of} leave {len(xs) - held_out} to fit; two or more are needed")
-        far = part[of] > xs[-held_out - 1]
-        fit = fit_scaling(part[~far], y, by, chance=chance, draws=draws, seed=seed)
-        measured = usable(part[far], y, by, chance)
+        held = part[of] > xs[-held_out - 1]
+        fit = fit_scaling(part[~held], y, by, chance=chance, draws=draws, seed=seed)
+        measured = usable(part[held], y, by, chance)
         n = int(measured["n"].median()) if "n" in measured else 1
-        said = fit.predict(measured[list(by)], n=n, seed=seed)
-        near = fit.points.sort_values(of, kind="stable")
+        predicted = fit.predict(measured[list(by)], n=n, seed=seed)
+        remaining = fit.points.sort_values(of, kind="stable")
         rows = pd.DataFrame(dict(zip(each, key, strict=True)), index=measured.index) if each else measured[[]]
         if through:
-            two_steps = forecast_through(part[~far], measured, through, by, chance, draws, seed)
+            two_steps = forecast_through(part[~held], measured, through, by, chance, draws, seed)
             rows = rows.assign(**two_steps)
-        line = np.polyval(np.polyfit(np.log(near[of]), near[y], 1), np.log(measured[of]))
+        line = np.polyval(np.polyfit(np.log(remaining[of]), remaining[y], 1), np.log(measured[of]))
         rows = rows.assign(
-            **{"x": measured[of], f"measured_{y}": measured[y], f"forecast_{y}": said[y]},
-            **{"low": said["low"], "high": said["high"], "covered": measured[y].between(said["low"], said["high"])},
-            **{f"repeated_{y}": near[y].iloc[-1], f"line_{y}": line, "fitted": not fit.flat},
+            **{"x": measured[of], f"measured_{y}": measured[y], f"forecast_{y}": predicted[y]},
+            **{
+                "low": predicted["low"],
+                "high": predicted["high"],
+                "covered": measured[y].between(predicted["low"], predicted["high"]),
+            },
+            **{f"repeated_{y}": remaining[y].iloc[-1], f"line_{y}": line, "fitted": not fit.flat},
         )
         tables.append(rows)
     return pd.concat(tables, ignore_index=True)
 
 
 def forecast_through(points: pd.DataFrame, at: pd.DataFrame, loss: str, by, chance, draws: int, seed: int) -> dict:
-    """Accuracy at `at` by way of a loss: a fit of the loss along the axes `by`, and one of accuracy to that loss. The
-    values of through_accuracy, through_low, through_high, as of a measurement with as many questions."""
-    falling = fit_scaling(points, loss, by, draws=draws, seed=seed)
-    rising = fit_scaling(points.assign(loss=points[loss]), "accuracy", "loss", chance=chance, draws=draws, seed=seed)
-    losses = np.vstack([falling.predict(at)[loss].to_numpy(), falling.drawn(at)])
-    thetas = np.vstack([rising.theta, rising.draws])
-    z = np.log(losses / rising.centre)
-    drawn = np.stack([rising.law.value(theta[None], row[:, None])[0] for theta, row in zip(thetas, z, strict=True)])
+    """Forecast accuracy at `at` through a loss: a fit of the loss along the axes `by`, and one of accuracy to the loss.
+    Returns through_accuracy, through_low and through_high, for a measurement with as many questions."""
+    loss_fit = fit_scaling(points, loss, by, draws=draws, seed=seed)
+    accuracy_fit = fit_scaling(
+        points.assign(loss=points[loss]), "accuracy", "loss", chance=chance, draws=draws, seed=seed
+    )
+    losses = np.vstack([loss_fit.predict(at)[loss].to_numpy(), loss_fit.drawn(at)])
+    thetas = np.vstack([accuracy_fit.theta, accuracy_fit.draws])
+    z = np.log(losses / accuracy_fit.centre)
+    drawn = np.stack(
+        [accuracy_fit.law.value(theta[None], row[:, None])[0] for theta, row in zip(thetas, z, strict=True)]
+    )
     shares = np.clip(drawn[1:], 0, 1)
     rng = np.random.default_rng(seed)
-    noise = rising.scatter * np.sqrt(shares * (1 - shares) / at["n"].to_numpy()) * rng.standard_normal(shares.shape)
+    noise = (
+        accuracy_fit.scatter * np.sqrt(shares * (1 - shares) / at["n"].to_numpy()) * rng.standard_normal(shares.shape)
+    )
     low, high = np.quantile(np.clip(shares + noise, 0, 1), [0.025, 0.975], axis=0)
     return {"through_accuracy": drawn[0], "through_low": low, "through_high": high}
 
 
 def forecast_errors(checked: pd.DataFrame, y: str = "accuracy") -> dict:
-    """Mean absolute errors over the rows of `check_forecast` that were fitted, of the law, of both baselines and of the
-    two steps where there are some, and the share that the law's 95% intervals cover: {n, law, repeated, line,
+    """Mean absolute errors over the fitted rows of `check_forecast`, of the law, both baselines and, if present, the
+    forecast in two steps (through); and the share covered by the law's 95% intervals: {n, law, repeated, line,
     covered_share, not_fitted}."""
     fitted = checked[checked["fitted"]]
     kinds = {"law": "forecast", "repeated": "repeated", "line": "line"}
@@ -176,9 +186,10 @@ def forecast_errors(checked: pd.DataFrame, y: str = "accuracy") -> dict:
 def gain_by_scale(gains: pd.DataFrame) -> pd.DataFrame:
     """How a gain changes along each axis: its slope per decade of x, the interaction of gain and scale.
 
-    `gains`: axis, arm, x, gain, low, high (95%), one row per point. One row per axis and arm with two different x or
-    more: slope, low, high, n (points) and `says` ("grows", "shrinks", "not told apart"). Weighted least squares; where
-    the points scatter more than their intervals say, the slope's interval is widened as much, with Student's tails."""
+    `gains`: axis, arm, x, gain, low, high (95%), one row per point. Returns one row per axis and arm with at least two
+    different x: slope, low, high, n (points) and `says` ("grows", "shrinks", "not told apart"). Weighted least squares;
+    if the points scatter more than their intervals imply, the slope's interval is widened accordingly, with Student's
+    t."""
     require("gains", gains, "axis", "arm", "x", "gain", "low", "high")
     from scipy import stats
 
@@ -192,8 +203,8 @@ def gain_by_scale(gains: pd.DataFrame) -> pd.DataFrame:
         middle, free = np.average(x, weights=w), len(x) - 2
         spread = (w * (x - middle) ** 2).sum()
         slope = (w * (x - middle) * y).sum() / spread
-        off = y - np.average(y, weights=w) - slope * (x - middle)
-        scatter = np.sqrt((w * off**2).sum() / free) if free else 1.0
+        residuals = y - np.average(y, weights=w) - slope * (x - middle)
+        scatter = np.sqrt((w * residuals**2).sum() / free) if free else 1.0
         half = (stats.t.ppf(0.975, free) * scatter if scatter > 1 else 1.96) / np.sqrt(spread)
         low, high = slope - half, slope + half
         says = "grows" if low > 0 else "shrinks" if high < 0 else "not told apart"
@@ -202,28 +213,29 @@ def gain_by_scale(gains: pd.DataFrame) -> pd.DataFrame:
 
 
 def compute_optimal(fit: Fit, flops: float | list[float]) -> pd.DataFrame:
-    """Parameters and tokens that a fitted loss law prefers at each compute, 6 N D = flops: flops, parameters, tokens,
-    loss, each with low and high (95%, over the draws), and `edge`, true where the optimum lies outside the sizes or
-    tokens of the points, so that it is an extrapolation. ValueError for a fit without E + A / N^alpha + B / D^beta."""
+    """The parameters and tokens with the lowest loss under a fitted law at each compute, 6 N D = flops: flops,
+    parameters, tokens, loss, each with low and high (95%, over the draws), and `edge`, true if the optimum is an
+    extrapolation beyond the sizes or tokens of the points. ValueError for a fit without E + A / N^alpha + B /
+    D^beta."""
     if fit.by != ("parameters", "tokens") or "E" not in fit.law.names:
         raise ValueError("an optimum needs a loss fitted by=('parameters', 'tokens') with four or more of each")
     rows = []
     for budget in np.atleast_1d(np.asarray(flops, dtype=float)):
-        found = {"flops": budget}
+        row = {"flops": budget}
         for theta in (fit.theta[None], fit.draws):
             a, alpha, b, beta, e = fit.law.reported(theta, fit.centre).T
             n = (alpha * a / (beta * b)) ** (1 / (alpha + beta)) * (budget / 6) ** (beta / (alpha + beta))
             d = budget / 6 / n
             values = {"parameters": n, "tokens": d, fit.y: e + a / n**alpha + b / d**beta}
             if len(theta) == 1:
-                found |= {name: value[0] for name, value in values.items()}
+                row |= {name: value[0] for name, value in values.items()}
             else:
                 ends = {name: np.quantile(value, [0.025, 0.975]) for name, value in values.items()}
-                found |= {
+                row |= {
                     f"{name}_{end}": v
                     for name, pair in ends.items()
                     for end, v in zip(("low", "high"), pair, strict=True)
                 }
-        inside = [fit.points[axis].min() <= found[axis] <= fit.points[axis].max() for axis in fit.by]
-        rows.append(found | {"edge": not all(inside)})
+        inside = [fit.points[axis].min() <= row[axis] <= fit.points[axis].max() for axis in fit.by]
+        rows.append(row | {"edge": not all(inside)})
     return pd.DataFrame(rows)

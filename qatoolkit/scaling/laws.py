@@ -1,25 +1,27 @@
-"""Laws of scaling: how loss and accuracy depend on parameters, tokens and compute.
+"""Scaling laws: how loss and accuracy depend on parameters, tokens and compute.
 
 Loss is the irreducible loss plus one falling power of each axis (Chinchilla, arXiv 2203.15556). Accuracy is a sigmoid
 of such a sum, between a floor and 1: loss first, then accuracy (the two steps of arXiv 2412.04403), where the loss may
-be measured or stay latent. All of it is our reading: the papers of this project state no law."""
+be measured or latent. All of this is our reading: the papers of this project state no law."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-USUAL = np.log(0.35)  # exponent of loss in parameters and in tokens: 0.28 to 0.37 in both analyses of Chinchilla's runs
+USUAL = np.log(
+    0.35
+)  # log exponent of loss in parameters and tokens; both analyses of Chinchilla's runs have 0.28 to 0.37
 
 
 @dataclass(frozen=True, kw_only=True)
 class Law:
     """A law with p parameters over some axes, each in units of its centre (the geometric mean of the points).
 
-    `value(theta, z)`: theta (b, p) and z (n, axes), the natural logarithms of x / centre, to (b, n). `reported(theta,
-    centre)`: the parameters as papers write them, in the order of `names`. `prior` and `spread` (p,) bound what few
-    points leave open; spread is infinite where nothing is assumed. `at_level` gives the theta (b, p) of constant
-    accuracies (b,)."""
+    `value(theta, z)`: from theta (b, p) and z (n, axes), the natural logarithms of x / centre, to values (b, n).
+    `reported(theta, centre)`: the parameters in the usual notation, in the order of `names`. `prior` and `spread` (p,)
+    constrain the parameters if there are few points; spread is infinite without a prior. `at_level`: the theta (b, p)
+    of constant accuracies (b,)."""
 
     formula: str
     names: tuple[str, ...]
@@ -27,7 +29,7 @@ class Law:
     reported: Callable[[np.ndarray, np.ndarray], np.ndarray]
     prior: np.ndarray
     spread: np.ndarray
-    start_spread: np.ndarray  # of the starts around `prior`
+    start_spread: np.ndarray  # standard deviation of the starts around `prior`
     at_level: Callable[[np.ndarray], np.ndarray] | None = None
 
 
@@ -41,12 +43,12 @@ def _sum_of_powers(theta: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 
 def _coefficients(theta: np.ndarray, centre: np.ndarray) -> list[np.ndarray]:
-    """A and alpha of each axis, A for x in its own unit."""
-    found = []
+    """A and alpha of each axis, with A for x in its original unit."""
+    coefficients = []
     for axis, middle in enumerate(centre):
         alpha = np.exp(theta[:, 2 * axis + 1])
-        found += [np.exp(theta[:, 2 * axis] + alpha * np.log(middle)), alpha]
-    return found
+        coefficients += [np.exp(theta[:, 2 * axis] + alpha * np.log(middle)), alpha]
+    return coefficients
 
 
 def _names(axes: tuple[str, ...]) -> tuple[str, ...]:
@@ -60,8 +62,9 @@ def _powers(axes: tuple[str, ...]) -> str:
 
 
 def power_law(axes: tuple[str, ...], level: float) -> Law:
-    """log L of L = E + sum over axes of A / x^alpha; `level` is the lowest loss seen, from which the starts are
-    drawn. Priors, for few points: alpha 0.35 within a factor of 1.6, log A and log E around the level, ± 1.5 and ± 1."""
+    """The law of log L, L = E + sum over axes of A / x^alpha; `level` is the lowest observed loss, around which starts
+    are drawn. Priors, for few points: alpha 0.35 within a factor of 1.6, log A and log E around the level, ± 1.5 and ±
+    1."""
     k = 2 * len(axes)
     prior = np.array([np.log(level) - 1, USUAL] * len(axes) + [np.log(level) - 0.3])
     return Law(
@@ -78,9 +81,9 @@ def power_law(axes: tuple[str, ...], level: float) -> Law:
 def sigmoid_law(axes: tuple[str, ...], chance: float, below: bool) -> Law:
     """Accuracy = floor + (1 - floor) s(c - sum over axes of A / x^alpha), s the logistic function.
 
-    The sum is a latent loss, c what it has to fall below, so s(c) of the room above the floor is the ceiling. The floor
-    is `chance`; where accuracies lie `below` it, as length or frequency of choices make them, a share of it is fitted
-    too. Priors: alpha 0.35 within a factor of 1.6, log A 0 ± 1.5, c 2 ± 1.5."""
+    The sum is a latent loss; at zero loss accuracy reaches the ceiling, floor + (1 - floor) s(c). The floor is
+    `chance`; if accuracies are `below` it, as the length or frequency of choices can cause, a share of chance is fitted
+    as the floor. Priors: alpha 0.35 within a factor of 1.6, log A 0 ± 1.5, c 2 ± 1.5."""
     k = 2 * len(axes)
     prior = np.array([0.0, USUAL] * len(axes) + [2.0] + [2.0] * below)
     spread = np.array([1.5, 0.5] * len(axes) + [1.5] + [1.5] * below)
@@ -110,7 +113,7 @@ def sigmoid_law(axes: tuple[str, ...], chance: float, below: bool) -> Law:
 
 
 def sigmoid_of_loss(chance: float, below: bool) -> Law:
-    """Accuracy = floor + (1 - floor) s(c - k loss), for a measured loss, such as bits per byte; floor as in
+    """Accuracy = floor + (1 - floor) s(c - k loss), for a measured loss such as bits per byte; floor as in
     `sigmoid_law`. Priors: log k (per loss at the centre) 1 ± 1, c 3 ± 3."""
     prior, spread = np.array([1.0, 3.0] + [2.0] * below), np.array([1.0, 3.0] + [1.5] * below)
 
@@ -136,13 +139,13 @@ def sigmoid_of_loss(chance: float, below: bool) -> Law:
 
 
 def line(axes: tuple[str, ...], *, low: float = 0.0, loss: bool = False) -> Law:
-    """A straight line in the logarithm of each axis, of log loss or of accuracy between `low` and 1: what too few
-    points for a law allow."""
+    """A line in the logarithm of each axis, for log loss or for accuracy between `low` and 1, used if there are too few
+    points for a law."""
     k = len(axes)
 
     def value(theta, z):
-        found = theta[:, :1] + theta[:, 1:] @ z.T
-        return found if loss else np.clip(found, low, 1.0)
+        values = theta[:, :1] + theta[:, 1:] @ z.T
+        return values if loss else np.clip(values, low, 1.0)
 
     def reported(theta, centre):
         at_one = theta[:, 0] - theta[:, 1:] @ np.log(centre)
@@ -158,11 +161,11 @@ def line(axes: tuple[str, ...], *, low: float = 0.0, loss: bool = False) -> Law:
     )  # fmt: skip
 
 
-NOTHING = -60.0  # the logarithm of a coefficient that changes nothing
+NOTHING = -60.0  # the logarithm of a negligible coefficient
 
 
 def _level(levels: np.ndarray, chance: float, below: bool) -> list[np.ndarray]:
-    """c, and the floor's parameter where it is fitted, of constant accuracies, above chance or below it."""
+    """c, and the parameter of the floor if it is fitted, for constant accuracies above or below chance."""
     low = np.minimum(levels, chance)
     c = _logit((levels - low) / (1 - low))
     return [c, _logit(low / chance)] if below else [c]

@@ -1,4 +1,4 @@
-"""Scaling sweeps: which students to train for each axis.
+"""Scaling sweeps: the students to train for each axis.
 
 The axes are the paper's (BoostQA, arXiv 2508.01326): model size, data volume and initial FLOPs, that is, the
 pre-training compute of the checkpoint at which mid-training starts.
@@ -15,21 +15,21 @@ AXES = {"parameters": "size", "tokens": "tokens", "initial_flops": "initial"}
 
 def points(size: str, tokens: int, scaling: ScalingSettings, rungs: list[tuple[str, float]]) -> pd.DataFrame:
     """The distinct training runs of all axes: columns point (name), size, tokens, initial (share of pre-training). The
-    run of `size` with the share `at` of `tokens` and all pre-training is on every axis and comes first; `rungs` are the
-    other starts, as (size, initial)."""
+    run of `size` with the share `at` of `tokens` and full pre-training is on every axis and comes first; `rungs` are
+    the other starts, as (size, initial)."""
     shared = round(scaling.at * tokens)
-    wanted = [(size, shared, 1.0)]
-    wanted += [(other, shared, initial) for other, initial in rungs]
-    wanted += [(size, round(share * tokens), 1.0) for share in scaling.tokens]
-    rows = list(dict.fromkeys(wanted))
+    runs = [(size, shared, 1.0)]
+    runs += [(other, shared, initial) for other, initial in rungs]
+    runs += [(size, round(share * tokens), 1.0) for share in scaling.tokens]
+    rows = list(dict.fromkeys(runs))
     table = pd.DataFrame(rows, columns=["size", "tokens", "initial"])
     table.insert(0, "point", [f"{size}-{tokens}-{initial:g}" for size, tokens, initial in rows])
     return table
 
 
 def by_axis(results: pd.DataFrame) -> pd.DataFrame:
-    """Results of `points` (the run that all axes share first) as one row per axis, arm and x, by rising x. An axis on
-    which nothing varies has no rows."""
+    """The results of `points` (the run that all axes share first) as one row per axis, arm and x, sorted by x. An axis
+    with only one value has no rows."""
     full = results.iloc[0]
     tables = []
     for axis, varied in AXES.items():

@@ -1,8 +1,9 @@
-"""Settings for the next size from sweeps of small ones: learning rate, replay or length, with an interval and a check.
+"""Proposes a setting for the next size from sweeps of small ones: learning rate, replay or length, with an interval and
+a check.
 
-Our reading: near its best the metric is a parabola in the dial (in its logarithm, but for shares), as curved at every
-size, whose lowest point moves in a line with the logarithm of size. Small rungs pay for the sweep; what does not
-transfer shows in the check, which holds out the largest of them."""
+Our reading: near its optimum the metric is a parabola in the dial (in its logarithm, except for shares) with the same
+curvature at every size, and the optimum moves linearly with the logarithm of size. The sweep is cheap on small rungs;
+the check holds out the largest of them to show whether the proposal transfers."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from qatoolkit.core.qa_table import require
 from qatoolkit.scaling.forecast import FURTHEST
 
-LOGARITHMIC = ("learning_rate", "tokens", "batch")  # endings of dials that are compared by ratios; others are shares
+LOGARITHMIC = ("learning_rate", "tokens", "batch")  # suffixes of dials compared by ratios; others are shares
 
 
 def propose_setting(
@@ -25,15 +26,20 @@ def propose_setting(
 ) -> dict:
     """The value of a dial that a sweep over small sizes proposes for size `to`.
 
-    `runs`: one row per run (of `qt.stages.sweep`, sizes put together): `by`, dial, y; `y` is the smaller the better
-    unless it is an accuracy or a gain; rows with a null y are left out. Three values of the dial or more at each size.
+    `runs`: one row per run (of `qt.stages.sweep`, all sizes together): `by`, dial, y. A smaller `y` is better unless it
+    is an accuracy or a gain; rows with a null y are left out. Needs three or more values of the dial at each size.
 
-    Returns {dial, to, value, low, high (95%, residuals drawn again; a share is kept between 0 and 1, a logarithmic dial
-    within ten times of the values tried), moves: change of the best value per tenfold size (a factor for logarithmic
-    dials, else a difference) with moves_low, moves_high, interior: the share of the draws that have a best value at all, edge: whether `value` lies outside the values tried, and of the check: held_out (the
-    largest size), predicted, best_tried there, and cost, how much worse y is at the tried value nearest to the
-    prediction than at the best}. With one size there is no line and no check: the value is that size's, nulls in their
-    place.
+    Returns a dict:
+
+    - dial, to, and value with low and high (95%, residual bootstrap). Shares are limited to 0 to 1, logarithmic dials
+      to ten times beyond the values tried;
+    - moves: change of the best value per tenfold size (a factor for logarithmic dials, else a difference), with
+      moves_low and moves_high;
+    - interior: share of draws that have an optimum at all; edge: whether `value` is outside the values tried;
+    - of the check: held_out (the largest size), predicted, best_tried there, and cost: how much worse y is at the tried
+      value nearest to the prediction than at the best.
+
+    With a single size there is no line and no check: the value is that of this size, and their entries are null.
 
     ValueError for too few values, or a size more than ten times beyond the largest."""
     require("runs", runs, by, dial, y)
@@ -67,34 +73,34 @@ CHECK = ("held_out", "predicted", "best_tried", "cost")
 
 
 def _bounds(tried: pd.Series, ratio: bool) -> tuple[float, float]:
-    """Between what a best value can be said to lie, as a logarithm where ratios count."""
+    """The limits for a proposed value, as logarithms if the dial is logarithmic."""
     if ratio:
         return np.log(tried.min() / FURTHEST), np.log(tried.max() * FURTHEST)
     return (0.0, 1.0) if tried.between(0, 1).all() else (-np.inf, np.inf)
 
 
 def _vertex(table, dial, y, by, to, better, ratio, draws, rng) -> tuple[float, np.ndarray, np.ndarray]:
-    """Where the parabola of size `to` is lowest: its value, the draws' (nan without a lowest point), and the slopes of
-    value (first) and draws per tenfold size."""
+    """The minimum of the parabola at size `to`: the fitted one, those of the draws (nan without a minimum), and their
+    slopes per tenfold size (the fitted one first)."""
     u = np.log(table[dial].to_numpy()) if ratio else table[dial].to_numpy()
-    size, seen = np.log10(table[by].to_numpy()), better * table[y].to_numpy()
+    size, observed = np.log10(table[by].to_numpy()), better * table[y].to_numpy()
     levels = np.unique(size)
-    own = (size[:, None] == levels).astype(float)  # a level for each size
+    size_dummies = (size[:, None] == levels).astype(float)  # one intercept per size
     line = [u * (size - size.mean())] if len(levels) > 1 else []
-    design = np.column_stack([own, u**2, u, *line])
-    found, *_ = np.linalg.lstsq(design, seen, rcond=None)
-    fitted, free = design @ found, len(seen) - np.linalg.matrix_rank(design)
-    noise = np.sqrt(np.square(seen - fitted).sum() / max(1, free)) * np.sqrt(
+    design = np.column_stack([size_dummies, u**2, u, *line])
+    coefficients, *_ = np.linalg.lstsq(design, observed, rcond=None)
+    fitted, free = design @ coefficients, len(observed) - np.linalg.matrix_rank(design)
+    noise = np.sqrt(np.square(observed - fitted).sum() / max(1, free)) * np.sqrt(
         max(1, free) / rng.chisquare(max(1, free), (draws, 1))
     )
-    again = fitted + noise * rng.standard_normal((draws, len(seen)))
-    every = np.vstack([found, (np.linalg.pinv(design) @ again.T).T])
+    noisy = fitted + noise * rng.standard_normal((draws, len(observed)))
+    every = np.vstack([coefficients, (np.linalg.pinv(design) @ noisy.T).T])
     curve, level = every[:, len(levels)], every[:, len(levels) + 1]
     tilt = every[:, len(levels) + 2] if line else np.zeros(len(every))
     with np.errstate(divide="ignore", invalid="ignore"):
         lowest = np.where(curve > 0, -(level + tilt * (np.log10(to) - size.mean())) / (2 * curve), np.nan)
         slopes = np.where(curve > 0, -tilt / (2 * curve), np.nan)
-    if not np.isfinite(lowest[0]):  # no lowest point: the best value tried at the largest size
+    if not np.isfinite(lowest[0]):  # no minimum: take the best value tried at the largest size
         last = table[table[by] == table[by].max()]
         best = last.loc[(better * last[y]).idxmin(), dial]
         lowest[0] = np.log(best) if ratio else best
@@ -102,7 +108,7 @@ def _vertex(table, dial, y, by, to, better, ratio, draws, rng) -> tuple[float, n
 
 
 def _check(table, dial, y, by, sizes, better, ratio, rng) -> dict:
-    """What the smaller sizes would have proposed for the largest, and what it would have cost."""
+    """What the smaller sizes propose for the largest, and how much worse that is than the best value tried there."""
     last, smaller = table[table[by] == sizes[-1]], table[table[by] < sizes[-1]]
     value, *_ = _vertex(smaller, dial, y, by, sizes[-1], better, ratio, 1, rng)
     value = np.clip(value, *_bounds(smaller[dial], ratio))

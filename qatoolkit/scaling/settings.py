@@ -10,29 +10,28 @@ class ScalingSettings(Settings):
     """Points on the three axes."""
 
     sizes: tuple[SizeName, ...] = ("xxs", "xs")
-    """Model sizes: rungs that are trained here."""
+    """Model sizes: rungs of the ladder, pre-trained from scratch."""
     tokens: tuple[SomeShare, ...] = (0.25, 1.0)
-    """Data volume: shares of the mid-training tokens. With `midtrain.schedule: wsd` they are short decays beside the arm's
-    own training; with another schedule each is a training of its own."""
+    """Data volume: shares of the mid-training tokens. With `midtrain.schedule: wsd` they are short decay branches of
+    the arm's training; with another schedule each is a separate training."""
     initial: tuple[SomeShare, ...] = (0.25, 1.0)
     """Initial FLOPs: shares of the pre-training tokens at which a checkpoint is kept."""
     at: SomeShare = 1.0
-    """Where sizes and initial FLOPs are compared: a share of the mid-training tokens, which is a point of every
-    axis."""
+    """Share of the mid-training tokens at which sizes and initial FLOPs are compared; this point is on every axis."""
     seeds: Positive = 1
-    """Training seeds at every point, for intervals over seeds beside those over questions."""
+    """Training seeds at every point, for intervals over seeds in addition to those over questions."""
     control: bool = True
-    """Whether the control (the first arm that reads no data set) is trained at every point too, on as many tokens."""
+    """Train the control (the first arm without a data set) at every point too, on as many tokens."""
 
 
 class LadderSettings(Settings):
-    """A published checkpoint on the axes of model size and initial FLOPs, in place of rungs that are trained here."""
+    """A published checkpoint on the axes of model size and initial FLOPs, instead of rungs pre-trained from scratch."""
 
     checkpoint: Annotated[str, Place(or_name=True)]
     """Hugging Face directory or name."""
     revision: str | None = None
-    """Of a name on the hub, such as a training step."""
+    """Revision of a name on the hub, such as a training step."""
     tokens: Positive | None = None
-    """Tokens it was pre-trained on, as published; needed for the axis of initial FLOPs."""
+    """Published number of pre-training tokens; needed for the axis of initial FLOPs."""
     parameters: Positive | None = None
-    """As published, for `qatoolkit plan`; the model itself is counted."""
+    """Published number of parameters, for `qatoolkit plan`; runs count those of the model."""

@@ -1,1 +1,1 @@
-"""Synthesis: labels, the budget, and the strategies that write questions."""
+"""Synthesis: labels seeds, plans the budget, and writes questions by a strategy."""

@@ -22,7 +22,7 @@ def annotate(table: pd.DataFrame, teacher: Teacher, samples: int = 1) -> tuple[p
     With several `samples` the labels are their consensus (our reading: the most frequent discipline, the median of
     difficulty and grade), and `label_agreement` is the share of samples that gave all three labels of the consensus.
     Returns the labelled rows and the rejects (refused, failed or unreadable in at least half of the samples), which
-    keep their columns plus `reason` and `detail`. Every input row is in one of the two.
+    have all columns plus `reason` and `detail`. Every input row is in one of the two tables.
 
     >>> import qatoolkit as qt
     >>> rows = [{"question": "What is the chemical formula of water?", "answer": "H2O"}]
@@ -36,16 +36,17 @@ def annotate(table: pd.DataFrame, teacher: Teacher, samples: int = 1) -> tuple[p
                          question   reason
     0  Who chairs our chess club?  refusal
     """
-    said = teacher.ask(requests(table, samples), parse=_labels, ids=np.repeat(table["id"], samples), label="annotate")
-    answered, rejects = split_answers(table, merged(said, samples, _consensus), lambda v: v, "annotate")
+    ids = np.repeat(table["id"], samples)
+    replies = teacher.ask(requests(table, samples), parse=_read_labels, ids=ids, label="annotate")
+    answered, rejects = split_answers(table, _merge_samples(replies, samples), lambda v: v, "annotate")
     if samples == 1:
         answered = answered.drop(columns="label_agreement", errors="ignore")
     return answered.reset_index(drop=True), rejects.reset_index(drop=True)
 
 
 def requests(table: pd.DataFrame, samples: int = 1) -> list[list[dict]]:
-    """The chat messages that `annotate` sends, `samples` per row. From the second on they carry their number, because a
-    cache or a deterministic server would repeat its answer."""
+    """The chat messages that `annotate` sends, `samples` per row. From the second on they are numbered, because a cache
+    or a deterministic server would repeat its answer."""
     require("the table to annotate", table, "id", "question", "answer", "language")
     return [
         prompts.messages("annotate", row["language"], **prompts.shown(row), **({"draw": sample} if sample else {}))
@@ -54,18 +55,18 @@ def requests(table: pd.DataFrame, samples: int = 1) -> list[list[dict]]:
     ]
 
 
-def merged(said: pd.DataFrame, samples: int, decide) -> pd.DataFrame:
-    """One row per `samples` answers to one request: `decide(values)` over the readable ones if they are the majority,
-    else the first unreadable answer. The ledger keys of all are kept."""
-    rows, all_rows = [], said.to_dict("records")
+def _merge_samples(replies: pd.DataFrame, samples: int) -> pd.DataFrame:
+    """One row per question, from its `samples` replies: their consensus if the majority is readable, else the first
+    unreadable reply. The ledger keys of all replies are kept."""
+    rows, all_rows = [], replies.to_dict("records")
     for first in range(0, len(all_rows), samples):
         part = all_rows[first : first + samples]
         values = [row["value"] for row in part if row["outcome"] == "ok"]
         row = dict(next((row for row in part if row["outcome"] != "ok"), part[0]))
         if 2 * len(values) > samples:
-            row |= {"outcome": "ok", "value": decide(values)}
-        rows.append(row | {"keys": tuple(key for one in part for key in one["keys"])})
-    return pd.DataFrame(rows, columns=said.columns).astype(said.dtypes)
+            row |= {"outcome": "ok", "value": _consensus(values)}
+        rows.append(row | {"keys": tuple(key for reply in part for key in reply["keys"])})
+    return pd.DataFrame(rows, columns=replies.columns).astype(replies.dtypes)
 
 
 def _consensus(values: list[dict]) -> dict:
@@ -76,25 +77,25 @@ def _consensus(values: list[dict]) -> dict:
     return chosen | {"label_agreement": sum(v == chosen for v in values) / len(values)}
 
 
-def split_answers(table: pd.DataFrame, said: pd.DataFrame, columns, step: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split `table` by the teacher's answers, row by row: answered rows with `columns(value)` set, and rejects.
+def split_answers(table: pd.DataFrame, replies: pd.DataFrame, columns, step: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split `table` by the teacher's replies, one per row: answered rows with `columns(value)` set, and rejects.
 
-    Both keep their index and list their calls in `calls` as "step/ledger key". Raises KeyboardInterrupt if the answers
-    were interrupted, because half a table is not a stage."""
-    stop_if_interrupted(said)
-    table = with_calls(table, step, said["keys"])
-    ok = (said["outcome"] == "ok").to_numpy()
+    Both keep their index and list their calls in `calls` as "step/ledger key". Raises KeyboardInterrupt if the replies
+    were interrupted: half a table must not pass for a finished stage."""
+    stop_if_interrupted(replies)
+    table = with_calls(table, step, replies["keys"])
+    ok = (replies["outcome"] == "ok").to_numpy()
     answered, rejects = table[ok].copy(), table[~ok].copy()
-    values = pd.DataFrame([columns(v) for v in said.loc[ok, "value"]], index=answered.index)
+    values = pd.DataFrame([columns(v) for v in replies.loc[ok, "value"]], index=answered.index)
     for name in values:
         answered[name] = values[name]
-    failed = said[~ok]
+    failed = replies[~ok]
     rejects["reason"] = failed["outcome"].to_numpy()
     rejects["detail"] = failed["error"].fillna(failed["content"]).fillna("").str.slice(0, 300).to_numpy()
     return answered, rejects
 
 
-def _labels(content: str) -> dict:
+def _read_labels(content: str) -> dict:
     value = prompts.read_json(content, "discipline")
     for name, allowed in LABELS.items():
         if value.get(name) not in allowed:

@@ -1,9 +1,9 @@
-"""BoostQA: multi-grade and high-difficulty synthesis from seeds, the check against degradation, and refinement.
+"""BoostQA: multi-grade and high-difficulty synthesis from seeds, the degradation check, and refinement.
 
 Stated in arXiv 2508.01326: a reasoning teacher writes STEM-focused multi-grade and high-difficulty questions, and a
 second teacher refines the answers. Our reading: H4 and H5 cells of the plan go to high-difficulty synthesis, the others
 to multi-grade synthesis with one question per grade. Questions are annotated again; one that missed its level is
-requested again with the reason (`attempts`), and kept under its true label where no attempt reaches it."""
+requested again with the reason (`attempts`), and kept under its true label if no attempt reaches the level."""
 
 import itertools
 import math
@@ -30,9 +30,10 @@ def requests(
 ) -> pd.DataFrame:
     """One row per teacher request: strategy, parent seed, language, requested discipline and difficulty, payload.
 
-    Seeds of a cell's discipline take turns in random order, another one in each wave; where they have the student's pass
-    rate (`plan.by: measured`), those that it passes least come first. A discipline without seeds is skipped and its
-    budget stays unspent. If a strategy is switched off, its cells get plain requests: more questions like the seed, at its grade."""
+    The seeds of a cell's discipline are used in turn, in a random order that differs by wave; if they have the
+    student's pass rate (`plan.by: measured`), in ascending order of it. A discipline without seeds is skipped and its
+    budget not spent. If a strategy is switched off, its cells get plain requests: more questions like the seed, at its
+    grade."""
     rng = random.Random(f"boostqa/{seed}" + f"/{wave}" * bool(wave))
     rows, plain = [], Counter()
     pools = {d: group.to_dict("records") for d, group in seeds.groupby("discipline", sort=True)}
@@ -40,21 +41,21 @@ def requests(
         pool = pools.get(cell["discipline"])
         if not pool:
             continue
-        turns = itertools.cycle(_hardest_first(rng.sample(pool, len(pool))))
+        sources = itertools.cycle(_hardest_first(rng.sample(pool, len(pool))))
         high = cell["difficulty"] in HIGH
         active = settings.high_difficulty if high else settings.multi_grade
         strategy = "high_difficulty" if high and active else "multi_grade"
         each = EACH if strategy == "high_difficulty" else len(GRADES)
-        for turn in range(math.ceil(cell["budget"] / each)):
-            source = next(turns)
-            count = min(each, cell["budget"] - turn * each)
-            payload = {"seed": prompts.shown(source), "round": turn // len(pool)} | ({"wave": wave} if wave else {})
+        for request in range(math.ceil(cell["budget"] / each)):
+            source = next(sources)
+            count = min(each, cell["budget"] - request * each)
+            payload = {"seed": prompts.shown(source), "round": request // len(pool)} | ({"wave": wave} if wave else {})
             if strategy == "high_difficulty":
                 payload |= {"difficulty": cell["difficulty"], "count": count}
             elif active:
                 payload["wanted"] = [{"grade": g, "difficulty": cell["difficulty"]} for g in list(GRADES)[:count]]
             else:
-                # Cells send the same requests here, and a request that is sent twice is answered once: number them.
+                # Several cells send the same request, which the ledger would answer once: number them.
                 payload["wanted"] = [{"grade": source["grade"]}] * count
                 payload["round"] = plain[source["id"], count]
                 plain[source["id"], count] += 1
@@ -72,7 +73,7 @@ def requests(
 
 
 def _hardest_first(pool: list[dict]) -> list[dict]:
-    """Seeds by the student's pass rate where they have one (`plan.by: measured`), the others after them."""
+    """Seeds by the student's pass rate (`plan.by: measured`), those without one last."""
     rates = np.array([seed.get(f"{PASS}student") for seed in pool], float)
     return [pool[i] for i in np.argsort(rates, kind="stable")]  # nulls last
 
@@ -84,18 +85,18 @@ def asks(context: Context) -> pd.DataFrame:
 
 def write(context: Context) -> dict:
     """BoostQA for a plan: synthesis, then refinement (`strategies.Strategy.write`)."""
-    by = context.teachers
-    made, rejects = carry_out(asks(context), by.synthesiser, by.annotator, context.settings.attempts)
-    questions, rejects = refine_or_keep(made, rejects, by.refiner, context.settings)
+    teachers = context.teachers
+    made, rejects = carry_out(asks(context), teachers.synthesiser, teachers.annotator, context.settings.attempts)
+    questions, rejects = refine_or_keep(made, rejects, teachers.refiner, context.settings)
     return {"made": made, "questions": questions, "rejects": rejects}
 
 
 def expected(profile, questions: int) -> tuple[float, float]:
-    """Requests needed to write `questions` questions, and questions to label; a share `DEGRADED` of the hard ones misses each
-    attempt."""
+    """Requests needed to write `questions` questions, and questions to label, if every attempt at the hard ones misses
+    a share `DEGRADED` of them."""
     share = profile.plan.high if profile.plan.rule != UNIFORM else len(HIGH) / len(DIFFICULTIES)
     hard = questions * share if profile.boostqa.high_difficulty else 0
-    again = hard * sum(DEGRADED**turn for turn in range(1, profile.boostqa.attempts))
+    again = hard * sum(DEGRADED**attempt for attempt in range(1, profile.boostqa.attempts))
     return (questions - hard) / len(GRADES) + hard / EACH + again, questions + again
 
 

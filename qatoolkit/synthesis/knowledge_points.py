@@ -1,4 +1,4 @@
-"""Knowledge points of questions, named by a teacher where a source provides none (LinkSyn, arXiv 2508.01317)."""
+"""Knowledge points of questions, extracted by a teacher if the source has none (LinkSyn, arXiv 2508.01317)."""
 
 import numpy as np
 import pandas as pd
@@ -9,26 +9,27 @@ from qatoolkit.teacher import prompts
 from qatoolkit.teacher.calls import with_calls
 from qatoolkit.teacher.client import Teacher
 
-MOST_POINTS = 6  # as in the prompt, which asks for at least 2; one is accepted, because a second would be filler
+MOST_POINTS = 6  # as in the prompt; it asks for at least 2, but one is accepted, because a second would be filler
 
 
 def extract(table: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Name the knowledge points of every question that has none; returns the table with `knowledge_points` set, and
+    """Extract the knowledge points of every question that has none; returns the table with `knowledge_points` set, and
     rejects.
 
-    One to six per question, in the teacher's spelling, without duplicates under `normalise_kp`; any other number goes
-    back to the teacher for its one correction. Rows that have knowledge points keep them at no cost: `kps_from_column`
-    takes them from any column of a source, and `table.assign(knowledge_points=None)` requests all of them."""
+    One to six per question, in the teacher's spelling, without duplicates under `normalise_kp`; for any other number
+    the teacher is asked to correct its answer once. Rows that have knowledge points keep them at no cost:
+    `kps_from_column` reads them from any column of a source, and `table.assign(knowledge_points=None)` requests them
+    for all rows."""
     table = with_calls(table.reset_index(drop=True), "knowledge_points", [()] * len(table))
-    carried = table["knowledge_points"] if "knowledge_points" in table else [None] * len(table)
-    missing = np.array([not cell_texts(cell, "knowledge_points") for cell in carried], dtype=bool)
-    asked = table[missing]
+    cells = table["knowledge_points"] if "knowledge_points" in table else [None] * len(table)
+    missing = np.array([not cell_texts(cell, "knowledge_points") for cell in cells], dtype=bool)
+    to_ask = table[missing]
     messages = [
-        prompts.messages("knowledge_points", row["language"], **prompts.shown(row)) for row in asked.to_dict("records")
+        prompts.messages("knowledge_points", row["language"], **prompts.shown(row)) for row in to_ask.to_dict("records")
     ]
-    said = teacher.ask(messages, parse=_read_points, ids=list(asked["id"]), label="knowledge points")
-    named, rejects = split_answers(asked, said, lambda value: {"knowledge_points": value}, "knowledge_points")
-    return pd.concat([table[~missing], named]).sort_index(ignore_index=True), rejects.reset_index(drop=True)
+    replies = teacher.ask(messages, parse=_read_points, ids=list(to_ask["id"]), label="knowledge points")
+    answered, rejects = split_answers(to_ask, replies, lambda value: {"knowledge_points": value}, "knowledge_points")
+    return pd.concat([table[~missing], answered]).sort_index(ignore_index=True), rejects.reset_index(drop=True)
 
 
 def _read_points(content: str) -> list[str]:

@@ -28,8 +28,8 @@ from qatoolkit.teacher import prompts
 from qatoolkit.teacher.calls import is_transient
 from qatoolkit.teacher.client import Teacher
 
-SPARE = 1.1  # requests per question still needed: some questions are repeated, some cannot be labelled
-_ASKED = ["strategy", "parents", "language", "path", "asked_discipline", "payload", "asked_difficulty", "exact"]
+SPARE = 1.1  # questions requested per question needed: some are repeated, some cannot be labelled
+_COLUMNS = ["strategy", "parents", "language", "path", "asked_discipline", "payload", "asked_difficulty", "exact"]
 
 
 def requests(
@@ -40,26 +40,26 @@ def requests(
     Seeds in another language and beyond `most_seeds` are dropped, and with them the knowledge points that no remaining
     seed contains. A path belongs to the most frequent discipline of its seeds, the first of them in a tie.
 
-    Requested difficulties are assigned in random order. In a discipline that `settings.adjust` names they follow its
-    shares, and a question that misses its level is requested once more, then kept under its true label (LinkSyn's
-    difficulty adjustment in given disciplines; the rule is our reading). Elsewhere they follow the plan's budget over
-    all disciplines, with everything below H3 raised to H3, because joining two seeds takes two hops.
+    Requested difficulties are assigned in random order. In the disciplines of `settings.adjust` they follow its shares,
+    and a question that misses its level is requested once more, then kept under its true label (LinkSyn's difficulty
+    adjustment in given disciplines; the rule is our reading). Elsewhere they follow the plan's budget over all
+    disciplines, with everything below H3 raised to H3, because joining two seeds takes two hops.
 
-    A later `wave` sends other requests than an earlier one, along the same path too, and asks for what is missing: in
-    each discipline as many requests as its budget takes, at the levels of its cells. Rows of `seeds` that share an id
-    are one seed, as in the graph. Warns if more than half of the paths are unusable.
-    Raises ValueError for missing columns, seeds of a path missing from `seeds`, and a plan without a budget."""
+    A later `wave` sends different requests, even along the same path, and only for what is missing: in each discipline
+    as many requests as its budget needs, at the levels of its cells. Rows of `seeds` that share an id are one seed, as
+    in the graph. Warns if more than half of the paths are unusable. Raises ValueError for missing columns, seeds of a
+    path missing from `seeds`, and a plan without a budget."""
     require("paths", paths, "path", "kps", "seeds")
     require("seeds", seeds, "id", "question", "answer", "language", "discipline")
     require("plan", plan, "difficulty", "budget")
     by_id = seeds.drop_duplicates("id").set_index("id")
-    walked = {id for ids in paths["seeds"] for id in ids}
-    if unknown := walked - set(by_id.index):
+    path_seeds = {id for ids in paths["seeds"] for id in ids}
+    if unknown := path_seeds - set(by_id.index):
         raise ValueError(
             f"{len(unknown):,} seeds of the paths are missing from seeds, for instance {min(unknown, key=str)!r}; "
             "pass the table that the graph was built from"
         )
-    row_of = by_id[by_id.index.isin(walked) & by_id["language"].notna()].to_dict("index")
+    row_of = by_id[by_id.index.isin(path_seeds) & by_id["language"].notna()].to_dict("index")
     rows = []
     for path in paths.itertuples():
         found = {id: row_of[id] for id in path.seeds if id in row_of}
@@ -68,7 +68,7 @@ def requests(
         if len(parents) < 2:
             continue
         ends = zip(path.kps, [None, *path.seeds], [*path.seeds, None], strict=False)
-        kps = [kp for kp, *beside in ends if any(id in parents for id in beside)]
+        kps = [kp for kp, *neighbours in ends if any(id in parents for id in neighbours)]
         disciplines = Counter(d for id in parents if pd.notna(d := found[id]["discipline"]))
         payload = {
             "path": kps,
@@ -90,39 +90,40 @@ def requests(
     adjust, rng = settings.adjust or {}, np.random.default_rng(seed)
     reachable = plan.assign(difficulty=plan["difficulty"].where(plan["difficulty"].isin(LINKED), LINKED[0]))
     if wave:
-        rows = _deal_by_discipline(rows, reachable, settings, rng)
+        rows = _requests_by_discipline(rows, reachable, settings, rng)
     else:
         free = [row for row in rows if row["asked_discipline"] not in adjust]
         budget = reachable.groupby("difficulty")["budget"].sum()
         if free and not budget.sum() > 0:
             raise ValueError(f"plan has {len(plan)} rows and no budget above 0; it must ask for at least one question")
-        _deal(free, budget, rng, exact=False)
+        _assign_levels(free, budget, rng, exact=False)
         for discipline, shares in adjust.items():
             chosen = [row for row in rows if row["asked_discipline"] == discipline]
-            _deal(chosen, pd.Series(shares, dtype=float), rng, exact=True)
+            _assign_levels(chosen, pd.Series(shares, dtype=float), rng, exact=True)
     if left_out > len(paths) / 2:
         warnings.warn(
             f"{left_out:,} of {len(paths):,} paths have fewer than two different seeds in one language; skipping them. "
             "Use more seeds that share a knowledge point with others, or longer paths",
             stacklevel=2,
         )
-    return pd.DataFrame(rows, columns=_ASKED)
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def _deal_by_discipline(rows: list[dict], plan: pd.DataFrame, settings: LinkQASettings, rng) -> list[dict]:
-    """The rows that a wave after the first needs: in each discipline as many as its budget takes, at its levels."""
-    dealt = []
+def _requests_by_discipline(rows: list[dict], plan: pd.DataFrame, settings: LinkQASettings, rng) -> list[dict]:
+    """The requests of a wave after the first: in each discipline as many as its budget needs, at its levels."""
+    requested = []
     for discipline, cells in plan[plan["budget"] > 0].groupby("discipline"):
         budget = cells.groupby("difficulty")["budget"].sum()
         n = math.ceil(SPARE * budget.sum() / settings.questions_per_path)
         chosen = [row for row in rows if row["asked_discipline"] == discipline][:n]
-        own = (settings.adjust or {}).get(discipline)
-        _deal(chosen, pd.Series(own, dtype=float) if own else budget, rng, exact=own is not None)
-        dealt += chosen
-    return dealt
+        shares = (settings.adjust or {}).get(discipline)
+        _assign_levels(chosen, pd.Series(shares, dtype=float) if shares else budget, rng, exact=shares is not None)
+        requested += chosen
+    return requested
 
 
-def _deal(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exact: bool) -> None:
+def _assign_levels(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exact: bool) -> None:
+    """Set the requested difficulty of the rows, in random order and proportional to `shares`."""
     wanted = np.repeat(shares.index.to_numpy(str), apportion(shares, len(rows)))
     for row, difficulty in zip(rows, rng.permutation(wanted), strict=True):
         row["asked_difficulty"] = row["payload"]["difficulty"] = str(difficulty)
@@ -130,21 +131,22 @@ def _deal(rows: list[dict], shares: pd.Series, rng: np.random.Generator, *, exac
 
 
 def synthesise(
-    asked: pd.DataFrame, teacher: Teacher, annotator: Teacher, n: int | None = None, attempts: int = 2
+    request_table: pd.DataFrame, teacher: Teacher, annotator: Teacher, n: int | None = None, attempts: int = 2
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write questions from the paths' seeds (`write.carry_out`); they have the knowledge points of their path.
 
     With `n`, requests are sent in order and in parts until `n` questions are written or, with a warning, no request is
-    left; what an outage kept from coming is not made up for by others, since it will be asked for again. Questions beyond `n` are rejects ("over_budget"), as are those that an earlier part wrote ("repeated"). Raises
-    ValueError if `n` is not a whole number from 1."""
+    left. Requests lost to an outage are not replaced by further ones, since the next run sends them again. Questions
+    beyond `n` are rejects ("over_budget"), as are those that an earlier part wrote ("repeated"). Raises ValueError if
+    `n` is not a whole number from 1."""
     if n is None:
-        return carry_out(asked, teacher, annotator, attempts)
+        return carry_out(request_table, teacher, annotator, attempts)
     if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
         raise ValueError(f"n={n!r}; allowed: a whole number from 1, or None for all requests")
-    each = max((payload["count"] for payload in asked["payload"]), default=1) if len(asked) else 1
+    each = max((payload["count"] for payload in request_table["payload"]), default=1) if len(request_table) else 1
     made, rejects, at, outage = [], [], 0, False
-    while not outage and at < len(asked) and (short := n - sum(map(len, made))) > 0:
-        part = asked.iloc[at : at + math.ceil(SPARE * short / each)]
+    while not outage and at < len(request_table) and (short := n - sum(map(len, made))) > 0:
+        part = request_table.iloc[at : at + math.ceil(SPARE * short / each)]
         at += len(part)
         written, failed = carry_out(part, teacher, annotator, attempts)
         known = written["id"].isin([id for table in made for id in table["id"]])
@@ -153,38 +155,38 @@ def synthesise(
         rejects += [failed, repeated]
         outage = failed["reason"].map(is_transient).any()
     if not made:  # no requests: empty tables with their columns
-        made, rejects = ([part] for part in carry_out(asked, teacher, annotator))
+        made, rejects = ([part] for part in carry_out(request_table, teacher, annotator))
     table = pd.concat(made, ignore_index=True)
     if len(table) < n:
-        why = f"all {len(asked):,} requests are used up; sample more paths, or request more questions per path"
-        why = "the teacher did not answer all requests; run it again to ask for those" if outage else why
+        why = f"all {len(request_table):,} requests are used up; sample more paths, or request more questions per path"
+        why = "the teacher did not answer all requests; run it again to send the others" if outage else why
         warnings.warn(f"{len(table):,} of {n:,} questions were written, and {why}", stacklevel=2)
     spare = table[n:].assign(reason="over_budget", detail=f"{n:,} questions were asked for")
     return table[:n], pd.concat([*rejects, spare], ignore_index=True)
 
 
 def control(made: pd.DataFrame, targets: Mapping[str, Mapping[str, float]] | None = None) -> pd.DataFrame:
-    """Requested against labelled difficulty: discipline, difficulty, asked, got (numbers of questions), and `kl` per
-    discipline.
+    """Requested and labelled difficulty compared: discipline, difficulty, asked, got (numbers of questions), and `kl`
+    per discipline.
 
     `kl` is KL(target || labels) in nats with half a question added to each level; without a target for the discipline,
     the requested levels are the target. Raises ValueError for a target with an unknown level or without a share above
     0."""
     for discipline, target in (targets or {}).items():
-        right = set(target) <= set(DIFFICULTIES) and all(0 <= share < math.inf for _, share in target.items())
-        if not right or not sum(share for _, share in target.items()) > 0:
+        valid = set(target) <= set(DIFFICULTIES) and all(0 <= share < math.inf for _, share in target.items())
+        if not valid or not sum(share for _, share in target.items()) > 0:
             raise ValueError(
                 f"targets[{discipline!r}]={dict(target)!r}; allowed: shares of {', '.join(DIFFICULTIES)}, not all 0"
             )
     tables = []
     for discipline, rows in made.groupby("asked_discipline"):
-        asked, got = (
+        requested, labelled = (
             rows[c].value_counts().reindex(DIFFICULTIES, fill_value=0) for c in ("asked_difficulty", "difficulty")
         )
-        wanted = pd.Series((targets or {}).get(discipline, asked), dtype=float)
-        wanted, found = wanted[wanted > 0] / wanted.sum(), (got + 0.5) / (got + 0.5).sum()
-        kl = float((wanted * np.log(wanted / found[wanted.index])).sum())
-        table = pd.DataFrame({"asked": asked, "got": got}).rename_axis("difficulty").reset_index()
+        wanted = pd.Series((targets or {}).get(discipline, requested), dtype=float)
+        wanted, label_shares = wanted[wanted > 0] / wanted.sum(), (labelled + 0.5) / (labelled + 0.5).sum()
+        kl = float((wanted * np.log(wanted / label_shares[wanted.index])).sum())
+        table = pd.DataFrame({"asked": requested, "got": labelled}).rename_axis("difficulty").reset_index()
         tables.append(table.assign(discipline=discipline, kl=kl))
     columns = ["discipline", "difficulty", "asked", "got", "kl"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
@@ -192,28 +194,30 @@ def control(made: pd.DataFrame, targets: Mapping[str, Mapping[str, float]] | Non
 
 def merge_table(seeds: pd.DataFrame, settings: LinkQASettings) -> pd.DataFrame:
     """Near-identical knowledge points of annotated seeds with the decision on each pair: the reviewed file
-    `settings.merges`, else `merge_candidates`. Sends no requests, so it can be reviewed before LinkQA is paid for."""
+    `settings.merges`, else `merge_candidates`. Sends no requests, so it can be reviewed before any LinkQA request."""
     names = seeds["knowledge_points"].explode().dropna()
     return read_merges(settings.merges, names) if settings.merges else merge_candidates(names)
 
 
 def walk(graph, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0) -> pd.DataFrame:
-    """Sample the paths to write along: `paths_per_question` times as many as the plan's budget needs, with a preference
-    `focus` for seeds of its weak cells, and `aim_weight` for the knowledge points that the file `aim` names (our
-    additions)."""
-    aim = _aim(graph, settings) if settings.aim else None
+    """Sample the paths to write along: `paths_per_question` times as many as the plan's budget needs. `focus` weights
+    seeds of its weak cells, `aim_weight` the knowledge points listed in the file `aim` (our additions)."""
+    aim = _aim_weights(graph, settings) if settings.aim else None
     focus = {(r.discipline, r.difficulty): 1.0 + settings.focus * r.deficit for r in plan.itertuples()}
     n = math.ceil(settings.paths_per_question * plan["budget"].sum() / settings.questions_per_path)
     exponents = {"alpha": settings.alpha, "beta": settings.beta}
     return sample_paths(graph, n, settings.length, **exponents, focus=focus, aim=aim, seed=seed)
 
 
-def _aim(graph, settings: LinkQASettings) -> dict[str, float]:
-    """The weights of the points that the file `aim` names; warns of those that no joined question can hold."""
+def _aim_weights(graph, settings: LinkQASettings) -> dict[str, float]:
+    """The weights of the knowledge points in the file `aim`; warns about those that no path can contain."""
     names, possible = read_syllabus(settings.aim), set(in_reach(graph))
     aim = {name: settings.aim_weight for name in names if normalise_kp(name) in possible}
     if not aim:
-        raise ValueError(f"linkqa.aim: none of the {len(names):,} points of {settings.aim} can be on a joined question")
+        raise ValueError(
+            f"linkqa.aim: none of the {len(names):,} knowledge points of {settings.aim} can be in a joined question: "
+            "no seed has them, or they are linked with fewer than two others"
+        )
     if len(aim) < len(names):
         warnings.warn(
             f"{len(names) - len(aim):,} of the {len(names):,} points of linkqa.aim are left out: no seed has them, or "
@@ -223,7 +227,7 @@ def _aim(graph, settings: LinkQASettings) -> dict[str, float]:
     return aim
 
 
-def _walked(context: Context) -> tuple:
+def _prepare(context: Context) -> tuple:
     """Merges, graph, paths, and the requests along them."""
     seeds, plan, settings = context.seeds, context.plan, context.settings
     merges = merge_table(seeds, settings)
@@ -234,18 +238,18 @@ def _walked(context: Context) -> tuple:
 
 
 def asks(context: Context) -> pd.DataFrame:
-    """The requests of which `write` sends as many as the budget needs."""
-    return _walked(context)[-1]
+    """All requests; `write` sends as many as the budget needs."""
+    return _prepare(context)[-1]
 
 
 def write(context: Context) -> dict:
     """LinkQA: merges, graph, walks, synthesis from the seeds of each path, refinement (`strategies.Strategy.write`)."""
-    by, settings = context.teachers, context.settings
-    merges, graph, paths, asked = _walked(context)
+    teachers, settings = context.teachers, context.settings
+    merges, graph, paths, request_table = _prepare(context)
     graph.save(context.folder / "graph")
     n = int(context.plan["budget"].sum())
-    made, rejects = synthesise(asked, by.synthesiser, by.annotator, n, settings.attempts)
-    questions, rejects = refine_or_keep(made, rejects, by.refiner, settings)
+    made, rejects = synthesise(request_table, teachers.synthesiser, teachers.annotator, n, settings.attempts)
+    questions, rejects = refine_or_keep(made, rejects, teachers.refiner, settings)
     kept = {"merges": merges, "graph": None, "paths": paths, "diagnostics": path_diagnostics(graph, paths)}
     return {"made": made, "questions": questions, "rejects": rejects} | kept
 

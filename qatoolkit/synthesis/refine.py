@@ -12,22 +12,22 @@ from qatoolkit.teacher.solve import read_answer, solve
 
 
 def refine(table: pd.DataFrame, refiner: Teacher, settings: VerifySettings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A second teacher answers every question again; if the two are not surely the same, fresh samples decide by
-    majority: `settings.samples` of them, and as many more at a time while no answer has it, up to
-    `settings.most_samples`.
+    """Let a second teacher answer every question again; unless the two answers are certainly the same, the majority of
+    fresh samples decides: `settings.samples` at a time, up to `settings.most_samples`, until an answer has a majority.
 
-    Returns the rows with the decided answer (`verified`, `first_answer`, `second_answer`, `same_answers`: True,
-    False, or null where `same_answer` can't tell, and `decided`: agreed, first, refined, other, or undecided where the
-    winner can't be told from the two) and the rejects without a majority. Our reading of BoostQA's refinement."""
+    Returns the rows with the decided answer and the rejects without a majority. Columns added: `verified`,
+    `first_answer`, `second_answer`, `same_answers` (True, False, or null where `same_answer` can't tell) and `decided`
+    (agreed, first, refined, other, or undecided where the winner can't be compared with the two). Our reading of
+    BoostQA's refinement."""
     messages = [
         prompts.messages("refine", r.language, question=r.question, answer=r.answer) for r in table.itertuples()
     ]
-    said = refiner.ask(messages, parse=read_answer, ids=list(table["id"]), label="refine")
+    replies = refiner.ask(messages, parse=read_answer, ids=list(table["id"]), label="refine")
     answered, rejects = split_answers(
-        table, said, lambda v: {"second_answer": v["answer"], "new_rationale": v["rationale"]}, "refine"
+        table, replies, lambda v: {"second_answer": v["answer"], "new_rationale": v["rationale"]}, "refine"
     )
     verdicts = [same_answer(r.answer, r.second_answer) for r in answered.itertuples()]
-    votes = _votes(answered.loc[[v is not True for v in verdicts]], refiner, settings)
+    votes = _vote(answered.loc[[v is not True for v in verdicts]], refiner, settings)
     rows, unresolved = [], []
     for row, same in zip(answered.to_dict("records"), verdicts, strict=True):
         first, second = row["answer"], row["second_answer"]
@@ -38,7 +38,7 @@ def refine(table: pd.DataFrame, refiner: Teacher, settings: VerifySettings) -> t
             reason = {"reason": "unresolved", "detail": f"first {first!r}, refined {second!r}, no majority"}
             unresolved.append(row | reason)
             continue
-        decided = "agreed" if same else _decided(winner, first, second)
+        decided = "agreed" if same else _whose_answer(winner, first, second)
         winner = {"refined": second, "first": first}.get(decided, winner)
         if decided == "refined":
             row["rationale"] = rationale or None
@@ -52,26 +52,26 @@ def refine(table: pd.DataFrame, refiner: Teacher, settings: VerifySettings) -> t
     return kept.astype({"same_answers": "boolean"}), rejects
 
 
-def _decided(winner: str, first: str, second: str) -> str:
-    """Whose answer the winner of the vote is."""
+def _whose_answer(winner: str, first: str, second: str) -> str:
+    """Which of the two answers won the vote: first, refined, other, or undecided."""
     verdicts = {"first": same_answer(winner, first), "refined": same_answer(winner, second)}
-    surely = next((name for name, verdict in verdicts.items() if verdict), None)
-    return surely or ("undecided" if None in verdicts.values() else "other")
+    match = next((name for name, verdict in verdicts.items() if verdict), None)
+    return match or ("undecided" if None in verdicts.values() else "other")
 
 
-def _votes(
+def _vote(
     disputed: pd.DataFrame, solver: Teacher, settings: VerifySettings
 ) -> dict[str, tuple[str | None, float, list[str]]]:
-    """By id: the most frequent answer of the fresh samples, its share of all of them, unreadable ones included, and the
-    calls. More samples are drawn where no answer has the majority."""
+    """By id: the most frequent answer of the fresh samples, its share of all samples (unreadable ones count), and the
+    calls. More samples are drawn while no answer has a majority."""
     most = settings.most_samples or settings.samples
     answers, calls = {id: [] for id in disputed["id"]}, {id: [] for id in disputed["id"]}
     votes, drawn = {}, 0
     while len(disputed) and drawn < most:
         draws = range(drawn, min(drawn + settings.samples, most))
-        said = solve(disputed, solver, draws)
+        replies = solve(disputed, solver, draws)
         ids = np.repeat(disputed["id"].to_numpy(), len(draws))
-        for id, answer, keys in zip(ids, said["value"], said["keys"], strict=True):
+        for id, answer, keys in zip(ids, replies["value"], replies["keys"], strict=True):
             answers[id].append(answer)
             calls[id] += [f"solve/{key}" for key in keys]
         votes |= {id: (*consensus(answers[id]), calls[id]) for id in disputed["id"]}
@@ -82,7 +82,7 @@ def _votes(
 def refine_or_keep(
     made: pd.DataFrame, rejects: pd.DataFrame, refiner: Teacher, settings: VerifySettings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(accepted, rejects): refined, or unchanged if `settings.refine` is off."""
+    """(questions, rejects) after refinement, or unchanged if `settings.refine` is off."""
     if not settings.refine:
         return made, rejects
     table, unresolved = refine(made, refiner, settings)

@@ -1,4 +1,4 @@
-"""Settings of annotation, the budget, and the two syntheses."""
+"""Settings of annotation, the budget, BoostQA and LinkQA."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ from qatoolkit.core.settings import Amount, Place, Positive, Rate, Settings, Sha
 from qatoolkit.core.taxonomy import DIFFICULTIES, DISCIPLINES
 from qatoolkit.graph.knowledge_points import check_parting
 
-LINKED = DIFFICULTIES[2:]  # levels of a joined question, because joining two seeds takes two hops
+LINKED = DIFFICULTIES[2:]  # levels a joined question can have, because joining two seeds takes two hops
 
 
 class AnnotateSettings(Settings):
@@ -19,24 +19,25 @@ class AnnotateSettings(Settings):
     samples: Positive = 1
     """Answers of the annotator per seed; with several the label is their consensus."""
     labels: Literal["missing", "all"] = "missing"
-    """Ask for the labels that the source of a seed does not state, or for all, in place of those that it does."""
+    """Ask the annotator only for labels that the seed's source does not state, or for all, replacing those of the
+    source."""
     knowledge_points: Literal["missing", "all"] = "missing"
-    """Ask for the knowledge points of seeds whose source has none, or of all."""
+    """Ask for the knowledge points of seeds whose source has none, or of all seeds."""
     separator: str | None = None
-    """What separates the knowledge points of a source (`graph.knowledge_points.kps_from_column`)."""
+    """Separator of the knowledge points in a source's column (`graph.knowledge_points.kps_from_column`)."""
     levels: str | int | None = None
-    """Steps of a route that are knowledge points: leaf, all, or a number from the end."""
+    """Levels of a hierarchical path that are knowledge points: leaf, all, or a number counted from the end."""
     under: tuple[str, ...] = ()
-    """Steps of which a route must contain one; what precedes it is dropped."""
+    """Levels of which a path must contain one; those before it are dropped."""
 
     @model_validator(mode="after")
-    def _parting(self):
+    def _check_parting(self):
         check_parting(self.separator, self.levels, under=self.under)
         return self
 
 
 class PlanSettings(Settings):
-    """From the probe's grid to a budget of questions (`budget.plan_budget`).
+    """The budget of questions by cell, from the probe's grid (`budget.plan_budget`).
 
     >>> import qatoolkit as qt
     >>> settings = qt.PlanSettings(questions=500, high=0.3)
@@ -53,27 +54,28 @@ class PlanSettings(Settings):
     target: Share = 0.75
     """Accuracy below which a cell is weak."""
     above_chance: bool = False
-    """Measure the target from guessing: a cell is weak below chance + target * (1 - chance), chance being the mean of
-    one over the number of choices, 0 for open questions."""
+    """Count the target from chance: a cell is weak below chance + target * (1 - chance), where chance is the mean of
+    1 / number of choices, 0 for open questions."""
     high: Share = 0.5
     """Maximum share of the budget for H4 and H5 together."""
     low_n: Positive = 5
-    """Questions a cell needs before the plan acts on it."""
+    """Least number of probe questions for a cell to get a budget."""
     rule: str = "root"
-    """How the budget follows from weakness (`budget.RULES`): root of the deficit, linear in the failure ratio, margin in
-    nats, gain expected from earlier rounds, or uniform, spread evenly, the control."""
+    """How the budget follows from weakness (`budget.RULES`): root of the deficit, linear in the failure ratio, margin
+    in nats, gain expected from earlier rounds, or uniform (evenly spread, the control)."""
     by: Literal["rubric", "measured"] = "rubric"
-    """Whose difficulty the plan follows within a cell. rubric: accuracy makes its deficit, and its seeds take turns at
-    random. measured (our reading): the mean probability of the right choice makes it, and with `probe.on: seeds` those
-    seeds come first that the student passes least; both need probe questions with choices that are no lm-eval tasks."""
+    """How a cell's weakness and its seeds' difficulty are measured. rubric: the deficit is in accuracy, and seeds are
+    used in random order. measured (our reading): the deficit is in the mean probability of the right choice, and with
+    `probe.on: seeds` the seeds with the student's lowest pass rates come first; both need probe questions that have
+    choices and are not lm-eval tasks."""
     waves: Positive = 1
-    """With more than one, the budget of a cell counts accepted questions: what is missing is asked for again, up to so
-    many waves in all. One asks once, whatever comes of it."""
+    """With more than one, the budget of a cell counts accepted questions: missing ones are requested again, up to this
+    many waves in all. With one, the budget is requested once, however many questions are accepted."""
 
     @field_validator("rule")
     @classmethod
-    def _known(cls, rule):
-        from qatoolkit.synthesis.budget import RULES  # which may have grown since
+    def _check_rule(cls, rule):
+        from qatoolkit.synthesis.budget import RULES  # at validation, when plugins have added theirs
 
         if rule not in RULES:
             raise ValueError(f"rule is {rule!r}; it must be one of {', '.join(RULES)}")
@@ -81,19 +83,19 @@ class PlanSettings(Settings):
 
 
 class VerifySettings(Settings):
-    """How what a teacher wrote is verified, and how often it is asked again."""
+    """How written questions are verified, and how often they are requested."""
 
     refine: bool = True
-    """A second teacher answers every question again."""
+    """Let a second teacher answer every question again."""
     samples: Positive = 5
     """Fresh answers that decide a dispute between the two teachers."""
     most_samples: Positive | None = None
-    """Fresh answers to a dispute at most: while no answer has the majority, `samples` more are drawn; null draws once."""
+    """Maximum fresh answers to a dispute: `samples` more are drawn while no answer has a majority; null draws once."""
     attempts: Positive = 2
-    """How often a question is asked for until it has its level; 1 keeps the first attempt as it is."""
+    """Maximum requests for a question until it has its level; 1 keeps the first attempt."""
 
     @model_validator(mode="after")
-    def _bounded(self):
+    def _check_samples(self):
         if self.most_samples is not None and self.most_samples < self.samples:
             raise ValueError(
                 f"most_samples is {self.most_samples}; it must be null, or at least samples ({self.samples})"
@@ -113,7 +115,7 @@ class BoostQASettings(VerifySettings):
 
 
 class LinkQASettings(VerifySettings):
-    """LinkSyn's walks and what is written along them."""
+    """LinkSyn's walks, and the questions written along them."""
 
     length: int = Field(4, ge=3)
     """Knowledge points per path; two seeds are two steps, so at least 3."""
@@ -122,7 +124,7 @@ class LinkQASettings(VerifySettings):
     beta: Amount = 1.0
     """Exponent of coverage: how fast the value decreases with visits."""
     min_count: Positive = 1
-    """Seeds that a pair of knowledge points needs for an edge."""
+    """Least number of seeds that contain both of two knowledge points, for an edge between them."""
     most_seeds: int = Field(4, ge=2, le=4)
     """Maximum number of seeds of a path shown to the teacher (our reading: 2 to 4)."""
     questions_per_path: Positive = 3
@@ -130,29 +132,29 @@ class LinkQASettings(VerifySettings):
     focus: Amount = 4.0
     """How strongly walks prefer seeds of weak cells: their weight is 1 + focus * deficit."""
     aim: Annotated[str, Place()] | None = None
-    """CSV file of knowledge points, such as blind spots (`qt.tables.blind_spots`), that walks prefer; null: none."""
+    """CSV file of knowledge points that walks prefer, such as blind spots (`qt.tables.blind_spots`); null for none."""
     aim_weight: Rate = 8.0
-    """Factor of the value of a knowledge point that `aim` names."""
+    """Factor on the value of a knowledge point listed in `aim`."""
     paths_per_question: Rate = 2.0
-    """Paths sampled per path that the budget needs; some are unusable (seeds of two languages, or fewer than two)."""
+    """Paths sampled per path that the budget needs; some are unusable (fewer than two seeds in one language)."""
     adjust: dict | None = None
     """Shares of difficulty to request per discipline, from H3 up: {physics: {H4: 0.5, H5: 0.5}}."""
     merges: Annotated[str, Place()] | None = None
     """CSV file with your decisions on near-identical knowledge points; null merges spelling variants only."""
 
     @model_validator(mode="after")
-    def _adjustable(self):
+    def _check_adjust_and_files(self):
         for discipline, shares in (self.adjust or {}).items():
             if discipline not in DISCIPLINES:
                 raise ValueError(f"adjust is {discipline!r}; it must be one of {', '.join(DISCIPLINES)}")
-            fits = isinstance(shares, dict) and set(shares) <= set(LINKED)
-            fits = fits and all(isinstance(s, int | float) and 0 <= s < math.inf for s in shares.values())
-            if not (fits and sum(shares.values()) > 0):
+            valid = isinstance(shares, dict) and set(shares) <= set(LINKED)
+            valid = valid and all(isinstance(s, int | float) and 0 <= s < math.inf for s in shares.values())
+            if not (valid and sum(shares.values()) > 0):
                 raise ValueError(
                     f"adjust.{discipline} is {shares!r}; it must be shares of {', '.join(LINKED)}, not all 0: "
                     "joining two seeds takes two hops"
                 )
-        for field, holds in (("merges", "columns kept and merged"), ("aim", "a column knowledge_point")):
-            if (named := getattr(self, field)) is not None and not Path(named).is_file():
-                raise ValueError(f"{field} is {named!r}; it must be a CSV file that exists, with {holds}, or null")
+        for field, columns in (("merges", "columns kept and merged"), ("aim", "a column knowledge_point")):
+            if (path := getattr(self, field)) is not None and not Path(path).is_file():
+                raise ValueError(f"{field} is {path!r}; it must be an existing CSV file with {columns}, or null")
         return self

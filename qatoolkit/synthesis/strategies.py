@@ -1,7 +1,7 @@
-"""The registry of synthesis strategies: the settings of each, how it writes, and how many requests it sends.
+"""The registry of synthesis strategies: their settings, how they write, and how many requests they send.
 
 A strategy is one `Strategy` object; curation, lineage, cost, training, figures and the paired tables loop over the data
-sets that a profile makes with it. `register` adds one from anywhere (docs/extending.md)."""
+sets that a profile makes with it. `register` adds one, from inside the package or outside (docs/extending.md)."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -18,15 +18,15 @@ from qatoolkit.core.bounds import check_name
 from qatoolkit.core.qa_table import require
 from qatoolkit.core.settings import Settings
 
-# Modules of this package that register a strategy of their name on first use, and the notebook that shows each.
+# Modules of this package that register the strategy of the same name on import, and the notebook about each.
 PACKAGED = {"boostqa": "04_boostqa", "linkqa": "05_linkqa"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """Input of a strategy: annotated `seeds`, the `plan` (cells with `budget` and `deficit`), the `teachers`
-    (synthesiser, refiner, annotator), all `profile` settings, its own `settings`, the random `seed`, a `folder` for
-    its files, and the number of the `wave`: a later wave of the same data set sends other requests than an earlier."""
+    (synthesiser, refiner, annotator), all `profile` settings, the strategy's `settings`, the random `seed`, a `folder`
+    for its files, and the number of the `wave`: each wave of a data set must send requests that no earlier one sent."""
 
     seeds: pd.DataFrame
     plan: pd.DataFrame
@@ -44,10 +44,10 @@ class Strategy:
 
     `write(context)` returns {"made": questions as written and labelled, "questions": those accepted after refinement,
     "rejects": the rest with `reason` and `detail`} and further results (tables, JSON values, None for a folder it
-    wrote). `requests(profile, questions)` returns (requests that write, questions to label) for the cost estimate.
-    `settings` is the class of its settings, `reads` the groups of a profile that its result depends on, `prompts` the
-    templates it sends. Optional: `asks(context)`, the table of requests that `write` would send first, for a preview;
-    `out_of_reach`, difficulties that it can't write with the reason, so that waves don't ask for them.
+    wrote). `requests(profile, questions)` returns (writing requests, questions to label) for the cost estimate.
+    `settings` is its settings class, `prompts` the templates it sends, `reads` further groups of a profile that its
+    result depends on. Optional: `asks(context)`, the table of requests that `write` would send first, for a preview;
+    `out_of_reach`, the difficulties that it can't write with the reason, so that waves don't request them.
 
     >>> import qatoolkit as qt
     >>> from qatoolkit.core.settings import Positive, Settings
@@ -70,20 +70,20 @@ class Strategy:
     asks: Callable[[Context], pd.DataFrame] | None = None
     out_of_reach: Mapping[str, str] = field(default_factory=dict)
 
-    def checked(self, own: dict) -> Settings:
-        """Its settings from plain values, for a strategy from outside the package; ValueError as for all settings."""
+    def checked(self, values: dict) -> Settings:
+        """Validate plain values as the strategy's settings; ValueError that names the field."""
         try:
-            return self.settings(**own)
+            return self.settings(**values)
         except ValueError as error:
             raise ValueError(f"strategies.{self.name}: {error}") from None
 
     def groups(self, profile) -> tuple[str, ...]:
-        """The groups of a profile that what it writes depends on."""
-        own = self.name if hasattr(profile, self.name) else "strategies"
-        return tuple(dict.fromkeys(["teacher", "plan", "measure", own, *self.reads]))
+        """The groups of a profile that its result depends on."""
+        group = self.name if hasattr(profile, self.name) else "strategies"
+        return tuple(dict.fromkeys(["teacher", "plan", "measure", group, *self.reads]))
 
     def settings_in(self, profile) -> Settings:
-        """Its settings in a profile: the group of its name, else those under `strategies`."""
+        """Its settings in a profile: the group with its name, else the entry under `strategies`."""
         found = getattr(profile, self.name, None)
         return found if isinstance(found, self.settings) else self.checked(profile.strategies.get(self.name, {}))
 
@@ -91,9 +91,8 @@ class Strategy:
 _REGISTERED: dict[str, Strategy] = {}
 
 
-def register(one: Strategy) -> Strategy:
-    """Register a strategy under its name, in place of an earlier one of that name; ValueError for a name that cannot be
-    a folder's.
+def register(entry: Strategy) -> Strategy:
+    """Register a strategy under its name, replacing an earlier one; ValueError for a name that can't name a folder.
 
     >>> import qatoolkit as qt
     >>> from qatoolkit.core.settings import Settings
@@ -105,9 +104,9 @@ def register(one: Strategy) -> Strategy:
     >>> qt.load_profile("smoke", arms={"echo": ["echo"]}).arms["echo"]
     ('echo',)
     """
-    check_name(one.name, "strategy")
-    _REGISTERED[one.name] = one
-    return one
+    check_name(entry.name, "strategy")
+    _REGISTERED[entry.name] = entry
+    return entry
 
 
 def strategy(name: str) -> Strategy:
@@ -115,15 +114,15 @@ def strategy(name: str) -> Strategy:
     if name in PACKAGED and name not in _REGISTERED:
         importlib.import_module(f"qatoolkit.synthesis.{name}")
     if name not in _REGISTERED:
-        known = ", ".join(dict.fromkeys([*PACKAGED, *_REGISTERED]))
+        available = ", ".join(dict.fromkeys([*PACKAGED, *_REGISTERED]))
         raise ValueError(
-            f"no strategy is called {name!r}; available: {known} (register others before the profile is loaded)"
+            f"no strategy is called {name!r}; available: {available} (register others before the profile is loaded)"
         )
     return _REGISTERED[name]
 
 
 def known(name: str) -> bool:
-    """Whether a strategy of this name is registered, or comes with the package."""
+    """Whether a strategy of this name is registered or part of the package."""
     return name in PACKAGED or name in _REGISTERED
 
 
@@ -139,9 +138,10 @@ def synthesise(
     seed: int = 0,
     folder: Path | None = None,
 ) -> dict:
-    """Write the questions of a plan (`budget.plan_budget`) from annotated seeds, by hand, without a run: `made`, `questions`
-    and `rejects` as `Strategy.write` of the strategy `name` returns them. `refiner` and `annotator` are the teacher itself by default, `settings`
-    the strategy's defaults; `folder` is for what a strategy stores (LinkQA's graph). ValueError for seeds without labels.
+    """Write the questions of a plan (`budget.plan_budget`) from annotated seeds, without a run; returns the result of
+    the strategy's `write`: `made`, `questions`, `rejects` and more. Defaults: `teacher` for `refiner` and `annotator`,
+    the strategy's default `settings`, a temporary `folder` for files that a strategy stores (LinkQA's graph).
+    ValueError for seeds without labels.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -155,16 +155,16 @@ def synthesise(
     """
     chosen = strategy(name)
     require("synthesise", seeds, "id", "question", "language", "discipline", "difficulty", "grade")
-    by = SimpleNamespace(synthesiser=teacher, refiner=refiner or teacher, annotator=annotator or teacher)
-    with nullcontext(folder) if folder else TemporaryDirectory(prefix="qatoolkit-") as place:
+    teachers = SimpleNamespace(synthesiser=teacher, refiner=refiner or teacher, annotator=annotator or teacher)
+    with nullcontext(folder) if folder else TemporaryDirectory(prefix="qatoolkit-") as directory:
         return chosen.write(
             Context(
                 seeds=seeds,
                 plan=plan,
-                teachers=by,
+                teachers=teachers,
                 profile=None,
                 settings=settings or chosen.settings(),
                 seed=seed,
-                folder=Path(place),
+                folder=Path(directory),
             )
         )

@@ -1,5 +1,5 @@
-"""Writing questions: send a table of requests to a teacher, label the questions, and ask again for those that missed
-their level."""
+"""Writes questions: sends requests to a teacher, labels the questions, and requests those that missed their level
+again."""
 
 import json
 
@@ -14,40 +14,40 @@ from qatoolkit.teacher.client import Teacher
 
 
 def carry_out(
-    asked: pd.DataFrame, teacher: Teacher, annotator: Teacher, attempts: int = 2
+    requests: pd.DataFrame, teacher: Teacher, annotator: Teacher, attempts: int = 2
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Send a table of requests to the teacher, label the questions, and ask again, with the reason, for those that missed
-    their level, up to `attempts` times in all; 1 asks once.
+    """Send a table of requests to the teacher, label the questions, and request those that missed their level again,
+    with the reason, up to `attempts` times in all.
 
-    A `payload` may be JSON text, as a Parquet file has it. Returns the questions (with `asked_difficulty` and
-    `attempt`) and the rejects: failed requests, unlabelled questions, first attempts that a better later one replaced
-    ("degraded"), and later attempts that missed too ("degraded_again") or repeated a known question ("repeated").
-    Every written question is in one of the two. Where no attempt reaches the level, the first is kept as it is."""
-    if len(asked):
-        asked = asked.assign(payload=[json.loads(p) if isinstance(p, str) else p for p in asked["payload"]])
-    made, rejects = write(asked, teacher)
+    A `payload` may be JSON text, as read from a Parquet file. Returns the questions (with `asked_difficulty` and
+    `attempt`) and the rejects: failed requests, unlabelled questions, first attempts replaced by a later one that
+    reached the level ("degraded"), and later attempts that missed too ("degraded_again") or repeated a known question
+    ("repeated"). Every written question is in one of the two. If no attempt reaches the level, the first is kept."""
+    if len(requests):
+        requests = requests.assign(payload=[json.loads(p) if isinstance(p, str) else p for p in requests["payload"]])
+    made, rejects = write(requests, teacher)
     made, unlabelled = annotate(made.assign(attempt=1), annotator)
-    fallen = made[missed(made)]
+    retry = made[missed(made)]
     for attempt in range(2, attempts + 1):
-        if fallen.empty:
+        if retry.empty:
             break
-        again, lost = write(_informed(fallen, attempt), teacher)
+        again, lost = write(_retry_requests(retry, attempt), teacher)
         known = again["id"].isin(made["id"])
         repeated = again[known].assign(
             reason="repeated", detail=f"attempt {attempt} wrote a known question", attempt=attempt
         )
         again, unlabelled_again = annotate(again[~known].assign(attempt=attempt), annotator)
-        short = missed(again)
-        better = again[~short]
-        worse = again[short].assign(reason="degraded_again", detail=f"attempt {attempt} missed the level too")
+        still_off = missed(again)
+        better = again[~still_off]
+        worse = again[still_off].assign(reason="degraded_again", detail=f"attempt {attempt} missed the level too")
         replaced = made["id"].isin(better["replaces"])
         dropped = made[replaced].assign(reason="degraded", detail=f"attempt {attempt} reached the level")
         made = pd.concat([made[~replaced], better], ignore_index=True)
         rejects = pd.concat([rejects, lost, repeated, unlabelled_again, dropped, worse], ignore_index=True)
-        fallen = fallen[~fallen["id"].isin([*better["replaces"], *lost["replaces"]])]
+        retry = retry[~retry["id"].isin([*better["replaces"], *lost["replaces"]])]
         latest = {row["replaces"]: row for row in worse.to_dict("records")}
-        rows = [latest.get(row["id"], row) for row in fallen.to_dict("records")]
-        fallen = fallen.assign(**{column: [row[column] for row in rows] for column in ("question", "difficulty")})
+        rows = [latest.get(row["id"], row) for row in retry.to_dict("records")]
+        retry = retry.assign(**{column: [row[column] for row in rows] for column in ("question", "difficulty")})
     rejects = pd.concat([rejects, unlabelled], ignore_index=True)
     rejects["payload"] = [json.dumps(p, ensure_ascii=False, default=str) for p in rejects["payload"]]
     made = made.drop(columns=["payload", "replaces", "exact"]).drop_duplicates("id", ignore_index=True)
@@ -59,36 +59,35 @@ RANK = {level: i for i, level in enumerate(DIFFICULTIES)}
 
 
 def degraded(table: pd.DataFrame) -> pd.Series:
-    """Which rows were requested at H4 or H5 and are labelled below that level."""
+    """A mask of rows requested at H4 or H5 and labelled below that level."""
     return table["asked_difficulty"].isin(HIGH) & (table["difficulty"].map(RANK) < table["asked_difficulty"].map(RANK))
 
 
 def attempts(made: pd.DataFrame, rejects: pd.DataFrame, levels) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Questions requested at some levels: those kept, and the first attempts at them (kept, or replaced by a better
-    one)."""
+    """The questions requested at `levels`: those kept, and the first attempts (kept, or later replaced)."""
     kept = made[made["asked_difficulty"].isin(levels)]
     replaced = rejects[(rejects["reason"] == "degraded") & rejects["asked_difficulty"].isin(levels)]
     return kept, pd.concat([kept[kept["attempt"] == 1], replaced])
 
 
 def degradation(made: pd.DataFrame) -> dict:
-    """Number of questions kept that were requested at H4 or H5, and the share labelled lower after the last attempt."""
-    asked = made[made["asked_difficulty"].isin(HIGH)]
-    return {"n": len(asked), "degraded": share(degraded(asked))}
+    """Number of kept questions that were requested at H4 or H5, and the share of them labelled below their level."""
+    hard = made[made["asked_difficulty"].isin(HIGH)]
+    return {"n": len(hard), "degraded": share(degraded(hard))}
 
 
 def missed(table: pd.DataFrame) -> pd.Series:
-    """Which rows to request again: degraded ones and, if the level is exact, any other mismatch; never multi-grade
-    ones, whose prompt asks for a grade."""
-    off = table["exact"].eq(True) & (table["difficulty"] != table["asked_difficulty"])
-    return (degraded(table) | off) & table["strategy"].ne("multi_grade")
+    """A mask of rows to request again: degraded ones and, if the level is `exact`, any other mismatch; never
+    multi-grade ones, whose prompt requests a grade."""
+    mismatch = table["exact"].eq(True) & (table["difficulty"] != table["asked_difficulty"])
+    return (degraded(table) | mismatch) & table["strategy"].ne("multi_grade")
 
 
-def _informed(fallen: pd.DataFrame, attempt: int) -> pd.DataFrame:
-    """One more request per question that missed its level, with the reason; from the third attempt on numbered, because
-    one that is sent twice is answered once."""
+def _retry_requests(retry: pd.DataFrame, attempt: int) -> pd.DataFrame:
+    """One more request per question that missed its level, with the reason; numbered from the third attempt on, because
+    the ledger answers identical requests once."""
     rows = []
-    for row in fallen.to_dict("records"):
+    for row in retry.to_dict("records"):
         easy = RANK[row["difficulty"]] < RANK[row["asked_difficulty"]]
         reason = {
             "question": row["question"],
@@ -103,16 +102,16 @@ def _informed(fallen: pd.DataFrame, attempt: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write(asked: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Send requests to the teacher; returns a QA table of the questions and a rejects table of requests that failed or
-    got no question. A question that several requests wrote appears once, with the calls of all."""
-    messages = [prompts.messages(row.strategy, row.language, **row.payload) for row in asked.itertuples()]
-    said = teacher.ask(messages, parse=read_questions, ids=list(asked.index), label="write")
-    answered, failed = split_answers(asked, said, lambda value: {"written": value}, "write")
-    nothing = [not row["written"] for row in answered.to_dict("records")]
-    silent = answered.loc[nothing].drop(columns="written", errors="ignore")  # no such column without answers
-    silent = silent.assign(reason="nothing_written", detail="the teacher answered with no question")
-    failed = pd.concat([failed, silent], ignore_index=True)
+def write(requests: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Send requests to the teacher; returns a QA table of the questions and a table of rejects (requests that failed or
+    got no question). A question written by several requests appears once, with all their calls."""
+    messages = [prompts.messages(row.strategy, row.language, **row.payload) for row in requests.itertuples()]
+    replies = teacher.ask(messages, parse=read_questions, ids=list(requests.index), label="write")
+    answered, failed = split_answers(requests, replies, lambda value: {"written": value}, "write")
+    is_empty = [not row["written"] for row in answered.to_dict("records")]
+    empty = answered.loc[is_empty].drop(columns="written", errors="ignore")  # no such column without answers
+    empty = empty.assign(reason="nothing_written", detail="the teacher answered with no question")
+    failed = pd.concat([failed, empty], ignore_index=True)
     written = {}
     copied = ["language", "strategy", "parents"]
     columns = ["calls", "asked_discipline", "asked_difficulty", "payload", "exact", "replaces"]
@@ -129,7 +128,7 @@ def write(asked: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.DataF
 
 
 def read_questions(content: str) -> list[dict]:
-    """The questions a teacher wrote; ValueError, worded for the model, when none can be read."""
+    """Parse the questions in a teacher's reply; ValueError, worded for the model, if they can't be read."""
     items = prompts.read_json(content, "questions", bare_list=True).get("questions")
     if not isinstance(items, list):
         raise ValueError('the JSON object needs a list "questions"')
@@ -143,5 +142,5 @@ def read_questions(content: str) -> list[dict]:
 
 
 def texts_of(value: dict, *names: str) -> dict[str, str]:
-    """The named values of a JSON object as texts."""
+    """The values of a JSON object under `names`, as texts."""
     return {name: prompts.as_text(value.get(name)) for name in names}

@@ -1,7 +1,7 @@
 """The offline teacher's Batch API: files, and batches that are answered line by line in the background.
 
 Requests and responses follow OpenAI's reference (https://platform.openai.com/docs/api-reference/batch); files and
-batches are kept in memory and end with the server.
+batches are kept in memory and are lost when the server ends.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ def error_document(status: int, message: str) -> tuple[int, dict]:
 
 
 def refused(status: int, message: str) -> web.Response:
-    """The same as a response."""
+    """An HTTP response with `error_document`."""
     return web.json_response(error_document(status, message)[1], status=status)
 
 
 class Batches:
-    """Files and batches by id. `answer` gives status and document for a request body, or raises TimeoutError; the share
-    `expired` of a batch's requests is not reached in time."""
+    """Files and batches by id. `answer` returns status and document for a request body, or raises TimeoutError; the
+    share `expired` of a batch's requests is not answered in time."""
 
     def __init__(self, answer: Callable[[dict], Awaitable[tuple[int, dict]]], expired: float = 0.0):
         self.answer, self.expired, self.seen = answer, expired, Counter()
@@ -68,7 +68,7 @@ class Batches:
         return web.json_response(self._keep(content, purpose, name))
 
     def _keep(self, content: bytes, purpose: str, name: str) -> dict:
-        told = {
+        record = {
             "id": f"file-{uuid.uuid4().hex}",
             "object": "file",
             "bytes": len(content),
@@ -77,8 +77,8 @@ class Batches:
             "purpose": purpose,
             "status": "processed",
         }
-        self.files[told["id"]] = told, content
-        return told
+        self.files[record["id"]] = record, content
+        return record
 
     async def file(self, request: web.Request) -> web.Response:
         found = self.files.get(request.match_info["id"])
@@ -92,8 +92,8 @@ class Batches:
 
     async def create(self, request: web.Request) -> web.Response:
         try:
-            asked = await request.json()
-            file, endpoint, window = (asked[name] for name in ("input_file_id", "endpoint", "completion_window"))
+            request_body = await request.json()
+            file, endpoint, window = (request_body[name] for name in ("input_file_id", "endpoint", "completion_window"))
         except (ValueError, KeyError, TypeError) as error:
             return refused(400, f"a batch needs input_file_id, endpoint and completion_window: {error!r}")
         if endpoint != URL or window != "24h":
@@ -114,7 +114,7 @@ class Batches:
             "created_at": now,
             "expires_at": now + 86400,
             "request_counts": {"total": 0, "completed": 0, "failed": 0},
-            "metadata": asked.get("metadata"),
+            "metadata": request_body.get("metadata"),
         }
         self.batches[batch["id"]] = batch
         task = asyncio.create_task(self._work(batch))
@@ -145,8 +145,8 @@ class Batches:
         return web.json_response(found)
 
     async def _work(self, batch: dict) -> None:
-        """Answer a batch line by line; lines after a cancellation are left out."""
-        requests, errors = _read(self.files[batch["input_file_id"]][1])
+        """Answer a batch line by line; after a cancellation the remaining lines are left out."""
+        requests, errors = _read_requests(self.files[batch["input_file_id"]][1])
         if errors:
             batch |= {"status": "failed", "failed_at": int(time.time()), "errors": {"object": "list", "data": errors}}
             return
@@ -159,11 +159,11 @@ class Batches:
             if batch["status"] == "cancelling":
                 end = "cancelled"
                 break
-            line, fine = await self._line(custom_id, body)
+            line, ok = await self._line(custom_id, body)
             if (line["error"] or {}).get("code") == "batch_expired":
                 end = "expired"
-            counts["completed" if fine else "failed"] += 1
-            files["output" if fine else "error"].append(json.dumps(line, ensure_ascii=False) + "\n")
+            counts["completed" if ok else "failed"] += 1
+            files["output" if ok else "error"].append(json.dumps(line, ensure_ascii=False) + "\n")
         for kind, lines in files.items():
             if lines:
                 kept = self._keep("".join(lines).encode(), "batch_output", f"{batch['id']}_{kind}.jsonl")
@@ -171,7 +171,7 @@ class Batches:
         batch |= {"status": end, f"{end}_at": int(time.time())}
 
     async def _line(self, custom_id: str, body: dict) -> tuple[dict, bool]:
-        """The line of the output file, or (False) of the error file, for one request."""
+        """The result line of one request, and whether it belongs in the output file (else the error file)."""
         id, response, error = f"batch_req_{uuid.uuid4().hex}", None, None
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         self.seen[digest] += 1
@@ -183,18 +183,18 @@ class Batches:
                 response = {"status_code": status, "request_id": f"req_{uuid.uuid4().hex}", "body": document}
             except TimeoutError:
                 error = {"code": "request_timeout", "message": "the model did not answer in time"}
-        fine = response is not None and response["status_code"] == 200
-        return {"id": id, "custom_id": custom_id, "response": response, "error": error}, fine
+        ok = response is not None and response["status_code"] == 200
+        return {"id": id, "custom_id": custom_id, "response": response, "error": error}, ok
 
 
-def _read(content: bytes) -> tuple[list[tuple[str, dict]], list[dict]]:
-    """The requests of an input file, and what is wrong with its lines."""
+def _read_requests(content: bytes) -> tuple[list[tuple[str, dict]], list[dict]]:
+    """The requests of an input file, and the errors of its lines."""
     requests, errors = {}, []
     for number, line in enumerate(content.splitlines(), 1):
         try:
-            asked = json.loads(line)
-            custom_id, body = asked["custom_id"], asked["body"]
-            if asked["method"] != "POST" or asked["url"] != URL or not isinstance(body, dict):
+            entry = json.loads(line)
+            custom_id, body = entry["custom_id"], entry["body"]
+            if entry["method"] != "POST" or entry["url"] != URL or not isinstance(body, dict):
                 raise ValueError(f"a line is a POST to {URL} with a body")
             if custom_id in requests:
                 raise ValueError(f"the custom_id {custom_id!r} is on two lines")

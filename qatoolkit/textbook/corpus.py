@@ -1,8 +1,8 @@
-"""The general corpus: what a student has read before mid-training, sparse where the papers find models weak.
+"""The general corpus of pre-training, sparse where the papers find models weak.
 
 Statements and review questions over the textbook. Every fact outside STEM up to H3 is covered; of STEM and of high
-difficulty only a small share is, chosen by a stable hash, so that a base model has real gaps to find (our reading of
-BoostQA's finding that models are weak in STEM and on hard material).
+difficulty only a small share is, chosen by a stable hash, so that a base model has real gaps (our reading of BoostQA's
+finding that models are weak in STEM and on hard material).
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def share_covered(settings: TextbookSettings, discipline: str, difficulty: str) 
 
 
 def covered(book: Textbook, settings: TextbookSettings) -> list[Question]:
-    """The questions whose content is in the general corpus: all questions about a fact or none."""
+    """The questions whose content is in the general corpus: of a fact either all questions or none."""
     rng = random.Random("corpus/0")
     chosen = []
     for cell, pool in pools(book, rng, "train", 3, 40).items():
@@ -42,6 +42,7 @@ def covered(book: Textbook, settings: TextbookSettings) -> list[Question]:
 
 
 def _fraction(q: Question) -> float:
+    """A stable hash from 0 to 1, the same for all questions about a fact."""
     if q.entity is None:
         anchor = q.key()
     else:
@@ -52,8 +53,8 @@ def _fraction(q: Question) -> float:
 def documents(books: dict[str, Textbook], n: int, settings: TextbookSettings, seed: int = 0) -> pd.DataFrame:
     """`n` documents drawn with replacement: columns text, language, discipline, difficulty, kind (statement, review).
 
-    Cells of discipline and difficulty are drawn in proportion to how much of them is covered, regardless of the number
-    of their questions; within a cell every covered question of either language is as likely as any other."""
+    Cells of discipline and difficulty are drawn in proportion to the share of them that is covered, regardless of their
+    number of questions; within a cell all covered questions of both languages are equally likely."""
     cells = defaultdict(list)
     for language, book in books.items():
         for q in covered(book, settings):
@@ -75,7 +76,7 @@ def documents(books: dict[str, Textbook], n: int, settings: TextbookSettings, se
 
 
 def vocabulary(books: dict[str, Textbook]) -> list[str]:
-    """Every name, value, relation and training frame once, as text to train a tokenizer on: the words without the
+    """Every name, value, relation and training frame once, as texts to train a tokenizer on: the words, but not the
     facts."""
     texts = {}
     for language, book in books.items():

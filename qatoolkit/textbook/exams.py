@@ -1,14 +1,14 @@
 """Exams and seed questions drawn from the textbook.
 
-An exam asks in wordings that no training text uses; questions with parameters (listed candidates, numbers) come from a
-split that seeds, teacher and corpus never draw from, and so do the sets of wrong answers. `n` is per cell of discipline
-and difficulty, so that every cell can be read; a cell that the textbook cannot fill has fewer.
+An exam uses wordings that no training text uses; questions with parameters (listed candidates, numbers) and the sets of
+wrong answers come from a split that seeds, teacher and corpus never use. `n` is per cell of discipline and difficulty,
+so that every cell has a usable accuracy; a cell that the textbook cannot fill has fewer.
 
-Who has read the textbook's answers but not the question must fare no better than by guessing: some values answer many
-questions, others none. So the wrong answers of an item are drawn by how many questions they answer, such that in each
-cell the right one is the most common of its choices, the second, and so on equally often (our design). Nor is it
-more often than chance has it the most common among the answers of the seeds, which are few and of which an exam asks
-some again in other words.
+Knowing how frequent answers are in the textbook, without reading the question, must not help: some values answer many
+questions, others none. So the wrong answers of an item are drawn by their frequency as answers, such that in each cell
+the right one is the most frequent of its choices, the second, and so on equally often (our design). Nor is it, more
+often than by chance, the most frequent one among the answers of the seeds, which are few, and some of which an exam
+asks again in other words.
 """
 
 import hashlib
@@ -37,14 +37,14 @@ from qatoolkit.textbook.questions import (
 )
 
 LICENCE = "Apache-2.0"
-EQUAL = 1e-9  # shares this close are the same
+EQUAL = 1e-9  # shares that differ by less count as equal
 DRAWN = 40  # questions per relation or kind of problem with parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exam:
-    """One exam: language, number of choices (0: open answer), difficulties, and how many candidates a comparison
-    lists."""
+    """One exam: language, number of choices (0: open answer), difficulties, and whether it has formula problems
+    only."""
 
     name: str
     language: str
@@ -65,8 +65,8 @@ EXAMS = {
 
 
 def pools(book: Textbook, rng: random.Random, wanted: str, candidates: int, size: int) -> dict[tuple, list[Question]]:
-    """Questions by cell (discipline, difficulty), each cell in random order: all those about facts, and up to `size`
-    per relation or kind of problem of those with parameters, taken from the `wanted` split ("train" or "exam")."""
+    """Questions by cell (discipline, difficulty), each cell in random order: all questions about facts, and up to
+    `size` questions with parameters per relation or kind of problem, from the `wanted` split ("train" or "exam")."""
     cells = defaultdict(dict)
     for q in questions(book):
         cells[q.discipline, q.difficulty].setdefault(q.form, []).append(q)
@@ -87,30 +87,34 @@ def pools(book: Textbook, rng: random.Random, wanted: str, candidates: int, size
 
 
 def _alternate(by_form: dict[str, list[Question]], rng: random.Random) -> list[Question]:
-    """Shuffle each form and deal them in turn, so that a small sample has every form of its cell."""
+    """Shuffle the questions of each form and take the forms in turn, so that a small sample has every form."""
     piles = [rng.sample(pile, len(pile)) for _, pile in sorted(by_form.items())]
     return [pile[i] for i in range(max(map(len, piles))) for pile in piles if i < len(pile)]
 
 
 class _Cell:
-    """Where the right answers of a cell's items stand among their choices, by how common these are as answers.
+    """Counts for balancing a cell: how often the right answer had each rank among its choices, by frequency as an
+    answer.
 
-    `used` has at place r the number of items, from a random fraction on, of whose choices r are more common in training
-    than the right one; `first` counts those where it is the most common among the answers of the seeds, if `read`."""
+    `used[r]`: number of items, starting from a random fraction, with r choices more frequent in training than the right
+    one; `first`: items whose right answer is the most frequent one among the answers of the seeds (`read`, if
+    given)."""
 
     def __init__(self, choices: int, rng: random.Random, read: Counter | None = None):
         self.used, self.read = [rng.random() for _ in range(choices)], read
         self.first = rng.random() if read is not None else 0.0
 
     def ranks(self) -> Iterator[int]:
-        """Ranks that the next item may take, the least used first; the first and the last only up to their fair share."""
+        """Ranks that the next item may have, the least used first; the first and last rank only up to their fair
+        share."""
         done, n = sum(map(int, self.used)), len(self.used)
         for rank in sorted(range(n), key=self.used.__getitem__):
             if 0 < rank < n - 1 or self.used[rank] <= (done + 1) / n:
                 yield rank
 
     def turns(self) -> tuple[bool, ...]:
-        """Whether the next right answer is to be the most common of the seeds' answers, what is due before what may be."""
+        """Options for whether the next right answer is the most frequent among the seeds' answers, the preferred
+        first."""
         done, n = sum(map(int, self.used)), len(self.used)
         if self.read is None or self.first > (done + 1) / n:
             return (False,)
@@ -122,14 +126,14 @@ class _Cell:
 
 
 def exam(book: Textbook, name: str, n: int, seed: int = 0, *, seeds: int = 0) -> pd.DataFrame:
-    """An exam as a QA table with every label set: up to `n` questions a cell. The same seed gives the same exam. `seeds`
-    are the seed questions a cell (`seed_questions`) whose answers must not help either.
+    """An exam as a QA table with all labels: up to `n` questions per cell. The same seed gives the same exam. `seeds`:
+    the number of seed questions per cell (`seed_questions`) whose answers must not help either.
 
-    Raises ValueError for an unknown name or an n below 1."""
+    ValueError for an unknown name or an n below 1."""
     if name not in EXAMS:
-        raise ValueError(f"no exam is called {name!r}; there are {', '.join(EXAMS)}")
+        raise ValueError(f"unknown exam {name!r}; allowed: {', '.join(EXAMS)}")
     if n < 1:
-        raise ValueError(f"n is {n}; an exam needs at least one question a cell")
+        raise ValueError(f"n is {n}; it must be 1 or more questions per cell")
     spec = EXAMS[name]
     rng = random.Random(f"{name}/{seed}")
     rows = []
@@ -144,19 +148,19 @@ def exam(book: Textbook, name: str, n: int, seed: int = 0, *, seeds: int = 0) ->
 
 
 def _item(book: Textbook, spec: Exam, q: Question, cell: _Cell, rng: random.Random) -> dict | None:
-    """One exam row, or None if wrong answers are lacking."""
+    """One exam row, or None if there are too few wrong answers."""
     row = labelled(book, q, spec.language, "exam", 0)
     if not spec.choices:
         return row | {"answer": answer(book, q, spec.language)}
-    answered = _with_choices(book, q, spec.language, cell, rng, "exam")
-    return answered and row | answered
+    choices = _with_choices(book, q, spec.language, cell, rng, "exam")
+    return choices and row | choices
 
 
 def _with_choices(
     book: Textbook, q: Question, language: str, cell: _Cell, rng: random.Random, wanted: str
 ) -> dict | None:
-    """Answer, choices in random order, and the answer's place; None where too few wrong answers exist, or those that do
-    would put the right one where it has stood too often."""
+    """The answer, choices in random order, and the answer's index; None if there are too few wrong answers, or only
+    such that would give the right one a rank it had too often."""
     truth, common = answer(book, q, language), answer_shares(book, language)
     wrong = wrong_answers(book, q, language, None, rng)
     above, below = [], []
@@ -180,13 +184,13 @@ def _with_choices(
 
 
 def _ahead(difference: float, rng: random.Random) -> bool:
-    """Whether a wrong answer counts as more common than the right one; an equally common one goes to either side."""
+    """Whether a wrong answer counts as more frequent than the right one; ties are broken at random."""
     return difference > EQUAL or (abs(difference) <= EQUAL and rng.random() < 0.5)
 
 
 @lru_cache(maxsize=8)
 def answer_shares(book: Textbook, language: str) -> Counter:
-    """How common each text is as an answer in training: its share of the questions of every cell, summed over cells."""
+    """How frequent each text is as an answer in training: its share of the questions of a cell, summed over cells."""
     shares = Counter()
     for pool in pools(book, random.Random("answers"), "train", 4, DRAWN).values():
         for q in pool:
@@ -196,18 +200,18 @@ def answer_shares(book: Textbook, language: str) -> Counter:
 
 @lru_cache(maxsize=8)
 def seed_answers(book: Textbook, language: str, n: int, seed: int) -> Counter:
-    """How many seed questions each text answers."""
+    """The number of seed questions that each text answers."""
     return Counter(seed_questions(book, language, n, seed)["answer"])
 
 
 def distractor_split(wrong: list[str]) -> str:
-    """ "exam" for half of all sets of wrong answers, else "train", by a stable hash: no seed offers an exam item's
-    set."""
+    """ "exam" for half of all sets of wrong answers, else "train", by a stable hash: no seed has the set of an exam
+    item."""
     return "exam" if hashlib.sha256("|".join(sorted(wrong)).encode()).digest()[0] < 128 else "train"
 
 
 def labelled(book: Textbook, q: Question, language: str, split: str, variant: int) -> dict:
-    """Question text and labels of `q`."""
+    """The question text and labels of `q`."""
     return {
         "question": write(book, q, language, split, variant),
         "language": language,
@@ -219,7 +223,7 @@ def labelled(book: Textbook, q: Question, language: str, split: str, variant: in
 
 
 def seed_questions(book: Textbook, language: str, n: int, seed: int = 0) -> pd.DataFrame:
-    """Seed QA with four choices in training wordings: up to `n` questions a cell, every label set by construction."""
+    """Seed QA with four choices in training wordings: up to `n` questions per cell, with all labels by construction."""
     rng = random.Random(f"seeds/{language}/{seed}")
     rows = []
     for pool in pools(book, rng, "train", 4, 4 * n).values():
@@ -229,8 +233,8 @@ def seed_questions(book: Textbook, language: str, n: int, seed: int = 0) -> pd.D
 
 
 def _seed(book: Textbook, q: Question, language: str, cell: _Cell, rng: random.Random) -> dict | None:
-    """One seed row, or None where wrong answers are lacking."""
-    answered = _with_choices(book, q, language, cell, rng, "train")
-    if not answered:
+    """One seed row, or None if there are too few wrong answers."""
+    choices = _with_choices(book, q, language, cell, rng, "train")
+    if not choices:
         return None
-    return labelled(book, q, language, "train", rng.randrange(variants(q, language, "train"))) | answered
+    return labelled(book, q, language, "train", rng.randrange(variants(q, language, "train"))) | choices

@@ -1,4 +1,4 @@
-"""Formula problems of the applied sciences, history and the humanities: how each is computed and proved.
+"""Formula problems of the applied sciences, history and the humanities: how each is computed and checked.
 
 Their labels and wordings are in `facts/families.csv`."""
 

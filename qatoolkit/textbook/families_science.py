@@ -1,4 +1,4 @@
-"""Formula problems of mathematics, statistics and the natural sciences: how each is computed and proved.
+"""Formula problems of mathematics, statistics and the natural sciences: how each is computed and checked.
 
 Their labels and wordings are in `facts/families.csv`."""
 

@@ -1,7 +1,7 @@
-"""A family of formula problems: one formula, a grid of small whole numbers, its wordings in two languages.
+"""A family of formula problems: one formula, a grid of small whole numbers, and wordings in two languages.
 
-Our reading: there are seed questions of this kind as well as factual ones. Each family comes with its own proof: an
-answer counts because sympy confirms it another way, not because the formula was typed correctly.
+Our reading: seed questions include problems of this kind as well as facts. Each family comes with a check: an answer
+counts because sympy confirms it in another way, not because the formula was typed correctly.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import pandas as pd
 
 from qatoolkit.core.taxonomy import LABELS
 
-WRONG = 9  # with the true answer: ten choices
+WRONG = 9  # wrong answers; with the true one, ten choices
 
 
 def span(first: int, last: int, step: int = 1) -> tuple[int, ...]:
@@ -33,11 +33,11 @@ def slots(template: str) -> set[str]:
 class Family:
     """One family of problems; its callables take the parameters by name.
 
-    `parameters` lists the allowed values of each; `valid` leaves out combinations that do not come out even.
-    `answer` is exact (int or Fraction); `check` confirms it by another route; `slips` are results of typical
-    mistakes. Wordings name every parameter as digits: `train` wordings serve corpus, seeds and synthesis,
-    `exam` wordings the exams only; the `solution` states the problem with its answer, for the corpus.
-    Raises ValueError naming the family and the field that is wrong.
+    `parameters` has the allowed values of each parameter; `valid` excludes combinations without a round result.
+    `answer` is exact (int or Fraction); `check` confirms it in another way; `slips` are results of typical mistakes.
+    Wordings contain every parameter as digits: `train` wordings are for corpus, seeds and synthesis, `exam` wordings
+    for exams only; the `solution` states the problem with its answer, for the corpus. ValueError naming the family and
+    the field that is wrong.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Family:
         raise ValueError(f"family {self.name!r}: {field} is {found!r}; it must be {allowed}")
 
     def wordings(self, language: str, split: str) -> tuple[str, ...]:
-        """The question templates of one language ("en" or "zh") and split ("train" or "exam")."""
+        """The question templates of a language ("en" or "zh") and a split ("train" or "exam")."""
         if split == "exam":
             return (self.exam_en if language == "en" else self.exam_zh,)
         return self.train_en if language == "en" else self.train_zh
@@ -86,11 +86,11 @@ class Family:
         return self.solution_en if language == "en" else self.solution_zh
 
     def allows(self, params: dict[str, int]) -> bool:
-        """Whether `params` is a point of the grid."""
+        """Whether `params` is a valid point of the grid."""
         return all(params[p] in self.parameters[p] for p in self.parameters) and bool(self.valid(**params))
 
     def wrong(self, **params: int) -> list[int | Fraction]:
-        """Nine distinct wrong values of the answer's kind: slips first, then values near the answer."""
+        """Nine distinct wrong values of the same kind as the answer: slips first, then values near the answer."""
         truth = Fraction(self.answer(**params))
         found = []
         for value in _candidates(truth, self.slips(**params)):
@@ -101,11 +101,11 @@ class Family:
 
 
 def family(name: str, **formula) -> Family:
-    """A family with its formula; its labels and wordings are the row of that name in `facts/families.csv`, where a bar
-    parts the texts of a cell."""
-    said = _rows()[name]
-    several = {column: tuple(said[column].split("|")) for column in said if column.startswith(("kps", "train"))}
-    return Family(name=name, **said | several, **formula)
+    """A family with its formula, and with labels and wordings from the row of that name in `facts/families.csv`, where
+    a vertical bar separates the texts of a cell."""
+    row = _rows()[name]
+    lists = {column: tuple(row[column].split("|")) for column in row if column.startswith(("kps", "train"))}
+    return Family(name=name, **row | lists, **formula)
 
 
 @cache
@@ -122,7 +122,7 @@ def _same_kind(value: Fraction, truth: Fraction) -> bool:
 
 
 def _candidates(truth: Fraction, slips):
-    """The slips, then values ever further from the truth; a round number has round neighbours."""
+    """The slips, then values further and further from the truth, round ones if the truth is round."""
     yield from map(Fraction, slips)
     step = Fraction(1, truth.denominator)
     while abs(truth) >= 100 and truth % (10 * step) == 0:

@@ -1,8 +1,8 @@
 """The wording of the textbook: sentence frames by form, language and split.
 
-`train` frames are all that corpus, seeds and teacher ever use; `exam` frames belong to the exams alone; `statement`
-frames assert instead of asking and end in the answer. Slots: {e} entity, {r} {r1} {r2} {r3} relation names, {v} a
-value, {noun} the type of thing, {list} a list of entities, {top} the superlative, {a} the answer.
+Corpus, seeds and teacher use only `train` frames; `exam` frames are for exams only; `statement` frames are statements
+that end in the answer. Slots: {e} entity, {r} {r1} {r2} {r3} relation names, {v} a value, {noun} the type of thing,
+{list} a list of entities, {top} the superlative, {a} the answer.
 """
 
 from pathlib import Path

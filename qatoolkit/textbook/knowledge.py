@@ -1,7 +1,7 @@
-"""The textbook's facts: CSV tables of entities, and the relations that give the wording for their columns.
+"""The textbook's facts: CSV tables of entities, and relations, which name their columns.
 
-A fact is one filled cell: (entity, relation, value). Tables, relations and wording are data; everything that asks a
-question about a fact lives in `questions.py`.
+A fact is one filled cell: (entity, relation, value). Tables, relations and wordings are data; questions about facts are
+in `questions.py`.
 """
 
 from collections import Counter, defaultdict
@@ -16,7 +16,7 @@ FACTS = Path(__file__).parent / "facts"
 
 @dataclass(frozen=True, kw_only=True)
 class Relation:
-    """A column of a table and how it is named: "the {en} of {entity}" / "{entity}的{zh}"."""
+    """A column of a table and its names, as in "the {en} of {entity}" and "{entity}的{zh}"."""
 
     table: str
     column: str
@@ -34,7 +34,7 @@ class Relation:
 
     @property
     def target(self) -> str | None:
-        """The table this relation points into, or None."""
+        """The table that this relation refers to, or None."""
         return self.kind.removeprefix("ref:") if self.kind.startswith("ref:") else None
 
     @property
@@ -47,7 +47,7 @@ class Relation:
 
 @dataclass(frozen=True, kw_only=True)
 class Entity:
-    """A row of a table: its names and its values, keyed by column; a reference is the other entity's `name_en`."""
+    """A row of a table: its names, and its values by column; a reference is the other entity's `name_en`."""
 
     table: str
     en: str
@@ -60,7 +60,7 @@ class Entity:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One CSV file: the noun its rows are called by, its discipline, its relations and entities in file order."""
+    """One CSV file: the noun for its rows, its discipline, its relations and entities in file order."""
 
     id: str
     discipline: str
@@ -88,7 +88,7 @@ class Textbook:
                         self._holders[relation.id, self.value(entity, relation, "en")].append(entity)
 
     def value(self, entity: Entity, relation: Relation, language: str) -> str | None:
-        """The value of a fact as text in `language`, with its unit; None when the cell is empty."""
+        """The value of a fact as text in `language`, with its unit; None if the cell is empty."""
         raw = entity.values.get(relation.column)
         if raw is None:
             return None
@@ -105,19 +105,19 @@ class Textbook:
         return f"{text} {unit}".strip() if language == "en" else f"{text}{unit}"
 
     def holders(self, relation: Relation, value_en: str) -> list[Entity]:
-        """The entities of the relation's table that carry this (English) value."""
+        """The entities of the relation's table that have this (English) value."""
         return self._holders.get((relation.id, value_en), [])
 
     def identifies(self, entity: Entity, relation: Relation) -> bool:
-        """Whether the entity's value under `relation` belongs to no other entity of the whole book, so that it can be
-        asked back."""
+        """Whether no other entity of the whole book has the same value of `relation`, so that a question can identify
+        the entity by it."""
         value = self.value(entity, relation, "en")
         return value is not None and not relation.target and len(self.whole.holders(relation, value)) == 1
 
     def part(self, entities: int | None, relations: int | None = None, families: int | None = None) -> "Textbook":
-        """A stratified part: `entities` rows in each discipline, from the tables that can be compared and followed
-        first, with at most `relations` columns each, closed under references so that every chain of the part can be
-        walked, and `families` kinds of formula problem in all. None takes everything."""
+        """A stratified part of the book: `entities` rows in each discipline, first from tables that can be compared and
+        have references, with at most `relations` columns each, closed under references so that every chain can be
+        followed, and `families` kinds of formula problem in all. None takes everything."""
         if entities is None:
             return Textbook(self.tables, whole=self.whole, families=families)
         columns = {t.id: _choose_columns(t, relations) for t in self.tables.values()}
@@ -141,7 +141,7 @@ class Textbook:
                 t.id: replace(
                     t,
                     relations=columns[t.id],
-                    entities=tuple(_narrowed(e, columns[t.id]) for e in t.entities if e.en in chosen[t.id]),
+                    entities=tuple(_keep_relations(e, columns[t.id]) for e in t.entities if e.en in chosen[t.id]),
                 )
                 for t in self.tables.values()
                 if chosen[t.id]
@@ -151,13 +151,13 @@ class Textbook:
         )
 
 
-def _narrowed(entity: Entity, relations: tuple[Relation, ...]) -> Entity:
-    """An entity with the values of these relations alone."""
+def _keep_relations(entity: Entity, relations: tuple[Relation, ...]) -> Entity:
+    """An entity with only the values of these relations."""
     return replace(entity, values={r.column: entity.values[r.column] for r in relations if r.column in entity.values})
 
 
 def _choose_columns(table: Table, limit: int | None) -> tuple[Relation, ...]:
-    """At most `limit` relations of a table, one reference and one ordered relation among them where it has any."""
+    """At most `limit` relations of a table, including a reference and an ordered relation if it has any."""
     if limit is None or len(table.relations) <= limit:
         return table.relations
     first = [next((r for r in table.relations if test(r)), None) for test in (lambda r: r.target, lambda r: r.ordered)]
@@ -168,8 +168,8 @@ def _choose_columns(table: Table, limit: int | None) -> tuple[Relation, ...]:
 
 
 def _kinds(relations: tuple[Relation, ...]) -> int:
-    """2 for a table that can be compared by number or year and followed to another table, 1 for either, 0 for
-    neither."""
+    """The number of kinds of relation that a table has, of two: ordered (number, year) and reference to another
+    table."""
     return any(r.ordered for r in relations) + any(r.target is not None for r in relations)
 
 
@@ -185,23 +185,23 @@ def _cell(raw_en: str, raw_zh: str, relation: dict):
 
 @lru_cache(maxsize=1)
 def load() -> Textbook:
-    """The whole textbook, read once from `facts/`; ValueError names the table and row of an inconsistent file."""
-    read = {"dtype": str, "keep_default_na": False}
-    relations = pd.read_csv(FACTS / "relations.csv", **read).to_dict("records")
+    """The whole textbook, read once from `facts/`; ValueError naming table and row for an inconsistent file."""
+    options = {"dtype": str, "keep_default_na": False}
+    relations = pd.read_csv(FACTS / "relations.csv", **options).to_dict("records")
     tables = {}
-    for head in pd.read_csv(FACTS / "tables.csv", **read).to_dict("records"):
-        mine = [r for r in relations if r["table"] == head["table"]]
-        frame = pd.read_csv(FACTS / f"{head['table']}.csv", **read)
+    for head in pd.read_csv(FACTS / "tables.csv", **options).to_dict("records"):
+        table_relations = [r for r in relations if r["table"] == head["table"]]
+        frame = pd.read_csv(FACTS / f"{head['table']}.csv", **options)
         entities = []
         for row in frame.to_dict("records"):
             values = {}
-            for relation in mine:
+            for relation in table_relations:
                 column = relation["column"]
                 single = relation["kind"] != "text"
                 en = row[column] if single else row[f"{column}_en"]
                 zh = row[column] if single else row[f"{column}_zh"]
                 if bool(en) != bool(zh):
-                    raise ValueError(f"facts/{head['table']}.csv, {row['name_en']!r}: {column} lacks one language")
+                    raise ValueError(f"facts/{head['table']}.csv, {row['name_en']!r}: {column} is missing one language")
                 if en:
                     values[column] = _cell(en, zh, relation)
             entities.append(Entity(table=head["table"], en=row["name_en"], zh=row["name_zh"], values=values))
@@ -210,7 +210,7 @@ def load() -> Textbook:
             discipline=head["discipline"],
             en=head["noun_en"],
             zh=head["noun_zh"],
-            relations=tuple(Relation(**r) for r in mine),
+            relations=tuple(Relation(**r) for r in table_relations),
             entities=tuple(entities),
         )
     for language in ("en", "zh"):

@@ -1,7 +1,7 @@
-"""Formula problems of the textbook: which there are, their split, and how they are written and read.
+"""Formula problems of the textbook: the list of families, their split, writing and reading.
 
-A parameter set belongs to training or to the exams by a stable hash, regardless of the wording. Reading inverts
-writing: a question with its numbers cut out is looked up among the templates with their slots cut out.
+A stable hash assigns each parameter set to training or to the exams, regardless of the wording. Reading inverts
+writing: a question without its numbers is looked up among the templates without their slots.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from qatoolkit.textbook.family import Family
 
 _NUMBER = re.compile(r"[0-9]+")
 _SLOT_OR_NUMBER = re.compile(r"\{(\w+)\}|([0-9]+)")
-_LONGEST = 1000  # characters; no question comes near, so anything longer is not worth reading
+_LONGEST = 1000  # characters; all questions are far shorter, so longer texts are not read
 
 FAMILIES: dict[str, Family] = {one.name: one for one in (*families_science.FAMILIES, *families_applied.FAMILIES)}
 
@@ -41,7 +41,7 @@ def parameter_sets(name: str, split: str) -> list[dict[str, int]]:
 
 
 def variants(name: str, language: str, split: str) -> int:
-    """How many wordings a family has in a language and split."""
+    """The number of wordings of a family in a language and split."""
     return len(FAMILIES[name].wordings(language, split))
 
 
@@ -52,7 +52,7 @@ def render(name: str, params: dict[str, int], language: str, variant: int, split
 
 
 def solution(name: str, params: dict[str, int], language: str) -> str:
-    """The problem worked out in one line that ends in the answer."""
+    """The worked solution in one line that ends in the answer."""
     family = FAMILIES[name]
     return family.solution(language).format(**params, answer=answer_text(family.answer(**params), language))
 
@@ -66,18 +66,18 @@ def answer_text(value: int | Fraction, language: str) -> str:
 
 
 def _skeleton(text: str, cut: re.Pattern) -> str:
-    """`text` without blanks and case, with a mark for every match of `cut`."""
+    """`text` without white space and case, with "#" for every match of `cut`."""
     return "".join(cut.sub("#", text).split()).casefold()
 
 
 def _plain(text: str) -> str:
-    """One form for look-alike characters, full-width digits and superscripts among them."""
+    """NFKC: one form for look-alike characters such as full-width digits and superscripts."""
     return unicodedata.normalize("NFKC", text)
 
 
 @lru_cache(maxsize=1)
 def _forms() -> dict[str, tuple[str, str, str, tuple[str, ...]]]:
-    """Skeleton -> family, language, split, and the role of each number: a parameter, or itself if fixed."""
+    """By skeleton: family, language, split, and the role of each number (a parameter, or itself if fixed)."""
     forms = {}
     for name, family in FAMILIES.items():
         for language, wanted in product(("en", "zh"), ("train", "exam")):
@@ -91,9 +91,9 @@ def _forms() -> dict[str, tuple[str, str, str, tuple[str, ...]]]:
 
 
 def read(text: str) -> tuple[str, dict[str, int], str, str] | None:
-    """Family, parameters, language and split of the wording of a rendered question; None for any other text.
+    """The family, parameters, language and split of a rendered question; None for any other text.
 
-    Blanks, case and character width do not matter; numbers outside the family's grid do."""
+    White space, case and character width are ignored; numbers outside the family's grid give None."""
     if len(text) > _LONGEST or not (text := _plain(text)) or not _NUMBER.search(text):
         return None
     form = _forms().get(_skeleton(text, _NUMBER))
@@ -101,7 +101,7 @@ def read(text: str) -> tuple[str, dict[str, int], str, str] | None:
         return None
     name, language, wanted, roles = form
     numbers, family = _NUMBER.findall(text), FAMILIES[name]
-    if len(numbers) != len(roles):  # the text itself contains the mark
+    if len(numbers) != len(roles):  # the text itself contains "#"
         return None
     params = {role: int(n) for role, n in zip(roles, numbers, strict=True) if role in family.parameters}
     if numbers != [str(params.get(role, role)) for role in roles] or not family.allows(params):

@@ -1,8 +1,8 @@
-"""Questions as language-free objects: what is asked, its true answer, plausible wrong ones, and its wording.
+"""Questions as language-independent objects, with their true answer, plausible wrong ones, and wordings.
 
 A question is a form filled with entities and relations of the textbook (or a formula problem with parameters). Writing
-fills a frame; reading is its inverse, so the offline teacher recognises every question that corpus, seeds or synthesis
-can contain, and nothing else. Difficulty follows from the form (our reading of H1 to H5, see `taxonomy.RUBRIC`).
+fills a frame; reading is its inverse, so the offline teacher recognises exactly the questions that corpus, seeds and
+synthesis can contain. Difficulty follows from the form (our reading of H1 to H5, see `taxonomy.RUBRIC`).
 """
 
 import hashlib
@@ -24,8 +24,8 @@ SEPARATOR = {"en": ", ", "zh": "、"}
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One question about the textbook: `entity` and `relations` in the order the form walks them; `others` are the
-    listed candidates of compare and alike; `top` picks the superlative; `family` and `params` make a formula
+    """One question about the textbook: `entity` and the `relations` followed from it, in order; `others` are the listed
+    candidates of compare and alike; `top` is the index of the superlative; `family` and `params` define a formula
     problem."""
 
     form: str
@@ -46,7 +46,7 @@ class Question:
 
     @property
     def grade(self) -> str:
-        """The higher of the grade the relations are taught in and the stage the difficulty calls for (our reading)."""
+        """The higher of the grades of the relations and the grade that fits the difficulty (our reading)."""
         if self.form == "problem":
             return self._family.grade
         stages = list(GRADES)
@@ -65,7 +65,7 @@ class Question:
         return list(dict.fromkeys(points))
 
     def key(self) -> str:
-        """A stable text, the same for the same question in any language and wording, and for no other."""
+        """A stable text that identifies the question, in any language and wording."""
         names = "|".join([self.entity.en if self.entity else "", *sorted(e.en for e in self.others)])
         relations = "|".join(r.id for r in self.relations)
         return f"{self.form}|{names}|{relations}|{self.top}|{self.family}|{self.params}"
@@ -76,8 +76,8 @@ def _draw(text: str) -> int:
 
 
 def split(question: Question) -> str:
-    """ "exam" or "train" for questions with parameters (listed candidates, numbers), by a stable hash; facts are
-    "both"."""
+    """ "exam" or "train" for questions with parameters (listed candidates, numbers), by a stable hash; "both" for
+    facts."""
     if question.form == "problem":
         return problems.split(question.family, dict(question.params))
     if question.others:
@@ -104,7 +104,7 @@ def answer(book: Textbook, q: Question, language: str) -> str:
 
 
 def _last_step(book: Textbook, q: Question) -> tuple[Entity, Relation]:
-    """The entity whose value is asked for, and the relation that asks: the end of the walk through the question."""
+    """The entity whose value is asked for, and the relation of that value."""
     if q.form == "recall":
         return q.entity, q.relations[0]
     if q.form == "hop":
@@ -122,7 +122,7 @@ def wrong_answers(book: Textbook, q: Question, language: str, n: int | None, rng
     elif q.form in ("compare", "alike"):
         pool = [e.name(language) for e in q.others]
     elif q.form == "reverse":
-        # An empty cell is unknown, not different: such an entity could be a second right answer.
+        # An empty cell is an unknown value, so its entity could be a second right answer.
         entities = book.tables[q.entity.table].entities
         pool = [e.name(language) for e in entities if q.relations[0].column in e.values]
     else:
@@ -155,7 +155,7 @@ def _fill(frame: str, slots: dict[str, str]) -> str:
 
 
 def variants(q: Question, language: str, split: str) -> int:
-    """How many wordings there are."""
+    """The number of wordings."""
     if q.form == "problem":
         return problems.variants(q.family, language, split)
     return len(FRAMES[q.form][language][split])
@@ -170,7 +170,7 @@ def write(book: Textbook, q: Question, language: str, split: str = "train", vari
 
 
 def state(book: Textbook, q: Question, language: str, variant: int = 0, given: str | None = None) -> str:
-    """The question and its answer (or another one that was `given`) as one statement, as a textbook would print it."""
+    """The question with its answer (or the answer `given`) as one statement, as in a textbook."""
     if q.form == "problem":
         return problems.solution(q.family, dict(q.params), language)
     frames = FRAMES[q.form][language]["statement"]
@@ -189,28 +189,28 @@ def questions(book: Textbook) -> Iterator[Question]:
 
 
 def families(book: Textbook) -> list[str]:
-    """The kinds of formula problem in the book: `book.families` of them, dealt to its disciplines in turn, or all."""
-    here = {table.discipline for table in book.tables.values()}
+    """The kinds of formula problem in the book: `book.families` of them, taken from its disciplines in turn, or all."""
+    disciplines = {table.discipline for table in book.tables.values()}
     by_discipline = defaultdict(list)
     for family in problems.FAMILIES.values():
-        if family.discipline in here:
+        if family.discipline in disciplines:
             by_discipline[family.discipline].append(family.name)
     ordered = [by_discipline[d] for d in DISCIPLINES if d in by_discipline]
     return [name for turn in zip_longest(*ordered) for name in turn if name][: book.families]
 
 
 def about(book: Textbook, entity: Entity) -> Iterator[Question]:
-    """The questions of `questions` that are anchored in one entity."""
-    held = [r for r in book.tables[entity.table].relations if r.column in entity.values]
-    keys = [r for r in held if book.identifies(entity, r)]
-    for r in held:
+    """The questions of `questions` that start from one entity."""
+    filled = [r for r in book.tables[entity.table].relations if r.column in entity.values]
+    keys = [r for r in filled if book.identifies(entity, r)]
+    for r in filled:
         yield Question(form="recall", entity=entity, relations=(r,))
     for key in keys:
         yield Question(form="reverse", entity=entity, relations=(key,))
-        for r in held:
+        for r in filled:
             if r is not key:
                 yield Question(form="hop", entity=entity, relations=(key, r))
-    for reference in (r for r in held if r.target):
+    for reference in (r for r in filled if r.target):
         target = book.entities[entity.values[reference.column]]
         for last in book.tables[target.table].relations:
             if last.column in target.values and not last.target:
@@ -228,8 +228,9 @@ def comparison(
     holding: Entity | None = None,
     wanted: str | None = None,
 ) -> Question | None:
-    """A random question over `n` entities of the relation's table: which is largest (number, year), or which shares a
-    category with another. `holding` must take part; `wanted` is the split it must fall into. None if there is none."""
+    """A random question over `n` entities of the relation's table: which is largest (number, year), or which has the
+    same category as another entity. `holding` must be one of them; `wanted` is the split it must be in. None if there
+    is no such question."""
     pool = [entity for entity, _ in _valued(book, relation)]
     if len(pool) < n + (not relation.ordered):
         return None
@@ -242,7 +243,7 @@ def comparison(
 
 @cache
 def _valued(book: Textbook, relation: Relation) -> list[tuple[Entity, str]]:
-    """The entities that have a value of the relation, with its English text."""
+    """The entities that have a value of the relation, with the value in English."""
     entities = book.tables[relation.table].entities
     return [(e, book.value(e, relation, "en")) for e in entities if relation.column in e.values]
 

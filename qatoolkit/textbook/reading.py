@@ -1,4 +1,4 @@
-"""Reading questions of the textbook back from their wording: the inverse of `questions.write`."""
+"""Parses questions of the textbook from their wording: the inverse of `questions.write`."""
 
 import re
 from collections import defaultdict
@@ -11,8 +11,8 @@ from qatoolkit.textbook.questions import SEPARATOR, Question
 
 
 class Reader:
-    """Reads a question back from its wording: `read(text)` -> (Question, language, split), or None for anything
-    else."""
+    """Parses the wording of a question: `read(text)` returns (Question, language, split), or None for any other
+    text."""
 
     def __init__(self, book: Textbook):
         self.book = book
@@ -20,8 +20,8 @@ class Reader:
         self.wordings = []
         for language in ("en", "zh"):
             self.names[language] = {e.name(language).casefold(): e for e in book.entities.values()}
-            self.nouns[language] = _grouped((t.noun(language).casefold(), t.id) for t in book.tables.values())
-            self.relations[language] = _grouped((r.name(language).casefold(), r) for r in book.relations.values())
+            self.nouns[language] = _group((t.noun(language).casefold(), t.id) for t in book.tables.values())
+            self.relations[language] = _group((r.name(language).casefold(), r) for r in book.relations.values())
             slots = {
                 "e": self.names[language],
                 "noun": self.nouns[language],
@@ -56,7 +56,7 @@ class Reader:
         return None
 
     def _resolve(self, form: str, language: str, found: dict[str, str]) -> Question | None:
-        """Find the relations that fit together: each must belong to the table the walk has reached."""
+        """The question whose relations fit together: each must belong to the table reached so far."""
         firsts = self.relations[language][found.get("r1") or found["r"]]
         others = ()
         if "list" in found:
@@ -90,22 +90,23 @@ class Reader:
         return None
 
     def _walk(self, form: str, first: Relation, entity: Entity, language: str, found: dict) -> tuple | None:
-        """The relations after the first, each on the table that the one before leads to; None if they do not fit."""
-        steps, here = [], entity
+        """The relations after the first, each from the table that the previous one refers to; None if they don't
+        fit."""
+        steps, current = [], entity
         if form == "follow":
-            here = self.book.entities.get(entity.values[first.column]) if first.target else None
+            current = self.book.entities.get(entity.values[first.column]) if first.target else None
         for name in [found[k] for k in ("r2", "r3") if k in found]:
-            fits = here and [
-                r for r in self.relations[language][name] if r.table == here.table and r.column in here.values
+            fits = current and [
+                r for r in self.relations[language][name] if r.table == current.table and r.column in current.values
             ]
             if not fits:
                 return None
             steps.append(fits[0])
-            here = self.book.entities.get(here.values[fits[0].column]) if fits[0].target else None
+            current = self.book.entities.get(current.values[fits[0].column]) if fits[0].target else None
         return tuple(steps)
 
 
-def _grouped(pairs) -> dict[str, list]:
+def _group(pairs) -> dict[str, list]:
     groups = defaultdict(list)
     for key, value in pairs:
         groups[key].append(value)
@@ -113,7 +114,7 @@ def _grouped(pairs) -> dict[str, list]:
 
 
 class _Wording:
-    """One frame, matched against texts. The names that fit its slots are looked up: a pattern that lists every name of the
+    """One frame to match texts against. The names that fit its slots are looked up: a pattern with every name of the
     textbook takes longer to compile than a thousand texts take to read."""
 
     def __init__(self, form: str, language: str, split: str, frame: str, slots: dict[str, Container[str]]):
@@ -125,7 +126,7 @@ class _Wording:
         )
 
     def match(self, folded: str) -> dict[str, str] | None:
-        """What is in the slots of the frame in a text, both with their case folded, or None."""
+        """The contents of the frame's slots in a case-folded text, or None."""
         if not folded.startswith(self._first) or not all(after in folded for _, _, after in self._rest):
             return None
         return self._fill(folded, len(self._first), 0)

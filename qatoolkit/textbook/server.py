@@ -1,7 +1,7 @@
-"""The offline teacher: a real OpenAI-compatible HTTP server on loopback that knows the textbook and nothing else.
+"""The offline teacher: a real OpenAI-compatible HTTP server on loopback that knows only the textbook.
 
 `qatoolkit teacher serve` runs it in a terminal; `local_teacher()` starts one on a free port for a notebook and stops it
-again. Faults can be switched on for tests and for showing what the client does about them.
+afterwards. Faults can be switched on, for tests and to demonstrate how the client handles them.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from qatoolkit.textbook.batch_server import Batches, error_document, refused
 from qatoolkit.textbook.settings import TextbookSettings
 from qatoolkit.textbook.tutor import MODELS, Refusal, Tutor
 
-IDLE = 60.0  # seconds that a teacher is kept for the next stage
+IDLE = 60.0  # seconds that an unused teacher keeps running for the next stage
 OUTSIDE = "REFUSED: this is the offline teacher; {why}. Set OPENAI_BASE_URL and OPENAI_API_KEY to ask a real model."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Faults:
-    """Shares of requests that go wrong, and the latency of those that do not, in seconds. A request's fate is drawn
-    from its content and how often it was sent, so a retry can succeed. 429s come in a row of `burst` requests, as a
-    provider's do. `expired` is the share of a batch's requests that are not answered in time."""
+    """Shares of requests with each fault, and the latency of all others in seconds. A request's fault is drawn from its
+    content and how often it was sent, so a retry can succeed. 429s come in bursts of `burst` requests, as from real
+    providers. `expired` is the share of a batch's requests that are not answered in time."""
 
     rate_limit: float = 0.0
     server_error: float = 0.0
@@ -54,18 +54,19 @@ class Faults:
             least, most = {"latency": (0, math.inf), "burst": (1, math.inf)}.get(f.name, (0, 1))
             if not least <= value <= most:
                 raise ValueError(
-                    f"fault {f.name} is {value}; shares are between 0 and 1, latency is 0 or more seconds, burst 1 or more"
+                    f"fault {f.name} is {value}; shares must be between 0 and 1, latency 0 or more seconds, burst 1 or "
+                    "more"
                 )
 
     @classmethod
     def parse(cls, text: str) -> "Faults":
-        """From "rate_limit=0.05,latency=0.2"; ValueError for an unknown fault or a value that is no number."""
+        """Parse "rate_limit=0.05,latency=0.2"; ValueError for an unknown fault or a value that is not a number."""
         known = {f.name for f in fields(cls)}
         values = {}
         for item in filter(None, text.split(",")):
             name, _, value = item.partition("=")
             if name not in known:
-                raise ValueError(f"no fault is called {name!r}; there are {', '.join(sorted(known))}")
+                raise ValueError(f"unknown fault {name!r}; allowed: {', '.join(sorted(known))}")
             try:
                 values[name] = float(value)
             except ValueError:
@@ -73,7 +74,7 @@ class Faults:
         return cls(**values)
 
     def draw(self, text: str) -> str | None:
-        """The fate of a request: the name of a fault, or None."""
+        """The fault of a request, or None."""
         at = random.Random(text).random()
         for f in fields(self):
             if f.name not in ("latency", "expired", "burst"):
@@ -84,7 +85,7 @@ class Faults:
 
 
 class Server:
-    """The HTTP side: endpoints, faults, and a log with one JSON line per answered request."""
+    """The HTTP server: endpoints, faults, and a log with one JSON line per answered request."""
 
     def __init__(self, tutor: Tutor, faults: Faults, log: Path | None = None):
         self.tutor, self.faults, self.seen, self.refusing = tutor, faults, Counter(), 0
@@ -114,8 +115,8 @@ class Server:
         return web.json_response(document, status=status, headers=headers)
 
     async def answer(self, body: dict) -> tuple[int, dict]:
-        """Status and document for the body of a chat completion request; TimeoutError if it is to get none. What is
-        answered is in the log before it is returned."""
+        """Status and document for the body of a chat completion request; TimeoutError if it must not get an answer.
+        Answers are logged before they are returned."""
         try:
             model, messages = body["model"], body["messages"]
             text = "".join(m["content"] for m in messages)
@@ -162,8 +163,10 @@ class Server:
         return 200, document
 
 
-def _completion(digest: str, model: str, asked: str, content: str, reasoning: str, finish: str) -> dict:
-    prompt, thought, said = (max(1, len(t.encode()) // 4) for t in (asked, reasoning, content))
+def _completion(digest: str, model: str, prompt: str, content: str, reasoning: str, finish: str) -> dict:
+    prompt_tokens, reasoning_tokens, content_tokens = (
+        max(1, len(text.encode()) // 4) for text in (prompt, reasoning, content)
+    )
     return {
         "id": f"chatcmpl-{digest[:24]}",
         "object": "chat.completion",
@@ -177,16 +180,16 @@ def _completion(digest: str, model: str, asked: str, content: str, reasoning: st
             }
         ],
         "usage": {
-            "prompt_tokens": prompt,
-            "completion_tokens": thought + said,
-            "total_tokens": prompt + thought + said,
-            "completion_tokens_details": {"reasoning_tokens": thought},
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": reasoning_tokens + content_tokens,
+            "total_tokens": prompt_tokens + reasoning_tokens + content_tokens,
+            "completion_tokens_details": {"reasoning_tokens": reasoning_tokens},
         },
     }
 
 
 def parts(settings: TextbookSettings) -> dict[str, knowledge.Textbook]:
-    """The part of the textbook in a world, by language."""
+    """The part of the textbook that belongs to a world, by language."""
     book = knowledge.load()
     return {
         "en": book.part(settings.entities, settings.relations, settings.families),
@@ -197,8 +200,8 @@ def parts(settings: TextbookSettings) -> dict[str, knowledge.Textbook]:
 def serve(
     port: int = 0, *, settings: TextbookSettings, faults: Faults, log: Path | None = None, leash: bool = False
 ) -> None:
-    """Run until interrupted, on 127.0.0.1; the first line printed is the base URL. With `leash` the server also ends
-    when its standard input closes, so that it never outlives the process that started it."""
+    """Serve on 127.0.0.1 until interrupted; prints the base URL as the first line. With `leash` the server also ends
+    when its standard input closes, so it never outlives the process that started it."""
     asyncio.run(_serve(port, settings, faults, log, leash))
 
 
@@ -220,7 +223,7 @@ async def _serve(port: int, settings: TextbookSettings, faults: Faults, log: Pat
 
 @contextmanager
 def local_teacher(settings: TextbookSettings, *, faults: str = "", log: Path | None = None):
-    """Start an offline teacher in its own process on a free port; yields its base URL and ends it afterwards."""
+    """Start an offline teacher in a separate process on a free port; yields its base URL and ends it afterwards."""
     process, url = _start(settings, faults, log)
     try:
         yield url
@@ -229,16 +232,16 @@ def local_teacher(settings: TextbookSettings, *, faults: str = "", log: Path | N
 
 
 def _start(settings: TextbookSettings, faults: str, log: Path | None) -> tuple[subprocess.Popen, str]:
-    """(process, base URL) of a teacher of its own; RuntimeError if it does not start."""
+    """(process, base URL) of a newly started teacher; RuntimeError if it does not start."""
     command = [sys.executable, "-m", "qatoolkit.textbook.server"]
-    told = {"settings": settings.model_dump(), "faults": faults, "log": str(log) if log else None}
-    command.append(json.dumps(told))
+    options = {"settings": settings.model_dump(), "faults": faults, "log": str(log) if log else None}
+    command.append(json.dumps(options))
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        process_group=0,  # Ctrl-C is for the process that asks, which waits for what is on its way
+        process_group=0,  # Ctrl-C must not reach it: the client still waits for open requests
     )
     try:
         url = process.stdout.readline().strip()
@@ -246,7 +249,7 @@ def _start(settings: TextbookSettings, faults: str, log: Path | None) -> tuple[s
             raise RuntimeError(
                 f"the offline teacher did not start (exit code {process.poll()}); run `qatoolkit teacher serve`"
             )
-    except BaseException:  # an interrupt too
+    except BaseException:  # includes KeyboardInterrupt
         _end(process)
         raise
     return process, url
@@ -262,16 +265,17 @@ def _end(process: subprocess.Popen) -> None:
     process.stdout.close()
 
 
-class _Kept:
-    """The teacher that this process keeps between stages, for starting one takes as long as many a stage: at most one,
-    ended once nobody used it for `IDLE` seconds, another is asked for, or the process ends."""
+class _KeptTeacher:
+    """A teacher kept running between stages, because starting one takes as long as a short stage. There is at most one;
+    it ends when unused for `IDLE` seconds, when one with other settings is needed, or with this process."""
 
     def __init__(self):
         self.lock, self.users, self.about = threading.Lock(), 0, None
         self.process = self.url = self.timer = None
 
     def take(self, about: tuple[TextbookSettings, Path]) -> str | None:
-        """Its base URL, started where it does not run or its log is gone; None while one with other settings is in use."""
+        """The base URL, after starting the teacher if it does not run or its log is gone; None while one with other
+        settings is in use."""
         with self.lock:
             if self.timer:
                 self.timer.cancel()
@@ -289,11 +293,11 @@ class _Kept:
         with self.lock:
             self.users -= 1
             if not self.users:
-                self.timer = threading.Timer(IDLE, self._rest)
+                self.timer = threading.Timer(IDLE, self._end_if_unused)
                 self.timer.daemon = True
                 self.timer.start()
 
-    def _rest(self) -> None:
+    def _end_if_unused(self) -> None:
         with self.lock:
             if not self.users:
                 self._end()
@@ -304,12 +308,12 @@ class _Kept:
             self.process = None
 
 
-_KEPT = _Kept()
+_KEPT = _KeptTeacher()
 
 
 @contextmanager
 def kept_teacher(settings: TextbookSettings, *, log: Path):
-    """`local_teacher` that runs on for a while, for the next who asks for the same."""
+    """As `local_teacher`, but the teacher keeps running for a while, to be reused with the same settings and log."""
     if (url := _KEPT.take((settings, log))) is None:
         with local_teacher(settings, log=log) as url:
             yield url
@@ -320,11 +324,11 @@ def kept_teacher(settings: TextbookSettings, *, log: Path):
         _KEPT.leave()
 
 
-if __name__ == "__main__":  # started by `local_teacher`, which keeps the other end of the leash
-    told = json.loads(sys.argv[1])
+if __name__ == "__main__":  # started by `_start`, whose process keeps the standard input open
+    options = json.loads(sys.argv[1])
     serve(
-        settings=TextbookSettings(**told["settings"]),
-        faults=Faults.parse(told["faults"]),
-        log=Path(told["log"]) if told["log"] else None,
+        settings=TextbookSettings(**options["settings"]),
+        faults=Faults.parse(options["faults"]),
+        log=Path(options["log"]) if options["log"] else None,
         leash=True,
     )

@@ -1,17 +1,17 @@
-"""How much of the textbook is in the embedded world."""
+"""Settings of the embedded textbook world."""
 
 from qatoolkit.core.settings import Positive, Settings, Share
 
 
 class TextbookSettings(Settings):
-    """Size of the textbook world, and how much of it the student has read before mid-training."""
+    """Size of the textbook world, and how much of it the general corpus covers."""
 
     entities: Positive | None = None
-    """Rows per discipline; null for all."""
+    """Entities per discipline; null for all."""
     entities_zh: Positive | None = None
     """The same in Chinese."""
     relations: Positive | None = None
-    """Columns per table; null for all."""
+    """Relations per table; null for all."""
     families: Positive | None = None
     """Kinds of formula problem; null for all."""
     seeds: Positive = 40
@@ -27,4 +27,4 @@ class TextbookSettings(Settings):
     stem_high: Share = 0.04
     """The same in STEM, at H4 and H5."""
     review: Share = 0.5
-    """Share of the general corpus that is review questions; the rest is statements."""
+    """Share of the general corpus that is review questions; the others are statements."""

@@ -1,6 +1,6 @@
-"""Seed files written out of the textbook, in the layouts that benchmarks really use, with a few faulty rows among them.
+"""Writes seed files from the textbook in layouts of real benchmarks, with a few faulty rows.
 
-Users do not bring one clean table, so the demo does not start from one either. Labels are left out on purpose: the
+Users rarely have one clean table, so the demo does not start from one either. Labels are left out on purpose: the
 annotator has to find them, and the true ones are known by construction.
 """
 
@@ -17,7 +17,7 @@ LETTERS = "ABCDEFGHIJ"
 
 
 def write_sources(books: dict[str, Textbook], folder: Path, n: int, seed: int = 0) -> list[Path]:
-    """Write up to `n` seed questions a cell and language as four files; returns their paths."""
+    """Write up to `n` seed questions per cell and language as four files; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(f"sources/{seed}")
     english = seed_questions(books["en"], "en", n, seed).sample(frac=1, random_state=seed)
@@ -25,19 +25,21 @@ def write_sources(books: dict[str, Textbook], folder: Path, n: int, seed: int = 
     third = -(-len(english) // 3)
     thirds = [english.iloc[i * third : (i + 1) * third] for i in range(3)]
     return [
-        _lines(folder / "choices_list.jsonl", [_listed(r) for r in thirds[0].to_dict("records")] + _faulty(rng)),
-        _lettered_columns(folder / "lettered_columns.csv", thirds[1]),
-        _table(folder / "choice_dict.parquet", thirds[2]),
-        _lines(folder / "chinese.jsonl", [_listed(r) for r in chinese.to_dict("records")]),
+        _write_lines(
+            folder / "choices_list.jsonl", [_as_list_row(r) for r in thirds[0].to_dict("records")] + _faulty(rng)
+        ),
+        _write_lettered_columns(folder / "lettered_columns.csv", thirds[1]),
+        _write_table(folder / "choice_dict.parquet", thirds[2]),
+        _write_lines(folder / "chinese.jsonl", [_as_list_row(r) for r in chinese.to_dict("records")]),
     ]
 
 
-def _listed(row: dict) -> dict:
+def _as_list_row(row: dict) -> dict:
     return {"question": row["question"], "choices": list(row["choices"]), "answer": LETTERS[int(row["answer_index"])]}
 
 
 def _faulty(rng: random.Random) -> list[dict]:
-    """Faulty rows as in real files: no question, no answer, an answer letter that no choice has."""
+    """Faulty rows as in real files: no question, no answer, an answer letter without a choice."""
     rows = [
         {"question": "", "choices": ["1", "2", "3", "4"], "answer": "A"},
         {
@@ -50,12 +52,12 @@ def _faulty(rng: random.Random) -> list[dict]:
     return rng.sample(rows, len(rows))
 
 
-def _lines(path: Path, rows: list[dict]) -> Path:
+def _write_lines(path: Path, rows: list[dict]) -> Path:
     path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
     return path
 
 
-def _lettered_columns(path: Path, table: pd.DataFrame) -> Path:
+def _write_lettered_columns(path: Path, table: pd.DataFrame) -> Path:
     rows = [
         {"question": r["question"]}
         | dict(zip(LETTERS, r["choices"], strict=False))
@@ -66,7 +68,7 @@ def _lettered_columns(path: Path, table: pd.DataFrame) -> Path:
     return path
 
 
-def _table(path: Path, table: pd.DataFrame) -> Path:
+def _write_table(path: Path, table: pd.DataFrame) -> Path:
     rows = [
         {
             "query": r["question"],

@@ -1,5 +1,4 @@
-"""What the textbook knows about its own questions: right answers, labels by construction, error rates of the offline
-teachers."""
+"""The ground truth of the textbook: right answers, labels by construction, error rates of the offline teachers."""
 
 import functools
 
@@ -11,18 +10,18 @@ from qatoolkit.textbook.tutor import MODELS, Tutor, error_rate
 
 
 class TextbookTruth:
-    """The truth of a textbook world (`run.world.Truth`)."""
+    """The ground truth of a textbook world (`run.world.Truth`)."""
 
     def __init__(self, settings: TextbookSettings):
         self.teachers = {model: error_rate(model) for model in MODELS}
         self._tutor = Tutor(knowledge.load(), parts(settings))
 
     def is_correct(self, question: str, answer: str) -> bool | None:
-        """Whether an answer is right; None for a question the textbook does not know."""
+        """Whether an answer is right; None for a question that is not from the textbook."""
         return self._tutor.is_correct(question, answer)
 
     def labels(self, question: str) -> dict[str, str | None]:
-        """Discipline, difficulty and grade by construction; nulls for a question the textbook does not know."""
+        """Discipline, difficulty and grade by construction; None for a question that is not from the textbook."""
         found = self._tutor.reader.read(question)
         return {name: getattr(found[0], name) if found else None for name in LABELS}
 

@@ -1,9 +1,9 @@
-"""The offline teacher's answers: it answers the toolkit's own prompts from the textbook, and refuses everything else.
+"""The offline teacher's answers: it answers the toolkit's prompts from the textbook, and refuses everything else.
 
-It reads a question back into its form (`questions.Reader`), so its answers follow from the facts. A tutor errs at a set
-rate: a wrong answer of the right kind, or a label one level off. It also shows the degradation that BoostQA reports:
-asked for a hard question, it sometimes writes an easier one, less often when told so. All choices are drawn from a hash
-of the request, so the same request always gets the same answer.
+It parses a question (`reading.Reader`), so its answers follow from the facts. A tutor errs at a set rate: a wrong
+answer of the right kind, or a label one level off. It also shows the degradation that BoostQA reports: when a hard
+question is requested, it sometimes writes an easier one, less often when the request says that the last one was too
+easy. All random choices are seeded by a hash of the request, so the same request always gets the same answer.
 """
 
 import hashlib
@@ -34,12 +34,11 @@ MODELS = ("textbook", "textbook-err05", "textbook-err15", "textbook-err30")
 
 
 class Refusal(Exception):
-    """The textbook has nothing to say about a request."""
+    """A request that can't be answered from the textbook."""
 
 
 def error_rate(model: str) -> float:
-    """The built-in error rate of a model name: "textbook-err15" errs in 15% of its answers. ValueError for other
-    names."""
+    """The error rate in a model name: "textbook-err15" errs in 15% of its answers. ValueError for other names."""
     match = re.fullmatch(r"textbook(?:-err(\d\d))?", model)
     if not match:
         raise ValueError(f"the offline teacher serves {', '.join(MODELS)}; it has no model {model!r}")
@@ -47,7 +46,8 @@ def error_rate(model: str) -> float:
 
 
 class Tutor:
-    """Reads with the whole textbook, writes from the part of it in the world (`parts`, by language)."""
+    """Reads questions of the whole textbook, and writes questions from the world's part of it (`parts`, by
+    language)."""
 
     def __init__(self, book: Textbook, parts: dict[str, Textbook]):
         self.book, self.parts, self.reader = book, parts, Reader(book)
@@ -62,7 +62,7 @@ class Tutor:
         }
 
     def reply(self, messages: list[dict], model: str) -> tuple[dict, str]:
-        """The answer to a task as a JSON value, and the reasoning before it; Refusal for anything but this toolkit's
+        """The answer to a task as a JSON value, and the reasoning before it; Refusal for anything but the toolkit's
         prompts."""
         rate = error_rate(model)
         system = next((m["content"] for m in messages if m["role"] == "system"), "")
@@ -102,8 +102,8 @@ class Tutor:
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
-    def _answered(self, q: Question, language: str, rng: random.Random, rate: float) -> tuple[str, str]:
-        """An answer, wrong at the tutor's rate, and a rationale that agrees with it."""
+    def _answer(self, q: Question, language: str, rng: random.Random, rate: float) -> tuple[str, str]:
+        """An answer, wrong at the tutor's rate, and a rationale consistent with it."""
         wrong = wrong_answers(self.book, q, language, 1, rng)
         truth = answer(self.book, q, language)
         given = wrong[0] if wrong and rng.random() < rate else truth
@@ -111,7 +111,7 @@ class Tutor:
 
     def solve(self, request: dict, rng: random.Random, rate: float) -> tuple[dict, str]:
         q, language = self._read(request["question"])
-        given, rationale = self._answered(q, language, rng, rate)
+        given, rationale = self._answer(q, language, rng, rate)
         return {"answer": given, "rationale": rationale}, f"Recall what the textbook says. {rationale}"
 
     def is_correct(self, question: str, given: str) -> bool | None:
@@ -129,11 +129,11 @@ class Tutor:
         made, taken = [], {request["seed"]["question"]}
         for wanted in request["wanted"]:
             level = wanted.get("difficulty")
-            pool = [c for c in self._related(q, language, rng) if level is None or c.difficulty == level]
+            pool = [c for c in self._find_related(q, language, rng) if level is None or c.difficulty == level]
             suited = [c for c in pool if c.grade == wanted["grade"]] or pool
             if suited:
                 chosen = rng.choice(suited)
-                written = self._composed(chosen, language, rng, rate)
+                written = self._compose(chosen, language, rng, rate)
                 if written["question"] not in taken:
                     taken.add(written["question"])
                     made.append(written | {"grade": chosen.grade})
@@ -143,7 +143,7 @@ class Tutor:
         q, language = self._read(request["seed"]["question"])
         made, taken = [], {q.key()}
         for _ in range(request["count"]):
-            pool = [c for c in self._related(q, language, rng) if c.key() not in taken]
+            pool = [c for c in self._find_related(q, language, rng) if c.key() not in taken]
             fits = [c for c in pool if c.difficulty == request["difficulty"]]
             easier = [c for c in pool if c.difficulty not in HIGH]
             slips = rng.random() < (DEGRADED_AGAIN if "too_easy" in request else DEGRADED)
@@ -151,14 +151,14 @@ class Tutor:
             if suited:
                 chosen = rng.choice(suited)
                 taken.add(chosen.key())
-                made.append(self._composed(chosen, language, rng, rate))
+                made.append(self._compose(chosen, language, rng, rate))
         return {"questions": made}, f"To reach {request['difficulty']} the seed's knowledge must be combined with more."
 
     def link(self, request: dict, rng: random.Random, rate: float) -> tuple[dict, str]:
         read = [self._read(seed["question"]) for seed in request["seeds"]]
         language = read[0][1]
         seeds = [q for q, lang in read if lang == language]
-        pool = {c.key(): c for c in self._joining(seeds, language, rng)}
+        pool = {c.key(): c for c in self._find_joining(seeds, language, rng)}
         wanted = request.get("difficulty")
         suited = [c for k, c in pool.items() if k not in {q.key() for q in seeds}]
         suited = [c for c in suited if c.difficulty == wanted] or suited
@@ -167,17 +167,16 @@ class Tutor:
             by_level.setdefault(c.difficulty, []).append(c)
         piles = rng.sample(list(by_level.values()), len(by_level))
         chosen = [pile.pop() for _ in range(request["count"]) for pile in piles if pile][: request["count"]]
-        made = [self._composed(c, language, rng, rate) for c in chosen]
+        made = [self._compose(c, language, rng, rate) for c in chosen]
         return {"questions": made}, f"The seeds meet in {'; '.join(request['path'])}."
 
-    def _composed(self, q: Question, language: str, rng: random.Random, rate: float) -> dict:
-        given, rationale = self._answered(q, language, rng, rate)
+    def _compose(self, q: Question, language: str, rng: random.Random, rate: float) -> dict:
+        given, rationale = self._answer(q, language, rng, rate)
         variant = rng.randrange(variants(q, language, "train"))
         return {"question": write(self.book, q, language, "train", variant), "answer": given, "rationale": rationale}
 
-    def _related(self, q: Question, language: str, rng: random.Random) -> list[Question]:
-        """Questions on a seed's knowledge: about its entities, comparisons they take part in, or its kind of
-        problem."""
+    def _find_related(self, q: Question, language: str, rng: random.Random) -> list[Question]:
+        """Questions related to a seed: about its entities, comparisons with them, or of its kind of problem."""
         part = self.parts[language]
         if q.form == "problem":
             return self._problems(q, language, rng)
@@ -187,12 +186,12 @@ class Tutor:
         return found + self._problems(q, language, rng, 1)
 
     def _around(self, part: Textbook, entity: Entity, rng: random.Random) -> list[Question]:
-        held = [r for r in part.tables[entity.table].relations if r.column in entity.values and not r.target]
-        drawn = [comparison(part, r, rng.choice((2, 3, 4)), rng, holding=entity, wanted="train") for r in held * 2]
+        filled = [r for r in part.tables[entity.table].relations if r.column in entity.values and not r.target]
+        drawn = [comparison(part, r, rng.choice((2, 3, 4)), rng, holding=entity, wanted="train") for r in filled * 2]
         return [*about(part, entity), *(c for c in drawn if c)]
 
     def _problems(self, q: Question, language: str, rng: random.Random, each: int = 3) -> list[Question]:
-        """Formula problems of the seed's discipline, most of them of its own kind."""
+        """Formula problems of the seed's discipline, twice as many of the seed's kind."""
         found = []
         for name in families(self.parts[language]):
             if problems.FAMILIES[name].discipline == q.discipline:
@@ -201,9 +200,9 @@ class Tutor:
                 found += [Question(form="problem", family=name, params=tuple(p.items())) for p in drawn]
         return found
 
-    def _joining(self, seeds: list[Question], language: str, rng: random.Random) -> list[Question]:
-        """Questions that need more than one seed: comparisons of their entities, walks from one seed's entity through
-        another's relation, and, failing that, walks of two or more steps from any of them."""
+    def _find_joining(self, seeds: list[Question], language: str, rng: random.Random) -> list[Question]:
+        """Questions that need more than one seed: comparisons of their entities, chains from one seed's entity through
+        another's relation or, if there are none, chains of two or more steps from any of them."""
         part = self.parts[language]
         entities = {
             e.en: part.entities[e.en] for q in seeds for e in (q.entity, *q.others) if e and e.en in part.entities

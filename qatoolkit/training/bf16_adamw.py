@@ -1,13 +1,14 @@
 """AdamW in 8 bytes per parameter: weights, gradients and both moments in bfloat16, rounded stochastically.
 
 bfloat16 has 8 bits of mantissa, so rounding to nearest loses every update below 2^-9 of a weight: at mid-training's
-learning rates that is most of them, and training stalls. Rounding up or down with the probability that is right on
-average keeps them (Gupta et al., "Deep Learning with Limited Numerical Precision", 2015; for bfloat16 training Zamirai
-et al., "Revisiting BFloat16 Training", 2020). The moments are rounded the same way: with a beta2 of 0.999 a second
-moment rounded to nearest would never fall, as it does not in torchao's AdamW, which rounds only weights stochastically.
+learning rates that is most of them, and training stalls. Stochastic rounding, up or down with probabilities that keep
+the mean, preserves them on average (Gupta et al., "Deep Learning with Limited Numerical Precision", 2015; for bfloat16
+training Zamirai et al., "Revisiting BFloat16 Training", 2020). The moments are rounded the same way: with a beta2 of
+0.999 a second moment rounded to nearest would never decrease (in torchao's AdamW, which rounds only weights
+stochastically, it does not).
 
-The noise of an update is a function of seed, parameter and step alone. So a state holds no generator, an interrupted
-run resumes to the bit, replicas on several devices stay equal, and the order of updates does not matter.
+The noise of an update depends only on seed, parameter and step. So states need no generator, an interrupted run resumes
+bit for bit, replicas on several devices stay equal, and the order of updates does not matter.
 """
 
 import math
@@ -24,7 +25,7 @@ class LowMemoryAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov and Hutter, 2019) whose moments have the dtype of their parameter.
 
     bfloat16 parameters are rounded stochastically; float32 parameters are updated as by torch.optim.AdamW. `params` are
-    parameters or groups, each with its own `weight_decay` and `lr` if given; `seed` is part of `state_dict`. Sharded
+    parameters or groups, which may set their own `weight_decay` and `lr`; `seed` is part of `state_dict`. Sharded
     parameters (DTensor) are updated shard by shard. Raises ValueError for settings out of range, TypeError for a
     parameter of another dtype."""
 
@@ -57,7 +58,7 @@ class LowMemoryAdamW(torch.optim.Optimizer):
                 self._update(p, group, index)
 
     def _update(self, p: torch.Tensor, group: dict, index: int) -> None:
-        """One step of one parameter, a chunk at a time, so that little float32 exists at once."""
+        """One step of one parameter, a chunk at a time to limit the float32 scratch memory."""
         state = self.state[p]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.int64)
@@ -75,14 +76,13 @@ class LowMemoryAdamW(torch.optim.Optimizer):
 
 
 def round_stochastically(values: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """float32 `values` to bfloat16, up or down with the probabilities that keep the mean; exact values stay as they
-    are.
+    """Round float32 `values` to bfloat16, up or down with probabilities that keep the mean; exact values don't change.
 
     `noise`: int32 of the same shape, uniform on 0 .. 65535. It is added to the 16 bits that bfloat16 drops, which are
-    then cut off: the carry rounds away from zero, for either sign."""
+    then cut off: a carry rounds away from zero, for either sign."""
     bits = values.contiguous().view(torch.int32)
     rounded = ((bits + noise) & -65536).view(torch.float32)
-    # the carry would turn a NaN into a number
+    # a carry could turn a NaN into a number
     return torch.where(values.isfinite(), rounded, values).to(torch.bfloat16)
 
 
@@ -102,7 +102,7 @@ def _update_chunk(weights, gradient, first, second, step: int, group: dict, nois
     bits = torch.empty(w.shape, dtype=torch.int32, device=w.device).random_(-(2**31), 2**31, generator=noise)
     low, high = bits & 0xFFFF, (bits >> 16) & 0xFFFF  # two independent draws from one
     weights.copy_(round_stochastically(w, low))
-    first.copy_(round_stochastically(m, high))  # shared by the moments: each is still right on average
+    first.copy_(round_stochastically(m, high))  # both moments use the same draw: each is still unbiased
     second.copy_(round_stochastically(v, high))
 
 

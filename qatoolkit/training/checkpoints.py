@@ -1,7 +1,8 @@
-"""What a training run leaves on disk: Hugging Face directories, states to resume from, and averages of checkpoints.
+"""The files a training run writes: Hugging Face directories, states to resume from, and averages of checkpoints.
 
 A state has everything that the next step depends on: weights, the optimizer's moments, every random generator, and the
-place in the order of blocks. It is complete or absent, has no pickle, and does not depend on the number of devices.
+position in the order of blocks. It is complete or absent, contains no pickle, and does not depend on the number of
+devices.
 """
 
 import json
@@ -19,14 +20,14 @@ STATES = "states"  # in the job's folder
 
 
 def whole(tensor: torch.Tensor, leader: bool) -> torch.Tensor | None:
-    """A tensor in the leader's main memory, None in other processes. All must call this, to gather shards."""
+    """The whole tensor in the leader's main memory, None in other processes. All must call this, to gather shards."""
     tensor = tensor.detach()
     tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return tensor.cpu() if leader else None
 
 
 def like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """A whole tensor on the device, in the dtype and with the sharding of `parameter`."""
+    """A whole tensor moved to the device, dtype and sharding of `parameter`."""
     value = value.to(parameter.device, parameter.dtype)
     if not hasattr(parameter, "full_tensor"):
         return value
@@ -64,29 +65,29 @@ def optimizer_tensors(model, optimizer, leader: bool) -> dict[str, torch.Tensor]
 def load_optimizer(model, optimizer, file, prefix: str = "") -> None:
     """Set the optimizer's state from the tensors of an open safetensors file whose names begin with `prefix`.
 
-    Moments take the dtype of their weights, so that a run may start from one in another memory mode. Weights that no
-    loss has reached (of images, in a model that also reads those) have none. ValueError for another model's state."""
+    Moments are converted to the dtype of their weights, so a run may start from one in another memory mode. Weights
+    that never got a gradient (of the image encoder in a multimodal model) have none. ValueError for another model's
+    state."""
     fused = any(group.get("fused") for group in optimizer.param_groups)
     stored = {key[len(prefix) :].rpartition("/")[0] for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
     parameters = dict(model.named_parameters())
-    if strange := sorted(stored - parameters.keys()) or sorted(parameters) * (not stored):
-        raise ValueError(f"the stored optimizer belongs to another model: they differ in {strange[0]}")
-    for name, parameter in parameters.items():  # in one order on every device
+    if differing := sorted(stored - parameters.keys()) or sorted(parameters) * (not stored):
+        raise ValueError(f"the stored optimizer belongs to another model: they differ in {differing[0]}")
+    for name, parameter in parameters.items():  # in the same order on every device
         if name not in stored:
             continue
         state = {entry: file.get_tensor(f"{prefix}{name}/{entry}") for entry in ("exp_avg", "exp_avg_sq", "step")}
         for entry in ("exp_avg", "exp_avg_sq"):
             state[entry] = like(parameter, state[entry])
-        # fused AdamW counts steps in a float on the weights' device, the other in an integer
+        # fused AdamW counts steps in a float on the weights' device, LowMemoryAdamW in an integer
         state["step"] = state["step"].to(parameter.device, torch.float32) if fused else state["step"].to(torch.int64)
         optimizer.state[parameter] = state
 
 
 def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: bool = True) -> None:
-    """A plain Hugging Face directory of the model as it is now: weights in `dtype`, tokenizer, model card,
-    `training.json`.
+    """Write the model as a plain Hugging Face directory: weights in `dtype`, tokenizer, model card, `training.json`.
 
-    The manifest comes last, so that its presence means complete. Every process calls this, the leader writes."""
+    The manifest is written last, so its presence means complete. Every process must call this; the leader writes."""
     found, casts = {}, {}
     for name, value in model.state_dict(keep_vars=True).items():  # tied weights stay one tensor
         if id(value) not in casts:
@@ -97,7 +98,7 @@ def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: boo
         return
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict=found)
-    # the dtype of these weights, not that of training; a model of several parts names one in each part
+    # the dtype of these weights, not that of training; a composite model's configuration names one in each part
     stored = {"dtype": str(dtype).removeprefix("torch.")}
     config = (folder / "config.json").read_text(encoding="utf-8")
     config = json.loads(config, object_hook=lambda part: part | stored if "dtype" in part else part)
@@ -107,7 +108,7 @@ def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: boo
     for file in folder.iterdir():
         if file.is_file():
             with open(file, "rb") as content:
-                os.fsync(content)  # on the disk before the manifest says so
+                os.fsync(content)  # on the disk before the manifest
     write_json(manifest, folder / "training.json")
     write_digests(folder)
 
@@ -127,8 +128,8 @@ def card(manifest: dict) -> str:
 
 
 def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, leader: bool = True) -> None:
-    """Write the state after `step` steps and remove all but the last `job.keep_states`; where the disk is full earlier
-    states are untouched."""
+    """Write the state after `step` steps, then remove all but the last `job.keep_states`; if the disk is full, earlier
+    states stay."""
     tensors = {f"model/{name}": whole(value, leader) for name, value in model.named_parameters()}
     tensors |= {f"buffer/{name}": whole(value, leader) for name, value in model.named_buffers()}
     moments = optimizer_tensors(model, optimizer, leader)
@@ -148,7 +149,7 @@ def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, l
 
 
 def remove_leftovers(out: Path) -> None:
-    """Remove the half-written states of a killed process."""
+    """Remove half-written states of a killed process."""
     for leftover in (out / STATES).glob(".*.tmp"):
         remove(leftover)
 
@@ -161,16 +162,17 @@ def states(out: str | Path) -> list[Path]:
 def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
     """Resume from the last state of the job: sets weights, moments and random generators, and returns (steps, tokens)
     done, (0, 0) without a state. ValueError names the settings that differ from the interrupted run's."""
-    found = states(job.out)
-    if not found:
+    saved = states(job.out)
+    if not saved:
         return 0, 0
-    remedy = f"delete {found[-1]} and run the job again: it resumes from the state before it"
-    if not (found[-1] / DIGESTS).is_file():  # every state has them
-        raise OSError(f"{found[-1] / DIGESTS} is missing; {remedy}")
-    require_undamaged(found[-1], remedy)
-    about = read_json(found[-1] / "state.json")
+    last = saved[-1]
+    remedy = f"delete {last} and run the job again: it resumes from the state before it"
+    if not (last / DIGESTS).is_file():
+        raise OSError(f"{last / DIGESTS} is missing; {remedy}")
+    require_undamaged(last, remedy)
+    about = read_json(last / "state.json")
     require_same(job, about["identity"], identity, "an interrupted run")
-    with open_tensors(found[-1] / "state.safetensors", remedy) as file, torch.no_grad():
+    with open_tensors(last / "state.safetensors", remedy) as file, torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(like(parameter, file.get_tensor(f"model/{name}")))
         for name, buffer in model.named_buffers():
@@ -187,8 +189,8 @@ def require_same(job, before: dict | None, now: dict, what: str) -> None:
     model that no job wrote."""
     if before is None:
         raise ValueError(
-            f"job {job.name!r}: {job.out} holds a model already that no job with these settings wrote; give another "
-            "`out`"
+            f"job {job.name!r}: {job.out} already contains a model, which no job with these settings wrote; give "
+            "another `out`"
         )
     differ = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
@@ -197,54 +199,56 @@ def require_same(job, before: dict | None, now: dict, what: str) -> None:
     ]
     if differ:
         raise ValueError(
-            f"job {job.name!r}: {job.out} holds {what} with other settings: {'; '.join(differ)}. Set them back, give "
-            "another `out`, or delete that folder to start over"
+            f"job {job.name!r}: {job.out} contains {what} with other settings: {'; '.join(differ)}. Set them back, "
+            "give another `out`, or delete that folder to start over"
         )
 
 
 def check_out(job) -> None:
-    """ValueError if the job's folder is a file, its own start, or holds a model that no job wrote."""
+    """ValueError if the job's folder is a file, the job's start, or contains a model that no job wrote."""
     out = Path(job.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"job {job.name!r}: out is the file {out}; it must be a folder")
     if job.start and out.is_dir() and Path(job.start).is_dir() and out.samefile(job.start):
         raise ValueError(f"job {job.name!r}: out and start are both {out}; the start is kept, so give another `out`")
     written = any((out / name).is_file() for name in ("training.json", "metrics.jsonl"))
-    if not written and (held := [p.name for p in (*out.glob("config.json"), *out.glob("*.safetensors"))]):
-        raise ValueError(f"job {job.name!r}: {out} holds {held[0]} already, which no job wrote; give another `out`")
+    if not written and (foreign := [p.name for p in (*out.glob("config.json"), *out.glob("*.safetensors"))]):
+        raise ValueError(
+            f"job {job.name!r}: {out} already contains {foreign[0]}, which no job wrote; give another `out`"
+        )
 
 
 def require_kept(job) -> None:
-    """ValueError if a finished job now asks for something that it did not keep."""
+    """ValueError if a finished job did not keep something that its settings now require."""
     out = Path(job.out)
     missing = [f"keep {share:g}" for share in job.keep if not (out / f"at-{share:g}").is_dir()]
     missing += ["keep_optimizer"] * (job.keep_optimizer and not (out / "optimizer.safetensors").is_file())
     if missing:
         raise ValueError(
-            f"job {job.name!r}: {out} holds a finished run, made without {', '.join(missing)}; delete it, or give "
+            f"job {job.name!r}: {out} contains a finished run made without {', '.join(missing)}; delete it, or give "
             "another `out`, to train again"
         )
 
 
 def require_ahead(job, marks: list[tuple[int, int, Path]], done: int, steps: int) -> None:
-    """ValueError if a checkpoint is wanted that leaves the trunk at a step which an interrupted run has passed without
-    keeping it; `marks` as (step where it leaves, step where it ends, folder)."""
+    """ValueError if `keep` requires a checkpoint whose branch starts at a step that the interrupted run has passed
+    without keeping it; `marks` are (step where the branch starts, step where it ends, folder)."""
     passed = [folder for leaves, ends, folder in marks if (leaves < done if leaves < ends else ends <= done)]
     missing = [folder.name.removeprefix("at-") for folder in passed if not folder.is_dir()]
     if missing:
         raise ValueError(
             f"job {job.name!r}: keep asks for {', '.join(missing)}, but the interrupted run in {job.out} has taken "
-            f"{done:,} of {steps:,} steps without it; leave it out, or delete that folder to start over"
+            f"{done:,} of {steps:,} steps without it; remove it from keep, or delete that folder to start over"
         )
 
 
 def adopt(checkpoint: str, out: Path, *, tokens: int | None = None, revision: str | None = None) -> None:
     """Copy a checkpoint (`training.hub`: folder, name on a hub, GGUF file) to `out` as a Hugging Face directory with a
-    manifest, as the start of mid-training. A GGUF file is dequantised, and the manifest says what is `lost`.
+    manifest, as the start of mid-training. A GGUF file is dequantised; the manifest describes the loss in `lost`.
 
-    `tokens`: pre-training tokens as published. Its compute is then taken as 6 x parameters x tokens, the field's rule
-    (Kaplan et al., "Scaling Laws for Neural Language Models", 2020), since the lengths of its documents are unknown;
-    without them both count as 0. `revision`: a branch, tag or commit on the hub."""
+    `tokens`: published number of pre-training tokens. Initial compute is then 6 x parameters x tokens, the usual rule
+    (Kaplan et al., "Scaling Laws for Neural Language Models", 2020), since document lengths are unknown; without
+    `tokens` both count as 0. `revision`: a branch, tag or commit on the hub."""
     config, tokenizer = load_config(checkpoint, revision), load_tokenizer(checkpoint, revision)
     model = load_causal_lm(checkpoint, revision, config=config)
     parameters, file = sum(p.numel() for p in model.parameters()), find_gguf(checkpoint)
@@ -267,11 +271,11 @@ def adopt(checkpoint: str, out: Path, *, tokens: int | None = None, revision: st
 
 
 def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | None = None) -> Path:
-    """The average of checkpoints of one architecture ("model soup"), as a Hugging Face directory with the first one's
-    tokenizer. `weights` are shares, equal by default; `soup.json` records what was averaged.
+    """Average checkpoints of one architecture ("model soup") into a Hugging Face directory with the first one's
+    tokenizer. `weights` are shares, equal by default; `soup.json` records checkpoints and weights.
 
-    Raises ValueError for fewer than two checkpoints, unusable shares, models of different shape, or a folder that holds
-    anything but a soup."""
+    Raises ValueError for fewer than two checkpoints, unusable weights, models of different shape, or an `out` with
+    anything but a soup in it."""
     if len(checkpoints) < 2 or (weights is not None and len(weights) != len(checkpoints)):
         raise ValueError(
             f"soup: give two or more checkpoints and as many weights; found {len(checkpoints)} and {weights}"

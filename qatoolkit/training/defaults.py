@@ -1,6 +1,6 @@
-"""Safe defaults of mid-training by model and device, each with its reason, and a check of learning rates.
+"""Safe defaults for mid-training by model and device, each with its reason, and a check of learning rates.
 
-Pure functions of a transformers configuration; nothing is loaded or measured.
+Computed from a transformers configuration alone; nothing is loaded or measured.
 """
 
 import itertools
@@ -13,17 +13,17 @@ from qatoolkit.training.flops import architecture
 from qatoolkit.training.memory_estimate import Needs, estimate_needs
 from qatoolkit.training.settings import Manner
 
-SMALL, LARGE = (135e6, 3e-4), (8e9, 3e-5)  # (parameters, peak rate) that fix the line of `usual_rate`
-HIGHEST = 1e-2
-MOST = 10.0  # times the usual rate
-STEPS = 200  # that even a short run should have
-STEP_TOKENS = 1024  # at least
-CAPS = ((7e9, 2**22), (1e9, 2**19), (0, 2**15))  # most tokens of a step, from so many parameters
+SMALL, LARGE = (135e6, 3e-4), (8e9, 3e-5)  # (parameters, peak rate): two points that define the line of `usual_rate`
+HIGHEST = 1e-2  # peak rate
+MOST = 10.0  # times the usual rate, without `accept_rate`
+STEPS = 200  # steps that even a short run should have
+STEP_TOKENS = 1024  # least tokens of a step
+CAPS = ((7e9, 2**22), (1e9, 2**19), (0, 2**15))  # (parameters, most tokens of a step), largest model first
 
 
 @dataclass(frozen=True)
 class Default:
-    """A value for a setting, and why, in a sentence with its numbers."""
+    """A value for a setting, and the reason in words and numbers."""
 
     value: Any
     reason: str
@@ -32,8 +32,8 @@ class Default:
 def usual_rate(parameters: float) -> float:
     """The usual peak learning rate of mid-training for a number of parameters, to 2 digits and at most 1e-2.
 
-    Our reading: a straight line in both logarithms through 3e-4 at 135M, measured on SmolLM2-135M (accuracy on 156
-    unseen questions from 46.8 to 70.5 %), and 3e-5 at 8B, the rate of Llama-3 8B in the profile `paper`."""
+    Our reading: a line on log-log axes through 3e-4 at 135M, measured on SmolLM2-135M (accuracy on 156 unseen questions
+    rose from 46.8 to 70.5 %), and 3e-5 at 8B, the rate of Llama-3 8B in the profile `paper`."""
     (small, high), (large, low) = SMALL, LARGE
     slope = math.log(low / high) / math.log(large / small)
     return float(f"{min(HIGHEST, high * (parameters / small) ** slope):.1e}")
@@ -46,7 +46,7 @@ def check_rate(rate: float, parameters: float, *, accepted: bool = False, where:
     if rate > MOST * usual and not accepted:
         raise ValueError(
             f"{where} is {rate:g}, {rate / usual:,.0f} times the {usual:g} that is usual for {_count(parameters)} "
-            f"parameters, and would undo what the model knows; lower it, or say it twice: midtrain.accept_rate: true"
+            "parameters, and would destroy what the model knows; lower it, or confirm it: midtrain.accept_rate: true"
         )
 
 
@@ -54,13 +54,13 @@ def defaults(config, *, tokens: int, gpu: bool, device_bytes: int | None = None)
     """Defaults for mid-training the causal model of a transformers `config` on `tokens` on one device, by field of
     `training.settings`: learning_rate, block, batch, micro_batch, memory, checkpointing.
 
-    `device_bytes`: memory of the device; None reads this machine's. Where nothing fits, the smallest is returned and
-    its reason says so. ValueError for a configuration without a causal model."""
+    `device_bytes`: memory of the device; None reads this machine's. If nothing fits, the least demanding settings are
+    returned and the reason says so. ValueError for a configuration without a causal model."""
     parameters = architecture(config).parameters
     step, why = _step_tokens(parameters, tokens)
     block = _block(config, parameters, step, gpu)
     batch = Default(max(1, step // block.value), f"{why}, in blocks of {block.value:,}")
-    manner, needs = _fitting(config, Manner(block=block.value, batch=batch.value), tokens, gpu, device_bytes)
+    manner, needs = _first_that_fits(config, Manner(block=block.value, batch=batch.value), tokens, gpu, device_bytes)
     return {
         "learning_rate": Default(usual_rate(parameters), _why_rate(parameters)),
         "block": block,
@@ -105,19 +105,19 @@ def _block(config, parameters: float, step: int, gpu: bool) -> Default:
     return Default(2 ** int(math.log2(least)), f"the largest power of two within {reason}, {least:,}")
 
 
-def _fitting(config, manner: Manner, tokens: int, gpu: bool, device_bytes: int | None) -> tuple[Manner, Needs]:
-    """The first manner that fits the device, and what it needs: in standard memory with ever fewer rows at once, then
-    with checkpointing, then in low memory; the last one if none does."""
+def _first_that_fits(config, manner: Manner, tokens: int, gpu: bool, device_bytes: int | None) -> tuple[Manner, Needs]:
+    """The first settings that fit the device, and what they need: standard memory with fewer and fewer rows at once,
+    then with checkpointing, then low memory; the last ones if none fit."""
     rows = dict.fromkeys(-(-manner.batch // 2**k) for k in range(manner.batch.bit_length() + 1))
     for memory, checkpointing, micro_batch in itertools.product(("standard", "low"), (False, True), rows):
-        tried = replace(manner, memory=memory, checkpointing=checkpointing, micro_batch=micro_batch)
+        candidate = replace(manner, memory=memory, checkpointing=checkpointing, micro_batch=micro_batch)
         # context and rate change FLOPs and hours only
         needs = estimate_needs(
-            config, tried, tokens=tokens, context=0, gpu=gpu, flops_per_second=1.0, device_bytes=device_bytes
+            config, candidate, tokens=tokens, context=0, gpu=gpu, flops_per_second=1.0, device_bytes=device_bytes
         )
         if needs.fits:
             break
-    return tried, needs
+    return candidate, needs
 
 
 def _why_fits(needs: Needs) -> str:
@@ -130,7 +130,7 @@ def _why_fits(needs: Needs) -> str:
 
 
 def _count(parameters: float) -> str:
-    """13M, 8B: as the field writes sizes."""
+    """A number of parameters in short form: 13M, 8B."""
     for name, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if parameters >= size:
             return f"{float(f'{parameters / size:.3g}'):g}{name}"

@@ -1,4 +1,4 @@
-"""Digests of what a training writes and reads again: a flipped byte or a cut file is noticed and named, not trained on."""
+"""Digests of the files of a training, so that damaged or truncated files are reported and never trained on."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ FREE = ("README.md", "metrics.jsonl", "probe.jsonl", "timing.jsonl", DIGESTS)  #
 
 
 def write_digests(folder: Path) -> None:
-    """Record size and digest of every file in `folder` (`core.files.digest`: of large ones a sample)."""
+    """Record size and digest of every file in `folder` (`core.files.digest`: large files are sampled)."""
     found = {
         path.name: {"bytes": path.stat().st_size, "digest": digest(path)}
         for path in sorted(folder.iterdir())
@@ -21,8 +21,8 @@ def write_digests(folder: Path) -> None:
 
 
 def find_damage(folder: str | Path, *, without: tuple[str, ...] = ()) -> list[str]:
-    """The files of `folder` that are not as they were written, each with what is wrong; none where no digests were
-    recorded. `without`: endings of names that are not compared. Moments may be deleted to save space."""
+    """One line for each changed or missing file of `folder`; none if no digests were recorded. `without`: suffixes of
+    names to skip. Moments may be deleted to save space."""
     path = Path(folder) / DIGESTS
     if not path.is_file():
         return []
@@ -32,7 +32,7 @@ def find_damage(folder: str | Path, *, without: tuple[str, ...] = ()) -> list[st
             for name, about in read_sealed(path, "not what was written")["files"].items()
             if not name.endswith(without) and (reason := _compare(file := path.with_name(name), about))
         ]
-    except (Damaged, KeyError, TypeError, AttributeError, ValueError):  # edited, or another tool's file of that name
+    except (Damaged, KeyError, TypeError, AttributeError, ValueError):  # edited, or another tool's file
         return [f"{path} is damaged (not what was written)"]
 
 
@@ -43,11 +43,11 @@ def require_undamaged(folder: str | Path, remedy: str, *, without: tuple[str, ..
 
 
 def check_training(folder: str | Path) -> list[str]:
-    """Everything damaged in the folder of a job, or of a token file: its model, kept checkpoints and states."""
-    place = Path(folder)
-    states = sorted(place.glob("states/[0-9]*"))
-    lost = [f"{part / DIGESTS} is missing" for part in states if not (part / DIGESTS).is_file()]
-    return lost + [line for part in (place, *sorted(place.glob("at-*")), *states) for line in find_damage(part)]
+    """One line for each damaged file in the folder of a job (model, kept checkpoints, states) or of a token file."""
+    folder = Path(folder)
+    states = sorted(folder.glob("states/[0-9]*"))
+    missing = [f"{state / DIGESTS} is missing" for state in states if not (state / DIGESTS).is_file()]
+    return missing + [line for part in (folder, *sorted(folder.glob("at-*")), *states) for line in find_damage(part)]
 
 
 def _compare(file: Path, about: dict) -> str | None:

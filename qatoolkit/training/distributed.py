@@ -1,4 +1,4 @@
-"""The processes that train together, one per device, and their shares of a step."""
+"""The processes of a distributed training, one per device, and their shares of a step."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """This process among those that train together: its `rank`, the `count` of processes, and its device."""
+    """The group of processes that train together, seen from one: its `rank` and `device`, and their `count`."""
 
     rank: int
     count: int
@@ -25,23 +25,23 @@ class Processes:
             return value
         import torch
 
-        found = torch.tensor(value, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(found)
-        return found.item()
+        result = torch.tensor(value, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(result)
+        return result.item()
 
     def highest(self, value: int) -> int:
-        """The highest of a number over all processes, which wait for each other here."""
+        """The maximum of a number over all processes; also a barrier."""
         if self.count == 1:
             return value
         import torch
 
-        found = torch.tensor(value, device=self.device)
-        torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
-        return int(found.item())
+        result = torch.tensor(value, device=self.device)
+        torch.distributed.all_reduce(result, op=torch.distributed.ReduceOp.MAX)
+        return int(result.item())
 
 
 def processes() -> Processes:
-    """The processes that `accelerate launch` or `torchrun` started, from the environment; else this one alone."""
+    """The processes started by `accelerate launch` or `torchrun`, read from the environment; else this one alone."""
     import torch
 
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
@@ -49,19 +49,19 @@ def processes() -> Processes:
 
 
 def join(threads: int) -> Processes:
-    """Select this process's device, or `threads` of the CPU, and join the process group; `leave` ends it."""
+    """Select this process's device, or set `threads` on a CPU, and join the process group; `leave` leaves it."""
     import torch
 
-    ours = processes()
-    if ours.device == "cpu":
+    group = processes()
+    if group.device == "cpu":
         torch.set_num_threads(threads)
     else:
-        torch.cuda.set_device(ours.device)
-    if ours.count > 1 and not torch.distributed.is_initialized():
-        backend = "gloo" if ours.device == "cpu" else "nccl"
-        # others wait while the leader writes
+        torch.cuda.set_device(group.device)
+    if group.count > 1 and not torch.distributed.is_initialized():
+        backend = "gloo" if group.device == "cpu" else "nccl"
+        # long enough for the others to wait while the leader writes
         torch.distributed.init_process_group(backend, timeout=timedelta(hours=2))
-    return ours
+    return group
 
 
 def leave() -> None:
@@ -72,13 +72,13 @@ def leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def shares_of(places: np.ndarray, micro_batch: int | None, ours: Processes) -> list[np.ndarray]:
-    """This process's places in micro-batches: of the same number and size in every process, padded with -1."""
-    own = -(-len(places) // ours.count)
-    filled = np.full(own * ours.count, -1, dtype=places.dtype)
-    filled[: len(places)] = places
-    own_places = filled[ours.rank :: ours.count]
-    return np.split(own_places, range(micro_batch, own, micro_batch)) if micro_batch else [own_places]
+def shares_of(places: np.ndarray, micro_batch: int | None, group: Processes) -> list[np.ndarray]:
+    """This process's places in micro-batches, padded with -1 so that number and sizes are the same in every process."""
+    each = -(-len(places) // group.count)
+    padded = np.full(each * group.count, -1, dtype=places.dtype)
+    padded[: len(places)] = places
+    share = padded[group.rank :: group.count]
+    return np.split(share, range(micro_batch, each, micro_batch)) if micro_batch else [share]
 
 
 def on_device(batch, device: str) -> list:

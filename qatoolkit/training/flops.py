@@ -1,25 +1,25 @@
-"""What an architecture costs: parameters, FLOPs per token, bytes of activations.
+"""The cost of an architecture: parameters, FLOPs per token, bytes of activations.
 
-Any transformers configuration is measured on the model itself, built on the meta device, which takes no memory:
-parameters are counted exactly, and every matrix product is found by its weight. What is not understood is named, not
-guessed.
+A transformers configuration is measured on the model itself, built on the meta device, which takes no memory:
+parameters are counted exactly, and matrix products are found by their weights. Weights that are not recognised are
+reported, not estimated.
 """
 
 import json
 from dataclasses import dataclass
 from functools import lru_cache
 
-UNSHARDED = 3  # gathered layers of a fully sharded run: the current one, the prefetched one, one set of gradients
+UNSHARDED = 3  # layers gathered at a time in a fully sharded run: the current, the prefetched, one set of gradients
 IN_FLIGHT = 0.5  # gradients in the backward pass, as a share of one layer's activations
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Measurements of a model. `attention_weights` and `mlp_weights` are the weights of matrix products that a token
-    passes (of experts, the activated share), summed over layers; `matrices` counts all of them, every expert included.
-    `widths`: per layer, query heads x head size (mean of key and value sizes if they differ), 0 without softmax
-    attention. `windows`: per layer, its attention window or None. `unit`: parameters of the largest part that a sharded
-    model gathers. `not_covered`: what the FLOPs leave out, in words."""
+    """Measurements of a model. `attention_weights` and `mlp_weights`: weights of the matrix products computed for a
+    token (of experts, the activated share), summed over layers. `matrices`: weights of all matrix products, every
+    expert included. `widths`: per layer, query heads x head size (mean of key and value sizes if they differ), 0
+    without softmax attention. `windows`: per layer, its attention window or None. `unit`: parameters of the largest
+    part that a sharded model gathers. `not_covered`: descriptions of what the FLOPs leave out."""
 
     parameters: int
     hidden: int
@@ -39,22 +39,22 @@ class Architecture:
         return len(self.widths)
 
     def flops_per_token(self, context: float) -> float:
-        """Training FLOPs of a token (forward, and twice that backward) that attends to `context` earlier ones; a
-        multiply-add is 2.
+        """Training FLOPs of a token that attends to `context` earlier ones: forward, and twice that backward; a
+        multiply-add counts 2.
 
         Norms, activations, softmax, look-ups and biases are left out, as usual; the 6 N D rule also leaves out
-        attention, and counts the embedding table even if it is only looked up."""
+        attention, and counts the embedding table although it is only looked up."""
         return 3 * (self.layer_flops(context) + 2 * self.head_weights)
 
     def layer_flops(self, context: float) -> float:
-        """Forward FLOPs of a token in all layers, without the output head: what activation checkpointing does twice.
+        """Forward FLOPs of a token in all layers, without the output head: what activation checkpointing recomputes.
 
         A layer with a window counts min(context, window), an upper bound of the mean."""
-        seen = sum(
-            w * (context if far is None else min(context, far))
-            for w, far in zip(self.widths, self.windows, strict=True)
+        attended = sum(
+            width * (context if window is None else min(context, window))
+            for width, window in zip(self.widths, self.windows, strict=True)
         )
-        return 2 * (self.attention_weights + self.mlp_weights) + 4 * seen
+        return 2 * (self.attention_weights + self.mlp_weights) + 4 * attended
 
     def layer_activations(self, block: int, arithmetic: str) -> float:
         """Bytes that autograd keeps for one token in one layer, with packed documents and SDPA.
@@ -75,12 +75,12 @@ class Architecture:
     def activations(self, tokens: int, block: int, arithmetic: str, checkpointing: bool) -> float:
         """Bytes of activations for a micro-batch of `tokens` in rows of `block`, without the output head.
 
-        With checkpointing: the input of every layer, and one whole layer with its gradients."""
+        With checkpointing: the input of every layer, and the activations of one layer with their gradients."""
         residual = self.hidden * (2 if arithmetic == "bf16" else 4)
         layer = self.layer_activations(block, arithmetic)
-        around = 3 * residual  # embeddings and the last norm
+        outside = 3 * residual  # embeddings and the last norm
         kept = self.layers * residual + layer if checkpointing else self.layers * layer
-        return tokens * (around + kept + IN_FLIGHT * layer)
+        return tokens * (outside + kept + IN_FLIGHT * layer)
 
 
 def architecture(config) -> Architecture:
@@ -89,44 +89,44 @@ def architecture(config) -> Architecture:
 
 
 @lru_cache(maxsize=32)
-def _measure(kind, text: str) -> Architecture:
+def _measure(config_class, text: str) -> Architecture:
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = kind.from_dict(json.loads(text))
+    config = config_class.from_dict(json.loads(text))
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except ValueError as error:
         raise ValueError(
-            f"{kind.__name__} has no causal language model in transformers; give the configuration of one"
+            f"{config_class.__name__} has no causal language model in transformers; give the configuration of one"
         ) from error
-    whole, config = config, config.get_text_config()
-    reader = model if config is whole else model.get_decoder()  # text does not pass through the image encoder
-    experts, active = _experts(config)
+    full_config, config = config, config.get_text_config()
+    decoder = model if config is full_config else model.get_decoder()  # text does not pass through an image encoder
+    experts, active = _count_experts(config)
     head = model.get_output_embeddings()
-    weights, missed = {"attention": 0.0, "mlp": 0.0}, []
+    weights, not_covered = {"attention": 0.0, "mlp": 0.0}, []
     matrices = head.weight.numel() if head is not None else 0
-    for path, module in reader.named_modules():
+    for path, module in decoder.named_modules():
         if module is head or isinstance(module, torch.nn.Embedding):
             continue
         parts = path.lower().split(".")
-        place = "attention" if any("attn" in p or "attention" in p for p in parts) else "mlp"
+        part = "attention" if any("attn" in p or "attention" in p for p in parts) else "mlp"
         product = isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim < 2 or name.endswith("bias"):
                 continue
             stacked = experts and parameter.shape[0] == experts
             if stacked and parameter.ndim == 3:
-                weights[place] += parameter.numel() * active / experts
+                weights[part] += parameter.numel() * active / experts
             elif product or (stacked and parameter.ndim == 2):  # a router is a plain parameter
                 share = active / experts if experts and "experts" in parts else 1.0
-                weights[place] += parameter.numel() * share
+                weights[part] += parameter.numel() * share
             else:
-                missed.append(f"{type(module).__name__}.{name}")
+                not_covered.append(f"{type(module).__name__}.{name}")
                 continue
             matrices += parameter.numel()
-    widths, windows, strange = _attention(config)
+    widths, windows, other_layers = _measure_attention(config)
     mlp_width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     layers = max(1, len(widths))
     return Architecture(
@@ -141,12 +141,12 @@ def _measure(kind, text: str) -> Architecture:
         widths=widths,
         windows=windows,
         unit=_largest_unit(model),
-        not_covered=tuple(dict.fromkeys(missed)) + strange,
+        not_covered=tuple(dict.fromkeys(not_covered)) + other_layers,
     )
 
 
-def _experts(config) -> tuple[int, int]:
-    """Experts per layer and how many of them a token activates; (0, 0) for a dense model."""
+def _count_experts(config) -> tuple[int, int]:
+    """Experts per layer, and those that a token activates; (0, 0) for a dense model."""
     for name in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"):
         if count := getattr(config, name, None):
             for chosen in ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts"):
@@ -155,8 +155,8 @@ def _experts(config) -> tuple[int, int]:
     return 0, 0
 
 
-def _attention(config) -> tuple[tuple[float, ...], tuple[int | None, ...], tuple[str, ...]]:
-    """Attention width and window per layer, and in words the layers that are not softmax attention."""
+def _measure_attention(config) -> tuple[tuple[float, ...], tuple[int | None, ...], tuple[str, ...]]:
+    """Attention width and window per layer, and descriptions of the layers that are not softmax attention."""
     layers = config.num_hidden_layers
     heads = getattr(config, "num_attention_heads", None)
     if not heads:
@@ -167,8 +167,8 @@ def _attention(config) -> tuple[tuple[float, ...], tuple[int | None, ...], tuple
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
-        used = window if getattr(config, "use_sliding_window", True) else None
-        return (heads * float(size),) * layers, (used,) * layers, ()
+        window_used = window if getattr(config, "use_sliding_window", True) else None
+        return (heads * float(size),) * layers, (window_used,) * layers, ()
     soft = {"full_attention", "sliding_attention", "chunked_attention", "attention"}
     widths = tuple(heads * float(size) if kind in soft else 0.0 for kind in kinds)
     windows = tuple(window if kind == "sliding_attention" else None for kind in kinds)

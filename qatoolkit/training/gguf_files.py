@@ -1,7 +1,7 @@
-"""GGUF files, which llama.cpp reads: one quantised model with its tokenizer, from a path or an installed package.
+"""GGUF files (the format of llama.cpp): one quantised model with its tokenizer, from a path or an installed package.
 
-transformers dequantises them. What that loses, and where its tokenizer splits text otherwise than the model's own, is
-said and mended here.
+transformers dequantises them. This module describes what that loses, and corrects the rebuilt tokenizer where it splits
+text differently from the original.
 """
 
 from collections import Counter
@@ -13,17 +13,18 @@ from pathlib import Path
 from qatoolkit.core.text import first_line
 
 PACKAGE = "package:"
-# llama.cpp's names for tokenizers that split off each digit and go on like GPT-2's, which transformers takes for GPT-2's
+# llama.cpp's names of tokenizers that split off each digit and are otherwise like GPT-2's; transformers treats them as
+# GPT-2's
 SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 
 
 class NoCheckpoint(ValueError):
-    """A checkpoint that is not where its name says: no folder, no file, no installed package, no name on a hub."""
+    """A checkpoint that can't be found: no such folder, file, installed package or name on a hub."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a GGUF file says of itself: tensors by quantisation type, and llama.cpp's name of its tokenizer."""
+    """Metadata of a GGUF file: tensors by quantisation type, and llama.cpp's name of its tokenizer."""
 
     types: dict[str, int]
     tokenizer: str | None
@@ -35,7 +36,7 @@ def find_gguf(checkpoint: str | Path) -> Path | None:
     The package is found without importing it. Raises NoCheckpoint if there is no such package or file."""
     text = str(checkpoint)
     if text.startswith(PACKAGE):
-        return _packaged(text)
+        return _find_in_package(text)
     if Path(text).suffix.lower() != ".gguf" or Path(text).is_dir():
         return None
     if not Path(text).is_file():
@@ -43,11 +44,11 @@ def find_gguf(checkpoint: str | Path) -> Path | None:
     return Path(text)
 
 
-def _packaged(text: str) -> Path:
+def _find_in_package(text: str) -> Path:
     package, _, name = text.removeprefix(PACKAGE).partition("/")
     inside = Path(name)
     if not package.isidentifier() or inside.suffix.lower() != ".gguf" or inside.is_absolute() or ".." in inside.parts:
-        raise ValueError(f"{text!r} names no file of a package; write {PACKAGE}NAME/FILE.gguf")
+        raise ValueError(f"{text!r} is not a file of a package; write {PACKAGE}NAME/FILE.gguf")
     spec = find_spec(package)
     if spec is None:
         raise NoCheckpoint(
@@ -57,12 +58,12 @@ def _packaged(text: str) -> Path:
     for root in roots:
         if (root / inside).is_file():
             return root / inside
-    held = sorted(p.relative_to(root).as_posix() for root in roots for p in root.rglob("*.gguf"))
-    raise NoCheckpoint(f"{text!r}: the package {package} has no such file; it has {', '.join(held) or 'no GGUF file'}")
+    files = sorted(p.relative_to(root).as_posix() for root in roots for p in root.rglob("*.gguf"))
+    raise NoCheckpoint(f"{text!r}: the package {package} has no such file; it has {', '.join(files) or 'no GGUF file'}")
 
 
 def read_gguf(path: Path) -> Contents:
-    """Read what a GGUF file says of itself, some seconds for a large vocabulary; its weights are not read.
+    """Read the metadata of a GGUF file, not its weights; takes seconds for a large vocabulary.
 
     Raises ValueError without the package `gguf` or for a file that is not GGUF, OSError for one that is cut short."""
     path = path.resolve()
@@ -77,20 +78,20 @@ def _read(path: Path, size: int, changed: int) -> Contents:
         raise ValueError(f"{path} is a GGUF file, which needs the package gguf: pip install gguf") from None
     with open(path, "rb") as file:
         if file.read(4) != b"GGUF":
-            raise ValueError(f"{path} is not a GGUF file: it does not begin with GGUF; copy it again, or name another")
+            raise ValueError(f"{path} is not a GGUF file: it does not begin with GGUF; copy it again, or give another")
     try:
         reader = GGUFReader(path)
         types = Counter(tensor.tensor_type.name for tensor in reader.tensors)
         tokenizer = reader.get_field("tokenizer.ggml.pre")
         return Contents(dict(types.most_common()), tokenizer and tokenizer.contents())
-    except Exception as error:  # the reader checks no length: a missing end shows as any error of numpy
+    except Exception as error:  # the reader checks no lengths: a truncated file raises any error of numpy
         raise OSError(f"{path} is damaged or cut short ({first_line(error)}); copy it again") from None
 
 
 def split_as_trained(tokenizer, path: Path) -> None:
-    """Make a tokenizer that transformers built from a GGUF file split text as the model's own did.
+    """Make a tokenizer that transformers rebuilt from a GGUF file split text as the original does.
 
-    Without it, blanks before a number are cut otherwise: two newlines and a 1 become three tokens, not two."""
+    Without this, whitespace before a number is split differently: two newlines and a 1 become three tokens, not two."""
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
     if read_gguf(path).tokenizer in SINGLE_DIGITS:
@@ -99,7 +100,7 @@ def split_as_trained(tokenizer, path: Path) -> None:
 
 
 def describe_loss(path: Path) -> str:
-    """What a model loses by way of a GGUF file, in a sentence for its manifest."""
+    """A sentence for the manifest about what a model loses when it comes from a GGUF file."""
     types = ", ".join(f"{name} ({count})" for name, count in read_gguf(path).types.items())
     return (
         f"tensors dequantised from {types}: they are those of the quantised file {path.name}, not the original's; the "

@@ -1,7 +1,7 @@
-"""Checkpoints as they come: a Hugging Face folder, a name on its hub, or a GGUF file (`training.gguf_files`).
+"""Opens checkpoints: a Hugging Face folder, a name on its hub, or a GGUF file (`training.gguf_files`).
 
-Weights are safetensors or GGUF. No code of a checkpoint runs and nobody is asked whether it may. What can't be opened
-is refused with what is wrong, where, and what to do.
+Weights must be safetensors or GGUF. Code of a checkpoint never runs, and no prompt asks to run it. Errors say what is
+wrong, where, and what to do.
 """
 
 import json
@@ -12,10 +12,10 @@ from qatoolkit.core.text import first_line
 from qatoolkit.training.digests import MOMENTS, require_undamaged
 from qatoolkit.training.gguf_files import NoCheckpoint, find_gguf, read_gguf, split_as_trained
 
-COPY_AGAIN = "copy or train it again, or, where the change is meant, delete digests.json there"
+COPY_AGAIN = "copy or train it again, or, if the change is intended, delete digests.json there"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-LAYERS, LARGEST = 4_096, 1 << 26  # of a configuration
+LAYERS, LARGEST = 4_096, 1 << 26  # maximum number of layers, and of any other size, in a configuration
 SIZES = ("layers", "n_layer", "_size", "_heads", "_dim", "n_embd", "d_model", "experts")
 MERGE = (
     'python -c "from peft import PeftModel; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
@@ -26,59 +26,59 @@ MERGE = (
 
 def load_tokenizer(checkpoint: str | Path, revision: str | None = None):
     """The tokenizer of a checkpoint; `revision` is a branch, tag or commit on the hub. ValueError if there is no such
-    checkpoint, or it has no tokenizer, for which transformers makes up an empty one with some architectures."""
+    checkpoint, or it has no tokenizer (for some architectures transformers then makes up an empty one)."""
     from transformers import AutoTokenizer
 
-    place = _place(checkpoint, revision)
-    none = f"{checkpoint} has no readable tokenizer; save the one it was trained with there, or name another folder"
+    source = _locate(checkpoint, revision)
+    message = f"{checkpoint} has no readable tokenizer; save the one it was trained with there, or name another folder"
     try:
-        tokenizer = _opened(AutoTokenizer.from_pretrained, checkpoint, place)
+        tokenizer = _open(AutoTokenizer.from_pretrained, checkpoint, source)
     except NoCheckpoint:
         raise
-    except Exception as error:  # tokenizers raises plain ones
-        raise ValueError(f"{none} ({first_line(error)})") from None
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise ValueError(f"{message} ({first_line(error)})") from None
     if len(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)) < 2:
-        raise ValueError(none)
-    if "gguf_file" in place[1]:
+        raise ValueError(message)
+    if "gguf_file" in source[1]:
         split_as_trained(tokenizer, find_gguf(checkpoint))
-    # transformers would save how it was loaded
-    for how in ("is_local", "local_files_only", "vocab_file"):
-        tokenizer.init_kwargs.pop(how, None)
+    # transformers would save these with the tokenizer
+    for option in ("is_local", "local_files_only", "vocab_file"):
+        tokenizer.init_kwargs.pop(option, None)
     return tokenizer
 
 
 def load_config(checkpoint: str | Path, revision: str | None = None):
-    """The configuration of a checkpoint's model. ValueError if there is no such checkpoint, or its model is of no
-    architecture that transformers has."""
+    """The configuration of a checkpoint's model. ValueError if there is no such checkpoint, or transformers does not
+    have its architecture."""
     from transformers import AutoConfig
 
-    place = _place(checkpoint, revision)
+    source = _locate(checkpoint, revision)
     if Path(checkpoint).is_dir():
         _check_config(Path(checkpoint))
-    return _opened(AutoConfig.from_pretrained, checkpoint, place)
+    return _open(AutoConfig.from_pretrained, checkpoint, source)
 
 
 def load_causal_lm(checkpoint: str | Path, revision: str | None = None, **settings):
-    """The causal model of a checkpoint; `settings` are those of transformers, `dtype` is the checkpoint's by default,
-    float32 for a GGUF file, which rounds nothing once more.
+    """The causal model of a checkpoint; `settings` are those of transformers. The default `dtype` is the checkpoint's,
+    float32 for a GGUF file, to avoid rounding its weights again.
 
-    ValueError if there is no such checkpoint, it is no causal model or weights are missing, OSError if it is not in
-    safetensors or damaged."""
+    ValueError if there is no such checkpoint, it is not a causal model or weights are missing; OSError if it is damaged
+    or not in safetensors."""
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig, modeling_gguf_pytorch_utils
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # its own bar can't be switched off
+    modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # the module's progress bar can't be switched off
     config = settings.pop("config", None) or load_config(checkpoint, revision)
     _check_causal(checkpoint, config)
-    place = _place(checkpoint, revision)
+    source = _locate(checkpoint, revision)
     require_safe(checkpoint)
     settings = {"dtype": "auto", "use_safetensors": True, "config": config} | COMPLETE | settings
-    if "gguf_file" in place[1]:
+    if "gguf_file" in source[1]:
         settings |= {"quantization_config": GgufConfig(dequantize=True)}
         settings["dtype"] = torch.float32 if settings["dtype"] == "auto" else settings["dtype"]
-    model, info = _opened(AutoModelForCausalLM.from_pretrained, checkpoint, place, **settings)
+    model, info = _open(AutoModelForCausalLM.from_pretrained, checkpoint, source, **settings)
     if getattr(config, "is_decoder", None) is False and _reads_ahead(model):
         raise ValueError(_not_causal(checkpoint, config))
     return complete(checkpoint, model, info)
@@ -89,14 +89,15 @@ COMPLETE = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 
 def never_ask() -> None:
-    """Keep transformers from asking on the terminal whether code of a checkpoint may run, wherever its flag is unset."""
+    """Keep transformers from asking on the terminal whether to run a checkpoint's code when `trust_remote_code` is
+    unset."""
     from transformers import dynamic_module_utils
 
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 
 def require_safe(checkpoint: str | Path) -> None:
-    """Raises what `load_causal_lm` raises for a folder without whole safetensors, or with a faulty configuration."""
+    """Check a folder's configuration and safetensors; raises what `load_causal_lm` raises."""
     never_ask()
     if Path(checkpoint).is_dir():
         _check_config(Path(checkpoint))
@@ -105,27 +106,27 @@ def require_safe(checkpoint: str | Path) -> None:
 
 
 def complete(checkpoint: str | Path, model, info: dict):
-    """The model that `from_pretrained` returned under `COMPLETE`; ValueError if weights are missing."""
+    """Return the model that `from_pretrained` loaded with `COMPLETE`; ValueError if weights are missing."""
     missing = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
     if missing:
         raise ValueError(
-            f"{checkpoint} lacks {len(missing):,} weights of a {type(model).__name__}, or has them in another shape, "
-            f"the first is {missing[0]}; they would be random: save the whole model there, with its own config.json"
+            f"{checkpoint} is missing {len(missing):,} weights of a {type(model).__name__}, or has them in another "
+            f"shape, the first is {missing[0]}; they would be random: save the whole model there, with its config.json"
         )
     return model
 
 
 def called(checkpoint: str | Path) -> str:
-    """A checkpoint's name in manifests and model cards: its folder's name, its GGUF file's name without the ending, or
-    its full name on a hub."""
+    """A checkpoint's name in manifests and model cards: the folder's name, the GGUF file's name without suffix, or the
+    full name on a hub."""
     path = Path(checkpoint)
     if path.is_dir():
         return path.name
     return path.stem if path.suffix.lower() == ".gguf" else str(checkpoint)
 
 
-def _place(checkpoint: str | Path, revision: str | None) -> tuple[str, dict]:
-    """Name and settings of a checkpoint for `from_pretrained`. Raises what is wrong with it as a whole."""
+def _locate(checkpoint: str | Path, revision: str | None) -> tuple[str, dict]:
+    """The name and keyword arguments of a checkpoint for `from_pretrained`, after checking that it exists undamaged."""
     if file := find_gguf(checkpoint):
         read_gguf(file)
         return str(file.parent), {"gguf_file": file.name}
@@ -135,49 +136,51 @@ def _place(checkpoint: str | Path, revision: str | None) -> tuple[str, dict]:
         return str(checkpoint), {}
     if not _on_a_hub(str(checkpoint)):
         raise NoCheckpoint(
-            f"{str(checkpoint)!r} is not a folder in {Path.cwd()}, and it is a path, not a name on a hub, which was not asked"
+            f"{str(checkpoint)!r} is not a folder in {Path.cwd()}, and it is a path, not a name on a hub, so the hub "
+            "was not asked"
         )
     return str(checkpoint), {"revision": revision} if revision else {}
 
 
 def _on_a_hub(name: str) -> bool:
-    """Whether a text may be a model's name on a hub, "owner/name" or "name", and does not name a place on this machine."""
+    """Whether a text can be a model's name on a hub, "owner/name" or "name", and is not a path on this machine."""
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         return False
     return "/" not in name or not Path(name).parent.is_dir()
 
 
-def _opened(load, checkpoint: str | Path, place: tuple[str, dict], **settings):
+def _open(load, checkpoint: str | Path, source: tuple[str, dict], **settings):
+    """Call `load` without remote code; errors in one line: what is wrong, where, what to do."""
     from safetensors import SafetensorError
 
-    name, found = place
+    name, options = source
     never_ask()
     try:
-        return load(name, trust_remote_code=False, **found, **settings)
+        return load(name, trust_remote_code=False, **options, **settings)
     except SafetensorError as error:
         raise OSError(f"the weights of {checkpoint} are damaged ({error}); copy them again") from None
     except Exception as error:
-        first = first_line(error)
+        cause = first_line(error)
         if "trust_remote_code" in str(error):
             raise ValueError(_needs_code(checkpoint)) from None
-        if "gguf_file" in found:  # of an architecture or a type that transformers does not read: any error
+        if "gguf_file" in options:  # an unsupported architecture or quantisation type raises any error
             raise ValueError(
-                f"transformers can't read {checkpoint} ({first}); convert it to a folder of safetensors"
+                f"transformers can't read {checkpoint} ({cause}); convert it to a folder of safetensors"
             ) from None
-        if Path(checkpoint).is_dir():  # a hostile configuration raises anything
+        if Path(checkpoint).is_dir():  # a hostile configuration can raise any error
             kind = OSError if isinstance(error, OSError) else ValueError
-            raise kind(f"{checkpoint} can't be opened ({first}); copy it again, or name another model") from None
+            raise kind(f"{checkpoint} can't be opened ({cause}); copy it again, or name another model") from None
         if not isinstance(error, OSError | ValueError):
             raise
         raise NoCheckpoint(
             f"{str(checkpoint)!r} is not a folder in {Path.cwd()}, and no model of that name"
-            f"{' and revision ' + found['revision'] if found else ''} is in the local cache or on the Hugging Face Hub "
-            f"({first})"
+            f"{' and revision ' + options['revision'] if options else ''} is in the local cache or on the Hugging Face "
+            f"Hub ({cause})"
         ) from None
 
 
 def _check_folder(folder: Path) -> None:
-    """ValueError for an empty folder and for an adapter, which is no model of its own."""
+    """ValueError for an empty folder, and for an adapter, which is not a whole model."""
     if not any(folder.iterdir()):
         raise ValueError(f"{folder} is empty; copy the checkpoint there, or name another folder")
     adapter = folder / "adapter_config.json"
@@ -197,7 +200,9 @@ def _check_config(folder: Path) -> None:
     if not path.is_file():
         files = sorted(folder.glob("*.gguf"))
         hint = f"; for its GGUF file name {files[0]}" if files else ""
-        raise ValueError(f"{folder} has no config.json, so it is no Hugging Face checkpoint{hint or '; copy it whole'}")
+        raise ValueError(
+            f"{folder} has no config.json, so it is not a Hugging Face checkpoint{hint or '; copy it whole'}"
+        )
     config = _json_object(path)
     _check_sizes(folder, config)
     kind = config.get("model_type")
@@ -206,14 +211,14 @@ def _check_config(folder: Path) -> None:
     if config.get("auto_map"):
         raise ValueError(_needs_code(folder))
     raise ValueError(
-        f"{path} names the model_type {kind!r}, which transformers {__version__} does not have; correct it, or pip "
-        "install a newer transformers"
+        f"{path} names the model_type {kind!r}, which transformers {__version__} does not have; correct it, or install "
+        "a newer transformers: pip install -U transformers"
     )
 
 
 def _check_sizes(folder: Path, config: dict) -> None:
-    """ValueError for sizes that no model has, for more weights than the files could hold in one bit each, and for a
-    kernel, which is code."""
+    """ValueError for sizes that no model has, for more weights than the files have bits, and for a kernel, which is
+    code."""
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         for name, value in part.items():
             most = LAYERS if name in ("num_hidden_layers", "num_layers", "n_layer") else LARGEST
@@ -221,22 +226,27 @@ def _check_sizes(folder: Path, config: dict) -> None:
                 raise ValueError(f"{folder}/config.json says {name} {value:.4g}, which no model has; copy it again")
             if name.endswith("attn_implementation") and "/" in str(value):
                 raise ValueError(
-                    f"{folder}/config.json names the kernel {str(value)[:100]!r}, and no code of a checkpoint is run; "
-                    f"delete {name} there"
+                    f"{folder}/config.json names the kernel {str(value)[:100]!r}, and code of a checkpoint is never "
+                    f"run; delete {name} there"
                 )
-        wide, stored = part.get("hidden_size"), sum(p.stat().st_size for p in folder.glob("*.safetensors"))
+        width, stored = part.get("hidden_size"), sum(p.stat().st_size for p in folder.glob("*.safetensors"))
         for name in ("vocab_size", "intermediate_size"):
-            if stored and isinstance(wide, int) and isinstance(part.get(name), int) and wide * part[name] > 8 * stored:
+            if (
+                stored
+                and isinstance(width, int)
+                and isinstance(part.get(name), int)
+                and width * part[name] > 8 * stored
+            ):
                 raise ValueError(
-                    f"{folder}/config.json says hidden_size {wide:,} and {name} {part[name]:,}: more weights than its "
-                    f"files of {stored:,} bytes hold; copy it again"
+                    f"{folder}/config.json says hidden_size {width:,} and {name} {part[name]:,}: more weights than its "
+                    f"files of {stored:,} bytes can contain; copy it again"
                 )
 
 
 def _needs_code(checkpoint: str | Path) -> str:
     return (
-        f"{checkpoint} needs Python code of its own (auto_map), and no code of a checkpoint is run; take a model of an "
-        "architecture that transformers has"
+        f"{checkpoint} needs Python code of its own (auto_map), and code of a checkpoint is never run; use a model "
+        "whose architecture transformers has"
     )
 
 
@@ -251,7 +261,7 @@ def _json_object(path: Path) -> dict:
 
 
 def _check_weights(folder: Path) -> None:
-    """OSError if the folder's safetensors are missing or damaged; names the file."""
+    """OSError naming the file if the folder's safetensors are missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
     names = ["model.safetensors"]
@@ -262,12 +272,14 @@ def _check_weights(folder: Path) -> None:
             raise OSError(f"the weights of {folder} are damaged: {INDEX} has no weight_map; copy it again") from None
     missing = [name for name in names if not (folder / name).is_file()]
     if len(names) > 1 and missing:
-        raise OSError(f"{folder} lacks {len(missing)} of {len(names)} weight files, first {missing[0]}; copy it again")
+        raise OSError(
+            f"{folder} is missing {len(missing)} of {len(names)} weight files, the first is {missing[0]}; copy it again"
+        )
     if missing:
         pickles = sorted(path.name for kind in PICKLES for path in folder.glob(kind))
         raise OSError(
-            f"{folder} has its weights only in the pickle {pickles[0]}, which could run code; where you trust it, load "
-            "it with transformers and save it again, as safetensors"
+            f"{folder} has its weights only in the pickle {pickles[0]}, which could run code; if you trust it, load it "
+            "with transformers and save it as safetensors"
             if pickles
             else f"{folder} has no weights ({missing[0]}); copy it again"
         )
@@ -288,13 +300,13 @@ def _check_causal(checkpoint: str | Path, config) -> None:
 
 
 def _not_causal(checkpoint: str | Path, config) -> str:
-    made = (getattr(config, "architectures", None) or [config.model_type])[0]
-    return f"{checkpoint} is a {made}, not a causal language model, which reads from left to right; name one that is"
+    architecture = (getattr(config, "architectures", None) or [config.model_type])[0]
+    return f"{checkpoint} is a {architecture}, not a causal language model (left to right); name one that is"
 
 
 def _reads_ahead(model) -> bool:
-    """Whether a token's logits depend on the next token: so in BERT and its kin, which transformers opens as causal
-    models too. Asked only where the configuration leaves it open (`is_decoder: false`, which GPT-NeoX says too)."""
+    """Whether a token's logits depend on the next token, as in BERT-like models, which transformers also opens as
+    causal. Called only if the configuration leaves it open (`is_decoder: false`, which GPT-NeoX has too)."""
     import torch
 
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """The ladder of student sizes.
 
-Sizes up to `m` train on a CPU in seconds to minutes; the rest need a GPU. All have the Llama architecture, so that the
+Sizes up to `m` train on a CPU in seconds to minutes; the others need a GPU. All have the Llama architecture, so the
 same code trains small and large rungs.
 """
 
@@ -34,15 +34,15 @@ SIZES = {
 def size_of(name: str) -> Size:
     """A rung by name; ValueError lists the rungs."""
     if name not in SIZES:
-        raise ValueError(f"no student size is called {name!r}; there are {', '.join(SIZES)}")
+        raise ValueError(f"unknown student size {name!r}; allowed: {', '.join(SIZES)}")
     return SIZES[name]
 
 
 def llama_config(size: Size, vocabulary: int, positions: int, **special):
     """The transformers configuration of a rung.
 
-    Weights start with a standard deviation of 0.9 / sqrt(hidden), at most 0.08 and at least the usual 0.02: narrow
-    students that start at 0.02 learn facts far more slowly (docs/LOG.md)."""
+    Weights are initialised with a standard deviation of 0.9 / sqrt(hidden), at most 0.08 and at least the usual 0.02:
+    narrow students initialised at 0.02 learn facts far more slowly (docs/LOG.md)."""
     from transformers import LlamaConfig
 
     return LlamaConfig(

@@ -1,4 +1,4 @@
-"""What a training run reports: metrics of every step in a file, lines of progress, experiment trackers."""
+"""Reports of a training run: metrics of every step in a file, progress lines, experiment trackers."""
 
 import importlib
 import json
@@ -13,14 +13,14 @@ from qatoolkit.training.distributed import Processes
 from qatoolkit.training.job import Job
 from qatoolkit.training.memory_estimate import matmul_rate
 
-EVERY = 5.0  # seconds between two lines of progress
+EVERY = 5.0  # seconds between two progress lines
 TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
 @contextmanager
 def open_metrics(out: Path, done: int, leads: bool):
-    """Yields a function that writes a step's row to `metrics.jsonl` at once; rows of steps that a resumed run repeats
-    are cut off. Only the leading process writes."""
+    """Yields a function that writes a step's row to `metrics.jsonl` immediately; rows of steps that a resumed run will
+    repeat are removed. Only the leading process writes."""
     if not leads:
         yield lambda row: None
         return
@@ -29,33 +29,34 @@ def open_metrics(out: Path, done: int, leads: bool):
     try:
         old = path.read_text(encoding="utf-8").splitlines()[:done] if done and path.is_file() else []
     except UnicodeDecodeError:
-        raise OSError(f"{path} is damaged; delete it: its rows are lost, what was learned is not") from None
+        raise OSError(f"{path} is damaged; delete it: only its metrics are lost, not the training") from None
     write_text("".join(f"{line}\n" for line in old), path)
-    with open(path, "a", buffering=1) as file:  # line by line
+    with open(path, "a", buffering=1) as file:  # line-buffered
         yield lambda row: file.write(json.dumps(row) + "\n")
 
 
 class ProgressLog:
-    """A line every few seconds: loss, tokens per second, MFU, time left; the same figures go to `timing.jsonl`.
+    """A progress line every few seconds: loss, tokens per second, MFU, time left; the same figures go to
+    `timing.jsonl`.
 
     MFU is the model's FLOPs per second over those of a large matrix product on the same device, the fastest measured so
-    far, since other work may slow one down."""
+    far, since other processes may slow a single measurement down."""
 
-    def __init__(self, job: Job, steps: int, flops_per_token: float, ours: Processes, log: Callable[[str], None]):
-        self.job, self.steps, self.per_token, self.ours, self.log = job, steps, flops_per_token, ours, log
+    def __init__(self, job: Job, steps: int, flops_per_token: float, group: Processes, log: Callable[[str], None]):
+        self.job, self.steps, self.per_token, self.group, self.log = job, steps, flops_per_token, group, log
         self.since, self.tokens, self.taken, self.ceiling = time.perf_counter(), 0, 0, 0.0
 
     def step(self, row: dict, tokens: int) -> dict:
         """Count a step of `tokens` tokens; returns the figures if a line is due, else an empty dict."""
         self.tokens, self.taken = self.tokens + tokens, self.taken + 1
         seconds = time.perf_counter() - self.since
-        if not self.ours.leads or seconds < EVERY:
+        if not self.group.leads or seconds < EVERY:
             return {}
         self.ceiling = max(self.ceiling, matmul_rate())
         rate, left = self.tokens / seconds, (self.steps - row["step"] - 1) * seconds / self.taken
-        mfu = rate * self.per_token / self.ours.count / self.ceiling
+        mfu = rate * self.per_token / self.group.count / self.ceiling
         figures = {"seconds": round(seconds, 3), "tokens_per_second": rate, "mfu": mfu}
-        figures["peak_gib"] = peak_gib(self.ours.device)
+        figures["peak_gib"] = peak_gib(self.group.device)
         with open(Path(self.job.out) / TIMING, "a") as file:
             file.write(json.dumps({"step": row["step"]} | figures) + "\n")
         self.log(
@@ -67,9 +68,9 @@ class ProgressLog:
 
 
 def peak_gib(device: str) -> float:
-    """The most memory held so far: on the GPU by tensors, on a CPU by this process."""
+    """Peak memory so far in GiB: of tensors on a GPU, of this process on a CPU."""
     if device == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # which is in KiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # ru_maxrss is in KiB
     import torch
 
     return torch.cuda.max_memory_allocated() / 2**30

@@ -1,8 +1,8 @@
-"""Cross-entropy from hidden states, without the logits of all tokens in memory at once.
+"""Cross-entropy from hidden states, without all logits in memory at once.
 
 The logits of a chunk of tokens are computed, turned into gradients and dropped before the next chunk. A model whose
-logits are more than `hidden @ weight.T` (scaled or capped ones) is detected and uses its own logits. torch's
-`linear_cross_entropy` has no z-loss, is slower in chunks and rounds otherwise (docs/LOG.md).
+logits are not just `hidden @ weight.T` (scaled or capped ones) is detected and its own logits are used. torch's
+`linear_cross_entropy` has no z-loss, is slower in chunks and rounds differently (docs/LOG.md).
 """
 
 import torch
@@ -14,52 +14,52 @@ CHUNK_ON_CPU, CHUNK_ON_GPU = 1 << 21, 1 << 28  # logits at once: about a CPU's c
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
-    """Sum of cross-entropies and of `z_loss` times log Z squared; gradients are computed in the forward pass."""
+    """Sum of cross-entropies plus `z_loss` times log Z squared; gradients are computed in the forward pass."""
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, targets, z_loss, chunk):
         device = hidden.device.type
-        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        to_hidden = torch.empty_like(hidden)
-        to_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
-        to_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         with torch.autocast(device, enabled=False):
-            reader = weight.to(kind)
+            matrix = weight.to(dtype)
             for a in range(0, len(targets), chunk):
-                states, right = hidden[a : a + chunk].to(kind), targets[a : a + chunk, None]
-                logits = (states @ reader.t()).float()
+                states, labels = hidden[a : a + chunk].to(dtype), targets[a : a + chunk, None]
+                logits = (states @ matrix.t()).float()
                 if bias is not None:
                     logits += bias
-                top = logits.amax(-1, keepdim=True)
-                of_right = logits.gather(1, right)
-                # in place: another [chunk, vocabulary] would not fit the cache
-                slope = logits.sub_(top).exp_()
-                mass = slope.sum(-1, keepdim=True)
-                log_z = mass.log() + top
-                total += (log_z - of_right).sum() + z_loss * log_z.square().sum()
-                slope.mul_((1 + 2 * z_loss * log_z) / mass)
-                slope.scatter_add_(1, right, slope.new_full((len(right), 1), -1.0))
+                highest = logits.amax(-1, keepdim=True)
+                label_logits = logits.gather(1, labels)
+                # in place: another array of [chunk, vocabulary] would not fit the cache
+                grad_logits = logits.sub_(highest).exp_()
+                mass = grad_logits.sum(-1, keepdim=True)
+                log_z = mass.log() + highest
+                total += (log_z - label_logits).sum() + z_loss * log_z.square().sum()
+                grad_logits.mul_((1 + 2 * z_loss * log_z) / mass)
+                grad_logits.scatter_add_(1, labels, grad_logits.new_full((len(labels), 1), -1.0))
                 if bias is not None:
-                    to_bias += slope.sum(0)
-                slope = slope.to(kind)
-                to_hidden[a : a + chunk] = slope @ reader
-                if kind == torch.float32:
-                    to_weight.addmm_(slope.t(), states)
+                    grad_bias += grad_logits.sum(0)
+                grad_logits = grad_logits.to(dtype)
+                grad_hidden[a : a + chunk] = grad_logits @ matrix
+                if dtype == torch.float32:
+                    grad_weight.addmm_(grad_logits.t(), states)
                 else:
-                    to_weight += slope.t() @ states
+                    grad_weight += grad_logits.t() @ states
         # plain attributes: final values, which autograd need not track
-        ctx.gradients = [to_hidden, to_weight, to_bias]
+        ctx.gradients = [grad_hidden, grad_weight, grad_bias]
         ctx.weight_dtype, ctx.bias_dtype = weight.dtype, None if bias is None else bias.dtype
         return total
 
     @staticmethod
     def backward(ctx, scale):
-        to_hidden, to_weight, to_bias = ctx.gradients
+        grad_hidden, grad_weight, grad_bias = ctx.gradients
         ctx.gradients = None
-        bias = None if to_bias is None else (to_bias * scale).to(ctx.bias_dtype)
-        weight = to_weight.mul_(scale).to(ctx.weight_dtype)  # in place: it is as large as the output matrix
-        return to_hidden.mul_(scale.to(to_hidden.dtype)), weight, bias, None, None, None
+        bias = None if grad_bias is None else (grad_bias * scale).to(ctx.bias_dtype)
+        weight = grad_weight.mul_(scale).to(ctx.weight_dtype)  # in place: it is as large as the output matrix
+        return grad_hidden.mul_(scale.to(grad_hidden.dtype)), weight, bias, None, None, None
 
 
 def chunk_of(vocabulary: int, on_cpu: bool) -> int:
@@ -68,10 +68,10 @@ def chunk_of(vocabulary: int, on_cpu: bool) -> int:
 
 
 def fused_cross_entropy(hidden, weight, targets, *, bias=None, z_loss: float = 0.0, chunk: int | None = None):
-    """Sum over tokens of cross-entropy in nats, plus `z_loss` times the squared log of the softmax's sum.
+    """Sum over tokens of cross-entropy in nats, plus `z_loss` times the square of log Z, the log of the softmax's sum.
 
     hidden: [tokens, width] states that predict `targets` [tokens] through `weight` [vocabulary, width] and `bias`.
-    Under autocast products run in its dtype; sums are float32. chunk: tokens at once, by default `chunk_of`."""
+    Under autocast, products run in its dtype; sums are float32. chunk: tokens at once, by default `chunk_of`."""
     chunk = chunk or chunk_of(len(weight), hidden.device.type == "cpu")
     return _FusedCrossEntropy.apply(hidden, weight, bias, targets, z_loss, chunk)
 
@@ -87,9 +87,10 @@ SHORTCUTS = ("fused_loss", "packed_attention")
 
 
 class Scored(torch.nn.Module):
-    """A causal model with its loss: the module that is sharded, so that the loss sees the whole output matrix.
+    """A causal model with its loss, sharded as one module so that the loss has the whole output matrix.
 
-    `fused_loss` and `packed_attention` are shortcuts, on or off; the second replaces the model's own attention."""
+    `fused_loss` and `packed_attention` are shortcuts that can be switched on and off; the latter replaces the model's
+    attention."""
 
     def __init__(self, model, *, fused_loss: bool = True, packed_attention: bool = False, z_loss: float = 0.0):
         super().__init__()
@@ -106,11 +107,11 @@ class Scored(torch.nn.Module):
             self.model.set_attn_implementation(PACKED if on else self.own_attention)
 
     def forward(self, ids, positions, where, targets=None, documents=None):
-        """Summed loss at the places `where` (flat indices), or their logits [places, vocabulary] without `targets`.
-        `ids` and `positions` are [blocks, block]; `documents` is for packed attention.
+        """Summed loss at the flat indices `where`, or the logits there [indices, vocabulary] without `targets`. `ids`
+        and `positions` are [blocks, block]; `documents` is for packed attention.
 
-        No attention mask: with `position_ids` alone transformers keeps packed documents apart, and an all-ones mask
-        would silently switch that off."""
+        No attention mask is passed: from `position_ids` alone transformers separates packed documents, and an all-ones
+        mask would silently switch that off."""
         inputs = {"input_ids": ids, "position_ids": positions, "use_cache": False}
         if self.packed_attention:
             inputs["documents"] = documents
@@ -125,13 +126,13 @@ class Scored(torch.nn.Module):
 
 
 def shortcuts_that_fit(scored: Scored, ids, positions, documents, alone) -> dict[str, bool]:
-    """Whether packed documents are read independently of each other: `apart` for transformers' own attention, and for
+    """Whether packed documents are read independently of each other (`apart`, with transformers' attention), and for
     each shortcut that is on, whether it gives the same logits.
 
-    `ids` and `positions` are one packed block [1, tokens] with its `documents`; `alone` is where one of them begins and
-    ends. The module is left unchanged. `apart` is False for models whose positions do not come from position ids, for
-    instance. ValueError for logits that are not finite."""
-    was, training = {name: getattr(scored, name) for name in SHORTCUTS}, scored.training
+    `ids` and `positions` are one packed block [1, tokens] with its `documents`; `alone` is (begin, end) of one
+    document, whose logits are compared with those of the document alone. The module is left unchanged. `apart` is
+    False, for instance, if positions do not come from position ids. ValueError for logits that are not finite."""
+    before, training = {name: getattr(scored, name) for name in SHORTCUTS}, scored.training
     first, last = alone
     place = torch.arange(first, last, device=ids.device)
     coarse = torch.is_autocast_enabled(ids.device.type) or scored.model.dtype != torch.float32
@@ -156,19 +157,19 @@ def shortcuts_that_fit(scored: Scored, ids, positions, documents, alone) -> dict
         if not exact.isfinite().all():
             raise ValueError("the model's first logits are not finite: its weights are damaged")
         found = {"apart": same(logits(None, ids, positions, place))}
-        if was["packed_attention"]:
+        if before["packed_attention"]:
             found["packed_attention"] = fits("packed_attention")
-        if was["fused_loss"]:
+        if before["fused_loss"]:
             exact = logits(None, ids, positions, place)
             found["fused_loss"] = not changes_logits(scored.model.config) and fits("fused_loss")
-    for name, on in was.items():
+    for name, on in before.items():
         setattr(scored, name, on)
     scored.train(training)
     return found
 
 
 def changes_logits(config) -> bool:
-    """Whether the configuration caps or scales logits, which random weights show too little."""
+    """Whether the configuration caps or scales logits; with random weights a comparison would hardly show it."""
     config = config.get_text_config()
     cap = getattr(config, "final_logit_softcapping", None)
     return bool(cap) or any(getattr(config, name, 1) not in (None, 1) for name in ("logit_scale", "logits_scaling"))

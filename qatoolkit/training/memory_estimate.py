@@ -1,4 +1,4 @@
-"""What a training run needs, estimated before anything is spent: FLOPs, hours, memory by part, disk.
+"""Estimates the needs of a training run before it starts: FLOPs, hours, memory by part, disk.
 
 Bytes per parameter, by the setting `memory` and the dtype of the matrix products:
 
@@ -8,7 +8,7 @@ Bytes per parameter, by the setting `memory` and the dtype of the matrix product
 
 So Llama-3-8B (8.03e9 parameters) needs 64.2 GB in low memory before activations, and fits an 80 GB card with rows of
 4096 tokens, checkpointing and the fused loss. On several devices weights, gradients and moments are fully sharded
-(FSDP2). With several micro-batches low memory accumulates gradients in bfloat16, which costs some of their precision.
+(FSDP2). With several micro-batches, low memory accumulates gradients in bfloat16 and loses some of their precision.
 Activations are estimated (`training.flops`); a reserve is left for the driver and fragmentation.
 """
 
@@ -21,8 +21,8 @@ from time import perf_counter
 from qatoolkit.training.flops import UNSHARDED, Architecture, architecture
 from qatoolkit.training.settings import Manner
 
-RESERVE = 0.05  # share of a device that is left free
-UTILISATION = 0.4  # of the measured matrix-product rate; assumed where no rate is given
+RESERVE = 0.05  # share of a device's memory that is left free
+UTILISATION = 0.4  # share of the measured matrix-product rate, assumed if no rate is given
 
 
 class DoesNotFit(ValueError):
@@ -31,9 +31,9 @@ class DoesNotFit(ValueError):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Needs:
-    """What a run needs. `memory`: bytes on each device, by part; `device_bytes`: what a device has, None if unknown.
-    `flops`: of the model, over the whole run, as MFU is defined; `hardware_flops` adds what checkpointing recomputes.
-    `rate`: model FLOPs per second and device, assumed or given."""
+    """The needs of a run. `memory`: bytes on each device, by part; `device_bytes`: memory of a device, None if unknown.
+    `flops`: model FLOPs of the whole run, as in MFU; `hardware_flops` adds what checkpointing recomputes. `rate`: model
+    FLOPs per second and device, assumed or given."""
 
     manner: Manner
     model: Architecture
@@ -49,7 +49,7 @@ class Needs:
 
     @property
     def total_bytes(self) -> int:
-        """Per device."""
+        """Total bytes per device."""
         return sum(self.memory.values())
 
     @property
@@ -123,15 +123,15 @@ def estimate_needs(
     flops_per_second: float | None = None,
     device_bytes: int | None = None,
 ) -> Needs:
-    """What training the causal model of a transformers `config` on `tokens` needs; nothing is loaded or trained.
+    """Estimate the needs of training the causal model of a transformers `config` on `tokens`; loads and trains nothing.
 
-    `context`: earlier tokens that a token attends to on average. `flops_per_second`: model FLOPs that a device
-    sustains, from an earlier run; None assumes `UTILISATION` of a quick matrix product on this machine. `device_bytes`:
+    `context`: earlier tokens that a token attends to on average. `flops_per_second`: model FLOPs per second of a
+    device, from an earlier run; None assumes `UTILISATION` of a quick matrix product on this machine. `device_bytes`:
     None reads this machine's. ValueError for a configuration without a causal model."""
     model = architecture(config)
     flops = tokens * model.flops_per_token(context)
     recomputed = tokens * model.layer_flops(context) if manner.checkpointing else 0.0
-    # recomputation takes its share of the device's time
+    # part of the device's time goes into recomputation
     assumed = UTILISATION * matmul_rate() * flops / (flops + recomputed) if flops_per_second is None else None
     return Needs(
         manner=manner,
@@ -149,35 +149,35 @@ def estimate_needs(
 
 
 def rows_at_once(manner: Manner, devices: int) -> int:
-    """Packed rows that one device computes at a time."""
+    """Packed rows that one device computes at once."""
     return min(manner.micro_batch or manner.batch, -(-manner.batch // devices))
 
 
 def memory_by_part(model: Architecture, manner: Manner, *, gpu: bool, devices: int = 1) -> dict[str, int]:
-    """Bytes on each device. `copies`: autocast's bfloat16 matrices, layers gathered from other devices, and the
-    optimizer's scratch memory."""
+    """Bytes on each device, by part. `copies`: autocast's bfloat16 matrices, layers gathered from other devices, and
+    the optimizer's scratch memory."""
     from qatoolkit.training.bf16_adamw import CHUNK, SCRATCH
     from qatoolkit.training.losses import chunk_of
 
     low = manner.memory == "low"
     bf16 = gpu or low
-    each, element = (2 if low else 4), (2 if bf16 else 4)
+    parameter_bytes, compute_bytes = (2 if low else 4), (2 if bf16 else 4)
     shard = -(-model.parameters // devices)
     rows = rows_at_once(manner, devices) * manner.block
     copies = 2 * model.matrices * (bf16 and not low)
     if devices > 1:
-        copies = UNSHARDED * model.unit * element
+        copies = UNSHARDED * model.unit * compute_bytes
     if low:
         copies += SCRATCH * min(CHUNK, model.parameters)
     arithmetic = "fp32" if not bf16 else "bf16" if low else "autocast"
     logits, gradient = rows, 0
-    if manner.fused_loss:  # it accumulates the output matrix's gradient separately, in float32
+    if manner.fused_loss:  # accumulates the output matrix's gradient separately, in float32
         logits, gradient = min(rows, chunk_of(model.vocabulary, on_cpu=not gpu)), 4 * model.head_weights
-    # logits and their gradient in the compute dtype, logits and log-probabilities in float32; in float32 three of them
+    # bf16: logits and their gradient in bfloat16, logits and log-probabilities in float32; fp32: three arrays
     return {
-        "weights": shard * each,
-        "gradients": shard * each,
-        "optimizer": shard * each * 2,
+        "weights": shard * parameter_bytes,
+        "gradients": shard * parameter_bytes,
+        "optimizer": shard * parameter_bytes * 2,
         "copies": round(copies),
         "activations": round(model.activations(rows, manner.block, arithmetic, manner.checkpointing)),
         "logits": logits * model.vocabulary * (10 if bf16 else 12) + gradient,
@@ -185,35 +185,35 @@ def memory_by_part(model: Architecture, manner: Manner, *, gpu: bool, devices: i
 
 
 def device_memory() -> int | None:
-    """Bytes of one device here: all of the first GPU, else the main memory that is available; None if unknown."""
+    """Memory of one device in bytes: all of the first GPU, else the available main memory; None if unknown."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(0).total_memory
-    found = []
+    limits = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        found.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024)
+        limits.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024)
     except (OSError, StopIteration):  # not Linux
         if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.exists() and (text := limit.read_text().strip()).isdigit():  # a container's own limit
-        found.append(int(text))
-    return min(found, default=None)
+        limits.append(int(text))
+    return min(limits, default=None)
 
 
 def matmul_rate() -> float:
     """FLOPs per second of a square matrix product on this device (bfloat16 on a GPU, float32 on a CPU): the best of
-    three, some 50 ms."""
+    three; takes about 50 ms."""
     import torch
 
     cuda = torch.cuda.is_available()
     side, repeats = (8192, 10) if cuda else (512, 2)
-    place = {"dtype": torch.bfloat16, "device": "cuda"} if cuda else {"dtype": torch.float32}
-    a, b = (torch.ones(side, side, **place) for _ in range(2))  # random numbers would advance the run's generator
+    options = {"dtype": torch.bfloat16, "device": "cuda"} if cuda else {"dtype": torch.float32}
+    a, b = (torch.ones(side, side, **options) for _ in range(2))  # random numbers would advance the run's generator
     best = float("inf")
-    for _ in range(4):  # the first warms up
+    for _ in range(4):  # the first is a warm-up
         if cuda:
             torch.cuda.synchronize()
         start = perf_counter()
@@ -227,20 +227,18 @@ def matmul_rate() -> float:
 
 def disk_needed(job, parameters: int) -> int:
     """Bytes that a job writes: its checkpoints, with both moments if `keep_optimizer`, and weights and moments for each
-    state.
-
-    One state more is counted, since a new one is complete before the oldest is removed."""
-    each = 4 if job.memory == "standard" else 2
-    beside = job.schedule == "wsd" and any(share < 1 for share in job.keep)
-    states = job.keep_states + 1 if job.save_every or job.save_minutes or beside else 0
-    return parameters * each * ((len(job.keep) + 1) * (3 if job.keep_optimizer else 1) + 3 * states)
+    state. One extra state is counted, since a new one is complete before the oldest is removed."""
+    parameter_bytes = 4 if job.memory == "standard" else 2
+    branches = job.schedule == "wsd" and any(share < 1 for share in job.keep)
+    states = job.keep_states + 1 if job.save_every or job.save_minutes or branches else 0
+    return parameters * parameter_bytes * ((len(job.keep) + 1) * (3 if job.keep_optimizer else 1) + 3 * states)
 
 
 def missing_on_disk(job, parameters: int) -> tuple[int, int]:
-    """Bytes that `job.out`, which need not exist yet, still needs, and how many of them the disk lacks."""
+    """(bytes that `job.out`, which need not exist yet, still needs, how many of them do not fit on the disk)."""
     folder = Path(job.out).absolute()
-    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    needed = max(0, disk_needed(job, parameters) - held)
+    written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    needed = max(0, disk_needed(job, parameters) - written)
     free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
     return needed, max(0, needed - free)
 
@@ -250,13 +248,14 @@ def check_disk(job, parameters: int) -> None:
     needed, missing = missing_on_disk(job, parameters)
     if missing:
         raise OSError(
-            f"{Path(job.out).absolute()} needs {size_text(needed)} for checkpoints and {size_text(needed - missing)} are free, "
-            f"{size_text(missing)} too little: keep fewer checkpoints, free space, or choose a folder on a larger disk"
+            f"{Path(job.out).absolute()} needs {size_text(needed)} for checkpoints and {size_text(needed - missing)} "
+            f"are free, {size_text(missing)} too little: keep fewer checkpoints, free space, or choose a folder on a "
+            "larger disk"
         )
 
 
 def _time(hours: float) -> str:
-    """Hours, or minutes or seconds where that reads better."""
+    """A duration in hours, minutes or seconds."""
     for unit, size in (("hours", 1), ("minutes", 60)):
         if hours * size >= 2:
             return f"{hours * size:,.1f} {unit}"
@@ -264,5 +263,5 @@ def _time(hours: float) -> str:
 
 
 def size_text(count: float) -> str:
-    """Bytes in GB, or MB where that reads better."""
+    """A number of bytes in GB, or in MB below 10 MB."""
     return f"{count / 1e9:.2f} GB" if count >= 1e7 else f"{count / 1e6:.2f} MB"

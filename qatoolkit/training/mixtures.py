@@ -1,5 +1,4 @@
-"""QA of several sets by ratio: a folder of token files, with the share of tokens that each gives and how often one may be
-read."""
+"""Mixtures of QA sets by ratio: a folder of token files, the share of tokens from each, and a limit of epochs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,16 +18,17 @@ def write_mixture(
     *,
     max_epochs: float | None = None,
 ) -> Path:
-    """Write sets of documents as token files in one folder, which a job takes as its `qa` in place of a single one.
+    """Write sets of documents as token files in one folder, which a job takes as its `qa` instead of a single token
+    file.
 
-    `shares` are ratios of tokens and need not add up to one; `max_epochs` is how often a set is read at most.
-    ValueError for a set without documents or without a share above 0, and as `write_tokens`."""
-    if wrong := [name for name in {*documents, *shares} if not documents.get(name) or not shares.get(name, 0) > 0]:
-        raise ValueError(f"mixture: {sorted(wrong)[0]!r} needs documents and a share above 0")
+    `shares` are ratios of tokens and need not add up to one; `max_epochs` limits how often a set is read. ValueError
+    for a set without documents or without a share above 0, and as `write_tokens`."""
+    if incomplete := [name for name in {*documents, *shares} if not documents.get(name) or not shares.get(name, 0) > 0]:
+        raise ValueError(f"mixture: {sorted(incomplete)[0]!r} needs documents and a share above 0")
     with atomic(Path(folder), over=MIXTURE_FILE) as temporary:
         temporary.mkdir(parents=True)
-        for name, held in documents.items():
-            write_tokens(held, tokenizer, temporary / name)
+        for name, texts in documents.items():
+            write_tokens(texts, tokenizer, temporary / name)
         total = sum(shares.values())
         about = {"shares": {name: shares[name] / total for name in documents}, "max_epochs": max_epochs}
         write_json(about, temporary / MIXTURE_FILE)
@@ -36,7 +36,7 @@ def write_mixture(
 
 
 def open_qa(path: str | Path, block: int) -> Packed | Parts:
-    """The QA of a job in blocks: of one token file, or of a folder from `write_mixture`. ValueError for anything else."""
+    """The QA blocks of a job, from a token file or a folder of `write_mixture`. ValueError for anything else."""
     path = Path(path)
     if not (path / MIXTURE_FILE).is_file():
         return pack(open_tokens(path), block)

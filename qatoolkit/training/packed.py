@@ -1,4 +1,4 @@
-"""Packed tokens as Parquet: blocks of one length that another trainer reads as they are."""
+"""Packed tokens as Parquet: blocks of equal length that other trainers can read directly."""
 
 from pathlib import Path
 
@@ -12,16 +12,17 @@ from qatoolkit.core.files import atomic, remove, write_json
 from qatoolkit.training.packing import IGNORED, pack
 from qatoolkit.training.tokens import qa_documents, write_tokens
 
-AT_ONCE = 1024  # blocks in memory
+AT_ONCE = 1024  # blocks in memory at once
 
 
 def write_packed(
     table: pd.DataFrame, tokenizer, folder: str | Path, *, block: int, name: str, holds=(), shard_blocks: int = 100_000
 ) -> Path:
-    """Write the rows of a QA table as blocks of `block` tokens, `train-00000.parquet` and on, `shard_blocks` in each; and
-    `packed.json`: tokenizer (its `name`, as others load it), its digest, block, blocks, tokens, documents, efficiency.
+    """Write the rows of a QA table as blocks of `block` tokens: `train-00000.parquet` and so on with `shard_blocks`
+    each, and `packed.json`: tokenizer (its `name`, by which others load it), its digest, block, blocks, tokens,
+    documents, efficiency.
 
-    Columns, all lists of `block` integers: input_ids; position_ids, which begin at 0 with every document; labels, the
+    Columns, all lists of `block` integers: input_ids; position_ids, which restart at 0 with every document; labels, the
     input ids with -100 on padding and on a document's first token, for a loss that shifts them itself. `holds` as in
     `tokens.qa_documents`. ValueError as there, for an empty table, and for a folder with other files in it."""
     with atomic(Path(folder), over=PACKED_FILE) as temporary:

@@ -1,5 +1,5 @@
-"""Several training jobs at once, each in a worker process (one worker per core on a CPU, one in all on a GPU), or by other
-means (`launch`)."""
+"""Several training jobs at once in worker processes (one per core on a CPU, a single one on a GPU), or as commands
+(`launch`)."""
 
 import json
 import os
@@ -27,17 +27,17 @@ def train_all(
     folder: str | Path | None = None,
     log=print,
 ) -> list[dict]:
-    """Run jobs and return their manifests in order. A finished job is not run again, an interrupted one resumes. Every
-    job has its own `out`.
+    """Run jobs, each with its own `out`, and return their manifests in order. Finished jobs are not run again,
+    interrupted ones resume.
 
-    Without `launch` they run side by side in processes of the module `worker`; "qatoolkit.evaluation.live_probe" also
-    answers jobs that are probed. With the beginning of a command as `launch` they run one after another as
-    `<launch> train JOB.yaml`, for example under "accelerate launch --use_fsdp --fsdp_version 2 --num_processes 8 -m
-    qatoolkit.run.cli"; JOB.yaml and JOB.log are in `folder`, by default the one that the job's `out` is in. "list"
-    writes `jobs.txt` there, a command per line, and `jobs.slurm`, an example of an array, and raises JobsToRun.
+    Without `launch` they run side by side in processes of the module `worker`; "qatoolkit.evaluation.live_probe" is the
+    one that can probe. With `launch`, the beginning of a command, they run one after another as `<launch> train
+    JOB.yaml`, for example under "accelerate launch --use_fsdp --fsdp_version 2 --num_processes 8 -m qatoolkit.run.cli";
+    JOB.yaml and JOB.log are in `folder`, by default the parent folder of the job's `out`. `launch="list"` writes
+    `jobs.txt` there, a command per line, and `jobs.slurm`, an example of a job array, and raises JobsToRun.
 
-    If a job fails, raises RuntimeError after the running jobs have ended. SIGTERM and SIGUSR1 are passed on to the jobs
-    and end them with their states saved; then it raises Stopped."""
+    If a job fails, raises RuntimeError once the running jobs have ended. SIGTERM and SIGUSR1 are passed on to the jobs,
+    which save their states and end; then raises Stopped."""
     jobs = list(jobs)
     unfinished = [job for job in jobs if not (Path(job.out) / "training.json").is_file()]
     if unfinished and launch == LIST:
@@ -45,25 +45,25 @@ def train_all(
     elif unfinished and launch:
         launch_jobs(unfinished, launch, folder, log)
     elif unfinished:
-        _work(unfinished, worker, log)
+        _run_in_workers(unfinished, worker, log)
     return [read_json(Path(job.out) / "training.json") for job in jobs]
 
 
-def _work(unfinished: list[Job], module: str, log: Callable[[str], None]) -> None:
+def _run_in_workers(unfinished: list[Job], module: str, log: Callable[[str], None]) -> None:
     """Run jobs side by side in worker processes."""
-    todo = iter(sorted(unfinished, key=_duration, reverse=True))  # so that no long one runs alone at the end
+    todo = iter(sorted(unfinished, key=_duration, reverse=True))  # longest first, so that none runs alone at the end
     failures, stops, running = [], [], []
 
     def work(progress: Progress) -> None:
         with _worker(module, running) as send:
             while not (failures or stops or asked_to_stop()) and (job := next(todo, None)):
-                answer = send(job, progress.update)
-                if ("error" in answer and (stops or asked_to_stop())) or "stopped" in answer:
-                    stops.append(answer.get("stopped") or answer["error"])
-                elif "error" in answer:
-                    failures.append(answer["error"])
+                result = send(job, progress.update)
+                if ("error" in result and (stops or asked_to_stop())) or "stopped" in result:
+                    stops.append(result.get("stopped") or result["error"])
+                elif "error" in result:
+                    failures.append(result["error"])
                 else:
-                    log(f"  {job.name}: {answer['tokens']:,} tokens, loss {answer['loss']:.3f}")
+                    log(f"  {job.name}: {result['tokens']:,} tokens, loss {result['loss']:.3f}")
 
     with (
         stop_requests(lambda: [process.terminate() for process in list(running)]) as asked_to_stop,
@@ -88,30 +88,30 @@ def _work(unfinished: list[Job], module: str, log: Callable[[str], None]) -> Non
         raise RuntimeError(failures[0])
     if stops or asked_to_stop():
         raise Stopped(
-            "; ".join(stops) or "stopped as asked, between two trainings; run the same command again to go on"
+            "; ".join(stops) or "stopped as asked, between two trainings; run the same command again to continue"
         )
 
 
 def _duration(job: Job) -> int:
-    """How long a job takes, as far as jobs need comparing: its tokens times the size of its model."""
+    """A measure of how long a job takes, for sorting: its tokens times the size of its model."""
     if job.size:
         size = size_of(job.size)
         return job.tokens * size.layers * size.hidden**2
     weights = sum(file.stat().st_size for file in Path(job.start).glob("*.safetensors"))
-    return job.tokens * (weights or 1)  # none here: a name on a hub
+    return job.tokens * (weights or 1)  # no files: a name on a hub
 
 
 @contextmanager
 def _worker(module: str, running: list[subprocess.Popen]):
-    """A process of `module` that trains one job after another, listed in `running` meanwhile. Yields `send(job, report)`,
-    which waits for the job's manifest or error and passes on tokens and loss. It ends with its pipes, so it never
-    outlives this process."""
+    """Start a process of `module` that trains one job after another, and list it in `running`. Yields `send(job,
+    report)`, which returns the job's manifest or error and meanwhile calls `report` with tokens and loss. The process
+    ends when its pipes close, so it never outlives this one."""
     process = subprocess.Popen(
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        process_group=0,  # Ctrl-C is for this process, which then stops its workers
+        process_group=0,  # Ctrl-C must reach this process only, which then stops its workers
         env=os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"},
     )
 
@@ -122,10 +122,10 @@ def _worker(module: str, running: list[subprocess.Popen]):
             process.stdin.write(job.model_dump_json() + "\n")
             process.stdin.flush()
         for line in process.stdout:
-            answer = json.loads(line)
-            if "more" not in answer:
-                return answer
-            report(answer.pop("more"), **answer)
+            message = json.loads(line)
+            if "more" not in message:
+                return message
+            report(message.pop("more"), **message)
         return {"error": f"job {job.name!r}: its process ended with code {process.wait()}"}
 
     try:
@@ -139,34 +139,34 @@ def _worker(module: str, running: list[subprocess.Popen]):
 
 
 def serve(probe: Callable | None = None) -> None:
-    """The worker's side: reads a job per line; writes lines of progress, then a manifest or an error; ends where a job was
-    stopped. `probe` as in `train`."""
+    """The worker's side: reads a job per line; writes lines of progress, then a manifest or an error; ends when a job
+    was stopped. `probe` as in `train`."""
     from qatoolkit.training.train import TrainingFailed, train
 
-    answers, sys.stdout = sys.stdout, sys.stderr  # keeps other output out of the answers
+    replies, sys.stdout = sys.stdout, sys.stderr  # keeps other output out of the replies
     for line in sys.stdin:
         job, tokens, sent, notes = job_of(json.loads(line)), 0, time.monotonic(), {}
 
-        def say(answer: dict) -> None:
-            print(json.dumps(answer), file=answers, flush=True)
+        def reply(message: dict) -> None:
+            print(json.dumps(message), file=replies, flush=True)
 
         def hook(row: dict, last: bool = False, notes=notes) -> None:
             nonlocal tokens, sent
             notes.update({name: float(f"{row[name]:.3g}") for name in ("loss", "mfu") if name in row})
             if last or time.monotonic() - sent > 0.5:
-                say({"more": row["tokens"] - tokens} | notes)
+                reply({"more": row["tokens"] - tokens} | notes)
                 tokens, sent = row["tokens"], time.monotonic()
 
         try:
-            answer = train(job, probe=probe, hook=hook, log=lambda _: None)
-            hook({"tokens": answer["tokens"]}, last=True)
+            result = train(job, probe=probe, hook=hook, log=lambda _: None)
+            hook({"tokens": result["tokens"]}, last=True)
         except Stopped as stop:
-            answer = {"stopped": str(stop)}
+            result = {"stopped": str(stop)}
         except (TrainingFailed, RuntimeError, ValueError, OSError) as error:
             named = repr(job.name) in str(error)
-            answer = {"error": str(error) if named else f"job {job.name!r}: {type(error).__name__}: {error}"}
-        say(answer)
-        if "stopped" in answer:
+            result = {"error": str(error) if named else f"job {job.name!r}: {type(error).__name__}: {error}"}
+        reply(result)
+        if "stopped" in result:
             return
 
 

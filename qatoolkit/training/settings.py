@@ -1,4 +1,5 @@
-"""Settings of training, shared by jobs and profiles: how a step is computed (`Manner`), what is learned (`Course`)."""
+"""Settings of training, shared by jobs and profiles: how a step is computed (`Manner`) and what is learned
+(`Course`)."""
 
 from typing import Annotated, Literal
 
@@ -13,75 +14,76 @@ Block = Annotated[int, Field(ge=2)]
 
 
 class Manner(Settings):
-    """How a step is computed and the optimizer set."""
+    """How a step is computed, and the optimizer's settings."""
 
     block: Block = 1024
     """Tokens of a packed sequence."""
     batch: Positive = 16
     """Sequences of a step, over all devices."""
     micro_batch: Positive | None = None
-    """Sequences at once on one device; null takes the device's whole share of the batch."""
+    """Sequences computed at once on one device; null for the device's whole share of the batch."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field((0.9, 0.95), min_length=2, max_length=2)
-    """AdamW's two decays."""
+    """AdamW's two decay rates."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """Of matrices; norms and embeddings have none."""
+    """Weight decay of matrices; norms and embeddings have none."""
     clip: Rate = 1.0
     """Norm to which gradients are clipped."""
     memory: Literal["standard", "low"] = "standard"
     """standard: float32 weights, bfloat16 products on a GPU; low: all bfloat16."""
     checkpointing: bool = False
-    """Compute layers again in the backward pass instead of keeping their activations."""
+    """Recompute layers in the backward pass instead of keeping their activations."""
     compile: bool = False
     """Compile the layers (torch.compile)."""
     fused_loss: bool = True
-    """Never keep all logits in memory; off, with a note, where it would change the loss."""
+    """Never keep all logits in memory; switched off, with a note, for models whose loss it would change."""
     attention: str = "packed"
-    """packed computes within documents only; other names are transformers'. Off where it would change the loss."""
+    """packed computes within documents only; other names are those of transformers. packed is switched off, with a
+    note, for models whose loss it would change."""
     threads: Positive = 1
     """CPU threads; one by default, so that results do not depend on the machine."""
     save_minutes: Annotated[float, Field(ge=0)] = 10.0
-    """Minutes between states to resume from; 0 for none. A stop that is asked for (SIGTERM) saves one in any case."""
+    """Minutes between states to resume from; 0 for none. A requested stop (SIGTERM) always saves one."""
     save_every: NotNegative = 0
-    """Steps between states, beside those by time; 0 for none."""
+    """Steps between states, in addition to those by time; 0 for none."""
     keep_states: Positive = 2
-    """States kept, the last ones."""
+    """Number of most recent states to keep."""
 
 
 class Course(Settings):
     """What is learned: tokens, learning rate, loss."""
 
     learning_rate: Rate = 3e-4
-    """Peak."""
+    """Peak learning rate."""
     rate: Literal["rewarm", "inherit"] = "rewarm"
-    """rewarm climbs from 0 to the peak; inherit continues with the moments and the rate of the start."""
+    """rewarm warms up from 0 to the peak; inherit continues with the start's moments and final rate."""
     schedule: Literal[SCHEDULES] = "linear"
     """After warm-up: constant, linear or cosine to zero, or wsd (constant, then linear to zero over `decay`)."""
     warmup: Share = 0.02
-    """Share of the steps."""
+    """Share of the steps for warm-up."""
     decay: Share = 0.2
-    """Share of the steps, for wsd."""
+    """Share of the steps for the decay of wsd."""
     replay: Share = 0.35
     """Share of the tokens that is general text."""
     loss_on: Literal["all", "answer"] = "all"
-    """answer takes no loss on prompts."""
+    """Tokens with a loss: all, or answer for those after the prompt only."""
     z_loss: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the mean square of log Z."""
+    """Weight of the mean square of log Z in the loss."""
 
 
 class StudentSettings(Manner):
-    """The model that is mid-trained, and how every training of a run is computed. Null follows from the checkpoint
+    """The model to mid-train, and how every training of a run is computed. Null takes the default for the checkpoint
     (`training.defaults`)."""
 
     size: SizeName = "xs"
-    """Rung of the ladder, trained from scratch here."""
+    """Rung of the ladder, pre-trained from scratch."""
     checkpoint: Annotated[str, Place(or_name=True)] | None = None
     """Hugging Face directory or name, or GGUF file, to start from instead."""
     revision: str | None = None
-    """Of a checkpoint on the hub."""
+    """Branch, tag or commit of a checkpoint on the hub."""
     vocabulary: Positive = 2048
-    """Of the own tokenizer."""
+    """Vocabulary size of the tokenizer trained for a student from scratch."""
     tokens: Positive = 1_000_000
-    """Pre-training tokens of the own student."""
+    """Pre-training tokens of a student from scratch."""
     block: Block | None = 128
     """Tokens of a packed sequence."""
     batch: Positive | None = 8
@@ -89,45 +91,46 @@ class StudentSettings(Manner):
     memory: Literal["standard", "low"] | None = "standard"
     """standard: float32 weights, bfloat16 products on a GPU; low: all bfloat16."""
     checkpointing: bool | None = False
-    """Compute layers again in the backward pass instead of keeping their activations."""
+    """Recompute layers in the backward pass instead of keeping their activations."""
     learning_rate: Rate = 4e-3
-    """Of pre-training, constant after warm-up."""
+    """Learning rate of pre-training, constant after warm-up."""
     warmup: Share = 0.05
-    """Share of the pre-training steps."""
+    """Share of the pre-training steps for warm-up."""
     launch: str | None = None
-    """Command under which trainings run, such as `accelerate launch ... -m qatoolkit.run.cli`; `list` writes them as a
-    list of jobs instead. Null runs them here."""
+    """Command under which trainings run, such as `accelerate launch ... -m qatoolkit.run.cli`; `list` writes a list of
+    jobs instead. Null runs them in worker processes."""
 
 
 class MidtrainSettings(Course):
     """Mid-training of every arm."""
 
     tokens: Positive = 400_000
-    """Tokens in all, replay included; the same for every arm."""
+    """Training tokens in all, replay included; the same for every arm."""
     learning_rate: Rate | None = 3e-3
-    """Peak; null follows from the size of the checkpoint (`training.defaults`)."""
+    """Peak learning rate; null takes the usual one for the size of the checkpoint (`training.defaults`)."""
     max_epochs: Rate | None = None
-    """How often an arm reads a data set at most; null for any number. What a set in an arm with ratios can't give, the
-    others do."""
+    """Maximum epochs of a data set in an arm; null for any number. In an arm with ratios, the other sets fill in for
+    one that has too few tokens."""
     accept_rate: bool = False
     """Accept a learning rate above ten times the usual one for the model's size."""
     seed: NotNegative | None = None
-    """Of the order of the data; null for the run's."""
+    """Random seed of the data order; null takes the run's."""
     document: tuple[Literal["choices", "rationale"], ...] = ()
-    """What a training document holds beside question and answer. The choices of a question that means nothing without
-    them are always there."""
+    """What a training document contains besides question and answer. Choices are always included if the question can't
+    be understood without them."""
 
 
 class GeneralSettings(Settings):
-    """General text of the user's own, for replay and the control."""
+    """Your own general text, for replay and the control."""
 
     sources: tuple[Annotated[str, Place(words=("textbook", "python"))], ...] = ()
-    """A token folder; or text: .txt, .parquet and .jsonl files (.gz too), folders of them, `hf:` names; `textbook`;
+    """A folder of tokens; or text: .txt, .parquet and .jsonl files (.gz too), folders of them, `hf:` names; `textbook`;
     `python`, the language reference that comes with Python."""
     held_out: tuple[Annotated[str, Place()], ...] = ()
-    """Text that is not trained on, to measure bits per byte; none takes every 20th document of the sources."""
+    """Text held out from training to measure bits per byte; if empty, every 20th document of the sources is held
+    out."""
     column: str = "text"
-    """Of Parquet, JSON lines and `hf:` sources."""
+    """Text column of Parquet, JSON lines and `hf:` sources."""
 
 
 CHECKPOINT_DIALS = ("student.block", "student.batch", "student.micro_batch", "student.memory", "student.checkpointing", "midtrain.learning_rate")  # fmt: skip

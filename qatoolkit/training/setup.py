@@ -1,4 +1,4 @@
-"""Everything a training step needs, loaded and checked: tokenizer, data, the model with its loss, the optimizer."""
+"""Loads and checks everything a training step needs: tokenizer, data, the model with its loss, the optimizer."""
 
 import copy
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from qatoolkit.training.mixtures import open_qa
 from qatoolkit.training.packing import Mixture, mix, pack
 from qatoolkit.training.tokens import open_tokens, tokenizer_digest
 
-CHECKED = 2048  # tokens of a block on which the shortcuts are checked
+CHECKED = 2048  # tokens of a block that the shortcuts are checked on
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A job ready to train. `scored` is the model with its loss; `predicted` [blocks] counts the tokens that the loss
-    is taken on; checkpoints are written in `dtype`."""
+    """A job ready to train. `scored` is the model with its loss; `predicted` [blocks] counts the tokens with a loss;
+    checkpoints are written in `dtype`."""
 
     tokenizer: object
     data: Mixture
@@ -35,33 +35,33 @@ class Setup:
 
 
 def set_up(
-    job: Job, tokenizer, data: Mixture, ours: Processes, log: Callable[[str], None], anyway: bool = False
+    job: Job, tokenizer, data: Mixture, group: Processes, log: Callable[[str], None], anyway: bool = False
 ) -> Setup:
-    """Load and check everything; logs what the run needs, and which shortcuts this model does not allow. `anyway` goes
-    on although the memory estimate says that it does not fit.
+    """Load and check everything; logs the needs of the run, and the shortcuts that this model does not allow. `anyway`
+    continues even if the memory estimate says that it does not fit.
 
     Raises ValueError for parts that do not belong together or do not fit the device, OSError for a disk that is too
     small or a checkpoint that is not safetensors."""
     import torch
 
     torch.manual_seed(job.seed)
-    config, needs = check_job(job, tokenizer, data, ours, log, anyway)
+    config, needs = check_job(job, tokenizer, data, group, log, anyway)
     check_disk(job, needs.model.parameters)
-    model = _load(job, config, ours)
-    scored = _with_loss(job, model, ours)
-    for shortcut in _refused_shortcuts(job, scored, data, ours):
+    model = _load_model(job, config, group)
+    scored = _add_loss(job, model, group)
+    for shortcut in _refused_shortcuts(job, scored, data, group):
         log(f"{job.name}: {shortcut.replace('_', ' ')} would change this model's logits, so it is off")
         setattr(scored, shortcut, False)
         if shortcut == "fused_loss" and not anyway:
-            estimate_job(job.model_copy(update={"fused_loss": False}), config, data, ours).require_fit()
+            estimate_job(job.model_copy(update={"fused_loss": False}), config, data, group).require_fit()
     return Setup(
-        tokenizer, data, needs, model, scored, _optimizer(job, model), _stored_dtype(job, config),
+        tokenizer, data, needs, model, scored, _make_optimizer(job, model), _stored_dtype(job, config),
         data.predicted(job.loss_on == "answer"),
     )  # fmt: skip
 
 
-def check_job(job: Job, tokenizer, data: Mixture, ours: Processes, log: Callable[[str], None], anyway: bool):
-    """(transformers configuration, `Needs`) of a job; logs what it needs and reads.
+def check_job(job: Job, tokenizer, data: Mixture, group: Processes, log: Callable[[str], None], anyway: bool):
+    """(transformers configuration, `Needs`) of a job; logs its needs and its data.
 
     ValueError if tokenizer, data and model do not belong together, or, unless `anyway`, if the run does not fit."""
     config = _configuration(job, tokenizer)
@@ -70,24 +70,27 @@ def check_job(job: Job, tokenizer, data: Mixture, ours: Processes, log: Callable
         if source.source.about["tokenizer"] != digest:
             raise ValueError(
                 f"job {job.name!r}: {source.source.folder} was tokenised with another tokenizer than "
-                f"{job.tokenizer or job.start}; tokenise it again with that one"
+                f"{job.tokenizer or job.start}; tokenise it again with that tokenizer"
             )
     text_config = config.get_text_config()
     vocabulary = max(source.source.about["vocabulary"] for source in data.sources)
     if vocabulary > text_config.vocab_size:
         raise ValueError(
-            f"job {job.name!r}: the tokenizer has ids up to {vocabulary - 1:,} and {job.start or job.size} only "
+            f"job {job.name!r}: the tokenizer has ids up to {vocabulary - 1:,}, but {job.start or job.size} has only "
             f"{text_config.vocab_size:,} embeddings; give the model's own tokenizer"
         )
     longest = getattr(text_config, "max_position_embeddings", None)
     if longest and job.block > longest:
         raise ValueError(
             f"job {job.name!r}: block is {job.block:,} tokens and the model reads at most {longest:,}; set block to "
-            "that or less"
+            f"{longest} or less"
         )
     if not data.predicted(job.loss_on == "answer").any():
-        raise ValueError(f"job {job.name!r}: the data has no token to learn from")
-    needs = estimate_job(job, config, data, ours)
+        raise ValueError(
+            f"job {job.name!r}: no token of the data has a loss (loss_on is {job.loss_on!r}); give longer documents, "
+            "or set loss_on to all"
+        )
+    needs = estimate_job(job, config, data, group)
     log(f"{needs.describe()}\n{data.describe()}")
     if not anyway:
         needs.require_fit()
@@ -95,18 +98,18 @@ def check_job(job: Job, tokenizer, data: Mixture, ours: Processes, log: Callable
 
 
 def open_data(job: Job) -> Mixture:
-    """The blocks of a job in the order in which it reads them."""
+    """The blocks of a job in training order."""
     qa = open_qa(job.qa, job.block) if job.qa else None
     general = pack(open_tokens(job.general), job.block) if job.general else None
     return mix(qa, general, job.tokens, job.replay, job.seed)
 
 
 def open_tokenizer(job: Job):
-    """The job's tokenizer, by default that of its start. ValueError if the start is an interrupted run."""
+    """The job's tokenizer, by default that of `start`. ValueError if `start` is an interrupted run."""
     if job.start and checkpoints.states(job.start):
         raise ValueError(
-            f"job {job.name!r}: start {job.start} is an interrupted run, not a checkpoint; run its own job again (the "
-            "same `out`) to resume it, or wait until it has ended"
+            f"job {job.name!r}: start {job.start} is an interrupted run, not a checkpoint; run the job with that `out` "
+            "again to resume it, or wait until it has ended"
         )
     return load_tokenizer(job.tokenizer or job.start)
 
@@ -119,15 +122,15 @@ def _configuration(job: Job, tokenizer):
     return ladder.llama_config(ladder.size_of(job.size), len(tokenizer), job.block, **special)
 
 
-def estimate_job(job: Job, config, data: Mixture, ours: Processes) -> Needs:
-    """What the job needs on these devices, at the speed of a matrix product measured here."""
-    tokens, gpu = int(data.tokens.sum()), ours.device != "cpu"
-    return estimate_needs(config, job, tokens=tokens, context=data.context(), gpu=gpu, devices=ours.count)
+def estimate_job(job: Job, config, data: Mixture, group: Processes) -> Needs:
+    """The needs of the job on these devices, at the speed of a matrix product measured here."""
+    tokens, gpu = int(data.tokens.sum()), group.device != "cpu"
+    return estimate_needs(config, job, tokens=tokens, context=data.context(), gpu=gpu, devices=group.count)
 
 
-def _load(job: Job, config, ours: Processes):
-    """The model to train, on its device. With several processes it stays in main memory: sharding moves it a layer at a
-    time. Random weights are drawn on the CPU, so that they are the same everywhere."""
+def _load_model(job: Job, config, group: Processes):
+    """The model to train, on its device. With several processes it stays in main memory: sharding moves it layer by
+    layer. Random weights are drawn on the CPU, so they are the same on every device."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -141,55 +144,55 @@ def _load(job: Job, config, ours: Processes):
     else:
         model = AutoModelForCausalLM.from_config(**settings, trust_remote_code=False)
     model.train()
-    return model if ours.count > 1 else model.to(ours.device)
+    return model if group.count > 1 else model.to(group.device)
 
 
 def _stored_dtype(job: Job, config):
-    """The dtype that checkpoints are written in: that of the start."""
+    """The dtype of the checkpoints: that of the start."""
     import torch
 
-    if job.size or job.part[1] < 1:  # what follows a part goes on from the weights as they were trained
+    if job.size or job.part[1] < 1:  # the next part must continue from unrounded weights
         return torch.bfloat16 if job.memory == "low" else torch.float32
     if isinstance(config.dtype, torch.dtype):
         return config.dtype
-    for path in sorted(Path(job.start).glob("model*.safetensors")):  # old configurations do not name it
+    for path in sorted(Path(job.start).glob("model*.safetensors")):  # old configurations have no dtype
         with checkpoints.open_tensors(path, "copy it again") as file:
             return file.get_tensor(next(iter(file.keys()))).dtype
     return torch.float32
 
 
-def _with_loss(job: Job, model, ours: Processes):
-    """The model with its loss; layers compiled and sharded as job and processes require."""
+def _add_loss(job: Job, model, group: Processes):
+    """The model with its loss; layers compiled and sharded if job and processes require it."""
     import torch
 
     from qatoolkit.training.attention import PACKED, register
     from qatoolkit.training.losses import Scored
 
     register()
-    if job.checkpointing:  # the second is the name before transformers 5.20
+    if job.checkpointing:  # the second name is that before transformers 5.20
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable()
     layers = [m for m in model.modules() if type(m).__name__ in set(model._no_split_modules or ())]
     if job.compile:
-        torch._dynamo.reset()  # layers of all models share their code, and dynamo compiles no code more than 8 times
+        torch._dynamo.reset()  # layers of all models share code, and dynamo compiles the same code at most 8 times
         for layer in layers:
             layer.compile()
     scored = Scored(model, fused_loss=job.fused_loss, packed_attention=job.attention == PACKED, z_loss=job.z_loss)
-    if ours.count > 1:
+    if group.count > 1:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-        half = ours.device != "cpu" and job.memory == "standard"
+        half = group.device != "cpu" and job.memory == "standard"
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if half else None, reduce_dtype=torch.float32)
-        mesh = init_device_mesh(ours.device.split(":")[0], (ours.count,))
+        mesh = init_device_mesh(group.device.split(":")[0], (group.count,))
         for part in (*layers, scored):
             fully_shard(part, mesh=mesh, mp_policy=policy)
     return scored
 
 
-def _refused_shortcuts(job: Job, scored, data: Mixture, ours: Processes) -> list[str]:
-    """The shortcuts that would change the logits of a document in the first block with several documents. ValueError
-    for a model that does not keep packed documents apart."""
+def _refused_shortcuts(job: Job, scored, data: Mixture, group: Processes) -> list[str]:
+    """The shortcuts that would change this model's logits, tested on the first block with several documents. ValueError
+    for a model that does not separate packed documents."""
     from qatoolkit.training.losses import shortcuts_that_fit
 
     for place in range(min(100, len(data))):
@@ -197,7 +200,7 @@ def _refused_shortcuts(job: Job, scored, data: Mixture, ours: Processes) -> list
         begins = np.flatnonzero(batch.positions[0] == 0)
         if len(begins) > 2:
             break
-    # cut out a part with the end of the first document, whose positions then restart there, and the start of the second
+    # cut out the end of the first document, with positions restarting at 0, and the start of the second
     second = int(begins[1]) if len(begins) > 1 else 0
     first = max(0, second - CHECKED // 2)
     part = slice(first, first + CHECKED)
@@ -205,31 +208,31 @@ def _refused_shortcuts(job: Job, scored, data: Mixture, ours: Processes) -> list
     batch.positions[0, : second - first] -= first
     begins = np.flatnonzero(batch.positions[0] == 0)
     ends = np.append(begins[1:], batch.ids.shape[1])
-    # the longest document but the first, which has none before it
+    # the longest document except the first, which has none before it
     longest = 1 + int(np.argmax((ends - begins)[1:])) if len(begins) > 1 else 0
-    ids, positions, _, _, documents = on_device(batch, ours.device)
-    with autocast(job, ours):
+    ids, positions, _, _, documents = on_device(batch, group.device)
+    with autocast(job, group):
         fits = shortcuts_that_fit(scored, ids, positions, documents, (int(begins[longest]), int(ends[longest])))
-    if ours.count > 1:
+    if group.count > 1:
         scored.reshard()  # a forward pass without a backward one leaves the root's weights gathered
-    refused = [name for name, fit in fits.items() if ours.total(not fit)]
+    refused = [name for name, fit in fits.items() if group.total(not fit)]
     if "apart" in refused and (not scored.packed_attention or "packed_attention" in refused):
         raise ValueError(
-            f"job {job.name!r}: {type(scored.model).__name__} reads packed documents into one another: it is not "
-            "causal, or its positions do not come from position ids; train a model of another architecture"
+            f"job {job.name!r}: {type(scored.model).__name__} mixes packed documents: it is not causal, or its "
+            "positions do not come from position ids; train a model of another architecture"
         )
     return [name for name in refused if name != "apart"]
 
 
-def autocast(job: Job, ours: Processes):
-    """The context of a forward pass: bfloat16 products on a GPU in standard memory, else no casts."""
+def autocast(job: Job, group: Processes):
+    """The context manager for a forward pass: bfloat16 products on a GPU in standard memory, else no casts."""
     import torch
 
-    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=ours.device != "cpu" and job.memory == "standard")
+    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=group.device != "cpu" and job.memory == "standard")
 
 
-def _optimizer(job: Job, model):
-    """AdamW with weight decay on matrices only: not on norms, biases and embeddings."""
+def _make_optimizer(job: Job, model):
+    """AdamW with weight decay on matrices, but not on norms, biases and embeddings."""
     import torch
 
     from qatoolkit.training.bf16_adamw import LowMemoryAdamW
@@ -237,8 +240,8 @@ def _optimizer(job: Job, model):
     heads = (model.get_input_embeddings(), model.get_output_embeddings())
     embeddings = {id(p) for module in heads if module is not None for p in module.parameters()}
     decayed = [p for p in model.parameters() if p.ndim >= 2 and id(p) not in embeddings]
-    rest = [p for p in model.parameters() if p.ndim < 2 or id(p) in embeddings]
-    groups = [{"params": decayed, "weight_decay": job.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    not_decayed = [p for p in model.parameters() if p.ndim < 2 or id(p) in embeddings]
+    groups = [{"params": decayed, "weight_decay": job.weight_decay}, {"params": not_decayed, "weight_decay": 0.0}]
     if job.memory == "low":
         return LowMemoryAdamW(groups, lr=job.learning_rate, betas=job.betas, seed=job.seed)
     return torch.optim.AdamW(groups, lr=job.learning_rate, betas=job.betas, fused=True)

@@ -1,7 +1,7 @@
-"""What a cluster does to a training: it asks for a stop, starts a job twice, and runs out of disk.
+"""What can happen to a training on a cluster: a requested stop, the same job started twice, a full disk.
 
-SIGTERM and SIGUSR1 are answered at the end of the step that is being taken: its state is saved and the process ends
-with the code AGAIN. A scheduler may then run the same command again, and it goes on to the same bits.
+On SIGTERM or SIGUSR1 the current step is completed, the state is saved and the process ends with the code AGAIN. A
+scheduler may then run the same command again, which resumes bit for bit.
 """
 
 import errno
@@ -17,13 +17,13 @@ from pathlib import Path
 
 AGAIN = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-LOCK = ".lock"  # in the job's folder, while it is trained
+LOCK = ".lock"  # in the job's folder, during training
 UNLOCKABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Stopped(SystemExit):
-    """A training was asked to stop and has saved its state; uncaught it ends the process with the code AGAIN."""
+    """A training was asked to stop and has saved its state; uncaught, it ends the process with the code AGAIN."""
 
     def __init__(self, message: str):
         super().__init__(AGAIN)
@@ -34,23 +34,23 @@ class Stopped(SystemExit):
 
 
 class InUse(RuntimeError):
-    """Another process trains in the job's folder; the message names it."""
+    """Another process is training in the job's folder; the message names it."""
 
 
 @contextmanager
 def stop_requests(pass_on: Callable[[], None] = lambda: None):
-    """Yields a function that says whether SIGTERM or SIGUSR1 has come, which end nothing meanwhile; `pass_on` is called
-    at each. In another thread than the main one signals can't be caught, and are left as they are."""
-    came = []
+    """Catch SIGTERM and SIGUSR1; yields a function that says whether one was received. `pass_on` is called at each.
+    Signals can only be caught in the main thread; in another one they keep their handlers."""
+    received = []
 
-    def note(number, frame) -> None:
-        came.append(number)
+    def handle(number, frame) -> None:
+        received.append(number)
         pass_on()
 
     caught = SIGNALS if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, note) for number in caught}
+    before = {number: signal.signal(number, handle) for number in caught}
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
@@ -58,9 +58,9 @@ def stop_requests(pass_on: Callable[[], None] = lambda: None):
 
 @contextmanager
 def only_one(job, leader: bool):
-    """Keep other jobs out of the folder of this one until the block or the process ends, however it ends; InUse names the
-    process that is there already. Only the leading process locks. A folder that can't be locked (read-only, or a disk
-    without locks) is left unlocked."""
+    """Lock the job's folder until the block or the process ends, for whatever reason; raises InUse, naming the process
+    that has the lock. Only the leading process locks. A folder that can't be locked (read-only, or a file system
+    without locks) stays unlocked."""
     out, file = Path(job.out), None
     path = out / LOCK
     if leader:
@@ -77,14 +77,14 @@ def only_one(job, leader: bool):
             path.unlink(missing_ok=True)
             file.close()
         if leader:
-            with suppress(OSError):  # a job that was refused before it wrote anything leaves no folder
+            with suppress(OSError):  # a job that failed before it wrote anything leaves no folder
                 out.rmdir()
 
 
 def _open_lock(path: Path, job):
     """The lock file, open and locked."""
     while True:
-        file = open(path, "a+")  # noqa: SIM115 (open for as long as it is locked)
+        file = open(path, "a+")  # noqa: SIM115 (stays open while locked)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -92,13 +92,13 @@ def _open_lock(path: Path, job):
             with file:
                 holder = file.read().strip() or "another process"
             raise InUse(
-                f"job {job.name!r}: {holder} trains in {job.out} already; wait until it has ended, or give another "
-                "`out`"
+                f"job {job.name!r}: {holder} is already training in {job.out}; wait until it has ended, or give "
+                "another `out`"
             ) from None
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 break
-        file.close()  # its holder has just removed it
+        file.close()  # the previous holder has just removed it
     with suppress(OSError):  # a full disk
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -107,7 +107,7 @@ def _open_lock(path: Path, job):
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error of a write, by Python or one of its Rust libraries, is about a full disk, quota or limit."""
+    """Whether a write failed for a full disk, quota or file-size limit; also recognises errors of Rust libraries."""
     number = getattr(error, "errno", None)
-    told = re.search(r"os error (\d+)", str(error))
-    return number in FULL or bool(told and int(told[1]) in FULL)
+    from_rust = re.search(r"os error (\d+)", str(error))
+    return number in FULL or bool(from_rust and int(from_rust[1]) in FULL)

@@ -22,15 +22,15 @@ from qatoolkit.core.qa_table import as_lists
 from qatoolkit.core.text import first_line
 from qatoolkit.training.digests import require_undamaged, write_digests
 
-Document = str | tuple[str, str]  # a text, or a prompt and its continuation
-TOKEN_FILE = "tokens.json"  # in a finished token folder
-CHUNK = 8000  # characters of a document that is cut from running text
+Document = str | tuple[str, str]  # a text, or a prompt and its answer
+TOKEN_FILE = "tokens.json"  # marks a finished token folder
+CHUNK = 8000  # characters of a document cut from running text
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFile:
-    """Tokenised documents: `tokens` [tokens] (memory-mapped), `offsets` [documents + 1] int64, where each begins;
-    `given` [documents] int32, its number of prompt tokens; `about` is the content of `tokens.json`."""
+    """Tokenised documents: `tokens` [tokens] (memory-mapped); `offsets` [documents + 1] int64, where each begins;
+    `given` [documents] int32, the number of prompt tokens of each; `about`, the content of `tokens.json`."""
 
     folder: Path
     tokens: np.ndarray
@@ -46,7 +46,7 @@ class TokenFile:
 
 
 def train_tokenizer(texts: list[str], vocabulary: int):
-    """A byte-level BPE tokenizer with `<pad>` and `<eos>`, as transformers saves and loads it."""
+    """Train a byte-level BPE tokenizer with `<pad>` and `<eos>`; returns a transformers tokenizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -64,7 +64,7 @@ def train_tokenizer(texts: list[str], vocabulary: int):
 
 
 def tokenizer_digest(tokenizer) -> str:
-    """sha256 of a tokenizer's vocabulary and end-of-text token: equal digests mean equal ids."""
+    """sha256 of a tokenizer's vocabulary and end-of-text token; equal digests mean equal ids."""
     content = [sorted(tokenizer.get_vocab().items()), tokenizer.eos_token_id]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -74,17 +74,17 @@ def write_tokens(
 ) -> TokenFile:
     """Tokenise documents into a token file, `together` at a time, until it has `most` tokens.
 
-    Every document begins as the tokenizer begins a text (with a special token in some) and ends with its end-of-text
-    token. A token belongs to the prompt if it begins inside it. Raises ValueError for a tokenizer without an
-    end-of-text token, for no documents, and for a folder that holds something else."""
+    Every document begins with the tokenizer's special tokens, if any, and ends with its end-of-text token. A token
+    belongs to the prompt if it begins inside it. Raises ValueError for a tokenizer without an end-of-text token, for no
+    documents, and for a folder with other content."""
     if tokenizer.eos_token_id is None:
         raise ValueError(
-            f"the tokenizer {type(tokenizer).__name__} has no end-of-text token, which must close every document; "
-            "name one as eos_token in its tokenizer_config.json"
+            f"the tokenizer {type(tokenizer).__name__} has no end-of-text token to end documents with; name one as "
+            "eos_token in its tokenizer_config.json"
         )
-    # a padding token may lie beyond the model's embedding, as in `evaluation.cloze.check_fit`, unless a text uses it
-    rows = 1 + max(i for token, i in tokenizer.get_vocab().items() if token != tokenizer.pad_token)
-    kind = np.uint16 if max(tokenizer.get_vocab().values()) < 1 << 16 else np.uint32
+    # a padding token may be outside the model's embedding, as in `evaluation.cloze.check_fit`, unless a text uses it
+    vocabulary = 1 + max(i for token, i in tokenizer.get_vocab().items() if token != tokenizer.pad_token)
+    dtype = np.uint16 if max(tokenizer.get_vocab().values()) < 1 << 16 else np.uint32
     lengths, given, documents = [], [], iter(documents)
     folder = Path(folder)
     with atomic(folder, over=TOKEN_FILE) as temporary:
@@ -99,22 +99,22 @@ def write_tokens(
                 for ids, spans, (prompt, _) in zip(encoded["input_ids"], encoded["offset_mapping"], pairs, strict=True):
                     if not ids or ids[-1] != tokenizer.eos_token_id:
                         ids = [*ids, tokenizer.eos_token_id]
-                    file.write(np.array(ids, dtype=kind).tobytes())
-                    rows = max(rows, 1 + max(ids))
+                    file.write(np.array(ids, dtype=dtype).tobytes())
+                    vocabulary = max(vocabulary, 1 + max(ids))
                     lengths.append(len(ids))
                     written += len(ids)
                     given.append(next((i for i, (begin, _) in enumerate(spans) if begin >= len(prompt)), len(spans)))
         if not lengths:
-            raise ValueError(f"there is no document to write to {folder}")
+            raise ValueError(f"no documents to write to {folder}; give at least one")
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         np.save(temporary / "offsets.npy", offsets.astype(np.int64))
         np.save(temporary / "given.npy", np.array(given, dtype=np.int32))
         about = {
             "documents": len(lengths),
             "tokens": int(offsets[-1]),
-            "dtype": np.dtype(kind).name,
+            "dtype": np.dtype(dtype).name,
             "tokenizer": tokenizer_digest(tokenizer),
-            "vocabulary": rows,
+            "vocabulary": vocabulary,
             "eos": tokenizer.eos_token_id,
             "pad": tokenizer.eos_token_id,
         }
@@ -124,7 +124,7 @@ def write_tokens(
 
 
 def open_tokens(folder: str | Path) -> TokenFile:
-    """Open a token file, of a large one without reading it all; ValueError if there is none or it is damaged."""
+    """Open a token file without reading all of it; ValueError if there is none or it is damaged."""
     folder = Path(folder)
     if not (folder / TOKEN_FILE).is_file():
         raise ValueError(
@@ -135,15 +135,15 @@ def open_tokens(folder: str | Path) -> TokenFile:
     except OSError as error:
         raise ValueError(str(error)) from None
     about = read_json(folder / TOKEN_FILE)
-    file, kind = folder / "tokens.bin", np.dtype(about["dtype"])
-    if file.stat().st_size != about["tokens"] * kind.itemsize:
+    file, dtype = folder / "tokens.bin", np.dtype(about["dtype"])
+    if file.stat().st_size != about["tokens"] * dtype.itemsize:
         raise ValueError(
             f"{file} is cut short: it has {file.stat().st_size:,} bytes instead of "
-            f"{about['tokens'] * kind.itemsize:,}; make it again"
+            f"{about['tokens'] * dtype.itemsize:,}; make it again"
         )
     return TokenFile(
         folder=folder,
-        tokens=np.memmap(file, dtype=kind, mode="r"),
+        tokens=np.memmap(file, dtype=dtype, mode="r"),
         offsets=np.load(folder / "offsets.npy", mmap_mode="r"),
         given=np.load(folder / "given.npy", mmap_mode="r"),
         about=about,
@@ -159,14 +159,14 @@ def _content_digest(folder: Path) -> str:
 
 
 def qa_documents(table: pd.DataFrame, holds: Collection[str] = ()) -> Iterator[Document]:
-    """The rows of a QA table as documents: the prompt and the answer. `holds` names what else is in them: "choices",
-    "rationale". The choices of a row that means nothing without them are always there: of one whose answer is letters
-    ("BD") or whose question speaks of choices (`prompt_format.means_choices`). ValueError for a row that has none."""
+    """The rows of a QA table as documents of prompt and answer; `holds` names additional content: "choices",
+    "rationale". Choices are always included where the row needs them: the answer is letters ("BD"), or the question
+    refers to choices (`prompt_format.means_choices`). ValueError for a question that refers to choices and has none."""
     for row in as_lists(table).to_dict("records"):
         choices, several = row.get("choices") or (), row.get("choices") and pd.isna(row.get("answer_index"))
         if not choices and lacks_choices(row["question"]):
             raise ValueError(
-                f"row {row['id']} speaks of choices and has none, so it can't be trained on: curate the table first "
+                f"row {row['id']} refers to choices and has none, so it can't be trained on: curate the table first "
                 f"({row['question'][:60]!r})"
             )
         listed = choices if "choices" in holds or several or means_choices(row["question"]) else ()
@@ -176,23 +176,23 @@ def qa_documents(table: pd.DataFrame, holds: Collection[str] = ()) -> Iterator[D
 
 
 def text_documents(paths: Iterable[str | Path], column: str = "text") -> Iterator[str]:
-    """The texts of files, folders of files and `hf:name[:configuration[:split]]` data sets, streamed, so that they may be
+    """The texts of files, folders of files and `hf:name[:configuration[:split]]` data sets, streamed: they may be
     larger than memory.
 
     Parquet and JSON lines (.parquet, .jsonl) have a text in `column`; a .txt file is cut between paragraphs into
-    documents of about `CHUNK` characters; .gz is read too. Empty texts are skipped. ValueError names the file, and the
-    line, if there is no text or the file can't be read."""
+    documents of about `CHUNK` characters; .gz is read too. Empty texts are skipped. ValueError naming file and line if
+    there is no text or the file can't be read."""
     for path in _text_files(paths):
         if isinstance(path, str):
-            rows = _hub_texts(path, column)
+            rows = _read_hub(path, column)
         elif (name := path.name.removesuffix(".gz")).endswith(".parquet"):
-            rows = _parquet(path, column)
+            rows = _read_parquet(path, column)
         elif name.endswith((".jsonl", ".json", ".ndjson")):
-            rows = _json_lines(path, column)
+            rows = _read_json_lines(path, column)
         elif name.endswith((".txt", ".md")):
-            rows = _plain(path)
+            rows = _read_plain(path)
         else:
-            raise ValueError(f"{path}: texts are read from .txt, .parquet and .jsonl files (.gz too)")
+            raise ValueError(f"{path}: not a text file that can be read; give .txt, .parquet or .jsonl files (.gz too)")
         try:
             yield from (text for text in rows if text.strip())
         except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -200,51 +200,53 @@ def text_documents(paths: Iterable[str | Path], column: str = "text") -> Iterato
 
 
 def _text_files(paths: Iterable[str | Path]) -> Iterator[Path | str]:
-    """Files in the order given, those of a folder by name; `hf:` names as they are."""
+    """The files in the given order, those of a folder by name; `hf:` names unchanged."""
     for source in paths:
         path = Path(source)
         if str(source).startswith("hf:"):
             yield str(source)
         elif path.is_dir():
-            held = sorted(p for p in path.rglob("*") if not (p.is_dir() or p.name.startswith((".", "README"))))
-            if odd := [p for p in held if not p.is_file()]:
-                raise ValueError(f"{odd[0]} is no file (a pipe, a device, or a link to nothing): take it out of {path}")
-            yield from held
+            files = sorted(p for p in path.rglob("*") if not (p.is_dir() or p.name.startswith((".", "README"))))
+            if special := [p for p in files if not p.is_file()]:
+                raise ValueError(
+                    f"{special[0]} is not a regular file (a pipe, a device, or a broken link): remove it from {path}"
+                )
+            yield from files
         elif path.is_file():
             yield path
         else:
-            raise ValueError(f"{path} does not exist")
+            raise ValueError(f"{path} does not exist; give a file, a folder or an hf: name")
 
 
-def _plain(path: Path) -> Iterator[str]:
+def _read_plain(path: Path) -> Iterator[str]:
     """Whole paragraphs of running text, about `CHUNK` characters at a time."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
-        held, length = [], 0
+        lines, length = [], 0
         for line in file:
             if length >= CHUNK and (not line.strip() or length >= 4 * CHUNK):
-                yield "".join(held)
-                held, length = [], 0
-            held.append(line)
+                yield "".join(lines)
+                lines, length = [], 0
+            lines.append(line)
             length += len(line)
-        yield "".join(held)
+        yield "".join(lines)
 
 
-def _hub_texts(name: str, column: str) -> Iterator[str]:
+def _read_hub(name: str, column: str) -> Iterator[str]:
     import datasets
 
-    place, *more = name.removeprefix("hf:").split(":")
+    dataset, *more = name.removeprefix("hf:").split(":")
     configuration, split = (more + [None] * 2)[:2]
     try:
-        rows = datasets.load_dataset(place, configuration or None, split=split or "train", streaming=True)
+        rows = datasets.load_dataset(dataset, configuration or None, split=split or "train", streaming=True)
         first = next(iter(rows))
-    except Exception as error:  # of the hub, the network, or the data set
+    except Exception as error:  # from the hub, the network or the data set
         raise ValueError(f"{name} can't be opened: {type(error).__name__}: {first_line(error)}") from None
     if not isinstance(first.get(column), str):
         raise ValueError(f"{name} has no text in column {column!r}; it has {', '.join(first)}")
     return (row[column] or "" for row in rows)
 
 
-def _parquet(path: Path, column: str) -> Iterator[str]:
+def _read_parquet(path: Path, column: str) -> Iterator[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -261,7 +263,7 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
             yield text or ""
 
 
-def _json_lines(path: Path, column: str) -> Iterator[str]:
+def _read_json_lines(path: Path, column: str) -> Iterator[str]:
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             try:

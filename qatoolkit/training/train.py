@@ -3,10 +3,10 @@
     qatoolkit train run.yaml
     accelerate launch --use_fsdp --fsdp_version 2 --num_processes 8 -m qatoolkit.run.cli train run.yaml
 
-A job (`training.job.Job`) writes a plain Hugging Face directory with metrics, and a manifest last. Run again it resumes
-where it was interrupted, to the bit on a CPU. On several devices weights, gradients and moments are sharded by torch's
-FSDP2; every step reads the same blocks and divides by the tokens of all devices, so that the number of devices changes
-results by rounding alone (and by dropout, in a model that has it).
+A job (`training.job.Job`) writes a plain Hugging Face directory with metrics, and a manifest last. An interrupted job
+that is run again resumes, bit for bit on a CPU. On several devices weights, gradients and moments are sharded by
+torch's FSDP2; every step reads the same blocks and divides by the tokens of all devices, so the number of devices
+changes results only by rounding (and by dropout, in a model that has it).
 """
 
 import math
@@ -31,11 +31,11 @@ from qatoolkit.training.setup import Setup, autocast, check_job, open_data, open
 from qatoolkit.training.stops import Stopped, is_full, only_one, stop_requests
 from qatoolkit.training.tokens import tokenizer_digest
 
-GO_ON, SAVE, STOP = range(3)  # before a step; the highest of all processes counts
+GO_ON, SAVE, STOP = range(3)  # decided before each step: the maximum over all processes
 
 
 class TrainingFailed(RuntimeError):
-    """A job that can't go on; the message says where it stopped, why, and what to change."""
+    """A job can't continue; the message says where it stopped, why, and what to change."""
 
 
 def train(
@@ -46,137 +46,138 @@ def train(
     log: Callable[[str], None] = print,
     anyway: bool = False,
 ) -> dict:
-    """Run a job to its end, or resume it, and return its manifest: tokens, FLOPs, parameters, mixture, final loss.
+    """Run or resume a job to its end and return its manifest: tokens, FLOPs, parameters, mixture, final loss.
 
-    `probe` answers the questions of a job with `probe_every` (`evaluation.live_probe`): called with job and tokenizer, it
-    returns a function of the live model that gives discipline, difficulty, n, accuracy and margin by cell, which go to
-    `probe.jsonl` (`probes.read_probes`). `hook` gets every step's metrics, and every few seconds tokens per second and MFU: `wandb.log`, say. `log` gets
-    lines of progress. `anyway` starts although the memory estimate says that it does not fit. Raises TrainingFailed
-    when the loss is not finite, ValueError for parts that do not belong together, OSError for a damaged checkpoint or a
-    full disk, InUse while another process trains in the job's folder. After SIGTERM or SIGUSR1 it takes the step to its
-    end, saves the state and raises Stopped, a SystemExit with code 75 (`stops.AGAIN`)."""
-    ours = join(job.threads)
-    log = log if ours.leads else (lambda _: None)
+    `probe` answers the questions of a job with `probe_every` (`evaluation.live_probe`): called with job and tokenizer,
+    it returns a function from the live model to discipline, difficulty, n, accuracy and margin by cell, which go to
+    `probe.jsonl` (`probes.read_probes`). `hook` (for example `wandb.log`) gets every step's metrics, and every few
+    seconds tokens per second and MFU. `log` gets progress lines. `anyway` starts even if the memory estimate says that
+    the job does not fit.
+
+    Raises TrainingFailed if the loss is not finite, ValueError for parts that do not belong together, OSError for a
+    damaged checkpoint or a full disk, InUse if another process is training in the job's folder. On SIGTERM or SIGUSR1
+    it completes the step, saves the state and raises Stopped, a SystemExit with code 75 (`stops.AGAIN`)."""
+    group = join(job.threads)
+    log = log if group.leads else (lambda _: None)
     checkpoints.check_out(job)
-    with stop_requests() as asked_to_stop, only_one(job, ours.leads):
-        return _run(job, ours, probe, hook, log, anyway, asked_to_stop)
+    with stop_requests() as asked_to_stop, only_one(job, group.leads):
+        return _run(job, group, probe, hook, log, anyway, asked_to_stop)
 
 
-def _run(job: Job, ours: Processes, probe, hook, log, anyway: bool, asked_to_stop: Callable[[], bool]) -> dict:
-    """`train`, in a folder that no other job is in."""
+def _run(job: Job, group: Processes, probe, hook, log, anyway: bool, asked_to_stop: Callable[[], bool]) -> dict:
+    """`train`, once the job's folder is locked."""
     out, tokenizer, data = Path(job.out), open_tokenizer(job), open_data(job)
-    same = identity(job, tokenizer=tokenizer_digest(tokenizer), data=data.identity, start=_start_digest(job))
+    job_identity = identity(job, tokenizer=tokenizer_digest(tokenizer), data=data.identity, start=_start_digest(job))
     require_undamaged(out, f"delete {out} and run the job again to train it again")
     if finished := _manifest_of(job.out):
-        checkpoints.require_same(job, finished.get("identity"), same, "a finished run")
+        checkpoints.require_same(job, finished.get("identity"), job_identity, "a finished run")
         checkpoints.require_kept(job)
         if job.probe_every and not (out / PROBES).is_file():
             raise ValueError(
-                f"job {job.name!r}: {out} holds a finished run, made without probes; set probe_every to 0, or give "
+                f"job {job.name!r}: {out} contains a finished run made without probes; set probe_every to 0, or give "
                 "another `out` to train again"
             )
-        if ours.leads:
+        if group.leads:
             remove(out / checkpoints.STATES)
-        log(f"{job.name}: done before, nothing to do")
+        log(f"{job.name}: already finished, nothing to do")
         return finished
     ask = prepare_probe(probe, job, tokenizer)
-    setup = set_up(job, tokenizer, data, ours, log, anyway)
+    setup = set_up(job, tokenizer, data, group, log, anyway)
     steps = math.ceil(len(data) / job.batch)
     inherited = _inherit(job, setup) if job.rate == "inherit" or job.part[0] else None
-    if ours.leads:
+    if group.leads:
         checkpoints.remove_leftovers(out)
-    done, seen = checkpoints.load_state(job, setup.model, setup.optimizer, same)
-    if ours.total(done) != done * ours.count:
+    done, seen = checkpoints.load_state(job, setup.model, setup.optimizer, job_identity)
+    if group.total(done) != done * group.count:
         raise OSError(
-            f"job {job.name!r}: processes see different states in {out}; it must be on a disk that they share"
+            f"job {job.name!r}: processes see different states in {out}; put it on a disk that all of them share"
         )
     marks = [(*side_branch(share, steps, job), out / f"at-{share:g}") for share in job.keep]
     if done:
         checkpoints.require_ahead(job, marks, done, steps)
-        log(f"{job.name}: goes on after step {done:,} of {steps:,}")
-    about = _about(job, setup, steps) | {"identity": same}
-    tokens, value, rate = data.tokens, None, None
+        log(f"{job.name}: resumes after step {done:,} of {steps:,}")
+    about = _describe(job, setup, steps) | {"identity": job_identity}
+    tokens, loss, rate = data.tokens, None, None
 
     def manifest() -> dict:
-        return about | {"tokens": seen, "flops": seen * about["flops_per_token"], "loss": value, "lr": rate}
+        return about | {"tokens": seen, "flops": seen * about["flops_per_token"], "loss": loss, "lr": rate}
 
-    progress = ProgressLog(job, steps, about["flops_per_token"], ours, log)
-    save_due = _clock(job)
+    progress = ProgressLog(job, steps, about["flops_per_token"], group, log)
+    save_due = _save_timer(job)
     with (
-        _room(job, setup.needs.model.parameters),
-        open_metrics(out, done, ours.leads) as write_row,
-        open_probes(job, ask, setup.scored, steps, done, ours, progress, log) as probe_if_due,
+        _full_disk_in_one_line(job, setup.needs.model.parameters),
+        open_metrics(out, done, group.leads) as write_row,
+        open_probes(job, ask, setup.scored, steps, done, group, progress, log) as probe_if_due,
     ):
 
         def take(step: int, ends: int) -> tuple[dict, int]:
-            """Take a step of a run that ends at step `ends`: its metrics and its tokens."""
-            nonlocal value, rate, seen
+            """Take a step of a run that ends at step `ends`; returns its metrics and its tokens."""
+            nonlocal loss, rate, seen
             places = np.arange(step * job.batch, min((step + 1) * job.batch, len(data)))
             rate = learning_rate(step, steps, job, inherited, ends=ends)
-            value, norm = _step(job, setup, places, rate, ours)
+            loss, norm = _take_step(job, setup, places, rate, group)
             if norm is None:
-                raise TrainingFailed(_not_finite(job, value, step))
+                raise TrainingFailed(_explain_not_finite(job, loss, step))
             new = int(tokens[places].sum())
             seen += new
-            return {"step": step, "tokens": seen, "loss": value, "lr": rate, "gradient_norm": norm}, new
+            return {"step": step, "tokens": seen, "loss": loss, "lr": rate, "gradient_norm": norm}, new
 
-        def decay_beside(step: int, ends: int, folder: Path) -> None:
-            """Keep the model of a run that ends at step `ends`; the trunk then goes on from the state it has here."""
-            nonlocal value, rate, seen
-            if (_manifest_of(folder) or {}).get("identity") == same:
-                return  # a resumed run comes here again
-            since, trunk = time.perf_counter(), (value, rate, seen)
-            checkpoints.save_state(job, step, seen, setup.model, setup.optimizer, same, leader=ours.leads)
-            for beside in range(step, ends):
-                if ours.highest(STOP if asked_to_stop() else GO_ON) == STOP:
-                    raise _stopped(job, step, steps, ours)
-                take(beside, ends)
-            _keep(job, setup, folder, manifest() | {"steps": ends}, ours)
-            log(f"{job.name}: {seen:,} tokens, decayed beside the trunk, loss {value:.3f}, written to {folder}")
-            ours.highest(0)  # the leader has written the state
-            checkpoints.load_state(job, setup.model, setup.optimizer, same)
-            value, rate, seen = trunk
-            progress.since += time.perf_counter() - since  # no training of the trunk
+        def decay_branch(step: int, ends: int, folder: Path) -> None:
+            """Keep the model of a run that ends at step `ends`, then restore the trunk's state."""
+            nonlocal loss, rate, seen
+            if (_manifest_of(folder) or {}).get("identity") == job_identity:
+                return  # written before the run was resumed
+            since, trunk = time.perf_counter(), (loss, rate, seen)
+            checkpoints.save_state(job, step, seen, setup.model, setup.optimizer, job_identity, leader=group.leads)
+            for branch_step in range(step, ends):
+                if group.highest(STOP if asked_to_stop() else GO_ON) == STOP:
+                    raise _stopped(job, step, steps, group)
+                take(branch_step, ends)
+            _keep(job, setup, folder, manifest() | {"steps": ends}, group)
+            log(f"{job.name}: {seen:,} tokens, decay branch, loss {loss:.3f}, written to {folder}")
+            group.highest(0)  # wait until the leader has written the state
+            checkpoints.load_state(job, setup.model, setup.optimizer, job_identity)
+            loss, rate, seen = trunk
+            progress.since += time.perf_counter() - since  # not training time of the trunk
 
         if not done:
             probe_if_due(0, 0, 0)
         for step in range(done, steps):
-            turn = ours.highest(STOP if asked_to_stop() else SAVE if ours.leads and save_due(step) else GO_ON)
-            if turn and step > done:
-                checkpoints.save_state(job, step, seen, setup.model, setup.optimizer, same, leader=ours.leads)
-            if turn == STOP:
-                raise _stopped(job, step, steps, ours)
+            action = group.highest(STOP if asked_to_stop() else SAVE if group.leads and save_due(step) else GO_ON)
+            if action and step > done:
+                checkpoints.save_state(job, step, seen, setup.model, setup.optimizer, job_identity, leader=group.leads)
+            if action == STOP:
+                raise _stopped(job, step, steps, group)
             for _, ends, folder in (mark for mark in marks if mark[0] == step < mark[1]):
-                decay_beside(step, ends, folder)
+                decay_branch(step, ends, folder)
             row, new = take(step, steps)
             write_row(row)
             timing = progress.step(row, new)
-            if hook and ours.leads:
+            if hook and group.leads:
                 hook(row | timing)
             for leaves, ends, folder in marks:
                 if leaves == ends == step + 1:
-                    _keep(job, setup, folder, manifest(), ours)
+                    _keep(job, setup, folder, manifest(), group)
             probe_if_due(step + 1, seen, new)
-        _keep(job, setup, out, manifest(), ours)
-    if ours.leads:
+        _keep(job, setup, out, manifest(), group)
+    if group.leads:
         remove(out / checkpoints.STATES)
-    log(f"{job.name}: {seen:,} tokens in {steps:,} steps, loss {value:.3f}, written to {out}")
+    log(f"{job.name}: {seen:,} tokens in {steps:,} steps, loss {loss:.3f}, written to {out}")
     return manifest()
 
 
-def _stopped(job: Job, step: int, steps: int, ours: Processes) -> Stopped:
-    """What to raise after a stop that was asked for, once the leader has written the state: a launcher ends all
+def _stopped(job: Job, step: int, steps: int, group: Processes) -> Stopped:
+    """The exception for a requested stop. Waits until the leader has written the state, since a launcher ends all
     processes when one has ended."""
-    ours.highest(0)
+    group.highest(0)
     return Stopped(
         f"job {job.name!r}: stopped as asked after step {step:,} of {steps:,}"
-        f"{f', its state is in {job.out}' * bool(step)}; run the same command again to go on"
+        f"{f', its state is in {job.out}' * bool(step)}; run the same command again to continue"
     )
 
 
-def _clock(job: Job) -> Callable[[int], bool]:
-    """A function of the steps taken that says whether a state is due, by their number or by the time since the last
-    one."""
+def _save_timer(job: Job) -> Callable[[int], bool]:
+    """A function of the steps taken that says whether a state is due, by steps or by the time since the last one."""
     last = time.monotonic()
 
     def due(taken: int) -> bool:
@@ -191,11 +192,11 @@ def _clock(job: Job) -> Callable[[int], bool]:
 
 
 @contextmanager
-def _room(job: Job, parameters: int):
-    """Turns a full disk at any write into one line: how much is missing, and from where a rerun goes on."""
+def _full_disk_in_one_line(job: Job, parameters: int):
+    """Turn a full disk at any write into a one-line error: how much is missing, and where a rerun resumes."""
     try:
         yield
-    except Exception as error:  # tokenizers raises plain ones
+    except Exception as error:  # tokenizers raises bare Exceptions
         if not is_full(error):
             raise
         needed, missing = missing_on_disk(job, parameters)
@@ -203,26 +204,26 @@ def _room(job: Job, parameters: int):
         raise OSError(
             f"job {job.name!r}: the disk or quota of {job.out} is full ({first_line(error)}): the job needs "
             f"{size_text(needed)} more there, {size_text(missing)} more than are free. Free that and run the same "
-            f"command again: it goes on after step {int(states[-1].name) if states else 0:,}"
+            f"command again: it resumes after step {int(states[-1].name) if states else 0:,}"
         ) from error
 
 
-def _step(job: Job, setup: Setup, places: np.ndarray, rate: float, ours: Processes) -> tuple[float, float | None]:
-    """Take one step on the blocks at `places`: (loss in nats per token, norm of the gradient). If either is not finite
-    no step is taken, and the norm is None."""
+def _take_step(job: Job, setup: Setup, places: np.ndarray, rate: float, group: Processes) -> tuple[float, float | None]:
+    """Take one step on the blocks at `places`: (loss in nats per token, norm of the gradient). If either is not finite,
+    the weights are not updated and the norm is None."""
     import torch
 
-    for group in setup.optimizer.param_groups:
-        group["lr"] = rate
+    for param_group in setup.optimizer.param_groups:
+        param_group["lr"] = rate
     predicted = max(1, int(setup.predicted[places].sum()))
     losses = []
-    for part in shares_of(places, job.micro_batch, ours):
-        batch = on_device(setup.data.batch(part, job.loss_on == "answer"), ours.device)
-        with autocast(job, ours):
+    for part in shares_of(places, job.micro_batch, group):
+        batch = on_device(setup.data.batch(part, job.loss_on == "answer"), group.device)
+        with autocast(job, group):
             loss = setup.scored(*batch)
-        (loss * (ours.count / predicted)).backward()  # sharding takes the mean over processes
+        (loss * (group.count / predicted)).backward()  # sharding takes the mean over processes
         losses.append(loss.detach())
-    value = ours.total(sum(loss.item() for loss in losses)) / predicted
+    value = group.total(sum(loss.item() for loss in losses)) / predicted
     if not math.isfinite(value):
         return value, None
     norm = torch.nn.utils.clip_grad_norm_(setup.model.parameters(), job.clip)
@@ -234,8 +235,8 @@ def _step(job: Job, setup: Setup, places: np.ndarray, rate: float, ours: Process
     return value, norm
 
 
-def _not_finite(job: Job, value: float, step: int) -> str:
-    """What to do about a loss or gradient that is not finite."""
+def _explain_not_finite(job: Job, value: float, step: int) -> str:
+    """The error message for a loss or gradient that is not finite."""
     states = checkpoints.states(job.out)
     resumed = (
         f"resuming starts after step {int(states[-1].name):,}, but will end here too"
@@ -249,8 +250,8 @@ def _not_finite(job: Job, value: float, step: int) -> str:
     )
 
 
-def _about(job: Job, setup: Setup, steps: int) -> dict:
-    """The manifest's part that is known before the first step."""
+def _describe(job: Job, setup: Setup, steps: int) -> dict:
+    """The part of the manifest that is known before the first step."""
     import torch
     import transformers
 
@@ -271,8 +272,7 @@ def _about(job: Job, setup: Setup, steps: int) -> dict:
 
 
 def _manifest_of(folder: str | None) -> dict | None:
-    """The training manifest of a checkpoint made here; None for any other, whose own compute is unknown and counts as
-    0."""
+    """The training manifest of a checkpoint, None if it has none; its compute is then unknown and counts as 0."""
     path = Path(folder or "") / "training.json"
     return read_json(path) if folder and path.is_file() else None
 
@@ -286,14 +286,15 @@ def _start_digest(job: Job) -> str:
 
 
 def _inherit(job: Job, setup: Setup) -> float | None:
-    """Take over the moments that the start's training ended with; returns the rate that it ended at, None in a later part
-    of a run, whose schedule goes on."""
+    """Load the final moments of the start's training; returns its final learning rate, None in a later part of a run,
+    which continues the schedule."""
     stored, manifest = Path(job.start) / "optimizer.safetensors", _manifest_of(job.start) or {}
     ended = manifest.get("job", {}).get("part", WHOLE)[1]
     if job.part[0] and not (stored.is_file() and math.isclose(ended, job.part[0])):
         raise ValueError(
             f"job {job.name!r}: part begins at {job.part[0]:g} of a run, and {job.start} "
-            f"{f'ends at {ended:g} of one' if stored.is_file() else 'has no moments'}; start from the part before this one"
+            f"{f'ends at {ended:g} of one' if stored.is_file() else 'has no moments'}; start from the part before this "
+            "one"
         )
     if not stored.is_file() or not manifest.get("lr"):
         raise ValueError(
@@ -306,21 +307,21 @@ def _inherit(job: Job, setup: Setup) -> float | None:
     return None if job.part[0] else manifest["lr"]
 
 
-def _keep(job: Job, setup: Setup, folder: Path, manifest: dict, ours: Processes) -> None:
+def _keep(job: Job, setup: Setup, folder: Path, manifest: dict, group: Processes) -> None:
     """Export the model as it is now, with its moments if the job keeps them."""
-    if ours.leads:  # a run killed after this checkpoint writes it again: meanwhile it is not complete
+    if group.leads:  # a resumed run writes this checkpoint again, which is incomplete meanwhile
         for name in ("training.json", DIGESTS):
             (folder / name).unlink(missing_ok=True)
     try:
         if job.keep_optimizer:
-            moments = checkpoints.optimizer_tensors(setup.model, setup.optimizer, ours.leads)
-            if ours.leads:
+            moments = checkpoints.optimizer_tensors(setup.model, setup.optimizer, group.leads)
+            if group.leads:
                 folder.mkdir(parents=True, exist_ok=True)
                 checkpoints.save_tensors(moments, folder / "optimizer.safetensors")
-        checkpoints.export(setup.model, setup.tokenizer, folder, manifest, dtype=setup.dtype, leader=ours.leads)
-    except Exception:  # a full disk: half a checkpoint would take the room of a state
-        for half in folder.glob("*.safetensors") if ours.leads else ():
-            half.unlink()
+        checkpoints.export(setup.model, setup.tokenizer, folder, manifest, dtype=setup.dtype, leader=group.leads)
+    except Exception:  # a full disk: half a checkpoint would take the space of a state
+        for partial_file in folder.glob("*.safetensors") if group.leads else ():
+            partial_file.unlink()
         raise
 
 
@@ -332,20 +333,20 @@ def train_file(
     anyway: bool = False,
     probe: Callable | None = None,
 ) -> None:
-    """Run the job of a YAML file, or with `plan_only` print what it needs; every process of torchrun calls this. `probe` as
+    """Run the job of a YAML file, or with `plan_only` print its needs; called by every process of torchrun. `probe` as
     in `train`.
 
-    Raises ValueError for a faulty file and a run that does not fit, what `train` raises, and ImportError for a tracker
-    that is not installed."""
+    Raises ValueError for a faulty file or a run that does not fit, ImportError for a tracker that is not installed, and
+    what `train` raises."""
     try:
-        job, ours = read_job(path), processes()
+        job, group = read_job(path), processes()
         if plan_only:
             checkpoints.check_out(job)
             tokenizer = open_tokenizer(job)
             prepare_probe(probe, job, tokenizer)
-            check_job(job, tokenizer, open_data(job), ours, print, anyway)
+            check_job(job, tokenizer, open_data(job), group, print, anyway)
             return
-        hook = tracker(tracker_name, job) if tracker_name and ours.leads else None
+        hook = tracker(tracker_name, job) if tracker_name and group.leads else None
         train(job, probe=probe, hook=hook, anyway=anyway)
     finally:
         leave()

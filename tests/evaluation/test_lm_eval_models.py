@@ -11,7 +11,7 @@ import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from qatoolkit.evaluation.cloze import _way
+from qatoolkit.evaluation.cloze import _choose_mode
 from qatoolkit.evaluation.evaluate import evaluate
 from qatoolkit.evaluation.lm_eval_models import FastScorer
 from qatoolkit.textbook import exams, knowledge
@@ -191,7 +191,7 @@ def test_a_whole_evaluation_agrees(tokenizer, tmp_path):
         slow, quick = (evaluate(tmp_path, {"mine": table}, form=form, scorer=s) for s in ("hf", "fast"))
         assert slow["given"].tolist() == quick["given"].tolist()
         np.testing.assert_allclose(slow["margin"], quick["margin"], atol=1e-4)
-    with pytest.raises(ValueError, match="'hf' nor 'fast'"):
+    with pytest.raises(ValueError, match="must be 'hf', 'fast' or an lm-eval model"):
         evaluate(tmp_path, {"mine": table}, scorer="vllm")
 
 
@@ -233,4 +233,4 @@ def test_capped_and_scaled_logits_are_never_read_past(tokenizer, requests):
         warnings.simplefilter("error")
         _, fast = both("GraniteConfig", LLAMA | {"logits_scaling": 1.0001}, tokenizer)
         pairs = [([5, 6, 7], [8, 9]), ([5, 6, 7], [9, 8])]
-        assert not _way(fast.model, pairs).head
+        assert not _choose_mode(fast.model, pairs).head

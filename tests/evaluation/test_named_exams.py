@@ -203,7 +203,7 @@ def test_exams_that_cannot_be_are_refused(model, others, tmp_path):
             evaluate_exams(model, exams, workplace=tmp_path / "w", folder=tmp_path / "e")
     for wrong, message in (
         ({"name": "../a", "table": facts()}, "becomes a folder"),
-        ({"name": "a"}, "a QA table or a suite"),
+        ({"name": "a"}, "either a QA table or a suite"),
         ({"name": "a", "table": facts(), "limit": 0}, "limit is 0"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -9,7 +9,7 @@ from test_blind import exam, likelihood, model  # noqa: F401 (a fixture)
 
 import qatoolkit as qt
 from qatoolkit.evaluation.cloze import load_model
-from qatoolkit.evaluation.pass_rates import _judged
+from qatoolkit.evaluation.pass_rates import _judge_samples
 from qatoolkit.evaluation.probe import write_answers
 from qatoolkit.synthesis.refine import refine
 from qatoolkit.synthesis.settings import BoostQASettings
@@ -69,13 +69,13 @@ def test_a_student_that_writes_is_measured_by_its_own_draws(model):  # noqa: F81
 def test_samples_are_judged_by_meaning_and_what_cannot_be_judged_is_counted():
     table = capitals(2, aliases=["Christiania"])
     given = ["oslo", "Rome", None, "Christiania", "", "Bergen", "Bergen", "Bergen"]
-    found = _judged(table, given, 4)
+    found = _judge_samples(table, given, 4)
     assert found[""].tolist() == [0.5, 0]
     assert found["_unjudged"].tolist() == [
         1,
         0,
     ]  # an empty answer is none, one that could not be read may have been right
-    unsure = _judged(capitals(1).assign(answer="CO"), ["Co", "CO"], 2)
+    unsure = _judge_samples(capitals(1).assign(answer="CO"), ["Co", "CO"], 2)
     assert unsure[["", "_unjudged"]].values.tolist() == [[0.5, 1]]
 
 

@@ -192,8 +192,8 @@ def test_a_list_of_files_is_a_task_of_each(tmp_path):
     assert found.left_out["b"]["duplicate"] == 1
     (tmp_path / "more").mkdir()
     for odd, message in (
-        ([files[0], "mmlu"], "mmlu: there is no such file"),
-        ([files[0], written(tmp_path / "more" / "a.jsonl", RAW)], "another file would also be task 'a'"),
+        ([files[0], "mmlu"], "mmlu: no such file"),
+        ([files[0], written(tmp_path / "more" / "a.jsonl", RAW)], "another file also becomes task 'a'"),
         ([RAW[0]], "not dict"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -212,7 +212,7 @@ def test_raw_rows_are_sent_to_read_seeds_and_a_table_without_choices_is_open(tmp
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"dtype": "float99"}, "dtype 'float99' is none of auto, float32"),
+        ({"dtype": "float99"}, "dtype is 'float99'; it must be one of auto, float32"),
         ({"fewshot": -1}, "fewshot is -1"),
         ({"limit": 0}, "limit is 0"),
         ({"fewshot": 12}, "fewshot is 12, but task 'mine' has 11 examples"),
@@ -239,9 +239,9 @@ def test_prompts_that_the_model_could_not_hold_are_counted(model, tmp_path, form
     table = exam(n=40)
     settings = {"form": form, "scorer": scorer, "folder": tmp_path, "log": said.append}
     assert only(evaluate(model, {"mine": table}, **settings))["cut"] == 0
-    assert "beginning" not in said[-1]
+    assert "truncated" not in said[-1]
     assert only(evaluate(model, {"mine": table}, fewshot=39, **settings))["cut"] == 40
-    assert "40 prompts lost their beginning to the model's length" in said[-1]
+    assert "40 prompts were truncated on the left to the model's context" in said[-1]
     assert set(manifests(tmp_path)["cut"]) == {0, 40}
 
 
@@ -259,7 +259,7 @@ def test_a_model_that_cannot_be_asked_says_why(model, tmp_path, monkeypatch):
         ("nothere", "'nothere' is not a folder in .*, and no model of that name is in the local cache"),
         (tmp_path / "bare", "has no readable tokenizer"),
         (tmp_path / "invented", "has no readable tokenizer"),
-        (tmp_path / "short", r"its tokenizer has ids up to \d+, but its embedding 300 rows"),
+        (tmp_path / "short", r"its tokenizer has ids up to \d+, but its embedding has 300 rows"),
     ):
         for scorer in ("hf", "fast"):
             with pytest.raises(ValueError, match=message):
@@ -552,7 +552,7 @@ def test_a_model_that_lacks_weights_or_has_no_numbers_is_not_scored(model, tmp_p
         evaluate(tmp_path / "nan", {"mine": exam()}, form="cloze", scorer=scorer)
     config = json.loads((tmp_path / "nan" / "config.json").read_text()) | {"num_hidden_layers": 3}
     (tmp_path / "nan" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="lacks 9 weights"):
+    with pytest.raises(ValueError, match="is missing 9 weights"):
         evaluate(tmp_path / "nan", {"mine": exam()}, form="cloze", scorer=scorer)
 
 

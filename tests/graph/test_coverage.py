@@ -139,7 +139,7 @@ def test_the_walks_of_linkqa_are_aimed_at_the_points_of_a_file(graph, tmp_path):
     with pytest.warns(UserWarning, match="1 of the 41 points of linkqa.aim are left out"):
         again = walk(graph, plan, LinkQASettings(aim=str(file), aim_weight=20.0))
     assert again["kps"].explode().tolist() == visits.tolist()
-    with pytest.raises(ValueError, match=r"aim is 'gone\.csv'; it must be a CSV file that exists"):
+    with pytest.raises(ValueError, match=r"aim is 'gone\.csv'; it must be an existing CSV file"):
         LinkQASettings(aim="gone.csv")
 
 

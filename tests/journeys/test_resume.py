@@ -122,7 +122,7 @@ def test_a_run_says_from_where_it_goes_on_and_keeps_the_last_states(unbroken, tm
     assert [int(p.name) for p in states(tmp_path / "out")] == [8, 10]
     lines = []
     train(settings(tmp_path / "out"), log=lines.append)
-    assert any("goes on after step 10" in line for line in lines)
+    assert any("resumes after step 10" in line for line in lines)
     assert weights(tmp_path / "out") == weights(expected)
 
 

@@ -161,8 +161,8 @@ def test_a_notebook_keeps_questions_that_can_be_read_and_nothing_that_runs(brows
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("[]", "no JSON object"), ("{", "no JSON object"), ('{"mark": "bad"}', "needs an id"), ('{"id": "a", "mark": "best"}', "good, bad, edit"),
-     ('{"id": "a", "mark": "edit", "question": "Q?"}', "needs the question and the answer"), ('{"id": ["a"], "mark": "bad"}', "texts")],
+    [("[]", "not a JSON object"), ("{", "not a JSON object"), ('{"mark": "bad"}', "needs an id"), ('{"id": "a", "mark": "best"}', "good, bad, edit"),
+     ('{"id": "a", "mark": "edit", "question": "Q?"}', "needs the corrected question and answer"), ('{"id": ["a"], "mark": "bad"}', "must be strings")],
 )  # fmt: skip
 def test_a_damaged_mark_is_named_with_its_line(tmp_path, line, said):
     (tmp_path / "marks.jsonl").write_text('{"id": "b", "mark": "good"}\n' + line + "\n")

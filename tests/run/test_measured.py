@@ -158,7 +158,7 @@ def test_seeds_without_a_rate_come_last_and_without_rates_nothing_changes():
 
 def test_a_plan_by_measurement_needs_probabilities():
     grid = pd.DataFrame({"discipline": ["law"], "difficulty": ["H1"], "n": [40], "accuracy": [0.5]})
-    with pytest.raises(ValueError, match=r"plan\.by is measured, but the probe has no probability"):
+    with pytest.raises(ValueError, match=r"plan\.by is measured, but the probe has no probabilities"):
         qt.plan_budget(grid, PlanSettings(by="measured"))
 
 

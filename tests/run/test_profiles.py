@@ -104,7 +104,7 @@ def test_a_group_can_be_given_as_a_whole():
         ("annotate.separator", "", ["annotate.separator", "one character or more"]),
         ("linkqa.length", 1, ["linkqa.length", "1", "3 or more"]),
         ("linkqa.length", 2, ["linkqa.length", "2", "3 or more", "int"]),
-        ("linkqa.merges", "nowhere.csv", ["linkqa.merges", "'nowhere.csv'", "a CSV file that exists"]),
+        ("linkqa.merges", "nowhere.csv", ["linkqa.merges", "'nowhere.csv'", "an existing CSV file"]),
         ("linkqa.merges", 3, ["linkqa.merges", "3", "str, or null"]),
         ("linkqa.beta", -0.1, ["linkqa.beta", "-0.1", "0 or more"]),
         ("linkqa.alpha", float("inf"), ["linkqa.alpha", "inf", "finite"]),

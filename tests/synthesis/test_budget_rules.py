@@ -90,7 +90,7 @@ def test_the_fit_of_earlier_rounds_finds_what_a_question_brings_shrunk_to_the_me
         gain_rates(past({"H1": 0.04, "H5": 0.01}, noise=0.02))["H1"]
         > gain_rates(past({"H1": 0.04, "H5": 0.01}, noise=0.02))["H5"]
     )
-    with pytest.raises(ValueError, match="lacks \\['gain'\\]"):
+    with pytest.raises(ValueError, match="columns missing: \\['gain'\\]"):
         gain_rates(known.drop(columns="gain"))
 
 

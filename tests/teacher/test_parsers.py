@@ -21,7 +21,7 @@ from qatoolkit.teacher.solve import read_answer
 from qatoolkit.teacher.transport import Endpoint
 from qatoolkit.teacher.waits import retry_after
 
-PARSERS = [annotate._labels, write.read_questions, read_answer, knowledge_points._read_points]
+PARSERS = [annotate._read_labels, write.read_questions, read_answer, knowledge_points._read_points]
 PLENTY = settings(max_examples=300, deadline=None)
 
 any_json = st.recursive(

@@ -223,7 +223,7 @@ def test_textbook_err15_errs_near_15_percent(served, teacher, seeds, tutor):
 def test_faults_are_read_from_text_and_wrong_ones_named():
     assert Faults.parse("rate_limit=0.05,latency=0.2") == Faults(rate_limit=0.05, latency=0.2)
     assert Faults.parse("") == Faults()
-    with pytest.raises(ValueError, match="no fault is called 'earthquake'"):
+    with pytest.raises(ValueError, match="unknown fault 'earthquake'"):
         Faults.parse("earthquake=1")
     with pytest.raises(ValueError, match=r"rate_limit is 1\.5"):
         Faults.parse("rate_limit=1.5")

@@ -76,7 +76,7 @@ def test_a_run_of_one_process_goes_on_with_two(world, tmp_path):
     assert states(one.out)
     done = launch(written(one, tmp_path / "run.yaml"))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "goes on after step 12" in done.stdout
+    assert "resumes after step 12" in done.stdout
     found, expected = curve(tmp_path / "out"), curve(tmp_path / "whole")
     assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in expected], abs=1e-5)
     assert (tmp_path / "out" / "optimizer.safetensors").exists()
@@ -99,7 +99,7 @@ def test_a_stop_of_the_launcher_saves_the_state_and_the_same_command_goes_on(wor
     assert int(last.name) < len(curve(tmp_path / "whole"))
     done = launch(file)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"goes on after step {int(last.name)}" in done.stdout
+    assert f"resumes after step {int(last.name)}" in done.stdout
     found, expected = curve(tmp_path / "out"), curve(tmp_path / "whole")
     assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in expected], abs=1e-5)
 

@@ -111,7 +111,7 @@ def test_two_processes_train_and_probe_what_one_does(world, tmp_path):
     train_all([shared, silent], launch=launch, log=str)
     alone = job(world, tmp_path / "alone", **asks)
     train(alone, probe=live_probe, log=str)
-    assert "faster ways failed" not in (tmp_path / "shared.log").read_text()
+    assert "faster modes failed" not in (tmp_path / "shared.log").read_text()
     assert weights(tmp_path / "shared") == weights(tmp_path / "silent")
     losses = [[row["loss"] for row in curve(Path(one.out))] for one in (shared, alone)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)

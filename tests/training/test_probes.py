@@ -157,9 +157,9 @@ def test_a_file_names_its_probe_beside_it(world, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (None, "is no Parquet table"),
+        (None, "is not a Parquet table"),
         ({"choices": None}, "has no row with choices"),
-        ({"difficulty": None}, "lacks discipline or difficulty in some row"),
+        ({"difficulty": None}, "has rows without discipline or difficulty"),
     ],
 )
 def test_a_table_that_cannot_be_asked_is_refused_before_anything_is_trained(world, tmp_path, change, expected):

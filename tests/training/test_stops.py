@@ -76,7 +76,7 @@ def test_the_second_job_in_a_folder_is_refused_and_names_the_first(world, tmp_pa
     first.start()
     wait_for(lambda: steps_of(tmp_path / "out") > 2)
     since = time.monotonic()
-    with pytest.raises(InUse, match=rf"process {first.pid} on \S+ trains in {tmp_path}/out already"):
+    with pytest.raises(InUse, match=rf"process {first.pid} on \S+ is already training in {tmp_path}/out"):
         train(one, log=str)
     assert time.monotonic() - since < 5
     assert main(["train", str(tmp_path / "run.yaml")]) == 1
@@ -266,6 +266,6 @@ def test_a_disk_that_fills_up_keeps_the_last_state_and_says_what_is_missing(
     (small_disk / "ballast").unlink()
     lines = []
     train(one, log=lines.append)
-    assert bool(before) == any("goes on after step" in line for line in lines)
+    assert bool(before) == any("resumes after step" in line for line in lines)
     assert weights(small_disk / "out") == undisturbed
     assert len(curve(small_disk / "out")) == len({row["step"] for row in curve(small_disk / "out")})

@@ -43,7 +43,7 @@ def test_texts_come_from_parquet_and_json_lines_in_order(tmp_path):
         ("a.jsonl", '{"text": "caf\xe9"}\n'.encode("latin-1"), "not UTF-8"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n', mtime=0)[:-6], "is damaged"),
         ("a.parquet", "x", "not a complete Parquet file"),
-        ("a.doc", "x", "parquet and .jsonl"),
+        ("a.doc", "x", "parquet or .jsonl"),
         ("missing.jsonl", None, "does not exist"),
     ],
 )
@@ -149,7 +149,7 @@ def test_a_question_without_the_choices_it_speaks_of_is_never_trained_on():
     rows = [{"question": q, "answer": "7", "language": "zh" if q > "一" else "en"} for q in (*BARE, *WHOLE)]
     table = qa_table(rows, source="s")
     for question in BARE:
-        with pytest.raises(ValueError, match="speaks of choices and has none"):
+        with pytest.raises(ValueError, match="refers to choices and has none"):
             list(qa_documents(table[table["question"] == question]))
     assert len(list(qa_documents(table[table["question"].isin(WHOLE)]))) == len(WHOLE)
     kept, rejects, _ = curate(table, settings=CurateSettings(near_threshold=1.0))
@@ -160,5 +160,5 @@ def test_a_question_without_the_choices_it_speaks_of_is_never_trained_on():
 def test_what_is_no_file_in_a_folder_of_texts_is_named(tmp_path):
     (tmp_path / "a.txt").write_text("some text\n")
     os.mkfifo(tmp_path / "pipe.txt")
-    with pytest.raises(ValueError, match=r"pipe\.txt is no file"):
+    with pytest.raises(ValueError, match=r"pipe\.txt is not a regular file"):
         list(text_documents([tmp_path]))

@@ -247,7 +247,7 @@ def test_an_adopted_checkpoint_is_a_plain_copy_under_its_own_name(foreign, tmp_p
 def test_a_folder_with_a_model_of_other_making_is_not_taken_for_a_finished_run(foreign, world, tmp_path):
     adopt(str(foreign / "gpt2"), tmp_path / "out")
     before = weights(tmp_path / "out")
-    with pytest.raises(ValueError, match="holds a model already"):
+    with pytest.raises(ValueError, match="already contains a model"):
         quietly(job(world, tmp_path / "out", start=foreign / "gpt2"))
     assert weights(tmp_path / "out") == before
 
@@ -326,7 +326,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_does_harm(world, t
         if row["step"] == 2:
             spoilt["weight"].register_hook(lambda gradient: gradient * float("inf"))
 
-    spoilt, load = {}, setup._load
+    spoilt, load = {}, setup._load_model
 
     def remember(*arguments):
         model = load(*arguments)
@@ -334,7 +334,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_does_harm(world, t
         return model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setup, "_load", remember)
+        patch.setattr(setup, "_load_model", remember)
         with pytest.raises(TrainingFailed, match="gradient not finite"):
             quietly(one, hook=spoil)
     assert [int(p.name) for p in states(one.out)] == [2, 3]
@@ -348,7 +348,7 @@ def test_a_model_that_reads_packed_documents_into_one_another_is_refused(world, 
         vocab_size=384, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, ffn_dim=64, word_embed_proj_dim=32
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "opt")
-    with pytest.raises(ValueError, match="OPTForCausalLM reads packed documents into one another"):
+    with pytest.raises(ValueError, match="OPTForCausalLM mixes packed documents"):
         quietly(job(world, tmp_path / "out", start=tmp_path / "opt", attention="sdpa"))
     assert not (tmp_path / "out" / "training.json").exists()
 
@@ -481,7 +481,7 @@ def test_documents_longer_than_the_checked_part_are_checked_where_they_meet(worl
     tokenizer = AutoTokenizer.from_pretrained(world / "tokenizer")
     write_tokens(["The number 7 comes after 6. " * 3] * 50, tokenizer, tmp_path / "long")
     monkeypatch.setattr(setup, "CHECKED", 16)
-    with pytest.raises(ValueError, match="reads packed documents into one another"):
+    with pytest.raises(ValueError, match="mixes packed documents"):
         quietly(job(world, tmp_path / "out", start=tmp_path / "bloom", qa=tmp_path / "long", block=256))
 
 

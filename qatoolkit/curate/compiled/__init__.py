@@ -1,2 +1,2 @@
-"""Compiled loops of curation: module-level functions, kept beside their file. Importing a module of this folder loads
-numba."""
+"""Compiled loops of curation. They are module-level functions so that numba can cache them beside their files.
+Importing a module of this folder loads numba."""

@@ -6,7 +6,7 @@ that is the same in every process."""
 import numpy as np
 from numba import njit
 
-NEIGHBOURS = 32  # earlier rows compared with a row in one bucket: bounds the work on a template filled 100,000 times
+NEIGHBOURS = 32  # earlier rows of a bucket compared with a row: bounds the work on a template with 100,000 fillings
 
 
 @njit(nogil=True, cache=True)
@@ -34,7 +34,7 @@ def shingle(words, first, last, code, n, out):
 
 @njit(nogil=True, cache=True)
 def read_rows(words, starts, code, block, order, bag):
-    # `order` is a hash of the words of each row and of what else must be equal, `bag` one that ignores their order.
+    # `order` is a hash of each row's words and its block, `bag` one that ignores the order of the words.
     for row in range(len(starts) - 1):
         o, b = np.uint64(0), np.uint64(0)
         for t in range(starts[row], starts[row + 1]):
@@ -106,7 +106,7 @@ def join_equal(parent, rows, keys):
 
 @njit(nogil=True, cache=True)
 def join_near(parent, rows, keys, words, starts, code, n, threshold):
-    # `rows` as above: runs of equal keys are the buckets.
+    # `rows` as in `join_equal`; runs of equal keys are the buckets.
     first = 0
     for r in range(1, len(rows)):
         if keys[r] != keys[r - 1]:
@@ -119,7 +119,7 @@ def join_near(parent, rows, keys, words, starts, code, n, threshold):
 
 @njit(nogil=True, cache=True)
 def similarities(words, starts, kept, order, code, n, out):
-    # Jaccard of each row to row kept[row] of its cluster.
+    # Jaccard similarity of each row to the kept row of its cluster, kept[row].
     for row in range(len(kept)):
         other = kept[row]
         out[row] = 1.0 if order[row] == order[other] else jaccard(words, starts, row, other, code, n)

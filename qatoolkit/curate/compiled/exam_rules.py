@@ -1,23 +1,24 @@
-"""Compiled loops of decontamination: n-grams of token ids, candidates by rare short n-grams, and the rules on a candidate.
+"""Compiled loops of decontamination: n-grams of token ids, candidates by rare short n-grams, and the rules on a
+candidate.
 
-Token ids are those of an `ExamIndex`: 0 separates texts, 1 is a word and 2 a number that no exam has, the rest are its
-vocabulary."""
+Token ids are those of an `ExamIndex`: 0 separates texts, 1 is any word and 2 any number that is in no exam, the others
+are its vocabulary."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-SEED_WORDS, SEED_CJK = 3, 5  # tokens of the n-grams that find candidates, by the script of the first token
-WORD, NUMBER, NEGATION, HAN, LETTER = 0, 1, 2, 4, 8  # kinds of a token; a sum of them
-EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # rules, the surest first
-CANDIDATES = 16  # of a row, which are looked at closely
+SEED_WORDS, SEED_CJK = 3, 5  # tokens of a seed (an n-gram that finds candidates), by the script of its first token
+WORD, NUMBER, NEGATION, HAN, LETTER = 0, 1, 2, 4, 8  # kinds of a token, as flags
+EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # rules, the strictest first
+CANDIDATES = 16  # parts judged for a row
 CELLS = 1_000_000  # of an alignment; a longer item is found by coverage alone
 KNOWN = 3  # the first id of the vocabulary
 BUCKETS = 20  # bits: sorted keys are looked up in the bucket of their first bits
-FEW = 12  # numbers or negations of which one may be another: in a long passage some are read differently
-WHOLE = 0.95  # of a sub-question, which is short and often a phrase
-CLAUSE = 4  # words that make a question of their own
+FEW = 12  # one in so many numbers or negations may differ: in a long passage some are written in another way
+WHOLE = 0.95  # share required of a sub-question, which is short and often a phrase
+CLAUSE = 4  # words that are enough for a different question
 GAP = 0.3  # nats that an inserted token costs in an alignment
 
 _A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
@@ -34,8 +35,8 @@ class Arrays(NamedTuple):
     part_offsets: np.ndarray  # int64 [parts + 1]
     part_size: np.ndarray  # int64 [parts], n of its n-grams
     part_whole: np.ndarray  # bool [parts], whether it is the item's whole question
-    part_keys: np.ndarray  # uint64 [tokens], the n-gram that begins there; 0 for stock phrases
-    counted: np.ndarray  # bool [tokens], whether an n-gram that counts covers it
+    part_keys: np.ndarray  # uint64 [tokens], the n-gram that begins here; 0 for stock phrases
+    counted: np.ndarray  # bool [tokens], whether an n-gram that is no stock phrase covers it
     part_weight: np.ndarray  # float64 [parts]
     part_seeds: np.ndarray  # int32 [parts], seeds of its own text
     part_options: np.ndarray  # int64 [parts + 1], into option_offsets
@@ -45,7 +46,7 @@ class Arrays(NamedTuple):
     seed_buckets: np.ndarray  # int64 [2**BUCKETS + 1]
     seed_offsets: np.ndarray  # int64 [seeds + 1], into seed_parts
     seed_parts: np.ndarray  # int32
-    whole_keys: np.ndarray  # uint64, sorted: whole questions, and with their options
+    whole_keys: np.ndarray  # uint64, sorted: hashes of whole questions, without and with their options
     whole_offsets: np.ndarray  # int64
     whole_parts: np.ndarray  # int32
 
@@ -73,7 +74,7 @@ def ngrams(ids, size):
 
 @njit(nogil=True, cache=True)
 def seeds(ids, kind, out):
-    # The same with the size by script: three words, or five characters.
+    # The same for seeds, whose size depends on the script: three words, or five characters.
     for i in range(len(ids)):
         size = SEED_CJK if kind[ids[i]] & HAN else SEED_WORDS
         out[i] = run_hash(ids, i, i + size) if i + size <= len(ids) else np.uint64(0)
@@ -146,8 +147,8 @@ def position(ids, wanted):
 
 
 @njit(nogil=True, cache=True)
-def spoken(ids, kind, step):
-    # Whether CLAUSE words, or twice as many characters, are at the beginning of a run of ids (the end if step is -1).
+def has_clause(ids, kind, step):
+    # Whether a run of ids begins (ends, if step is -1) with CLAUSE words, or twice as many characters, of one text.
     length = 0.0
     for token in ids[::step]:
         if token == 0:
@@ -158,8 +159,8 @@ def spoken(ids, kind, step):
 
 @njit(nogil=True, cache=True)
 def align(part, worth, row, kind, scores, moves):
-    # The best fit of a whole part within a row: matched weight and tokens, the matched span of the row, and whether
-    # numbers or negations were exchanged. A skipped token of the part costs nothing, an inserted one GAP.
+    # The best alignment of a whole part within a row: matched weight and tokens, the matched span of the row, and
+    # whether it is another question. A skipped token of the part costs nothing, an inserted one GAP.
     m, n = len(part), len(row)
     scores[: n + 1] = 0.0
     for i in range(1, m + 1):
@@ -198,20 +199,20 @@ def align(part, worth, row, kind, scores, moves):
     if last < 0:
         return 0.0, 0, 0, 0, False
     start, end = max(0, first - before), min(n, last + after)
-    own_numbers, own_negations, row_numbers, row_negations = 0, 0, 0, 0
+    part_numbers, part_negations, row_numbers, row_negations = 0, 0, 0, 0
     for token in part:
-        own_numbers += (kind[token] & NUMBER) != 0
+        part_numbers += (kind[token] & NUMBER) != 0
     for token in part[before : m - after]:
-        own_negations += (kind[token] & NEGATION) != 0
+        part_negations += (kind[token] & NEGATION) != 0
     for token in row[start:end]:
         row_numbers += (kind[token] & NUMBER) != 0
         row_negations += (kind[token] & NEGATION) != 0
-    exchanged = min(own_numbers, row_numbers) - numbers
-    turned = max(own_negations, row_negations) - negations
-    other = exchanged * FEW > own_numbers or turned * FEW > max(own_negations, row_negations)
-    # The same premise with another question: the part has an end of its own, and the row goes on otherwise.
-    other |= spoken(part[m - after :], kind, 1) and spoken(row[last:], kind, 1)
-    other |= spoken(part[:before], kind, -1) and spoken(row[:first], kind, -1)
+    changed_numbers = min(part_numbers, row_numbers) - numbers
+    changed_negations = max(part_negations, row_negations) - negations
+    other = changed_numbers * FEW > part_numbers or changed_negations * FEW > max(part_negations, row_negations)
+    # The same premise with another question: part and row both continue after the match, or before it.
+    other |= has_clause(part[m - after :], kind, 1) and has_clause(row[last:], kind, 1)
+    other |= has_clause(part[:before], kind, -1) and has_clause(row[:first], kind, -1)
     return found, count, first, last, other
 
 
@@ -223,7 +224,7 @@ def put(hits, at, row, part, rule, score, first, last):
 
 @njit(nogil=True, cache=True)
 def same_wholes(row, asked, x):
-    # Range of x.whole_parts that are the row's question, and of those that are it with their options written into it.
+    # Ranges of x.whole_parts: those equal to the row's question, and those equal to it once their options are appended.
     letterless, n_words = np.empty(asked, row.dtype), 0
     for token in row[:asked]:
         if not x.kind[token] & LETTER:
@@ -274,7 +275,8 @@ def candidates(row, x, count, low, high, touched):
 
 @njit(nogil=True, cache=True)
 def coverage(p, x, grams):
-    # Share of the counted tokens of a part in n-grams of the row (sorted `grams`), whether any counts, their weight.
+    # Of a part: the share of counted tokens that n-grams of the row (sorted `grams`) cover, whether any token counts,
+    # and the weight of the covered ones.
     begin, end = x.part_offsets[p], x.part_offsets[p + 1]
     until, n_counted, n_covered, weight = 0, 0, 0, 0.0
     for at in range(begin, end):
@@ -288,8 +290,8 @@ def coverage(p, x, grams):
 
 
 @njit(nogil=True, cache=True)
-def held_options(p, row, x):
-    # How many options the part's item has, how many of them are in the row, and the weight of those.
+def match_options(p, row, x):
+    # The number of options of the part's item, how many of them are in the row, and the weight of these.
     same, weight, begin, end = 0, 0.0, x.part_options[p], x.part_options[p + 1]
     for option in range(begin, end):
         wanted = x.options[x.option_offsets[option] : x.option_offsets[option + 1]]
@@ -302,8 +304,8 @@ def held_options(p, row, x):
 
 @njit(nogil=True, cache=True)
 def judge(p, row, low, high, absent, heavy, x, grams, min_overlap, min_share, evidence, scores, moves):
-    # The rule by which a row holds a part (0: none), its score, and the span of the row; `absent` says whether the row
-    # lacks numbers of the part, `heavy` whether the part says enough to count where it stands word for word.
+    # The rule by which a row contains a part (0: none), its score, and the span of the row. `absent`: the row is
+    # missing numbers of the part. `heavy`: the part weighs enough for a verbatim occurrence to count.
     begin, end = x.part_offsets[p], x.part_offsets[p + 1]
     part, worth, total = x.parts[begin:end], x.worth[begin:end], x.part_weight[p]
     at = position(row, part) if heavy and x.part_whole[p] else -1
@@ -319,7 +321,7 @@ def judge(p, row, low, high, absent, heavy, x, grams, min_overlap, min_share, ev
     other |= absent
     share = found / total if total else 0.0
     dense = matched >= 0.5 * (last - first)
-    n_options, same, extra = held_options(p, row, x) if share >= 0.5 or total < evidence else (0, 0, 0.0)
+    n_options, same, extra = match_options(p, row, x) if share >= 0.5 or total < evidence else (0, 0, 0.0)
     enough = evidence if same < n_options or share < 0.9 else evidence / 2
     by_options = n_options > 1 and same * 4 >= n_options * 3 and found + extra >= enough
     by_options &= share >= 0.5 or 4 * total < extra
@@ -365,9 +367,9 @@ def find(ids, offsets, asked, x, min_overlap, min_share, evidence, hits):
                 number = (x.kind[token] & NUMBER) != 0 and x.weight[
                     token
                 ] > 1  # no single digit: 一 is one in 哪一个 too
-                there = stamp[token] == r
-                bag, raw = bag + x.worth[at] * there, raw + x.weight[token]
-                numbers, absent = numbers + number, absent + (number and not there)
+                present = stamp[token] == r
+                bag, raw = bag + x.worth[at] * present, raw + x.weight[token]
+                numbers, absent = numbers + number, absent + (number and not present)
             if room <= 0 or bag < 0.5 * x.part_weight[p]:
                 continue
             room -= 1
