@@ -38,8 +38,8 @@ class OfflineTeacher(Teacher):
 
 
 def offline_teacher(model: str = "textbook-err05", **options: Any) -> OfflineTeacher:
-    """Start the offline teacher on a free port of this machine, for a `with` block or until the session ends: `with
-    qt.offline_teacher() as teacher: qt.annotate(table, teacher)`.
+    """Start the offline teacher on a free port of this machine, for a `with` block or until the session ends:
+    `with qt.offline_teacher() as teacher: qt.annotate(table, teacher)`.
 
     It knows the whole embedded textbook and refuses anything else; it needs no key and no network. `textbook-err05` is
     wrong 5 times in 100, `textbook` never. `options` are those of `Teacher`; without `ledger` the answers are kept

@@ -1,8 +1,8 @@
 """Profiles: all settings of a run; one profile sizes everything, one dial changes one thing.
 
 `load_profile("demo")` returns a built-in profile, `load_profile("mine.yaml")` one from a file (`profile: demo` and the
-settings that differ), and keyword dials override single settings: `load_profile("demo", **{"boostqa.refine":
-False})`."""
+settings that differ), and keyword dials override single settings:
+`load_profile("demo", **{"boostqa.refine": False})`."""
 
 from functools import cache
 from importlib.metadata import entry_points
@@ -116,8 +116,8 @@ class Profile(Settings):
     ablation_seeds: Positive = 1
     """Training seeds of each ablation and its untouched arm; with several, also of the main arm and the control."""
     beside: bool = False
-    """Also run the notebooks beside the flow (13_rounds, 14_attribution), which otherwise run only when named (`--only
-    13`)."""
+    """Also run the notebooks beside the flow, 13_rounds and 14_attribution, which otherwise run only when named
+    (`--only 13`)."""
 
     @property
     def main_arm(self) -> str:

@@ -22,7 +22,7 @@ from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import STAGES, Run
 
 BLIND = ["blind_training", "blind_model"]
-BESIDE = ["exact", "undecided", "per_byte", "per_token", "bits_per_byte", "chance", *BLIND]
+EXTRAS = ["exact", "undecided", "per_byte", "per_token", "bits_per_byte", "chance", *BLIND]
 
 
 def exam_rows(run: Run) -> pd.DataFrame:
@@ -50,9 +50,9 @@ def evaluate(run: Run, folder: Path) -> dict:
     was scored on before, in any run, are not run again.
 
     `over_blind` and `gains_by_blind` compare accuracies and differences with the blind readers (`evaluation.blind`),
-    which do not see the question. Besides accuracy, `exams` has the means of `BESIDE`: for written answers exact match
-    and the share that could not be judged; for choices accuracy per byte and per token, bits per byte of the right
-    choice, guessing, and the scores of the two blind readers."""
+    which do not see the question. Besides accuracy, `exams` has the means of `EXTRAS`: for written answers exact
+    match and the share that could not be judged; for choices accuracy per byte and per token, bits per byte of the
+    right choice, guessing, and the scores of the two blind readers."""
     settings, exams = run.profile.evaluate, examined(run)
     done = run.root / STAGES / "scores"
     models = {arm: run.model(arm) for arm in (BASE, *run.profile.arms)}
@@ -80,9 +80,9 @@ def evaluate(run: Run, folder: Path) -> dict:
 
 
 def exam_scores(samples: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by arm and exam, with the means of `BESIDE`, and in `blind` the higher of the two blind scores."""
-    beside = samples.astype(dict.fromkeys(BESIDE, float)).groupby(["arm", "exam"])[BESIDE].mean().reset_index()
-    return accuracy(samples, ["arm", "exam"]).merge(beside.assign(blind=beside[BLIND].max(axis=1)))
+    """Accuracy by arm and exam, with the means of `EXTRAS`, and in `blind` the higher of the two blind scores."""
+    means = samples.astype(dict.fromkeys(EXTRAS, float)).groupby(["arm", "exam"])[EXTRAS].mean().reset_index()
+    return accuracy(samples, ["arm", "exam"]).merge(means.assign(blind=means[BLIND].max(axis=1)))
 
 
 def judged(samples: pd.DataFrame, judge: str) -> pd.DataFrame:

@@ -97,13 +97,13 @@ def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
             raise ValueError("the environment variable QATOOLKIT_REAL_DATA is not set")
         with warnings.catch_warnings(action="ignore"):  # the quality report has them
             seeds, rejects = read_seeds(Path(folder))
-        said = f"{len(seeds) + len(rejects):,} rows in = {len(seeds):,} accepted + {len(rejects):,} rejected."
+        sentence = f"{len(seeds) + len(rejects):,} rows in = {len(seeds):,} accepted + {len(rejects):,} rejected."
     except (ValueError, OSError) as error:
         seeds, rejects = (t.iloc[:0] for t in read_seeds([{"question": "?", "answer": ""}]))  # the columns
-        said = f"No real data here: {error}. Name a folder of JSONL, JSON, CSV or Parquet files in QATOOLKIT_REAL_DATA."
+        sentence = f"No real data: {error}. Name a folder of JSONL, JSON, CSV or Parquet files in QATOOLKIT_REAL_DATA."
     found, quality = bool(len(seeds) + len(rejects)), quality_report(seeds, rejects)
     tables = {"seeds": seeds, "rejects": rejects, "quality": quality, "layouts": layout_report(seeds)}
-    return SimpleNamespace(found=found, said=facts({"real data": said}), **tables)
+    return SimpleNamespace(found=found, said=facts({"real data": sentence}), **tables)
 
 
 def annotation_estimate(run: Run, samples: int | None = None, n: int | None = None) -> dict:
