@@ -36,7 +36,7 @@ def rounds(run: Run, *, log=print) -> Outputs:
     """`rounds.n` rounds from the base student for each training seed, with the strategy and dials of one data set:
     probe the current checkpoint on the probe's questions, plan by the profile's rule for the cells that are weak now
     (gain is fitted from the previous rounds), write the round's share of `plan.questions`, curate against the exams,
-    the seeds and the previous rounds, and train the round's share of the tokens, as a part of one schedule that keeps
+    the seeds and the previous rounds, and train on the round's share of tokens, as a part of one schedule that keeps
     the moments of the optimizer.
 
     Rounds end when all are done, when no cell is weak any more or no question was accepted, or after a round whose
@@ -100,7 +100,7 @@ class Loop:
 
     @property
     def tokens(self) -> int:
-        """Tokens trained on so far."""
+        """Tokens that the trainings so far were asked to read."""
         return sum(training.job.tokens for training in self.trainings)
 
     @property

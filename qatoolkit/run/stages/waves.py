@@ -7,7 +7,7 @@ import pandas as pd
 
 from qatoolkit.core.stats import CELL
 
-SURE = 3.0  # expected accepted questions of a wave; if there are none, its cell is closed (by chance 1 time in 20)
+SURE = 3.0  # expected accepted questions from which a wave without any closes its cell; by chance 1 time in 20
 PRIOR = 5.0  # weight, in questions, of the yield known before a wave
 LEAST = 0.1  # least yield assumed, so that a wave asks for at most ten times what is missing
 REMEDY = "give it more seeds or another teacher, or plan fewer questions there"
