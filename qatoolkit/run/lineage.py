@@ -72,10 +72,10 @@ def _exchange(call: dict) -> str:
 def lineage(run: Run, id: str) -> Lineage:
     """The history of a seed or synthetic question of a run, kept or rejected; ValueError when no stage knows the id."""
     for dataset in run.profile.data:
-        if dataset in run.done() and (found := trace(run, id, _tables(run, dataset), _fate(run, dataset, id))):
+        if dataset in run.done() and (found := trace(run, id, _tables(run, dataset), _curation_step(run, dataset, id))):
             return found
     stored = run.read("annotate")
-    if found := trace(run, id, {"_seed": stored.seeds, "_rejects": stored.rejects}, _fate(run, SEEDS, id)):
+    if found := trace(run, id, {"_seed": stored.seeds, "_rejects": stored.rejects}, _curation_step(run, SEEDS, id)):
         return found
     raise ValueError(f"no stage of {run.name!r} knows a question with id {id!r}")
 
@@ -126,7 +126,7 @@ def _step(suffix: str, row: dict) -> dict:
     return {"step": "refined", "result": f"{answers} (decided: {row['decided']})"}
 
 
-def _fate(run: Run, dataset: str, id: str) -> list[dict]:
+def _curation_step(run: Run, dataset: str, id: str) -> list[dict]:
     if "curate" not in run.done() or dataset not in (stored := run.read("curate")):
         return []
     if (getattr(stored, dataset)["id"] == id).any():

@@ -70,7 +70,7 @@ def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
         )
     settings, plan, run.asked = chosen.settings_in(profile), plan_of(run, profile), Asked()
     with teachers(run, name) as roles, TemporaryDirectory(prefix="qatoolkit-") as folder:
-        asked = _weakest(chosen.asks(context_of(run, profile, chosen, roles, folder, plan)), plan, n)
+        asked = _select_weakest(chosen.asks(context_of(run, profile, chosen, roles, folder, plan)), plan, n)
         made, rejects = carry_out(asked, roles.synthesiser, roles.annotator, getattr(settings, "attempts", 2))
         if getattr(settings, "refine", False):
             questions, rejects = refine_or_keep(made, rejects, roles.refiner, settings)
@@ -88,8 +88,8 @@ def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
     rows = [
         one.row | {"outcome": outcome.get(one.row["id"], one.row.get("reason")), "usd": one.cost} for one in lineages
     ]
-    spent = _spent(run, join_calls(tables.values()))
-    count = int(_counts(asked).sum())
+    spent = _sum_costs(run, join_calls(tables.values()))
+    count = int(_count_questions(asked).sum())
     planned = int(plan["budget"].sum())
     if profile.plan.waves > 1:
         planned = math.ceil(planned / yields(run.root).get(chosen.name, YIELD))
@@ -99,22 +99,22 @@ def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
     )
 
 
-def _counts(asked: pd.DataFrame) -> pd.Series:
+def _count_questions(asked: pd.DataFrame) -> pd.Series:
     """The number of questions that each request asks for."""
     return asked["payload"].map(lambda payload: payload.get("count") or len(payload.get("wanted", [0])))
 
 
-def _weakest(asked: pd.DataFrame, plan: pd.DataFrame, n: int) -> pd.DataFrame:
+def _select_weakest(asked: pd.DataFrame, plan: pd.DataFrame, n: int) -> pd.DataFrame:
     """Requests for at least `n` questions: one from each cell in turn, the weakest cells first."""
     cells = ["asked_discipline", "asked_difficulty"]
     deficit = plan.set_index(CELL)["deficit"].reindex(pd.MultiIndex.from_frame(asked[cells])).to_numpy()
     order = asked.assign(deficit=deficit, turn=asked.groupby(cells).cumcount())
     order = order.sort_values(["turn", "deficit"], ascending=[True, False], kind="stable").index
-    enough = int((_counts(asked.loc[order]).cumsum() < n).sum()) + 1
+    enough = int((_count_questions(asked.loc[order]).cumsum() < n).sum()) + 1
     return asked.loc[order[:enough]]
 
 
-def _spent(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
+def _sum_costs(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     """What the calls of some rows took by step and model, calls answered from the ledger included."""
     step = shares_of(rows).drop_duplicates("key").set_index("key")["step"]
     with Ledger(ledger_path(run)) as ledger:

@@ -72,7 +72,9 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
             rows.append(about | {"reason": errors[0]})
             log(f"sweep: {called(dials)} failed: {errors[0]}")
             continue
-        rows.append(about | swept(run, {name: found[training_key(job)] for name, job in pair.items()}, arm, control))
+        rows.append(
+            about | score_combination(run, {name: found[training_key(job)] for name, job in pair.items()}, arm, control)
+        )
     return pd.DataFrame(rows, columns=[*names, *SWEPT])
 
 
@@ -112,7 +114,7 @@ def trained_or_reason(run: Run, jobs: dict[str, Job]) -> tuple[dict[str, Trained
     return found, reasons
 
 
-def swept(run: Run, pair: dict[str, Trained], arm: str, control: str | None) -> dict:
+def score_combination(run: Run, pair: dict[str, Trained], arm: str, control: str | None) -> dict:
     """The scores of one combination; models that answered the same questions before are not scored again."""
     weak = weak_parts(run)
     over = pair[control].job.out if control else pair[arm].job.start

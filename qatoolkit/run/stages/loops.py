@@ -114,7 +114,7 @@ def start_loops(run: Run) -> list[Loop]:
     samples, seeds = run.read("probe").samples, seed_range(run, run.profile.rounds.seeds)
     loops = [Loop(seed=seed, model=run.model(BASE), samples=samples) for seed in seeds]
     for loop in loops:
-        record(run, loop, {"round": 0}, None)
+        record_probe(run, loop, {"round": 0}, None)
     return loops
 
 
@@ -206,7 +206,7 @@ def finish_round(run: Run, loop: Loop, nth: int, part: Trained) -> None:
         "rejected": sum(len(table) for table in loop.rejects[-3:]),
         "usd": spent(run, billed(loop, nth)),
     }
-    found = record(run, loop, about, before)
+    found = record_probe(run, loop, about, before)
     grid = loop.plan.merge(cells(loop.samples)[[*CELL, "accuracy"]], on=CELL, suffixes=("", "_after"))
     counts = new.groupby(CELL).size().rename("questions").reset_index()
     grid = grid.merge(counts, on=CELL, how="left").fillna({"questions": 0}).astype({"questions": int})
@@ -219,7 +219,7 @@ def finish_round(run: Run, loop: Loop, nth: int, part: Trained) -> None:
         loop.stopped = f"all {n} rounds are used up"
 
 
-def record(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None) -> dict:
+def record_probe(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None) -> dict:
     """Add the current checkpoint's answers to the probe to the loop's rows, paired with those of the previous one,
     `before`."""
     grid, planned = labelled_cells(cells(loop.samples)), weak_parts(run)

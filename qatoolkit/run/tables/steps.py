@@ -36,7 +36,7 @@ def survival(
     ValueError if the rows do not record what was asked for; MissingUpstream before the data set is made."""
     by = [by] if isinstance(by, str) else list(by)
     require(f"{name}: made", run.read(name).made, "id", *_ASKED, *CELL)
-    reached, budget = _reached(run, name), _budget(run, name)
+    reached, budget = _rows_by_step(run, name), _budget(run, name)
     counted = [rows[list(_ASKED)].rename(columns=_ASKED).assign(step=step, n=1) for step, rows in reached.items()]
     counted = pd.concat([budget.assign(step="asked"), *counted]).assign(requests=0.0, usd=0.0)
     events = pd.concat([counted, _costs(run, name, priced_as or {}).assign(n=0)])
@@ -63,7 +63,7 @@ def _budget(run: Run, name: str) -> pd.DataFrame:
     return plan.loc[plan["budget"] > 0, [*CELL, "budget"]].rename(columns={"budget": "n"})
 
 
-def _reached(run: Run, name: str) -> dict[str, pd.DataFrame]:
+def _rows_by_step(run: Run, name: str) -> dict[str, pd.DataFrame]:
     """The rows that reached each step, by step."""
     stored = run.read(name)
     made, rejects = stored.made, stored.rejects
