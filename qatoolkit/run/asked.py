@@ -1,7 +1,8 @@
-"""What the teachers of a stage answered: rows that are missing make it incomplete, rejected ones are counted by reason.
+"""Counts of what the teachers of a stage answered: missing rows make it incomplete, rejected ones are counted by
+reason.
 
-A row is missing where the same request may be answered another time: no connection, a timeout, a limit, an error of the
-server. What was answered is in the ledger, so running the stage again asks for the missing rows alone."""
+A row is missing if the same request may be answered later: no connection, a timeout, a limit, a server error. Answers
+are in the ledger, so running the stage again requests only the missing rows."""
 
 import functools
 from collections import Counter
@@ -17,11 +18,11 @@ from qatoolkit.teacher.client import Teacher, TeacherError
 
 
 class Incomplete(InOneLine, RuntimeError):
-    """A stage that lacks rows which its teachers may answer another time; the message counts them by reason."""
+    """Rows of a stage are missing that its teachers may answer later; the message counts them by reason."""
 
 
 NOTES = "incomplete.json"
-STOPS = (TeacherError, Incomplete)  # errors that say themselves what to do
+STOPS = (TeacherError, Incomplete)  # errors whose message says what to do
 
 
 class Asked:
@@ -38,40 +39,40 @@ class Asked:
         def counted(prompts, *, samples: int = 1, **how):
             prompts = list(prompts) if not isinstance(prompts, str) else prompts
             try:
-                said = ask(prompts, samples=samples, **how)
+                answers = ask(prompts, samples=samples, **how)
             except TeacherError:
                 keys = teacher.keys(prompts, samples)
                 answered = teacher.ledger.answered(set(keys))
                 self.rows += len(keys)
                 self.missing["not asked"] += sum(key not in answered for key in keys)
                 raise
-            self.count(said)
-            return said
+            self.count(answers)
+            return answers
 
         teacher.ask = counted
         return teacher
 
-    def count(self, said: pd.DataFrame) -> None:
+    def count(self, answers: pd.DataFrame) -> None:
         """Add the rows of a table that `Teacher.ask` returned."""
-        self.rows += len(said)
-        failed = said[said["outcome"] != "ok"]
+        self.rows += len(answers)
+        failed = answers[answers["outcome"] != "ok"]
         reasons = Counter(failed["outcome"])
+        # if every row got an HTTP error, the endpoint is at fault, not the rows
+        endpoint_failed = len(failed) == len(answers) and all(reason.startswith("http_") for reason in reasons)
         for reason, n in reasons.items():
-            # where nothing at all was answered, it is not the rows
-            nothing = reason.startswith("http_") and len(failed) == len(said) and all(r[:5] == "http_" for r in reasons)
-            (self.missing if nothing or is_transient(reason) else self.rejected)[reason] += n
+            (self.missing if endpoint_failed or is_transient(reason) else self.rejected)[reason] += n
 
     def __str__(self) -> str:
-        cut_off = f"; no connection to {self.at}" if self.missing["connection"] else ""
-        return f"{self.missing.total():,} of {self.rows:,} rows are missing ({_listed(self.missing)}){cut_off}"
+        where = f"; no connection to {self.at}" if self.missing["connection"] else ""
+        return f"{self.missing.total():,} of {self.rows:,} rows are missing ({_listed(self.missing)}){where}"
 
     def require(self, accepted: float) -> None:
-        """Incomplete where more than the share `accepted` of the rows is missing."""
+        """Incomplete if more than the share `accepted` of the rows is missing."""
         if self.missing.total() > accepted * self.rows:
             raise Incomplete(str(self))
 
     def record(self) -> dict:
-        """For a manifest: rows asked for, rejected and missing; empty where nobody was asked."""
+        """The counts for a manifest: rows asked for, rejected and missing; empty if nothing was asked."""
         counts = {"rows": self.rows, "rejected": dict(self.rejected), "missing": dict(self.missing)}
         return {"teachers": counts} if self.rows else {}
 
@@ -81,8 +82,8 @@ def _listed(counts: dict) -> str:
 
 
 def describe(counted: dict, outputs: dict | None = None) -> list[str]:
-    """Lines on the rows that a finished stage does not have: rejects by reason, of its table of rejects where it has
-    one, and the missing ones that were accepted."""
+    """Lines on the rows that a finished stage lacks: rejects by reason, from its table of rejects if it has one, and
+    the missing ones that were accepted."""
     about, lines = counted.get("teachers", {}), []
     table = (outputs or {}).get("rejects")
     if isinstance(table, pd.DataFrame) and "reason" in table:
@@ -93,8 +94,8 @@ def describe(counted: dict, outputs: dict | None = None) -> list[str]:
         lines.append(f"{sum(rejected.values()):,}{of} rows rejected ({_listed(rejected)})")
     if missing := about.get("missing"):
         lines.append(
-            f"{sum(missing.values()):,} of {about['rows']:,} rows missing ({_listed(missing)}), as teacher.accept_missing "
-            "allows"
+            f"{sum(missing.values()):,} of {about['rows']:,} rows missing ({_listed(missing)}), as "
+            "teacher.accept_missing allows"
         )
     return lines
 
@@ -110,7 +111,7 @@ class Notes:
         return read_sealed(self._path, "remove it and run the stage again") if self._path.exists() else {}
 
     def put(self, stage: str, note: str | None) -> None:
-        """Set the note of a stage, or with None take it away."""
+        """Set the note of a stage; None removes it."""
         if note is None and stage not in self.read():
             return
         with locked(self._path.with_name(".incomplete.json.lock")):

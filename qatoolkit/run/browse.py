@@ -1,8 +1,7 @@
-"""Browsing questions: one page with search, filters, history and marks, which a notebook serves or a file holds.
+"""Browsing questions: one page with search, filters, history and marks, served by a notebook or saved as a file.
 
-The page has no outside parts and sends nothing but marks, to the session that serves it. Saved as a file it does the
-same and hands the marks out as a download. Notebooks keep its first questions as plain HTML, so that a reopened one is
-still readable."""
+The page loads nothing from outside and sends only marks, to the session that serves it; saved as a file, it offers the
+marks as a download. Notebooks keep its first questions as plain HTML, so that a reopened one is still readable."""
 
 import base64
 import gzip
@@ -29,16 +28,17 @@ FIRST = [
     "answer", "first_answer", "second_answer", "rationale", "knowledge_points", "parents", "reason", "detail",
 ]  # fmt: skip
 LEFT_OUT = ("calls", "payload", "answer_index", "same_answers", "file", "row", "origin")
-MOST = 1 << 24  # bytes of marks that are taken at once
+MOST = 1 << 24  # bytes of marks accepted in one request
 
 
 def browse(what: Run | pd.DataFrame, *, marks: str | Path | None = None, serve: bool | None = None) -> "Browser":
-    """Browse the questions of a run (seeds, every data set, and what was rejected), or of a table.
+    """Browse the questions of a run (seeds, every data set, and the rejects), or of a table.
 
-    In a notebook with somebody in front of it the page is served on this machine for as long as the kernel runs, and
-    marks (good, bad, edit, note) go to the file `marks` at once, by default `marks.jsonl` in the run's folder or here;
-    a profile's `curate.marks` names it for curation. `.save("page.html")` of what is returned writes the page as a file.
-    `serve` decides about serving; ValueError for a table without id, question and answer, or a damaged file of marks."""
+    In an interactive notebook the page is served on this machine for as long as the kernel runs, and marks (good, bad,
+    edit, note) are saved at once to the file `marks`, by default `marks.jsonl` in the run's folder, for a table in the
+    working directory; name it in `curate.marks` for curation. `.save("page.html")` of the result writes the page as a
+    file. `serve` overrides whether it is served. ValueError for a table without id, question and answer, or a damaged
+    file of marks."""
     is_run = isinstance(what, Run)
     table = questions(what) if is_run else what
     require("browse", table, "id", "question", "answer")
@@ -56,9 +56,9 @@ _served: dict[Path, "Browser"] = {}  # one page for each file of marks
 
 
 def questions(run: Run) -> pd.DataFrame:
-    """Every question of a run, kept or rejected, with `set`, `outcome` (kept, or the reason it is not), `detail` of that
-    reason, `flagged` (what curation only noted of a kept one) and, of synthetic ones, its history columns; annotated
-    seeds first. MissingUpstream before the seeds are annotated."""
+    """Every question of a run, kept or rejected, with `set`, `outcome` (kept, or the reason for rejection), `detail` of
+    that reason, `flagged` (what curation noted about a kept one) and, for synthetic ones, the history columns;
+    annotated seeds first. MissingUpstream before the seeds are annotated."""
     curated = run.read("curate") if run.manifest("curate") else None
     tables = [(SEEDS, run.read("annotate").seeds, run.read("annotate").rejects)]
     tables += [(n, run.read(n).questions, run.read(n).rejects) for n in run.profile.data if run.manifest(n)]
@@ -68,7 +68,7 @@ def questions(run: Run) -> pd.DataFrame:
         reason, detail = (
             {} if lost is None else dict(zip(lost["id"], lost[c], strict=True)) for c in ("reason", "detail")
         )
-        if name == SEEDS and "id" in rejects:  # and not the exam questions that could not be labelled
+        if name == SEEDS and "id" in rejects:  # without the exam questions that could not be labelled
             rejects = rejects[rejects["id"].isin(run.read("seeds").seeds["id"])]
         noted = {} if lost is None else getattr(curated, name).set_index("id")["flagged"]
         kept = kept.assign(set=name, outcome=[reason.get(id, "kept") for id in kept["id"]])
@@ -80,7 +80,7 @@ def questions(run: Run) -> pd.DataFrame:
 
 
 class Browser:
-    """A page over a table of questions; the value of a cell. Marks go to the file `place`."""
+    """A page over a table of questions, shown as the value of a cell. Marks are saved in the file `place`."""
 
     def __init__(self, table: pd.DataFrame, place: Path, name: str):
         self.place, self._table, self._columns = place, table, _columns(table.assign(id=table["id"].astype(str)))
@@ -95,32 +95,32 @@ class Browser:
     def _repr_html_(self) -> str:
         shown = qa(self._table, n=3, hide=LEFT_OUT).html if len(self._table) else ""
         link = f'<a href="{self.url}" target="_blank" rel="noopener">Open the page</a> (while this kernel runs). '
-        said = (
-            f"Marks go to {self.place}."
+        hint = (
+            f"Marks are saved in {self.place}."
             if self._server
             else 'To browse and mark them, write a page with .save("page.html").'
         )
-        return f"<p><b>{escape(self._title)}</b>. {link if self._server else ''}{escape(said)}</p>{shown}"
+        return f"<p><b>{escape(self._title)}</b>. {link if self._server else ''}{escape(hint)}</p>{shown}"
 
     def __repr__(self) -> str:
         return f"{self._title}{f': {self.url}' if self._server else ''}"
 
     def page(self, served: bool = False) -> bytes:
-        """The whole page; `served`: marks are sent back instead of downloaded."""
+        """The page; if `served`, it sends marks back instead of offering them as a download."""
         marks = self.marks.astype(object).where(self.marks.notna(), None).to_dict("records")
         content = {"title": self._title, "served": served, "marks": marks, "columns": self._columns}
         packed = base64.b64encode(gzip.compress(json.dumps(content, ensure_ascii=False).encode(), 6))
         return PAGE.read_bytes().replace(b"@DATA@", packed)
 
     def save(self, path: str | Path) -> Path:
-        """Write the page as one file, which works offline; OSError where it can't be written."""
+        """Write the page as one file that works offline; OSError if it can't be written."""
         with atomic(Path(path)) as temporary:
             temporary.write_bytes(self.page())
         return Path(path)
 
     def serve(self) -> str:
-        """Serve the page on this machine, to who has its address, until the session ends; returns the address. OSError where
-        no port is free."""
+        """Serve the page on this machine until the session ends, to anyone who has its address, and return the address.
+        OSError if no port is free."""
         if self._server is None:
             self._server = _Server(("127.0.0.1", 0), _Handler)
             self._server.browser = self
@@ -129,19 +129,19 @@ class Browser:
 
     @property
     def url(self) -> str | None:
-        """Where the page is served, if it is."""
+        """The address of the page, None if it is not served."""
         return f"http://127.0.0.1:{self._server.server_port}/{self._token}/" if self._server else None
 
     def close(self) -> None:
-        """End serving."""
+        """Stop serving."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
 
     def take(self, lines: list[str]) -> int:
-        """Add marks, JSON objects, to the file, each in place of an earlier one of its question; how many there are then.
-        ValueError for anything that is no mark, OSError where the file can't be written."""
+        """Add marks (lines of JSON) to the file, replacing earlier ones of the same questions, and return how many it
+        has then. ValueError for a line that is not a mark, OSError if the file can't be written."""
         new = pd.DataFrame([check_mark(line, "browse") for line in lines], columns=COLUMNS)
         with locked(self.place.with_name(f".{self.place.name}.lock")):
             old = self.marks
@@ -159,7 +159,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Only who knows the token, at this very address, is answered."""
+    """Answers only requests that have the token and were sent to this host and port."""
 
     def _allowed(self, path: str) -> bool:
         browser, port = self.server.browser, self.server.server_port
@@ -199,14 +199,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _columns(table: pd.DataFrame) -> dict[str, list]:
-    """The table by column as JSON values, the known columns first, without empty ones."""
+    """The columns of a table as JSON values, the known columns first, empty ones left out."""
     names = [c for c in FIRST if c in table] + [c for c in table if c not in (*FIRST, *LEFT_OUT)]
     found = {str(name): [_value(value) for value in table[name]] for name in names}
     return {name: values for name, values in found.items() if any(value is not None for value in values)}
 
 
 def _value(value):
-    """A cell as a text, a number, true, false, a list of them, or None."""
+    """A cell as a string, a number, a Boolean, a list of them, or None."""
     if isinstance(value, list | tuple | np.ndarray):
         return [_value(one) for one in value]
     if missing(value):

@@ -1,4 +1,4 @@
-"""Whether what a run wrote is still what it wrote: every file compared with what was recorded when it was written.
+"""Find damaged files: every file that a run wrote is compared with what was recorded when it was written.
 
 Artifacts record their files in their manifests. What a run writes beside them (executed notebooks, figures, the report,
 the summary, exports) is recorded in `files.json` of its folder."""
@@ -18,7 +18,7 @@ from qatoolkit.run.store import POINTERS, STAGES
 from qatoolkit.teacher.ledger import Ledger
 
 FILES = "files.json"
-REMEDIES = {  # by the first part of a path in a run's folder; else what the run command writes again
+REMEDIES = {  # by the first part of a path in a run's folder
     "notebooks": "remove it and run the notebook again",
     "figures": "`qatoolkit report --run {run}` draws it again",
     "report.html": "`qatoolkit report --run {run}` writes it again",
@@ -28,48 +28,48 @@ REMEDIES = {  # by the first part of a path in a run's folder; else what the run
 
 
 def record_files(folder: Path, paths: Iterable[Path]) -> None:
-    """Record files that a run wrote into its folder, as they are now."""
+    """Record the present state of files that a run wrote into its folder."""
     with locked(folder / f".{FILES}.lock"):
         now = {path.relative_to(folder).as_posix(): fingerprint(path) for path in paths if path.is_file()}
         known = recorded(folder)
-        if any(known.get(name) != found for name, found in now.items()):
+        if any(known.get(name) != state for name, state in now.items()):
             write_sealed(known | now, folder / FILES)
 
 
 def recorded(folder: Path) -> dict[str, dict]:
-    """What is recorded of the files of a run's folder, by path."""
+    """The recorded state of the files in a run's folder, by path."""
     path = folder / FILES
     return read_sealed(path, again(folder)) if path.exists() else {}
 
 
 def is_whole(folder: Path, path: Path) -> bool:
-    """Whether a file of a run's folder is there, and as it was recorded if it was."""
+    """Whether a file in a run's folder exists and matches its record, if it has one."""
     known = recorded(folder).get(path.relative_to(folder).as_posix())
     return path.is_file() and (known is None or differs(path, known) is None)
 
 
 def find_damage(root: Path, name: str | None = None) -> Iterator[str]:
-    """A line for each damaged, edited or missing file of a run, or of all runs and artifacts in `root`, and of the
-    ledger: what it is and what to do. ValueError where there is no such run."""
+    """A line for each damaged, edited or missing file of a run (by default of all runs and artifacts in `root`) and of
+    the ledger: what is wrong and what to do. ValueError for an unknown run."""
     runs = sorted(p.name for p in root.glob("*") if (p / POINTERS).exists() or (p / RUN_FILE).exists())
     if name is not None and name not in runs:
         raise ValueError(f"no run is called {name!r} in {root}; there are {', '.join(runs) or 'none'}")
     reached = set()
     for run in runs if name is None else [name]:
-        yield from _of_run(root / run, reached)
+        yield from _check_run(root / run, reached)
     if name is None:
         everything = (p for p in (root / STAGES).glob("*/*") if p.is_dir() and not p.name.startswith("."))
         reached |= {p.relative_to(root / STAGES).as_posix() for p in everything if (p / MANIFEST).exists()}
-    to_do, seen = sorted(reached), set()
-    for artifact in to_do:  # grows as it goes
+    queue, seen = sorted(reached), set()
+    for artifact in queue:  # grows while it is read
         if artifact not in seen:
             seen.add(artifact)
-            yield from _of_artifact(root / STAGES, artifact, to_do)
-    yield from _of_ledger(root / "ledger.sqlite")
+            yield from _check_artifact(root / STAGES, artifact, queue)
+    yield from _check_ledger(root / "ledger.sqlite")
 
 
-def _of_run(folder: Path, reached: set[str]) -> Iterator[str]:
-    """Damage to what is in a run's folder; the artifacts that it names go to `reached`."""
+def _check_run(folder: Path, reached: set[str]) -> Iterator[str]:
+    """Damage in a run's folder; the artifacts that it points to are added to `reached`."""
     for path in sorted(folder.rglob("*")):
         if path.name in (POINTERS, RUN_FILE, NOTES, FILES) and not path.is_symlink():
             try:
@@ -79,7 +79,7 @@ def _of_run(folder: Path, reached: set[str]) -> Iterator[str]:
                 continue
             if path.name == POINTERS:
                 reached |= set(found.values())
-                yield from _of_links(path.parent, found)
+                yield from _check_links(path.parent, found)
     reached |= linked(folder)
     needed = [folder / POINTERS, folder / RUN_FILE, *(p / POINTERS for p in folder.glob("variants/*/"))]
     needed += [folder / FILES] if any((folder / place).exists() for place in REMEDIES) else []
@@ -89,20 +89,21 @@ def _of_run(folder: Path, reached: set[str]) -> Iterator[str]:
     with contextlib.suppress(Damaged):
         for file, known in recorded(folder).items():
             if why := differs(folder / file, known, whole=True):
-                remedy = REMEDIES.get(file.split("/")[0], "run again what writes it").format(run=folder.name)
+                remedy = REMEDIES.get(file.split("/")[0], "run what writes it again").format(run=folder.name)
                 yield f"{folder / file} {why}: {remedy}"
 
 
-def _of_links(folder: Path, pointers: dict[str, str]) -> Iterator[str]:
-    """Links that do not lead to the artifacts of their stages, where the file system has links."""
+def _check_links(folder: Path, pointers: dict[str, str]) -> Iterator[str]:
+    """Links that do not lead to the artifacts of their stages; none on a file system without links."""
     links = {stage: folder / stage for stage in pointers}
     if any(link.is_symlink() for link in links.values()):
         for stage, link in links.items():
             if not link.is_symlink() or not os.readlink(link).endswith(f"{STAGES}/{pointers[stage]}"):
-                yield f"{link} is no link to {STAGES}/{pointers[stage]}: remove it and run the stage again"
+                yield f"{link} is not a link to {STAGES}/{pointers[stage]}: remove it and run the stage again"
 
 
-def _of_artifact(stages: Path, name: str, to_do: list[str]) -> Iterator[str]:
+def _check_artifact(stages: Path, name: str, queue: list[str]) -> Iterator[str]:
+    """Damage in an artifact; the artifacts that it uses are added to `queue`."""
     artifact = Artifact.named(stages, name)
     try:
         record = artifact.record
@@ -112,12 +113,12 @@ def _of_artifact(stages: Path, name: str, to_do: list[str]) -> Iterator[str]:
     if record is None:
         yield artifact.unfinished
         return
-    to_do += record.get("uses", [])
+    queue += record.get("uses", [])
     for path, why in artifact.damage(record, whole=True):
         yield f"{path} {why}: {artifact.remedy}"
 
 
-def _of_ledger(path: Path) -> Iterator[str]:
+def _check_ledger(path: Path) -> Iterator[str]:
     if not path.exists():
         return
     try:

@@ -1,5 +1,5 @@
-"""The command line: qatoolkit new | run | status | check | plan | settings | clean | train | tokenise | report | doctor |
-teacher."""
+"""The command line: qatoolkit new | run | status | check | plan | settings | clean | train | tokenise | report | doctor
+| teacher."""
 
 import json
 import os
@@ -25,26 +25,30 @@ teacher = typer.Typer(help="The offline teacher: an OpenAI-compatible server ove
 app.add_typer(teacher, name="teacher")
 
 INTERRUPTED = 130
-PATIENCE = 2.0  # seconds after which a command that says nothing meanwhile says that it works
+PATIENCE = 2.0  # seconds without output before a command of SILENT reports that it is working
 SILENT = ("status", "check", "plan", "settings", "report", "doctor")
-STOPPED = "interrupted; what was finished is kept, run the same command to go on"
+STOPPED = "interrupted; finished work is kept, run the same command again to continue"
 
 Profile = Annotated[str, typer.Option("--profile", help="smoke, demo, gpu, paper, or a YAML file")]
 OfRun = Annotated[
     str | None,
     typer.Option(
         "--profile",
-        help="smoke, demo, gpu, paper, or a YAML file; default: the one that the run was made with, else demo",
+        help="smoke, demo, gpu, paper, or a YAML file; default: the profile the run was made with, else demo",
     ),
 ]
 Name = Annotated[str | None, typer.Option("--run", help="name of the run folder (default: the profile's name)")]
-Seed = Annotated[int | None, typer.Option("--seed", help="of everything random in the run; default: its own, else 0")]
-Change = Annotated[bool, typer.Option("--change", help="open a run with another profile or seed than it was made with")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="seed of everything random; default: the one the run was made with, else 0")
+]
+Change = Annotated[
+    bool, typer.Option("--change", help="open a run with a profile or seed other than the one it was made with")
+]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; bad input ends in one clear line on stderr and exit code 2, a failed run in exit code 1, one
-    that a scheduler stopped, with its state saved, in exit code 75."""
+    """Entry point. Bad input prints one line on stderr and exits with 2, a failed run exits with 1, a run that a
+    scheduler stopped, with its state saved, with 75."""
     patience = threading.Timer(PATIENCE, lambda: print("qatoolkit: working on it …", file=sys.stderr, flush=True))
     patience.daemon = True
     given = sys.argv[1:] if arguments is None else arguments
@@ -52,22 +56,22 @@ def main(arguments: list[str] | None = None) -> int:
         patience.start()
     try:
         code = app(args=arguments, standalone_mode=False, prog_name="qatoolkit") or 0
-        return _failed(STOPPED, code) if code == INTERRUPTED else code
+        return _fail(STOPPED, code) if code == INTERRUPTED else code
     except ValueError as error:
-        return _failed(error, 1 if isinstance(error, Damaged) else 2)
+        return _fail(error, 1 if isinstance(error, Damaged) else 2)
     except (RuntimeError, OSError, ImportError) as error:
-        return _failed(error, 1)
+        return _fail(error, 1)
     except sqlite3.Error as error:
-        return _failed(f"the ledger cannot be read ({error}); `qatoolkit check` says what is damaged", 1)
+        return _fail(f"the ledger cannot be read ({error}); `qatoolkit check` says what is damaged", 1)
     except (KeyboardInterrupt, typer.Abort):
-        return _failed(STOPPED, INTERRUPTED)
+        return _fail(STOPPED, INTERRUPTED)
     except Stopped as stop:
-        return _failed(stop, AGAIN)
+        return _fail(stop, AGAIN)
     except typer.Exit as exit:
         return exit.exit_code
     except Exception as error:
         if hasattr(error, "format_message"):  # a wrong option or argument
-            return _failed(f"{error.format_message()} (see qatoolkit --help)", 2)
+            return _fail(f"{error.format_message()} (see qatoolkit --help)", 2)
         raise
     finally:
         patience.cancel()
@@ -88,13 +92,13 @@ def _options(
     """Which data makes a model better at what it is bad at?"""
 
 
-def _failed(error, code: int) -> int:
+def _fail(error, code: int) -> int:
     print(f"qatoolkit: {error}", file=sys.stderr)
     return code
 
 
 def _open(profile: str | None, name: str | None, seed: int | None, change: bool = False):
-    """The run of a name, without a profile with the one it remembers, else demo."""
+    """Open a run by name; without `profile` with the one it remembers, else demo."""
     from qatoolkit.run.profiles import PROFILES
     from qatoolkit.run.remembered import remembered
     from qatoolkit.run.store import open_run
@@ -105,8 +109,8 @@ def _open(profile: str | None, name: str | None, seed: int | None, change: bool 
     return opened if known else open_run(name, profile="demo", seed=seed, change=change)
 
 
-def _existing(profile: str | None, name: str | None, seed: int | None, change: bool):
-    """As `_open`; ValueError for a name without a profile that no run has."""
+def _open_existing(profile: str | None, name: str | None, seed: int | None, change: bool):
+    """`_open`, but ValueError if no profile is given and no run has that name."""
     from qatoolkit.run.profiles import PROFILES
     from qatoolkit.run.store import results_root
 
@@ -118,7 +122,7 @@ def _existing(profile: str | None, name: str | None, seed: int | None, change: b
 
 @app.command()
 def new(folder: Annotated[Path, typer.Argument(help="the folder to make; its name is that of the study")]) -> None:
-    """Make a folder to start a study of your own from: profile, notebook and data layout."""
+    """Make the folder of a new study: profile, notebook and data layout."""
     from qatoolkit.run.study import new_study
 
     for path in new_study(folder):
@@ -136,7 +140,8 @@ def run(
         list[str] | None, typer.Option("--only", metavar="NOTEBOOK", help="e.g. 03_probe; may be repeated")
     ] = None,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="walk every stage in small: tiny models, a few rows, the offline teacher")
+        bool,
+        typer.Option("--rehearse", help="run every stage at a tiny size: tiny models, a few rows, the offline teacher"),
     ] = False,
 ) -> None:
     """Execute the notebooks in order into results/<run>/notebooks/."""
@@ -145,7 +150,7 @@ def run(
     from qatoolkit.run.remembered import remember, remembered
     from qatoolkit.run.store import results_root
 
-    os.environ["QATOOLKIT_RESULTS"] = str(results_root().resolve())  # the kernels work in another folder
+    os.environ["QATOOLKIT_RESULTS"] = str(results_root().resolve())  # kernels run in another folder
     if rehearse:
         from qatoolkit.run.rehearsal import write_rehearsal
 
@@ -157,9 +162,9 @@ def run(
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     opened.world.check()
     if opened.change:
-        remember(opened)  # the notebooks open it with the same settings
-    named = opened.source if profile or not remembered(opened.folder) else None  # None: what it remembers
-    executed = notebooks.run_notebooks(opened, named, only or [])
+        remember(opened)  # so that the notebooks open it with the same settings
+    source = opened.source if profile or not remembered(opened.folder) else None  # None: the profile it remembers
+    executed = notebooks.run_notebooks(opened, source, only or [])
     if executed and not only:
         print(f"report: {os.path.relpath(report.write(opened))}")
 
@@ -171,7 +176,7 @@ def status(profile: OfRun = None, name: Name = None, seed: Seed = None, change: 
     from qatoolkit.run.check import is_whole
     from qatoolkit.run.notebooks import chosen
 
-    opened = _existing(profile, name, seed, change)
+    opened = _open_existing(profile, name, seed, change)
     print(f"{opened!r} in {os.path.relpath(opened.folder)}")
     notes = opened.notes.read()
     for stage, notebook in opened.stages().items():
@@ -181,10 +186,10 @@ def status(profile: OfRun = None, name: Name = None, seed: Seed = None, change: 
         if manifest and not changed:
             state = "; ".join([f"done in {manifest['seconds']:.1f} s", *describe(manifest)])
         if note := notes.pop(stage, None):
-            state = f"incomplete, {note}; running it again asks for those alone: {notebook}"
+            state = f"incomplete, {note}; running it again requests only those: {notebook}"
         print(f"  {stage:<18} {state}")
     for stage, note in notes.items():  # stages beside the flow
-        print(f"  {stage:<18} incomplete, {note}; running it again asks for those alone")
+        print(f"  {stage:<18} incomplete, {note}; running it again requests only those")
     names = chosen([], opened.profile.beside)
     finished = sum(is_whole(opened.folder, opened.folder / "notebooks" / f"{n}.ipynb") for n in names)
     print(f"  {finished} of {len(names)} notebooks executed")
@@ -197,25 +202,26 @@ def check(
         typer.Argument(metavar="RUN", help="a run, or the folder of a training (default: all runs and artifacts)"),
     ] = None,
 ) -> None:
-    """Read every file that a run or a training wrote, and name those that are not as they were written; exit code 1 if
-    there are any."""
+    """Read every file that a run or a training wrote and list those that were changed, damaged or removed since; exit
+    code 1 if there are any."""
     from qatoolkit.run.check import find_damage
     from qatoolkit.run.store import results_root
     from qatoolkit.training.digests import DIGESTS, check_training
 
     trained = name and (Path(name) / DIGESTS).exists()
-    found = 0
-    for found, line in enumerate(check_training(name) if trained else find_damage(results_root(), name), 1):  # noqa: B007
+    damaged = 0
+    for line in check_training(name) if trained else find_damage(results_root(), name):
         print(line)
-    if found:
+        damaged += 1
+    if damaged:
         raise typer.Exit(1)
     print(f"{name or os.path.relpath(results_root())}: every file is as it was written")
 
 
 @app.command()
 def plan(profile: Profile = "demo") -> None:
-    """What a profile stands on, and its requests, tokens, money, hours and memory, before it starts; exit code 2 where a
-    part is missing."""
+    """The parts that a profile uses, and its requests, tokens, money, hours and memory, before anything runs; exit code
+    2 if a part is missing."""
     from qatoolkit.run.cost import describe
     from qatoolkit.run.profiles import load_profile
     from qatoolkit.run.store import results_root
@@ -232,7 +238,7 @@ def settings(
     profile: Profile = "demo",
     as_schema: Annotated[bool, typer.Option("--schema", help="print the JSON schema of profiles, for editors")] = False,
 ) -> None:
-    """Every dial with its value in a profile, what is allowed, and what it means."""
+    """Every dial: its value in a profile, the values allowed, and what it does."""
     from qatoolkit.core.settings import describe_dials
     from qatoolkit.run.profiles import load_profile, schema
 
@@ -243,7 +249,7 @@ def settings(
 
 
 @app.command()
-def clean(yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
+def clean(yes: Annotated[bool, typer.Option("--yes", help="remove without asking")] = False) -> None:
     """List the finished stages that no run points to, and remove them after asking."""
     from qatoolkit.run.clean import find_unused, remove_artifact
     from qatoolkit.run.store import results_root
@@ -262,12 +268,14 @@ def clean(yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False
 @app.command()
 def train(
     job: Annotated[Path, typer.Argument(help="a YAML file with the fields of a job")],
-    plan: Annotated[bool, typer.Option("--plan", help="only print what the run takes")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="only print the estimate")] = False,
     tracker: Annotated[str | None, typer.Option(help="also report to tensorboard, trackio or wandb")] = None,
-    anyway: Annotated[bool, typer.Option("--anyway", help="start although the memory estimate says no")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="start even if the memory estimate says that it does not fit")
+    ] = False,
 ) -> None:
-    """Train the job of a YAML file, on one device or, under torchrun, on several. SIGTERM and SIGUSR1 save its state and
-    end it with exit code 75: run again, it goes on."""
+    """Train the job of a YAML file, on one device or, under torchrun, on several. On SIGTERM or SIGUSR1 it saves its
+    state and exits with 75; run it again to continue."""
     from qatoolkit.evaluation.live_probe import live_probe
     from qatoolkit.training.train import train_file
 
@@ -282,7 +290,7 @@ def tokenise(
     tokenizer: Annotated[str, typer.Option(help="a Hugging Face directory or name")],
     out: Annotated[Path, typer.Option(help="the token file's folder")],
     text: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="the files hold running text in this column")
+        str | None, typer.Option(metavar="COLUMN", help="the files contain plain text, in this column")
     ] = None,
 ) -> None:
     """Write QA files, or texts with --text, as a token file that a training job reads."""
@@ -298,11 +306,11 @@ def tokenise(
         if len(rejects):
             print(f"{len(rejects):,} rows could not be read: {rejects['reason'].value_counts().to_dict()}")
         if table.empty:
-            raise ValueError(f"no question in {', '.join(files)}; for running text name its column with --text")
-        lacking = table["choices"].isna() & table["question"].map(lacks_choices)
-        if lacking.any():
-            print(f"{lacking.sum():,} questions speak of choices and have none; they are left out")
-        documents = qa_documents(table[~lacking])
+            raise ValueError(f"no question in {', '.join(files)}; for plain text give its column with --text")
+        incomplete = table["choices"].isna() & table["question"].map(lacks_choices)
+        if incomplete.any():
+            print(f"{incomplete.sum():,} questions refer to choices but have none; they are left out")
+        documents = qa_documents(table[~incomplete])
     print(write_tokens(documents, load_tokenizer(tokenizer), out))
 
 
@@ -311,12 +319,12 @@ def report(profile: OfRun = None, name: Name = None, seed: Seed = None, change: 
     """Write one self-contained HTML page of a run's figures and tables."""
     from qatoolkit.run.report import write
 
-    print(os.path.relpath(write(_existing(profile, name, seed, change))))
+    print(os.path.relpath(write(_open_existing(profile, name, seed, change))))
 
 
 @app.command()
 def doctor() -> None:
-    """What this machine has and whether anything is missing."""
+    """What this machine has, and whether anything is missing."""
     from qatoolkit.run.doctor import checks
 
     found = checks()
@@ -343,8 +351,8 @@ def serve(
 
     if not 0 <= port <= 65535:
         raise ValueError(f"--port {port}: a port is a number from 0 to 65535")
-    held = TextbookSettings(entities=entities, families=families, entities_zh=entities_zh, relations=relations)
-    server.serve(port, settings=held, faults=server.Faults.parse(faults), log=log, leash=leash)
+    textbook = TextbookSettings(entities=entities, families=families, entities_zh=entities_zh, relations=relations)
+    server.serve(port, settings=textbook, faults=server.Faults.parse(faults), log=log, leash=leash)
 
 
 @teacher.callback()

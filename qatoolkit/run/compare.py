@@ -22,8 +22,8 @@ class Comparison(display.Sections):
 
     `settings`: one row per dial that differs, with its value in each run. `paired`: one row per model and part (weak
     cells of `b`, strong, all) with difference, interval, n and McNemar's p. `cells`: accuracy of one arm by cell in
-    each run. `questions`: exam questions that only one of the two has right. `weak`: the weak cells of `b`. `same`:
-    arms whose model both runs share, with the same answers; they have no row."""
+    each run. `questions`: exam questions that only one of the two runs answers right. `weak`: the weak cells of `b`.
+    `same`: arms that have the same model and answers in both runs, and so no row in `paired`."""
 
     names: tuple[str, str]
     settings: pd.DataFrame
@@ -46,17 +46,16 @@ class Comparison(display.Sections):
             yield f"the same model in both: {', '.join(self.same)}", display.Rich("", "")
         yield f"settings that differ: {a} and {b}", display.table(self.settings)
         yield f"{a} minus {b}, paired over the same questions", display.table(self.paired)
-        yield "questions that only one has right", display.table(self.questions)
+        yield "questions that only one answers right", display.table(self.questions)
 
 
 def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Comparison:
     """Compare two evaluated runs: `qt.compare(run, reference)`. `arm` is the one shown by cell and question (default:
     the first that `b` compares), `n` the number of changed questions.
 
-    Raises MissingUpstream where a run is not evaluated yet, ValueError where they have no exam questions or no arm in
-    common."""
-    if odd := [run for run in (a, b) if not isinstance(run, Run)]:
-        raise ValueError(f"{odd[0]!r} is no run: qt.open_run(name) opens one")
+    Raises MissingUpstream if a run is not evaluated yet, ValueError if they share no exam question or arm."""
+    if wrong := [run for run in (a, b) if not isinstance(run, Run)]:
+        raise ValueError(f"{wrong[0]!r} is not a run: qt.open_run(name) opens one")
     samples = [choice_samples(run) for run in (a, b)]
     shared = set(samples[0]["id"]) & set(samples[1]["id"])
     if not shared:
@@ -76,21 +75,21 @@ def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Compariso
         else:
             tables.append(found.drop(columns=["a", "b"]).assign(arm=model))
     paired = pd.concat(tables, ignore_index=True)
-    one, other = (rows[rows["arm"] == arm] for rows in samples)
+    of_arm = [rows[rows["arm"] == arm] for rows in samples]
     names = (a.name, b.name)
     return Comparison(
         names=names,
         settings=differing(a.profile, b.profile, names),
         paired=paired[["arm", *(c for c in paired if c != "arm")]],
-        cells=pd.concat([cells(rows).assign(run=name) for rows, name in zip((one, other), names, strict=True)]),
-        questions=changed_between(b, one, other, names, n),
+        cells=pd.concat([cells(rows).assign(run=name) for rows, name in zip(of_arm, names, strict=True)]),
+        questions=changed_between(b, *of_arm, names, n),
         weak=b.read("plan").weak,
         same=tuple(same),
     )
 
 
 def _artifact(run: Run, model: str) -> str:
-    """The name of a model's artifact, which need not be there any more."""
+    """The name of a model's artifact, which may have been removed."""
     return run.read("base").places["model"] if model == BASE else run.read("midtrain").models[model]
 
 

@@ -28,9 +28,9 @@ NOTEBOOKS = {  # the stages of every run, in order, and the notebook that makes 
 BESIDE = {
     "rounds": "13_rounds",
     "attribution-discipline-without": "14_attribution",
-}  # stages beside the flow, made where they are asked for
+}  # stages beside the flow, made only on request
 
-LISTS = {  # what some stages depend on besides groups of settings: lists of the profile, by the name that a change is given
+LISTS = {  # lists of the profile that some stages depend on too, by the name under which a change is reported
     "curate": lambda profile: {"sets": profile.used_sets},
     "midtrain": lambda profile: {"arms": profile.arms},
     "evaluate": lambda profile: {"compare": profile.compare},
@@ -40,7 +40,7 @@ LISTS = {  # what some stages depend on besides groups of settings: lists of the
         "seeds": profile.ablation_seeds,
         "arms": profile.arms,
     },
-    "rounds": lambda profile: {"arms": profile.arms},  # of which one is one pass, one the control
+    "rounds": lambda profile: {"arms": profile.arms},  # one of them is the one-pass arm, one the control
 }
 
 
@@ -62,9 +62,9 @@ VERSIONS |= dict.fromkeys(["probe", "curate"], 6)
 
 
 class Stage:
-    """What a stage is declared with: the kind of its artifacts, what it reads, the parts of the profile it depends on
-    ("world" for what the world's content depends on), the dials that name files whose content counts, the prompts it
-    sends, and the version of its contract, to be raised when the same inputs would give another result."""
+    """The declaration of a stage: the kind of its artifacts, the stages it reads, the parts of the profile it depends
+    on ("world" for the world's settings), the dials that name files whose content it depends on, the prompts it sends,
+    and the version of its contract, to be raised when the same inputs would give another result."""
 
     def __init__(self, kind: str, *, reads=(), settings=(), files=(), prompts=(), version: int | None = None):
         self.kind, self.reads, self.settings, self.files = kind, reads, settings, files
@@ -73,8 +73,7 @@ class Stage:
 
 
 def stage(kind: str, **declared):
-    """Makes `function(run, folder, **asked) -> {output: table, value or None}` a stage that is skipped when nothing
-    changed.
+    """Make `function(run, folder, **asked) -> {output: table, value or None}` a stage, skipped if nothing has changed.
 
     `declared` as for `Stage`. Keyword arguments of the function are part of the key."""
     spec = Stage(kind, **declared)

@@ -1,8 +1,9 @@
-"""What a profile's run will ask of its teachers, before anything is spent: requests, tokens, money and hours.
+"""Estimates before anything is spent: what a profile's run will send to its teachers (requests, tokens, money, hours),
+and what training takes.
 
-Counts follow from the settings; tokens and seconds of a request are those of earlier requests to the same model where a
-ledger has them, else `USUAL`, round figures of ours for a question of some hundred words and a reasoning synthesiser.
-"""
+Counts follow from the settings; tokens and seconds of a request are those of earlier requests to the same model if a
+ledger has enough of them, else `USUAL`: round figures of ours for a question of a few hundred words and a reasoning
+synthesiser."""
 
 import math
 import os
@@ -32,19 +33,27 @@ from qatoolkit.teacher.prices import price_of
 YIELD = 0.4  # accepted share of the questions asked for in waves; 0.41 (BoostQA) and 0.44 (LinkQA) in the demo
 DISPUTED = 0.2  # share of answers on which the two teachers differ
 MISSING = "missing"
-COUNTED = 2**26
-POSITIONS = 1024  # of a model whose configuration is not at hand
+COUNTED = 2**26  # bytes of files up to which their questions are counted
+POSITIONS = 1024  # assumed block of a model whose configuration is not on this machine
 QA_TOKENS = 1000  # of a question with answer and rationale, as it is trained on
-LARGE = 1e16  # FLOPs, about a day of a CPU, above which a training is estimated for a GPU, be there one here or not
+LARGE = 1e16  # FLOPs, about a day of a CPU: a larger training is estimated for a GPU even if this machine has none
 H100 = {"device_bytes": 80 * 2**30, "flops_per_second": 0.4 * 989e12}
 TRIAL, CONSENSUS = 200, 4  # of the stages `adjustment` and `consensus`: rows, further answers to each
-UPSTREAM = ("world", "textbook", "exams", "seeds", "annotate", "probe", "student")  # what a plan and its seeds rest on
-ENOUGH = 30  # requests to a model before its ledger's means replace `USUAL`
+UPSTREAM = (
+    "world",
+    "textbook",
+    "exams",
+    "seeds",
+    "annotate",
+    "probe",
+    "student",
+)  # what a plan and its seeds depend on
+ENOUGH = 30  # requests to a model before its means in the ledger replace `USUAL`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Usual:
-    """A request as assumed where nothing was measured: tokens in, tokens out (reasoning included), seconds."""
+    """An average request: tokens in, tokens out (reasoning included), seconds."""
 
     prompt: int
     completion: int
@@ -60,8 +69,8 @@ USUAL = {
 
 
 def parts(profile: Profile) -> pd.DataFrame:
-    """What a profile stands on: part, from (place or name, "missing" where it says none), size (of files at hand), and
-    the dial that replaces it. No hub is asked."""
+    """The parts that a profile uses: part, from (path or name, "missing" if the profile names none), size (of files on
+    this machine), and the dial that sets it. The hub is not queried."""
     other = "textbook" if profile.world == "textbook" else MISSING
     teacher, student = profile.teacher, profile.student
     where = teacher.base_url or os.environ.get("OPENAI_BASE_URL") or ("offline" if other == "textbook" else other)
@@ -69,8 +78,8 @@ def parts(profile: Profile) -> pd.DataFrame:
     named += [(f"exam {name}", one.source, "exams") for name, one in profile.exams.items()]
     named += [] if profile.exams else [("exams", other, "exams")]
     named += [("general text", source, "general.sources") for source in profile.general.sources or (other,)]
-    own = f"trained here, size {student.size}" if other == "textbook" else other
-    named.append(("model", _revised(student) if student.checkpoint else own, "student.checkpoint"))
+    model = f"trained here, size {student.size}" if other == "textbook" else other
+    named.append(("model", _revised(student) if student.checkpoint else model, "student.checkpoint"))
     named += [("on the scaling axes", _revised(entry), "ladder") for entry in profile.ladder]
     named.append(("teacher", where, "teacher.base_url"))
     rows = [(part, source, _size(source, dial), dial) for part, source, dial in named]
@@ -82,7 +91,7 @@ def _revised(entry) -> str:
 
 
 def _size(source: str, dial: str) -> str:
-    """What is at hand of a place: questions of seeds and exams (of files up to `COUNTED` bytes), else files and bytes."""
+    """What a source has on this machine: questions of seeds and exams (up to `COUNTED` bytes), else files and bytes."""
     if source == "paper12":
         return f"{len(paper12())} benchmarks"
     if not (files := _files(source)):
@@ -95,15 +104,15 @@ def _size(source: str, dial: str) -> str:
 
 
 def _files(source: str) -> list[Path]:
-    """The files of a place; none where it is a name."""
+    """The files of a source; none if it is a name."""
     if source in (TEXTBOOK, MISSING) or not Path(source).exists():
         return []
     return [p for p in Path(source).rglob("*") if p.is_file()] if Path(source).is_dir() else [Path(source)]
 
 
 def seeds_at_hand(profile: Profile) -> pd.DataFrame | None:
-    """The seeds that a profile names, as its run will read them; None where a source is not here, or too large to be
-    read for an estimate."""
+    """The seeds that a profile names, as its run will read them; None if a source is not on this machine or too large
+    to read for an estimate."""
     named = [source for source in profile.seeds.sources if source != TEXTBOOK]
     if not all(_files(one) for one in named) or sum(p.stat().st_size for one in named for p in _files(one)) > COUNTED:
         return None
@@ -118,29 +127,29 @@ def seeds_at_hand(profile: Profile) -> pd.DataFrame | None:
 def requests(
     profile: Profile, shares: Mapping[str, float] | None = None, seeds: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Requests of all that a run sends, one row each by stage, named as in the ledger, task and model: stage, task, model,
-    requests (of labels null without `seeds`), and of a data set with several `plan.waves` its `yield`, the accepted share
-    of what is asked for, and its `source`: "measured" (`yields`) or "assumed". The plan's questions count as accepted
-    ones then.
+    """Requests that a run sends, one row per stage (named as in the ledger), task and model: stage, task, model,
+    requests (for labels null without `seeds`). For a data set with several `plan.waves`, whose planned questions are
+    accepted ones, also `yield`, the accepted share of the questions asked for, and its `source`: "measured" (`yields`)
+    or "assumed".
 
-    Ablations that write anew are `variants/` and their data set; rounds are counted where the profile runs them
-    (`beside`). A request that two stages have in common is counted in both and sent once. Trials with the offline
-    teacher alone (`error_rates`) are not counted."""
-    teacher, known, rows = profile.teacher, shares or {}, _of_seeds(profile, seeds)
+    Ablations that need new questions are `variants/<data set>`; rounds are counted if the profile runs them (`beside`).
+    A request that two stages share is counted in both and sent once. Trials that only use the offline teacher
+    (`error_rates`) are not counted."""
+    teacher, shares, rows = profile.teacher, shares or {}, _count_on_seeds(profile, seeds)
     for name in (name for name in profile.used_sets if name in profile.data):
-        rows += _of_writing(name, *profile.data_set(name), known)
-    if "linkqa" in profile.used_sets:  # the trial of notebook 05b: each walk asked twice
+        rows += _count_writing(name, *profile.data_set(name), shares)
+    if "linkqa" in profile.used_sets:  # the trial of notebook 05b: each walk is asked about twice
         n = 2 * TRIAL
         rows.append(("adjustment", "synthesise", teacher.synthesiser, n / profile.linkqa.questions_per_path))
         rows.append(("adjustment", "annotate", teacher.annotator, n))
     for dials in profile.ablations:
         for name, chosen, other in rewritten(profile, dials):
-            rows += _of_writing(f"variants/{name}", chosen, other, known)
+            rows += _count_writing(f"variants/{name}", chosen, other, shares)
     if profile.beside and (of := profile.rounds.of or profile.main_set):
         chosen, other = profile.data_set(of)
         n, k = other.plan.questions, profile.rounds.seeds
         n = n * k - n // profile.rounds.n * (k - 1)  # the first round is the same for all seeds
-        rows += _of_writing("rounds", chosen, replace(other, plan=replace(other.plan, questions=n, waves=1)), known)
+        rows += _count_writing("rounds", chosen, replace(other, plan=replace(other.plan, questions=n, waves=1)), shares)
     rows = [(*row, None, "")[:6] for row in rows]
     table = pd.DataFrame(rows, columns=["stage", "task", "model", "requests", "yield", "source"])
     table = table.astype({"requests": float, "yield": float})
@@ -149,9 +158,8 @@ def requests(
     return table.reset_index()[["stage", "task", "model", "requests", "yield", "source"]]
 
 
-def _of_seeds(profile: Profile, seeds: pd.DataFrame | None) -> list[tuple]:
-    """What the stages on seeds send: labels, knowledge points, and measurements; of exam questions without labels at
-    most."""
+def _count_on_seeds(profile: Profile, seeds: pd.DataFrame | None) -> list[tuple]:
+    """Requests of the stages on seeds: labels (for exam questions an upper bound), knowledge points, measurements."""
     settings, teacher, measure = profile.annotate, profile.teacher, profile.measure
     n = None if seeds is None else len(seeds)
     if n is not None:
@@ -160,15 +168,15 @@ def _of_seeds(profile: Profile, seeds: pd.DataFrame | None) -> list[tuple]:
         own = any(exam.source != TEXTBOOK for exam in profile.exams.values())
         labels = settings.samples * (n - stated + profile.evaluate.label * own) + n - named
     rows = [("annotate", "annotate", teacher.annotator, None if n is None else labels)]
-    if profile.world == TEXTBOOK or TEXTBOOK in profile.seeds.sources:  # truth is known: notebook 02 tries a consensus
+    if profile.world == TEXTBOOK or TEXTBOOK in profile.seeds.sources:  # notebook 02 tries a consensus
         rows.append(("consensus", "annotate", teacher.annotator, TRIAL * CONSENSUS))
     if measure.k:
         rows.append(("pass_rates", "measure", measure.strong or teacher.refiner, None if n is None else n * measure.k))
     return rows
 
 
-def _of_writing(stage: str, chosen: Strategy, profile: Profile, shares: Mapping[str, float]) -> list[tuple]:
-    """What writing a data set sends, with a profile in which its dials are turned."""
+def _count_writing(stage: str, chosen: Strategy, profile: Profile, shares: Mapping[str, float]) -> list[tuple]:
+    """Requests of writing a data set; `profile` has its dials turned."""
     settings, teacher = chosen.settings_in(profile), profile.teacher
     n, share, source = profile.plan.questions, None, ""
     if profile.plan.waves > 1:
@@ -185,33 +193,33 @@ def _of_writing(stage: str, chosen: Strategy, profile: Profile, shares: Mapping[
 
 
 def rewritten(profile: Profile, dials: Mapping) -> list[tuple[str, Strategy, Profile]]:
-    """The data sets that an ablation writes anew: name, strategy, and the profile with all dials turned. They are those of
-    its arm that depend on what it turns, unless another data set is written alike; without refinement nothing new is
-    asked."""
-    own = [name for name in profile.used_sets if name in profile.data]
-    known = [_asked_of(*profile.data_set(name)) for name in own]
+    """The data sets for which an ablation needs new questions: name, strategy, and the profile with all dials turned.
+    They are those of its arm that depend on its dials, unless another data set is written with the same settings;
+    switching refinement off needs no new request."""
+    written = [name for name in profile.used_sets if name in profile.data]
+    known = [_request_settings(*profile.data_set(name)) for name in written]
     arm, found = profile.arm_of(dials), []
     other = turned(profile, {name: value for name, value in dials.items() if name != "arm"})
     for name in (name for name in other.arms[arm] if name in other.data):
         chosen, after = other.data_set(name)
-        asked = _asked_of(chosen, after)
+        settings = _request_settings(chosen, after)
         refined = [
-            asked | {key: replace(value, refine=True)} for key, value in asked.items() if hasattr(value, "refine")
+            settings | {key: replace(value, refine=True)} for key, value in settings.items() if hasattr(value, "refine")
         ]
-        if not any(one in known for one in (asked, *refined)):
+        if not any(one in known for one in (settings, *refined)):
             found.append((name, chosen, after))
     return found
 
 
-def _asked_of(chosen: Strategy, profile: Profile) -> dict:
-    """All that decides what a data set asks of the teachers."""
+def _request_settings(chosen: Strategy, profile: Profile) -> dict:
+    """The settings that determine the requests of a data set."""
     return {group: getattr(profile, group) for group in (*UPSTREAM, *chosen.groups(profile))}
 
 
 def yields(root: Path) -> dict[str, float]:
-    """By strategy, the accepted share of what was asked for in its latest finished data set in a results folder: of one
-    with several waves, where there is one, as `counts` says; else of one pass, the share of the questions written that
-    are labelled as asked, before curation."""
+    """By strategy, the accepted share of the questions asked for, in its latest finished data set of a results folder:
+    from `counts` if one was written in several waves; else the share of the questions of one pass that are labelled as
+    asked for, before curation."""
     found = {}
     for manifest in sorted((Path(root) / "stages").glob("*/*/manifest.json"), key=lambda path: path.stat().st_mtime):
         folder, kind = manifest.parent, manifest.parent.parent.name
@@ -227,8 +235,8 @@ def yields(root: Path) -> dict[str, float]:
 
 
 def estimate(profile: Profile, ledger: Ledger | None = None, seeds: pd.DataFrame | None = None) -> pd.DataFrame:
-    """`requests` with prompt and completion tokens, USD (NaN where a price or the number of requests is unknown), hours at
-    the profile's number of requests in flight, and whether tokens and seconds of the model were measured."""
+    """`requests` with prompt and completion tokens, USD (NaN if a price or the number of requests is unknown), hours at
+    the profile's number of requests in flight, and whether the model's tokens and seconds were measured."""
     known = {} if ledger is None else measured(ledger)
     table, rows = requests(profile, {} if ledger is None else yields(Path(ledger.path).parent), seeds), []
     for row in table.itertuples():
@@ -243,12 +251,12 @@ def estimate(profile: Profile, ledger: Ledger | None = None, seeds: pd.DataFrame
 
 
 def training(profile: Profile):
-    """Where mid-training one arm would run, in words, what it takes there (`memory_estimate.Needs`), and the settings that
-    follow from the model (`training.defaults.Default` by name).
+    """Where mid-training one arm would run, in words, what it takes there (`memory_estimate.Needs`), and the settings
+    that follow from the model (`training.defaults.Default` by name).
 
-    That is this machine where it has a GPU or the training is small (`LARGE`), else one H100, assumed. A checkpoint that
-    is not on this machine counts as the rung `student.size` of the ladder with `student.vocabulary`; ValueError where its
-    name does not say that it is of about that size."""
+    It is estimated for this machine if it has a GPU or the training is small (`LARGE`), else for one H100. A checkpoint
+    that is not on this machine counts as the rung `student.size` of the ladder with `student.vocabulary`; ValueError if
+    the size in its name is not about that."""
     import torch
 
     from qatoolkit.training.defaults import defaults
@@ -268,8 +276,8 @@ def training(profile: Profile):
         size = float(named[1]) * {"m": 1e6, "b": 1e9}[named[2].casefold()] if named else 0
         if not 0.5 <= size / architecture(config).parameters <= 2:
             raise ValueError(
-                f"{student.checkpoint} is not on this machine, and nothing says that it is of the size {student.size}: load "
-                "it once, or set student.size to the rung that is nearest"
+                f"{student.checkpoint} is not on this machine, and its name does not say that it has size "
+                f"{student.size}: load it once, or set student.size to the nearest rung"
             )
     cuda = torch.cuda.is_available()
     large = 6 * architecture(config).parameters * profile.midtrain.tokens > LARGE
@@ -278,7 +286,7 @@ def training(profile: Profile):
     else:
         where, device = "on one H100, assumed: 80 GiB, 0.4 of its 989 TFLOP/s in dense bfloat16", H100
     if student.checkpoint and not here:
-        where += f" ({student.checkpoint} is not here and counts as the rung {student.size})"
+        where += f" ({student.checkpoint} is not on this machine and counts as the rung {student.size})"
     tokens, gpu = profile.midtrain.tokens, cuda or large
     found = defaults(config, tokens=tokens, gpu=gpu, device_bytes=device.get("device_bytes"))
     manner = {name: getattr(student, name) for name in found if name != "learning_rate"}
@@ -302,28 +310,28 @@ def _is_here(checkpoint: str, revision: str | None) -> bool:
         return True
     try:
         return isinstance(try_to_load_from_cache(checkpoint, "config.json", revision=revision), str)
-    except HFValidationError:  # no name of a hub
+    except HFValidationError:  # not a valid name on the hub
         return False
 
 
 def asking(teacher: Teacher, messages: list, task: str = "annotate") -> dict:
-    """What putting these messages to a teacher will take, beyond what its ledger has answered already: requests,
-    answered, prompt_tokens (4 bytes each), completion_tokens, usd (NaN where the price is unknown), minutes, and
-    whether tokens and seconds of an answer were measured. `task` is a key of `USUAL`."""
+    """What sending these messages to a teacher will take, beyond the answers in its ledger: requests, answered,
+    prompt_tokens (4 bytes each), completion_tokens, usd (NaN if the price is unknown), minutes, and whether tokens and
+    seconds of an answer were measured. `task` is a key of `USUAL`."""
     keys = teacher.keys(messages)
     done = teacher.ledger.answered(keys)
-    fresh = [m for m, key in zip(messages, keys, strict=True) if key not in done]
+    new = [m for m, key in zip(messages, keys, strict=True) if key not in done]
     known = measured(teacher.ledger)
     each = known.get(teacher.model, USUAL[task])
-    prompt = sum(len(part["content"].encode()) for m in fresh for part in m) // 4
-    completion = len(fresh) * each.completion
+    prompt = sum(len(part["content"].encode()) for m in new for part in m) // 4
+    completion = len(new) * each.completion
     return {
         "requests": len(messages),
-        "answered": len(messages) - len(fresh),
+        "answered": len(messages) - len(new),
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "usd": float("nan") if teacher.price is None else teacher.price.cost(prompt, completion),
-        "minutes": len(fresh) * each.seconds / teacher.in_flight / 60,
+        "minutes": len(new) * each.seconds / teacher.in_flight / 60,
         "measured": teacher.model in known,
     }
 
@@ -354,23 +362,21 @@ def describe(profile: Profile, ledger: Path) -> str:
     }
     lines = [parts(profile).to_string(index=False, justify="left"), ""]
     lines += [table.astype(object).where(table.notna(), "unknown").to_string(index=False, formatters=shown)]
-    asked, again = table.dropna(subset="requests"), table["stage"].str.startswith("variants/")
-    cost = "a price is unknown" if asked["usd"].isna().any() else f"${asked['usd'].sum():,.2f}"
-    tokens = asked["prompt_tokens"].sum() + asked["completion_tokens"].sum()
+    counted, of_variants = table.dropna(subset="requests"), table["stage"].str.startswith("variants/")
+    cost = "a price is unknown" if counted["usd"].isna().any() else f"${counted['usd'].sum():,.2f}"
+    tokens = counted["prompt_tokens"].sum() + counted["completion_tokens"].sum()
     lines.append(
-        f"in all at most {asked['requests'].sum():,} requests, {tokens:,} tokens, {cost}, {asked['hours'].sum():,.1f} "
-        f"hours with {profile.teacher.in_flight:,} in flight; {profile.plan.questions:,} questions a data set "
-        f"({profile.plan.questions * QA_TOKENS:,} tokens of QA at {QA_TOKENS:,} each)"
+        f"in all at most {counted['requests'].sum():,} requests, {tokens:,} tokens, {cost}, "
+        f"{counted['hours'].sum():,.1f} hours with {profile.teacher.in_flight:,} in flight; {profile.plan.questions:,} "
+        f"questions per data set ({profile.plan.questions * QA_TOKENS:,} tokens of QA at {QA_TOKENS:,} each)"
     )
-    if again.any():
+    if of_variants.any():
         lines.append(
-            f"of these {asked.loc[again[asked.index], 'requests'].sum():,} requests for ablations that write anew, as if "
-            "they had none in common with the data sets"
+            f"of these, {counted.loc[of_variants[counted.index], 'requests'].sum():,} requests are for ablations that "
+            "need new questions, as if they shared none with the data sets"
         )
-    if len(asked) < len(table):
-        lines.append(
-            "unknown: seeds that are not at hand; qt.tables.spend_estimate(run) counts them once they are read"
-        )
+    if len(counted) < len(table):
+        lines.append("unknown: seeds not on this machine; qt.tables.spend_estimate(run) counts them once they are read")
     if not table["measured"].all():
         lines.append("tokens and seconds of models without earlier requests are assumptions (qatoolkit/run/cost.py)")
     if "yield" in table:

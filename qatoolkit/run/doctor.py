@@ -1,4 +1,4 @@
-"""What a machine has: the checks behind `qatoolkit doctor`. No value of a key is ever read out."""
+"""The checks of this machine behind `qatoolkit doctor`. The value of a key is never shown."""
 
 import importlib.util
 import os
@@ -13,11 +13,11 @@ from qatoolkit.run.store import results_root
 
 LIBRARIES = ("torch", "transformers", "datasets", "lm_eval", "openai", "jupyterlab", "papermill", "numba")
 LEAST_FREE = 2 * 2**30
-UNUSABLE = "is no folder that can be written: set QATOOLKIT_RESULTS"
+UNUSABLE = "is not a writable folder: set QATOOLKIT_RESULTS"
 
 
 class Finding(NamedTuple):
-    """One line of the report: whether it is fine, what was looked at, what was found."""
+    """One line of the report: whether it is fine, what was checked, what was found."""
 
     ok: bool
     what: str
@@ -25,7 +25,7 @@ class Finding(NamedTuple):
 
 
 def checks() -> list[Finding]:
-    """All checks, in the order a newcomer would ask them."""
+    """All checks, the basic ones first."""
     root = results_root()
     existing = next(p for p in (root, *root.parents) if p.exists())
     usable = existing.is_dir() and os.access(existing, os.W_OK)
@@ -39,7 +39,7 @@ def checks() -> list[Finding]:
     for name in LIBRARIES:
         there = importlib.util.find_spec(name) is not None
         found.append(Finding(there, name, version(name) if there else "missing: pip install -e '.[all]'"))
-    url = re.sub(r"//[^/@]*@", "//", os.environ.get("OPENAI_BASE_URL", ""))  # without a name and password
+    url = re.sub(r"//[^/@]*@", "//", os.environ.get("OPENAI_BASE_URL", ""))  # without user name and password
     key = "set" if os.environ.get("OPENAI_API_KEY") else "not set (the offline teacher needs none)"
     return [
         *found,

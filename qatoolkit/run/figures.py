@@ -1,9 +1,8 @@
-"""The figures of a run: for each a name, its caption and how it is drawn from the run's saved tables.
+"""The figures of a run, drawn from its saved tables, by name.
 
 They follow the papers' figures (probe, data, main table, scaling, ablations, graph). To add one, write a function of
-the run whose docstring is the caption, and enter it in `FIGURES`; it may return a sentence instead, where the run has
-nothing to draw.
-"""
+the run whose docstring is the caption, and enter it in `FIGURES`; if the run has nothing to draw, it returns a sentence
+instead."""
 
 from inspect import getdoc
 
@@ -20,7 +19,8 @@ from qatoolkit.run.store import MissingUpstream, Run
 
 
 def probe(run: Run):
-    """Base student by discipline and difficulty, on the probe's questions; framed, once there is a plan: weak cells."""
+    """Base student by discipline and difficulty, on the probe's questions; once there is a plan, weak cells are
+    framed."""
     cells, title = run.read("probe").cells, "Where the base student is weak"
     return figures.accuracy_grid(cells, weak=run.read("plan").weak if run.manifest("plan") else None, title=title)
 
@@ -31,7 +31,8 @@ def budget(run: Run):
 
 
 def pass_rates(run: Run):
-    """Mean pass rate of the seeds by level of the rubric: of the base student, and of the strong model where it is asked."""
+    """Mean pass rate of the seeds by level of the rubric: of the base student, and of the strong model if it was
+    measured."""
     if run.manifest("pass_rates") is None:
         return "The seeds were not measured (`qt.stages.pass_rates(run)`)."
     return figures.pass_rates(tables.pass_rates_by_level(run))
@@ -41,7 +42,7 @@ def survival(run: Run):
     """What each step of verification leaves of the questions of the main data set, by the difficulty asked for."""
     name = run.profile.main_set
     if name is None or "asked_difficulty" not in run.read(name).made:
-        return "The main arm reads no questions that say what was asked for."
+        return "The main arm reads no questions that record what was asked for."
     return figures.survival(tables.survival(run, name))
 
 
@@ -61,7 +62,8 @@ def discipline(run: Run):
 
 
 def arms(run: Run):
-    """Accuracy of every arm on every exam, beside guessing and who does not read the question, scored by lm-eval."""
+    """Accuracy of every arm on every exam, scored by lm-eval, beside guessing and the blind readers, which do not see
+    the question."""
     return figures.arms(run.read("evaluate").exams)
 
 
@@ -71,7 +73,7 @@ def comparisons(run: Run):
 
 
 def gain(run: Run):
-    """Gain of the first arm compared over the base student, in each cell of the exams."""
+    """Gain of the main arm over the base student, in each cell of the exams."""
     cells, arm = run.read("evaluate").cells, run.profile.main_arm
     before, after = (cells[cells["arm"] == name] for name in (BASE, arm))
     title = f"Gain of {label(arm)} over the base student"
@@ -100,11 +102,11 @@ def ablations(run: Run):
 
 
 def attribution(run: Run):
-    """What the questions of each discipline in the main arm's data do to each discipline of the exams: trainings with them
-    minus trainings without."""
+    """What the questions of each discipline in the main arm's data do to each discipline of the exams: trainings with
+    them minus trainings without."""
     name = "attribution-discipline-without"
     if not run.manifest(name):
-        return "No gains were traced to data: notebook 14_attribution does."
+        return "Gains were not traced to data; notebook 14_attribution does so."
     table = run.read(name).matrix
     return figures.attribution(table) if len(table) else "Every part of the data is too small to be left out."
 
@@ -160,16 +162,16 @@ FIGURES = {figure.__name__: figure for figure in _ALL}
 
 
 def draw(run: Run, name: str):
-    """Draw the figure `name` of a run, or say why there is nothing to draw; ValueError lists the names if there is
-    none."""
+    """Draw the figure `name` of a run, or return a sentence that says why there is nothing to draw. ValueError, with
+    the known names, for an unknown one."""
     if name not in FIGURES:
         raise ValueError(f"no figure {name!r}; choose from {', '.join(FIGURES)}")
     return FIGURES[name](run)
 
 
 def save_figures(run: Run) -> list[str]:
-    """Draw every figure of the run into `results/<run>/figures/`, with `captions.json`; return the names of those that
-    the run has something for. What is not made yet is left out, and named."""
+    """Draw every figure of the run into `results/<run>/figures/`, with `captions.json`, and return the names of those
+    drawn. A figure whose stage is not made yet is left out with a message."""
     folder, captions = run.folder / "figures", {}
     for name, figure in FIGURES.items():
         try:
@@ -186,14 +188,16 @@ def save_figures(run: Run) -> list[str]:
 
 
 def join_datasets(run: Run) -> pd.DataFrame:
-    """The curated seeds and data sets in one table with a column `dataset`, without controls (those with dials)."""
+    """The curated seeds and data sets in one table with a column `dataset`, without the controls (data sets with
+    dials)."""
     stored, data = run.read("curate"), run.profile.data
     names = [SEEDS, *(name for name, about in data.items() if not about.dials)]
     return pd.concat([getattr(stored, name).assign(dataset=name) for name in names if name in stored])
 
 
 def smooth(metrics: pd.DataFrame, steps: int = 10) -> pd.DataFrame:
-    """Every `steps`-th row with the mean loss of the steps since the last one; steps left over join the last row."""
+    """Every `steps`-th row with the mean loss of the steps since the previous one; remaining steps join the last
+    row."""
     last = metrics.groupby("arm")["step"].transform("max")
     group = (metrics["step"] // steps).clip(upper=((last + 1) // steps - 1).clip(lower=0))
     columns = {"step": "last", "tokens": "last", "loss": "mean", "lr": "last"}

@@ -1,6 +1,6 @@
 """Findings: what each stage of a run showed, in sentences with number, 95% interval, n and what it means.
 
-Every sentence is computed from saved tables, and says of a difference only what its interval shows."""
+Every sentence is computed from saved tables, and claims of a difference only what its interval shows."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,19 +25,19 @@ TRIAL = "The smoke profile only shows that everything runs: its student is too s
 
 
 def findings(run: Run, *stages: str) -> Rich:
-    """What stages showed (`seeds`, `annotate`, `probe`, `pass_rates`, `plan`, a data set, `survival` of the main one,
-    `curate`, `midtrain`, `evaluate`, `scaling`, `ablations`, `rounds`, `attribution-*`), or without a name all that are
-    done, as sentences.
+    """What stages showed, as sentences: `seeds`, `annotate`, `probe`, `pass_rates`, `plan`, a data set, `survival` of
+    the main one, `curate`, `midtrain`, `evaluate`, `scaling`, `ablations`, `rounds`, `attribution-*`; without a name,
+    every stage that is done.
 
-    Accuracies in percent with Wilson intervals, differences in points, paired over questions unless it says otherwise.
+    Accuracies in percent with Wilson intervals, differences in points, paired over questions unless stated otherwise.
     ValueError for a stage without findings; MissingUpstream for one that is not done."""
-    known = list_findings(run)
+    available = list_findings(run)
     for stage in stages:
-        if stage not in known:
-            raise ValueError(f"no findings of {stage!r}; choose from {', '.join(known)}")
-    made = {"survival": run.profile.main_set}
-    chosen = stages or [name for name in known if run.manifest(made.get(name, name))]
-    lines = [line for name in chosen for line in known[name]()]
+        if stage not in available:
+            raise ValueError(f"no findings of {stage!r}; choose from {', '.join(available)}")
+    stage_of = {"survival": run.profile.main_set}
+    chosen = stages or [name for name in available if run.manifest(stage_of.get(name, name))]
+    lines = [line for name in chosen for line in available[name]()]
     note = [TRIAL] if run.profile.name == "smoke" and chosen else []
     html = "".join(f"<p>{escape(line)}</p>" for line in lines)
     html += "".join(f'<p style="{MUTED}">{escape(line)}</p>' for line in note)
@@ -45,7 +45,7 @@ def findings(run: Run, *stages: str) -> Rich:
 
 
 def list_findings(run: Run) -> dict[str, Callable[[], Iterator[str]]]:
-    """By stage, in the order of the flow, what yields its sentences."""
+    """The function that yields a stage's sentences, by stage in the order of the flow."""
     before = {"seeds": _seeds, "annotate": _annotate, "probe": _probe, "pass_rates": _pass_rates, "plan": _plan}
     data = {name: partial(_data_set, name=name) for name in run.profile.data}
     after = {
@@ -77,10 +77,10 @@ def _annotate(run: Run):
     yield f"{len(stored.seeds):,} of {len(seeds):,} seeds are labelled."
     found = agreement(run).query("language == 'all'").dropna(subset=["accuracy", "kappa"])
     if found.empty:
-        yield "How often the labels are right can't be told here: compare some with your own (`qt.agreement`)."
+        yield "How often the labels are right is unknown here: compare some with your own (`qt.agreement`)."
         return
-    each = [f"{row.label} {_counted(row.accuracy, row.n)}, kappa {row.kappa:.2f}" for row in found.itertuples()]
-    yield f"The annotator agrees with the labels by construction: {'; '.join(each)}."
+    labels = [f"{row.label} {_counted(row.accuracy, row.n)}, kappa {row.kappa:.2f}" for row in found.itertuples()]
+    yield f"The annotator agrees with the labels by construction: {'; '.join(labels)}."
 
 
 def _probe(run: Run):
@@ -88,28 +88,32 @@ def _probe(run: Run):
     guess = f"; guessing would answer {_percent(samples['chance'].mean())}" if "chance" in samples else ""
     yield f"The base student answers {_share(samples)} of the probe's questions{guess}."
     parts = {"discipline": ("STEM", "the other disciplines", STEM), "difficulty": ("H4 and H5", "H1 to H3", HIGH)}
-    for column, (one, other, inside) in parts.items():
+    for column, (inside, outside, values) in parts.items():
         known = samples[samples[column] != UNLABELLED]
-        a, b = (known[known[column].isin(inside) == wanted] for wanted in (True, False))
+        a, b = (known[known[column].isin(values) == wanted] for wanted in (True, False))
         if len(a) and len(b):
-            apart = difference_of_shares(int(a["correct"].sum()), len(a), int(b["correct"].sum()), len(b))
-            told = _meaning(apart, f"stronger at {one}", f"weaker at {one}")
-            yield f"{one}: {_share(a)}; {other}: {_share(b)}. The difference is {_points(apart)}, unpaired: {told}."
+            difference = difference_of_shares(int(a["correct"].sum()), len(a), int(b["correct"].sum()), len(b))
+            meaning = _meaning(difference, f"stronger at {inside}", f"weaker at {inside}")
+            yield (
+                f"{inside}: {_share(a)}; {outside}: {_share(b)}. The difference is {_points(difference)}, unpaired: "
+                f"{meaning}."
+            )
 
 
 FORMS = {"choices": "questions with choices", "open": "open questions"}
 
 
 def _pass_rates(run: Run):
-    means = [f"higher levels are passed {way} often" for way in ("more", "less")]
+    readings = [f"higher levels are passed {way} often" for way in ("more", "less")]
     for row in difficulty_agreement(run).query("on == 'all'").itertuples():
+        about = f"{row.model.capitalize()}, {FORMS[row.form]}"
         if pd.isna(row.correlation):
-            yield f"{row.model.capitalize()}, {FORMS[row.form]}: level and pass rate can't be compared, since one of them does not vary."
+            yield f"{about}: level and pass rate can't be compared, since one of them does not vary."
             continue
-        found = _meaning({"low": row.low, "high": row.high}, *means)
+        meaning = _meaning({"low": row.low, "high": row.high}, *readings)
         yield (
-            f"{row.model.capitalize()}, {FORMS[row.form]}: level of difficulty and pass rate have a rank correlation of "
-            f"{signed(row.correlation, 2)} ({signed(row.low, 2)} to {signed(row.high, 2)}, n {row.n:,}): {found}."
+            f"{about}: level of difficulty and pass rate have a rank correlation of {signed(row.correlation, 2)} "
+            f"({signed(row.low, 2)} to {signed(row.high, 2)}, n {row.n:,}): {meaning}."
         )
 
 
@@ -127,7 +131,7 @@ def _plan(run: Run):
         yield "The budget is spread evenly."
         return
     if (used := planned["rule"].iloc[0]) != settings.rule:
-        yield f"The rule {settings.rule} weighs nothing here, so the budget follows {used}."
+        yield f"The rule {settings.rule} gives no cell any weight here, so the budget follows {used}."
     shares = [planned.loc[planned[c].isin(part), "budget"].sum() / planned["budget"].sum()
               for c, part in (("discipline", STEM), ("difficulty", HIGH))]  # fmt: skip
     top = planned.loc[planned["budget"].idxmax()]
@@ -141,34 +145,36 @@ def _plan(run: Run):
 def _data_set(run: Run, name: str):
     stored = run.read(name)
     questions, rejects = stored.questions, stored.rejects
-    asked = rejects["question"].notna() if "question" in rejects else pd.Series(False, index=rejects.index)
-    lost = _by_reason(rejects[asked].groupby("reason").size().rename("count").reset_index())
-    failed = int((~asked).sum())
+    written = rejects["question"].notna() if "question" in rejects else pd.Series(False, index=rejects.index)
+    lost = _by_reason(rejects[written].groupby("reason").size().rename("count").reset_index())
+    failed = int((~written).sum())
     yield (
-        f"{name}: {len(questions):,} of {len(questions) + int(asked.sum()):,} questions written were accepted"
+        f"{name}: {len(questions):,} of {len(questions) + int(written.sum()):,} questions written were accepted"
         f"{f'; rejected: {lost}' if lost else ''}"
-        f"{f'; {failed:,} requests brought none' if failed else ''}."
+        f"{f'; {failed:,} requests returned none' if failed else ''}."
     )
     if "asked_difficulty" in stored.made and (fell := degradation(stored.made))["n"]:
         yield f"Of those asked for at H4 or H5, {_counted(fell['degraded'], fell['n'])} are labelled lower in the end."
     wrong = stored.refinement if "refinement" in stored and "decided" in questions else {}
     if {"wrong_before", "wrong_after", "n", "n_after"} <= set(wrong) and wrong["n"] and wrong["n_after"]:
-        each = [_counted(wrong[f"wrong_{when}"], wrong[n]) for when, n in (("before", "n"), ("after", "n_after"))]
-        yield f"Wrong answers, against the truth by construction: {each[0]} as written, {each[1]} after refinement."
+        before, after = (
+            _counted(wrong[f"wrong_{when}"], wrong[n]) for when, n in (("before", "n"), ("after", "n_after"))
+        )
+        yield f"Wrong answers, against the truth by construction: {before} as written, {after} after refinement."
     if "diagnostics" in stored and "coverage" in stored.diagnostics:
         walk = stored.diagnostics.iloc[0]
         yield (
-            f"{walk['paths']:,.0f} walks of {walk['mean_length']:.1f} knowledge points reach {_percent(walk['coverage'])} of "
-            f"the linked ones and {walk['distinct_seeds']:,.0f} seeds; their visits follow popularity with a rank correlation "
-            f"of {walk['spearman']:.2f}."
+            f"{walk['paths']:,.0f} walks of {walk['mean_length']:.1f} knowledge points reach "
+            f"{_percent(walk['coverage'])} of the linked ones and {walk['distinct_seeds']:,.0f} seeds; visits and "
+            f"popularity have a rank correlation of {walk['spearman']:.2f}."
         )
 
 
 def _survivors(run: Run):
-    """Whether the questions of the main data set that verification leaves are the easy ones."""
+    """Whether the questions of the main data set that survive verification are the easy ones."""
     name = run.profile.main_set
     if name is None or not {"asked_discipline", "asked_difficulty"} <= set(run.read(name).made):
-        yield "Which questions survive can't be told: the main arm's do not say what was asked for."
+        yield "Which questions survive is unknown: those of the main arm do not record what was asked for."
         return
     table = survival(run, name)
     step = "curated" if "curated" in set(table["step"]) else "refined"
@@ -176,12 +182,12 @@ def _survivors(run: Run):
     high, low = (count[count.index.isin(HIGH) == wanted].sum() for wanted in (True, False))
     if not (high["written"] and low["written"]):
         return
-    apart = difference_of_shares(high[step], high["written"], low[step], low["written"])
-    told = _meaning(apart, "the hard ones survive more often", "the survivors are the easier ones")
-    each = [_counted(one[step] / one["written"], one["written"]) for one in (high, low)]
+    difference = difference_of_shares(high[step], high["written"], low[step], low["written"])
+    meaning = _meaning(difference, "the hard ones survive more often", "the survivors are the easier ones")
+    hard, easy = (_counted(level[step] / level["written"], level["written"]) for level in (high, low))
     yield (
-        f"{name}, at the level asked for or above when {step}: {each[0]} of the questions written for H4 and H5, {each[1]} of those "
-        f"for H1 to H3. The difference is {_points(apart)}, unpaired: {told}."
+        f"{name}, {step} at the level asked for or above: {hard} of the questions written for H4 and H5, {easy} of "
+        f"those for H1 to H3. The difference is {_points(difference)}, unpaired: {meaning}."
     )
 
 
@@ -213,63 +219,61 @@ def _evaluate(run: Run):
             yield f"{a} compared with {b.replace('_', ' ')}: {_in_each(rows)}."
     unread = unread[(unread["a"] == main) & (unread["blind"] == "wrong") & unread["b"].isin(controls)]
     for row in unread.dropna(subset="difference").tail(1).to_dict("records"):  # a control, if there is one
-        known = "taking the most common answer is no part of that"
-        taken = "what it gains elsewhere may come from taking the most common answer"
+        learned = "this gain does not come from choosing the most common answer"
+        guessed = "its gain elsewhere may come from choosing the most common answer"
         yield (
             f"In weak cells, where the answer most common in its data is wrong, {main} gains {_points(row)} over "
-            f"{row['b'].replace('_', ' ')} ({_meaning(row)}): {known if row['low'] > 0 else taken}."
+            f"{row['b'].replace('_', ' ')} ({_meaning(row)}): {learned if row['low'] > 0 else guessed}."
         )
     for row in stored.general[stored.general["arm"] == main].dropna(subset="difference").to_dict("records"):
         yield (
             f"Bits per byte on held-out general text, compared with the base: {signed(row['difference'], 3)} "
-            f"({signed(row['low'], 3)} to {signed(row['high'], 3)}, {row['documents']:,} documents); less is better."
+            f"({signed(row['low'], 3)} to {signed(row['high'], 3)}, {row['documents']:,} documents); lower is better."
         )
 
 
 def _scaling(run: Run):
     stored = run.read("scaling")
     for axis, points in stored.points.dropna(subset="gain").groupby("axis", sort=False):
-        write, said = power if "flops" in axis else big, []
+        write, gains = power if "flops" in axis else big, []
         for row in points.sort_values("x").iloc[[0, -1]].to_dict("records"):
             gain = {"difference": row["gain"], "low": row["gain_low"], "high": row["gain_high"], "n": row["n"]}
-            said.append(f"{_points(gain)} at {write(row['x'])}")
+            gains.append(f"{_points(gain)} at {write(row['x'])}")
         arm, over = row["arm"], row["over"].replace("_", " ")
-        yield f"{axis.replace('_', ' ')}: {arm} compared with {over} {' and '.join(said)}, paired."
+        yield f"{axis.replace('_', ' ')}: {arm} compared with {over} {' and '.join(gains)}, paired."
     for row in stored.gains.to_dict("records"):
         slope, low, high = (signed(100 * row[name], 1) for name in ("slope", "low", "high"))
-        meaning = {"grows": "a gain that grows", "shrinks": "a gain that shrinks"}.get(
-            row["says"], "not told apart from none"
-        )
+        meaning = {"grows": "a gain that grows", "shrinks": "a gain that shrinks"}.get(row["says"], "no clear change")
         yield (
-            f"Per tenfold {row['axis'].replace('_', ' ')} that gain changes by {slope} points ({low} to {high}, {row['n']} "
-            f"points of the axis): {meaning}."
+            f"Per tenfold {row['axis'].replace('_', ' ')} that gain changes by {slope} points ({low} to {high}, "
+            f"{row['n']} points on the axis): {meaning}."
         )
     main = stored.checks[stored.checks["arm"] == run.profile.main_arm] if len(stored.checks) else stored.checks
     for row in main.to_dict("records"):
-        said, low, high = (100 * row[name] for name in ("forecast_accuracy", "low", "high"))
+        forecast, low, high = (100 * row[name] for name in ("forecast_accuracy", "low", "high"))
         yield (
-            f"{row['axis'].replace('_', ' ')}: from the {row['points']} smaller points, {row['arm']} at the largest was "
-            f"forecast at {said:.1f}% ({low:.1f} to {high:.1f}); {_percent(row['measured_accuracy'])} was measured, "
-            f"{'inside' if row['covered'] else 'outside'} the interval, and {_percent(row['repeated_accuracy'])} at the "
-            "point before."
+            f"{row['axis'].replace('_', ' ')}: from the {row['points']} smaller points, {row['arm']} at the largest "
+            f"was forecast at {forecast:.1f}% ({low:.1f} to {high:.1f}); {_percent(row['measured_accuracy'])} was "
+            f"measured, {'inside' if row['covered'] else 'outside'} the interval, and "
+            f"{_percent(row['repeated_accuracy'])} at the point before."
         )
 
 
 def _ablations(run: Run):
     table = run.read("ablations").ablations
     for on, rows in table.dropna(subset="difference").groupby("on", sort=False):
-        told, seeds = rows[rows["p_holm"] < 0.05], rows["seeds"].max()
-        each = "; ".join(f"{row['ablation']} {_points(row)}" for row in told.to_dict("records"))
+        clear, seeds = rows[rows["p_holm"] < 0.05], rows["seeds"].max()
+        listed = "; ".join(f"{row['ablation']} {_points(row)}" for row in clear.to_dict("records"))
         yield (
-            f"Changed settings that move the accuracy {_WHERE[on]} (Holm-corrected p below 0.05): {each or 'none'}. "
-            f"{len(rows) - len(told)} of {len(rows)} are not told apart from no change with n {rows['n'].max():,.0f}"
+            f"Changed settings that move the accuracy {_WHERE[on]} (Holm-corrected p below 0.05): {listed or 'none'}. "
+            f"{len(rows) - len(clear)} of {len(rows)} make no clear difference with n {rows['n'].max():,.0f}"
             f"{f' over {seeds} training seeds' if seeds > 1 else ''}."
         )
     seeds = training_seeds(run).dropna(subset="difference")
     for row in seeds[(seeds["on"] == "weak") & seeds["interval"].eq("both")].to_dict("records"):
         yield (
-            f"Over training seeds ({row['seed']}), {run.profile.main_arm} compared with its control: {_points(row)} in weak "
-            "cells; the interval is over seeds and questions."
+            f"Over training seeds ({row['seed']}), {run.profile.main_arm} compared with its control: {_points(row)} in "
+            "weak cells; the interval is over seeds and questions."
         )
 
 
@@ -284,9 +288,10 @@ def _rounds(run: Run):
         yield f"{made['round'].max()} rounds compared with {over}: {_in_each(rows)}."
     for seed, rows in made.groupby("seed"):
         gained = rows.dropna(subset="gain")[["gain", "gain_low", "gain_high", "n"]]
-        each = map(_points, gained.set_axis(["difference", "low", "high", "n"], axis=1).to_dict("records"))
+        gains = map(_points, gained.set_axis(["difference", "low", "high", "n"], axis=1).to_dict("records"))
         weak = f"{rows['weak_cells'].iloc[0]} cells were weak before and {rows['weak_cells'].iloc[-1]} after"
-        yield f"Seed {seed}: gains on the probe's questions by round {'; '.join(each)}. {weak}; {rows['stopped'].iloc[0]}."
+        why = rows["stopped"].iloc[0]
+        yield f"Seed {seed}: gains on the probe's questions by round {'; '.join(gains)}. {weak}; {why}."
 
 
 def _attribution(run: Run, name: str):
@@ -295,24 +300,25 @@ def _attribution(run: Run, name: str):
     trained, cells = parts[parts["reason"].isna()], table[(table["on"] != "all") & table["p"].notna()]
     over = "the whole arm" if about["how"] == "without" else "general text alone"
     yield (
-        f"{len(trained)} of {len(parts)} parts of {about['arm']} by {about['by']}, {_percent(trained['share'].sum())} of its "
-        f"questions, were trained {about['how']}{' them' if about['how'] == 'without' else ''} and compared with {over}: "
-        f"{about['tokens']:,} tokens, {about['seeds']} training seed{'s' * (about['seeds'] > 1)}."
+        f"{len(trained)} of {len(parts)} parts of {about['arm']} by {about['by']}, {_percent(trained['share'].sum())} "
+        f"of its questions, were trained {about['how']}{' them' if about['how'] == 'without' else ''} and compared "
+        f"with {over}: {about['tokens']:,} tokens, {about['seeds']} training seed{'s' * (about['seeds'] > 1)}."
     )
     if len(cells):
         clear = cells[(cells["low"] > 0) | (cells["high"] < 0)]
         yield (
-            f"Of {len(cells)} pairs of part and exam cell with enough questions, {len(clear)} have an interval without 0, "
-            f"{0.05 * len(cells):.0f} being expected by chance, and {int((cells['p_holm'] < 0.05).sum())} are told apart "
-            "after Holm's correction."
+            f"Of {len(cells)} pairs of part and exam cell with enough questions, {len(clear)} have an interval that "
+            f"excludes 0 ({0.05 * len(cells):.0f} expected by chance), and {int((cells['p_holm'] < 0.05).sum())} are "
+            "significant after Holm's correction."
         )
     rows = stored.contrast.set_index("of").to_dict("index") if len(stored.contrast) else {}
     if rows:
-        apart = rows["own minus others"]
-        told = _meaning(apart, "a part moves its own cells more", "a part moves its own cells less")
+        difference = rows["own minus others"]
+        meaning = _meaning(difference, "a part moves its own cells more", "a part moves its own cells less")
         yield (
             f"Questions of a part's own exam cell gain {_points(rows['own part'])} from it and "
-            f"{_points(rows['other parts'])} from another part on average; the difference is {_points(apart)}: {told}."
+            f"{_points(rows['other parts'])} from another part on average; the difference is {_points(difference)}: "
+            f"{meaning}."
         )
 
 
@@ -341,14 +347,14 @@ def _points(found) -> str:
 
 
 def _in_each(rows: pd.DataFrame) -> str:
-    """Differences, where each of them is, and what its interval shows."""
+    """Differences, each with its part of the exams and what its interval shows."""
     each = (f"{_points(row)} {_WHERE[row['on']]} ({_meaning(row)})" for row in rows.to_dict("records"))
     return ", ".join(each)
 
 
 def _meaning(found, gain: str = "a gain", loss: str = "a loss") -> str:
-    """What an interval shows of a difference."""
-    return gain if found["low"] > 0 else loss if found["high"] < 0 else "not told apart"
+    """What the interval of a difference shows."""
+    return gain if found["low"] > 0 else loss if found["high"] < 0 else "no clear difference"
 
 
 def _by_reason(counts: pd.DataFrame, most: int = 3) -> str:

@@ -1,9 +1,8 @@
 """Where a question came from and what it cost: its seeds, every call to a teacher made for it, and the checks it went
 through.
 
-Stages keep the ledger keys of what they asked for each row in a column `calls` ("step/key"). A call that wrote several
-questions is shared among them in equal parts, whatever became of them.
-"""
+Stages keep the ledger keys of the calls for each row in a column `calls` ("step/key"). A call that wrote several
+questions is shared among them in equal parts, kept or rejected."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -28,10 +27,10 @@ CLIP = 2000  # characters of a prompt or an answer that are shown
 class Lineage(display.Sections):
     """The history of one question.
 
-    `row` is the question as it is now; `seeds` the rows it was written from; `steps` what was done and what came of it,
-    in order; `calls` one row for each request with step, model, attempts, tokens, USD (NaN where a price is unknown),
-    the share of it that this question bears, and `key`, `request` and `response` as the ledger has them. `cost` is the
-    question's part of all of it in USD."""
+    `row` is the question as it is now; `seeds` the rows it was written from; `steps` each step with its result, in
+    order; `calls` one row for each request with step, model, attempts, tokens, USD (NaN if a price is unknown), this
+    question's share of it, and `key`, `request` and `response` from the ledger. `cost` is the question's part of the
+    total in USD."""
 
     row: dict
     seeds: pd.DataFrame
@@ -40,7 +39,7 @@ class Lineage(display.Sections):
 
     @property
     def cost(self) -> float:
-        """USD, NaN where the price of a call is unknown."""
+        """USD, NaN if the price of a call is unknown."""
         return float((self.calls["cost"] * self.calls["share"]).sum(skipna=False))
 
     def _sections(self):
@@ -57,14 +56,14 @@ class Lineage(display.Sections):
 
 
 def _exchange(call: dict) -> str:
-    """What was asked and answered in a call, folded."""
-    said = [(m["role"], m["content"]) for m in json.loads(call["request"])["body"]["messages"]]
-    message = json.loads(call["response"])["choices"][0]["message"]
-    said += [(n, message[n]) for n in ("reasoning_content", "reasoning", "content") if message.get(n)]
+    """The messages of a call, folded."""
+    messages = [(m["role"], m["content"]) for m in json.loads(call["request"])["body"]["messages"]]
+    reply = json.loads(call["response"])["choices"][0]["message"]
+    messages += [(n, reply[n]) for n in ("reasoning_content", "reasoning", "content") if reply.get(n)]
     texts = "".join(
         f'<div style="{display.PROSE}"><span style="{display.MUTED}">{escape(role)}</span> '
         f"{escape(str(text)[:CLIP])}</div>"
-        for role, text in said
+        for role, text in messages
     )
     head = f"{call['step']} · {call['model']} · {call['key'][:12]}"
     return f'<details><summary style="{display.MUTED}">{escape(head)}</summary>{texts}</details>'
@@ -73,28 +72,28 @@ def _exchange(call: dict) -> str:
 def lineage(run: Run, id: str) -> Lineage:
     """The history of a seed or synthetic question of a run, kept or rejected; ValueError when no stage knows the id."""
     for dataset in run.profile.data:
-        if dataset in run.done() and (found := trace(run, id, _tables(run, dataset), _fate(run, dataset, id))):
+        if dataset in run.done() and (found := trace(run, id, _tables(run, dataset), _curation_step(run, dataset, id))):
             return found
     stored = run.read("annotate")
-    if found := trace(run, id, {"_seed": stored.seeds, "_rejects": stored.rejects}, _fate(run, SEEDS, id)):
+    if found := trace(run, id, {"_seed": stored.seeds, "_rejects": stored.rejects}, _curation_step(run, SEEDS, id)):
         return found
     raise ValueError(f"no stage of {run.name!r} knows a question with id {id!r}")
 
 
 def trace(run: Run, id: str, tables: dict[str, pd.DataFrame], fate: list[dict]) -> Lineage | None:
     """The history of a question in the tables of a synthesis ("_made", "" for the accepted ones, "_rejects") or of the
-    seeds, with what became of it `fate`; None where none of them has it."""
+    seeds, ending with `fate`, the steps after them; None if no table has it."""
     first = {
         name: table[table["reason"] != "repeated"] if "reason" in table else table for name, table in tables.items()
     }
-    if not (stations := _rows(first, id)):  # what was only written again has its first row
+    if not (history := _rows(first, id)):  # a repeated question counts by its first row
         return None
-    row, seeds = stations[-1][1], run.read("annotate").seeds
+    row, seeds = history[-1][1], run.read("annotate").seeds
     parents = row.get("parents")
     return Lineage(
         row=row,
         seeds=seeds[seeds["id"].isin([] if parents is None else list(parents))],
-        steps=pd.DataFrame([_step(*station) for station in stations] + fate),
+        steps=pd.DataFrame([_step(*entry) for entry in history] + fate),
         calls=_calls(run, join_calls(tables.values()), row["calls"]),
     )
 
@@ -107,8 +106,8 @@ def _tables(run: Run, dataset: str) -> dict[str, pd.DataFrame]:
 
 def _rows(tables: dict[str, pd.DataFrame], id: str) -> list[tuple[str, dict]]:
     """The row of an id in each of the tables that has one, with the table's name."""
-    held = {name: table[table["id"] == id] for name, table in tables.items() if "id" in table}
-    return [(name, rows.iloc[0].to_dict()) for name, rows in held.items() if len(rows)]
+    matches = {name: table[table["id"] == id] for name, table in tables.items() if "id" in table}
+    return [(name, rows.iloc[0].to_dict()) for name, rows in matches.items() if len(rows)]
 
 
 def _step(suffix: str, row: dict) -> dict:
@@ -127,7 +126,7 @@ def _step(suffix: str, row: dict) -> dict:
     return {"step": "refined", "result": f"{answers} (decided: {row['decided']})"}
 
 
-def _fate(run: Run, dataset: str, id: str) -> list[dict]:
+def _curation_step(run: Run, dataset: str, id: str) -> list[dict]:
     if "curate" not in run.done() or dataset not in (stored := run.read("curate")):
         return []
     if (getattr(stored, dataset)["id"] == id).any():
@@ -139,17 +138,17 @@ def _fate(run: Run, dataset: str, id: str) -> list[dict]:
 
 def rows_of(run: Run, dataset: str, *more: str) -> pd.DataFrame:
     """What a data set's synthesis wrote or failed to write, one row each: `id` (null for a request that failed),
-    `strategy`, the columns `more`, and `calls`, all that were made for it anywhere along the way."""
+    `strategy`, the columns `more`, and `calls`: those made for it at any step."""
     stored = run.read(dataset)
     return join_calls((stored.made, stored.questions, stored.rejects), *more)
 
 
 def join_calls(tables: Iterable[pd.DataFrame], *more: str) -> pd.DataFrame:
-    """`rows_of` the tables of a synthesis."""
-    own = ["strategy", *more]
-    rows = pd.concat([table.reindex(columns=["id", *own, "calls"]) for table in tables])
+    """`rows_of`, from the tables of a synthesis."""
+    kept = ["strategy", *more]
+    rows = pd.concat([table.reindex(columns=["id", *kept, "calls"]) for table in tables])
     questions = rows[rows["id"].notna()].explode("calls").drop_duplicates(["id", "calls"])
-    questions = questions.groupby("id", sort=False).agg(dict.fromkeys(own, "first") | {"calls": list}).reset_index()
+    questions = questions.groupby("id", sort=False).agg(dict.fromkeys(kept, "first") | {"calls": list}).reset_index()
     return pd.concat([questions, rows[rows["id"].isna()]], ignore_index=True)
 
 
@@ -162,7 +161,7 @@ def shares_of(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _calls(run: Run, rows: pd.DataFrame, calls: list[str]) -> pd.DataFrame:
-    """The `calls` of a question with cost and text; `rows` are all that calls are shared among."""
+    """The `calls` of a question with cost and text; `rows` are all the rows that share calls."""
     shares = shares_of(rows[["id", "strategy", "calls"]]).drop_duplicates("key").set_index("key")["share"]
     keys = [call.split("/", 1)[1] for call in calls]
     with Ledger(ledger_path(run)) as ledger:
@@ -177,11 +176,11 @@ def _calls(run: Run, rows: pd.DataFrame, calls: list[str]) -> pd.DataFrame:
 def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> pd.DataFrame:
     """What an accepted question cost, by data set and strategy, wasted calls included.
 
-    Columns: dataset, strategy, written, accepted (after curation, or before it where it has not run), requests,
-    attempts, prompt_tokens, completion_tokens, usd (NaN where a price is unknown), tokens_per_accepted,
-    usd_per_accepted. `priced_as` gives a model the list price of another: {"textbook-err15": "deepseek-reasoner"} says
-    what the same tokens would have cost there. Calls answered from the ledger count as they were paid for when they
-    were made. MissingUpstream, naming the notebook to run, before anything is synthesised."""
+    Columns: dataset, strategy, written, accepted (after curation if it has run, else before), requests, attempts,
+    prompt_tokens, completion_tokens, usd (NaN if a price is unknown), tokens_per_accepted, usd_per_accepted.
+    `priced_as` gives a model the list price of another: {"textbook-err15": "deepseek-reasoner"} shows what the same
+    tokens would have cost there. Calls answered from the ledger count at what was paid when they were made.
+    MissingUpstream, naming the notebook to run, before anything is synthesised."""
     curated = run.read("curate") if "curate" in run.done() else None
     tables = []
     with Ledger(ledger_path(run)) as ledger:
@@ -189,8 +188,8 @@ def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> p
             if dataset not in run.done():
                 continue
             rows = rows_of(run, dataset)
-            there = curated is not None and dataset in curated
-            final = getattr(curated, dataset) if there else run.read(dataset).questions
+            is_curated = curated is not None and dataset in curated
+            final = getattr(curated, dataset) if is_curated else run.read(dataset).questions
             shares = shares_of(rows)
             costs = priced(ledger.costs(shares["key"].unique()), priced_as or {})
             lines = shares.merge(costs, on="key", how="left")
@@ -212,12 +211,12 @@ def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> p
 
 
 def priced(costs: pd.DataFrame, priced_as: Mapping[str, str]) -> pd.DataFrame:
-    """The costs with those of some models replaced by their tokens at the list price of another model."""
+    """The costs of calls, those of some models replaced by their tokens at the list price of another model."""
     costs = costs.copy()
     for model, other in priced_as.items():
         price = price_of(other)
         if price is None:
-            raise ValueError(f"priced_as names {other!r}, which is not in prices.csv; take a model that is")
+            raise ValueError(f"priced_as names {other!r}, which is not in prices.csv; name a model that is")
         rows = costs["model"] == model
         tokens = costs.loc[rows, ["prompt_tokens", "completion_tokens"]].astype(float)
         costs.loc[rows, "cost"] = (

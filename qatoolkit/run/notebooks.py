@@ -1,4 +1,4 @@
-"""Running the notebooks in order, outside Jupyter: executed copies in `results/<run>/notebooks/`, finished ones
+"""Running the notebooks in order, outside Jupyter: executed copies go to `results/<run>/notebooks/`, finished ones are
 skipped."""
 
 import json
@@ -26,11 +26,11 @@ ORDER = (*FLOW, *sorted({*BESIDE.values()}), "12_own_model", "00_tour")
 
 
 class NotebookFailed(RuntimeError):
-    """A notebook stopped with an error; the message has the error and the place of the executed copy."""
+    """A notebook stopped with an error; the message has the error and the path of the executed copy."""
 
 
 def notebooks_folder() -> Path:
-    """The `notebooks/` folder of the checkout; ValueError where the package was installed without one."""
+    """The `notebooks/` folder of the checkout; ValueError if the package was installed without one."""
     folder = Path(__file__).resolve().parents[2] / "notebooks"
     if not folder.is_dir():
         raise ValueError("the notebooks are not part of an installed package: run from a checkout (pip install -e .)")
@@ -38,12 +38,12 @@ def notebooks_folder() -> Path:
 
 
 def chosen(only: list[str], beside: bool = True) -> list[str]:
-    """The notebooks to run, in order: of all, without those beside the flow unless `beside`, or those that a number, a
-    name or its beginning picks. ValueError for anything else."""
+    """The notebooks to run, in order: those picked in `only` by number, name or the beginning of a name; else all,
+    those beside the flow only with `beside`. ValueError for a name that does not pick one notebook."""
     picked = []
     for name in only:
-        asked = name.removesuffix(".ipynb")
-        found = [n for n in ORDER if asked in (n, n.split("_")[0])] or [n for n in ORDER if n.startswith(asked)]
+        start = name.removesuffix(".ipynb")
+        found = [n for n in ORDER if start in (n, n.split("_")[0])] or [n for n in ORDER if n.startswith(start)]
         if len(found) != 1:
             raise ValueError(f"--only {name!r} fits {len(found)} notebooks; there are {', '.join(sorted(ORDER))}")
         picked += found
@@ -53,11 +53,11 @@ def chosen(only: list[str], beside: bool = True) -> list[str]:
 def run_notebooks(run: Run, profile: str | None, only: list[str] | None = None, log=print) -> int:
     """Execute notebooks for a run and return how many were not done before.
 
-    A notebook is done when its executed copy was made from the same source with the same settings, seed and version,
-    and its stages stand (`Run.changed`). Of two commands at once each notebook is executed by one, and the other waits.
-    `profile` is what the notebooks get as PROFILE, None for what the run remembers. Raises NotebookFailed at the first
-    error; what was finished stays. SIGTERM and SIGUSR1 are passed on to the notebook that is running, as SIGTERM: a
-    training saves its state, calls of a teacher come to an end, and it raises Stopped."""
+    A notebook is done if its executed copy was made from the same source with the same settings, seed and version, and
+    its stages are unchanged (`Run.changed`). If two commands run at once, each notebook is executed by one of them
+    while the other waits. `profile` is what the notebooks get as PROFILE, None for the one that the run remembers.
+    Raises NotebookFailed at the first error; finished notebooks are kept. SIGTERM and SIGUSR1 are passed on to the
+    running notebook as SIGTERM: a training saves its state, calls of a teacher are completed, and Stopped is raised."""
     names = chosen(only or [], run.profile.beside)
     folder = run.folder / "notebooks"
     started, executed = time.perf_counter(), 0
@@ -68,13 +68,13 @@ def run_notebooks(run: Run, profile: str | None, only: list[str] | None = None, 
             if target.exists() and not is_whole(run.folder, target):
                 aside = target.with_name(f"{name}.changed.ipynb")
                 os.replace(target, aside)
-                log(f"{os.path.relpath(target)} was damaged or edited since: kept as {aside.name}, executed again")
+                log(f"{os.path.relpath(target)} was damaged or edited: kept as {aside.name}, executing it again")
             if _key_of(target) == key and _is_current(run, name):
                 continue
             log(f"[{position}/{len(names)}] {name}")
-            begun, before = time.perf_counter(), time.time()
+            begun, begun_at = time.perf_counter(), time.time()
             _execute(run, profile, source, target, key)
-            record_files(run.folder, _written_since(run.folder, before))
+            record_files(run.folder, _written_since(run.folder, begun_at))
             executed += 1
             log(f"[{position}/{len(names)}] {name} done in {time.perf_counter() - begun:.0f} s")
     where = os.path.relpath(run.folder)
@@ -89,8 +89,8 @@ def _written_since(folder: Path, moment: float) -> list[Path]:
     """The files that a notebook has written into a run's folder since a moment: its executed copy, figures, exports."""
     places = [folder / "notebooks", folder / "figures", folder / "export"]
     files = [*folder.glob("*.json"), *folder.glob("*.html"), *(p for place in places for p in place.rglob("*"))]
-    told = {POINTERS, NOTES, FILES, RUN_FILE}  # sealed each on its own
-    return [p for p in files if p.is_file() and p.name[0] != "." and p.name not in told and p.stat().st_mtime >= moment]
+    skip = {POINTERS, NOTES, FILES, RUN_FILE}  # these carry their own digest
+    return [p for p in files if p.is_file() and p.name[0] != "." and p.name not in skip and p.stat().st_mtime >= moment]
 
 
 def _key(run: Run, source: Path) -> str:
@@ -98,7 +98,7 @@ def _key(run: Run, source: Path) -> str:
 
 
 def _is_current(run: Run, notebook: str) -> bool:
-    """Whether all stages that a notebook makes are done, and would be skipped."""
+    """Whether all stages that a notebook makes are done and unchanged."""
     made = [stage for stage, maker in (run.stages() | BESIDE).items() if maker == notebook]
     return all(run.manifest(stage) and not run.changed(stage) for stage in made)
 
@@ -110,8 +110,8 @@ def _key_of(executed: Path) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """What a notebook said as it was stopped."""
-    return getattr(error, "evalue", None) or "its kernel has ended; run the same command again to go on"
+    """The message of a notebook that was stopped."""
+    return getattr(error, "evalue", None) or "its kernel has ended; run the same command again to continue"
 
 
 def _execute(run: Run, profile: str | None, source: Path, target: Path, key: str) -> None:
@@ -146,14 +146,13 @@ def _execute(run: Run, profile: str | None, source: Path, target: Path, key: str
                 progress_bar=False,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
-                # of the kernel: it warns of its plain local socket at every start
-                extra_arguments=["--log-level=ERROR"],
+                extra_arguments=["--log-level=ERROR"],  # the kernel warns of its plain local socket at every start
                 kernel_manager_class=Kernel,
             )
     except (PapermillExecutionError, DeadKernelError) as error:
         if asked_to_stop():
             working.unlink(missing_ok=True)
-            raise Stopped(f"{source.stem} stopped as asked ({_reason(error)})") from None
+            raise Stopped(f"{source.stem} stopped on request ({_reason(error)})") from None
         if isinstance(error, DeadKernelError):
             raise
         failed = target.with_name(f"{source.stem}.failed.ipynb")
@@ -167,4 +166,4 @@ def _execute(run: Run, profile: str | None, source: Path, target: Path, key: str
     write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", target)
     working.unlink()
     if asked_to_stop():
-        raise Stopped(f"stopped as asked after {source.stem}, which is done; run the same command again to go on")
+        raise Stopped(f"stopped on request after {source.stem}, which is done; run the same command again to continue")

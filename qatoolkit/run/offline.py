@@ -1,4 +1,4 @@
-"""The offline teacher for a table of one's own, without a run."""
+"""The offline teacher for your own table, without a run."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,23 +12,23 @@ from qatoolkit.teacher.ledger import Ledger
 
 
 class OfflineTeacher(Teacher):
-    """A `Teacher` with an offline server of its own, which ends with `close()`, a `with` block, or the session."""
+    """A `Teacher` with its own offline server, which ends with `close()`, the `with` block, or the session."""
 
     def __init__(self, model: str, *, ledger: Ledger | None = None, **options: Any):
-        self._open = ExitStack()
+        self._stack = ExitStack()
         try:
-            endpoint = self._open.enter_context(TextbookWorld(TextbookSettings(), None).endpoint())
+            endpoint = self._stack.enter_context(TextbookWorld(TextbookSettings(), None).endpoint())
             if ledger is None:
-                folder = self._open.enter_context(TemporaryDirectory(prefix="qatoolkit-"))
-                ledger = self._open.enter_context(Ledger(Path(folder) / "ledger.sqlite"))
+                folder = self._stack.enter_context(TemporaryDirectory(prefix="qatoolkit-"))
+                ledger = self._stack.enter_context(Ledger(Path(folder) / "ledger.sqlite"))
             super().__init__(model, ledger=ledger, endpoint=endpoint, **options)
         except BaseException:
-            self._open.close()
+            self._stack.close()
             raise
 
     def close(self) -> None:
-        """End the server and, if it is the teacher's own, the ledger; safe to call twice."""
-        self._open.close()
+        """Stop the server and, if it is the teacher's own, close the ledger; safe to call twice."""
+        self._stack.close()
 
     def __enter__(self) -> "OfflineTeacher":
         return self
@@ -42,13 +42,13 @@ def offline_teacher(model: str = "textbook-err05", **options: Any) -> OfflineTea
     `with qt.offline_teacher() as teacher: qt.annotate(table, teacher)`.
 
     It knows the whole embedded textbook and refuses anything else; it needs no key and no network. `textbook-err05` is
-    wrong 5 times in 100, `textbook` never. `options` are those of `Teacher`; without `ledger` the
-    answers are kept until the teacher is closed. RuntimeError if the server does not start.
+    wrong 5 times in 100, `textbook` never. `options` are those of `Teacher`; without `ledger` the answers are kept
+    until the teacher is closed. RuntimeError if the server does not start.
 
     >>> import qatoolkit as qt
     >>> with qt.offline_teacher() as teacher:
-    ...     said = teacher.ask(["Who chairs our chess club?"])
-    >>> said["outcome"].tolist()
+    ...     answers = teacher.ask(["Who chairs our chess club?"])
+    >>> answers["outcome"].tolist()
     ['refusal']
     """
     return OfflineTeacher(model, **options)

@@ -26,7 +26,7 @@ class Outputs:
         if (self._folder / name).is_dir():
             return self._folder / name
         if name in self._names:
-            raise FileNotFoundError(f"{self._folder / name} is gone: remove {self._folder} and run the stage again")
+            raise FileNotFoundError(f"{self._folder / name} is missing: remove {self._folder} and run the stage again")
         raise AttributeError(f"{self._stage} wrote no {name!r}; it wrote {', '.join(self._names)}")
 
     def __contains__(self, name: str) -> bool:
@@ -47,7 +47,7 @@ class Outputs:
 
 
 def write_output(folder: Path, name: str, value) -> Path:
-    """Write an output of a stage and return where it is; None means a folder that the stage wrote itself."""
+    """Write an output of a stage and return its path; None means a folder that the stage wrote itself."""
     if isinstance(value, pd.DataFrame):
         write_table(value, folder / f"{name}.parquet")
         return folder / f"{name}.parquet"

@@ -1,4 +1,4 @@
-"""A preview: a few questions written end to end by the run's own teachers, before the rest is paid for."""
+"""A preview: a few questions written end to end by the run's teachers, before the rest is paid for."""
 
 import math
 from dataclasses import dataclass
@@ -29,8 +29,9 @@ class Preview(display.Sections):
     """What a preview wrote.
 
     `questions`: every question written, with what was asked for, its labels, `outcome` (accepted, or why not) and its
-    part of the cost in USD; `lineages`: the history of each, in the same order. `spent`: requests, tokens, USD and hours
-    of its calls by step and model; `whole`: the same for all questions of the plan, at what `asked` questions took."""
+    part of the cost in USD; `lineages`: the history of each, in the same order. `spent`: requests, tokens, USD and
+    hours of the calls by step and model; `whole`: the same for the `planned` questions, at the rate of the `asked`
+    ones."""
 
     questions: pd.DataFrame
     lineages: tuple[Lineage, ...]
@@ -42,8 +43,8 @@ class Preview(display.Sections):
     def _sections(self):
         shown = ["asked_discipline", "asked_difficulty", "difficulty", "question", "answer", "outcome", "usd"]
         yield f"{len(self.questions)} questions written", display.table(self.questions[shown], {"usd": ".6f"})
-        whole = f"The whole: {self.planned:,} asked for, at what {self.asked} took here"
-        yield whole, display.table(self.whole, {"usd": ".2f"})
+        head = f"All {self.planned:,} questions asked for, at the rate of the {self.asked} here"
+        yield head, display.table(self.whole, {"usd": ".2f"})
 
     def _repr_html_(self) -> str:
         html = super()._repr_html_()
@@ -54,36 +55,41 @@ class Preview(display.Sections):
 
 
 def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
-    """Write at least `n` questions of a data set (the main one) end to end: requests for the weakest cells of the plan,
-    one a cell, as the whole synthesis will send them, so that nothing is paid twice; then labels, refinement and
-    curation. No stage is made. Shows the questions with their lineage and cost, and what the whole takes at that rate.
+    """Write at least `n` questions of a data set (by default the main one) end to end: one request per cell, the
+    weakest cells of the plan first, exactly as the full synthesis will send them, so that nothing is paid for twice;
+    then labels, refinement and curation. No stage is made. Shows the questions with their lineage and cost, and what
+    the full data set takes at that rate.
 
-    ValueError for a data set that is not there and a strategy without `asks`; MissingUpstream before the plan;
-    Incomplete where a teacher can't be reached."""
+    ValueError for an unknown data set or a strategy without `asks`; MissingUpstream before the plan; Incomplete if a
+    teacher can't be reached."""
     name = name or run.profile.main_set
     chosen, profile = run.profile.data_set(name)
     if chosen.asks is None:
-        raise ValueError(f"the strategy {chosen.name!r} has no `asks`, the table of its requests, to preview")
+        raise ValueError(
+            f"the strategy {chosen.name!r} can't be previewed: it has no `asks`, the table of its requests"
+        )
     settings, plan, run.asked = chosen.settings_in(profile), plan_of(run, profile), Asked()
-    with teachers(run, name) as by, TemporaryDirectory(prefix="qatoolkit-") as folder:
-        asked = _weakest(chosen.asks(context_of(run, profile, chosen, by, folder, plan)), plan, n)
-        made, rejects = carry_out(asked, by.synthesiser, by.annotator, getattr(settings, "attempts", 2))
+    with teachers(run, name) as roles, TemporaryDirectory(prefix="qatoolkit-") as folder:
+        asked = _select_weakest(chosen.asks(context_of(run, profile, chosen, roles, folder, plan)), plan, n)
+        made, rejects = carry_out(asked, roles.synthesiser, roles.annotator, getattr(settings, "attempts", 2))
         if getattr(settings, "refine", False):
-            questions, rejects = refine_or_keep(made, rejects, by.refiner, settings)
+            questions, rejects = refine_or_keep(made, rejects, roles.refiner, settings)
         else:
             questions = made
     run.asked.require(0.0)
     _, index = index_all_exams(run)
     kept, lost, _ = curate(questions, index, profile.curate)
-    said = dict.fromkeys(kept["id"], "accepted") | dict(zip(lost["id"], lost["reason"], strict=True))
+    outcome = dict.fromkeys(kept["id"], "accepted") | dict(zip(lost["id"], lost["reason"], strict=True))
     tables = {"_made": made, "": questions, "_rejects": rejects}
     ids = list(dict.fromkeys([*made["id"], *rejects.get("id", pd.Series(dtype=object)).dropna()]))
     lineages = tuple(
-        trace(run, id, tables, [{"step": "curated", "result": said[id]}] if id in said else []) for id in ids
+        trace(run, id, tables, [{"step": "curated", "result": outcome[id]}] if id in outcome else []) for id in ids
     )
-    rows = [one.row | {"outcome": said.get(one.row["id"], one.row.get("reason")), "usd": one.cost} for one in lineages]
-    spent = _spent(run, join_calls(tables.values()))
-    count = int(_counts(asked).sum())
+    rows = [
+        one.row | {"outcome": outcome.get(one.row["id"], one.row.get("reason")), "usd": one.cost} for one in lineages
+    ]
+    spent = _sum_costs(run, join_calls(tables.values()))
+    count = int(_count_questions(asked).sum())
     planned = int(plan["budget"].sum())
     if profile.plan.waves > 1:
         planned = math.ceil(planned / yields(run.root).get(chosen.name, YIELD))
@@ -93,23 +99,23 @@ def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
     )
 
 
-def _counts(asked: pd.DataFrame) -> pd.Series:
-    """Questions that each request asks for."""
+def _count_questions(asked: pd.DataFrame) -> pd.Series:
+    """The number of questions that each request asks for."""
     return asked["payload"].map(lambda payload: payload.get("count") or len(payload.get("wanted", [0])))
 
 
-def _weakest(asked: pd.DataFrame, plan: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Requests for at least `n` questions: one of each cell by turns, the weakest cells first."""
+def _select_weakest(asked: pd.DataFrame, plan: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Requests for at least `n` questions: one from each cell in turn, the weakest cells first."""
     cells = ["asked_discipline", "asked_difficulty"]
     deficit = plan.set_index(CELL)["deficit"].reindex(pd.MultiIndex.from_frame(asked[cells])).to_numpy()
     order = asked.assign(deficit=deficit, turn=asked.groupby(cells).cumcount())
     order = order.sort_values(["turn", "deficit"], ascending=[True, False], kind="stable").index
-    enough = int((_counts(asked.loc[order]).cumsum() < n).sum()) + 1
+    enough = int((_count_questions(asked.loc[order]).cumsum() < n).sum()) + 1
     return asked.loc[order[:enough]]
 
 
-def _spent(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
-    """What the calls of some rows took by step and model, whenever they were paid for."""
+def _sum_costs(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
+    """What the calls of some rows took by step and model, calls answered from the ledger included."""
     step = shares_of(rows).drop_duplicates("key").set_index("key")["step"]
     with Ledger(ledger_path(run)) as ledger:
         costs, attempts = ledger.costs(step.index), ledger.attempts()

@@ -1,8 +1,8 @@
 """Profiles: all settings of a run; one profile sizes everything, one dial changes one thing.
 
-`load_profile("demo")` gives a built-in profile, `load_profile("mine.yaml")` one from a file (`profile: demo` plus the
-settings that differ), and keyword dials override single settings: `load_profile("demo", **{"boostqa.refine": False})`.
-"""
+`load_profile("demo")` returns a built-in profile, `load_profile("mine.yaml")` one from a file (`profile: demo` and the
+settings that differ), and keyword dials override single settings:
+`load_profile("demo", **{"boostqa.refine": False})`."""
 
 from functools import cache
 from importlib.metadata import entry_points
@@ -27,9 +27,9 @@ from qatoolkit.teacher.settings import TeacherSettings
 from qatoolkit.textbook.settings import TextbookSettings
 from qatoolkit.training.settings import CHECKPOINT_DIALS, GeneralSettings, MidtrainSettings, StudentSettings
 
-SEEDS = "seeds"  # the annotated seeds, a data set that nothing has to write
+SEEDS = "seeds"  # the annotated seeds, as a data set
 BASE = "base"  # the student before mid-training, compared like an arm
-TAKEN = {  # names of stages, and of what else is in a run's folder or among the outputs of `curate`
+TAKEN = {  # names of stages, and of other entries in a run's folder or among the outputs of `curate`
     *(SEEDS, BASE, *NOTEBOOKS, *BESIDE),
     *("notebooks", "figures", "variants", "models", "export", "jobs", "report", "controls"),
 }
@@ -69,13 +69,13 @@ class Profile(Settings):
     """All settings of a run."""
 
     name: str
-    """Of the profile, and of its run where no other is given."""
+    """Name of the profile, and of its run if no other is given."""
     world: Literal["textbook", "own"] = "textbook"
-    """Where the parts come from that are not named below: the embedded textbook, or nowhere: then a missing part is
-    asked for by name."""
+    """Source of the parts that are not named below: the embedded textbook, or none (own), so that a missing part is an
+    error that names it."""
     textbook: TextbookSettings = TextbookSettings()
     exams: dict[str, ExamSettings] = Field(default_factory=dict)
-    """Exams by name; every one is evaluated on and decontaminated against."""
+    """Exams by name; models are evaluated on all of them, data is decontaminated against all of them."""
     general: GeneralSettings = GeneralSettings()
     seeds: SeedSettings = SeedSettings()
     teacher: TeacherSettings = TeacherSettings()
@@ -104,23 +104,24 @@ class Profile(Settings):
     )
     """Data sets to synthesise, by name."""
     arms: dict[str, tuple[str, ...] | dict[str, Rate]] = Field(default_factory=lambda: dict(ARMS))
-    """What is mid-trained: by arm, the data sets it reads ("seeds" among them), or their ratios of tokens,
-    {boostqa: 0.7, linkqa: 0.3}; none is the general-text control."""
+    """What is mid-trained: by arm, the data sets it reads ("seeds" among them), or their ratios of tokens, {boostqa:
+    0.7, linkqa: 0.3}; an arm without data sets is the general-text control."""
     compare: tuple[tuple[str, ...], ...] = COMPARE
     """Pairs of arms ("base" among them) whose paired difference is reported, the first minus the second."""
     ablations: tuple[dict[str, Any], ...] = ABLATIONS
-    """Runs with dials turned, each trained on one arm and paired with that arm untouched; `arm` picks another than the
-    first that the dials change."""
+    """Dials to turn: each entry trains one arm with them and compares it with that arm untouched. `arm` names the arm;
+    by default it is the one called like a group of the dials, else the main one."""
     ablation_tokens: SomeShare = 0.25
     """Tokens of an ablation, as a share of the mid-training tokens."""
     ablation_seeds: Positive = 1
-    """Training seeds of each ablation and its arm untouched; with several, of the main arm and the control too."""
+    """Training seeds of each ablation and its untouched arm; with several, also of the main arm and the control."""
     beside: bool = False
-    """Run the notebooks beside the flow too (13_rounds, 14_attribution), which are else made where they are named (`--only 13`)."""
+    """Also run the notebooks beside the flow, 13_rounds and 14_attribution, which otherwise run only when named
+    (`--only 13`)."""
 
     @property
     def main_arm(self) -> str:
-        """The arm that a run is about: the first one compared, else the last one trained. ValueError without arms."""
+        """The arm that a run is about: the first in `compare`, else the last of `arms`. ValueError without arms."""
         if not self.arms:
             raise ValueError(
                 "this profile has no arms, so nothing is mid-trained; add one: `arms: {boostqa: [boostqa]}`"
@@ -143,8 +144,8 @@ class Profile(Settings):
         return [s for s in (SEEDS, *self.data) if any(s in sets for sets in self.arms.values())]
 
     def data_set(self, name: str) -> tuple[Strategy, "Profile"]:
-        """The strategy that writes a data set, and the profile with the data set's dials turned; ValueError for a name
-        that is not there."""
+        """The strategy that writes a data set, and the profile with the data set's dials turned; ValueError for an
+        unknown name."""
         if name not in self.data:
             raise ValueError(f"no data set is called {name!r}; there are {', '.join(self.data)}")
         about = self.data[name]
@@ -154,8 +155,8 @@ class Profile(Settings):
         """The arm that an ablation is about: the one it names, else the arm called like a group of its dials (or like a
         strategy under `strategies`), else the main one."""
         groups = [dial.removeprefix("strategies.").split(".")[0] for dial in dials]
-        own = [arm for arm in self.arms if arm in groups]
-        return dials.get("arm") or (own[0] if own else self.main_arm)
+        named = [arm for arm in self.arms if arm in groups]
+        return dials.get("arm") or (named[0] if named else self.main_arm)
 
     @model_validator(mode="before")
     @classmethod
@@ -172,8 +173,8 @@ class Profile(Settings):
                     "{boostqa: 0.7, linkqa: 0.3}"
                 )
         if isinstance(data := values.get("data"), dict):
-            own = {s: DataSettings() for sets in arms.values() for s in sets if s not in data and known(s)}
-            values = values | {"data": data | own}
+            added = {s: DataSettings() for sets in arms.values() for s in sets if s not in data and known(s)}
+            values = values | {"data": data | added}
         return values
 
     @model_validator(mode="after")
@@ -188,8 +189,8 @@ class Profile(Settings):
                 raise ValueError(f"data.{name}: this name is taken; give the data set another")
             if (used := about.strategy or name) not in PACKAGED:
                 strategy(used).checked(self.strategies.get(used, {}))
-        for name, own in self.strategies.items():
-            strategy(name).checked(own)
+        for name, settings in self.strategies.items():
+            strategy(name).checked(settings)
         for arm, sets in self.arms.items():
             if unknown := [s for s in sets if s != SEEDS and s not in self.data]:
                 raise ValueError(f"arms.{arm} reads {unknown[0]!r}; there are {', '.join([SEEDS, *self.data])}")
@@ -199,13 +200,13 @@ class Profile(Settings):
                 raise ValueError(f"compare is {list(pair)!r}; it must be pairs of {', '.join(known)}")
         if self.ablations and not self.arms:
             raise ValueError("ablations need an arm: add one to `arms`, or set `ablations: []`")
-        for one in self.ablations:
-            if one.get("arm", next(iter(self.arms))) not in self.arms:
-                raise ValueError(f"ablations: arm is {one['arm']!r}; it must be one of {', '.join(self.arms)}")
-            dials = {k: v for k, v in one.items() if k != "arm"}
+        for entry in self.ablations:
+            if entry.get("arm", next(iter(self.arms))) not in self.arms:
+                raise ValueError(f"ablations: arm is {entry['arm']!r}; it must be one of {', '.join(self.arms)}")
+            dials = {k: v for k, v in entry.items() if k != "arm"}
             if "midtrain.seed" in dials:
                 raise ValueError(
-                    "ablations: midtrain.seed is no ablation; `ablation_seeds` trains several seeds of each"
+                    "ablations: midtrain.seed is not an ablation; `ablation_seeds` trains several seeds of each"
                 )
             try:
                 turned(self.model_copy(update={"ablations": ()}), dials)
@@ -222,7 +223,7 @@ PROFILES = {
 
 @cache
 def load_plugins() -> None:
-    """Import what installed packages add under the entry point group `qatoolkit.plugins` (docs/extending.md).
+    """Import the plugins of installed packages: the entry points `qatoolkit.plugins` (docs/extending.md).
 
     Raises ImportError naming the plugin that can't be imported."""
     for found in entry_points(group="qatoolkit.plugins"):
@@ -233,7 +234,7 @@ def load_plugins() -> None:
 
 
 def load_profile(source: str | Path | Profile = "demo", **dials) -> Profile:
-    """A built-in profile by name, or one from a YAML file, with single settings overridden by dotted dials.
+    """A built-in profile by name, or one from a YAML file; dotted dials override single settings.
 
     Raises ValueError for an unknown profile or setting, a wrong type or value, or a file that is not YAML.
 
@@ -267,19 +268,22 @@ def _from_yaml(path: Path) -> Profile:
 
 
 def _turned(profile: Profile, dials: dict) -> Profile:
-    """A profile with dials turned. What depends on the model (`CHECKPOINT_DIALS`) does not carry over to another
-    checkpoint: unless it is given too, it follows from that checkpoint."""
-    named = {*dials, *(f"{group}.{name}" for group, own in dials.items() if isinstance(own, dict) for name in own)}
-    found = turned(profile, dials)
-    if "student.checkpoint" in named and found.student.checkpoint not in (None, profile.student.checkpoint):
-        found = turned(found, {dial: None for dial in CHECKPOINT_DIALS if dial not in named})
-    return found
+    """A profile with dials turned. Settings that depend on the model (`CHECKPOINT_DIALS`) do not carry over to another
+    checkpoint: unless they are given too, they follow from it."""
+    named = {
+        *dials,
+        *(f"{group}.{name}" for group, value in dials.items() if isinstance(value, dict) for name in value),
+    }
+    changed = turned(profile, dials)
+    if "student.checkpoint" in named and changed.student.checkpoint not in (None, profile.student.checkpoint):
+        changed = turned(changed, {dial: None for dial in CHECKPOINT_DIALS if dial not in named})
+    return changed
 
 
 def as_yaml(profile: Profile) -> str:
-    """A profile as a YAML file that `load_profile` reads: every setting, also those at their defaults."""
+    """A profile as a YAML file that `load_profile` reads: every setting, defaults included."""
     content = as_json(profile.model_dump())
-    for field in ("arms", "data", "exams"):  # entries are added to those of the profile below, so null takes them away
+    for field in ("arms", "data", "exams"):  # entries are added to those of the profile below; null removes those
         content[field] = dict.fromkeys(getattr(PROFILES["own"], field)) | content[field]
     return yaml.safe_dump({"profile": "own"} | content, sort_keys=False, allow_unicode=True)
 

@@ -1,4 +1,4 @@
-"""Where results come from: the commit, the machine and the versions that a stage was made with."""
+"""Provenance of results: the commit, the machine and the versions that a stage was made with."""
 
 import functools
 import os
@@ -17,8 +17,8 @@ LIBRARIES = ("torch", "transformers", "lm_eval", "datasets", "openai", "pandas")
 
 
 def provenance() -> dict[str, str]:
-    """`finished` (UTC), `commit`, `machine` and `versions`, as the manifest of a stage and the report state them. The
-    GPU is named where this process has loaded torch, which a stage that uses one has."""
+    """`finished` (UTC), `commit`, `machine` and `versions`, for the manifest of a stage and the report. The GPU is
+    named if this process has loaded torch, as every stage that uses one does."""
     return {
         "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
         "commit": _commit() or "no git checkout",
@@ -44,18 +44,18 @@ def _versions() -> tuple[str, ...]:
 
 @functools.cache
 def _commit() -> str | None:
-    """The commit of the checkout that this package is in, as it is now, with "changed" where files differ from it; None
-    outside one."""
+    """The present commit of the checkout that this package is in, with "changed" if files differ from it; None outside
+    a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():  # installed, perhaps inside another checkout
         return None
     try:
-        said = [
+        head, changes = (
             subprocess.run(
-                ["git", "-C", str(root), *asked], capture_output=True, text=True, timeout=20, check=True
-            ).stdout
-            for asked in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        ]
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
+            ).stdout.strip()
+            for arguments in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return said[0].strip() + (", changed" if said[1].strip() else "")
+    return head + (", changed" if changes else "")

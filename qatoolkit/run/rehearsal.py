@@ -1,7 +1,7 @@
-"""A rehearsal: every stage of a profile in small, before anything is spent.
+"""A rehearsal: every stage of a profile at a tiny size, before anything is spent.
 
-Arms, data sets, strategies, comparisons, ablations and scaling shares are the profile's own. Models are tiny ones of the
-same architecture with random weights, seeds and exams those of the textbook, the teacher the offline one."""
+Arms, data sets, strategies, comparisons, ablations and scaling shares are those of the profile. Models are tiny, with
+the same architecture and random weights; seeds and exams are the textbook's, and the teacher is the offline one."""
 
 from operator import attrgetter
 from pathlib import Path
@@ -16,8 +16,8 @@ from qatoolkit.training.ladder import llama_config, size_of
 from qatoolkit.training.tokens import train_tokenizer
 
 VOCABULARY, POSITIONS = 1024, 512
-WIDER = 32  # of hidden states, from one size of model to the next
-SMALL = {  # settings of a model's configuration, where it has them
+WIDER = 32  # added to the hidden size from one size of model to the next
+SMALL = {  # settings of a model's configuration, if it has them
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
@@ -31,7 +31,7 @@ SMALL = {  # settings of a model's configuration, where it has them
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 64,
 }
-AMOUNTS = {  # at most, in the profile and in the dials of its data sets and ablations
+AMOUNTS = {  # upper limits, for the profile and for the dials of its data sets and ablations
     "annotate.samples": 2,
     "probe.every": 2_000,
     "plan.questions": 80,
@@ -46,11 +46,11 @@ HELD_OUT = 2_000  # characters of general text
 
 
 def write_rehearsal(profile: Profile, folder: Path, log=print) -> Path:
-    """Write the rehearsal of a profile, its tiny checkpoints and its held-out text below `folder`; returns the profile's
-    YAML file. ValueError where no small model of an architecture can be made."""
+    """Write the rehearsal of a profile, its tiny checkpoints and its held-out text below `folder`, and return the path
+    of the profile. ValueError if no small model of an architecture can be made."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "held_out.txt").write_text(_held_out(), encoding="utf-8")
+    (folder / "held_out.txt").write_text(_held_out_text(), encoding="utf-8")
     tiny = _write_checkpoints(profile, folder / "checkpoints", log)
     student = {"size": "xs", "vocabulary": VOCABULARY, "tokens": 20_000, "compile": False, "launch": None}
     student |= {"block": profile.student.block and 128, "batch": profile.student.batch and 4}
@@ -68,9 +68,9 @@ def write_rehearsal(profile: Profile, folder: Path, log=print) -> Path:
             "teacher": dict(TeacherSettings(base_url=OFFLINE, batch=profile.teacher.batch)),
             "linkqa.merges": None,
             "rounds": dict(profile.rounds) | {"tokens": None, "seeds": 1},
-            **{dial: _at_most(dial, attrgetter(dial)(profile)) for dial in AMOUNTS},
-            "data": {name: dict(about) | {"dials": _in_small(about.dials)} for name, about in profile.data.items()},
-            "ablations": tuple(map(_in_small, profile.ablations)),
+            **{dial: _limit(dial, attrgetter(dial)(profile)) for dial in AMOUNTS},
+            "data": {name: dict(about) | {"dials": _limit_dials(about.dials)} for name, about in profile.data.items()},
+            "ablations": tuple(map(_limit_dials, profile.ablations)),
             "student": student,
             "ladder": [dict(entry) | tiny[entry.checkpoint, entry.revision] for entry in profile.ladder],
             "scaling.sizes": ("xxs", "xs") if profile.scaling.sizes else (),
@@ -81,27 +81,27 @@ def write_rehearsal(profile: Profile, folder: Path, log=print) -> Path:
     return path
 
 
-def _at_most(dial: str, value):
-    """A dial's value, or values below it, no larger than in `AMOUNTS`."""
+def _limit(dial: str, value):
+    """A dial's value, or the values nested below it, no larger than in `AMOUNTS`."""
     if isinstance(value, dict):
-        return {name: _at_most(f"{dial}.{name}", inner) for name, inner in value.items()}
+        return {name: _limit(f"{dial}.{name}", inner) for name, inner in value.items()}
     return min(value, AMOUNTS[dial]) if dial in AMOUNTS else value
 
 
-def _in_small(dials: dict) -> dict:
-    return {dial: _at_most(dial, value) for dial, value in dials.items()}
+def _limit_dials(dials: dict) -> dict:
+    return {dial: _limit(dial, value) for dial, value in dials.items()}
 
 
-def _held_out() -> str:
+def _held_out_text() -> str:
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics.values())[:HELD_OUT]
 
 
 def _write_checkpoints(profile: Profile, folder: Path, log) -> dict[tuple, dict]:
-    """A tiny model for every checkpoint that a profile names: its settings by checkpoint and revision.
+    """Write a tiny model for every checkpoint that a profile names; returns its settings by checkpoint and revision.
 
-    Checkpoints of one size get tiny ones of one size, so that the axes of scaling are the profile's own."""
+    Checkpoints of the same size get tiny ones of the same size, so the scaling axes are those of the profile."""
     textbook = TextbookWorld(PROFILES["smoke"].textbook, folder / "teacher.log.jsonl")
     named = {(entry.checkpoint, entry.revision): entry for entry in (*profile.ladder, profile.student)}
     tokenizer, tiny, sizes = train_tokenizer(textbook.vocabulary(), VOCABULARY), {}, {}
@@ -112,13 +112,13 @@ def _write_checkpoints(profile: Profile, folder: Path, log) -> dict[tuple, dict]
             config = load_config(checkpoint, revision)
             size = architecture(config).parameters
         except NoCheckpoint:
-            log(f"rehearsal: {checkpoint} is not at hand, so a tiny Llama stands in for it")
+            log(f"rehearsal: {checkpoint} is not on this machine; a tiny Llama takes its place")
             config = llama_config(size_of("xs"), VOCABULARY, POSITIONS)
             size = getattr(entry, "parameters", None) or checkpoint
         place, wider = folder / str(len(tiny)), WIDER * sizes.setdefault(size, len(sizes))
         tiny[checkpoint, revision] = {"checkpoint": str(place), "revision": None}
         try:
-            model = _tiny(config, wider, len(tiny), tokenizer)
+            model = _make_tiny(config, wider, len(tiny), tokenizer)
         except (ValueError, TypeError, RuntimeError) as error:
             raise ValueError(f"rehearsal: no small model like {checkpoint} could be made: {error}") from None
         model.save_pretrained(place)
@@ -126,8 +126,9 @@ def _write_checkpoints(profile: Profile, folder: Path, log) -> dict[tuple, dict]
     return tiny
 
 
-def _tiny(config, wider: int, seed: int, tokenizer):
-    """A small model of the class of a configuration, with its switches; other settings are the class's defaults."""
+def _make_tiny(config, wider: int, seed: int, tokenizer):
+    """A small model of a configuration's class, with its Boolean settings; the other settings are the class's
+    defaults."""
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -1,4 +1,4 @@
-"""Releasing a data set: a folder with shards, packed tokens and a card made from what the run recorded, and its upload."""
+"""Releasing a data set: a folder with shards, packed tokens and a card made from the run's records, and its upload."""
 
 import os
 import tempfile
@@ -18,13 +18,13 @@ def release(
     """Write a curated data set of a run as a Hugging Face dataset, by default into `export/<name>` of the run's folder,
     and return the folder.
 
-    The card has sources, licences, those of the seeds behind the rows, teachers, prompts, costs, what curation
-    removed and why, and what decontamination found of planted exam questions (`curate.controls`). `shard_rows` as in
-    `save_dataset`; with `block` the rows are there as packed blocks of so many tokens of the run's tokenizer too.
-    ValueError for a data set that was not curated or is empty; MissingUpstream before curation."""
+    The card has sources, licences, those of the seeds behind the rows, teachers, prompts, costs, what curation removed
+    and why, and how many planted exam questions decontamination found (`curate.controls`). `shard_rows` as in
+    `save_dataset`; `block` adds the rows as packed blocks of that many tokens of the run's tokenizer. ValueError for a
+    data set that was not curated or is empty; MissingUpstream before curation."""
     stored = run.read("curate")
     if f"{name}_rejects" not in stored or not len(table := getattr(stored, name)):
-        sets = sorted(one.removesuffix("_rejects") for one in dir(stored) if one.endswith("_rejects"))
+        sets = sorted(table.removesuffix("_rejects") for table in dir(stored) if table.endswith("_rejects"))
         raise ValueError(f"release: no curated questions of {name!r}; the run curated {', '.join(sets)}")
     folder = Path(folder) if folder else run.folder / "export" / name
     costs = cost_per_question(run) if name in run.profile.data else None
@@ -58,7 +58,7 @@ def _packed(run: Run, table: pd.DataFrame, folder: Path, block: int) -> Path:
 
     tokenizer = load_tokenizer(run.place("base", "tokenizer"))
     checkpoint = run.profile.student.checkpoint
-    name = "tokenizer" if checkpoint is None or Path(checkpoint).exists() else checkpoint  # no path of this machine
+    name = "tokenizer" if checkpoint is None or Path(checkpoint).exists() else checkpoint  # never a local path
     write_packed(table, tokenizer, folder, block=block, name=name, holds=run.profile.midtrain.document)
     tokenizer.save_pretrained(folder / "tokenizer")
     return folder
@@ -67,16 +67,16 @@ def _packed(run: Run, table: pd.DataFrame, folder: Path, block: int) -> Path:
 def push_to_hub(folder: str | Path, repository: str, *, private: bool = True) -> str:
     """Upload a folder of `save_dataset` or `release` as a data set on the Hugging Face hub, and return its address.
 
-    `repository` is "owner/name"; it is made, private unless said otherwise, where it is not there. The token is read
-    from HF_TOKEN and written nowhere; HF_ENDPOINT names another hub. ValueError without a token or a card; OSError, in one
-    line, for what the hub refuses, or where it can't be reached."""
+    `repository` is "owner/name"; if it does not exist it is created, by default private. The token is read from
+    HF_TOKEN and written nowhere; HF_ENDPOINT names another hub. ValueError without a token or a card; OSError, in one
+    line, if the hub refuses or can't be reached."""
     from huggingface_hub import HfApi
 
     folder, token = Path(folder), os.environ.get("HF_TOKEN")
     if not (folder / "README.md").is_file() or not any(folder.glob("train*.parquet")):
         raise ValueError(f"push_to_hub: {folder} has no README.md and train*.parquet; qt.save_dataset writes them")
     if not token:
-        raise ValueError("push_to_hub: no token: set HF_TOKEN in the environment to one that may write")
+        raise ValueError("push_to_hub: no token: set HF_TOKEN in the environment to one with write access")
     hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
     try:
         made = hub.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)

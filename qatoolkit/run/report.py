@@ -1,5 +1,5 @@
-"""One self-contained HTML page of a run: what was found, when and with what it was written, every figure, the main tables,
-what it cost, and the stages it stands on."""
+"""One self-contained HTML page of a run: the findings, every figure, the main tables, the cost, the stages, and when
+and from what it was written."""
 
 import base64
 import html
@@ -24,10 +24,9 @@ PAGE = Path(__file__).with_name("report.html")
 
 
 def write(run: Run) -> Path:
-    """Write `report.html` into the run folder and return its path; figures that are gone or damaged are drawn
-    again.
+    """Write `report.html` into the run folder and return its path; missing or damaged figures are drawn again.
 
-    Raises MissingUpstream, naming the notebook to run, when the run has no summary yet."""
+    Raises MissingUpstream, naming the notebook to run, if the run has no summary yet."""
     summary, folder = run.read("summary").summary, run.folder / "figures"
     drawn = [run.folder / name for name in recorded(run.folder) if name.startswith("figures/")]
     if not (folder / "captions.json").exists() or not all(is_whole(run.folder, path) for path in drawn):
@@ -52,25 +51,21 @@ def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]
     """Heading and HTML of every part of the page."""
     yield "Run and report", display.facts(about(run, summary)).html
     done = [stage for stage in list_findings(run) if run.manifest(stage)]
-    for head, some in (
+    for head, stages in (
         ("What was found", [stage for stage in done if stage in RESULTS]),
         ("Along the way", [stage for stage in done if stage not in RESULTS]),
     ):
-        if some:
-            yield head, f'<div class="said">{findings(run, *some).html}</div>'
+        if stages:
+            yield head, f'<div class="findings">{findings(run, *stages).html}</div>'
     if run.manifest("evaluate"):
         yield "Accuracy", display.table(accuracy_by_arm(run)).html
     yield "Differences", _note("Paired over the same questions; intervals are 95%.") + _table(summary["comparisons"])
-    yield (
-        "Compared with not reading the question",
-        _table(summary.get("over_blind")) + _table(summary.get("gains_by_blind")),
-    )
+    yield ("Compared with blind readers", _table(summary.get("over_blind")) + _table(summary.get("gains_by_blind")))
     if run.manifest("curate") and "controls" in (curated := run.read("curate")):
-        said = "Exam questions planted beside the main data set, disguised: what decontamination found of them, and what it "
-        yield (
-            "Decontamination",
-            _note(said + "took of the clean rows.") + display.table(curated.controls[CONTROLS]).html,
+        note = (
+            "Disguised exam questions planted in the main data set: how many decontamination found, and how many clean "
         )
+        yield ("Decontamination", _note(note + "rows it removed.") + display.table(curated.controls[CONTROLS]).html)
     yield "Refinement", display.facts(summary["refinement"]).html
     captions = read_json(folder / "captions.json")
     yield "Figures", "".join(_figure(folder / f"{name}.png", caption) for name, caption in captions.items())
@@ -96,7 +91,7 @@ def about(run: Run, summary: dict) -> dict:
 
 
 def _where_made(manifests: list[dict]) -> dict:
-    """When, on which machine, from which commits and with which versions the stages were made, where they say it."""
+    """When, on which machine, from which commits and with which versions the stages were made, if they record it."""
     made = [m["made"] for m in manifests if "made" in m]
     if not made:
         return {}

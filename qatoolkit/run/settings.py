@@ -1,4 +1,4 @@
-"""Settings of what joins the rooms: data sets, and rounds."""
+"""Settings of data sets and of rounds."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ class DataSettings(Settings):
     """A data set to synthesise: a strategy, and the dials that differ for it."""
 
     strategy: str | None = None
-    """A registered strategy; null takes the one of the data set's own name."""
+    """A registered strategy; null for the one named like the data set."""
     dials: dict[str, Any] = Field(default_factory=dict)
-    """Dials turned for this data set alone: {plan.rule: uniform}."""
+    """Dials turned for this data set only: {plan.rule: uniform}."""
 
 
 class RoundsSettings(Settings):
@@ -22,11 +22,11 @@ class RoundsSettings(Settings):
     n: Positive = 3
     """Rounds, each with an equal share of the questions (`plan.questions`) and tokens."""
     tokens: Positive | None = None
-    """Of all rounds together; null for the mid-training tokens."""
+    """Training tokens of all rounds together; null for those of mid-training."""
     stop: float | None = None
-    """Gain of accuracy on the probe's questions (a fraction) that a round must be able to bring: rounds end after one whose
-    95% interval lies below it. Null makes all rounds."""
+    """Gain in accuracy on the probe's questions (a fraction): rounds end after one whose 95% interval is entirely below
+    it. Null runs all rounds."""
     of: str | None = None
-    """The data set whose strategy and dials write the questions; null for the main one."""
+    """The data set whose strategy and dials write the questions; null for that of the main arm."""
     seeds: Positive = 1
-    """Training seeds, from `midtrain.seed` on; each has rounds of its own."""
+    """Number of training seeds, from `midtrain.seed` on; each has its own rounds."""

@@ -1,9 +1,9 @@
 """Steps with a teacher over Parquet shards: one client per worker, one ledger for all.
 
-The workers are on the machine of the ledger, also where Ray has joined a cluster: a core sends some thousand requests a
-second, more than most endpoints answer. The ledger's leases keep two workers from sending the same request, divide the
-teacher's limits among those that run, and are free at once when a worker is killed. So a kill costs what was in flight.
-"""
+All workers run on the machine of the ledger, even if Ray has joined a cluster: a core sends about a thousand requests
+per second, more than most endpoints answer. The ledger's leases keep two workers from sending the same request, divide
+the teacher's limits among the running workers, and are released at once when a worker is killed, so that a kill costs
+only the requests in flight."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -36,33 +36,33 @@ def ask_shards(
     rows_per_shard: int = ROWS,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """`map_shards` for a step that asks teachers: `step(table, **teachers)` with a `Teacher` for each name in `teachers`,
-    made of these options (`Teacher`; one ledger and the division of limits are given). The limits are those of all
-    workers together, and `budget` is shared through the ledger.
+    """`map_shards` for a step that asks teachers: `step(table, **teachers)` gets a `Teacher` for each name in
+    `teachers`, made with these options (the ledger and the division of limits are set here). The limits are those of
+    all workers together, and `budget` is shared through the ledger.
 
-    `key` is what the result depends on beside the step's name, the models and their sampling, and the versions of the
-    prompts, which are in it. Besides what `map_shards` raises: TeacherError, BudgetError, and Incomplete where a worker has
-    more than the share `accept_missing` of its rows unanswered. What was answered is in the ledger, so the same call again
-    asks for the rest alone.
+    `key` is what the result depends on besides the step's name, the models, their sampling and the versions of the
+    prompts, which are always part of it. Raises what `map_shards` raises, TeacherError, BudgetError, and Incomplete if
+    a worker has more than the share `accept_missing` of its rows unanswered. Answers are in the ledger, so the same
+    call again requests only the rest.
 
     >>> import qatoolkit as qt
     >>> table = qt.qa_table([{"question": "What is the chemical formula of water?", "answer": "H2O"}], language="en", source="a")
-    >>> with qt.offline_teacher("textbook") as there:
-    ...     about = {"model": "textbook", "endpoint": there.endpoint}
-    ...     done = qt.ask_shards(qt.annotate, table, "labelled", ledger="ledger.sqlite", teachers={"teacher": about})
+    >>> with qt.offline_teacher("textbook") as offline:
+    ...     options = {"model": "textbook", "endpoint": offline.endpoint}
+    ...     done = qt.ask_shards(qt.annotate, table, "labelled", ledger="ledger.sqlite", teachers={"teacher": options})
     >>> [table["discipline"].tolist() for table in qt.read_shards("labelled")]
     [['chemistry']]
     """
-    about = {name: _sampling(options) for name, options in teachers.items()}
+    sampling = {name: _sampling(options) for name, options in teachers.items()}
     asking = _Asking(step, Path(ledger).absolute(), dict(teachers), accept_missing)
     return map_shards(
-        asking, source, out, key=[identity(step, key), about, prompts.VERSIONS], engine=engine, workers=workers,
+        asking, source, out, key=[identity(step, key), sampling, prompts.VERSIONS], engine=engine, workers=workers,
         rows_per_shard=rows_per_shard, progress=progress,
     )  # fmt: skip
 
 
 def _sampling(options: Mapping) -> dict:
-    """What of a teacher's options shapes its answers."""
+    """The options of a teacher that shape its answers."""
     endpoint = options.get("endpoint") or Endpoint.from_env()
     return {name: options.get(name, default) for name, default in SAMPLING.items()} | {"endpoint": endpoint.name}
 
@@ -78,13 +78,16 @@ class _Asking:
     def __enter__(self) -> Callable[[pd.DataFrame], Any]:
         self._stack = ExitStack()
         ledger, asked = self._stack.enter_context(Ledger(self._ledger)), Asked()
-        by = {name: asked.watch(Teacher(ledger=ledger, shared=True, **about)) for name, about in self._teachers.items()}
-        return partial(self._answered, asked, by)
+        clients = {
+            name: asked.watch(Teacher(ledger=ledger, shared=True, **options))
+            for name, options in self._teachers.items()
+        }
+        return partial(self._run_step, asked, clients)
 
     def __exit__(self, *_) -> None:
         self._stack.close()
 
-    def _answered(self, asked: Asked, by: dict[str, Teacher], table: pd.DataFrame):
-        made = self._step(table, **by)
+    def _run_step(self, asked: Asked, clients: dict[str, Teacher], table: pd.DataFrame):
+        made = self._step(table, **clients)
         asked.require(self._accept)
         return made

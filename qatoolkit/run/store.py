@@ -1,9 +1,9 @@
 """Runs and their stages: each finished stage is an artifact addressed by content, and a run points to the ones it uses.
 
-`results/stages/<stage>/<key>/` has what a stage wrote. The key is the digest of its settings, of the content of what
-it read, of the seed, of the prompts it sends and of the version of the stage's own contract, so a second run with one
-dial changed finds every stage that the dial does not touch. `results/<run>/stages.json` points to a run's artifacts by
-name; links beside it open them in a file browser where the file system has links."""
+`results/stages/<stage>/<key>/` has what a stage wrote. The key is the digest of its settings, of the content of what it
+read, of the seed, of the prompts it sends and of the version of the stage's own contract, so a second run with one dial
+changed reuses every stage that the dial does not touch. `results/<run>/stages.json` points to a run's artifacts by
+name; links beside it open them in a file browser if the file system has links."""
 
 import os
 import re
@@ -33,11 +33,11 @@ STAGES = "stages"  # the folder of artifacts among the run folders
 
 
 class MissingUpstream(InOneLine, RuntimeError):
-    """A stage was asked for before a stage it reads; the message names the notebook and the command that make it."""
+    """A stage that is needed is not made yet; the message names the notebook and the command that make it."""
 
 
 def results_root() -> Path:
-    """Where run folders are: $QATOOLKIT_RESULTS, else `results/` of the checkout, else of the working directory."""
+    """The folder of run folders: $QATOOLKIT_RESULTS, else `results/` in the checkout, else in the working directory."""
     if root := os.environ.get("QATOOLKIT_RESULTS"):
         return Path(root)
     checkout = Path(__file__).resolve().parents[2]
@@ -45,14 +45,14 @@ def results_root() -> Path:
 
 
 def contents(profile: Profile, names: tuple[str, ...]) -> dict:
-    """Digests of the files and folders that the dials `names` of a profile point to, by "content of" the dial."""
-    found = {}
+    """Digests of the files and folders that the dials `names` of a profile point to, by "content of <dial>"."""
+    digests = {}
     for name in names:
-        named = attrgetter(name)(profile) or ()
-        here = [Path(p) for p in ((named,) if isinstance(named, str) else named) if Path(p).exists()]
-        if here:
-            found[f"content of {name}"] = [digest(path) for path in here]
-    return found
+        value = attrgetter(name)(profile) or ()
+        existing = [Path(p) for p in ((value,) if isinstance(value, str) else value) if Path(p).exists()]
+        if existing:
+            digests[f"content of {name}"] = [digest(path) for path in existing]
+    return digests
 
 
 class Run:
@@ -92,17 +92,16 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The command line that continues this run, with its profile and seed; of a variant, that of its run."""
+        """The command line that continues this run, with its profile and seed; a variant's is that of its run."""
         if self.parent:
             return self.parent.command
-        if (self.folder / REMEMBERED).exists():  # its dials too
+        if (self.folder / REMEMBERED).exists():  # which has its dials too
             return f"qatoolkit run --run {self.name}"
         seed = f" --seed {self.seed}" if self.seed else ""
         return f"qatoolkit run --profile {self.source} --run {self.name}{seed}"
 
     def variant(self, name: str, dials: dict) -> "Run":
-        """This run with dials turned, in a folder of its own below it: it shares every stage that the dials do not
-        touch."""
+        """This run with dials turned, in a folder below its own; it shares every stage that the dials do not touch."""
         name, profile = f"{self.name}/variants/{name}", turned(self.profile, dials)
         return Run(name, profile, self.seed, self.root, self.source, self.own_world, self)
 
@@ -112,14 +111,14 @@ class Run:
         return read_sealed(path, again(self.folder)) if path.exists() else {}
 
     def artifact(self, stage: str) -> Artifact | None:
-        """The artifact that a stage of this run points to, or None; of a variant, else that of its run."""
+        """The artifact that a stage of this run points to, or None; a variant falls back on that of its run."""
         name = self.pointers().get(stage)
         if name is None:
             return self.parent.artifact(stage) if self.parent else None
         return Artifact.named(self.root / STAGES, name)
 
     def stage(self, stage: str) -> Path:
-        """The folder of a stage, also while it is not finished: then a path in the run's folder that does not exist."""
+        """The folder of a stage; before it is finished, a path in the run's folder that does not exist."""
         found = self.artifact(stage)
         return found.folder if found else self.folder / stage
 
@@ -131,9 +130,9 @@ class Run:
     def stages(self) -> dict[str, str]:
         """The stages of this run's flow in order, its data sets among them, each with the notebook that makes it."""
         made = {name: PACKAGED.get(about.strategy or name, "06_curate") for name, about in self.profile.data.items()}
-        before = list(NOTEBOOKS).index("error_rates")
+        after_plan = list(NOTEBOOKS).index("error_rates")
         items = list(NOTEBOOKS.items())
-        return dict([*items[:before], *made.items(), *items[before:]])
+        return dict([*items[:after_plan], *made.items(), *items[after_plan:]])
 
     def done(self) -> list[str]:
         """Finished stages in the order of the flow."""
@@ -151,27 +150,28 @@ class Run:
             how = f"run notebooks/{flow[stage]}.ipynb, or `{self.command} --only {flow[stage]}`"
             if note := self.notes.read().get(stage):
                 raise MissingUpstream(
-                    f"{stage!r} of run {self.name!r} is incomplete: {note}; {how} to ask for those alone"
+                    f"{stage!r} of run {self.name!r} is incomplete: {note}; {how} to request only those"
                 )
             raise MissingUpstream(f"run {self.name!r} has no {stage!r} yet: {how}")
         return Outputs(stage, self.stage(stage), list(manifest["outputs"]), skipped=True)
 
     def model(self, name: str) -> Path:
-        """The Hugging Face directory of the base student ("base") or of an arm; MissingUpstream where it is not trained
+        """The Hugging Face directory of the base student ("base") or of an arm; MissingUpstream if it is not trained
         yet."""
         if name == "base":
             return self.place("base", "model")
         models = self.read("midtrain").models
         if name not in models:
             raise ValueError(f"run {self.name!r} has no arm {name!r}; there are base, {', '.join(models)}")
-        return self._whole(models[name])
+        return self._artifact_folder(models[name])
 
     def place(self, stage: str, name: str) -> Path:
         """The folder of an artifact that a finished stage names in its `places`."""
-        return self._whole(self.read(stage).places[name])
+        return self._artifact_folder(self.read(stage).places[name])
 
-    def _whole(self, name: str) -> Path:
-        """The folder of an artifact or in one, by name; Damaged or MissingUpstream where it is not as it was made."""
+    def _artifact_folder(self, name: str) -> Path:
+        """The folder of an artifact, or a folder in it, by name; Damaged or MissingUpstream if the artifact is damaged
+        or gone."""
         artifact = Artifact.named(self.root / STAGES, name)
         if artifact.manifest is None:
             raise MissingUpstream(artifact.unfinished)
@@ -183,7 +183,7 @@ class Run:
         return chosen | contents(profile, spec.files)
 
     def _setting(self, name: str, profile: Profile):
-        """A part of the profile by its dotted name, or of what the world depends on: `world`, `world.exams`."""
+        """A part of the profile by its dotted name, or of the world's settings (`world`, `world.exams`)."""
         if name != "world" and not name.startswith("world."):
             return attrgetter(name)(profile)
         known = self.world.settings
@@ -199,22 +199,22 @@ class Run:
         return key_of(spec.kind, spec.version, self.seed, as_json(settings), upstream, asking, as_json(asked))
 
     def changed(self, stage: str) -> list[str]:
-        """What a finished stage was made with or from that is different now: parts of the profile, contents of files,
-        "seed", "contract", "prompts" or "what it read", however far up the flow; empty where running all again would
-        skip it."""
-        if found := self._differs(stage):
-            return found
+        """What has changed since a finished stage was made: parts of the profile, contents of files, "seed",
+        "contract", "prompts" or "what it read", however far up the flow; empty if running everything again would skip
+        it."""
+        if changes := self._own_changes(stage):
+            return changes
         above = list(self.manifest(stage)["reads"])
-        for name in above:  # grows as it goes
-            if self.manifest(name) is None or self._differs(name):
+        for name in above:  # grows while it is read
+            if self.manifest(name) is None or self._own_changes(name):
                 return ["what it read"]
             above += [further for further in self.manifest(name)["reads"] if further not in above]
         return (
             [] if self._upstream_is_current(stage) and all(map(self._upstream_is_current, above)) else ["what it read"]
         )
 
-    def _differs(self, stage: str) -> list[str]:
-        """Settings, contents of files, seed, contract and prompts of a finished stage that are different now."""
+    def _own_changes(self, stage: str) -> list[str]:
+        """`changed` without what the stage read: its settings, contents of files, seed, contract and prompts."""
         made = self.manifest(stage)
         profile = turned(self.profile, made["dials"])
         used = [name for name in made["settings"] if name.startswith("content of ")]
@@ -229,12 +229,12 @@ class Run:
         return found + (["prompts"] if any(prompt_version(n) != v for n, v in made["prompts"].items()) else [])
 
     def _upstream_is_current(self, stage: str) -> bool:
-        """Whether what a finished stage read is still what its upstream stages hold."""
+        """Whether the upstream stages of a finished stage still have the outputs that it read."""
         made = self.manifest(stage)
         return all(self.manifest(name)["outputs"] == outputs for name, outputs in made["upstream"].items())
 
     def point(self, stage: str, artifact: Artifact) -> None:
-        """Make an artifact the one that a stage of this run uses, with a link to it where the file system has links."""
+        """Make an artifact the one that a stage of this run uses, with a link to it if the file system has links."""
         with locked(self.folder / f".{POINTERS}.lock"):
             if not self.parent:
                 remember(self)
@@ -253,9 +253,9 @@ class Run:
     def complete(
         self, name: str, spec: "Stage", make: Callable[[Path], dict], *, reads=None, dials=None, asked=None, log=print
     ) -> Outputs:
-        """Run one stage unless it is done: `make(folder)` returns {name: table, JSON value or None for a folder that it
-        wrote itself}; the manifest is written last. `dials` are turned for this stage alone; `asked` are arguments that
-        its result depends on."""
+        """Run one stage unless it is done: `make(folder)` returns {name: table, JSON value, or None for a folder that
+        it wrote itself}; the manifest is written last. `dials` are turned for this stage only; `asked` are arguments
+        that its result depends on."""
         check(self)
         if not self._checked:
             if self.change or self.parent or self.own_world or not remembered(self.folder):
@@ -265,17 +265,17 @@ class Run:
         asked = asked or LISTS.get(spec.kind, lambda profile: {})(self.profile)
         settings = self.settings_of(spec, turned(self.profile, dials))
         key = self.key(spec, settings, reads, asked)
-        artifact, before = Artifact(self.root / STAGES, spec.kind, key), self.artifact(name)
+        artifact, previous = Artifact(self.root / STAGES, spec.kind, key), self.artifact(name)
         self.folder.mkdir(parents=True, exist_ok=True)
         if (manifest := artifact.manifest) is None:
-            if name in self.pointers() and before.manifest:
+            if name in self.pointers() and previous.manifest:
                 log(f"{name}: {', '.join(self.changed(name)) or 'settings or inputs'} changed, running again")
             for upstream in reads:
-                if other := self.changed(upstream):
+                if changes := self.changed(upstream):
                     notebook = self.stages().get(upstream, "01_seeds")
                     note = f" ({notes[upstream]})" if upstream in (notes := self.notes.read()) else ""
-                    other = f"{', '.join(other)} changed since{note}"
-                    log(f"{name}: reads {upstream} as it is, though {other}: see {notebook}")
+                    since = f"{', '.join(changes)} changed since{note}"
+                    log(f"{name}: reads {upstream} as it is, although {since}: see {notebook}")
         with artifact.making() as folder:
             if (manifest := artifact.manifest) is not None:
                 self.point(name, artifact)
@@ -299,7 +299,7 @@ class Run:
         return Outputs(name, artifact.folder, list(digests), skipped=False)
 
     def _make(self, name: str, make: Callable[[Path], dict], folder: Path, accepted: float) -> dict:
-        """What `make(folder)` returns; Incomplete, and a note that says why, where rows are missing."""
+        """What `make(folder)` returns; Incomplete, and a note with the reasons, if rows are missing."""
         self.asked = Asked()
         try:
             outputs = make(folder)
@@ -307,33 +307,33 @@ class Run:
             return outputs
         except BaseException as error:
             missing = str(self.asked) if self.asked.missing else ""
-            says = f"{error}" if isinstance(error, STOPS) and str(error) != missing else ""
+            reason = f"{error}" if isinstance(error, STOPS) and str(error) != missing else ""
             if isinstance(error, KeyboardInterrupt):
                 if missing:
                     self.notes.put(name, missing)
-                what = f"{name} was interrupted; what was answered or trained is kept: run it again to go on"
-                raise Interrupted(what) from None
+                message = f"{name} was interrupted; finished work is kept: run it again to continue"
+                raise Interrupted(message) from None
             if not missing and not isinstance(error, Incomplete):
                 raise
-            self.notes.put(name, "; ".join(filter(None, [missing, says])))
-            if says or not isinstance(error, Exception):
+            self.notes.put(name, "; ".join(filter(None, [missing, reason])))
+            if reason or not isinstance(error, Exception):
                 raise
-            why = error if not isinstance(error, Incomplete) else None
-            raise Incomplete(f"{name} is incomplete: {missing}; {self._again(name)}") from why
+            cause = error if not isinstance(error, Incomplete) else None
+            raise Incomplete(f"{name} is incomplete: {missing}; {self._remedy(name)}") from cause
 
-    def _again(self, stage: str) -> str:
-        """What asks for the missing rows of a stage."""
+    def _remedy(self, stage: str) -> str:
+        """How to request the missing rows of a stage."""
         notebook = NOTEBOOKS["ablations"] if self.parent else (self.stages() | BESIDE).get(stage)
         how = (
             f"run notebooks/{notebook}.ipynb again, or `{self.command} --only {notebook}`"
             if notebook
             else "run it again"
         )
-        return f"what was answered is kept: {how}, to ask for those alone"
+        return f"answers are kept: {how}, to request only the missing rows"
 
 
 def is_finished(name: str, root: Path, seed: int | None = None) -> bool:
-    """Whether a results folder has a run of that name, made with the seed if one is given, whose stages are all done."""
+    """Whether a results folder has a run of this name, with this seed if one is given, whose stages are all done."""
     try:
         run = open_run(name, root=root) if remembered(root / name) else None
     except ValueError:  # damaged, or of another version
@@ -354,12 +354,12 @@ def open_run(
     """Open or start a run: `open_run("demo", profile="demo", seed=0)`; dials change one setting each, e.g.
     `open_run("no-refine", profile="demo", **{"boostqa.refine": False})`. `world` gives it a world of its own.
 
-    A run remembers its profile, dials and seed once its first stage is finished: `open_run("demo")` opens it as it is
-    (a new run takes the profile of its name, else smoke, and 0). `open_run()` is the demo where that is finished, else smoke. Opened otherwise it raises a ValueError that names what differs, unless `change`;
-    the results made before stay where they are, for runs of other names and for a change back.
+    A run remembers its profile, dials and seed once its first stage is finished: `open_run("demo")` opens it with those
+    (a new run takes the profile of its name, else smoke, and seed 0). `open_run()` is the demo if that is finished,
+    else smoke. Opening a run with other settings raises a ValueError that names the differences, unless `change`;
+    earlier results are kept, for other runs and for changing back.
 
-    Raises ValueError too for a name that could leave the results folder, an unknown profile, a wrong setting or
-    seed.
+    Also raises ValueError for a name that could leave the results folder, an unknown profile, a wrong setting or seed.
 
     >>> import qatoolkit as qt
     >>> run = qt.open_run("no-refine", profile="smoke", root="results", **{"boostqa.refine": False})
@@ -369,8 +369,8 @@ def open_run(
     'qatoolkit run --profile smoke --run no-refine'
     """
     root = Path(root or results_root())
-    usual = name if name in PROFILES else DEFAULT
-    base = load_profile(usual if profile is None else profile)
+    default = name if name in PROFILES else DEFAULT
+    base = load_profile(default if profile is None else profile)
     bare = name is None and profile is None and world is None and not dials
     name = name or ("demo" if bare and is_finished("demo", root, seed) else base.name)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name == STAGES:
@@ -378,7 +378,7 @@ def open_run(
             f"run name {name!r}: use letters, digits, dot, dash and underscore, starting with a letter or digit; "
             f"{STAGES!r} is taken"
         )
-    source, about = None if isinstance(profile, Profile) else str(profile or usual), remembered(root / name)
+    source, about = None if isinstance(profile, Profile) else str(profile or default), remembered(root / name)
     if source and source.endswith((".yaml", ".yml")):
         source = str(Path(source).resolve())
     if about and profile is None:

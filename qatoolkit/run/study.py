@@ -8,13 +8,14 @@ from qatoolkit.core.bounds import check_name
 from qatoolkit.core.files import write_text
 from qatoolkit.run.notebooks import notebooks_folder
 
-TEMPLATE = Path(__file__).with_name("new_study")  # NAME is the study's, also in the names of files
-BESIDE = re.compile(r"\[(\w+)\]\(\w+\.ipynb\)")
+TEMPLATE = Path(__file__).with_name("new_study")  # NAME stands for the study's name, in file names too
+NOTEBOOK_LINK = re.compile(r"\[(\w+)\]\(\w+\.ipynb\)")
 
 
 def new_study(folder: Path) -> list[Path]:
-    """Write `<name>.yaml`, `<name>.ipynb` (notebook 12 over that profile) and `data/` with a row or two of each kind into
-    a new folder; what was written. ValueError for a name that can't be a run's, or a folder that is not empty."""
+    """Write `<name>.yaml`, `<name>.ipynb` (notebook 12 with that profile) and `data/` with a row or two of each kind
+    into a new folder, and return the paths. ValueError for a name that can't be a run's, or a folder that is not
+    empty."""
     name = folder.resolve().name
     check_name(name, "study")
     if folder.exists() and any(folder.iterdir()):
@@ -22,7 +23,7 @@ def new_study(folder: Path) -> list[Path]:
     notebook = json.loads((notebooks_folder() / "12_own_model.ipynb").read_text(encoding="utf-8"))
     notebook["cells"][0]["source"][0] = f"# {name}\n"
     for cell in notebook["cells"]:
-        cell["source"] = [BESIDE.sub(r"\1", line) for line in cell["source"]]  # those notebooks are not beside this one
+        cell["source"] = [NOTEBOOK_LINK.sub(r"\1", line) for line in cell["source"]]  # the study lacks those notebooks
         cell["source"] = [
             f'PROFILE = "{name}.yaml"\n' if line.startswith("PROFILE =") else line for line in cell["source"]
         ]

@@ -1,9 +1,9 @@
-"""The one place where things come from: seeds, exams, general text, teachers, checkpoints and, where it is known, the
+"""Worlds: where the seeds, exams, general text, teachers and checkpoints of a run come from and, if it is known, the
 truth.
 
-A world is any object with the attributes of `World`; `open_run(world=...)` takes one. `world_of` makes that of a
-profile: the embedded textbook, which needs no key, GPU or download, or what the profile names (`OwnWorld`). Only this
-module and the command line know that the textbook exists."""
+A world is any object with the attributes of `World`; `open_run(world=...)` takes one. `world_of` makes the world of a
+profile: the embedded textbook, which needs no key, GPU or download, or the sources that the profile names (`OwnWorld`).
+Only this module and the command line import the textbook."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -28,8 +28,8 @@ from qatoolkit.training.flops import architecture
 from qatoolkit.training.hub import load_config
 from qatoolkit.training.tokens import TOKEN_FILE, text_documents
 
-PYTHON = "python"  # general text that comes with Python
-HELD_OUT = 20  # one document of so many is held out where the profile names no text for it
+PYTHON = "python"  # general text: the help pages that come with Python
+HELD_OUT = 20  # one document in this many is held out if the profile names no held-out text
 MOST_HELD_OUT = 200_000  # characters of held-out text that are scored
 
 
@@ -37,7 +37,7 @@ class Truth(Protocol):
     """What a world knows about its questions beyond what a teacher says."""
 
     teachers: dict[str, float]
-    """Models of the world's endpoint with the share of wrong answers they are built to give."""
+    """By model of the world's endpoint, the share of wrong answers that it is built to give."""
 
     def is_correct(self, question: str, answer: str) -> bool | None:
         """Whether an answer is right; None for a question the world does not know."""
@@ -64,23 +64,23 @@ class World(Protocol):
         """Exams by name, as QA tables or lm-eval tasks; all of them are decontaminated against."""
 
     def general_text(self, tokens: int, seed: int) -> Iterator[str] | Path:
-        """Documents of general text, one at a time, worth at least `tokens` tokens if there are as many; or a token
-        folder."""
+        """Documents of general text, one at a time, with at least `tokens` tokens in all if there is that much; or a
+        token folder."""
 
     def held_out(self) -> list[str]:
-        """Documents of general text that nothing trains on; none where bits per byte are not asked."""
+        """Documents of general text that nothing trains on, for bits per byte; empty to leave that measurement out."""
 
     def vocabulary(self) -> list[str]:
         """Texts to train a tokenizer on beside general text, for a student trained from scratch."""
 
     def endpoint(self) -> AbstractContextManager[Endpoint]:
-        """The endpoint that answers as teacher where neither the profile nor OPENAI_BASE_URL names one."""
+        """The teachers' endpoint if neither the profile nor OPENAI_BASE_URL names one."""
 
     def ladder(self) -> tuple[LadderSettings, ...]:
-        """Checkpoints for the axes of model size and initial FLOPs; none where sizes are trained from scratch."""
+        """Checkpoints for the axes of model size and initial FLOPs; empty if sizes are trained from scratch."""
 
     def truth(self) -> Truth | None:
-        """What is known to be right, or None."""
+        """The truth about the world's questions, or None if it is unknown."""
 
 
 class TextbookWorld:
@@ -136,7 +136,7 @@ class TextbookWorld:
     def endpoint(self):
         from qatoolkit.textbook.server import kept_teacher, local_teacher
 
-        teacher = kept_teacher if self._log else local_teacher  # of a run: its next stage asks it too
+        teacher = kept_teacher if self._log else local_teacher  # a run keeps it for its next stage
         with teacher(self._settings, log=self._log) as url:
             yield Endpoint(base_url=url, name="offline-textbook")
 
@@ -150,44 +150,44 @@ class TextbookWorld:
 
 
 class OwnWorld:
-    """What a profile names: seeds, exams, general text, checkpoints, an endpoint. The word `textbook` among seeds, exams
-    or general text, and a `base_url` of `offline`, take that part from the textbook; so does a part that is not named,
-    unless the profile says `world: own`."""
+    """The seeds, exams, general text, checkpoints and endpoint that a profile names. The source `textbook` for seeds,
+    exams or general text and the `base_url` `offline` take that part from the textbook; so does a part without a
+    source, unless the profile has `world: own`."""
 
     def __init__(self, profile, textbook: TextbookWorld):
         self._profile, self._textbook = profile, textbook
-        own = profile.world == "own"
-        self._sources = profile.seeds.sources or (() if own else (TEXTBOOK,))
-        self._exams = profile.exams or ({} if own else {TEXTBOOK: ExamSettings(source=TEXTBOOK)})
-        self._general = profile.general.sources or (() if own else (TEXTBOOK,))
-        alone = Path(self._general[0]) if len(self._general) == 1 else None
-        self._token_folder = alone if alone and (alone / TOKEN_FILE).is_file() else None
+        is_own = profile.world == "own"
+        self._sources = profile.seeds.sources or (() if is_own else (TEXTBOOK,))
+        self._exams = profile.exams or ({} if is_own else {TEXTBOOK: ExamSettings(source=TEXTBOOK)})
+        self._general = profile.general.sources or (() if is_own else (TEXTBOOK,))
+        folder = Path(self._general[0]) if len(self._general) == 1 else None
+        self._token_folder = folder if folder and (folder / TOKEN_FILE).is_file() else None
 
     @property
     def settings(self) -> dict:
-        exams = {name: [one, _content(one.source, self._textbook)] for name, one in self._exams.items()}
+        exams = {name: [one, _source_key(one.source, self._textbook)] for name, one in self._exams.items()}
         general, held_out = self._profile.general, self._profile.general.held_out
         return {
-            "seeds": [_content(source, self._textbook) for source in self._sources],
+            "seeds": [_source_key(source, self._textbook) for source in self._sources],
             "exams": exams,
-            "general": [general.column, *(_content(s, self._textbook) for s in (*self._general, "|", *held_out))],
+            "general": [general.column, *(_source_key(s, self._textbook) for s in (*self._general, "|", *held_out))],
         }
 
     def require(self) -> None:
         """ValueError names every part that the profile does not name, or whose files do not exist."""
-        profile, asked = self._profile, []
+        profile, missing = self._profile, []
         if not self._sources:
-            asked.append("seeds.sources (files or folders of questions, hf: names)")
+            missing.append("seeds.sources (files or folders of questions, hf: names)")
         if not self._exams:
-            asked.append("exams (by name: a QA file, an lm-eval task or group, paper12)")
+            missing.append("exams (by name: a QA file, an lm-eval task or group, paper12)")
         if not self._general:
-            asked.append("general.sources (text files, a token folder, hf: names, or the word python)")
+            missing.append("general.sources (text files, a token folder, hf: names, or the word python)")
         if profile.world == "own" and not profile.student.checkpoint:
-            asked.append("student.checkpoint (a Hugging Face directory or name, or a GGUF file)")
+            missing.append("student.checkpoint (a Hugging Face directory or name, or a GGUF file)")
         if profile.world == "own" and not (profile.teacher.base_url or os.environ.get("OPENAI_BASE_URL")):
-            asked.append("teacher.base_url (an OpenAI-compatible endpoint; or OPENAI_BASE_URL)")
-        if asked:
-            raise ValueError(f"profile {profile.name!r} does not say: {'; '.join(asked)}")
+            missing.append("teacher.base_url (an OpenAI-compatible endpoint; or OPENAI_BASE_URL)")
+        if missing:
+            raise ValueError(f"profile {profile.name!r} does not set: {'; '.join(missing)}")
         places = {"seeds.sources": self._sources, "general.sources": self._general}
         places |= {"general.held_out": profile.general.held_out}
         for dial, named in places.items():
@@ -199,11 +199,11 @@ class OwnWorld:
         for dial, named in places.items():
             for source in named:
                 if (path := Path(source)).exists() and not (path.is_file() or path.is_dir()):
-                    raise ValueError(f"profile {profile.name!r}: {dial} names {source}, which is no file or folder")
+                    raise ValueError(f"profile {profile.name!r}: {dial} names {source}, which is not a file or folder")
 
     def check(self) -> None:
-        """`require`, and ValueError for a checkpoint that can't be opened, and for a learning rate far above the usual
-        one of its size."""
+        """`require`, and ValueError for a checkpoint that can't be opened or a learning rate far above what is usual
+        for its size."""
         self.require()
         settings = self._profile.midtrain
         for entry in (self._profile.student, *self._profile.ladder):
@@ -224,16 +224,16 @@ class OwnWorld:
         found = {}
         for name, about in self._exams.items():
             if about.source == TEXTBOOK:
-                embedded = {n: _some(t, about.limit, seed) for n, t in self._textbook.exams(seed).items()}
+                embedded = {n: _sample_rows(t, about.limit, seed) for n, t in self._textbook.exams(seed).items()}
                 found |= {name: embedded[name]} if name in embedded else embedded
             elif about.source == "paper12":
                 for entry in paper12():
                     shots = entry.fewshot if about.fewshot is None else about.fewshot
-                    how = {"metric": entry.metric, "filter": entry.filter, "fewshot": shots, "limit": about.limit}
-                    found[entry.task] = Exam(name=entry.task, suite=entry.task, **how)
+                    options = {"metric": entry.metric, "filter": entry.filter, "fewshot": shots, "limit": about.limit}
+                    found[entry.task] = Exam(name=entry.task, suite=entry.task, **options)
             else:
                 try:
-                    found[name] = _exam(name, about, seed)
+                    found[name] = _read_exam(name, about, seed)
                 except (ValueError, OSError) as error:
                     if not about.optional:
                         raise
@@ -248,7 +248,7 @@ class OwnWorld:
 
     @property
     def _holds_out(self) -> bool:
-        """Whether one of `HELD_OUT` documents is not trained on: the profile names no other text to be held out."""
+        """Whether one document in `HELD_OUT` is held out, because the profile names no held-out text."""
         return not self._profile.general.held_out and self._general != (TEXTBOOK,) and not self._token_folder
 
     def held_out(self) -> list[str]:
@@ -297,50 +297,51 @@ class OwnWorld:
 
 
 def world_of(profile, log: Path) -> World:
-    """The world of a profile: the textbook, unless the profile names parts of its own. `log` is where the offline
-    teacher keeps its log."""
+    """The world of a profile: the textbook, unless the profile names sources of its own. `log` is the offline teacher's
+    log file."""
     textbook = TextbookWorld(profile.textbook, log)
     named = (profile.seeds.sources, profile.exams, profile.general.sources, profile.ladder, profile.student.checkpoint)
     return OwnWorld(profile, textbook) if any(named) or profile.world == "own" else textbook
 
 
-def _content(source: str, textbook: TextbookWorld):
-    """What a source's content depends on: the textbook's settings, the digest of a file or folder, else its name."""
+def _source_key(source: str, textbook: TextbookWorld):
+    """What represents a source in a stage's key: the textbook's settings, the digest of a file or folder, else the
+    name."""
     if source == TEXTBOOK:
         return textbook.settings
     if source == MMLU_REDUX:
-        source = str(_mmlu_redux())
+        source = str(_find_mmlu_redux())
     return digest(Path(source)) if source != PYTHON and Path(source).exists() else source
 
 
-def _exam(name: str, about: ExamSettings, seed: int) -> pd.DataFrame | Exam:
-    """An exam of a profile: a QA table of a file, folder or `hf:` name, else lm-eval tasks."""
-    asked = {"name": name, "form": about.form, "metric": about.metric, "fewshot": about.fewshot}
-    source = _mmlu_redux() if about.source == MMLU_REDUX else about.source
+def _read_exam(name: str, about: ExamSettings, seed: int) -> pd.DataFrame | Exam:
+    """An exam of a profile: the QA table of a file, folder or `hf:` name, else lm-eval tasks."""
+    options = {"name": name, "form": about.form, "metric": about.metric, "fewshot": about.fewshot}
+    source = _find_mmlu_redux() if about.source == MMLU_REDUX else about.source
     place = Path(about.source)
-    tasks = place.is_dir() and any(place.glob("*.yaml"))
-    known = source != about.source or about.source.startswith("hf:") or place.exists() or place.suffix in READERS
-    if tasks or not known:
-        return Exam(**asked, suite=about.source, limit=about.limit)
+    has_tasks = place.is_dir() and any(place.glob("*.yaml"))
+    is_table = source != about.source or about.source.startswith("hf:") or place.exists() or place.suffix in READERS
+    if has_tasks or not is_table:
+        return Exam(**options, suite=about.source, limit=about.limit)
     table, rejects = read_seeds(source)
     if table.empty:
         raise ValueError(f"exams.{name}: no question could be read from {about.source} ({len(rejects)} rejects)")
     if about.subjects:
         table = with_disciplines(table, about.subjects)
-    return Exam(**asked, table=_some(table, about.limit, seed))
+    return Exam(**options, table=_sample_rows(table, about.limit, seed))
 
 
-def _some(table: pd.DataFrame, limit: int | None, seed: int) -> pd.DataFrame:
+def _sample_rows(table: pd.DataFrame, limit: int | None, seed: int) -> pd.DataFrame:
     """At most `limit` rows, drawn at random, in the table's order."""
     if limit and limit < len(table):
         table = table.sample(limit, random_state=seed).sort_index()
     return table.reset_index(drop=True)
 
 
-def _mmlu_redux() -> Path | list[str]:
-    """MMLU-Redux 2.0: the file in $QATOOLKIT_REAL_DATA where there is one, else its 57 parts on the hub."""
-    here = Path(os.environ.get("QATOOLKIT_REAL_DATA", "")) / "mmlu_redux.jsonl"
-    if here.is_file():
-        return here
+def _find_mmlu_redux() -> Path | list[str]:
+    """MMLU-Redux 2.0: the file in $QATOOLKIT_REAL_DATA if there is one, else its 57 parts on the hub."""
+    local = Path(os.environ.get("QATOOLKIT_REAL_DATA", "")) / "mmlu_redux.jsonl"
+    if local.is_file():
+        return local
     subjects = [row["task"].removeprefix("mmlu_") for row in rows("mmlu")]
     return [f"hf:edinburgh-dawg/mmlu-redux-2.0:{subject}:test" for subject in subjects]

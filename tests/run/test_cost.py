@@ -109,7 +109,7 @@ def test_the_command_prints_the_bill_and_spends_nothing(tmp_path, monkeypatch, c
     monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path / "results"))
     assert main(["plan", "--profile", "paper"]) == 2
     said, refused = capsys.readouterr()
-    assert "does not say: seeds.sources" in refused
+    assert "does not set: seeds.sources" in refused
     assert "general.sources" in refused
     assert "12 benchmarks" in said
     for word in (
@@ -119,7 +119,7 @@ def test_the_command_prints_the_bill_and_spends_nothing(tmp_path, monkeypatch, c
         "hours",
         "assumptions",
         "8,030,261,248 parameters",
-        "meta-llama/Meta-Llama-3-8B is not here and counts as the rung 8b",
+        "meta-llama/Meta-Llama-3-8B is not on this machine and counts as the rung 8b",
         "H100, assumed" if not torch.cuda.is_available() else "on this machine",
         "fits",
     ):

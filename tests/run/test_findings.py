@@ -33,7 +33,7 @@ def test_a_sentence_has_the_numbers_of_the_table(run):
     number = f"{100 * row['difference']:+.1f} points".replace("-", "−")
     assert f"{number} (" in said
     assert f"n {int(row['n']):,}) in weak cells" in said
-    told = "a gain" if row["low"] > 0 else "a loss" if row["high"] < 0 else "not told apart"
+    told = "a gain" if row["low"] > 0 else "a loss" if row["high"] < 0 else "no clear difference"
     assert f"in weak cells ({told})" in said
 
 

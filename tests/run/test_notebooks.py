@@ -222,7 +222,7 @@ def test_status_names_what_changed_since(tmp_path, monkeypatch, capsys):
     assert "seeds              done in" in capsys.readouterr().out
     asked = ["status", "--profile", "demo", "--run", "smoke", "--seed", "1"]
     assert cli.main(asked) == 2
-    assert "run 'smoke' was made otherwise: profile was 'smoke' and is 'demo'" in capsys.readouterr().err
+    assert "run 'smoke' was made with other settings: profile was 'smoke' and is 'demo'" in capsys.readouterr().err
     assert cli.main([*asked, "--change"]) == 0
     assert "seeds              to do again, plan, seed changed: 01_seeds" in capsys.readouterr().out
 
@@ -251,7 +251,7 @@ def test_doctor_finds_a_results_folder_that_is_a_file_and_tells_no_password(tmp_
     monkeypatch.setenv("OPENAI_BASE_URL", "https://me:secret@host.example/v1")
     assert cli.main(["doctor"]) == 1
     said = capsys.readouterr().out
-    assert f"FAIL results folder: {tmp_path / 'file'} is no folder that can be written" in said
+    assert f"FAIL results folder: {tmp_path / 'file'} is not a writable folder" in said
     assert "ok   teacher: https://host.example/v1" in said
     assert "secret" not in said
 

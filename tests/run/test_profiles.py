@@ -114,7 +114,7 @@ def test_a_group_can_be_given_as_a_whole():
         ("ablations", [{"linkqa.length": 2}], ["ablations", "linkqa.length", "2", "3 or more"]),
         ("ablations", [{"linkqa.most_seed": 2}], ["linkqa.most_seed", "did you mean linkqa.most_seeds"]),
         ("ablations", [{"arm": "other"}], ["ablations", "'other'", "boostqa_linkqa"]),
-        ("ablations", [{"midtrain.seed": 1}], ["midtrain.seed is no ablation", "ablation_seeds"]),
+        ("ablations", [{"midtrain.seed": 1}], ["midtrain.seed is not an ablation", "ablation_seeds"]),
         ("ablation_tokens", 0, ["ablation_tokens", "0", "above 0, at most 1"]),
         ("arms", {"mine": ["nothing"]}, ["arms.mine", "'nothing'", "seeds"]),
         ("arms", {"mine": {"nothing": 1}}, ["arms.mine", "'nothing'", "seeds"]),

@@ -101,7 +101,7 @@ def test_a_model_that_is_not_at_hand_is_stood_in_for_and_named(tmp_path):
     said = []
     small = load_profile(write_rehearsal(load_profile("paper"), tmp_path, log=said.append))
     assert load_config(small.student.checkpoint).model_type == "llama"
-    assert said == ["rehearsal: meta-llama/Meta-Llama-3-8B is not at hand, so a tiny Llama stands in for it"]
+    assert said == ["rehearsal: meta-llama/Meta-Llama-3-8B is not on this machine; a tiny Llama takes its place"]
     assert (small.student.memory, small.student.checkpointing, small.student.micro_batch) == ("low", True, 1)
 
 

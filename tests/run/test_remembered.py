@@ -28,7 +28,7 @@ def results(tmp_path, monkeypatch):
 
 def test_a_finished_run_opened_under_another_profile_names_what_differs_and_the_word(results):
     seeds(open_run("demo", profile="demo"), log=str)
-    with pytest.raises(ValueError, match="run 'demo' was made otherwise") as caught:
+    with pytest.raises(ValueError, match="run 'demo' was made with other settings") as caught:
         open_run("demo", profile="smoke")
     said = str(caught.value)
     assert len(said.splitlines()) == 1
@@ -59,7 +59,7 @@ def test_without_a_profile_a_run_is_opened_as_it_was_made(results, tmp_path):
 )
 def test_every_way_to_open_it_otherwise_is_named(how, named):
     seeds(open_run("trial", profile="smoke"), log=str)
-    with pytest.raises(ValueError, match="was made otherwise") as caught:
+    with pytest.raises(ValueError, match="was made with other settings") as caught:
         open_run("trial", **{"profile": "smoke"} | how)
     assert named in str(caught.value)
 
@@ -80,7 +80,7 @@ def test_two_opened_before_the_first_stage_do_not_mix(results):
     """The second to finish a stage is told, as if it had been opened then."""
     one, other = open_run("trial", profile="smoke"), open_run("trial", profile="demo")
     seeds(one, log=str)
-    with pytest.raises(ValueError, match="was made otherwise"):
+    with pytest.raises(ValueError, match="was made with other settings"):
         seeds(other, log=str)
     assert len(one.read("seeds").seeds) == 120
 

@@ -180,7 +180,7 @@ def test_a_stage_that_reads_what_other_settings_made_says_so(run):
     first(run, log=calls.append)
     other = turned(run, **{"plan.questions": 9})
     second(other, log=calls.append)
-    assert "annotate: reads seeds as it is, though plan changed since: see 01_seeds" in calls
+    assert "annotate: reads seeds as it is, although plan changed since: see 01_seeds" in calls
     calls.clear()
     first(other, log=calls.append)
     second(other, log=calls.append)
@@ -190,7 +190,7 @@ def test_a_stage_that_reads_what_other_settings_made_says_so(run):
 def test_an_output_that_was_removed_is_named(run):
     made = first(run, log=calls.append)
     (run.stage("seeds") / "table.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match=r"table is gone: remove .*stages/seeds/"):
+    with pytest.raises(FileNotFoundError, match=r"table is missing: remove .*stages/seeds/"):
         _ = made.table
 
 

@@ -1,7 +1,7 @@
-"""The flow, stage by stage: each function reads finished stages of a run, calls the library, and stores what it made.
+"""The flow, stage by stage: each function reads finished stages of a run, calls the library, and stores the result.
 
-Notebooks and the command line call these; every step inside is a plain function over tables that can be called by hand.
-"""
+Notebooks and the command line call these; every step in them is a plain function over tables that you can call
+yourself."""
 
 from qatoolkit.core.public import by_module, lazily
 

@@ -1,4 +1,4 @@
-"""Gains traced to data: an arm trained without a part of its data, or with that part alone, and what moves in the
+"""Gains traced to data: an arm trained without a part of its data, or with only that part, and the change in the
 exams."""
 
 from collections.abc import Collection, Mapping
@@ -42,22 +42,22 @@ def attribution(
     seeds: int = 1,
     log=print,
 ) -> Outputs:
-    """Which part of an arm's curated data (default: the main one) moves which exam cells: for each part a training
-    without it, compared with the whole arm, or with it alone, compared with general text alone.
+    """Which part of an arm's curated data (default: the main arm's) moves which exam cells: for each part a training
+    without it, compared with the whole arm, or with only that part, compared with general text only.
 
-    by: what parts are told apart by; "kps" are communities of linked knowledge points (Louvain's). on: the exam cells,
-    by default as `by`, else disciplines. fill: what takes the tokens of what is left out: general text, so that the
-    other parts keep their dose, or the questions that are left, read more often, so that general text keeps its. only:
-    some parts by name. tokens: of each training, by default those of an ablation. seeds: training seeds.
+    by: the column that divides the data into parts; "kps" are communities of linked knowledge points (Louvain's). on:
+    the exam cells, by default those of `by`, else disciplines. fill: what replaces the tokens that are left out:
+    general text, so that the other parts keep their number of tokens, or the remaining questions, read more often, so
+    that general text keeps its. only: parts by name. tokens: of each training, by default those of an ablation. seeds:
+    number of training seeds.
 
-    A part with fewer than 20 questions is not trained unless it is named; `parts` has it with the `reason`. `matrix`
+    A part with fewer than 20 questions is not trained unless it is named; `parts` lists it with the `reason`. `matrix`
     has a row per part and exam cell ("all" among them): `difference` is the accuracy with the part minus that without
-    it, so positive where the part helps, with low and high over questions and seeds (`core.stats.
-    difference_over_seeds`), n, and p with Holm's correction over the matrix: McNemar's for one seed, else from the
-    interval; null where n is below 20. `contrast` compares, over the questions of the parts' own cells, the part that
-    is theirs with the mean of the others. With one seed the luck of the one reference training is in a whole column of
-    the matrix; it cancels in `contrast`. `samples` has every answer. ValueError, before anything is
-    trained, for an unknown part, column or arm."""
+    it, positive if the part helps, with low and high over questions and seeds (`core.stats.difference_over_seeds`), n,
+    and p with Holm's correction over the matrix: McNemar's for one seed, else from the interval; null if n is below 20.
+    `contrast` compares, on the questions of the parts' own cells, each question's own part with the mean of the others.
+    With one seed, chance in the one reference training affects a whole column of the matrix; it cancels in `contrast`.
+    `samples` has every answer. ValueError, before anything is trained, for an unknown part, column or arm."""
     arm = arm or run.profile.main_arm
     for name, value, allowed in (("by", by, get_args(By)), ("how", how, HOW), ("fill", fill, FILL), ("on", on, ON)):
         if value not in allowed:
@@ -87,9 +87,9 @@ def attribution(
         log(f"attribution: {len(jobs)} trainings of {tokens:,} tokens")
         found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
         answers = scored(run, [t.job.out for t in found.values()])
-        rows_of = [answers[t.job.out].assign(part=part, seed=seed) for (seed, part), t in found.items()]
+        tables = [answers[t.job.out].assign(part=part, seed=seed) for (seed, part), t in found.items()]
         samples = (
-            pd.concat(rows_of, ignore_index=True) if chosen else pd.DataFrame(columns=["part", "seed", "id", *CELL])
+            pd.concat(tables, ignore_index=True) if chosen else pd.DataFrame(columns=["part", "seed", "id", *CELL])
         )
         samples = samples.drop_duplicates(["part", "seed", "id"], ignore_index=True)
         gains = gains_by_part(samples, 1.0 if how == "alone" else -1.0)
@@ -106,8 +106,8 @@ def attribution(
 
     asked = {"by": by, "arm": arm, "sets": run.profile.arms[arm], "how": how, "fill": fill, "on": on}
     asked |= {"only": sorted(only) if only else None, "tokens": tokens, "seeds": seeds}
-    usual = ((arm, run.profile.main_arm), (fill, "replay"), (on, on_of(by)))  # named where they differ
-    name = "-".join(["attribution", by, how, *(chosen for chosen, default in usual if chosen != default)])
+    defaults = ((arm, run.profile.main_arm), (fill, "replay"), (on, on_of(by)))
+    name = "-".join(["attribution", by, how, *(chosen for chosen, default in defaults if chosen != default)])
     return run.complete(name, _ATTRIBUTION, make, asked=asked, log=log)
 
 
@@ -115,7 +115,7 @@ HOW, FILL, ON = ("without", "alone"), ("replay", "repeat"), ("discipline", "diff
 
 
 def on_of(by: By) -> str:
-    """The exam cells that parts are set against by default."""
+    """The exam cells that parts are compared on by default."""
     return by if by in ON else "discipline"
 
 
@@ -133,18 +133,19 @@ def parts_of(run: Run, arm: str, by: By) -> pd.DataFrame:
 
 
 def communities(run: Run, rows: pd.DataFrame) -> list[str]:
-    """The community of knowledge points that most of a question's are in, called by the one that most questions have;
-    "unlabelled" where it has none. Communities are Louvain's, of the graph of points that occur in one question."""
+    """For each question the community that most of its knowledge points are in, named after the community's most
+    frequent point; "unlabelled" without points. Communities are Louvain's, on the graph that links points of the same
+    question."""
     import networkx as nx
 
     points = points_of(rows, run.read("annotate").seeds)["knowledge_points"]
     graph = build_kp_graph(pd.DataFrame({"id": range(len(rows)), "knowledge_points": points.to_numpy()}))
-    of_point = {}
+    community = {}
     for members in nx.community.louvain_communities(graph.to_networkx(), weight="weight", seed=run.seed):
         codes = graph.names.get_indexer(sorted(members))
-        of_point |= dict.fromkeys(codes, graph.names[codes[np.argmax(graph.popularity[codes])]])
-    holders = graph.incidence.T.tocsr()
-    found = [[of_point[code] for code in holders.indices[a:b]] for a, b in pairwise(holders.indptr)]
+        community |= dict.fromkeys(codes, graph.names[codes[np.argmax(graph.popularity[codes])]])
+    by_question = graph.incidence.T.tocsr()
+    found = [[community[code] for code in by_question.indices[a:b]] for a, b in pairwise(by_question.indptr)]
     return [max(sorted(set(names)), key=names.count, default=UNLABELLED) for names in found]
 
 
@@ -157,31 +158,33 @@ def sizes(run: Run, rows: pd.DataFrame, only: Collection[str] | None) -> pd.Data
 
 
 def part_job(run: Run, arm: str, name: str, kept: pd.DataFrame, rows: pd.DataFrame, fill: str, tokens: int) -> Job:
-    """The training of an arm on the rows that are kept. Each set gives its share of the QA tokens times the share of
-    its tokens that is kept; `fill` says what takes the rest."""
+    """The training of an arm on the rows that are kept. Each set gets its share of the QA tokens times the share of its
+    tokens that is kept; `fill` decides what gets the rest."""
     sets, most = run.profile.arms[arm], run.profile.midtrain.max_epochs
     mixed = isinstance(sets, Mapping)
     shares, tables, left = dict(sets) if mixed else {"together": 1.0}, {}, {}
-    for of, share in shares.items():
-        whole, part = (t[t["dataset"] == of] if mixed else t for t in (rows, kept))
+    for dataset, share in shares.items():
+        whole, part = (t[t["dataset"] == dataset] if mixed else t for t in (rows, kept))
         if len(part):
-            tables[of] = part
-            left[of] = share * tokens_of(run, part) / tokens_of(run, whole)
+            tables[dataset] = part
+            left[dataset] = share * tokens_of(run, part) / tokens_of(run, whole)
     if not tables:
         return midtrain_job(run, name, run.model("base"), None, tokens=tokens)
     qa = mixture_of(run, tables, left, most) if mixed or most is not None else token_file(run, tables["together"])
-    given = (1 - run.profile.midtrain.replay) * (sum(left.values()) / sum(shares.values()) if fill == "replay" else 1)
-    return midtrain_job(run, name, run.model("base"), qa, tokens=tokens, replay=round(1 - given, 6))
+    qa_share = (1 - run.profile.midtrain.replay) * (
+        sum(left.values()) / sum(shares.values()) if fill == "replay" else 1
+    )
+    return midtrain_job(run, name, run.model("base"), qa, tokens=tokens, replay=round(1 - qa_share, 6))
 
 
 def tokens_of(run: Run, table: pd.DataFrame) -> int:
-    """Tokens of a table's documents."""
+    """The number of tokens in a table's documents."""
     return len(open_tokens(token_file(run, table)).tokens)
 
 
 def gains_by_part(samples: pd.DataFrame, sign: float) -> list[pd.DataFrame]:
-    """For each training seed the change that a part makes, with minus without it: questions (ids) by part, -1, 0 or
-    1."""
+    """For each training seed, the change that each part makes to each question, with minus without it: ids by part, -1,
+    0 or 1."""
     found = []
     for _, rows in samples.groupby("seed"):
         reference = rows[rows["part"].isna()].set_index("id")["correct"].astype(float)
@@ -191,7 +194,7 @@ def gains_by_part(samples: pd.DataFrame, sign: float) -> list[pd.DataFrame]:
 
 
 def mean_gain(gains: list[pd.Series], **resampled) -> dict:
-    """Mean gain of some questions over training seeds, with its interval."""
+    """Mean gain over questions and training seeds, with its interval."""
     frames = [gain.rename("correct").rename_axis("id").reset_index() for gain in gains]
     found = difference_over_seeds([(frame, frame.assign(correct=0.0)) for frame in frames], **resampled)
     return {name: found[name] for name in ("difference", "low", "high", "n", "seeds", "p")}
@@ -203,9 +206,8 @@ def matrix(gains: list[pd.DataFrame], cells: pd.Series, parts: list[str], **resa
     for part in parts:
         for on in [ALL, *sorted(cells.unique())]:
             ids = cells.index if on == ALL else cells.index[cells == on]
-            of = [gain.loc[ids, part] for gain in gains]
-            found = mean_gain(of, **resampled)
-            rows.append({"part": part, "on": on, "own": part == on} | found)
+            gain = mean_gain([by_part.loc[ids, part] for by_part in gains], **resampled)
+            rows.append({"part": part, "on": on, "own": part == on} | gain)
     columns = ["part", "on", "own", "difference", "low", "high", "n", "seeds", "p"]
     table = pd.DataFrame(rows, columns=columns).astype({"p": float}).assign(p_holm=float("nan"))
     table["p"] = table["p"].where(table["n"] >= FEW)
@@ -216,19 +218,19 @@ def matrix(gains: list[pd.DataFrame], cells: pd.Series, parts: list[str], **resa
 
 
 def contrast(gains: list[pd.DataFrame], cells: pd.Series, parts: list[str], **resampled) -> pd.DataFrame:
-    """Over the questions of the parts' own exam cells: what their own part makes of them, what the other parts do on
-    average, and the difference of the two, paired by question; no rows where no part is called like a cell, or only
-    one is trained."""
+    """On the questions of the parts' own exam cells: the gain from a question's own part, the mean gain from the other
+    parts, and the difference of the two, paired by question. No rows if no part is named like a cell, or only one is
+    trained."""
     inside, rows = cells[cells.isin(parts)], []
     if inside.empty or len(parts) < 2:
         return pd.DataFrame(columns=["of", "difference", "low", "high", "n", "seeds"])
     own, others = [], []
     for gain in gains:
         values = gain.loc[inside.index, parts]
-        mine = values.to_numpy()[np.arange(len(values)), values.columns.get_indexer(inside)]
-        own.append(pd.Series(mine, index=values.index))
+        from_own = values.to_numpy()[np.arange(len(values)), values.columns.get_indexer(inside)]
+        own.append(pd.Series(from_own, index=values.index))
         others.append((values.sum(axis=1) - own[-1]) / (len(parts) - 1))
-    apart = [a - b for a, b in zip(own, others, strict=True)]
-    for name, values in (("own part", own), ("other parts", others), ("own minus others", apart)):
+    differences = [a - b for a, b in zip(own, others, strict=True)]
+    for name, values in (("own part", own), ("other parts", others), ("own minus others", differences)):
         rows.append({"of": name} | mean_gain(values, **resampled))
     return pd.DataFrame(rows).drop(columns="p")

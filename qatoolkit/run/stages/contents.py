@@ -1,4 +1,4 @@
-"""Artifacts that are addressed by their content alone: made once, whichever stage or run asks for them."""
+"""Artifacts that are addressed by content only: made once, whichever stage or run needs them."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ from qatoolkit.core.files import digest
 from qatoolkit.run.store import STAGES, Run
 from qatoolkit.training.gguf_files import find_gguf
 
-VERSION = 1  # of what `make_once` makes: raised when the same content would give other files
+VERSION = 1  # of the artifacts of `make_once`: raised when the same content would give other files
 
 
 def make_once(run: Run, kind: str, content, make, uses: list[str] | None = None) -> Artifact:
-    """The artifact of this content, made by `make(folder)` unless it is there; `uses` names the artifacts that it
-    keeps."""
+    """The artifact of this content, made by `make(folder)` unless it exists; `uses` names artifacts that it depends on,
+    so that they are kept."""
     artifact = Artifact(run.root / STAGES, kind, key_of(kind, VERSION, as_json(content)))
     if artifact.manifest is None:
         with artifact.making() as folder:
@@ -23,10 +23,10 @@ def make_once(run: Run, kind: str, content, make, uses: list[str] | None = None)
 
 
 def content_of(path: str) -> str:
-    """What represents a place in the key of a training: the artifact that it is part of, else its content."""
+    """What represents a path in the key of a training: the artifact that it is part of, else its content."""
     folder = find_gguf(path) or Path(path)
-    if made := artifact_of(folder):
-        return f"{made.name}/{folder.relative_to(made.folder).as_posix()}"
+    if artifact := artifact_of(folder):
+        return f"{artifact.name}/{folder.relative_to(artifact.folder).as_posix()}"
     return digest(folder) if folder.exists() else str(path)
 
 

@@ -1,4 +1,4 @@
-"""Stages on data: exams, seeds, their labels, and what may be trained on."""
+"""Stages on data: exams, seeds, their labels, and curation."""
 
 import pandas as pd
 
@@ -23,20 +23,21 @@ from qatoolkit.synthesis.annotate import annotate as label
 from qatoolkit.synthesis.knowledge_points import extract
 from qatoolkit.teacher.calls import with_calls
 
-HOW = ("suite", "form", "metric", "filter", "fewshot", "limit")  # an exam is asked
-NOT_EXAMS = ("about", "probe_questions")  # what the stage `exams` keeps beside the exams
+OPTIONS = ("suite", "form", "metric", "filter", "fewshot", "limit")  # how an exam is asked
+NOT_EXAMS = ("about", "probe_questions")  # outputs of the stage `exams` that are not exams
 
 
 @stage("exams", settings=("world.exams", "probe.on", "probe.share"))
 def exams(run: Run, folder) -> dict:
-    """The exams of the run's world, one table each, and in `about` how each is asked. Where the probe is on exams, its
-    part of them is in `probe_questions`, and the exams are what is left: nothing is planned from it."""
+    """The exams of the run's world, one table each; `about` has how each is asked. If the probe is on exams, its part
+    of them goes to `probe_questions`, and the exams keep only the rest, so that no evaluation question is planned
+    from."""
     tables, about, probed = {}, {}, []
     for name, given in run.world.exams(run.seed).items():
         exam = given if isinstance(given, Exam) else Exam(name=name, table=given)
         if name in NOT_EXAMS:
             raise ValueError(f"exams.{name}: this name is taken; give the exam another")
-        about[name] = {field: getattr(exam, field) for field in HOW}
+        about[name] = {field: getattr(exam, field) for field in OPTIONS}
         table = exam.table
         if exam.suite:
             found = task_tables(exam.resolve(folder / "tasks"), limit=exam.limit)
@@ -50,7 +51,7 @@ def exams(run: Run, folder) -> dict:
 
 
 def exam_tables(run: Run) -> dict[str, pd.DataFrame]:
-    """The run's exams by name, with the labels that the annotator gave to questions without."""
+    """The run's exams by name; questions without labels have those of the annotator."""
     stored = run.read("exams")
     names = [name for name in run.manifest("exams")["outputs"] if name not in NOT_EXAMS]
     labels = run.read("annotate").exam_labels if run.manifest("annotate") else None
@@ -58,7 +59,7 @@ def exam_tables(run: Run) -> dict[str, pd.DataFrame]:
 
 
 def with_labels(table: pd.DataFrame, labels: pd.DataFrame | None) -> pd.DataFrame:
-    """A table with the labels of `labels` (id, discipline, difficulty, grade) where it has none."""
+    """A table with missing labels taken from `labels` (id, discipline, difficulty, grade)."""
     table = table.assign(**{label: None for label in LABELS if label not in table})
     if labels is None or labels.empty:
         return table
@@ -67,7 +68,8 @@ def with_labels(table: pd.DataFrame, labels: pd.DataFrame | None) -> pd.DataFram
 
 
 def examined(run: Run) -> list[Exam]:
-    """The run's exams as they are evaluated: tables, or tasks restricted to the questions that the probe left."""
+    """The run's exams as they are evaluated: tables, or tasks restricted to the questions that the probe does not
+    use."""
     tables, about = exam_tables(run), run.read("exams").about
     sealed = run.profile.probe.on == "exams"
     return [
@@ -85,17 +87,17 @@ def task_ids(run: Run) -> frozenset:
     """The ids of the probe's questions that come from lm-eval tasks."""
     if run.profile.probe.on == "seeds":
         return frozenset()
-    about, asked = run.read("exams").about, run.read("exams").probe_questions
-    return frozenset(asked.loc[asked["exam"].map(lambda name: bool(about[name]["suite"])), "id"])
+    about, questions = run.read("exams").about, run.read("exams").probe_questions
+    return frozenset(questions.loc[questions["exam"].map(lambda name: bool(about[name]["suite"])), "id"])
 
 
 def choice_exams(run: Run) -> list[str]:
-    """The exams whose every question has choices."""
+    """The exams in which every question has choices."""
     return [name for name, table in exam_tables(run).items() if table["choices"].notna().all()]
 
 
 def choice_rows(run: Run) -> pd.DataFrame:
-    """The questions of those exams that have one right answer, in one table, each with its `exam`."""
+    """The questions of `choice_exams` that have one right answer, in one table, each with its `exam`."""
     tables = [table.assign(exam=name) for name, table in exam_tables(run).items() if table["choices"].notna().all()]
     rows = pd.concat(tables or [pd.DataFrame(columns=["exam", "id", "choices", "answer_index"])], ignore_index=True)
     return rows[rows["answer_index"].notna()].reset_index(drop=True)
@@ -116,7 +118,7 @@ def seeds(run: Run, folder) -> dict:
 
 
 def keep_languages(table: pd.DataFrame, rejects: pd.DataFrame, languages: tuple[str, ...]):
-    """Seeds in some languages, and the rejects with the others among them."""
+    """The seeds in `languages`; the others are added to the rejects."""
     other = ~table["language"].isin(languages)
     more = table.loc[other, ["source", "file", "row", "question"]].rename(columns={"question": "raw"})
     more = more.assign(reason="language", detail=table.loc[other, "language"])
@@ -130,56 +132,56 @@ def keep_languages(table: pd.DataFrame, rejects: pd.DataFrame, languages: tuple[
     prompts=("annotate", "knowledge_points"),
 )
 def annotate(run: Run, folder) -> dict:
-    """Discipline, difficulty and grade of every seed, and knowledge points: those that its source has, else by the
-    annotator (`AnnotateSettings`). `exam_labels` has the labels of exam questions that came without
-    (at most `evaluate.label`)."""
+    """Discipline, difficulty, grade and knowledge points of every seed: those that its source states, else the
+    annotator's (`AnnotateSettings`). `exam_labels` has the annotator's labels of exam questions without labels (at most
+    `evaluate.label`)."""
     settings, table = run.profile.annotate, run.read("seeds").seeds
     if settings.knowledge_points == "all":
         table = table.assign(knowledge_points=None)
-    parting = {"levels": settings.levels, "under": settings.under}
-    table = kps_from_column(table, "knowledge_points", settings.separator, **parting)
-    with teachers(run, "annotate") as teacher:
-        labelled, rejects = label_missing(table, teacher.annotator, settings)
+    levels = {"levels": settings.levels, "under": settings.under}
+    table = kps_from_column(table, "knowledge_points", settings.separator, **levels)
+    with teachers(run, "annotate") as roles:
+        labelled, rejects = label_missing(table, roles.annotator, settings)
         if labelled.empty and len(table) and run.profile.probe.on == "seeds":
             why = rejects["reason"].value_counts().to_dict()
             raise ValueError(
-                f"none of the {len(table):,} seeds could be labelled by {run.profile.teacher.annotator} ({why}); the offline "
-                "teacher knows its textbook alone: name a teacher of your own (teacher.base_url)"
+                f"none of the {len(table):,} seeds could be labelled by {run.profile.teacher.annotator} ({why}); the "
+                "offline teacher only knows its textbook: name a teacher of your own (teacher.base_url)"
             )
-        labelled, more = extract(labelled, teacher.annotator)
+        labelled, more = extract(labelled, roles.annotator)
         exam = unlabelled(run)
-        exam, refused = label(exam, teacher.annotator, settings.samples) if len(exam) else (exam, exam)
+        exam, refused = label(exam, roles.annotator, settings.samples) if len(exam) else (exam, exam)
     rejects = [rows for rows in (rejects, more, refused) if len(rows)] or [rejects]
     labels = exam.reindex(columns=["id", *LABELS])
     return {"seeds": labelled, "rejects": pd.concat(rejects, ignore_index=True), "exam_labels": labels}
 
 
 def label_missing(table: pd.DataFrame, annotator, settings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows with all labels, in the table's order, and rejects (`synthesis.annotate`): what a source states stays, unless
-    `annotate.labels` is all, and a row that states everything is not asked for."""
+    """Rows with all labels, in the table's order, and rejects (`synthesis.annotate`): labels that a source states are
+    kept, unless `annotate.labels` is all, and no request is sent for a row that states all of them."""
     stated = (
         table[list(LABELS)] if settings.labels == "missing" else table[list(LABELS)].assign(**dict.fromkeys(LABELS))
     )
-    whole = stated.notna().all(axis=1)
-    labelled, rejects = label(table[~whole], annotator, settings.samples)
-    known = stated.set_index(table["id"])
+    complete = stated.notna().all(axis=1)
+    labelled, rejects = label(table[~complete], annotator, settings.samples)
+    by_id = stated.set_index(table["id"])
     for name in LABELS:
-        own = labelled["id"].map(known[name])
-        labelled[name] = own.where(own.notna(), labelled[name])
-    if whole.any():
-        labelled = pd.concat([labelled, with_calls(table[whole], "annotate", [()] * int(whole.sum()))])
-        place = pd.Series(range(len(table)), table["id"])
-        labelled = labelled.sort_values("id", key=lambda ids: ids.map(place), ignore_index=True)
+        from_source = labelled["id"].map(by_id[name])
+        labelled[name] = from_source.where(from_source.notna(), labelled[name])
+    if complete.any():
+        labelled = pd.concat([labelled, with_calls(table[complete], "annotate", [()] * int(complete.sum()))])
+        position = pd.Series(range(len(table)), table["id"])
+        labelled = labelled.sort_values("id", key=lambda ids: ids.map(position), ignore_index=True)
     return labelled, rejects
 
 
 def probe_questions(run: Run) -> pd.DataFrame:
-    """What the model is probed with: the annotated seeds, or the probe's part of the exams, "unlabelled" where there
-    is no label."""
+    """The questions that the model is probed with: the annotated seeds, or the probe's part of the exams, with
+    "unlabelled" for a missing label."""
     if run.profile.probe.on == "seeds":
         return run.read("annotate").seeds
-    asked = with_labels(run.read("exams").probe_questions, run.read("annotate").exam_labels)
-    return asked.assign(**asked[CELL].astype(object).fillna(UNLABELLED))
+    questions = with_labels(run.read("exams").probe_questions, run.read("annotate").exam_labels)
+    return questions.assign(**questions[CELL].astype(object).fillna(UNLABELLED))
 
 
 def unlabelled(run: Run) -> pd.DataFrame:
@@ -195,7 +197,8 @@ def unlabelled(run: Run) -> pd.DataFrame:
 
 
 def index_all_exams(run: Run) -> tuple[dict[str, pd.DataFrame], ExamIndex]:
-    """What no training data may repeat, by name, and its index: every exam, and the probe's part of the exams."""
+    """The tables that no training data may repeat (every exam, and the probe's part of them), by name, and their
+    index."""
     against = exam_tables(run)
     if run.profile.probe.on == "exams":
         against |= {"probe_questions": run.read("exams").probe_questions}
@@ -207,7 +210,7 @@ _CURATE = Stage("curate", settings=("curate",), files=("curate.marks",))
 
 def curate(run: Run, *, log=print) -> Outputs:
     """Filters, near-duplicates and decontamination against every exam, for each data set that an arm trains on; and
-    `controls`, what decontamination finds of exam questions planted beside the main set."""
+    `controls`, how many exam questions planted in the main set decontamination finds."""
     used = run.profile.used_sets
     reads = ("exams", "annotate", *(name for name in used if name != SEEDS))
 

@@ -1,4 +1,5 @@
-"""Stages on evaluation: every exam for base and arms, paired differences, and the scaling axes."""
+"""The stage `evaluate`: every exam for base and arms, paired differences, and scores of other models for later
+stages."""
 
 import tempfile
 from pathlib import Path
@@ -21,20 +22,20 @@ from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import STAGES, Run
 
 BLIND = ["blind_training", "blind_model"]
-BESIDE = ["exact", "undecided", "per_byte", "per_token", "bits_per_byte", "chance", *BLIND]
+EXTRAS = ["exact", "undecided", "per_byte", "per_token", "bits_per_byte", "chance", *BLIND]
 
 
 def exam_rows(run: Run) -> pd.DataFrame:
-    """The questions of all multiple-choice exams that are asked in cloze form and have one right answer, in one table,
-    for the cloze scorer."""
+    """The questions for the cloze scorer in one table: those with one right answer, of all multiple-choice exams in
+    cloze form."""
     rows, about = choice_rows(run), run.read("exams").about
-    cloze = [name for name, how in about.items() if not how["suite"] and how["form"] in (None, "cloze")]
+    cloze = [name for name, options in about.items() if not options["suite"] and options["form"] in (None, "cloze")]
     rows = rows[rows["exam"].isin(cloze)].drop_duplicates("id").reset_index(drop=True)
     return labelled(rows.reindex(columns=list(dict.fromkeys([*rows, *CELL]))))
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with "unlabelled" where discipline or difficulty is unknown."""
+    """Rows with "unlabelled" for an unknown discipline or difficulty."""
     return rows.assign(**rows[CELL].astype(object).fillna(UNLABELLED))
 
 
@@ -45,18 +46,18 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
 )
 def evaluate(run: Run, folder: Path) -> dict:
     """lm-eval on every exam for the base and every arm; accuracy by exam and cell, and the paired differences of the
-    profile's `compare`. `general` has bits per byte of held-out general text, where the world has some. Tasks that a
-    model was scored on before, in any run, are not run again.
+    profile's `compare`. `general` has bits per byte of held-out general text, if the world has some. Tasks that a model
+    was scored on before, in any run, are not run again.
 
-    `over_blind` and `gains_by_blind` set accuracies and differences against who does not read the question.
-    `exams` has beside accuracy the means of `BESIDE`: for written answers exact match and the share that could not be
-    judged, for choices accuracy per byte and per token, bits per byte of the right one, guessing, and the two scores of
-    who does not read the question (`evaluation.blind`)."""
+    `over_blind` and `gains_by_blind` compare accuracies and differences with the blind readers (`evaluation.blind`),
+    which do not see the question. Besides accuracy, `exams` has the means of `EXTRAS`: for written answers exact
+    match and the share that could not be judged; for choices accuracy per byte and per token, bits per byte of the
+    right choice, guessing, and the scores of the two blind readers."""
     settings, exams = run.profile.evaluate, examined(run)
     done = run.root / STAGES / "scores"
     models = {arm: run.model(arm) for arm in (BASE, *run.profile.arms)}
-    how = {"scorer": settings.scorer, "batch": settings.batch, "folder": done, "workplace": folder / "tasks"}
-    answered = {arm: evaluate_exams(model, exams, **how) for arm, model in models.items()}
+    options = {"scorer": settings.scorer, "batch": settings.batch, "folder": done, "workplace": folder / "tasks"}
+    answered = {arm: evaluate_exams(model, exams, **options) for arm, model in models.items()}
     scores = [task["key"] for rows in answered.values() for task in rows.attrs["evaluation"]["tasks"]]
     samples = with_exam_labels(
         run, pd.concat([rows.assign(arm=arm) for arm, rows in answered.items()], ignore_index=True)
@@ -79,14 +80,14 @@ def evaluate(run: Run, folder: Path) -> dict:
 
 
 def exam_scores(samples: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by arm and exam, with the means of `BESIDE`, and in `blind` the higher of the two blind scores."""
-    beside = samples.astype(dict.fromkeys(BESIDE, float)).groupby(["arm", "exam"])[BESIDE].mean().reset_index()
-    return accuracy(samples, ["arm", "exam"]).merge(beside.assign(blind=beside[BLIND].max(axis=1)))
+    """Accuracy by arm and exam, with the means of `EXTRAS`, and in `blind` the higher of the two blind scores."""
+    means = samples.astype(dict.fromkeys(EXTRAS, float)).groupby(["arm", "exam"])[EXTRAS].mean().reset_index()
+    return accuracy(samples, ["arm", "exam"]).merge(means.assign(blind=means[BLIND].max(axis=1)))
 
 
 def judged(samples: pd.DataFrame, judge: str) -> pd.DataFrame:
-    """Samples whose written answers to exported exams are right by exact match or by meaning (`evaluate.judge`), with
-    `exact` and `undecided`, null for others."""
+    """Samples with written answers to exported exams judged by exact match or by meaning (`evaluate.judge`), and
+    columns `exact` and `undecided`, null for other samples."""
     written = samples["same"].notna()
     more = {"exact": samples["correct"].where(written), "undecided": (samples["same"] == "undecided").where(written)}
     samples = samples.assign(**more)
@@ -96,9 +97,9 @@ def judged(samples: pd.DataFrame, judge: str) -> pd.DataFrame:
 
 
 def blind(run: Run, models: dict[str, Path]) -> pd.DataFrame:
-    """For every arm and multiple-choice question with one right choice (arm, exam, id): `blind_training`, whether the
-    choice most often right in the arm's data is right, null for an arm without, and `blind_model`, whether the one is
-    that its model finds most likely without the question."""
+    """Whether the two blind readers answer right, for every arm and multiple-choice question with one right choice
+    (arm, exam, id): `blind_training` takes the choice most often right in the arm's data (null for an arm without
+    data), `blind_model` the one that the arm's model finds most likely without the question."""
     rows, parts = choice_rows(run), []
     unique = rows.drop_duplicates("id")
     for arm, model in models.items():
@@ -120,23 +121,23 @@ def with_exam_labels(run: Run, samples: pd.DataFrame) -> pd.DataFrame:
 
 def held_out(run: Run, models: dict[str, Path]) -> pd.DataFrame:
     """Bits per byte of held-out general text by model, and the difference to the base, paired over documents: arm,
-    documents, bytes, bits_per_byte, difference, low, high. No rows where the world has no such text."""
+    documents, bytes, bits_per_byte, difference, low, high. No rows if the world has no such text."""
     documents, rows, base = run.world.held_out(), [], None
     for arm, model in models.items() if documents else ():
         found = bits_per_byte(model, documents)
         base = found if base is None else base
-        apart = bits_difference(found, base, resamples=run.profile.evaluate.bootstrap, seed=run.seed)
+        paired = bits_difference(found, base, resamples=run.profile.evaluate.bootstrap, seed=run.seed)
         about = {"arm": arm, "documents": len(found), "bytes": int(found["bytes"].sum())}
         rows.append(
-            about | {"bits_per_byte": mean_bits_per_byte(found)} | {k: apart[k] for k in ("difference", "low", "high")}
+            about | {"bits_per_byte": mean_bits_per_byte(found)} | {k: paired[k] for k in ("difference", "low", "high")}
         )
     columns = ["arm", "documents", "bytes", "bits_per_byte", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resamples: int, seed: int) -> pd.DataFrame:
-    """Paired differences between arms on the multiple-choice exams, with McNemar's p: in the cells the probe found
-    weak, in the others (strong), and over all."""
+    """Paired differences between arms on the multiple-choice exams, with McNemar's p: in the weak cells of the plan, in
+    the others (strong), and over all."""
     rows = []
     samples = samples.drop_duplicates(["arm", "id"])  # a question of two exams counts once
     for a, b in pairs:
@@ -148,18 +149,18 @@ def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resamples: 
 
 
 def over_blind(samples: pd.DataFrame, weak: pd.DataFrame, *, resamples: int, seed: int) -> pd.DataFrame:
-    """What every arm scores on the multiple-choice exams beside who does not read the question, in the weak cells and
-    over all: arm, on, n, accuracy, guessing, blind (the better of the two readers of `evaluation.blind`; which, in
-    `reader`), and the paired difference of accuracy and blind score, with its 95% bootstrap interval."""
+    """The accuracy of every arm on the multiple-choice exams compared with the blind readers (`evaluation.blind`), in
+    the weak cells and over all: arm, on, n, accuracy, guessing, blind (the better reader's score; `reader` names it),
+    and the paired difference of accuracy and blind score, with its 95% bootstrap interval."""
     rows = []
-    for arm, mine in samples[samples["blind_model"].notna()].groupby("arm", sort=False):
-        for on, part in parts(mine.drop_duplicates("id"), weak).items():
+    for arm, of_arm in samples[samples["blind_model"].notna()].groupby("arm", sort=False):
+        for on, part in parts(of_arm.drop_duplicates("id"), weak).items():
             if on == "strong" or part.empty:
                 continue
             readers = {name: part[name].astype(float).mean() for name in BLIND if part[name].notna().all()}
             reader = max(readers, key=readers.get)
-            unread = part.assign(correct=part[reader].astype(bool))
-            found = paired_difference(part, unread, resamples=resamples, seed=seed)
+            blind_answers = part.assign(correct=part[reader].astype(bool))
+            found = paired_difference(part, blind_answers, resamples=resamples, seed=seed)
             about = {"arm": arm, "on": on, "n": found.pop("n"), "accuracy": part["correct"].astype(float).mean()}
             about |= {"guessing": part["chance"].mean(), "blind": readers[reader], "reader": reader.split("_")[1]}
             rows.append(about | found)
@@ -168,31 +169,31 @@ def over_blind(samples: pd.DataFrame, weak: pd.DataFrame, *, resamples: int, see
 
 
 def gains_by_blind(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resamples: int, seed: int) -> pd.DataFrame:
-    """Paired differences between arms in the weak cells, apart for questions whose right choice is the one most often
-    right in the first arm's data (blind right) and others (blind wrong): what is gained on the latter does not come
-    from taking the most common answer. a, b, blind, difference, low, high, n; no rows where the first arm has no data."""
+    """Paired differences between arms in the weak cells, separately for questions whose right choice is the one most
+    often right in the first arm's data (blind right) and the others (blind wrong): gains on the latter do not come from
+    choosing the most common answer. a, b, blind, difference, low, high, n; no rows if the first arm has no data."""
     samples, rows = parts(samples.drop_duplicates(["arm", "id"]), weak)["weak"], []
     for a, b in pairs:
-        one, other = (samples[samples["arm"] == arm] for arm in (a, b))
+        of_a, of_b = (samples[samples["arm"] == arm] for arm in (a, b))
         for right in (True, False):
-            first = one[one["blind_training"].eq(right).fillna(False).astype(bool)]
-            pair = (first, other[other["id"].isin(first["id"])])
+            chosen = of_a[of_a["blind_training"].eq(right).fillna(False).astype(bool)]
+            pair = (chosen, of_b[of_b["id"].isin(chosen["id"])])
             found = paired_difference(*pair, resamples=resamples, seed=seed)
-            rows += [{"a": a, "b": b, "blind": "right" if right else "wrong"} | found] if len(first) else []
+            rows += [{"a": a, "b": b, "blind": "right" if right else "wrong"} | found] if len(chosen) else []
     return pd.DataFrame(rows, columns=["a", "b", "blind", "difference", "low", "high", "n"])
 
 
 def parts(samples: pd.DataFrame, weak: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Samples in the weak cells, in the others (strong), and all; those without a discipline are only in the last."""
+    """Samples in the weak cells, in the others (strong), and all; samples without a discipline are only in the last."""
     is_weak = pd.MultiIndex.from_frame(samples[CELL]).isin(pd.MultiIndex.from_frame(weak[CELL]))
     known = samples["discipline"] != UNLABELLED
     return {"weak": samples[is_weak], "strong": samples[known & ~is_weak], "all": samples}
 
 
 def scored(run: Run, paths) -> dict[str, pd.DataFrame]:
-    """Samples of some models on the multiple-choice exams, by path, each scored once; with the labels of the questions.
+    """Samples of models on the multiple-choice exams, by path, each scored once, with the labels of the questions.
 
-    Exams in cloze form go through the cloze scorer, others through lm-eval with the fast one."""
+    Exams in cloze form are scored with the cloze scorer, others by lm-eval with the fast one."""
     rows, found = exam_rows(run), {}
     cloze = set(rows["exam"])
     others = [exam for exam in examined(run) if exam.name in choice_exams(run) and exam.name not in cloze]
@@ -201,7 +202,7 @@ def scored(run: Run, paths) -> dict[str, pd.DataFrame]:
         parts = [rows[["id", *CELL]].merge(score(*load_model(path), rows), on="id")] if len(rows) else []
         if others:
             with tempfile.TemporaryDirectory() as folder:
-                asked = evaluate_exams(path, others, scorer="fast", folder=done, workplace=Path(folder))
-            parts.append(with_exam_labels(run, asked)[["id", *CELL, "correct", "margin"]])
+                samples = evaluate_exams(path, others, scorer="fast", folder=done, workplace=Path(folder))
+            parts.append(with_exam_labels(run, samples)[["id", *CELL, "correct", "margin"]])
         found[path] = pd.concat(parts, ignore_index=True)
     return found

@@ -1,4 +1,4 @@
-"""The stages of a run in order, to be run up to one of them."""
+"""The stages of a run in order, and running them up to one of them."""
 
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.stages import data, evaluation, results, students, synthesis, training, weakness
@@ -21,8 +21,9 @@ FLOW = (
 
 
 def run_to(run: Run, last: str, *, log=print) -> Outputs | list[Outputs]:
-    """Run every stage of the flow up to `last` that is not done yet; returns what the last one wrote. "synthesis"
-    stands for all data sets that arms train on. ValueError names the stages."""
+    """Run every stage of the flow up to `last` that is not done yet, and return the outputs of the last one.
+    "synthesis" stands for all data sets that arms train on. ValueError, with the names of the stages, for an unknown
+    one."""
     names = [name for name, _ in FLOW]
     if last not in names:
         raise ValueError(f"no stage of the flow is called {last!r}; there are {', '.join(names)}")

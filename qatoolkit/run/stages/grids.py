@@ -1,4 +1,4 @@
-"""Sweeps over dials: an arm and its control at every combination, one tidy row each."""
+"""Sweeps over dials: an arm and its control at every combination, one row each."""
 
 import itertools
 import re
@@ -20,22 +20,22 @@ from qatoolkit.run.store import Run
 from qatoolkit.training.job import Job
 from qatoolkit.training.launch import JobsToRun
 
-SWEEPS = "sweeps.json"  # in the run's folder: why points of sweeps failed
+SWEEPS = "sweeps.json"  # in the run's folder: the reasons of failed trainings
 
 
 def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: bool = False, log=print) -> pd.DataFrame:
-    """Train an arm (default: the main one) and the control at every combination of dials, and score both: one tidy row
-    each.
+    """Train an arm (default: the main one) and the control at every combination of dials, and score both: one row per
+    combination.
 
     `grid`: values by dial, such as {"midtrain.replay": [0.1, 0.3], "midtrain.seed": [0, 1]}. A combination is this run
-    with those dials: what they do not touch is shared, with it and among them, and what is trained and scored already,
-    in any sweep, is not made again. Beside dials there is `size`: rungs of the run's ladder to mid-train from, on the
-    same data ({"size": ["xxs", "xs"]}). Columns: the dials, arm, tokens, parameters, learning_rate, accuracy,
-    control_accuracy, bits_per_byte (of the right choice), the paired gain over the control (over the base it starts
-    from where the run has no control, or `scaling.control` is off) over all exam questions with low and high,
-    weak_gain with its interval in the run's weak cells, n, weak_n.
+    with those dials: stages that they do not touch are shared, and nothing that was trained and scored before, in any
+    sweep, is done again. Besides dials there is `size`: rungs of the run's ladder to mid-train from, on the same data
+    ({"size": ["xxs", "xs"]}). Columns: the dials, arm, tokens, parameters, learning_rate, accuracy, control_accuracy,
+    bits_per_byte (of the right choice), the paired gain over the control on all exam questions with low and high,
+    weak_gain with its interval in the run's weak cells, n, weak_n. If the run has no control, or `scaling.control` is
+    off, gains are over the base.
 
-    A training that fails leaves `reason` in its row and the others go on; it is tried again only with `retry`.
+    A training that fails leaves its `reason` in its row, and the others continue; it is tried again only with `retry`.
     ValueError for a dial or value that does not exist, before anything is trained."""
     arm, names = arm or run.profile.main_arm, list(grid)
     for name, values in grid.items():
@@ -49,8 +49,8 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
         raise ValueError(
             f"size: no rung is called {', '.join(unknown)}; the run has {', '.join(starts)} (`scaling.sizes`, `ladder`)"
         )
-    turned = [{name: value for name, value in dials.items() if name != "size"} for dials in combinations]
-    others = [variant_of(run, arm, dials, kept) for dials in turned]
+    without_size = [{name: value for name, value in dials.items() if name != "size"} for dials in combinations]
+    others = [variant_of(run, arm, dials, kept) for dials in without_size]
     jobs, failed = [], read_failures(run)
     for dials, other in zip(combinations, others, strict=True):
         run_to(other, "curate", log=quiet)
@@ -58,21 +58,23 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
         files = {name: qa_of(other, name) for name in (arm, control) if name}
         jobs.append({name: midtrain_job(other, name, start, qa) for name, qa in files.items()})
     if retry:
-        again = {training_key(job) for pair in jobs for job in pair.values()}
-        failed = {key: reason for key, reason in failed.items() if key not in again}
-    wanted = {key: job for pair in jobs for job in pair.values() if (key := training_key(job)) not in failed}
-    found, reasons = trained_or_reason(run, wanted)
+        retried = {training_key(job) for pair in jobs for job in pair.values()}
+        failed = {key: reason for key, reason in failed.items() if key not in retried}
+    todo = {key: job for pair in jobs for job in pair.values() if (key := training_key(job)) not in failed}
+    found, reasons = trained_or_reason(run, todo)
     failed |= reasons
     write_json(failed, run.folder / SWEEPS)
     rows = []
     for dials, pair in zip(combinations, jobs, strict=True):
         about = {name: value if isinstance(value, int | float | str) else str(value) for name, value in dials.items()}
         about |= {"arm": arm, "tokens": pair[arm].tokens, "learning_rate": pair[arm].learning_rate}
-        if bad := [failed[key] for key in map(training_key, pair.values()) if key in failed]:
-            rows.append(about | {"reason": bad[0]})
-            log(f"sweep: {called(dials)} failed: {bad[0]}")
+        if errors := [failed[key] for key in map(training_key, pair.values()) if key in failed]:
+            rows.append(about | {"reason": errors[0]})
+            log(f"sweep: {called(dials)} failed: {errors[0]}")
             continue
-        rows.append(about | swept(run, {name: found[training_key(job)] for name, job in pair.items()}, arm, control))
+        rows.append(
+            about | score_combination(run, {name: found[training_key(job)] for name, job in pair.items()}, arm, control)
+        )
     return pd.DataFrame(rows, columns=[*names, *SWEPT])
 
 
@@ -83,19 +85,19 @@ SWEPT = [
 
 
 def variant_of(run: Run, arm: str, dials: dict, arms: dict) -> Run:
-    """The run with dials turned and only some of its arms."""
+    """The run with dials turned and its arms changed by `arms`."""
     name = re.sub(r"[^\w.-]+", "_", f"sweep-{arm}-{key_of(dials)[:12]}")
     return run.variant(name, dials | {"arms": arms, "compare": (), "ablations": ()})
 
 
 def read_failures(run: Run) -> dict[str, str]:
-    """Why trainings of earlier sweeps failed, by their keys."""
+    """The reasons why trainings of earlier sweeps failed, by key."""
     path = run.folder / SWEEPS
     return read_json(path) if path.exists() else {}
 
 
 def trained_or_reason(run: Run, jobs: dict[str, Job]) -> tuple[dict[str, Trained], dict[str, str]]:
-    """Trainings by key, and the reasons of those that failed; after a failure the others are trained one by one."""
+    """The trainings by key, and the reasons of those that failed; after a failure they are trained one by one."""
     try:
         return dict(zip(jobs, trained(run, list(jobs.values())), strict=True)), {}
     except JobsToRun:
@@ -112,8 +114,8 @@ def trained_or_reason(run: Run, jobs: dict[str, Job]) -> tuple[dict[str, Trained
     return found, reasons
 
 
-def swept(run: Run, pair: dict[str, Trained], arm: str, control: str | None) -> dict:
-    """The scores of one combination, read where the same models answered the same questions before."""
+def score_combination(run: Run, pair: dict[str, Trained], arm: str, control: str | None) -> dict:
+    """The scores of one combination; models that answered the same questions before are not scored again."""
     weak = weak_parts(run)
     over = pair[control].job.out if control else pair[arm].job.start
     artifacts = [t.artifact for t in pair.values()]
@@ -121,12 +123,12 @@ def swept(run: Run, pair: dict[str, Trained], arm: str, control: str | None) -> 
 
     def make(folder: Path) -> None:
         samples = scored(run, [pair[arm].job.out, over])
-        mine, other = samples[pair[arm].job.out], samples[over]
-        row = {"parameters": pair[arm].manifest["parameters"], "accuracy": float(mine["correct"].mean())}
-        row |= {"control_accuracy": float(other["correct"].mean()), "chance": unread_scores(run, arm)["chance"]}
-        row |= {"bits_per_byte": float(mine["bits_per_byte"].mean()) if "bits_per_byte" in mine else None}
+        of_arm, reference = samples[pair[arm].job.out], samples[over]
+        row = {"parameters": pair[arm].manifest["parameters"], "accuracy": float(of_arm["correct"].mean())}
+        row |= {"control_accuracy": float(reference["correct"].mean()), "chance": unread_scores(run, arm)["chance"]}
+        row |= {"bits_per_byte": float(of_arm["bits_per_byte"].mean()) if "bits_per_byte" in of_arm else None}
         for prefix, on in (("", "all"), ("weak_", "weak")):
-            gain = paired_difference(*(parts(one, weak)[on] for one in (mine, other)), seed=run.seed)
+            gain = paired_difference(*(parts(model, weak)[on] for model in (of_arm, reference)), seed=run.seed)
             row |= {f"{prefix}gain": gain["difference"], f"{prefix}n": gain["n"]}
             row |= {f"{prefix}gain_{end}": gain[end] for end in ("low", "high")}
         write_json(row, folder / "row.json")

@@ -1,5 +1,5 @@
-"""The stage of rounds: probe the live checkpoint, plan for the cells that are weak now, write, train a part of one long
-run, and again; against one pass of as many tokens and questions."""
+"""The stage `rounds`: probe the current checkpoint, plan for the cells that are weak now, write, train the next part of
+one schedule, and repeat; compared with one pass over the same number of tokens and questions."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,30 +28,31 @@ from qatoolkit.synthesis.strategies import Strategy
 from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.training.job import WHOLE, Job
 
-ROUNDS, ONE_PASS = "rounds", "one_pass"  # as arms of the tables
-AS_MANY = 0.01  # share by which two data sets of as many questions may differ
+ROUNDS, ONE_PASS = "rounds", "one_pass"  # as arms in the tables
+AS_MANY = 0.01  # share by which the sizes of two data sets may differ and still count as equal
 
 
 def rounds(run: Run, *, log=print) -> Outputs:
-    """`rounds.n` rounds from the base student for each training seed, with the strategy and dials of one data set: probe
-    the live checkpoint on the probe's questions, plan by the profile's rule for the cells that are weak now (gain is
-    fitted from the rounds before), write the round's share of `plan.questions`, curate against the exams, the seeds and
-    the rounds before, and train the round's share of the tokens, as a part of one schedule with the moments carried on.
+    """`rounds.n` rounds from the base student for each training seed, with the strategy and dials of one data set:
+    probe the current checkpoint on the probe's questions, plan by the profile's rule for the cells that are weak now
+    (gain is fitted from the previous rounds), write the round's share of `plan.questions`, curate against the exams,
+    the seeds and the previous rounds, and train on the round's share of tokens, as a part of one schedule that keeps
+    the moments of the optimizer.
 
-    Rounds end when they are used up, where no cell is weak any more or no question was accepted, or after a round whose
-    paired gain on all of the probe's questions has a 95% interval that ends below `rounds.stop`. The exams are answered
-    once, after the last round, by the last checkpoints, by one pass over as many tokens and questions (the arm that reads
-    the data set alone; rounds accept no more questions than it has, and where they have fewer it reads a sample), by the
-    base and by the control on general text.
+    Rounds end when all are done, when no cell is weak any more or no question was accepted, or after a round whose
+    paired gain on all of the probe's questions has a 95% interval entirely below `rounds.stop`. The exams are answered
+    once, after the last round, by the last checkpoints, by one pass over the same number of tokens and questions, by
+    the base, and by the control on general text. One pass is the arm that reads only the data set: rounds accept no
+    more questions than it has, and if they accept fewer it reads a sample.
 
-    `rounds`: a row per seed and round (0 is the base) with the cells that are weak then, questions asked for, accepted and
-    rejected, tokens so far, US dollars paid (null where a price is unknown), accuracy on the probe's questions and its paired
-    gain over the round before, over all and in the cells of the run's plan (`weak_`), and in `stopped` why the last round
-    was the last. `cells`: by seed, round and cell what `budget.gain_rates` fits. `probes`: the grids of rounds and one pass
-    by tokens, with the cells that are weak there. `samples`, `accuracies` and `comparisons`: the exams; `comparisons` are
-    paired, over the seeds. `questions` and `rejects` of all rounds.
+    `rounds`: a row per seed and round (0 is the base) with the number of cells that are weak then, questions asked for,
+    accepted and rejected, tokens so far, US dollars paid (null if a price is unknown), accuracy on the probe's
+    questions and its paired gain over the previous round, over all and in the weak cells of the run's plan (`weak_`),
+    and in `stopped` why the rounds ended. `cells`: the input of `budget.gain_rates`, by seed, round and cell. `probes`:
+    the grids of rounds and one pass by tokens, with the cells that are weak there. `samples`, `accuracies` and
+    `comparisons`: the exams; `comparisons` are paired, over the seeds. `questions` and `rejects` of all rounds.
 
-    Every part is a training of its own: a stage that was killed goes on, and nothing is asked or trained twice."""
+    Every part is a separate training: a stage that was killed continues, and nothing is requested or trained twice."""
     of = run.profile.rounds.of or run.profile.main_set
     if of is None:
         raise ValueError("rounds write a data set, and the main arm reads none: name one in rounds.of")
@@ -61,21 +62,21 @@ def rounds(run: Run, *, log=print) -> Outputs:
     spec = writing_stage(ROUNDS, chosen, profile, reads, more)
 
     def make(folder: Path) -> dict:
-        loops, (_, index), most = begin(run), index_all_exams(run), len(getattr(run.read("curate"), of))
+        loops, (_, index), most = start_loops(run), index_all_exams(run), len(getattr(run.read("curate"), of))
         for nth in range(run.profile.rounds.n):
             jobs = {}
             for loop in (loop for loop in loops if not loop.stopped):
-                new = write(run, loop, nth, chosen, profile, index, most)
+                new = write_round(run, loop, nth, chosen, profile, index, most)
                 if not loop.stopped:
                     jobs[loop.seed] = part_job(run, loop, nth, f"{of} round {nth + 1}", new)
             found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
             for loop in (loop for loop in loops if loop.seed in found):
-                take(run, loop, nth, found[loop.seed])
+                finish_round(run, loop, nth, found[loop.seed])
         if not loops[0].trainings:  # the first round is the same for all
             raise ValueError(
                 f"rounds: {loops[0].stopped}, so there is nothing to train on; see run.read({of!r}).rejects"
             )
-        return against_one_pass(run, of, loops)
+        return compare_with_one_pass(run, of, loops)
 
     asked = {"data set": of, "strategy": chosen.name, "arms": run.profile.arms}
     return run.complete(ROUNDS, spec, make, dials=run.profile.data[of].dials, asked=asked, log=log)
@@ -83,7 +84,7 @@ def rounds(run: Run, *, log=print) -> Outputs:
 
 @dataclass(kw_only=True)
 class Loop:
-    """The rounds of one training seed: the live checkpoint, what it answers to the probe, and what was made so far."""
+    """The rounds of one training seed: the current checkpoint, its answers to the probe, and the results so far."""
 
     seed: int
     model: Path
@@ -99,29 +100,29 @@ class Loop:
 
     @property
     def tokens(self) -> int:
-        """Trained on so far, of those asked for."""
-        return sum(one.job.tokens for one in self.trainings)
+        """Tokens that the trainings so far were asked to read."""
+        return sum(training.job.tokens for training in self.trainings)
 
     @property
     def done(self) -> float:
-        """The share of the whole schedule that is trained."""
+        """The share of the schedule that is trained."""
         return self.trainings[-1].job.part[1] if self.trainings else 0.0
 
 
-def begin(run: Run) -> list[Loop]:
-    """A loop for each training seed, at the base student and what the run's probe found."""
+def start_loops(run: Run) -> list[Loop]:
+    """A loop for each training seed, starting from the base student and the run's probe."""
     samples, seeds = run.read("probe").samples, seed_range(run, run.profile.rounds.seeds)
     loops = [Loop(seed=seed, model=run.model(BASE), samples=samples) for seed in seeds]
     for loop in loops:
-        record(run, loop, {"round": 0}, None)
+        record_probe(run, loop, {"round": 0}, None)
     return loops
 
 
-def write(
+def write_round(
     run: Run, loop: Loop, nth: int, chosen: Strategy, profile: Profile, index: ExamIndex, most: int
 ) -> pd.DataFrame | None:
-    """Plan, write and curate round `nth`: the questions to train on, of all rounds no more than `most` by their shares;
-    None where there are none, `stopped` saying why."""
+    """Plan, write and curate round `nth`, and return its questions: over all rounds at most `most`, in equal shares.
+    None if there are none; `stopped` then has the reason."""
     share = replace(profile.plan, questions=share_of(profile.plan.questions, nth, run.profile.rounds.n))
     try:
         grid = labelled_cells(cells(loop.samples))
@@ -131,13 +132,13 @@ def write(
             raise
         loop.stopped = str(error)
         return None
-    with TemporaryDirectory(prefix="qatoolkit-") as place, teachers(run, billed(loop, nth)) as by:
-        context = context_of(run, profile, chosen, by, Path(place), loop.plan, nth, loop.samples)
-        written = accept_measured(run, profile, by, chosen.write(context), loop.model)
-    run.asked.require(profile.teacher.accept_missing)  # before anything is trained on less
+    with TemporaryDirectory(prefix="qatoolkit-") as place, teachers(run, billed(loop, nth)) as roles:
+        context = context_of(run, profile, chosen, roles, Path(place), loop.plan, nth, loop.samples)
+        written = accept_measured(run, profile, roles, chosen.write(context), loop.model)
+    run.asked.require(profile.teacher.accept_missing)  # before training on too few questions
     new, repeated = curate_round(run, loop, written["questions"], index)
-    held = most * (nth + 1) // run.profile.rounds.n - sum(map(len, loop.questions))
-    over = new.sample(max(0, len(new) - held), random_state=run.seed)
+    limit = most * (nth + 1) // run.profile.rounds.n - sum(map(len, loop.questions))
+    over = new.sample(max(0, len(new) - limit), random_state=run.seed)
     new, over = new.drop(over.index), over.assign(reason="over_budget", detail=f"one pass has {most:,} questions")
     loop.rejects += [rows.assign(round=nth + 1) for rows in (written["rejects"], repeated, over)]
     if new.empty:
@@ -148,11 +149,11 @@ def write(
 
 
 def part_job(run: Run, loop: Loop, nth: int, name: str, new: pd.DataFrame) -> Job:
-    """The training of round `nth` on its questions, from the live checkpoint."""
-    n, settings, later = run.profile.rounds.n, run.profile.midtrain, {}
-    if nth and settings.rate == "inherit":  # the schedule goes on from the rate at which the base ended
-        ended = read_json(run.model(BASE) / "training.json")["lr"]
-        later = {"rate": "rewarm", "warmup": 0.0, "learning_rate": ended}
+    """The training of round `nth` on its questions, from the current checkpoint."""
+    n, settings, changes = run.profile.rounds.n, run.profile.midtrain, {}
+    if nth and settings.rate == "inherit":  # the schedule continues from the last rate of the base
+        last_rate = read_json(run.model(BASE) / "training.json")["lr"]
+        changes = {"rate": "rewarm", "warmup": 0.0, "learning_rate": last_rate}
     return midtrain_job(
         run,
         name,
@@ -162,12 +163,12 @@ def part_job(run: Run, loop: Loop, nth: int, name: str, new: pd.DataFrame) -> Jo
         part=(nth / n, (nth + 1) / n),
         keep_optimizer=nth + 1 < n,
         seed=loop.seed * n + nth,  # another order of the general text in each part
-        **later,
+        **changes,
     )
 
 
 def share_of(total: int, nth: int, n: int) -> int:
-    """The `nth` of `n` nearly equal whole parts that add up to `total`."""
+    """The `nth` of `n` nearly equal integers that add up to `total`."""
     return total * (nth + 1) // n - total * nth // n
 
 
@@ -177,23 +178,23 @@ def billed(loop: Loop, nth: int) -> str:
 
 
 def curate_round(run: Run, loop: Loop, new: pd.DataFrame, index: ExamIndex) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(accepted, rejected) questions of a round: curated beside the seeds and the rounds before, which stay whatever a new
-    one is like."""
+    """(accepted, rejected) questions of a round, curated together with the seeds and the previous rounds, which a new
+    question never displaces."""
     before = pd.concat([run.read("annotate").seeds, *loop.questions], ignore_index=True)
     both = pd.concat([before.assign(verified=True), new.assign(verified=None)], ignore_index=True)
     both["place"] = range(-len(before), len(new))
     verified = pd.Series(new["verified"].to_numpy() if "verified" in new else None, range(len(new)), dtype=object)
 
-    def own(rows: pd.DataFrame) -> pd.DataFrame:
+    def select_new(rows: pd.DataFrame) -> pd.DataFrame:
         rows = rows[rows["place"] >= 0]
         return rows.assign(verified=rows["place"].map(verified)).drop(columns="place")
 
     kept, rejects, _ = curated(both, index, run.profile.curate)
-    return own(kept), own(rejects)
+    return select_new(kept), select_new(rejects)
 
 
-def take(run: Run, loop: Loop, nth: int, part: Trained) -> None:
-    """Go on to a trained checkpoint: probe it, and record what the round did; stop where its gain is below the bound."""
+def finish_round(run: Run, loop: Loop, nth: int, part: Trained) -> None:
+    """Make a trained checkpoint the current one: probe it and record the round; stop if its gain is below the bound."""
     before, loop.samples = loop.samples, probe_samples(run, part.path)
     loop.trainings.append(part)
     loop.model = part.path
@@ -205,10 +206,10 @@ def take(run: Run, loop: Loop, nth: int, part: Trained) -> None:
         "rejected": sum(len(table) for table in loop.rejects[-3:]),
         "usd": spent(run, billed(loop, nth)),
     }
-    found = record(run, loop, about, before)
+    found = record_probe(run, loop, about, before)
     grid = loop.plan.merge(cells(loop.samples)[[*CELL, "accuracy"]], on=CELL, suffixes=("", "_after"))
-    held = new.groupby(CELL).size().rename("questions").reset_index()
-    grid = grid.merge(held, on=CELL, how="left").fillna({"questions": 0}).astype({"questions": int})
+    counts = new.groupby(CELL).size().rename("questions").reset_index()
+    grid = grid.merge(counts, on=CELL, how="left").fillna({"questions": 0}).astype({"questions": int})
     grid["gain"] = grid["accuracy_after"] - grid["accuracy"]
     loop.cells.append(grid.assign(seed=loop.seed, round=nth + 1))
     stop, n = run.profile.rounds.stop, run.profile.rounds.n
@@ -218,22 +219,23 @@ def take(run: Run, loop: Loop, nth: int, part: Trained) -> None:
         loop.stopped = f"all {n} rounds are used up"
 
 
-def record(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None) -> dict:
-    """Add what the live checkpoint answers to the probe to the loop's rows, paired with the checkpoint before it."""
-    grid, weakest = labelled_cells(cells(loop.samples)), weak_parts(run)
+def record_probe(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None) -> dict:
+    """Add the current checkpoint's answers to the probe to the loop's rows, paired with those of the previous one,
+    `before`."""
+    grid, planned = labelled_cells(cells(loop.samples)), weak_parts(run)
     now = weak_now(run, grid)
     row = {"seed": loop.seed, "tokens": loop.tokens, "weak_cells": len(now)} | about
     for prefix, on in (("", "all"), ("weak_", "weak")):
-        mine = parts(loop.samples, weakest)[on]
-        row |= {f"{prefix}{name}": value for name, value in accuracy(mine).iloc[0].items()}
+        samples = parts(loop.samples, planned)[on]
+        row |= {f"{prefix}{name}": value for name, value in accuracy(samples).iloc[0].items()}
         if before is not None:
             paired = paired_difference(
-                mine, parts(before, weakest)[on], resamples=run.profile.evaluate.bootstrap, seed=run.seed
+                samples, parts(before, planned)[on], resamples=run.profile.evaluate.bootstrap, seed=run.seed
             )
             row[f"{prefix}gain"] = paired["difference"]
             row |= {f"{prefix}gain_{end}": paired[end] for end in ("low", "high")}
     loop.rows.append(row)
-    loop.probes.append(at(grid, now, arm=ROUNDS, seed=loop.seed, round=row["round"], tokens=loop.tokens))
+    loop.probes.append(mark_weak(grid, now, arm=ROUNDS, seed=loop.seed, round=row["round"], tokens=loop.tokens))
     return row
 
 
@@ -243,35 +245,35 @@ def weak_now(run: Run, grid: pd.DataFrame) -> pd.DataFrame:
     return weak(grid, plan.target, plan.low_n, plan.above_chance)
 
 
-def at(grid: pd.DataFrame, now: pd.DataFrame, **where) -> pd.DataFrame:
-    """A grid with where it was found, and whether each of its cells is `weak` there."""
+def mark_weak(grid: pd.DataFrame, now: pd.DataFrame, **columns) -> pd.DataFrame:
+    """A grid with a column `weak`, whether each of its cells is in `now`, and further `columns`."""
     is_weak = pd.MultiIndex.from_frame(grid[CELL]).isin(pd.MultiIndex.from_frame(now[CELL]))
-    return grid.assign(weak=is_weak, **where)
+    return grid.assign(weak=is_weak, **columns)
 
 
 def spent(run: Run, stage: str) -> float | None:
-    """US dollars of the requests that the ledger counts under a name, None where a price is unknown."""
+    """US dollars of the requests that the ledger counts under a name, None if a price is unknown."""
     with Ledger(ledger_path(run)) as ledger:
         sent = ledger.spend(run.billed_to)
     sent = sent[sent["stage"].str.endswith(stage)]
     return None if sent["unpriced"].sum() else float(sent["cost"].sum())
 
 
-def beside(run: Run, of: str, loop: Loop) -> dict[str, tuple[Job, int | None]]:
-    """The trainings that a loop is compared with, each with its questions: one pass over the data set, and the control, of
-    as many tokens; the run's own where they are the same."""
+def comparison_jobs(run: Run, of: str, loop: Loop) -> dict[str, tuple[Job, int | None]]:
+    """The trainings that a loop is compared with, each with its number of questions: one pass over the data set, and
+    the control, both on as many tokens; the run's own training if it is the same."""
     sets, control = run.profile.arms, run.profile.control
-    reads = next((arm for arm, names in sets.items() if tuple(names) == (of,)), None)
+    arm_of_set = next((arm for arm, names in sets.items() if tuple(names) == (of,)), None)
     table, found = getattr(run.read("curate"), of), {}
     n = sum(map(len, loop.questions))
     fewer = n < (1 - AS_MANY) * len(table)
     part = {} if loop.done == 1 else {"part": (WHOLE[0], loop.done), "keep_optimizer": True}
-    for name, arm in ((ONE_PASS, None if fewer else reads), (control, control)):
+    for name, arm in ((ONE_PASS, None if fewer else arm_of_set), (control, control)):
         if name is None:
             continue
         if arm is None:
-            some = table.sample(n, random_state=run.seed) if fewer else table
-            job = midtrain_job(run, f"{of} one pass", run.model(BASE), qa_file(run, some))
+            read = table.sample(n, random_state=run.seed) if fewer else table
+            job = midtrain_job(run, f"{of} one pass", run.model(BASE), qa_file(run, read))
         else:
             job = own_job(run, arm)
             if (job.tokens, job.seed) != (loop.tokens, loop.seed) or part:
@@ -281,25 +283,25 @@ def beside(run: Run, of: str, loop: Loop) -> dict[str, tuple[Job, int | None]]:
     return found
 
 
-def against_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
-    """The tables of the stage: the exams are answered here, once."""
-    jobs = {(name, loop.seed): one for loop in loops for name, one in beside(run, of, loop).items()}
+def compare_with_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
+    """The outputs of the stage; the exams are answered here, once."""
+    jobs = {(name, loop.seed): job for loop in loops for name, job in comparison_jobs(run, of, loop).items()}
     others = dict(zip(jobs, trained(run, [job for job, _ in jobs.values()]), strict=True))
-    read = {key: n for key, (_, n) in jobs.items()}
-    read |= {(ROUNDS, loop.seed): sum(map(len, loop.questions)) for loop in loops}
-    paths = {(ROUNDS, loop.seed): loop.model for loop in loops} | {key: one.path for key, one in others.items()}
+    questions = {key: n for key, (_, n) in jobs.items()}
+    questions |= {(ROUNDS, loop.seed): sum(map(len, loop.questions)) for loop in loops}
+    paths = {(ROUNDS, loop.seed): loop.model for loop in loops} | {key: other.path for key, other in others.items()}
     paths |= {(BASE, loop.seed): run.model(BASE) for loop in loops}
     answered = scored(run, paths.values())
     samples = {key: answered[path].drop_duplicates("id") for key, path in paths.items()}
     probes = [grid for loop in loops for grid in loop.probes]
     for loop in loops:
-        own = others[ONE_PASS, loop.seed]
-        grid = labelled_cells(cells(probe_samples(run, own.path)))
+        one_pass = others[ONE_PASS, loop.seed]
+        grid = labelled_cells(cells(probe_samples(run, one_pass.path)))
         where = {"seed": loop.seed, "round": len(loop.trainings), "tokens": loop.tokens}
-        probes += [loop.probes[0].assign(arm=ONE_PASS), at(grid, weak_now(run, grid), arm=ONE_PASS, **where)]
-    weakest, names = weak_parts(run), list(dict.fromkeys(name for name, _ in paths))
+        probes += [loop.probes[0].assign(arm=ONE_PASS), mark_weak(grid, weak_now(run, grid), arm=ONE_PASS, **where)]
+    planned, names = weak_parts(run), list(dict.fromkeys(name for name, _ in paths))
     seeds = [loop.seed for loop in loops]
-    split = {key: parts(rows, weakest) for key, rows in samples.items()}
+    split = {key: parts(rows, planned) for key, rows in samples.items()}
     compared = [(ROUNDS, other) for other in names if other != ROUNDS] + [(ONE_PASS, BASE)]
     return {
         "rounds": pd.DataFrame([row | {"stopped": loop.stopped} for loop in loops for row in loop.rows]),
@@ -310,10 +312,10 @@ def against_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
         "samples": pd.concat([rows.assign(arm=a, seed=s) for (a, s), rows in samples.items()], ignore_index=True),
         "accuracies": pd.DataFrame(
             [
-                {"arm": arm, "seed": seed, "questions": read.get((arm, seed)), "on": on}
+                {"arm": arm, "seed": seed, "questions": questions.get((arm, seed)), "on": on}
                 | accuracy(rows).iloc[0].to_dict()
-                for (arm, seed), by in split.items()
-                for on, rows in by.items()
+                for (arm, seed), by_part in split.items()
+                for on, rows in by_part.items()
             ]
         ),
         "comparisons": pd.DataFrame(
@@ -328,7 +330,7 @@ def against_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
                 for on in ("weak", "strong", "all")
             ]
         ),
-        "uses": [one.artifact for loop in loops for one in loop.trainings] + [one.artifact for one in others.values()],
+        "uses": [t.artifact for loop in loops for t in loop.trainings] + [t.artifact for t in others.values()],
     }
 
 

@@ -17,7 +17,7 @@ _SUMMARY = Stage("summary", reads=("annotate", "midtrain", "evaluate", "scaling"
 
 
 def summary(run: Run, *, log=print) -> Outputs:
-    """`results/<run>/summary.json`: the run's figures in one document; accuracies and differences are fractions."""
+    """`results/<run>/summary.json`: the run's numbers in one document; accuracies and differences are fractions."""
     main = run.profile.main_set
     reads = (*_SUMMARY.reads, *([main] if main else []))
 
@@ -32,7 +32,7 @@ def summary(run: Run, *, log=print) -> Outputs:
 
 
 def document(run: Run, main: str | None) -> dict:
-    """The summary as plain values."""
+    """The summary as JSON values."""
     evaluated, trained = run.read("evaluate"), run.read("midtrain").training
     trained = {BASE: run.read("base").training} | trained
     exams, cells = evaluated.exams, evaluated.cells
@@ -47,7 +47,7 @@ def document(run: Run, main: str | None) -> dict:
         for exam in arms[arm]["exams"].values():
             del exam["arm"]
     points = run.read("scaling").points
-    boosted = points[points["arm"] != BASE]
+    midtrained = points[points["arm"] != BASE]
     made = run.read(main) if main else None
     return {
         "run": run.name,
@@ -61,17 +61,17 @@ def document(run: Run, main: str | None) -> dict:
         "degradation": degradation(made.made) if made and "asked_difficulty" in made.made else None,
         "scaling": {
             axis: records(rows[["x", "accuracy", "low", "high", "n"]])
-            for axis, rows in boosted.groupby("axis", sort=False)
+            for axis, rows in midtrained.groupby("axis", sort=False)
         },
     }
 
 
 def records(table: pd.DataFrame, orient: str = "records"):
-    """A table as plain JSON values."""
+    """A table as JSON values."""
     return json.loads(table.to_json(orient=orient, double_precision=15))
 
 
 def teacher_error(run: Run) -> float | None:
-    """The error rate that the synthesiser is built to have, where the world knows it."""
+    """The error rate that the synthesiser is built to have, None if the world does not know it."""
     truth = run.world.truth()
     return truth.teachers.get(run.profile.teacher.synthesiser) if truth else None

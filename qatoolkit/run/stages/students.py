@@ -1,5 +1,5 @@
-"""The stage on scaling: students along model size, mid-training tokens and initial FLOPs, the laws through them, and
-what they would have forecast."""
+"""The stage `scaling`: students along model size, mid-training tokens and initial FLOPs, the laws fitted to them, and
+what these would have forecast."""
 
 import itertools
 from pathlib import Path
@@ -43,13 +43,13 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
     """Base and mid-trained students of one arm (default: the main one) and of the control against model size,
     mid-training tokens and initial FLOPs.
 
-    With `midtrain.schedule: wsd` the points along tokens are what the arm's own training kept, a trunk with a short decay
-    beside it for each; with another schedule each is a training of its own.
+    With `midtrain.schedule: wsd` the points along tokens are checkpoints of the arm's own training, a trunk with a
+    short decay for each; with another schedule each point is a separate training.
 
-    `runs` has one row per trained or base student (`student_row`), one per training seed (`scaling.seeds`); `cells` its
-    accuracy by cell; `points` the means over seeds by axis with paired gains, `fits` the parameters of a law per axis
-    and arm, `gains` how the gain changes along each axis, `checks` what the largest point of each axis would have been
-    forecast as. `left_out` names the axes on which nothing varies."""
+    `runs` has one row per base or mid-trained student and training seed (`student_row`, `scaling.seeds`); `cells` their
+    accuracy by cell; `points` the means over seeds by axis with paired gains; `fits` the parameters of a law per axis
+    and arm; `gains` how the gain changes along each axis; `checks` the forecast of each axis's largest point from the
+    others. `left_out` names the axes on which nothing varies."""
     arm, starts = arm or run.profile.main_arm, rungs(run)
     arms, along = scaled_arms(run, arm), along_tokens(run)
     size, tokens = next(iter(starts))[0], run.profile.midtrain.tokens
@@ -60,11 +60,11 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
     for name in arms:
         qa = qa_of(run, name)
         for p, seed in itertools.product(points.to_dict("records"), seeds):
-            key, own = (p["point"], name, seed), (p["size"], p["initial"]) == (size, 1.0)
-            if own and (p["tokens"] == tokens or p["tokens"] in on_trunk):  # the arm itself, or on its way
-                whole = probed(run) if seed == first else {}
-                jobs[key], kept[key] = arm_job(run, name, seed=seed, keep=along, **whole), on_trunk.get(p["tokens"])
-            elif own:  # the reference of an ablation, if it has as many tokens
+            key, is_student = (p["point"], name, seed), (p["size"], p["initial"]) == (size, 1.0)
+            if is_student and (p["tokens"] == tokens or p["tokens"] in on_trunk):  # the arm itself, or its checkpoint
+                probe = probed(run) if seed == first else {}
+                jobs[key], kept[key] = arm_job(run, name, seed=seed, keep=along, **probe), on_trunk.get(p["tokens"])
+            elif is_student:  # the reference of an ablation, if it has as many tokens
                 jobs[key] = arm_job(run, name, tokens=p["tokens"], seed=seed)
             else:
                 start = starts[p["size"], p["initial"]]
@@ -72,16 +72,17 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
     found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
     found = {key: t.kept(kept[key]) if kept.get(key) else t for key, t in found.items()}
     samples = scored(run, [path for t in found.values() for path in (t.job.start, t.job.out)])
-    runs, means, by_cell, unread = [], [], [], unread_scores(run, arm)
+    runs, means, by_cell, baselines = [], [], [], unread_scores(run, arm)
     over = arms[-1] if len(arms) > 1 else BASE
     for p in points.to_dict("records"):
-        of = {(name, seed): found[p["point"], name, seed] for name in arms for seed in seeds}
-        scores = {key: samples[t.job.out] for key, t in of.items()} | {(BASE, first): samples[of[arm, first].job.start]}
+        students = {(name, seed): found[p["point"], name, seed] for name in arms for seed in seeds}
+        scores = {key: samples[t.job.out] for key, t in students.items()}
+        scores |= {(BASE, first): samples[students[arm, first].job.start]}
         for name in (*arms, BASE):
             rows = []
             for seed in seeds[:1] if name == BASE else seeds:
-                row = p | {"arm": name, "seed": None if name == BASE else seed} | unread
-                row |= student_row(of[arm if name == BASE else name, seed], base=name == BASE)
+                row = p | {"arm": name, "seed": None if name == BASE else seed} | baselines
+                row |= student_row(students[arm if name == BASE else name, seed], base=name == BASE)
                 row |= accuracy(scores[name, seed]).iloc[0].to_dict()
                 if "bits_per_byte" in scores[name, seed]:
                     row["bits_per_byte"] = scores[name, seed]["bits_per_byte"].mean()
@@ -114,8 +115,8 @@ ABOUT = ("point", "arm", "seed", "size", "tokens", "initial", "parameters", "ini
 
 
 def over_seeds(rows: list[dict]) -> dict:
-    """The rows of one student's training seeds as one: accuracy and bits per byte are means, and the interval is over
-    the questions (Wilson's) and the seeds (Student's t), whose halves add in quadrature."""
+    """One row for all training seeds of a student: accuracy and bits per byte are means; the half-widths of the
+    intervals over the questions (Wilson's) and over the seeds (Student's t) are added in quadrature."""
     found = rows[0] | {"seeds": len(rows)}
     del found["seed"]
     if len(rows) == 1:
@@ -134,10 +135,10 @@ def student_row(training: Trained, *, base: bool) -> dict:
     """Compute of a mid-trained student, or of the base it starts from: parameters; the FLOPs of pre-training
     (initial_flops, initial_6nd_flops) and of mid-training (flops, 6nd_flops), each counted exactly (`training.flops`)
     and as six times parameters times tokens; initial_tokens; tokens_share, mid-training tokens over those of
-    pre-training, and rate_share, the peak rate over that of pre-training, by which recipes compare across scales
+    pre-training, and rate_share, the peak rate over that of pre-training, which make recipes comparable across scales
     (Marin's practice).
 
-    A null where nobody knows it: the compute of an adopted checkpoint is 6ND of its published tokens."""
+    Unknown values are null. The compute of an adopted checkpoint is 6ND of its published tokens."""
     about, job = training.manifest, training.job
     parameters, before = about["parameters"], about["initial_tokens"]
     started = read_json(Path(job.start) / "training.json").get("job", {}).get("learning_rate")
@@ -154,21 +155,21 @@ def student_row(training: Trained, *, base: bool) -> dict:
 
 
 def laws(points: pd.DataFrame, by_seed: pd.DataFrame, seed: int) -> dict[str, pd.DataFrame]:
-    """`fits` and `checks` of all axes from the rows of single seeds, `gains` from their means; no rows where an axis has
-    too few points, or varies nothing (the base on the axis of tokens)."""
+    """`fits` and `checks` of all axes from the rows of single seeds, `gains` from their means; no rows for an axis with
+    too few points, or along which accuracy is constant (the base on the axis of tokens)."""
     fits, checks = [], []
     for (axis, arm), part in by_seed.groupby(["axis", "arm"], sort=False):
-        own = part.rename(columns={"x": axis})
+        rows = part.rename(columns={"x": axis})
         if part["accuracy"].nunique() < 2 or part["chance"].isna().any():
             continue
         losses = "bits_per_byte" in part and part["bits_per_byte"].notna().all()
         for y in ("accuracy", "bits_per_byte")[: 1 + losses]:
-            fit = fit_scaling(own, y, by=axis, seed=seed)
+            fit = fit_scaling(rows, y, by=axis, seed=seed)
             about = {"axis": axis, "arm": arm, "of": y, "law": fit.says}
             about |= {"points": part["x"].nunique(), "scatter": fit.scatter}
             fits += [about | row for row in fit.parameters.to_dict("records")]
         if part["x"].nunique() >= 3:
-            checked = check_forecast(own, 1, axis, through="bits_per_byte" if losses else None, seed=seed)
+            checked = check_forecast(rows, 1, axis, through="bits_per_byte" if losses else None, seed=seed)
             checks.append(checked.assign(axis=axis, arm=arm, points=part["x"].nunique() - 1))
     gains = points.dropna(subset="gain").drop(columns=["low", "high"])
     gains = gain_by_scale(gains.rename(columns={"gain_low": "low", "gain_high": "high"}))
@@ -183,18 +184,19 @@ def laws(points: pd.DataFrame, by_seed: pd.DataFrame, seed: int) -> dict[str, pd
 
 
 def unread_scores(run: Run, arm: str) -> dict[str, float | None]:
-    """On the multiple-choice exams: `chance`, the accuracy of guessing, and `blind`, that of always taking the choice
-    that is most often right in an arm's data (null for an arm without)."""
+    """Baselines on the multiple-choice exams: `chance`, the accuracy of guessing, and `blind`, that of always taking
+    the choice that is most often right in an arm's data (null for an arm without data)."""
     rows, data = choice_rows(run).drop_duplicates("id"), arm_table(run, arm)
     blind = float(blind_to_training(rows, data).mean()) if len(data) and len(rows) else None
     return {"chance": float((1 / rows["choices"].map(len)).mean()) if len(rows) else None, "blind": blind}
 
 
 def rungs(run: Run) -> dict[tuple[str, float], Path]:
-    """Where mid-training can start, by size and share of the pre-training tokens; the run's student first.
+    """The models that mid-training can start from, by size and share of the pre-training tokens; the run's student
+    first.
 
-    Rungs that were trained here, or the profile's ladder: an entry with as many parameters as the student is an earlier
-    checkpoint of it, any other another size."""
+    They are rungs that were trained here, or the profile's ladder: an entry with as many parameters as the student is
+    an earlier checkpoint of it, any other entry another size."""
     base, student = run.read("base"), run.profile.student
     if "general" in base.places:
         found = {(student.size, 1.0): run.model(BASE)}

@@ -1,4 +1,5 @@
-"""Stages on synthesis: the data sets of the profile, each by its strategy, and what a teacher's errors do to them."""
+"""Stages on synthesis: the data sets of the profile, each written with its strategy, and the effect of a teacher's
+errors."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,11 +29,11 @@ from qatoolkit.synthesis.write import attempts, degraded
 
 def synthesise(run: Run, name: str, *, log=print) -> Outputs:
     """One data set of the profile (`Profile.data`): `made` (written and labelled), `questions` (accepted after
-    refinement and, with `measure.k`, by what was measured of them), `rejects`, `refinement` where the truth is known, and
-    what its strategy keeps beside them. With several `plan.waves` also `counts`, and `questions` are those that curation
+    refinement and, with `measure.k`, by their measured pass rates), `rejects`, `refinement` if the truth is known, and
+    the strategy's other outputs. With several `plan.waves` also `counts`, and `questions` are those that curation
     accepts, within the budget of their cell (`waves.fill`).
 
-    Raises ValueError for a name that the profile does not have, MissingUpstream before seeds and plan are there."""
+    Raises ValueError for a name that the profile does not have, MissingUpstream before seeds and plan are made."""
     chosen, profile = run.profile.data_set(name)
     exact, by_rate, measures = profile.plan.waves > 1, profile.plan.by == "measured", profile.measure.k > 0
     reads = ("annotate", "plan", *["exams"] * exact, *["base"] * measures, *["probe"] * by_rate)
@@ -41,22 +42,23 @@ def synthesise(run: Run, name: str, *, log=print) -> Outputs:
 
     def make(folder) -> dict:
         plan = plan_of(run, profile)
-        with teachers(run, name) as by:
+        with teachers(run, name) as roles:
 
             def write(plan: pd.DataFrame, wave: int = 0) -> dict:
-                outputs = chosen.write(context_of(run, profile, chosen, by, folder, plan, wave))
-                return accept_measured(run, profile, by, outputs)
+                outputs = chosen.write(context_of(run, profile, chosen, roles, folder, plan, wave))
+                return accept_measured(run, profile, roles, outputs)
 
             outputs = write_exactly(run, profile, chosen, plan, write, log) if exact else write(plan)
         if run.parent or (dials and name != run.profile.main_set):
-            return outputs  # an ablation or a control: nobody asks how its answers were refined
+            return outputs  # an ablation or a control: its refinement is reported nowhere
         return outputs | {"refinement": refinement(run, outputs["made"], outputs["questions"], outputs["rejects"])}
 
     return run.complete(name, spec, make, dials=dials, log=log)
 
 
 def writing_stage(kind: str, chosen: Strategy, profile: Profile, reads: tuple[str, ...], more: Iterable[str]) -> Stage:
-    """A stage that writes with a strategy: it depends on all that writing takes, and on the groups of settings `more`."""
+    """A stage that writes with a strategy: it depends on everything that writing uses, and on the groups of settings
+    `more`."""
     groups = tuple(dict.fromkeys([*chosen.groups(profile), *more]))
     files = tuple(dial for dial in places(type(profile)) if dial.split(".")[0] in groups)
     prompts = tuple(dict.fromkeys([*chosen.prompts, *["solve"] * (profile.measure.k > 0)]))
@@ -64,30 +66,30 @@ def writing_stage(kind: str, chosen: Strategy, profile: Profile, reads: tuple[st
 
 
 def plan_of(run: Run, profile: Profile) -> pd.DataFrame:
-    """The plan that a data set with this profile is written for: the run's, unless its dials plan otherwise."""
-    plan, usual = run.read("plan").budget, run.profile.plan
-    return plan if replace(profile.plan, waves=usual.waves) == usual else plan_budget(plan, profile.plan)
+    """The plan that a data set with this profile is written for: the run's, unless its dials change the plan."""
+    plan, default = run.read("plan").budget, run.profile.plan
+    return plan if replace(profile.plan, waves=default.waves) == default else plan_budget(plan, profile.plan)
 
 
 def context_of(
     run: Run,
     profile: Profile,
     chosen: Strategy,
-    by,
+    roles,
     folder: Path,
     plan: pd.DataFrame,
     wave: int = 0,
     samples: pd.DataFrame | None = None,
 ) -> Context:
-    """What a strategy gets to write one wave of a plan; with `plan.by: measured` its seeds have the student's pass rates,
-    from a probe's `samples` (by default the run's)."""
+    """The input of a strategy for one wave of a plan; with `plan.by: measured` its seeds have the student's pass rates
+    from a probe's `samples` (default: the run's)."""
     seeds = run.read("annotate").seeds
     if profile.plan.by == "measured":
         seeds = hardest_first(seeds, run.read("probe").samples if samples is None else samples)
     return Context(
         seeds=seeds,
         plan=plan,
-        teachers=by,
+        teachers=roles,
         profile=profile,
         settings=chosen.settings_in(profile),
         seed=run.seed,
@@ -97,16 +99,18 @@ def context_of(
 
 
 def write_exactly(run: Run, profile: Profile, chosen: Strategy, plan: pd.DataFrame, write, log) -> dict:
-    """`waves.fill` for a data set, judged by the run's curation against its exams, as the stage `curate` will."""
+    """`waves.fill` for a data set, judged by the run's curation against its exams, as in the stage `curate`."""
     seeds = run.read("annotate").seeds
-    none = {d: f"there are no seeds of {d}: add some" for d in plan["discipline"] if d not in set(seeds["discipline"])}
+    known = set(seeds["discipline"])
+    without_seeds = {d: f"there are no seeds of {d}: add some" for d in plan["discipline"] if d not in known}
     cells = plan[CELL].itertuples(index=False, name=None)
-    closed = {(d, level): reason for d, level in cells if (reason := none.get(d) or chosen.out_of_reach.get(level))}
+    reasons = {(d, level): without_seeds.get(d) or chosen.out_of_reach.get(level) for d, level in cells}
+    closed = {cell: reason for cell, reason in reasons.items() if reason}
     _, index = index_all_exams(run)
 
     def write_wave(plan: pd.DataFrame, wave: int) -> dict:
         outputs = write(plan, wave)
-        run.asked.require(profile.teacher.accept_missing)  # before a later wave asks in place of what is missing
+        run.asked.require(profile.teacher.accept_missing)  # before a later wave asks for more in place of missing rows
         return outputs
 
     def judge(questions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -121,9 +125,9 @@ def synthesise_all(run: Run, *, log=print) -> list[Outputs]:
 
 
 def refinement(run: Run, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.DataFrame) -> dict:
-    """Shares of wrong answers against the world's truth: as written, as the second teacher answered, and as decided, be
-    the row accepted in the end or not; nulls where the truth is unknown."""
-    if "decided" in rejects:  # by gap or budget: refinement kept them
+    """Shares of wrong answers against the world's truth: as written, as the second teacher answered, and as decided,
+    including rows that were rejected afterwards; null if the truth is unknown."""
+    if "decided" in rejects:  # rejected for gap or budget: refinement accepted them
         table = pd.concat([table, rejects[rejects["decided"].notna()]], ignore_index=True)
         rejects = rejects[rejects["decided"].isna()]
     before, n = wrong_answers(run, made)
@@ -142,8 +146,7 @@ def refinement(run: Run, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.Da
 
 
 def wrong_answers(run: Run, table: pd.DataFrame) -> tuple[float | None, int]:
-    """The share of a table's answers that are wrong, and how many the world could judge; None where it could judge
-    none."""
+    """The share of wrong answers in a table, None if the world can judge none of them, and the number that it can."""
     if (truth := run.world.truth()) is None:
         return None, 0
     checks = [truth.is_correct(q, a) for q, a in zip(table["question"], table["answer"], strict=True)]
@@ -158,21 +161,21 @@ def wrong_answers(run: Run, table: pd.DataFrame) -> tuple[float | None, int]:
     prompts=("multi_grade", "high_difficulty", "annotate", "refine", "solve"),
 )
 def error_rates(run: Run, folder) -> dict:
-    """BoostQA in small with each of the world's own teachers: what refinement and the check of difficulty are worth
-    when the teacher errs more or less often. Empty tables for a real teacher, whose truth is unknown."""
+    """A small BoostQA with each of the world's own teachers: the benefit of refinement and of checking difficulty at
+    different error rates of the teacher. Empty tables for a real teacher, whose truth is unknown."""
     seeds, settings, truth = run.read("annotate").seeds, run.profile.boostqa, run.world.truth()
     answers, levels = [], []
     if truth is None or not is_offline(run):
         return {"answers": pd.DataFrame(answers), "levels": pd.DataFrame(levels)}
     plan = plan_budget(run.read("probe").cells, replace(run.profile.plan, questions=settings.trial))
     boostqa = strategy("boostqa")
-    with teachers(run, "error_rates") as by:
+    with teachers(run, "error_rates") as roles:
         for model in (model for model, rate in truth.teachers.items() if rate):
-            by.synthesiser = by.named(model)
+            roles.synthesiser = roles.named(model)
             context = Context(
                 seeds=seeds,
                 plan=plan,
-                teachers=by,
+                teachers=roles,
                 profile=run.profile,
                 settings=settings,
                 seed=run.seed,
@@ -187,8 +190,8 @@ def error_rates(run: Run, folder) -> dict:
 
 
 def high_shares(plan: pd.DataFrame, made: pd.DataFrame, table: pd.DataFrame, rejects: pd.DataFrame) -> dict:
-    """H4 and H5 together: share of the questions asked for, shares of those asked for there that were labelled lower at
-    the first attempt and in the end, and share of the accepted questions by their labels."""
+    """H4 and H5 together: their share of the questions asked for, the shares of those that were labelled lower at the
+    first attempt and in the end, and their share of the accepted questions by label."""
     asked, first = attempts(made, rejects, HIGH)
     budget = plan.groupby("difficulty")["budget"].sum()
     return {
@@ -203,23 +206,23 @@ def high_shares(plan: pd.DataFrame, made: pd.DataFrame, table: pd.DataFrame, rej
 
 @stage("consensus", reads=("seeds",), settings=("teacher", "world"), prompts=("annotate",))
 def consensus(run: Run, folder, *, samples: int = 5, n: int = 200) -> dict:
-    """Labels of the first `n` seeds by one answer of the annotator and by the consensus of several; empty where the
-    truth is unknown. `qt.tables.annotation_estimate` says what it will take."""
+    """Labels of the first `n` seeds by one answer of the annotator and by the consensus of several; empty if the truth
+    is unknown. `qt.tables.annotation_estimate` estimates the cost."""
     table = run.read("seeds").seeds.head(n)
     if run.world.truth() is None:
         return {"labels": table[:0].assign(samples=None)}
     labelled = []
-    with teachers(run, "consensus") as by:
+    with teachers(run, "consensus") as roles:
         for k in (1, samples):
-            labelled.append(annotation.annotate(table, by.annotator, k)[0].assign(samples=k))
+            labelled.append(annotation.annotate(table, roles.annotator, k)[0].assign(samples=k))
     return {"labels": pd.concat(labelled, ignore_index=True)}
 
 
 @stage("walk_control", reads=("linkqa",), settings=("linkqa",))
 def walk_control(run: Run, folder, *, difficulty: dict, n: int = 2000) -> dict:
-    """What a target distribution of difficulty does to `n` walks under the run's exponents: for no target, the target,
-    and the target under twice the coverage, the divergence from it (nats), coverage of KPs, and the share of drawn
-    seeds at each level."""
+    """The effect of a target distribution of difficulty on `n` walks with the run's exponents: without the target, with
+    it, and with it at twice the coverage exponent, the divergence from the target (nats), coverage of KPs, and the
+    share of drawn seeds at each level."""
     graph, settings, rows = KPGraph.load(run.read("linkqa").graph), run.profile.linkqa, []
     levels = graph.seeds.set_index("id")["difficulty"]
     for name, target, beta in (
@@ -241,13 +244,13 @@ def walk_control(run: Run, folder, *, difficulty: dict, n: int = 2000) -> dict:
 
 @stage("adjustment", reads=("annotate", "plan", "linkqa"), settings=("teacher", "linkqa"), prompts=("link", "annotate"))
 def adjustment(run: Run, folder, *, adjust: dict, n: int = 200) -> dict:
-    """Difficulty adjustment tried on `n` walks that lean to the disciplines of `adjust`: asked, labelled, and the
-    divergence of the labels from the target in nats, by discipline and difficulty, with the plan's difficulties and
-    with `adjust`. `qt.tables.adjustment_estimate` says what it will take."""
+    """A trial of difficulty adjustment on `n` walks that favour the disciplines of `adjust`: questions asked for,
+    labelled, and the divergence of the labels from the target in nats, by discipline and difficulty, with the plan's
+    difficulties and with `adjust`. `qt.tables.adjustment_estimate` estimates the cost."""
     tables = []
-    with teachers(run, "adjustment") as by:
+    with teachers(run, "adjustment") as roles:
         for name, asked in adjustment_requests(run, adjust, n).items():
-            made, _ = linkqa.synthesise(asked, by.synthesiser, by.annotator)
+            made, _ = linkqa.synthesise(asked, roles.synthesiser, roles.annotator)
             tables.append(linkqa.control(made, adjust).assign(difficulties=name))
     table = pd.concat(tables, ignore_index=True)
     return {"levels": table[["difficulties", "discipline", "difficulty", "asked", "got", "kl"]]}

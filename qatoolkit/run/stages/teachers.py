@@ -19,8 +19,8 @@ def ledger_path(run: Run):
 
 @contextmanager
 def teachers(run: Run, stage: str):
-    """The run's synthesiser, refiner and annotator, and `named(model)` for any other, sharing one ledger; the world's
-    own endpoint is started where no other is set, and stopped afterwards. `run.asked` counts what they answer."""
+    """The run's synthesiser, refiner and annotator, and `named(model)` for any other, sharing one ledger. The world's
+    own endpoint is started if no other is set, and stopped afterwards. `run.asked` counts the answers."""
     settings = run.profile.teacher
     kind = BatchTeacher if settings.batch else Teacher
     with endpoint_of(run) as endpoint, Ledger(ledger_path(run)) as ledger:
@@ -57,11 +57,11 @@ def endpoint_of(run: Run):
         with run.world.endpoint() as endpoint:
             yield endpoint
     else:
-        yield Endpoint(**_where(run))
+        yield Endpoint(**_endpoint_options(run))
 
 
-def _where(run: Run) -> dict:
-    """What the profile and OPENAI_BASE_URL say of the endpoint, as arguments of `Endpoint`."""
+def _endpoint_options(run: Run) -> dict:
+    """The endpoint of the profile or of OPENAI_BASE_URL, as arguments of `Endpoint`."""
     settings = run.profile.teacher
     url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or OFFLINE
     return {
@@ -70,6 +70,6 @@ def _where(run: Run) -> dict:
 
 
 def is_offline(run: Run) -> bool:
-    """Whether the teachers of a run are its world's: the profile says so, or neither it nor OPENAI_BASE_URL names an
-    endpoint."""
-    return _where(run)["base_url"] == OFFLINE
+    """Whether a run uses the endpoint of its world: the profile says so, or neither it nor OPENAI_BASE_URL names
+    one."""
+    return _endpoint_options(run)["base_url"] == OFFLINE

@@ -28,23 +28,23 @@ from qatoolkit.training.probes import read_probes
 from qatoolkit.training.settings import Course, Manner
 from qatoolkit.training.tokens import qa_documents, train_tokenizer, write_tokens
 
-READS = ("start", "qa", "general", "tokenizer")  # the fields of a job that name what it reads
+READS = ("start", "qa", "general", "tokenizer")  # the fields of a job that name its inputs
 METRICS = ["step", "tokens", "loss", "lr", "arm"]
 TOKENIZER_TEXTS = 3000  # documents of general text that a tokenizer is trained on
 
 
 def shared(run: Run, tokenizer: Path, config) -> dict:
-    """What all of a run's trainings share: how a step is computed, the tokenizer, the seed. What the profile leaves
-    open follows from the configuration of the model."""
+    """The fields that all of a run's jobs share: how a step is computed, the tokenizer, the seed. Settings that are
+    null in the profile follow from the configuration of the model."""
     manner = {name: getattr(run.profile.student, name) for name in Manner.model_fields}
     if None in (manner["block"], manner["batch"], manner["memory"], manner["checkpointing"]):
         found = model_defaults(run, config)
         manner |= {name: found[name].value for name, value in manner.items() if value is None and name in found}
-    return manner | {"tokenizer": str(tokenizer), "seed": run.seed, "out": "."}  # `trained` decides where it is written
+    return manner | {"tokenizer": str(tokenizer), "seed": run.seed, "out": "."}  # `trained` sets `out`
 
 
 def model_defaults(run: Run, config) -> dict[str, Default]:
-    """What follows from a model's configuration on this machine, each value with its reason."""
+    """The settings that follow from a model's configuration on this machine, each with its reason."""
     import torch
 
     gpu = torch.cuda.is_available()
@@ -72,7 +72,7 @@ def base_job(run: Run, size: str, tokenizer: Path, general: Path, keep: tuple[fl
 
 
 def midtrain_job(run: Run, name: str, start: Path, qa: Path | None, **changes) -> Job:
-    """Mid-training of one arm from a checkpoint, with the rate decaying to zero; without QA all of it is general
+    """Mid-training of one arm from a checkpoint, with the rate decaying to zero; without QA all tokens are general
     replay."""
     settings, config = run.profile.midtrain, load_config(start)
     fields = {field: getattr(settings, field) for field in Course.model_fields}
@@ -91,14 +91,14 @@ def midtrain_job(run: Run, name: str, start: Path, qa: Path | None, **changes) -
 
 
 def seed_range(run: Run, k: int) -> range:
-    """`k` training seeds, from that of the run's mid-training on."""
+    """`k` training seeds, starting at that of the run's mid-training."""
     first = run.seed if run.profile.midtrain.seed is None else run.profile.midtrain.seed
     return range(first, first + k)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A finished training: its job, as it was run, its manifest, and the artifact's name for a stage's `uses`."""
+    """A finished training: its job as it was run, its manifest, and the artifact's name for a stage's `uses`."""
 
     job: Job
     manifest: dict
@@ -110,7 +110,7 @@ class Trained:
         return Path(self.job.out)
 
     def kept(self, share: float) -> "Trained":
-        """The checkpoint that it kept on the way, at a share of its steps."""
+        """The checkpoint kept at a share of its steps."""
         out = self.path / f"at-{share:g}"
         job = replace(self.job, out=str(out))
         return Trained(job=job, manifest=read_json(out / "training.json"), artifact=self.artifact)
@@ -122,24 +122,24 @@ class Trained:
 
 
 def trained(run: Run, jobs: list[Job]) -> list[Trained]:
-    """Train jobs side by side, each in the artifact of its content: what was trained before, in any run, is not trained
-    again."""
+    """Train jobs in parallel, each in the artifact of its content; a job that was trained before, in any run, is not
+    trained again."""
     artifacts = [Artifact(run.root / STAGES, "train", training_key(job)) for job in jobs]
     placed = [replace(job, out=str(a.folder)) for job, a in zip(jobs, artifacts, strict=True)]
     todo = {a.folder: (a, job) for a, job in zip(artifacts, placed, strict=True) if a.manifest is None}
-    with ExitStack() as held:
-        for folder in sorted(todo):  # in one order, so that two runs never wait for each other
-            held.enter_context(todo[folder][0].making())
+    with ExitStack() as locks:
+        for folder in sorted(todo):  # in a fixed order, so that two runs never wait for each other
+            locks.enter_context(todo[folder][0].making())
         manifests = train_all(
             [j for _, j in todo.values()], worker=WORKER, launch=run.profile.student.launch, folder=run.folder / "jobs"
         )
         for (artifact, job), manifest in zip(todo.values(), manifests, strict=True):
-            reads = filter(None, (artifact_of(getattr(job, field)) for field in (*READS, "probe")))
-            uses = list(dict.fromkeys(one.name for one in reads))
+            inputs = filter(None, (artifact_of(getattr(job, field)) for field in (*READS, "probe")))
+            uses = list(dict.fromkeys(source.name for source in inputs))
             artifact.finish({"outputs": {"training": key_of(manifest)}, "uses": uses})
     for tokens in {p for _, job in todo.values() for p in (job.qa, job.general) if p}:
-        if made := artifact_of(tokens):
-            made.add_files()  # packed blocks
+        if packed := artifact_of(tokens):
+            packed.add_files()  # packed blocks
     return [
         Trained(job=job, manifest=read_json(artifact.folder / "training.json"), artifact=artifact.name)
         for job, artifact in zip(placed, artifacts, strict=True)
@@ -147,18 +147,17 @@ def trained(run: Run, jobs: list[Job]) -> list[Trained]:
 
 
 def training_key(job: Job) -> str:
-    """The key of a training: its name, everything that changes what is learned, and the content of what it reads."""
-    places = {field: getattr(job, field) for field in READS}
-    content = {f: content_of(p) for f, p in places.items() if p}
-    keeps = {"keep": job.keep, "keep_optimizer": job.keep_optimizer}
+    """The key of a training: its name, everything that changes what is learned, and the content of its inputs."""
+    paths = {field: getattr(job, field) for field in READS}
+    content = {field: content_of(path) for field, path in paths.items() if path}
+    extras = {"keep": job.keep, "keep_optimizer": job.keep_optimizer}
     if job.probe_every:
-        keeps |= {"probe": content_of(job.probe), "probe_every": job.probe_every}
-    return key_of("train", 1, job.name, identity(job, **content), keeps)
+        extras |= {"probe": content_of(job.probe), "probe_every": job.probe_every}
+    return key_of("train", 1, job.name, identity(job, **content), extras)
 
 
 def token_file(run: Run, table: pd.DataFrame) -> Path | None:
-    """The rows of a QA table as a token file of the run's tokenizer, an artifact of its own; None for an empty
-    table."""
+    """The rows of a QA table as a token file of the run's tokenizer, in its own artifact; None for an empty table."""
     if table.empty:
         return None
     tokenizer, documents = run.place("base", "tokenizer"), list(qa_documents(table, run.profile.midtrain.document))
@@ -171,8 +170,8 @@ def token_file(run: Run, table: pd.DataFrame) -> Path | None:
 
 
 def qa_of(run: Run, arm: str) -> Path | None:
-    """What an arm reads of QA: the token file of its sets together or, where the profile gives ratios or a limit of
-    epochs, a folder of one for each (`training.mixtures`), an artifact of its own; None without any question."""
+    """The QA that an arm reads: one token file of all its sets or, if the profile gives ratios or a limit of epochs, a
+    folder with one for each (`training.mixtures`), in its own artifact; None without questions."""
     sets = run.profile.arms[arm]
     if not isinstance(sets, Mapping):
         return qa_file(run, arm_table(run, arm))
@@ -181,7 +180,7 @@ def qa_of(run: Run, arm: str) -> Path | None:
 
 
 def qa_file(run: Run, table: pd.DataFrame) -> Path | None:
-    """A QA table as a job's `qa`, within the profile's limit of epochs; None for an empty table."""
+    """A QA table as the `qa` of a job, with the profile's limit of epochs; None for an empty table."""
     most = run.profile.midtrain.max_epochs
     if most is None or table.empty:
         return token_file(run, table)
@@ -192,11 +191,11 @@ def mixture_of(
     run: Run, tables: Mapping[str, pd.DataFrame], shares: Mapping[str, float], most: float | None
 ) -> Path | None:
     """QA tables by ratio of tokens as a mixture of the run's tokenizer, each read `most` times at most; None without
-    tables. ValueError for an empty one."""
+    tables. ValueError for an empty table."""
     if not tables:
         return None
-    tokenizer, holds = run.place("base", "tokenizer"), run.profile.midtrain.document
-    documents = {name: list(qa_documents(table, holds)) for name, table in tables.items()}
+    tokenizer, document = run.place("base", "tokenizer"), run.profile.midtrain.document
+    documents = {name: list(qa_documents(table, document)) for name, table in tables.items()}
     return (
         make_once(
             run,
@@ -226,7 +225,7 @@ def base(run: Run, folder: Path) -> dict:
     of the profile or the world; with its tokenizer, the general corpus in blocks, and the other rungs of the scaling
     axis.
 
-    `places` names the artifacts: model, tokenizer, replay and, where it was trained here, general and `rung <size>`."""
+    `places` names the artifacts: model, tokenizer, replay and, if it was trained here, general and `rung <size>`."""
     student, world = run.profile.student, run.world.settings
     if student.checkpoint:
         model = adopted(run, student.checkpoint, student.revision)
@@ -235,22 +234,22 @@ def base(run: Run, folder: Path) -> dict:
         places = {"model": f"{model.name}/model", "tokenizer": f"{model.name}/model"}
     else:
         about = [world.get("general", world), run.seed, student.vocabulary, student.tokens]
-        own = make_once(run, "tokenizer", about, lambda to: _own_tokenizer(run).save_pretrained(to))
-        tokenizer = own.folder
-        general = _general(run, tokenizer, student.tokens, run.seed)
+        made = make_once(run, "tokenizer", about, lambda to: _make_tokenizer(run).save_pretrained(to))
+        tokenizer = made.folder
+        general = _write_general(run, tokenizer, student.tokens, run.seed)
         sizes = [student.size, *(size for size in run.profile.scaling.sizes if size != student.size)]
         keep = run.profile.scaling.initial
         rungs = trained(run, [base_job(run, s, tokenizer, general.folder, keep * (s == student.size)) for s in sizes])
         manifest, metrics = rungs[0].manifest, rungs[0].metrics
-        places = {"model": rungs[0].artifact, "tokenizer": own.name, "general": general.name}
+        places = {"model": rungs[0].artifact, "tokenizer": made.name, "general": general.name}
         places |= {f"rung {size}": rung.artifact for size, rung in zip(sizes, rungs, strict=True)}
-    places["replay"] = _general(run, tokenizer, 2 * run.profile.midtrain.tokens, run.seed + 1).name
+    places["replay"] = _write_general(run, tokenizer, 2 * run.profile.midtrain.tokens, run.seed + 1).name
     uses = [name.removesuffix("/model") for name in places.values()]
     return {"places": places, "training": manifest, "metrics": metrics, "uses": uses}
 
 
 def adopted(run: Run, checkpoint: str, revision: str | None) -> Artifact:
-    """A checkpoint that was not trained here, copied once; with the compute of the ladder's entry for it, if any."""
+    """A checkpoint that was not trained here, copied once; its compute is that of its entry in the ladder, if any."""
     known = [e for e in run.world.ladder() if (e.checkpoint, e.revision) == (checkpoint, revision)]
     tokens = known[0].tokens if known else None
 
@@ -262,14 +261,14 @@ def adopted(run: Run, checkpoint: str, revision: str | None) -> Artifact:
     return make_once(run, "adopt", [content_of(checkpoint), revision, tokens], make)
 
 
-def _own_tokenizer(run: Run):
+def _make_tokenizer(run: Run):
     student = run.profile.student
     texts = itertools.islice(run.world.general_text(student.tokens, run.seed), TOKENIZER_TEXTS)
     return train_tokenizer(run.world.vocabulary() + list(texts), student.vocabulary)
 
 
-def _general(run: Run, tokenizer: Path, tokens: int, seed: int) -> Artifact:
-    """General text of the run's world as a token file: as much as there is, at most about `tokens` tokens."""
+def _write_general(run: Run, tokenizer: Path, tokens: int, seed: int) -> Artifact:
+    """General text of the run's world as a token file: at most about `tokens` tokens, fewer if there is less."""
     world = run.world.settings
     about = [world.get("general", world), tokens, seed, content_of(str(tokenizer))]
 
@@ -299,14 +298,14 @@ def arm_job(run: Run, arm: str, **changes) -> Job:
 
 
 def own_job(run: Run, arm: str) -> Job:
-    """The job of an arm as the stage `midtrain` trains it: with what it keeps on the way, and probed."""
+    """The job of an arm as the stage `midtrain` trains it: with the checkpoints it keeps, and probed."""
     keep = along_tokens(run) if arm in scaled_arms(run, run.profile.main_arm) else ()
     return arm_job(run, arm, keep=keep, **probed(run))
 
 
 def along_tokens(run: Run) -> tuple[float, ...]:
-    """The shares of the tokens that an arm's own training gives as points of the axis of tokens: all of them where the
-    schedule is wsd, whose trunk decays for each on the side; else none, for such a checkpoint has not decayed."""
+    """The shares of the tokens at which an arm's own training gives points on the axis of tokens: all of them with the
+    schedule wsd, whose trunk branches off a decay at each; else none, since those checkpoints have not decayed."""
     if run.profile.midtrain.schedule != "wsd":
         return ()
     shares = {*run.profile.scaling.tokens, run.profile.scaling.at}
@@ -314,7 +313,7 @@ def along_tokens(run: Run) -> tuple[float, ...]:
 
 
 def scaled_arms(run: Run, arm: str) -> list[str]:
-    """An arm and the control that is trained at its points, if one is."""
+    """An arm, and the control if it is trained at the arm's points."""
     control = run.profile.control if run.profile.scaling.control else None
     return [arm] + [control] * (control not in (None, arm))
 
@@ -325,19 +324,19 @@ def probed(run: Run) -> dict:
     every = run.profile.probe.every
     if not every:
         return {}
-    asked = probe_questions(run)
-    asked = asked[asked[["choices", "answer_index"]].notna().all(axis=1)]
+    questions = probe_questions(run)
+    questions = questions[questions[["choices", "answer_index"]].notna().all(axis=1)]
     made = make_once(
         run,
         "probe",
-        [as_json(asked["id"].tolist()), as_json(asked[CELL].values.tolist())],
-        lambda to: write_table(asked, to / "questions.parquet"),
+        [as_json(questions["id"].tolist()), as_json(questions[CELL].values.tolist())],
+        lambda to: write_table(questions, to / "questions.parquet"),
     )
     return {"probe": str(made.folder / "questions.parquet"), "probe_every": every}
 
 
 def shares_in(manifest: dict) -> dict:
-    """What a training read, without what it read of each set (`tables.mixture`)."""
+    """What a training read, without the detail by set (`tables.mixture`)."""
     return {name: value for name, value in manifest["mixture"].items() if name != "parts"}
 
 
@@ -346,12 +345,12 @@ _MIDTRAIN = Stage(
     reads=("base", "curate", "annotate", "exams"),
     settings=("student", "midtrain", "probe", "scaling.tokens", "scaling.at", "scaling.control"),
 )
-WORKER = "qatoolkit.evaluation.live_probe"  # trains jobs, and probes them where they ask for it
+WORKER = "qatoolkit.evaluation.live_probe"  # trains jobs, and probes those that ask for it
 
 
 def midtrain(run: Run, *, log=print) -> Outputs:
-    """Every arm from the same base checkpoint with the same number of tokens. `models` gives each arm's artifact;
-    `run.model(arm)` its Hugging Face directory."""
+    """Mid-train every arm from the same base checkpoint with the same number of tokens. `models` names each arm's
+    artifact; `run.model(arm)` is its Hugging Face directory."""
 
     def make(folder: Path) -> dict:
         found = trained(run, [own_job(run, arm) for arm in run.profile.arms])
@@ -375,8 +374,8 @@ def midtrain(run: Run, *, log=print) -> Outputs:
 
 @stage("resume_check", reads=("midtrain",), settings=("student", "midtrain"))
 def resume_check(run: Run, folder: Path, *, arm: str | None = None, tokens: int = 8_000, at: int = 5) -> dict:
-    """A short training of an arm twice: undisturbed, and stopped after step `at`, then started again. One row each with
-    steps, final loss and the weights' digest, which must be equal (on a CPU)."""
+    """A short training of an arm, twice: uninterrupted, and stopped after step `at` and started again. One row each
+    with steps, final loss and the digest of the weights, which must be equal (on a CPU)."""
     from qatoolkit.training.train import train
 
     class Stopped(Exception):

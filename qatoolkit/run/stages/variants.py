@@ -1,4 +1,4 @@
-"""Ablations: runs with a dial turned, each paired with its arm untouched over training seeds, at a share of the
+"""Ablations: runs with dials turned, each paired with its untouched arm over training seeds, at a share of the
 mid-training tokens."""
 
 import re
@@ -17,7 +17,7 @@ from qatoolkit.run.store import Run
 
 REFERENCE = "reference"
 KEY = ["arm", "ablation", "seed"]
-LONGEST = 60  # characters of a variant's folder
+LONGEST = 60  # characters in the name of a variant's folder
 _ABLATIONS = Stage(
     "ablations",
     reads=("exams", "annotate", "base", "plan", "curate"),
@@ -29,12 +29,12 @@ _ABLATIONS = Stage(
 
 
 def called(dials: dict) -> str:
-    """An ablation in words: `boostqa.refine=False`."""
+    """The name of an ablation: `boostqa.refine=False`."""
     return ", ".join(f"{name}={value}" for name, value in dials.items() if name != "arm")
 
 
 def variant(run: Run, dials: dict) -> tuple[Run, str]:
-    """The run with an ablation's dials turned, its stages made up to curation, and its arm."""
+    """The run with an ablation's dials turned and its stages made up to curation, and the ablation's arm."""
     arm = run.profile.arm_of(dials)
     turned = {name: value for name, value in dials.items() if name != "arm"}
     sets = {name: None for name in run.profile.arms if name != arm}
@@ -46,46 +46,47 @@ def variant(run: Run, dials: dict) -> tuple[Run, str]:
 
 
 def quiet(line: str) -> None:
-    """A log that leaves out what was done before."""
+    """Print log lines, except for stages that were done before."""
     if "done before" not in line:
         print(line)
 
 
 def ablations(run: Run, *, log=print) -> Outputs:
-    """Every ablation of the profile: its arm trained with the dials turned and untouched, on the same tokens and under
+    """Every ablation of the profile: its arm trained with the dials turned and untouched, on the same tokens and with
     the same training seeds (`ablation_seeds`), and compared on the same questions. With several seeds the main arm and
-    the control are trained too, for `qt.tables.training_seeds`.
+    the control are also trained, for `qt.tables.training_seeds`.
 
-    `ablations` has the paired differences (turned minus untouched; intervals and p as in `core.stats.
-    difference_over_seeds`, Holm-corrected within weak and all), `samples` the questions, by arm, ablation and seed."""
+    `ablations` has the paired differences (turned minus untouched; intervals and p as in
+    `core.stats.difference_over_seeds`, Holm-corrected within weak and all), `samples` the answers, by arm, ablation and
+    seed."""
 
     def make(folder) -> dict:
         tokens, profile = round(run.profile.midtrain.tokens * run.profile.ablation_tokens), run.profile
         variants = [(called(dials), *variant(run, dials)) for dials in profile.ablations]
-        of = {(arm, name): other for name, other, arm in variants}
+        run_of = {(arm, name): other for name, other, arm in variants}
         sets = [
             {"arm": arm, "ablation": name, "questions": len(arm_table(other, arm))} for name, other, arm in variants
         ]
         untouched = [arm for _, _, arm in variants]
         if profile.ablation_seeds > 1:
             untouched += [arm for arm in (profile.main_arm, profile.control) if arm]
-        of |= {(arm, REFERENCE): run for arm in untouched}
+        run_of |= {(arm, REFERENCE): run for arm in untouched}
         jobs = {
             (*key, seed): arm_job(other, key[0], tokens=tokens, seed=seed)
-            for key, other in of.items()
+            for key, other in run_of.items()
             for seed in seed_range(run, profile.ablation_seeds)
         }
         found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
         scores = scored(run, [t.job.out for t in found.values()])
-        about = [dict(zip(KEY, key, strict=True)) for key in jobs]
-        kept = [scores[t.job.out].assign(**one) for one, t in zip(about, found.values(), strict=True)]
-        samples = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=[*KEY, "id"])
+        keys = [dict(zip(KEY, key, strict=True)) for key in jobs]
+        tables = [scores[t.job.out].assign(**key) for key, t in zip(keys, found.values(), strict=True)]
+        samples = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEY, "id"])
         samples = samples.drop_duplicates([*KEY, "id"], ignore_index=True)
         return {
-            "ablations": _paired(sets, samples, weak_parts(run), profile.evaluate.bootstrap, run.seed),
+            "ablations": _compare(sets, samples, weak_parts(run), profile.evaluate.bootstrap, run.seed),
             "samples": samples,
             "mixtures": pd.DataFrame(
-                [one | shares_in(t.manifest) for one, t in zip(about, found.values(), strict=True)]
+                [key | shares_in(t.manifest) for key, t in zip(keys, found.values(), strict=True)]
             ),
             "uses": [t.artifact for t in found.values()],
         }
@@ -93,20 +94,20 @@ def ablations(run: Run, *, log=print) -> Outputs:
     return run.complete("ablations", _ABLATIONS, make, log=log)
 
 
-def _paired(sets: list[dict], samples: pd.DataFrame, weak: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+def _compare(sets: list[dict], samples: pd.DataFrame, weak: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     """One row per ablation on weak cells and on all: accuracy, and the paired difference to the untouched arm over the
-    training seeds, with p corrected."""
-    rows, ends = [], ("difference", "low", "high", "n", "seeds", "p")
-    of = {key: parts(group, weak) for key, group in samples.groupby(KEY)}
+    training seeds, with corrected p."""
+    rows, columns = [], ("difference", "low", "high", "n", "seeds", "p")
+    split = {key: parts(group, weak) for key, group in samples.groupby(KEY)}
     for row in sets:
         for on in ("weak", "all"):
             turned, untouched = (
-                [split[on] for (arm, name, _), split in of.items() if (arm, name) == (row["arm"], one)]
-                for one in (row["ablation"], REFERENCE)
+                [part[on] for (arm, ablation, _), part in split.items() if (arm, ablation) == (row["arm"], name)]
+                for name in (row["ablation"], REFERENCE)
             )
             found = difference_over_seeds(list(zip(turned, untouched, strict=True)), resamples=resamples, seed=seed)
-            both = [accuracy(pd.concat(each)).iloc[0]["accuracy"] for each in (turned, untouched)]
-            rows.append(row | {"on": on, "accuracy": both[0], "untouched": both[1]} | {k: found[k] for k in ends})
-    table = pd.DataFrame(rows, columns=["arm", "ablation", "questions", "on", "accuracy", "untouched", *ends])
+            both = [accuracy(pd.concat(tables)).iloc[0]["accuracy"] for tables in (turned, untouched)]
+            rows.append(row | {"on": on, "accuracy": both[0], "untouched": both[1]} | {k: found[k] for k in columns})
+    table = pd.DataFrame(rows, columns=["arm", "ablation", "questions", "on", "accuracy", "untouched", *columns])
     corrected = table.groupby("on")["p"].transform(lambda p: holm(p.astype(float).fillna(1.0).tolist()))
     return table.assign(p_holm=corrected.astype(float))

@@ -1,4 +1,4 @@
-"""Stages on weakness: where the base student is weak, and the synthesis budget that follows."""
+"""Stages `probe` and `plan`: where the base student is weak, and the synthesis budget that follows."""
 
 import tempfile
 from dataclasses import replace
@@ -17,54 +17,54 @@ from qatoolkit.synthesis.budget import plan_budget
 
 @stage("probe", reads=("base", "annotate", "exams"), settings=("probe.on", "probe.open_answers"))
 def probe(run: Run, folder) -> dict:
-    """The base model's accuracy by cell, on the annotated seeds or on the probe's part of the exams."""
+    """The base student's accuracy by cell, on the annotated seeds or on the probe's part of the exams."""
     samples = probe_samples(run, run.model("base"))
     return {"samples": samples, "cells": cells(samples)}
 
 
 def probe_samples(run: Run, model: Path) -> pd.DataFrame:
-    """What a model answers to the probe's questions."""
-    asked = probe_questions(run)
-    tasks = asked["id"].isin(task_ids(run))  # lm-eval tasks have a form of their own
-    if asked.empty:
+    """A model's answers to the probe's questions."""
+    questions = probe_questions(run)
+    from_tasks = questions["id"].isin(task_ids(run))  # lm-eval tasks have their own form
+    if questions.empty:
         raise ValueError(
-            "there is no question to probe with: see what became of the seeds (qt.findings(run, 'annotate'))"
+            "there is no question to probe with: qt.findings(run, 'annotate') shows why the seeds were rejected"
         )
     parts = []
-    if not tasks.all():
-        parts.append(probing.probe(model, asked[~tasks], open_answers=run.profile.probe.open_answers))
-    if tasks.any():
-        parts.append(_probe_tasks(run, model, asked[tasks]))
+    if not from_tasks.all():
+        parts.append(probing.probe(model, questions[~from_tasks], open_answers=run.profile.probe.open_answers))
+    if from_tasks.any():
+        parts.append(_probe_tasks(run, model, questions[from_tasks]))
     return pd.concat(parts, ignore_index=True)
 
 
-def _probe_tasks(run: Run, model, asked: pd.DataFrame) -> pd.DataFrame:
+def _probe_tasks(run: Run, model, questions: pd.DataFrame) -> pd.DataFrame:
     """Samples of the probe's part of the exams that are lm-eval tasks."""
-    exams = [replace(exam, keep=frozenset(asked["id"])) for exam in examined(run) if exam.suite]
+    exams = [replace(exam, keep=frozenset(questions["id"])) for exam in examined(run) if exam.suite]
     with tempfile.TemporaryDirectory() as folder:
         samples = evaluate_exams(model, exams, scorer="fast", workplace=Path(folder))
-    chance = (1 / asked["choices"].map(len, na_action="ignore")).fillna(0.0).astype(float)
-    labels = asked.assign(chance=chance)[["id", "language", *CELL, "chance"]]
+    chance = (1 / questions["choices"].map(len, na_action="ignore")).fillna(0.0).astype(float)
+    labels = questions.assign(chance=chance)[["id", "language", *CELL, "chance"]]
     return labels.merge(samples[["id", "given", "correct", "margin"]].dropna(subset=["correct"]), on="id")
 
 
 @stage("plan", reads=("probe",), settings=("plan",))
 def plan(run: Run, folder) -> dict:
-    """The synthesis `budget` by cell that follows from what the probe found; `weak`, the weak cells, and the weak
-    disciplines, for exam questions whose difficulty is unknown."""
+    """The synthesis `budget` by cell that follows from the probe; `weak`, the weak cells; and `weak_disciplines`, for
+    exam questions whose difficulty is unknown."""
     grid, settings = run.read("probe").cells, run.profile.plan
     known = labelled_cells(grid)
     if known.empty:
         raise ValueError(
-            "the probe has no question with discipline and difficulty, so nothing can be planned: let the annotator label "
-            "exam questions (evaluate.label), or probe on seeds (probe.on)"
+            "the probe has no question with discipline and difficulty, so nothing can be planned: let the annotator "
+            "label exam questions (evaluate.label), or probe on seeds (probe.on)"
         )
     pooled = run.read("probe").samples.assign(difficulty=probing.UNLABELLED)
-    judge = {"target": settings.target, "low_n": settings.low_n, "above_chance": settings.above_chance}
+    criterion = {"target": settings.target, "low_n": settings.low_n, "above_chance": settings.above_chance}
     return {
         "budget": plan_budget(known, settings),
-        "weak": weak(grid, **judge),
-        "weak_disciplines": weak(cells(pooled), **judge),
+        "weak": weak(grid, **criterion),
+        "weak_disciplines": weak(cells(pooled), **criterion),
     }
 
 

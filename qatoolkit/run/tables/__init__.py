@@ -1,4 +1,4 @@
-"""Tables that notebooks show. Each reads finished stages of a run; none pays a teacher, trains or stores anything."""
+"""Tables that notebooks show. Each reads finished stages of a run; none calls a teacher, trains or stores anything."""
 
 from qatoolkit.core.public import by_module, lazily
 
@@ -7,11 +7,10 @@ __getattr__, __dir__, __all__ = lazily(
     by_module(
         __name__,
         {
-            "seeds": "agreement annotation_estimate confusion consensus_gain exam_summary exams levels parts real_seeds seed_choices"
-            " seed_sources seed_subjects subject_agreement",
-            "synthesis": "decisions degradation disputes merges missed_questions plan_shares"
-            " probe_summary refinement_by_error_rate rule_plans seeds_and_dataset spend synthesis_counts"
-            " spend_estimate",
+            "seeds": "agreement annotation_estimate confusion consensus_gain exam_summary exams levels parts real_seeds"
+            " seed_choices seed_sources seed_subjects subject_agreement",
+            "synthesis": "decisions degradation disputes merges missed_questions plan_shares probe_summary"
+            " refinement_by_error_rate rule_plans seeds_and_dataset spend synthesis_counts spend_estimate",
             "steps": "survival",
             "curation": "diversity mixture near_pairs removals removed_questions",
             "measured": "difficulty_agreement difficulty_estimate pass_rates_by_level",

@@ -1,4 +1,5 @@
-"""Tables of notebook 06: what curation removed and why, near-duplicates beside what was kept apart, diversity, mixture."""
+"""Tables of notebook 06: what curation removed and why, near-duplicates and similar pairs that were kept, diversity,
+mixture."""
 
 from collections.abc import Mapping
 
@@ -11,7 +12,7 @@ from qatoolkit.run.store import Run
 
 
 def curated_sets(run: Run) -> dict[str, pd.DataFrame]:
-    """What curation left of every data set that an arm reads, by name, the seeds first."""
+    """The curated data sets that an arm reads, by name, the seeds first."""
     stored = run.read("curate")
     return {name: getattr(stored, name) for name in run.profile.used_sets if name in stored}
 
@@ -31,8 +32,8 @@ def removals(run: Run) -> pd.DataFrame:
 
 
 def removed_questions(run: Run, name: str, each: int = 2, seed: int = 0) -> pd.DataFrame:
-    """At most `each` rejected questions for every reason, those of the most frequent reasons first: reason, question,
-    answer, detail."""
+    """At most `each` rejected questions for every reason, the most frequent reason first: reason, question, answer,
+    detail."""
     rejects = getattr(run.read("curate"), f"{name}_rejects")
     order = {reason: place for place, reason in enumerate(rejects["reason"].value_counts().index)}
     some = rejects.sample(frac=1, random_state=seed).groupby("reason").head(each)
@@ -41,9 +42,9 @@ def removed_questions(run: Run, name: str, each: int = 2, seed: int = 0) -> pd.D
 
 
 def near_pairs(run: Run, n: int = 3) -> pd.DataFrame:
-    """Pairs of similar questions and what became of them: near-duplicates that were merged into the question that was kept,
-    and the most similar pairs of kept questions, which differ in a number, a name, a sign or the answer; at most `n` of
-    either in each data set: set, outcome, first, second, first answer, second answer."""
+    """Pairs of similar questions with their outcome: near-duplicates, merged into the question that was kept, and the
+    most similar pairs of kept questions, which differ in a number, a name, a sign or the answer. At most `n` of each in
+    every data set: set, outcome, first, second, first answer, second answer."""
     stored, settings, rows = run.read("curate"), run.profile.curate, []
     for name, kept in curated_sets(run).items():
         first, lost = kept.set_index("id"), getattr(stored, f"{name}_rejects")
@@ -55,15 +56,15 @@ def near_pairs(run: Run, n: int = 3) -> pd.DataFrame:
         ]
         found = near_duplicates(kept, threshold=0.8, on=settings.on[:1], n=settings.shingle)
         heads = found[found["keep"]].set_index("cluster")["id"]
-        for one in found[~found["keep"]].nlargest(n, "similarity").itertuples():
-            pairs.append(("kept apart", first.loc[heads[one.cluster]], first.loc[one.id]))
+        for row in found[~found["keep"]].nlargest(n, "similarity").itertuples():
+            pairs.append(("kept apart", first.loc[heads[row.cluster]], first.loc[row.id]))
         rows += [(name, what, a["question"], b["question"], a["answer"], b["answer"]) for what, a, b in pairs]
     return pd.DataFrame(rows, columns=["set", "outcome", "first", "second", "first answer", "second answer"])
 
 
 def diversity(run: Run) -> pd.DataFrame:
-    """How varied the curated seeds and data sets are, at equal size (`curate.diversity`); controls, which are data sets
-    with dials, among them. A set whose questions name no knowledge points has no `kp_coverage`."""
+    """How diverse the curated seeds and data sets are, at equal size (`curate.diversity`), controls (data sets with
+    dials) included. A set whose questions name no knowledge points has no `kp_coverage`."""
     sets = curated_sets(run)
     table = compared(sets, seeds=SEEDS, seed=run.seed)
     named = ["knowledge_points" in sets[s] and sets[s]["knowledge_points"].notna().any() for s in table["set"]]
@@ -71,10 +72,11 @@ def diversity(run: Run) -> pd.DataFrame:
 
 
 def mixture(run: Run, ratios: Mapping[str, float] | None = None, max_epochs: float | None = None) -> pd.DataFrame:
-    """What the arms read of each data set, or what an arm with these ratios and limit of epochs would: arm, set, requested
-    and realised share of the QA tokens, tokens, epochs. Sets that an arm joins without ratios are one line.
+    """What the arms read of each data set, or what an arm with these ratios and limit of epochs would read: arm, set,
+    requested and realised share of the QA tokens, tokens, epochs. Sets that an arm joins without ratios are one row.
 
-    ValueError where the sets can't give so many tokens (`training.packing.Parts`), or for a set that was not curated."""
+    ValueError if the sets can't supply that many tokens (`training.packing.Parts`), or for a set that was not
+    curated."""
     from qatoolkit.run.stages.training import mixture_of, qa_of  # loads torch
     from qatoolkit.training.mixtures import open_qa
     from qatoolkit.training.packing import mix

@@ -1,4 +1,4 @@
-"""Tables of notebook 08: forms of prompts, agreement of scorers, changed answers, the suite of twelve."""
+"""Tables of notebook 08: prompt forms, agreement of scorers, changed answers, the suite of twelve."""
 
 import tempfile
 import warnings
@@ -24,39 +24,39 @@ def guessing_accuracy(run: Run) -> dict[str, float]:
 
 
 def accuracy_by_form(run: Run, exam: str | None = None, n: int = 300) -> pd.DataFrame:
-    """The base student on at most `n` questions of one exam (default: the first with choices) in each form of prompt:
+    """The base student on at most `n` questions of one exam (default: the first with choices) in each prompt form:
     form, metric, n, accuracy, low, high, guessing accuracy."""
     from qatoolkit.evaluation.evaluate import evaluate
     from qatoolkit.evaluation.tasks import FORMS
 
     exam, rows = exam or choice_exams(run)[0], []
-    asked = exam_tables(run)[exam]
-    asked = asked.sample(min(n, len(asked)), random_state=run.seed)
+    questions = exam_tables(run)[exam]
+    questions = questions.sample(min(n, len(questions)), random_state=run.seed)
     for form in FORMS:
-        with warnings.catch_warnings():  # lists of long choices exceed the student's positions, and are cut
+        with warnings.catch_warnings():  # lists of long choices exceed the student's positions and are cut
             warnings.simplefilter("ignore", UserWarning)
-            samples = evaluate(run.model(BASE), {exam: asked}, form=form, scorer="fast")
+            samples = evaluate(run.model(BASE), {exam: questions}, form=form, scorer="fast")
         row = {"form": form, "metric": samples["metric"].iloc[0]} | accuracy(samples).to_dict("records")[0]
         rows.append(row | {"guessing accuracy": 0.0 if form == "generative" else guessing_accuracy(run)[exam]})
     return pd.DataFrame(rows)
 
 
 def scorer_agreement(run: Run, arm: str | None = None, n: int = 50) -> pd.DataFrame:
-    """The fast scorer beside lm-eval's own model on the first `n` questions of every multiple-choice exam, for one arm
-    (default: the main one): n, share of questions with the same answer, and the largest difference of a margin
+    """The fast scorer beside lm-eval's own on the first `n` questions of every multiple-choice exam, for one arm
+    (default: the main one): n, share of questions with the same answer, and the largest difference between margins
     (nats)."""
     arm, keys = arm or run.profile.main_arm, ["exam", "id"]
     exams = [replace(exam, limit=min(n, exam.limit or n)) for exam in examined(run) if exam.name in choice_exams(run)]
-    one, other = (_asked(run, arm, exams, scorer)[[*keys, "given", "margin"]] for scorer in ("fast", "hf"))
-    both = one.merge(other, on=keys, suffixes=("", "_other"), validate="one_to_one")
-    apart = (both["margin"] - both["margin_other"]).abs()
-    both = both.assign(same=both["given"] == both["given_other"], apart=apart)
-    found = both.groupby("exam", sort=False).agg(n=("id", "size"), same=("same", "mean"), apart=("apart", "max"))
-    names = {"same": "same answer (share)", "apart": "largest margin difference (nats)"}
+    fast, hf = (_score(run, arm, exams, scorer)[[*keys, "given", "margin"]] for scorer in ("fast", "hf"))
+    both = fast.merge(hf, on=keys, suffixes=("", "_hf"), validate="one_to_one")
+    gap = (both["margin"] - both["margin_hf"]).abs()
+    both = both.assign(same=both["given"] == both["given_hf"], gap=gap)
+    found = both.groupby("exam", sort=False).agg(n=("id", "size"), same=("same", "mean"), gap=("gap", "max"))
+    names = {"same": "same answer (share)", "gap": "largest margin difference (nats)"}
     return found.rename(columns=names).reset_index()
 
 
-def _asked(run: Run, arm: str, exams: list, scorer: str) -> pd.DataFrame:
+def _score(run: Run, arm: str, exams: list, scorer: str) -> pd.DataFrame:
     from qatoolkit.evaluation.exams import evaluate_exams
 
     with tempfile.TemporaryDirectory() as folder:
@@ -64,22 +64,24 @@ def _asked(run: Run, arm: str, exams: list, scorer: str) -> pd.DataFrame:
 
 
 def changed_questions(run: Run, a: str | None = None, b: str = BASE, n: int = 10) -> pd.DataFrame:
-    """Exam questions that only one of two arms (default: the main one and the base) has right, the largest change of
-    margin first: what each answered."""
+    """Exam questions that only one of two arms (default: the main one and the base) answers right, with both answers,
+    the largest change of margin first."""
     samples, a = choice_samples(run), a or run.profile.main_arm
     return changed_between(run, *(samples[samples["arm"] == arm] for arm in (a, b)), (a, b), n)
 
 
 def choice_samples(run: Run) -> pd.DataFrame:
-    """What every arm answered on the exams with choices."""
+    """The answers of every arm on the exams with choices."""
     samples = run.read("evaluate").samples
     return samples[samples["exam"].isin(choice_exams(run))]
 
 
-def changed_between(run: Run, one: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str], n: int) -> pd.DataFrame:
+def changed_between(
+    run: Run, first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str], n: int
+) -> pd.DataFrame:
     """`changed_questions` for any two tables of samples on the exams of a run."""
     a, b = names
-    both = one.merge(other[["exam", "id", "correct", "given", "margin"]], on=["exam", "id"], suffixes=("", "_b"))
+    both = first.merge(second[["exam", "id", "correct", "given", "margin"]], on=["exam", "id"], suffixes=("", "_b"))
     both = both[both["correct"] != both["correct_b"]]
     questions = pd.concat([t.assign(exam=name) for name, t in exam_tables(run).items()])
     both = both.merge(questions[["exam", "id", "question", "answer"]], on=["exam", "id"])
@@ -99,8 +101,8 @@ def paper12() -> pd.DataFrame:
 
 
 def evaluated_tasks(samples: pd.DataFrame) -> pd.DataFrame:
-    """What `evaluate` ran, one row per task: version, form, examples, prompts cut, metric, n, score, rows of the exam
-    left out; with lm-eval's version and the seeds."""
+    """What `evaluate` ran, one row per task: version, form, examples, prompts cut, metric, n, score, exam rows left
+    out; with lm-eval's version and the seeds."""
     about = samples.attrs["evaluation"]
     seeds = ", ".join(f"{name} {seed}" for name, seed in about["seeds"].items())
     tasks = [
@@ -133,9 +135,9 @@ def differences_by_difficulty(run: Run) -> pd.DataFrame:
 
 
 def training_seeds(run: Run) -> pd.DataFrame:
-    """The difference of the main arm to the control under the training seeds of the profile's `ablation_seeds`: one row
-    per part (weak, all) and seed, then the mean over seeds with its 95% interval over the questions, over the seeds, and
-    over both (`core.stats.difference_over_seeds`). No rows for one seed, or without a control."""
+    """The difference between the main arm and the control for each training seed (`ablation_seeds` of the profile): one
+    row per part (weak, all) and seed, then the mean over seeds with its 95% interval over the questions, over the
+    seeds, and over both (`core.stats.difference_over_seeds`). No rows for one seed, or without a control."""
     columns = ["on", "seed", "interval", "difference", "low", "high", "n"]
     arm, control, rows = run.profile.main_arm, run.profile.control, []
     if run.profile.ablation_seeds == 1 or control in (None, arm):
@@ -146,15 +148,15 @@ def training_seeds(run: Run) -> pd.DataFrame:
     for on, part in parts(samples, weak_parts(run)).items():
         if on == "strong":
             continue
-        found = []
-        for seed, of in part.groupby("seed"):
-            found.append([of[of["arm"] == one] for one in (arm, control)])
+        pairs = []
+        for seed, of_seed in part.groupby("seed"):
+            pairs.append([of_seed[of_seed["arm"] == name] for name in (arm, control)])
             rows.append(
-                {"on": on, "seed": str(seed), "interval": "questions"} | paired_difference(*found[-1], **resampled)
+                {"on": on, "seed": str(seed), "interval": "questions"} | paired_difference(*pairs[-1], **resampled)
             )
-        mean = difference_over_seeds(found, **resampled)
+        mean = difference_over_seeds(pairs, **resampled)
         for interval, prefix in (("questions", "questions_"), ("seeds", "seeds_"), ("both", "")):
-            about = {"on": on, "seed": f"mean of {len(found)}", "interval": interval}
+            about = {"on": on, "seed": f"mean of {len(pairs)}", "interval": interval}
             rows.append(about | mean | {end: mean[f"{prefix}{end}"] for end in ("low", "high")})
     return pd.DataFrame(rows)[columns]
 

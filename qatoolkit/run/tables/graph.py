@@ -1,4 +1,5 @@
-"""Tables of notebook 05: walks through the knowledge-point graph, what steers them, and what was written along them."""
+"""Tables of notebook 05: walks through the knowledge-point graph, how they are steered, and the questions written along
+them."""
 
 import os
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ TAL_ROUTES = "tal_scq5k_knowledge_points.json"
 
 
 def path_example(run: Run, seed: int = 0) -> Rich:
-    """One question written along a path, with the path and the seeds it came from."""
+    """One question written along a path, with its path and seeds."""
     table = run.read("linkqa").questions
     english = table[table["language"] == "en"]
     row = (english if len(english) else table).sample(1, random_state=seed)
@@ -41,17 +42,17 @@ def path_example(run: Run, seed: int = 0) -> Rich:
     return qa(shown, n=len(shown), seed=None)
 
 
-def _linked(graph: KPGraph) -> int:
-    """The number of KPs that have a link: so many walks could reach each of them once."""
+def _linked_count(graph: KPGraph) -> int:
+    """The number of linked KPs, and so the number of walks that could reach each of them once."""
     return max(1, int((graph.degree > 0).sum()))
 
 
 def frontier(run: Run, graph: KPGraph) -> pd.DataFrame:
-    """Coverage and correlation with popularity of as many walks as there are linked KPs, over a grid of exponents."""
+    """Coverage and correlation with popularity for as many walks as there are linked KPs, over a grid of exponents."""
     rows = []
     for alpha, beta in product((0.0, 0.5, 1.0), (0.0, 0.5, 1.0, 2.0)):
         length = run.profile.linkqa.length
-        paths = sample_paths(graph, _linked(graph), length, alpha=alpha, beta=beta, seed=run.seed)
+        paths = sample_paths(graph, _linked_count(graph), length, alpha=alpha, beta=beta, seed=run.seed)
         rows.append((alpha, beta, *path_diagnostics(graph, paths).iloc[0][["coverage", "spearman"]]))
     return pd.DataFrame(rows, columns=["alpha", "beta", "coverage", "popularity_correlation"])
 
@@ -59,7 +60,7 @@ def frontier(run: Run, graph: KPGraph) -> pd.DataFrame:
 def coverage(run: Run, graph: KPGraph) -> pd.DataFrame:
     """Share of linked KPs reached by the first 1 to n of n walks, where n is the number of linked KPs, under the run's
     own exponents and under `walks.POLICIES`: paths, coverage, policy."""
-    n, settings, tables = _linked(graph), run.profile.linkqa, []
+    n, settings, tables = _linked_count(graph), run.profile.linkqa, []
     for policy, dials in {"balanced": {"alpha": settings.alpha, "beta": settings.beta}, **POLICIES}.items():
         paths = sample_paths(graph, n, settings.length, **dials, seed=run.seed)
         reached = paths.explode("kps").drop_duplicates("kps")["path"].to_numpy()
@@ -70,15 +71,15 @@ def coverage(run: Run, graph: KPGraph) -> pd.DataFrame:
 
 
 def longest_walk(paths: pd.DataFrame) -> list[str]:
-    """The knowledge points of the first of the longest walks; of those in Latin letters, which every font has, if
-    any."""
+    """The knowledge points of the first longest walk; if possible one in Latin letters, which every font has."""
     kps = paths["kps"].map(list)
     latin = kps[kps.map(lambda names: all(name.isascii() for name in names))]
     return max(latin if len(latin) else kps, key=len)
 
 
 def neighbourhood(graph: KPGraph, path: list[str], most: int = 24):
-    """A path's knowledge points and their most strongly linked neighbours as a networkx graph of at most `most` nodes.
+    """A path's knowledge points and their most strongly linked neighbours, as a networkx graph with at most `most`
+    nodes.
 
     Raises ValueError for a name that is not in the graph."""
     if unknown := [kp for kp in path if kp not in graph.names]:
@@ -101,7 +102,7 @@ def neighbourhood(graph: KPGraph, path: list[str], most: int = 24):
 
 
 def difficulty_counts(run: Run, name: str = "linkqa") -> pd.DataFrame:
-    """Questions of a data set by difficulty: asked for, labelled so, and accepted after refinement."""
+    """Questions of a data set by difficulty: asked for, labelled, and accepted after refinement."""
     stored = run.read(name)
     made, accepted = stored.made, stored.questions["difficulty"]
     columns = {"asked": made["asked_difficulty"], "labelled": made["difficulty"], "accepted": accepted}
@@ -111,18 +112,18 @@ def difficulty_counts(run: Run, name: str = "linkqa") -> pd.DataFrame:
 
 def adjustment_estimate(run: Run, adjust: Mapping[str, Mapping[str, float]], n: int = 200) -> dict:
     """What the first attempts of `qt.stages.adjustment` will take, before anything is spent: `cost.asking`."""
-    asked = pd.concat(adjustment_requests(run, dict(adjust), n).values())
-    messages = [prompts.messages(row.strategy, row.language, **row.payload) for row in asked.itertuples()]
-    with teachers(run, "adjustment") as by:
-        return asking(by.synthesiser, messages, "synthesise")
+    rows = pd.concat(adjustment_requests(run, dict(adjust), n).values())
+    messages = [prompts.messages(row.strategy, row.language, **row.payload) for row in rows.itertuples()]
+    with teachers(run, "adjustment") as roles:
+        return asking(roles.synthesiser, messages, "synthesise")
 
 
 def real_graph(folder: str | Path | None = None) -> SimpleNamespace:
-    """The graph of labelled knowledge points among real questions: the routes of TAL-SCQ5K, joined by the source's id,
+    """The graph of labelled knowledge points of real questions: the routes of TAL-SCQ5K, joined by the source's id,
     with its levels as difficulties.
 
-    `said` counts questions whose routes name a knowledge point, and those whose do not. `found` is False where
-    `real_seeds` finds no folder, or the folder has no routes; `said` then gives the reason."""
+    `said` counts the questions whose routes name a knowledge point, and the others. `found` is False if `real_seeds`
+    finds no folder or the folder has no routes; `said` then gives the reason."""
     real = real_seeds(folder)
     routes = Path(folder or os.environ.get("QATOOLKIT_REAL_DATA", "")) / "sidecar" / TAL_ROUTES
     if not real.found or not routes.is_file():
@@ -139,30 +140,31 @@ def real_graph(folder: str | Path | None = None) -> SimpleNamespace:
 
 
 def walk_settings(graph: KPGraph, length: int = 4, seed: int = 0) -> pd.DataFrame:
-    """`path_diagnostics` of as many walks as there are linked KPs under each of `walks.POLICIES` and, where seeds have
-    disciplines or difficulties, under coverage with even targets for them; divergences are from the even targets."""
+    """`path_diagnostics` of as many walks as there are linked KPs under each of `walks.POLICIES` and, if seeds have
+    disciplines or difficulties, under coverage with uniform targets for them; divergences are from the uniform
+    targets."""
     labels = {label: graph.seeds[label].cat.categories for label in ("discipline", "difficulty")}
     even = {label: dict.fromkeys(values, 1.0) for label, values in labels.items() if len(values)}
     settings, rows = dict(POLICIES), []
     if even:
         settings["coverage, even targets"] = POLICIES["coverage"] | even
     for name, dials in settings.items():
-        paths = sample_paths(graph, _linked(graph), length, seed=seed, **dials)
+        paths = sample_paths(graph, _linked_count(graph), length, seed=seed, **dials)
         rows.append(path_diagnostics(graph, paths, **even).assign(walks=name))
     return pd.concat(rows, ignore_index=True)
 
 
 def ledger(run: Run, name: str, syllabus=None) -> pd.DataFrame:
-    """`qt.coverage` of the accepted questions of a data set, with the run's reviewed merges, if it has any."""
+    """`qt.coverage` of the accepted questions of a data set, with the run's reviewed merges if it has any."""
     seeds, reviewed = run.read("annotate").seeds, run.profile.linkqa.merges
     merges = read_merges(reviewed, seeds["knowledge_points"].explode().dropna()) if reviewed else None
     return covered(seeds, run.read(name).questions, syllabus, merges=merges)
 
 
 def coverage_by_set(run: Run, syllabus=None) -> pd.DataFrame:
-    """The data sets that are there, side by side: questions, how many of them count for no knowledge point and how many
-    inherit theirs from seeds; of the knowledge points of the seeds (with `syllabus`, of that), their number, how many
-    have a question, and how many have none (blind) and none at each level."""
+    """The finished data sets side by side: questions, how many of them have no knowledge point and how many inherit
+    theirs from seeds; of the knowledge points of the seeds (or of `syllabus`), their number, how many have a question,
+    and how many have none (blind) and none at each level."""
     seeds, rows = run.read("annotate").seeds, []
     for name in (name for name in run.profile.data if run.manifest(name)):
         questions, table = run.read(name).questions, ledger(run, name, syllabus)
@@ -177,17 +179,17 @@ def coverage_by_set(run: Run, syllabus=None) -> pd.DataFrame:
 
 def blind_spots(run: Run, name: str, levels=(), syllabus=None) -> pd.DataFrame:
     """The rows of a data set's coverage without an accepted question or, with `levels`, without one at some of them;
-    written as CSV, a file for `linkqa.aim`."""
+    saved as CSV, a file for `linkqa.aim`."""
     return without_questions(ledger(run, name, syllabus), levels)
 
 
 def aimed_walks(
     run: Run, graph: KPGraph, points, *, walks: int | None = None, weight: float | None = None, seeds: int = 5
 ) -> pd.DataFrame:
-    """How many of some knowledge points (names) LinkQA could write about along the same number of walks (default: one
-    per point in reach) without an aim and aimed at them: one row per seed with walks, points, in_reach (`coverage.
-    in_reach`), before and aimed (points in reach on paths that join two seeds), and the shares of all points in reach
-    that those paths hold, coverage_before and coverage_aimed. No rows where no point is in reach."""
+    """How many of the knowledge points `points` (names) LinkQA could write about, without an aim and aimed at them,
+    along the same number of walks (default: one per point in reach): one row per seed with walks, points, in_reach
+    (`coverage.in_reach`), before and aimed (points in reach on paths that join two seeds), and the shares of all points
+    in reach on those paths, coverage_before and coverage_aimed. No rows if no point is in reach."""
     settings, plan, table = run.profile.linkqa, run.read("plan").budget, run.read("annotate").seeds
     possible, named = in_reach(graph), pd.Index([normalise_kp(point) for point in points])
     wanted = possible.intersection(named)

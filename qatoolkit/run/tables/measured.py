@@ -1,4 +1,5 @@
-"""Tables on measured difficulty: what measuring takes, pass rates by the rubric's levels, and how far the two agree."""
+"""Tables on measured difficulty: the cost of measuring, pass rates by the rubric's levels, and how far the two
+agree."""
 
 import pandas as pd
 
@@ -18,8 +19,8 @@ def difficulty_estimate(run: Run, name: str = SEEDS) -> dict:
     will take: `cost.asking`."""
     table = run.read("annotate").seeds if name == SEEDS else run.read(name).questions
     profile = run.profile if name == SEEDS else run.profile.data_set(name)[1]
-    with teachers(run, "pass_rates") as by:
-        return asking(strong_model(profile.measure, by), requests(table, range(profile.measure.k)), "measure")
+    with teachers(run, "pass_rates") as roles:
+        return asking(strong_model(profile.measure, roles), requests(table, range(profile.measure.k)), "measure")
 
 
 def _measured(run: Run | pd.DataFrame) -> pd.DataFrame:
@@ -34,8 +35,8 @@ def _measured(run: Run | pd.DataFrame) -> pd.DataFrame:
 
 
 def _parts(run: Run | pd.DataFrame):
-    """(model, form, its measured rows with their `rate`), by model and form: the probability of a right choice and that of
-    an answer in full are no numbers to pool."""
+    """(model, form, measured rows with their `rate`) for each model and form; rates of choices and of written answers
+    are not comparable, so they are not pooled."""
     table = _measured(run)
     form = table["choices"].notna().map({True: "choices", False: "open"})
     for model in (c.removeprefix(PASS) for c in table if c.startswith(PASS) and f"{c}_low" in table):
@@ -45,8 +46,9 @@ def _parts(run: Run | pd.DataFrame):
 
 def pass_rates_by_level(run: Run | pd.DataFrame) -> pd.DataFrame:
     """Mean pass rate by model, form (choices, open) and level of the rubric, of a run's seeds or of a table of
-    `measure_difficulty`: model, form, difficulty, n, pass_rate, low, high. The interval is Wilson's of a share with that
-    mean: for graded rates, which vary less than right and wrong, it is a wide one. Rows without a rate do not count."""
+    `measure_difficulty`: model, form, difficulty, n, pass_rate, low, high. The interval is Wilson's for a share with
+    that mean; for graded rates, which vary less than right or wrong, it is conservative. Rows without a rate do not
+    count."""
     rows = []
     for model, form, part in _parts(run):
         for level in (level for level in DIFFICULTIES if part["difficulty"].eq(level).any()):
@@ -56,14 +58,14 @@ def pass_rates_by_level(run: Run | pd.DataFrame) -> pd.DataFrame:
 
 
 def difficulty_agreement(run: Run | pd.DataFrame) -> pd.DataFrame:
-    """Do the rubric's levels order what a model passes? Spearman's rank correlation of level and pass rate, of a run's
-    seeds or of a table of `measure_difficulty`, by model and form (choices, open) over all, by language and by discipline:
-    model, form, on, n, correlation, low, high (95%, bootstrap over the questions). It is below zero where higher levels
-    are passed less often; null where one of the two does not vary."""
+    """Do the rubric's levels agree with what a model passes? Spearman's rank correlation of level and pass rate, of a
+    run's seeds or of a table of `measure_difficulty`, by model and form (choices, open), over all, by language and by
+    discipline: model, form, on, n, correlation, low, high (95%, bootstrap over the questions). It is below zero if
+    higher levels are passed less often, and null if one of the two does not vary."""
     rows = []
     for model, form, part in _parts(run):
         groups = {"all": part} | {v: rows for by in ("language", "discipline") for v, rows in part.groupby(by)}
-        for on, some in groups.items():
-            found = rank_correlation(some["difficulty"].map(DIFFICULTIES.index), some["rate"])
+        for on, rows_on in groups.items():
+            found = rank_correlation(rows_on["difficulty"].map(DIFFICULTIES.index), rows_on["rate"])
             rows.append({"model": model, "form": form, "on": on} | found)
     return pd.DataFrame(rows, columns=["model", "form", "on", "n", "correlation", "low", "high"])

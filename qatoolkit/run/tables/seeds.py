@@ -1,4 +1,4 @@
-"""Tables of notebooks 01 and 02: exams, seeds, what is wrong with them, and how far their labels can be trusted."""
+"""Tables of notebooks 01 and 02: exams, seeds, their quality, and the reliability of their labels."""
 
 import os
 import warnings
@@ -23,7 +23,7 @@ from qatoolkit.synthesis import annotate as annotation
 
 
 def parts(run: Run) -> pd.DataFrame:
-    """What a run stands on (`cost.parts`): part, where it comes from, its size, and the dial that replaces it."""
+    """The parts that a run uses (`cost.parts`): part, where it comes from, its size, and the dial that sets it."""
     return cost.parts(run.profile)
 
 
@@ -33,7 +33,8 @@ def exams(run: Run) -> dict[str, pd.DataFrame]:
 
 
 def levels() -> pd.DataFrame:
-    """What the levels of difficulty mean, as annotators are told (`core.taxonomy.RUBRIC`, our reading): level, meaning."""
+    """The levels of difficulty as the annotator's prompt defines them (`core.taxonomy.RUBRIC`, our reading): level,
+    meaning."""
     return pd.DataFrame([{"level": level, "meaning": RUBRIC[level]["en"]} for level in DIFFICULTIES])
 
 
@@ -56,24 +57,24 @@ def seed_sources(table: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
 def seed_choices(table: pd.DataFrame) -> pd.DataFrame:
     """Multiple-choice questions with one right answer, by source: questions, number of choices, the accuracy of
     guessing, and the share of right answers at each letter."""
-    one = table[table["choices"].notna() & table["answer_index"].notna()]
-    many = one["choices"].map(len)
-    letters = ascii_uppercase[: int(many.max()) if len(one) else 0]
+    questions = table[table["choices"].notna() & table["answer_index"].notna()]
+    n_choices = questions["choices"].map(len)
+    letters = ascii_uppercase[: int(n_choices.max()) if len(questions) else 0]
     rows = []
-    for source, part in one.groupby("source", sort=False):
-        counts, at = many[part.index], part["answer_index"].value_counts(normalize=True)
+    for source, part in questions.groupby("source", sort=False):
+        counts, by_index = n_choices[part.index], part["answer_index"].value_counts(normalize=True)
         span = " to ".join(str(n) for n in sorted({counts.min(), counts.max()}))
-        shares = (float(at.get(i, 0)) if i < counts.max() else None for i in range(len(letters)))
+        shares = (float(by_index.get(i, 0)) if i < counts.max() else None for i in range(len(letters)))
         rows.append((source, len(part), span, float((1 / counts).mean()), *shares))
     columns = ["source", "questions", "choices", "guessing accuracy", *(f"{c} share" for c in letters)]
     return pd.DataFrame(rows, columns=columns)
 
 
 def seed_subjects(table: pd.DataFrame) -> pd.DataFrame:
-    """Subjects that sources state themselves, and the benchmark whose subject map knows most of them.
+    """Subjects that sources state themselves, and the benchmark whose subject map has most of them.
 
-    Columns: source, rows, subjects (distinct), subject share (of rows that state one), map (null where no map knows a
-    subject), map share (of rows that get a discipline from it)."""
+    Columns: source, rows, subjects (distinct), subject share (of rows that state one), map (null if no map has one of
+    the subjects), map share (of rows that get a discipline from it)."""
     bare = table.assign(discipline=None)
     found = pd.DataFrame({name: with_disciplines(bare, name)["discipline"].notna() for name in BENCHMARKS})
     rows = []
@@ -85,46 +86,47 @@ def seed_subjects(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
-    """Question files at hand: `found`, `seeds`, `rejects`, `quality`, `layouts` and `said`, a sentence on what was read.
+    """Public question files on this machine: `found`, `seeds`, `rejects`, `quality`, `layouts`, and `said`, a sentence
+    on what was read.
 
-    `folder`: default that of the environment variable QATOOLKIT_REAL_DATA. A folder that is missing or unreadable
-    raises nothing: `found` is False, the tables are empty, and `said` gives the reason."""
+    `folder`: by default that of the environment variable QATOOLKIT_REAL_DATA. A missing or unreadable folder is no
+    error: `found` is False, the tables are empty, and `said` gives the reason."""
     folder = folder or os.environ.get("QATOOLKIT_REAL_DATA")
     try:
         if not folder:
             raise ValueError("the environment variable QATOOLKIT_REAL_DATA is not set")
-        with warnings.catch_warnings(action="ignore"):  # what is left is in the quality report
+        with warnings.catch_warnings(action="ignore"):  # the quality report has them
             seeds, rejects = read_seeds(Path(folder))
-        said = f"{len(seeds) + len(rejects):,} rows in = {len(seeds):,} accepted + {len(rejects):,} rejected."
+        sentence = f"{len(seeds) + len(rejects):,} rows in = {len(seeds):,} accepted + {len(rejects):,} rejected."
     except (ValueError, OSError) as error:
         seeds, rejects = (t.iloc[:0] for t in read_seeds([{"question": "?", "answer": ""}]))  # the columns
-        said = f"No real data here: {error}. Name a folder of JSONL, JSON, CSV or Parquet files in QATOOLKIT_REAL_DATA."
+        sentence = f"No real data: {error}. Name a folder of JSONL, JSON, CSV or Parquet files in QATOOLKIT_REAL_DATA."
     found, quality = bool(len(seeds) + len(rejects)), quality_report(seeds, rejects)
     tables = {"seeds": seeds, "rejects": rejects, "quality": quality, "layouts": layout_report(seeds)}
-    return SimpleNamespace(found=found, said=facts({"real data": said}), **tables)
+    return SimpleNamespace(found=found, said=facts({"real data": sentence}), **tables)
 
 
 def annotation_estimate(run: Run, samples: int | None = None, n: int | None = None) -> dict:
-    """What labelling the first `n` seeds (default: all, and the exam questions that come without labels) will take with
-    `samples` answers each (default: the profile's): `cost.asking`. The stage `consensus` takes 5 samples of 200 seeds."""
+    """What labelling the first `n` seeds (default: all, and the exam questions without labels) will take with `samples`
+    answers each (default: the profile's): `cost.asking`. The stage `consensus` takes 5 samples of 200 seeds."""
     seeds = run.read("seeds").seeds
     if samples is None and run.profile.annotate.labels == "missing":
         seeds = seeds[seeds[list(LABELS)].isna().any(axis=1)]
-    asked = [seeds.iloc[:n], *([unlabelled(run)] if n is None else [])]
-    messages = [m for rows in asked for m in annotation.requests(rows, samples or run.profile.annotate.samples)]
-    with teachers(run, "annotate") as by:
-        return asking(by.annotator, messages, "annotate")
+    tables = [seeds.iloc[:n], *([unlabelled(run)] if n is None else [])]
+    messages = [m for rows in tables for m in annotation.requests(rows, samples or run.profile.annotate.samples)]
+    with teachers(run, "annotate") as roles:
+        return asking(roles.annotator, messages, "annotate")
 
 
 def _truth(run: Run, table: pd.DataFrame) -> pd.DataFrame:
-    """The labels by construction of a table's questions; null where the run's world does not know a question."""
+    """The labels by construction of a table's questions; null for questions that the run's world does not know."""
     truth = run.world.truth()
     labels = [truth.labels(q) if truth else dict.fromkeys(LABELS) for q in table["question"]]
     return pd.DataFrame(labels, columns=list(LABELS), index=table.index)
 
 
 def agreement(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Agreement of an annotator (default: of the run's seeds) with the labels by construction, by language and over
+    """Agreement of labels (default: those of the run's seeds) with the labels by construction, by language and over
     all: n, accuracy, kappa, quadratic-weighted kappa."""
     labelled = run.read("annotate").seeds if table is None else table
     truth, rows = _truth(run, labelled), []
@@ -143,8 +145,8 @@ def confusion(run: Run, label: str) -> pd.DataFrame:
 
 
 def consensus_gain(run: Run, labels: pd.DataFrame) -> pd.DataFrame:
-    """Agreement with the labels by construction of one answer and of the consensus of several, with the requests that
-    each took. `labels` is that of `qt.stages.consensus`. Empty where the truth is unknown."""
+    """Agreement with the labels by construction, of one answer and of the consensus of several, with the number of
+    requests. `labels` are those of `qt.stages.consensus`. Empty if the truth is unknown."""
     columns = ["label", "n", "accuracy", "kappa", "weighted_kappa", "samples", "requests"]
     rows = []
     for k, labelled in labels.groupby("samples"):
@@ -156,8 +158,8 @@ def consensus_gain(run: Run, labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def subject_agreement(run: Run) -> pd.DataFrame:
-    """The annotator's discipline against that of the subject a source states, by source and benchmark map: of (rows of
-    the source), n (rows compared), accuracy, kappa; no rows where no seed states a subject of a map."""
+    """The annotator's discipline against that of the subject that the source states, by source and benchmark map: of
+    (rows of the source), n (rows compared), accuracy, kappa; no rows if no seed states a subject of a map."""
     labelled, rows = run.read("annotate").seeds, []
     for source, part in labelled.groupby("source", sort=False):
         for benchmark in BENCHMARKS:

@@ -1,4 +1,4 @@
-"""Tables of notebooks 03 to 06: the probe, the plan, what was written and refined, and what it cost."""
+"""Tables of notebooks 03 to 06: the probe, the plan, the questions written and refined, and their cost."""
 
 import pandas as pd
 
@@ -18,8 +18,8 @@ _PARTS = {"discipline": STEM, "difficulty": HIGH}
 
 
 def spend_estimate(run: Run) -> pd.DataFrame:
-    """Requests, tokens, US dollars and hours of all that the run's profile asks of its teachers, by stage and task
-    (`cost.requests`); what a stage has asked already is counted too."""
+    """Requests, tokens, US dollars and hours of everything that the run's profile sends to its teachers, by stage and
+    task (`cost.requests`), including requests already sent."""
     seeds = run.read("seeds").seeds if run.manifest("seeds") else None
     with Ledger(ledger_path(run)) as ledger:
         return estimate(run.profile, ledger, seeds)
@@ -42,23 +42,23 @@ def missed_questions(run: Run, n: int = 8) -> pd.DataFrame:
     """The probe's questions that the base model missed by the largest margin (nats), with the answer it preferred."""
     samples = run.read("probe").samples
     samples = samples[~samples["correct"].astype(bool)].nsmallest(n, "margin")
-    asked = probe_questions(run)[["id", "question", "answer"]].drop_duplicates("id")
-    found = samples.merge(asked, on="id").rename(columns={"given": "model says"})
+    questions = probe_questions(run)[["id", "question", "answer"]].drop_duplicates("id")
+    found = samples.merge(questions, on="id").rename(columns={"given": "model says"})
     return found[["discipline", "difficulty", "question", "answer", "model says", "margin"]]
 
 
 def plan_shares(run: Run) -> pd.DataFrame:
-    """The plan of the profile's rule beside those of all other rules, and those of other targets: questions, cells that
-    get some, shares of the budget in STEM and at H4-H5, and the largest cell. A rule that weighs nothing on this grid, as
-    gain before the first round, is root."""
+    """The plan of the profile's rule beside those of all other rules and of other targets: questions, cells that get
+    some, shares of the budget in STEM and at H4-H5, and the largest cell. A rule that gives no cell of this grid any
+    weight, as gain before the first round, falls back on root."""
     grid, settings = run.read("plan").budget, run.profile.plan
-    turned = {f"rule {settings.rule}, target {settings.target:g}": {}}
-    turned |= {f"if the rule were {rule}": {"rule": rule} for rule in RULES if rule != settings.rule}
+    variants = {f"rule {settings.rule}, target {settings.target:g}": {}}
+    variants |= {f"if the rule were {rule}": {"rule": rule} for rule in RULES if rule != settings.rule}
     for target in (0.5, 0.9):
         if len(weak(grid, target, settings.low_n, settings.above_chance)):
-            turned[f"if the target were {target:g}"] = {"target": target}
+            variants[f"if the target were {target:g}"] = {"target": target}
     rows = []
-    for name, dials in turned.items():
+    for name, dials in variants.items():
         plan = plan_budget(grid, replace(settings, **dials))
         if (used := plan["rule"].iloc[0]) not in (settings.rule, dials.get("rule")):
             name += f" (as {used})"
@@ -70,9 +70,8 @@ def plan_shares(run: Run) -> pd.DataFrame:
 
 
 def rule_plans(run: Run) -> pd.DataFrame:
-    """What every budget rule would have spent in the last round of the first training seed, gain fitted from the rounds
-    before it: rule (with the one that it is where it weighs nothing), discipline, difficulty, accuracy, deficit,
-    budget."""
+    """What every budget rule would have spent in the last round of the first training seed, with gain fitted from the
+    rounds before it: rule (and the rule it falls back on), discipline, difficulty, accuracy, deficit, budget."""
     past = run.read("rounds").cells
     past = past[past["seed"] == past["seed"].iloc[0]]
     grid, past = (past[past["round"].eq(past["round"].max()) == last] for last in (True, False))
@@ -86,18 +85,18 @@ def rule_plans(run: Run) -> pd.DataFrame:
 
 
 def disputes(run: Run, name: str = "boostqa", n: int = 8) -> pd.DataFrame:
-    """Answers on which the two teachers differed: the first, the second, and what further samples decided, if
-    anything."""
+    """Answers on which the two teachers differed: the first, the second, and the one that further samples decided on,
+    if any."""
     stored = run.read(name)
     columns = ["question", "first_answer", "second_answer", "answer", "decided"]
     unresolved = stored.rejects.query("reason == 'unresolved'")
     unresolved = unresolved.assign(first_answer=unresolved["answer"], answer=None, decided="no majority")
-    found = [rows for rows in (stored.questions, unresolved) if "second_answer" in rows]
-    if not found:
+    tables = [rows for rows in (stored.questions, unresolved) if "second_answer" in rows]
+    if not tables:
         return pd.DataFrame(columns=columns)
-    rows = pd.concat([f[f["decided"] != "agreed"].reindex(columns=columns) for f in found])
-    some = rows.sample(frac=1, random_state=0).groupby("decided").head(-(-n // 3))
-    return some.sort_values("decided", kind="stable").head(n).reset_index(drop=True)
+    rows = pd.concat([table[table["decided"] != "agreed"].reindex(columns=columns) for table in tables])
+    sample = rows.sample(frac=1, random_state=0).groupby("decided").head(-(-n // 3))
+    return sample.sort_values("decided", kind="stable").head(n).reset_index(drop=True)
 
 
 def synthesis_counts(run: Run, name: str) -> dict:
@@ -143,7 +142,7 @@ def refinement_by_error_rate(run: Run) -> pd.DataFrame:
     """Wrong answers at each error rate of the offline synthesiser: teacher_error_rate, stage (before, second answer,
     after), wrong, low, high (Wilson 95%), n.
 
-    A stage without answers, as the second where refinement is off, has no row. Empty for a real teacher."""
+    A stage without answers has no row, such as the second answer if refinement is off. Empty for a real teacher."""
     rows = []
     for found in run.read("error_rates").answers.to_dict("records"):
         for stage, suffix in (("before", "before"), ("second answer", "second"), ("after", "after")):

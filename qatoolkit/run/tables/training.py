@@ -1,4 +1,4 @@
-"""Tables of notebook 07: what is trained on, what training takes, schedules and averaged models."""
+"""Tables of notebook 07: training data, cost of training, schedules and averaged models."""
 
 import tempfile
 from pathlib import Path
@@ -18,8 +18,8 @@ from qatoolkit.training.settings import SCHEDULES
 
 
 def job_file(run: Run, arm: str | None = None) -> str:
-    """The job of an arm (default: the main one) as YAML for `qatoolkit train`, run from the results folder; settings at their default are left
-    out."""
+    """The job of an arm (default: the main one) as YAML for `qatoolkit train`, run from the results folder; settings at
+    their defaults are left out."""
     arm = arm or run.profile.main_arm
     kept = arm_job(run, arm, out=str(run.root / arm)).model_dump(exclude_defaults=True)
     for place in {"out", "qa", "general", "tokenizer", "start"} & set(kept):
@@ -28,7 +28,8 @@ def job_file(run: Run, arm: str | None = None) -> str:
 
 
 def training_needs(run: Run, arm: str | None = None):
-    """What training an arm takes: parameters, FLOPs, memory by part, hours at this machine's assumed rate."""
+    """What training an arm (default: the main one) takes: parameters, FLOPs, memory by part, hours at this machine's
+    assumed rate."""
     from qatoolkit.training.distributed import processes
     from qatoolkit.training.hub import load_config
     from qatoolkit.training.setup import estimate_job, open_data
@@ -38,21 +39,21 @@ def training_needs(run: Run, arm: str | None = None):
 
 
 def packing(run: Run) -> pd.DataFrame:
-    """Every arm's QA and the general text as packed: documents, tokens, blocks, and the share of positions that have a
-    token, packed and if each document were padded to the longest."""
+    """The packed QA of every arm and the packed general text: documents, tokens, blocks, and the share of positions
+    that have a token, packed and if each document were padded to the longest."""
     from qatoolkit.training.mixtures import open_qa
 
     folders = {arm: qa_of(run, arm) for arm in sorted(run.profile.arms)}
     rows, block = [], arm_job(run, run.profile.main_arm).block
     opened = {name: open_qa(folder, block) for name, folder in folders.items() if folder}
     opened |= {"replay": open_qa(run.place("base", "replay"), block)}
-    flat = {name: found.sources if hasattr(found, "sources") else {"": found} for name, found in opened.items()}
-    for name, found in (
-        (f"{arm} {part}".strip(), found) for arm, parts in flat.items() for part, found in parts.items()
+    flat = {name: packed.sources if hasattr(packed, "sources") else {"": packed} for name, packed in opened.items()}
+    for name, packed in (
+        (f"{arm} {part}".strip(), packed) for arm, parts in flat.items() for part, packed in parts.items()
     ):
-        documents, tokens = len(found.source), found.tokens.sum()
-        padded = tokens / (len(found.lengths) * int(found.lengths.max()))
-        rows.append((name, documents, int(tokens), tokens / documents, len(found), found.efficiency, padded))
+        documents, tokens = len(packed.source), packed.tokens.sum()
+        padded = tokens / (len(packed.lengths) * int(packed.lengths.max()))
+        rows.append((name, documents, int(tokens), tokens / documents, len(packed), packed.efficiency, padded))
     columns = ["data", "documents", "tokens", "tokens a document", "blocks", "packed", "padded"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -63,16 +64,16 @@ def schedules(run: Run, arm: str | None = None, steps: int = 200) -> pd.DataFram
     shapes = {name: (replace(job, schedule=name, rate="rewarm"), None) for name in SCHEDULES}
     shapes["linear, inherited"] = (replace(job, schedule="linear"), run.profile.student.learning_rate)
     rows = [
-        (step / steps, learning_rate(step, steps, one, inherited), name)
-        for name, (one, inherited) in shapes.items()
+        (step / steps, learning_rate(step, steps, shape, inherited), name)
+        for name, (shape, inherited) in shapes.items()
         for step in range(steps)
     ]
     return pd.DataFrame(rows, columns=["share", "lr", "schedule"])
 
 
 def averaged_models(run: Run, n: int = 300) -> pd.DataFrame:
-    """Exam accuracy of the first two arms that read one synthetic data set each, and of the average of their weights,
-    by the cloze scorer, on at most `n` questions; no rows where there are not two such arms."""
+    """Exam accuracy, by the cloze scorer on at most `n` questions, of the first two arms that read one synthetic data
+    set each, and of the average of their weights; no rows if there are not two such arms."""
     from qatoolkit.training.checkpoints import soup
 
     data = run.profile.data
@@ -93,7 +94,7 @@ def averaged_models(run: Run, n: int = 300) -> pd.DataFrame:
 
 
 def chosen_settings(run: Run) -> pd.DataFrame:
-    """How the main arm is trained: setting, value, and why: given by the profile, or what follows from the model
+    """How the main arm is trained: setting, value, and why: set in the profile, or derived from the model
     (`training.defaults`)."""
     from qatoolkit.training.hub import load_config
 
@@ -101,6 +102,6 @@ def chosen_settings(run: Run) -> pd.DataFrame:
     found, rows = model_defaults(run, load_config(run.model("base"))), []
     for name, default in found.items():
         group = profile.midtrain if name == "learning_rate" else profile.student
-        open_ = getattr(group, name) is None
-        rows.append((name, getattr(job, name), default.reason if open_ else f"profile; usual here: {default.value}"))
+        derived = getattr(group, name) is None
+        rows.append((name, getattr(job, name), default.reason if derived else f"profile; usual here: {default.value}"))
     return pd.DataFrame(rows, columns=["setting", "value", "why"])
