@@ -60,7 +60,7 @@ def test_every_request_is_counted_at_one_step_and_has_its_price(found):
 def test_cells_survive_too_and_curation_adds_its_steps(found):
     run = found[0]
     assert set(qt.tables.survival(run)["step"]) == {"asked", "written", "read", "at its level", "refined"}
-    assert "when refined" in repr(qt.findings(run, "survival"))
+    assert "refined at the level" in repr(qt.findings(run, "survival"))
     stages.curate(run, log=str)
     table = qt.tables.survival(run, by=["discipline", "difficulty"]).set_index(["discipline", "difficulty", "step"])[
         "n"
