@@ -10,10 +10,10 @@ from pathlib import Path
 
 from qatoolkit.core.artifacts import MANIFEST, Artifact, read_sealed, write_sealed
 from qatoolkit.core.files import Damaged, differs, fingerprint, locked
-from qatoolkit.run.asked import NOTES
+from qatoolkit.run.answer_counts import NOTES
 from qatoolkit.run.clean import linked
 from qatoolkit.run.remembered import FILE as RUN_FILE
-from qatoolkit.run.remembered import again
+from qatoolkit.run.remembered import remedy_of
 from qatoolkit.run.store import POINTERS, STAGES
 from qatoolkit.teacher.ledger import Ledger
 
@@ -39,7 +39,7 @@ def record_files(folder: Path, paths: Iterable[Path]) -> None:
 def recorded(folder: Path) -> dict[str, dict]:
     """The recorded state of the files in a run's folder, by path."""
     path = folder / FILES
-    return read_sealed(path, again(folder)) if path.exists() else {}
+    return read_sealed(path, remedy_of(folder)) if path.exists() else {}
 
 
 def is_whole(folder: Path, path: Path) -> bool:
@@ -73,7 +73,7 @@ def _check_run(folder: Path, reached: set[str]) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         if path.name in (POINTERS, RUN_FILE, NOTES, FILES) and not path.is_symlink():
             try:
-                found = read_sealed(path, again(folder))
+                found = read_sealed(path, remedy_of(folder))
             except (Damaged, OSError) as error:
                 yield str(error)
                 continue
@@ -85,7 +85,7 @@ def _check_run(folder: Path, reached: set[str]) -> Iterator[str]:
     needed += [folder / FILES] if any((folder / place).exists() for place in REMEDIES) else []
     for path in needed:
         if not path.exists():
-            yield f"{path} is missing: {again(folder)}"
+            yield f"{path} is missing: {remedy_of(folder)}"
     with contextlib.suppress(Damaged):
         for file, known in recorded(folder).items():
             if why := differs(folder / file, known, whole=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qatoolkit.core.artifacts import Artifact, read_sealed
 from qatoolkit.core.files import Damaged
-from qatoolkit.run.remembered import again
+from qatoolkit.run.remembered import remedy_of
 from qatoolkit.run.store import POINTERS, STAGES, results_root
 
 
@@ -18,7 +18,7 @@ def find_unused(root: Path | None = None) -> Iterator[Artifact]:
     root = root or results_root()
     reached, queue = set(), []
     for path in root.rglob(POINTERS):
-        queue += read_sealed(path, again(path.parent)).values()
+        queue += read_sealed(path, remedy_of(path.parent)).values()
     queue += linked(root)
     while queue:
         name = queue.pop()

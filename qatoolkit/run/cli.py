@@ -172,7 +172,7 @@ def run(
 @app.command()
 def status(profile: OfRun = None, name: Name = None, seed: Seed = None, change: Change = False) -> None:
     """Which stages and notebooks of a run are done."""
-    from qatoolkit.run.asked import describe
+    from qatoolkit.run.answer_counts import describe
     from qatoolkit.run.check import is_whole
     from qatoolkit.run.notebooks import chosen
 

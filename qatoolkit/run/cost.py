@@ -110,7 +110,7 @@ def _files(source: str) -> list[Path]:
     return [p for p in Path(source).rglob("*") if p.is_file()] if Path(source).is_dir() else [Path(source)]
 
 
-def seeds_at_hand(profile: Profile) -> pd.DataFrame | None:
+def read_local_seeds(profile: Profile) -> pd.DataFrame | None:
     """The seeds that a profile names, as its run will read them; None if a source is not on this machine or too large
     to read for an estimate."""
     named = [source for source in profile.seeds.sources if source != TEXTBOOK]
@@ -237,7 +237,7 @@ def yields(root: Path) -> dict[str, float]:
 def estimate(profile: Profile, ledger: Ledger | None = None, seeds: pd.DataFrame | None = None) -> pd.DataFrame:
     """`requests` with prompt and completion tokens, USD (NaN if a price or the number of requests is unknown), hours at
     the profile's number of requests in flight, and whether the model's tokens and seconds were measured."""
-    known = {} if ledger is None else measured(ledger)
+    known = {} if ledger is None else mean_usage(ledger)
     table, rows = requests(profile, {} if ledger is None else yields(Path(ledger.path).parent), seeds), []
     for row in table.itertuples():
         each, price = known.get(row.model, USUAL[row.task]), price_of(row.model, own=profile.teacher.price)
@@ -250,7 +250,7 @@ def estimate(profile: Profile, ledger: Ledger | None = None, seeds: pd.DataFrame
     return table if table["yield"].notna().any() else table.drop(columns=["yield", "source"])
 
 
-def training(profile: Profile):
+def estimate_training(profile: Profile):
     """Where mid-training one arm would run, in words, what it takes there (`memory_estimate.Needs`), and the settings
     that follow from the model (`training.defaults.Default` by name).
 
@@ -314,14 +314,14 @@ def _is_here(checkpoint: str, revision: str | None) -> bool:
         return False
 
 
-def asking(teacher: Teacher, messages: list, task: str = "annotate") -> dict:
+def estimate_requests(teacher: Teacher, messages: list, task: str = "annotate") -> dict:
     """What sending these messages to a teacher will take, beyond the answers in its ledger: requests, answered,
     prompt_tokens (4 bytes each), completion_tokens, usd (NaN if the price is unknown), minutes, and whether tokens and
     seconds of an answer were measured. `task` is a key of `USUAL`."""
     keys = teacher.keys(messages)
     done = teacher.ledger.answered(keys)
     new = [m for m, key in zip(messages, keys, strict=True) if key not in done]
-    known = measured(teacher.ledger)
+    known = mean_usage(teacher.ledger)
     each = known.get(teacher.model, USUAL[task])
     prompt = sum(len(part["content"].encode()) for m in new for part in m) // 4
     completion = len(new) * each.completion
@@ -336,7 +336,7 @@ def asking(teacher: Teacher, messages: list, task: str = "annotate") -> dict:
     }
 
 
-def measured(ledger: Ledger) -> dict[str, Usual]:
+def mean_usage(ledger: Ledger) -> dict[str, Usual]:
     """Mean tokens and seconds of the answered requests to each model that has enough of them."""
     attempts = ledger.attempts().dropna(subset=["prompt_tokens", "completion_tokens"])
     return {
@@ -352,7 +352,7 @@ def measured(ledger: Ledger) -> dict[str, Usual]:
 
 def describe(profile: Profile, ledger: Path) -> str:
     """The estimate of a profile in words: requests by stage, their sum, and what mid-training one arm takes."""
-    seeds = seeds_at_hand(profile)
+    seeds = read_local_seeds(profile)
     with Ledger(ledger) if ledger.exists() else nullcontext() as opened:
         table = estimate(profile, opened, seeds)
     whole = dict.fromkeys(("requests", "prompt_tokens", "completion_tokens"), "{:,}")
@@ -387,7 +387,7 @@ def describe(profile: Profile, ledger: Path) -> str:
             for stage, share, source in known.itertuples(index=False)
         ]
     try:
-        where, needs, follows = training(profile)
+        where, needs, follows = estimate_training(profile)
     except ValueError as error:
         return "\n".join([*lines, f"\nmid-training: {error}"])
     lines.append(f"\nmid-training, one arm of {len(profile.arms)}, {where}:\n{needs.describe()}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from qatoolkit import __version__
 from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.files import locked, read_json, write_text
-from qatoolkit.run.asked import NOTES
+from qatoolkit.run.answer_counts import NOTES
 from qatoolkit.run.check import FILES, is_whole, record_files
 from qatoolkit.run.contracts import BESIDE, NOTEBOOKS
 from qatoolkit.run.remembered import FILE as RUN_FILE

@@ -10,7 +10,7 @@ import pandas as pd
 from qatoolkit.core import display
 from qatoolkit.core.stats import CELL
 from qatoolkit.curate.curate import curate
-from qatoolkit.run.asked import Asked
+from qatoolkit.run.answer_counts import AnswerCounts
 from qatoolkit.run.cost import YIELD, yields
 from qatoolkit.run.lineage import Lineage, join_calls, shares_of, trace
 from qatoolkit.run.stages.data import index_all_exams
@@ -68,7 +68,7 @@ def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
         raise ValueError(
             f"the strategy {chosen.name!r} can't be previewed: it has no `asks`, the table of its requests"
         )
-    settings, plan, run.asked = chosen.settings_in(profile), plan_of(run, profile), Asked()
+    settings, plan, run.answer_counts = chosen.settings_in(profile), plan_of(run, profile), AnswerCounts()
     with teachers(run, name) as roles, TemporaryDirectory(prefix="qatoolkit-") as folder:
         asked = _select_weakest(chosen.asks(context_of(run, profile, chosen, roles, folder, plan)), plan, n)
         made, rejects = carry_out(asked, roles.synthesiser, roles.annotator, getattr(settings, "attempts", 2))
@@ -76,7 +76,7 @@ def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
             questions, rejects = refine_or_keep(made, rejects, roles.refiner, settings)
         else:
             questions = made
-    run.asked.require(0.0)
+    run.answer_counts.require(0.0)
     _, index = index_all_exams(run)
     kept, lost, _ = curate(questions, index, profile.curate)
     outcome = dict.fromkeys(kept["id"], "accepted") | dict(zip(lost["id"], lost["reason"], strict=True))

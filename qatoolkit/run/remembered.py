@@ -14,10 +14,10 @@ SHOWN, CLIP = 4, 60  # differences that an error names, and characters of each v
 def remembered(folder: Path) -> dict | None:
     """The content of `run.json`, or None before the first stage is finished."""
     path = Path(folder) / FILE
-    return read_sealed(path, again(folder)) if path.exists() else None
+    return read_sealed(path, remedy_of(folder)) if path.exists() else None
 
 
-def again(folder: Path) -> str:
+def remedy_of(folder: Path) -> str:
     """The remedy for a damaged file of a run's folder."""
     return (
         f"remove it and run `qatoolkit run --run {Path(folder).name}` again with the run's profile and seed, which "

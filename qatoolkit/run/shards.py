@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from qatoolkit.core.shards import ROWS, identity, map_shards
-from qatoolkit.run.asked import Asked
+from qatoolkit.run.answer_counts import AnswerCounts
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Endpoint, Teacher
 from qatoolkit.teacher.ledger import Ledger
@@ -77,7 +77,7 @@ class _Asking:
 
     def __enter__(self) -> Callable[[pd.DataFrame], Any]:
         self._stack = ExitStack()
-        ledger, asked = self._stack.enter_context(Ledger(self._ledger)), Asked()
+        ledger, asked = self._stack.enter_context(Ledger(self._ledger)), AnswerCounts()
         clients = {
             name: asked.watch(Teacher(ledger=ledger, shared=True, **options))
             for name, options in self._teachers.items()
@@ -87,7 +87,7 @@ class _Asking:
     def __exit__(self, *_) -> None:
         self._stack.close()
 
-    def _run_step(self, asked: Asked, clients: dict[str, Teacher], table: pd.DataFrame):
+    def _run_step(self, asked: AnswerCounts, clients: dict[str, Teacher], table: pd.DataFrame):
         made = self._step(table, **clients)
         asked.require(self._accept)
         return made

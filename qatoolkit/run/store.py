@@ -18,13 +18,13 @@ from qatoolkit.core.artifacts import Artifact, as_json, key_of, read_sealed, wri
 from qatoolkit.core.display import InOneLine, Interrupted, facts
 from qatoolkit.core.files import digest, locked, remove
 from qatoolkit.core.settings import turned
-from qatoolkit.run.asked import STOPS, Asked, Incomplete, Notes, describe
+from qatoolkit.run.answer_counts import STOPS, AnswerCounts, Incomplete, Notes, describe
 from qatoolkit.run.contracts import BESIDE, LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version
 from qatoolkit.run.outputs import Outputs, write_output
 from qatoolkit.run.profiles import PROFILES, Profile, load_profile
 from qatoolkit.run.provenance import provenance
 from qatoolkit.run.remembered import FILE as REMEMBERED
-from qatoolkit.run.remembered import again, check, profile_of, remember, remembered
+from qatoolkit.run.remembered import check, profile_of, remedy_of, remember, remembered
 from qatoolkit.run.world import World, world_of
 from qatoolkit.synthesis.strategies import PACKAGED
 
@@ -72,7 +72,7 @@ class Run:
         self.name, self.profile, self.seed, self.root, self.folder = name, profile, seed, Path(root), Path(root) / name
         self.world = world or world_of(profile, root / "teacher.log.jsonl")
         self.source, self.own_world, self.parent, self.change = source or profile.name, world, parent, change
-        self._checked, self.asked, self.notes = False, Asked(), Notes(self.folder)
+        self._checked, self.answer_counts, self.notes = False, AnswerCounts(), Notes(self.folder)
 
     def __repr__(self):
         return f"Run {self.name!r}: profile {self.profile.name}, seed {self.seed}, {len(self.done())} stages done"
@@ -108,7 +108,7 @@ class Run:
     def pointers(self) -> dict[str, str]:
         """The artifacts of this run by stage, as `kind/key`."""
         path = self.folder / POINTERS
-        return read_sealed(path, again(self.folder)) if path.exists() else {}
+        return read_sealed(path, remedy_of(self.folder)) if path.exists() else {}
 
     def artifact(self, stage: str) -> Artifact | None:
         """The artifact that a stage of this run points to, or None; a variant falls back on that of its run."""
@@ -292,21 +292,21 @@ class Run:
                     "asked": asked, "reads": list(reads), "upstream": {n: self.manifest(n)["outputs"] for n in reads},
                     "prompts": {n: prompt_version(n) for n in spec.prompts}, "uses": uses, "outputs": digests,
                     "seconds": seconds, "made": provenance(),
-                } | self.asked.record()
+                } | self.answer_counts.record()
             )  # fmt: skip
         self.point(name, artifact)
-        log("; ".join([f"{name}: done in {seconds:.1f} s", *describe(self.asked.record(), outputs)]))
+        log("; ".join([f"{name}: done in {seconds:.1f} s", *describe(self.answer_counts.record(), outputs)]))
         return Outputs(name, artifact.folder, list(digests), skipped=False)
 
     def _make(self, name: str, make: Callable[[Path], dict], folder: Path, accepted: float) -> dict:
         """What `make(folder)` returns; Incomplete, and a note with the reasons, if rows are missing."""
-        self.asked = Asked()
+        self.answer_counts = AnswerCounts()
         try:
             outputs = make(folder)
-            self.asked.require(accepted)
+            self.answer_counts.require(accepted)
             return outputs
         except BaseException as error:
-            missing = str(self.asked) if self.asked.missing else ""
+            missing = str(self.answer_counts) if self.answer_counts.missing else ""
             reason = f"{error}" if isinstance(error, STOPS) and str(error) != missing else ""
             if isinstance(error, KeyboardInterrupt):
                 if missing:

@@ -25,7 +25,7 @@ from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.near_shards import near_duplicate_shards
 from qatoolkit.graph.from_shards import kp_graph_of_shards
 from qatoolkit.graph.kp_graph import build_kp_graph
-from qatoolkit.run.asked import Incomplete
+from qatoolkit.run.answer_counts import Incomplete
 from qatoolkit.run.shards import ask_shards
 from qatoolkit.teacher.client import Endpoint, Teacher
 from qatoolkit.teacher.ledger import Ledger

@@ -7,7 +7,16 @@ import torch
 from own_world import write_world
 
 from qatoolkit.run.cli import main
-from qatoolkit.run.cost import ENOUGH, USUAL, asking, describe, estimate, requests, seeds_at_hand, training
+from qatoolkit.run.cost import (
+    ENOUGH,
+    USUAL,
+    describe,
+    estimate,
+    estimate_requests,
+    estimate_training,
+    read_local_seeds,
+    requests,
+)
 from qatoolkit.run.profiles import load_profile
 from qatoolkit.teacher.client import Endpoint, Teacher
 from qatoolkit.teacher.ledger import Attempt, Ledger
@@ -30,11 +39,11 @@ def test_labels_are_counted_from_the_seeds_that_are_at_hand(tmp_path):
     (tmp_path / "seeds.jsonl").write_text("\n".join(map(json.dumps, rows)))
     own = {"seeds": {"sources": [str(tmp_path / "seeds.jsonl")]}, "annotate.samples": 3, "measure.k": 2}
     profile = load_profile("demo", **own)
-    table = requests(profile, seeds=seeds_at_hand(profile)).set_index("stage")["requests"]
+    table = requests(profile, seeds=read_local_seeds(profile)).set_index("stage")["requests"]
     assert table["annotate"] == 50 * 3 + 40
     assert table["pass_rates"] == 100
     away = load_profile("demo", **{"seeds.sources": ["hf:somebody/questions"]})
-    assert seeds_at_hand(away) is None
+    assert read_local_seeds(away) is None
     unknown = estimate(away).set_index("stage").loc["annotate"]
     assert unknown[["requests", "prompt_tokens", "usd", "hours"]].isna().all()
 
@@ -88,7 +97,7 @@ def test_what_the_ledger_has_answered_is_not_asked_for_again(tmp_path):
             "deepseek-chat", endpoint=Endpoint(base_url="http://127.0.0.1:9/v1"), ledger=ledger, in_flight=2
         )
         messages = [[{"role": "user", "content": "abcd" * n}] for n in (1, 10, 100)]
-        before = asking(teacher, messages)
+        before = estimate_requests(teacher, messages)
         usual = USUAL["annotate"]
         assert before == {
             "requests": 3,
@@ -101,7 +110,7 @@ def test_what_the_ledger_has_answered_is_not_asked_for_again(tmp_path):
         }
         attempt = Attempt(teacher.keys(messages)[2], teacher.model, "", "", 0.0, 1.0, 200, "ok")
         ledger.put(attempt, "{}", "{}")
-        after = asking(teacher, messages)
+        after = estimate_requests(teacher, messages)
     assert (after["requests"], after["answered"], after["prompt_tokens"]) == (3, 1, 11)
 
 
@@ -129,12 +138,14 @@ def test_the_command_prints_the_bill_and_spends_nothing(tmp_path, monkeypatch, c
 
 def test_settings_that_follow_from_a_checkpoint_are_shown_with_their_reason(tmp_path):
     profile = load_profile(write_world(tmp_path / "mine", "http://127.0.0.1:9/v1"))
-    _, needs, follows = training(profile)
+    _, needs, follows = estimate_training(profile)
     assert set(follows) == {"learning_rate", "block", "batch", "micro_batch", "memory", "checkpointing"}
     assert needs.manner.block == follows["block"].value
     said = describe(profile, tmp_path / "ledger.sqlite")
     assert f"({follows['learning_rate'].reason})" in said
-    _, needs, follows = training(load_profile(profile, **{"student.block": 64, "midtrain.learning_rate": 1e-3}))
+    _, needs, follows = estimate_training(
+        load_profile(profile, **{"student.block": 64, "midtrain.learning_rate": 1e-3})
+    )
     assert not {"block", "learning_rate"} & set(follows)
     assert needs.manner.block == 64
 
@@ -143,9 +154,9 @@ def test_a_model_that_is_not_here_is_not_taken_for_one_of_another_size(tmp_path,
     monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path))
     unknown = load_profile("own", **{"student.checkpoint": "HuggingFaceTB/SmolLM2-135M", "student.size": "m"})
     with pytest.raises(ValueError, match=r"SmolLM2-135M is not on this machine.*student\.size"):
-        training(unknown)
+        estimate_training(unknown)
     assert "mid-training: HuggingFaceTB/SmolLM2-135M is not on this machine" in describe(unknown, tmp_path / "none")
-    where, needs, _ = training(load_profile(unknown, **{"student.size": "130m", "student.vocabulary": 49152}))
+    where, needs, _ = estimate_training(load_profile(unknown, **{"student.size": "130m", "student.vocabulary": 49152}))
     assert "counts as the rung 130m" in where
     assert 1e8 < needs.model.parameters < 2e8
 

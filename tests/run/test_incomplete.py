@@ -11,7 +11,7 @@ from teacher_server import failure
 
 from qatoolkit.core.files import remove
 from qatoolkit.run import cli, stages
-from qatoolkit.run.asked import Incomplete
+from qatoolkit.run.answer_counts import Incomplete
 from qatoolkit.run.contracts import stage
 from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.store import MissingUpstream, open_run

@@ -13,7 +13,7 @@ import qatoolkit as qt
 from qatoolkit.core.qa_table import COLUMNS
 from qatoolkit.core.stats import rank_correlation
 from qatoolkit.evaluation.settings import MeasureSettings
-from qatoolkit.run.asked import Incomplete
+from qatoolkit.run.answer_counts import Incomplete
 from qatoolkit.run.cost import requests
 from qatoolkit.run.lineage import rows_of
 from qatoolkit.run.profiles import ARMS, load_profile

@@ -17,7 +17,7 @@ from qatoolkit.core.files import write_json
 from qatoolkit.run import cli, figures, report
 from qatoolkit.run import notebooks as runner
 from qatoolkit.run.contracts import BESIDE, stage
-from qatoolkit.run.cost import requests, seeds_at_hand
+from qatoolkit.run.cost import read_local_seeds, requests
 from qatoolkit.run.notebooks import ORDER, chosen
 from qatoolkit.run.store import open_run
 from qatoolkit.run.tables.synthesis import spend
@@ -52,7 +52,7 @@ def test_the_plan_counts_what_every_stage_sends(smoke):
     run = open_run("smoke", root=smoke.results)
     sent = spend(run).assign(stage=lambda t: t["stage"].str.replace(r"^rounds/.*", "rounds", regex=True))
     sent = sent.groupby("stage")["attempts"].sum().drop("error_rates")  # offline teachers alone
-    asked = requests(run.profile, seeds=seeds_at_hand(run.profile)).groupby("stage")["requests"].sum()
+    asked = requests(run.profile, seeds=read_local_seeds(run.profile)).groupby("stage")["requests"].sum()
     assert set(sent.index) <= set(asked.index)
     assert sent["annotate"] == asked["annotate"]
     assert (sent <= 1.1 * asked[sent.index]).all()

@@ -10,7 +10,7 @@ import qatoolkit as qt
 from qatoolkit.core.qa_table import qa_table
 from qatoolkit.core.settings import Settings
 from qatoolkit.run import stages
-from qatoolkit.run.asked import Incomplete
+from qatoolkit.run.answer_counts import Incomplete
 from qatoolkit.synthesis import linkqa
 from qatoolkit.synthesis.strategies import Strategy, strategy
 

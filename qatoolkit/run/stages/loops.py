@@ -135,7 +135,7 @@ def write_round(
     with TemporaryDirectory(prefix="qatoolkit-") as place, teachers(run, billed(loop, nth)) as roles:
         context = context_of(run, profile, chosen, roles, Path(place), loop.plan, nth, loop.samples)
         written = accept_measured(run, profile, roles, chosen.write(context), loop.model)
-    run.asked.require(profile.teacher.accept_missing)  # before training on too few questions
+    run.answer_counts.require(profile.teacher.accept_missing)  # before training on too few questions
     new, repeated = curate_round(run, loop, written["questions"], index)
     limit = most * (nth + 1) // run.profile.rounds.n - sum(map(len, loop.questions))
     over = new.sample(max(0, len(new) - limit), random_state=run.seed)

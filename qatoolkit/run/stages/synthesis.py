@@ -110,7 +110,9 @@ def write_exactly(run: Run, profile: Profile, chosen: Strategy, plan: pd.DataFra
 
     def write_wave(plan: pd.DataFrame, wave: int) -> dict:
         outputs = write(plan, wave)
-        run.asked.require(profile.teacher.accept_missing)  # before a later wave asks for more in place of missing rows
+        run.answer_counts.require(
+            profile.teacher.accept_missing
+        )  # before a later wave asks for more in place of missing rows
         return outputs
 
     def judge(questions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

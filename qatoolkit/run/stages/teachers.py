@@ -20,7 +20,7 @@ def ledger_path(run: Run):
 @contextmanager
 def teachers(run: Run, stage: str):
     """The run's synthesiser, refiner and annotator, and `named(model)` for any other, sharing one ledger. The world's
-    own endpoint is started if no other is set, and stopped afterwards. `run.asked` counts the answers."""
+    own endpoint is started if no other is set, and stopped afterwards. `run.answer_counts` counts the answers."""
     settings = run.profile.teacher
     kind = BatchTeacher if settings.batch else Teacher
     with endpoint_of(run) as endpoint, Ledger(ledger_path(run)) as ledger:
@@ -44,7 +44,7 @@ def teachers(run: Run, stage: str):
                 budget=settings.budget,
                 progress=True,
             )
-            return run.asked.watch(teacher)
+            return run.answer_counts.watch(teacher)
 
         roles = {role: named(getattr(settings, role)) for role in ("synthesiser", "refiner", "annotator")}
         yield SimpleNamespace(**roles, named=named)

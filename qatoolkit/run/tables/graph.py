@@ -20,7 +20,7 @@ from qatoolkit.graph.knowledge_points import kps_from_column, normalise_kp
 from qatoolkit.graph.kp_graph import KPGraph, build_kp_graph
 from qatoolkit.graph.merges import read_merges
 from qatoolkit.graph.walks import POLICIES, path_diagnostics, sample_paths
-from qatoolkit.run.cost import asking
+from qatoolkit.run.cost import estimate_requests
 from qatoolkit.run.stages.synthesis import adjustment_requests
 from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.store import Run
@@ -111,11 +111,11 @@ def difficulty_counts(run: Run, name: str = "linkqa") -> pd.DataFrame:
 
 
 def adjustment_estimate(run: Run, adjust: Mapping[str, Mapping[str, float]], n: int = 200) -> dict:
-    """What the first attempts of `qt.stages.adjustment` will take, before anything is spent: `cost.asking`."""
+    """What the first attempts of `qt.stages.adjustment` will take, before anything is spent: `cost.estimate_requests`."""
     rows = pd.concat(adjustment_requests(run, dict(adjust), n).values())
     messages = [prompts.messages(row.strategy, row.language, **row.payload) for row in rows.itertuples()]
     with teachers(run, "adjustment") as roles:
-        return asking(roles.synthesiser, messages, "synthesise")
+        return estimate_requests(roles.synthesiser, messages, "synthesise")
 
 
 def real_graph(folder: str | Path | None = None) -> SimpleNamespace:

@@ -6,7 +6,7 @@ import pandas as pd
 from qatoolkit.core.qa_table import PASS
 from qatoolkit.core.stats import rank_correlation, wilson
 from qatoolkit.core.taxonomy import DIFFICULTIES
-from qatoolkit.run.cost import asking
+from qatoolkit.run.cost import estimate_requests
 from qatoolkit.run.profiles import SEEDS
 from qatoolkit.run.stages.measured import strong_model
 from qatoolkit.run.stages.teachers import teachers
@@ -16,11 +16,13 @@ from qatoolkit.teacher.solve import requests
 
 def difficulty_estimate(run: Run, name: str = SEEDS) -> dict:
     """What `measure.k` answers of the strong model to each annotated seed, or to each question of a finished data set,
-    will take: `cost.asking`."""
+    will take: `cost.estimate_requests`."""
     table = run.read("annotate").seeds if name == SEEDS else run.read(name).questions
     profile = run.profile if name == SEEDS else run.profile.data_set(name)[1]
     with teachers(run, "pass_rates") as roles:
-        return asking(strong_model(profile.measure, roles), requests(table, range(profile.measure.k)), "measure")
+        return estimate_requests(
+            strong_model(profile.measure, roles), requests(table, range(profile.measure.k)), "measure"
+        )
 
 
 def _measured(run: Run | pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from qatoolkit.core.stats import agreement as label_agreement
 from qatoolkit.core.stats import confusion as label_confusion
 from qatoolkit.core.taxonomy import DIFFICULTIES, LABELS, RUBRIC
 from qatoolkit.run import cost
-from qatoolkit.run.cost import asking
+from qatoolkit.run.cost import estimate_requests
 from qatoolkit.run.stages.data import exam_tables, unlabelled
 from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.store import Run
@@ -108,14 +108,14 @@ def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
 
 def annotation_estimate(run: Run, samples: int | None = None, n: int | None = None) -> dict:
     """What labelling the first `n` seeds (default: all, and the exam questions without labels) will take with `samples`
-    answers each (default: the profile's): `cost.asking`. The stage `consensus` takes 5 samples of 200 seeds."""
+    answers each (default: the profile's): `cost.estimate_requests`. The stage `consensus` takes 5 samples of 200 seeds."""
     seeds = run.read("seeds").seeds
     if samples is None and run.profile.annotate.labels == "missing":
         seeds = seeds[seeds[list(LABELS)].isna().any(axis=1)]
     tables = [seeds.iloc[:n], *([unlabelled(run)] if n is None else [])]
     messages = [m for rows in tables for m in annotation.requests(rows, samples or run.profile.annotate.samples)]
     with teachers(run, "annotate") as roles:
-        return asking(roles.annotator, messages, "annotate")
+        return estimate_requests(roles.annotator, messages, "annotate")
 
 
 def _truth(run: Run, table: pd.DataFrame) -> pd.DataFrame:

@@ -25,7 +25,7 @@ NOTES = "incomplete.json"
 STOPS = (TeacherError, Incomplete)  # errors whose message says what to do
 
 
-class Asked:
+class AnswerCounts:
     """Counts what the teachers of one stage answered: `rows` asked for, `rejected` and `missing` by reason."""
 
     def __init__(self):
