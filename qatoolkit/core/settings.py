@@ -104,7 +104,7 @@ def replace(settings: Settings, **changes) -> Settings:
     return type(settings)(**dict(settings) | changes)
 
 
-def turned(settings: Settings, dials: dict) -> Settings:
+def turn_dials(settings: Settings, dials: dict) -> Settings:
     """A copy with dials (nested fields) changed: `{"boostqa.refine": False}` or `{"boostqa": {"refine": False}}`, to
     any depth.
 

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from qatoolkit.core.qa_table import read_table
-from qatoolkit.core.settings import replace, turned
+from qatoolkit.core.settings import replace, turn_dials
 from qatoolkit.core.stats import CELL
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.evaluation.settings import TEXTBOOK
@@ -199,7 +199,7 @@ def rewritten(profile: Profile, dials: Mapping) -> list[tuple[str, Strategy, Pro
     written = [name for name in profile.used_sets if name in profile.data]
     known = [_request_settings(*profile.data_set(name)) for name in written]
     arm, found = profile.arm_of(dials), []
-    other = turned(profile, {name: value for name, value in dials.items() if name != "arm"})
+    other = turn_dials(profile, {name: value for name, value in dials.items() if name != "arm"})
     for name in (name for name in other.arms[arm] if name in other.data):
         chosen, after = other.data_set(name)
         settings = _request_settings(chosen, after)

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from qatoolkit.core.artifacts import as_json
 from qatoolkit.core.bounds import check_name
-from qatoolkit.core.settings import Positive, Rate, Settings, SomeShare, placed, read_mapping, turned
+from qatoolkit.core.settings import Positive, Rate, Settings, SomeShare, placed, read_mapping, turn_dials
 from qatoolkit.curate.settings import CurateSettings
 from qatoolkit.evaluation.settings import EvaluateSettings, ExamSettings, MeasureSettings, ProbeSettings
 from qatoolkit.run.contracts import BESIDE, NOTEBOOKS
@@ -149,7 +149,7 @@ class Profile(Settings):
         if name not in self.data:
             raise ValueError(f"no data set is called {name!r}; there are {', '.join(self.data)}")
         about = self.data[name]
-        return strategy(about.strategy or name), turned(self, about.dials)
+        return strategy(about.strategy or name), turn_dials(self, about.dials)
 
     def arm_of(self, dials: dict) -> str:
         """The arm that an ablation is about: the one it names, else the arm called like a group of its dials (or like a
@@ -209,7 +209,7 @@ class Profile(Settings):
                     "ablations: midtrain.seed is not an ablation; `ablation_seeds` trains several seeds of each"
                 )
             try:
-                turned(self.model_copy(update={"ablations": ()}), dials)
+                turn_dials(self.model_copy(update={"ablations": ()}), dials)
             except ValueError as error:
                 raise ValueError(f"ablations: {error}") from None
         return self
@@ -274,9 +274,9 @@ def _turned(profile: Profile, dials: dict) -> Profile:
         *dials,
         *(f"{group}.{name}" for group, value in dials.items() if isinstance(value, dict) for name in value),
     }
-    changed = turned(profile, dials)
+    changed = turn_dials(profile, dials)
     if "student.checkpoint" in named and changed.student.checkpoint not in (None, profile.student.checkpoint):
-        changed = turned(changed, {dial: None for dial in CHECKPOINT_DIALS if dial not in named})
+        changed = turn_dials(changed, {dial: None for dial in CHECKPOINT_DIALS if dial not in named})
     return changed
 
 

@@ -6,7 +6,7 @@ the same architecture and random weights; seeds and exams are the textbook's, an
 from operator import attrgetter
 from pathlib import Path
 
-from qatoolkit.core.settings import turned
+from qatoolkit.core.settings import turn_dials
 from qatoolkit.run.profiles import PROFILES, Profile, as_yaml
 from qatoolkit.run.world import TextbookWorld
 from qatoolkit.teacher.settings import OFFLINE, TeacherSettings
@@ -56,7 +56,7 @@ def write_rehearsal(profile: Profile, folder: Path, log=print) -> Path:
     student |= {"block": profile.student.block and 128, "batch": profile.student.batch and 4}
     if profile.student.checkpoint:
         student |= tiny[profile.student.checkpoint, profile.student.revision]
-    small = turned(
+    small = turn_dials(
         profile,
         {
             "name": f"{profile.name}-rehearsal",

@@ -17,7 +17,7 @@ from pathlib import Path
 from qatoolkit.core.artifacts import Artifact, as_json, key_of, read_sealed, write_sealed
 from qatoolkit.core.display import InOneLine, Interrupted, facts
 from qatoolkit.core.files import digest, locked, remove
-from qatoolkit.core.settings import turned
+from qatoolkit.core.settings import turn_dials
 from qatoolkit.run.answer_counts import STOPS, AnswerCounts, Incomplete, Notes, describe
 from qatoolkit.run.contracts import BESIDE, LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version
 from qatoolkit.run.outputs import Outputs, write_output
@@ -102,7 +102,7 @@ class Run:
 
     def variant(self, name: str, dials: dict) -> "Run":
         """This run with dials turned, in a folder below its own; it shares every stage that the dials do not touch."""
-        name, profile = f"{self.name}/variants/{name}", turned(self.profile, dials)
+        name, profile = f"{self.name}/variants/{name}", turn_dials(self.profile, dials)
         return Run(name, profile, self.seed, self.root, self.source, self.own_world, self)
 
     def pointers(self) -> dict[str, str]:
@@ -216,7 +216,7 @@ class Run:
     def _own_changes(self, stage: str) -> list[str]:
         """`changed` without what the stage read: its settings, contents of files, seed, contract and prompts."""
         made = self.manifest(stage)
-        profile = turned(self.profile, made["dials"])
+        profile = turn_dials(self.profile, made["dials"])
         used = [name for name in made["settings"] if name.startswith("content of ")]
         now = contents(profile, tuple(n.removeprefix("content of ") for n in used))
         now |= {name: self._setting(name, profile) for name in made["settings"] if name not in used}
@@ -263,7 +263,7 @@ class Run:
             self._checked = True
         reads, dials = spec.reads if reads is None else reads, dials or {}
         asked = asked or LISTS.get(spec.kind, lambda profile: {})(self.profile)
-        settings = self.settings_of(spec, turned(self.profile, dials))
+        settings = self.settings_of(spec, turn_dials(self.profile, dials))
         key = self.key(spec, settings, reads, asked)
         artifact, previous = Artifact(self.root / STAGES, spec.kind, key), self.artifact(name)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -282,7 +282,7 @@ class Run:
                 log("; ".join([f"{name}: done before, nothing to do", *describe(manifest)]))
                 return Outputs(name, folder, list(manifest["outputs"]), skipped=True)
             started = time.perf_counter()
-            outputs = self._make(name, make, folder, turned(self.profile, dials).teacher.accept_missing)
+            outputs = self._make(name, make, folder, turn_dials(self.profile, dials).teacher.accept_missing)
             uses = outputs.pop("uses", [])
             digests = {output: digest(write_output(folder, output, value)) for output, value in outputs.items()}
             seconds = round(time.perf_counter() - started, 2)
