@@ -166,17 +166,17 @@ def asked(n: int):
 
 
 def killing(victim: Path):
-    """`carry_out` as a step; the worker of the third call is killed half a second after it starts."""
+    """`write_and_label` as a step; the worker of the third call is killed half a second after it starts."""
 
     def step(table, teacher, annotator):
-        from qatoolkit.synthesis.write import carry_out
+        from qatoolkit.synthesis.write import write_and_label
 
         begun = victim.with_name(f"begun-{time.time_ns()}")
         begun.touch()
         if len(list(victim.parent.glob("begun-*"))) >= 3 and not victim.exists():
             victim.touch()
             threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
-        return carry_out(table, teacher, annotator)
+        return write_and_label(table, teacher, annotator)
 
     return step
 

@@ -90,9 +90,9 @@ def __getattr__(name: str):
         return getattr(importlib.import_module(f"qatoolkit.{_NAMES[name]}"), name)
     if name in _ROOMS:
         return importlib.import_module(_ROOMS[name])
-    from qatoolkit.core.public import no_name
+    from qatoolkit.core.public import name_error
 
-    raise no_name("qatoolkit", name, __all__)
+    raise name_error("qatoolkit", name, __all__)
 
 
 def __dir__():

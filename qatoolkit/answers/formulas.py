@@ -63,7 +63,7 @@ def _letters(text: str) -> list[str]:
     return sorted(c for c in text if c.isalnum())
 
 
-def measured(text: str) -> tuple[str, tuple[Unit, ...]] | None:
+def read_measured(text: str) -> tuple[str, tuple[Unit, ...]] | None:
     """A closed form and its units: "36π cm^2", "5\\sqrt{3} cm"; None for any other text."""
     found = _MEASURED.fullmatch(text) if len(text) <= 80 and not quantity(text) else None
     known = units(found["unit"].strip()) if found else ()
@@ -72,7 +72,7 @@ def measured(text: str) -> tuple[str, tuple[Unit, ...]] | None:
     return found["value"].strip(), known
 
 
-def orbitals(text: str) -> str | None:
+def read_orbitals(text: str) -> str | None:
     """An electron configuration or hybridisation in normal form: 1s^2 2s^2, sp^3; None for any other text."""
     if not _ORBITALS.fullmatch(text):
         return None

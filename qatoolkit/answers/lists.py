@@ -55,7 +55,7 @@ class Several(NamedTuple):
         return self.members
 
 
-def several(text: str) -> Several | None:
+def read_list(text: str) -> Several | None:
     """The members of "(1, 2)", "{1, 2}", "1, 2 and 3", "x = 1 or x = 2", "1、2" or "±5"; None if it is not a list."""
     if len(text) > 1 and text.count("±") == 1 and len(text) <= 60:
         return Several([text.replace("±", "+").lstrip("+ "), text.replace("±", "-")], "", "、")
@@ -113,7 +113,7 @@ def _closes_last(text: str) -> bool:
     return False
 
 
-def ratio(text: str) -> tuple[tuple[Fraction, ...], bool] | None:
+def read_ratio(text: str) -> tuple[tuple[Fraction, ...], bool] | None:
     """The terms of "5:2", "3:6:9" or "5 to 2" divided by the first, and whether it may be a time of day."""
     plain = _RATIO_WORDS.sub(lambda m: ":" if m[0][0].isspace() else "", text)
     numbers = re.findall(r"[\d.]+", plain)

@@ -6,9 +6,9 @@ Nothing here knows about numbers, units or algebra.
 import re
 import unicodedata
 
-from qatoolkit.core.text import CJK, missing, nfkc
+from qatoolkit.core.text import CJK, is_missing, nfkc
 
-MOST = 2_000  # characters: longer texts are not notation and are only stripped
+LONGEST_NOTATION = 2_000  # characters: longer texts are not notation and are only stripped
 
 # Function words that relate, count or negate: next to a number they change its meaning.
 _FUNCTION_WORDS = (
@@ -133,10 +133,10 @@ _DOUBLED = re.compile(r"(?:([A-Za-z])\1)+")
 
 def clean(text, *, unwrap: bool = True) -> str:
     """A text in normal form: NFKC, LaTeX without decoration, signs as Unicode; `unwrap` also removes announcements."""
-    if missing(text):
+    if is_missing(text):
         return ""
     text = nfkc(_CIRCLED.sub(lambda m: f"#{ord(m[0]) - 0x245F}", str(text))).translate(_PLAIN_CHARACTERS)
-    if len(text) > MOST:
+    if len(text) > LONGEST_NOTATION:
         return text.strip().rstrip("。.;；,，").strip()
     text = text.replace("{,}", ",").replace("+∞", "∞").replace("->", "→").replace(" != ", " ≠ ")
     text = re.sub(r"(?<=\d\d0)'(?=s\b)", "", text)  # the 1990's

@@ -25,7 +25,7 @@ _FLIPPED = str.maketrans("<>≤≥→∈", "><≥≤←∋")
 RELATION = re.compile(r"(<=|>=|[<>≤≥≠∈→])")
 
 
-def span(text: str) -> tuple[str, str] | None:
+def read_range(text: str) -> tuple[str, str] | None:
     """Both ends, each with the unit, of "5-10 km", "5 to 10 km", "between 5 and 10 km", "5～10千米"; None otherwise."""
     found = _SPAN.fullmatch(text) if len(text) <= 60 else None
     if not found or (found["mark"] in ("and", "和", "与")) != (
@@ -75,7 +75,7 @@ def intervals(text: str) -> tuple[str, list[tuple[str, str, bool, bool]]] | None
 
 def same_ranges(a: str, b: str, same: Callable[[str, str], bool | None]) -> bool | str | None:
     """Whether two ranges or intervals agree; "no ranges" if there are none, or both are inequalities."""
-    spans, both = (span(a), span(b)), (intervals(a), intervals(b))
+    spans, both = (read_range(a), read_range(b)), (intervals(a), intervals(b))
     if all(spans):
         ends = [same(x, y) for x, y in zip(*spans, strict=True)]
         return False if False in ends else None if None in ends else True

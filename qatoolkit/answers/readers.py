@@ -6,8 +6,8 @@ import re
 from collections import Counter
 
 from qatoolkit.answers.algebra import WORKER, math_tokens
-from qatoolkit.answers.formulas import measured, orbitals, same_formula, same_isotope, same_measured
-from qatoolkit.answers.lists import Several, ratio, several
+from qatoolkit.answers.formulas import read_measured, read_orbitals, same_formula, same_isotope, same_measured
+from qatoolkit.answers.lists import Several, read_list, read_ratio
 from qatoolkit.answers.notation import (
     FUNCTION_WORDS,
     PHRASES,
@@ -20,7 +20,7 @@ from qatoolkit.answers.notation import (
 )
 from qatoolkit.answers.quantities import HAS_NUMBER, quantity, same_number
 from qatoolkit.answers.ranges import RELATION, same_ranges, same_relation
-from qatoolkit.answers.times import clock, date, same_date, same_time
+from qatoolkit.answers.times import read_clock, read_date, same_date, same_time
 
 OPEN = "open"
 
@@ -93,22 +93,24 @@ def _yes_or_no(a: str, b: str, _):
 
 
 def _dates(a: str, b: str, _):
-    days = date(a), date(b)
+    days = read_date(a), read_date(b)
     return same_date(*days) if all(days) else OPEN
 
 
 def _ratios(a: str, b: str, _):
-    ratio_a, ratio_b = ratio(a), ratio(b)
+    ratio_a, ratio_b = read_ratio(a), read_ratio(b)
     if not (ratio_a and ratio_b):
         return OPEN
     if ratio_a[0] != ratio_b[0]:
-        return OPEN if clock(a) and clock(b) else False  # 1:10 and 2:20 are the same ratio, or two times of day
+        return (
+            OPEN if read_clock(a) and read_clock(b) else False
+        )  # 1:10 and 2:20 are the same ratio, or two times of day
     plain = [re.sub("[^\\d.]+", ":", text) for text in (a, b)]
     return None if plain[0] != plain[1] and (ratio_a[1] or ratio_b[1]) else True
 
 
 def _times(a: str, b: str, _):
-    times = clock(a), clock(b)
+    times = read_clock(a), read_clock(b)
     if all(times):
         return same_time(a, b)
     return OPEN
@@ -128,13 +130,13 @@ def _points(a: str, b: str, seconds: float):
 
 
 def _closed_forms(a: str, b: str, seconds: float):
-    forms = measured(a), measured(b)
+    forms = read_measured(a), read_measured(b)
     return same_measured(a, b, *forms, lambda x, y: same(x, y, seconds)) if any(forms) else OPEN
 
 
 def _hours(a: str, b: str, _):
     """A time of day and a number: 3 pm and 3."""
-    time_a, time_b = clock(a), clock(b)
+    time_a, time_b = read_clock(a), read_clock(b)
     if bool(time_a) == bool(time_b) or not (quantity(a) or quantity(b)):
         return OPEN
     other = quantity(b) if time_a else quantity(a)
@@ -214,7 +216,7 @@ def _option_letters(a: str, b: str, _):
 
 
 def _lists(a: str, b: str, seconds: float):
-    list_a, list_b = several(a), several(b)
+    list_a, list_b = read_list(a), read_list(b)
     if list_a and list_b and (quantity(a) is None) == (quantity(b) is None):  # 3,003 is a number, 003,3 is not
         return _same_lists(list_a, list_b, seconds or _LIST_SECONDS)
     single = _values(a, b)
@@ -304,7 +306,7 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     if any({words_a.casefold(), words_b.casefold()} <= phrase for phrase in PHRASES):
         return True
     chosen = [_OF_CHOICES.fullmatch(text) for text in (words_a, words_b)]
-    if all(chosen) or (any(chosen) and (several(a) or several(b) or re.fullmatch("[A-J]", min(a, b, key=len)))):
+    if all(chosen) or (any(chosen) and (read_list(a) or read_list(b) or re.fullmatch("[A-J]", min(a, b, key=len)))):
         return None  # both, and A and B
     if all(_NOTHING.fullmatch(text) for text in (words_a, words_b)):
         return None
@@ -316,7 +318,7 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     equal = same_formula(a, b, tokens_a, tokens_b, seconds) if tokens_a and tokens_b else None
     if equal or words_a.casefold() == words_b.casefold():
         return equal or None
-    if (shells := orbitals(a)) and shells == orbitals(b):
+    if (shells := read_orbitals(a)) and shells == read_orbitals(b):
         return True
     if _is_spaced(a) and _is_spaced(b) and "".join(a.split()) == "".join(b.split()):
         return True

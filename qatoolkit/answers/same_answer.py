@@ -9,10 +9,10 @@ its checker.)
 import re
 from collections.abc import Mapping, Sequence
 
-from qatoolkit.answers.notation import MOST, clean, labelled, words
+from qatoolkit.answers.notation import LONGEST_NOTATION, clean, labelled, words
 from qatoolkit.answers.quantities import same_number
 from qatoolkit.answers.readers import same
-from qatoolkit.core.text import missing
+from qatoolkit.core.text import is_missing
 
 
 def same_answer(a, b, *, aliases: Sequence = ()) -> bool | None:
@@ -75,8 +75,8 @@ def choice_consistent(row: Mapping) -> str | None:
 
     `answer` is the text of an option or its letter (several letters for multi-select, with `answer_index` null)."""
     choices, index, answer = row.get("choices"), row.get("answer_index"), row.get("answer")
-    index = None if missing(index) else index
-    if missing(choices):
+    index = None if is_missing(index) else index
+    if is_missing(choices):
         return None if index is None else f"answer_index {index} without choices"
     options = [clean(choice, unwrap=False) for choice in choices]
     if len(options) < 2:
@@ -126,7 +126,7 @@ def _compare(a: str, b: str) -> bool | None:
     """`same_answer` for clean texts; a label ("C. Paris") counts if the other side has one or is one."""
     if not a or not b:
         return None
-    if max(len(a), len(b)) > MOST:  # too long to be notation or a short answer
+    if max(len(a), len(b)) > LONGEST_NOTATION:  # too long to be notation or a short answer
         return True if a == b or words(a, fold=False) == words(b, fold=False) else None
     label_a, label_b = labelled(a), labelled(b)
     if a == b or not (label_a or label_b):

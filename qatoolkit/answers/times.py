@@ -36,7 +36,7 @@ _WEEKDAYS = dict(
 _WEEKDAYS |= {f"星期{day}": i for i, day in enumerate("一二三四五六日")} | {"星期天": 6}
 
 
-def clock(text: str) -> tuple[int, bool] | None:
+def read_clock(text: str) -> tuple[int, bool] | None:
     """Minutes since midnight, and whether am or pm is known: "7:30 pm", "19:30", "9 am", "noon", "下午3点半"; None for
     other texts."""
     text = _NAMED_TIMES.get(text.casefold(), text)
@@ -55,13 +55,13 @@ def clock(text: str) -> tuple[int, bool] | None:
 
 def same_time(a: str, b: str) -> bool | None:
     """Compare two times of day; None if only one of them says whether it is am or pm."""
-    (minutes_a, known_a), (minutes_b, known_b) = clock(a), clock(b)
+    (minutes_a, known_a), (minutes_b, known_b) = read_clock(a), read_clock(b)
     if minutes_a == minutes_b:
         return True if known_a == known_b else None
     return None if known_a != known_b and minutes_a % 720 == minutes_b % 720 else False
 
 
-def date(text: str) -> dict[str, int] | None:
+def read_date(text: str) -> dict[str, int] | None:
     """Year (negative for BC), month and day as far as given, or the weekday; None for other texts and for a plain
     year."""
     if len(text) > 30:

@@ -13,7 +13,17 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qatoolkit.core.files import Damaged, differs, fingerprint, locked, plain, read_json, remove, to_json, write_json
+from qatoolkit.core.files import (
+    Damaged,
+    describe_difference,
+    fingerprint,
+    locked,
+    read_json,
+    remove,
+    to_json,
+    to_jsonable,
+    write_json,
+)
 
 MANIFEST = "manifest.json"
 SEAL = "sha256"  # key in a sealed document: the digest of its other keys
@@ -23,12 +33,12 @@ _sealed: dict[str, tuple] = {}  # path -> stat and content of a verified sealed 
 
 def as_json(value):
     """A value after a round trip through JSON: tuples become lists, settings and numpy values plain ones."""
-    return json.loads(json.dumps(value, default=plain))
+    return json.loads(json.dumps(value, default=to_jsonable))
 
 
 def key_of(*content) -> str:
     """The digest of everything a result depends on: 64 hex digits."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=plain).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=to_jsonable).encode()).hexdigest()
 
 
 def write_sealed(value: dict, path: Path) -> None:
@@ -123,7 +133,7 @@ class Artifact:
                 stat = None
             if not whole and stat and _verified.get(path) == stat:
                 continue
-            if difference := differs(Path(path), known, whole=whole):
+            if difference := describe_difference(Path(path), known, whole=whole):
                 yield Path(path), difference
             else:
                 _verified[path] = stat

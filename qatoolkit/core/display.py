@@ -17,7 +17,7 @@ from importlib.util import find_spec
 import numpy as np
 import pandas as pd
 
-from qatoolkit.core.text import missing
+from qatoolkit.core.text import is_missing
 
 MUTED = "opacity:0.65"
 CARD = "border-left:3px solid #0072B2;padding:4px 0 6px 12px;margin:0 0 14px 0;max-width:900px"
@@ -72,7 +72,7 @@ def _clip(value, limit):
 
 def _plain(value):
     """A value as text for readers: 1,234, 0.8125, yes, lists with commas."""
-    if missing(value):
+    if is_missing(value):
         return "–"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
@@ -91,7 +91,7 @@ def _choices(row, limit):
     if not isinstance(choices, list | tuple | np.ndarray):
         return []
     right = row.get("answer_index")
-    if missing(right):
+    if is_missing(right):
         right = list(choices).index(row["answer"]) if row["answer"] in choices else -1
     return [(_clip(_plain(choice), limit), i == int(right)) for i, choice in enumerate(choices)]
 
@@ -107,7 +107,7 @@ def _card(row, hide, limit):
     html.append(_field("answer", answer))
     text.append(f"A  {answer}")
     shown = {"question", "answer", "choices", "answer_index", *hide}
-    rest = {str(k): _clip(_plain(v), limit) for k, v in row.items() if k not in shown and not missing(v)}
+    rest = {str(k): _clip(_plain(v), limit) for k, v in row.items() if k not in shown and not is_missing(v)}
     if rest:
         head = " · ".join(rest[k] for k in ("discipline", "difficulty", "grade", "source") if k in rest) or "more"
         fields = "".join(_field(*item) for item in rest.items())
@@ -185,7 +185,7 @@ def _formatter(column, columns, formats):
     chosen, name = formats.get(column), str(column)
     if chosen is not None:
         write = chosen if callable(chosen) else lambda value: format(value, chosen)
-        return lambda value: "–" if missing(value) else write(value)
+        return lambda value: "–" if is_missing(value) else write(value)
     name = re.sub("_(low|high)$", "", name)
     if name in {"low", "high"}:  # in the unit of the column that they bound
         earlier = map(str, reversed(list(columns)[: list(columns).index(column)]))
@@ -200,7 +200,9 @@ def _formatter(column, columns, formats):
         write = _p
     else:
         return _plain
-    return lambda value: _plain(value) if missing(value) or isinstance(value, str | int | np.integer) else write(value)
+    return lambda value: (
+        _plain(value) if is_missing(value) or isinstance(value, str | int | np.integer) else write(value)
+    )
 
 
 def _aligned(column):
@@ -213,7 +215,7 @@ def _aligned(column):
         return None
     used = max(len(f"{size:.4g}".partition(".")[2]) for size in sizes)
     decimals = min(used, 3 - math.floor(math.log10(sizes.max())))
-    return lambda value: _plain(value) if missing(value) else f"{round(value, decimals) + 0.0:.{decimals}f}"
+    return lambda value: _plain(value) if is_missing(value) else f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
 def _p(value):

@@ -28,7 +28,7 @@ def fingerprint(path: Path) -> dict:
     return found | ({"sample": _sha256(path, SAMPLED // PIECE)} if size > SAMPLED else {})
 
 
-def differs(path: Path, known: dict, *, whole: bool = False) -> str | None:
+def describe_difference(path: Path, known: dict, *, whole: bool = False) -> str | None:
     """How a file differs from its `fingerprint`, in words; None if it is the same. A large file is compared by size and
     sample unless `whole`."""
     if not path.is_file():
@@ -163,7 +163,7 @@ def write_json(value, path: Path) -> None:
 
 def to_json(value) -> str:
     """The text that `write_json` writes."""
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=plain) + "\n"
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=to_jsonable) + "\n"
 
 
 def read_json(path: Path):
@@ -175,7 +175,7 @@ def read_json(path: Path):
         raise Damaged(f"{path} is damaged, not valid JSON ({cause}): remove it and rerun what writes it") from None
 
 
-def plain(value):
+def to_jsonable(value):
     """For `json.dumps(default=...)`: dataclasses and settings become objects, paths strings, arrays lists."""
     if is_dataclass(value):
         return asdict(value)

@@ -29,12 +29,12 @@ def as_prompt_and_answer(
     return before.format(question=question) + line + listed + after, gap + answer + end
 
 
-def means_choices(question: str) -> bool:
+def refers_to_choices(question: str) -> bool:
     """Whether a question refers to choices ("Which of the following ...", 下列哪项), which it may need to make sense."""
     return _CHOICES_MEANT.search(question) is not None
 
 
-def lacks_choices(question: str) -> bool:
+def needs_choices(question: str) -> bool:
     """Whether a question refers to choices but lists none itself, so that it makes no sense without them."""
     found = _CHOICES_MEANT.search(question)
     return found is not None and not _LIST.search(question)

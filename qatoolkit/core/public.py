@@ -11,13 +11,13 @@ def lazily(package: str, names: dict[str, str]):
 
     def get(name: str):
         if name not in names:
-            raise no_name(package, name, names)
+            raise name_error(package, name, names)
         return getattr(importlib.import_module(names[name]), name)
 
     return get, lambda: sorted(names), sorted(names)
 
 
-def no_name(package: str, name: str, names: Iterable[str]) -> AttributeError:
+def name_error(package: str, name: str, names: Iterable[str]) -> AttributeError:
     """The error for a name that a package does not have; it suggests the closest name, or lists all."""
     closest = difflib.get_close_matches(name, names, n=1)
     suggestion = f"did you mean {closest[0]}?" if closest else f"there are {', '.join(sorted(names))}"

@@ -268,7 +268,7 @@ def describe_dials(settings: Settings, group: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def places(model: type[Settings]) -> dict[str, Place]:
+def list_places(model: type[Settings]) -> dict[str, Place]:
     """The dials that name files or folders, with their `Place`; those inside a mapping or list of groups are not
     listed."""
     return {name: mark for name, field in dials(model) if (mark := _find_place(field.annotation, field.metadata))}
@@ -281,7 +281,7 @@ def _find_place(hint, metadata=()) -> Place | None:
     return next((mark for inner in typing.get_args(hint) if (mark := _find_place(inner))), None)
 
 
-def placed(model: type[Settings], content: dict, path: Path) -> dict:
+def resolve_places(model: type[Settings], content: dict, path: Path) -> dict:
     """The values in a YAML file for `model`, with every `Place` at any depth made an absolute path."""
     found = {}
     for name, value in content.items():
@@ -295,12 +295,12 @@ def _place_value(hint, metadata, value, rest: str, path: Path):
     group = _group_in(hint)
     if group is hint and group is not None:
         if rest:
-            return placed(group, {rest: value}, path)[rest]
-        return placed(group, value, path) if isinstance(value, dict) else value
+            return resolve_places(group, {rest: value}, path)[rest]
+        return resolve_places(group, value, path) if isinstance(value, dict) else value
     if group is not None and isinstance(value, dict):  # a mapping of groups, or a field of one of its entries
         if rest:
             _, _, inner = rest.partition(".")
-            return placed(group, {inner: value}, path)[inner] if inner else placed(group, value, path)
+            return resolve_places(group, {inner: value}, path)[inner] if inner else resolve_places(group, value, path)
         return {entry: _place_entry(group, one, path) for entry, one in value.items()}
     if group is not None and isinstance(value, list | tuple):
         return [_place_entry(group, one, path) for one in value]
@@ -311,8 +311,8 @@ def _place_value(hint, metadata, value, rest: str, path: Path):
 def _place_entry(group: type[Settings], value, path: Path):
     """An entry of a mapping or list of groups; a plain text sets the group's `shorthand`."""
     if isinstance(value, str) and group.shorthand:
-        return placed(group, {group.shorthand: value}, path)
-    return placed(group, value, path) if isinstance(value, dict) else value
+        return resolve_places(group, {group.shorthand: value}, path)
+    return resolve_places(group, value, path) if isinstance(value, dict) else value
 
 
 def _absolute(path: Path, value, mark: Place):

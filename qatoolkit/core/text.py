@@ -41,7 +41,7 @@ def first_line(error: Exception) -> str:
 _FLOATS = (float, np.floating)
 
 
-def missing(value) -> bool:
+def is_missing(value) -> bool:
     """Whether a cell is empty: None, NaN, pd.NA or pd.NaT."""
     if isinstance(value, str):  # fast path: most cells are texts
         return False

@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 import pandas as pd
 
 from qatoolkit.answers.readers import answer_key
-from qatoolkit.core.text import CJK, missing, nfkc
+from qatoolkit.core.text import CJK, is_missing, nfkc
 
 _LETTER = rf"[^\W\d_{CJK}]"
 SEPARATOR = "\0"  # a token of its own, between texts that are tokenised together
@@ -204,7 +204,7 @@ def stem(text) -> str:
     return text[_NUMBERING.match(text).end() :] or text
 
 
-def marks(text: str) -> tuple[str, ...]:
+def distinguishing_marks(text: str) -> tuple[str, ...]:
     """Numbers, operators and negations of a text, sorted: they make different questions of otherwise equal words."""
     numbers = re.findall(r"\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
     return tuple(sorted([*numbers, *_OPERATOR.findall(text), *_NEGATION.findall(text.casefold())]))
@@ -235,9 +235,11 @@ def join(words: Sequence[str]) -> str:
 
 def values_of(table: pd.DataFrame, name: str) -> list:
     """The values of a column as a list: None where missing, all None if the table has no such column."""
-    return [None if missing(v) else v for v in table[name].to_numpy(object)] if name in table else [None] * len(table)
+    return (
+        [None if is_missing(v) else v for v in table[name].to_numpy(object)] if name in table else [None] * len(table)
+    )
 
 
 def text_of(value) -> str:
     """A cell as text, empty if missing."""
-    return "" if missing(value) else str(value)
+    return "" if is_missing(value) else str(value)

@@ -11,7 +11,15 @@ import pandas as pd
 
 from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.qa_table import require
-from qatoolkit.curate.comparison_text import answer_keys, marks, option_set, stem, text_of, tokens, values_of
+from qatoolkit.curate.comparison_text import (
+    answer_keys,
+    distinguishing_marks,
+    option_set,
+    stem,
+    text_of,
+    tokens,
+    values_of,
+)
 from qatoolkit.curate.decontaminate import decontaminate, exam_options, index_exams
 from qatoolkit.curate.exam_index import ExamIndex
 from qatoolkit.curate.filters import filters, flags, options
@@ -139,7 +147,7 @@ def _conflicts(table: pd.DataFrame) -> list[tuple[int, int, bool]]:
     options = [option_set(choices) for choices in values_of(table, "choices")]
     for row, text in enumerate(table["question"]):
         question = stem(text)
-        first = firsts.setdefault((tuple(tokens(question)), marks(question), options[row]), row)
+        first = firsts.setdefault((tuple(tokens(question)), distinguishing_marks(question), options[row]), row)
         if keys[first] != keys[row]:
             same = same_answer(keys[first], keys[row])
             if not same:

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pandas as pd
 
 from qatoolkit.answers.same_answer import choice_consistent
-from qatoolkit.core.prompt_format import lacks_choices
-from qatoolkit.core.text import CJK, missing
+from qatoolkit.core.prompt_format import needs_choices
+from qatoolkit.core.text import CJK, is_missing
 from qatoolkit.curate.comparison_text import text_of, tokens, values_of
 from qatoolkit.curate.settings import REJECTED, CurateSettings
 from qatoolkit.curate.text_faults import cut_off, private_data, refusal, unbalanced_latex
@@ -77,8 +77,8 @@ def _faults(entry: Mapping, max_question: int, max_answer: int, echo: float) -> 
         yield "choices", fault
     if fault := _wrong_language(question, entry["language"]):
         yield "language", fault
-    alone = missing(entry["choices"])
-    if alone and lacks_choices(question):
+    alone = is_missing(entry["choices"])
+    if alone and needs_choices(question):
         yield "no_choices", question[:80]
     answer_words = tokens(answer)
     question_words = tokens(question) if len(answer_words) > 1 or rationale else []

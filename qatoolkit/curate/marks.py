@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.core.files import atomic
-from qatoolkit.core.text import missing
+from qatoolkit.core.text import is_missing
 
 MARKS = ("good", "bad", "edit")
 COLUMNS = ["id", "mark", "note", "question", "answer"]
@@ -74,7 +74,7 @@ def apply_marks(
 def _edit(table: pd.DataFrame, row: int, mark: dict) -> None:
     index = table.index[row]
     choices, right = (table.at[index, c] if c in table else None for c in ("choices", "answer_index"))
-    if not missing(choices) and len(choices) and not missing(right):
+    if not is_missing(choices) and len(choices) and not is_missing(right):
         choices = list(choices)
         if mark["answer"] in choices:
             table.at[index, "answer_index"] = choices.index(mark["answer"])

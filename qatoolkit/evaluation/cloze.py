@@ -99,14 +99,14 @@ def score(
 def encode(tokenizer, texts: list[str], **special) -> list[list[int]]:
     """Token ids of texts to be continued: with the special tokens that the tokenizer puts before a text, as in lm-eval,
     but without the end token that some put after it."""
-    end = closes(tokenizer)
+    end = appends_end_token(tokenizer)
     return [
         ids[:-1] if end and ids[-1:] == [tokenizer.eos_token_id] else ids
         for ids in tokenizer(texts, **special)["input_ids"]
     ]
 
 
-def closes(tokenizer) -> bool:
+def appends_end_token(tokenizer) -> bool:
     """Whether a tokenizer puts its end token after every text."""
     return tokenizer.eos_token_id is not None and tokenizer("a")["input_ids"][-1:] == [tokenizer.eos_token_id]
 
@@ -349,7 +349,7 @@ def _judge(table: pd.DataFrame, likelihood: np.ndarray, tokens: list[int]) -> pd
     rows, at = [], 0
     for row in table.itertuples():
         span = slice(at, at := at + len(row.choices))
-        columns = choose(likelihood[span], {int(row.answer_index)}, row.choices, tokens[span])
+        columns = score_choices(likelihood[span], {int(row.answer_index)}, row.choices, tokens[span])
         difference = likelihood[span] - likelihood[span][int(row.answer_index)]
         columns["probability"] = float(1 / np.exp(difference.clip(max=700)).sum())
         rows.append({"id": row.id, "predicted": int(likelihood[span].argmax())} | columns)
@@ -359,7 +359,7 @@ def _judge(table: pd.DataFrame, likelihood: np.ndarray, tokens: list[int]) -> pd
 CHOSEN = ("margin", "per_byte", "per_token", "bits_per_byte")
 
 
-def choose(likelihood: np.ndarray, right: set[int], choices: list[str], tokens: list[int] | None = None) -> dict:
+def score_choices(likelihood: np.ndarray, right: set[int], choices: list[str], tokens: list[int] | None = None) -> dict:
     """The columns of `score` for one question, from the log-likelihoods of its choices [choices] in nats; `per_token`
     is None without `tokens`, the number of tokens of each choice. bits_per_byte, minus the base-2 log-likelihood of the
     right choice (the most likely one if several are right) over its UTF-8 bytes, is the task loss of Bhagia et al.

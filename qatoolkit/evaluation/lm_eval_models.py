@@ -11,11 +11,11 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from qatoolkit.evaluation.cloze import check_answer, check_numbers, closes, encode, score_pairs, truncate
-from qatoolkit.training.hub import COMPLETE, complete, load_tokenizer, require_safe
+from qatoolkit.evaluation.cloze import appends_end_token, check_answer, check_numbers, encode, score_pairs, truncate
+from qatoolkit.training.hub import COMPLETE, load_tokenizer, require_all_weights, require_safe
 
 MEMORY = 2**30  # bytes of logits at a time on a CPU; on a GPU it is a quarter of the free memory
-MOST = 64  # sequences at a time
+LARGEST_BATCH = 64  # sequences at a time
 
 
 class CountingHFLM(HFLM):
@@ -40,10 +40,10 @@ class CountingHFLM(HFLM):
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         self.fitted = kwargs.get("batch_size", 1) is None
         if self.fitted:
-            kwargs["batch_size"] = MOST
+            kwargs["batch_size"] = LARGEST_BATCH
         super().__init__(*args, **kwargs)
         self.start_counts()
-        self.closes = self.backend == "causal" and closes(self.tokenizer)
+        self.closes = self.backend == "causal" and appends_end_token(self.tokenizer)
         if self.tokenizer.pad_token_id >= self.model.get_input_embeddings().weight.shape[0]:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # padding is masked, but looked up in the embedding
 
@@ -60,7 +60,7 @@ class CountingHFLM(HFLM):
         if any(kwargs.get(name) for name in ("peft", "delta", "autogptq", "gptqmodel")):
             return super()._create_model(pretrained, **kwargs)
         super()._create_model(pretrained, **kwargs | COMPLETE)
-        self._model = complete(pretrained, *self._model)
+        self._model = require_all_weights(pretrained, *self._model)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs) -> list[int]:
         """Token ids of a text, as in HFLM, without the tokenizer's end token."""
@@ -80,7 +80,7 @@ class CountingHFLM(HFLM):
         tokens in float32."""
         free = torch.cuda.mem_get_info(self.device)[0] // 4 if self.device.type == "cuda" else MEMORY
         vocabulary = self.model.config.get_text_config().vocab_size
-        return max(1, min(MOST, free // (2 * 4 * vocabulary * min(longest, self.max_length))))
+        return max(1, min(LARGEST_BATCH, free // (2 * 4 * vocabulary * min(longest, self.max_length))))
 
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
         """Replies as in HFLM; if the limit of tokens leaves no room for the prompt, it is set to half the context."""

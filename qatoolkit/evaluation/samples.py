@@ -18,7 +18,7 @@ from qatoolkit.core.artifacts import MANIFEST, SEAL, Artifact
 from qatoolkit.core.files import digest, read_json
 from qatoolkit.core.qa_table import read_table, write_table
 from qatoolkit.core.taxonomy import LABELS
-from qatoolkit.evaluation.cloze import CHOSEN, choose
+from qatoolkit.evaluation.cloze import CHOSEN, score_choices
 from qatoolkit.evaluation.suites import Entry
 from qatoolkit.seeds.subjects import discipline_of
 from qatoolkit.training.hub import load_config
@@ -52,7 +52,7 @@ def tidy(task, result: dict, entry: Entry, lengths: Mapping | None = None) -> pd
     names none, or names one that the task does not have); `scores` has all of them as JSON. `correct` is null for the
     whole task if the metric is graded, that is, not always 0 or 1. `given` is the chosen or written answer; `margin`,
     `per_byte`, `per_token` (with `lengths`, the tokens of every (context, continuation)) and `bits_per_byte` are those
-    of `cloze.choose`, null for written answers; `same` is "same", "different" or "undecided" by `same_answer` for
+    of `cloze.score_choices`, null for written answers; `same` is "same", "different" or "undecided" by `same_answer` for
     written answers to exported exams; `chance` is one over the number of choices (0 for written answers). A row without
     a discipline takes that of the task (`seeds.subjects`). Rows of `export_tasks` keep their ids, others get
     TASK/NUMBER."""
@@ -125,7 +125,7 @@ def _number(value):
 
 
 def _read_answer(task, sample: dict, metric: str, lengths: Mapping | None) -> tuple[str, dict]:
-    """(the answer, the columns of `choose`, None unless answers are chosen by log-likelihood)."""
+    """(the answer, the columns of `score_choices`, None unless answers are chosen by log-likelihood)."""
     replies = sample["filtered_resps"]
     if task.OUTPUT_TYPE != "multiple_choice":
         reply = replies[0]
@@ -140,7 +140,7 @@ def _read_answer(task, sample: dict, metric: str, lengths: Mapping | None) -> tu
     pairs = [tuple(arguments) for arguments in sample["arguments"][: len(choices)]]
     texts = [more.strip() for _, more in pairs] if task.multiple_input else choices
     tokens = [lengths.get(pair) for pair in pairs] if lengths else [None]
-    found = choose(likelihood, right, texts, None if None in tokens else tokens)
+    found = score_choices(likelihood, right, texts, None if None in tokens else tokens)
     return given, {column: found[column] for column in CHOSEN}
 
 

@@ -12,16 +12,16 @@ from qatoolkit.figures.style import (
     INTERVAL,
     MUTED,
     canvas,
-    labelled,
+    error_lengths,
+    fill_unknown,
+    line_styles,
     log_ticks,
-    looks,
     name,
     name_rows,
     order,
     require,
-    room,
     styled,
-    whiskers,
+    text_width,
 )
 
 REASONS_SHOWN = 6
@@ -47,7 +47,10 @@ def seed_quality(report, *, title=None):
         counts = counts.drop(columns=rare).assign(**{"other reasons": counts[rare].sum(axis=1)})
     panels = 1 + len(counts.columns)
     names = [f"{name(s)} (n = {rows_in[s]:,})" for s in sources]
-    size, widths = (max(3.2, 0.6 + room(names)) + 1.2 * panels, 1.3 + 0.27 * len(sources)), [1.3] + [1] * (panels - 1)
+    size, widths = (
+        (max(3.2, 0.6 + text_width(names)) + 1.2 * panels, 1.3 + 0.27 * len(sources)),
+        [1.3] + [1] * (panels - 1),
+    )
     figure, axes = plt.subplots(1, panels, figsize=size, width_ratios=widths, sharey=True, squeeze=False)
     figure.get_layout_engine().set(w_pad=0.08)
     longest = 100 * (counts.div(rows_in, axis=0)).max(axis=None) if panels > 1 else 0
@@ -88,7 +91,7 @@ def distribution(table, by, *, hue="source", title=None, ax=None):
     import seaborn as sns  # imported late, because it loads scipy.stats
 
     require(table, by, hue)
-    table = labelled(table, by, hue).astype({by: str, hue: str})
+    table = fill_unknown(table, by, hue).astype({by: str, hue: str})
     levels, sets = sorted(order(table[by], by), key=lambda v: v == "unknown"), order(table[hue])
     table = table.assign(n=table.get("n", 1), **{by: pd.Categorical(table[by], levels)})
     totals = table.groupby(hue)["n"].sum()
@@ -116,10 +119,10 @@ def lengths(table, by="source", *, title="Length of questions and answers"):
     """
     require(table, "question", "answer", "language", by)
     keys = list(dict.fromkeys([by, "language"]))
-    table = labelled(table, *keys)
+    table = fill_unknown(table, *keys)
     groups = list(table.groupby(keys, sort=False))
     names = [f"{', '.join(map(name, key))} (n = {len(rows):,})" for key, rows in groups]
-    style = looks(sorted(set(table["language"])))
+    style = line_styles(sorted(set(table["language"])))
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 1.0 + 0.36 * len(names)), sharey=True, width_ratios=[1.2, 1])
     for ax, column in zip(axes, ("question", "answer"), strict=True):
         ends = []
@@ -150,14 +153,14 @@ def survival(table, *, title="What is left of the questions after each step", ax
     require(table, "difficulty", "step", "n", "share", "low", "high", key=("difficulty", "step"))
     table = table[~table["step"].isin(["asked", "elsewhere"])].dropna(subset="share")
     steps, levels = list(dict.fromkeys(table["step"])), order(table["difficulty"], "difficulty")
-    style = looks(levels)
+    style = line_styles(levels)
     figure, ax = canvas(ax, 6.4, 3.8)
     for i, level in enumerate(levels):
         rows = table[table["difficulty"] == level].set_index("step").reindex(steps)
         y, low, high = (100 * rows[column].to_numpy(float) for column in ("share", "low", "high"))
         x = np.arange(len(steps)) + 0.07 * (i - (len(levels) - 1) / 2)  # so that intervals do not overlap
         label = f"{name(level)} (n = {rows['n'].iloc[0]:,.0f})"
-        ax.errorbar(x, y, whiskers(y, low, high), elinewidth=1, **style[level] | {"label": label})
+        ax.errorbar(x, y, error_lengths(y, low, high), elinewidth=1, **style[level] | {"label": label})
     ax.set_xticks(range(len(steps)), steps)
     ax.set_ylim(bottom=0)
     ax.set_ylabel(f"share of those written (%), {INTERVAL}")

@@ -18,26 +18,26 @@ from qatoolkit.figures.style import (
     BACKED,
     INTERVAL,
     MUTED,
-    big,
     canvas,
-    clipped,
+    error_lengths,
     label_ends,
-    looks,
+    line_styles,
     n_text,
     name,
     name_rows,
     order,
     power,
     require,
-    room,
+    short_count,
+    shorten,
     signed,
     styled,
-    whiskers,
+    text_width,
 )
 
 AXES = {
-    "parameters": ("model size", "parameters", big),
-    "tokens": ("mid-training data", "tokens", big),
+    "parameters": ("model size", "parameters", short_count),
+    "tokens": ("mid-training data", "tokens", short_count),
     "initial_flops": ("initial compute", "FLOPs", power),
 }
 
@@ -67,7 +67,7 @@ def _draw_dot_panels(table, panel, row, names, value, *, title, unit, across=4, 
     groups, labels = order(table[panel]), list(names.values())
     across = min(across, len(groups))
     down = -(-len(groups) // across)
-    size = (max(label, room(labels)) + width * across, 0.8 + down * (0.45 + 0.36 * len(names)))
+    size = (max(label, text_width(labels)) + width * across, 0.8 + down * (0.45 + 0.36 * len(names)))
     figure, axes = plt.subplots(down, across, figsize=size, sharex=True, sharey=True, squeeze=False)
     for spare in axes.flat[len(groups) :]:
         spare.remove()
@@ -141,7 +141,7 @@ def ablations(table, *, title="Ablations: one setting changed, against the same 
         _draw_dots(
             ax,
             rows,
-            [clipped(v) for v in rows["ablation"]],
+            [shorten(v) for v in rows["ablation"]],
             "difference",
             number=partial(signed, decimals=1),
             hollow=hollow_rows,
@@ -181,13 +181,13 @@ def scaling(table, *, title=None):
     unknown = set(table["axis"]) - set(AXES)
     if unknown:
         raise ValueError(f"axis must be one of {list(AXES)}, found {sorted(map(str, unknown))}")
-    names, style = order(table["axis"]), looks(table["arm"])
+    names, style = order(table["axis"]), line_styles(table["arm"])
     figure, axes = plt.subplots(1, len(names), figsize=(0.6 + 3.1 * len(names), 3.7), sharey=True, squeeze=False)
     for ax, axis in zip(axes[0], names, strict=True):
         panel = table[table["axis"] == axis]
         for arm, rows in panel.sort_values("x").groupby("arm", sort=False):
             y, low, high = (100 * rows[column].to_numpy(float) for column in ("accuracy", "low", "high"))
-            ax.errorbar(rows["x"], y, whiskers(y, low, high), elinewidth=1, **style[arm])
+            ax.errorbar(rows["x"], y, error_lengths(y, low, high), elinewidth=1, **style[arm])
         label, unit, text = AXES[axis]
         ax.set_xscale("log")
         ax.set_xticks(ticks := _thin_ticks(panel["x"]), map(text, ticks))
@@ -216,13 +216,13 @@ def refinement(table, *, title="Wrong answers before and after refinement", ax=N
     require(table, "teacher_error_rate", "stage", "wrong", "low", "high", "n", key=("teacher_error_rate", "stage"))
     figure, ax = canvas(ax, 5.2, 3.6)
     ends = []
-    for stage, style in looks(order(["before", "after", *table["stage"]])).items():
+    for stage, style in line_styles(order(["before", "after", *table["stage"]])).items():
         rows = table[table["stage"] == stage].sort_values("teacher_error_rate")
         if rows.empty:
             continue
         x = 100 * rows["teacher_error_rate"].to_numpy(float)
         y, low, high = (100 * rows[column].to_numpy(float) for column in ("wrong", "low", "high"))
-        ax.errorbar(x, y, whiskers(y, low, high), elinewidth=1, clip_on=False, **style)
+        ax.errorbar(x, y, error_lengths(y, low, high), elinewidth=1, clip_on=False, **style)
         ends.append((x, y, name(stage), style["color"]))
     ax.set_ylim(bottom=0)
     ax.set_xticks(100 * np.unique(table["teacher_error_rate"]))
@@ -245,10 +245,10 @@ def pass_rates(table, *, title="Pass rate by level of the rubric", ax=None):
     figure, ax = canvas(ax, 5.2, 3.6)
     levels, ends = order(table["difficulty"], "difficulty"), []
     lines = table["model"].astype(str) + ", " + table["form"].astype(str)
-    for line, style in looks(order(lines)).items():
+    for line, style in line_styles(order(lines)).items():
         rows = table[lines == line].set_index("difficulty").reindex(levels)
         y, low, high = (100 * rows[column].to_numpy(float) for column in ("pass_rate", "low", "high"))
-        ax.errorbar(range(len(levels)), y, whiskers(y, low, high), elinewidth=1, clip_on=False, **style)
+        ax.errorbar(range(len(levels)), y, error_lengths(y, low, high), elinewidth=1, clip_on=False, **style)
         ends.append((np.arange(len(levels)), y, name(line), style["color"]))
     counts = table.groupby("difficulty")["n"]
     ax.set_xticks(range(len(levels)), [f"{level}\n{n_text(counts.get_group(level))}" for level in levels])
@@ -271,8 +271,8 @@ def loss(metrics, *, title="Training loss and learning rate"):
     height = 4.4 + 0.1 * metrics["arm"].nunique()
     figure, (above, below) = plt.subplots(2, figsize=(6.4, height), height_ratios=[3, 1], sharex=True)
     for arm, rows in metrics.sort_values(["tokens", "step"]).groupby("arm", sort=False):
-        color = looks(metrics["arm"])[arm]["color"]
-        label = f"{name(arm)} ({rows['step'].max():,} steps, {big(rows['tokens'].max())} tokens)"
+        color = line_styles(metrics["arm"])[arm]["color"]
+        label = f"{name(arm)} ({rows['step'].max():,} steps, {short_count(rows['tokens'].max())} tokens)"
         above.plot(rows["tokens"], rows["loss"], color=color, label=label, linewidth=1.3)
         below.plot(rows["tokens"], rows["lr"], color=color, linewidth=1.3)
     above.set_ylabel("loss (nats per token)")
@@ -281,7 +281,7 @@ def loss(metrics, *, title="Training loss and learning rate"):
     below.set_ylim(bottom=0)
     below.set_xlabel("tokens seen")
     figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    below.xaxis.set_major_formatter(FuncFormatter(big))
+    below.xaxis.set_major_formatter(FuncFormatter(short_count))
     return figure
 
 
@@ -296,7 +296,7 @@ def probes_over_time(table, *, by="discipline", title=None):
     require(table, "tokens", *CELL, by, "n", "accuracy", "arm", key=("arm", "tokens", *CELL))
     table = table.dropna(subset="accuracy").assign(correct=(table["accuracy"] * table["n"]).round())
     style, groups = (
-        looks(table["arm"]),
+        line_styles(table["arm"]),
         {"All questions": table} | {v: table[table[by] == v] for v in order(table[by], by)},
     )
     across = min(4, len(groups))
@@ -316,7 +316,7 @@ def probes_over_time(table, *, by="discipline", title=None):
         ax.set_title(f"{fill(name(group), 26)}\n{n_text(counts['n'])}", fontsize=9)
         ax.tick_params(labelbottom=i >= len(groups) - across)
         ax.set_xlabel("tokens seen" if i >= len(groups) - across else "")
-    axes[0, 0].xaxis.set_major_formatter(FuncFormatter(big))
+    axes[0, 0].xaxis.set_major_formatter(FuncFormatter(short_count))
     axes[0, 0].xaxis.set_major_locator(MaxNLocator(3))
     figure.supylabel(f"accuracy (%), band: {INTERVAL}", fontsize=9)
     if len(style) > 1:
@@ -331,7 +331,7 @@ def schedules(table, *, title="Learning rate by schedule"):
     """Learning rate over a run, one line per schedule. `table`: share (of the steps, from 0 to 1), lr, schedule."""
     require(table, "share", "lr", "schedule", key=("schedule", "share"))
     figure, ax = plt.subplots(figsize=(6.4, 3.2))
-    style = looks(table["schedule"])
+    style = line_styles(table["schedule"])
     for schedule, rows in table.groupby("schedule", sort=False):
         look = {"color": style[schedule]["color"], "linestyle": "--" if "inherited" in str(schedule) else "-"}
         ax.plot(100 * rows["share"], rows["lr"], label=name(schedule), linewidth=1.4, **look)

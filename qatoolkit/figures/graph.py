@@ -9,15 +9,15 @@ from matplotlib.ticker import FuncFormatter
 
 from qatoolkit.figures.style import (
     BACKED,
-    big,
     canvas,
     label_ends,
     label_points,
+    line_styles,
     log_ticks,
-    looks,
     name,
     name_rows,
     require,
+    short_count,
     styled,
 )
 
@@ -80,14 +80,14 @@ def coverage(table, *, title="Knowledge points reached by sampled paths", ax=Non
     require(table, "paths", "coverage", "policy", key=("policy", "paths"))
     figure, ax = canvas(ax, 5.8, 3.6)
     ends = []
-    for policy, style in looks(table["policy"]).items():
+    for policy, style in line_styles(table["policy"]).items():
         rows = table[table["policy"] == policy].sort_values("paths")
         y = 100 * rows["coverage"].to_numpy(float)
         ax.plot(rows["paths"], y, color=style["color"])
         ends.append((rows["paths"].to_numpy(float), y, name(policy), style["color"]))
     ax.set_ylim(0, 102)
     ax.set_xlim(left=0)
-    ax.xaxis.set_major_formatter(FuncFormatter(big))
+    ax.xaxis.set_major_formatter(FuncFormatter(short_count))
     ax.set_xlabel("paths sampled (n)")
     ax.set_ylabel("knowledge points reached (%)")
     ax.set_title(title)
@@ -110,7 +110,7 @@ def diagnostics(table, *, title="What walks cover, and how evenly"):
     size = (1.6 + 2.1 * across, 0.5 + down * (0.6 + 0.24 * len(table)))
     figure, axes = plt.subplots(down, across, figsize=size, sharey=True, squeeze=False)
     names = [f"{name(row.walks)} (n = {row.paths:,.0f})" for row in table.itertuples()]
-    colours = [look["color"] for look in looks(table["walks"]).values()]
+    colours = [look["color"] for look in line_styles(table["walks"]).values()]
     for ax, column in zip(axes.flat, shown, strict=False):
         text, form = PANELS[column]
         values = table[column].astype(float)

@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize, TwoSlopeNorm, to_rgb
 from matplotlib.patches import Rectangle
 
 from qatoolkit.core.taxonomy import STEM
-from qatoolkit.figures.style import INTERVAL, MUTED, canvas, n_text, name, order, require, room, signed, styled
+from qatoolkit.figures.style import INTERVAL, MUTED, canvas, n_text, name, order, require, signed, styled, text_width
 
 CELL = ["discipline", "difficulty"]
 PLAIN, OUTLINE = to_rgb("#F2F2F2"), "#D55E00"
@@ -101,7 +101,7 @@ def _draw_grid(cells, *, cmap, norm, unit, title, ax, legend, margin="all"):
     across = {level: i + 1.2 * first for i, level in enumerate(levels)} | {"all": 0.0 if first else len(levels) + 0.2}
     bottom = max(places.values()) + 0.5
     labels = [*(margin if d == "all" else name(d) for d in places), *headings]
-    width = max(2.6 + 0.98 * len(across), room(labels) + room([title], 10))
+    width = max(2.6 + 0.98 * len(across), text_width(labels) + text_width([title], 10))
     figure, ax = canvas(ax, width, 1.2 + 0.36 * bottom)
     cmap = plt.get_cmap(cmap)
     for cell in cells.to_dict("records"):
@@ -257,7 +257,7 @@ def confusion(table, *, title=None, ax=None):
         raise ValueError(f"a confusion table has the same labels on both sides; this one is {table.shape}")
     labels = [name(label) for label in table.index]
     title = title or f"Questions by true and given label, {n_text([table.to_numpy().sum()])}"
-    figure, ax = canvas(ax, max(1.9 + 0.42 * len(labels), room([title], 10)), 1.3 + 0.34 * len(labels))
+    figure, ax = canvas(ax, max(1.9 + 0.42 * len(labels), text_width([title], 10)), 1.3 + 0.34 * len(labels))
     sns.heatmap(
         table.div(table.sum(axis=1), axis=0), vmin=0, vmax=1, cmap="Blues", cbar=False, ax=ax, fmt="",
         annot=table.map(lambda n: f"{n:,.0f}" if n else ""), annot_kws={"fontsize": 8},
@@ -299,8 +299,8 @@ def attribution(matrix, *, title=None, ax=None):
     heads, labels = [f"{name(on)} (n {counts[on]:,})" for on in columns], [name(part) for part in parts]
     title = title or "Accuracy with a part of the data minus without it"
     legend = f"bold: {INTERVAL} excludes 0; framed: p < 0.05 (Holm)\npale: wide interval; grey: few questions"
-    width = max(1.2 + room(labels) + 0.5 * len(columns), room([title], 10), 4.5)
-    figure, ax = canvas(ax, width, 1.6 + room(heads) + 0.3 * len(parts))
+    width = max(1.2 + text_width(labels) + 0.5 * len(columns), text_width([title], 10), 4.5)
+    figure, ax = canvas(ax, width, 1.6 + text_width(heads) + 0.3 * len(parts))
     scale = _centre_colours(table[~table["plain"]], 10.0)
     cmap, norm = plt.get_cmap(scale["cmap"]), scale["norm"]
     for cell in table.to_dict("records"):

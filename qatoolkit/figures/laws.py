@@ -4,7 +4,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from qatoolkit.figures.style import INTERVAL, MUTED, big, label_ends, log_ticks, looks, name, require, signed, styled
+from qatoolkit.figures.style import (
+    INTERVAL,
+    MUTED,
+    label_ends,
+    line_styles,
+    log_ticks,
+    name,
+    require,
+    short_count,
+    signed,
+    styled,
+)
 
 BEYOND = 4.0  # a law is drawn up to this many times the largest point
 
@@ -19,7 +30,7 @@ def scaling_fit(fit, *, beyond=BEYOND, title=None):
     unit = 100 if accuracy else 1
     figure, ax = plt.subplots(figsize=(5.6, 4.0))
     levels, nearest = _pick_levels(points[others[0]]) if others else ([None], np.zeros(len(points), dtype=int))
-    ends, style = [], looks([str(level) for level in levels])
+    ends, style = [], line_styles([str(level) for level in levels])
     for i, level in enumerate(levels):
         rows = points[nearest == i]
         look = style[str(level)]
@@ -37,7 +48,7 @@ def scaling_fit(fit, *, beyond=BEYOND, title=None):
         size = {"linestyle": "none", "markersize": 3} if len(points) > 60 else {"linestyle": "none"}
         ax.errorbar(rows[first], observed, np.stack([half, half]), **(look | size))
         if level is not None:
-            ends.append((x, y, f"{big(level)} {others[0].replace('_', ' ')}", look["color"]))
+            ends.append((x, y, f"{short_count(level)} {others[0].replace('_', ' ')}", look["color"]))
     if accuracy:
         chance = 100 * points["chance"].mean()
         ax.axhline(chance, color=MUTED, linestyle=":", linewidth=1.1)
@@ -78,7 +89,7 @@ def by_size(table, *, each="subject", title="Accuracy of published models by siz
         dark = differs[row, column] and value < 0.55
         text = signed(100 * value).removeprefix("+")
         ax.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-    ax.set_xticks(range(values.shape[1]), [big(x) for x in above.columns])
+    ax.set_xticks(range(values.shape[1]), [short_count(x) for x in above.columns])
     ax.set_yticks(range(len(values)), [name(subject) for subject in above.index])
     ax.grid(visible=False)
     ax.set_xlabel("parameters")
@@ -105,7 +116,7 @@ def forecasts(table, *, each=None, title="Forecasts of held-out points"):
     columns = ["forecast_accuracy", "low", "high", "measured_accuracy", "repeated_accuracy"]
     require(table, "x", *columns, *([each] if each else []))
     rows = table.sort_values([each, "x"] if each else ["x"], kind="stable").to_dict("records")
-    labels = [f"{name(row[each])}, {big(row['x'])}" if each else big(row["x"]) for row in rows]
+    labels = [f"{name(row[each])}, {short_count(row['x'])}" if each else short_count(row["x"]) for row in rows]
     figure, ax = plt.subplots(figsize=(6.2, 1.4 + 0.26 * len(rows)))
     predicted, low, high, measured, repeated = (np.array([100 * row[c] for row in rows]) for c in columns)
     places = np.arange(len(rows))

@@ -178,7 +178,7 @@ def canvas(ax, width, height):
     return (ax.figure.figure, ax) if ax is not None else plt.subplots(figsize=(width, height))
 
 
-def labelled(table, *columns):
+def fill_unknown(table, *columns):
     """The table with nulls in `columns` replaced by "unknown"."""
     return table.assign(**{c: table[c].astype(object).where(table[c].notna(), "unknown") for c in columns})
 
@@ -190,17 +190,17 @@ def order(values, by=None):
 
 
 def name(value):
-    """The English name of a discipline; for any other identifier, spaces instead of underscores; then `clipped`."""
-    return clipped(DISCIPLINES[value].en if value in DISCIPLINES else str(value).replace("_", " "))
+    """The English name of a discipline; for any other identifier, spaces instead of underscores; then `shorten`."""
+    return shorten(DISCIPLINES[value].en if value in DISCIPLINES else str(value).replace("_", " "))
 
 
-def clipped(text):
+def shorten(text):
     """The text with its middle cut out if it is long, and $ escaped, so that matplotlib does not parse it as maths."""
     text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 + 1 :]}"
     return text.replace("$", r"\$")
 
 
-def room(texts, size=8.5):
+def text_width(texts, size=8.5):
     """The width in inches of the longest of `texts` in a font of `size` points."""
     return max(map(width_of, texts), default=0) * 0.6 * size / 72
 
@@ -213,7 +213,7 @@ def name_rows(ax, names, top=0.5):
     ax.tick_params(axis="y", length=0)
 
 
-def looks(names):
+def line_styles(names):
     """The colour and marker of each name; once the colours repeat, markers distinguish the names."""
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     return {
@@ -222,7 +222,7 @@ def looks(names):
     }
 
 
-def whiskers(middle, low, high):
+def error_lengths(middle, low, high):
     """Error-bar lengths below and above `middle`, never negative: rounding can put a bound just inside it."""
     return np.clip((middle - low, high - middle), 0, None)
 
@@ -236,7 +236,7 @@ def n_text(counts):
     return f"n = {low:,}" if low == high else f"n = {low:,} to {high:,}"
 
 
-def big(x, _=None):
+def short_count(x, _=None):
     """A count in short form: 50k, 160k, 2.1M, 1.24B, 40B."""
     size, unit = next((u for u in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")) if abs(x) >= u[0]), (1, ""))
     return f"{x / size:.3g}{unit}"
@@ -257,7 +257,7 @@ def log_ticks(axis, values):
     """Ticks at 1, 2, 5, 10, ... if `values` span few decades, else at powers of ten; plain numbers."""
     few = max(values) < 500 * min(values)
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-    axis.set_major_formatter(FuncFormatter(big))
+    axis.set_major_formatter(FuncFormatter(short_count))
     axis.set_minor_formatter(NullFormatter())
 
 

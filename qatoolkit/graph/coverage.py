@@ -51,7 +51,7 @@ def coverage(
     require("seeds", seeds, "id", "knowledge_points")
     require("accepted", accepted, "difficulty")
     listed = [] if syllabus is None else read_syllabus(syllabus)
-    questions = points_of(accepted, seeds).assign(difficulty=accepted["difficulty"])
+    questions = kps_of_questions(accepted, seeds).assign(difficulty=accepted["difficulty"])
     parts = {
         "syllabus": pd.Series(listed, dtype=object),
         "seeds": _texts(seeds),
@@ -80,7 +80,7 @@ def coverage(
     return table.sort_values("seeds", ascending=False, kind="stable", ignore_index=True)
 
 
-def points_of(questions: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
+def kps_of_questions(questions: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
     """The KPs that every question counts for, and whether they are inherited: `knowledge_points` (lists), `inherited`;
     rows as in `questions`. KPs are its own, else those of its `parents` among the seeds, else none."""
     points_of_seed = dict(zip(seeds["id"], _texts(seeds), strict=True))
@@ -121,13 +121,13 @@ def read_syllabus(syllabus: Iterable[str] | str | Path) -> list[str]:
     return names
 
 
-def in_reach(graph) -> pd.Index:
+def reachable_kps(graph) -> pd.Index:
     """The KPs of a `KPGraph` that a question from two seeds can contain: those in components of three or more KPs. With
     two, a path has one step, so only one seed."""
     return graph.names[np.bincount(graph.components)[graph.components] >= 3]
 
 
-def weights_of(names: pd.Index, aim: Mapping[str, float]) -> np.ndarray:
+def aim_weights(names: pd.Index, aim: Mapping[str, float]) -> np.ndarray:
     """The weight of each normalised KP by `aim` (name -> weight above 0), 1 for others. ValueError for a weight out of
     range and if no name is known."""
     valid = hasattr(aim, "items") and all(isinstance(w, Real) and 0 < w < math.inf for _, w in aim.items())

@@ -103,7 +103,7 @@ def kps_from_column(
         raise ValueError(f"no column {column!r} to take knowledge points from; there are {list(table.columns)}")
     if (table.columns == column).sum() > 1:
         raise ValueError(f"table has several columns called {column!r}; drop or rename all but one")
-    check_parting(separator, levels, arrow, under)
+    check_split_settings(separator, levels, arrow, under)
     last = {None: None, "leaf": 1, "all": 0}.get(levels, levels)
 
     kept = "knowledge_points" in table and column != "knowledge_points"
@@ -122,7 +122,7 @@ def kps_from_column(
     return table.assign(knowledge_points=pd.Series(filled, index=table.index, dtype=object))
 
 
-def check_parting(
+def check_split_settings(
     separator: str | None, levels: str | int | None, arrow: str = "->", under: Collection[str] = ()
 ) -> None:
     """Raise ValueError if these settings of `kps_from_column` are invalid."""

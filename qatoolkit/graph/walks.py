@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from qatoolkit.graph.coverage import weights_of
+from qatoolkit.graph.coverage import aim_weights
 from qatoolkit.graph.kp_graph import KPGraph
 from qatoolkit.graph.proposals import Proposals, Threads
 
@@ -173,7 +173,7 @@ class KnowledgeValue:
         self.focus = None if focus is None else _compute_focus(graph, focus)
         self.log_static = alpha * np.log(graph.popularity)
         if aim is not None:
-            self.log_static += np.log(weights_of(graph.names, aim))
+            self.log_static += np.log(aim_weights(graph.names, aim))
         self.log_static[np.asarray(self.links().sum(axis=1)).ravel() == 0] = -np.inf
         self.worthless = np.flatnonzero(self.log_static == -np.inf)
 

@@ -17,7 +17,7 @@ import pandas as pd
 from qatoolkit.core.display import escape, is_live, qa
 from qatoolkit.core.files import atomic, locked
 from qatoolkit.core.qa_table import require
-from qatoolkit.core.text import missing
+from qatoolkit.core.text import is_missing
 from qatoolkit.curate.marks import COLUMNS, check_mark, read_marks, write_marks
 from qatoolkit.run.profiles import SEEDS
 from qatoolkit.run.store import Run
@@ -209,7 +209,7 @@ def _value(value):
     """A cell as a string, a number, a Boolean, a list of them, or None."""
     if isinstance(value, list | tuple | np.ndarray):
         return [_value(one) for one in value]
-    if missing(value):
+    if is_missing(value):
         return None
     if isinstance(value, np.generic):
         value = value.item()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from qatoolkit.core.artifacts import MANIFEST, Artifact, read_sealed, write_sealed
-from qatoolkit.core.files import Damaged, differs, fingerprint, locked
+from qatoolkit.core.files import Damaged, describe_difference, fingerprint, locked
 from qatoolkit.run.answer_counts import NOTES
 from qatoolkit.run.clean import linked
 from qatoolkit.run.remembered import FILE as RUN_FILE
@@ -45,7 +45,7 @@ def recorded(folder: Path) -> dict[str, dict]:
 def is_whole(folder: Path, path: Path) -> bool:
     """Whether a file in a run's folder exists and matches its record, if it has one."""
     known = recorded(folder).get(path.relative_to(folder).as_posix())
-    return path.is_file() and (known is None or differs(path, known) is None)
+    return path.is_file() and (known is None or describe_difference(path, known) is None)
 
 
 def find_damage(root: Path, name: str | None = None) -> Iterator[str]:
@@ -88,7 +88,7 @@ def _check_run(folder: Path, reached: set[str]) -> Iterator[str]:
             yield f"{path} is missing: {remedy_of(folder)}"
     with contextlib.suppress(Damaged):
         for file, known in recorded(folder).items():
-            if why := differs(folder / file, known, whole=True):
+            if why := describe_difference(folder / file, known, whole=True):
                 remedy = REMEDIES.get(file.split("/")[0], "run what writes it again").format(run=folder.name)
                 yield f"{folder / file} {why}: {remedy}"
 

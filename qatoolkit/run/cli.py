@@ -294,7 +294,7 @@ def tokenise(
     ] = None,
 ) -> None:
     """Write QA files, or texts with --text, as a token file that a training job reads."""
-    from qatoolkit.core.prompt_format import lacks_choices
+    from qatoolkit.core.prompt_format import needs_choices
     from qatoolkit.seeds.read import read_seeds
     from qatoolkit.training.hub import load_tokenizer
     from qatoolkit.training.tokens import qa_documents, text_documents, write_tokens
@@ -307,7 +307,7 @@ def tokenise(
             print(f"{len(rejects):,} rows could not be read: {rejects['reason'].value_counts().to_dict()}")
         if table.empty:
             raise ValueError(f"no question in {', '.join(files)}; for plain text give its column with --text")
-        incomplete = table["choices"].isna() & table["question"].map(lacks_choices)
+        incomplete = table["choices"].isna() & table["question"].map(needs_choices)
         if incomplete.any():
             print(f"{incomplete.sum():,} questions refer to choices but have none; they are left out")
         documents = qa_documents(table[~incomplete])

@@ -11,7 +11,7 @@ from qatoolkit.core.display import MUTED, Rich, escape
 from qatoolkit.core.stats import CELL, difference_of_shares, wilson
 from qatoolkit.core.taxonomy import HIGH, STEM
 from qatoolkit.evaluation.probe import UNLABELLED
-from qatoolkit.figures.style import big, power, signed
+from qatoolkit.figures.style import power, short_count, signed
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import training_seeds
@@ -206,7 +206,7 @@ def _midtrain(run: Run):
     tokens = (mixed["qa"] + mixed["general"]).median()
     read = [f"{row.arm} {row.epochs:.1f} times" for row in mixed.itertuples() if row.qa]
     often = f"; their questions were read: {', '.join(read)}" if read else ""
-    yield f"Each of {len(mixed)} arms read {big(tokens)} tokens from the same base{often}."
+    yield f"Each of {len(mixed)} arms read {short_count(tokens)} tokens from the same base{often}."
 
 
 def _evaluate(run: Run):
@@ -235,7 +235,7 @@ def _evaluate(run: Run):
 def _scaling(run: Run):
     stored = run.read("scaling")
     for axis, points in stored.points.dropna(subset="gain").groupby("axis", sort=False):
-        write, gains = power if "flops" in axis else big, []
+        write, gains = power if "flops" in axis else short_count, []
         for row in points.sort_values("x").iloc[[0, -1]].to_dict("records"):
             gain = {"difference": row["gain"], "low": row["gain_low"], "high": row["gain_high"], "n": row["n"]}
             gains.append(f"{_points(gain)} at {write(row['x'])}")

@@ -18,7 +18,7 @@ from qatoolkit.run.stages.synthesis import context_of, plan_of
 from qatoolkit.run.stages.teachers import ledger_path, teachers
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.refine import refine_or_keep
-from qatoolkit.synthesis.write import carry_out
+from qatoolkit.synthesis.write import write_and_label
 from qatoolkit.teacher.ledger import Ledger
 
 _SUMS = ["requests", "prompt_tokens", "completion_tokens", "usd", "hours"]
@@ -71,7 +71,7 @@ def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
     settings, plan, run.answer_counts = chosen.settings_in(profile), plan_of(run, profile), AnswerCounts()
     with teachers(run, name) as roles, TemporaryDirectory(prefix="qatoolkit-") as folder:
         asked = _select_weakest(chosen.asks(context_of(run, profile, chosen, roles, folder, plan)), plan, n)
-        made, rejects = carry_out(asked, roles.synthesiser, roles.annotator, getattr(settings, "attempts", 2))
+        made, rejects = write_and_label(asked, roles.synthesiser, roles.annotator, getattr(settings, "attempts", 2))
         if getattr(settings, "refine", False):
             questions, rejects = refine_or_keep(made, rejects, roles.refiner, settings)
         else:

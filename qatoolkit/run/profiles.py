@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from qatoolkit.core.artifacts import as_json
 from qatoolkit.core.bounds import check_name
-from qatoolkit.core.settings import Positive, Rate, Settings, SomeShare, placed, read_mapping, turn_dials
+from qatoolkit.core.settings import Positive, Rate, Settings, SomeShare, read_mapping, resolve_places, turn_dials
 from qatoolkit.curate.settings import CurateSettings
 from qatoolkit.evaluation.settings import EvaluateSettings, ExamSettings, MeasureSettings, ProbeSettings
 from qatoolkit.run.contracts import BESIDE, NOTEBOOKS
@@ -22,7 +22,7 @@ from qatoolkit.run.settings import DataSettings, RoundsSettings
 from qatoolkit.scaling.settings import LadderSettings, ScalingSettings
 from qatoolkit.seeds.settings import SeedSettings
 from qatoolkit.synthesis.settings import AnnotateSettings, BoostQASettings, LinkQASettings, PlanSettings
-from qatoolkit.synthesis.strategies import PACKAGED, Strategy, known, strategy
+from qatoolkit.synthesis.strategies import PACKAGED, Strategy, is_known, strategy
 from qatoolkit.teacher.settings import TeacherSettings
 from qatoolkit.textbook.settings import TextbookSettings
 from qatoolkit.training.settings import CHECKPOINT_DIALS, GeneralSettings, MidtrainSettings, StudentSettings
@@ -173,7 +173,7 @@ class Profile(Settings):
                     "{boostqa: 0.7, linkqa: 0.3}"
                 )
         if isinstance(data := values.get("data"), dict):
-            added = {s: DataSettings() for sets in arms.values() for s in sets if s not in data and known(s)}
+            added = {s: DataSettings() for sets in arms.values() for s in sets if s not in data and is_known(s)}
             values = values | {"data": data | added}
         return values
 
@@ -195,9 +195,9 @@ class Profile(Settings):
             if unknown := [s for s in sets if s != SEEDS and s not in self.data]:
                 raise ValueError(f"arms.{arm} reads {unknown[0]!r}; there are {', '.join([SEEDS, *self.data])}")
         for pair in self.compare:
-            known = [BASE, *self.arms]
-            if len(pair) != 2 or not set(pair) <= set(known):
-                raise ValueError(f"compare is {list(pair)!r}; it must be pairs of {', '.join(known)}")
+            models = [BASE, *self.arms]
+            if len(pair) != 2 or not set(pair) <= set(models):
+                raise ValueError(f"compare is {list(pair)!r}; it must be pairs of {', '.join(models)}")
         if self.ablations and not self.arms:
             raise ValueError("ablations need an arm: add one to `arms`, or set `ablations: []`")
         for entry in self.ablations:
@@ -264,7 +264,7 @@ def _from_yaml(path: Path) -> Profile:
     base = content.pop("profile", "demo")
     if base not in tuple(PROFILES):
         raise ValueError(f"{path}: profile is {base!r}; it must be one of {', '.join(PROFILES)}")
-    return _turned(PROFILES[base], {"name": path.stem} | placed(Profile, content, path))
+    return _turned(PROFILES[base], {"name": path.stem} | resolve_places(Profile, content, path))
 
 
 def _turned(profile: Profile, dials: dict) -> Profile:

@@ -134,7 +134,7 @@ def fit_scaling(
     True
     """
     by = (by,) if isinstance(by, str) else tuple(by)
-    table, rng = usable(points, y, by, chance), np.random.default_rng(seed)
+    table, rng = prepare_points(points, y, by, chance), np.random.default_rng(seed)
     if len(table) < 2:
         raise ValueError(f"a fit needs two points or more, found {len(table)}")
     x = table[list(by)].to_numpy(float)
@@ -228,7 +228,7 @@ def _heavy_tails(rng, draws: int, free: float) -> np.ndarray:
     return np.sqrt(free / rng.chisquare(free, (draws, 1)))
 
 
-def usable(points: pd.DataFrame, y: str, by: tuple[str, ...], chance: float | None) -> pd.DataFrame:
+def prepare_points(points: pd.DataFrame, y: str, by: tuple[str, ...], chance: float | None) -> pd.DataFrame:
     """The points to fit: for an accuracy one row per x, with `se` and `chance`. ValueError for a point that can't be
     used."""
     require("points", points, *by, y)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.core.qa_table import require
-from qatoolkit.scaling.fits import DRAWS, Fit, fit_scaling, is_loss, usable
+from qatoolkit.scaling.fits import DRAWS, Fit, fit_scaling, is_loss, prepare_points
 
 FURTHEST = 10.0  # times the largest point: about as far as errors are known from `check_forecast`
 
@@ -125,7 +125,7 @@ def check_forecast(
             raise ValueError(f"{len(xs)} different {of} leave {len(xs) - held_out} to fit; two or more are needed")
         held = part[of] > xs[-held_out - 1]
         fit = fit_scaling(part[~held], y, by, chance=chance, draws=draws, seed=seed)
-        measured = usable(part[held], y, by, chance)
+        measured = prepare_points(part[held], y, by, chance)
         n = int(measured["n"].median()) if "n" in measured else 1
         predicted = fit.predict(measured[list(by)], n=n, seed=seed)
         remaining = fit.points.sort_values(of, kind="stable")

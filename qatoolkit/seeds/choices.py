@@ -1,7 +1,7 @@
 """Choices and answer of one seed row in the layouts of benchmarks, and the faults for which a row is rejected.
 
 An answer such as "2" can be a choice's text, an index from 0 or an index from 1. One row cannot decide this, but all
-rows of a source can: `find_readings` lists every reading that fits a row, `settle` lets the rows vote, and `resolve`
+rows of a source can: `find_readings` lists every reading that fits a row, `vote_on_order` lets the rows vote, and `resolve`
 applies the result (our reading: the papers do not say how their seeds were read).
 """
 
@@ -16,7 +16,7 @@ from itertools import pairwise
 from numbers import Integral
 from string import ascii_uppercase as _LETTERS
 
-from qatoolkit.core.text import missing, normalise
+from qatoolkit.core.text import is_missing, normalise
 
 MAX_CHARS = 20_000  # per text; longer ones are dumps or attacks, not questions
 
@@ -110,7 +110,7 @@ def simplify(name: object) -> str:
 
 def is_blank(value: object) -> bool:
     """Whether a cell is empty: None, NaN or blank text."""
-    return missing(value) or (isinstance(value, str) and not value.strip(_EDGES))
+    return is_missing(value) or (isinstance(value, str) and not value.strip(_EDGES))
 
 
 def clean(value: object) -> str:
@@ -119,7 +119,7 @@ def clean(value: object) -> str:
     Raises Fault for null bytes, unpaired surrogates, texts over `MAX_CHARS` and values that JSON cannot represent."""
     if type(value) is int:
         return str(value) if abs(value) < 10**15 else clean(json.dumps(value))
-    if missing(value):
+    if is_missing(value):
         return ""
     try:
         text = value.strip(_EDGES) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -187,7 +187,7 @@ def parse_choices(value: object) -> Choices | None:
     if isinstance(value, str):
         value = _split_cell(value.strip(_EDGES))
     value = _flatten(value)
-    if missing(value) or (isinstance(value, list | tuple | dict) and not value):
+    if is_missing(value) or (isinstance(value, list | tuple | dict) and not value):
         return None
     texts, labels, right = value, None, ()
     if isinstance(value, dict):
@@ -368,7 +368,9 @@ def _match_index(text, choices, base):
     return (position,) if 0 <= position < len(choices.texts) else ()
 
 
-def settle(rows: Iterable[Mapping[str, tuple[int, ...]]], base: int | None = None) -> tuple[tuple[str, ...], str]:
+def vote_on_order(
+    rows: Iterable[Mapping[str, tuple[int, ...]]], base: int | None = None
+) -> tuple[tuple[str, ...], str]:
     """The readings to try, best first, by the votes of one source's rows, and a description of the best with any tie.
 
     All indices of a source have the same base. If both bases fit equally well, the layout's `base` is used, else 0."""

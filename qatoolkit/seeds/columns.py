@@ -41,7 +41,7 @@ class Draft:
     texts: tuple[str, ...] = ()
 
 
-def draft(record: Mapping, columns: Columns) -> Draft:
+def draft_row(record: Mapping, columns: Columns) -> Draft:
     """The fields of one record. Raises Fault if one is missing or unusable."""
     fields = columns.fields
     cell = {name: get(record, c) for name, c in fields.items() if name not in ("question", "choices", "wrong")}
@@ -221,7 +221,7 @@ def _read_language(label, question, choices):
     return _LANGUAGES[code]
 
 
-def finish(seed: Draft, order: tuple[str, ...]) -> dict[str, object]:
+def finish_row(seed: Draft, order: tuple[str, ...]) -> dict[str, object]:
     """A draft as a row of the QA table, its answer resolved by the first reading of `order` that fits. Raises Fault if
     none does."""
     row, aliases = seed.row, seed.row["aliases"]

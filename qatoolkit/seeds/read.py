@@ -15,8 +15,8 @@ import pandas as pd
 
 from qatoolkit.core.qa_table import COLUMNS, qa_id, validate
 from qatoolkit.core.text import normalise
-from qatoolkit.seeds.choices import REASONS, Fault, escape_surrogates, is_blank, settle
-from qatoolkit.seeds.columns import Draft, draft, finish
+from qatoolkit.seeds.choices import REASONS, Fault, escape_surrogates, is_blank, vote_on_order
+from qatoolkit.seeds.columns import Draft, draft_row, finish_row
 from qatoolkit.seeds.files import SUB_FOLDER, Source, read_sources
 from qatoolkit.seeds.fitting import Columns, find_layout, get, has
 from qatoolkit.seeds.layouts import NAMES
@@ -74,7 +74,7 @@ def read_seeds(
         for row in file.drafts:
             votes[file.entry, row.key].append(row.item.readings)
     bases = {(f.entry, row.key): f.layouts[row.columns].index_from for f in files for row in f.drafts}
-    settled = {group: settle(found, bases[group]) for group, found in votes.items()}
+    settled = {group: vote_on_order(found, bases[group]) for group, found in votes.items()}
     columns, rows, rejects, seen = [*COLUMNS, *EXTRA], [], [], {}
     for file in files:
         default, known = _labels(file, name)
@@ -84,7 +84,7 @@ def read_seeds(
             try:
                 if isinstance(row.item, Fault):
                     raise row.item
-                seed = finish(row.item, settled[file.entry, row.key][0]) | place
+                seed = finish_row(row.item, settled[file.entry, row.key][0]) | place
                 seed |= {"origin": None if label == place["source"] else label, "strategy": "seed"}
                 seed |= {"licence": seed["licence"] or licence, "id": _new_id(seed, seen)}
                 rows.append({column: seed.get(column) for column in columns})
@@ -144,7 +144,7 @@ def _draft_file(entry, read: Source, mapping) -> _File:
         if fault is None:
             layout = layouts[columns := tuple(record)]
             try:
-                item = draft(record, layout)
+                item = draft_row(record, layout)
                 kind = "choices" if item.choices else "list" if item.texts else None
                 key = kind, *(layout.fields.get(name) for name in ("question", "answer", "choices"))
             except Fault as found:

@@ -19,7 +19,7 @@ from qatoolkit.synthesis.budget import UNIFORM
 from qatoolkit.synthesis.refine import refine_or_keep
 from qatoolkit.synthesis.settings import BoostQASettings
 from qatoolkit.synthesis.strategies import Context, Strategy, register
-from qatoolkit.synthesis.write import DEGRADED, carry_out
+from qatoolkit.synthesis.write import DEGRADED, write_and_label
 from qatoolkit.teacher import prompts
 
 EACH = 2  # questions per high-difficulty request
@@ -78,7 +78,7 @@ def _hardest_first(pool: list[dict]) -> list[dict]:
     return [pool[i] for i in np.argsort(rates, kind="stable")]  # nulls last
 
 
-def asks(context: Context) -> pd.DataFrame:
+def first_requests(context: Context) -> pd.DataFrame:
     """The requests that `write` sends first."""
     return requests(context.seeds, context.plan, context.settings, context.seed, context.wave)
 
@@ -86,7 +86,9 @@ def asks(context: Context) -> pd.DataFrame:
 def write(context: Context) -> dict:
     """BoostQA for a plan: synthesis, then refinement (`strategies.Strategy.write`)."""
     teachers = context.teachers
-    made, rejects = carry_out(asks(context), teachers.synthesiser, teachers.annotator, context.settings.attempts)
+    made, rejects = write_and_label(
+        first_requests(context), teachers.synthesiser, teachers.annotator, context.settings.attempts
+    )
     questions, rejects = refine_or_keep(made, rejects, teachers.refiner, context.settings)
     return {"made": made, "questions": questions, "rejects": rejects}
 
@@ -106,7 +108,7 @@ register(
         settings=BoostQASettings,
         write=write,
         requests=expected,
-        asks=asks,
+        asks=first_requests,
         prompts=("multi_grade", "high_difficulty", "annotate", "refine", "solve"),
     )
 )

@@ -14,7 +14,7 @@ import pandas as pd
 
 from qatoolkit.core.qa_table import require
 from qatoolkit.core.taxonomy import DIFFICULTIES
-from qatoolkit.graph.coverage import in_reach, read_syllabus
+from qatoolkit.graph.coverage import reachable_kps, read_syllabus
 from qatoolkit.graph.knowledge_points import normalise_kp
 from qatoolkit.graph.kp_graph import build_kp_graph
 from qatoolkit.graph.merges import apply_merges, merge_candidates, read_merges
@@ -23,7 +23,7 @@ from qatoolkit.synthesis.budget import apportion
 from qatoolkit.synthesis.refine import refine_or_keep
 from qatoolkit.synthesis.settings import LINKED, LinkQASettings
 from qatoolkit.synthesis.strategies import Context, Strategy, register
-from qatoolkit.synthesis.write import carry_out
+from qatoolkit.synthesis.write import write_and_label
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.calls import is_transient
 from qatoolkit.teacher.client import Teacher
@@ -133,14 +133,14 @@ def _assign_levels(rows: list[dict], shares: pd.Series, rng: np.random.Generator
 def synthesise(
     request_table: pd.DataFrame, teacher: Teacher, annotator: Teacher, n: int | None = None, attempts: int = 2
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write questions from the paths' seeds (`write.carry_out`); they have the knowledge points of their path.
+    """Write questions from the paths' seeds (`write.write_and_label`); they have the knowledge points of their path.
 
     With `n`, requests are sent in order and in parts until `n` questions are written or, with a warning, no request is
     left. Requests lost to an outage are not replaced by further ones, since the next run sends them again. Questions
     beyond `n` are rejects ("over_budget"), as are those that an earlier part wrote ("repeated"). Raises ValueError if
     `n` is not a whole number from 1."""
     if n is None:
-        return carry_out(request_table, teacher, annotator, attempts)
+        return write_and_label(request_table, teacher, annotator, attempts)
     if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
         raise ValueError(f"n={n!r}; allowed: a whole number from 1, or None for all requests")
     each = max((payload["count"] for payload in request_table["payload"]), default=1) if len(request_table) else 1
@@ -148,14 +148,14 @@ def synthesise(
     while not outage and at < len(request_table) and (short := n - sum(map(len, made))) > 0:
         part = request_table.iloc[at : at + math.ceil(SPARE * short / each)]
         at += len(part)
-        written, failed = carry_out(part, teacher, annotator, attempts)
+        written, failed = write_and_label(part, teacher, annotator, attempts)
         known = written["id"].isin([id for table in made for id in table["id"]])
         repeated = written[known].assign(reason="repeated", detail="an earlier request wrote it")
         made.append(written[~known])
         rejects += [failed, repeated]
         outage = failed["reason"].map(is_transient).any()
     if not made:  # no requests: empty tables with their columns
-        made, rejects = ([part] for part in carry_out(request_table, teacher, annotator))
+        made, rejects = ([part] for part in write_and_label(request_table, teacher, annotator))
     table = pd.concat(made, ignore_index=True)
     if len(table) < n:
         why = f"all {len(request_table):,} requests are used up; sample more paths, or request more questions per path"
@@ -211,7 +211,7 @@ def walk(graph, plan: pd.DataFrame, settings: LinkQASettings, seed: int = 0) -> 
 
 def _aim_weights(graph, settings: LinkQASettings) -> dict[str, float]:
     """The weights of the knowledge points in the file `aim`; warns about those that no path can contain."""
-    names, possible = read_syllabus(settings.aim), set(in_reach(graph))
+    names, possible = read_syllabus(settings.aim), set(reachable_kps(graph))
     aim = {name: settings.aim_weight for name in names if normalise_kp(name) in possible}
     if not aim:
         raise ValueError(
@@ -237,7 +237,7 @@ def _prepare(context: Context) -> tuple:
     return merges, graph, paths, requests(paths, seeds, plan, settings, seed, context.wave)
 
 
-def asks(context: Context) -> pd.DataFrame:
+def first_requests(context: Context) -> pd.DataFrame:
     """All requests; `write` sends as many as the budget needs."""
     return _prepare(context)[-1]
 
@@ -265,7 +265,7 @@ register(
         settings=LinkQASettings,
         write=write,
         requests=expected,
-        asks=asks,
+        asks=first_requests,
         out_of_reach={
             level: f"LinkQA joins two seeds: nothing below {LINKED[0]}; write these with another strategy"
             for level in DIFFICULTIES

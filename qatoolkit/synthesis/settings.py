@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from qatoolkit.core.settings import Amount, Place, Positive, Rate, Settings, Share
 from qatoolkit.core.taxonomy import DIFFICULTIES, DISCIPLINES
-from qatoolkit.graph.knowledge_points import check_parting
+from qatoolkit.graph.knowledge_points import check_split_settings
 
 LINKED = DIFFICULTIES[2:]  # levels a joined question can have, because joining two seeds takes two hops
 
@@ -32,7 +32,7 @@ class AnnotateSettings(Settings):
 
     @model_validator(mode="after")
     def _check_parting(self):
-        check_parting(self.separator, self.levels, under=self.under)
+        check_split_settings(self.separator, self.levels, under=self.under)
         return self
 
 

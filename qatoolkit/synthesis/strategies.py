@@ -121,7 +121,7 @@ def strategy(name: str) -> Strategy:
     return _REGISTERED[name]
 
 
-def known(name: str) -> bool:
+def is_known(name: str) -> bool:
     """Whether a strategy of this name is registered or part of the package."""
     return name in PACKAGED or name in _REGISTERED
 

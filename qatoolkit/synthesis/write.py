@@ -13,7 +13,7 @@ from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Teacher
 
 
-def carry_out(
+def write_and_label(
     requests: pd.DataFrame, teacher: Teacher, annotator: Teacher, attempts: int = 2
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Send a table of requests to the teacher, label the questions, and request those that missed their level again,
@@ -27,7 +27,7 @@ def carry_out(
         requests = requests.assign(payload=[json.loads(p) if isinstance(p, str) else p for p in requests["payload"]])
     made, rejects = write(requests, teacher)
     made, unlabelled = annotate(made.assign(attempt=1), annotator)
-    retry = made[missed(made)]
+    retry = made[needs_retry(made)]
     for attempt in range(2, attempts + 1):
         if retry.empty:
             break
@@ -37,7 +37,7 @@ def carry_out(
             reason="repeated", detail=f"attempt {attempt} wrote a known question", attempt=attempt
         )
         again, unlabelled_again = annotate(again[~known].assign(attempt=attempt), annotator)
-        still_off = missed(again)
+        still_off = needs_retry(again)
         better = again[~still_off]
         worse = again[still_off].assign(reason="degraded_again", detail=f"attempt {attempt} missed the level too")
         replaced = made["id"].isin(better["replaces"])
@@ -76,7 +76,7 @@ def degradation(made: pd.DataFrame) -> dict:
     return {"n": len(hard), "degraded": share(degraded(hard))}
 
 
-def missed(table: pd.DataFrame) -> pd.Series:
+def needs_retry(table: pd.DataFrame) -> pd.Series:
     """A mask of rows to request again: degraded ones and, if the level is `exact`, any other mismatch; never
     multi-grade ones, whose prompt requests a grade."""
     mismatch = table["exact"].eq(True) & (table["difficulty"] != table["asked_difficulty"])

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import aiohttp
 import pandas as pd
 
-from qatoolkit.teacher.batch_jobs import ENDED, BatchAPI, OpenRequests, Refused, Result, make_files, read_lines
+from qatoolkit.teacher.batch_jobs import ENDED, BatchAPI, BatchRefused, OpenRequests, Result, make_files, read_lines
 from qatoolkit.teacher.calls import Call, Job, Request, to_table
 from qatoolkit.teacher.client import Teacher
 from qatoolkit.teacher.completions import ANSWERED, Reply, Response, read_completion
 from qatoolkit.teacher.event_loop import gather_all
-from qatoolkit.teacher.leases import OTHERS
+from qatoolkit.teacher.leases import POLL_SECONDS
 from qatoolkit.teacher.limits import TeacherError
 from qatoolkit.teacher.transport import open_session, remedy_of
 
@@ -140,7 +140,7 @@ class BatchTeacher(Teacher):
                     finally:
                         self._leases.release(fresh)
                     if elsewhere and not submissions:
-                        await asyncio.sleep(OTHERS)
+                        await asyncio.sleep(POLL_SECONDS)
                     running |= {asyncio.create_task(self._follow(api, one)) for one in submissions}
                 elif not running:  # the remaining rows wait for requests of another call
                     await asyncio.sleep(0.05)
@@ -185,7 +185,7 @@ class BatchTeacher(Teacher):
     async def _create(self, api: BatchAPI, file: str, submitted: float) -> str:
         try:
             batch = await api.create(file, submitted)
-        except Refused:
+        except BatchRefused:
             self._open.forget(file)
             raise
         await asyncio.to_thread(self._open.set_batch, file, batch)
@@ -224,7 +224,7 @@ class BatchTeacher(Teacher):
         if batch is None:  # the earlier call ended before it knew whether the batch was created
             try:
                 created = await api.find(file, submitted)
-            except Refused as refused:
+            except BatchRefused as refused:
                 raise TeacherError(
                     f"{refused}, so it is unknown whether file {file} became a batch: check with the provider; if it "
                     f"did not, teacher.forget({file!r}) submits its requests again"
@@ -245,7 +245,7 @@ class BatchTeacher(Teacher):
         while True:
             try:
                 state = await api.read_batch(batch)
-            except Refused as refused:
+            except BatchRefused as refused:
                 if refused.status != 404:
                     raise
                 if self.endpoint.is_local:  # a local server was restarted; nothing was paid

@@ -156,7 +156,7 @@ def read_lines(lines: Iterable[bytes], endpoint: Endpoint) -> dict[str, Response
     return responses
 
 
-class Refused(TeacherError):
+class BatchRefused(TeacherError):
     """The server rejected a call; `status` is the HTTP status."""
 
     def __init__(self, status: int, message: str):
@@ -243,7 +243,7 @@ class BatchAPI:
                     error += "; " + REMEDIES[response.status].format(key_env=self._endpoint.key_env)
                 elif method == "POST" and response.status in (404, 405, 501):
                     error += ": it has no Batch API; use Teacher (teacher.batch: false) or check base_url"
-                raise Refused(response.status, error)
+                raise BatchRefused(response.status, error)
             if failures >= self._attempts and time.monotonic() - started >= patience:
                 raise TeacherError(
                     f"{error}, {failures} times in a row; run again later: submitted requests are picked up again"

@@ -25,17 +25,17 @@ from qatoolkit.core.display import Progress
 from qatoolkit.teacher.calls import Call, Job, Messages, Request, Row, parse_answer, to_table
 from qatoolkit.teacher.completions import ANSWERED, Reply, read_completion
 from qatoolkit.teacher.event_loop import gather_all, run
-from qatoolkit.teacher.leases import OTHERS, Budget, Leases
+from qatoolkit.teacher.leases import POLL_SECONDS, Budget, Leases
 from qatoolkit.teacher.ledger import Ledger, cache_key, canonical, plain_json
 from qatoolkit.teacher.limits import BudgetError, Pace, TeacherError
 from qatoolkit.teacher.prices import price_of
-from qatoolkit.teacher.sender import Sender, Tally
+from qatoolkit.teacher.sender import RowCost, Sender
 from qatoolkit.teacher.settings import Price, problem_of
 from qatoolkit.teacher.transport import Endpoint, Send
 
 __all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError"]
 
-AHEAD = 256  # prompts per lookup in the ledger
+LOOKUP_BATCH = 256  # prompts per lookup in the ledger
 RETAKES = 1  # how often a request is repeated after an empty answer
 CORRECTION = "That answer could not be read: {error}\nAnswer again, in exactly the format asked for and nothing else."
 
@@ -170,9 +170,9 @@ class Teacher:
             async def look_ahead() -> None:
                 """Let one worker look up requests for all, while the others continue with those that are ready."""
                 nonlocal more
-                while more and len(ready) < AHEAD // 2 and not (ready and looking_up.locked()):
+                while more and len(ready) < LOOKUP_BATCH // 2 and not (ready and looking_up.locked()):
                     async with looking_up:
-                        if more and len(ready) < AHEAD // 2:
+                        if more and len(ready) < LOOKUP_BATCH // 2:
                             found = await anext(source, None)
                             more = found is not None
                             ready.extend(found or [])
@@ -210,7 +210,7 @@ class Teacher:
         free."""
         later: list[tuple[Job, Request]] = []
         while True:
-            pairs = [(job, self._request(job[3], job[2])) for job in itertools.islice(jobs, AHEAD)]
+            pairs = [(job, self._request(job[3], job[2])) for job in itertools.islice(jobs, LOOKUP_BATCH)]
             ended = not pairs
             if ended:
                 pairs, later = later, []
@@ -225,11 +225,11 @@ class Teacher:
             if ready:
                 yield ready
             elif ended:
-                await asyncio.sleep(OTHERS)
+                await asyncio.sleep(POLL_SECONDS)
 
     async def _answer(self, send: Send, job: Job, parse, first: Request) -> Row:
         _, id, sample, messages = job
-        tally = Tally()
+        tally = RowCost()
         for retake in range(RETAKES + 1):
             request = self._request(messages, sample, retake) if retake else first
             reply = await self._reply(send, request, tally)
@@ -257,7 +257,7 @@ class Teacher:
         result = request.key, outcome, value, reply.content, reply.reasoning, *reply.tokens
         return Row(id, sample, *result, cost, cached, tally.attempts, error, tuple(tally.keys))
 
-    async def _reply(self, send: Send, request: Request, tally: Tally) -> Reply:
+    async def _reply(self, send: Send, request: Request, tally: RowCost) -> Reply:
         """The reply to a request: from an identical request in flight, the ledger, or the server."""
         key = request.key
         tally.keys.append(key)
@@ -281,10 +281,10 @@ class Teacher:
             if stored := self.ledger.get([key]):
                 return read_completion(stored[key])
             if (await self._leases.take([key])).elsewhere:
-                await asyncio.sleep(OTHERS)
+                await asyncio.sleep(POLL_SECONDS)
         return None
 
-    async def _send(self, send: Send, request: Request, tally: Tally) -> Reply:
+    async def _send(self, send: Send, request: Request, tally: RowCost) -> Reply:
         return await self._sender.answer(send, request, tally)
 
     def _request(self, messages: Messages, sample: int, retake: int = 0) -> Request:

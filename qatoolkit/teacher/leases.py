@@ -27,7 +27,7 @@ EXPIRES = 1800.0  # seconds after which a lease is free unless renewed
 _TAKE = """INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET
     most = CASE WHEN owner = excluded.owner THEN most ELSE 0 END, owner = excluded.owner, expires = excluded.expires,
     model = excluded.model, run = excluded.run, stage = excluded.stage"""
-OTHERS = 0.2  # seconds between checks of what other processes do
+POLL_SECONDS = 0.2  # seconds between checks of what other processes do
 
 
 class Owner:
@@ -168,7 +168,7 @@ class Budget:
                     "far are in the ledger"
                 )
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._settled.wait(), OTHERS)
+                await asyncio.wait_for(self._settled.wait(), POLL_SECONDS)
 
     def settled(self) -> None:
         """Wake waiting reservations: an attempt was recorded."""

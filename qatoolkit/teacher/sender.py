@@ -18,13 +18,13 @@ from qatoolkit.teacher.leases import Budget
 from qatoolkit.teacher.ledger import Attempt, Ledger
 from qatoolkit.teacher.limits import Gate, Pace, TeacherError
 from qatoolkit.teacher.transport import REDIRECTS, Endpoint, Send, open_session, remedy_of, sdk_transport, send_request
-from qatoolkit.teacher.waits import backoff, jitter, refused_for, retry_after, used_up_for
+from qatoolkit.teacher.waits import backoff, jitter, retry_after, seconds_to_wait, seconds_until_room
 
-LOOK = 0.5  # seconds between checks of how many processes share the limits
+SHARE_CHECK_SECONDS = 0.5  # seconds between checks of how many processes share the limits
 
 
 @dataclass
-class Tally:
+class RowCost:
     """Costs of one row: HTTP requests, USD, whether any answer has no known price, and the keys requested."""
 
     attempts: int = 0
@@ -59,7 +59,7 @@ class Sender:
         self._flying: set[asyncio.Task] = set()  # tasks with a request in flight or an unrecorded answer
         self._ending: WeakSet[asyncio.Task] = WeakSet()
         self._tokens = 0.0  # running mean of a request's tokens, prompt and answer
-        self._divided_at = -LOOK
+        self._divided_at = -SHARE_CHECK_SECONDS
 
     async def end(self, tasks: set[asyncio.Task]) -> None:
         """Send nothing more for these tasks, and wait for their requests in flight, at most as long as a request may
@@ -85,7 +85,7 @@ class Sender:
         async with open_session(self.endpoint, timeout, self.in_flight) as session:
             yield lambda request: send_request(session, self.endpoint, "POST", "/chat/completions", body=request.sent)
 
-    async def answer(self, send: Send, request: Request, tally: Tally) -> Reply:
+    async def answer(self, send: Send, request: Request, tally: RowCost) -> Reply:
         """Send until answered or out of attempts."""
         failures = Counter()
         while True:
@@ -95,7 +95,7 @@ class Sender:
             await asyncio.sleep(wait)
 
     async def _attempt(
-        self, send: Send, request: Request, tally: Tally, failures: Counter
+        self, send: Send, request: Request, tally: RowCost, failures: Counter
     ) -> tuple[Reply, float | None]:
         """Send once and record the response; the place in flight is kept until then, so that a kill can cost at most
         `in_flight` answers. Returns the seconds to wait before the next attempt, None if this was the last.
@@ -103,7 +103,7 @@ class Sender:
         task = asyncio.current_task()
         if task in self._ending:  # a task that never awaited anything was not cancelled yet
             raise asyncio.CancelledError
-        if self.sharers and (now := time.monotonic()) - self._divided_at > LOOK:
+        if self.sharers and (now := time.monotonic()) - self._divided_at > SHARE_CHECK_SECONDS:
             self._divided_at, sharers = now, self.sharers()
             self.gate.resize(max(1, self.in_flight // sharers))
             self.pace.divide(sharers)
@@ -157,14 +157,14 @@ class Sender:
         """Report the response to the gate; returns the seconds to wait before another attempt, None for no more
         attempts."""
         if reply.outcome in ANSWERED:
-            self.gate.succeeded(period, seconds, used_up_for(response.headers, self._tokens))
+            self.gate.succeeded(period, seconds, seconds_until_room(response.headers, self._tokens))
             return None
         stray = response.status in REDIRECTS or (response.status in (401, 404) and self.gate.answered)
         stray = stray and self.gate.denied()
         if not stray and (problem := remedy_of(response, reply, self.endpoint, self.labels[0])):
             raise TeacherError(problem)
         if response.status == 429:
-            wait = refused_for(response.headers, response.text)
+            wait = seconds_to_wait(response.headers, response.text)
             failures["throttled"] += 1
             self.gate.throttled(period, wait, reply.error)
             if failures["throttled"] >= 5 * self.attempts:  # a 429 only means "not now", so more of them are allowed

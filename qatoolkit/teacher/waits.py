@@ -39,7 +39,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
         return 0.0
 
 
-def refused_for(headers: Mapping[str, str], body: str) -> float:
+def seconds_to_wait(headers: Mapping[str, str], body: str) -> float:
     """Seconds that a 429 asks to wait: Retry-After, else until every used-up limit is reset, else the time in the body;
     0 if there is none."""
     if wait := retry_after(headers):
@@ -56,7 +56,7 @@ def refused_for(headers: Mapping[str, str], body: str) -> float:
     return 0.0
 
 
-def used_up_for(headers: Mapping[str, str], tokens: float) -> float:
+def seconds_until_room(headers: Mapping[str, str], tokens: float) -> float:
     """Seconds until a limit that is used up, by the headers of an answer, has room for another request of `tokens`
     tokens, assuming an even refill until its reset; 0 if there is room."""
     wait = 0.0

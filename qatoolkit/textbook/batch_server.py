@@ -23,7 +23,7 @@ def error_document(status: int, message: str) -> tuple[int, dict]:
     return status, {"error": {"message": message, "type": "offline_teacher"}}
 
 
-def refused(status: int, message: str) -> web.Response:
+def error_response(status: int, message: str) -> web.Response:
     """An HTTP response with `error_document`."""
     return web.json_response(error_document(status, message)[1], status=status)
 
@@ -56,7 +56,7 @@ class Batches:
 
     async def upload(self, request: web.Request) -> web.Response:
         if request.content_type != "multipart/form-data":
-            return refused(400, "a file is uploaded as multipart/form-data with the fields purpose and file")
+            return error_response(400, "a file is uploaded as multipart/form-data with the fields purpose and file")
         purpose, name, content = "", "", None
         async for part in await request.multipart():
             if part.name == "purpose":
@@ -64,7 +64,7 @@ class Batches:
             elif part.name == "file":
                 name, content = part.filename or "file", bytes(await part.read())
         if content is None or purpose != "batch":
-            return refused(400, f"the purpose is {purpose!r}: give 'batch', and the field file")
+            return error_response(400, f"the purpose is {purpose!r}: give 'batch', and the field file")
         return web.json_response(self._keep(content, purpose, name))
 
     def _keep(self, content: bytes, purpose: str, name: str) -> dict:
@@ -95,11 +95,11 @@ class Batches:
             request_body = await request.json()
             file, endpoint, window = (request_body[name] for name in ("input_file_id", "endpoint", "completion_window"))
         except (ValueError, KeyError, TypeError) as error:
-            return refused(400, f"a batch needs input_file_id, endpoint and completion_window: {error!r}")
+            return error_response(400, f"a batch needs input_file_id, endpoint and completion_window: {error!r}")
         if endpoint != URL or window != "24h":
-            return refused(400, f"a batch is for {URL} within 24h, not for {endpoint!r} within {window!r}")
+            return error_response(400, f"a batch is for {URL} within 24h, not for {endpoint!r} within {window!r}")
         if file not in self.files:
-            return refused(400, f"there is no file {file!r}")
+            return error_response(400, f"there is no file {file!r}")
         now = int(time.time())
         batch = {
             "id": f"batch_{uuid.uuid4().hex}",
@@ -140,7 +140,7 @@ class Batches:
         if not found:
             return _unknown(request)
         if found["status"] not in ("validating", "in_progress", "cancelling"):
-            return refused(409, f"the batch is {found['status']} and cannot be cancelled")
+            return error_response(409, f"the batch is {found['status']} and cannot be cancelled")
         found["status"] = "cancelling"
         return web.json_response(found)
 
@@ -207,4 +207,4 @@ def _read_requests(content: bytes) -> tuple[list[tuple[str, dict]], list[dict]]:
 
 
 def _unknown(request: web.Request) -> web.Response:
-    return refused(404, f"there is nothing called {request.match_info['id']!r}")
+    return error_response(404, f"there is nothing called {request.match_info['id']!r}")

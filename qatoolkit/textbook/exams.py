@@ -149,7 +149,7 @@ def exam(book: Textbook, name: str, n: int, seed: int = 0, *, seeds: int = 0) ->
 
 def _item(book: Textbook, spec: Exam, q: Question, cell: _Cell, rng: random.Random) -> dict | None:
     """One exam row, or None if there are too few wrong answers."""
-    row = labelled(book, q, spec.language, "exam", 0)
+    row = question_row(book, q, spec.language, "exam", 0)
     if not spec.choices:
         return row | {"answer": answer(book, q, spec.language)}
     choices = _with_choices(book, q, spec.language, cell, rng, "exam")
@@ -210,7 +210,7 @@ def distractor_split(wrong: list[str]) -> str:
     return "exam" if hashlib.sha256("|".join(sorted(wrong)).encode()).digest()[0] < 128 else "train"
 
 
-def labelled(book: Textbook, q: Question, language: str, split: str, variant: int) -> dict:
+def question_row(book: Textbook, q: Question, language: str, split: str, variant: int) -> dict:
     """The question text and labels of `q`."""
     return {
         "question": write(book, q, language, split, variant),
@@ -237,4 +237,4 @@ def _seed(book: Textbook, q: Question, language: str, cell: _Cell, rng: random.R
     choices = _with_choices(book, q, language, cell, rng, "train")
     if not choices:
         return None
-    return labelled(book, q, language, "train", rng.randrange(variants(q, language, "train"))) | choices
+    return question_row(book, q, language, "train", rng.randrange(variants(q, language, "train"))) | choices

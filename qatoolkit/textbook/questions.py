@@ -185,7 +185,7 @@ def questions(book: Textbook) -> Iterator[Question]:
     """Every question of the forms recall, reverse, hop, follow and chain that the book can answer, in file order."""
     for table in book.tables.values():
         for entity in table.entities:
-            yield from about(book, entity)
+            yield from questions_about(book, entity)
 
 
 def families(book: Textbook) -> list[str]:
@@ -199,7 +199,7 @@ def families(book: Textbook) -> list[str]:
     return [name for turn in zip_longest(*ordered) for name in turn if name][: book.families]
 
 
-def about(book: Textbook, entity: Entity) -> Iterator[Question]:
+def questions_about(book: Textbook, entity: Entity) -> Iterator[Question]:
     """The questions of `questions` that start from one entity."""
     filled = [r for r in book.tables[entity.table].relations if r.column in entity.values]
     keys = [r for r in filled if book.identifies(entity, r)]

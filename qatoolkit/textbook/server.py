@@ -23,7 +23,7 @@ from pathlib import Path
 from aiohttp import web
 
 from qatoolkit.textbook import knowledge
-from qatoolkit.textbook.batch_server import Batches, error_document, refused
+from qatoolkit.textbook.batch_server import Batches, error_document, error_response
 from qatoolkit.textbook.settings import TextbookSettings
 from qatoolkit.textbook.tutor import MODELS, Refusal, Tutor
 
@@ -106,7 +106,7 @@ class Server:
         try:
             body = await request.json()
         except json.JSONDecodeError as error:
-            return refused(400, f"the request body is not JSON: {error!r}")
+            return error_response(400, f"the request body is not JSON: {error!r}")
         try:
             status, document = await self.answer(body)
         except TimeoutError:

@@ -18,10 +18,10 @@ from qatoolkit.textbook import problems
 from qatoolkit.textbook.knowledge import Entity, Textbook
 from qatoolkit.textbook.questions import (
     Question,
-    about,
     answer,
     comparison,
     families,
+    questions_about,
     state,
     variants,
     write,
@@ -188,7 +188,7 @@ class Tutor:
     def _around(self, part: Textbook, entity: Entity, rng: random.Random) -> list[Question]:
         filled = [r for r in part.tables[entity.table].relations if r.column in entity.values and not r.target]
         drawn = [comparison(part, r, rng.choice((2, 3, 4)), rng, holding=entity, wanted="train") for r in filled * 2]
-        return [*about(part, entity), *(c for c in drawn if c)]
+        return [*questions_about(part, entity), *(c for c in drawn if c)]
 
     def _problems(self, q: Question, language: str, rng: random.Random, each: int = 3) -> list[Question]:
         """Formula problems of the seed's discipline, twice as many of the seed's kind."""
@@ -210,7 +210,7 @@ class Tutor:
         relations = {r.id for q in seeds for r in q.relations}
         found = []
         for entity in entities.values():
-            several = [q for q in about(part, entity) if len(q.relations) > 1]
+            several = [q for q in questions_about(part, entity) if len(q.relations) > 1]
             joined = [q for q in several if len(relations & {r.id for r in q.relations}) > 1]
             found += joined or several
             for relation in part.tables[entity.table].relations:

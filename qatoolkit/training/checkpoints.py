@@ -14,19 +14,19 @@ import torch
 from qatoolkit.core.files import atomic, read_json, remove, write_json
 from qatoolkit.training.digests import DIGESTS, require_undamaged, write_digests
 from qatoolkit.training.gguf_files import describe_loss, find_gguf
-from qatoolkit.training.hub import called, load_causal_lm, load_config, load_tokenizer
+from qatoolkit.training.hub import checkpoint_name, load_causal_lm, load_config, load_tokenizer
 
 STATES = "states"  # in the job's folder
 
 
-def whole(tensor: torch.Tensor, leader: bool) -> torch.Tensor | None:
+def gather_tensor(tensor: torch.Tensor, leader: bool) -> torch.Tensor | None:
     """The whole tensor in the leader's main memory, None in other processes. All must call this, to gather shards."""
     tensor = tensor.detach()
     tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return tensor.cpu() if leader else None
 
 
-def like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def place_like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """A whole tensor moved to the device, dtype and sharding of `parameter`."""
     value = value.to(parameter.device, parameter.dtype)
     if not hasattr(parameter, "full_tensor"):
@@ -56,7 +56,7 @@ def open_tensors(path: Path, remedy: str):
 def optimizer_tensors(model, optimizer, leader: bool) -> dict[str, torch.Tensor]:
     """The optimizer's state by `parameter/entry`, whole and in the leader's main memory."""
     return {
-        f"{name}/{entry}": whole(value, leader)
+        f"{name}/{entry}": gather_tensor(value, leader)
         for name, parameter in model.named_parameters()
         for entry, value in optimizer.state.get(parameter, {}).items()
     }
@@ -78,7 +78,7 @@ def load_optimizer(model, optimizer, file, prefix: str = "") -> None:
             continue
         state = {entry: file.get_tensor(f"{prefix}{name}/{entry}") for entry in ("exp_avg", "exp_avg_sq", "step")}
         for entry in ("exp_avg", "exp_avg_sq"):
-            state[entry] = like(parameter, state[entry])
+            state[entry] = place_like(parameter, state[entry])
         # fused AdamW counts steps in a float on the weights' device, LowMemoryAdamW in an integer
         state["step"] = state["step"].to(parameter.device, torch.float32) if fused else state["step"].to(torch.int64)
         optimizer.state[parameter] = state
@@ -91,7 +91,7 @@ def export(model, tokenizer, folder: Path, manifest: dict, *, dtype, leader: boo
     found, casts = {}, {}
     for name, value in model.state_dict(keep_vars=True).items():  # tied weights stay one tensor
         if id(value) not in casts:
-            tensor = whole(value, leader)
+            tensor = gather_tensor(value, leader)
             casts[id(value)] = tensor.to(dtype) if leader and tensor.is_floating_point() else tensor
         found[name] = casts[id(value)]
     if not leader:
@@ -130,8 +130,8 @@ def card(manifest: dict) -> str:
 def save_state(job, step: int, seen: int, model, optimizer, identity: dict, *, leader: bool = True) -> None:
     """Write the state after `step` steps, then remove all but the last `job.keep_states`; if the disk is full, earlier
     states stay."""
-    tensors = {f"model/{name}": whole(value, leader) for name, value in model.named_parameters()}
-    tensors |= {f"buffer/{name}": whole(value, leader) for name, value in model.named_buffers()}
+    tensors = {f"model/{name}": gather_tensor(value, leader) for name, value in model.named_parameters()}
+    tensors |= {f"buffer/{name}": gather_tensor(value, leader) for name, value in model.named_buffers()}
     moments = optimizer_tensors(model, optimizer, leader)
     tensors |= {f"optimizer/{name}": value for name, value in moments.items()}
     tensors["random/cpu"] = torch.get_rng_state()
@@ -174,7 +174,7 @@ def load_state(job, model, optimizer, identity: dict) -> tuple[int, int]:
     require_same(job, about["identity"], identity, "an interrupted run")
     with open_tensors(last / "state.safetensors", remedy) as file, torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(like(parameter, file.get_tensor(f"model/{name}")))
+            parameter.copy_(place_like(parameter, file.get_tensor(f"model/{name}")))
         for name, buffer in model.named_buffers():
             buffer.copy_(file.get_tensor(f"buffer/{name}"))
         load_optimizer(model, optimizer, file, "optimizer/")
@@ -253,7 +253,7 @@ def adopt(checkpoint: str, out: Path, *, tokens: int | None = None, revision: st
     model = load_causal_lm(checkpoint, revision, config=config)
     parameters, file = sum(p.numel() for p in model.parameters()), find_gguf(checkpoint)
     manifest = {
-        "name": called(checkpoint),
+        "name": checkpoint_name(checkpoint),
         "base_model": str(checkpoint),
         "revision": getattr(config, "_commit_hash", None) or revision,
         "parameters": parameters,
@@ -298,6 +298,6 @@ def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | 
     with atomic(out, over="soup.json") as temporary:
         model.save_pretrained(temporary)
         load_tokenizer(checkpoints[0]).save_pretrained(temporary)
-        made_of = {"checkpoints": [called(c) for c in checkpoints], "weights": shares.tolist()}
+        made_of = {"checkpoints": [checkpoint_name(c) for c in checkpoints], "weights": shares.tolist()}
         write_json(made_of, temporary / "soup.json")
     return out

@@ -11,11 +11,11 @@ from typing import Any
 from qatoolkit.core.settings import replace
 from qatoolkit.training.flops import architecture
 from qatoolkit.training.memory_estimate import Needs, estimate_needs
-from qatoolkit.training.settings import Manner
+from qatoolkit.training.settings import StepSettings
 
 SMALL, LARGE = (135e6, 3e-4), (8e9, 3e-5)  # (parameters, peak rate): two points that define the line of `usual_rate`
 HIGHEST = 1e-2  # peak rate
-MOST = 10.0  # times the usual rate, without `accept_rate`
+HIGHEST_RATE = 10.0  # times the usual rate, without `accept_rate`
 STEPS = 200  # steps that even a short run should have
 STEP_TOKENS = 1024  # least tokens of a step
 CAPS = ((7e9, 2**22), (1e9, 2**19), (0, 2**15))  # (parameters, most tokens of a step), largest model first
@@ -43,7 +43,7 @@ def check_rate(rate: float, parameters: float, *, accepted: bool = False, where:
     """ValueError if a learning rate is above ten times the usual one, unless it is `accepted`; `where` names the
     setting it comes from."""
     usual = usual_rate(parameters)
-    if rate > MOST * usual and not accepted:
+    if rate > HIGHEST_RATE * usual and not accepted:
         raise ValueError(
             f"{where} is {rate:g}, {rate / usual:,.0f} times the {usual:g} that is usual for {_count(parameters)} "
             "parameters, and would destroy what the model knows; lower it, or confirm it: midtrain.accept_rate: true"
@@ -60,7 +60,9 @@ def defaults(config, *, tokens: int, gpu: bool, device_bytes: int | None = None)
     step, why = _step_tokens(parameters, tokens)
     block = _block(config, parameters, step, gpu)
     batch = Default(max(1, step // block.value), f"{why}, in blocks of {block.value:,}")
-    manner, needs = _first_that_fits(config, Manner(block=block.value, batch=batch.value), tokens, gpu, device_bytes)
+    manner, needs = _first_that_fits(
+        config, StepSettings(block=block.value, batch=batch.value), tokens, gpu, device_bytes
+    )
     return {
         "learning_rate": Default(usual_rate(parameters), _why_rate(parameters)),
         "block": block,
@@ -105,7 +107,9 @@ def _block(config, parameters: float, step: int, gpu: bool) -> Default:
     return Default(2 ** int(math.log2(least)), f"the largest power of two within {reason}, {least:,}")
 
 
-def _first_that_fits(config, manner: Manner, tokens: int, gpu: bool, device_bytes: int | None) -> tuple[Manner, Needs]:
+def _first_that_fits(
+    config, manner: StepSettings, tokens: int, gpu: bool, device_bytes: int | None
+) -> tuple[StepSettings, Needs]:
     """The first settings that fit the device, and what they need: standard memory with fewer and fewer rows at once,
     then with checkpointing, then low memory; the last ones if none fit."""
     rows = dict.fromkeys(-(-manner.batch // 2**k) for k in range(manner.batch.bit_length() + 1))

@@ -72,7 +72,7 @@ def leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def shares_of(places: np.ndarray, micro_batch: int | None, group: Processes) -> list[np.ndarray]:
+def split_places(places: np.ndarray, micro_batch: int | None, group: Processes) -> list[np.ndarray]:
     """This process's places in micro-batches, padded with -1 so that number and sizes are the same in every process."""
     each = -(-len(places) // group.count)
     padded = np.full(each * group.count, -1, dtype=places.dtype)

@@ -81,14 +81,14 @@ def load_causal_lm(checkpoint: str | Path, revision: str | None = None, **settin
     model, info = _open(AutoModelForCausalLM.from_pretrained, checkpoint, source, **settings)
     if getattr(config, "is_decoder", None) is False and _reads_ahead(model):
         raise ValueError(_not_causal(checkpoint, config))
-    return complete(checkpoint, model, info)
+    return require_all_weights(checkpoint, model, info)
 
 
 # for `from_pretrained`, which fills in missing weights at random
 COMPLETE = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 
-def never_ask() -> None:
+def disable_code_prompt() -> None:
     """Keep transformers from asking on the terminal whether to run a checkpoint's code when `trust_remote_code` is
     unset."""
     from transformers import dynamic_module_utils
@@ -98,14 +98,14 @@ def never_ask() -> None:
 
 def require_safe(checkpoint: str | Path) -> None:
     """Check a folder's configuration and safetensors; raises what `load_causal_lm` raises."""
-    never_ask()
+    disable_code_prompt()
     if Path(checkpoint).is_dir():
         _check_config(Path(checkpoint))
         _check_weights(Path(checkpoint))
         require_undamaged(checkpoint, COPY_AGAIN, without=(MOMENTS,))
 
 
-def complete(checkpoint: str | Path, model, info: dict):
+def require_all_weights(checkpoint: str | Path, model, info: dict):
     """Return the model that `from_pretrained` loaded with `COMPLETE`; ValueError if weights are missing."""
     missing = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
     if missing:
@@ -116,7 +116,7 @@ def complete(checkpoint: str | Path, model, info: dict):
     return model
 
 
-def called(checkpoint: str | Path) -> str:
+def checkpoint_name(checkpoint: str | Path) -> str:
     """A checkpoint's name in manifests and model cards: the folder's name, the GGUF file's name without suffix, or the
     full name on a hub."""
     path = Path(checkpoint)
@@ -154,7 +154,7 @@ def _open(load, checkpoint: str | Path, source: tuple[str, dict], **settings):
     from safetensors import SafetensorError
 
     name, options = source
-    never_ask()
+    disable_code_prompt()
     try:
         return load(name, trust_remote_code=False, **options, **settings)
     except SafetensorError as error:

@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from qatoolkit.core.files import write_text
 from qatoolkit.core.settings import NotNegative, Positive, Share, SomeShare, read_mapping
-from qatoolkit.training.settings import Course, Manner, SizeName
+from qatoolkit.training.settings import CourseSettings, SizeName, StepSettings
 
 # A resumed run may differ in these: where its files are ...
 _PLACES = ("out", "qa", "general", "probe", "tokenizer", "start")
@@ -24,7 +24,7 @@ _FREE = (  # ... how a step is computed, what is kept and what is reported
 WHOLE = (0.0, 1.0)
 
 
-class Job(Manner, Course):
+class Job(StepSettings, CourseSettings):
     """One training run; a YAML file for `qatoolkit train` has the same fields.
 
     It starts either from the checkpoint `start`, or from random weights of the rung `size`. An interrupted run in `out`

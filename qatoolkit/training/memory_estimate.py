@@ -19,7 +19,7 @@ from pathlib import Path
 from time import perf_counter
 
 from qatoolkit.training.flops import UNSHARDED, Architecture, architecture
-from qatoolkit.training.settings import Manner
+from qatoolkit.training.settings import StepSettings
 
 RESERVE = 0.05  # share of a device's memory that is left free
 UTILISATION = 0.4  # share of the measured matrix-product rate, assumed if no rate is given
@@ -35,7 +35,7 @@ class Needs:
     `flops`: model FLOPs of the whole run, as in MFU; `hardware_flops` adds what checkpointing recomputes. `rate`: model
     FLOPs per second and device, assumed or given."""
 
-    manner: Manner
+    manner: StepSettings
     model: Architecture
     tokens: int
     devices: int
@@ -114,7 +114,7 @@ class Needs:
 
 def estimate_needs(
     config,
-    manner: Manner,
+    manner: StepSettings,
     *,
     tokens: int,
     context: float,
@@ -148,12 +148,12 @@ def estimate_needs(
     )
 
 
-def rows_at_once(manner: Manner, devices: int) -> int:
+def rows_at_once(manner: StepSettings, devices: int) -> int:
     """Packed rows that one device computes at once."""
     return min(manner.micro_batch or manner.batch, -(-manner.batch // devices))
 
 
-def memory_by_part(model: Architecture, manner: Manner, *, gpu: bool, devices: int = 1) -> dict[str, int]:
+def memory_by_part(model: Architecture, manner: StepSettings, *, gpu: bool, devices: int = 1) -> dict[str, int]:
     """Bytes on each device, by part. `copies`: autocast's bfloat16 matrices, layers gathered from other devices, and
     the optimizer's scratch memory."""
     from qatoolkit.training.bf16_adamw import CHUNK, SCRATCH

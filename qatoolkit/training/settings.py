@@ -1,5 +1,5 @@
-"""Settings of training, shared by jobs and profiles: how a step is computed (`Manner`) and what is learned
-(`Course`)."""
+"""Settings of training, shared by jobs and profiles: how a step is computed (`StepSettings`) and what is learned
+(`CourseSettings`)."""
 
 from typing import Annotated, Literal
 
@@ -13,7 +13,7 @@ SizeName = Literal[tuple(SIZES)]
 Block = Annotated[int, Field(ge=2)]
 
 
-class Manner(Settings):
+class StepSettings(Settings):
     """How a step is computed, and the optimizer's settings."""
 
     block: Block = 1024
@@ -49,7 +49,7 @@ class Manner(Settings):
     """Number of most recent states to keep."""
 
 
-class Course(Settings):
+class CourseSettings(Settings):
     """What is learned: tokens, learning rate, loss."""
 
     learning_rate: Rate = 3e-4
@@ -70,7 +70,7 @@ class Course(Settings):
     """Weight of the mean square of log Z in the loss."""
 
 
-class StudentSettings(Manner):
+class StudentSettings(StepSettings):
     """The model to mid-train, and how every training of a run is computed. Null takes the default for the checkpoint
     (`training.defaults`)."""
 
@@ -101,7 +101,7 @@ class StudentSettings(Manner):
     jobs instead. Null runs them in worker processes."""
 
 
-class MidtrainSettings(Course):
+class MidtrainSettings(CourseSettings):
     """Mid-training of every arm."""
 
     tokens: Positive = 400_000

@@ -57,7 +57,7 @@ def stop_requests(pass_on: Callable[[], None] = lambda: None):
 
 
 @contextmanager
-def only_one(job, leader: bool):
+def lock_folder(job, leader: bool):
     """Lock the job's folder until the block or the process ends, for whatever reason; raises InUse, naming the process
     that has the lock. Only the leading process locks. A folder that can't be locked (read-only, or a file system
     without locks) stays unlocked."""

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.core.files import atomic, read_json, write_json
-from qatoolkit.core.prompt_format import as_prompt_and_answer, lacks_choices, means_choices
+from qatoolkit.core.prompt_format import as_prompt_and_answer, needs_choices, refers_to_choices
 from qatoolkit.core.qa_table import as_lists
 from qatoolkit.core.text import first_line
 from qatoolkit.training.digests import require_undamaged, write_digests
@@ -161,15 +161,15 @@ def _content_digest(folder: Path) -> str:
 def qa_documents(table: pd.DataFrame, holds: Collection[str] = ()) -> Iterator[Document]:
     """The rows of a QA table as documents of prompt and answer; `holds` names additional content: "choices",
     "rationale". Choices are always included where the row needs them: the answer is letters ("BD"), or the question
-    refers to choices (`prompt_format.means_choices`). ValueError for a question that refers to choices and has none."""
+    refers to choices (`prompt_format.refers_to_choices`). ValueError for a question that refers to choices and has none."""
     for row in as_lists(table).to_dict("records"):
         choices, several = row.get("choices") or (), row.get("choices") and pd.isna(row.get("answer_index"))
-        if not choices and lacks_choices(row["question"]):
+        if not choices and needs_choices(row["question"]):
             raise ValueError(
                 f"row {row['id']} refers to choices and has none, so it can't be trained on: curate the table first "
                 f"({row['question'][:60]!r})"
             )
-        listed = choices if "choices" in holds or several or means_choices(row["question"]) else ()
+        listed = choices if "choices" in holds or several or refers_to_choices(row["question"]) else ()
         rationale = row.get("rationale") if "rationale" in holds else None
         more = {"choices": listed, "rationale": None if pd.isna(rationale) else rationale}
         yield as_prompt_and_answer(row["question"], row["answer"], row["language"], **more)

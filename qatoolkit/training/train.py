@@ -21,14 +21,14 @@ from qatoolkit.core.files import digest, read_json, remove
 from qatoolkit.core.text import first_line
 from qatoolkit.training import checkpoints
 from qatoolkit.training.digests import DIGESTS, require_undamaged
-from qatoolkit.training.distributed import Processes, join, leave, on_device, processes, shares_of
-from qatoolkit.training.hub import COPY_AGAIN, called
+from qatoolkit.training.distributed import Processes, join, leave, on_device, processes, split_places
+from qatoolkit.training.hub import COPY_AGAIN, checkpoint_name
 from qatoolkit.training.job import WHOLE, Job, identity, learning_rate, read_job, side_branch
 from qatoolkit.training.logging import ProgressLog, open_metrics, tracker
 from qatoolkit.training.memory_estimate import missing_on_disk, size_text
 from qatoolkit.training.probes import PROBES, open_probes, prepare_probe
 from qatoolkit.training.setup import Setup, autocast, check_job, open_data, open_tokenizer, set_up
-from qatoolkit.training.stops import Stopped, is_full, only_one, stop_requests
+from qatoolkit.training.stops import Stopped, is_full, lock_folder, stop_requests
 from qatoolkit.training.tokens import tokenizer_digest
 
 GO_ON, SAVE, STOP = range(3)  # decided before each step: the maximum over all processes
@@ -60,7 +60,7 @@ def train(
     group = join(job.threads)
     log = log if group.leads else (lambda _: None)
     checkpoints.check_out(job)
-    with stop_requests() as asked_to_stop, only_one(job, group.leads):
+    with stop_requests() as asked_to_stop, lock_folder(job, group.leads):
         return _run(job, group, probe, hook, log, anyway, asked_to_stop)
 
 
@@ -217,7 +217,7 @@ def _take_step(job: Job, setup: Setup, places: np.ndarray, rate: float, group: P
         param_group["lr"] = rate
     predicted = max(1, int(setup.predicted[places].sum()))
     losses = []
-    for part in shares_of(places, job.micro_batch, group):
+    for part in split_places(places, job.micro_batch, group):
         batch = on_device(setup.data.batch(part, job.loss_on == "answer"), group.device)
         with autocast(job, group):
             loss = setup.scored(*batch)
@@ -259,7 +259,7 @@ def _describe(job: Job, setup: Setup, steps: int) -> dict:
     hidden = ("qa", "general", "probe", "out", "tokenizer", "start")
     return {
         "name": job.name,
-        "base_model": None if job.size else (start or {}).get("name") or called(job.start),
+        "base_model": None if job.size else (start or {}).get("name") or checkpoint_name(job.start),
         "job": {k: v for k, v in dict(job).items() if k not in hidden},
         "parameters": setup.needs.model.parameters,
         "steps": steps,

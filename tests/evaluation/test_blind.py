@@ -155,7 +155,7 @@ def test_a_batch_holds_what_fits_into_memory(model, monkeypatch):
 
     lm = lm_eval_models.CountingHFLM(pretrained=str(model), batch_size=None)
     vocabulary = lm.model.config.vocab_size
-    assert lm.fit(8) == lm_eval_models.MOST
+    assert lm.fit(8) == lm_eval_models.LARGEST_BATCH
     monkeypatch.setattr(lm_eval_models, "MEMORY", 2 * 4 * vocabulary * 100 * 3)
     assert lm.fit(100) == 3
     monkeypatch.setattr(lm_eval_models, "MEMORY", 1)

@@ -18,7 +18,7 @@ from matplotlib.transforms import Bbox
 from qatoolkit import figures as plots
 from qatoolkit.figures import heatmaps as plots_grid
 from qatoolkit.figures import style as plots_style
-from qatoolkit.figures.style import big, power, signed, spread
+from qatoolkit.figures.style import power, short_count, signed, spread
 from qatoolkit.scaling.fits import fit_scaling
 from qatoolkit.scaling.forecast import check_forecast
 from qatoolkit.seeds.read import quality_report, read_seeds
@@ -520,7 +520,7 @@ def test_a_failed_save_leaves_the_old_figure(tmp_path):
 
 
 def test_numbers_read_as_the_field_writes_them():
-    assert [big(x) for x in (50_000, 160_000, 2.1e6, 1.24e9, 40e9)] == ["50k", "160k", "2.1M", "1.24B", "40B"]
+    assert [short_count(x) for x in (50_000, 160_000, 2.1e6, 1.24e9, 40e9)] == ["50k", "160k", "2.1M", "1.24B", "40B"]
     assert [power(x) for x in (1e12, 3.2e12)] == ["1e12", "3.2e12"]
     assert [signed(x) for x in (-0.2, 0.2, -3.6)] == ["+0", "+0", "−4"]
     assert [signed(x, 1) for x in (-0.2, -0.04)] == ["−0.2", "+0.0"]

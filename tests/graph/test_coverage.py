@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 import qatoolkit as qt
-from qatoolkit.core.settings import places
-from qatoolkit.graph.coverage import blind_spots, in_reach, points_of, read_syllabus
+from qatoolkit.core.settings import list_places
+from qatoolkit.graph.coverage import blind_spots, kps_of_questions, reachable_kps, read_syllabus
 from qatoolkit.graph.kp_graph import build_kp_graph
 from qatoolkit.graph.walks import KnowledgeValue, sample_paths
 from qatoolkit.run.profiles import Profile
@@ -42,7 +42,7 @@ def test_spelling_variants_are_one_point_and_counted_once_per_question(ledger):
 
 def test_a_question_with_points_of_its_own_inherits_none(ledger):
     assert ledger["inherited"].tolist() == [1, 1, 1, 0]  # the second question alone; the first one's parent has entropy
-    points = points_of(ACCEPTED, SEEDS)
+    points = kps_of_questions(ACCEPTED, SEEDS)
     assert points["inherited"].tolist() == [False, True, False, False]
     assert points["knowledge_points"].tolist()[2:] == [[], []]
 
@@ -134,7 +134,7 @@ def test_the_walks_of_linkqa_are_aimed_at_the_points_of_a_file(graph, tmp_path):
         visits = walk(graph, plan, settings)["kps"].explode()
         share.append(visits.isin([f"k{i}" for i in range(100, 140)]).mean())
     assert share[1] > 1.5 * share[0]
-    assert "linkqa.aim" in places(Profile)  # so that LinkQA is made again when the file changes
+    assert "linkqa.aim" in list_places(Profile)  # so that LinkQA is made again when the file changes
     pd.DataFrame({"knowledge_point": ["heat", *(f"K{i}" for i in range(100, 140))]}).to_csv(file, index=False)
     with pytest.warns(UserWarning, match="1 of the 41 points of linkqa.aim are left out"):
         again = walk(graph, plan, LinkQASettings(aim=str(file), aim_weight=20.0))
@@ -146,4 +146,4 @@ def test_the_walks_of_linkqa_are_aimed_at_the_points_of_a_file(graph, tmp_path):
 def test_two_points_that_are_linked_with_each_other_alone_are_out_of_reach():
     kps = [["work", "energy"], ["work", "energy"], ["mass", "force"], ["force", "speed"]]
     graph = build_kp_graph(pd.DataFrame({"id": list("abcd"), "knowledge_points": kps}))
-    assert sorted(in_reach(graph)) == ["force", "mass", "speed"]
+    assert sorted(reachable_kps(graph)) == ["force", "mass", "speed"]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from qatoolkit.core.artifacts import Artifact, inventory
-from qatoolkit.core.files import Damaged, differs, fingerprint
+from qatoolkit.core.files import Damaged, describe_difference, fingerprint
 from qatoolkit.core.qa_table import read_table
 from qatoolkit.run import cli, notebooks, report, stages
 from qatoolkit.run.check import find_damage, record_files
@@ -169,9 +169,9 @@ def test_a_large_file_is_sampled_when_read_and_read_whole_by_check(tmp_path):
     with open(tmp_path / "weights", "r+b") as file:
         file.seek(70_000)  # between two samples
         file.write(b"x")
-    assert differs(tmp_path / "weights", known, whole=True) == "has changed since it was written"
+    assert describe_difference(tmp_path / "weights", known, whole=True) == "has changed since it was written"
     os.truncate(tmp_path / "weights", 64 << 20)
-    assert "bytes" in differs(tmp_path / "weights", known)
+    assert "bytes" in describe_difference(tmp_path / "weights", known)
 
 
 def test_files_added_to_an_artifact_are_taken_into_its_manifest(tmp_path):

@@ -12,7 +12,7 @@ from qatoolkit.run import lineage as provenance
 from qatoolkit.run import stages
 from qatoolkit.run import tables as views
 from qatoolkit.run.lineage import cost_per_question, lineage
-from qatoolkit.run.stages.variants import REFERENCE, called
+from qatoolkit.run.stages.variants import REFERENCE, ablation_name
 from qatoolkit.run.store import MissingUpstream, open_run
 from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.teacher.prices import price_of
@@ -172,7 +172,7 @@ def test_coverage_grows_with_the_paths_sampled(run):
 
 def test_every_ablation_is_paired_with_its_arm_untouched_and_what_it_shares_is_trained_once(run):
     stored = run.read("ablations")
-    table, named = stored.ablations, [called(dials) for dials in run.profile.ablations]
+    table, named = stored.ablations, [ablation_name(dials) for dials in run.profile.ablations]
     assert table.loc[table["on"] == "all", "ablation"].tolist() == named
     assert set(table["arm"]) == {"boostqa", "linkqa"}
     for row in table[table["on"] == "all"].itertuples():

@@ -87,7 +87,7 @@ def targeted(grid):
 def written(labelled, targeted, teacher):
     """(questions, rejects) of BoostQA with a teacher that errs in 15% of its answers."""
     asked = boostqa.requests(labelled, targeted, BoostQASettings())
-    return write.carry_out(asked, teacher("textbook-err15"), teacher("textbook"))
+    return write.write_and_label(asked, teacher("textbook-err15"), teacher("textbook"))
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_the_same_seed_and_ledger_give_the_same_table_for_no_request(written, la
     synthesiser = teacher("textbook-err15")
     before = len(synthesiser.ledger.attempts())
     asked = boostqa.requests(labelled, targeted, BoostQASettings())
-    made, rejects = write.carry_out(asked, synthesiser, teacher("textbook"))
+    made, rejects = write.write_and_label(asked, synthesiser, teacher("textbook"))
     assert len(synthesiser.ledger.attempts()) == before
     pd.testing.assert_frame_equal(made, written[0])
     pd.testing.assert_frame_equal(rejects, written[1])
@@ -246,7 +246,7 @@ def test_the_same_seed_and_ledger_give_the_same_table_for_no_request(written, la
 def test_a_failed_request_is_a_reject_with_its_reason(labelled, targeted, teacher):
     strange = OUTSIDE.assign(discipline="physics", difficulty="H1", grade="high")
     asked = boostqa.requests(strange, targeted, BoostQASettings())
-    made, rejects = write.carry_out(asked, teacher("textbook"), teacher("textbook"))
+    made, rejects = write.write_and_label(asked, teacher("textbook"), teacher("textbook"))
     assert len(made) == 0
     assert len(rejects) == len(asked)
     assert set(rejects["reason"]) == {"refusal"}
@@ -254,7 +254,7 @@ def test_a_failed_request_is_a_reject_with_its_reason(labelled, targeted, teache
 
 def test_no_seeds_for_the_plan_give_an_empty_table(labelled, targeted, teacher):
     asked = boostqa.requests(labelled[:0], targeted, BoostQASettings())
-    made, rejects = write.carry_out(asked, teacher("textbook"), teacher("textbook"))
+    made, rejects = write.write_and_label(asked, teacher("textbook"), teacher("textbook"))
     assert len(made) == len(rejects) == 0
 
 

@@ -9,7 +9,7 @@ from teacher_server import completion
 from qatoolkit.core.qa_table import qa_table
 from qatoolkit.synthesis.refine import refine
 from qatoolkit.synthesis.settings import BoostQASettings, LinkQASettings
-from qatoolkit.synthesis.write import carry_out
+from qatoolkit.synthesis.write import write_and_label
 from qatoolkit.teacher.client import Endpoint, Teacher
 from qatoolkit.teacher.ledger import Ledger
 
@@ -62,7 +62,7 @@ def test_a_level_is_asked_for_until_it_is_reached_within_the_attempts(
     server, teacher, attempts, levels, kept, rejected
 ):
     server.answer, sent = writes(levels)
-    made, rejects = carry_out(ASKED, teacher, teacher, attempts)
+    made, rejects = write_and_label(ASKED, teacher, teacher, attempts)
     assert (made["difficulty"].tolist(), sorted(rejects["reason"])) == ([kept], sorted(rejected))
     assert len(sent) == 1 + len(rejected)
     told = [given.get("too_easy", {}).get("question") for given in sent]
@@ -80,7 +80,7 @@ def test_an_attempt_that_repeats_a_known_question_is_not_the_last(server, teache
         return answer(prompt, nth)
 
     server.answer = repeats
-    _, rejects = carry_out(ASKED, teacher, teacher, 3)
+    _, rejects = write_and_label(ASKED, teacher, teacher, 3)
     assert sorted(rejects["reason"]) == ["degraded_again", "repeated"]
     assert rejects.set_index("reason")["attempt"].to_dict() == {"repeated": 2, "degraded_again": 3}
 

@@ -20,7 +20,7 @@ from qatoolkit.core.qa_table import COLUMNS
 from qatoolkit.synthesis import boostqa, knowledge_points, linkqa, refine
 from qatoolkit.synthesis.annotate import annotate
 from qatoolkit.synthesis.settings import BoostQASettings, LinkQASettings
-from qatoolkit.synthesis.write import carry_out
+from qatoolkit.synthesis.write import write_and_label
 from qatoolkit.teacher.client import Endpoint, Teacher, TeacherError
 from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.textbook import exams
@@ -157,7 +157,7 @@ def test_every_question_without_knowledge_points_is_a_reject(teacher, seeds):
 
 
 def test_a_synthesis_that_wrote_nothing_runs_to_its_end(teacher, labelled, plan):
-    made, rejects = carry_out(boostqa.requests(labelled, plan, SETTINGS), teacher(), teacher())
+    made, rejects = write_and_label(boostqa.requests(labelled, plan, SETTINGS), teacher(), teacher())
     assert made.empty
     assert set(COLUMNS) <= set(made)
     assert_all_rejected(rejects, len(boostqa.requests(labelled, plan, SETTINGS)))
@@ -167,7 +167,7 @@ def test_refinement_rejects_what_it_cannot_check_and_takes_nothing_too(teacher, 
     kept, rejects = refine.refine(labelled, teacher(), SETTINGS)
     assert kept.empty
     assert_all_rejected(rejects, len(labelled))
-    made, _ = carry_out(boostqa.requests(labelled, plan, SETTINGS), teacher(), teacher())
+    made, _ = write_and_label(boostqa.requests(labelled, plan, SETTINGS), teacher(), teacher())
     for table in (made, made.drop(columns="attempt")):
         kept, rejects = refine.refine(table, teacher(), SETTINGS)
         assert len(kept) == len(rejects) == 0
@@ -197,7 +197,7 @@ def test_empty_tables_pass_through_every_stage(teacher, labelled, plan):
         done, rejects = step(nothing, teacher())
         assert len(done) == len(rejects) == 0
         assert set(labelled) <= set(done)
-    made, rejects = carry_out(boostqa.requests(nothing, plan, SETTINGS), teacher(), teacher())
+    made, rejects = write_and_label(boostqa.requests(nothing, plan, SETTINGS), teacher(), teacher())
     assert len(made) == len(rejects) == 0
     assert set(COLUMNS) <= set(made)
     paths = pd.DataFrame({"path": [], "kps": [], "seeds": []})

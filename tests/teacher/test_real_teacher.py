@@ -14,7 +14,7 @@ from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.synthesis import boostqa, refine
 from qatoolkit.synthesis.annotate import annotate
 from qatoolkit.synthesis.settings import BoostQASettings
-from qatoolkit.synthesis.write import carry_out
+from qatoolkit.synthesis.write import write_and_label
 from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import BudgetError, Endpoint, Teacher
 from qatoolkit.teacher.ledger import Ledger
@@ -129,7 +129,7 @@ def test_with_a_format_in_extra_its_questions_are_written_labelled_and_refined(t
     settings = BoostQASettings(samples=3)
     asked = boostqa.requests(labelled, plan, settings)
     writer, labeller, refiner = teacher(QUESTIONS, max_tokens=240), teacher(LABEL), teacher(ANSWER)
-    made, rejects = carry_out(asked, writer, labeller)
+    made, rejects = write_and_label(asked, writer, labeller)
     assert len(made) >= 1
     sent = writer.keys([prompts.messages(row.strategy, row.language, **row.payload) for row in asked.itertuples()])
     accounted = {call for calls in [*made["calls"], *rejects["calls"]] for call in calls}
@@ -139,7 +139,7 @@ def test_with_a_format_in_extra_its_questions_are_written_labelled_and_refined(t
     assert_spend_is_what_the_server_counted(ledger)
 
     before = len(ledger.attempts())
-    again, _ = carry_out(asked, writer, labeller)
+    again, _ = write_and_label(asked, writer, labeller)
     pd.testing.assert_frame_equal(refine.refine(again, refiner, settings)[0], kept)
     assert len(ledger.attempts()) == before
 

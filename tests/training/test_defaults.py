@@ -8,7 +8,7 @@ from transformers import GPT2Config, LlamaConfig, T5Config
 from qatoolkit.training import ladder
 from qatoolkit.training.defaults import check_rate, defaults, usual_rate
 from qatoolkit.training.memory_estimate import estimate_needs
-from qatoolkit.training.settings import Course, Manner
+from qatoolkit.training.settings import CourseSettings, StepSettings
 
 SMOLLM = LlamaConfig(
     vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
@@ -53,8 +53,8 @@ def test_defaults_are_settings_with_a_reason_each(config, gpu):
     found = defaults(config, tokens=10**7, gpu=gpu, device_bytes=LARGE)
     assert list(found) == FIELDS
     values = {name: default.value for name, default in found.items()}
-    Course(learning_rate=values.pop("learning_rate"))
-    Manner(**values)
+    CourseSettings(learning_rate=values.pop("learning_rate"))
+    StepSettings(**values)
     for default in found.values():
         assert "\n" not in default.reason
         assert any(c.isdigit() for c in default.reason)
@@ -96,7 +96,7 @@ def test_a_block_is_the_largest_power_of_two_that_every_limit_allows(config, giv
 
 
 def fits(config, found, device_bytes):
-    manner = Manner(**{name: found[name] for name in FIELDS[1:]})
+    manner = StepSettings(**{name: found[name] for name in FIELDS[1:]})
     given = {"tokens": 1, "context": 0, "gpu": True, "flops_per_second": 1.0, "device_bytes": device_bytes}
     return estimate_needs(config, manner, **given).fits
 

@@ -21,7 +21,7 @@ from qatoolkit.evaluation.cloze import load_model
 from qatoolkit.run.cli import main
 from qatoolkit.training import gguf_files
 from qatoolkit.training.checkpoints import adopt
-from qatoolkit.training.hub import called, load_causal_lm, load_config, load_tokenizer
+from qatoolkit.training.hub import checkpoint_name, load_causal_lm, load_config, load_tokenizer
 from qatoolkit.training.tokens import train_tokenizer
 
 TEXT = "  Question 12:\n\n1. 中文测试。\tIt's 3.14\n"
@@ -76,8 +76,8 @@ def test_a_small_tokenizer_is_one(tmp_path):
 
 
 def test_a_checkpoint_goes_by_its_folder_or_its_whole_name(bare):
-    assert called(bare) == "bare"
-    assert called("meta-llama/Meta-Llama-3-8B") == "meta-llama/Meta-Llama-3-8B"
+    assert checkpoint_name(bare) == "bare"
+    assert checkpoint_name("meta-llama/Meta-Llama-3-8B") == "meta-llama/Meta-Llama-3-8B"
 
 
 @pytest.mark.parametrize("change", [{"num_hidden_layers": 2}, {"intermediate_size": 48}])
@@ -353,7 +353,7 @@ def test_a_gguf_file_is_adopted_once_and_its_loss_is_said(whole, gguf_file, tmp_
     adopt(str(gguf_file), tmp_path / "base", tokens=1_000)
     assert "%|" not in capfd.readouterr().err  # a bar of transformers
     about = json.loads((tmp_path / "base" / "training.json").read_text())
-    assert about["name"] == called(gguf_file) == "Tiny.Q8_0"
+    assert about["name"] == checkpoint_name(gguf_file) == "Tiny.Q8_0"
     assert "dequantised from Q8_0 (16), F32 (5): they are those of the quantised file Tiny" in about["lost"]
     model = load_causal_lm(tmp_path / "base")
     assert model.dtype == torch.float32
@@ -380,7 +380,7 @@ def test_a_gguf_file_in_a_package_is_found_without_importing_it(gguf_file, tmp_p
     shutil.copy(gguf_file, package / "tiny.gguf")
     monkeypatch.syspath_prepend(tmp_path)
     assert load_config("package:some_model/tiny.gguf").vocab_size == 300
-    assert called("package:some_model/tiny.gguf") == "tiny"
+    assert checkpoint_name("package:some_model/tiny.gguf") == "tiny"
     with pytest.raises(ValueError, match=r"has no such file; it has tiny.gguf"):
         load_config("package:some_model/other.gguf")
     for name in ("package:no_such_model/tiny.gguf", "package:some_model/../tiny.gguf", "package:some.model/tiny.gguf"):

@@ -26,7 +26,7 @@ from qatoolkit.training import ladder
 from qatoolkit.training.flops import architecture
 from qatoolkit.training.job import Job
 from qatoolkit.training.memory_estimate import DoesNotFit, check_disk, device_memory, disk_needed, estimate_needs
-from qatoolkit.training.settings import Manner
+from qatoolkit.training.settings import StepSettings
 
 CARD = 85_000_000_000  # an "80 GB" card has 79.1 GiB
 LLAMA_8B = LlamaConfig(
@@ -46,7 +46,7 @@ FAMILIES = pytest.mark.parametrize("config", [LLAMA, QWEN, GPT2], ids=["llama", 
 
 
 def needs(config, *, devices=1, gpu=True, device_bytes=CARD, flops_per_second=1e12, **changes):
-    manner = Manner(**{"block": 4096, "batch": 64, "micro_batch": 1, "fused_loss": False} | changes)
+    manner = StepSettings(**{"block": 4096, "batch": 64, "micro_batch": 1, "fused_loss": False} | changes)
     given = {"tokens": 10**9, "context": 1000.0, "flops_per_second": flops_per_second, "device_bytes": device_bytes}
     return estimate_needs(config, manner, gpu=gpu, devices=devices, **given)
 

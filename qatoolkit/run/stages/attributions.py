@@ -11,7 +11,7 @@ import pandas as pd
 from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import CELL, difference_over_seeds, holm
 from qatoolkit.evaluation.probe import UNLABELLED
-from qatoolkit.graph.coverage import points_of
+from qatoolkit.graph.coverage import kps_of_questions
 from qatoolkit.graph.kp_graph import build_kp_graph
 from qatoolkit.run.contracts import Stage
 from qatoolkit.run.outputs import Outputs
@@ -138,7 +138,7 @@ def communities(run: Run, rows: pd.DataFrame) -> list[str]:
     question."""
     import networkx as nx
 
-    points = points_of(rows, run.read("annotate").seeds)["knowledge_points"]
+    points = kps_of_questions(rows, run.read("annotate").seeds)["knowledge_points"]
     graph = build_kp_graph(pd.DataFrame({"id": range(len(rows)), "knowledge_points": points.to_numpy()}))
     community = {}
     for members in nx.community.louvain_communities(graph.to_networkx(), weight="weight", seed=run.seed):

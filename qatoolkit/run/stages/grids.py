@@ -12,9 +12,9 @@ from qatoolkit.core.stats import CELL, paired_difference
 from qatoolkit.run.stages.contents import make_once
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.flow import run_to
-from qatoolkit.run.stages.students import rungs, unread_scores
+from qatoolkit.run.stages.students import blind_scores, rungs
 from qatoolkit.run.stages.training import Trained, midtrain_job, qa_of, trained, training_key
-from qatoolkit.run.stages.variants import called, quiet
+from qatoolkit.run.stages.variants import ablation_name, log_changes
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
 from qatoolkit.training.job import Job
@@ -53,7 +53,7 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
     others = [variant_of(run, arm, dials, kept) for dials in without_size]
     jobs, failed = [], read_failures(run)
     for dials, other in zip(combinations, others, strict=True):
-        run_to(other, "curate", log=quiet)
+        run_to(other, "curate", log=log_changes)
         start = starts[dials["size"]] if "size" in dials else run.model("base")
         files = {name: qa_of(other, name) for name in (arm, control) if name}
         jobs.append({name: midtrain_job(other, name, start, qa) for name, qa in files.items()})
@@ -70,7 +70,7 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
         about |= {"arm": arm, "tokens": pair[arm].tokens, "learning_rate": pair[arm].learning_rate}
         if errors := [failed[key] for key in map(training_key, pair.values()) if key in failed]:
             rows.append(about | {"reason": errors[0]})
-            log(f"sweep: {called(dials)} failed: {errors[0]}")
+            log(f"sweep: {ablation_name(dials)} failed: {errors[0]}")
             continue
         rows.append(
             about | score_combination(run, {name: found[training_key(job)] for name, job in pair.items()}, arm, control)
@@ -125,7 +125,7 @@ def score_combination(run: Run, pair: dict[str, Trained], arm: str, control: str
         samples = scored(run, [pair[arm].job.out, over])
         of_arm, reference = samples[pair[arm].job.out], samples[over]
         row = {"parameters": pair[arm].manifest["parameters"], "accuracy": float(of_arm["correct"].mean())}
-        row |= {"control_accuracy": float(reference["correct"].mean()), "chance": unread_scores(run, arm)["chance"]}
+        row |= {"control_accuracy": float(reference["correct"].mean()), "chance": blind_scores(run, arm)["chance"]}
         row |= {"bits_per_byte": float(of_arm["bits_per_byte"].mean()) if "bits_per_byte" in of_arm else None}
         for prefix, on in (("", "all"), ("weak_", "weak")):
             gain = paired_difference(*(parts(model, weak)[on] for model in (of_arm, reference)), seed=run.seed)

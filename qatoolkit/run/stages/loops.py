@@ -20,7 +20,7 @@ from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.measured import accept_measured
 from qatoolkit.run.stages.synthesis import context_of, writing_stage
 from qatoolkit.run.stages.teachers import ledger_path, teachers
-from qatoolkit.run.stages.training import Trained, arm_job, midtrain_job, own_job, qa_file, seed_range, trained
+from qatoolkit.run.stages.training import Trained, arm_job, midtrain_job, midtrain_job_of, qa_file, seed_range, trained
 from qatoolkit.run.stages.weakness import labelled_cells, probe_samples, weak_parts
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import NothingWeak, plan_budget
@@ -275,7 +275,7 @@ def comparison_jobs(run: Run, of: str, loop: Loop) -> dict[str, tuple[Job, int |
             read = table.sample(n, random_state=run.seed) if fewer else table
             job = midtrain_job(run, f"{of} one pass", run.model(BASE), qa_file(run, read))
         else:
-            job = own_job(run, arm)
+            job = midtrain_job_of(run, arm)
             if (job.tokens, job.seed) != (loop.tokens, loop.seed) or part:
                 job = arm_job(run, arm)
         questions = (n if fewer else len(table)) if name == ONE_PASS else None

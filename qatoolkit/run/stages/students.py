@@ -18,7 +18,6 @@ from qatoolkit.run.stages.evaluation import scored
 from qatoolkit.run.stages.training import (
     Trained,
     adopted,
-    along_tokens,
     arm_job,
     arm_table,
     midtrain_job,
@@ -27,6 +26,7 @@ from qatoolkit.run.stages.training import (
     scaled_arms,
     seed_range,
     trained,
+    trunk_shares,
 )
 from qatoolkit.run.store import Run
 from qatoolkit.scaling import points as sweeps
@@ -51,7 +51,7 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
     and arm; `gains` how the gain changes along each axis; `checks` the forecast of each axis's largest point from the
     others. `left_out` names the axes on which nothing varies."""
     arm, starts = arm or run.profile.main_arm, rungs(run)
-    arms, along = scaled_arms(run, arm), along_tokens(run)
+    arms, along = scaled_arms(run, arm), trunk_shares(run)
     size, tokens = next(iter(starts))[0], run.profile.midtrain.tokens
     on_trunk = {round(share * tokens): share for share in along}
     points = sweeps.points(size, tokens, run.profile.scaling, list(starts))
@@ -72,7 +72,7 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
     found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
     found = {key: t.kept(kept[key]) if kept.get(key) else t for key, t in found.items()}
     samples = scored(run, [path for t in found.values() for path in (t.job.start, t.job.out)])
-    runs, means, by_cell, baselines = [], [], [], unread_scores(run, arm)
+    runs, means, by_cell, baselines = [], [], [], blind_scores(run, arm)
     over = arms[-1] if len(arms) > 1 else BASE
     for p in points.to_dict("records"):
         students = {(name, seed): found[p["point"], name, seed] for name in arms for seed in seeds}
@@ -183,7 +183,7 @@ def laws(points: pd.DataFrame, by_seed: pd.DataFrame, seed: int) -> dict[str, pd
     }
 
 
-def unread_scores(run: Run, arm: str) -> dict[str, float | None]:
+def blind_scores(run: Run, arm: str) -> dict[str, float | None]:
     """Baselines on the multiple-choice exams: `chance`, the accuracy of guessing, and `blind`, that of always taking
     the choice that is most often right in an arm's data (null for an arm without data)."""
     rows, data = choice_rows(run).drop_duplicates("id"), arm_table(run, arm)

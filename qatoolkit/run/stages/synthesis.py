@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.core.settings import places, replace
+from qatoolkit.core.settings import list_places, replace
 from qatoolkit.core.stats import CELL
 from qatoolkit.core.taxonomy import DIFFICULTIES, HIGH
 from qatoolkit.curate.curate import curate as curated
@@ -60,7 +60,7 @@ def writing_stage(kind: str, chosen: Strategy, profile: Profile, reads: tuple[st
     """A stage that writes with a strategy: it depends on everything that writing uses, and on the groups of settings
     `more`."""
     groups = tuple(dict.fromkeys([*chosen.groups(profile), *more]))
-    files = tuple(dial for dial in places(type(profile)) if dial.split(".")[0] in groups)
+    files = tuple(dial for dial in list_places(type(profile)) if dial.split(".")[0] in groups)
     prompts = tuple(dict.fromkeys([*chosen.prompts, *["solve"] * (profile.measure.k > 0)]))
     return Stage(kind, reads=reads, settings=groups, files=files, prompts=prompts)
 

@@ -25,7 +25,7 @@ from qatoolkit.training.ladder import llama_config, size_of
 from qatoolkit.training.mixtures import write_mixture
 from qatoolkit.training.parallel import train_all
 from qatoolkit.training.probes import read_probes
-from qatoolkit.training.settings import Course, Manner
+from qatoolkit.training.settings import CourseSettings, StepSettings
 from qatoolkit.training.tokens import qa_documents, train_tokenizer, write_tokens
 
 READS = ("start", "qa", "general", "tokenizer")  # the fields of a job that name its inputs
@@ -33,10 +33,10 @@ METRICS = ["step", "tokens", "loss", "lr", "arm"]
 TOKENIZER_TEXTS = 3000  # documents of general text that a tokenizer is trained on
 
 
-def shared(run: Run, tokenizer: Path, config) -> dict:
+def shared_fields(run: Run, tokenizer: Path, config) -> dict:
     """The fields that all of a run's jobs share: how a step is computed, the tokenizer, the seed. Settings that are
     null in the profile follow from the configuration of the model."""
-    manner = {name: getattr(run.profile.student, name) for name in Manner.model_fields}
+    manner = {name: getattr(run.profile.student, name) for name in StepSettings.model_fields}
     if None in (manner["block"], manner["batch"], manner["memory"], manner["checkpointing"]):
         found = model_defaults(run, config)
         manner |= {name: found[name].value for name, value in manner.items() if value is None and name in found}
@@ -57,7 +57,7 @@ def base_job(run: Run, size: str, tokenizer: Path, general: Path, keep: tuple[fl
     student = run.profile.student
     config = llama_config(size_of(size), student.vocabulary, student.block or 1024)
     return Job(
-        **shared(run, tokenizer, config),
+        **shared_fields(run, tokenizer, config),
         name=f"base {size}",
         size=size,
         general=str(general),
@@ -75,7 +75,7 @@ def midtrain_job(run: Run, name: str, start: Path, qa: Path | None, **changes) -
     """Mid-training of one arm from a checkpoint, with the rate decaying to zero; without QA all tokens are general
     replay."""
     settings, config = run.profile.midtrain, load_config(start)
-    fields = {field: getattr(settings, field) for field in Course.model_fields}
+    fields = {field: getattr(settings, field) for field in CourseSettings.model_fields}
     if settings.learning_rate is None:
         fields["learning_rate"] = model_defaults(run, config)["learning_rate"].value
     fields |= {
@@ -87,7 +87,7 @@ def midtrain_job(run: Run, name: str, start: Path, qa: Path | None, **changes) -
         "replay": settings.replay if qa else 1.0,
     }
     fields["seed"] = seed_range(run, 1)[0]
-    return Job(**shared(run, run.place("base", "tokenizer"), config) | fields | changes)
+    return Job(**shared_fields(run, run.place("base", "tokenizer"), config) | fields | changes)
 
 
 def seed_range(run: Run, k: int) -> range:
@@ -297,13 +297,13 @@ def arm_job(run: Run, arm: str, **changes) -> Job:
     return midtrain_job(run, arm, run.model("base"), qa_of(run, arm), **changes)
 
 
-def own_job(run: Run, arm: str) -> Job:
+def midtrain_job_of(run: Run, arm: str) -> Job:
     """The job of an arm as the stage `midtrain` trains it: with the checkpoints it keeps, and probed."""
-    keep = along_tokens(run) if arm in scaled_arms(run, run.profile.main_arm) else ()
+    keep = trunk_shares(run) if arm in scaled_arms(run, run.profile.main_arm) else ()
     return arm_job(run, arm, keep=keep, **probed(run))
 
 
-def along_tokens(run: Run) -> tuple[float, ...]:
+def trunk_shares(run: Run) -> tuple[float, ...]:
     """The shares of the tokens at which an arm's own training gives points on the axis of tokens: all of them with the
     schedule wsd, whose trunk branches off a decay at each; else none, since those checkpoints have not decayed."""
     if run.profile.midtrain.schedule != "wsd":
@@ -353,7 +353,7 @@ def midtrain(run: Run, *, log=print) -> Outputs:
     artifact; `run.model(arm)` is its Hugging Face directory."""
 
     def make(folder: Path) -> dict:
-        found = trained(run, [own_job(run, arm) for arm in run.profile.arms])
+        found = trained(run, [midtrain_job_of(run, arm) for arm in run.profile.arms])
         mixtures = [
             {"arm": t.job.name, "documents": len(arm_table(run, t.job.name))} | shares_in(t.manifest) for t in found
         ]

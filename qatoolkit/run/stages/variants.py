@@ -28,7 +28,7 @@ _ABLATIONS = Stage(
 )
 
 
-def called(dials: dict) -> str:
+def ablation_name(dials: dict) -> str:
     """The name of an ablation: `boostqa.refine=False`."""
     return ", ".join(f"{name}={value}" for name, value in dials.items() if name != "arm")
 
@@ -38,14 +38,14 @@ def variant(run: Run, dials: dict) -> tuple[Run, str]:
     arm = run.profile.arm_of(dials)
     turned = {name: value for name, value in dials.items() if name != "arm"}
     sets = {name: None for name in run.profile.arms if name != arm}
-    name = re.sub(r"[^\w.-]+", "_", f"{arm}-{called(dials)}")
+    name = re.sub(r"[^\w.-]+", "_", f"{arm}-{ablation_name(dials)}")
     name = name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{key_of(dials)[:8]}"
     other = run.variant(name, turned | {"arms": sets, "compare": (), "ablations": ()})
-    run_to(other, "curate", log=quiet)
+    run_to(other, "curate", log=log_changes)
     return other, arm
 
 
-def quiet(line: str) -> None:
+def log_changes(line: str) -> None:
     """Print log lines, except for stages that were done before."""
     if "done before" not in line:
         print(line)
@@ -62,7 +62,7 @@ def ablations(run: Run, *, log=print) -> Outputs:
 
     def make(folder) -> dict:
         tokens, profile = round(run.profile.midtrain.tokens * run.profile.ablation_tokens), run.profile
-        variants = [(called(dials), *variant(run, dials)) for dials in profile.ablations]
+        variants = [(ablation_name(dials), *variant(run, dials)) for dials in profile.ablations]
         run_of = {(arm, name): other for name, other, arm in variants}
         sets = [
             {"arm": arm, "ablation": name, "questions": len(arm_table(other, arm))} for name, other, arm in variants

@@ -15,7 +15,7 @@ from qatoolkit.core.files import read_json
 from qatoolkit.core.taxonomy import DIFFICULTIES
 from qatoolkit.graph.coverage import blind_spots as without_questions
 from qatoolkit.graph.coverage import coverage as covered
-from qatoolkit.graph.coverage import in_reach, points_of
+from qatoolkit.graph.coverage import kps_of_questions, reachable_kps
 from qatoolkit.graph.knowledge_points import kps_from_column, normalise_kp
 from qatoolkit.graph.kp_graph import KPGraph, build_kp_graph
 from qatoolkit.graph.merges import read_merges
@@ -168,7 +168,10 @@ def coverage_by_set(run: Run, syllabus=None) -> pd.DataFrame:
     seeds, rows = run.read("annotate").seeds, []
     for name in (name for name in run.profile.data if run.manifest(name)):
         questions, table = run.read(name).questions, ledger(run, name, syllabus)
-        table, points = table[table["in_seeds" if syllabus is None else "in_syllabus"]], points_of(questions, seeds)
+        table, points = (
+            table[table["in_seeds" if syllabus is None else "in_syllabus"]],
+            kps_of_questions(questions, seeds),
+        )
         blind = {f"none at {level}": int((table[level] == 0).sum()) for level in DIFFICULTIES}
         about = {"dataset": name, "questions": len(questions), "inherit": int(points["inherited"].sum())}
         about |= {"of no point": int((points["knowledge_points"].map(len) == 0).sum()), "points": len(table)}
@@ -188,10 +191,10 @@ def aimed_walks(
 ) -> pd.DataFrame:
     """How many of the knowledge points `points` (names) LinkQA could write about, without an aim and aimed at them,
     along the same number of walks (default: one per point in reach): one row per seed with walks, points, in_reach
-    (`coverage.in_reach`), before and aimed (points in reach on paths that join two seeds), and the shares of all points
+    (`coverage.reachable_kps`), before and aimed (points in reach on paths that join two seeds), and the shares of all points
     in reach on those paths, coverage_before and coverage_aimed. No rows if no point is in reach."""
     settings, plan, table = run.profile.linkqa, run.read("plan").budget, run.read("annotate").seeds
-    possible, named = in_reach(graph), pd.Index([normalise_kp(point) for point in points])
+    possible, named = reachable_kps(graph), pd.Index([normalise_kp(point) for point in points])
     wanted = possible.intersection(named)
     aims = {"before": None, "aimed": dict.fromkeys(wanted, weight or settings.aim_weight)}
     rows, n = [], walks or len(wanted)
