@@ -299,7 +299,7 @@ def test_what_no_teacher_answered_is_asked_again_and_nothing_else(tmp_path, serv
 
 def test_processes_divide_their_limits_and_take_over_those_of_one_that_ended(tmp_path, server, monkeypatch):
     """Two ledger objects hold locks of their own, as two processes do."""
-    monkeypatch.setattr("qatoolkit.teacher.sender.LOOK", 0.05)
+    monkeypatch.setattr("qatoolkit.teacher.sender.SHARE_CHECK_SECONDS", 0.05)
     server.delay = 0.04
 
     def ask(name, n):

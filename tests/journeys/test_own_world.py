@@ -110,7 +110,7 @@ def test_every_notebook_and_the_report_run_in_a_world_of_its_own(tmp_path, teach
 
 def test_missing_parts_are_asked_for_by_name_before_anything_is_spent(tmp_path, teacher):
     run = open_run("mine", profile="own", root=tmp_path / "results")
-    with pytest.raises(ValueError, match="does not say") as error:
+    with pytest.raises(ValueError, match="does not set") as error:
         stages.run_to(run, "annotate")
     for part in ("seeds.sources", "exams", "general.sources", "student.checkpoint", "teacher.base_url"):
         assert part in str(error.value)

@@ -413,7 +413,7 @@ def test_a_run_that_is_interrupted_by_hand_says_how_to_go_on(world, tmp_path, ca
         f"size: xxs\ntokenizer: {world}/tokenizer\nqa: {world}/qa\nreplay: 0\ntokens: 3000\nout: done\n"
     )
     assert main(["train", str(tmp_path / "run.yaml")]) == 130
-    assert "run the same command to go on" in capsys.readouterr().err
+    assert "run the same command again to continue" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
