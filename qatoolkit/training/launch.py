@@ -72,7 +72,7 @@ def _run(job: Job, command: list[str], output: Path, log: Callable[[str], None])
             process.terminate()
             raise
     if asked_to_stop() or code == AGAIN:
-        raise Stopped(f"job {job.name!r}: stopped as asked (see {output}); run the same command again to continue")
+        raise Stopped(f"job {job.name!r}: stopped on request (see {output}); run the same command again to continue")
     written = Path(job.out) / "training.json"
     if code or not written.is_file():
         lines = output.read_text(errors="replace").splitlines()

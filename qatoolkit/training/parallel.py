@@ -88,7 +88,7 @@ def _run_in_workers(unfinished: list[Job], module: str, log: Callable[[str], Non
         raise RuntimeError(failures[0])
     if stops or asked_to_stop():
         raise Stopped(
-            "; ".join(stops) or "stopped as asked, between two trainings; run the same command again to continue"
+            "; ".join(stops) or "stopped on request, between two trainings; run the same command again to continue"
         )
 
 

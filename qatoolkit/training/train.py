@@ -171,7 +171,7 @@ def _stopped(job: Job, step: int, steps: int, group: Processes) -> Stopped:
     processes when one has ended."""
     group.highest(0)
     return Stopped(
-        f"job {job.name!r}: stopped as asked after step {step:,} of {steps:,}"
+        f"job {job.name!r}: stopped on request after step {step:,} of {steps:,}"
         f"{f', its state is in {job.out}' * bool(step)}; run the same command again to continue"
     )
 

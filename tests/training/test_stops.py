@@ -125,7 +125,7 @@ def test_the_command_ends_with_the_code_of_a_temporary_failure_and_one_line(worl
         said = process.communicate(timeout=30)[0]
     assert process.returncode == AGAIN
     assert "Traceback" not in said
-    assert "stopped as asked after step" in said.splitlines()[-1]
+    assert "stopped on request after step" in said.splitlines()[-1]
     assert main(["train", str(tmp_path / "run.yaml")]) == 0
     assert weights(tmp_path / "out") == undisturbed
 
@@ -174,7 +174,7 @@ def test_a_stop_of_a_run_reaches_the_training_in_its_notebook(world, tmp_path, u
     os.kill(process.pid, signal.SIGUSR1)
     process.join(40)
     assert process.exitcode == AGAIN
-    assert (tmp_path / "said").read_text().startswith("one stopped as asked (job 'trunk': stopped as asked after step")
+    assert (tmp_path / "said").read_text().startswith("one stopped on request (job 'trunk': stopped on request after step")
     assert states(tmp_path / "out")
     assert not list(tmp_path.glob("*.failed.ipynb"))
     train(one, log=str)
