@@ -12,6 +12,7 @@ _ROOT = re.compile(r"([A-Za-z])_?\{?\d\}?")
 _RATIO_WORDS = re.compile(
     r"(?:in\s+)?(?:(?:the|a)\s+)?ratio\s+(?:(?:is|of)\s+)?(?=\d)|\s+(?:is\s+)?to\s+(?=\d)", re.IGNORECASE
 )
+_A_TO_B = re.compile(r"(\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)")
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?:\s*[:比]\s*\d+(?:\.\d+)?){1,7}")
 
 
@@ -115,12 +116,9 @@ def _closes_last(text: str) -> bool:
 
 def read_ratio(text: str) -> tuple[tuple[Fraction, ...], bool] | None:
     """The terms of "5:2", "3:6:9" or "5 to 2" divided by the first, and whether it may be a time of day."""
-    plain = _RATIO_WORDS.sub(lambda m: ":" if m[0][0].isspace() else "", text)
-    numbers = re.findall(r"[\d.]+", plain)
-    spoken = re.fullmatch(r"[\d.]+ to [\d.]+", text) is None or float(numbers[0]) > float(
-        numbers[1]
-    )  # 2 to 3 is a range
-    text = plain if spoken else text
+    found = _A_TO_B.fullmatch(text)
+    if not (found and float(found[1]) <= float(found[2])):  # 2 to 3 is a range
+        text = _RATIO_WORDS.sub(lambda m: ":" if m[0][0].isspace() else "", text)
     if not _RATIO.fullmatch(text) or len(text) > 40:
         return None
     terms = [Fraction(term) for term in re.findall(r"\d+(?:\.\d+)?", text)]

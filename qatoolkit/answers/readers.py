@@ -32,11 +32,11 @@ _NAMED = re.compile(
     r"|pH|(?:[A-Za-z][a-z]{2,}(?:\s+[a-z]+){0,3})(?=\s*[=≈]))\s*(?:的值)?(?:[=≈为是]|等于|(?:is|equals)\s|(?<=pH )(?=\d)))\s*(?P<value>[^=≈<>]+)"
 )
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
-_SHORT = re.compile(r"([+-]?[\d.,]+)([kKmM]|[bB]n?)")
+_SHORT = re.compile(r"([+-]?(?:\d{1,3}(?:,\d{3})+|\d{1,15})(?:\.\d{1,15})?)([kKmM]|[bB]n?)")
 _SHORT_TIMES = {"k": 3, "m": 6, "b": 9, "bn": 9}
 _COMBINATIONS = re.compile(
-    r"(?P<kind>[CP])\((\d{1,3}),(\d{1,3})\)|(\d{1,3})(?P<kind2>[CP])(\d{1,3})"
-    r"|(?P<kind3>[CPA])(\d{1,3})\^\{?(\d{1,3})\}?"
+    r"([CP])\((\d{1,3}),(\d{1,3})\)|(\d{1,3})([CP])(\d{1,3})"
+    r"|([CPA])(\d{1,3})\^\{?(\d{1,3})\}?"
 )
 _OF_CHOICES = re.compile(
     r"both|neither|either|(?:all|none|both|neither|any)(?: of (?:above|these|them|two))?|以上[都皆均].*", re.IGNORECASE
@@ -199,11 +199,8 @@ def _count(text: str) -> int | None:
     found = _COMBINATIONS.fullmatch(re.sub(r"^[\^_]|[{}\s_]", "", text))
     if not found:
         return None
-    kind, (n, k) = (
-        found["kind"] or found["kind2"] or found["kind3"],
-        [int(v) for v in found.groups() if v and v.isdigit()],
-    )
-    return (math.comb if kind == "C" else math.perm)(n, k)
+    kind, n, k = filter(None, (found[i] for i in (1, 5, 7, 2, 4, 8, 3, 6, 9)))
+    return (math.comb if kind == "C" else math.perm)(int(n), int(k))
 
 
 def _option_letters(a: str, b: str, _):

@@ -306,3 +306,34 @@ def test_time_stays_linear_in_hostile_length(piece):
     same_answer(text, "B")
     choice_consistent({"choices": [text[:-1], "b"], "answer_index": 0, "answer": text})
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1.2.3k",
+        ".k",
+        ",k",
+        "5,k",
+        "5..k",
+        "1,2,3M",
+        "5.. to 2",
+        "1.2.3 to 4",
+        ". to .",
+        "0 in 0",
+        "0C0",
+        "2P5",
+        "C(2,5)",
+        "II",
+        "to 2",
+        "ratio of",
+        "٣k",
+        "²k",
+        "9" * 400 + "k",
+        "9" * 400 + " to 2",
+    ],
+)
+def test_malformed_short_forms_get_a_verdict(text):
+    for other in ("5", "5:2", "5 to 2", text, "x+1"):
+        assert same_answer(text, other) in (True, False, None)
+        assert same_answer(other, text) in (True, False, None)

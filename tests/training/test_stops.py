@@ -174,7 +174,9 @@ def test_a_stop_of_a_run_reaches_the_training_in_its_notebook(world, tmp_path, u
     os.kill(process.pid, signal.SIGUSR1)
     process.join(40)
     assert process.exitcode == AGAIN
-    assert (tmp_path / "said").read_text().startswith("one stopped on request (job 'trunk': stopped on request after step")
+    assert (
+        (tmp_path / "said").read_text().startswith("one stopped on request (job 'trunk': stopped on request after step")
+    )
     assert states(tmp_path / "out")
     assert not list(tmp_path.glob("*.failed.ipynb"))
     train(one, log=str)
