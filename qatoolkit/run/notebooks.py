@@ -1,6 +1,7 @@
 """Running the notebooks in order, outside Jupyter: executed copies go to `results/<run>/notebooks/`, finished ones are
 skipped."""
 
+import gc
 import json
 import os
 import signal
@@ -61,22 +62,23 @@ def run_notebooks(run: Run, profile: str | None, only: list[str] | None = None, 
     names = chosen(only or [], run.profile.beside)
     folder = run.folder / "notebooks"
     started, executed = time.perf_counter(), 0
-    for position, name in enumerate(names, 1):
-        source, target = notebooks_folder() / f"{name}.ipynb", folder / f"{name}.ipynb"
-        with locked(folder / ".lock", f"another command, which runs a notebook of run {run.name!r}"):
-            key = _key(run, source)
-            if target.exists() and not is_whole(run.folder, target):
-                aside = target.with_name(f"{name}.changed.ipynb")
-                os.replace(target, aside)
-                log(f"{os.path.relpath(target)} was damaged or edited: kept as {aside.name}, executing it again")
-            if _key_of(target) == key and _is_current(run, name):
-                continue
-            log(f"[{position}/{len(names)}] {name}")
-            begun, begun_at = time.perf_counter(), time.time()
-            _execute(run, profile, source, target, key)
-            record_files(run.folder, _written_since(run.folder, begun_at))
-            executed += 1
-            log(f"[{position}/{len(names)}] {name} done in {time.perf_counter() - begun:.0f} s")
+    with SharedKernel() as kernel:
+        for position, name in enumerate(names, 1):
+            source, target = notebooks_folder() / f"{name}.ipynb", folder / f"{name}.ipynb"
+            with locked(folder / ".lock", f"another command, which runs a notebook of run {run.name!r}"):
+                key = _key(run, source)
+                if target.exists() and not is_whole(run.folder, target):
+                    aside = target.with_name(f"{name}.changed.ipynb")
+                    os.replace(target, aside)
+                    log(f"{os.path.relpath(target)} was damaged or edited: kept as {aside.name}, executing it again")
+                if _key_of(target) == key and _is_current(run, name):
+                    continue
+                log(f"[{position}/{len(names)}] {name}")
+                begun, begun_at = time.perf_counter(), time.time()
+                _execute(run, profile, source, target, key, kernel)
+                record_files(run.folder, _written_since(run.folder, begun_at))
+                executed += 1
+                log(f"[{position}/{len(names)}] {name} done in {time.perf_counter() - begun:.0f} s")
     where = os.path.relpath(run.folder)
     if executed:
         log(f"run {run.name!r}: {executed} notebooks in {time.perf_counter() - started:.0f} s, results in {where}")
@@ -114,29 +116,74 @@ def _reason(error: Exception) -> str:
     return getattr(error, "evalue", None) or "its kernel has ended; run the same command again to continue"
 
 
-def _execute(run: Run, profile: str | None, source: Path, target: Path, key: str) -> None:
+class SharedKernel:
+    """One kernel for the notebooks of a command: torch, transformers and what a run reads are loaded once.
+
+    Every notebook finds it without names, figures or history. A kernel that has used a GPU is replaced, since it would
+    keep memory there that the next notebook's trainings need."""
+
+    def __init__(self):
+        self.manager = _kernel_manager()
+
+    def __enter__(self) -> "SharedKernel":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.manager.has_kernel:
+            self.manager.shutdown_kernel()
+
+    def empty(self) -> None:
+        """Make the kernel, if it runs, like a new one."""
+        if not self.manager.has_kernel:
+            return
+        client = self.manager.blocking_client()
+        client.start_channels()
+        try:
+            client.wait_for_ready(timeout=60)
+            code, asked = f"from {__name__} import empty_kernel", {"used_gpu": "empty_kernel()"}
+            reply = client.execute_interactive(code, silent=True, user_expressions=asked)
+        finally:
+            client.stop_channels()
+        if reply["content"]["user_expressions"]["used_gpu"]["data"]["text/plain"] != "False":
+            self.manager.shutdown_kernel()
+            self.manager = _kernel_manager()
+
+    def terminate(self) -> None:
+        """Pass a request to stop on to the kernel."""
+        provisioner = self.manager.provisioner
+        if provisioner and provisioner.pid:
+            with suppress(ProcessLookupError):
+                os.kill(provisioner.pid, signal.SIGTERM)
+
+
+def _kernel_manager():
+    from jupyter_client import KernelManager
+
+    client = "jupyter_client.asynchronous.client.AsyncKernelClient"
+    return KernelManager(kernel_name="python3", client_class=client)
+
+
+def empty_kernel() -> bool:
+    """Called in a kernel: close all figures, forget all names and outputs. Returns whether it has used a GPU."""
+    from IPython import get_ipython
+
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+    get_ipython().reset()
+    gc.collect()
+    return "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
+
+
+def _execute(run: Run, profile: str | None, source: Path, target: Path, key: str, kernel: SharedKernel) -> None:
     import papermill
-    from jupyter_client import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
-
-    kernels = []
-
-    class Kernel(AsyncKernelManager):
-        def __init__(self, *arguments, **settings):
-            super().__init__(*arguments, **settings)
-            kernels.append(self)
-
-    def pass_on() -> None:
-        for kernel in kernels:
-            with suppress(ProcessLookupError):
-                if kernel.provisioner and kernel.provisioner.pid:
-                    os.kill(kernel.provisioner.pid, signal.SIGTERM)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     working = target.with_name(f".{source.stem}.running.ipynb")
     try:
-        with stop_requests(pass_on) as asked_to_stop:
+        with stop_requests(kernel.terminate) as asked_to_stop:
+            kernel.empty()
             papermill.execute_notebook(
                 str(source),
                 str(working),
@@ -147,7 +194,7 @@ def _execute(run: Run, profile: str | None, source: Path, target: Path, key: str
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
                 extra_arguments=["--log-level=ERROR"],  # the kernel warns of its plain local socket at every start
-                kernel_manager_class=Kernel,
+                km=kernel.manager,
             )
     except (PapermillExecutionError, DeadKernelError) as error:
         if asked_to_stop():

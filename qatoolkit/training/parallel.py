@@ -1,6 +1,7 @@
 """Several training jobs at once in worker processes (one per core on a CPU, a single one on a GPU), or as commands
 (`launch`)."""
 
+import atexit
 import json
 import os
 import subprocess
@@ -8,8 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 from qatoolkit.core.display import Progress
 from qatoolkit.core.files import read_json
@@ -17,6 +19,8 @@ from qatoolkit.training.job import Job, job_of
 from qatoolkit.training.ladder import size_of
 from qatoolkit.training.launch import LIST, launch_jobs, list_jobs
 from qatoolkit.training.stops import Stopped, stop_requests
+
+IDLE = 60.0  # seconds that a worker waits for another job: starting one, with torch and transformers, takes eight
 
 
 def train_all(
@@ -30,11 +34,12 @@ def train_all(
     """Run jobs, each with its own `out`, and return their manifests in order. Finished jobs are not run again,
     interrupted ones resume.
 
-    Without `launch` they run side by side in processes of the module `worker`; "qatoolkit.evaluation.live_probe" is the
-    one that can probe. With `launch`, the beginning of a command, they run one after another as `<launch> train
-    JOB.yaml`, for example under "accelerate launch --use_fsdp --fsdp_version 2 --num_processes 8 -m qatoolkit.run.cli";
-    JOB.yaml and JOB.log are in `folder`, by default the parent folder of the job's `out`. `launch="list"` writes
-    `jobs.txt` there, a command per line, and `jobs.slurm`, an example of a job array, and raises JobsToRun.
+    Without `launch` they run side by side in processes of the module `worker`, which on a CPU wait for further jobs for a
+    minute; "qatoolkit.evaluation.live_probe" is the one that can probe. With `launch`, the beginning of a command, they
+    run one after another as `<launch> train JOB.yaml`, for example under "accelerate launch --use_fsdp --fsdp_version 2
+    --num_processes 8 -m qatoolkit.run.cli"; JOB.yaml and JOB.log are in `folder`, by default the parent folder of the
+    job's `out`. `launch="list"` writes `jobs.txt` there, a command per line, and `jobs.slurm`, an example of a job
+    array, and raises JobsToRun.
 
     If a job fails, raises RuntimeError once the running jobs have ended. SIGTERM and SIGUSR1 are passed on to the jobs,
     which save their states and end; then raises Stopped."""
@@ -55,18 +60,28 @@ def _run_in_workers(unfinished: list[Job], module: str, log: Callable[[str], Non
     failures, stops, running = [], [], []
 
     def work(progress: Progress) -> None:
-        with _worker(module, running) as send:
+        worker = _Worker.get(module)
+        running.append(worker)
+        try:
             while not (failures or stops or asked_to_stop()) and (job := next(todo, None)):
-                result = send(job, progress.update)
+                result = worker.train(job, progress.update)
                 if ("error" in result and (stops or asked_to_stop())) or "stopped" in result:
                     stops.append(result.get("stopped") or result["error"])
                 elif "error" in result:
                     failures.append(result["error"])
                 else:
                     log(f"  {job.name}: {result['tokens']:,} tokens, loss {result['loss']:.3f}")
+        finally:
+            running.remove(worker)
+            keep = worker.spare and not stops and not asked_to_stop() and not on_gpu()
+            worker.wait() if keep else worker.end()
+
+    def terminate() -> None:
+        for worker in list(running):
+            worker.process.terminate()  # it saves its state
 
     with (
-        stop_requests(lambda: [process.terminate() for process in list(running)]) as asked_to_stop,
+        stop_requests(terminate) as asked_to_stop,
         Progress(sum(job.tokens for job in unfinished), "training", "tokens", every=10.0) as progress,
     ):
         count = min(default_workers(), len(unfinished))
@@ -78,8 +93,7 @@ def _run_in_workers(unfinished: list[Job], module: str, log: Callable[[str], Non
                 thread.join()
         except KeyboardInterrupt:
             stops.append("interrupted")
-            for process in list(running):
-                process.terminate()  # saves its state
+            terminate()
             for thread in threads:
                 if thread.ident:
                     thread.join()
@@ -101,41 +115,79 @@ def _duration(job: Job) -> int:
     return job.tokens * (weights or 1)  # no files: a name on a hub
 
 
-@contextmanager
-def _worker(module: str, running: list[subprocess.Popen]):
-    """Start a process of `module` that trains one job after another, and list it in `running`. Yields `send(job,
-    report)`, which returns the job's manifest or error and meanwhile calls `report` with tokens and loss. The process
-    ends when its pipes close, so it never outlives this one."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", module],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        process_group=0,  # Ctrl-C must reach this process only, which then stops its workers
-        env=os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"},
-    )
+class _Worker:
+    """A process of `module` that trains one job after another. It ends when its pipes close, so it never outlives this
+    one. `spare` unless it is at work or was told to stop."""
 
-    running.append(process)
+    waiting: ClassVar[list["_Worker"]] = []
+    changes = threading.Lock()  # of `waiting`
 
-    def send(job: Job, report: Callable) -> dict:
+    def __init__(self, module: str):
+        self.kind, self.spare = _kind(module), True
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            process_group=0,  # Ctrl-C must reach this process only, which then stops its workers
+            env=os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        )
+
+    @classmethod
+    def get(cls, module: str) -> "_Worker":
+        """A worker that waits for a job, else a new one."""
+        with cls.changes:
+            found = next((w for w in cls.waiting if w.kind == _kind(module) and w.process.poll() is None), None)
+            if found:
+                cls.waiting.remove(found)
+                found.timer.cancel()
+        return found or cls(module)
+
+    def wait(self) -> None:
+        """Wait for another job, IDLE seconds at most."""
+        self.timer = threading.Timer(IDLE, self.end_if_waiting)
+        self.timer.daemon = True
+        with self.changes:
+            self.waiting.append(self)
+        self.timer.start()
+
+    def train(self, job: Job, report: Callable) -> dict:
+        """The manifest or the error of a job; calls `report` with tokens and loss meanwhile."""
+        self.spare = False
         with suppress(BrokenPipeError):
-            process.stdin.write(job.model_dump_json() + "\n")
-            process.stdin.flush()
-        for line in process.stdout:
+            self.process.stdin.write(job.model_dump_json() + "\n")
+            self.process.stdin.flush()
+        for line in self.process.stdout:
             message = json.loads(line)
             if "more" not in message:
+                self.spare = "stopped" not in message
                 return message
             report(message.pop("more"), **message)
-        return {"error": f"job {job.name!r}: its process ended with code {process.wait()}"}
+        return {"error": f"job {job.name!r}: its process ended with code {self.process.wait()}"}
 
-    try:
-        yield send
-    finally:
+    def end_if_waiting(self) -> None:
+        with self.changes:
+            if self not in self.waiting:
+                return
+            self.waiting.remove(self)
+        self.end()
+
+    def end(self) -> None:
         with suppress(BrokenPipeError):
-            process.stdin.close()
-        process.wait()
-        running.remove(process)
-        process.stdout.close()
+            self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def _kind(module: str) -> tuple:
+    """What a worker takes over when it starts: its module, the working directory, the environment."""
+    return module, os.getcwd(), dict(os.environ)
+
+
+@atexit.register
+def _end_waiting() -> None:
+    for worker in list(_Worker.waiting):
+        worker.end_if_waiting()
 
 
 def serve(probe: Callable | None = None) -> None:
@@ -172,9 +224,13 @@ def serve(probe: Callable | None = None) -> None:
 
 def default_workers() -> int:
     """Jobs at once: one on a GPU, else one per core."""
+    return 1 if on_gpu() else len(os.sched_getaffinity(0))
+
+
+def on_gpu() -> bool:
     import torch
 
-    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+    return torch.cuda.is_available()
 
 
 if __name__ == "__main__":

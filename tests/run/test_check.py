@@ -137,7 +137,7 @@ def test_links_are_checked_and_damaged_pointers_keep_clean_from_removing(run, re
 def test_an_executed_notebook_that_was_edited_is_kept_aside_and_executed_again(run, monkeypatch):
     executed = []
 
-    def execute(run, profile, source, target, key):
+    def execute(run, profile, source, target, key, kernel):
         executed.append(source.stem)
         target.write_text(json.dumps({"metadata": {"qatoolkit": {"key": key}}}))
 

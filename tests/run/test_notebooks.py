@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -23,6 +24,7 @@ from qatoolkit.run.store import open_run
 from qatoolkit.run.tables.synthesis import spend
 
 pytestmark = pytest.mark.timeout(1500)
+PYTHON = {"name": "python3", "language": "python", "display_name": "Python"}
 DEGREES = pd.DataFrame({"degree": [1, 2, 2]})
 
 
@@ -46,6 +48,51 @@ def test_notebook_ran_and_shows_something(smoke, name):
     assert "\nno rows" not in "".join(
         o.get("data", {}).get("text/plain", "") for cell in by_hand for o in cell.get("outputs", ())
     )
+
+
+def test_every_notebook_found_an_empty_kernel(smoke):
+    for name in ORDER:
+        notebook = nbformat.read(smoke.folder / "notebooks" / f"{name}.ipynb", as_version=4)
+        assert next(cell.execution_count for cell in notebook.cells if cell.cell_type == "code") == 1, name
+
+
+@pytest.fixture
+def executed(tmp_path):
+    """A function that executes cells as a notebook of its own in one shared kernel, and returns the last line."""
+    with runner.SharedKernel() as kernel:
+
+        def execute(*cells):
+            source = tmp_path / "source.ipynb"
+            notebook = nbformat.v4.new_notebook(
+                cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata={"kernelspec": PYTHON}
+            )
+            nbformat.write(notebook, source)
+            run = SimpleNamespace(name="any", seed=0)
+            runner._execute(run, "smoke", source, tmp_path / "done" / "source.ipynb", "key", kernel)
+            done = nbformat.read(tmp_path / "done" / "source.ipynb", as_version=4)
+            return done.cells[-1].outputs[-1].text.strip()
+
+        yield execute
+
+
+def test_notebooks_share_what_is_loaded_but_no_name_and_no_figure(executed):
+    first = executed(
+        "import os, json as left_behind, matplotlib.pyplot as plt; plt.figure(); left_behind.loaded = os.getpid()",
+        "print(os.getpid())",
+    )
+    second = executed(
+        "import os, sys; assert 'left_behind' not in globals() and len(In) == 3, In  # parameters, this",
+        "import matplotlib.pyplot as plt; assert not plt.get_fignums()",
+        "assert sys.modules['json'].loaded == os.getpid()",
+        "print(os.getpid())",
+    )
+    assert first == second
+
+
+def test_a_kernel_that_has_used_a_gpu_is_replaced(executed):
+    used = "import os, sys, types; torch = sys.modules['torch'] = types.ModuleType('torch')"
+    first = executed(used, "torch.cuda = types.SimpleNamespace(is_initialized=lambda: True)", "print(os.getpid())")
+    assert first != executed("import os", "print(os.getpid())")
 
 
 def test_the_plan_counts_what_every_stage_sends(smoke):
@@ -163,7 +210,7 @@ def executed_by_hand(monkeypatch, seconds=0.0):
     """Names of the notebooks that a runner without kernels executes."""
     names = []
 
-    def execute(run, profile, source, target, key):
+    def execute(run, profile, source, target, key, kernel):
         names.append(source.stem)
         time.sleep(seconds)
         write_json({"metadata": {"qatoolkit": {"key": key}}}, target)

@@ -186,7 +186,8 @@ def test_a_stop_of_a_run_reaches_the_training_in_its_notebook(world, tmp_path, u
 def notebook_in(folder: Path) -> None:
     run = SimpleNamespace(name="smoke", seed=0)
     try:
-        notebooks._execute(run, "smoke", folder / "one.ipynb", folder / "done" / "one.ipynb", "key")
+        with notebooks.SharedKernel() as kernel:
+            notebooks._execute(run, "smoke", folder / "one.ipynb", folder / "done" / "one.ipynb", "key", kernel)
     except Stopped as stop:
         (folder / "said").write_text(str(stop))
         raise

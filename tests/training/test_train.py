@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import time
 
+import psutil
 import pytest
 import torch
 from small_training import QA, curve, job, make_world, weights
@@ -19,7 +21,7 @@ from transformers import (
 
 from qatoolkit.run.cli import main
 from qatoolkit.training import logging as training_log
-from qatoolkit.training import memory_estimate, setup
+from qatoolkit.training import memory_estimate, parallel, setup
 from qatoolkit.training import train as training_loop
 from qatoolkit.training.checkpoints import adopt, soup, states
 from qatoolkit.training.parallel import train_all
@@ -98,6 +100,26 @@ def test_a_finished_job_is_not_run_again(trunk, world):
     before = (out / "a" / "model.safetensors").stat().st_mtime_ns
     train_all([job(world, out / "a", keep=(0.5, 1.0))], log=str)
     assert (out / "a" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_workers_wait_for_another_job_and_end_after_a_while(world, tmp_path, monkeypatch):
+    def workers():
+        found = psutil.Process().children(recursive=True)
+        return {process.pid for process in found if "qatoolkit.training.parallel" in process.cmdline()}
+
+    monkeypatch.setenv("OF_THIS_TEST", "1")  # workers with another environment are not used
+    before = workers()
+    train_all([job(world, tmp_path / "a")], log=str)
+    (worker,) = workers() - before
+    monkeypatch.setattr(parallel, "IDLE", 0.2)
+    train_all([job(world, tmp_path / "b")], log=str)
+    assert workers() - before <= {worker}
+    for _ in range(100):
+        if not workers() - before:
+            break
+        time.sleep(0.1)
+    assert not workers() - before
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
 def test_a_failing_job_is_named(world, tmp_path):
