@@ -110,13 +110,17 @@ def tokens(text) -> list[str]:
 
 
 def _split(text: str) -> list[str]:
-    """`_ASCII.findall`, in two thirds of its time: most words are surrounded by spaces."""
+    """`_ASCII.findall`, in half of its time: most words are surrounded by spaces."""
+    words = text.translate(_BETWEEN).replace(". ", " ").split()
+    joined = {word for word in set(words) if not (word.isalpha() or word.isdigit() or word == SEPARATOR)}
+    if not joined:
+        return words
     found = []
-    for word in text.translate(_BETWEEN).split():
-        if word.isalpha() or word.isdigit():
-            found.append(word)
-        else:
+    for word in words:
+        if word in joined:
             found += _ASCII.findall(word)
+        else:
+            found.append(word)
     return found
 
 
@@ -200,7 +204,9 @@ def shingles(text, n: int = 2) -> frozenset[str]:
 
 def stem(text) -> str:
     """The text in NFKC, without the leading question number, label in brackets or points of an exam paper."""
-    text = nfkc(_HIDDEN.sub("", text_of(text)))
+    text = text_of(text)
+    if not text.isascii():
+        text = nfkc(_HIDDEN.sub("", text))
     return text[_NUMBERING.match(text).end() :] or text
 
 
@@ -242,4 +248,6 @@ def values_of(table: pd.DataFrame, name: str) -> list:
 
 def text_of(value) -> str:
     """A cell as text, empty if missing."""
+    if value.__class__ is str:
+        return value
     return "" if is_missing(value) else str(value)

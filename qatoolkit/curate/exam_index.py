@@ -2,6 +2,7 @@
 
 Arrays on the disk are memory-mapped, so that workers of one machine share them."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -95,11 +96,8 @@ class ExamIndex:
 
     def encode(self, texts: Iterable[Sequence[str]]) -> np.ndarray:
         """Token ids of tokenised texts, a separator after each, in one array."""
-        id_of, ids = self.vocabulary.__getitem__, []
-        for words in texts:
-            ids.extend(map(id_of, words))
-            ids.append(0)
-        return np.array(ids, dtype=np.int32)
+        words = itertools.chain.from_iterable((*text, SEPARATOR) for text in texts)
+        return np.fromiter(map(self.vocabulary.__getitem__, words), dtype=np.int32)
 
 
 class _Vocabulary(dict):
