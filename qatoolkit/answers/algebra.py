@@ -7,6 +7,7 @@ This file is also the worker's program, so it imports nothing from the package.
 
 import atexit
 import json
+import math
 import os
 import re
 import select
@@ -40,6 +41,10 @@ _NO_WORDS = re.compile(
     + "|".join((*_FUNCTIONS, "pi", "vec", "mathbb", "mathcal"))
     + r")(?![a-z])|_\{\w+\}|(?:[A-Z][a-z]?\d*){2,}(?![a-z])"
 )
+_COMBINATIONS = re.compile(  # 5C2, C(5, 2), C5^2 and A5^2, as `clean` writes C_5^2
+    r"(?<![\w.^])(?P<n>\d{1,3})C(?P<k>\d{1,3})(?![\w.^])|(?<![A-Za-z\d])C\((?P<n2>\d{1,3}),\s*(?P<k2>\d{1,3})\)"
+    r"|(?<![A-Za-z])(?P<kind>[CA])(?P<n3>\d{1,3})\^(?P<k3>\d)(?!\d)"
+)
 _PLAIN = str.maketrans({"√": " sqrt ", "π": " π ", "×": "*", "·": "*", "÷": "/"})
 
 
@@ -53,10 +58,11 @@ def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
     text = re.sub(r"\b(sin|cos|tan|ln|log)(?=[xyzt]\b|[αθ])", r"\1 ", text)
     text = re.sub(r"\\?(?<![A-Za-z])pi(?![A-Za-z])", " π ", text)
     text = re.sub(r"\\sqrt\s*\[(\d+)\]", r" root(\1)", text)
+    text = _count_combinations(text)
     plain = _NO_WORDS.sub("", text)
     if (
         _WORDS.search(plain)
-        or re.search(r"[A-Za-z]\s+\d", plain)
+        or re.search(r"[A-Za-z]\s+\d|(?<![A-Za-z\\])[A-Za-z]-(?=[a-z]*[aeiou])[a-z]{3}", plain)
         or not (evident or re.search(r"[\d+\-*/^=|!∞π\\√(]|\b(?:ln|log|sin|cos|tan)\s+[a-zα-ω](?![a-z])", text))
     ):
         return None
@@ -79,6 +85,17 @@ def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
         position = match.end()
     letters = sum(t[0].isalpha() and t not in _FUNCTIONS for t in tokens)
     return tokens if 0 < len(tokens) <= _MAX_TOKENS and letters <= 24 else None
+
+
+def _count_combinations(text: str) -> str:
+    """Combinations and permutations as numbers, if all are possible; C1^2 + C2^2 are squares of constants."""
+    found = [(m, *filter(None, m.group("n", "n2", "n3", "k", "k2", "k3"))) for m in _COMBINATIONS.finditer(text)]
+    if any(int(k) > int(n) for _, n, k in found):
+        return text
+    for match, n, k in reversed(found):
+        count = (math.perm if match["kind"] == "A" else math.comb)(int(n), int(k))
+        text = f"{text[: match.start()]}({count}){text[match.end() :]}"
+    return text
 
 
 def has_names(tokens: list[str]) -> bool:
@@ -262,6 +279,8 @@ def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | Non
 
     import sympy
 
+    if equations and not (a.free_symbols or b.free_symbols):
+        return None  # 2 + 3 = 5 and 1 + 4 = 5
     if equations:  # F = ma and a = F/m
         a, b = (sympy.fraction(sympy.together(side))[0] for side in (a, b))
     if equations and a.free_symbols == b.free_symbols:
@@ -320,8 +339,9 @@ def _serve() -> None:
         started = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, most)  # SIGPROF ends the process, even outside Python code
         try:
-            equations = "=" in a and "=" in b
-            verdict = _equivalent(_build(a), _build(b), places, equations)
+            equations = ("=" in a) + ("=" in b)
+            verdict = _equivalent(_build(a), _build(b), places, equations == 2)
+            verdict = None if verdict and equations == 1 else verdict  # x - 1 = 0, and x - 1
         except Exception:
             verdict = None
         signal.setitimer(signal.ITIMER_PROF, 0)

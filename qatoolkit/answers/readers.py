@@ -56,6 +56,7 @@ _DESCRIBED = re.compile(
 _FUNCTION = re.compile(r"^(?:[fghy]\([a-z]\)|([fghy]'(?:\([a-z]\))?|dy/dx|\\frac\{dy\}\{dx\}))$")
 _IMPLIED = re.compile(r"none|nothing|nil|once|twice|thrice|single|double|triple|a pair|a couple|没有|无", re.IGNORECASE)
 _LONG = 480
+_CODE = re.compile(r"[A-Za-z]+\d[A-Za-z\d]*")
 
 
 def same(a: str, b: str, seconds: float = 0.0) -> bool | None:
@@ -200,7 +201,8 @@ def _count(text: str) -> int | None:
     if not found:
         return None
     kind, n, k = filter(None, (found[i] for i in (1, 5, 7, 2, 4, 8, 3, 6, 9)))
-    return (math.comb if kind == "C" else math.perm)(int(n), int(k))
+    n, k = int(n), int(k)
+    return None if k > n else math.comb(n, k) if kind == "C" else math.perm(n, k)  # C(2, 3) is a point
 
 
 def _option_letters(a: str, b: str, _):
@@ -313,6 +315,8 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     if tokens_a or tokens_b:  # next to a*b, ab is mathematics
         tokens_a, tokens_b = tokens_a or math_tokens(a, evident=True), tokens_b or math_tokens(b, evident=True)
     equal = same_formula(a, b, tokens_a, tokens_b, seconds) if tokens_a and tokens_b else None
+    if equal and a != b and _CODE.fullmatch(a) and _CODE.fullmatch(b):  # r2d2 and d2r2 are hardly products
+        return None
     if equal or words_a.casefold() == words_b.casefold():
         return equal or None
     if (shells := read_orbitals(a)) and shells == read_orbitals(b):

@@ -74,6 +74,12 @@ SAME = {
         ("F = ma", "a = F/m"), ("3x - y = 2", "y = 3x - 2"), ("y = 2x+1", "f(x) = 2x+1"), ("dy/dx = 2x", "y' = 2x"), (r"\sin x \cos x", r"\frac{1}{2}\sin 2x"), (r"\ln|x| + C", "ln|x|+C"), ("2H2 + O2 → 2H2O", "2H₂ + O₂ = 2H₂O"),
         ("Zn + 2HCl → ZnCl2 + H2", "2HCl + Zn → H2 + ZnCl2"), ("1s^2 2s^2 2p^6", "1s2 2s2 2p6"), ("sp^3", "sp3"), ("f^{-1}(x) = x/2", "x/2"),
     ],
+    "combinations": [
+        ("6C2 × 3C1", "45"), ("C(6,2)·C(3,1)", "45"), (r"$C_6^2 C_3^1$", "45"), (r"$2A_4^2$", "24"), (r"\binom{6}{2} + 1", "16"), ("4,000/110,000", "2/55"),
+    ],
+    "labels and hyphens": [
+        ("(2)(4)", "②④"), ("(1) and (3)", "(1)(3)"), ("X-ray", "X ray"), ("B-cell", "B cell"), ("t-distribution", "t distribution"),
+    ],
     "short for a number": [
         ("XIX", "19"), ("MDCLXVI", "1666"), ("4k", "4,000"), ("7bn", "7,000,000,000"), ("7C3", "35"), ("C_6^2", "15"), ("{}_8C_2", "28"), ("P(4, 2)", "12"), ("one in four", "25%"), ("2 out of 8", "1/4"),
         ("the ratio of 5 to 4", "5:4"), ("7 is to 3", "7:3"), ("twenty-first century", "21st century"), ("the 1920's", "the 1920s"), ("pH 5", "pH = 5.0"), ("1.60e-19 J", "1 eV"), ("18F", "F-18"),
@@ -120,6 +126,8 @@ UNDECIDED = {
     "says more": [("Paris, in the north", "Paris"), ("E. coli", "E"), ("~H", r"\mathrm{~H}")],
 }  # fmt: skip
 NEVER_SAME = [
+    ("(2)(4)", "(4)"), ("(1)(3)(4)", "(3)(4)"), ("(1)(3)", "3"), ("6C2*3C1", "6C1*3C2"), ("k9b4", "b4k9"), ("falls by 3", "falls by -3"), ("Rs. 70", "Rs. -70"), ("低于5米", "低于-5米"), ("4,000/110,000", "4,000/101,000"), ("3 + 4 = 7", "2 + 5 = 7"),
+    (r"\frac{1}{3} = \frac{2}{5}", r"\frac{1}{3} = \frac{2}{7}"), ("t^2 = t", "t^2 - t"),
     ("III only", "I and II only"), ("I and III", "IIII"), ("mix", "1009"), ("5k", "5 kg"), ("second in line", "2 in"), ("3 in 5", "3 in"),
     ("N", "F"), ("third", "a third"), ("second", "2 seconds"), ("1 second", "first"), ("twenty-fifth", "4"), ("first grade", "1 grade"), ("filled", "filed"), ("well", "we'll"), ("f(x) = 2x", "g(x) = 2x"), ("Sun", "Sunday"), ("三角", "3"), ("√2 g", "√2"), (r"\mathbb{N}", "no"),
     ("和不是5", "5"), ("超过5", "不超过5"), ("≤5", "<5"), ("up to 5", "5"), ("II", "11"), ("No. 5", "No"), (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), ("A + B → C", "C → A + B"), ("1/x = 2", "x = 2"), ("x(x-1) = 0", "x = 1"), ("x/y = z", "x = y/z"),
