@@ -87,7 +87,7 @@ _SOFT_PUNCTUATION = re.compile(
 _BRACKETS = re.compile(r"[()\[\]{}]")  # only style among words, but not if they group: 2(x+1), p and (q or r)
 _GROUPED = re.compile(r"[\d=+*/^<>|∨∧¬]|\b(?:and|or|not|[A-Za-z])\b|[且或非]")
 _WORDS_ONLY = re.compile(r"[^\W_]+(?:[\s.'-]+[^\W_]+)*\.?")
-_HYPHEN = re.compile(r"(?<=[A-Za-z]{2})-(?=\w)|(?<=\b[A-Za-z])-(?=[A-Za-z]{3})")
+_HYPHEN = re.compile(r"(?<=[A-Za-z]{2})-(?=\w)|(?<=\d)-(?=[a-z]{3})|(?<=\b[A-Za-z])-(?=[A-Za-z]{3})")
 _INITIALS = re.compile(r"(?<=\b[A-Z])\.\s*(?=[A-Z])|(?<=[a-z])\.(?=\s)")
 _INFLECTIONS = ["es", "s", "a", "um", "us", "i", "on", "ed", "ing", "d"]
 _ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
@@ -292,7 +292,7 @@ def _spell_plainly(word: str) -> str:
     plain = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c)).casefold()
     for british, american in _BRITISH:
         plain = british.sub(american, plain)
-    return re.sub(r"(?<=[A-Za-z\d])-|-(?!\d)|\.", "", plain)  # but the minus of -5 stays
+    return re.sub(r"(?<=[A-Za-z])-|-(?!\d)|(?<!\d)\.|\.(?!\d)", "", plain)  # but -5, 3-6 and 3.6 keep their marks
 
 
 def roman_number(word: str) -> int | None:

@@ -248,7 +248,9 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
     verdicts = _compare_each(values_a, values_b, seconds)
     if False not in verdicts:
         style = "{}" not in brackets or brackets <= {"{}", ""}
-        joined = {a.joiner, b.joiner} != {"and", "or"}
+        joined = {a.joiner, b.joiner} != {"and", "or"} and (
+            (a.joiner == "or") == (b.joiner == "or") or all(quantity(m) or math_tokens(m) for m in values_a)
+        )  # 1、3 may be 1 or 3, but "both" is not "either"
         return True if None not in verdicts and joined and style else None
     if a.named and b.named:  # either root may be called x1
         roots = len({name[0] for name in a.names}) == 1 and a.names[0][1:].strip("_{}").isdigit()

@@ -1,5 +1,6 @@
 """Training: equal jobs give equal weights, a checkpoint in gives a checkpoint out, and what does not fit is refused."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -104,8 +105,11 @@ def test_a_finished_job_is_not_run_again(trunk, world):
 
 def test_workers_wait_for_another_job_and_end_after_a_while(world, tmp_path, monkeypatch):
     def workers():
-        found = psutil.Process().children(recursive=True)
-        return {process.pid for process in found if "qatoolkit.training.parallel" in process.cmdline()}
+        found = set()
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
+                found |= {process.pid} if "qatoolkit.training.parallel" in process.cmdline() else set()
+        return found
 
     monkeypatch.setenv("OF_THIS_TEST", "1")  # workers with another environment are not used
     before = workers()
