@@ -63,7 +63,7 @@ def draft_row(record: Mapping, columns: Columns) -> Draft:
         texts, kind = read_list(value, columns.lists)
         found = {kind: ()} if texts else {}
         if split := split_options(question):
-            question, choices, found = _read_embedded(question, value, *split, found)
+            question, choices, found = _read_embedded(question, value, *split, found, fields.get("answer"))
     texts = () if choices else texts
     if not choices and (isinstance(value, dict) or (isinstance(value, list) and any(map(_is_nested, value)))):
         raise Fault("nested_answer", str(value)[:60])
@@ -164,10 +164,12 @@ def _add_wrong(question, right, wrong):
     return make_choices([*wrong[:position], right, *wrong[position:]], right=(position,))
 
 
-def _read_embedded(question, value, stem, options, unread):
+def _read_embedded(question, value, stem, options, unread, column):
     """Stem, choices and readings if the answer names options in the question text; else the question unchanged.
 
-    Letters out of order ("D, A, C") fill several blanks, so such a question keeps no choices."""
+    Letters out of order ("D, A, C") fill several blanks, so such a question keeps no choices. A number names an option
+    only if its column is called so (label, correct_option), since it may be the answer itself."""
+    names = isinstance(column, str) and simplify(column).endswith(("label", "option", "choice", "cop", "key", "correct"))
     try:
         choices = make_choices(options)
     except Fault:
@@ -175,7 +177,7 @@ def _read_embedded(question, value, stem, options, unread):
     found = {
         reading: positions
         for reading, positions in find_readings(value, choices).items()
-        if reading in ("letter", "text") and list(positions) == sorted(positions)
+        if (names or reading in ("letter", "text")) and list(positions) == sorted(positions)
     }
     return (stem, choices, found) if found and any(c.isalnum() for c in stem) else (question, None, unread)
 

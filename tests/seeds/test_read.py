@@ -481,6 +481,24 @@ def test_options_in_the_stem_become_choices(text):
     assert one(question=text, answer="A")["answer"] == "apple"
 
 
+@pytest.mark.parametrize("column", ["label", "correct_option", "cop", "answer_key"])
+def test_a_number_in_a_column_of_labels_names_an_option_in_the_stem(column):
+    texts = [f"Which is number {i}?\nA. oak\nB. elm\nC. ash" for i in range(6)]
+    read, _ = read_seeds([{"prompt": text, column: i % 3} for i, text in enumerate(texts)])
+    assert read["answer"].tolist() == ["oak", "elm", "ash"] * 2
+    open_answers, _ = read_seeds([{"prompt": text, "answer": i % 3 + 4} for i, text in enumerate(texts)])
+    assert open_answers["answer"].tolist() == ["4", "5", "6"] * 2
+    assert open_answers["choices"].isna().all()
+
+
+@pytest.mark.parametrize("column", ["cop", "ans", "output", "solution", "答案"])
+def test_a_list_of_answers_beside_a_label_holds_the_choices(column):
+    rows = [{"question": f"Tree {i}?", "answers": ["oak", "elm", "ash"], column: "ABC"[i % 3]} for i in range(6)]
+    read, _ = read_seeds(rows)
+    assert read["answer"].tolist() == ["oak", "elm", "ash"] * 2
+    assert read["choices"].map(len).tolist() == [3] * 6
+
+
 @pytest.mark.parametrize(
     "text",
     [
