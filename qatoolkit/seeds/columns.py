@@ -169,7 +169,9 @@ def _read_embedded(question, value, stem, options, unread, column):
 
     Letters out of order ("D, A, C") fill several blanks, so such a question keeps no choices. A number names an option
     only if its column is called so (label, correct_option), since it may be the answer itself."""
-    names = isinstance(column, str) and simplify(column).endswith(("label", "option", "choice", "cop", "key", "correct"))
+    names = isinstance(column, str) and simplify(column).endswith(
+        ("label", "option", "choice", "cop", "key", "correct")
+    )
     try:
         choices = make_choices(options)
     except Fault:

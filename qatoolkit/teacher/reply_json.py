@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")  # other lang
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _MARK = {"，": ",", "：": ":"}
 
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x(?=[0-9a-f]?\d)[0-9a-f]{2}|.)", re.DOTALL)  # \xa0 is Python's
 _CONTROL = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _NAME = re.compile("[A-Za-z]+")
 _CERTAIN = re.compile(r"\\[bf][A-Za-z]")  # texts never have a backspace or form feed before a letter
@@ -46,16 +46,16 @@ _SHORT = {"ne", "ni", "nu", "to", "rm", "tt"}  # two-letter commands that look l
 _KNOWN = re.compile(
     r"""\\(?:
     r(?:aise|angle|brace|brack|ceil|floor|ho|ight|ightarrow|ightharpoonup|ightleftharpoons|m|oot|vert|Vert|times)
-    |t(?:anh|binom|ext|ext[b-df-hj-np-qs-tv-z][a-z]*|extit|extrm|frac|herefore|heta|hinspace|ilde|imes|riangle|riangleq)
-    |n(?:abla|cong|earrow|eq|exists|geq|leftarrow|leq|mid|ot|otin|parallel|rightarrow|sim|subseteq|supseteq|warrow)
+    |t(?:anh|binom|ext|ext[b-df-hj-np-qs-tv-z][a-z]*|extit|extrm|extup|ext(?:ascii|under)[a-z]+|ext(?:ellipsis|e[mn]dash)|frac|herefore|heta|hinspace|ilde|imes|riangle|riangleq)
+    |n(?:abla|cong|earrow|eq|geq|leftarrow|leq|ot|otin|rightarrow|sim|subseteq|supseteq|warrow)
     )(?![A-Za-z])""",
     re.VERBOSE,
 )
 # Without their first letter these leave a word or a symbol: commands if nothing is escaped; those with \n only next to
 # other bare commands or alone between the symbols of a formula ("E = h\nu", "x \ne 0").
-_PERHAPS = re.compile(r"\\(?:t(?:o|op|an|au)|n(?:u|e|i|eg|less))(?![A-Za-z])")
-_SYMBOL = re.compile(r"(?:\A|[^A-Za-z])[A-Za-z] ?\Z")
-_GOES_ON = re.compile(r"\\nu[\s.,;)]*\Z|\\ne ?-?(?:\d+|[A-Za-z])(?![A-Za-z])")
+_PERHAPS = re.compile(r"\\(?:t(?:o|op|an|au)|n(?:u|e|i|eg|less|mid|exists|parallel))(?![A-Za-z])")
+_SYMBOL = re.compile(r"(?:\A|[^A-Za-z])[A-Za-z\d] ?\Z")
+_GOES_ON = re.compile(r"\\nu[\s.,;)]*\Z|\\n(?:e|mid|parallel) ?-?(?:\d+|[A-Za-z])(?![A-Za-z])")
 _BETWEEN = re.compile(r"(?:\A|[^A-Za-z])[A-Za-z\d)}] \\[nrt][A-Za-z]{2,} (?:-?\d|[A-Za-z\\(])(?![A-Za-z])")
 
 
@@ -164,7 +164,7 @@ def _unescape(body: str) -> str:
         formulae = _find_formulae(body)
         # Does the model escape backslashes? Then they are doubled before a letter, a bracket or another backslash. In a
         # text with bare commands, a single letter may also follow the end of a matrix row.
-        bare = any(e[1][0] not in "\"'\\/bfnrtu" or _CERTAIN.match(body, e.start()) for e in escapes)
+        bare = any((len(e[1]) == 1 and e[1] not in "\"'\\/bfnrtu") or _CERTAIN.match(body, e.start()) for e in escapes)
         doubled = [body[e.end() : e.end() + 2] for e in escapes if e[1] == "\\"]
         escaped = any(
             re.match(r"[A-Za-z]{2}|[(\[{]|\\\\" if bare else r"[A-Za-z(\[{]|\\\\", after) for after in doubled
@@ -173,7 +173,7 @@ def _unescape(body: str) -> str:
 
         def replace(escape: re.Match) -> str:
             code = escape[1]
-            if len(code) == 5:
+            if len(code) > 1:
                 return chr(int(code[1:], 16))
             if code == "\\":  # in a text without escapes, two end a matrix row
                 return "\\\\" if bare else "\\"
