@@ -88,9 +88,11 @@ def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
 
 
 def _count_combinations(text: str) -> str:
-    """Combinations and permutations as numbers, if all are possible; C1^2 + C2^2 are squares of constants."""
+    """Combinations and permutations as numbers, if all are possible; C1^2 + C2^2 are squares of constants, 6C2^2 may
+    be either."""
     found = [(m, *filter(None, m.group("n", "n2", "n3", "k", "k2", "k3"))) for m in _COMBINATIONS.finditer(text)]
-    if any(int(k) > int(n) for _, n, k in found):
+    squares = any(m["kind"] == "C" and int(k) == int(n) for m, n, k in found)
+    if squares or re.search(r"\dC\d+\^", text) or any(int(k) > int(n) for _, n, k in found):
         return text
     for match, n, k in reversed(found):
         count = (math.perm if match["kind"] == "A" else math.comb)(int(n), int(k))

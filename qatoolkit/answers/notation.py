@@ -52,7 +52,7 @@ _CIRCLED = re.compile("[①-⑳]")  # names of statements, not numbers
 _GROUPED_TERMS = re.compile(
     r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*[-+*/×÷^]\s*(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)+"
 )
-_NUMBERED = re.compile(r"(?:\(\d{1,2}\)\s*(?:[,、;和与]|and\s)?\s*){2,10}")  # the same: (1)(3), not a product
+_NUMBERED = re.compile(r"(?:\(\d\)\s*(?:(?:[,、;和与]|and\s)\s*)?){2,9}")  # the same: (1)(3), not a product
 _NUMBER = r"(?=[-+±]?\s*[$€£¥]?\s*\.?\d|[-+]?\\frac|[零一二两三四五六七八九十百千半])"
 _ANNOUNCED = re.compile(
     r"(?:i\s+(?:think|believe)\s+(?:that\s+)?)?(?:(?:so|thus|hence|therefore|then|and)\b\s*,?\s*)*(?:(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best)\s+)?"
@@ -87,7 +87,9 @@ _SOFT_PUNCTUATION = re.compile(
 _BRACKETS = re.compile(r"[()\[\]{}]")  # only style among words, but not if they group: 2(x+1), p and (q or r)
 _GROUPED = re.compile(r"[\d=+*/^<>|∨∧¬]|\b(?:and|or|not|[A-Za-z])\b|[且或非]")
 _WORDS_ONLY = re.compile(r"[^\W_]+(?:[\s.'-]+[^\W_]+)*\.?")
-_HYPHEN = re.compile(r"(?<=[A-Za-z]{2})-(?=\w)|(?<=\d)-(?=[a-z]{3})|(?<=\b[A-Za-z])-(?=[A-Za-z]{3})")
+_HYPHEN = re.compile(
+    r"(?<=[A-Za-z]{2})-(?=[A-Za-z])|(?<=[A-Za-z]{4})-(?=\d)|(?<=\d)-(?=[a-z]{3})|(?<=\b[A-Za-z])-(?=[A-Za-z]{3})"
+)
 _INITIALS = re.compile(r"(?<=\b[A-Z])\.\s*(?=[A-Z])|(?<=[a-z])\.(?=\s)")
 _INFLECTIONS = ["es", "s", "a", "um", "us", "i", "on", "ed", "ing", "d"]
 _ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
@@ -162,10 +164,6 @@ def clean(text, *, unwrap: bool = True) -> str:
         text = _simplify_latex(text.strip())
     text = _BOLD.sub(r"\1", re.sub(r"^#{1,6}\s+", "", text.strip()))
     text = text.rstrip("。.;；,，").strip() + "..." * bool(re.search(r"\.\d+\.{3}$", text))
-    if "," in text and _GROUPED_TERMS.fullmatch(text):
-        text = text.replace(",", "")
-    if _NUMBERED.fullmatch(text):
-        text = re.sub(r"\((\d+)\)", r"#\1", text)
     for _ in range(3 if unwrap else 0):
         before = text
         text = _APPROXIMATE_AFTER.sub("", _strip_prefix(_APPROXIMATE, _strip_prefix(_ANNOUNCED, text)))
@@ -175,6 +173,10 @@ def clean(text, *, unwrap: bool = True) -> str:
         text = boxed[1][1:-1].strip() if boxed else text
         if text == before:
             break
+    if "," in text and _GROUPED_TERMS.fullmatch(text):
+        text = text.replace(",", "")
+    if _NUMBERED.fullmatch(text):
+        text = re.sub(r"\((\d+)\)", r"#\1", text)
     return text
 
 
@@ -248,7 +250,7 @@ def same_spelling(a: str, b: str) -> bool | None:
     plain_a, plain_b = (" ".join(map(_spell_plainly, _INITIALS.sub("", text).split())) for text in (a, b))
     if len(plain_a) > 3 and plain_a == plain_b:
         return True
-    if len({" ".join(_HYPHEN.sub(" ", text).casefold().split()) for text in (a, b)}) == 1:
+    if len({words(_HYPHEN.sub(" ", text), fold=False) for text in (a, b)}) == 1:
         return True
     if "".join(plain_a.split()) == "".join(plain_b.split()) or _differ_by_inflection(plain_a.split(), plain_b.split()):
         return None

@@ -56,7 +56,7 @@ _DESCRIBED = re.compile(
 _FUNCTION = re.compile(r"^(?:[fghy]\([a-z]\)|([fghy]'(?:\([a-z]\))?|dy/dx|\\frac\{dy\}\{dx\}))$")
 _IMPLIED = re.compile(r"none|nothing|nil|once|twice|thrice|single|double|triple|a pair|a couple|没有|无", re.IGNORECASE)
 _LONG = 480
-_CODE = re.compile(r"[A-Za-z]+\d[A-Za-z\d]*")
+_CODE = re.compile(r"\d*[A-Za-z]+\d[A-Za-z\d]*")
 
 
 def same(a: str, b: str, seconds: float = 0.0) -> bool | None:
@@ -249,7 +249,8 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
     if False not in verdicts:
         style = "{}" not in brackets or brackets <= {"{}", ""}
         joined = {a.joiner, b.joiner} != {"and", "or"} and (
-            (a.joiner == "or") == (b.joiner == "or") or all(quantity(m) or math_tokens(m) for m in values_a)
+            (a.joiner == "or") == (b.joiner == "or")
+            or all(((q := quantity(m)) and not q.unit) or math_tokens(m) for m in values_a)
         )  # 1、3 may be 1 or 3, but "both" is not "either"
         return True if None not in verdicts and joined and style else None
     if a.named and b.named:  # either root may be called x1

@@ -116,6 +116,9 @@ def _reason(error: Exception) -> str:
     return getattr(error, "evalue", None) or "its kernel has ended; run the same command again to continue"
 
 
+SECONDS = 60.0  # that a kernel has to answer between two notebooks
+
+
 class SharedKernel:
     """One kernel for the notebooks of a command: torch, transformers and what a run reads are loaded once.
 
@@ -133,19 +136,22 @@ class SharedKernel:
             self.manager.shutdown_kernel()
 
     def empty(self) -> None:
-        """Make the kernel, if it runs, like a new one."""
+        """Take names, figures and history from the kernel, if it runs; one that can't be emptied is replaced."""
         if not self.manager.has_kernel:
             return
         client = self.manager.blocking_client()
         client.start_channels()
         try:
-            client.wait_for_ready(timeout=60)
+            client.wait_for_ready(timeout=SECONDS)
             code, asked = f"from {__name__} import empty_kernel", {"used_gpu": "empty_kernel()"}
-            reply = client.execute_interactive(code, silent=True, user_expressions=asked)
+            reply = client.execute_interactive(code, silent=True, user_expressions=asked, timeout=SECONDS)
+            unusable = reply["content"]["user_expressions"]["used_gpu"]["data"]["text/plain"] != "False"
+        except (RuntimeError, TimeoutError, KeyError):  # it has ended, or does not answer
+            unusable = True
         finally:
             client.stop_channels()
-        if reply["content"]["user_expressions"]["used_gpu"]["data"]["text/plain"] != "False":
-            self.manager.shutdown_kernel()
+        if unusable:
+            self.manager.shutdown_kernel(now=True)
             self.manager = _kernel_manager()
 
     def terminate(self) -> None:
@@ -184,6 +190,8 @@ def _execute(run: Run, profile: str | None, source: Path, target: Path, key: str
     try:
         with stop_requests(kernel.terminate) as asked_to_stop:
             kernel.empty()
+            if asked_to_stop():
+                raise Stopped(f"stopped on request before {source.stem}; run the same command again to continue")
             papermill.execute_notebook(
                 str(source),
                 str(working),

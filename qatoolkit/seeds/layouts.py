@@ -143,7 +143,7 @@ LAYOUTS: list[Layout] = [
     ),
     Layout(
         name="answers are the choices",
-        columns={"choices": "answers answertexts", "answer": f"label {KEYS} ra cop ans solution output 答案 正确答案"},
+        columns={"choices": "answers answertexts", "answer": f"label {KEYS} ra cop ans 答案 正确答案"},
         known="ReClor, QuAIL",
     ),
     Layout(

@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")  # other lang
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _MARK = {"，": ",", "：": ":"}
 
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x(?=[0-9a-f]?\d)[0-9a-f]{2}|.)", re.DOTALL)  # \xa0 is Python's
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|xa[0d]|.)", re.DOTALL)  # \xa0 and \xad are Python's
 _CONTROL = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _NAME = re.compile("[A-Za-z]+")
 _CERTAIN = re.compile(r"\\[bf][A-Za-z]")  # texts never have a backspace or form feed before a letter

@@ -72,9 +72,12 @@ def _run_in_workers(unfinished: list[Job], module: str, log: Callable[[str], Non
                 else:
                     log(f"  {job.name}: {result['tokens']:,} tokens, loss {result['loss']:.3f}")
         finally:
-            running.remove(worker)
-            keep = worker.spare and not stops and not asked_to_stop() and not on_gpu()
-            worker.wait() if keep else worker.end()
+            if worker.spare and not stops and not asked_to_stop() and not on_gpu():
+                running.remove(worker)
+                worker.wait()
+            else:
+                worker.end()
+                running.remove(worker)
 
     def terminate() -> None:
         for worker in list(running):

@@ -89,6 +89,12 @@ def test_notebooks_share_what_is_loaded_but_no_name_and_no_figure(executed):
     assert first == second
 
 
+def test_a_kernel_that_ended_between_two_notebooks_is_replaced(executed):
+    first = executed("import os, threading; threading.Timer(0.2, os._exit, [1]).start()", "print(os.getpid())")
+    time.sleep(1)
+    assert first != executed("import os", "print(os.getpid())")
+
+
 def test_a_kernel_that_has_used_a_gpu_is_replaced(executed):
     used = "import os, sys, types; torch = sys.modules['torch'] = types.ModuleType('torch')"
     first = executed(used, "torch.cuda = types.SimpleNamespace(is_initialized=lambda: True)", "print(os.getpid())")
