@@ -41,9 +41,10 @@ _NO_WORDS = re.compile(
     + "|".join((*_FUNCTIONS, "pi", "vec", "mathbb", "mathcal"))
     + r")(?![a-z])|_\{\w+\}|(?:[A-Z][a-z]?\d*){2,}(?![a-z])"
 )
-_COMBINATIONS = re.compile(  # 5C2, C(5, 2), C5^2 and A5^2, as `clean` writes C_5^2
-    r"(?<![\w.^])(?P<n>\d{1,3})C(?P<k>\d{1,3})(?![\w.^])|(?<![A-Za-z\d])C\((?P<n2>\d{1,3}),\s*(?P<k2>\d{1,3})\)"
-    r"|(?<![A-Za-z])(?P<kind>[CA])(?P<n3>\d{1,3})\^(?P<k3>\d)(?!\d)"
+_COMBINATIONS = re.compile(  # 5C2, ^5P_2, C(5, 2), P(5, 2), C5^2 and A5^2, as `clean` writes C_5^2
+    r"(?<![\w.^}])(?:(?:\{\})?[\^_])?(?P<n>\d{1,3}|\{\d{1,3}\})\s?(?P<kind>[CP])_?\s?(?P<k>\d{1,3}|\{\d{1,3}\})(?![\w.^])"
+    r"|(?<![A-Za-z\d])(?P<kind2>[CP])\((?P<n2>\d{1,3}),\s*(?P<k2>\d{1,3})\)"
+    r"|(?<![A-Za-z])(?P<kind3>[CPA])(?P<n3>\d{1,3})\^(?P<k3>\d(?!\d)|\{\d{1,3}\})"
 )
 _PLAIN = str.maketrans({"√": " sqrt ", "π": " π ", "×": "*", "·": "*", "÷": "/"})
 
@@ -90,12 +91,17 @@ def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
 def _count_combinations(text: str) -> str:
     """Combinations and permutations as numbers, if all are possible; C1^2 + C2^2 are squares of constants, 6C2^2 may
     be either."""
-    found = [(m, *filter(None, m.group("n", "n2", "n3", "k", "k2", "k3"))) for m in _COMBINATIONS.finditer(text)]
-    squares = any(m["kind"] == "C" and int(k) == int(n) for m, n, k in found)
-    if squares or re.search(r"\dC\d+\^", text) or any(int(k) > int(n) for _, n, k in found):
+    found = []
+    for match in _COMBINATIONS.finditer(text):
+        kind, *sizes = sorted(
+            filter(None, match.groups()), key=str.isalpha, reverse=True
+        )  # the letter first, n before k
+        found.append((match, kind, *(int(size.strip("{}")) for size in sizes)))
+    squares = any(match["kind3"] in ("C", "P") and k == n for match, _, n, k in found)
+    if squares or re.search(r"\d[CP]\d+\^", text) or any(k > n for *_, n, k in found):
         return text
-    for match, n, k in reversed(found):
-        count = (math.perm if match["kind"] == "A" else math.comb)(int(n), int(k))
+    for match, kind, n, k in reversed(found):
+        count = (math.comb if kind == "C" else math.perm)(n, k)
         text = f"{text[: match.start()]}({count}){text[match.end() :]}"
     return text
 

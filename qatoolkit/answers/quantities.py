@@ -103,7 +103,9 @@ class Quantity(NamedTuple):
 @functools.lru_cache(8192)
 def quantity(text: str) -> Quantity | None:
     """The quantity that a whole text denotes: "1,200 km", "3/4", "thirty-five", "三十五"; None for any other text."""
-    if len(text) > _MAX_EXACT_DIGITS or re.search(r"[CA]\d{1,3}\^\d", text):  # 2C4^2: combinations, not a unit
+    if len(text) > _MAX_EXACT_DIGITS or re.search(
+        r"[CA]\d{1,3}\^\d|\d\s?[CP]\s?\d", text
+    ):  # 5C2, 2C4^2: combinations, no units
         return None
     text = re.sub(r"^[Tt]he\s+(?=\S+\s)", "", text)
     if share := _SHARE.fullmatch(text):  # one in five, 2 out of 3

@@ -1,7 +1,6 @@
 """Readers, one per kind of answer, tried in order: the first that applies decides whether two answers are the same. A
 reader that does not apply returns OPEN."""
 
-import math
 import re
 from collections import Counter
 
@@ -34,10 +33,6 @@ _NAMED = re.compile(
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
 _SHORT = re.compile(r"([+-]?(?:\d{1,3}(?:,\d{3})+|\d{1,15})(?:\.\d{1,15})?)([kKmM]|[bB]n?)")
 _SHORT_TIMES = {"k": 3, "m": 6, "b": 9, "bn": 9}
-_COMBINATIONS = re.compile(
-    r"([CP])\((\d{1,3}),(\d{1,3})\)|(\d{1,3})([CP])(\d{1,3})"
-    r"|([CPA])(\d{1,3})\^\{?(\d{1,3})\}?"
-)
 _OF_CHOICES = re.compile(
     r"both|neither|either|(?:all|none|both|neither|any)(?: of (?:above|these|them|two))?|以上[都皆均].*", re.IGNORECASE
 )
@@ -124,7 +119,7 @@ def _ranges(a: str, b: str, _):
 
 def _points(a: str, b: str, seconds: float):
     points = [_POINT.fullmatch(text) for text in (a, b)]
-    if not any(points):
+    if not any(points) or quantity(a) or quantity(b):  # next to a number, P(4, 2) may be one
         return OPEN
     values = [m[2] if m else text for m, text in zip(points, (a, b), strict=True)]
     return same(*values, seconds) if len({m[1] for m in points if m}) < 2 else None
@@ -180,12 +175,12 @@ def _numbers(a: str, b: str, _):
 
 
 def _shortened(a: str, b: str, _):
-    """A number in another form than digits: XIV, 5k, 5C2."""
+    """A number in another form than digits: XIV, 5k."""
     for text, other in ((a, b), (b, a)):
         number = quantity(other)
         if number is None or number.unit or number.percent:
             continue
-        value = roman_number(text) or _count(text)
+        value = roman_number(text)
         if value is None and (found := _SHORT.fullmatch(text)):
             value = quantity(found[1]).value * 10 ** _SHORT_TIMES[found[2].casefold()]
             if found[2] in "KMm" and value == number.value:  # kelvin, molar, metre
@@ -193,16 +188,6 @@ def _shortened(a: str, b: str, _):
         if value == number.value:
             return True
     return OPEN
-
-
-def _count(text: str) -> int | None:
-    """The value of C(5,2), 5C2, C_5^2, P(5,2), 5P2 and A_5^2; None for any other text."""
-    found = _COMBINATIONS.fullmatch(re.sub(r"^[\^_]|[{}\s_]", "", text))
-    if not found:
-        return None
-    kind, n, k = filter(None, (found[i] for i in (1, 5, 7, 2, 4, 8, 3, 6, 9)))
-    n, k = int(n), int(k)
-    return None if k > n else math.comb(n, k) if kind == "C" else math.perm(n, k)  # C(2, 3) is a point
 
 
 def _option_letters(a: str, b: str, _):

@@ -81,7 +81,7 @@ SAME = {
         ("(2)(4)", "②④"), ("(1) and (3)", "(1)(3)"), (r"\boxed{(1)(3)}", "(1)(3)"), ("(10), (20)", "10, 20"), ("X-ray", "X ray"), ("two-year", "two year"), ("5-day trip", "5 day trip"), ("B-cell", "B cell"), ("t-distribution", "t distribution"),
     ],
     "short for a number": [
-        ("XIX", "19"), ("MDCLXVI", "1666"), ("4k", "4,000"), ("7bn", "7,000,000,000"), ("7C3", "35"), ("C_6^2", "15"), ("{}_8C_2", "28"), ("P(4, 2)", "12"), ("one in four", "25%"), ("2 out of 8", "1/4"),
+        ("XIX", "19"), ("MDCLXVI", "1666"), ("4k", "4,000"), ("7bn", "7,000,000,000"), ("7C3", "35"), ("C_6^2", "15"), ("{}_8C_2", "28"), ("7 C 2", "21"), ("4P2 * 3", "36"), ("C(6, 2) + P(3, 2)", "21"), ("P(4, 2)", "12"), ("one in four", "25%"), ("2 out of 8", "1/4"),
         ("the ratio of 5 to 4", "5:4"), ("7 is to 3", "7:3"), ("twenty-first century", "21st century"), ("the 1920's", "the 1920s"), ("pH 5", "pH = 5.0"), ("1.60e-19 J", "1 eV"), ("18F", "F-18"),
     ],
     "spellings": [
@@ -105,7 +105,7 @@ DIFFERENT = {
     "several": [("3 and 8", "4 and 6"), ("1, 2", "1, 3"), ("±7", "7"), ("(0,1)", "[0,1]"), ("(3, 4)", "(4, 3)"), ("x = 1, y = 2", "x = 2, y = 1"), ("5 to 7", "7 to 5"), ("2 of 5", "5 of 2"), ("3:4", "4:3"), ("12:00", "1:00"), ("8 am", "8 pm"), ("{3,5}", "{3}"), ("x=1 or x=2", "x=1")],
     "mathematics": [("2x", "2"), (r"2\pi", "2"), ("x+1", "x-1"), ("|x|", "x"), ("x = 2", "y = 2"), ("x + y = 3", "x + 3"), ("x^2 + y^2 = 1", "x^2 + y^2 = 4"), ("x²", "x2"), ("x>3", "x≥3"), ("2^{77232917}-2", "2^{77232917}+2"), (r"6.6/10^{34}", r"1.1/10^{34}"), ("a > b > c", "c > b > a")],
     "words": [("yes", "no"), ("Paris", "London"), ("RNA to DNA", "DNA to RNA"), ("GATTACA", "ATTACAG"), ("AUG", "GUA"), ("III and IV", "IV and VI"), ("q and not r", "r and not q"), ("b to a", "a to b"), ("left of right", "right of left"), ("增大", "减小")],
-    "short for a number": [("XIX", "21"), ("I and II", "III"), ("4k", "400"), ("7C3", "21"), ("one in four", "one in five"), ("C-14", "C-12"), ("1.60e-19 J", "2 eV")],
+    "short for a number": [("XIX", "21"), ("I and II", "III"), ("4k", "400"), ("7C3", "21"), ("4P2 * 3", "4C2 * 3"), ("one in four", "one in five"), ("C-14", "C-12"), ("1.60e-19 J", "2 eV")],
     "announced": [("The answer is 42.", "43"), ("B. London", "Paris"), ("The correct answer is C", "D"), ("答案是42", "24")],
 }  # fmt: skip
 UNDECIDED = {
