@@ -21,7 +21,7 @@ class Comparison(display.Sections):
     """Run `a` minus run `b`, on the questions that both answered.
 
     `settings`: one row per dial that differs, with its value in each run. `paired`: one row per model and part (weak
-    cells of `b`, strong, all) with difference, interval, n and McNemar's p. `cells`: accuracy of one arm by cell in
+    cells of `b`, other cells, all) with difference, interval, n and McNemar's p. `cells`: accuracy of one arm by cell in
     each run. `questions`: exam questions that only one of the two runs answers right. `weak`: the weak cells of `b`.
     `same`: arms that have the same model and answers in both runs, and so no row in `paired`."""
 

@@ -55,6 +55,7 @@ def prompt_version(name: str) -> str:
 
 # The version of each stage's contract; raised when the same inputs would give another result.
 VERSIONS = dict.fromkeys([*NOTEBOOKS, *BESIDE, *PACKAGED], 1)
+VERSIONS |= dict.fromkeys(["rounds"], 2)
 VERSIONS |= dict.fromkeys(["exams", "plan"], 3)
 VERSIONS |= dict.fromkeys(["seeds", "ablations"], 4)
 VERSIONS |= dict.fromkeys(["error_rates", "scaling"], 6)

@@ -68,7 +68,7 @@ def arms(run: Run):
 
 
 def comparisons(run: Run):
-    """Paired differences in weak cells, strong cells and over all."""
+    """Paired differences in weak cells, other cells and over all."""
     return figures.comparisons(run.read("evaluate").comparisons.dropna(subset="difference"))
 
 

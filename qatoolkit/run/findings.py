@@ -322,7 +322,7 @@ def _attribution(run: Run, name: str):
         )
 
 
-_WHERE = {"weak": "in weak cells", "strong": "in the others", "all": "over all"}
+_WHERE = {"weak": "in weak cells", "other": "in the other cells", "all": "over all"}
 
 
 def _percent(share: float) -> str:

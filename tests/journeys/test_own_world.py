@@ -205,7 +205,7 @@ def test_a_learning_rate_far_above_the_usual_is_refused_before_anything_is_spent
     stages.run_to(open_run("mine", profile=profile, root=tmp_path / "results", **twice), "seeds", log=str)
 
 
-def test_exam_questions_without_a_discipline_count_as_neither_weak_nor_strong():
+def test_exam_questions_without_a_discipline_count_as_neither_weak_nor_other():
     samples = pd.DataFrame(
         {
             "discipline": ["physics", "physics", "law", "unlabelled", "physics"],
@@ -214,4 +214,4 @@ def test_exam_questions_without_a_discipline_count_as_neither_weak_nor_strong():
     )
     weak = pd.DataFrame({"discipline": ["physics", "physics"], "difficulty": ["H1", "unlabelled"]})
     found = {name: list(rows.index) for name, rows in parts(samples, weak).items()}
-    assert found == {"weak": [0, 4], "strong": [1, 2], "all": [0, 1, 2, 3, 4]}
+    assert found == {"weak": [0, 4], "other": [1, 2], "all": [0, 1, 2, 3, 4]}

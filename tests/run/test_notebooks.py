@@ -137,7 +137,7 @@ def test_summary_holds_every_arm_exam_and_axis(smoke):
         assert arm["cells"]
         assert arm["tokens"] > 0
         assert arm["flops"] > 0
-    assert {c["on"] for c in summary["comparisons"]} == {"weak", "strong", "all"}
+    assert {c["on"] for c in summary["comparisons"]} == {"weak", "other", "all"}
     assert set(summary["scaling"]) == {"parameters", "tokens", "initial_flops"}
     assert all(len(points) >= 2 for points in summary["scaling"].values())
     assert set(summary["refinement"]) >= {"teacher_error_rate", "wrong_before", "wrong_after", "n"}

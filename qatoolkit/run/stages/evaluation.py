@@ -137,7 +137,7 @@ def held_out(run: Run, models: dict[str, Path]) -> pd.DataFrame:
 
 def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resamples: int, seed: int) -> pd.DataFrame:
     """Paired differences between arms on the multiple-choice exams, with McNemar's p: in the weak cells of the plan, in
-    the others (strong), and over all."""
+    the others, and over all."""
     rows = []
     samples = samples.drop_duplicates(["arm", "id"])  # a question of two exams counts once
     for a, b in pairs:
@@ -155,7 +155,7 @@ def over_blind(samples: pd.DataFrame, weak: pd.DataFrame, *, resamples: int, see
     rows = []
     for arm, of_arm in samples[samples["blind_model"].notna()].groupby("arm", sort=False):
         for on, part in parts(of_arm.drop_duplicates("id"), weak).items():
-            if on == "strong" or part.empty:
+            if on == "other" or part.empty:
                 continue
             readers = {name: part[name].astype(float).mean() for name in BLIND if part[name].notna().all()}
             reader = max(readers, key=readers.get)
@@ -184,10 +184,10 @@ def gains_by_blind(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resample
 
 
 def parts(samples: pd.DataFrame, weak: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Samples in the weak cells, in the others (strong), and all; samples without a discipline are only in the last."""
+    """Samples in the weak cells, in the others, and all; samples without a discipline are only in the last."""
     is_weak = pd.MultiIndex.from_frame(samples[CELL]).isin(pd.MultiIndex.from_frame(weak[CELL]))
     known = samples["discipline"] != UNLABELLED
-    return {"weak": samples[is_weak], "strong": samples[known & ~is_weak], "all": samples}
+    return {"weak": samples[is_weak], "other": samples[known & ~is_weak], "all": samples}
 
 
 def scored(run: Run, paths) -> dict[str, pd.DataFrame]:

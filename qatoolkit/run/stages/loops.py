@@ -327,7 +327,7 @@ def compare_with_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
                     seed=run.seed,
                 )
                 for a, b in compared
-                for on in ("weak", "strong", "all")
+                for on in ("weak", "other", "all")
             ]
         ),
         "uses": [t.artifact for loop in loops for t in loop.trainings] + [t.artifact for t in others.values()],

@@ -146,7 +146,7 @@ def training_seeds(run: Run) -> pd.DataFrame:
     samples = run.read("ablations").samples
     samples = samples[samples["ablation"] == REFERENCE]
     for on, part in parts(samples, weak_parts(run)).items():
-        if on == "strong":
+        if on == "other":
             continue
         pairs = []
         for seed, of_seed in part.groupby("seed"):
