@@ -186,7 +186,7 @@ def _formatter(column, columns, formats):
     if chosen is not None:
         write = chosen if callable(chosen) else lambda value: format(value, chosen)
         return lambda value: "–" if is_missing(value) else write(value)
-    name = re.sub("_(low|high)$", "", name)
+    name = re.sub("[_ ](low|high)$", "", name)
     if name in {"low", "high"}:  # in the unit of the column that they bound
         earlier = map(str, reversed(list(columns)[: list(columns).index(column)]))
         name = next((other for other in earlier if PERCENT.fullmatch(other) or POINTS.fullmatch(other)), "")

@@ -274,3 +274,10 @@ def holm(p: list[float]) -> list[float]:
     order, found = np.argsort(values, kind="stable"), np.empty(len(p))
     found[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(p), 0, -1) * values[order]))
     return found.tolist()
+
+
+def corrected(table: pd.DataFrame, p: str, within: str) -> pd.Series:
+    """The column `p` of a table after `holm`, in each group of the column `within`; a missing p counts as 1."""
+    return (
+        table.groupby(within)[p].transform(lambda values: holm(values.astype(float).fillna(1.0).tolist())).astype(float)
+    )

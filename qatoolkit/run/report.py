@@ -13,10 +13,10 @@ import pandas as pd
 from qatoolkit.core import display
 from qatoolkit.core.files import read_json, write_text
 from qatoolkit.run.check import is_whole, record_files, recorded
-from qatoolkit.run.findings import findings, list_findings
+from qatoolkit.run.findings import findings, finished
 from qatoolkit.run.provenance import provenance
 from qatoolkit.run.store import Run
-from qatoolkit.run.tables.evaluation import accuracy_by_arm
+from qatoolkit.run.tables.evaluation import accuracy_by_arm, arms
 from qatoolkit.run.tables.synthesis import spend
 
 CONTROLS = ["kind", "language", "n", "recall", "recall_low", "recall_high", "lost", "precision"]
@@ -50,7 +50,7 @@ def write(run: Run) -> Path:
 def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]]:
     """Heading and HTML of every part of the page."""
     yield "Run and report", display.facts(about(run, summary)).html
-    done = [stage for stage in list_findings(run) if run.manifest(stage)]
+    done = finished(run)
     for head, stages in (
         ("What was found", [stage for stage in done if stage in RESULTS]),
         ("Along the way", [stage for stage in done if stage not in RESULTS]),
@@ -58,7 +58,7 @@ def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]
         if stages:
             yield head, f'<div class="findings">{findings(run, *stages).html}</div>'
     if run.manifest("evaluate"):
-        yield "Accuracy", display.table(accuracy_by_arm(run)).html
+        yield "Accuracy", display.table(arms(run)).html + display.table(accuracy_by_arm(run)).html
     yield "Differences", _note("Paired over the same questions; intervals are 95%.") + _table(summary["comparisons"])
     yield ("Compared with blind readers", _table(summary.get("over_blind")) + _table(summary.get("gains_by_blind")))
     if run.manifest("curate") and "controls" in (curated := run.read("curate")):

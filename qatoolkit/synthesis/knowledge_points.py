@@ -21,15 +21,23 @@ def extract(table: pd.DataFrame, teacher: Teacher) -> tuple[pd.DataFrame, pd.Dat
     `kps_from_column` reads them from any column of a source, and `table.assign(knowledge_points=None)` requests them
     for all rows."""
     table = with_calls(table.reset_index(drop=True), "knowledge_points", [()] * len(table))
-    cells = table["knowledge_points"] if "knowledge_points" in table else [None] * len(table)
-    missing = np.array([not cell_texts(cell, "knowledge_points") for cell in cells], dtype=bool)
+    missing = lacks_points(table)
     to_ask = table[missing]
-    messages = [
-        prompts.messages("knowledge_points", row["language"], **prompts.shown(row)) for row in to_ask.to_dict("records")
-    ]
-    replies = teacher.ask(messages, parse=_read_points, ids=list(to_ask["id"]), label="knowledge points")
+    replies = teacher.ask(requests(to_ask), parse=_read_points, ids=list(to_ask["id"]), label="knowledge points")
     answered, rejects = split_answers(to_ask, replies, lambda value: {"knowledge_points": value}, "knowledge_points")
     return pd.concat([table[~missing], answered]).sort_index(ignore_index=True), rejects.reset_index(drop=True)
+
+
+def requests(table: pd.DataFrame) -> list[list[dict]]:
+    """The chat messages that `extract` sends for rows without knowledge points."""
+    rows = table[lacks_points(table)].to_dict("records")
+    return [prompts.messages("knowledge_points", row["language"], **prompts.shown(row)) for row in rows]
+
+
+def lacks_points(table: pd.DataFrame) -> np.ndarray:
+    """A mask of the rows without knowledge points."""
+    cells = table["knowledge_points"] if "knowledge_points" in table else [None] * len(table)
+    return np.array([not cell_texts(cell, "knowledge_points") for cell in cells], dtype=bool)
 
 
 def _read_points(content: str) -> list[str]:

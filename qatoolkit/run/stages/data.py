@@ -135,11 +135,7 @@ def annotate(run: Run, folder) -> dict:
     """Discipline, difficulty, grade and knowledge points of every seed: those that its source states, else the
     annotator's (`AnnotateSettings`). `exam_labels` has the annotator's labels of exam questions without labels (at most
     `evaluate.label`)."""
-    settings, table = run.profile.annotate, run.read("seeds").seeds
-    if settings.knowledge_points == "all":
-        table = table.assign(knowledge_points=None)
-    levels = {"levels": settings.levels, "under": settings.under}
-    table = kps_from_column(table, "knowledge_points", settings.separator, **levels)
+    settings, table = run.profile.annotate, with_stated_points(run)
     with teachers(run, "annotate") as roles:
         labelled, rejects = label_missing(table, roles.annotator, settings)
         if labelled.empty and len(table) and run.profile.probe.on == "seeds":
@@ -154,6 +150,14 @@ def annotate(run: Run, folder) -> dict:
     rejects = [rows for rows in (rejects, more, refused) if len(rows)] or [rejects]
     labels = exam.reindex(columns=["id", *LABELS])
     return {"seeds": labelled, "rejects": pd.concat(rejects, ignore_index=True), "exam_labels": labels}
+
+
+def with_stated_points(run: Run) -> pd.DataFrame:
+    """The seeds with the knowledge points that their sources state; none with `annotate.knowledge_points: all`."""
+    settings, table = run.profile.annotate, run.read("seeds").seeds
+    if settings.knowledge_points == "all":
+        table = table.assign(knowledge_points=None)
+    return kps_from_column(table, "knowledge_points", settings.separator, levels=settings.levels, under=settings.under)
 
 
 def label_missing(table: pd.DataFrame, annotator, settings) -> tuple[pd.DataFrame, pd.DataFrame]:

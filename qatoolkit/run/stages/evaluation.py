@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.core.artifacts import Artifact
-from qatoolkit.core.stats import CELL, accuracy, cells, mcnemar, paired_difference
+from qatoolkit.core.stats import CELL, accuracy, cells, corrected, mcnemar, paired_difference
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.evaluation.bits import bits_difference, bits_per_byte, mean_bits_per_byte
 from qatoolkit.evaluation.blind import blind_by_model, blind_to_training
@@ -136,8 +136,8 @@ def held_out(run: Run, models: dict[str, Path]) -> pd.DataFrame:
 
 
 def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resamples: int, seed: int) -> pd.DataFrame:
-    """Paired differences between arms on the multiple-choice exams, with McNemar's p: in the weak cells of the plan, in
-    the others, and over all."""
+    """Paired differences between arms on the multiple-choice exams, with McNemar's p, in the weak cells of the plan, in
+    the others, and over all; `p_holm` is corrected for the number of pairs, within each of these (Holm)."""
     rows = []
     samples = samples.drop_duplicates(["arm", "id"])  # a question of two exams counts once
     for a, b in pairs:
@@ -145,7 +145,8 @@ def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resamples: 
             pair = [group[group["arm"] == arm] for arm in (a, b)]
             found = paired_difference(*pair, resamples=resamples, seed=seed)
             rows.append({"a": a, "b": b, "on": on} | found | {"p_mcnemar": mcnemar(*pair)["p"]})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=corrected(table, "p_mcnemar", "on")) if len(table) else table
 
 
 def over_blind(samples: pd.DataFrame, weak: pd.DataFrame, *, resamples: int, seed: int) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 
 from qatoolkit.core.artifacts import key_of
-from qatoolkit.core.stats import accuracy, difference_over_seeds, holm
+from qatoolkit.core.stats import accuracy, corrected, difference_over_seeds
 from qatoolkit.run.contracts import Stage
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.stages.evaluation import parts, scored
@@ -109,5 +109,4 @@ def _compare(sets: list[dict], samples: pd.DataFrame, weak: pd.DataFrame, resamp
             both = [accuracy(pd.concat(tables)).iloc[0]["accuracy"] for tables in (turned, untouched)]
             rows.append(row | {"on": on, "accuracy": both[0], "untouched": both[1]} | {k: found[k] for k in columns})
     table = pd.DataFrame(rows, columns=["arm", "ablation", "questions", "on", "accuracy", "untouched", *columns])
-    corrected = table.groupby("on")["p"].transform(lambda p: holm(p.astype(float).fillna(1.0).tolist()))
-    return table.assign(p_holm=corrected.astype(float))
+    return table.assign(p_holm=corrected(table, "p", "on"))

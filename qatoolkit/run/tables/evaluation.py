@@ -1,7 +1,8 @@
-"""Tables of notebook 08: prompt forms, agreement of scorers, changed answers, the suite of twelve."""
+"""Tables of models: arms beside each other, prompt forms, agreement of scorers, changed answers, the suite of twelve."""
 
 import tempfile
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,16 @@ import pandas as pd
 
 from qatoolkit.core.stats import accuracy, difference_over_seeds, paired_difference
 from qatoolkit.core.taxonomy import DIFFICULTIES
+from qatoolkit.run.lineage import cost_per_question
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
 from qatoolkit.run.stages.evaluation import parts
+from qatoolkit.run.stages.training import arm_table
 from qatoolkit.run.stages.variants import REFERENCE
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
+
+_SCORES = [f"{on} accuracy{end}" for on in ("weak", "other", "all") for end in ("", " low", " high")]
 
 
 def guessing_accuracy(run: Run) -> dict[str, float]:
@@ -159,6 +164,34 @@ def training_seeds(run: Run) -> pd.DataFrame:
             about = {"on": on, "seed": f"mean of {len(pairs)}", "interval": interval}
             rows.append(about | mean | {end: mean[f"{prefix}{end}"] for end in ("low", "high")})
     return pd.DataFrame(rows)[columns]
+
+
+def arms(run: Run, priced_as: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """What each arm read and reached, one row each, the best in weak cells first: questions, epochs (how often they
+    were read), accuracy with Wilson interval on the exams with choices in weak cells, other cells and over all, and usd
+    per accepted question (`priced_as` as in `qt.cost_per_question`; null where a price is unknown)."""
+    costs = cost_per_question(run, priced_as).groupby("dataset")[["usd", "accepted"]].agg(lambda x: x.sum(skipna=False))
+    mixed, read = run.read("midtrain").mixtures.set_index("arm"), []
+    for arm in (BASE, *run.profile.arms):
+        sets = run.profile.arms.get(arm, ())
+        paid = costs.loc[[name for name in sets if name in costs.index]].sum(skipna=False)
+        row = {"arm": arm, "questions": len(arm_table(run, arm)) if sets else 0, "epochs": mixed["epochs"].get(arm)}
+        read.append(row | {"usd_per_question": paid["usd"] / paid["accepted"] if paid["accepted"] else None})
+    table = pd.DataFrame(read).astype({"epochs": float, "usd_per_question": float})
+    table.insert(3, "usd_per_question", table.pop("usd_per_question"))
+    return arm_scores(run).merge(table, on="arm")[[*table, *_SCORES]]
+
+
+def arm_scores(run: Run) -> pd.DataFrame:
+    """Accuracy with Wilson interval of every arm on the exams with choices, in weak cells, in other cells and over all,
+    the best in weak cells first."""
+    split = parts(choice_samples(run).drop_duplicates(["arm", "id"]), weak_parts(run))
+    scores = [
+        accuracy(part, ["arm"]).set_index("arm")[["accuracy", "low", "high"]].set_axis(_SCORES[i : i + 3], axis=1)
+        for i, part in zip((0, 3, 6), split.values(), strict=True)
+    ]
+    table = pd.concat(scores, axis=1).rename_axis("arm").reset_index()
+    return table.sort_values("weak accuracy", ascending=False, kind="stable", ignore_index=True)
 
 
 def accuracy_by_arm(run: Run) -> pd.DataFrame:

@@ -14,12 +14,13 @@ from qatoolkit.core.stats import confusion as label_confusion
 from qatoolkit.core.taxonomy import DIFFICULTIES, LABELS, RUBRIC
 from qatoolkit.run import cost
 from qatoolkit.run.cost import estimate_requests
-from qatoolkit.run.stages.data import exam_tables, unlabelled
+from qatoolkit.run.stages.data import exam_tables, unlabelled, with_stated_points
 from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.store import Run
 from qatoolkit.seeds.read import layout_report, quality_report, read_seeds, summary
 from qatoolkit.seeds.subjects import BENCHMARKS, with_disciplines
 from qatoolkit.synthesis import annotate as annotation
+from qatoolkit.synthesis import knowledge_points
 
 
 def parts(run: Run) -> pd.DataFrame:
@@ -107,13 +108,15 @@ def real_seeds(folder: str | Path | None = None) -> SimpleNamespace:
 
 
 def annotation_estimate(run: Run, samples: int | None = None, n: int | None = None) -> dict:
-    """What labelling the first `n` seeds (default: all, and the exam questions without labels) will take with `samples`
-    answers each (default: the profile's): `cost.estimate_requests`. The stage `consensus` takes 5 samples of 200 seeds."""
-    seeds = run.read("seeds").seeds
+    """What the stage `annotate` will take: labels and knowledge points of all seeds, labels of exam questions without
+    them (`cost.estimate_requests`). With `n`, the labels of the first `n` seeds with `samples` answers each, as the
+    stage `consensus` asks for."""
+    seeds = table = with_stated_points(run)
     if samples is None and run.profile.annotate.labels == "missing":
         seeds = seeds[seeds[list(LABELS)].isna().any(axis=1)]
     tables = [seeds.iloc[:n], *([unlabelled(run)] if n is None else [])]
     messages = [m for rows in tables for m in annotation.requests(rows, samples or run.profile.annotate.samples)]
+    messages += knowledge_points.requests(table) if n is None else []
     with teachers(run, "annotate") as roles:
         return estimate_requests(roles.annotator, messages, "annotate")
 

@@ -36,7 +36,7 @@ def survival(
     ValueError if the rows do not record what was asked for; MissingUpstream before the data set is made."""
     by = [by] if isinstance(by, str) else list(by)
     require(f"{name}: made", run.read(name).made, "id", *_ASKED, *CELL)
-    reached, budget = _rows_by_step(run, name), _budget(run, name)
+    reached, budget = _rows_by_step(run, name), planned_by_cell(run, name)
     counted = [rows[list(_ASKED)].rename(columns=_ASKED).assign(step=step, n=1) for step, rows in reached.items()]
     counted = pd.concat([budget.assign(step="asked"), *counted]).assign(requests=0.0, usd=0.0)
     events = pd.concat([counted, _costs(run, name, priced_as or {}).assign(n=0)])
@@ -54,8 +54,22 @@ def survival(
     return pd.DataFrame(rows, columns=[*by, "step", "n", "share", "low", "high", "requests", "usd"])
 
 
-def _budget(run: Run, name: str) -> pd.DataFrame:
-    """The number of questions asked for, by cell: discipline, difficulty, n."""
+def accepted_by_cell(run: Run, name: str = "boostqa") -> pd.DataFrame:
+    """Questions of a data set planned and accepted exactly as asked, by cell: discipline, difficulty, budget, accepted,
+    and with several `plan.waves` the other columns of its `counts`. After one pass the accepted ones are those that reached
+    the last step so far (`survival`)."""
+    stored = run.read(name)
+    if "counts" in stored:
+        return stored.counts
+    reached = _rows_by_step(run, name)
+    last = reached.get("accepted", reached["refined"])
+    accepted = last[_is_as_asked(last)].groupby(CELL).size().rename("accepted").reset_index()
+    cells = planned_by_cell(run, name).rename(columns={"n": "budget"}).merge(accepted, on=CELL, how="left")
+    return cells.astype({"accepted": "Int64"}).fillna({"accepted": 0}).astype({"accepted": int})
+
+
+def planned_by_cell(run: Run, name: str) -> pd.DataFrame:
+    """The number of questions that a data set was planned with (of all its waves), by cell: discipline, difficulty, n."""
     stored = run.read(name)
     if "counts" in stored:
         return stored.counts[[*CELL, "asked"]].rename(columns={"asked": "n"})

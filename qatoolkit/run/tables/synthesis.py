@@ -60,7 +60,7 @@ def plan_shares(run: Run) -> pd.DataFrame:
     rows = []
     for name, dials in variants.items():
         plan = plan_budget(grid, replace(settings, **dials))
-        if (used := plan["rule"].iloc[0]) not in (settings.rule, dials.get("rule")):
+        if (used := plan["rule"].iloc[0]) != dials.get("rule", settings.rule):
             name += f" (as {used})"
         budget, top = plan["budget"], plan.loc[plan["budget"].idxmax()]
         largest, total = f"{top['discipline']} {top['difficulty']} ({top['budget']})", budget.sum()
@@ -105,7 +105,7 @@ def synthesis_counts(run: Run, name: str) -> dict:
     kept, reasons = stored.questions, stored.rejects["reason"].value_counts()
     return {
         "asked for": int(run.read("plan").budget["budget"].sum()),
-        "written, each once": len(stored.made),
+        "written and labelled": len(stored.made),
         "kept after refinement": len(kept),
         "STEM share": float(kept["discipline"].isin(STEM).mean()),
         "H4-H5 share": float(kept["difficulty"].isin(HIGH).mean()),
