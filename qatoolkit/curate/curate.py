@@ -5,12 +5,13 @@ describes its curation; the coverage rule of decontamination follows Tulu 3, arX
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pandas as pd
 
 from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.qa_table import require
+from qatoolkit.core.text import is_missing
 from qatoolkit.curate.comparison_text import (
     answer_keys,
     distinguishing_marks,
@@ -33,13 +34,15 @@ def curate(
     table: pd.DataFrame,
     exams: Mapping[str, pd.DataFrame] | ExamIndex | None = None,
     settings: CurateSettings | None = None,
+    exam_parents: Collection[str] = (),
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Split a QA table into (kept, rejects, report); rows in = kept + rejects, both in table order.
 
     Order: marks made by hand (`settings.marks`: edits, rows marked bad), filters (reasons in `settings.reject` reject,
     the others flag), decontamination against every exam, conflicts (question and choices of an earlier row with a
     certainly different answer), near-duplicates. If the answers can't be compared, both rows are kept and the later one
-    is flagged as undecided_answer. `kept` has all columns plus `flagged`, the reasons that flag a row, joined by
+    is flagged as undecided_answer. Rows with one of `exam_parents` (ids of seeds that an exam has) among their parents are
+    flagged, or rejected, as exam_parent. `kept` has all columns plus `flagged`, the reasons that flag a row, joined by
     commas, null without any; `rejects` have all columns plus `reason` and `detail`, for the first reason found.
     `report`: rows and share of the strategy's rows by outcome (kept, rejected, flagged), reason and strategy.
 
@@ -60,8 +63,9 @@ def curate(
     marked = []
     if settings.marks:
         table, reasons, marked = apply_marks(table, read_marks(settings.marks))
-    faults = filters(table, **options(settings))
-    faults = pd.concat([faults, flags((row, id, mark, "", False) for row, id, mark in marked)], ignore_index=True)
+    by_hand = flags((row, id, mark, "", False) for row, id, mark in marked)
+    faults = [filters(table, **options(settings)), by_hand, _flag_parents(table, set(exam_parents), settings.reject)]
+    faults = pd.concat(faults, ignore_index=True)
     for fault in faults[faults["reject"]].itertuples():
         reasons.setdefault(fault.row, (fault.reason, fault.detail))
 
@@ -113,6 +117,17 @@ def curate(
     rejects["reason"] = pd.Series([reasons[row][0] for row in rejected], dtype="str")
     rejects["detail"] = pd.Series([reasons[row][1] for row in rejected], dtype="str")
     return kept, rejects, _report(table, reasons, faults)
+
+
+def _flag_parents(table: pd.DataFrame, ids: set[str], reject: Collection[str]) -> pd.DataFrame:
+    """Faults of the rows with one of `ids` among their parents."""
+    parents = [ids.intersection(() if is_missing(p) else p) for p in values_of(table, "parents")] if ids else ()
+    is_rejected = "exam_parent" in reject
+    return flags(
+        (row, table["id"].iloc[row], "exam_parent", ", ".join(sorted(found)), is_rejected)
+        for row, found in enumerate(parents)
+        if found
+    )
 
 
 def _flag_meanings(table: pd.DataFrame, items: pd.DataFrame, threshold: float) -> pd.DataFrame:

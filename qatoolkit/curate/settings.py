@@ -9,7 +9,9 @@ from qatoolkit.core.settings import Amount, NotNegative, Place, Positive, Settin
 REJECTED = (
     "empty_question", "empty_answer", "too_long", "choices", "no_choices", "language", "echo", "refusal",
 )  # fmt: skip
-FLAGGED = ("rationale_echo", "truncated", "latex", "private", "answer_in_question", "unreadable")
+FLAGGED = (
+    "rationale_echo", "truncated", "latex", "private", "answer_in_question", "unreadable", "exam_parent",
+)  # fmt: skip
 
 
 class CurateSettings(Settings):
@@ -22,7 +24,8 @@ class CurateSettings(Settings):
     echo: SomeShare = 0.8
     """An answer or rationale is an echo if it repeats this share of the question and adds almost nothing."""
     reject: tuple[Literal[(*REJECTED, *FLAGGED)], ...] = REJECTED
-    """Filter reasons that reject a row; rows with the other reasons are kept and counted as flagged."""
+    """Filter reasons that reject a row; rows with the other reasons are kept and counted as flagged. Of these,
+    exam_parent is a row written from a seed that an exam has."""
     near_threshold: SomeShare | None = None
     """Jaccard similarity of shingles at which two rows are near-duplicates, opposites too; null compares questions word
     by word instead, ignoring only requests, articles, punctuation and the like."""

@@ -9,11 +9,10 @@ import pandas as pd
 
 from qatoolkit.core import display
 from qatoolkit.core.stats import CELL
-from qatoolkit.curate.curate import curate
 from qatoolkit.run.answer_counts import AnswerCounts
 from qatoolkit.run.cost import YIELD, yields
 from qatoolkit.run.lineage import Lineage, join_calls, shares_of, trace
-from qatoolkit.run.stages.data import index_all_exams
+from qatoolkit.run.stages.data import judge_of
 from qatoolkit.run.stages.synthesis import context_of, plan_of
 from qatoolkit.run.stages.teachers import ledger_path, teachers
 from qatoolkit.run.store import Run
@@ -77,8 +76,7 @@ def preview(run: Run, n: int = 5, name: str | None = None) -> Preview:
         else:
             questions = made
     run.answer_counts.require(0.0)
-    _, index = index_all_exams(run)
-    kept, lost, _ = curate(questions, index, profile.curate)
+    kept, lost, _ = judge_of(run, profile.curate)(questions)
     outcome = dict.fromkeys(kept["id"], "accepted") | dict(zip(lost["id"], lost["reason"], strict=True))
     tables = {"_made": made, "": questions, "_rejects": rejects}
     ids = list(dict.fromkeys([*made["id"], *rejects.get("id", pd.Series(dtype=object)).dropna()]))

@@ -28,6 +28,18 @@ def test_answers_that_cannot_be_told_apart_both_stay_and_are_counted():
     assert rejects["reason"].tolist() == ["conflicting_answer"]
 
 
+def test_rows_written_from_a_seed_that_an_exam_has_are_counted_or_removed_on_demand():
+    table = qa(("Which bird lays the largest egg?", "the ostrich"), ("Which mammal lays eggs?", "the platypus"))
+    table = table.assign(parents=[["s1", "s2"], None])
+    kept, rejects, report = curate(table, exam_parents=["s2", "s9"])
+    assert kept["flagged"].fillna("").tolist() == ["exam_parent", ""]
+    assert rejects.empty
+    assert report.set_index("reason").loc["exam_parent", ["outcome", "rows"]].tolist() == ["flagged", 1]
+    kept, rejects, _ = curate(table, None, CurateSettings(reject=["exam_parent"]), exam_parents={"s2"})
+    assert kept["id"].tolist() == ["q1"]
+    assert rejects[["reason", "detail"]].to_numpy().tolist() == [["exam_parent", "s2"]]
+
+
 def _messy() -> pd.DataFrame:
     table = qa(
         ("What is the capital of France?", "Paris"),

@@ -8,6 +8,7 @@ import pytest
 import qatoolkit as qt
 from qatoolkit.core.stats import difference_of_shares
 from qatoolkit.run.findings import TRIAL, list_findings
+from qatoolkit.run.findings.phrases import meaning
 from qatoolkit.run.store import open_run
 
 
@@ -33,8 +34,51 @@ def test_a_sentence_has_the_numbers_of_the_table(run):
     number = f"{100 * row['difference']:+.1f} points".replace("-", "−")
     assert f"{number} (" in said
     assert f"n {int(row['n']):,}) in weak cells" in said
-    told = "a gain" if row["low"] > 0 else "a loss" if row["high"] < 0 else "no clear difference"
-    assert f"in weak cells ({told})" in said
+    assert f"in weak cells ({meaning(row)})" in said
+    for a, b in run.profile.compare:
+        assert f"{a} compared with {b}".replace("_", " ") in said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "says"),
+    [
+        (0.01, 0.1, 0.02, "a gain"),
+        (-0.1, -0.01, 0.02, "a loss"),
+        (0.01, 0.1, 0.07, "not clear once corrected for the number of comparisons, p 0.07"),
+        (-0.01, 0.1, 0.02, "no clear difference"),
+    ],
+)
+def test_a_difference_is_called_clear_by_its_interval_and_its_corrected_p(low, high, p, says):
+    assert meaning({"low": low, "high": high, "p_holm": p}) == says
+
+
+def test_of_the_questions_planned_it_says_how_many_were_written_and_accepted_as_asked(run):
+    made, cells = run.read("boostqa"), qt.tables.accepted_by_cell(run)
+    said = repr(qt.findings(run, "boostqa", "survival"))
+    assert f"of {cells['budget'].sum():,} questions planned" in said
+    assert f"{len(made.questions):,} accepted" in said
+    assert f"{cells['accepted'].sum():,} of {cells['budget'].sum():,} questions so far" in said
+    assert (cells["accepted"] <= len(made.questions)).all()
+
+
+def test_questions_written_from_seeds_that_an_exam_has_are_counted(run):
+    stored = run.read("curate")
+    in_exam = set(stored.seeds_rejects.query("reason == 'contaminated'")["id"])
+    count = sum(not in_exam.isdisjoint(parents) for parents in stored.boostqa["parents"])
+    flagged = stored.report.query("dataset == 'boostqa' and outcome == 'flagged' and reason == 'exam_parent'")
+    assert flagged["rows"].sum() == count
+    assert (f"boostqa {count:,} of {len(stored.boostqa):,}" in repr(qt.findings(run, "curate"))) == (count > 0)
+
+
+def test_the_table_of_arms_has_what_each_read_and_reached(run):
+    table = qt.tables.arms(run).set_index("arm")
+    assert set(table.index) == {"base", *run.profile.arms}
+    assert table["weak accuracy"].is_monotonic_decreasing
+    samples = run.read("evaluate").samples.query("arm == 'linkqa' and exam != 'textbook_math'")
+    assert table.loc["linkqa", "all accuracy"] == pytest.approx(samples["correct"].mean())
+    assert table.loc["linkqa", "questions"] == len(run.read("curate").linkqa)
+    assert table.loc["general_control", "questions"] == table.loc["base", "questions"] == 0
+    assert (table["weak accuracy low"] <= table["weak accuracy"]).all()
 
 
 def test_a_stage_without_findings_is_named_with_those_that_have_some(run):

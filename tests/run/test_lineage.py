@@ -136,7 +136,7 @@ def test_what_the_views_say_of_the_run_adds_up(run):
     counted = views.confusion(run, "grade").to_numpy().sum()
     assert counted == views.agreement(run).set_index(["label", "language"]).loc[("grade", "all"), "n"]
     again = views.annotation_estimate(run)
-    assert again["requests"] == again["answered"]
+    assert again["requests"] == again["answered"] == 2 * len(run.read("seeds").seeds)  # labels and knowledge points
     assert math.isclose(again["usd"], 0.0)
 
 

@@ -6,9 +6,8 @@ from qatoolkit.core.stats import CELL
 from qatoolkit.core.taxonomy import HIGH, STEM
 from qatoolkit.evaluation.probe import UNLABELLED
 from qatoolkit.run.findings.phrases import by_reason, counted, meaning, percent, points, unpaired
-from qatoolkit.run.profiles import SEEDS
 from qatoolkit.run.store import Run
-from qatoolkit.run.tables.curation import curated_sets, diversity
+from qatoolkit.run.tables.curation import diversity
 from qatoolkit.run.tables.seeds import agreement
 from qatoolkit.run.tables.steps import accepted_by_cell, planned_by_cell
 from qatoolkit.run.tables.steps import survival as surviving
@@ -166,15 +165,15 @@ def adjustment(run: Run, name: str):
 
 def curate(run: Run):
     stored = run.read("curate")
-    report = stored.report
-    report = report[report["outcome"] != "flagged"] if len(report) else pd.DataFrame(columns=["dataset"])
-    for name, rows in report.groupby("dataset", sort=False):
+    if stored.report.empty:
+        return
+    for name, rows in stored.report[stored.report["outcome"] != "flagged"].groupby("dataset", sort=False):
         kept, lost = rows[rows["outcome"] == "kept"]["rows"].sum(), rows[rows["outcome"] == "rejected"]
         why = by_reason(lost.groupby("reason", as_index=False)["rows"].sum().rename(columns={"rows": "count"}))
         total = kept + lost["rows"].sum()
         yield f"{name}: {kept:,} of {total:,} questions may be trained on{f'; removed: {why}' if why else ''}."
     yield from _recall(stored.controls)
-    yield from _written_from_removed(run)
+    yield from _written_from_exam_seeds(stored.report)
     yield from _diversity(run)
 
 
@@ -197,21 +196,17 @@ def _recall(controls: pd.DataFrame):
     )
 
 
-def _written_from_removed(run: Run):
-    """How many kept questions were written from seeds that curation removed because an exam has them."""
-    sets = curated_sets(run)
-    rejects = getattr(run.read("curate"), f"{SEEDS}_rejects", None)
-    removed = set() if rejects is None else set(rejects.loc[rejects["reason"] == "contaminated", "id"])
-    counts = {
-        name: int(kept["parents"].map(lambda ids: not removed.isdisjoint(ids if ids is not None else ())).sum())
-        for name, kept in sets.items()
-        if name != SEEDS and "parents" in kept
-    }
-    if any(counts.values()):
-        listed = ", ".join(f"{name} {n:,} of {len(sets[name]):,}" for name, n in counts.items())
+def _written_from_exam_seeds(report: pd.DataFrame):
+    """How many kept questions were written from seeds that an exam has."""
+    found = (
+        report[(report["reason"] == "exam_parent") & (report["outcome"] == "flagged")].groupby("dataset")["rows"].sum()
+    )
+    kept = report[report["outcome"] == "kept"].groupby("dataset")["rows"].sum()
+    if len(found):
+        listed = ", ".join(f"{name} {n:,} of {kept[name]:,}" for name, n in found.items())
         yield (
-            f"{len(removed):,} seeds were removed because an exam has them, after questions had been written from them. Kept "
-            f"questions with such a parent: {listed}; none of these is itself found in an exam."
+            f"Kept questions that were written from a seed that an exam has, without being in an exam themselves: "
+            f"{listed}; `curate.reject` with exam_parent removes them."
         )
 
 

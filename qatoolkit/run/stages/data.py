@@ -1,5 +1,8 @@
 """Stages on data: exams, seeds, their labels, and curation."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pandas as pd
 
 from qatoolkit.core.qa_table import qa_columns
@@ -7,8 +10,9 @@ from qatoolkit.core.stats import CELL
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.curate.controls import controls
 from qatoolkit.curate.curate import curate as curated
-from qatoolkit.curate.decontaminate import index_exams
+from qatoolkit.curate.decontaminate import decontaminate, exam_options, index_exams
 from qatoolkit.curate.exam_index import ExamIndex
+from qatoolkit.curate.settings import CurateSettings
 from qatoolkit.evaluation.exams import Exam, split_exam
 from qatoolkit.evaluation.probe import UNLABELLED
 from qatoolkit.evaluation.task_tables import task_tables
@@ -209,6 +213,19 @@ def index_all_exams(run: Run) -> tuple[dict[str, pd.DataFrame], ExamIndex]:
     return against, index_exams(against, run.profile.curate, run.read("annotate").seeds["question"])
 
 
+def exam_seeds(run: Run, index: ExamIndex) -> frozenset[str]:
+    """The ids of the seeds that an exam has: questions written from them are counted (`exam_parent`)."""
+    seeds = run.read("annotate").seeds
+    hits = decontaminate(seeds, index, **exam_options(run.profile.curate))
+    return frozenset(seeds["id"].iloc[hits["row"].unique()])
+
+
+def judge_of(run: Run, settings: CurateSettings) -> Callable[[pd.DataFrame], tuple[pd.DataFrame, ...]]:
+    """`curate.curate` as the stage `curate` calls it, against every exam of the run."""
+    _, index = index_all_exams(run)
+    return partial(curated, exams=index, settings=settings, exam_parents=exam_seeds(run, index))
+
+
 _CURATE = Stage("curate", settings=("curate",), files=("curate.marks",))
 
 
@@ -220,10 +237,10 @@ def curate(run: Run, *, log=print) -> Outputs:
 
     def make(folder) -> dict:
         (against, index), outputs, reports = index_all_exams(run), {}, []
-        seeds = run.read("annotate").seeds
+        parents, seeds = exam_seeds(run, index), run.read("annotate").seeds
         for name in used:
             table = seeds if name == SEEDS else run.read(name).questions
-            kept, rejects, report = curated(table, index, run.profile.curate)
+            kept, rejects, report = curated(table, index, run.profile.curate, parents)
             outputs |= {name: kept.reindex(columns=[*qa_columns(kept), "flagged"]), f"{name}_rejects": rejects}
             reports.append(report.assign(dataset=name))
         outputs["report"] = pd.concat(reports, ignore_index=True) if reports else pd.DataFrame()

@@ -1,6 +1,7 @@
 """The stage `rounds`: probe the current checkpoint, plan for the cells that are weak now, write, train the next part of
 one schedule, and repeat; compared with one pass over the same number of tokens and questions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,11 +12,9 @@ from qatoolkit.core.files import read_json
 from qatoolkit.core.qa_table import COLUMNS
 from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import CELL, accuracy, cells, difference_over_seeds, paired_difference, weak
-from qatoolkit.curate.curate import curate as curated
-from qatoolkit.curate.exam_index import ExamIndex
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import BASE, Profile
-from qatoolkit.run.stages.data import index_all_exams
+from qatoolkit.run.stages.data import judge_of
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.measured import accept_measured
 from qatoolkit.run.stages.synthesis import context_of, writing_stage
@@ -62,11 +61,11 @@ def rounds(run: Run, *, log=print) -> Outputs:
     spec = writing_stage(ROUNDS, chosen, profile, reads, more)
 
     def make(folder: Path) -> dict:
-        loops, (_, index), most = start_loops(run), index_all_exams(run), len(getattr(run.read("curate"), of))
+        loops, judge, most = start_loops(run), judge_of(run, run.profile.curate), len(getattr(run.read("curate"), of))
         for nth in range(run.profile.rounds.n):
             jobs = {}
             for loop in (loop for loop in loops if not loop.stopped):
-                new = write_round(run, loop, nth, chosen, profile, index, most)
+                new = write_round(run, loop, nth, chosen, profile, judge, most)
                 if not loop.stopped:
                     jobs[loop.seed] = part_job(run, loop, nth, f"{of} round {nth + 1}", new)
             found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
@@ -119,7 +118,7 @@ def start_loops(run: Run) -> list[Loop]:
 
 
 def write_round(
-    run: Run, loop: Loop, nth: int, chosen: Strategy, profile: Profile, index: ExamIndex, most: int
+    run: Run, loop: Loop, nth: int, chosen: Strategy, profile: Profile, judge: Callable, most: int
 ) -> pd.DataFrame | None:
     """Plan, write and curate round `nth`, and return its questions: over all rounds at most `most`, in equal shares.
     None if there are none; `stopped` then has the reason."""
@@ -136,7 +135,7 @@ def write_round(
         context = context_of(run, profile, chosen, roles, Path(place), loop.plan, nth, loop.samples)
         written = accept_measured(run, profile, roles, chosen.write(context), loop.model)
     run.answer_counts.require(profile.teacher.accept_missing)  # before training on too few questions
-    new, repeated = curate_round(run, loop, written["questions"], index)
+    new, repeated = curate_round(run, loop, written["questions"], judge)
     limit = most * (nth + 1) // run.profile.rounds.n - sum(map(len, loop.questions))
     over = new.sample(max(0, len(new) - limit), random_state=run.seed)
     new, over = new.drop(over.index), over.assign(reason="over_budget", detail=f"one pass has {most:,} questions")
@@ -177,7 +176,7 @@ def billed(loop: Loop, nth: int) -> str:
     return f"{ROUNDS}/seed {loop.seed} round {nth + 1}"
 
 
-def curate_round(run: Run, loop: Loop, new: pd.DataFrame, index: ExamIndex) -> tuple[pd.DataFrame, pd.DataFrame]:
+def curate_round(run: Run, loop: Loop, new: pd.DataFrame, judge: Callable) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(accepted, rejected) questions of a round, curated together with the seeds and the previous rounds, which a new
     question never displaces."""
     before = pd.concat([run.read("annotate").seeds, *loop.questions], ignore_index=True)
@@ -189,7 +188,7 @@ def curate_round(run: Run, loop: Loop, new: pd.DataFrame, index: ExamIndex) -> t
         rows = rows[rows["place"] >= 0]
         return rows.assign(verified=rows["place"].map(verified)).drop(columns="place")
 
-    kept, rejects, _ = curated(both, index, run.profile.curate)
+    kept, rejects, _ = judge(both)
     return select_new(kept), select_new(rejects)
 
 

@@ -9,13 +9,12 @@ import pandas as pd
 from qatoolkit.core.settings import list_places, replace
 from qatoolkit.core.stats import CELL
 from qatoolkit.core.taxonomy import DIFFICULTIES, HIGH
-from qatoolkit.curate.curate import curate as curated
 from qatoolkit.graph.kp_graph import KPGraph
 from qatoolkit.graph.walks import path_diagnostics, sample_paths
 from qatoolkit.run.contracts import Stage, stage
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import Profile
-from qatoolkit.run.stages.data import index_all_exams
+from qatoolkit.run.stages.data import judge_of
 from qatoolkit.run.stages.measured import accept_measured, hardest_first
 from qatoolkit.run.stages.teachers import is_offline, teachers
 from qatoolkit.run.stages.waves import fill
@@ -106,7 +105,7 @@ def write_exactly(run: Run, profile: Profile, chosen: Strategy, plan: pd.DataFra
     cells = plan[CELL].itertuples(index=False, name=None)
     reasons = {(d, level): without_seeds.get(d) or chosen.out_of_reach.get(level) for d, level in cells}
     closed = {cell: reason for cell, reason in reasons.items() if reason}
-    _, index = index_all_exams(run)
+    curated = judge_of(run, profile.curate)
 
     def write_wave(plan: pd.DataFrame, wave: int) -> dict:
         outputs = write(plan, wave)
@@ -116,7 +115,7 @@ def write_exactly(run: Run, profile: Profile, chosen: Strategy, plan: pd.DataFra
         return outputs
 
     def judge(questions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-        return curated(questions, index, profile.curate)[:2]
+        return curated(questions)[:2]
 
     return fill(plan, write_wave, judge, waves=profile.plan.waves, closed=closed, log=log)
 
