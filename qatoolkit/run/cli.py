@@ -224,12 +224,12 @@ def plan(profile: Profile = "demo") -> None:
     2 if a part is missing."""
     from qatoolkit.run.cost import describe
     from qatoolkit.run.profiles import load_profile
-    from qatoolkit.run.store import results_root
+    from qatoolkit.run.store import LEDGER, TEACHER_LOG, results_root
     from qatoolkit.run.world import world_of
 
     loaded = load_profile(profile)
-    print(describe(loaded, results_root() / "ledger.sqlite"))
-    world_of(loaded, results_root() / "teacher.log.jsonl").require()
+    print(describe(loaded, results_root() / LEDGER))
+    world_of(loaded, results_root() / TEACHER_LOG).require()
 
 
 @app.command()

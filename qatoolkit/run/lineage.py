@@ -14,9 +14,7 @@ import pandas as pd
 from qatoolkit.core import display
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.run.profiles import SEEDS
-from qatoolkit.run.stages.teachers import ledger_path
 from qatoolkit.run.store import Run
-from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.teacher.prices import price_of
 
 COUNTED = ["attempts", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cost"]
@@ -164,7 +162,7 @@ def _calls(run: Run, rows: pd.DataFrame, calls: list[str]) -> pd.DataFrame:
     """The `calls` of a question with cost and text; `rows` are all the rows that share calls."""
     shares = shares_of(rows[["id", "strategy", "calls"]]).drop_duplicates("key").set_index("key")["share"]
     keys = [call.split("/", 1)[1] for call in calls]
-    with Ledger(ledger_path(run)) as ledger:
+    with run.ledger() as ledger:
         costs, texts = ledger.costs(keys), ledger.exchanges(keys)
     table = pd.DataFrame({"step": [call.split("/", 1)[0] for call in calls], "key": keys})
     table = table.merge(costs, on="key", how="left").merge(texts, on="key", how="inner")
@@ -183,7 +181,7 @@ def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> p
     MissingUpstream, naming the notebook to run, before anything is synthesised."""
     curated = run.read("curate") if "curate" in run.done() else None
     tables = []
-    with Ledger(ledger_path(run)) as ledger:
+    with run.ledger() as ledger:
         for dataset in run.profile.data:
             if dataset not in run.done():
                 continue

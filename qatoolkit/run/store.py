@@ -27,9 +27,11 @@ from qatoolkit.run.remembered import FILE as REMEMBERED
 from qatoolkit.run.remembered import check, profile_of, remedy_of, remember, remembered
 from qatoolkit.run.world import World, world_of
 from qatoolkit.synthesis.strategies import PACKAGED
+from qatoolkit.teacher.ledger import Ledger
 
 POINTERS, DEFAULT = "stages.json", "smoke"
 STAGES = "stages"  # the folder of artifacts among the run folders
+LEDGER, TEACHER_LOG = "ledger.sqlite", "teacher.log.jsonl"  # files of all runs beside it
 
 
 class MissingUpstream(InOneLine, RuntimeError):
@@ -70,7 +72,7 @@ class Run:
         change: bool = False,
     ):
         self.name, self.profile, self.seed, self.root, self.folder = name, profile, seed, Path(root), Path(root) / name
-        self.world = world or world_of(profile, root / "teacher.log.jsonl")
+        self.world = world or world_of(profile, self.root / TEACHER_LOG)
         self.source, self.own_world, self.parent, self.change = source or profile.name, world, parent, change
         self._checked, self.answer_counts, self.notes = False, AnswerCounts(), Notes(self.folder)
 
@@ -89,6 +91,10 @@ class Run:
     def billed_to(self) -> str:
         """The name under which teacher calls are counted: a variant's calls are its run's."""
         return self.parent.billed_to if self.parent else self.name
+
+    def ledger(self) -> Ledger:
+        """The ledger of all runs in the results folder, opened; to be closed, as in `with run.ledger() as ledger`."""
+        return Ledger(self.root / LEDGER)
 
     @property
     def command(self) -> str:

@@ -18,13 +18,12 @@ from qatoolkit.run.stages.data import judge_of
 from qatoolkit.run.stages.evaluation import parts, scored
 from qatoolkit.run.stages.measured import accept_measured
 from qatoolkit.run.stages.synthesis import context_of, writing_stage
-from qatoolkit.run.stages.teachers import ledger_path, teachers
+from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.stages.training import Trained, arm_job, midtrain_job, midtrain_job_of, qa_file, seed_range, trained
 from qatoolkit.run.stages.weakness import labelled_cells, probe_samples, weak_parts
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import NothingWeak, plan_budget
 from qatoolkit.synthesis.strategies import Strategy
-from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.training.job import WHOLE, Job
 
 ROUNDS, ONE_PASS = "rounds", "one_pass"  # as arms in the tables
@@ -252,7 +251,7 @@ def mark_weak(grid: pd.DataFrame, now: pd.DataFrame, **columns) -> pd.DataFrame:
 
 def spent(run: Run, stage: str) -> float | None:
     """US dollars of the requests that the ledger counts under a name, None if a price is unknown."""
-    with Ledger(ledger_path(run)) as ledger:
+    with run.ledger() as ledger:
         sent = ledger.spend(run.billed_to)
     sent = sent[sent["stage"].str.endswith(stage)]
     return None if sent["unpriced"].sum() else float(sent["cost"].sum())

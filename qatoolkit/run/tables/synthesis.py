@@ -7,12 +7,10 @@ from qatoolkit.core.stats import accuracy, weak, wilson
 from qatoolkit.core.taxonomy import HIGH, STEM
 from qatoolkit.run.cost import estimate
 from qatoolkit.run.stages.data import probe_questions
-from qatoolkit.run.stages.teachers import ledger_path
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import RULES, plan_budget
 from qatoolkit.synthesis.linkqa import merge_table
 from qatoolkit.synthesis.write import attempts, degraded
-from qatoolkit.teacher.ledger import Ledger
 
 _PARTS = {"discipline": STEM, "difficulty": HIGH}
 
@@ -21,7 +19,7 @@ def spend_estimate(run: Run) -> pd.DataFrame:
     """Requests, tokens, US dollars and hours of everything that the run's profile sends to its teachers, by stage and
     task (`cost.requests`), including requests already sent."""
     seeds = run.read("seeds").seeds if run.manifest("seeds") else None
-    with Ledger(ledger_path(run)) as ledger:
+    with run.ledger() as ledger:
         return estimate(run.profile, ledger, seeds)
 
 
@@ -154,7 +152,7 @@ def refinement_by_error_rate(run: Run) -> pd.DataFrame:
 
 def spend(run: Run) -> pd.DataFrame:
     """The run's requests, tokens and cost in US dollars by model and stage, over all sessions."""
-    with Ledger(ledger_path(run)) as ledger:
+    with run.ledger() as ledger:
         return ledger.spend(run.billed_to)
 
 
