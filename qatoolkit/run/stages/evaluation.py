@@ -1,7 +1,6 @@
 """The stage `evaluate`: every exam for base and arms, paired differences, and scores of other models for later
 stages."""
 
-import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -202,8 +201,7 @@ def scored(run: Run, paths) -> dict[str, pd.DataFrame]:
     for path in dict.fromkeys(paths):
         parts = [rows[["id", *CELL]].merge(score(*load_model(path), rows), on="id")] if len(rows) else []
         if others:
-            with tempfile.TemporaryDirectory() as folder:
-                samples = evaluate_exams(path, others, scorer="fast", folder=done, workplace=Path(folder))
+            samples = evaluate_exams(path, others, scorer="fast", folder=done)
             parts.append(with_exam_labels(run, samples)[["id", *CELL, "correct", "margin"]])
         found[path] = pd.concat(parts, ignore_index=True)
     return found

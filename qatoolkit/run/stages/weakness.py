@@ -1,6 +1,5 @@
 """Stages `probe` and `plan`: where the base student is weak, and the synthesis budget that follows."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,8 +40,7 @@ def probe_samples(run: Run, model: Path) -> pd.DataFrame:
 def _probe_tasks(run: Run, model, questions: pd.DataFrame) -> pd.DataFrame:
     """Samples of the probe's part of the exams that are lm-eval tasks."""
     exams = [replace(exam, keep=frozenset(questions["id"])) for exam in examined(run) if exam.suite]
-    with tempfile.TemporaryDirectory() as folder:
-        samples = evaluate_exams(model, exams, scorer="fast", workplace=Path(folder))
+    samples = evaluate_exams(model, exams, scorer="fast")
     chance = (1 / questions["choices"].map(len, na_action="ignore")).fillna(0.0).astype(float)
     labels = questions.assign(chance=chance)[["id", "language", *CELL, "chance"]]
     return labels.merge(samples[["id", "given", "correct", "margin"]].dropna(subset=["correct"]), on="id")

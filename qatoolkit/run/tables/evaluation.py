@@ -1,15 +1,14 @@
 """Tables of models: arms beside each other, prompt forms, agreement of scorers, changed answers, the suite of twelve."""
 
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 
 from qatoolkit.core.stats import accuracy, difference_over_seeds, paired_difference
 from qatoolkit.core.taxonomy import DIFFICULTIES
+from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.run.lineage import cost_per_question
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
@@ -50,22 +49,15 @@ def scorer_agreement(run: Run, arm: str | None = None, n: int = 50) -> pd.DataFr
     """The fast scorer beside lm-eval's own on the first `n` questions of every multiple-choice exam, for one arm
     (default: the main one): n, share of questions with the same answer, and the largest difference between margins
     (nats)."""
-    arm, keys = arm or run.profile.main_arm, ["exam", "id"]
+    model, keys = run.model(arm or run.profile.main_arm), ["exam", "id"]
     exams = [replace(exam, limit=min(n, exam.limit or n)) for exam in examined(run) if exam.name in choice_exams(run)]
-    fast, hf = (_score(run, arm, exams, scorer)[[*keys, "given", "margin"]] for scorer in ("fast", "hf"))
+    fast, hf = (evaluate_exams(model, exams, scorer=scorer)[[*keys, "given", "margin"]] for scorer in ("fast", "hf"))
     both = fast.merge(hf, on=keys, suffixes=("", "_hf"), validate="one_to_one")
     gap = (both["margin"] - both["margin_hf"]).abs()
     both = both.assign(same=both["given"] == both["given_hf"], gap=gap)
     found = both.groupby("exam", sort=False).agg(n=("id", "size"), same=("same", "mean"), gap=("gap", "max"))
     names = {"same": "same answer (share)", "gap": "largest margin difference (nats)"}
     return found.rename(columns=names).reset_index()
-
-
-def _score(run: Run, arm: str, exams: list, scorer: str) -> pd.DataFrame:
-    from qatoolkit.evaluation.exams import evaluate_exams
-
-    with tempfile.TemporaryDirectory() as folder:
-        return evaluate_exams(run.model(arm), exams, scorer=scorer, workplace=Path(folder))
 
 
 def changed_questions(run: Run, a: str | None = None, b: str = BASE, n: int = 10) -> pd.DataFrame:
