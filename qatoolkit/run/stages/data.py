@@ -95,14 +95,19 @@ def task_ids(run: Run) -> frozenset:
     return frozenset(questions.loc[questions["exam"].map(lambda name: bool(about[name]["suite"])), "id"])
 
 
+def choice_tables(run: Run) -> dict[str, pd.DataFrame]:
+    """The exams in which every question has choices, by name."""
+    return {name: table for name, table in exam_tables(run).items() if table["choices"].notna().all()}
+
+
 def choice_exams(run: Run) -> list[str]:
-    """The exams in which every question has choices."""
-    return [name for name, table in exam_tables(run).items() if table["choices"].notna().all()]
+    """The names of `choice_tables`."""
+    return list(choice_tables(run))
 
 
 def choice_rows(run: Run) -> pd.DataFrame:
-    """The questions of `choice_exams` that have one right answer, in one table, each with its `exam`."""
-    tables = [table.assign(exam=name) for name, table in exam_tables(run).items() if table["choices"].notna().all()]
+    """The questions of `choice_tables` that have one right answer, in one table, each with its `exam`."""
+    tables = [table.assign(exam=name) for name, table in choice_tables(run).items()]
     rows = pd.concat(tables or [pd.DataFrame(columns=["exam", "id", "choices", "answer_index"])], ignore_index=True)
     return rows[rows["answer_index"].notna()].reset_index(drop=True)
 

@@ -195,8 +195,8 @@ def scored(run: Run, paths) -> dict[str, pd.DataFrame]:
 
     Exams in cloze form are scored with the cloze scorer, others by lm-eval with the fast one."""
     rows, found = exam_rows(run), {}
-    cloze = set(rows["exam"])
-    others = [exam for exam in examined(run) if exam.name in choice_exams(run) and exam.name not in cloze]
+    not_cloze = set(choice_exams(run)) - set(rows["exam"])
+    others = [exam for exam in examined(run) if exam.name in not_cloze]
     done = run.root / STAGES / "scores"
     for path in dict.fromkeys(paths):
         parts = [rows[["id", *CELL]].merge(score(*load_model(path), rows), on="id")] if len(rows) else []

@@ -11,7 +11,7 @@ from qatoolkit.core.taxonomy import DIFFICULTIES
 from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.run.lineage import cost_per_question
 from qatoolkit.run.profiles import BASE
-from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
+from qatoolkit.run.stages.data import choice_exams, choice_tables, exam_tables, examined
 from qatoolkit.run.stages.evaluation import parts
 from qatoolkit.run.stages.training import arm_table
 from qatoolkit.run.stages.variants import REFERENCE
@@ -23,8 +23,7 @@ _SCORES = [f"{on} accuracy{end}" for on in ("weak", "other", "all") for end in (
 
 def guessing_accuracy(run: Run) -> dict[str, float]:
     """The accuracy of guessing on each exam with choices."""
-    tables = exam_tables(run)
-    return {name: float((1 / tables[name]["choices"].map(len)).mean()) for name in choice_exams(run)}
+    return {name: float((1 / table["choices"].map(len)).mean()) for name, table in choice_tables(run).items()}
 
 
 def accuracy_by_form(run: Run, exam: str | None = None, n: int = 300) -> pd.DataFrame:
@@ -34,14 +33,14 @@ def accuracy_by_form(run: Run, exam: str | None = None, n: int = 300) -> pd.Data
     from qatoolkit.evaluation.tasks import FORMS
 
     exam, rows = exam or choice_exams(run)[0], []
-    questions = exam_tables(run)[exam]
+    questions, guessing = exam_tables(run)[exam], guessing_accuracy(run)
     questions = questions.sample(min(n, len(questions)), random_state=run.seed)
     for form in FORMS:
         with warnings.catch_warnings():  # lists of long choices exceed the student's positions and are cut
             warnings.simplefilter("ignore", UserWarning)
             samples = evaluate(run.model(BASE), {exam: questions}, form=form, scorer="fast")
         row = {"form": form, "metric": samples["metric"].iloc[0]} | accuracy(samples).to_dict("records")[0]
-        rows.append(row | {"guessing accuracy": 0.0 if form == "generative" else guessing_accuracy(run)[exam]})
+        rows.append(row | {"guessing accuracy": 0.0 if form == "generative" else guessing[exam]})
     return pd.DataFrame(rows)
 
 
@@ -50,7 +49,8 @@ def scorer_agreement(run: Run, arm: str | None = None, n: int = 50) -> pd.DataFr
     (default: the main one): n, share of questions with the same answer, and the largest difference between margins
     (nats)."""
     model, keys = run.model(arm or run.profile.main_arm), ["exam", "id"]
-    exams = [replace(exam, limit=min(n, exam.limit or n)) for exam in examined(run) if exam.name in choice_exams(run)]
+    choice = choice_exams(run)
+    exams = [replace(exam, limit=min(n, exam.limit or n)) for exam in examined(run) if exam.name in choice]
     fast, hf = (evaluate_exams(model, exams, scorer=scorer)[[*keys, "given", "margin"]] for scorer in ("fast", "hf"))
     both = fast.merge(hf, on=keys, suffixes=("", "_hf"), validate="one_to_one")
     gap = (both["margin"] - both["margin_hf"]).abs()
