@@ -96,7 +96,7 @@ def _rows_by_step(run: Run, name: str) -> dict[str, pd.DataFrame]:
         "at its level": at_level,
         "refined": refined,
     }
-    is_curated = "curate" in run.done() and name in run.read("curate")
+    is_curated = run.manifest("curate") and name in run.read("curate")
     if not is_curated and "counts" not in stored:
         return reached
     final = set(getattr(run.read("curate"), name)["id"]) if is_curated else set(stored.questions["id"])
