@@ -195,10 +195,10 @@ class Run:
         known = self.world.settings
         return known.get(name.removeprefix("world."), known)
 
-    def key(self, spec: "Stage", settings: dict, reads: tuple[str, ...], asked: dict) -> str:
+    def key(self, spec: Stage, settings: dict, asked: dict) -> str:
         """Digest of everything the result of a stage depends on."""
         upstream = {}
-        for name in reads:
+        for name in spec.reads:
             self.read(name)
             upstream[name] = self.manifest(name)["outputs"]
         asking = {name: prompt_version(name) for name in spec.prompts}
@@ -257,7 +257,7 @@ class Run:
                     link.symlink_to(target, target_is_directory=True)
 
     def complete(
-        self, name: str, spec: "Stage", make: Callable[[Path], dict], *, reads=None, dials=None, asked=None, log=print
+        self, name: str, spec: Stage, make: Callable[[Path], dict], *, dials=None, asked=None, log=print
     ) -> Outputs:
         """Run one stage unless it is done: `make(folder)` returns {name: table, JSON value, or None for a folder that
         it wrote itself}; the manifest is written last. `dials` are turned for this stage only; `asked` are arguments
@@ -267,16 +267,15 @@ class Run:
             if self.change or self.parent or self.own_world or not remembered(self.folder):
                 self.world.check()  # models take seconds to open: not again for a run that remembers the same profile
             self._checked = True
-        reads, dials = spec.reads if reads is None else reads, dials or {}
-        asked = asked or LISTS.get(spec.kind, lambda profile: {})(self.profile)
+        dials, asked = dials or {}, asked or LISTS.get(spec.kind, lambda profile: {})(self.profile)
         settings = self.settings_of(spec, turn_dials(self.profile, dials))
-        key = self.key(spec, settings, reads, asked)
+        key = self.key(spec, settings, asked)
         artifact, previous = Artifact(self.root / STAGES, spec.kind, key), self.artifact(name)
         self.folder.mkdir(parents=True, exist_ok=True)
         if (manifest := artifact.manifest) is None:
             if name in self.pointers() and previous.manifest:
                 log(f"{name}: {', '.join(self.changed(name)) or 'settings or inputs'} changed, running again")
-            for upstream in reads:
+            for upstream in spec.reads:
                 if changes := self.changed(upstream):
                     notebook = self.stages().get(upstream, "01_seeds")
                     note = f" ({notes[upstream]})" if upstream in (notes := self.notes.read()) else ""
@@ -295,7 +294,8 @@ class Run:
             artifact.finish(
                 {
                     "stage": name, "version": spec.version, "seed": self.seed, "settings": settings, "dials": dials,
-                    "asked": asked, "reads": list(reads), "upstream": {n: self.manifest(n)["outputs"] for n in reads},
+                    "asked": asked, "reads": list(spec.reads),
+                    "upstream": {n: self.manifest(n)["outputs"] for n in spec.reads},
                     "prompts": {n: prompt_version(n) for n in spec.prompts}, "uses": uses, "outputs": digests,
                     "seconds": seconds, "made": provenance(),
                 } | self.answer_counts.record()

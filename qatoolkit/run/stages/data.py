@@ -231,14 +231,12 @@ def judge_of(run: Run, settings: CurateSettings) -> Callable[[pd.DataFrame], tup
     return partial(curated, exams=index, settings=settings, exam_parents=exam_seeds(run, index))
 
 
-_CURATE = Stage("curate", settings=("curate",), files=("curate.marks",))
-
-
 def curate(run: Run, *, log=print) -> Outputs:
     """Filters, near-duplicates and decontamination against every exam, for each data set that an arm trains on; and
     `controls`, how many exam questions planted in the main set decontamination finds."""
     used = run.profile.used_sets
     reads = ("exams", "annotate", *(name for name in used if name != SEEDS))
+    spec = Stage("curate", reads=reads, settings=("curate",), files=("curate.marks",))
 
     def make(folder) -> dict:
         (against, index), outputs, reports = index_all_exams(run), {}, []
@@ -254,4 +252,4 @@ def curate(run: Run, *, log=print) -> Outputs:
             outputs["controls"] = controls(clean, against, run.profile.curate, index=index, n=n, seed=run.seed)
         return outputs
 
-    return run.complete("curate", _CURATE, make, reads=reads, log=log)
+    return run.complete("curate", spec, make, log=log)
