@@ -44,6 +44,11 @@ LISTS = {  # lists of the profile that some stages depend on too, by the name un
 }
 
 
+def lists_of(kind: str, profile) -> dict:
+    """The lists of a profile that a kind of stage depends on (`LISTS`)."""
+    return LISTS[kind](profile) if kind in LISTS else {}
+
+
 def prompt_version(name: str) -> str:
     """The version of a prompt with a digest of its text as it is sent, in both languages: "annotate.v3 1f0c9a32"."""
     texts = []

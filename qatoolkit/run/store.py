@@ -8,7 +8,7 @@ name; links beside it open them in a file browser if the file system has links."
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from numbers import Integral
 from operator import attrgetter
@@ -19,7 +19,7 @@ from qatoolkit.core.display import InOneLine, Interrupted, facts
 from qatoolkit.core.files import digest, locked, remove
 from qatoolkit.core.settings import turn_dials
 from qatoolkit.run.answer_counts import STOPS, AnswerCounts, Incomplete, Notes, describe
-from qatoolkit.run.contracts import BESIDE, LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version
+from qatoolkit.run.contracts import BESIDE, NOTEBOOKS, VERSIONS, Stage, lists_of, prompt_version
 from qatoolkit.run.outputs import Outputs, write_output
 from qatoolkit.run.profiles import PROFILES, Profile, load_profile
 from qatoolkit.run.provenance import provenance
@@ -31,6 +31,7 @@ from qatoolkit.teacher.ledger import Ledger
 
 POINTERS, DEFAULT = "stages.json", "smoke"
 STAGES = "stages"  # the folder of artifacts among the run folders
+CONTENT = "content of "  # begins the name of a setting that is the content of a file
 LEDGER, TEACHER_LOG = "ledger.sqlite", "teacher.log.jsonl"  # files of all runs beside it
 
 
@@ -46,14 +47,14 @@ def results_root() -> Path:
     return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "results"
 
 
-def contents(profile: Profile, names: tuple[str, ...]) -> dict:
+def contents(profile: Profile, names: Iterable[str]) -> dict:
     """Digests of the files and folders that the dials `names` of a profile point to, by "content of <dial>"."""
     digests = {}
     for name in names:
         value = attrgetter(name)(profile) or ()
         existing = [Path(p) for p in ((value,) if isinstance(value, str) else value) if Path(p).exists()]
         if existing:
-            digests[f"content of {name}"] = [digest(path) for path in existing]
+            digests[f"{CONTENT}{name}"] = [digest(path) for path in existing]
     return digests
 
 
@@ -183,10 +184,10 @@ class Run:
             raise MissingUpstream(artifact.unfinished)
         return self.root / STAGES / name
 
-    def settings_of(self, spec: "Stage", profile: Profile) -> dict:
-        """What a stage's key takes from the profile, the world and the files that the profile names."""
-        chosen = {part: self._setting(part, profile) for part in spec.settings}
-        return chosen | contents(profile, spec.files)
+    def settings_of(self, parts: Iterable[str], files: Iterable[str], profile: Profile) -> dict:
+        """What a stage's key takes from the `parts` of the profile and the world, and from the files and folders that
+        the dials `files` name."""
+        return {part: self._setting(part, profile) for part in parts} | contents(profile, files)
 
     def _setting(self, name: str, profile: Profile):
         """A part of the profile by its dotted name, or of the world's settings (`world`, `world.exams`)."""
@@ -223,13 +224,12 @@ class Run:
         """`changed` without what the stage read: its settings, contents of files, seed, contract and prompts."""
         made = self.manifest(stage)
         profile = turn_dials(self.profile, made["dials"])
-        used = [name for name in made["settings"] if name.startswith("content of ")]
-        now = contents(profile, tuple(n.removeprefix("content of ") for n in used))
-        now |= {name: self._setting(name, profile) for name in made["settings"] if name not in used}
-        now = as_json(now)
+        parts = [name for name in made["settings"] if not name.startswith(CONTENT)]
+        files = [name.removeprefix(CONTENT) for name in made["settings"] if name.startswith(CONTENT)]
+        now = as_json(self.settings_of(parts, files, profile))
         found = [name for name, value in made["settings"].items() if now.get(name) != value]
-        lists = as_json(LISTS.get(made["kind"], lambda profile: {})(profile))
-        found += [name for name, value in lists.items() if made["asked"].get(name) != value]
+        lists = as_json(lists_of(made["kind"], profile)).items()
+        found += [name for name, value in lists if made["asked"].get(name) != value]
         found += ["seed"] if made["seed"] != self.seed else []
         found += ["contract"] if made["version"] != VERSIONS.get(made["kind"], made["version"]) else []
         return found + (["prompts"] if any(prompt_version(n) != v for n, v in made["prompts"].items()) else [])
@@ -267,8 +267,8 @@ class Run:
             if self.change or self.parent or self.own_world or not remembered(self.folder):
                 self.world.check()  # models take seconds to open: not again for a run that remembers the same profile
             self._checked = True
-        dials, asked = dials or {}, asked or LISTS.get(spec.kind, lambda profile: {})(self.profile)
-        settings = self.settings_of(spec, turn_dials(self.profile, dials))
+        dials, asked = dials or {}, asked or lists_of(spec.kind, self.profile)
+        settings = self.settings_of(spec.settings, spec.files, turn_dials(self.profile, dials))
         key = self.key(spec, settings, asked)
         artifact, previous = Artifact(self.root / STAGES, spec.kind, key), self.artifact(name)
         self.folder.mkdir(parents=True, exist_ok=True)
