@@ -23,6 +23,7 @@ from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.evaluation.settings import TEXTBOOK
 from qatoolkit.evaluation.suites import paper12
 from qatoolkit.run.profiles import Profile
+from qatoolkit.run.store import STAGES
 from qatoolkit.run.world import world_of
 from qatoolkit.seeds.read import read_seeds
 from qatoolkit.synthesis.strategies import Strategy
@@ -221,7 +222,7 @@ def yields(root: Path) -> dict[str, float]:
     from `counts` if one was written in several waves; else the share of the questions of one pass that are labelled as
     asked for, before curation."""
     found = {}
-    for manifest in sorted((Path(root) / "stages").glob("*/*/manifest.json"), key=lambda path: path.stat().st_mtime):
+    for manifest in sorted((Path(root) / STAGES).glob("*/*/manifest.json"), key=lambda path: path.stat().st_mtime):
         folder, kind = manifest.parent, manifest.parent.parent.name
         if (folder / "counts.parquet").exists():
             counts = read_table(folder / "counts.parquet")

@@ -75,6 +75,7 @@ class Run:
         self.name, self.profile, self.seed, self.root, self.folder = name, profile, seed, Path(root), Path(root) / name
         self.world = world or world_of(profile, self.root / TEACHER_LOG)
         self.source, self.own_world, self.parent, self.change = source or profile.name, world, parent, change
+        self.artifacts = self.root / STAGES  # of all runs
         self._checked, self.answer_counts, self.notes = False, AnswerCounts(), Notes(self.folder)
 
     def __repr__(self):
@@ -122,7 +123,7 @@ class Run:
         name = self.pointers().get(stage)
         if name is None:
             return self.parent.artifact(stage) if self.parent else None
-        return Artifact.named(self.root / STAGES, name)
+        return Artifact.named(self.artifacts, name)
 
     def stage(self, stage: str) -> Path:
         """The folder of a stage; before it is finished, a path in the run's folder that does not exist."""
@@ -179,10 +180,10 @@ class Run:
     def _artifact_folder(self, name: str) -> Path:
         """The folder of an artifact, or a folder in it, by name; Damaged or MissingUpstream if the artifact is damaged
         or gone."""
-        artifact = Artifact.named(self.root / STAGES, name)
+        artifact = Artifact.named(self.artifacts, name)
         if artifact.manifest is None:
             raise MissingUpstream(artifact.unfinished)
-        return self.root / STAGES / name
+        return self.artifacts / name
 
     def settings_of(self, parts: Iterable[str], files: Iterable[str], profile: Profile) -> dict:
         """What a stage's key takes from the `parts` of the profile and the world, and from the files and folders that
@@ -270,7 +271,7 @@ class Run:
         dials, asked = dials or {}, asked or lists_of(spec.kind, self.profile)
         settings = self.settings_of(spec.settings, spec.files, turn_dials(self.profile, dials))
         key = self.key(spec, settings, asked)
-        artifact, previous = Artifact(self.root / STAGES, spec.kind, key), self.artifact(name)
+        artifact, previous = Artifact(self.artifacts, spec.kind, key), self.artifact(name)
         self.folder.mkdir(parents=True, exist_ok=True)
         if (manifest := artifact.manifest) is None:
             if name in self.pointers() and previous.manifest:

@@ -18,7 +18,7 @@ from qatoolkit.run.profiles import BASE
 from qatoolkit.run.stages.data import choice_exams, choice_rows, exam_tables, examined
 from qatoolkit.run.stages.training import arm_table
 from qatoolkit.run.stages.weakness import weak_parts
-from qatoolkit.run.store import STAGES, Run
+from qatoolkit.run.store import Run
 
 BLIND = ["blind_training", "blind_model"]
 EXTRAS = ["exact", "undecided", "per_byte", "per_token", "bits_per_byte", "chance", *BLIND]
@@ -53,7 +53,7 @@ def evaluate(run: Run, folder: Path) -> dict:
     match and the share that could not be judged; for choices accuracy per byte and per token, bits per byte of the
     right choice, guessing, and the scores of the two blind readers."""
     settings, exams = run.profile.evaluate, examined(run)
-    done = run.root / STAGES / "scores"
+    done = run.artifacts / "scores"
     models = {arm: run.model(arm) for arm in (BASE, *run.profile.arms)}
     options = {"scorer": settings.scorer, "batch": settings.batch, "folder": done, "workplace": folder / "tasks"}
     answered = {arm: evaluate_exams(model, exams, **options) for arm, model in models.items()}
@@ -197,7 +197,7 @@ def scored(run: Run, paths) -> dict[str, pd.DataFrame]:
     rows, found = exam_rows(run), {}
     not_cloze = set(choice_exams(run)) - set(rows["exam"])
     others = [exam for exam in examined(run) if exam.name in not_cloze]
-    done = run.root / STAGES / "scores"
+    done = run.artifacts / "scores"
     for path in dict.fromkeys(paths):
         parts = [rows[["id", *CELL]].merge(score(*load_model(path), rows), on="id")] if len(rows) else []
         if others:

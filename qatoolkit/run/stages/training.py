@@ -17,7 +17,7 @@ from qatoolkit.run.contracts import Stage, stage
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.stages.contents import artifact_of, content_of, make_once
 from qatoolkit.run.stages.data import probe_questions
-from qatoolkit.run.store import STAGES, Run
+from qatoolkit.run.store import Run
 from qatoolkit.training.defaults import Default, defaults
 from qatoolkit.training.hub import load_config, load_tokenizer
 from qatoolkit.training.job import Job, identity
@@ -124,7 +124,7 @@ class Trained:
 def trained(run: Run, jobs: list[Job]) -> list[Trained]:
     """Train jobs in parallel, each in the artifact of its content; a job that was trained before, in any run, is not
     trained again."""
-    artifacts = [Artifact(run.root / STAGES, "train", training_key(job)) for job in jobs]
+    artifacts = [Artifact(run.artifacts, "train", training_key(job)) for job in jobs]
     placed = [replace(job, out=str(a.folder)) for job, a in zip(jobs, artifacts, strict=True)]
     todo = {a.folder: (a, job) for a, job in zip(artifacts, placed, strict=True) if a.manifest is None}
     with ExitStack() as locks:
@@ -368,7 +368,7 @@ def midtrain(run: Run, *, log=print) -> Outputs:
 
     out = run.complete("midtrain", _MIDTRAIN, make, log=log)
     for arm, name in out.models.items():
-        run.point(f"models/{arm}", Artifact.named(run.root / STAGES, name))
+        run.point(f"models/{arm}", Artifact.named(run.artifacts, name))
     return out
 
 
