@@ -14,7 +14,7 @@ from qatoolkit.curate.decontaminate import decontaminate, exam_options, index_ex
 from qatoolkit.curate.exam_index import ExamIndex
 from qatoolkit.curate.settings import CurateSettings
 from qatoolkit.evaluation.exams import Exam, split_exam
-from qatoolkit.evaluation.probe import UNLABELLED
+from qatoolkit.evaluation.probe import fill_labels
 from qatoolkit.evaluation.task_tables import task_tables
 from qatoolkit.graph.knowledge_points import kps_from_column
 from qatoolkit.run.contracts import Stage, stage
@@ -193,8 +193,7 @@ def probe_questions(run: Run) -> pd.DataFrame:
     "unlabelled" for a missing label."""
     if run.profile.probe.on == "seeds":
         return run.read("annotate").seeds
-    questions = with_labels(run.read("exams").probe_questions, run.read("annotate").exam_labels)
-    return questions.assign(**questions[CELL].astype(object).fillna(UNLABELLED))
+    return fill_labels(with_labels(run.read("exams").probe_questions, run.read("annotate").exam_labels))
 
 
 def unlabelled(run: Run) -> pd.DataFrame:

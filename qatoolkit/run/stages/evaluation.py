@@ -12,7 +12,7 @@ from qatoolkit.evaluation.bits import bits_difference, bits_per_byte, mean_bits_
 from qatoolkit.evaluation.blind import blind_by_model, blind_to_training
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.exams import evaluate_exams
-from qatoolkit.evaluation.probe import UNLABELLED
+from qatoolkit.evaluation.probe import UNLABELLED, fill_labels
 from qatoolkit.run.contracts import stage
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.stages.data import choice_exams, choice_rows, exam_tables, examined
@@ -30,12 +30,7 @@ def exam_rows(run: Run) -> pd.DataFrame:
     rows, about = choice_rows(run), run.read("exams").about
     cloze = [name for name, options in about.items() if not options["suite"] and options["form"] in (None, "cloze")]
     rows = rows[rows["exam"].isin(cloze)].drop_duplicates("id").reset_index(drop=True)
-    return labelled(rows.reindex(columns=list(dict.fromkeys([*rows, *CELL]))))
-
-
-def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with "unlabelled" for an unknown discipline or difficulty."""
-    return rows.assign(**rows[CELL].astype(object).fillna(UNLABELLED))
+    return fill_labels(rows.reindex(columns=list(dict.fromkeys([*rows, *CELL]))))
 
 
 @stage(
@@ -115,7 +110,7 @@ def with_exam_labels(run: Run, samples: pd.DataFrame) -> pd.DataFrame:
     """Samples with the labels of their exam's questions."""
     labels = pd.concat([t.assign(exam=name)[["exam", "id", *LABELS]] for name, t in exam_tables(run).items()])
     found = samples.drop(columns=list(LABELS)).merge(labels, on=["exam", "id"], how="left", validate="many_to_one")
-    return labelled(found)[list(samples)]
+    return fill_labels(found)[list(samples)]
 
 
 def held_out(run: Run, models: dict[str, Path]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from qatoolkit.core.files import read_json
 from qatoolkit.core.qa_table import COLUMNS
 from qatoolkit.core.settings import replace
 from qatoolkit.core.stats import CELL, accuracy, cells, difference_over_seeds, paired_difference, weak
+from qatoolkit.evaluation.probe import only_labelled
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import BASE, Profile
 from qatoolkit.run.stages.data import judge_of
@@ -20,7 +21,7 @@ from qatoolkit.run.stages.measured import accept_measured
 from qatoolkit.run.stages.synthesis import context_of, writing_stage
 from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.stages.training import Trained, arm_job, midtrain_job, midtrain_job_of, qa_file, seed_range, trained
-from qatoolkit.run.stages.weakness import labelled_cells, probe_samples, weak_parts
+from qatoolkit.run.stages.weakness import probe_samples, weak_parts
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import NothingWeak, plan_budget
 from qatoolkit.synthesis.strategies import Strategy
@@ -123,7 +124,7 @@ def write_round(
     None if there are none; `stopped` then has the reason."""
     share = replace(profile.plan, questions=share_of(profile.plan.questions, nth, run.profile.rounds.n))
     try:
-        grid = labelled_cells(cells(loop.samples))
+        grid = only_labelled(cells(loop.samples))
         loop.plan = plan_budget(grid, share, pd.concat(loop.cells) if nth else None)
     except NothingWeak as error:
         if not nth:
@@ -220,7 +221,7 @@ def finish_round(run: Run, loop: Loop, nth: int, part: Trained) -> None:
 def record_probe(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None) -> dict:
     """Add the current checkpoint's answers to the probe to the loop's rows, paired with those of the previous one,
     `before`."""
-    grid, planned = labelled_cells(cells(loop.samples)), weak_parts(run)
+    grid, planned = only_labelled(cells(loop.samples)), weak_parts(run)
     now = weak_now(run, grid)
     row = {"seed": loop.seed, "tokens": loop.tokens, "weak_cells": len(now)} | about
     for prefix, on in (("", "all"), ("weak_", "weak")):
@@ -294,7 +295,7 @@ def compare_with_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
     probes = [grid for loop in loops for grid in loop.probes]
     for loop in loops:
         one_pass = others[ONE_PASS, loop.seed]
-        grid = labelled_cells(cells(probe_samples(run, one_pass.path)))
+        grid = only_labelled(cells(probe_samples(run, one_pass.path)))
         where = {"seed": loop.seed, "round": len(loop.trainings), "tokens": loop.tokens}
         probes += [loop.probes[0].assign(arm=ONE_PASS), mark_weak(grid, weak_now(run, grid), arm=ONE_PASS, **where)]
     planned, names = weak_parts(run), list(dict.fromkeys(name for name, _ in paths))

@@ -51,7 +51,7 @@ def plan(run: Run, folder) -> dict:
     """The synthesis `budget` by cell that follows from the probe; `weak`, the weak cells; and `weak_disciplines`, for
     exam questions whose difficulty is unknown."""
     grid, settings = run.read("probe").cells, run.profile.plan
-    known = labelled_cells(grid)
+    known = probing.only_labelled(grid)
     if known.empty:
         raise ValueError(
             "the probe has no question with discipline and difficulty, so nothing can be planned: let the annotator "
@@ -64,11 +64,6 @@ def plan(run: Run, folder) -> dict:
         "weak": weak(grid, **criterion),
         "weak_disciplines": weak(cells(pooled), **criterion),
     }
-
-
-def labelled_cells(grid: pd.DataFrame) -> pd.DataFrame:
-    """The cells of a grid whose discipline and difficulty are known."""
-    return grid[~grid[CELL].eq(probing.UNLABELLED).any(axis=1)]
 
 
 def weak_parts(run: Run) -> pd.DataFrame:
