@@ -190,6 +190,11 @@ def weak(grid: pd.DataFrame, target: float, low_n: int, above_chance: bool = Fal
     return grid[below & (grid["n"] >= low_n)].reset_index(drop=True)
 
 
+def in_cells(table: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
+    """Whether the discipline and difficulty of each row are those of a row of `cells`, [rows] bool."""
+    return pd.MultiIndex.from_frame(table[CELL]).isin(pd.MultiIndex.from_frame(cells[CELL]))
+
+
 def agreement(labels: pd.Series, gold: pd.Series, order: tuple[str, ...] | None = None) -> dict:
     """Agreement of labels with gold labels, row by row: n, accuracy, Cohen's kappa and, given an `order`,
     quadratic-weighted kappa. Rows missing either label are not counted. ValueError for a label not in `order`.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from qatoolkit.core.artifacts import Artifact
-from qatoolkit.core.stats import CELL, accuracy, cells, corrected, mcnemar, paired_difference
+from qatoolkit.core.stats import CELL, accuracy, cells, corrected, in_cells, mcnemar, paired_difference
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.evaluation.bits import bits_difference, bits_per_byte, mean_bits_per_byte
 from qatoolkit.evaluation.blind import blind_by_model, blind_to_training
@@ -180,8 +180,7 @@ def gains_by_blind(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resample
 
 def parts(samples: pd.DataFrame, weak: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Samples in the weak cells, in the others, and all; samples without a discipline are only in the last."""
-    is_weak = pd.MultiIndex.from_frame(samples[CELL]).isin(pd.MultiIndex.from_frame(weak[CELL]))
-    known = samples["discipline"] != UNLABELLED
+    is_weak, known = in_cells(samples, weak), samples["discipline"] != UNLABELLED
     return {"weak": samples[is_weak], "other": samples[known & ~is_weak], "all": samples}
 
 

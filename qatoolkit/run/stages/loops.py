@@ -11,7 +11,7 @@ import pandas as pd
 from qatoolkit.core.files import read_json
 from qatoolkit.core.qa_table import COLUMNS
 from qatoolkit.core.settings import replace
-from qatoolkit.core.stats import CELL, accuracy, cells, difference_over_seeds, paired_difference, weak
+from qatoolkit.core.stats import CELL, accuracy, cells, difference_over_seeds, in_cells, paired_difference
 from qatoolkit.evaluation.probe import only_labelled
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import BASE, Profile
@@ -21,7 +21,7 @@ from qatoolkit.run.stages.measured import accept_measured
 from qatoolkit.run.stages.synthesis import context_of, writing_stage
 from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.stages.training import Trained, arm_job, midtrain_job, midtrain_job_of, qa_file, seed_range, trained
-from qatoolkit.run.stages.weakness import probe_samples, weak_parts
+from qatoolkit.run.stages.weakness import probe_samples, weak_cells, weak_parts
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import NothingWeak, plan_budget
 from qatoolkit.synthesis.strategies import Strategy
@@ -222,7 +222,7 @@ def record_probe(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None)
     """Add the current checkpoint's answers to the probe to the loop's rows, paired with those of the previous one,
     `before`."""
     grid, planned = only_labelled(cells(loop.samples)), weak_parts(run)
-    now = weak_now(run, grid)
+    now = weak_cells(grid, run.profile.plan)
     row = {"seed": loop.seed, "tokens": loop.tokens, "weak_cells": len(now)} | about
     for prefix, on in (("", "all"), ("weak_", "weak")):
         samples = parts(loop.samples, planned)[on]
@@ -238,16 +238,9 @@ def record_probe(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None)
     return row
 
 
-def weak_now(run: Run, grid: pd.DataFrame) -> pd.DataFrame:
-    """The cells of a grid that are weak by the run's plan settings."""
-    plan = run.profile.plan
-    return weak(grid, plan.target, plan.low_n, plan.above_chance)
-
-
 def mark_weak(grid: pd.DataFrame, now: pd.DataFrame, **columns) -> pd.DataFrame:
     """A grid with a column `weak`, whether each of its cells is in `now`, and further `columns`."""
-    is_weak = pd.MultiIndex.from_frame(grid[CELL]).isin(pd.MultiIndex.from_frame(now[CELL]))
-    return grid.assign(weak=is_weak, **columns)
+    return grid.assign(weak=in_cells(grid, now), **columns)
 
 
 def spent(run: Run, stage: str) -> float | None:
@@ -297,7 +290,10 @@ def compare_with_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
         one_pass = others[ONE_PASS, loop.seed]
         grid = only_labelled(cells(probe_samples(run, one_pass.path)))
         where = {"seed": loop.seed, "round": len(loop.trainings), "tokens": loop.tokens}
-        probes += [loop.probes[0].assign(arm=ONE_PASS), mark_weak(grid, weak_now(run, grid), arm=ONE_PASS, **where)]
+        probes += [
+            loop.probes[0].assign(arm=ONE_PASS),
+            mark_weak(grid, weak_cells(grid, run.profile.plan), arm=ONE_PASS, **where),
+        ]
     planned, names = weak_parts(run), list(dict.fromkeys(name for name, _ in paths))
     seeds = [loop.seed for loop in loops]
     split = {key: parts(rows, planned) for key, rows in samples.items()}

@@ -12,6 +12,7 @@ from qatoolkit.run.contracts import stage
 from qatoolkit.run.stages.data import examined, probe_questions, task_ids
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import plan_budget
+from qatoolkit.synthesis.settings import PlanSettings
 
 
 @stage("probe", reads=("base", "annotate", "exams"), settings=("probe.on", "probe.open_answers"))
@@ -58,12 +59,16 @@ def plan(run: Run, folder) -> dict:
             "label exam questions (evaluate.label), or probe on seeds (probe.on)"
         )
     pooled = run.read("probe").samples.assign(difficulty=probing.UNLABELLED)
-    criterion = {"target": settings.target, "low_n": settings.low_n, "above_chance": settings.above_chance}
     return {
         "budget": plan_budget(known, settings),
-        "weak": weak(grid, **criterion),
-        "weak_disciplines": weak(cells(pooled), **criterion),
+        "weak": weak_cells(grid, settings),
+        "weak_disciplines": weak_cells(cells(pooled), settings),
     }
+
+
+def weak_cells(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
+    """The cells of a grid that are weak by the settings of a plan."""
+    return weak(grid, settings.target, settings.low_n, settings.above_chance)
 
 
 def weak_parts(run: Run) -> pd.DataFrame:

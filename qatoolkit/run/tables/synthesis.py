@@ -3,10 +3,11 @@
 import pandas as pd
 
 from qatoolkit.core.settings import replace
-from qatoolkit.core.stats import accuracy, weak, wilson
+from qatoolkit.core.stats import accuracy, wilson
 from qatoolkit.core.taxonomy import HIGH, STEM
 from qatoolkit.run.cost import estimate
 from qatoolkit.run.stages.data import probe_questions
+from qatoolkit.run.stages.weakness import weak_cells
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import RULES, plan_budget
 from qatoolkit.synthesis.linkqa import merge_table
@@ -53,7 +54,7 @@ def plan_shares(run: Run) -> pd.DataFrame:
     variants = {f"rule {settings.rule}, target {settings.target:g}": {}}
     variants |= {f"if the rule were {rule}": {"rule": rule} for rule in RULES if rule != settings.rule}
     for target in (0.5, 0.9):
-        if len(weak(grid, target, settings.low_n, settings.above_chance)):
+        if len(weak_cells(grid, replace(settings, target=target))):
             variants[f"if the target were {target:g}"] = {"target": target}
     rows = []
     for name, dials in variants.items():
