@@ -101,12 +101,12 @@ def _open(profile: str | None, name: str | None, seed: int | None, change: bool 
     """Open a run by name; without `profile` with the one it remembers, else demo."""
     from qatoolkit.run.profiles import PROFILES
     from qatoolkit.run.remembered import remembered
-    from qatoolkit.run.store import open_run
+    from qatoolkit.run.store import open_run, results_root
 
     name = name or (None if profile else "demo")
-    opened = open_run(name, profile=profile, seed=seed, change=change)
-    known = profile or name in PROFILES or remembered(opened.folder)
-    return opened if known else open_run(name, profile="demo", seed=seed, change=change)
+    if not (profile or name in PROFILES or remembered(results_root() / name)):
+        profile = "demo"
+    return open_run(name, profile=profile, seed=seed, change=change)
 
 
 def _open_existing(profile: str | None, name: str | None, seed: int | None, change: bool):
