@@ -20,6 +20,7 @@ from qatoolkit.run.tables.evaluation import accuracy_by_arm, arms
 from qatoolkit.run.tables.synthesis import spend
 
 CONTROLS = ["kind", "language", "n", "recall", "recall_low", "recall_high", "lost", "precision"]
+RESULTS = ("evaluate", "scaling", "ablations")  # stages whose findings come first
 PAGE = Path(__file__).with_name("report.html")
 
 
@@ -99,9 +100,6 @@ def _where_made(manifests: list[dict]) -> dict:
     return {"stages made": days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"} | {
         name: "; ".join(dict.fromkeys(m[name] for m in made)) for name in ("commit", "machine", "versions")
     }
-
-
-RESULTS = ("evaluate", "scaling", "ablations")
 
 
 def _table(records) -> str:

@@ -21,6 +21,10 @@ from qatoolkit.training.job import Job
 from qatoolkit.training.launch import JobsToRun
 
 SWEEPS = "sweeps.json"  # in the run's folder: the reasons of failed trainings
+SWEPT = [  # columns after the dials
+    *("arm", "tokens", "parameters", "learning_rate", "accuracy", "control_accuracy", "bits_per_byte", "chance"),
+    *("gain", "gain_low", "gain_high", "n", "weak_gain", "weak_gain_low", "weak_gain_high", "weak_n", "reason"),
+]
 
 
 def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: bool = False, log=print) -> pd.DataFrame:
@@ -76,12 +80,6 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
             about | score_combination(run, {name: found[training_key(job)] for name, job in pair.items()}, arm, control)
         )
     return pd.DataFrame(rows, columns=[*names, *SWEPT])
-
-
-SWEPT = [
-    *("arm", "tokens", "parameters", "learning_rate", "accuracy", "control_accuracy", "bits_per_byte", "chance"),
-    *("gain", "gain_low", "gain_high", "n", "weak_gain", "weak_gain_low", "weak_gain_high", "weak_n", "reason"),
-]
 
 
 def variant_of(run: Run, arm: str, dials: dict, arms: dict) -> Run:

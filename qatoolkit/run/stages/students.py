@@ -33,6 +33,8 @@ from qatoolkit.scaling import points as sweeps
 from qatoolkit.scaling.fits import fit_scaling
 from qatoolkit.scaling.forecast import check_forecast, gain_by_scale
 
+ABOUT = ("point", "arm", "seed", "size", "tokens", "initial", "parameters", "initial_flops")  # of a grid of cells
+
 
 @stage(
     "scaling",
@@ -109,9 +111,6 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
         | laws(table, sweeps.by_axis(runs), run.seed)
         | {"left_out": left_out, "uses": uses}
     )
-
-
-ABOUT = ("point", "arm", "seed", "size", "tokens", "initial", "parameters", "initial_flops")
 
 
 def over_seeds(rows: list[dict]) -> dict:
