@@ -210,16 +210,10 @@ def mixture_of(
 @stage(
     "base",
     settings=(
-        "world.general",
-        "student",
-        "midtrain.tokens",
-        "midtrain.rate",
-        "scaling.sizes",
-        "scaling.initial",
-        "ladder",
+        "world.general", "student", "midtrain.tokens", "midtrain.rate", "scaling.sizes", "scaling.initial", "ladder",
     ),
     files=("student.checkpoint",),
-)
+)  # fmt: skip
 def base(run: Run, folder: Path) -> dict:
     """The base student: a trunk pre-trained here on the general corpus with checkpoints along the way, or a checkpoint
     of the profile or the world; with its tokenizer, the general corpus in blocks, and the other rungs of the scaling
