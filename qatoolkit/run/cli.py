@@ -166,7 +166,7 @@ def run(
     source = opened.source if profile or not remembered(opened.folder) else None  # None: the profile it remembers
     executed = notebooks.run_notebooks(opened, source, only or [])
     if executed and not only:
-        print(f"report: {os.path.relpath(report.write(opened))}")
+        print(f"report: {os.path.relpath(report.write_report(opened))}")
 
 
 @app.command()
@@ -317,9 +317,9 @@ def tokenise(
 @app.command()
 def report(profile: OfRun = None, name: Name = None, seed: Seed = None, change: Change = False) -> None:
     """Write one self-contained HTML page of a run's figures and tables."""
-    from qatoolkit.run.report import write
+    from qatoolkit.run.report import write_report
 
-    print(os.path.relpath(write(_open_existing(profile, name, seed, change))))
+    print(os.path.relpath(write_report(_open_existing(profile, name, seed, change))))
 
 
 @app.command()

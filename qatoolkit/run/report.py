@@ -24,7 +24,7 @@ RESULTS = ("evaluate", "scaling", "ablations")  # stages whose findings come fir
 PAGE = Path(__file__).with_name("report.html")
 
 
-def write(run: Run) -> Path:
+def write_report(run: Run) -> Path:
     """Write `report.html` into the run folder and return its path; missing or damaged figures are drawn again.
 
     Raises MissingUpstream, naming the notebook to run, if the run has no summary yet."""

@@ -24,7 +24,7 @@ from qatoolkit.run.outputs import Outputs, write_output
 from qatoolkit.run.profiles import PROFILES, Profile, load_profile
 from qatoolkit.run.provenance import provenance
 from qatoolkit.run.remembered import FILE as REMEMBERED
-from qatoolkit.run.remembered import check, profile_of, remedy_of, remember, remembered
+from qatoolkit.run.remembered import profile_of, refuse_other_settings, remedy_of, remember, remembered
 from qatoolkit.run.world import World, world_of
 from qatoolkit.synthesis.strategies import PACKAGED
 from qatoolkit.teacher.ledger import Ledger
@@ -263,7 +263,7 @@ class Run:
         """Run one stage unless it is done: `make(folder)` returns {name: table, JSON value, or None for a folder that
         it wrote itself}; the manifest is written last. `dials` are turned for this stage only; `asked` are arguments
         that its result depends on."""
-        check(self)
+        refuse_other_settings(self)
         if not self._checked:
             if self.change or self.parent or self.own_world or not remembered(self.folder):
                 self.world.check()  # models take seconds to open: not again for a run that remembers the same profile
@@ -395,5 +395,5 @@ def open_run(
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed!r}; it must be a whole number from 0 to 2**32 - 1")
     run = Run(name, load_profile(base, **dials), int(seed), root, source, world, change=change)
-    check(run)
+    refuse_other_settings(run)
     return run

@@ -45,7 +45,7 @@ def ran(smoke, trained_here):
     noted(evaluation, "score", lambda model, tokenizer, table: ("asked", frozenset(table["id"])))
     noted(training, "train_all", lambda jobs: ("trained", [(job.name, job.seed) for job in jobs]))
     noted(loops, "plan_budget", lambda grid, settings, history: ("planned", history))
-    real, fresh = loops.part_job, []
+    real, fresh = loops.round_job, []
 
     def killed(run, loop, nth, *more):
         if nth == 1 and not fresh:
@@ -53,7 +53,7 @@ def ran(smoke, trained_here):
             raise Killed
         return real(run, loop, nth, *more)
 
-    patch.setattr(loops, "part_job", killed)
+    patch.setattr(loops, "round_job", killed)
     with pytest.raises(Killed):
         stages.rounds(run, log=str)
     half = len(order)

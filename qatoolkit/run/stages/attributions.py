@@ -15,8 +15,8 @@ from qatoolkit.graph.coverage import kps_of_questions
 from qatoolkit.graph.kp_graph import build_kp_graph
 from qatoolkit.run.contracts import Stage
 from qatoolkit.run.outputs import Outputs
-from qatoolkit.run.stages.evaluation import scored
-from qatoolkit.run.stages.training import arm_job, midtrain_job, mixture_of, seed_range, token_file, trained
+from qatoolkit.run.stages.evaluation import score_models
+from qatoolkit.run.stages.training import arm_job, midtrain_job, mixture_of, seed_range, token_file, train_jobs
 from qatoolkit.run.store import Run
 from qatoolkit.training.job import Job
 from qatoolkit.training.tokens import open_tokens
@@ -87,8 +87,8 @@ def attribution(
             plans[part] = part_job(run, arm, name, kept, rows, fill, tokens)
         jobs = {(seed, part): replace(job, seed=seed) for seed in seed_range(run, seeds) for part, job in plans.items()}
         log(f"attribution: {len(jobs)} trainings of {tokens:,} tokens")
-        found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
-        answers = scored(run, [t.job.out for t in found.values()])
+        found = dict(zip(jobs, train_jobs(run, list(jobs.values())), strict=True))
+        answers = score_models(run, [t.job.out for t in found.values()])
         tables = [answers[t.job.out].assign(part=part, seed=seed) for (seed, part), t in found.items()]
         samples = (
             pd.concat(tables, ignore_index=True) if chosen else pd.DataFrame(columns=["part", "seed", "id", *CELL])

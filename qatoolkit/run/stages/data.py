@@ -71,7 +71,7 @@ def with_labels(table: pd.DataFrame, labels: pd.DataFrame | None) -> pd.DataFram
     return table.assign(**{label: table[label].fillna(table["id"].map(found[label])) for label in LABELS})
 
 
-def examined(run: Run) -> list[Exam]:
+def exams_to_evaluate(run: Run) -> list[Exam]:
     """The run's exams as they are evaluated: tables, or tasks restricted to the questions that the probe does not
     use."""
     tables, about = exam_tables(run), run.read("exams").about

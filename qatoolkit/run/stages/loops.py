@@ -16,11 +16,19 @@ from qatoolkit.evaluation.probe import only_labelled
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import BASE, Profile
 from qatoolkit.run.stages.data import judge_of
-from qatoolkit.run.stages.evaluation import parts, scored
+from qatoolkit.run.stages.evaluation import by_weakness, score_models
 from qatoolkit.run.stages.measured import accept_measured
 from qatoolkit.run.stages.synthesis import context_of, writing_stage
 from qatoolkit.run.stages.teachers import teachers
-from qatoolkit.run.stages.training import Trained, arm_job, midtrain_job, midtrain_job_of, qa_file, seed_range, trained
+from qatoolkit.run.stages.training import (
+    Trained,
+    arm_job,
+    midtrain_job,
+    midtrain_job_of,
+    qa_file,
+    seed_range,
+    train_jobs,
+)
 from qatoolkit.run.stages.weakness import probe_samples, weak_cells, weak_parts
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import NothingWeak, plan_budget
@@ -67,8 +75,8 @@ def rounds(run: Run, *, log=print) -> Outputs:
             for loop in (loop for loop in loops if not loop.stopped):
                 new = write_round(run, loop, nth, chosen, profile, judge, most)
                 if not loop.stopped:
-                    jobs[loop.seed] = part_job(run, loop, nth, f"{of} round {nth + 1}", new)
-            found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
+                    jobs[loop.seed] = round_job(run, loop, nth, f"{of} round {nth + 1}", new)
+            found = dict(zip(jobs, train_jobs(run, list(jobs.values())), strict=True))
             for loop in (loop for loop in loops if loop.seed in found):
                 finish_round(run, loop, nth, found[loop.seed])
         if not loops[0].trainings:  # the first round is the same for all
@@ -147,7 +155,7 @@ def write_round(
     return new
 
 
-def part_job(run: Run, loop: Loop, nth: int, name: str, new: pd.DataFrame) -> Job:
+def round_job(run: Run, loop: Loop, nth: int, name: str, new: pd.DataFrame) -> Job:
     """The training of round `nth` on its questions, from the current checkpoint."""
     n, settings, changes = run.profile.rounds.n, run.profile.midtrain, {}
     if nth and settings.rate == "inherit":  # the schedule continues from the last rate of the base
@@ -225,11 +233,11 @@ def record_probe(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None)
     now = weak_cells(grid, run.profile.plan)
     row = {"seed": loop.seed, "tokens": loop.tokens, "weak_cells": len(now)} | about
     for prefix, on in (("", "all"), ("weak_", "weak")):
-        samples = parts(loop.samples, planned)[on]
+        samples = by_weakness(loop.samples, planned)[on]
         row |= {f"{prefix}{name}": value for name, value in accuracy(samples).iloc[0].items()}
         if before is not None:
             paired = paired_difference(
-                samples, parts(before, planned)[on], resamples=run.profile.evaluate.bootstrap, seed=run.seed
+                samples, by_weakness(before, planned)[on], resamples=run.profile.evaluate.bootstrap, seed=run.seed
             )
             row[f"{prefix}gain"] = paired["difference"]
             row |= {f"{prefix}gain_{end}": paired[end] for end in ("low", "high")}
@@ -278,12 +286,12 @@ def comparison_jobs(run: Run, of: str, loop: Loop) -> dict[str, tuple[Job, int |
 def compare_with_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
     """The outputs of the stage; the exams are answered here, once."""
     jobs = {(name, loop.seed): job for loop in loops for name, job in comparison_jobs(run, of, loop).items()}
-    others = dict(zip(jobs, trained(run, [job for job, _ in jobs.values()]), strict=True))
+    others = dict(zip(jobs, train_jobs(run, [job for job, _ in jobs.values()]), strict=True))
     questions = {key: n for key, (_, n) in jobs.items()}
     questions |= {(ROUNDS, loop.seed): sum(map(len, loop.questions)) for loop in loops}
     paths = {(ROUNDS, loop.seed): loop.model for loop in loops} | {key: other.path for key, other in others.items()}
     paths |= {(BASE, loop.seed): run.model(BASE) for loop in loops}
-    answered = scored(run, paths.values())
+    answered = score_models(run, paths.values())
     samples = {key: answered[path].drop_duplicates("id") for key, path in paths.items()}
     probes = [grid for loop in loops for grid in loop.probes]
     for loop in loops:
@@ -296,7 +304,7 @@ def compare_with_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
         ]
     planned, names = weak_parts(run), list(dict.fromkeys(name for name, _ in paths))
     seeds = [loop.seed for loop in loops]
-    split = {key: parts(rows, planned) for key, rows in samples.items()}
+    split = {key: by_weakness(rows, planned) for key, rows in samples.items()}
     compared = [(ROUNDS, other) for other in names if other != ROUNDS] + [(ONE_PASS, BASE)]
     return {
         "rounds": pd.DataFrame([row | {"stopped": loop.stopped} for loop in loops for row in loop.rows]),

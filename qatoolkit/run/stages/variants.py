@@ -8,9 +8,9 @@ import pandas as pd
 from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.stats import accuracy, corrected, difference_over_seeds
 from qatoolkit.run.contracts import stage
-from qatoolkit.run.stages.evaluation import parts, scored
+from qatoolkit.run.stages.evaluation import by_weakness, score_models
 from qatoolkit.run.stages.flow import run_to
-from qatoolkit.run.stages.training import arm_job, arm_table, seed_range, shares_in, trained
+from qatoolkit.run.stages.training import arm_job, arm_table, seed_range, shares_in, train_jobs
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
 
@@ -71,8 +71,8 @@ def ablations(run: Run, folder) -> dict:
         for key, other in run_of.items()
         for seed in seed_range(run, profile.ablation_seeds)
     }
-    found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
-    scores = scored(run, [t.job.out for t in found.values()])
+    found = dict(zip(jobs, train_jobs(run, list(jobs.values())), strict=True))
+    scores = score_models(run, [t.job.out for t in found.values()])
     keys = [dict(zip(KEY, key, strict=True)) for key in jobs]
     tables = [scores[t.job.out].assign(**key) for key, t in zip(keys, found.values(), strict=True)]
     samples = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEY, "id"])
@@ -89,7 +89,7 @@ def _compare(sets: list[dict], samples: pd.DataFrame, weak: pd.DataFrame, resamp
     """One row per ablation on weak cells and on all: accuracy, and the paired difference to the untouched arm over the
     training seeds, with corrected p."""
     rows, columns = [], ("difference", "low", "high", "n", "seeds", "p")
-    split = {key: parts(group, weak) for key, group in samples.groupby(KEY)}
+    split = {key: by_weakness(group, weak) for key, group in samples.groupby(KEY)}
     for row in sets:
         for on in ("weak", "all"):
             turned, untouched = (

@@ -9,7 +9,7 @@ from qatoolkit.core.stats import CELL, cells, weak
 from qatoolkit.evaluation import probe as probing
 from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.run.contracts import stage
-from qatoolkit.run.stages.data import examined, probe_questions, task_ids
+from qatoolkit.run.stages.data import exams_to_evaluate, probe_questions, task_ids
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import plan_budget
 from qatoolkit.synthesis.settings import PlanSettings
@@ -40,7 +40,7 @@ def probe_samples(run: Run, model: Path) -> pd.DataFrame:
 
 def _probe_tasks(run: Run, model, questions: pd.DataFrame) -> pd.DataFrame:
     """Samples of the probe's part of the exams that are lm-eval tasks."""
-    exams = [replace(exam, keep=frozenset(questions["id"])) for exam in examined(run) if exam.suite]
+    exams = [replace(exam, keep=frozenset(questions["id"])) for exam in exams_to_evaluate(run) if exam.suite]
     samples = evaluate_exams(model, exams, scorer="fast")
     chance = (1 / questions["choices"].map(len, na_action="ignore")).fillna(0.0).astype(float)
     labels = questions.assign(chance=chance)[["id", "language", *CELL, "chance"]]

@@ -11,8 +11,8 @@ from qatoolkit.core.taxonomy import DIFFICULTIES
 from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.run.lineage import cost_per_question
 from qatoolkit.run.profiles import BASE
-from qatoolkit.run.stages.data import choice_exams, choice_tables, exam_tables, examined
-from qatoolkit.run.stages.evaluation import parts
+from qatoolkit.run.stages.data import choice_exams, choice_tables, exam_tables, exams_to_evaluate
+from qatoolkit.run.stages.evaluation import by_weakness
 from qatoolkit.run.stages.training import arm_table
 from qatoolkit.run.stages.variants import REFERENCE
 from qatoolkit.run.stages.weakness import weak_parts
@@ -50,7 +50,7 @@ def scorer_agreement(run: Run, arm: str | None = None, n: int = 50) -> pd.DataFr
     (nats)."""
     model, keys = run.model(arm or run.profile.main_arm), ["exam", "id"]
     choice = choice_exams(run)
-    exams = [replace(exam, limit=min(n, exam.limit or n)) for exam in examined(run) if exam.name in choice]
+    exams = [replace(exam, limit=min(n, exam.limit or n)) for exam in exams_to_evaluate(run) if exam.name in choice]
     fast, hf = (evaluate_exams(model, exams, scorer=scorer)[[*keys, "given", "margin"]] for scorer in ("fast", "hf"))
     both = fast.merge(hf, on=keys, suffixes=("", "_hf"), validate="one_to_one")
     gap = (both["margin"] - both["margin_hf"]).abs()
@@ -142,7 +142,7 @@ def training_seeds(run: Run) -> pd.DataFrame:
     resampled = {"resamples": run.profile.evaluate.bootstrap, "seed": run.seed}
     samples = run.read("ablations").samples
     samples = samples[samples["ablation"] == REFERENCE]
-    for on, part in parts(samples, weak_parts(run)).items():
+    for on, part in by_weakness(samples, weak_parts(run)).items():
         if on == "other":
             continue
         pairs = []
@@ -177,7 +177,7 @@ def arms(run: Run, priced_as: Mapping[str, str] | None = None) -> pd.DataFrame:
 def arm_scores(run: Run) -> pd.DataFrame:
     """Accuracy with Wilson interval of every arm on the exams with choices, in weak cells, in other cells and over all,
     the best in weak cells first."""
-    split = parts(choice_samples(run).drop_duplicates(["arm", "id"]), weak_parts(run))
+    split = by_weakness(choice_samples(run).drop_duplicates(["arm", "id"]), weak_parts(run))
     scores = [
         accuracy(part, ["arm"]).set_index("arm")[["accuracy", "low", "high"]].set_axis(_SCORES[i : i + 3], axis=1)
         for i, part in zip((0, 3, 6), split.values(), strict=True)
