@@ -29,12 +29,13 @@ PATIENCE = 2.0  # seconds without output before a command of SILENT reports that
 SILENT = ("status", "check", "plan", "settings", "report", "doctor")
 STOPPED = "interrupted; finished work is kept, run the same command again to continue"
 
-Profile = Annotated[str, typer.Option("--profile", help="smoke, demo, gpu, paper, or a YAML file")]
+Profile = Annotated[str, typer.Option("--profile", help="smoke, demo, gpu, own, smollm, paper, or a YAML file")]
 OfRun = Annotated[
     str | None,
     typer.Option(
         "--profile",
-        help="smoke, demo, gpu, paper, or a YAML file; default: the profile the run was made with, else demo",
+        help="smoke, demo, gpu, own, smollm, paper, or a YAML file; default: the profile the run was made with, "
+        "else demo",
     ),
 ]
 Name = Annotated[str | None, typer.Option("--run", help="name of the run folder (default: the profile's name)")]

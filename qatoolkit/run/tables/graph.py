@@ -1,5 +1,4 @@
-"""Tables of notebook 05: walks through the knowledge-point graph, how they are steered, and the questions written along
-them."""
+"""Tables of walks through the knowledge-point graph, how they are steered, and the questions written along them."""
 
 import os
 from collections.abc import Mapping

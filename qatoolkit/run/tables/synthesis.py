@@ -1,4 +1,4 @@
-"""Tables of notebooks 03 to 06: the probe, the plan, the questions written and refined, and their cost."""
+"""Tables of synthesis: the probe, the plan, the questions written and refined, and their cost."""
 
 import pandas as pd
 
