@@ -7,6 +7,8 @@ tables. All names load on first use, so `import qatoolkit` stays cheap."""
 import importlib
 import os
 
+from qatoolkit.core.public import by_module, name_error
+
 # Idle OpenMP threads of torch spin by default; on shared cores that made scoring 4 to 9 times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -19,79 +21,58 @@ _ROOMS = {
     "seeds": "qatoolkit.seeds",
     "curate": "qatoolkit.curate",
 }
-_NAMES = {
-    "open_run": "run.store",
-    "load_profile": "run.profiles",
-    "browse": "run.browse",
-    "compare": "run.compare",
-    "draw": "run.figures",
-    "findings": "run.findings",
-    "save_figures": "run.figures",
-    "lineage": "run.lineage",
-    "preview": "run.preview",
-    "cost_per_question": "run.lineage",
-    "save_dataset": "core.cards",
-    "release": "run.release",
-    "push_to_hub": "run.release",
-    "map_shards": "core.shards",
-    "ask_shards": "run.shards",
-    "read_shards": "core.shards",
-    "write_shards": "core.shards",
-    "qa_table": "core.qa_table",
-    "qa": "core.display",
-    "facts": "core.display",
-    "table": "core.display",
-    "read_seeds": "seeds.read",
-    "Teacher": "teacher.client",
-    "offline_teacher": "run.offline",
-    "Endpoint": "teacher.client",
-    "Ledger": "teacher.ledger",
-    "annotate": "synthesis.annotate",
-    "plan_budget": "synthesis.budget",
-    "synthesise": "synthesis.strategies",
-    "PlanSettings": "synthesis.settings",
-    "register": "synthesis.strategies",
-    "Strategy": "synthesis.strategies",
-    "KPGraph": "graph.kp_graph",
-    "build_kp_graph": "graph.kp_graph",
-    "kp_graph_of_shards": "graph.from_shards",
-    "kps_from_column": "graph.knowledge_points",
-    "merge_candidates": "graph.merges",
-    "apply_merges": "graph.merges",
-    "sample_paths": "graph.walks",
-    "coverage": "graph.coverage",
-    "path_diagnostics": "graph.walks",
-    "Job": "training.job",
-    "train": "training.train",
-    "evaluate": "evaluation.evaluate",
-    "probe": "evaluation.probe",
-    "probe_tasks": "evaluation.probe",
-    "measure_difficulty": "evaluation.pass_rates",
-    "blind_by_model": "evaluation.blind",
-    "blind_to_training": "evaluation.blind",
-    "fit_scaling": "scaling.fits",
-    "forecast": "scaling.forecast",
-    "check_forecast": "scaling.forecast",
-    "forecast_errors": "scaling.forecast",
-    "gain_by_scale": "scaling.forecast",
-    "compute_optimal": "scaling.forecast",
-    "propose_setting": "scaling.recipe",
-    "same_answer": "answers.same_answer",
-    "cells": "core.stats",
-    "accuracy": "core.stats",
-    "agreement": "core.stats",
-    "paired_difference": "core.stats",
-}
+_NAMES = by_module(
+    __name__,
+    {
+        "run.store": "open_run",
+        "run.profiles": "load_profile",
+        "run.browse": "browse",
+        "run.compare": "compare",
+        "run.figures": "draw save_figures",
+        "run.findings": "findings",
+        "run.lineage": "lineage cost_per_question",
+        "run.preview": "preview",
+        "core.cards": "save_dataset",
+        "run.release": "release push_to_hub",
+        "core.shards": "map_shards read_shards write_shards",
+        "run.shards": "ask_shards",
+        "core.qa_table": "qa_table",
+        "core.display": "qa facts table",
+        "seeds.read": "read_seeds",
+        "teacher.client": "Teacher Endpoint",
+        "run.offline": "offline_teacher",
+        "teacher.ledger": "Ledger",
+        "synthesis.annotate": "annotate",
+        "synthesis.budget": "plan_budget",
+        "synthesis.strategies": "synthesise register Strategy",
+        "synthesis.settings": "PlanSettings",
+        "graph.kp_graph": "KPGraph build_kp_graph",
+        "graph.from_shards": "kp_graph_of_shards",
+        "graph.knowledge_points": "kps_from_column",
+        "graph.merges": "merge_candidates apply_merges",
+        "graph.walks": "sample_paths path_diagnostics",
+        "graph.coverage": "coverage",
+        "training.job": "Job",
+        "training.train": "train",
+        "evaluation.evaluate": "evaluate",
+        "evaluation.probe": "probe probe_tasks",
+        "evaluation.pass_rates": "measure_difficulty",
+        "evaluation.blind": "blind_by_model blind_to_training",
+        "scaling.fits": "fit_scaling",
+        "scaling.forecast": "forecast check_forecast forecast_errors gain_by_scale compute_optimal",
+        "scaling.recipe": "propose_setting",
+        "answers.same_answer": "same_answer",
+        "core.stats": "cells accuracy agreement paired_difference",
+    },
+)
 __all__ = ["__version__", *_ROOMS, *_NAMES]
 
 
 def __getattr__(name: str):
     if name in _NAMES:
-        return getattr(importlib.import_module(f"qatoolkit.{_NAMES[name]}"), name)
+        return getattr(importlib.import_module(_NAMES[name]), name)
     if name in _ROOMS:
         return importlib.import_module(_ROOMS[name])
-    from qatoolkit.core.public import name_error
-
     raise name_error("qatoolkit", name, __all__)
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from qatoolkit.answers.notation import FUNCTION_WORDS, is_cjk_text
 from qatoolkit.answers.units import Unit, units
+from qatoolkit.core.text import ONES, TENS
 
 _MAX_EXACT_DIGITS = 400  # longer numbers count as text: 1e999999999 must not be expanded
 
@@ -45,25 +46,13 @@ _MEASURES = re.compile(
 )
 _COUNTERS = frozenset("个只名位人条头匹张件")
 _NOT_NOUN = re.compile("[以之分倍折成多余半点时上下内外到至比十百千万亿]")  # 5 or more, a half, times, o'clock
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-)
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_ENGLISH = {w: i for i, w in enumerate(_ONES.split())} | {w: 10 * i for i, w in enumerate(_TENS.split(), 2)}
+_ENGLISH = ONES | TENS
 _ORDINALS = {
-    "first": "one",
-    "second": "two",
-    "third": "three",
-    "fifth": "five",
-    "eighth": "eight",
-    "ninth": "nine",
+    "first": "one", "second": "two", "third": "three", "fifth": "five", "eighth": "eight", "ninth": "nine",
     "twelfth": "twelve",
-}
-_ORDINALS |= {
-    f"{word}th": word for word in _ONES.split() if f"{word[:-1]}" not in ("thre", "fiv", "eigh", "nin", "twelv")
-}
-_ORDINALS |= {f"{word[:-1]}ieth": word for word in _TENS.split()}
+}  # fmt: skip
+_ORDINALS |= {f"{word}th": word for word in ONES if word not in ("three", "five", "eight", "nine", "twelve")}
+_ORDINALS |= {f"{word[:-1]}ieth": word for word in TENS}
 _LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 _PARTS = {
     "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
@@ -313,7 +302,7 @@ def _read_english(text: str) -> Quantity | None:
     text = text.split(" ", 1)[1] if sign < 0 else text
     words = text.split()
     position = next((i for i, word in enumerate(words[:6]) if word in _ORDINALS), 0)
-    if words and words[position] in _ORDINALS and (position == 0 or words[position - 1] in _TENS.split()):
+    if words and words[position] in _ORDINALS and (position == 0 or words[position - 1] in TENS):
         number = _read_cardinal([*words[:position], _ORDINALS[words[position]]])
         return None if number is None else Quantity(Fraction(number), unit=" ".join(["th", *words[position + 1 :]]))
     if found := _PART.fullmatch(text):

@@ -361,20 +361,6 @@ def _is_spaced(text: str) -> bool:
 
 
 READERS = (
-    *(
-        _words,
-        _yes_or_no,
-        _shortened,
-        _dates,
-        _ratios,
-        _times,
-        _ranges,
-        _points,
-        _closed_forms,
-        _hours,
-        _sizes,
-        _names,
-        _numbers,
-    ),
-    *(_option_letters, _lists, _same_text),
-)
+    _words, _yes_or_no, _shortened, _dates, _ratios, _times, _ranges, _points, _closed_forms, _hours, _sizes, _names,
+    _numbers, _option_letters, _lists, _same_text,
+)  # fmt: skip

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 
-def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(correct: int, n: int) -> tuple[float, float]:
     """The 95% Wilson interval of a share; (nan, nan) for n = 0."""
     if n == 0:
         return float("nan"), float("nan")
+    z = 1.96
     p, centre = correct / n, (correct + z * z / 2) / (n + z * z)
     half = z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5 / (1 + z * z / n)
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -188,6 +189,11 @@ def weak(grid: pd.DataFrame, target: float, low_n: int, above_chance: bool = Fal
     """The cells below their `threshold` with at least `low_n` questions."""
     below = grid["accuracy"] < threshold(grid, target, above_chance)
     return grid[below & (grid["n"] >= low_n)].reset_index(drop=True)
+
+
+def in_cells(table: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
+    """Whether the discipline and difficulty of each row are those of a row of `cells`, [rows] bool."""
+    return pd.MultiIndex.from_frame(table[CELL]).isin(pd.MultiIndex.from_frame(cells[CELL]))
 
 
 def agreement(labels: pd.Series, gold: pd.Series, order: tuple[str, ...] | None = None) -> dict:

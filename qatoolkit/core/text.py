@@ -9,6 +9,10 @@ import pandas as pd
 _POWER = re.compile(r"(?<=[A-Za-z\d)])(⁻?[⁰¹²³⁴-⁹]+)(?![⁺⁻])(?=([A-Za-z\d(]?))")
 _RAISED = re.compile("[⁰¹²³⁴-⁹¼½¾⅐-⅞]")
 _MIXED = re.compile(r"(?<=\d)(?=[¼½¾⅐-⅞])")
+_SMALL = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"""
+ONES = {word: i for i, word in enumerate(_SMALL.split()[:20])}  # English number words
+TENS = {word: 10 * i for i, word in enumerate(_SMALL.split()[20:], 2)}
 
 
 def nfkc(text: str) -> str:

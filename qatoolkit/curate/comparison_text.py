@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 import pandas as pd
 
 from qatoolkit.answers.readers import answer_key
-from qatoolkit.core.text import CJK, is_missing, nfkc
+from qatoolkit.core.text import CJK, ONES, TENS, is_missing, nfkc
 
 _LETTER = rf"[^\W\d_{CJK}]"
 SEPARATOR = "\0"  # a token of its own, between texts that are tokenised together
@@ -49,10 +49,6 @@ _NUMBERING = re.compile(
 )
 _OPERATOR = re.compile(r"[+*/^=<>≤≥≠∧∨¬⊃≡·×÷√∪∩∈⊂]|(?<![^\s(])~(?=[A-Za-z(])|(?<![^\W\d_])-(?=\s*\w)")
 _NEGATION = re.compile(r"\b(?:no|not|never|except|least|without|cannot|\w+n't)\b|[不没未非无]|除了|最[小少低]")
-_SMALL = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"""
-ONES = {word: i for i, word in enumerate(_SMALL.split()[:20])}
-TENS = {word: 10 * i for i, word in enumerate(_SMALL.split()[20:], 2)}
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
 _HAN = frozenset(_NUMERALS)
 _NUMERAL_SIGN = re.compile(f"[{_NUMERALS}]")

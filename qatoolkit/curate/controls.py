@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from qatoolkit.core.stats import wilson
-from qatoolkit.core.text import CJK
-from qatoolkit.curate.comparison_text import ONES, SCALES, TENS, stem, text_of, tokens, values_of
+from qatoolkit.core.text import CJK, ONES, TENS
+from qatoolkit.curate.comparison_text import SCALES, stem, text_of, tokens, values_of
 from qatoolkit.curate.decontaminate import decontaminate, exam_options, index_exams
 from qatoolkit.curate.exam_arrays import NEGATIONS
 from qatoolkit.curate.exam_index import ExamIndex

@@ -29,6 +29,8 @@ from qatoolkit.curate.meaning import same_meaning
 from qatoolkit.curate.near_duplicates import near_duplicates
 from qatoolkit.curate.settings import CurateSettings
 
+Reasons = dict[int, tuple[str, str]]  # row -> reason and detail of its rejection
+
 
 def curate(
     table: pd.DataFrame,
@@ -58,56 +60,28 @@ def curate(
     settings = settings or CurateSettings()
     require("curate", table, "id", "question", "answer", "language", "source")
     table = table.reset_index(drop=True)
-    reasons: dict[int, tuple[str, str]] = {}
-
+    reasons: Reasons = {}
     marked = []
     if settings.marks:
         table, reasons, marked = apply_marks(table, read_marks(settings.marks))
     by_hand = flags((row, id, mark, "", False) for row, id, mark in marked)
-    faults = [filters(table, **options(settings)), by_hand, _flag_parents(table, set(exam_parents), settings.reject)]
-    faults = pd.concat(faults, ignore_index=True)
-    for fault in faults[faults["reject"]].itertuples():
-        reasons.setdefault(fault.row, (fault.reason, fault.detail))
+    found = [filters(table, **options(settings)), by_hand, _flag_parents(table, set(exam_parents), settings.reject)]
+    for faults in found:
+        for fault in faults[faults["reject"]].itertuples():
+            reasons.setdefault(fault.row, (fault.reason, fault.detail))
 
-    rest = _without(table, reasons)
     index = exams if isinstance(exams, ExamIndex) else index_exams(exams or {}, settings)
-    hits = decontaminate(rest, index, templates=True, **exam_options(settings))
-    details = [
-        f"{h.exam} {h.exam_id}, {h.rule} {h.score:.0%} of the {h.part}: {h.matched[:120]!r}" for h in hits.itertuples()
-    ]
-    for hit, detail in zip(hits.itertuples(), details, strict=True):
-        if hit.rule != "template":
-            reasons.setdefault(int(rest.index[hit.row]), ("contaminated", detail))
-    similar = hits.assign(detail=details)[hits["rule"] == "template"]
-    faults = pd.concat(
-        [faults, flags((int(rest.index[h.row]), h.id, "exam_template", h.detail, False) for h in similar.itertuples())],
-        ignore_index=True,
-    )
-
+    contaminated, similar = _contaminated(_without(table, reasons), index, settings)
+    reasons |= contaminated
+    found.append(similar)
     if settings.conflicts:
-        rest = _without(table, reasons)
-        undecided = []
-        for row, first, certain in _conflicts(rest):
-            other = text_of(rest["answer"].iloc[first])[:80]
-            detail = f"same question as {rest['id'].iloc[first]}, which answers {other!r}"
-            if certain:
-                reasons[int(rest.index[row])] = ("conflicting_answer", detail)
-            else:
-                undecided.append((int(rest.index[row]), rest["id"].iloc[row], "undecided_answer", detail, False))
-        faults = pd.concat([faults, flags(undecided)], ignore_index=True)
-
-    rest = _without(table, reasons)
-    near = near_duplicates(
-        rest, threshold=settings.near_threshold, on=settings.on, n=settings.shingle, seed=settings.seed
-    )
-    kept_ids = near[near["keep"]].set_index("cluster")["id"]
-    for position, row in near[~near["keep"]].iterrows():
-        detail = f"of {kept_ids[row['cluster']]}, Jaccard {row['similarity']:.2f}"
-        reasons[int(rest.index[position])] = ("near_duplicate", detail)
-
+        conflicting, undecided = _conflicting(_without(table, reasons))
+        reasons |= conflicting
+        found.append(undecided)
+    reasons |= _repeated(_without(table, reasons), settings)
     if settings.meaning:
-        rest = _without(table, reasons)
-        faults = pd.concat([faults, _flag_meanings(rest, index.items, settings.meaning)], ignore_index=True)
+        found.append(_flag_meanings(_without(table, reasons), index.items, settings.meaning))
+    faults = pd.concat(found, ignore_index=True)
 
     rejected = sorted(reasons)
     kept = _without(table, reasons)
@@ -128,6 +102,47 @@ def _flag_parents(table: pd.DataFrame, ids: set[str], reject: Collection[str]) -
         for row, found in enumerate(parents)
         if found
     )
+
+
+def _contaminated(table: pd.DataFrame, index: ExamIndex, settings: CurateSettings) -> tuple[Reasons, pd.DataFrame]:
+    """Reasons for the rows that contain an exam question, and flags for those that only share a template with one."""
+    reasons, similar = {}, []
+    for hit in decontaminate(table, index, templates=True, **exam_options(settings)).itertuples():
+        row = int(table.index[hit.row])
+        detail = f"{hit.exam} {hit.exam_id}, {hit.rule} {hit.score:.0%} of the {hit.part}: {hit.matched[:120]!r}"
+        if hit.rule == "template":
+            similar.append((row, hit.id, "exam_template", detail, False))
+        else:
+            reasons.setdefault(row, ("contaminated", detail))
+    return reasons, flags(similar)
+
+
+def _conflicting(table: pd.DataFrame) -> tuple[Reasons, pd.DataFrame]:
+    """Reasons for the rows with the question and choices of an earlier row and certainly another answer, and flags for
+    those whose answer may differ."""
+    reasons, undecided = {}, []
+    for row, first, certain in _conflicts(table):
+        other = text_of(table["answer"].iloc[first])[:80]
+        detail = f"same question as {table['id'].iloc[first]}, which answers {other!r}"
+        if certain:
+            reasons[int(table.index[row])] = ("conflicting_answer", detail)
+        else:
+            undecided.append((int(table.index[row]), table["id"].iloc[row], "undecided_answer", detail, False))
+    return reasons, flags(undecided)
+
+
+def _repeated(table: pd.DataFrame, settings: CurateSettings) -> Reasons:
+    """Reasons for the near-duplicates of rows that are kept."""
+    near = near_duplicates(
+        table, threshold=settings.near_threshold, on=settings.on, n=settings.shingle, seed=settings.seed
+    )
+    kept_ids = near[near["keep"]].set_index("cluster")["id"]
+    return {
+        int(table.index[position]): (
+            "near_duplicate", f"of {kept_ids[row['cluster']]}, Jaccard {row['similarity']:.2f}"
+        )
+        for position, row in near[~near["keep"]].iterrows()
+    }  # fmt: skip
 
 
 def _flag_meanings(table: pd.DataFrame, items: pd.DataFrame, threshold: float) -> pd.DataFrame:

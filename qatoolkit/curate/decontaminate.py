@@ -13,11 +13,10 @@ import pandas as pd
 from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.qa_table import require
 from qatoolkit.curate.comparison_text import SEPARATOR, comparable, join, stem, text_of, tokens, values_of
-from qatoolkit.curate.exam_arrays import PARTS
+from qatoolkit.curate.exam_arrays import COVERAGE, EXACT, PARTS, REWORDED, SHORT, TEMPLATE
 from qatoolkit.curate.exam_index import ExamIndex, answers_of
 from qatoolkit.curate.settings import CurateSettings
 
-EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # as in compiled.exam_rules, which loads numba
 RULES = {EXACT: "exact", COVERAGE: "coverage", SHORT: "short", REWORDED: "reworded", TEMPLATE: "template"}
 SURE = 0.9  # below this score, a different answer means a different question
 COLUMNS = ["row", "id", "exam", "exam_id", "rule", "part", "score", "matched"]

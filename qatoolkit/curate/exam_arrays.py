@@ -10,6 +10,7 @@ from qatoolkit.core.text import is_cjk
 from qatoolkit.curate.comparison_text import SEPARATOR, stem, text_of, tokens
 
 PARTS = ("question", "sub-question", "last sentence")
+EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # rules of decontamination, the strictest first
 _FLAT = 2000  # the least number of documents assumed: in a few items, frequencies don't tell how rare a word is
 _FREQUENT = 32  # a seed that occurs in more parts finds no candidates
 _PASSAGE = 120  # in a question with more tokens the last sentence is searched for on its own too

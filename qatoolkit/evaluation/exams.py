@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -51,16 +52,22 @@ class Exam:
         return replace(found, entries=tuple(replace(entry, **changes) for entry in found.entries))
 
 
-def evaluate_exams(model: str | Path, exams: Sequence[Exam], *, workplace: Path, log=None, **options) -> pd.DataFrame:
+def evaluate_exams(
+    model: str | Path, exams: Sequence[Exam], *, workplace: Path | None = None, log=None, **options
+) -> pd.DataFrame:
     """Evaluate a model on several exams: samples as `evaluate` returns them, with a column `exam` before `task`.
 
     `options` are those of `Examinee`: folder, scorer, batch, dtype, seeds. The model is loaded once. Tables become
-    tasks in `workplace`, which `lm_eval --include_path` can read; finished tasks are kept in `folder`, if given, and
-    reused by other exams with the same questions. Ids are unique within an exam. `attrs["evaluation"]` is that of
-    `evaluate`, with the exam of each task; `n` and `score` count the samples of `keep`.
+    tasks in `workplace` (default: a temporary folder), which `lm_eval --include_path` can read; finished tasks are kept
+    in `folder`, if given, and reused by other exams with the same questions. Ids are unique within an exam.
+    `attrs["evaluation"]` is that of `evaluate`, with the exam of each task; `n` and `score` count the samples of
+    `keep`.
 
     Raises the errors of `evaluate`, TasksUnavailable after all other exams have run, and ValueError for two exams with
     the same name, a metric that no task of the exam has, and a `keep` without a sample."""
+    if workplace is None:
+        with TemporaryDirectory(prefix="qatoolkit-") as folder:
+            return evaluate_exams(model, exams, workplace=Path(folder), log=log, **options)
     names = [exam.name for exam in exams]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two exams are called {min(twice)!r}; rename one")

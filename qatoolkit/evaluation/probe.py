@@ -112,5 +112,14 @@ def probe_tasks(model, suite, names: list[str] | None = None, **options) -> pd.D
     samples = samples[samples["correct"].notna()].reset_index(drop=True)
     if samples.empty:
         raise ValueError(f"nothing to probe with: no task of suite {suite!r} is scored as right or wrong")
-    labels = samples[CELL].astype(object).fillna(UNLABELLED)
-    return samples.assign(**labels, correct=samples["correct"].astype(bool))
+    return fill_labels(samples).assign(correct=samples["correct"].astype(bool))
+
+
+def fill_labels(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with "unlabelled" for an unknown discipline or difficulty."""
+    return table.assign(**table[CELL].astype(object).fillna(UNLABELLED))
+
+
+def only_labelled(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table, such as a grid of cells, whose discipline and difficulty are known."""
+    return table[~table[CELL].eq(UNLABELLED).any(axis=1)]

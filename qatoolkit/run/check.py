@@ -14,7 +14,7 @@ from qatoolkit.run.answer_counts import NOTES
 from qatoolkit.run.clean import linked
 from qatoolkit.run.remembered import FILE as RUN_FILE
 from qatoolkit.run.remembered import remedy_of
-from qatoolkit.run.store import POINTERS, STAGES
+from qatoolkit.run.store import LEDGER, POINTERS, STAGES
 from qatoolkit.teacher.ledger import Ledger
 
 FILES = "files.json"
@@ -65,7 +65,7 @@ def find_damage(root: Path, name: str | None = None) -> Iterator[str]:
         if artifact not in seen:
             seen.add(artifact)
             yield from _check_artifact(root / STAGES, artifact, queue)
-    yield from _check_ledger(root / "ledger.sqlite")
+    yield from _check_ledger(root / LEDGER)
 
 
 def _check_run(folder: Path, reached: set[str]) -> Iterator[str]:

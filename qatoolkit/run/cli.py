@@ -29,12 +29,13 @@ PATIENCE = 2.0  # seconds without output before a command of SILENT reports that
 SILENT = ("status", "check", "plan", "settings", "report", "doctor")
 STOPPED = "interrupted; finished work is kept, run the same command again to continue"
 
-Profile = Annotated[str, typer.Option("--profile", help="smoke, demo, gpu, paper, or a YAML file")]
+Profile = Annotated[str, typer.Option("--profile", help="smoke, demo, gpu, own, smollm, paper, or a YAML file")]
 OfRun = Annotated[
     str | None,
     typer.Option(
         "--profile",
-        help="smoke, demo, gpu, paper, or a YAML file; default: the profile the run was made with, else demo",
+        help="smoke, demo, gpu, own, smollm, paper, or a YAML file; default: the profile the run was made with, "
+        "else demo",
     ),
 ]
 Name = Annotated[str | None, typer.Option("--run", help="name of the run folder (default: the profile's name)")]
@@ -101,12 +102,12 @@ def _open(profile: str | None, name: str | None, seed: int | None, change: bool 
     """Open a run by name; without `profile` with the one it remembers, else demo."""
     from qatoolkit.run.profiles import PROFILES
     from qatoolkit.run.remembered import remembered
-    from qatoolkit.run.store import open_run
+    from qatoolkit.run.store import open_run, results_root
 
     name = name or (None if profile else "demo")
-    opened = open_run(name, profile=profile, seed=seed, change=change)
-    known = profile or name in PROFILES or remembered(opened.folder)
-    return opened if known else open_run(name, profile="demo", seed=seed, change=change)
+    if not (profile or name in PROFILES or remembered(results_root() / name)):
+        profile = "demo"
+    return open_run(name, profile=profile, seed=seed, change=change)
 
 
 def _open_existing(profile: str | None, name: str | None, seed: int | None, change: bool):
@@ -166,7 +167,7 @@ def run(
     source = opened.source if profile or not remembered(opened.folder) else None  # None: the profile it remembers
     executed = notebooks.run_notebooks(opened, source, only or [])
     if executed and not only:
-        print(f"report: {os.path.relpath(report.write(opened))}")
+        print(f"report: {os.path.relpath(report.write_report(opened))}")
 
 
 @app.command()
@@ -224,12 +225,12 @@ def plan(profile: Profile = "demo") -> None:
     2 if a part is missing."""
     from qatoolkit.run.cost import describe
     from qatoolkit.run.profiles import load_profile
-    from qatoolkit.run.store import results_root
+    from qatoolkit.run.store import LEDGER, TEACHER_LOG, results_root
     from qatoolkit.run.world import world_of
 
     loaded = load_profile(profile)
-    print(describe(loaded, results_root() / "ledger.sqlite"))
-    world_of(loaded, results_root() / "teacher.log.jsonl").require()
+    print(describe(loaded, results_root() / LEDGER))
+    world_of(loaded, results_root() / TEACHER_LOG).require()
 
 
 @app.command()
@@ -317,9 +318,9 @@ def tokenise(
 @app.command()
 def report(profile: OfRun = None, name: Name = None, seed: Seed = None, change: Change = False) -> None:
     """Write one self-contained HTML page of a run's figures and tables."""
-    from qatoolkit.run.report import write
+    from qatoolkit.run.report import write_report
 
-    print(os.path.relpath(write(_open_existing(profile, name, seed, change))))
+    print(os.path.relpath(write_report(_open_existing(profile, name, seed, change))))
 
 
 @app.command()

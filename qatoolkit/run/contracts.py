@@ -3,6 +3,7 @@ that makes it."""
 
 import functools
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 
 from qatoolkit.core.artifacts import as_json, key_of
 from qatoolkit.run.outputs import Outputs
@@ -44,6 +45,11 @@ LISTS = {  # lists of the profile that some stages depend on too, by the name un
 }
 
 
+def lists_of(kind: str, profile) -> dict:
+    """The lists of a profile that a kind of stage depends on (`LISTS`)."""
+    return LISTS[kind](profile) if kind in LISTS else {}
+
+
 def prompt_version(name: str) -> str:
     """The version of a prompt with a digest of its text as it is sent, in both languages: "annotate.v3 1f0c9a32"."""
     texts = []
@@ -54,24 +60,29 @@ def prompt_version(name: str) -> str:
 
 
 # The version of each stage's contract; raised when the same inputs would give another result.
-VERSIONS = dict.fromkeys([*NOTEBOOKS, *BESIDE, *PACKAGED], 1)
-VERSIONS |= dict.fromkeys(["rounds"], 2)
-VERSIONS |= dict.fromkeys(["exams", "plan"], 3)
-VERSIONS |= dict.fromkeys(["seeds", "ablations"], 4)
-VERSIONS |= dict.fromkeys(["error_rates", "scaling"], 6)
-VERSIONS |= dict.fromkeys(["evaluate", *PACKAGED], 7)
-VERSIONS |= dict.fromkeys(["probe", "curate"], 8)
+VERSIONS = dict.fromkeys([*NOTEBOOKS, *BESIDE], 1) | dict.fromkeys(PACKAGED, 7) | {
+    "exams": 3, "seeds": 4, "probe": 8, "plan": 3, "error_rates": 6, "curate": 8, "evaluate": 7, "scaling": 6,
+    "ablations": 4, "rounds": 2,
+}  # fmt: skip
 
 
+@dataclass(frozen=True)
 class Stage:
     """The declaration of a stage: the kind of its artifacts, the stages it reads, the parts of the profile it depends
     on ("world" for the world's settings), the dials that name files whose content it depends on, the prompts it sends,
-    and the version of its contract, to be raised when the same inputs would give another result."""
+    and the version of its contract (default: that of `VERSIONS`)."""
 
-    def __init__(self, kind: str, *, reads=(), settings=(), files=(), prompts=(), version: int | None = None):
-        self.kind, self.reads, self.settings, self.files = kind, reads, settings, files
-        self.prompts, self.version = prompts, version or VERSIONS.get(kind, 1)
-        VERSIONS[kind] = self.version
+    kind: str
+    _: KW_ONLY
+    reads: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    version: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "version", self.version or VERSIONS.get(self.kind, 1))
+        VERSIONS[self.kind] = self.version
 
 
 def stage(kind: str, **declared):

@@ -2,7 +2,7 @@
 and what training takes.
 
 Counts follow from the settings; tokens and seconds of a request are those of earlier requests to the same model if a
-ledger has enough of them, else `USUAL`: round figures of ours for a question of a few hundred words and a reasoning
+ledger has enough of them, else `USUAL`: round figures of ours for a question of a few hundred tokens and a reasoning
 synthesiser."""
 
 import math
@@ -23,6 +23,7 @@ from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.evaluation.settings import TEXTBOOK
 from qatoolkit.evaluation.suites import paper12
 from qatoolkit.run.profiles import Profile
+from qatoolkit.run.store import STAGES
 from qatoolkit.run.world import world_of
 from qatoolkit.seeds.read import read_seeds
 from qatoolkit.synthesis.strategies import Strategy
@@ -39,15 +40,7 @@ QA_TOKENS = 1000  # of a question with answer and rationale, as it is trained on
 LARGE = 1e16  # FLOPs, about a day of a CPU: a larger training is estimated for a GPU even if this machine has none
 H100 = {"device_bytes": 80 * 2**30, "flops_per_second": 0.4 * 989e12}
 TRIAL, CONSENSUS = 200, 4  # of the stages `adjustment` and `consensus`: rows, further answers to each
-UPSTREAM = (
-    "world",
-    "textbook",
-    "exams",
-    "seeds",
-    "annotate",
-    "probe",
-    "student",
-)  # what a plan and its seeds depend on
+UPSTREAM = ("world", "textbook", "exams", "seeds", "annotate", "probe", "student")  # of a plan and its seeds
 ENOUGH = 30  # requests to a model before its means in the ledger replace `USUAL`
 
 
@@ -221,7 +214,7 @@ def yields(root: Path) -> dict[str, float]:
     from `counts` if one was written in several waves; else the share of the questions of one pass that are labelled as
     asked for, before curation."""
     found = {}
-    for manifest in sorted((Path(root) / "stages").glob("*/*/manifest.json"), key=lambda path: path.stat().st_mtime):
+    for manifest in sorted((Path(root) / STAGES).glob("*/*/manifest.json"), key=lambda path: path.stat().st_mtime):
         folder, kind = manifest.parent, manifest.parent.parent.name
         if (folder / "counts.parquet").exists():
             counts = read_table(folder / "counts.parquet")

@@ -14,9 +14,7 @@ import pandas as pd
 from qatoolkit.core import display
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.run.profiles import SEEDS
-from qatoolkit.run.stages.teachers import ledger_path
 from qatoolkit.run.store import Run
-from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.teacher.prices import price_of
 
 COUNTED = ["attempts", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cost"]
@@ -72,7 +70,7 @@ def _exchange(call: dict) -> str:
 def lineage(run: Run, id: str) -> Lineage:
     """The history of a seed or synthetic question of a run, kept or rejected; ValueError when no stage knows the id."""
     for dataset in run.profile.data:
-        if dataset in run.done() and (found := trace(run, id, _tables(run, dataset), _curation_step(run, dataset, id))):
+        if run.manifest(dataset) and (found := trace(run, id, _tables(run, dataset), _curation_step(run, dataset, id))):
             return found
     stored = run.read("annotate")
     if found := trace(run, id, {"_seed": stored.seeds, "_rejects": stored.rejects}, _curation_step(run, SEEDS, id)):
@@ -127,7 +125,7 @@ def _step(suffix: str, row: dict) -> dict:
 
 
 def _curation_step(run: Run, dataset: str, id: str) -> list[dict]:
-    if "curate" not in run.done() or dataset not in (stored := run.read("curate")):
+    if not run.manifest("curate") or dataset not in (stored := run.read("curate")):
         return []
     if (getattr(stored, dataset)["id"] == id).any():
         return [{"step": "curated", "result": "kept"}]
@@ -164,7 +162,7 @@ def _calls(run: Run, rows: pd.DataFrame, calls: list[str]) -> pd.DataFrame:
     """The `calls` of a question with cost and text; `rows` are all the rows that share calls."""
     shares = shares_of(rows[["id", "strategy", "calls"]]).drop_duplicates("key").set_index("key")["share"]
     keys = [call.split("/", 1)[1] for call in calls]
-    with Ledger(ledger_path(run)) as ledger:
+    with run.ledger() as ledger:
         costs, texts = ledger.costs(keys), ledger.exchanges(keys)
     table = pd.DataFrame({"step": [call.split("/", 1)[0] for call in calls], "key": keys})
     table = table.merge(costs, on="key", how="left").merge(texts, on="key", how="inner")
@@ -181,11 +179,11 @@ def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> p
     `priced_as` gives a model the list price of another: {"textbook-err15": "deepseek-reasoner"} shows what the same
     tokens would have cost there. Calls answered from the ledger count at what was paid when they were made.
     MissingUpstream, naming the notebook to run, before anything is synthesised."""
-    curated = run.read("curate") if "curate" in run.done() else None
+    curated = run.read("curate") if run.manifest("curate") else None
     tables = []
-    with Ledger(ledger_path(run)) as ledger:
+    with run.ledger() as ledger:
         for dataset in run.profile.data:
-            if dataset not in run.done():
+            if not run.manifest(dataset):
                 continue
             rows = rows_of(run, dataset)
             is_curated = curated is not None and dataset in curated

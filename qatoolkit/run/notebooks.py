@@ -24,6 +24,7 @@ from qatoolkit.training.stops import Stopped, stop_requests
 # Own model and tour come last: they read what the others made, and compute nothing twice.
 FLOW = sorted({*NOTEBOOKS.values(), *PACKAGED.values(), "05b_steering"})
 ORDER = (*FLOW, *sorted({*BESIDE.values()}), "12_own_model", "00_tour")
+SECONDS = 60.0  # that a kernel has to answer between two notebooks
 
 
 class NotebookFailed(RuntimeError):
@@ -114,9 +115,6 @@ def _key_of(executed: Path) -> str | None:
 def _reason(error: Exception) -> str:
     """The message of a notebook that was stopped."""
     return getattr(error, "evalue", None) or "its kernel has ended; run the same command again to continue"
-
-
-SECONDS = 60.0  # that a kernel has to answer between two notebooks
 
 
 class SharedKernel:

@@ -14,11 +14,10 @@ from qatoolkit.run.cost import YIELD, yields
 from qatoolkit.run.lineage import Lineage, join_calls, shares_of, trace
 from qatoolkit.run.stages.data import judge_of
 from qatoolkit.run.stages.synthesis import context_of, plan_of
-from qatoolkit.run.stages.teachers import ledger_path, teachers
+from qatoolkit.run.stages.teachers import teachers
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.refine import refine_or_keep
 from qatoolkit.synthesis.write import write_and_label
-from qatoolkit.teacher.ledger import Ledger
 
 _SUMS = ["requests", "prompt_tokens", "completion_tokens", "usd", "hours"]
 
@@ -115,7 +114,7 @@ def _select_weakest(asked: pd.DataFrame, plan: pd.DataFrame, n: int) -> pd.DataF
 def _sum_costs(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     """What the calls of some rows took by step and model, calls answered from the ledger included."""
     step = shares_of(rows).drop_duplicates("key").set_index("key")["step"]
-    with Ledger(ledger_path(run)) as ledger:
+    with run.ledger() as ledger:
         costs, attempts = ledger.costs(step.index), ledger.attempts()
     seconds = attempts[attempts["key"].isin(step.index)].groupby("key")["seconds"].sum()
     hours = costs["key"].map(seconds) / run.profile.teacher.in_flight / 3600

@@ -5,7 +5,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -34,12 +33,11 @@ def _gpu() -> str:
 
 @functools.cache
 def _versions() -> tuple[str, ...]:
-    def found() -> Iterator[str]:
-        for name in LIBRARIES:
-            with suppress(PackageNotFoundError):
-                yield f"{name} {version(name)}"
-
-    return tuple(found())
+    found = []
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return tuple(found)
 
 
 @functools.cache

@@ -40,7 +40,7 @@ def remember(run) -> None:
         write_sealed(about, run.folder / FILE)
 
 
-def check(run) -> None:
+def refuse_other_settings(run) -> None:
     """ValueError that names the differences if a run remembers another profile, seed or world and was not opened with
     `change=True`."""
     if run.change or run.parent or (stored := remembered(run.folder)) is None:

@@ -20,10 +20,11 @@ from qatoolkit.run.tables.evaluation import accuracy_by_arm, arms
 from qatoolkit.run.tables.synthesis import spend
 
 CONTROLS = ["kind", "language", "n", "recall", "recall_low", "recall_high", "lost", "precision"]
+RESULTS = ("evaluate", "scaling", "ablations")  # stages whose findings come first
 PAGE = Path(__file__).with_name("report.html")
 
 
-def write(run: Run) -> Path:
+def write_report(run: Run) -> Path:
     """Write `report.html` into the run folder and return its path; missing or damaged figures are drawn again.
 
     Raises MissingUpstream, naming the notebook to run, if the run has no summary yet."""
@@ -100,9 +101,6 @@ def _where_made(manifests: list[dict]) -> dict:
     return {"stages made": days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"} | {
         name: "; ".join(dict.fromkeys(m[name] for m in made)) for name in ("commit", "machine", "versions")
     }
-
-
-RESULTS = ("evaluate", "scaling", "ablations")
 
 
 def _table(records) -> str:

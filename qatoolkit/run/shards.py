@@ -8,6 +8,7 @@ only the requests in flight."""
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from qatoolkit.teacher import prompts
 from qatoolkit.teacher.client import Endpoint, Teacher
 from qatoolkit.teacher.ledger import Ledger
 
-SAMPLING = {"model": None, "max_tokens": 8192, "temperature": 0.6, "extra": None}  # what shapes an answer
+SAMPLING = ("model", "max_tokens", "temperature", "extra")  # the options of a teacher that shape its answers
 
 
 def ask_shards(
@@ -62,9 +63,10 @@ def ask_shards(
 
 
 def _sampling(options: Mapping) -> dict:
-    """The options of a teacher that shape its answers."""
+    """The options of `SAMPLING`, where they are not given those of `Teacher`, and the endpoint's name."""
+    defaults = {name: option.default for name, option in signature(Teacher).parameters.items()} | {"model": None}
     endpoint = options.get("endpoint") or Endpoint.from_env()
-    return {name: options.get(name, default) for name, default in SAMPLING.items()} | {"endpoint": endpoint.name}
+    return {name: options.get(name, defaults[name]) for name in SAMPLING} | {"endpoint": endpoint.name}
 
 
 class _Asking:

@@ -8,7 +8,7 @@ name; links beside it open them in a file browser if the file system has links."
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from numbers import Integral
 from operator import attrgetter
@@ -19,17 +19,20 @@ from qatoolkit.core.display import InOneLine, Interrupted, facts
 from qatoolkit.core.files import digest, locked, remove
 from qatoolkit.core.settings import turn_dials
 from qatoolkit.run.answer_counts import STOPS, AnswerCounts, Incomplete, Notes, describe
-from qatoolkit.run.contracts import BESIDE, LISTS, NOTEBOOKS, VERSIONS, Stage, prompt_version
+from qatoolkit.run.contracts import BESIDE, NOTEBOOKS, VERSIONS, Stage, lists_of, prompt_version
 from qatoolkit.run.outputs import Outputs, write_output
 from qatoolkit.run.profiles import PROFILES, Profile, load_profile
 from qatoolkit.run.provenance import provenance
 from qatoolkit.run.remembered import FILE as REMEMBERED
-from qatoolkit.run.remembered import check, profile_of, remedy_of, remember, remembered
+from qatoolkit.run.remembered import profile_of, refuse_other_settings, remedy_of, remember, remembered
 from qatoolkit.run.world import World, world_of
 from qatoolkit.synthesis.strategies import PACKAGED
+from qatoolkit.teacher.ledger import Ledger
 
 POINTERS, DEFAULT = "stages.json", "smoke"
 STAGES = "stages"  # the folder of artifacts among the run folders
+CONTENT = "content of "  # begins the name of a setting that is the content of a file
+LEDGER, TEACHER_LOG = "ledger.sqlite", "teacher.log.jsonl"  # files of all runs beside it
 
 
 class MissingUpstream(InOneLine, RuntimeError):
@@ -44,14 +47,14 @@ def results_root() -> Path:
     return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "results"
 
 
-def contents(profile: Profile, names: tuple[str, ...]) -> dict:
+def contents(profile: Profile, names: Iterable[str]) -> dict:
     """Digests of the files and folders that the dials `names` of a profile point to, by "content of <dial>"."""
     digests = {}
     for name in names:
         value = attrgetter(name)(profile) or ()
         existing = [Path(p) for p in ((value,) if isinstance(value, str) else value) if Path(p).exists()]
         if existing:
-            digests[f"content of {name}"] = [digest(path) for path in existing]
+            digests[f"{CONTENT}{name}"] = [digest(path) for path in existing]
     return digests
 
 
@@ -70,8 +73,9 @@ class Run:
         change: bool = False,
     ):
         self.name, self.profile, self.seed, self.root, self.folder = name, profile, seed, Path(root), Path(root) / name
-        self.world = world or world_of(profile, root / "teacher.log.jsonl")
+        self.world = world or world_of(profile, self.root / TEACHER_LOG)
         self.source, self.own_world, self.parent, self.change = source or profile.name, world, parent, change
+        self.artifacts = self.root / STAGES  # of all runs
         self._checked, self.answer_counts, self.notes = False, AnswerCounts(), Notes(self.folder)
 
     def __repr__(self):
@@ -89,6 +93,10 @@ class Run:
     def billed_to(self) -> str:
         """The name under which teacher calls are counted: a variant's calls are its run's."""
         return self.parent.billed_to if self.parent else self.name
+
+    def ledger(self) -> Ledger:
+        """The ledger of all runs in the results folder, opened; to be closed, as in `with run.ledger() as ledger`."""
+        return Ledger(self.root / LEDGER)
 
     @property
     def command(self) -> str:
@@ -115,7 +123,7 @@ class Run:
         name = self.pointers().get(stage)
         if name is None:
             return self.parent.artifact(stage) if self.parent else None
-        return Artifact.named(self.root / STAGES, name)
+        return Artifact.named(self.artifacts, name)
 
     def stage(self, stage: str) -> Path:
         """The folder of a stage; before it is finished, a path in the run's folder that does not exist."""
@@ -172,15 +180,15 @@ class Run:
     def _artifact_folder(self, name: str) -> Path:
         """The folder of an artifact, or a folder in it, by name; Damaged or MissingUpstream if the artifact is damaged
         or gone."""
-        artifact = Artifact.named(self.root / STAGES, name)
+        artifact = Artifact.named(self.artifacts, name)
         if artifact.manifest is None:
             raise MissingUpstream(artifact.unfinished)
-        return self.root / STAGES / name
+        return self.artifacts / name
 
-    def settings_of(self, spec: "Stage", profile: Profile) -> dict:
-        """What a stage's key takes from the profile, the world and the files that the profile names."""
-        chosen = {part: self._setting(part, profile) for part in spec.settings}
-        return chosen | contents(profile, spec.files)
+    def settings_of(self, parts: Iterable[str], files: Iterable[str], profile: Profile) -> dict:
+        """What a stage's key takes from the `parts` of the profile and the world, and from the files and folders that
+        the dials `files` name."""
+        return {part: self._setting(part, profile) for part in parts} | contents(profile, files)
 
     def _setting(self, name: str, profile: Profile):
         """A part of the profile by its dotted name, or of the world's settings (`world`, `world.exams`)."""
@@ -189,10 +197,10 @@ class Run:
         known = self.world.settings
         return known.get(name.removeprefix("world."), known)
 
-    def key(self, spec: "Stage", settings: dict, reads: tuple[str, ...], asked: dict) -> str:
+    def key(self, spec: Stage, settings: dict, asked: dict) -> str:
         """Digest of everything the result of a stage depends on."""
         upstream = {}
-        for name in reads:
+        for name in spec.reads:
             self.read(name)
             upstream[name] = self.manifest(name)["outputs"]
         asking = {name: prompt_version(name) for name in spec.prompts}
@@ -217,13 +225,12 @@ class Run:
         """`changed` without what the stage read: its settings, contents of files, seed, contract and prompts."""
         made = self.manifest(stage)
         profile = turn_dials(self.profile, made["dials"])
-        used = [name for name in made["settings"] if name.startswith("content of ")]
-        now = contents(profile, tuple(n.removeprefix("content of ") for n in used))
-        now |= {name: self._setting(name, profile) for name in made["settings"] if name not in used}
-        now = as_json(now)
+        parts = [name for name in made["settings"] if not name.startswith(CONTENT)]
+        files = [name.removeprefix(CONTENT) for name in made["settings"] if name.startswith(CONTENT)]
+        now = as_json(self.settings_of(parts, files, profile))
         found = [name for name, value in made["settings"].items() if now.get(name) != value]
-        lists = as_json(LISTS.get(made["kind"], lambda profile: {})(profile))
-        found += [name for name, value in lists.items() if made["asked"].get(name) != value]
+        lists = as_json(lists_of(made["kind"], profile)).items()
+        found += [name for name, value in lists if made["asked"].get(name) != value]
         found += ["seed"] if made["seed"] != self.seed else []
         found += ["contract"] if made["version"] != VERSIONS.get(made["kind"], made["version"]) else []
         return found + (["prompts"] if any(prompt_version(n) != v for n, v in made["prompts"].items()) else [])
@@ -251,26 +258,25 @@ class Run:
                     link.symlink_to(target, target_is_directory=True)
 
     def complete(
-        self, name: str, spec: "Stage", make: Callable[[Path], dict], *, reads=None, dials=None, asked=None, log=print
+        self, name: str, spec: Stage, make: Callable[[Path], dict], *, dials=None, asked=None, log=print
     ) -> Outputs:
         """Run one stage unless it is done: `make(folder)` returns {name: table, JSON value, or None for a folder that
         it wrote itself}; the manifest is written last. `dials` are turned for this stage only; `asked` are arguments
         that its result depends on."""
-        check(self)
+        refuse_other_settings(self)
         if not self._checked:
             if self.change or self.parent or self.own_world or not remembered(self.folder):
                 self.world.check()  # models take seconds to open: not again for a run that remembers the same profile
             self._checked = True
-        reads, dials = spec.reads if reads is None else reads, dials or {}
-        asked = asked or LISTS.get(spec.kind, lambda profile: {})(self.profile)
-        settings = self.settings_of(spec, turn_dials(self.profile, dials))
-        key = self.key(spec, settings, reads, asked)
-        artifact, previous = Artifact(self.root / STAGES, spec.kind, key), self.artifact(name)
+        dials, asked = dials or {}, asked or lists_of(spec.kind, self.profile)
+        settings = self.settings_of(spec.settings, spec.files, turn_dials(self.profile, dials))
+        key = self.key(spec, settings, asked)
+        artifact, previous = Artifact(self.artifacts, spec.kind, key), self.artifact(name)
         self.folder.mkdir(parents=True, exist_ok=True)
         if (manifest := artifact.manifest) is None:
             if name in self.pointers() and previous.manifest:
                 log(f"{name}: {', '.join(self.changed(name)) or 'settings or inputs'} changed, running again")
-            for upstream in reads:
+            for upstream in spec.reads:
                 if changes := self.changed(upstream):
                     notebook = self.stages().get(upstream, "01_seeds")
                     note = f" ({notes[upstream]})" if upstream in (notes := self.notes.read()) else ""
@@ -289,7 +295,8 @@ class Run:
             artifact.finish(
                 {
                     "stage": name, "version": spec.version, "seed": self.seed, "settings": settings, "dials": dials,
-                    "asked": asked, "reads": list(reads), "upstream": {n: self.manifest(n)["outputs"] for n in reads},
+                    "asked": asked, "reads": list(spec.reads),
+                    "upstream": {n: self.manifest(n)["outputs"] for n in spec.reads},
                     "prompts": {n: prompt_version(n) for n in spec.prompts}, "uses": uses, "outputs": digests,
                     "seconds": seconds, "made": provenance(),
                 } | self.answer_counts.record()
@@ -388,5 +395,5 @@ def open_run(
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed!r}; it must be a whole number from 0 to 2**32 - 1")
     run = Run(name, load_profile(base, **dials), int(seed), root, source, world, change=change)
-    check(run)
+    refuse_other_settings(run)
     return run

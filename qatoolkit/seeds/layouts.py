@@ -15,21 +15,9 @@ from dataclasses import dataclass
 
 POINTERS = ("index", "idx", "id", "pos", "position", "num", "number")  # an answer only if there are choices
 _RIGHT = [
-    "answer",
-    "correctanswer",
-    "correct",
-    "correctoption",
-    "correctchoice",
-    "gold",
-    "rightanswer",
-    "goldanswer",
-    "goldenanswer",
-    "trueanswer",
-    "target",
-    "expectedanswer",
-    "referenceanswer",
-    "groundtruth",
-]
+    "answer", "correctanswer", "correct", "correctoption", "correctchoice", "gold", "rightanswer", "goldanswer",
+    "goldenanswer", "trueanswer", "target", "expectedanswer", "referenceanswer", "groundtruth",
+]  # fmt: skip
 _ENDS = ("", "key", "label", "letter", "option", "choice", "text", *POINTERS)
 KEYS = " ".join([*(right + end for right in _RIGHT for end in _ENDS), *(f"{right}s" for right in _RIGHT[1:])])
 _WRONG = [
@@ -53,12 +41,7 @@ _ASKS, _REPLIES = (
 )
 NAMES = {
     "question": " ".join(
-        [
-            *_QUESTION.replace(" content", "").split(),
-            *(f"question.{n}" for n in _QUESTION.split()),
-            "question.text",
-            _ASKS,
-        ]
+        [_QUESTION.replace(" content", ""), *(f"question.{n}" for n in _QUESTION.split()), "question.text", _ASKS]
     ),
     "choices": " ".join([_CHOICES, *(f"question.{n}" for n in _CHOICES.split())])
     + " option* choice* opt* op* answer* ans* answerchoice* mcanswer* ending* candidate* alternative* sol* 选项* *",

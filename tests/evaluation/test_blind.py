@@ -15,7 +15,7 @@ from qatoolkit.evaluation.cloze import CHOSEN, load_model, score
 from qatoolkit.evaluation.evaluate import evaluate
 from qatoolkit.evaluation.exams import Exam
 from qatoolkit.evaluation.task_tables import task_tables
-from qatoolkit.run.stages.evaluation import judged
+from qatoolkit.run.stages.evaluation import judge_samples
 from qatoolkit.training import ladder
 from qatoolkit.training.tokens import train_tokenizer
 
@@ -107,7 +107,7 @@ def test_blind_scores_need_one_right_choice(model):
 
 def test_a_written_answer_counts_by_meaning_or_by_its_letters_and_both_are_told():
     samples = pd.DataFrame({"same": ["same", "different", "undecided", None], "correct": [False, False, False, True]})
-    by_meaning, exact = judged(samples, "same_answer"), judged(samples, "exact")
+    by_meaning, exact = judge_samples(samples, "same_answer"), judge_samples(samples, "exact")
     assert by_meaning["correct"].tolist() == [True, False, False, True]
     assert exact["correct"].tolist() == [False, False, False, True]
     for found in (by_meaning, exact):

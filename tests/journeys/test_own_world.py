@@ -16,7 +16,7 @@ from qatoolkit.core.text import normalise
 from qatoolkit.run import stages
 from qatoolkit.run.profiles import load_profile
 from qatoolkit.run.stages.data import exam_tables
-from qatoolkit.run.stages.evaluation import parts
+from qatoolkit.run.stages.evaluation import by_weakness
 from qatoolkit.run.store import open_run
 
 CODE = """
@@ -213,5 +213,5 @@ def test_exam_questions_without_a_discipline_count_as_neither_weak_nor_other():
         }
     )
     weak = pd.DataFrame({"discipline": ["physics", "physics"], "difficulty": ["H1", "unlabelled"]})
-    found = {name: list(rows.index) for name, rows in parts(samples, weak).items()}
+    found = {name: list(rows.index) for name, rows in by_weakness(samples, weak).items()}
     assert found == {"weak": [0, 4], "other": [1, 2], "all": [0, 1, 2, 3, 4]}

@@ -225,7 +225,7 @@ def tiny(tmp_path_factory):
         stages.run_to(run, "summary", log=str)
         stages.ablations(run, log=str)
         notebooks.run_notebooks(run, None, ["01"], str)
-        report.write(run)
+        report.write_report(run)
         yield run
 
 

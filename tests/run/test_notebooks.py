@@ -291,7 +291,7 @@ def test_the_report_states_profile_and_seed_of_the_results_and_draws_figures_tha
 
     monkeypatch.setattr(figures, "FIGURES", {"degree": degree})
     summary(open_run("trial", profile="smoke", root=tmp_path), log=str)
-    page = report.write(open_run("trial", profile="demo", seed=5, root=tmp_path, change=True)).read_text(
+    page = report.write_report(open_run("trial", profile="demo", seed=5, root=tmp_path, change=True)).read_text(
         encoding="utf-8"
     )
     assert "smoke, seed 0" in page

@@ -13,9 +13,7 @@ from qatoolkit.run import stages, tables
 from qatoolkit.run.findings import findings
 from qatoolkit.run.stages import evaluation, loops, training
 from qatoolkit.run.stages.data import exam_tables, probe_questions
-from qatoolkit.run.stages.teachers import ledger_path
 from qatoolkit.run.store import open_run
-from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.training.job import learning_rate
 
 pytestmark = pytest.mark.timeout(900)
@@ -47,7 +45,7 @@ def ran(smoke, trained_here):
     noted(evaluation, "score", lambda model, tokenizer, table: ("asked", frozenset(table["id"])))
     noted(training, "train_all", lambda jobs: ("trained", [(job.name, job.seed) for job in jobs]))
     noted(loops, "plan_budget", lambda grid, settings, history: ("planned", history))
-    real, fresh = loops.part_job, []
+    real, fresh = loops.round_job, []
 
     def killed(run, loop, nth, *more):
         if nth == 1 and not fresh:
@@ -55,7 +53,7 @@ def ran(smoke, trained_here):
             raise Killed
         return real(run, loop, nth, *more)
 
-    patch.setattr(loops, "part_job", killed)
+    patch.setattr(loops, "round_job", killed)
     with pytest.raises(Killed):
         stages.rounds(run, log=str)
     half = len(order)
@@ -132,7 +130,7 @@ def test_after_a_kill_nothing_is_asked_or_trained_twice(ran):
     before = [job for what, some in ran.order[: ran.half] if what == "trained" for job in some]
     assert [name for name, _ in before] == ["boostqa round 1"] * 2
     assert stages.rounds(ran.run, log=str).skipped
-    with Ledger(ledger_path(ran.run)) as ledger:
+    with ran.run.ledger() as ledger:
         attempts = ledger.attempts()
     sent = attempts[attempts["stage"].str.startswith("rounds/seed") & attempts["run"].eq("rounds")]
     assert len(sent) > 0

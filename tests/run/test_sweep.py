@@ -15,15 +15,15 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("trained_here")]
 
 def test_a_grid_is_trained_once_and_what_fails_is_told_and_tried_again_on_demand(smoke, monkeypatch):
     run = open_run("smoke", profile="smoke", root=smoke.results)
-    counted, real = [], grids.trained
+    counted, real = [], grids.train_jobs
 
-    def trained(run, jobs):
+    def train_jobs(run, jobs):
         counted.append(len(jobs))
         if any(job.replay == 0.6 for job in jobs):
             raise RuntimeError("job 'boostqa': the loss is not finite at step 3")
         return real(run, jobs)
 
-    monkeypatch.setattr(grids, "trained", trained)
+    monkeypatch.setattr(grids, "train_jobs", train_jobs)
     grid = {"midtrain.replay": [0.2, 0.6], "midtrain.tokens": [6_000]}
     table = sweep(run, grid)
     assert table["midtrain.replay"].tolist() == [0.2, 0.6]
@@ -40,7 +40,7 @@ def test_a_grid_is_trained_once_and_what_fails_is_told_and_tried_again_on_demand
     pd.testing.assert_frame_equal(again, table)
     assert counted == [2]
 
-    monkeypatch.setattr(grids, "trained", real)
+    monkeypatch.setattr(grids, "train_jobs", real)
     mended = sweep(run, grid, retry=True)
     assert mended["reason"].isna().all()
     pd.testing.assert_series_equal(mended.iloc[0], table.iloc[0], check_dtype=False)

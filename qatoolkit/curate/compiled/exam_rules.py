@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from qatoolkit.curate.exam_arrays import COVERAGE, EXACT, REWORDED, SHORT, TEMPLATE
+
 SEED_WORDS, SEED_CJK = 3, 5  # tokens of a seed (an n-gram that finds candidates), by the script of its first token
 WORD, NUMBER, NEGATION, HAN, LETTER = 0, 1, 2, 4, 8  # kinds of a token, as flags
-EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # rules, the strictest first
 CANDIDATES = 16  # parts judged for a row
 CELLS = 1_000_000  # of an alignment; a longer item is found by coverage alone
 KNOWN = 3  # the first id of the vocabulary

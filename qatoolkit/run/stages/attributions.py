@@ -15,13 +15,15 @@ from qatoolkit.graph.coverage import kps_of_questions
 from qatoolkit.graph.kp_graph import build_kp_graph
 from qatoolkit.run.contracts import Stage
 from qatoolkit.run.outputs import Outputs
-from qatoolkit.run.stages.evaluation import scored
-from qatoolkit.run.stages.training import arm_job, midtrain_job, mixture_of, seed_range, token_file, trained
+from qatoolkit.run.stages.evaluation import score_models
+from qatoolkit.run.stages.training import arm_job, midtrain_job, mixture_of, seed_range, token_file, train_jobs
 from qatoolkit.run.store import Run
 from qatoolkit.training.job import Job
 from qatoolkit.training.tokens import open_tokens
 
 By = Literal["discipline", "difficulty", "cell", "strategy", "dataset", "kps"]
+How, Fill = Literal["without", "alone"], Literal["replay", "repeat"]
+On = Literal["discipline", "difficulty", "cell"]
 FEW = 20  # questions: a smaller part is not trained on its own, a smaller exam cell gets no p
 ALL = "all"
 _ATTRIBUTION = Stage(
@@ -34,9 +36,9 @@ def attribution(
     by: By = "discipline",
     *,
     arm: str | None = None,
-    how: Literal["without", "alone"] = "without",
-    fill: Literal["replay", "repeat"] = "replay",
-    on: Literal["discipline", "difficulty", "cell"] | None = None,
+    how: How = "without",
+    fill: Fill = "replay",
+    on: On | None = None,
     only: Collection[str] | None = None,
     tokens: int | None = None,
     seeds: int = 1,
@@ -59,8 +61,8 @@ def attribution(
     With one seed, chance in the one reference training affects a whole column of the matrix; it cancels in `contrast`.
     `samples` has every answer. ValueError, before anything is trained, for an unknown part, column or arm."""
     arm = arm or run.profile.main_arm
-    for name, value, allowed in (("by", by, get_args(By)), ("how", how, HOW), ("fill", fill, FILL), ("on", on, ON)):
-        if value not in allowed:
+    for name, value, kind, *more in (("by", by, By), ("how", how, How), ("fill", fill, Fill), ("on", on, On, None)):
+        if value not in (allowed := (*get_args(kind), *more)):
             raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(str, allowed))}")
     if not run.profile.arms.get(arm):
         known = [name for name, sets in run.profile.arms.items() if sets]
@@ -85,8 +87,8 @@ def attribution(
             plans[part] = part_job(run, arm, name, kept, rows, fill, tokens)
         jobs = {(seed, part): replace(job, seed=seed) for seed in seed_range(run, seeds) for part, job in plans.items()}
         log(f"attribution: {len(jobs)} trainings of {tokens:,} tokens")
-        found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
-        answers = scored(run, [t.job.out for t in found.values()])
+        found = dict(zip(jobs, train_jobs(run, list(jobs.values())), strict=True))
+        answers = score_models(run, [t.job.out for t in found.values()])
         tables = [answers[t.job.out].assign(part=part, seed=seed) for (seed, part), t in found.items()]
         samples = (
             pd.concat(tables, ignore_index=True) if chosen else pd.DataFrame(columns=["part", "seed", "id", *CELL])
@@ -111,12 +113,9 @@ def attribution(
     return run.complete(name, _ATTRIBUTION, make, asked=asked, log=log)
 
 
-HOW, FILL, ON = ("without", "alone"), ("replay", "repeat"), ("discipline", "difficulty", "cell", None)
-
-
 def on_of(by: By) -> str:
     """The exam cells that parts are compared on by default."""
-    return by if by in ON else "discipline"
+    return by if by in get_args(On) else "discipline"
 
 
 def labels(table: pd.DataFrame, by: str) -> pd.Series:

@@ -13,7 +13,7 @@ VERSION = 1  # of the artifacts of `make_once`: raised when the same content wou
 def make_once(run: Run, kind: str, content, make, uses: list[str] | None = None) -> Artifact:
     """The artifact of this content, made by `make(folder)` unless it exists; `uses` names artifacts that it depends on,
     so that they are kept."""
-    artifact = Artifact(run.root / STAGES, kind, key_of(kind, VERSION, as_json(content)))
+    artifact = Artifact(run.artifacts, kind, key_of(kind, VERSION, as_json(content)))
     if artifact.manifest is None:
         with artifact.making() as folder:
             if artifact.manifest is None:

@@ -14,7 +14,7 @@ from qatoolkit.curate.decontaminate import decontaminate, exam_options, index_ex
 from qatoolkit.curate.exam_index import ExamIndex
 from qatoolkit.curate.settings import CurateSettings
 from qatoolkit.evaluation.exams import Exam, split_exam
-from qatoolkit.evaluation.probe import UNLABELLED
+from qatoolkit.evaluation.probe import fill_labels
 from qatoolkit.evaluation.task_tables import task_tables
 from qatoolkit.graph.knowledge_points import kps_from_column
 from qatoolkit.run.contracts import Stage, stage
@@ -71,7 +71,7 @@ def with_labels(table: pd.DataFrame, labels: pd.DataFrame | None) -> pd.DataFram
     return table.assign(**{label: table[label].fillna(table["id"].map(found[label])) for label in LABELS})
 
 
-def examined(run: Run) -> list[Exam]:
+def exams_to_evaluate(run: Run) -> list[Exam]:
     """The run's exams as they are evaluated: tables, or tasks restricted to the questions that the probe does not
     use."""
     tables, about = exam_tables(run), run.read("exams").about
@@ -95,14 +95,19 @@ def task_ids(run: Run) -> frozenset:
     return frozenset(questions.loc[questions["exam"].map(lambda name: bool(about[name]["suite"])), "id"])
 
 
+def choice_tables(run: Run) -> dict[str, pd.DataFrame]:
+    """The exams in which every question has choices, by name."""
+    return {name: table for name, table in exam_tables(run).items() if table["choices"].notna().all()}
+
+
 def choice_exams(run: Run) -> list[str]:
-    """The exams in which every question has choices."""
-    return [name for name, table in exam_tables(run).items() if table["choices"].notna().all()]
+    """The names of `choice_tables`."""
+    return list(choice_tables(run))
 
 
 def choice_rows(run: Run) -> pd.DataFrame:
-    """The questions of `choice_exams` that have one right answer, in one table, each with its `exam`."""
-    tables = [table.assign(exam=name) for name, table in exam_tables(run).items() if table["choices"].notna().all()]
+    """The questions of `choice_tables` that have one right answer, in one table, each with its `exam`."""
+    tables = [table.assign(exam=name) for name, table in choice_tables(run).items()]
     rows = pd.concat(tables or [pd.DataFrame(columns=["exam", "id", "choices", "answer_index"])], ignore_index=True)
     return rows[rows["answer_index"].notna()].reset_index(drop=True)
 
@@ -188,8 +193,7 @@ def probe_questions(run: Run) -> pd.DataFrame:
     "unlabelled" for a missing label."""
     if run.profile.probe.on == "seeds":
         return run.read("annotate").seeds
-    questions = with_labels(run.read("exams").probe_questions, run.read("annotate").exam_labels)
-    return questions.assign(**questions[CELL].astype(object).fillna(UNLABELLED))
+    return fill_labels(with_labels(run.read("exams").probe_questions, run.read("annotate").exam_labels))
 
 
 def unlabelled(run: Run) -> pd.DataFrame:
@@ -226,14 +230,12 @@ def judge_of(run: Run, settings: CurateSettings) -> Callable[[pd.DataFrame], tup
     return partial(curated, exams=index, settings=settings, exam_parents=exam_seeds(run, index))
 
 
-_CURATE = Stage("curate", settings=("curate",), files=("curate.marks",))
-
-
 def curate(run: Run, *, log=print) -> Outputs:
     """Filters, near-duplicates and decontamination against every exam, for each data set that an arm trains on; and
     `controls`, how many exam questions planted in the main set decontamination finds."""
     used = run.profile.used_sets
     reads = ("exams", "annotate", *(name for name in used if name != SEEDS))
+    spec = Stage("curate", reads=reads, settings=("curate",), files=("curate.marks",))
 
     def make(folder) -> dict:
         (against, index), outputs, reports = index_all_exams(run), {}, []
@@ -249,4 +251,4 @@ def curate(run: Run, *, log=print) -> Outputs:
             outputs["controls"] = controls(clean, against, run.profile.curate, index=index, n=n, seed=run.seed)
         return outputs
 
-    return run.complete("curate", _CURATE, make, reads=reads, log=log)
+    return run.complete("curate", spec, make, log=log)

@@ -1,25 +1,24 @@
 """The stage `evaluate`: every exam for base and arms, paired differences, and scores of other models for later
 stages."""
 
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 
 from qatoolkit.core.artifacts import Artifact
-from qatoolkit.core.stats import CELL, accuracy, cells, corrected, mcnemar, paired_difference
+from qatoolkit.core.stats import CELL, accuracy, cells, corrected, in_cells, mcnemar, paired_difference
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.evaluation.bits import bits_difference, bits_per_byte, mean_bits_per_byte
 from qatoolkit.evaluation.blind import blind_by_model, blind_to_training
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.exams import evaluate_exams
-from qatoolkit.evaluation.probe import UNLABELLED
+from qatoolkit.evaluation.probe import UNLABELLED, fill_labels
 from qatoolkit.run.contracts import stage
 from qatoolkit.run.profiles import BASE
-from qatoolkit.run.stages.data import choice_exams, choice_rows, exam_tables, examined
+from qatoolkit.run.stages.data import choice_exams, choice_rows, exam_tables, exams_to_evaluate
 from qatoolkit.run.stages.training import arm_table
 from qatoolkit.run.stages.weakness import weak_parts
-from qatoolkit.run.store import STAGES, Run
+from qatoolkit.run.store import Run
 
 BLIND = ["blind_training", "blind_model"]
 EXTRAS = ["exact", "undecided", "per_byte", "per_token", "bits_per_byte", "chance", *BLIND]
@@ -31,12 +30,7 @@ def exam_rows(run: Run) -> pd.DataFrame:
     rows, about = choice_rows(run), run.read("exams").about
     cloze = [name for name, options in about.items() if not options["suite"] and options["form"] in (None, "cloze")]
     rows = rows[rows["exam"].isin(cloze)].drop_duplicates("id").reset_index(drop=True)
-    return labelled(rows.reindex(columns=list(dict.fromkeys([*rows, *CELL]))))
-
-
-def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with "unlabelled" for an unknown discipline or difficulty."""
-    return rows.assign(**rows[CELL].astype(object).fillna(UNLABELLED))
+    return fill_labels(rows.reindex(columns=list(dict.fromkeys([*rows, *CELL]))))
 
 
 @stage(
@@ -53,8 +47,8 @@ def evaluate(run: Run, folder: Path) -> dict:
     which do not see the question. Besides accuracy, `exams` has the means of `EXTRAS`: for written answers exact
     match and the share that could not be judged; for choices accuracy per byte and per token, bits per byte of the
     right choice, guessing, and the scores of the two blind readers."""
-    settings, exams = run.profile.evaluate, examined(run)
-    done = run.root / STAGES / "scores"
+    settings, exams = run.profile.evaluate, exams_to_evaluate(run)
+    done = run.artifacts / "scores"
     models = {arm: run.model(arm) for arm in (BASE, *run.profile.arms)}
     options = {"scorer": settings.scorer, "batch": settings.batch, "folder": done, "workplace": folder / "tasks"}
     answered = {arm: evaluate_exams(model, exams, **options) for arm, model in models.items()}
@@ -62,7 +56,7 @@ def evaluate(run: Run, folder: Path) -> dict:
     samples = with_exam_labels(
         run, pd.concat([rows.assign(arm=arm) for arm, rows in answered.items()], ignore_index=True)
     )
-    samples = judged(samples, settings.judge).merge(blind(run, models), on=["arm", "exam", "id"], how="left")
+    samples = judge_samples(samples, settings.judge).merge(blind(run, models), on=["arm", "exam", "id"], how="left")
     choice = samples[samples["exam"].isin(choice_exams(run))]
     resampled = {"resamples": settings.bootstrap, "seed": run.seed}
     grids = [cells(rows).assign(arm=arm) for arm, rows in choice.groupby("arm", sort=False)]
@@ -85,7 +79,7 @@ def exam_scores(samples: pd.DataFrame) -> pd.DataFrame:
     return accuracy(samples, ["arm", "exam"]).merge(means.assign(blind=means[BLIND].max(axis=1)))
 
 
-def judged(samples: pd.DataFrame, judge: str) -> pd.DataFrame:
+def judge_samples(samples: pd.DataFrame, judge: str) -> pd.DataFrame:
     """Samples with written answers to exported exams judged by exact match or by meaning (`evaluate.judge`), and
     columns `exact` and `undecided`, null for other samples."""
     written = samples["same"].notna()
@@ -116,7 +110,7 @@ def with_exam_labels(run: Run, samples: pd.DataFrame) -> pd.DataFrame:
     """Samples with the labels of their exam's questions."""
     labels = pd.concat([t.assign(exam=name)[["exam", "id", *LABELS]] for name, t in exam_tables(run).items()])
     found = samples.drop(columns=list(LABELS)).merge(labels, on=["exam", "id"], how="left", validate="many_to_one")
-    return labelled(found)[list(samples)]
+    return fill_labels(found)[list(samples)]
 
 
 def held_out(run: Run, models: dict[str, Path]) -> pd.DataFrame:
@@ -141,7 +135,7 @@ def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resamples: 
     rows = []
     samples = samples.drop_duplicates(["arm", "id"])  # a question of two exams counts once
     for a, b in pairs:
-        for on, group in parts(samples, weak).items():
+        for on, group in by_weakness(samples, weak).items():
             pair = [group[group["arm"] == arm] for arm in (a, b)]
             found = paired_difference(*pair, resamples=resamples, seed=seed)
             rows.append({"a": a, "b": b, "on": on} | found | {"p_mcnemar": mcnemar(*pair)["p"]})
@@ -155,7 +149,7 @@ def over_blind(samples: pd.DataFrame, weak: pd.DataFrame, *, resamples: int, see
     and the paired difference of accuracy and blind score, with its 95% bootstrap interval."""
     rows = []
     for arm, of_arm in samples[samples["blind_model"].notna()].groupby("arm", sort=False):
-        for on, part in parts(of_arm.drop_duplicates("id"), weak).items():
+        for on, part in by_weakness(of_arm.drop_duplicates("id"), weak).items():
             if on == "other" or part.empty:
                 continue
             readers = {name: part[name].astype(float).mean() for name in BLIND if part[name].notna().all()}
@@ -173,7 +167,7 @@ def gains_by_blind(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resample
     """Paired differences between arms in the weak cells, separately for questions whose right choice is the one most
     often right in the first arm's data (blind right) and the others (blind wrong): gains on the latter do not come from
     choosing the most common answer. a, b, blind, difference, low, high, n; no rows if the first arm has no data."""
-    samples, rows = parts(samples.drop_duplicates(["arm", "id"]), weak)["weak"], []
+    samples, rows = by_weakness(samples.drop_duplicates(["arm", "id"]), weak)["weak"], []
     for a, b in pairs:
         of_a, of_b = (samples[samples["arm"] == arm] for arm in (a, b))
         for right in (True, False):
@@ -184,26 +178,24 @@ def gains_by_blind(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resample
     return pd.DataFrame(rows, columns=["a", "b", "blind", "difference", "low", "high", "n"])
 
 
-def parts(samples: pd.DataFrame, weak: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def by_weakness(samples: pd.DataFrame, weak: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Samples in the weak cells, in the others, and all; samples without a discipline are only in the last."""
-    is_weak = pd.MultiIndex.from_frame(samples[CELL]).isin(pd.MultiIndex.from_frame(weak[CELL]))
-    known = samples["discipline"] != UNLABELLED
+    is_weak, known = in_cells(samples, weak), samples["discipline"] != UNLABELLED
     return {"weak": samples[is_weak], "other": samples[known & ~is_weak], "all": samples}
 
 
-def scored(run: Run, paths) -> dict[str, pd.DataFrame]:
+def score_models(run: Run, paths) -> dict[str, pd.DataFrame]:
     """Samples of models on the multiple-choice exams, by path, each scored once, with the labels of the questions.
 
     Exams in cloze form are scored with the cloze scorer, others by lm-eval with the fast one."""
     rows, found = exam_rows(run), {}
-    cloze = set(rows["exam"])
-    others = [exam for exam in examined(run) if exam.name in choice_exams(run) and exam.name not in cloze]
-    done = run.root / STAGES / "scores"
+    not_cloze = set(choice_exams(run)) - set(rows["exam"])
+    others = [exam for exam in exams_to_evaluate(run) if exam.name in not_cloze]
+    done = run.artifacts / "scores"
     for path in dict.fromkeys(paths):
         parts = [rows[["id", *CELL]].merge(score(*load_model(path), rows), on="id")] if len(rows) else []
         if others:
-            with tempfile.TemporaryDirectory() as folder:
-                samples = evaluate_exams(path, others, scorer="fast", folder=done, workplace=Path(folder))
+            samples = evaluate_exams(path, others, scorer="fast", folder=done)
             parts.append(with_exam_labels(run, samples)[["id", *CELL, "correct", "margin"]])
         found[path] = pd.concat(parts, ignore_index=True)
     return found

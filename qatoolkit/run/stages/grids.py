@@ -10,10 +10,10 @@ from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.files import read_json, write_json
 from qatoolkit.core.stats import CELL, paired_difference
 from qatoolkit.run.stages.contents import make_once
-from qatoolkit.run.stages.evaluation import parts, scored
+from qatoolkit.run.stages.evaluation import by_weakness, score_models
 from qatoolkit.run.stages.flow import run_to
 from qatoolkit.run.stages.students import blind_scores, rungs
-from qatoolkit.run.stages.training import Trained, midtrain_job, qa_of, trained, training_key
+from qatoolkit.run.stages.training import Trained, midtrain_job, qa_of, train_jobs, training_key
 from qatoolkit.run.stages.variants import ablation_name, log_changes
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
@@ -21,6 +21,10 @@ from qatoolkit.training.job import Job
 from qatoolkit.training.launch import JobsToRun
 
 SWEEPS = "sweeps.json"  # in the run's folder: the reasons of failed trainings
+SWEPT = [  # columns after the dials
+    *("arm", "tokens", "parameters", "learning_rate", "accuracy", "control_accuracy", "bits_per_byte", "chance"),
+    *("gain", "gain_low", "gain_high", "n", "weak_gain", "weak_gain_low", "weak_gain_high", "weak_n", "reason"),
+]
 
 
 def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: bool = False, log=print) -> pd.DataFrame:
@@ -78,12 +82,6 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
     return pd.DataFrame(rows, columns=[*names, *SWEPT])
 
 
-SWEPT = [
-    *("arm", "tokens", "parameters", "learning_rate", "accuracy", "control_accuracy", "bits_per_byte", "chance"),
-    *("gain", "gain_low", "gain_high", "n", "weak_gain", "weak_gain_low", "weak_gain_high", "weak_n", "reason"),
-]
-
-
 def variant_of(run: Run, arm: str, dials: dict, arms: dict) -> Run:
     """The run with dials turned and its arms changed by `arms`."""
     name = re.sub(r"[^\w.-]+", "_", f"sweep-{arm}-{key_of(dials)[:12]}")
@@ -99,14 +97,14 @@ def read_failures(run: Run) -> dict[str, str]:
 def trained_or_reason(run: Run, jobs: dict[str, Job]) -> tuple[dict[str, Trained], dict[str, str]]:
     """The trainings by key, and the reasons of those that failed; after a failure they are trained one by one."""
     try:
-        return dict(zip(jobs, trained(run, list(jobs.values())), strict=True)), {}
+        return dict(zip(jobs, train_jobs(run, list(jobs.values())), strict=True)), {}
     except JobsToRun:
         raise
     except RuntimeError:
         found, reasons = {}, {}
     for key, job in jobs.items():
         try:
-            [found[key]] = trained(run, [job])
+            [found[key]] = train_jobs(run, [job])
         except JobsToRun:
             raise
         except RuntimeError as error:
@@ -122,13 +120,13 @@ def score_combination(run: Run, pair: dict[str, Trained], arm: str, control: str
     about = [*artifacts, run.manifest("exams")["outputs"], weak[CELL].values.tolist()]
 
     def make(folder: Path) -> None:
-        samples = scored(run, [pair[arm].job.out, over])
+        samples = score_models(run, [pair[arm].job.out, over])
         of_arm, reference = samples[pair[arm].job.out], samples[over]
         row = {"parameters": pair[arm].manifest["parameters"], "accuracy": float(of_arm["correct"].mean())}
         row |= {"control_accuracy": float(reference["correct"].mean()), "chance": blind_scores(run, arm)["chance"]}
         row |= {"bits_per_byte": float(of_arm["bits_per_byte"].mean()) if "bits_per_byte" in of_arm else None}
         for prefix, on in (("", "all"), ("weak_", "weak")):
-            gain = paired_difference(*(parts(model, weak)[on] for model in (of_arm, reference)), seed=run.seed)
+            gain = paired_difference(*(by_weakness(model, weak)[on] for model in (of_arm, reference)), seed=run.seed)
             row |= {f"{prefix}gain": gain["difference"], f"{prefix}n": gain["n"]}
             row |= {f"{prefix}gain_{end}": gain[end] for end in ("low", "high")}
         write_json(row, folder / "row.json")

@@ -11,20 +11,28 @@ import pandas as pd
 from qatoolkit.core.files import read_json
 from qatoolkit.core.qa_table import COLUMNS
 from qatoolkit.core.settings import replace
-from qatoolkit.core.stats import CELL, accuracy, cells, difference_over_seeds, paired_difference, weak
+from qatoolkit.core.stats import CELL, accuracy, cells, difference_over_seeds, in_cells, paired_difference
+from qatoolkit.evaluation.probe import only_labelled
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.profiles import BASE, Profile
 from qatoolkit.run.stages.data import judge_of
-from qatoolkit.run.stages.evaluation import parts, scored
+from qatoolkit.run.stages.evaluation import by_weakness, score_models
 from qatoolkit.run.stages.measured import accept_measured
 from qatoolkit.run.stages.synthesis import context_of, writing_stage
-from qatoolkit.run.stages.teachers import ledger_path, teachers
-from qatoolkit.run.stages.training import Trained, arm_job, midtrain_job, midtrain_job_of, qa_file, seed_range, trained
-from qatoolkit.run.stages.weakness import labelled_cells, probe_samples, weak_parts
+from qatoolkit.run.stages.teachers import teachers
+from qatoolkit.run.stages.training import (
+    Trained,
+    arm_job,
+    midtrain_job,
+    midtrain_job_of,
+    qa_file,
+    seed_range,
+    train_jobs,
+)
+from qatoolkit.run.stages.weakness import probe_samples, weak_cells, weak_parts
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import NothingWeak, plan_budget
 from qatoolkit.synthesis.strategies import Strategy
-from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.training.job import WHOLE, Job
 
 ROUNDS, ONE_PASS = "rounds", "one_pass"  # as arms in the tables
@@ -67,8 +75,8 @@ def rounds(run: Run, *, log=print) -> Outputs:
             for loop in (loop for loop in loops if not loop.stopped):
                 new = write_round(run, loop, nth, chosen, profile, judge, most)
                 if not loop.stopped:
-                    jobs[loop.seed] = part_job(run, loop, nth, f"{of} round {nth + 1}", new)
-            found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
+                    jobs[loop.seed] = round_job(run, loop, nth, f"{of} round {nth + 1}", new)
+            found = dict(zip(jobs, train_jobs(run, list(jobs.values())), strict=True))
             for loop in (loop for loop in loops if loop.seed in found):
                 finish_round(run, loop, nth, found[loop.seed])
         if not loops[0].trainings:  # the first round is the same for all
@@ -124,7 +132,7 @@ def write_round(
     None if there are none; `stopped` then has the reason."""
     share = replace(profile.plan, questions=share_of(profile.plan.questions, nth, run.profile.rounds.n))
     try:
-        grid = labelled_cells(cells(loop.samples))
+        grid = only_labelled(cells(loop.samples))
         loop.plan = plan_budget(grid, share, pd.concat(loop.cells) if nth else None)
     except NothingWeak as error:
         if not nth:
@@ -147,7 +155,7 @@ def write_round(
     return new
 
 
-def part_job(run: Run, loop: Loop, nth: int, name: str, new: pd.DataFrame) -> Job:
+def round_job(run: Run, loop: Loop, nth: int, name: str, new: pd.DataFrame) -> Job:
     """The training of round `nth` on its questions, from the current checkpoint."""
     n, settings, changes = run.profile.rounds.n, run.profile.midtrain, {}
     if nth and settings.rate == "inherit":  # the schedule continues from the last rate of the base
@@ -221,15 +229,15 @@ def finish_round(run: Run, loop: Loop, nth: int, part: Trained) -> None:
 def record_probe(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None) -> dict:
     """Add the current checkpoint's answers to the probe to the loop's rows, paired with those of the previous one,
     `before`."""
-    grid, planned = labelled_cells(cells(loop.samples)), weak_parts(run)
-    now = weak_now(run, grid)
+    grid, planned = only_labelled(cells(loop.samples)), weak_parts(run)
+    now = weak_cells(grid, run.profile.plan)
     row = {"seed": loop.seed, "tokens": loop.tokens, "weak_cells": len(now)} | about
     for prefix, on in (("", "all"), ("weak_", "weak")):
-        samples = parts(loop.samples, planned)[on]
+        samples = by_weakness(loop.samples, planned)[on]
         row |= {f"{prefix}{name}": value for name, value in accuracy(samples).iloc[0].items()}
         if before is not None:
             paired = paired_difference(
-                samples, parts(before, planned)[on], resamples=run.profile.evaluate.bootstrap, seed=run.seed
+                samples, by_weakness(before, planned)[on], resamples=run.profile.evaluate.bootstrap, seed=run.seed
             )
             row[f"{prefix}gain"] = paired["difference"]
             row |= {f"{prefix}gain_{end}": paired[end] for end in ("low", "high")}
@@ -238,21 +246,14 @@ def record_probe(run: Run, loop: Loop, about: dict, before: pd.DataFrame | None)
     return row
 
 
-def weak_now(run: Run, grid: pd.DataFrame) -> pd.DataFrame:
-    """The cells of a grid that are weak by the run's plan settings."""
-    plan = run.profile.plan
-    return weak(grid, plan.target, plan.low_n, plan.above_chance)
-
-
 def mark_weak(grid: pd.DataFrame, now: pd.DataFrame, **columns) -> pd.DataFrame:
     """A grid with a column `weak`, whether each of its cells is in `now`, and further `columns`."""
-    is_weak = pd.MultiIndex.from_frame(grid[CELL]).isin(pd.MultiIndex.from_frame(now[CELL]))
-    return grid.assign(weak=is_weak, **columns)
+    return grid.assign(weak=in_cells(grid, now), **columns)
 
 
 def spent(run: Run, stage: str) -> float | None:
     """US dollars of the requests that the ledger counts under a name, None if a price is unknown."""
-    with Ledger(ledger_path(run)) as ledger:
+    with run.ledger() as ledger:
         sent = ledger.spend(run.billed_to)
     sent = sent[sent["stage"].str.endswith(stage)]
     return None if sent["unpriced"].sum() else float(sent["cost"].sum())
@@ -285,22 +286,25 @@ def comparison_jobs(run: Run, of: str, loop: Loop) -> dict[str, tuple[Job, int |
 def compare_with_one_pass(run: Run, of: str, loops: list[Loop]) -> dict:
     """The outputs of the stage; the exams are answered here, once."""
     jobs = {(name, loop.seed): job for loop in loops for name, job in comparison_jobs(run, of, loop).items()}
-    others = dict(zip(jobs, trained(run, [job for job, _ in jobs.values()]), strict=True))
+    others = dict(zip(jobs, train_jobs(run, [job for job, _ in jobs.values()]), strict=True))
     questions = {key: n for key, (_, n) in jobs.items()}
     questions |= {(ROUNDS, loop.seed): sum(map(len, loop.questions)) for loop in loops}
     paths = {(ROUNDS, loop.seed): loop.model for loop in loops} | {key: other.path for key, other in others.items()}
     paths |= {(BASE, loop.seed): run.model(BASE) for loop in loops}
-    answered = scored(run, paths.values())
+    answered = score_models(run, paths.values())
     samples = {key: answered[path].drop_duplicates("id") for key, path in paths.items()}
     probes = [grid for loop in loops for grid in loop.probes]
     for loop in loops:
         one_pass = others[ONE_PASS, loop.seed]
-        grid = labelled_cells(cells(probe_samples(run, one_pass.path)))
+        grid = only_labelled(cells(probe_samples(run, one_pass.path)))
         where = {"seed": loop.seed, "round": len(loop.trainings), "tokens": loop.tokens}
-        probes += [loop.probes[0].assign(arm=ONE_PASS), mark_weak(grid, weak_now(run, grid), arm=ONE_PASS, **where)]
+        probes += [
+            loop.probes[0].assign(arm=ONE_PASS),
+            mark_weak(grid, weak_cells(grid, run.profile.plan), arm=ONE_PASS, **where),
+        ]
     planned, names = weak_parts(run), list(dict.fromkeys(name for name, _ in paths))
     seeds = [loop.seed for loop in loops]
-    split = {key: parts(rows, planned) for key, rows in samples.items()}
+    split = {key: by_weakness(rows, planned) for key, rows in samples.items()}
     compared = [(ROUNDS, other) for other in names if other != ROUNDS] + [(ONE_PASS, BASE)]
     return {
         "rounds": pd.DataFrame([row | {"stopped": loop.stopped} for loop in loops for row in loop.rows]),

@@ -13,18 +13,17 @@ from qatoolkit.run.profiles import BASE
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.write import degradation
 
-_SUMMARY = Stage("summary", reads=("annotate", "midtrain", "evaluate", "scaling"), settings=("teacher",))
-
 
 def summary(run: Run, *, log=print) -> Outputs:
     """`results/<run>/summary.json`: the run's numbers in one document; accuracies and differences are fractions."""
     main = run.profile.main_set
-    reads = (*_SUMMARY.reads, *([main] if main else []))
+    reads = ("annotate", "midtrain", "evaluate", "scaling", *([main] if main else []))
+    spec = Stage("summary", reads=reads, settings=("teacher",))
 
     def make(folder) -> dict:
         return {"summary": document(run, main)}
 
-    out = run.complete("summary", _SUMMARY, make, reads=reads, asked={"run": run.name}, log=log)
+    out = run.complete("summary", spec, make, asked={"run": run.name}, log=log)
     seconds = {name: run.manifest(name)["seconds"] for name in run.done()}
     write_json(out.summary | {"seconds": seconds}, run.folder / "summary.json")
     record_files(run.folder, [run.folder / "summary.json"])

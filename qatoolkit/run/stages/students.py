@@ -14,24 +14,26 @@ from qatoolkit.evaluation.blind import blind_to_training
 from qatoolkit.run.contracts import stage
 from qatoolkit.run.profiles import BASE
 from qatoolkit.run.stages.data import choice_rows
-from qatoolkit.run.stages.evaluation import scored
+from qatoolkit.run.stages.evaluation import score_models
 from qatoolkit.run.stages.training import (
     Trained,
-    adopted,
+    adopt_checkpoint,
     arm_job,
     arm_table,
     midtrain_job,
-    probed,
+    probe_fields,
     qa_of,
     scaled_arms,
     seed_range,
-    trained,
+    train_jobs,
     trunk_shares,
 )
 from qatoolkit.run.store import Run
 from qatoolkit.scaling import points as sweeps
 from qatoolkit.scaling.fits import fit_scaling
 from qatoolkit.scaling.forecast import check_forecast, gain_by_scale
+
+ABOUT = ("point", "arm", "seed", "size", "tokens", "initial", "parameters", "initial_flops")  # of a grid of cells
 
 
 @stage(
@@ -62,16 +64,16 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
         for p, seed in itertools.product(points.to_dict("records"), seeds):
             key, is_student = (p["point"], name, seed), (p["size"], p["initial"]) == (size, 1.0)
             if is_student and (p["tokens"] == tokens or p["tokens"] in on_trunk):  # the arm itself, or its checkpoint
-                probe = probed(run) if seed == first else {}
+                probe = probe_fields(run) if seed == first else {}
                 jobs[key], kept[key] = arm_job(run, name, seed=seed, keep=along, **probe), on_trunk.get(p["tokens"])
             elif is_student:  # the reference of an ablation, if it has as many tokens
                 jobs[key] = arm_job(run, name, tokens=p["tokens"], seed=seed)
             else:
                 start = starts[p["size"], p["initial"]]
                 jobs[key] = midtrain_job(run, f"{name} {p['point']}", start, qa, tokens=p["tokens"], seed=seed)
-    found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
+    found = dict(zip(jobs, train_jobs(run, list(jobs.values())), strict=True))
     found = {key: t.kept(kept[key]) if kept.get(key) else t for key, t in found.items()}
-    samples = scored(run, [path for t in found.values() for path in (t.job.start, t.job.out)])
+    samples = score_models(run, [path for t in found.values() for path in (t.job.start, t.job.out)])
     runs, means, by_cell, baselines = [], [], [], blind_scores(run, arm)
     over = arms[-1] if len(arms) > 1 else BASE
     for p in points.to_dict("records"):
@@ -109,9 +111,6 @@ def scaling(run: Run, folder: Path, *, arm: str | None = None) -> dict:
         | laws(table, sweeps.by_axis(runs), run.seed)
         | {"left_out": left_out, "uses": uses}
     )
-
-
-ABOUT = ("point", "arm", "seed", "size", "tokens", "initial", "parameters", "initial_flops")
 
 
 def over_seeds(rows: list[dict]) -> dict:
@@ -206,7 +205,7 @@ def rungs(run: Run) -> dict[tuple[str, float], Path]:
     about = base.training
     found = {(about["name"], 1.0): run.model(BASE)}
     for entry in run.world.ladder():
-        folder = adopted(run, entry.checkpoint, entry.revision).folder / "model"
+        folder = adopt_checkpoint(run, entry.checkpoint, entry.revision).folder / "model"
         other = read_json(folder / "training.json")
         if other["parameters"] != about["parameters"]:
             found[other["name"], 1.0] = folder

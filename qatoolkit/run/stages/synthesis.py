@@ -164,25 +164,15 @@ def wrong_answers(run: Run, table: pd.DataFrame) -> tuple[float | None, int]:
 def error_rates(run: Run, folder) -> dict:
     """A small BoostQA with each of the world's own teachers: the benefit of refinement and of checking difficulty at
     different error rates of the teacher. Empty tables for a real teacher, whose truth is unknown."""
-    seeds, settings, truth = run.read("annotate").seeds, run.profile.boostqa, run.world.truth()
-    answers, levels = [], []
+    truth, answers, levels = run.world.truth(), [], []
     if truth is None or not is_offline(run):
         return {"answers": pd.DataFrame(answers), "levels": pd.DataFrame(levels)}
-    plan = plan_budget(run.read("probe").cells, replace(run.profile.plan, questions=settings.trial))
+    plan = plan_budget(run.read("probe").cells, replace(run.profile.plan, questions=run.profile.boostqa.trial))
     boostqa = strategy("boostqa")
     with teachers(run, "error_rates") as roles:
         for model in (model for model, rate in truth.teachers.items() if rate):
             roles.synthesiser = roles.named(model)
-            context = Context(
-                seeds=seeds,
-                plan=plan,
-                teachers=roles,
-                profile=run.profile,
-                settings=settings,
-                seed=run.seed,
-                folder=folder,
-            )
-            found = boostqa.write(context)
+            found = boostqa.write(context_of(run, run.profile, boostqa, roles, folder, plan))
             made, table, rejects = found["made"], found["questions"], found["rejects"]
             rate = {"teacher": model, "teacher_error_rate": truth.teachers[model]}
             answers.append(rate | refinement(run, made, table, rejects))

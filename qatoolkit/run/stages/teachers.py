@@ -7,14 +7,8 @@ from types import SimpleNamespace
 from qatoolkit.run.store import Run
 from qatoolkit.teacher.batch_client import BatchTeacher
 from qatoolkit.teacher.client import Endpoint, Teacher
-from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.teacher.prices import price_of
 from qatoolkit.teacher.settings import OFFLINE
-
-
-def ledger_path(run: Run):
-    """The ledger of all runs in the run's results folder."""
-    return run.root / "ledger.sqlite"
 
 
 @contextmanager
@@ -23,7 +17,7 @@ def teachers(run: Run, stage: str):
     own endpoint is started if no other is set, and stopped afterwards. `run.answer_counts` counts the answers."""
     settings = run.profile.teacher
     kind = BatchTeacher if settings.batch else Teacher
-    with endpoint_of(run) as endpoint, Ledger(ledger_path(run)) as ledger:
+    with endpoint_of(run) as endpoint, run.ledger() as ledger:
 
         def named(model: str) -> Teacher:
             teacher = kind(

@@ -17,7 +17,7 @@ from qatoolkit.run.contracts import Stage, stage
 from qatoolkit.run.outputs import Outputs
 from qatoolkit.run.stages.contents import artifact_of, content_of, make_once
 from qatoolkit.run.stages.data import probe_questions
-from qatoolkit.run.store import STAGES, Run
+from qatoolkit.run.store import Run
 from qatoolkit.training.defaults import Default, defaults
 from qatoolkit.training.hub import load_config, load_tokenizer
 from qatoolkit.training.job import Job, identity
@@ -40,7 +40,7 @@ def shared_fields(run: Run, tokenizer: Path, config) -> dict:
     if None in (manner["block"], manner["batch"], manner["memory"], manner["checkpointing"]):
         found = model_defaults(run, config)
         manner |= {name: found[name].value for name, value in manner.items() if value is None and name in found}
-    return manner | {"tokenizer": str(tokenizer), "seed": run.seed, "out": "."}  # `trained` sets `out`
+    return manner | {"tokenizer": str(tokenizer), "seed": run.seed, "out": "."}  # `train_jobs` sets `out`
 
 
 def model_defaults(run: Run, config) -> dict[str, Default]:
@@ -121,10 +121,10 @@ class Trained:
         return pd.read_json(self.path / "metrics.jsonl", lines=True).assign(arm=self.job.name)
 
 
-def trained(run: Run, jobs: list[Job]) -> list[Trained]:
+def train_jobs(run: Run, jobs: list[Job]) -> list[Trained]:
     """Train jobs in parallel, each in the artifact of its content; a job that was trained before, in any run, is not
     trained again."""
-    artifacts = [Artifact(run.root / STAGES, "train", training_key(job)) for job in jobs]
+    artifacts = [Artifact(run.artifacts, "train", training_key(job)) for job in jobs]
     placed = [replace(job, out=str(a.folder)) for job, a in zip(jobs, artifacts, strict=True)]
     todo = {a.folder: (a, job) for a, job in zip(artifacts, placed, strict=True) if a.manifest is None}
     with ExitStack() as locks:
@@ -210,16 +210,10 @@ def mixture_of(
 @stage(
     "base",
     settings=(
-        "world.general",
-        "student",
-        "midtrain.tokens",
-        "midtrain.rate",
-        "scaling.sizes",
-        "scaling.initial",
-        "ladder",
+        "world.general", "student", "midtrain.tokens", "midtrain.rate", "scaling.sizes", "scaling.initial", "ladder",
     ),
     files=("student.checkpoint",),
-)
+)  # fmt: skip
 def base(run: Run, folder: Path) -> dict:
     """The base student: a trunk pre-trained here on the general corpus with checkpoints along the way, or a checkpoint
     of the profile or the world; with its tokenizer, the general corpus in blocks, and the other rungs of the scaling
@@ -228,7 +222,7 @@ def base(run: Run, folder: Path) -> dict:
     `places` names the artifacts: model, tokenizer, replay and, if it was trained here, general and `rung <size>`."""
     student, world = run.profile.student, run.world.settings
     if student.checkpoint:
-        model = adopted(run, student.checkpoint, student.revision)
+        model = adopt_checkpoint(run, student.checkpoint, student.revision)
         tokenizer = model.folder / "model"
         manifest, metrics = read_json(tokenizer / "training.json"), pd.DataFrame(columns=METRICS)
         places = {"model": f"{model.name}/model", "tokenizer": f"{model.name}/model"}
@@ -239,7 +233,9 @@ def base(run: Run, folder: Path) -> dict:
         general = _write_general(run, tokenizer, student.tokens, run.seed)
         sizes = [student.size, *(size for size in run.profile.scaling.sizes if size != student.size)]
         keep = run.profile.scaling.initial
-        rungs = trained(run, [base_job(run, s, tokenizer, general.folder, keep * (s == student.size)) for s in sizes])
+        rungs = train_jobs(
+            run, [base_job(run, s, tokenizer, general.folder, keep * (s == student.size)) for s in sizes]
+        )
         manifest, metrics = rungs[0].manifest, rungs[0].metrics
         places = {"model": rungs[0].artifact, "tokenizer": made.name, "general": general.name}
         places |= {f"rung {size}": rung.artifact for size, rung in zip(sizes, rungs, strict=True)}
@@ -248,7 +244,7 @@ def base(run: Run, folder: Path) -> dict:
     return {"places": places, "training": manifest, "metrics": metrics, "uses": uses}
 
 
-def adopted(run: Run, checkpoint: str, revision: str | None) -> Artifact:
+def adopt_checkpoint(run: Run, checkpoint: str, revision: str | None) -> Artifact:
     """A checkpoint that was not trained here, copied once; its compute is that of its entry in the ladder, if any."""
     known = [e for e in run.world.ladder() if (e.checkpoint, e.revision) == (checkpoint, revision)]
     tokens = known[0].tokens if known else None
@@ -300,7 +296,7 @@ def arm_job(run: Run, arm: str, **changes) -> Job:
 def midtrain_job_of(run: Run, arm: str) -> Job:
     """The job of an arm as the stage `midtrain` trains it: with the checkpoints it keeps, and probed."""
     keep = trunk_shares(run) if arm in scaled_arms(run, run.profile.main_arm) else ()
-    return arm_job(run, arm, keep=keep, **probed(run))
+    return arm_job(run, arm, keep=keep, **probe_fields(run))
 
 
 def trunk_shares(run: Run) -> tuple[float, ...]:
@@ -318,7 +314,7 @@ def scaled_arms(run: Run, arm: str) -> list[str]:
     return [arm] + [control] * (control not in (None, arm))
 
 
-def probed(run: Run) -> dict:
+def probe_fields(run: Run) -> dict:
     """What a job needs to be probed while it trains: the run's probe questions with choices; nothing where
     `probe.every` is 0."""
     every = run.profile.probe.every
@@ -353,7 +349,7 @@ def midtrain(run: Run, *, log=print) -> Outputs:
     artifact; `run.model(arm)` is its Hugging Face directory."""
 
     def make(folder: Path) -> dict:
-        found = trained(run, [midtrain_job_of(run, arm) for arm in run.profile.arms])
+        found = train_jobs(run, [midtrain_job_of(run, arm) for arm in run.profile.arms])
         mixtures = [
             {"arm": t.job.name, "documents": len(arm_table(run, t.job.name))} | shares_in(t.manifest) for t in found
         ]
@@ -368,7 +364,7 @@ def midtrain(run: Run, *, log=print) -> Outputs:
 
     out = run.complete("midtrain", _MIDTRAIN, make, log=log)
     for arm, name in out.models.items():
-        run.point(f"models/{arm}", Artifact.named(run.root / STAGES, name))
+        run.point(f"models/{arm}", Artifact.named(run.artifacts, name))
     return out
 
 

@@ -7,25 +7,16 @@ import pandas as pd
 
 from qatoolkit.core.artifacts import key_of
 from qatoolkit.core.stats import accuracy, corrected, difference_over_seeds
-from qatoolkit.run.contracts import Stage
-from qatoolkit.run.outputs import Outputs
-from qatoolkit.run.stages.evaluation import parts, scored
+from qatoolkit.run.contracts import stage
+from qatoolkit.run.stages.evaluation import by_weakness, score_models
 from qatoolkit.run.stages.flow import run_to
-from qatoolkit.run.stages.training import arm_job, arm_table, seed_range, shares_in, trained
+from qatoolkit.run.stages.training import arm_job, arm_table, seed_range, shares_in, train_jobs
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
 
 REFERENCE = "reference"
 KEY = ["arm", "ablation", "seed"]
 LONGEST = 60  # characters in the name of a variant's folder
-_ABLATIONS = Stage(
-    "ablations",
-    reads=("exams", "annotate", "base", "plan", "curate"),
-    settings=(
-        *("world", "seeds", "teacher", "annotate", "plan", "boostqa", "linkqa", "strategies", "measure", "curate"),
-        *("student", "midtrain", "evaluate"),
-    ),
-)
 
 
 def ablation_name(dials: dict) -> str:
@@ -51,7 +42,15 @@ def log_changes(line: str) -> None:
         print(line)
 
 
-def ablations(run: Run, *, log=print) -> Outputs:
+@stage(
+    "ablations",
+    reads=("exams", "annotate", "base", "plan", "curate"),
+    settings=(
+        *("world", "seeds", "teacher", "annotate", "plan", "boostqa", "linkqa", "strategies", "measure", "curate"),
+        *("student", "midtrain", "evaluate"),
+    ),
+)
+def ablations(run: Run, folder) -> dict:
     """Every ablation of the profile: its arm trained with the dials turned and untouched, on the same tokens and with
     the same training seeds (`ablation_seeds`), and compared on the same questions. With several seeds the main arm and
     the control are also trained, for `qt.tables.training_seeds`.
@@ -59,46 +58,38 @@ def ablations(run: Run, *, log=print) -> Outputs:
     `ablations` has the paired differences (turned minus untouched; intervals and p as in
     `core.stats.difference_over_seeds`, Holm-corrected within weak and all), `samples` the answers, by arm, ablation and
     seed."""
-
-    def make(folder) -> dict:
-        tokens, profile = round(run.profile.midtrain.tokens * run.profile.ablation_tokens), run.profile
-        variants = [(ablation_name(dials), *variant(run, dials)) for dials in profile.ablations]
-        run_of = {(arm, name): other for name, other, arm in variants}
-        sets = [
-            {"arm": arm, "ablation": name, "questions": len(arm_table(other, arm))} for name, other, arm in variants
-        ]
-        untouched = [arm for _, _, arm in variants]
-        if profile.ablation_seeds > 1:
-            untouched += [arm for arm in (profile.main_arm, profile.control) if arm]
-        run_of |= {(arm, REFERENCE): run for arm in untouched}
-        jobs = {
-            (*key, seed): arm_job(other, key[0], tokens=tokens, seed=seed)
-            for key, other in run_of.items()
-            for seed in seed_range(run, profile.ablation_seeds)
-        }
-        found = dict(zip(jobs, trained(run, list(jobs.values())), strict=True))
-        scores = scored(run, [t.job.out for t in found.values()])
-        keys = [dict(zip(KEY, key, strict=True)) for key in jobs]
-        tables = [scores[t.job.out].assign(**key) for key, t in zip(keys, found.values(), strict=True)]
-        samples = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEY, "id"])
-        samples = samples.drop_duplicates([*KEY, "id"], ignore_index=True)
-        return {
-            "ablations": _compare(sets, samples, weak_parts(run), profile.evaluate.bootstrap, run.seed),
-            "samples": samples,
-            "mixtures": pd.DataFrame(
-                [key | shares_in(t.manifest) for key, t in zip(keys, found.values(), strict=True)]
-            ),
-            "uses": [t.artifact for t in found.values()],
-        }
-
-    return run.complete("ablations", _ABLATIONS, make, log=log)
+    tokens, profile = round(run.profile.midtrain.tokens * run.profile.ablation_tokens), run.profile
+    variants = [(ablation_name(dials), *variant(run, dials)) for dials in profile.ablations]
+    run_of = {(arm, name): other for name, other, arm in variants}
+    sets = [{"arm": arm, "ablation": name, "questions": len(arm_table(other, arm))} for name, other, arm in variants]
+    untouched = [arm for _, _, arm in variants]
+    if profile.ablation_seeds > 1:
+        untouched += [arm for arm in (profile.main_arm, profile.control) if arm]
+    run_of |= {(arm, REFERENCE): run for arm in untouched}
+    jobs = {
+        (*key, seed): arm_job(other, key[0], tokens=tokens, seed=seed)
+        for key, other in run_of.items()
+        for seed in seed_range(run, profile.ablation_seeds)
+    }
+    found = dict(zip(jobs, train_jobs(run, list(jobs.values())), strict=True))
+    scores = score_models(run, [t.job.out for t in found.values()])
+    keys = [dict(zip(KEY, key, strict=True)) for key in jobs]
+    tables = [scores[t.job.out].assign(**key) for key, t in zip(keys, found.values(), strict=True)]
+    samples = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEY, "id"])
+    samples = samples.drop_duplicates([*KEY, "id"], ignore_index=True)
+    return {
+        "ablations": _compare(sets, samples, weak_parts(run), profile.evaluate.bootstrap, run.seed),
+        "samples": samples,
+        "mixtures": pd.DataFrame([key | shares_in(t.manifest) for key, t in zip(keys, found.values(), strict=True)]),
+        "uses": [t.artifact for t in found.values()],
+    }
 
 
 def _compare(sets: list[dict], samples: pd.DataFrame, weak: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     """One row per ablation on weak cells and on all: accuracy, and the paired difference to the untouched arm over the
     training seeds, with corrected p."""
     rows, columns = [], ("difference", "low", "high", "n", "seeds", "p")
-    split = {key: parts(group, weak) for key, group in samples.groupby(KEY)}
+    split = {key: by_weakness(group, weak) for key, group in samples.groupby(KEY)}
     for row in sets:
         for on in ("weak", "all"):
             turned, untouched = (

@@ -1,6 +1,5 @@
 """Stages `probe` and `plan`: where the base student is weak, and the synthesis budget that follows."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +9,10 @@ from qatoolkit.core.stats import CELL, cells, weak
 from qatoolkit.evaluation import probe as probing
 from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.run.contracts import stage
-from qatoolkit.run.stages.data import examined, probe_questions, task_ids
+from qatoolkit.run.stages.data import exams_to_evaluate, probe_questions, task_ids
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import plan_budget
+from qatoolkit.synthesis.settings import PlanSettings
 
 
 @stage("probe", reads=("base", "annotate", "exams"), settings=("probe.on", "probe.open_answers"))
@@ -40,9 +40,8 @@ def probe_samples(run: Run, model: Path) -> pd.DataFrame:
 
 def _probe_tasks(run: Run, model, questions: pd.DataFrame) -> pd.DataFrame:
     """Samples of the probe's part of the exams that are lm-eval tasks."""
-    exams = [replace(exam, keep=frozenset(questions["id"])) for exam in examined(run) if exam.suite]
-    with tempfile.TemporaryDirectory() as folder:
-        samples = evaluate_exams(model, exams, scorer="fast", workplace=Path(folder))
+    exams = [replace(exam, keep=frozenset(questions["id"])) for exam in exams_to_evaluate(run) if exam.suite]
+    samples = evaluate_exams(model, exams, scorer="fast")
     chance = (1 / questions["choices"].map(len, na_action="ignore")).fillna(0.0).astype(float)
     labels = questions.assign(chance=chance)[["id", "language", *CELL, "chance"]]
     return labels.merge(samples[["id", "given", "correct", "margin"]].dropna(subset=["correct"]), on="id")
@@ -53,24 +52,23 @@ def plan(run: Run, folder) -> dict:
     """The synthesis `budget` by cell that follows from the probe; `weak`, the weak cells; and `weak_disciplines`, for
     exam questions whose difficulty is unknown."""
     grid, settings = run.read("probe").cells, run.profile.plan
-    known = labelled_cells(grid)
+    known = probing.only_labelled(grid)
     if known.empty:
         raise ValueError(
             "the probe has no question with discipline and difficulty, so nothing can be planned: let the annotator "
             "label exam questions (evaluate.label), or probe on seeds (probe.on)"
         )
     pooled = run.read("probe").samples.assign(difficulty=probing.UNLABELLED)
-    criterion = {"target": settings.target, "low_n": settings.low_n, "above_chance": settings.above_chance}
     return {
         "budget": plan_budget(known, settings),
-        "weak": weak(grid, **criterion),
-        "weak_disciplines": weak(cells(pooled), **criterion),
+        "weak": weak_cells(grid, settings),
+        "weak_disciplines": weak_cells(cells(pooled), settings),
     }
 
 
-def labelled_cells(grid: pd.DataFrame) -> pd.DataFrame:
-    """The cells of a grid whose discipline and difficulty are known."""
-    return grid[~grid[CELL].eq(probing.UNLABELLED).any(axis=1)]
+def weak_cells(grid: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
+    """The cells of a grid that are weak by the settings of a plan."""
+    return weak(grid, settings.target, settings.low_n, settings.above_chance)
 
 
 def weak_parts(run: Run) -> pd.DataFrame:

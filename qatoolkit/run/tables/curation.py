@@ -1,5 +1,4 @@
-"""Tables of notebook 06: what curation removed and why, near-duplicates and similar pairs that were kept, diversity,
-mixture."""
+"""Tables of curation: what was removed and why, near-duplicates and similar pairs that were kept, diversity, mixture."""
 
 from collections.abc import Mapping
 

@@ -1,19 +1,18 @@
 """Tables of models: arms beside each other, prompt forms, agreement of scorers, changed answers, the suite of twelve."""
 
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 
 from qatoolkit.core.stats import accuracy, difference_over_seeds, paired_difference
 from qatoolkit.core.taxonomy import DIFFICULTIES
+from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.run.lineage import cost_per_question
 from qatoolkit.run.profiles import BASE
-from qatoolkit.run.stages.data import choice_exams, exam_tables, examined
-from qatoolkit.run.stages.evaluation import parts
+from qatoolkit.run.stages.data import choice_exams, choice_tables, exam_tables, exams_to_evaluate
+from qatoolkit.run.stages.evaluation import by_weakness
 from qatoolkit.run.stages.training import arm_table
 from qatoolkit.run.stages.variants import REFERENCE
 from qatoolkit.run.stages.weakness import weak_parts
@@ -24,8 +23,7 @@ _SCORES = [f"{on} accuracy{end}" for on in ("weak", "other", "all") for end in (
 
 def guessing_accuracy(run: Run) -> dict[str, float]:
     """The accuracy of guessing on each exam with choices."""
-    tables = exam_tables(run)
-    return {name: float((1 / tables[name]["choices"].map(len)).mean()) for name in choice_exams(run)}
+    return {name: float((1 / table["choices"].map(len)).mean()) for name, table in choice_tables(run).items()}
 
 
 def accuracy_by_form(run: Run, exam: str | None = None, n: int = 300) -> pd.DataFrame:
@@ -35,14 +33,14 @@ def accuracy_by_form(run: Run, exam: str | None = None, n: int = 300) -> pd.Data
     from qatoolkit.evaluation.tasks import FORMS
 
     exam, rows = exam or choice_exams(run)[0], []
-    questions = exam_tables(run)[exam]
+    questions, guessing = exam_tables(run)[exam], guessing_accuracy(run)
     questions = questions.sample(min(n, len(questions)), random_state=run.seed)
     for form in FORMS:
         with warnings.catch_warnings():  # lists of long choices exceed the student's positions and are cut
             warnings.simplefilter("ignore", UserWarning)
             samples = evaluate(run.model(BASE), {exam: questions}, form=form, scorer="fast")
         row = {"form": form, "metric": samples["metric"].iloc[0]} | accuracy(samples).to_dict("records")[0]
-        rows.append(row | {"guessing accuracy": 0.0 if form == "generative" else guessing_accuracy(run)[exam]})
+        rows.append(row | {"guessing accuracy": 0.0 if form == "generative" else guessing[exam]})
     return pd.DataFrame(rows)
 
 
@@ -50,22 +48,16 @@ def scorer_agreement(run: Run, arm: str | None = None, n: int = 50) -> pd.DataFr
     """The fast scorer beside lm-eval's own on the first `n` questions of every multiple-choice exam, for one arm
     (default: the main one): n, share of questions with the same answer, and the largest difference between margins
     (nats)."""
-    arm, keys = arm or run.profile.main_arm, ["exam", "id"]
-    exams = [replace(exam, limit=min(n, exam.limit or n)) for exam in examined(run) if exam.name in choice_exams(run)]
-    fast, hf = (_score(run, arm, exams, scorer)[[*keys, "given", "margin"]] for scorer in ("fast", "hf"))
+    model, keys = run.model(arm or run.profile.main_arm), ["exam", "id"]
+    choice = choice_exams(run)
+    exams = [replace(exam, limit=min(n, exam.limit or n)) for exam in exams_to_evaluate(run) if exam.name in choice]
+    fast, hf = (evaluate_exams(model, exams, scorer=scorer)[[*keys, "given", "margin"]] for scorer in ("fast", "hf"))
     both = fast.merge(hf, on=keys, suffixes=("", "_hf"), validate="one_to_one")
     gap = (both["margin"] - both["margin_hf"]).abs()
     both = both.assign(same=both["given"] == both["given_hf"], gap=gap)
     found = both.groupby("exam", sort=False).agg(n=("id", "size"), same=("same", "mean"), gap=("gap", "max"))
     names = {"same": "same answer (share)", "gap": "largest margin difference (nats)"}
     return found.rename(columns=names).reset_index()
-
-
-def _score(run: Run, arm: str, exams: list, scorer: str) -> pd.DataFrame:
-    from qatoolkit.evaluation.exams import evaluate_exams
-
-    with tempfile.TemporaryDirectory() as folder:
-        return evaluate_exams(run.model(arm), exams, scorer=scorer, workplace=Path(folder))
 
 
 def changed_questions(run: Run, a: str | None = None, b: str = BASE, n: int = 10) -> pd.DataFrame:
@@ -150,7 +142,7 @@ def training_seeds(run: Run) -> pd.DataFrame:
     resampled = {"resamples": run.profile.evaluate.bootstrap, "seed": run.seed}
     samples = run.read("ablations").samples
     samples = samples[samples["ablation"] == REFERENCE]
-    for on, part in parts(samples, weak_parts(run)).items():
+    for on, part in by_weakness(samples, weak_parts(run)).items():
         if on == "other":
             continue
         pairs = []
@@ -185,7 +177,7 @@ def arms(run: Run, priced_as: Mapping[str, str] | None = None) -> pd.DataFrame:
 def arm_scores(run: Run) -> pd.DataFrame:
     """Accuracy with Wilson interval of every arm on the exams with choices, in weak cells, in other cells and over all,
     the best in weak cells first."""
-    split = parts(choice_samples(run).drop_duplicates(["arm", "id"]), weak_parts(run))
+    split = by_weakness(choice_samples(run).drop_duplicates(["arm", "id"]), weak_parts(run))
     scores = [
         accuracy(part, ["arm"]).set_index("arm")[["accuracy", "low", "high"]].set_axis(_SCORES[i : i + 3], axis=1)
         for i, part in zip((0, 3, 6), split.values(), strict=True)

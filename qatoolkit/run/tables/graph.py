@@ -1,5 +1,4 @@
-"""Tables of notebook 05: walks through the knowledge-point graph, how they are steered, and the questions written along
-them."""
+"""Tables of walks through the knowledge-point graph, how they are steered, and the questions written along them."""
 
 import os
 from collections.abc import Mapping
@@ -154,7 +153,7 @@ def walk_settings(graph: KPGraph, length: int = 4, seed: int = 0) -> pd.DataFram
     return pd.concat(rows, ignore_index=True)
 
 
-def ledger(run: Run, name: str, syllabus=None) -> pd.DataFrame:
+def coverage_of_set(run: Run, name: str, syllabus=None) -> pd.DataFrame:
     """`qt.coverage` of the accepted questions of a data set, with the run's reviewed merges if it has any."""
     seeds, reviewed = run.read("annotate").seeds, run.profile.linkqa.merges
     merges = read_merges(reviewed, seeds["knowledge_points"].explode().dropna()) if reviewed else None
@@ -167,7 +166,7 @@ def coverage_by_set(run: Run, syllabus=None) -> pd.DataFrame:
     and how many have none (blind) and none at each level."""
     seeds, rows = run.read("annotate").seeds, []
     for name in (name for name in run.profile.data if run.manifest(name)):
-        questions, table = run.read(name).questions, ledger(run, name, syllabus)
+        questions, table = run.read(name).questions, coverage_of_set(run, name, syllabus)
         table, points = (
             table[table["in_seeds" if syllabus is None else "in_syllabus"]],
             kps_of_questions(questions, seeds),
@@ -183,7 +182,7 @@ def coverage_by_set(run: Run, syllabus=None) -> pd.DataFrame:
 def blind_spots(run: Run, name: str, levels=(), syllabus=None) -> pd.DataFrame:
     """The rows of a data set's coverage without an accepted question or, with `levels`, without one at some of them;
     saved as CSV, a file for `linkqa.aim`."""
-    return without_questions(ledger(run, name, syllabus), levels)
+    return without_questions(coverage_of_set(run, name, syllabus), levels)
 
 
 def aimed_walks(

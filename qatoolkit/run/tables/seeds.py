@@ -1,4 +1,4 @@
-"""Tables of notebooks 01 and 02: exams, seeds, their quality, and the reliability of their labels."""
+"""Tables of exams and seeds: where they come from, their quality, and the reliability of their labels."""
 
 import os
 import warnings

@@ -9,10 +9,8 @@ from qatoolkit.core.qa_table import require
 from qatoolkit.core.stats import CELL, wilson
 from qatoolkit.run.lineage import priced, rows_of, shares_of
 from qatoolkit.run.stages.synthesis import plan_of
-from qatoolkit.run.stages.teachers import ledger_path
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.write import RANK
-from qatoolkit.teacher.ledger import Ledger
 
 _ASKED = {"asked_discipline": "discipline", "asked_difficulty": "difficulty"}
 _PAID = {"annotate": "read", "refine": "refined", "solve": "refined"}  # by the step of a call; other calls write
@@ -98,7 +96,7 @@ def _rows_by_step(run: Run, name: str) -> dict[str, pd.DataFrame]:
         "at its level": at_level,
         "refined": refined,
     }
-    is_curated = "curate" in run.done() and name in run.read("curate")
+    is_curated = run.manifest("curate") and name in run.read("curate")
     if not is_curated and "counts" not in stored:
         return reached
     final = set(getattr(run.read("curate"), name)["id"]) if is_curated else set(stored.questions["id"])
@@ -117,7 +115,7 @@ def _costs(run: Run, name: str, priced_as: Mapping[str, str]) -> pd.DataFrame:
     """The calls of a data set by the cell asked for: discipline, difficulty, the step they count for, requests (shares
     of them), usd."""
     lines = shares_of(rows_of(run, name, *_ASKED, "attempt"))
-    with Ledger(ledger_path(run)) as ledger:
+    with run.ledger() as ledger:
         costs = priced(ledger.costs(lines["key"].unique()), priced_as)
     usd = lines["key"].map(costs.set_index("key")["cost"]) * lines["share"]
     retried = (lines["attempt"] > 1) & ~lines["step"].isin(["refine", "solve"])

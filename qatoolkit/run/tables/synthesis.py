@@ -1,18 +1,17 @@
-"""Tables of notebooks 03 to 06: the probe, the plan, the questions written and refined, and their cost."""
+"""Tables of synthesis: the probe, the plan, the questions written and refined, and their cost."""
 
 import pandas as pd
 
 from qatoolkit.core.settings import replace
-from qatoolkit.core.stats import accuracy, weak, wilson
+from qatoolkit.core.stats import accuracy, wilson
 from qatoolkit.core.taxonomy import HIGH, STEM
 from qatoolkit.run.cost import estimate
 from qatoolkit.run.stages.data import probe_questions
-from qatoolkit.run.stages.teachers import ledger_path
+from qatoolkit.run.stages.weakness import weak_cells
 from qatoolkit.run.store import Run
 from qatoolkit.synthesis.budget import RULES, plan_budget
 from qatoolkit.synthesis.linkqa import merge_table
 from qatoolkit.synthesis.write import attempts, degraded
-from qatoolkit.teacher.ledger import Ledger
 
 _PARTS = {"discipline": STEM, "difficulty": HIGH}
 
@@ -21,7 +20,7 @@ def spend_estimate(run: Run) -> pd.DataFrame:
     """Requests, tokens, US dollars and hours of everything that the run's profile sends to its teachers, by stage and
     task (`cost.requests`), including requests already sent."""
     seeds = run.read("seeds").seeds if run.manifest("seeds") else None
-    with Ledger(ledger_path(run)) as ledger:
+    with run.ledger() as ledger:
         return estimate(run.profile, ledger, seeds)
 
 
@@ -55,7 +54,7 @@ def plan_shares(run: Run) -> pd.DataFrame:
     variants = {f"rule {settings.rule}, target {settings.target:g}": {}}
     variants |= {f"if the rule were {rule}": {"rule": rule} for rule in RULES if rule != settings.rule}
     for target in (0.5, 0.9):
-        if len(weak(grid, target, settings.low_n, settings.above_chance)):
+        if len(weak_cells(grid, replace(settings, target=target))):
             variants[f"if the target were {target:g}"] = {"target": target}
     rows = []
     for name, dials in variants.items():
@@ -154,7 +153,7 @@ def refinement_by_error_rate(run: Run) -> pd.DataFrame:
 
 def spend(run: Run) -> pd.DataFrame:
     """The run's requests, tokens and cost in US dollars by model and stage, over all sessions."""
-    with Ledger(ledger_path(run)) as ledger:
+    with run.ledger() as ledger:
         return ledger.spend(run.billed_to)
 
 

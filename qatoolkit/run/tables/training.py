@@ -1,4 +1,4 @@
-"""Tables of notebook 07: training data, cost of training, schedules and averaged models."""
+"""Tables of training: its data, its cost, schedules and averaged models."""
 
 import tempfile
 from pathlib import Path
