@@ -180,9 +180,11 @@ def graph_neighbourhood(graph, path=None, *, title=None, ax=None):
     widths = [0.4 + 2 * weight / heaviest for *_, weight in edges]
     lines = [(layout[a], layout[b]) for a, b, _ in edges]
     ax.add_collection(LineCollection(lines, linewidths=widths, colors="#D8D8D8"))
-    for a, b in steps:
-        arrow = {"arrowstyle": "-|>", "color": "C1", "linewidth": 2, "shrinkA": 5, "shrinkB": 6}
-        ax.annotate("", layout[b], layout[a], arrowprops=arrow)
+    heads = [0.45 * layout[a] + 0.55 * layout[b] for a, b in steps]  # at the middle, clear of the labels of points
+    for (a, b), head in zip(steps, heads, strict=True):
+        ax.plot(*zip(layout[a], layout[b], strict=True), color="C1", linewidth=2, zorder=2)
+        arrow = {"arrowstyle": "-|>", "color": "C1", "linewidth": 2, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 16}
+        ax.annotate("", head, layout[a], arrowprops=arrow)
     labels = []
     for node in [*path, *(node for node in nodes if node not in path)]:
         step = path.index(node) + 1 if node in path else 0
@@ -195,6 +197,6 @@ def graph_neighbourhood(graph, path=None, *, title=None, ax=None):
     ax.margins(0.12)
     ax.set_axis_off()
     count = f"n = {len(nodes)} knowledge points, {len(edges)} links"
-    ax.set_title(f"{title or 'Knowledge points'} ({count})")
-    label_points(ax, labels)
+    ax.set_title(f"{title or ('A walk and its neighbours' if path else 'Part of the graph')} ({count})")
+    label_points(ax, labels, heads)
     return figure
