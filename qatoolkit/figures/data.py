@@ -59,7 +59,7 @@ def seed_quality(report, *, title=None):
         first = reason == "accepted"
         n = accepted if first else counts[reason]
         shares = (100 * n / rows_in).to_numpy(float)
-        ax.barh(range(len(sources)), shares, 0.62, color="C0" if first else "C1")
+        ax.barh(range(len(sources)), shares, 0.62, color=MUTED if first else "#AAAAAA")
         for y, (share, rows) in enumerate(zip(shares, n, strict=True)):
             inside = first and share > 50
             at = {"ha": "right" if inside else "left", "color": "white" if inside else MUTED, **BESIDE}
@@ -71,7 +71,7 @@ def seed_quality(report, *, title=None):
         ax.xaxis.set_major_formatter("{x:g}")
         ax.set_title(f"{fill(name(reason), 15)}\nn = {n.sum():,.0f}", fontsize=8.5)
     figure.suptitle(title or f"{accepted.sum():,.0f} of {rows_in.sum():,} rows accepted")
-    rejected = "; beside the orange bars: rows" if panels > 1 else ""
+    rejected = "; beside the bars of reasons: rows" if panels > 1 else ""
     figure.supxlabel(f"share of the rows of a source (%){rejected}", fontsize=9)
     return figure
 

@@ -11,7 +11,7 @@ from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, NullLocator
 
 from qatoolkit.core.stats import CELL, wilson
 from qatoolkit.figures.style import (
@@ -24,7 +24,6 @@ from qatoolkit.figures.style import (
     error_lengths,
     label_ends,
     line_styles,
-    log_ticks,
     n_text,
     name,
     name_rows,
@@ -45,7 +44,7 @@ AXES = {
 }
 
 
-DASHES = ("-", "--", "-.", ":", (0, (6, 1.5)))
+DASHES = ("-", (0, (4, 2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 3)), (0, (1, 1)))
 PARTS = {"weak": "weak cells", "other": "other cells", "all": "all questions"}  # of the exams, as they are shown
 
 
@@ -79,6 +78,8 @@ def _draw_dot_panels(table, panel, row, names, of, value, *, title, unit, note="
     down = -(-len(groups) // across)
     columns = [groups[i::across] for i in range(across)]
     low, high = np.transpose([_reach(table[table[panel].isin(column)], value) for column in columns])
+    room = max(1.0, 0.1 * (high - low).max())  # for the number at the outermost dot
+    low, high = low - room, high + room
     scale = width / (high - low).max()  # inches per point
     least = [text_width("\n".join(map(titles.get, column)).split("\n"), 9) for column in columns]
     high, about = np.maximum(high, low + np.divide(least, scale)), f"{unit}, {INTERVAL}{note}"
@@ -103,13 +104,10 @@ def _draw_dot_panels(table, panel, row, names, of, value, *, title, unit, note="
 
 
 def _reach(table, value):
-    """The lowest and highest value to be drawn (0 among differences), in percent, with room for the numbers at dots."""
+    """The lowest and highest value to be drawn in percent, 0 among them."""
     drawn = [column for column in (value, "low", "high", "chance", "blind") if column in table]
     numbers = 100 * table[drawn].to_numpy(float, na_value=np.nan)
-    numbers = np.append(numbers[np.isfinite(numbers)], [0.0] * (value == "difference"))
-    low, high = (numbers.min(), numbers.max()) if len(numbers) else (0.0, 10.0)
-    room = max(2.0, 0.1 * (high - low))
-    return low - room, high + room
+    return np.nanmin(numbers, initial=0.0), np.nanmax(numbers, initial=0.0)
 
 
 @styled
@@ -120,22 +118,22 @@ def arms(table, *, title="Accuracy by training arm"):
     diamond for the score without reading the question.
     """
     require(table, "arm", "exam", "accuracy", "low", "high", "n", key=("arm", "exam"))
-    names = {arm: name(arm) for arm in order(table["arm"])}
+    names, marks = {arm: name(arm) for arm in order(table["arm"])}, {}
+    if "chance" in table and table["chance"].max() > 0:
+        marks["chance"] = "; dotted: guessing"
+    if "blind" in table and table["blind"].notna().any():
+        marks["blind"] = "; diamonds: question not read"
     figure, panels = _draw_dot_panels(
-        table, "exam", "arm", names, list(names), "accuracy", title=title, unit="accuracy (%)"
-    )
-    handles = {}
+        table, "exam", "arm", names, list(names), "accuracy", title=title, unit="accuracy (%)",
+        note="".join(marks.values()),
+    )  # fmt: skip
     for exam, ax in panels.items():
         rows = table[table["exam"] == exam].set_index("arm").reindex(list(names))
-        if "chance" in rows and rows["chance"].max() > 0:
-            look = {"color": MUTED, "linestyle": ":", "linewidth": 1.2, "zorder": 0}
-            handles["guessing"] = ax.axvline(100 * rows["chance"].mean(), **look)
-        if "blind" in rows and rows["blind"].notna().any():
+        if "chance" in marks and rows["chance"].max() > 0:
+            ax.axvline(100 * rows["chance"].mean(), color=MUTED, linestyle=":", linewidth=1.2, zorder=0)
+        if "blind" in marks:
             look = {"color": MUTED, "markerfacecolor": "white", "markersize": 5, "zorder": 3}
-            y = range(len(rows))
-            handles["question not read"] = ax.plot(100 * rows["blind"].astype(float), y, "D", **look)[0]
-    if handles:
-        figure.legend(handles.values(), handles, loc="outside right center")
+            ax.plot(100 * rows["blind"].astype(float), range(len(rows)), "D", **look)
     return figure
 
 
@@ -286,7 +284,7 @@ def pass_rates(table, *, title="Pass rate by level of the rubric", ax=None):
 
 
 @styled
-def loss(metrics, *, title="Training loss and learning rate", points=40):
+def loss(metrics, *, title="Training loss and learning rate", points=25):
     """Loss against tokens seen on a log scale, as means over windows of steps, about `points` per arm, with the
     learning rate below; one line per arm, in the legend by the last mean.
 
@@ -299,11 +297,14 @@ def loss(metrics, *, title="Training loss and learning rate", points=40):
     drawn = {arm: _average(metrics[metrics["arm"] == arm], window) for arm in arms}
     figure, (above, below) = plt.subplots(2, figsize=(7.4, 4.4 + 0.1 * len(arms)), height_ratios=[3, 1], sharex=True)
     for arm in sorted(arms, key=lambda arm: -drawn[arm]["loss"].iloc[-1]):
-        rows, look = drawn[arm], {"color": style[arm]["color"], "linewidth": 1.3}
-        above.plot(rows["tokens"], rows["loss"], label=f"{name(arm)}: {rows['loss'].iloc[-1]:.2f}", **look)
+        means, rows = drawn[arm], metrics[metrics["arm"] == arm]
+        look = {"color": style[arm]["color"], "linewidth": 1.3}
+        above.plot(means["tokens"], means["loss"], label=f"{name(arm)}: {means['loss'].iloc[-1]:.2f}", **look)
         below.plot(rows["tokens"], rows["lr"], **look)
     above.set_yscale("log")
-    log_ticks(above.yaxis, above.get_ylim())
+    above.yaxis.set_major_locator(MaxNLocator(6))
+    above.yaxis.set_major_formatter("{x:g}")
+    above.yaxis.set_minor_locator(NullLocator())
     above.set_ylabel("loss (nats per token)" + f",\nmean over {window} steps" * (window > 1))
     above.set_title(title)
     below.set_ylabel("learning rate")
@@ -315,10 +316,9 @@ def loss(metrics, *, title="Training loss and learning rate", points=40):
 
 
 def _average(metrics, steps):
-    """The mean loss of every `steps` rows, at the tokens and learning rate of the last; remaining rows join the last
-    window."""
+    """The mean loss of every `steps` rows, at the tokens of the last; remaining rows join the last window."""
     window = (np.arange(len(metrics)) // steps).clip(max=max(0, len(metrics) // steps - 1))
-    return metrics.groupby(window).agg({"tokens": "last", "loss": "mean", "lr": "last"})
+    return metrics.groupby(window).agg({"tokens": "last", "loss": "mean"})
 
 
 @styled
@@ -368,15 +368,10 @@ def schedules(table, *, title="Learning rate by schedule"):
     require(table, "share", "lr", "schedule", key=("schedule", "share"))
     figure, ax = plt.subplots(figsize=(6.4, 3.6))
     style = line_styles(table["schedule"])
-    for i, (schedule, rows) in enumerate(
-        table.groupby("schedule", sort=False)
-    ):  # later lines leave earlier ones visible
-        look = {
-            "color": style[schedule]["color"],
-            "linestyle": DASHES[i % len(DASHES)],
-            "linewidth": max(1.2, 2.6 - 0.4 * i),
-        }
-        ax.plot(100 * rows["share"], rows["lr"], label=name(schedule), **look)
+    for i, (schedule, rows) in enumerate(table.groupby("schedule", sort=False)):
+        # later lines are thinner and have gaps, so that earlier ones with the same rates can be seen below them
+        look = {"linestyle": DASHES[i % len(DASHES)], "linewidth": max(1.4, 3 - 0.5 * i)}
+        ax.plot(100 * rows["share"], rows["lr"], label=name(schedule), color=style[schedule]["color"], **look)
     ax.set_xlabel("share of the steps (%)")
     ax.set_ylabel("learning rate")
     ax.set_ylim(bottom=0)

@@ -12,9 +12,21 @@ from matplotlib.patches import Rectangle
 
 from qatoolkit.core.stats import CELL, mcnemar
 from qatoolkit.core.taxonomy import STEM
-from qatoolkit.figures.style import INTERVAL, MUTED, canvas, n_text, name, order, require, signed, styled, text_width
+from qatoolkit.figures.style import (
+    INTERVAL,
+    MUTED,
+    ORANGE,
+    canvas,
+    n_text,
+    name,
+    order,
+    require,
+    signed,
+    styled,
+    text_width,
+)
 
-PLAIN, OUTLINE = to_rgb("#F2F2F2"), "#D55E00"
+PLAIN = to_rgb("#F2F2F2")
 SMALL = 30  # questions; with fewer, the 95% interval of a share near one half is over 34 points wide
 
 
@@ -74,7 +86,7 @@ def _draw_cell(ax, x, y, cell, colour):
     ink = "white" if luminance < 0.18 else "#111111"
     ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=fill, linewidth=0))
     if cell.get("outlined"):
-        box = {"fill": False, "edgecolor": OUTLINE, "linewidth": 1.4, "zorder": 3, "gid": "outlined"}
+        box = {"fill": False, "edgecolor": ORANGE, "linewidth": 1.4, "zorder": 3, "gid": "outlined"}
         ax.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, **box))
     at = {"ha": "center", "va": "center", "color": ink}
     if not known:

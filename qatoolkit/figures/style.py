@@ -30,6 +30,8 @@ PLACES = {
 METHODS = {"boostqa": "BoostQA", "linkqa": "LinkQA"}
 LONGEST = 40  # characters of a name; longer ones are shortened
 MUTED = "#666666"
+# Of the cycle, by their values: matplotlib looks up "C0" when it draws, which may be outside the house style.
+BLUE, ORANGE = "#0072B2", "#D55E00"
 INTERVAL = "95% interval"
 # A box behind text instead of a stroke around it, which would turn text into outlines in SVG.
 BACKED = {"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.85, "linewidth": 0}
@@ -97,6 +99,7 @@ def _count_overlaps(figure):
         texts = [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels()]
         shown = [text for text in texts if text.get_text() and text.get_visible()]
         boxes = np.array([text.get_window_extent().extents for text in shown]).reshape(-1, 4)
+        boxes = boxes[np.isfinite(boxes).all(axis=1)]
         low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
         count += int((high - low > 1).all(axis=2).sum() - len(boxes)) // 2
     return count

@@ -222,6 +222,11 @@ def test_no_text_leaves_the_figure_or_covers_other_text_in_its_axes(figure):
             assert Bbox.intersection(a, b) is None, (one, two)
 
 
+@pytest.mark.parametrize("figure", FIGURES)
+def test_lines_keep_their_colours_outside_the_house_style(figure):
+    assert not [line for line in drawn(figure).findobj(plt.Line2D) if str(line.get_color()).startswith("C")]
+
+
 @pytest.mark.parametrize(
     ("draw", "table"),
     [
@@ -535,10 +540,10 @@ def test_the_legend_of_losses_follows_the_order_of_the_lines_at_their_end():
     [legend] = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
     assert names == ["general control: 0.90", "LinkQA: 0.60", "BoostQA: 0.40"]
-    assert says(figure, "mean over 10 steps")
+    assert says(figure, "mean over 16 steps")
     line = figure.axes[0].lines[0]
-    assert len(line.get_xdata()) == 40
-    assert line.get_ydata()[0] == pytest.approx(0.9 + (1 / steps[:10]).mean())
+    assert len(line.get_xdata()) == 25
+    assert line.get_ydata()[0] == pytest.approx(0.9 + (1 / steps[:16]).mean())
 
 
 def test_means_of_losses_leave_no_step_out():
