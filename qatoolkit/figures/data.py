@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from qatoolkit.core.stats import wilson
 from qatoolkit.figures.style import (
     BACKED,
     INTERVAL,
@@ -58,19 +59,19 @@ def seed_quality(report, *, title=None):
         first = reason == "accepted"
         n = accepted if first else counts[reason]
         shares = (100 * n / rows_in).to_numpy(float)
-        ax.barh(range(len(sources)), shares, 0.62, color="C0" if first else "C1")
+        ax.barh(range(len(sources)), shares, 0.62, color=MUTED if first else "#AAAAAA")
         for y, (share, rows) in enumerate(zip(shares, n, strict=True)):
             inside = first and share > 50
             at = {"ha": "right" if inside else "left", "color": "white" if inside else MUTED, **BESIDE}
             if first or rows:
                 ax.annotate(f"{share:.1f}" if first else f"{rows:,.0f}", (share, y), (-4 if inside else 3, 0), **at)
         name_rows(ax, names)
-        ax.set_xlim(0, 100 if first else 1.5 * longest)
+        ax.set_xlim(0, 100 if first else max(5, 1.5 * longest))  # a rare reason has a short bar
         ax.xaxis.set_major_locator(MaxNLocator(2))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.set_title(f"{fill(name(reason), 15)}\nn = {n.sum():,.0f}", fontsize=8.5)
     figure.suptitle(title or f"{accepted.sum():,.0f} of {rows_in.sum():,} rows accepted")
-    rejected = "; beside the orange bars: rows" if panels > 1 else ""
+    rejected = "; beside the bars of reasons: rows" if panels > 1 else ""
     figure.supxlabel(f"share of the rows of a source (%){rejected}", fontsize=9)
     return figure
 
@@ -96,8 +97,9 @@ def distribution(table, by, *, hue="source", title=None, ax=None):
     table = table.assign(n=table.get("n", 1), **{by: pd.Categorical(table[by], levels)})
     totals = table.groupby(hue)["n"].sum()
     figure, ax_used = canvas(ax, 6.4, 1 + 0.2 * len(sets) + len(levels) * (0.1 + 0.14 * len(sets)))
+    palette = {dataset: style["color"] for dataset, style in line_styles(sets).items()}
     sns.histplot(
-        table, y=by, hue=hue, hue_order=sets, weights="n", stat="percent", common_norm=False, multiple="dodge",
+        table, y=by, hue=hue, hue_order=sets, palette=palette, weights="n", stat="percent", common_norm=False, multiple="dodge",
         shrink=0.82, alpha=1, linewidth=0.5, edgecolor="white", legend=False, ax=ax_used,
     )  # fmt: skip
     for bars, dataset in zip(ax_used.containers, reversed(sets), strict=True):
@@ -145,25 +147,30 @@ def lengths(table, by="source", *, title="Length of questions and answers"):
 
 @styled
 def survival(table, *, title="What is left of the questions after each step", ax=None):
-    """Share of the written questions that remain after each step, with intervals: one line per requested level.
+    """Share of the questions of the first step that remain after each step, with Wilson intervals: one line per
+    requested level.
 
-    `table`: difficulty (or "all"), step, n, share, low, high (fractions), as `tables.survival` returns it; the steps
-    from `written` to `accepted` are drawn in order.
+    `table`: difficulty (or "all"), step, n, as `tables.survival` returns it; the steps from `asked` to `accepted` are
+    drawn in order.
     """
-    require(table, "difficulty", "step", "n", "share", "low", "high", key=("difficulty", "step"))
-    table = table[~table["step"].isin(["asked", "elsewhere"])].dropna(subset="share")
-    steps, levels = list(dict.fromkeys(table["step"])), order(table["difficulty"], "difficulty")
-    style = line_styles(levels)
-    figure, ax = canvas(ax, 6.4, 3.8)
-    for i, level in enumerate(levels):
-        rows = table[table["difficulty"] == level].set_index("step").reindex(steps)
-        y, low, high = (100 * rows[column].to_numpy(float) for column in ("share", "low", "high"))
-        x = np.arange(len(steps)) + 0.07 * (i - (len(levels) - 1) / 2)  # so that intervals do not overlap
-        label = f"{name(level)} (n = {rows['n'].iloc[0]:,.0f})"
-        ax.errorbar(x, y, error_lengths(y, low, high), elinewidth=1, **style[level] | {"label": label})
+    require(table, "difficulty", "step", "n", key=("difficulty", "step"))
+    table = table[table["step"] != "elsewhere"]
+    steps, levels = order(table["step"]), order(table["difficulty"], "difficulty")
+    counts = table.pivot(index="difficulty", columns="step", values="n").reindex(index=levels, columns=steps)
+    counts = counts[counts[steps[0]] > 0]
+    figure, ax = canvas(ax, 7.2, 3.8)
+    lowest = 100.0
+    for i, (level, style) in enumerate(line_styles(counts.index).items()):
+        n, first = counts.loc[level], counts.loc[level, steps[0]]
+        low, high = 100 * np.transpose([wilson(min(k, first), first) for k in n])
+        x = np.arange(len(steps)) + 0.07 * (i - (len(counts) - 1) / 2)  # so that intervals do not overlap
+        label = f"{name(level)} (n = {first:,.0f})"
+        y = (100 * n / first).to_numpy(float)
+        ax.errorbar(x, y, error_lengths(y, low, high), elinewidth=1, **style | {"label": label})
+        lowest = min(lowest, np.nanmin(low))
     ax.set_xticks(range(len(steps)), steps)
-    ax.set_ylim(bottom=0)
-    ax.set_ylabel(f"share of those written (%), {INTERVAL}")
+    ax.set_ylim(bottom=max(0, 10 * (lowest // 10)))
+    ax.set_ylabel(f"share of those {steps[0]} (%), {INTERVAL}")
     ax.set_title(title)
-    ax.legend(title="asked for", loc="lower left")
+    ax.legend(title="level asked for", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -11,14 +11,16 @@ from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, NullLocator
 
 from qatoolkit.core.stats import CELL, wilson
 from qatoolkit.figures.style import (
     BACKED,
     INTERVAL,
     MUTED,
+    arm_name,
     canvas,
+    dial_name,
     error_lengths,
     label_ends,
     line_styles,
@@ -42,44 +44,70 @@ AXES = {
 }
 
 
-def _draw_dots(ax, rows, names, value, *, number="{:.1f}".format, hollow=()):
-    """Draw dots with intervals at y = 0, 1, ..., in percent; missing values as the text "no score"."""
+DASHES = ("-", (0, (4, 2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 3)), (0, (1, 1)))
+PARTS = {"weak": "weak cells", "other": "other cells", "all": "all questions"}  # of the exams, as they are shown
+
+
+def _draw_dots(ax, rows, names, value, colours, *, number="{:.1f}".format):
+    """Draw dots with intervals at y = 0, 1, ..., in percent, hollow where a column `clear` is false; missing values as
+    the text "no score"."""
     points, low, high = (100 * rows[column].to_numpy(float) for column in (value, "low", "high"))
-    ax.hlines(np.arange(len(rows)), low, high, linewidth=1.4)
-    for y, point in enumerate(points):
+    filled = rows["clear"] if "clear" in rows else [True] * len(rows)
+    ax.hlines(np.arange(len(rows)), low, high, linewidth=1.4, color=colours)
+    for y, (point, colour, is_clear) in enumerate(zip(points, colours, filled, strict=True)):
         if np.isnan(point):
             at = {"xycoords": ax.get_yaxis_transform(), "va": "center"}
             ax.annotate("no score", (0.03, y), color=MUTED, style="italic", **at)
             continue
-        ax.plot(point, y, "o", color="C0", markerfacecolor="white" if y in hollow else "C0", zorder=4)
+        ax.plot(point, y, "o", color=colour, markerfacecolor=colour if is_clear else "white", zorder=4)
         at = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
         ax.annotate(number(point), (point, y), (0, 4.5), bbox=BACKED, **at)
     name_rows(ax, names, top=0.8)
-    ax.margins(x=0.1)  # room for the number at the outermost dot
-    ax.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def _draw_dot_panels(table, panel, row, names, value, *, title, unit, across=4, width=2.4, label=1.5, **dots):
-    """A figure with one panel of dots per value of column `panel`, and {value: axes}; the panels share both axes.
+def _draw_dot_panels(table, panel, row, names, of, value, *, title, unit, note="", across=4, width=2.4, **dots):
+    """A figure with one panel of dots per value of column `panel`, and {value: axes}. All panels have the same scale;
+    a column of panels is as wide as its values and titles need, at most `width` inches.
 
-    `row`: the column or columns that name a row; `names`: {value of `row`: label}.
+    `row`: the column or columns that name a row; `names`: {value of `row`: label}; `of`: the arm of each row, for its
+    colour.
     """
-    groups, labels = order(table[panel]), list(names.values())
+    groups, labels, style = order(table[panel]), list(names.values()), line_styles(of)
+    titles = {g: f"{fill(PARTS.get(g) or name(g), 34)}\n{n_text(table.loc[table[panel] == g, 'n'])}" for g in groups}
     across = min(across, len(groups))
     down = -(-len(groups) // across)
-    size = (max(label, text_width(labels)) + width * across, 0.8 + down * (0.45 + 0.36 * len(names)))
-    figure, axes = plt.subplots(down, across, figsize=size, sharex=True, sharey=True, squeeze=False)
+    columns = [groups[i::across] for i in range(across)]
+    low, high = np.transpose([_reach(table[table[panel].isin(column)], value) for column in columns])
+    room = max(1.0, 0.1 * (high - low).max())  # for the number at the outermost dot
+    low, high = low - room, high + room
+    scale = width / (high - low).max()  # inches per point
+    least = [text_width("\n".join(map(titles.get, column)).split("\n"), 9) for column in columns]
+    high, about = np.maximum(high, low + np.divide(least, scale)), f"{unit}, {INTERVAL}{note}"
+    wide = max(1.5, text_width(labels)) + scale * (high - low).sum()
+    size = (max(wide, text_width([title], 11), text_width([about], 9)), 0.8 + down * (0.45 + 0.36 * len(names)))
+    figure, axes = plt.subplots(
+        down, across, figsize=size, width_ratios=high - low, sharex="col", sharey=True, squeeze=False
+    )
     for spare in axes.flat[len(groups) :]:
         spare.remove()
-    panels = dict(zip(groups, axes.flat, strict=False))
+    panels, step = dict(zip(groups, axes.flat, strict=False)), np.diff(MaxNLocator(4).tick_values(0, width / scale))[0]
     for i, (group, ax) in enumerate(panels.items()):
         rows = table[table[panel] == group].set_index(row).reindex(list(names))
-        _draw_dots(ax, rows, labels, value, **dots)
-        ax.set_title(f"{fill(name(group), 34)}\n{n_text(rows['n'])}", fontsize=9)
+        _draw_dots(ax, rows, labels, value, [style[arm]["color"] for arm in of], **dots)
+        ax.set_title(titles[group], fontsize=9)
+        ax.set_xlim(low[i % across], high[i % across])
+        ax.xaxis.set_major_locator(MultipleLocator(step))
         ax.tick_params(labelbottom=i >= len(groups) - across)
     figure.suptitle(title)
-    figure.supxlabel(f"{unit}, {INTERVAL}", fontsize=9)
+    figure.supxlabel(about, fontsize=9)
     return figure, panels
+
+
+def _reach(table, value):
+    """The lowest and highest value to be drawn in percent, 0 among them."""
+    drawn = [column for column in (value, "low", "high", "chance", "blind") if column in table]
+    numbers = 100 * table[drawn].to_numpy(float, na_value=np.nan)
+    return np.nanmin(numbers, initial=0.0), np.nanmax(numbers, initial=0.0)
 
 
 @styled
@@ -90,20 +118,22 @@ def arms(table, *, title="Accuracy by training arm"):
     diamond for the score without reading the question.
     """
     require(table, "arm", "exam", "accuracy", "low", "high", "n", key=("arm", "exam"))
-    names = {arm: name(arm) for arm in order(table["arm"])}
-    figure, panels = _draw_dot_panels(table, "exam", "arm", names, "accuracy", title=title, unit="accuracy (%)")
-    handles = {}
+    names, marks = {arm: name(arm) for arm in order(table["arm"])}, {}
+    if "chance" in table and table["chance"].max() > 0:
+        marks["chance"] = "; dotted: guessing"
+    if "blind" in table and table["blind"].notna().any():
+        marks["blind"] = "; diamonds: question not read"
+    figure, panels = _draw_dot_panels(
+        table, "exam", "arm", names, list(names), "accuracy", title=title, unit="accuracy (%)",
+        note="".join(marks.values()),
+    )  # fmt: skip
     for exam, ax in panels.items():
         rows = table[table["exam"] == exam].set_index("arm").reindex(list(names))
-        if "chance" in rows and rows["chance"].max() > 0:
-            look = {"color": MUTED, "linestyle": ":", "linewidth": 1.2, "zorder": 0}
-            handles["guessing"] = ax.axvline(100 * rows["chance"].mean(), **look)
-        if "blind" in rows and rows["blind"].notna().any():
+        if "chance" in marks and rows["chance"].max() > 0:
+            ax.axvline(100 * rows["chance"].mean(), color=MUTED, linestyle=":", linewidth=1.2, zorder=0)
+        if "blind" in marks:
             look = {"color": MUTED, "markerfacecolor": "white", "markersize": 5, "zorder": 3}
-            y = range(len(rows))
-            handles["question not read"] = ax.plot(100 * rows["blind"].astype(float), y, "D", **look)[0]
-    if handles:
-        figure.legend(handles.values(), handles, loc="outside right center")
+            ax.plot(100 * rows["blind"].astype(float), range(len(rows)), "D", **look)
     return figure
 
 
@@ -115,9 +145,13 @@ def comparisons(table, *, title="Differences in accuracy"):
     """
     require(table, "a", "b", "on", "difference", "low", "high", "n", key=("a", "b", "on"))
     names = {(a, b): f"{name(a)} − {name(b)}" for a, b in order(zip(table["a"], table["b"], strict=True))}
+    return _draw_differences(table, ["a", "b"], names, title)
+
+
+def _draw_differences(table, row, names, title, note=""):
     figure, panels = _draw_dot_panels(
-        table, "on", ["a", "b"], names, "difference", title=title, unit="difference in accuracy (points)",
-        across=3, width=2.6, label=2.2, number=partial(signed, decimals=1),
+        table, "on", row, names, [arm for arm, _ in names], "difference", title=title, note=note, across=3, width=2.6,
+        unit="difference in accuracy (points)", number=partial(signed, decimals=1),
     )  # fmt: skip
     for ax in panels.values():
         ax.axvline(0, color="#222222", linewidth=0.9, zorder=0)
@@ -125,32 +159,19 @@ def comparisons(table, *, title="Differences in accuracy"):
 
 
 @styled
-def ablations(table, *, title="Ablations: one setting changed, against the same arm unchanged", on=""):
-    """Dot plot of paired differences with intervals, one panel per arm; a filled dot has a corrected p below 0.05.
+def ablations(table, *, title="Ablations: one setting changed, against the same arm unchanged"):
+    """Dot plot of paired differences in points with intervals: one row per arm and setting, one panel per part of the
+    exams. A filled dot has a corrected p below 0.05.
 
-    `table`: arm, ablation, difference, low, high, n, p_holm. `on` names the questions.
+    `table`: arm, ablation (its dials, "linkqa.alpha=0.0, linkqa.beta=1.0"), on ("weak", "all"), difference (a
+    fraction), low, high, n, p_holm.
     """
-    require(table, "arm", "ablation", "difference", "low", "high", "n", "p_holm", key=("arm", "ablation"))
-    groups = order(table["arm"])
-    sizes = [int((table["arm"] == group).sum()) for group in groups]
-    size, ratios = (6.4, 0.9 + 0.42 * len(groups) + 0.36 * sum(sizes)), [size + 0.4 for size in sizes]
-    figure, axes = plt.subplots(len(groups), figsize=size, height_ratios=ratios, sharex=True, squeeze=False)
-    for ax, group in zip(axes[:, 0], groups, strict=True):
-        rows = table[table["arm"] == group].reset_index(drop=True)
-        hollow_rows = set(rows.index[~(rows["p_holm"] < 0.05)])
-        _draw_dots(
-            ax,
-            rows,
-            [shorten(v) for v in rows["ablation"]],
-            "difference",
-            number=partial(signed, decimals=1),
-            hollow=hollow_rows,
-        )
-        ax.axvline(0, color=MUTED, linestyle="--", linewidth=0.9, zorder=0)
-        ax.set_title(", ".join(filter(None, (name(group), on, n_text(rows["n"])))), fontsize=9)
-    axes[-1, 0].set_xlabel(f"difference in accuracy (points), {INTERVAL}\nfilled: p < 0.05 after Holm's correction")
-    figure.suptitle(title)
-    return figure
+    key = ["arm", "ablation", "on"]
+    require(table, *key, "difference", "low", "high", "n", "p_holm", key=key)
+    table, arms = table.assign(clear=table["p_holm"] < 0.05), order(table["arm"])
+    rows = sorted(order(zip(table["arm"], table["ablation"], strict=True)), key=lambda row: arms.index(row[0]))
+    names = {(arm, dials): shorten(f"{arm_name(arm)}: {dial_name(dials, arm)}") for arm, dials in rows}
+    return _draw_differences(table, key[:2], names, title, "; filled: p < 0.05 after Holm's correction")
 
 
 def _thin_ticks(values, least=0.09):
@@ -182,7 +203,7 @@ def scaling(table, *, title=None):
     if unknown:
         raise ValueError(f"axis must be one of {list(AXES)}, found {sorted(map(str, unknown))}")
     names, style = order(table["axis"]), line_styles(table["arm"])
-    figure, axes = plt.subplots(1, len(names), figsize=(0.6 + 3.1 * len(names), 3.7), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(names), figsize=(0.6 + 3.3 * len(names), 3.7), sharey=True, squeeze=False)
     for ax, axis in zip(axes[0], names, strict=True):
         panel = table[table["axis"] == axis]
         for arm, rows in panel.sort_values("x").groupby("arm", sort=False):
@@ -190,6 +211,7 @@ def scaling(table, *, title=None):
             ax.errorbar(rows["x"], y, error_lengths(y, low, high), elinewidth=1, **style[arm])
         label, unit, text = AXES[axis]
         ax.set_xscale("log")
+        ax.margins(x=0.12)  # so that the last tick label does not touch the first one of the next panel
         ax.set_xticks(ticks := _thin_ticks(panel["x"]), map(text, ticks))
         ax.minorticks_off()
         ax.set_xlabel(f"{label} ({unit})")
@@ -262,27 +284,41 @@ def pass_rates(table, *, title="Pass rate by level of the rubric", ax=None):
 
 
 @styled
-def loss(metrics, *, title="Training loss and learning rate"):
-    """Loss against tokens seen, with the learning rate below; one line per arm.
+def loss(metrics, *, title="Training loss and learning rate", points=25):
+    """Loss against tokens seen on a log scale, as means over windows of steps, about `points` per arm, with the
+    learning rate below; one line per arm, in the legend by the last mean.
 
     `metrics`: step, tokens, loss (nats per token), lr, arm.
     """
     require(metrics, "step", "tokens", "loss", "lr", "arm", key=("arm", "step"))
-    height = 4.4 + 0.1 * metrics["arm"].nunique()
-    figure, (above, below) = plt.subplots(2, figsize=(6.4, height), height_ratios=[3, 1], sharex=True)
-    for arm, rows in metrics.sort_values(["tokens", "step"]).groupby("arm", sort=False):
-        color = line_styles(metrics["arm"])[arm]["color"]
-        label = f"{name(arm)} ({rows['step'].max():,} steps, {short_count(rows['tokens'].max())} tokens)"
-        above.plot(rows["tokens"], rows["loss"], color=color, label=label, linewidth=1.3)
-        below.plot(rows["tokens"], rows["lr"], color=color, linewidth=1.3)
-    above.set_ylabel("loss (nats per token)")
+    metrics, arms = metrics.sort_values(["tokens", "step"], kind="stable"), order(metrics["arm"])
+    counts = metrics.groupby("arm", sort=False)["step"].max()
+    window, style = max(1, int(counts.max()) // points), line_styles(arms)
+    drawn = {arm: _average(metrics[metrics["arm"] == arm], window) for arm in arms}
+    figure, (above, below) = plt.subplots(2, figsize=(7.4, 4.4 + 0.1 * len(arms)), height_ratios=[3, 1], sharex=True)
+    for arm in sorted(arms, key=lambda arm: -drawn[arm]["loss"].iloc[-1]):
+        means, rows = drawn[arm], metrics[metrics["arm"] == arm]
+        look = {"color": style[arm]["color"], "linewidth": 1.3}
+        above.plot(means["tokens"], means["loss"], label=f"{name(arm)}: {means['loss'].iloc[-1]:.2f}", **look)
+        below.plot(rows["tokens"], rows["lr"], **look)
+    above.set_yscale("log")
+    above.yaxis.set_major_locator(MaxNLocator(6))
+    above.yaxis.set_major_formatter("{x:g}")
+    above.yaxis.set_minor_locator(NullLocator())
+    above.set_ylabel("loss (nats per token)" + f",\nmean over {window} steps" * (window > 1))
     above.set_title(title)
     below.set_ylabel("learning rate")
     below.set_ylim(bottom=0)
-    below.set_xlabel("tokens seen")
-    figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    below.set_xlabel(f"tokens seen ({n_text(counts).removeprefix('n = ')} steps)")
+    figure.legend(*above.get_legend_handles_labels(), loc="outside right center", title="last loss")
     below.xaxis.set_major_formatter(FuncFormatter(short_count))
     return figure
+
+
+def _average(metrics, steps):
+    """The mean loss of every `steps` rows, at the tokens of the last; remaining rows join the last window."""
+    window = (np.arange(len(metrics)) // steps).clip(max=max(0, len(metrics) // steps - 1))
+    return metrics.groupby(window).agg({"tokens": "last", "loss": "mean"})
 
 
 @styled
@@ -330,14 +366,15 @@ def probes_over_time(table, *, by="discipline", title=None):
 def schedules(table, *, title="Learning rate by schedule"):
     """Learning rate over a run, one line per schedule. `table`: share (of the steps, from 0 to 1), lr, schedule."""
     require(table, "share", "lr", "schedule", key=("schedule", "share"))
-    figure, ax = plt.subplots(figsize=(6.4, 3.2))
+    figure, ax = plt.subplots(figsize=(6.4, 3.6))
     style = line_styles(table["schedule"])
-    for schedule, rows in table.groupby("schedule", sort=False):
-        look = {"color": style[schedule]["color"], "linestyle": "--" if "inherited" in str(schedule) else "-"}
-        ax.plot(100 * rows["share"], rows["lr"], label=name(schedule), linewidth=1.4, **look)
+    for i, (schedule, rows) in enumerate(table.groupby("schedule", sort=False)):
+        # later lines are thinner and have gaps, so that earlier ones with the same rates can be seen below them
+        look = {"linestyle": DASHES[i % len(DASHES)], "linewidth": max(1.4, 3 - 0.5 * i)}
+        ax.plot(100 * rows["share"], rows["lr"], label=name(schedule), color=style[schedule]["color"], **look)
     ax.set_xlabel("share of the steps (%)")
     ax.set_ylabel("learning rate")
     ax.set_ylim(bottom=0)
-    ax.legend(loc="lower left")
+    figure.legend(loc="outside lower center", ncols=3)
     ax.set_title(title)
     return figure

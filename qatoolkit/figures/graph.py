@@ -9,6 +9,8 @@ from matplotlib.ticker import FuncFormatter
 
 from qatoolkit.figures.style import (
     BACKED,
+    BLUE,
+    ORANGE,
     canvas,
     label_ends,
     label_points,
@@ -54,7 +56,7 @@ def kp_degree(degrees, *, title="Degree of knowledge points", ax=None):
     levels, first = np.unique(values, return_index=True)
     share = 100 * (1 - first / len(values))
     figure, ax = canvas(ax, 5.2, 3.7)
-    ax.plot(levels[levels > 0], share[levels > 0], "o-", color="C0", markersize=3.5, linewidth=1)
+    ax.plot(levels[levels > 0], share[levels > 0], "o-", color=BLUE, markersize=3.5, linewidth=1)
     ax.set_xscale("log")
     ax.set_yscale("log")
     log_ticks(ax.xaxis, levels[levels > 0])
@@ -140,7 +142,7 @@ def frontier(table, *, title="Coverage against popularity", ax=None):
     for _, line in rows.groupby("alpha"):
         line = line.sort_values("beta")
         ax.plot(100 * line["coverage"], line["popularity_correlation"], color="#BBBBBB", linewidth=1, zorder=1)
-    ax.plot(x, y, "o", color="C0")
+    ax.plot(x, y, "o", color=BLUE)
     ax.margins(x=0.16, y=0.12)
     paths = f", n = {int(table['n'].min()):,} paths per point" if "n" in table else ""
     ax.set_xlabel(f"knowledge points reached (%){paths}")
@@ -180,13 +182,15 @@ def graph_neighbourhood(graph, path=None, *, title=None, ax=None):
     widths = [0.4 + 2 * weight / heaviest for *_, weight in edges]
     lines = [(layout[a], layout[b]) for a, b, _ in edges]
     ax.add_collection(LineCollection(lines, linewidths=widths, colors="#D8D8D8"))
-    for a, b in steps:
-        arrow = {"arrowstyle": "-|>", "color": "C1", "linewidth": 2, "shrinkA": 5, "shrinkB": 6}
-        ax.annotate("", layout[b], layout[a], arrowprops=arrow)
+    heads = [0.45 * layout[a] + 0.55 * layout[b] for a, b in steps]  # at the middle, clear of the labels of points
+    for (a, b), head in zip(steps, heads, strict=True):
+        ax.plot(*zip(layout[a], layout[b], strict=True), color=ORANGE, linewidth=2, zorder=2)
+        arrow = {"arrowstyle": "-|>", "color": ORANGE, "linewidth": 2, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 16}
+        ax.annotate("", head, layout[a], arrowprops=arrow)
     labels = []
     for node in [*path, *(node for node in nodes if node not in path)]:
         step = path.index(node) + 1 if node in path else 0
-        ax.plot(*layout[node], "o", color="C1" if step else "C0", markersize=8 if step else 5, zorder=3)
+        ax.plot(*layout[node], "o", color=ORANGE if step else BLUE, markersize=8 if step else 5, zorder=3)
         text = str(graph.nodes[node].get("label", node))
         text = (f"{step}. " if step else "") + (text if len(text) <= 32 else text[:31] + "…")
         back = {"bbox": BACKED, "zorder": 5 if step else 4}
@@ -195,6 +199,6 @@ def graph_neighbourhood(graph, path=None, *, title=None, ax=None):
     ax.margins(0.12)
     ax.set_axis_off()
     count = f"n = {len(nodes)} knowledge points, {len(edges)} links"
-    ax.set_title(f"{title or 'Knowledge points'} ({count})")
-    label_points(ax, labels)
+    ax.set_title(f"{title or ('A walk and its neighbours' if path else 'Part of the graph')} ({count})")
+    label_points(ax, labels, heads)
     return figure

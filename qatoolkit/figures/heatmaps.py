@@ -10,11 +10,23 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, TwoSlopeNorm, to_rgb
 from matplotlib.patches import Rectangle
 
+from qatoolkit.core.stats import CELL, mcnemar
 from qatoolkit.core.taxonomy import STEM
-from qatoolkit.figures.style import INTERVAL, MUTED, canvas, n_text, name, order, require, signed, styled, text_width
+from qatoolkit.figures.style import (
+    INTERVAL,
+    MUTED,
+    ORANGE,
+    canvas,
+    n_text,
+    name,
+    order,
+    require,
+    signed,
+    styled,
+    text_width,
+)
 
-CELL = ["discipline", "difficulty"]
-PLAIN, OUTLINE = to_rgb("#F2F2F2"), "#D55E00"
+PLAIN = to_rgb("#F2F2F2")
 SMALL = 30  # questions; with fewer, the 95% interval of a share near one half is over 34 points wide
 
 
@@ -29,13 +41,13 @@ def _with_margins(cells, columns, summarise):
     return pd.concat([cells, pd.DataFrame(margins)], ignore_index=True)
 
 
-def _pool(*values):
-    """A function that pools a group's `values` by n."""
+def _pool(value):
+    """A function that pools a group's `value` by n."""
 
     def summarise(group):
-        scored = group[group["n"].gt(0) & group[[*values]].notna().all(axis=1)]
+        scored = group[group["n"].gt(0) & group[value].notna()]
         n = scored["n"].sum()
-        return {"n": n} | {value: (scored[value] * scored["n"]).sum() / n if n else np.nan for value in values}
+        return {"n": n, value: (scored[value] * scored["n"]).sum() / n if n else np.nan}
 
     return summarise
 
@@ -74,7 +86,7 @@ def _draw_cell(ax, x, y, cell, colour):
     ink = "white" if luminance < 0.18 else "#111111"
     ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=fill, linewidth=0))
     if cell.get("outlined"):
-        box = {"fill": False, "edgecolor": OUTLINE, "linewidth": 1.4, "zorder": 3, "gid": "outlined"}
+        box = {"fill": False, "edgecolor": ORANGE, "linewidth": 1.4, "zorder": 3, "gid": "outlined"}
         ax.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, **box))
     at = {"ha": "center", "va": "center", "color": ink}
     if not known:
@@ -91,7 +103,7 @@ def _mark_weak(table, weak):
     return table.assign(outlined=[tuple(cell) in inside for cell in table[CELL].to_numpy()])
 
 
-def _draw_grid(cells, *, cmap, norm, unit, title, ax, legend, margin="all"):
+def _draw_grid(cells, *, cmap, norm, unit, title, ax, legend, margin="all", extend="neither"):
     """Draw cells with columns value (for the colour), text, note, and optionally sure (the share of the colour to
     keep), bold, plain, outlined."""
     inner = cells[~cells[CELL].eq("all").any(axis=1)]
@@ -116,28 +128,30 @@ def _draw_grid(cells, *, cmap, norm, unit, title, ax, legend, margin="all"):
         legend += "; pale: wide interval"
     if "outlined" in cells and cells["outlined"].any():
         legend += "; framed: weak"
-    return _finish(figure, ax, ScalarMappable(norm, cmap), title, legend, unit)
+    return _finish(figure, ax, ScalarMappable(norm, cmap), title, legend, unit, extend)
 
 
-def _finish(figure, ax, colours, title, legend, unit):
-    """Add title, legend and colour bar to a drawn grid."""
+def _finish(figure, ax, colours, title, legend, unit, extend):
+    """Add title, legend and colour bar to a drawn grid; `extend` as in matplotlib: ends with values beyond the scale."""
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.grid(False)
     ax.spines[:].set_visible(False)
     ax.set_title(title, pad=14)
     ax.set_xlabel(legend, fontsize=8, color=MUTED)
-    bar = figure.colorbar(colours, ax=ax, fraction=0.035, pad=0.02, aspect=35)
+    bar = figure.colorbar(colours, ax=ax, fraction=0.035, pad=0.02, aspect=35, extend=extend)
     bar.set_label(unit)
     bar.outline.set_visible(False)
     return figure
 
 
 def _centre_colours(cells, least):
-    """A colour scale symmetric about zero, up to the largest value of a cell that keeps at least half its colour, and
-    at least up to `least`."""
-    widest = max(least, cells.loc[cells["sure"] >= 0.5, "value"].abs().max(skipna=True) or 0.0)
-    return {"cmap": "PuOr", "norm": TwoSlopeNorm(0, -widest, widest)}
+    """A colour scale symmetric about zero, at least up to `least`: up to the 95th percentile of the sizes of cells that
+    keep at least half their colour, so that one extreme cell does not pale all others."""
+    sizes = cells["value"].abs()
+    widest = np.nanmax([least, sizes[cells["sure"] >= 0.5].quantile(0.95, interpolation="lower")])
+    extend = "both" if sizes.max() > widest else "neither"
+    return {"cmap": "PuOr", "norm": TwoSlopeNorm(0, -widest, widest), "extend": extend}
 
 
 @styled
@@ -191,37 +205,40 @@ def margin_grid(cells, *, weak=None, title=None, ax=None):
 
 
 @styled
-def grid_difference(cells_a, cells_b, *, weak=None, title="Gain in accuracy by discipline and difficulty", ax=None):
-    """Heat-map of the gain from `cells_a` (before) to `cells_b` (after), in points.
+def grid_difference(before, after, *, weak=None, title="Gain in accuracy by discipline and difficulty", ax=None):
+    """Heat-map of the gain in accuracy from `before` to `after`, in points, with pooled margins: samples of two models
+    on the same questions.
 
-    Tables as for `accuracy_grid`. Bold: the two intervals do not overlap. n is the smaller of the two; cells with few
-    questions are pale. `weak` and errors as in `accuracy_grid`.
+    Both: id, correct, discipline, difficulty. Bold: p of McNemar's paired test is below 0.05, margins included (an
+    exact test for few questions, of which a bootstrap interval is often a single point). Cells with few questions are
+    pale. `weak` as in `accuracy_grid`. ValueError if the ids differ or a `correct` is null.
     """
-    columns = [*CELL, "n", "accuracy", "low", "high"]
-    for cells in (cells_a, cells_b):
-        require(cells, *columns, key=CELL)
-    table = cells_a[columns].merge(cells_b[columns], on=CELL, how="outer", suffixes=("_a", "_b"), sort=False)
-    table["n"] = table[["n_a", "n_b"]].min(axis=1, skipna=False)
-    # Both sides of a margin pool the same cells with the same weights, so a change in the mix does not count as a gain.
-    sides = ["accuracy_a", "accuracy_b"]
-    table = _with_margins(table, ["n", *sides, "low_a", "high_a", "low_b", "high_b"], _pool(*sides))
-    table["value"] = 100 * (table["accuracy_b"] - table["accuracy_a"])
-    table["sure"] = _certainty(_widest(table["n"].fillna(0)))
-    table["bold"] = (table["low_b"] > table["high_a"]) | (table["high_b"] < table["low_a"])
-    table["text"] = table["value"].map(signed)
-    noted = table[[*sides, "n"]].to_numpy(float)
-    table["note"] = [f"{100 * a:.0f} → {100 * b:.0f}, n {n:,.0f}" for a, b, n in noted]
+    for samples in (before, after):
+        require(samples, "id", "correct", *CELL, key=["id"])
+    mcnemar(before, after)  # for its errors
+    pooled = [dict.fromkeys(keys, "all") for keys in ([], CELL[:1], CELL[1:], CELL)]
+    rows = []
+    for cell, a in pd.concat([before.assign(**keys) for keys in pooled]).groupby(CELL, sort=False):
+        b = after[after["id"].isin(a["id"])]
+        shares = [100 * float(side["correct"].mean()) for side in (a, b)]
+        note = f"{shares[0]:.0f} → {shares[1]:.0f}, n {len(a):,}"
+        about = {"n": len(a), "value": shares[1] - shares[0], "bold": mcnemar(a, b)["p"] < 0.05, "note": note}
+        rows.append(dict(zip(CELL, cell, strict=True)) | about)
+    table = pd.DataFrame(rows)
+    table["sure"], table["text"] = _certainty(_widest(table["n"])), table["value"].map(signed)
     return _draw_grid(
         _mark_weak(table, weak), **_centre_colours(table, 10.0), unit="gain (points)", title=title, ax=ax,
-        legend=f"small: before → after (%), n; bold: {INTERVAL}s do not overlap",
+        legend="small: before → after (%), n; bold: p < 0.05 (McNemar's paired test)",
     )  # fmt: skip
 
 
 @styled
-def budget(plan, *, title=None, ax=None):
+def budget(plan, *, low_n=None, title=None, ax=None):
     """Heat-map of the synthesis budget by cell, with the deficit of the cell.
 
-    `plan`: discipline, difficulty, budget (questions), deficit (fraction). Errors as in `accuracy_grid`.
+    `plan`: discipline, difficulty, budget (questions), deficit (fraction), and with `low_n` (the setting `plan.low_n`)
+    n, the probe's questions: cells with fewer are marked as too few to judge, others without a deficit as on target.
+    Errors as in `accuracy_grid`.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -231,16 +248,22 @@ def budget(plan, *, title=None, ax=None):
     >>> type(figure).__name__
     'Figure'
     """
-    require(plan, *CELL, "budget", "deficit", key=CELL)
-    table = _with_margins(plan, ["budget", "deficit"], lambda group: {"budget": group["budget"].sum()})
+    require(plan, *CELL, "budget", "deficit", *(["n"] if low_n else []), key=CELL)
+    notes = plan["deficit"].map(lambda deficit: "" if pd.isna(deficit) else f"deficit {100 * deficit:.0f}")
+    legend = "small: deficit, points below target"
+    if low_n:
+        notes = notes.mask(plan["deficit"] == 0, plan["n"].ge(low_n).map({True: "on target", False: "too few"}))
+        legend += f"; too few: fewer than {low_n} questions to judge by"
+    table = _with_margins(
+        plan.assign(note=notes), ["budget", "note"], lambda group: {"budget": group["budget"].sum(), "note": ""}
+    )
     # Totals are far above the budgets of cells and would take up the whole colour scale, so they are not coloured.
     table["value"], table["plain"] = table["budget"], table[CELL].eq("all").any(axis=1)
     table["text"] = table["budget"].map("{:,.0f}".format)
-    table["note"] = ["" if pd.isna(deficit) else f"deficit {100 * deficit:.0f}" for deficit in table["deficit"]]
     return _draw_grid(
         table, cmap="YlGnBu", norm=Normalize(0, max(1.0, plan["budget"].max())), unit="budget (questions)", ax=ax,
         title=title or f"Synthesis budget by discipline and difficulty ({plan['budget'].sum():,.0f} questions)",
-        legend="small: deficit, points below target", margin="total",
+        legend=legend, margin="total",
     )  # fmt: skip
 
 
@@ -308,4 +331,4 @@ def attribution(matrix, *, title=None, ax=None):
     ax.set_yticks(range(len(parts)), labels)
     ax.set_xticks(range(len(columns)), heads, rotation=90)
     ax.set(xlim=(-0.55, len(columns) - 0.45), ylim=(len(parts) - 0.4, -0.6))
-    return _finish(figure, ax, ScalarMappable(norm, cmap), title, legend, "difference (points)")
+    return _finish(figure, ax, ScalarMappable(norm, cmap), title, legend, "difference (points)", scale["extend"])

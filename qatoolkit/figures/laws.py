@@ -5,8 +5,10 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.figures.style import (
+    BLUE,
     INTERVAL,
     MUTED,
+    ORANGE,
     label_ends,
     line_styles,
     log_ticks,
@@ -121,8 +123,8 @@ def forecasts(table, *, each=None, title="Forecasts of held-out points"):
     predicted, low, high, measured, repeated = (np.array([100 * row[c] for row in rows]) for c in columns)
     places = np.arange(len(rows))
     errors = np.abs(np.stack([low, high]) - predicted)
-    ax.errorbar(predicted, places, xerr=errors, fmt="o", color="C0", markerfacecolor="white", label="forecast")
-    ax.plot(measured, places, "o", color="C1", label="measured", zorder=5)
+    ax.errorbar(predicted, places, xerr=errors, fmt="o", color=BLUE, markerfacecolor="white", label="forecast")
+    ax.plot(measured, places, "o", color=ORANGE, label="measured", zorder=5)
     ax.plot(repeated, places, "|", color=MUTED, markersize=9, label="largest point repeated")
     ax.set_yticks(places, labels)
     ax.set_ylim(len(rows) - 0.5, -0.5)

@@ -1,8 +1,10 @@
 """Helpers of all figures: the house style, saving, table checks, ordering, colours, label placement, number formats."""
 
 import functools
+import re
 import warnings
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,8 +22,16 @@ CJK_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "P
 plt.rcParams["pdf.fonttype"] = 42  # TrueType, for a plain savefig too: journals refuse Type 3 fonts
 
 MARKERS = "osD^vPX"
+# The place in the colour cycle of arms and data sets, so that each has one colour in all figures.
+PLACES = {
+    "boostqa": 0, "linkqa": 1, "seeds": 2, "seeds_only": 2, "boostqa_linkqa": 3, "general_control": 4,
+    "boostqa_untargeted": 5, "base": 6,
+}  # fmt: skip
+METHODS = {"boostqa": "BoostQA", "linkqa": "LinkQA"}
 LONGEST = 40  # characters of a name; longer ones are shortened
 MUTED = "#666666"
+# Of the cycle, by their values: matplotlib looks up "C0" when it draws, which may be outside the house style.
+BLUE, ORANGE = "#0072B2", "#D55E00"
 INTERVAL = "95% interval"
 # A box behind text instead of a stroke around it, which would turn text into outlines in SVG.
 BACKED = {"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.85, "linewidth": 0}
@@ -89,6 +99,7 @@ def _count_overlaps(figure):
         texts = [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels()]
         shown = [text for text in texts if text.get_text() and text.get_visible()]
         boxes = np.array([text.get_window_extent().extents for text in shown]).reshape(-1, 4)
+        boxes = boxes[np.isfinite(boxes).all(axis=1)]
         low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
         count += int((high - low > 1).all(axis=2).sum() - len(boxes)) // 2
     return count
@@ -190,8 +201,39 @@ def order(values, by=None):
 
 
 def name(value):
-    """The English name of a discipline; for any other identifier, spaces instead of underscores; then `shorten`."""
-    return shorten(DISCIPLINES[value].en if value in DISCIPLINES else str(value).replace("_", " "))
+    """The English name of a discipline; for any other identifier, its `arm_name`; then `shorten`."""
+    return shorten(DISCIPLINES[value].en if value in DISCIPLINES else arm_name(value))
+
+
+def arm_name(key):
+    """An arm, data set or other identifier as it is shown: spaces for underscores, methods as their papers write them.
+
+    >>> from qatoolkit.figures.style import arm_name
+    >>> [arm_name(key) for key in ("boostqa_untargeted", "boostqa_linkqa", "general_control")]
+    ['BoostQA untargeted', 'BoostQA + LinkQA', 'general control']
+    """
+    words = re.sub(r"\b(boostqa|linkqa)\b", lambda found: METHODS[found[0]], str(key).replace("_", " "))
+    return re.sub(r"(BoostQA|LinkQA) (?=BoostQA|LinkQA)", r"\1 + ", words)
+
+
+def dial_name(dials, arm=None):
+    """The dials of an ablation as they are shown: each setting with its value, then its group in brackets, unless it is
+    that of the `arm`.
+
+    >>> from qatoolkit.figures.style import dial_name
+    >>> dial_name("boostqa.refine=False"), dial_name("linkqa.alpha=0.0, linkqa.beta=1.0", "linkqa")
+    ('refine off (BoostQA)', 'alpha 0, beta 1')
+    """
+    groups = {}
+    for dial, value in re.findall(r"([\w.]+)=(.*?)(?=, [\w.]+=|$)", str(dials)):
+        group, _, setting = dial.removeprefix("strategies.").rpartition(".")
+        value = {"False": "off", "True": "on", "None": "unset"}.get(value) or re.sub(r"\.0$", "", value)
+        groups.setdefault(group, []).append(f"{arm_name(setting)} {value}")
+    shown = [
+        ", ".join(settings) + (f" ({arm_name(group)})" if group not in ("", arm) else "")
+        for group, settings in groups.items()
+    ]
+    return ", ".join(shown) or str(dials)
 
 
 def shorten(text):
@@ -214,11 +256,15 @@ def name_rows(ax, names, top=0.5):
 
 
 def line_styles(names):
-    """The colour and marker of each name; once the colours repeat, markers distinguish the names."""
-    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    """The colour and marker of each name: those of `PLACES` for known arms and data sets, for the others what is left
+    in their order. Once the colours repeat, markers distinguish the names."""
+    colours, names = plt.rcParams["axes.prop_cycle"].by_key()["color"], list(dict.fromkeys(names))
+    fixed = {key: PLACES[key] for key in names if key in PLACES}
+    free = chain((i for i in range(len(colours)) if i not in fixed.values()), count(len(colours)))
+    places = {key: fixed[key] if key in fixed else next(free) for key in names}
     return {
         key: {"color": colours[i % len(colours)], "marker": MARKERS[(i + i // len(colours)) % len(MARKERS)]}
-        for i, key in enumerate(dict.fromkeys(names))
+        for key, i in places.items()
     }
 
 
@@ -286,18 +332,19 @@ def label_ends(ax, ends):
         for at, (xs, ys, text, colour) in zip(known, ends, strict=True)
     ]
     places = spread([y for _, y, _, _ in ends], 12 * (high - low) / points, low, high)
-    at = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
+    at = {"textcoords": "offset points", "va": "center", "annotation_clip": False, "bbox": BACKED}
     for (x, _, text, colour), place in zip(ends, places, strict=True):
         ax.annotate(text, (x, place), (9, 0), color=colour, **at)
 
 
-def label_points(ax, labels):
-    """Label points where the text overlaps least; `labels` is a list of (x, y, text, text properties).
+def label_points(ax, labels, avoid=()):
+    """Label points where the text overlaps least; `labels` is a list of (x, y, text, text properties), `avoid` a list
+    of other places (x, y) to keep free.
 
     Earlier labels are placed first. The limits of the axes must be final.
     """
     ax.figure.figure.draw_without_rendering()
-    dots = ax.transData.transform([(x, y) for x, y, *_ in labels])
+    dots = ax.transData.transform([*((x, y) for x, y, *_ in labels), *avoid])
     taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
     for x, y, text, properties in labels:
         label, tried = ax.annotate(text, (x, y), (0, 0), textcoords="offset points", **properties), []

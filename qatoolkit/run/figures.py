@@ -26,8 +26,9 @@ def probe(run: Run):
 
 
 def budget(run: Run):
-    """Questions to synthesise per cell, in proportion to the root of the deficit."""
-    return figures.budget(run.read("plan").budget, title="Synthesis budget that follows")
+    """Questions to synthesise per cell, by the rule of the plan from the deficit of the cell."""
+    low_n = run.profile.plan.low_n
+    return figures.budget(run.read("plan").budget, low_n=low_n, title="Synthesis budget that follows")
 
 
 def pass_rates(run: Run):
@@ -73,16 +74,18 @@ def comparisons(run: Run):
 
 
 def gain(run: Run):
-    """Gain of the main arm over the base student, in each cell of the exams."""
-    cells, arm = run.read("evaluate").cells, run.profile.main_arm
-    before, after = (cells[cells["arm"] == name] for name in (BASE, arm))
+    """Gain of the main arm over the base student on the same questions, in each cell of the exams."""
+    from qatoolkit.run.tables.evaluation import choice_samples
+
+    samples, arm = choice_samples(run).drop_duplicates(["arm", "id"]), run.profile.main_arm
+    before, after = (samples[samples["arm"] == name] for name in (BASE, arm))
     title = f"Gain of {label(arm)} over the base student"
     return figures.grid_difference(before, after, weak=run.read("plan").weak, title=title)
 
 
 def loss(run: Run):
     """Loss of the mid-training arms."""
-    return figures.loss(smooth(run.read("midtrain").metrics), title="Mid-training loss (mean over 10 steps)")
+    return figures.loss(run.read("midtrain").metrics, title="Mid-training loss")
 
 
 def scaling(run: Run):
@@ -92,13 +95,10 @@ def scaling(run: Run):
 
 
 def ablations(run: Run):
-    """Paired differences in the weak cells of arms with one setting changed, against the same arm unchanged."""
-    table = run.read("ablations").ablations
-    return (
-        figures.ablations(table[table["on"] == "weak"], on="weak cells")
-        if len(table)
-        else "This profile has no ablations."
-    )
+    """Paired differences, in the weak cells and over all, of arms with one setting changed, against the same arm
+    unchanged."""
+    table = run.read("ablations").ablations.dropna(subset="difference")
+    return figures.ablations(table) if len(table) else "This profile has no ablations."
 
 
 def attribution(run: Run):
@@ -193,12 +193,3 @@ def join_datasets(run: Run) -> pd.DataFrame:
     stored, data = run.read("curate"), run.profile.data
     names = [SEEDS, *(name for name, about in data.items() if not about.dials)]
     return pd.concat([getattr(stored, name).assign(dataset=name) for name in names if name in stored])
-
-
-def smooth(metrics: pd.DataFrame, steps: int = 10) -> pd.DataFrame:
-    """Every `steps`-th row with the mean loss of the steps since the previous one; remaining steps join the last
-    row."""
-    last = metrics.groupby("arm")["step"].transform("max")
-    group = (metrics["step"] // steps).clip(upper=((last + 1) // steps - 1).clip(lower=0))
-    columns = {"step": "last", "tokens": "last", "loss": "mean", "lr": "last"}
-    return metrics.groupby(["arm", group.rename("group")], sort=False).agg(columns).reset_index()

@@ -39,6 +39,15 @@ def cells(shift=0.0):
     return table.assign(accuracy=table["accuracy"] + shift)
 
 
+def answers(right, cell=("physics", "H1"), offset=0):
+    """Samples of one cell: `right` is a string of 1 and 0."""
+    rows = [(f"{cell}-{i + offset}", mark == "1", *cell) for i, mark in enumerate(right)]
+    return frame("id correct discipline difficulty", *rows)
+
+
+BEFORE = pd.concat([answers("0" * 30 + "1" * 10), answers("01", ("physics", "H5")), answers("1" * 40, ("law", "H1"))])
+AFTER = BEFORE.assign(correct=[True] * 12 + [False] * 18 + [True] * 10 + [True] * 2 + [True] * 38 + [False] * 2)
+
 ARMS = frame(
     "arm exam accuracy low high n",
     ("base", "textbook_en", 0.3, 0.26, 0.35, 400),
@@ -62,11 +71,13 @@ REFINEMENT = frame(
 )
 CONFUSION = pd.DataFrame([[8, 2, 0], [1, 9, 0], [0, 0, 0]], index=list("abc"), columns=list("abc"))
 ABLATIONS = frame(
-    "arm ablation difference low high n p_holm",
-    ("boostqa", "boostqa.refine=False", -0.06, -0.10, -0.02, 600, 0.01),
-    ("boostqa", "midtrain.replay=0.7", 0.01, -0.03, 0.05, 600, 1.0),
-    ("linkqa", "linkqa.length=3", -0.02, -0.06, 0.02, 600, 0.6),
-)
+    "arm ablation on difference low high n p_holm",
+    *((arm, dials, on, difference, difference - 0.04, difference + 0.04, 600, p)
+      for on in ("weak", "all")
+      for arm, dials, difference, p in (("boostqa", "boostqa.refine=False", -0.06, 0.01 if on == "all" else 0.06),
+                                        ("linkqa", "linkqa.length=3", -0.02, 0.6),
+                                        ("boostqa", "midtrain.replay=0.7", 0.01, 1.0))),
+)  # fmt: skip
 SCHEDULES = frame("share lr schedule", (0.0, 1e-3, "linear"), (1.0, 0.0, "linear"), (0.0, 5e-4, "linear, inherited"))
 LOSS = frame("step tokens loss lr arm", (1, 4096, 6.0, 1e-3, "boostqa"), (2, 8192, 5.0, 5e-4, "boostqa"))
 PROBES = frame(
@@ -123,7 +134,7 @@ SIZES = pd.DataFrame(
 FIGURES = {
     "accuracy_grid": lambda: plots.accuracy_grid(cells()),
     "margin_grid": lambda: plots.margin_grid(cells().assign(margin=[0.5, -1.25, 3.0, np.nan])),
-    "grid_difference": lambda: plots.grid_difference(cells(), cells(0.02)),
+    "grid_difference": lambda: plots.grid_difference(BEFORE, AFTER),
     "attribution": lambda: plots.attribution(MATRIX),
     "budget": lambda: plots.budget(PLAN),
     "arms": lambda: plots.arms(ARMS.assign(chance=0.25, blind=0.3)),
@@ -211,11 +222,16 @@ def test_no_text_leaves_the_figure_or_covers_other_text_in_its_axes(figure):
             assert Bbox.intersection(a, b) is None, (one, two)
 
 
+@pytest.mark.parametrize("figure", FIGURES)
+def test_lines_keep_their_colours_outside_the_house_style(figure):
+    assert not [line for line in drawn(figure).findobj(plt.Line2D) if str(line.get_color()).startswith("C")]
+
+
 @pytest.mark.parametrize(
     ("draw", "table"),
     [
         (plots.accuracy_grid, cells()),
-        (lambda table: plots.grid_difference(cells(), table), cells()),
+        (lambda table: plots.grid_difference(BEFORE, table), AFTER),
         (plots.budget, PLAN),
         (plots.arms, ARMS),
         (plots.comparisons, COMPARISONS),
@@ -372,7 +388,7 @@ def test_the_cells_of_the_plan_are_framed_whatever_their_number_of_questions():
     for grid in (
         plots.accuracy_grid(cells(), weak=weak),
         plots.margin_grid(cells().assign(margin=0.1), weak=weak),
-        plots.grid_difference(cells(), cells(0.1), weak=weak),
+        plots.grid_difference(BEFORE, AFTER, weak=weak),
     ):
         framed = [patch for patch in grid.axes[0].patches if patch.get_gid() == "outlined"]
         assert len(framed) == 2
@@ -396,11 +412,168 @@ def test_margin_grid_is_signed_and_centred_on_zero():
     assert says(grid, "margin (nats)")
 
 
-def test_grid_difference_pools_both_sides_over_the_same_cells():
-    after = cells(0.1)
-    after.loc[after["discipline"] == "law", "n"] = 4000
-    grid = plots.grid_difference(cells(), after)
-    assert {text for text in texts(grid.axes[0]) if text.startswith(("+", "−"))} == {"+10"}
+def bold(figure):
+    return [text.get_text() for text in figure.axes[0].texts if text.get_weight() == "bold"]
+
+
+def test_a_gain_is_bold_in_cells_and_margins_if_the_paired_test_is_below_one_in_twenty():
+    # 12 of 40 gained in physics H1; 1 of 2 in physics H5; 2 of 40 lost in law
+    grid = drawn("grid_difference")
+    assert sorted(bold(grid)) == sorted(["+30", "+31", "+12", "+13"])  # the cell; physics, H1, all
+    assert {"+50", "−5"} <= set(texts(grid.axes[0]))
+    assert says(grid, "25 → 55, n 40")
+
+
+def test_two_questions_that_both_gained_are_no_clear_gain():
+    assert bold(plots.grid_difference(answers("00"), answers("11"))) == []
+
+
+def test_a_gain_is_refused_between_answers_to_different_questions():
+    with pytest.raises(ValueError, match="share only 1 ids"):
+        plots.grid_difference(answers("01"), answers("01", offset=1))
+
+
+def test_an_extreme_cell_does_not_pale_the_others():
+    disciplines = ["physics", "law", "arts", "history", "medicine"]
+    table = pd.DataFrame([(d, level, 50, 4.0) for d in disciplines for level in ("H1", "H2", "H3", "H4", "H5")],
+                         columns=["discipline", "difficulty", "n", "margin"])  # fmt: skip
+    even, extreme = (plots.margin_grid(table.assign(margin=[first] + [4.0] * 24)) for first in (4.0, -40.0))
+    assert strength(extreme, 1, 0.8) == pytest.approx(strength(even, 1, 0.8), rel=0.3)
+    assert says(extreme, "−40.0")
+
+
+def test_a_budget_tells_cells_on_target_from_cells_with_too_few_questions():
+    plan = frame("discipline difficulty n budget deficit", ("physics", "H5", 9, 300, 0.4), ("law", "H1", 9, 0, 0.0),
+                 ("law", "H2", 4, 0, 0.0))  # fmt: skip
+    judged = plots.budget(plan, low_n=5)
+    assert [t.get_text() for t in judged.axes[0].texts if t.get_fontsize() == 6 and t.get_text()] == [
+        "deficit 40", "on target", "too few",
+    ]  # fmt: skip
+    assert says(judged, "fewer than 5 questions")
+    assert not says(plots.budget(plan), "too few")
+
+
+def test_an_arm_has_one_colour_and_marker_in_every_figure():
+    arms = ["base", "seeds_only", "general_control", "boostqa_untargeted", "boostqa", "linkqa", "boostqa_linkqa"]
+    every = plots_style.line_styles(arms)
+    assert len({look["color"] for look in every.values()}) == len(arms)
+    for some in (["linkqa", "mine", "base"], ["general_control", "boostqa"], ["seeds", "boostqa", "linkqa"]):
+        found = plots_style.line_styles(some)
+        assert len({look["color"] for look in found.values()}) == len(some)
+        assert all(found[arm] == every[arm] for arm in some if arm in every)
+    assert plots_style.line_styles(["seeds"])["seeds"] == every["seeds_only"]
+
+
+def test_other_names_take_the_colours_that_are_left_and_then_other_markers():
+    found = plots_style.line_styles(["boostqa", *range(8)])
+    looks = [(look["color"], look["marker"]) for look in found.values()]
+    assert len(set(looks)) == len(looks)
+    assert looks[0][0] not in [colour for colour, _ in looks[1:7]]
+
+
+def test_arms_are_named_as_their_papers_write_them_and_stay_close_to_their_keys():
+    names = ("boostqa", "boostqa_linkqa", "boostqa_untargeted", "general_control", "my_linkqa_2", "boostqa2")
+    assert [plots_style.arm_name(key) for key in names] == [
+        "BoostQA", "BoostQA + LinkQA", "BoostQA untargeted", "general control", "my LinkQA 2", "boostqa2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dials", "arm", "shown"),
+    [
+        ("boostqa.refine=False", "boostqa", "refine off"),
+        ("boostqa.multi_grade=True", "linkqa", "multi grade on (BoostQA)"),
+        ("linkqa.alpha=0.0, linkqa.beta=0.5", None, "alpha 0, beta 0.5 (LinkQA)"),
+        ("midtrain.replay=0.0, plan.rule=uniform", "boostqa", "replay 0 (midtrain), rule uniform (plan)"),
+        ("strategies.mine.kinds=['a', 'b']", None, "kinds ['a', 'b'] (mine)"),
+        ("midtrain.learning_rate=None", None, "learning rate unset (midtrain)"),
+        ("ablation_tokens=1e-05", None, "ablation tokens 1e-05"),
+        ("a note without dials", None, "a note without dials"),
+    ],
+)
+def test_a_dial_is_shown_as_setting_and_value_and_its_group_where_it_is_not_the_arm(dials, arm, shown):
+    assert plots_style.dial_name(dials, arm) == shown
+
+
+def test_ablations_show_weak_cells_and_all_with_shared_rows_and_fill_clear_dots():
+    weak, every = drawn("ablations").axes
+    assert [ax.get_title(loc="left") for ax in (weak, every)] == ["weak cells\nn = 600", "all questions\nn = 600"]
+    rows = [label.get_text() for label in weak.get_yticklabels()]
+    assert rows == ["BoostQA: refine off", "BoostQA: replay 0.7 (midtrain)", "LinkQA: length 3"]
+
+    def filled(ax):
+        dots = [line for line in ax.lines if line.get_marker() == "o"]
+        return [dot.get_markerfacecolor() == dot.get_color() for dot in dots]
+
+    assert filled(weak) == [False, False, False]
+    assert filled(every) == [True, False, False]
+
+
+def test_panels_of_accuracies_have_one_scale_and_an_exam_of_zeros_takes_little_room():
+    rows = [(arm, exam, a, max(a - 0.05, 0), a + 0.05, 400) for arm in ("base", "boostqa")
+            for exam, a in (("wide", 0.1 if arm == "base" else 0.9), ("zeros", 0.0))]  # fmt: skip
+    wide, zeros = plots.arms(frame("arm exam accuracy low high n", *rows)).axes
+    scales = [np.ptp(ax.get_xlim()) / ax.get_position().width for ax in (wide, zeros)]
+    assert scales[0] == pytest.approx(scales[1], rel=0.02)
+    assert zeros.get_position().width < 0.4 * wide.get_position().width
+
+
+def test_survival_starts_at_the_first_step_and_computes_shares_of_it():
+    asked = frame("difficulty step n", ("H1", "asked", 50), ("all", "asked", 100))
+    table = pd.concat([asked, SURVIVAL[SURVIVAL["difficulty"] != "H5"][["difficulty", "step", "n"]]])
+    [ax] = plots.survival(table).axes
+    assert ax.get_ylabel() == "share of those asked (%), 95% interval"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["asked", "written", "at its level", "refined"]
+    lines = {bars.get_label(): bars.lines[0].get_ydata() for bars in ax.containers}
+    assert lines["H1 (n = 50)"] == pytest.approx([100, 80, 80, 76])
+    assert lines["all (n = 100)"] == pytest.approx([100, 40, 33, 29])
+
+
+def test_the_legend_of_losses_follows_the_order_of_the_lines_at_their_end():
+    steps = np.arange(1, 401)
+    ends = {"boostqa": 0.4, "general_control": 0.9, "linkqa": 0.6}
+    metrics = pd.concat([
+        pd.DataFrame({"step": steps, "tokens": steps * 1000, "loss": end + 1 / steps, "lr": 1e-3, "arm": arm})
+        for arm, end in ends.items()
+    ])  # fmt: skip
+    figure = plots.loss(metrics)
+    [legend] = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["general control: 0.90", "LinkQA: 0.60", "BoostQA: 0.40"]
+    assert says(figure, "mean over 16 steps")
+    line = figure.axes[0].lines[0]
+    assert len(line.get_xdata()) == 25
+    assert line.get_ydata()[0] == pytest.approx(0.9 + (1 / steps[:16]).mean())
+
+
+def test_means_of_losses_leave_no_step_out():
+    table = LOSS.loc[[0] * 7].assign(step=range(7), tokens=range(7), loss=[1.0, 2, 3, 4, 5, 6, 7.0])
+    [line] = plots.loss(table, points=2).axes[0].lines
+    assert line.get_ydata() == pytest.approx([2.0, 5.5])
+    assert line.get_xdata().tolist() == [2, 6]
+
+
+def test_schedules_that_share_a_rate_have_different_dashes_and_widths():
+    steps = np.linspace(0, 1, 5)
+    table = pd.concat([pd.DataFrame({"share": steps, "lr": 1e-3, "schedule": s}) for s in ("constant", "wsd")])
+    lines = plots.schedules(table).axes[0].lines
+    assert lines[0].get_linewidth() > lines[1].get_linewidth()
+    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+
+
+def test_an_arrow_of_a_walk_is_not_covered_by_a_label():
+    figure = drawn("graph_neighbourhood")
+    [ax] = figure.axes
+    labels = [text.get_window_extent() for text in ax.texts if text.get_text()]
+    heads = [ax.transData.transform(text.xy) for text in ax.texts if text.arrow_patch]
+    assert len(heads) == 2
+    assert not any(box.contains(*head) for box in labels for head in heads)
+
+
+def test_a_rare_reason_has_a_short_bar():
+    report = frame("source rows_in reason count", ("a", 1000, "accepted", 996), ("a", 1000, "empty", 4))
+    _, rejected = plots.seed_quality(report).axes
+    assert rejected.get_xlim() == (0, 5)
 
 
 def test_figures_state_n_and_interval():
