@@ -7,6 +7,7 @@ import pytest
 
 import qatoolkit as qt
 from qatoolkit.core.stats import difference_of_shares
+from qatoolkit.figures.style import arm_name
 from qatoolkit.run.findings import TRIAL, list_findings
 from qatoolkit.run.findings.phrases import meaning
 from qatoolkit.run.store import open_run
@@ -36,7 +37,7 @@ def test_a_sentence_has_the_numbers_of_the_table(run):
     assert f"n {int(row['n']):,}) in weak cells" in said
     assert f"in weak cells ({meaning(row)})" in said
     for a, b in run.profile.compare:
-        assert f"{a} compared with {b}".replace("_", " ") in said
+        assert f"{arm_name(a)} compared with {arm_name(b)}: " in said
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_questions_written_from_seeds_that_an_exam_has_are_counted(run):
     count = sum(not in_exam.isdisjoint(parents) for parents in stored.boostqa["parents"])
     flagged = stored.report.query("dataset == 'boostqa' and outcome == 'flagged' and reason == 'exam_parent'")
     assert flagged["rows"].sum() == count
-    assert (f"boostqa {count:,} of {len(stored.boostqa):,}" in repr(qt.findings(run, "curate"))) == (count > 0)
+    assert (f"BoostQA {count:,} of {len(stored.boostqa):,}" in repr(qt.findings(run, "curate"))) == (count > 0)
 
 
 def test_the_table_of_arms_has_what_each_read_and_reached(run):

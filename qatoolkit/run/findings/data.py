@@ -5,6 +5,7 @@ import pandas as pd
 from qatoolkit.core.stats import CELL
 from qatoolkit.core.taxonomy import HIGH, STEM
 from qatoolkit.evaluation.probe import UNLABELLED
+from qatoolkit.figures.style import arm_name
 from qatoolkit.run.findings.phrases import by_reason, counted, meaning, percent, points, unpaired
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.curation import diversity
@@ -78,7 +79,7 @@ def data_set(run: Run, name: str):
     planned = int(planned_by_cell(run, name)["n"].sum())
     why = f" ({by_reason(counts_of(lost))} rejected)" if len(lost) else ""
     yield (
-        f"{name}: of {planned:,} questions planned {len(questions) + len(lost):,} were written and {len(questions):,} "
+        f"{arm_name(name)}: of {planned:,} questions planned {len(questions) + len(lost):,} were written and {len(questions):,} "
         f"accepted{why}"
         f"{f'; of attempts to reach the level, {further.sum():,} more were discarded' if further.any() else ''}"
         f"{f'; {failed:,} requests returned none' if failed else ''}."
@@ -138,7 +139,7 @@ def survival(run: Run):
         says = meaning(difference, "the hard ones survive more often", "the survivors are the easier ones")
         hard, easy = (counted(level[step] / level["written"], level["written"]) for level in (high, low))
         yield (
-            f"{name}, {step} at the level asked for or above: {hard} of the questions written for H4 and H5, {easy} of "
+            f"{arm_name(name)}, {step} at the level asked for or above: {hard} of the questions written for H4 and H5, {easy} of "
             f"those for H1 to H3. The difference is {points(difference)}, unpaired: {says}."
         )
     cells = accepted_by_cell(run, name)
@@ -171,7 +172,7 @@ def curate(run: Run):
         kept, lost = rows[rows["outcome"] == "kept"]["rows"].sum(), rows[rows["outcome"] == "rejected"]
         why = by_reason(lost.groupby("reason", as_index=False)["rows"].sum().rename(columns={"rows": "count"}))
         total = kept + lost["rows"].sum()
-        yield f"{name}: {kept:,} of {total:,} questions may be trained on{f'; removed: {why}' if why else ''}."
+        yield f"{arm_name(name)}: {kept:,} of {total:,} questions may be trained on{f'; removed: {why}' if why else ''}."
     yield from _recall(stored.controls)
     yield from _written_from_exam_seeds(stored.report)
     yield from _diversity(run)
@@ -203,7 +204,7 @@ def _written_from_exam_seeds(report: pd.DataFrame):
     )
     kept = report[report["outcome"] == "kept"].groupby("dataset")["rows"].sum()
     if len(found):
-        listed = ", ".join(f"{name} {n:,} of {kept[name]:,}" for name, n in found.items())
+        listed = ", ".join(f"{arm_name(name)} {n:,} of {kept[name]:,}" for name, n in found.items())
         yield (
             f"Kept questions that were written from a seed that an exam has, without being in an exam themselves: "
             f"{listed}; `curate.reject` with exam_parent removes them."
@@ -214,7 +215,7 @@ def _diversity(run: Run):
     table = diversity(run).dropna(subset="self_similarity")
     if len(table) > 1:
         each = [
-            f"{row.set} {percent(row.distinct_3)}, {row.self_similarity:.2f} ({row.low:.2f} to {row.high:.2f})"
+            f"{arm_name(row.set)} {percent(row.distinct_3)}, {row.self_similarity:.2f} ({row.low:.2f} to {row.high:.2f})"
             f"{'' if pd.isna(row.entropy_share) else f', {percent(row.entropy_share)}'}"
             for row in table.itertuples()
         ]

@@ -4,7 +4,7 @@ import pandas as pd
 
 from qatoolkit.core.taxonomy import HIGH, STEM
 from qatoolkit.evaluation.probe import UNLABELLED
-from qatoolkit.figures.style import power, short_count, signed
+from qatoolkit.figures.style import arm_name, dial_name, power, short_count, signed
 from qatoolkit.run.findings.phrases import WHERE, in_each, meaning, percent, points, right, unpaired
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import arm_scores, training_seeds
@@ -59,7 +59,7 @@ def pass_rates(run: Run):
 def midtrain(run: Run):
     mixed = run.read("midtrain").mixtures
     tokens = (mixed["qa"] + mixed["general"]).median()
-    read = [f"{row.arm} {row.epochs:.1f} times" for row in mixed.itertuples() if row.qa]
+    read = [f"{arm_name(row.arm)} {row.epochs:.1f} times" for row in mixed.itertuples() if row.qa]
     often = f"; their questions were read: {', '.join(read)}" if read else ""
     yield f"Each of {len(mixed)} arms read {short_count(tokens)} tokens from the same base{often}."
 
@@ -70,18 +70,22 @@ def evaluate(run: Run):
     main, ranked = run.profile.main_arm, arm_scores(run)
     for on in ("weak", "all") if len(ranked) else ():
         order = ranked.sort_values(f"{on} accuracy", ascending=False, kind="stable")
-        listed = ", ".join(f"{_name(arm)} {percent(rate)}" for arm, rate in order[["arm", f"{on} accuracy"]].to_numpy())
+        listed = ", ".join(
+            f"{arm_name(arm)} {percent(rate)}" for arm, rate in order[["arm", f"{on} accuracy"]].to_numpy()
+        )
         guessing = stored.over_blind.loc[stored.over_blind["on"] == on, "guessing"]
         guess = f"; guessing {percent(guessing.iloc[0])}" if len(guessing) else ""
         yield f"Accuracy {WHERE[on]}, the best first: {listed}{guess}."
     for (a, b), rows in table.groupby(["a", "b"], sort=False) if len(table) else ():
-        yield f"{_name(a)} compared with {_name(b)}: {in_each(rows)}."
+        yield f"{arm_name(a)} compared with {arm_name(b)}: {in_each(rows)}."
     unread = stored.gains_by_blind
     unread = unread[(unread["a"] == main) & (unread["blind"] == "wrong")].dropna(subset="difference")
     if len(unread):
-        each = ", ".join(f"{points(row)} over {_name(row['b'])} ({meaning(row)})" for row in unread.to_dict("records"))
+        each = ", ".join(
+            f"{points(row)} over {arm_name(row['b'])} ({meaning(row)})" for row in unread.to_dict("records")
+        )
         yield (
-            f"Where the answer most common in its data is wrong (weak cells), {_name(main)} gains {each}. Only a gain there "
+            f"Where the answer most common in its data is wrong (weak cells), {arm_name(main)} gains {each}. Only a gain there "
             "can't come from choosing the most common answer."
         )
     for row in stored.general[stored.general["arm"] == main].dropna(subset="difference").to_dict("records"):
@@ -98,7 +102,7 @@ def scaling(run: Run):
         for row in rows.sort_values("x").iloc[[0, -1]].to_dict("records"):
             gain = {"difference": row["gain"], "low": row["gain_low"], "high": row["gain_high"], "n": row["n"]}
             gains.append(f"{points(gain)} at {write(row['x'])}")
-        arm, over = _name(row["arm"]), _name(row["over"])
+        arm, over = arm_name(row["arm"]), arm_name(row["over"])
         yield f"{axis.replace('_', ' ')}: {arm} compared with {over} {' and '.join(gains)}, paired."
     for row in stored.gains.to_dict("records"):
         slope, low, high = (signed(100 * row[name], 1) for name in ("slope", "low", "high"))
@@ -111,7 +115,7 @@ def scaling(run: Run):
     for row in main.to_dict("records"):
         forecast, low, high = (100 * row[name] for name in ("forecast_accuracy", "low", "high"))
         yield (
-            f"{row['axis'].replace('_', ' ')}: from the {row['points']} smaller points, {row['arm']} at the largest "
+            f"{row['axis'].replace('_', ' ')}: from the {row['points']} smaller points, {arm_name(row['arm'])} at the largest "
             f"was forecast at {forecast:.1f}% ({low:.1f} to {high:.1f}); {percent(row['measured_accuracy'])} was "
             f"measured, {'inside' if row['covered'] else 'outside'} the interval, and "
             f"{percent(row['repeated_accuracy'])} at the point before."
@@ -124,7 +128,7 @@ def ablations(run: Run):
     yield f"Each arm was trained again on {tokens} tokens, {percent(profile.ablation_tokens)} of mid-training."
     for on, rows in table.dropna(subset="difference").groupby("on", sort=False):
         clear, seeds = rows[rows["p_holm"] < 0.05], rows["seeds"].max()
-        listed = "; ".join(f"{row['ablation']} {points(row)}" for row in clear.to_dict("records"))
+        listed = "; ".join(f"{dial_name(row['ablation'])} {points(row)}" for row in clear.to_dict("records"))
         half = 100 * (rows["high"] - rows["low"]).median() / 2
         yield (
             f"Changed settings that move the accuracy {WHERE[on]} (Holm-corrected p below 0.05): {listed or 'none'}. "
@@ -134,7 +138,7 @@ def ablations(run: Run):
     seeds = training_seeds(run).dropna(subset="difference")
     for row in seeds[seeds["interval"].eq("both")].to_dict("records"):
         yield (
-            f"At this size {_name(profile.main_arm)} compared with {_name(profile.control)}, over training seeds "
+            f"At this size {arm_name(profile.main_arm)} compared with {arm_name(profile.control)}, over training seeds "
             f"({row['seed']}): {points(row)} {WHERE[row['on']]} ({meaning(row)}); the interval is over seeds and questions."
         )
 
@@ -162,7 +166,7 @@ def attribution(run: Run, name: str):
     trained, cells = parts[parts["reason"].isna()], table[(table["on"] != "all") & table["p"].notna()]
     over = "the whole arm" if about["how"] == "without" else "general text alone"
     yield (
-        f"{len(trained)} of {len(parts)} parts of {about['arm']} by {about['by']}, {percent(trained['share'].sum())} "
+        f"{len(trained)} of {len(parts)} parts of {arm_name(about['arm'])} by {about['by']}, {percent(trained['share'].sum())} "
         f"of its questions, were trained {about['how']}{' them' if about['how'] == 'without' else ''} and compared "
         f"with {over}: {about['tokens']:,} tokens, {about['seeds']} training seed{'s' * (about['seeds'] > 1)}."
     )
@@ -182,7 +186,3 @@ def attribution(run: Run, name: str):
             f"{points(rows['other parts'])} from another part on average; the difference is {points(difference)}: "
             f"{says}."
         )
-
-
-def _name(arm: str) -> str:
-    return arm.replace("_", " ")
