@@ -281,7 +281,14 @@ def estimate_training(profile: Profile):
     if student.checkpoint and not here:
         where += f" ({student.checkpoint} is not on this machine and counts as the rung {student.size})"
     tokens, gpu = profile.midtrain.tokens, cuda or large
-    found = defaults(config, tokens=tokens, gpu=gpu, device_bytes=device.get("device_bytes"))
+    found = defaults(
+        config,
+        tokens=tokens,
+        gpu=gpu,
+        device_bytes=device.get("device_bytes"),
+        block=student.block,
+        batch=student.batch,
+    )
     manner = {name: getattr(student, name) for name in found if name != "learning_rate"}
     if all(value is not None for name, value in manner.items() if name != "micro_batch"):
         manner = {}

@@ -59,8 +59,7 @@ def _sections(run: Run, summary: dict, folder: Path) -> Iterator[tuple[str, str]
         if stages:
             yield head, f'<div class="findings">{findings(run, *stages).html}</div>'
     if run.manifest("evaluate"):
-        shown = arms(run).filter(regex="^(arm|questions|epochs|weak.*|.*accuracy)$")
-        yield "Accuracy", display.table(shown).html + display.table(accuracy_by_arm(run)).html
+        yield "Accuracy", display.table(arms(run)).html + display.table(accuracy_by_arm(run)).html
     yield "Differences", _note("Paired over the same questions; intervals are 95%.") + _table(summary["comparisons"])
     yield ("Compared with blind readers", _table(summary.get("over_blind")) + _table(summary.get("gains_by_blind")))
     if run.manifest("curate") and "controls" in (curated := run.read("curate")):

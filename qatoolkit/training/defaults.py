@@ -50,24 +50,33 @@ def check_rate(rate: float, parameters: float, *, accepted: bool = False, where:
         )
 
 
-def defaults(config, *, tokens: int, gpu: bool, device_bytes: int | None = None) -> dict[str, Default]:
+def defaults(
+    config,
+    *,
+    tokens: int,
+    gpu: bool,
+    device_bytes: int | None = None,
+    block: int | None = None,
+    batch: int | None = None,
+) -> dict[str, Default]:
     """Defaults for mid-training the causal model of a transformers `config` on `tokens` on one device, by field of
     `training.settings`: learning_rate, block, batch, micro_batch, memory, checkpointing.
 
-    `device_bytes`: memory of the device; None reads this machine's. If nothing fits, the least demanding settings are
+    `device_bytes`: memory of the device; None reads this machine's. `block` and `batch`, where they are set, are what the
+    rest has to fit. If nothing fits, the least demanding settings are
     returned and the reason says so. ValueError for a configuration without a causal model."""
     parameters = architecture(config).parameters
     step, why = _step_tokens(parameters, tokens)
-    block = _block(config, parameters, step, gpu)
-    batch = Default(max(1, step // block.value), f"{why}, in blocks of {block.value:,}")
-    manner, needs = _first_that_fits(
-        config, StepSettings(block=block.value, batch=batch.value), tokens, gpu, device_bytes
-    )
+    usual_block = _block(config, parameters, step, gpu)
+    block = block or usual_block.value
+    usual_batch = Default(max(1, step // block), f"{why}, in blocks of {block:,}")
+    batch = batch or usual_batch.value
+    manner, needs = _first_that_fits(config, StepSettings(block=block, batch=batch), tokens, gpu, device_bytes)
     return {
         "learning_rate": Default(usual_rate(parameters), _why_rate(parameters)),
-        "block": block,
-        "batch": batch,
-        "micro_batch": Default(manner.micro_batch, f"{_why_fits(needs)}, of {batch.value:,} rows in a step"),
+        "block": usual_block,
+        "batch": usual_batch,
+        "micro_batch": Default(manner.micro_batch, f"{_why_fits(needs)}, of {batch:,} rows in a step"),
         "memory": Default(manner.memory, f"{_why_fits(needs)}; standard is kept where it fits"),
         "checkpointing": Default(manner.checkpointing, f"{_why_fits(needs)}; off where it fits without"),
     }

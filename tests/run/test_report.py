@@ -64,7 +64,7 @@ def test_the_report_opens_with_what_was_found_and_what_it_was_made_with(smoke):
     ]
     assert order == sorted(order)
     for said in (
-        "boostqa compared with base",
+        "BoostQA compared with base",
         "The smoke profile only shows that everything runs",
         " cores, ",
         "torch 2.",

@@ -49,7 +49,8 @@ def model_defaults(run: Run, config) -> dict[str, Default]:
 
     gpu = torch.cuda.is_available()
     memory = torch.cuda.get_device_properties(0).total_memory if gpu else None
-    return defaults(config, tokens=run.profile.midtrain.tokens, gpu=gpu, device_bytes=memory)
+    student, tokens = run.profile.student, run.profile.midtrain.tokens
+    return defaults(config, tokens=tokens, gpu=gpu, device_bytes=memory, block=student.block, batch=student.batch)
 
 
 def base_job(run: Run, size: str, tokenizer: Path, general: Path, keep: tuple[float, ...] = ()) -> Job:

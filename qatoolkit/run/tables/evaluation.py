@@ -32,6 +32,8 @@ def accuracy_by_form(run: Run, exam: str | None = None, n: int = 300) -> pd.Data
     from qatoolkit.evaluation.evaluate import evaluate
     from qatoolkit.evaluation.tasks import FORMS
 
+    if not (exam or choice_exams(run)):
+        raise ValueError("no exam of this run has choices, so there are no prompt forms to compare")
     exam, rows = exam or choice_exams(run)[0], []
     questions, guessing = exam_tables(run)[exam], guessing_accuracy(run)
     questions = questions.sample(min(n, len(questions)), random_state=run.seed)
@@ -160,8 +162,8 @@ def training_seeds(run: Run) -> pd.DataFrame:
 
 def arms(run: Run, priced_as: Mapping[str, str] | None = None) -> pd.DataFrame:
     """What each arm read and reached, one row each, the best in weak cells first: questions, epochs (how often they
-    were read), accuracy with Wilson interval on the exams with choices in weak cells, other cells and over all, and usd
-    per accepted question (`priced_as` as in `qt.cost_per_question`; null where a price is unknown)."""
+    were read), usd per accepted question (`priced_as` as in `qt.cost_per_question`; null where a price is unknown), and
+    accuracy on the exams with choices: in weak cells with its Wilson interval, in other cells, over all."""
     costs = cost_per_question(run, priced_as).groupby("dataset")[["usd", "accepted"]].agg(lambda x: x.sum(skipna=False))
     mixed, read = run.read("midtrain").mixtures.set_index("arm"), []
     for arm in (BASE, *run.profile.arms):
@@ -170,8 +172,7 @@ def arms(run: Run, priced_as: Mapping[str, str] | None = None) -> pd.DataFrame:
         row = {"arm": arm, "questions": len(arm_table(run, arm)) if sets else 0, "epochs": mixed["epochs"].get(arm)}
         read.append(row | {"usd_per_question": paid["usd"] / paid["accepted"] if paid["accepted"] else None})
     table = pd.DataFrame(read).astype({"epochs": float, "usd_per_question": float})
-    table.insert(3, "usd_per_question", table.pop("usd_per_question"))
-    return arm_scores(run).merge(table, on="arm")[[*table, *_SCORES]]
+    return arm_scores(run).merge(table, on="arm")[[*table, *_SCORES[:4], _SCORES[6]]]
 
 
 def arm_scores(run: Run) -> pd.DataFrame:

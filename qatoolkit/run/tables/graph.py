@@ -38,7 +38,7 @@ def path_example(run: Run, seed: int = 0) -> Rich:
     seeds = run.read("annotate").seeds
     parents = seeds[seeds["id"].isin(row["parents"].iloc[0])]
     shown = pd.concat([row, parents]).assign(role=["written from the path", *["seed on the path"] * len(parents)])
-    return qa(shown, n=len(shown), seed=None)
+    return qa(shown, n=len(shown), seed=None, hide=("calls",))
 
 
 def _linked_count(graph: KPGraph) -> int:
