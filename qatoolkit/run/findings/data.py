@@ -187,7 +187,7 @@ def _recall(controls: pd.DataFrame):
     said = []
     if len(whole):
         said.append(
-            f"all of {counted(1.0, int(whole['n'].sum()))} in {len(whole)} disguises ({', '.join(whole.index)})"
+            f"{counted(1.0, int(whole['n'].sum()))} in {len(whole)} disguises ({', '.join(whole.index)})"
         )
     said += [f"{kind} {counted(row['found'] / row['n'], row['n'])}" for kind, row in part.iterrows()]
     untested = [kind for kind in controls["kind"].unique() if kind not in found.index]
