@@ -186,9 +186,7 @@ def _recall(controls: pd.DataFrame):
     whole, part = found[found["found"] == found["n"]], found[found["found"] < found["n"]]
     said = []
     if len(whole):
-        said.append(
-            f"{counted(1.0, int(whole['n'].sum()))} in {len(whole)} disguises ({', '.join(whole.index)})"
-        )
+        said.append(f"{counted(1.0, int(whole['n'].sum()))} in {len(whole)} disguises ({', '.join(whole.index)})")
     said += [f"{kind} {counted(row['found'] / row['n'], row['n'])}" for kind, row in part.iterrows()]
     untested = [kind for kind in controls["kind"].unique() if kind not in found.index]
     yield (
