@@ -20,7 +20,13 @@ FLOW = (
 )
 
 
-def run_to(run: Run, last: str, *, log=print) -> Outputs | list[Outputs]:
+def log_changes(line: str) -> None:
+    """Print log lines, except for stages that were done before."""
+    if "done before" not in line:
+        print(line)
+
+
+def run_to(run: Run, last: str, *, log=log_changes) -> Outputs | list[Outputs]:
     """Run every stage of the flow up to `last` that is not done yet, and return the outputs of the last one.
     "synthesis" stands for all data sets that arms train on. ValueError, with the names of the stages, for an unknown
     one."""

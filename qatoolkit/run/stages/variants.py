@@ -32,14 +32,9 @@ def variant(run: Run, dials: dict) -> tuple[Run, str]:
     name = re.sub(r"[^\w.-]+", "_", f"{arm}-{ablation_name(dials)}")
     name = name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{key_of(dials)[:8]}"
     other = run.variant(name, turned | {"arms": sets, "compare": (), "ablations": ()})
-    run_to(other, "curate", log=log_changes)
+    print(f"{arm} with {ablation_name(dials)}:")
+    run_to(other, "curate")
     return other, arm
-
-
-def log_changes(line: str) -> None:
-    """Print log lines, except for stages that were done before."""
-    if "done before" not in line:
-        print(line)
 
 
 @stage(
