@@ -141,14 +141,18 @@ def arms(table, *, title="Accuracy by training arm"):
 def comparisons(table, *, title="Differences in accuracy"):
     """Forest plot of paired differences in points: one panel per exam or group, one row per pair of arms.
 
-    `table`: a, b, on, difference (accuracy of a minus accuracy of b), low, high, n.
+    `table`: a, b, on, difference (accuracy of a minus accuracy of b), low, high, n; with p_holm, a dot is filled if it
+    is below 0.05.
     """
     require(table, "a", "b", "on", "difference", "low", "high", "n", key=("a", "b", "on"))
     names = {(a, b): f"{name(a)} − {name(b)}" for a, b in order(zip(table["a"], table["b"], strict=True))}
     return _draw_differences(table, ["a", "b"], names, title)
 
 
-def _draw_differences(table, row, names, title, note=""):
+def _draw_differences(table, row, names, title):
+    note = ""
+    if "p_holm" in table:
+        table, note = table.assign(clear=table["p_holm"] < 0.05), "; filled: p < 0.05 after Holm's correction"
     figure, panels = _draw_dot_panels(
         table, "on", row, names, [arm for arm, _ in names], "difference", title=title, note=note, across=3, width=2.6,
         unit="difference in accuracy (points)", number=partial(signed, decimals=1),
@@ -168,10 +172,10 @@ def ablations(table, *, title="Ablations: one setting changed, against the same 
     """
     key = ["arm", "ablation", "on"]
     require(table, *key, "difference", "low", "high", "n", "p_holm", key=key)
-    table, arms = table.assign(clear=table["p_holm"] < 0.05), order(table["arm"])
+    arms = order(table["arm"])
     rows = sorted(order(zip(table["arm"], table["ablation"], strict=True)), key=lambda row: arms.index(row[0]))
     names = {(arm, dials): shorten(f"{arm_name(arm)}: {dial_name(dials, arm)}") for arm, dials in rows}
-    return _draw_differences(table, key[:2], names, title, "; filled: p < 0.05 after Holm's correction")
+    return _draw_differences(table, key[:2], names, title)
 
 
 def _thin_ticks(values, least=0.09):
