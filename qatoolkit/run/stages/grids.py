@@ -14,7 +14,7 @@ from qatoolkit.run.stages.evaluation import by_weakness, score_models
 from qatoolkit.run.stages.flow import run_to
 from qatoolkit.run.stages.students import blind_scores, rungs
 from qatoolkit.run.stages.training import Trained, midtrain_job, qa_of, train_jobs, training_key
-from qatoolkit.run.stages.variants import ablation_name, log_changes
+from qatoolkit.run.stages.variants import ablation_name
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
 from qatoolkit.training.job import Job
@@ -57,7 +57,7 @@ def sweep(run: Run, grid: dict[str, list], *, arm: str | None = None, retry: boo
     others = [variant_of(run, arm, dials, kept) for dials in without_size]
     jobs, failed = [], read_failures(run)
     for dials, other in zip(combinations, others, strict=True):
-        run_to(other, "curate", log=log_changes)
+        run_to(other, "curate")
         start = starts[dials["size"]] if "size" in dials else run.model("base")
         files = {name: qa_of(other, name) for name in (arm, control) if name}
         jobs.append({name: midtrain_job(other, name, start, qa) for name, qa in files.items()})
