@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, NullL
 
 from qatoolkit.core.stats import CELL, wilson
 from qatoolkit.figures.style import (
+    AXES,
     BACKED,
     INTERVAL,
     MUTED,
@@ -28,7 +29,6 @@ from qatoolkit.figures.style import (
     name,
     name_rows,
     order,
-    power,
     require,
     short_count,
     shorten,
@@ -36,13 +36,6 @@ from qatoolkit.figures.style import (
     styled,
     text_width,
 )
-
-AXES = {
-    "parameters": ("model size", "parameters", short_count),
-    "tokens": ("mid-training data", "tokens", short_count),
-    "initial_flops": ("initial compute", "FLOPs", power),
-}
-
 
 DASHES = ("-", (0, (4, 2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 3)), (0, (1, 1)))
 PARTS = {"weak": "weak cells", "other": "other cells", "all": "all questions"}  # of the exams, as they are shown

@@ -299,6 +299,13 @@ def signed(x, decimals=0):
     return f"{round(x, decimals) + 0.0:+.{decimals}f}".replace("-", "−")
 
 
+AXES = {
+    "parameters": ("model size", "parameters", short_count),
+    "tokens": ("mid-training data", "tokens", short_count),
+    "initial_flops": ("initial compute", "FLOPs", power),
+}
+
+
 def log_ticks(axis, values):
     """Ticks at 1, 2, 5, 10, ... if `values` span few decades, else at powers of ten; plain numbers."""
     few = max(values) < 500 * min(values)

@@ -187,7 +187,7 @@ def gain_by_scale(gains: pd.DataFrame) -> pd.DataFrame:
     """How a gain changes along each axis: its slope per decade of x, the interaction of gain and scale.
 
     `gains`: axis, arm, x, gain, low, high (95%), one row per point. Returns one row per axis and arm with at least two
-    different x: slope, low, high, n (points) and `says` ("grows", "shrinks", "not told apart"). Weighted least squares;
+    different x: slope, low, high, n (points) and `says` ("grows", "shrinks", "no clear change"). Weighted least squares;
     if the points scatter more than their intervals imply, the slope's interval is widened accordingly, with Student's
     t."""
     require("gains", gains, "axis", "arm", "x", "gain", "low", "high")
@@ -207,7 +207,7 @@ def gain_by_scale(gains: pd.DataFrame) -> pd.DataFrame:
         scatter = np.sqrt((w * residuals**2).sum() / free) if free else 1.0
         half = (stats.t.ppf(0.975, free) * scatter if scatter > 1 else 1.96) / np.sqrt(spread)
         low, high = slope - half, slope + half
-        says = "grows" if low > 0 else "shrinks" if high < 0 else "not told apart"
+        says = "grows" if low > 0 else "shrinks" if high < 0 else "no clear change"
         rows.append({"axis": axis, "arm": arm, "slope": slope, "low": low, "high": high, "n": len(x), "says": says})
     return pd.DataFrame(rows, columns=["axis", "arm", "slope", "low", "high", "n", "says"])
 

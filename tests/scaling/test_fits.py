@@ -188,10 +188,10 @@ def test_the_slope_of_a_gain_has_a_sign_or_is_not_told_apart():
     [row] = gain_by_scale(rising).to_dict("records")
     assert (row["slope"], row["says"], row["n"]) == (pytest.approx(0.05), "grows", 4)
     flat = rows.assign(gain=[0.1, 0.12, 0.09, 0.11], low=0.05, high=0.16)
-    assert gain_by_scale(flat)["says"].tolist() == ["not told apart"]
+    assert gain_by_scale(flat)["says"].tolist() == ["no clear change"]
     scattered = rows.assign(gain=[0.0, 0.3, 0.1, 0.4], low=0.0, high=0.04)
     scattered[["low", "high"]] = np.stack([scattered["gain"] - 0.02, scattered["gain"] + 0.02], axis=1)
-    assert gain_by_scale(scattered)["says"].tolist() == ["not told apart"]  # the points say less than their intervals
+    assert gain_by_scale(scattered)["says"].tolist() == ["no clear change"]  # the points say less than their intervals
 
 
 def test_a_fit_draws_itself():

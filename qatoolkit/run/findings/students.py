@@ -4,7 +4,7 @@ import pandas as pd
 
 from qatoolkit.core.taxonomy import HIGH, STEM
 from qatoolkit.evaluation.probe import UNLABELLED
-from qatoolkit.figures.style import arm_name, dial_name, power, short_count, signed
+from qatoolkit.figures.style import AXES, arm_name, dial_name, short_count, signed
 from qatoolkit.run.findings.phrases import WHERE, in_each, meaning, percent, points, right, unpaired
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import arm_scores, training_seeds
@@ -98,24 +98,24 @@ def evaluate(run: Run):
 def scaling(run: Run):
     stored = run.read("scaling")
     for axis, rows in stored.points.dropna(subset="gain").groupby("axis", sort=False):
-        write, gains = power if "flops" in axis else short_count, []
+        (label, unit, write), gains = AXES[axis], []
         for row in rows.sort_values("x").iloc[[0, -1]].to_dict("records"):
             gain = {"difference": row["gain"], "low": row["gain_low"], "high": row["gain_high"], "n": row["n"]}
-            gains.append(f"{points(gain)} at {write(row['x'])}")
+            gains.append(f"{points(gain)} at {write(row['x'])} {unit}")
         arm, over = arm_name(row["arm"]), arm_name(row["over"])
-        yield f"{axis.replace('_', ' ')}: {arm} compared with {over} {' and '.join(gains)}, paired."
+        yield f"{label.capitalize()}: {arm} compared with {over} {' and '.join(gains)}, paired."
     for row in stored.gains.to_dict("records"):
         slope, low, high = (signed(100 * row[name], 1) for name in ("slope", "low", "high"))
         says = {"grows": "a gain that grows", "shrinks": "a gain that shrinks"}.get(row["says"], "no clear change")
         yield (
-            f"Per tenfold {row['axis'].replace('_', ' ')} that gain changes by {slope} points ({low} to {high}, "
+            f"Per tenfold {AXES[row['axis']][0]} that gain changes by {slope} points ({low} to {high}, "
             f"{row['n']} points on the axis): {says}."
         )
     main = stored.checks[stored.checks["arm"] == run.profile.main_arm] if len(stored.checks) else stored.checks
     for row in main.to_dict("records"):
         forecast, low, high = (100 * row[name] for name in ("forecast_accuracy", "low", "high"))
         yield (
-            f"{row['axis'].replace('_', ' ')}: from the {row['points']} smaller points, {arm_name(row['arm'])} at the largest "
+            f"{AXES[row['axis']][0].capitalize()}: from the {row['points']} smaller points, {arm_name(row['arm'])} at the largest "
             f"was forecast at {forecast:.1f}% ({low:.1f} to {high:.1f}); {percent(row['measured_accuracy'])} was "
             f"measured, {'inside' if row['covered'] else 'outside'} the interval, and "
             f"{percent(row['repeated_accuracy'])} at the point before."
