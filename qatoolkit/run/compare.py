@@ -8,7 +8,7 @@ import pandas as pd
 from qatoolkit.core import display
 from qatoolkit.core.artifacts import as_json
 from qatoolkit.core.settings import differences
-from qatoolkit.core.stats import cells
+from qatoolkit.core.stats import cells, corrected
 from qatoolkit.run.profiles import BASE, Profile
 from qatoolkit.run.stages.evaluation import comparisons
 from qatoolkit.run.stages.weakness import weak_parts
@@ -21,14 +21,15 @@ class Comparison(display.Sections):
     """Run `a` minus run `b`, on the questions that both answered.
 
     `settings`: one row per dial that differs, with its value in each run. `paired`: one row per model and part (weak
-    cells of `b`, other cells, all) with difference, interval, n and McNemar's p. `cells`: accuracy of one arm by cell in
-    each run. `questions`: exam questions that only one of the two runs answers right. `weak`: the weak cells of `b`.
+    cells of `b`, other cells, all) with difference, interval, n and McNemar's p, also Holm-corrected for the models.
+    `cells`: accuracy of one arm by cell in each run, `samples` its answers. `questions`: exam questions that only one of the two runs answers right. `weak`: the weak cells of `b`.
     `same`: arms that have the same model and answers in both runs, and so no row in `paired`."""
 
     names: tuple[str, str]
     settings: pd.DataFrame
     paired: pd.DataFrame
     cells: pd.DataFrame
+    samples: pd.DataFrame
     questions: pd.DataFrame
     weak: pd.DataFrame
     same: tuple[str, ...] = ()
@@ -37,8 +38,8 @@ class Comparison(display.Sections):
         """The gain of `a` over `b` in each cell."""
         from qatoolkit.figures import grid_difference
 
-        grids = [self.cells[self.cells["run"] == name].drop(columns="run") for name in reversed(self.names)]
-        return grid_difference(*grids, title=f"Gain of {self.names[0]} over {self.names[1]}", weak=self.weak)
+        sides = [self.samples[self.samples["run"] == name] for name in reversed(self.names)]
+        return grid_difference(*sides, title=f"Gain of {self.names[0]} over {self.names[1]}", weak=self.weak)
 
     def _sections(self):
         a, b = self.names
@@ -75,13 +76,15 @@ def compare(a: Run, b: Run, *, arm: str | None = None, n: int = 10) -> Compariso
         else:
             tables.append(found.drop(columns=["a", "b"]).assign(arm=model))
     paired = pd.concat(tables, ignore_index=True)
-    of_arm = [rows[rows["arm"] == arm] for rows in samples]
-    names = (a.name, b.name)
+    paired["p_holm"] = corrected(paired, "p_mcnemar", "on")
+    of_arm, names = [rows[rows["arm"] == arm] for rows in samples], (a.name, b.name)
+    named = [rows.assign(run=name) for rows, name in zip(of_arm, names, strict=True)]
     return Comparison(
         names=names,
         settings=differing(a.profile, b.profile, names),
         paired=paired[["arm", *(c for c in paired if c != "arm")]],
         cells=pd.concat([cells(rows).assign(run=name) for rows, name in zip(of_arm, names, strict=True)]),
+        samples=pd.concat([rows.drop_duplicates("id") for rows in named], ignore_index=True),
         questions=changed_between(b, *of_arm, names, n),
         weak=b.read("plan").weak,
         same=tuple(same),

@@ -136,6 +136,7 @@ def test_tour_runs_in_jupyterlab_and_shows_the_heat_map(lab, chromium, tmp_path)
     )
     assert len(drawn) >= 4
     assert all(width > 300 and height > 200 for width, height in drawn)
+    page.evaluate("() => { document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0; }")
     wait_for(page, "The smoke profile only shows that everything runs")
     page.evaluate("() => document.querySelector('.jp-RenderedImage img').scrollIntoView({block: 'center'})")
     page.wait_for_timeout(1000)
@@ -224,7 +225,7 @@ def test_a_notebook_that_is_saved_closed_and_opened_again_has_nothing_dead_in_it
     text = page.locator(".jp-Notebook").inner_text()
     assert "Error displaying widget" not in text
     assert "Loading widget" not in text
-    wait_for(page, "boostqa compared with base")
+    wait_for(page, "BoostQA compared with base")
     wait_for(page, "while this kernel runs")
     wait_for(page, "training: ")
     keep(page, "reopened", tmp_path)

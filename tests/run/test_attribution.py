@@ -136,7 +136,7 @@ def test_communities_of_knowledge_points_part_every_question(smoke):
 
 def test_findings_and_figure_tell_what_the_tables_hold(run, without):
     said = repr(qt.findings(run, "attribution-difficulty-without"))
-    assert "2 of 2 parts of boostqa by difficulty, 100.0% of its questions, were trained without them" in said
+    assert "2 of 2 parts of BoostQA by difficulty, 100.0% of its questions, were trained without them" in said
     assert "a part moves its own cells more" in said
     drawn = [text.get_text() for text in qt.figures.attribution(without.matrix).axes[0].texts]
     assert len(list(filter(None, drawn))) == len(without.matrix)
