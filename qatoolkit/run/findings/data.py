@@ -10,7 +10,7 @@ from qatoolkit.run.findings.phrases import by_reason, counted, meaning, percent,
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.curation import diversity
 from qatoolkit.run.tables.seeds import agreement
-from qatoolkit.run.tables.steps import accepted_by_cell, planned_by_cell
+from qatoolkit.run.tables.steps import accepted_by_cell
 from qatoolkit.run.tables.steps import survival as surviving
 from qatoolkit.synthesis.budget import UNIFORM
 from qatoolkit.synthesis.write import degradation
@@ -76,15 +76,17 @@ def data_set(run: Run, name: str):
     has_question = rejects["question"].notna() if "question" in rejects else pd.Series(False, index=rejects.index)
     further = has_question & rejects["reason"].isin(FURTHER)
     lost, failed = rejects[has_question & ~further], int((~has_question).sum())
-    planned = int(planned_by_cell(run, name)["n"].sum())
-    why = f" ({by_reason(counts_of(lost))} rejected)" if len(lost) else ""
+    by_plan = {"asked_discipline", "asked_difficulty"} <= set(made) and len(made)
+    n, why = f"{len(questions) + len(lost):,}", f" ({by_reason(counts_of(lost))} rejected)" if len(lost) else ""
+    planned = (
+        f"of {accepted_by_cell(run, name)['budget'].sum():,} questions planned {n}" if by_plan else f"{n} questions"
+    )
     yield (
-        f"{arm_name(name)}: of {planned:,} questions planned {len(questions) + len(lost):,} were written and {len(questions):,} "
-        f"accepted{why}"
+        f"{arm_name(name)}: {planned} were written and {len(questions):,} accepted{why}"
         f"{f'; of attempts to reach the level, {further.sum():,} more were discarded' if further.any() else ''}"
         f"{f'; {failed:,} requests returned none' if failed else ''}."
     )
-    if {"asked_discipline", "asked_difficulty"} <= set(made) and len(made):
+    if by_plan:
         yield from _as_asked(run, made, questions)
     wrong = stored.refinement if "refinement" in stored and "decided" in questions else {}
     if {"wrong_before", "wrong_after", "n", "n_after"} <= set(wrong) and wrong["n"] and wrong["n_after"]:

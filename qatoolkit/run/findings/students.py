@@ -68,8 +68,10 @@ def evaluate(run: Run):
     stored = run.read("evaluate")
     table = stored.comparisons.dropna(subset="difference") if len(stored.comparisons) else pd.DataFrame()
     main, ranked = run.profile.main_arm, arm_scores(run)
-    for on in ("weak", "all") if len(ranked) else ():
-        order = ranked.sort_values(f"{on} accuracy", ascending=False, kind="stable")
+    for on in ("weak", "all"):
+        order = ranked.dropna(subset=f"{on} accuracy").sort_values(f"{on} accuracy", ascending=False, kind="stable")
+        if order.empty:
+            continue
         listed = ", ".join(
             f"{arm_name(arm)} {percent(rate)}" for arm, rate in order[["arm", f"{on} accuracy"]].to_numpy()
         )

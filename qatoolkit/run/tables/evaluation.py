@@ -172,7 +172,8 @@ def arms(run: Run, priced_as: Mapping[str, str] | None = None) -> pd.DataFrame:
         row = {"arm": arm, "questions": len(arm_table(run, arm)) if sets else 0, "epochs": mixed["epochs"].get(arm)}
         read.append(row | {"usd_per_question": paid["usd"] / paid["accepted"] if paid["accepted"] else None})
     table = pd.DataFrame(read).astype({"epochs": float, "usd_per_question": float})
-    return arm_scores(run).merge(table, on="arm")[[*table, *_SCORES[:4], _SCORES[6]]]
+    table = table.merge(arm_scores(run)[["arm", *_SCORES[:4], _SCORES[6]]], on="arm", how="left")
+    return table.sort_values("weak accuracy", ascending=False, kind="stable", ignore_index=True)
 
 
 def arm_scores(run: Run) -> pd.DataFrame:

@@ -34,7 +34,7 @@ def survival(
     ValueError if the rows do not record what was asked for; MissingUpstream before the data set is made."""
     by = [by] if isinstance(by, str) else list(by)
     require(f"{name}: made", run.read(name).made, "id", *_ASKED, *CELL)
-    reached, budget = _rows_by_step(run, name), planned_by_cell(run, name)
+    reached, budget = _rows_by_step(run, name), _planned_by_cell(run, name)
     counted = [rows[list(_ASKED)].rename(columns=_ASKED).assign(step=step, n=1) for step, rows in reached.items()]
     counted = pd.concat([budget.assign(step="asked"), *counted]).assign(requests=0.0, usd=0.0)
     events = pd.concat([counted, _costs(run, name, priced_as or {}).assign(n=0)])
@@ -62,11 +62,11 @@ def accepted_by_cell(run: Run, name: str = "boostqa") -> pd.DataFrame:
     reached = _rows_by_step(run, name)
     last = reached.get("accepted", reached["refined"])
     accepted = last[_is_as_asked(last)].groupby(CELL).size().rename("accepted").reset_index()
-    cells = planned_by_cell(run, name).rename(columns={"n": "budget"}).merge(accepted, on=CELL, how="left")
+    cells = _planned_by_cell(run, name).rename(columns={"n": "budget"}).merge(accepted, on=CELL, how="left")
     return cells.astype({"accepted": "Int64"}).fillna({"accepted": 0}).astype({"accepted": int})
 
 
-def planned_by_cell(run: Run, name: str) -> pd.DataFrame:
+def _planned_by_cell(run: Run, name: str) -> pd.DataFrame:
     """The number of questions that a data set was planned with (of all its waves), by cell: discipline, difficulty, n."""
     stored = run.read(name)
     if "counts" in stored:
