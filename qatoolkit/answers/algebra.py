@@ -93,10 +93,8 @@ def _count_combinations(text: str) -> str:
     be either."""
     found = []
     for match in _COMBINATIONS.finditer(text):
-        kind, *sizes = sorted(
-            filter(None, match.groups()), key=str.isalpha, reverse=True
-        )  # the letter first, n before k
-        found.append((match, kind, *(int(size.strip("{}")) for size in sizes)))
+        kind, n, k = (match[name] or match[f"{name}2"] or match[f"{name}3"] for name in ("kind", "n", "k"))
+        found.append((match, kind, int(n.strip("{}")), int(k.strip("{}"))))
     squares = any(match["kind3"] in ("C", "P") and k == n for match, _, n, k in found)
     if squares or re.search(r"\d[CP]\d+\^", text) or any(k > n for *_, n, k in found):
         return text

@@ -305,6 +305,8 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     equal = same_formula(a, b, tokens_a, tokens_b, seconds) if tokens_a and tokens_b else None
     if equal and a != b and _CODE.fullmatch(a) and _CODE.fullmatch(b):  # r2d2 and d2r2 are hardly products
         return None
+    if equal and a != b and all(text.lstrip("{}").startswith("^") for text in (a, b)):  # ^3P_2 and ^3P_3 are terms
+        return None
     if equal or words_a.casefold() == words_b.casefold():
         return equal or None
     if (shells := read_orbitals(a)) and shells == read_orbitals(b):

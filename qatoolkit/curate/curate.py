@@ -95,13 +95,13 @@ def curate(
 
 def _flag_parents(table: pd.DataFrame, ids: set[str], reject: Collection[str]) -> pd.DataFrame:
     """Faults of the rows with one of `ids` among their parents."""
-    parents = [ids.intersection(() if is_missing(p) else p) for p in values_of(table, "parents")] if ids else ()
-    is_rejected = "exam_parent" in reject
-    return flags(
-        (row, table["id"].iloc[row], "exam_parent", ", ".join(sorted(found)), is_rejected)
-        for row, found in enumerate(parents)
-        if found
-    )
+    found = []
+    for row, parents in enumerate(values_of(table, "parents") if ids else ()):
+        parents = () if is_missing(parents) else {parents} if isinstance(parents, str) else parents
+        if shared := ids.intersection(parents):
+            detail = ", ".join(sorted(shared))
+            found.append((row, table["id"].iloc[row], "exam_parent", detail, "exam_parent" in reject))
+    return flags(found)
 
 
 def _contaminated(table: pd.DataFrame, index: ExamIndex, settings: CurateSettings) -> tuple[Reasons, pd.DataFrame]:

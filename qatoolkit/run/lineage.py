@@ -125,7 +125,7 @@ def _step(suffix: str, row: dict) -> dict:
 
 
 def _curation_step(run: Run, dataset: str, id: str) -> list[dict]:
-    if not run.manifest("curate") or dataset not in (stored := run.read("curate")):
+    if "curate" not in run.done() or dataset not in (stored := run.read("curate")):
         return []
     if (getattr(stored, dataset)["id"] == id).any():
         return [{"step": "curated", "result": "kept"}]
@@ -179,7 +179,7 @@ def cost_per_question(run: Run, priced_as: Mapping[str, str] | None = None) -> p
     `priced_as` gives a model the list price of another: {"textbook-err15": "deepseek-reasoner"} shows what the same
     tokens would have cost there. Calls answered from the ledger count at what was paid when they were made.
     MissingUpstream, naming the notebook to run, before anything is synthesised."""
-    curated = run.read("curate") if run.manifest("curate") else None
+    curated = run.read("curate") if "curate" in run.done() else None
     tables = []
     with run.ledger() as ledger:
         for dataset in run.profile.data:

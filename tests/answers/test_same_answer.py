@@ -111,7 +111,7 @@ DIFFERENT = {
 UNDECIDED = {
     "kinds": [
         ("ln x", "log x"), ("x^2+C", "x^2 + c"), (r"\frac{d}{dx} x^2", "2x"), ("3 to 4", "3:4"), ("May 5", "May 5, 1990"), ("1 GB", "1024 MB"), ("3个", "3只"), ("none", "0"), ("true", "not false"), ("x_1 = 2, x_2 = 1", "x_1 = 1, x_2 = 2"),
-        ("now here", "nowhere"), ("cats", "cat"), ("WHO", "World Health Organization"), ("S. aureus", "Staphylococcus aureus"), ("Mt. Everest", "Mount Everest"), ("C2H5OH", "CH3CH2OH"), ("NaCl(aq)", "NaCl"), ("1,2,3,4", "1 2 3 4"), ("2,5 million", "2.5 million"), ("5 or more", "at least 5"),
+        ("now here", "nowhere"), ("^3P_2", "^3P_3"), ("cats", "cat"), ("WHO", "World Health Organization"), ("S. aureus", "Staphylococcus aureus"), ("Mt. Everest", "Mount Everest"), ("C2H5OH", "CH3CH2OH"), ("NaCl(aq)", "NaCl"), ("1,2,3,4", "1 2 3 4"), ("2,5 million", "2.5 million"), ("5 or more", "at least 5"),
         ("the minimum is 5", "the maximum is 5"), ("x is 5", "y is 5"), ("甲是5", "乙是5"), ("A(2,3)", "B(2,3)"), ("(" * 400 + "x" + ")" * 400, "x"),
     ],
     "inflections": [("neutrons", "neutron"), ("decreases", "decrease"), ("halved", "halves"), ("mgh", "ghm")],

@@ -30,7 +30,7 @@ def test_answers_that_cannot_be_told_apart_both_stay_and_are_counted():
 
 def test_rows_written_from_a_seed_that_an_exam_has_are_counted_or_removed_on_demand():
     table = qa(("Which bird lays the largest egg?", "the ostrich"), ("Which mammal lays eggs?", "the platypus"))
-    table = table.assign(parents=[["s1", "s2"], None])
+    table = table.assign(parents=[["s1", "s2"], "s20"])
     kept, rejects, report = curate(table, exam_parents=["s2", "s9"])
     assert kept["flagged"].fillna("").tolist() == ["exam_parent", ""]
     assert rejects.empty

@@ -83,8 +83,8 @@ def data_set(run: Run, name: str):
     )
     yield (
         f"{arm_name(name)}: {planned} were written and {len(questions):,} accepted{why}"
-        f"{f'; of attempts to reach the level, {further.sum():,} more were discarded' if further.any() else ''}"
-        f"{f'; {failed:,} requests returned none' if failed else ''}."
+        f"{f'; further attempts and repeats discarded: {further.sum():,}' if further.any() else ''}"
+        f"{f'; requests without a question: {failed:,}' if failed else ''}."
     )
     if by_plan:
         yield from _as_asked(run, made, questions)
@@ -117,10 +117,11 @@ def _as_asked(run: Run, made: pd.DataFrame, questions: pd.DataFrame):
         parts.append(f"{counted(agree, len(known))} are labelled in the discipline asked for")
     if fell["n"]:
         parts.append(f"of those asked for at H4 or H5, {counted(fell['degraded'], fell['n'])} are labelled lower")
-    parts.append(
-        f"H4 and H5 are {percent(made['asked_difficulty'].isin(HIGH).mean())} of the levels asked for, "
-        f"{percent(hard[1].mean())} of the accepted questions and {percent(hard[0].mean())} of the seeds"
-    )
+    if len(questions):
+        parts.append(
+            f"H4 and H5 are {percent(made['asked_difficulty'].isin(HIGH).mean())} of the levels asked for, "
+            f"{percent(hard[1].mean())} of the accepted questions and {percent(hard[0].mean())} of the seeds"
+        )
     said = "; ".join(parts)
     yield f"{said[0].upper()}{said[1:]}."
 
@@ -145,11 +146,12 @@ def survival(run: Run):
             f"those for H1 to H3. The difference is {points(difference)}, unpaired: {says}."
         )
     cells = accepted_by_cell(run, name)
-    met = int((cells["accepted"] >= cells["budget"]).sum())
+    planned = cells[cells["budget"] > 0]
+    met = int((planned["accepted"] >= planned["budget"]).sum())
     refill = "" if run.profile.plan.waves > 1 else "; `plan.waves` above 1 asks again for what is missing"
     yield (
         f"Exactly as asked for, by discipline and level: {cells['accepted'].sum():,} of {cells['budget'].sum():,} "
-        f"questions so far, and {met} of {len(cells)} cells have all of theirs{refill}."
+        f"questions, and {met} of {len(planned)} planned cells have all of theirs{refill}."
     )
 
 
@@ -175,7 +177,8 @@ def curate(run: Run):
         why = by_reason(lost.groupby("reason", as_index=False)["rows"].sum().rename(columns={"rows": "count"}))
         total = kept + lost["rows"].sum()
         yield f"{arm_name(name)}: {kept:,} of {total:,} questions may be trained on{f'; removed: {why}' if why else ''}."
-    yield from _recall(stored.controls)
+    if "controls" in stored:
+        yield from _recall(stored.controls)
     yield from _written_from_exam_seeds(stored.report)
     yield from _diversity(run)
 

@@ -39,7 +39,9 @@ def unpaired(a: pd.DataFrame, b: pd.DataFrame) -> dict:
 
 def in_each(rows: pd.DataFrame) -> str:
     """Differences, each with its part of the exams and what its interval shows."""
-    return ", ".join(f"{points(row)} {WHERE[row['on']]} ({meaning(row)})" for row in rows.to_dict("records"))
+    return ", ".join(
+        f"{points(row)} {WHERE.get(row['on'], row['on'])} ({meaning(row)})" for row in rows.to_dict("records")
+    )
 
 
 def meaning(found, gain: str = "a gain", loss: str = "a loss") -> str:

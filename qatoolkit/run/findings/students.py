@@ -27,7 +27,8 @@ def probe(run: Run):
             yield (
                 f"{inside}: {right(a)}; {outside}: {right(b)}. The difference is {points(difference)}, unpaired: {says}."
             )
-    fields = [_split(part, "difficulty", HIGH) for part in _split(known["discipline"], "discipline", STEM)]
+    labelled = known["discipline"][known["discipline"]["difficulty"] != UNLABELLED]
+    fields = [_split(part, "difficulty", HIGH) for part in _split(labelled, "discipline", STEM)]
     if all(len(level) for levels in fields for level in levels):
         stem, elsewhere = (points(unpaired(*levels)) for levels in fields)
         yield f"H4 and H5 less H1 to H3, within STEM: {stem}; within the other disciplines: {elsewhere}."
@@ -87,7 +88,7 @@ def evaluate(run: Run):
             f"{points(row)} over {arm_name(row['b'])} ({meaning(row)})" for row in unread.to_dict("records")
         )
         yield (
-            f"Where the answer most common in its data is wrong (weak cells), {arm_name(main)} gains {each}. Only a gain there "
+            f"Where the answer most common in its data is wrong (weak cells), the difference of {arm_name(main)} is {each}. Only a gain there "
             "can't come from choosing the most common answer."
         )
     for row in stored.general[stored.general["arm"] == main].dropna(subset="difference").to_dict("records"):
@@ -127,7 +128,8 @@ def scaling(run: Run):
 def ablations(run: Run):
     table, profile = run.read("ablations").ablations, run.profile
     tokens = short_count(round(profile.midtrain.tokens * profile.ablation_tokens))
-    yield f"Each arm was trained again on {tokens} tokens, {percent(profile.ablation_tokens)} of mid-training."
+    if len(table):
+        yield f"Ablated arms were trained again, on {tokens} tokens, {percent(profile.ablation_tokens)} of mid-training."
     for on, rows in table.dropna(subset="difference").groupby("on", sort=False):
         clear, seeds = rows[rows["p_holm"] < 0.05], rows["seeds"].max()
         listed = "; ".join(f"{dial_name(row['ablation'])} {points(row)}" for row in clear.to_dict("records"))
@@ -135,7 +137,7 @@ def ablations(run: Run):
         yield (
             f"Changed settings that move the accuracy {WHERE[on]} (Holm-corrected p below 0.05): {listed or 'none'}. "
             f"{len(rows) - len(clear)} of {len(rows)} make no clear difference with n {rows['n'].max():,.0f}"
-            f"{f' over {seeds} training seeds' if seeds > 1 else ''}; effects smaller than about {half:.0f} points are not seen."
+            f"{f' over {seeds} training seeds' if seeds > 1 else ''}; effects below {half:.0f} points at least are not seen."
         )
     seeds = training_seeds(run).dropna(subset="difference")
     for row in seeds[seeds["interval"].eq("both")].to_dict("records"):

@@ -208,26 +208,26 @@ def unlabelled(run: Run) -> pd.DataFrame:
     return rows.sample(most, random_state=run.seed) if most < len(rows) else rows
 
 
-def index_all_exams(run: Run) -> tuple[dict[str, pd.DataFrame], ExamIndex]:
+def index_all_exams(run: Run, settings: CurateSettings) -> tuple[dict[str, pd.DataFrame], ExamIndex]:
     """The tables that no training data may repeat (every exam, and the probe's part of them), by name, and their
     index."""
     against = exam_tables(run)
     if run.profile.probe.on == "exams":
         against |= {"probe_questions": run.read("exams").probe_questions}
-    return against, index_exams(against, run.profile.curate, run.read("annotate").seeds["question"])
+    return against, index_exams(against, settings, run.read("annotate").seeds["question"])
 
 
-def exam_seeds(run: Run, index: ExamIndex) -> frozenset[str]:
+def exam_seeds(run: Run, index: ExamIndex, settings: CurateSettings) -> frozenset[str]:
     """The ids of the seeds that an exam has: questions written from them are counted (`exam_parent`)."""
     seeds = run.read("annotate").seeds
-    hits = decontaminate(seeds, index, **exam_options(run.profile.curate))
+    hits = decontaminate(seeds, index, **exam_options(settings))
     return frozenset(seeds["id"].iloc[hits["row"].unique()])
 
 
 def judge_of(run: Run, settings: CurateSettings) -> Callable[[pd.DataFrame], tuple[pd.DataFrame, ...]]:
     """`curate.curate` as the stage `curate` calls it, against every exam of the run."""
-    _, index = index_all_exams(run)
-    return partial(curated, exams=index, settings=settings, exam_parents=exam_seeds(run, index))
+    _, index = index_all_exams(run, settings)
+    return partial(curated, exams=index, settings=settings, exam_parents=exam_seeds(run, index, settings))
 
 
 def curate(run: Run, *, log=print) -> Outputs:
@@ -238,8 +238,8 @@ def curate(run: Run, *, log=print) -> Outputs:
     spec = Stage("curate", reads=reads, settings=("curate",), files=("curate.marks",))
 
     def make(folder) -> dict:
-        (against, index), outputs, reports = index_all_exams(run), {}, []
-        parents, seeds = exam_seeds(run, index), run.read("annotate").seeds
+        (against, index), outputs, reports = index_all_exams(run, run.profile.curate), {}, []
+        parents, seeds = exam_seeds(run, index, run.profile.curate), run.read("annotate").seeds
         for name in used:
             table = seeds if name == SEEDS else run.read(name).questions
             kept, rejects, report = curated(table, index, run.profile.curate, parents)

@@ -166,16 +166,18 @@ def over_blind(samples: pd.DataFrame, weak: pd.DataFrame, *, resamples: int, see
 def gains_by_blind(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resamples: int, seed: int) -> pd.DataFrame:
     """Paired differences between arms in the weak cells, separately for questions whose right choice is the one most
     often right in the first arm's data (blind right) and the others (blind wrong): gains on the latter do not come from
-    choosing the most common answer. a, b, blind, difference, low, high, n; no rows if the first arm has no data."""
+    choosing the most common answer. a, b, blind, difference, low, high, n, p_mcnemar, p_holm (corrected for the number
+    of pairs); no rows if the first arm has no data."""
     samples, rows = by_weakness(samples.drop_duplicates(["arm", "id"]), weak)["weak"], []
     for a, b in pairs:
         of_a, of_b = (samples[samples["arm"] == arm] for arm in (a, b))
         for right in (True, False):
             chosen = of_a[of_a["blind_training"].eq(right).fillna(False).astype(bool)]
             pair = (chosen, of_b[of_b["id"].isin(chosen["id"])])
-            found = paired_difference(*pair, resamples=resamples, seed=seed)
+            found = paired_difference(*pair, resamples=resamples, seed=seed) | {"p_mcnemar": mcnemar(*pair)["p"]}
             rows += [{"a": a, "b": b, "blind": "right" if right else "wrong"} | found] if len(chosen) else []
-    return pd.DataFrame(rows, columns=["a", "b", "blind", "difference", "low", "high", "n"])
+    table = pd.DataFrame(rows, columns=["a", "b", "blind", "difference", "low", "high", "n", "p_mcnemar"])
+    return table.assign(p_holm=corrected(table, "p_mcnemar", "blind"))
 
 
 def by_weakness(samples: pd.DataFrame, weak: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -164,7 +164,9 @@ def arms(run: Run, priced_as: Mapping[str, str] | None = None) -> pd.DataFrame:
     """What each arm read and reached, one row each, the best in weak cells first: questions, epochs (how often they
     were read), usd per accepted question (`priced_as` as in `qt.cost_per_question`; null where a price is unknown), and
     accuracy on the exams with choices: in weak cells with its Wilson interval, in other cells, over all."""
-    costs = cost_per_question(run, priced_as).groupby("dataset")[["usd", "accepted"]].agg(lambda x: x.sum(skipna=False))
+    made = any(run.manifest(name) for name in run.profile.data)
+    costs = cost_per_question(run, priced_as) if made else pd.DataFrame(columns=["dataset", "usd", "accepted"])
+    costs = costs.groupby("dataset")[["usd", "accepted"]].agg(lambda x: x.sum(skipna=False))
     mixed, read = run.read("midtrain").mixtures.set_index("arm"), []
     for arm in (BASE, *run.profile.arms):
         sets = run.profile.arms.get(arm, ())

@@ -55,15 +55,15 @@ def survival(
 def accepted_by_cell(run: Run, name: str = "boostqa") -> pd.DataFrame:
     """Questions of a data set planned and accepted exactly as asked, by cell: discipline, difficulty, budget, accepted,
     and with several `plan.waves` the other columns of its `counts`. After one pass the accepted ones are those that reached
-    the last step so far (`survival`)."""
+    the last step so far (`survival`); a strategy that moves levels, as LinkQA does, accepts some beyond the plan."""
     stored = run.read(name)
     if "counts" in stored:
         return stored.counts
     reached = _rows_by_step(run, name)
     last = reached.get("accepted", reached["refined"])
     accepted = last[_is_as_asked(last)].groupby(CELL).size().rename("accepted").reset_index()
-    cells = _planned_by_cell(run, name).rename(columns={"n": "budget"}).merge(accepted, on=CELL, how="left")
-    return cells.astype({"accepted": "Int64"}).fillna({"accepted": 0}).astype({"accepted": int})
+    cells = _planned_by_cell(run, name).rename(columns={"n": "budget"}).merge(accepted, on=CELL, how="outer")
+    return cells.fillna({"budget": 0, "accepted": 0}).astype({"budget": int, "accepted": int})
 
 
 def _planned_by_cell(run: Run, name: str) -> pd.DataFrame:
@@ -96,7 +96,7 @@ def _rows_by_step(run: Run, name: str) -> dict[str, pd.DataFrame]:
         "at its level": at_level,
         "refined": refined,
     }
-    is_curated = run.manifest("curate") and name in run.read("curate")
+    is_curated = "curate" in run.done() and name in run.read("curate")
     if not is_curated and "counts" not in stored:
         return reached
     final = set(getattr(run.read("curate"), name)["id"]) if is_curated else set(stored.questions["id"])
