@@ -157,9 +157,8 @@ def survival(table, *, title="What is left of the questions after each step", ax
     table = table[table["step"] != "elsewhere"]
     steps, levels = order(table["step"]), order(table["difficulty"], "difficulty")
     counts = table.pivot(index="difficulty", columns="step", values="n").reindex(index=levels, columns=steps)
-    if (
-        len(steps) > 1 and (counts[steps[1]] > counts[steps[0]]).any()
-    ):  # more were written for a level than planned: LinkQA moves levels
+    # LinkQA moves levels, so more may be written for a level than planned.
+    if len(steps) > 1 and (counts[steps[1]] > counts[steps[0]]).any():
         counts = counts.drop(columns=steps.pop(0))
     counts = counts[counts[steps[0]] > 0]
     figure, ax = canvas(ax, 7.2, 3.8)

@@ -107,11 +107,8 @@ def data_set(run: Run, name: str):
 def _as_asked(run: Run, made: pd.DataFrame, questions: pd.DataFrame):
     """Whether the labels are those asked for, and how many questions are hard."""
     known = made.dropna(subset=["discipline", "asked_discipline"])
-    fell, hard = (
-        degradation(made),
-        [table["difficulty"].isin(HIGH) for table in (run.read("annotate").seeds, questions)],
-    )
-    parts = []
+    fell, parts = degradation(made), []
+    hard, of_seeds = (table["difficulty"].isin(HIGH).mean() for table in (questions, run.read("annotate").seeds))
     if len(known):
         agree = float((known["discipline"] == known["asked_discipline"]).mean())
         parts.append(f"{counted(agree, len(known))} are labelled in the discipline asked for")
@@ -120,7 +117,7 @@ def _as_asked(run: Run, made: pd.DataFrame, questions: pd.DataFrame):
     if len(questions):
         parts.append(
             f"H4 and H5 are {percent(made['asked_difficulty'].isin(HIGH).mean())} of the levels asked for, "
-            f"{percent(hard[1].mean())} of the accepted questions and {percent(hard[0].mean())} of the seeds"
+            f"{percent(hard)} of the accepted questions and {percent(of_seeds)} of the seeds"
         )
     said = "; ".join(parts)
     yield f"{said[0].upper()}{said[1:]}."

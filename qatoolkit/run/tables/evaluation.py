@@ -18,8 +18,6 @@ from qatoolkit.run.stages.variants import REFERENCE
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
 
-_SCORES = [f"{on} accuracy{end}" for on in ("weak", "other", "all") for end in ("", " low", " high")]
-
 
 def guessing_accuracy(run: Run) -> dict[str, float]:
     """The accuracy of guessing on each exam with choices."""
@@ -174,7 +172,10 @@ def arms(run: Run, priced_as: Mapping[str, str] | None = None) -> pd.DataFrame:
         row = {"arm": arm, "questions": len(arm_table(run, arm)) if sets else 0, "epochs": mixed["epochs"].get(arm)}
         read.append(row | {"usd_per_question": paid["usd"] / paid["accepted"] if paid["accepted"] else None})
     table = pd.DataFrame(read).astype({"epochs": float, "usd_per_question": float})
-    table = table.merge(arm_scores(run)[["arm", *_SCORES[:4], _SCORES[6]]], on="arm", how="left")
+    scores = arm_scores(run).drop(
+        columns=[f"{on} accuracy {end}" for on in ("other", "all") for end in ("low", "high")]
+    )
+    table = table.merge(scores, on="arm", how="left")
     return table.sort_values("weak accuracy", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -182,10 +183,10 @@ def arm_scores(run: Run) -> pd.DataFrame:
     """Accuracy with Wilson interval of every arm on the exams with choices, in weak cells, in other cells and over all,
     the best in weak cells first."""
     split = by_weakness(choice_samples(run).drop_duplicates(["arm", "id"]), weak_parts(run))
-    scores = [
-        accuracy(part, ["arm"]).set_index("arm")[["accuracy", "low", "high"]].set_axis(_SCORES[i : i + 3], axis=1)
-        for i, part in zip((0, 3, 6), split.values(), strict=True)
-    ]
+    scores = []
+    for on, part in split.items():
+        names = {"accuracy": f"{on} accuracy"} | {end: f"{on} accuracy {end}" for end in ("low", "high")}
+        scores.append(accuracy(part, ["arm"]).set_index("arm")[list(names)].rename(columns=names))
     table = pd.concat(scores, axis=1).rename_axis("arm").reset_index()
     return table.sort_values("weak accuracy", ascending=False, kind="stable", ignore_index=True)
 
