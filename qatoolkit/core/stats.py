@@ -102,7 +102,7 @@ def difference_over_seeds(
     half = stats.t.ppf(0.975, k - 1) * gains.mean(1).std(ddof=1) / np.sqrt(k) if k > 1 else None
     halves = np.hypot(ends - mean, half or 0.0)
     if k == 1:
-        p = _mcnemar_p(int((gains > 0).sum()), int((gains < 0).sum()))
+        p = mcnemar_p(int((gains > 0).sum()), int((gains < 0).sum()))
     else:
         p = float(2 * stats.norm.sf(1.96 * abs(mean) / halves.mean())) if halves.any() else 1.0
     return {
@@ -121,10 +121,10 @@ def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> dict:
     joined = _paired(a, b)
     first, second = (joined[f"correct_{side}"].to_numpy(bool) for side in "ab")
     a_only, b_only = int((first & ~second).sum()), int((second & ~first).sum())
-    return {"a_only": a_only, "b_only": b_only, "p": _mcnemar_p(a_only, b_only) if len(joined) else None}
+    return {"a_only": a_only, "b_only": b_only, "p": mcnemar_p(a_only, b_only) if len(joined) else None}
 
 
-def _mcnemar_p(a_only: int, b_only: int) -> float:
+def mcnemar_p(a_only: int, b_only: int) -> float:
     from scipy import stats
 
     n = a_only + b_only

@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, TwoSlopeNorm, to_rgb
 from matplotlib.patches import Rectangle
 
-from qatoolkit.core.stats import CELL, mcnemar
+from qatoolkit.core.stats import CELL, mcnemar, mcnemar_p
 from qatoolkit.core.taxonomy import STEM
 from qatoolkit.figures.style import (
     INTERVAL,
@@ -216,13 +216,14 @@ def grid_difference(before, after, *, weak=None, title="Gain in accuracy by disc
     for samples in (before, after):
         require(samples, "id", "correct", *CELL, key=["id"])
     mcnemar(before, after)  # for its errors
+    paired = before[["id", "correct", *CELL]].merge(after[["id", "correct"]], on="id", suffixes=("_a", "_b"))
     pooled = [dict.fromkeys(keys, "all") for keys in ([], CELL[:1], CELL[1:], CELL)]
     rows = []
-    for cell, a in pd.concat([before.assign(**keys) for keys in pooled]).groupby(CELL, sort=False):
-        b = after[after["id"].isin(a["id"])]
-        shares = [100 * float(side["correct"].mean()) for side in (a, b)]
+    for cell, group in pd.concat([paired.assign(**keys) for keys in pooled]).groupby(CELL, sort=False):
+        a, b = (group[f"correct_{side}"].to_numpy(bool) for side in "ab")
+        shares, p = [100 * side.mean() for side in (a, b)], mcnemar_p(int((a & ~b).sum()), int((b & ~a).sum()))
         note = f"{shares[0]:.0f} → {shares[1]:.0f}, n {len(a):,}"
-        about = {"n": len(a), "value": shares[1] - shares[0], "bold": mcnemar(a, b)["p"] < 0.05, "note": note}
+        about = {"n": len(a), "value": shares[1] - shares[0], "bold": p < 0.05, "note": note}
         rows.append(dict(zip(CELL, cell, strict=True)) | about)
     table = pd.DataFrame(rows)
     table["sure"], table["text"] = _certainty(_widest(table["n"])), table["value"].map(signed)

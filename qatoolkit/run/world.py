@@ -87,6 +87,7 @@ class TextbookWorld:
     """The embedded world: facts and formula problems, an offline teacher that knows them, a general corpus thin in
     STEM."""
 
+    EDITION = 2  # raised when facts or wording change, so that stages are made again
     TOKENS_PER_DOCUMENT = 16  # a lower bound, so that enough documents are drawn for a token budget
 
     def __init__(self, settings, log: Path):
@@ -94,7 +95,7 @@ class TextbookWorld:
 
     @property
     def settings(self) -> dict:
-        return {"textbook": self._settings}
+        return {"textbook": self._settings, "edition": self.EDITION}
 
     @property
     def _books(self):

@@ -2,7 +2,7 @@
 
 Corpus, seeds and teacher use only `train` frames; `exam` frames are for exams only; `statement` frames are statements
 that end in the answer. Slots: {e} entity, {r} {r1} {r2} {r3} relation names, {v} a value, {noun} the type of thing,
-{list} a list of entities, {top} the superlative, {a} the answer.
+{one} the same with its article, {list} a list of entities, {top} the superlative, {a} the answer.
 """
 
 from pathlib import Path

@@ -72,6 +72,11 @@ class Table:
     def noun(self, language: str) -> str:
         return self.en if language == "en" else self.zh
 
+    def one(self, language: str) -> str:
+        """The noun with its article, where the language has one: "an invention"."""
+        article = "an " if self.en[0].casefold() in "aeio" else "a "  # "u" is that of "unit"
+        return article + self.en if language == "en" else self.zh
+
 
 class Textbook:
     """The knowledge base, or a part of it (`part`): tables by id, entities by English name."""

@@ -139,7 +139,8 @@ def _slots(book: Textbook, q: Question, language: str) -> dict[str, str]:
     names = [r.name(language) for r in q.relations]
     slots = {"r": names[0], **{f"r{i + 1}": name for i, name in enumerate(names)}}
     if q.entity:
-        slots |= {"e": q.entity.name(language), "noun": book.tables[q.entity.table].noun(language)}
+        table = book.tables[q.entity.table]
+        slots |= {"e": q.entity.name(language), "noun": table.noun(language), "one": table.one(language)}
     if q.form in ("reverse", "hop", "chain"):
         slots["v"] = book.value(q.entity, q.relations[0], language)
     if q.others:

@@ -20,11 +20,15 @@ class Reader:
         self.wordings = []
         for language in ("en", "zh"):
             self.names[language] = {e.name(language).casefold(): e for e in book.entities.values()}
-            self.nouns[language] = _group((t.noun(language).casefold(), t.id) for t in book.tables.values())
+            self.nouns[language] = _group(
+                (words.casefold(), t.id)
+                for t in book.tables.values()
+                for words in dict.fromkeys((t.noun(language), t.one(language)))
+            )
             self.relations[language] = _group((r.name(language).casefold(), r) for r in book.relations.values())
             slots = {
                 "e": self.names[language],
-                "noun": self.nouns[language],
+                **dict.fromkeys(("noun", "one"), self.nouns[language]),
                 "top": {word for kind in TOP.values() for word in kind[language]},
                 **dict.fromkeys(("r", "r1", "r2", "r3"), self.relations[language]),
             }
@@ -85,7 +89,7 @@ class Reader:
         if "e" in found:
             return self.names[language][found["e"]]
         holders = self._value_index.get((first.id, language, found.get("v", "")), [])
-        if len(holders) == 1 and first.table in self.nouns[language].get(found["noun"], ()):
+        if len(holders) == 1 and first.table in self.nouns[language].get(found.get("noun") or found["one"], ()):
             return holders[0]
         return None
 

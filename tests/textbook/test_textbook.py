@@ -298,6 +298,7 @@ def test_every_question_reads_back_as_itself_in_all_wordings(book, sample):
             for split in ("train", "exam"):
                 for variant in range(variants(q, language, split)):
                     text = write(book, q, language, split, variant)
+                    assert not re.search(r"\b[Ii]f (a [aeio]|an [^aeio])", text), text
                     found = reader.read(text)
                     assert found is not None, text
                     assert (found[0].key(), found[1], found[2]) == (q.key(), language, split), text
