@@ -1,4 +1,4 @@
-"""Knowledge points from sources and teachers, graphs that grow, and seeds at the edge of what a graph can hold."""
+"""Knowledge points from sources and teachers, graphs that travel, and seeds at the edge of what a graph can hold."""
 
 import json
 import warnings
@@ -157,48 +157,7 @@ def test_too_many_or_no_points_are_told_to_the_model(points, told):
         knowledge_points._read_points(json.dumps({"knowledge_points": points}))
 
 
-# --- Graphs that grow and travel -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("weight", ["count", "pmi"])
-@pytest.mark.parametrize("min_count", [1, 2, 3])
-def test_adding_in_parts_gives_the_graph_of_all_rows(weight, min_count, tmp_path):
-    rng = np.random.default_rng(min_count)
-    for labelled in (True, False):
-        kps = [[f"K{k}" for k in rng.integers(0, 25, rng.integers(0, 6))] or None for _ in range(150)]
-        table = seeds(*kps)
-        if labelled:
-            table["discipline"] = rng.choice(["physics", "law", None], 150)
-            table["difficulty"] = rng.choice(["H1", "H5"], 150)
-        whole = build_kp_graph(table, weight=weight, min_count=min_count)
-        for _ in range(5):
-            first, second = sorted(rng.integers(0, 151, 2))
-            grown = build_kp_graph(table[:first], weight=weight, min_count=min_count)
-            grown = KPGraph.load(grown.save(tmp_path / "graph")).add(table[first:second])
-            assert_same(grown.add(table[second:]), whole)
-
-
-def test_a_pair_below_the_threshold_becomes_an_edge_when_more_seeds_come():
-    graph = build_kp_graph(seeds(["a", "b"]), min_count=2)
-    assert graph.n_edges == 0
-    assert graph.add(pd.DataFrame({"id": ["new"], "knowledge_points": [["B", "A"]]})).n_edges == 1
-    assert graph.n_edges == 0
-
-
-def test_known_seeds_change_nothing_and_may_not_differ():
-    table = seeds(["a", "b"], ["b", "c"], None)
-    graph = build_kp_graph(table)
-    assert_same(graph.add(table), graph)
-    assert_same(graph.add(table[:0]), graph)
-    assert_same(graph.add(table.iloc[::-1]), graph)
-    with pytest.raises(ValueError, match=r"1 seeds .* 's1' has \['b', 'c'\] there and \['b'\] in the table"):
-        graph.add(pd.DataFrame({"id": ["s0", "s1"], "knowledge_points": [["B", "a"], ["b"]]}))
-    with pytest.raises(ValueError, match=r"'s2' has \[\] there and \['new'\] in the table"):
-        graph.add(pd.DataFrame({"id": ["s2"], "knowledge_points": [["new"]]}))
-    with pytest.raises(ValueError, match=r"missing .*knowledge_points"):
-        graph.add(pd.DataFrame({"id": ["s2"]}))
-    with pytest.raises(ValueError, match="id is integer in the table and string in the graph"):
-        graph.add(table.assign(id=[0, 1, 2]))
+# --- Graphs that travel --------------------------------------------------------------------------------
 
 
 def test_graphml_is_read_by_a_plain_xml_reader_and_by_networkx(tmp_path):
@@ -219,14 +178,11 @@ def test_graphml_is_read_by_a_plain_xml_reader_and_by_networkx(tmp_path):
 
 
 @pytest.mark.parametrize("table", [seeds(), seeds(None, None), seeds(["only"]), seeds(["a"], ["b"])])
-def test_graphs_without_an_edge_grow_travel_and_say_why_they_cannot_be_walked(table, tmp_path):
+def test_graphs_without_an_edge_travel_and_say_why_they_cannot_be_walked(table, tmp_path):
     graph = build_kp_graph(table)
     with pytest.raises(ValueError, match="no edge; give seeds with two or more KPs"):
         sample_paths(graph, 3, 3)
     assert len(nx.read_graphml(graph.to_graphml(tmp_path / "g.graphml"))) == len(graph.names)
-    assert_same(graph.add(seeds()), graph)
-    more = pd.DataFrame({"id": ["x"], "knowledge_points": [["p", "q"]]})
-    assert sample_paths(graph.add(more), 5, 3)["seeds"].tolist() == [["x"]] * 5
 
 
 def test_walks_pass_a_kp_of_every_seed_once_and_reach_the_others_through_it():
