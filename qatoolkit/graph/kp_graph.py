@@ -23,7 +23,6 @@ from qatoolkit.graph.knowledge_points import normalise_kp
 WEIGHTS = ("count", "pmi")
 _LABELS = ("discipline", "difficulty")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_NOT_XML = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -108,7 +107,8 @@ class KPGraph:
         return table.sort_values(["degree", "popularity"], ascending=False, kind="stable", ignore_index=True)
 
     def to_networkx(self):
-        """The graph as `networkx.Graph`: `popularity` on nodes, `weight` on edges. For small graphs."""
+        """The graph as `networkx.Graph`: `popularity` on nodes, `weight` on edges. For small graphs, and for
+        other tools: `networkx.write_graphml(graph.to_networkx(), path)`."""
         import networkx as nx
 
         upper = sparse.triu(self.adjacency, format="coo")
@@ -117,20 +117,6 @@ class KPGraph:
         ends = self.names[upper.row], self.names[upper.col]
         graph.add_weighted_edges_from(zip(*ends, upper.data.tolist(), strict=True))
         return graph
-
-    def to_graphml(self, path) -> Path:
-        """Write the graph as GraphML, for Gephi, yEd, igraph and others, and return the path.
-
-        Nodes n0, n1, … in the order of `names`, with `label` (the KP; characters that XML forbids become U+FFFD),
-        `popularity` and `component`; edges with `weight`. For graphs of up to about 100,000 edges."""
-        import networkx as nx
-
-        graph = self.to_networkx()
-        for kp, component in zip(self.names, self.components.tolist(), strict=True):
-            graph.nodes[kp].update(label=_NOT_XML.sub("\ufffd", kp), component=component)
-        graph = nx.relabel_nodes(graph, {kp: f"n{i}" for i, kp in enumerate(self.names)})
-        nx.write_graphml(graph, path)
-        return Path(path)
 
     def summary(self) -> dict:
         """Counts of the graph, and degree quantiles over KPs with an edge."""
