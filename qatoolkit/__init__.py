@@ -4,24 +4,16 @@ BoostQA (arXiv 2508.01326) and LinkSyn (arXiv 2508.01317), from seed questions t
 three modules: `stages` computes results, `tables` and `figures` show them. The plain functions below them take your own
 tables. All names load on first use, so `import qatoolkit` stays cheap."""
 
-import importlib
 import os
 
-from qatoolkit.core.public import by_module, name_error
+from qatoolkit.core.public import lazily
 
 # Idle OpenMP threads of torch spin by default; on shared cores that made scoring 4 to 9 times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 
-_ROOMS = {
-    "stages": "qatoolkit.run.stages",
-    "tables": "qatoolkit.run.tables",
-    "figures": "qatoolkit.figures",
-    "seeds": "qatoolkit.seeds",
-    "curate": "qatoolkit.curate",
-}
-_NAMES = by_module(
+__getattr__, __dir__, __all__ = lazily(
     __name__,
     {
         "run.store": "open_run",
@@ -64,17 +56,6 @@ _NAMES = by_module(
         "answers.same_answer": "same_answer",
         "core.stats": "cells accuracy agreement paired_difference",
     },
+    "run.stages run.tables figures seeds curate",
 )
-__all__ = ["__version__", *_ROOMS, *_NAMES]
-
-
-def __getattr__(name: str):
-    if name in _NAMES:
-        return getattr(importlib.import_module(_NAMES[name]), name)
-    if name in _ROOMS:
-        return importlib.import_module(_ROOMS[name])
-    raise name_error("qatoolkit", name, __all__)
-
-
-def __dir__():
-    return sorted(__all__)
+__all__.insert(0, "__version__")

@@ -107,5 +107,6 @@ def test_no_name_of_a_package_is_also_one_of_its_modules():
         "qatoolkit.seeds",
     ):
         found = importlib.import_module(package)
-        modules = {m.name for m in pkgutil.iter_modules(found.__path__)} - set(getattr(found, "_ROOMS", ()))
+        modules = {m.name for m in pkgutil.iter_modules(found.__path__)}
+        modules -= {"curate", "figures", "seeds"} if package == "qatoolkit" else set()
         assert not modules & set(found.__all__), package

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
@@ -129,17 +129,30 @@ def locked(path: Path, holder: str = ""):
     """Holds the lock file `path`, one process at a time; the lock is released however the process ends. With `holder`,
     prints what it is waiting for after one second."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        for _ in range(10 if holder else 0):
-            with suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(0.1)
-        else:
-            if holder:
-                print(f"waiting for {holder}", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    for _ in range(10 if holder else 0):
+        with suppress(BlockingIOError):
+            file = hold_lock(path, wait=False)
+            break
+        time.sleep(0.1)
+    else:
+        if holder:
+            print(f"waiting for {holder}", flush=True)
+        file = hold_lock(path)
+    with file:
         yield
+
+
+def hold_lock(path: Path, *, wait: bool = True):
+    """The lock file `path`, open and locked until it is closed; its holder may remove it. Without `wait`,
+    BlockingIOError if another process has the lock."""
+    while True:
+        with ExitStack() as closing:
+            file = closing.enter_context(open(path, "a+"))
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):  # the previous holder has just removed it: try again
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    closing.pop_all()
+                    return file
 
 
 def remove(path: Path) -> None:

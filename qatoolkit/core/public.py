@@ -2,29 +2,24 @@
 
 import difflib
 import importlib
-from collections.abc import Iterable
 
 
-def lazily(package: str, names: dict[str, str]):
-    """`__getattr__`, `__dir__` and `__all__` of a package whose names are imported on first use. `names`: name ->
-    module."""
+def lazily(package: str, modules: dict[str, str], whole: str = ""):
+    """`__getattr__`, `__dir__` and `__all__` of a package whose names are imported on first use.
+
+    `modules`: names by module: {"dots": "arms comparisons"}. `whole`: modules that are themselves names, by their last
+    part: "run.stages" gives `stages`. The error for another name suggests the closest one, or lists all."""
+    module_of = {name: module for module, names in modules.items() for name in names.split()}
+    rooms = {module.split(".")[-1]: module for module in whole.split()}
+    names = [*rooms, *module_of]
 
     def get(name: str):
-        if name not in names:
-            raise name_error(package, name, names)
-        return getattr(importlib.import_module(names[name]), name)
+        if name in rooms:
+            return importlib.import_module(f"{package}.{rooms[name]}")
+        if name in module_of:
+            return getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
+        closest = difflib.get_close_matches(name, names, n=1)
+        suggestion = f"did you mean {closest[0]}?" if closest else f"there are {', '.join(sorted(names))}"
+        raise AttributeError(f"module {package!r} has no attribute {name!r}; {suggestion}")
 
-    return get, lambda: sorted(names), sorted(names)
-
-
-def name_error(package: str, name: str, names: Iterable[str]) -> AttributeError:
-    """The error for a name that a package does not have; it suggests the closest name, or lists all."""
-    closest = difflib.get_close_matches(name, names, n=1)
-    suggestion = f"did you mean {closest[0]}?" if closest else f"there are {', '.join(sorted(names))}"
-    return AttributeError(f"module {package!r} has no attribute {name!r}; {suggestion}")
-
-
-def by_module(package: str, modules: dict[str, str]) -> dict[str, str]:
-    """The mapping for `lazily` from names by module: {"dots": "arms comparisons"} gives {"arms": "<package>.dots",
-    ...}."""
-    return {name: f"{package}.{module}" for module, names in modules.items() for name in names.split()}
+    return get, lambda: names, names

@@ -242,7 +242,7 @@ def _in_order(order: tuple[str, ...] | None, *columns: pd.Series) -> None:
             raise ValueError(f"{min(map(str, unknown))!r} is not a label of order={order}: map or drop it first")
 
 
-def rank_correlation(x, y, *, resamples: int = 1000, seed: int = 0) -> dict:
+def rank_correlation(x, y) -> dict:
     """Spearman's rank correlation of two series, paired row by row, with its 95% bootstrap interval over the rows: {n,
     correlation, low, high}. Rows missing either value are not counted. Nulls if one of the series is constant.
 
@@ -261,7 +261,7 @@ def rank_correlation(x, y, *, resamples: int = 1000, seed: int = 0) -> dict:
         return pearsonr(rankdata(x, axis=axis), rankdata(y, axis=axis), axis=axis).statistic
 
     if len(pairs) > 1 and np.ptp(pairs, axis=0).all():
-        options = {"paired": True, "n_resamples": resamples, "batch": 100, "method": "percentile", "rng": seed}
+        options = {"paired": True, "n_resamples": 1000, "batch": 100, "method": "percentile", "rng": 0}
         with warnings.catch_warnings(action="ignore"):  # about resamples that are constant
             draws = bootstrap(tuple(pairs.T), spearman, **options).bootstrap_distribution
         found["correlation"] = float(spearman(*pairs.T, axis=0))

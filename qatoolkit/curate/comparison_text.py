@@ -214,15 +214,17 @@ def distinguishing_marks(text: str) -> tuple[str, ...]:
 
 def answer_keys(table: pd.DataFrame) -> list[str]:
     """Canonical answers (`answer_key`); a letter or index is replaced by the text of its option."""
-    keys = []
     columns = (values_of(table, name) for name in ("answer", "choices", "answer_index"))
-    for answer, choices, index in zip(*columns, strict=True):
-        if choices is not None:
-            letter = re.fullmatch(r"\(?([A-J])\)?\.?", text_of(answer).strip())
-            index = ord(letter[1]) - 65 if index is None and letter else index
-            answer = choices[int(index)] if index is not None and 0 <= index < len(choices) else answer
-        keys.append(answer_key(answer))
-    return keys
+    return [answer_key(option_of(*row)) for row in zip(*columns, strict=True)]
+
+
+def option_of(answer, choices, index=None):
+    """The option that `index` or, without it, an answer such as "(B)" names; the answer itself if it names none."""
+    if choices is None:
+        return answer
+    if index is None and (letter := re.fullmatch(r"\(?([A-J])\)?\.?", text_of(answer).strip())):
+        index = ord(letter[1]) - 65
+    return choices[int(index)] if index is not None and 0 <= index < len(choices) else answer
 
 
 def option_set(choices) -> frozenset[str] | None:

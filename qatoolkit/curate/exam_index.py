@@ -3,7 +3,6 @@
 Arrays on the disk are memory-mapped, so that workers of one machine share them."""
 
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pandas as pd
 
 from qatoolkit.core.artifacts import MANIFEST, key_of
 from qatoolkit.core.files import atomic, read_json, write_json
-from qatoolkit.curate.comparison_text import SEPARATOR, text_of, values_of
+from qatoolkit.curate.comparison_text import SEPARATOR, option_of, text_of, values_of
 from qatoolkit.curate.exam_arrays import build_arrays
 
 VERSION = 1  # of the files
@@ -112,12 +111,8 @@ def _map_array(path: Path) -> np.ndarray:
 
 def answers_of(table: pd.DataFrame) -> list[str]:
     """Answers of a table, empty where missing; a letter is replaced by the text of its option."""
-    found = []
-    for answer, choices in zip(values_of(table, "answer"), values_of(table, "choices"), strict=True):
-        letter = re.fullmatch(r"\(?([A-J])\)?\.?", text_of(answer).strip()) if choices is not None else None
-        place = ord(letter[1]) - 65 if letter else len(choices if choices is not None else ())
-        found.append(text_of(choices[place] if letter and place < len(choices) else answer))
-    return found
+    rows = zip(values_of(table, "answer"), values_of(table, "choices"), strict=True)
+    return [text_of(option_of(*row)) for row in rows]
 
 
 def _items(exams: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -9,21 +9,18 @@ import pandas as pd
 from qatoolkit.evaluation.evaluate import load_lm, no_progress_bars, silence_libraries
 
 
-def bits_per_byte(
-    model: str | Path, documents: list[str], *, batch: int | None = None, dtype: str = "float32"
-) -> pd.DataFrame:
+def bits_per_byte(model: str | Path, documents: list[str]) -> pd.DataFrame:
     """One row per document: id (its number from 0), bytes (UTF-8) and bits (minus the base-2 log-likelihood).
 
     As in lm-eval's perplexity tasks, every token is predicted once, the first one after the model's prefix token, and a
     document longer than the context is read in non-overlapping windows, each starting after the last token of the one
-    before. `batch` is in windows, None for as many as fit into memory. ValueError without documents and as in
-    `evaluate`."""
+    before, as many at a time as fit into memory. ValueError without documents and as in `evaluate`."""
     from lm_eval.api.instance import Instance
 
     if not documents:
         raise ValueError("bits_per_byte: no document to read; give at least one")
     silence_libraries()
-    lm = load_lm(model, "hf", batch, dtype)
+    lm = load_lm(model, "hf", None, "float32")
     requests = [Instance(request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=0) for text in documents]
     with no_progress_bars():
         likelihood = lm.loglikelihood_rolling(requests, disable_tqdm=True)

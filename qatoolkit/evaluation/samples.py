@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from qatoolkit.answers.same_answer import same_answer
-from qatoolkit.core.artifacts import MANIFEST, SEAL, Artifact
-from qatoolkit.core.files import digest, read_json
+from qatoolkit.core.artifacts import Artifact
+from qatoolkit.core.files import digest
 from qatoolkit.core.qa_table import read_table, write_table
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.evaluation.cloze import CHOSEN, score_choices
@@ -191,12 +191,3 @@ def keep(artifact: Artifact, table: pd.DataFrame, record: dict) -> None:
 def load(artifact: Artifact) -> tuple[pd.DataFrame, dict]:
     """The samples and the manifest of a finished task."""
     return read_table(artifact.folder / SAMPLES), artifact.manifest
-
-
-def manifests(folder: Path) -> pd.DataFrame:
-    """One row per finished task in an evaluation folder, sorted by task: benchmark, task, version, form, examples,
-    truncated prompts, unfinished replies, ids not asked, metric, questions, rows left out by reason, score, model,
-    scorer, lm-eval version, seeds, seconds."""
-    found = [read_json(path) for path in Path(folder).glob(f"*/{MANIFEST}")]
-    found.sort(key=lambda manifest: (manifest["task"], manifest["key"]))
-    return pd.DataFrame(found).drop(columns=["kind", "key", "config", "files", SEAL], errors="ignore")

@@ -74,15 +74,14 @@ def kps_from_column(
     separator: str | None = None,
     *,
     levels: str | int | None = None,
-    arrow: str = "->",
     under: Collection[str] = (),
 ) -> pd.DataFrame:
     """A copy of a QA table with `knowledge_points` filled from another column of its source.
 
     A cell is a text, a list of texts or null. separator: splits a text into several KPs, such as ";"; without it, a
-    text is one KP. levels: for routes such as "Algebra->Equations->Roots", split at `arrow`: "leaf" takes the last
-    step, "all" every step, a number that many from the end; without it, a text is not split. under: keep only routes
-    that contain one of these steps, and only the part after the last of them.
+    text is one KP. levels: for routes such as "Algebra->Equations->Roots", split at "->": "leaf" takes the last step,
+    "all" every step, a number that many from the end; without it, a text is not split. under: keep only routes that
+    contain one of these steps, and only the part after the last of them.
 
     In TAL-SCQ5K, under=("Knowledge Point", "知识点") drops the headings above the KPs and all routes without that step:
     abilities ("拓展思维->能力->运算求解") and others ("拓展思维->拓展思维->计算模块"). 711 of 2,332 questions get no KP there, so count what
@@ -103,7 +102,7 @@ def kps_from_column(
         raise ValueError(f"no column {column!r} to take knowledge points from; there are {list(table.columns)}")
     if (table.columns == column).sum() > 1:
         raise ValueError(f"table has several columns called {column!r}; drop or rename all but one")
-    check_split_settings(separator, levels, arrow, under)
+    check_split_settings(separator, levels, under)
     last = {None: None, "leaf": 1, "all": 0}.get(levels, levels)
 
     kept = "knowledge_points" in table and column != "knowledge_points"
@@ -113,7 +112,7 @@ def kps_from_column(
         texts = cell_texts(cell, f"{column} in row {row!r}")
         parts = [part for text in texts for part in (text.split(separator) if separator else [text])]
         if last is not None:
-            parts = [step for part in parts for step in _steps(part.split(arrow), last, under)]
+            parts = [step for part in parts for step in _steps(part.split("->"), last, under)]
         distinct = {}
         for part in parts:
             distinct.setdefault(normal(part), part.strip())
@@ -122,12 +121,10 @@ def kps_from_column(
     return table.assign(knowledge_points=pd.Series(filled, index=table.index, dtype=object))
 
 
-def check_split_settings(
-    separator: str | None, levels: str | int | None, arrow: str = "->", under: Collection[str] = ()
-) -> None:
+def check_split_settings(separator: str | None, levels: str | int | None, under: Collection[str]) -> None:
     """Raise ValueError if these settings of `kps_from_column` are invalid."""
-    if not all(isinstance(text, str) and text for text in (";" if separator is None else separator, arrow)):
-        raise ValueError("separator and arrow must be texts of one character or more, such as ';' and '->'")
+    if separator is not None and not (isinstance(separator, str) and separator):
+        raise ValueError(f"separator={separator!r}; allowed: a text of one character or more, such as ';', or None")
     if isinstance(under, str):
         raise ValueError(f"under={under!r}; allowed: several steps, such as ({under!r},)")
     whole = isinstance(levels, int | np.integer) and not isinstance(levels, bool) and levels >= 1

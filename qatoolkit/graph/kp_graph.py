@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import infer_dtype
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
@@ -24,7 +23,6 @@ from qatoolkit.graph.knowledge_points import normalise_kp
 WEIGHTS = ("count", "pmi")
 _LABELS = ("discipline", "difficulty")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_NOT_XML = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -46,8 +44,6 @@ class KPGraph:
     0      power       2           2
     1  ohm's law       1           1
     2     energy       1           1
-    >>> graph.add(pd.DataFrame({"id": ["q3"], "knowledge_points": [["energy", "heat"]]}))
-    KPGraph(4 KPs, 3 edges by count, 3 seeds, 1 components, 0 orphans)
     """
 
     adjacency: sparse.csr_matrix
@@ -111,7 +107,8 @@ class KPGraph:
         return table.sort_values(["degree", "popularity"], ascending=False, kind="stable", ignore_index=True)
 
     def to_networkx(self):
-        """The graph as `networkx.Graph`: `popularity` on nodes, `weight` on edges. For small graphs."""
+        """The graph as `networkx.Graph`: `popularity` on nodes, `weight` on edges. For small graphs, and for
+        other tools: `networkx.write_graphml(graph.to_networkx(), path)`."""
         import networkx as nx
 
         upper = sparse.triu(self.adjacency, format="coo")
@@ -120,63 +117,6 @@ class KPGraph:
         ends = self.names[upper.row], self.names[upper.col]
         graph.add_weighted_edges_from(zip(*ends, upper.data.tolist(), strict=True))
         return graph
-
-    def to_graphml(self, path) -> Path:
-        """Write the graph as GraphML, for Gephi, yEd, igraph and others, and return the path.
-
-        Nodes n0, n1, … in the order of `names`, with `label` (the KP; characters that XML forbids become U+FFFD),
-        `popularity` and `component`; edges with `weight`. For graphs of up to about 100,000 edges."""
-        import networkx as nx
-
-        graph = self.to_networkx()
-        for kp, component in zip(self.names, self.components.tolist(), strict=True):
-            graph.nodes[kp].update(label=_NOT_XML.sub("\ufffd", kp), component=component)
-        graph = nx.relabel_nodes(graph, {kp: f"n{i}" for i, kp in enumerate(self.names)})
-        nx.write_graphml(graph, path)
-        return Path(path)
-
-    def add(self, table: pd.DataFrame) -> "KPGraph":
-        """A new graph with the seeds of `table` added, equal to one built from all rows at once.
-
-        Columns as for `build_kp_graph`; weight and min_count are those of this graph, and pairs that were too rare so
-        far still count, because `incidence` keeps every KP of every seed. Seeds with a known id must have the same KPs
-        and change nothing; if merges were applied before, apply them to `table` as well. Raises ValueError if their KPs
-        differ, if ids have another type than in the graph (11 and "11"), and as `build_kp_graph` does."""
-        new, seed, kp, spelled = _read_seeds(table)
-        spelled = pd.Index(spelled, dtype="str")
-        names = self.names.append(spelled[~spelled.isin(self.names)])
-        kp = names.get_indexer(spelled)[kp]
-        old_type, new_type = (infer_dtype(part["id"]) for part in (self.seeds, new))
-        if {old_type, new_type} == {"integer", "string"}:
-            raise ValueError(f"id is {new_type} in the table and {old_type} in the graph; use one type for both")
-        known = pd.Index(self.seeds["id"], dtype=object)
-        row = known.get_indexer(new["id"].astype(object))
-        holders = self.incidence.T.tocsr()
-        self._check_known(holders, new["id"], row, seed, kp, names)
-
-        fresh = row < 0
-        row[fresh] = len(known) + np.arange(fresh.sum())
-        parts = [part for part in (self.seeds, new[fresh]) if len(part)] or [new]
-        seeds = pd.concat(parts, ignore_index=True)
-        old = np.repeat(np.arange(len(known)), np.diff(holders.indptr)) * len(names) + holders.indices
-        added = row[seed[fresh[seed]]] * len(names) + kp[fresh[seed]]
-        members = np.divmod(np.sort(np.concatenate([old, added])), max(len(names), 1))
-        return _assemble(_as_categories(seeds), *members, names, self.weight, self.min_count)
-
-    def _check_known(self, holders, ids, row, seed, kp, names):
-        """Raise ValueError if a known seed has other KPs; `row` is its row in `holders` (S x K), or -1."""
-        repeated = np.flatnonzero(row >= 0)
-        new_kps = _ones_matrix(seed, kp, (len(ids), len(names)))[repeated]
-        old_kps = holders[row[repeated]]
-        old_kps.resize(new_kps.shape)
-        differing = np.diff((new_kps != old_kps).tocsr().indptr) > 0
-        if differing.any():
-            i = int(differing.argmax())
-            old_kps, new_kps = (sorted(names[m.indices[m.indptr[i] : m.indptr[i + 1]]]) for m in (old_kps, new_kps))
-            raise ValueError(
-                f"{differing.sum()} seeds are in the graph with other knowledge points: {ids.iloc[repeated[i]]!r} has "
-                f"{old_kps} there and {new_kps} in the table; leave them out, or build the graph again from all seeds"
-            )
 
     def summary(self) -> dict:
         """Counts of the graph, and degree quantiles over KPs with an edge."""

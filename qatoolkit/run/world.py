@@ -145,9 +145,9 @@ class TextbookWorld:
         return ()
 
     def truth(self) -> Truth:
-        from qatoolkit.textbook.truth import truth_of
+        from qatoolkit.textbook.server import tutor_of
 
-        return truth_of(self._settings)
+        return tutor_of(self._settings)
 
 
 class OwnWorld:

@@ -19,7 +19,6 @@ def forecast(
     each: str | list[str] = (),
     over: str | None = None,
     chance: float | None = None,
-    at_most: float = FURTHEST,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -32,7 +31,7 @@ def forecast(
     column `arm`, rows are the other arms and values are differences from this arm; the interval treats the two as
     independent, so it is wide if they answered the same questions.
 
-    ValueError for more than `at_most` times, since the errors of forecasts beyond that are not known.
+    ValueError for more than 10 times (`FURTHEST`), since the errors of forecasts beyond that are not known.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -40,10 +39,10 @@ def forecast(
     >>> qt.forecast(runs, 4, "parameters", chance=0.25)[["x", "to", "accuracy"]].round(2).values.tolist()
     [[64000000.0, 256000000.0, 0.64]]
     """
-    if not 1 < times <= at_most:
+    if not 1 < times <= FURTHEST:
         raise ValueError(
-            f"times is {times:g}; a forecast reaches at most {at_most:g} times beyond the largest point, since its "
-            "errors further out are unknown: train one more point, or give at_most"
+            f"times is {times:g}; a forecast reaches at most {FURTHEST:g} times beyond the largest point, since its "
+            "errors further out are unknown: train one more point"
         )
     by = (of,) if by is None else (by,) if isinstance(by, str) else tuple(by)
     if of not in by:

@@ -32,7 +32,7 @@ class AnnotateSettings(Settings):
 
     @model_validator(mode="after")
     def _check_parting(self):
-        check_split_settings(self.separator, self.levels, under=self.under)
+        check_split_settings(self.separator, self.levels, self.under)
         return self
 
 

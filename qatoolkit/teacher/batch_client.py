@@ -27,6 +27,9 @@ from qatoolkit.teacher.transport import open_session, remedy_of
 
 __all__ = ["BatchTeacher"]
 
+DISCOUNT = 0.5  # price of a batch, as a share of the list price
+POLL = 60.0  # longest time in seconds between two checks of a batch; the first ones come sooner
+FILE_LIMITS = 50_000, 200_000_000  # requests and bytes in an input file
 CHUNK = 500  # lines of an output file per commit
 
 
@@ -48,34 +51,15 @@ class Submission(NamedTuple):
 class BatchTeacher(Teacher):
     """A `Teacher` that uses `/v1/files` and `/v1/batches`; takes the arguments of `Teacher` except `client`.
 
-    `discount` is the price of a batch as a share of the list price. `poll` is the longest time in seconds between two
-    checks of a batch (the first checks come sooner); `log` receives a line when its state changes. `requests_per_file`
-    and `bytes_per_file` are the provider's limits. `attempts` counts submissions of one request; limits on requests in
-    flight and on rates do not apply. With a budget, BudgetError is raised before anything is sent if the requests,
-    together with those still open, might exceed it.
+    `log` receives a line when the state of a batch changes. `attempts` counts submissions of one request; limits on
+    requests in flight and on rates do not apply. With a budget, BudgetError is raised before anything is sent if the
+    requests, together with those still open, might exceed it.
     """
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        discount: float = 0.5,
-        poll: float = 60.0,
-        log: Callable[[str], Any] = print,
-        requests_per_file: int = 50_000,
-        bytes_per_file: int = 200_000_000,
-        **options: Any,
-    ):
+    def __init__(self, model: str, *, log: Callable[[str], Any] = print, **options: Any):
         if options.get("client") is not None:
             raise ValueError("BatchTeacher takes no client: pass endpoint=Endpoint(base_url=..., key_env=...)")
-        if not 0 <= discount <= 1:
-            raise ValueError(f"BatchTeacher discount is {discount!r}: give the share of the list price, 0 to 1")
-        limits = {"poll": poll, "requests_per_file": requests_per_file, "bytes_per_file": bytes_per_file}
-        for name, value in limits.items():
-            if not value > 0:
-                raise ValueError(f"BatchTeacher {name} is {value!r}: give a number above 0")
         super().__init__(model, **options)
-        self.discount, self._poll, self._file_limits = discount, poll, (requests_per_file, bytes_per_file)
         self._log = lambda text: log(self.endpoint.redact(text))
         self._open = OpenRequests(self.ledger, self.endpoint.name)
 
@@ -95,7 +79,7 @@ class BatchTeacher(Teacher):
         # A file of 200 MB may take long, so only each read has a timeout.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self.timeout, sock_read=self.timeout)
         async with open_session(self.endpoint, timeout) as session:
-            tries = {"attempts": self.attempts, "backoff": self._backoff, "patience": 20 * self._poll}
+            tries = {"attempts": self.attempts, "backoff": self._backoff, "patience": 20 * POLL}
             api = BatchAPI(session, self.endpoint, **tries)
             await gather_all([self._serve(api, call, waiting), *map(answer, call.jobs())])
         return to_table(call.rows)
@@ -173,7 +157,7 @@ class BatchTeacher(Teacher):
     async def _submit(self, api: BatchAPI, waiting: dict[str, Waiting]) -> list[Submission]:
         """Upload requests and create their batches, as few as the file limits allow."""
         submissions = []
-        for keys, lines in make_files((one.request for one in waiting.values()), *self._file_limits):
+        for keys, lines in make_files((one.request for one in waiting.values()), *FILE_LIMITS):
             file, part = await api.upload(lines), {key: waiting[key] for key in keys}
             requests = [(one.request, self._most(one.request.body)) for one in part.values()]
             await asyncio.to_thread(self._open.add, file, self._labels, requests)
@@ -241,7 +225,7 @@ class BatchTeacher(Teacher):
         """The final state of a batch."""
         if batch is None:
             return {"status": "settled"}
-        logged, wait = None, min(1.0, self._poll)
+        logged, wait = None, min(1.0, POLL)
         while True:
             try:
                 state = await api.read_batch(batch)
@@ -261,7 +245,7 @@ class BatchTeacher(Teacher):
             if state["status"] in ENDED:
                 return state
             await asyncio.sleep(wait)
-            wait = min(2 * wait, self._poll)
+            wait = min(2 * wait, POLL)
 
     async def _settle(self, file: str, responses: dict[str, Response], waiting: dict[str, Waiting]) -> None:
         """Commit responses to requests of a file, then pass them to the waiting requests."""
@@ -273,11 +257,11 @@ class BatchTeacher(Teacher):
 
     def _cost(self, reply: Reply) -> float | None:
         cost = super()._cost(reply)
-        return None if cost is None else self.discount * cost
+        return None if cost is None else DISCOUNT * cost
 
     def _most(self, body: dict[str, Any]) -> float | None:
         most = super()._most(body)
-        return None if most is None else self.discount * most
+        return None if most is None else DISCOUNT * most
 
 
 async def _wait_until_idle(call: Call, waiting: dict[str, Waiting]) -> None:

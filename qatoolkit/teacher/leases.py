@@ -10,7 +10,6 @@ import asyncio
 import fcntl
 import itertools
 import json
-import os
 import sqlite3
 import time
 import uuid
@@ -19,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from qatoolkit.core.files import hold_lock
 from qatoolkit.teacher.limits import BudgetError
 
 EXPIRES = 1800.0  # seconds after which a lease is free unless renewed
@@ -35,13 +35,7 @@ class Owner:
 
     def __init__(self, path: Path):
         self._path, self._numbers, self.name = path, itertools.count(), uuid.uuid4().hex[:12]
-        while True:
-            self._lock = open(self._file(self.name), "w")  # noqa: SIM115 (held until close)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self._file(self.name))):
-                    break  # else another process has just removed it as stale
-            self._lock.close()
+        self._lock = hold_lock(self._file(self.name))
         for left in path.parent.glob(f"{path.name}.*.lock"):
             self.is_alive(left.name.removeprefix(f"{path.name}.").removesuffix(".lock"))
 

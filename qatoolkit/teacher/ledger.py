@@ -171,15 +171,12 @@ class Ledger:
         """The `keys` that have a response."""
         return {key for (key,) in self.read(f"SELECT key FROM responses WHERE {_IS_KEY}", (json.dumps(list(keys)),))}
 
-    def put(self, attempt: Attempt, request: str | None = None, response: str | None = None) -> None:
-        """Record an attempt and, with both JSON texts, its response; returns when the commit is on disk.
+    async def put(self, attempt: Attempt, request: str | None = None, response: str | None = None) -> None:
+        """Record an attempt and, with both JSON texts, its response; resumes when the commit is on disk. Cancelling
+        does not undo the write.
 
         Only the first response under a key is kept; its lease ends. LedgerError if the file cannot be written.
         """
-        self.write(*_statements(attempt, request, response))
-
-    async def aput(self, attempt: Attempt, request: str | None = None, response: str | None = None) -> None:
-        """`put` for coroutines: resumes after the commit. Cancelling does not undo the write."""
         statements = _statements(attempt, request, response)
         await self.atransact(lambda connection: _execute(connection, statements))
 

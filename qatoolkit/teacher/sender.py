@@ -139,7 +139,7 @@ class Sender:
             tally.attempts += 1
             tally.cost += cost or 0.0
             recorded = attempt(response.status, reply, cost, most)
-            await self.ledger.aput(recorded, answer and request.text, answer)  # before it is parsed
+            await self.ledger.put(recorded, answer and request.text, answer)  # before it is parsed
             if self.ledger.full:
                 raise TeacherError(f"{self.ledger.full}: answers in flight are recorded")
             return reply, self._judge(request.key, response, reply, recorded.seconds, period, failures)

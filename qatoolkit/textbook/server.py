@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 from aiohttp import web
@@ -197,6 +198,12 @@ def parts(settings: TextbookSettings) -> dict[str, knowledge.Textbook]:
     }
 
 
+@lru_cache(maxsize=1)
+def tutor_of(settings: TextbookSettings) -> Tutor:
+    """The tutor of a world."""
+    return Tutor(knowledge.load(), parts(settings))
+
+
 def serve(
     port: int = 0, *, settings: TextbookSettings, faults: Faults, log: Path | None = None, leash: bool = False
 ) -> None:
@@ -206,7 +213,7 @@ def serve(
 
 
 async def _serve(port: int, settings: TextbookSettings, faults: Faults, log: Path | None, leash: bool) -> None:
-    server = Server(Tutor(knowledge.load(), parts(settings)), faults, log)
+    server = Server(tutor_of(settings), faults, log)
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=1)
     await runner.setup()
     listening = socket.create_server(("127.0.0.1", port), backlog=2048)

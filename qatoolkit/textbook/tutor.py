@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Callable
 
-from qatoolkit.core.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES, HIGH
+from qatoolkit.core.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES, HIGH, LABELS
 from qatoolkit.core.text import normalise
 from qatoolkit.textbook import problems
 from qatoolkit.textbook.knowledge import Entity, Textbook
@@ -46,11 +46,12 @@ def error_rate(model: str) -> float:
 
 
 class Tutor:
-    """Reads questions of the whole textbook, and writes questions from the world's part of it (`parts`, by
-    language)."""
+    """Reads questions of the whole textbook, and writes questions from the world's part of it (`parts`, by language).
+    It also knows the truth, even where its own replies err."""
 
     def __init__(self, book: Textbook, parts: dict[str, Textbook]):
         self.book, self.parts, self.reader = book, parts, Reader(book)
+        self.teachers = {model: error_rate(model) for model in MODELS}
         self.tasks: dict[str, Callable] = {
             "annotate": self.annotate,
             "knowledge_points": self.knowledge_points,
@@ -114,6 +115,8 @@ class Tutor:
         given, rationale = self._answer(q, language, rng, rate)
         return {"answer": given, "rationale": rationale}, f"Recall what the textbook says. {rationale}"
 
+    # --- the truth (`run.world.Truth`) -------------------------------------------------------------------------------
+
     def is_correct(self, question: str, given: str) -> bool | None:
         """Whether an answer is the true one; None for a question that is not from the textbook."""
         found = self.reader.read(question)
@@ -121,6 +124,11 @@ class Tutor:
             return None
         q, language, _ = found
         return normalise(given) == normalise(answer(self.book, q, language))
+
+    def labels(self, question: str) -> dict[str, str | None]:
+        """Discipline, difficulty and grade by construction; None for a question that is not from the textbook."""
+        found = self.reader.read(question)
+        return {name: getattr(found[0], name) if found else None for name in LABELS}
 
     # --- synthesis ---------------------------------------------------------------------------------------------------
 

@@ -270,27 +270,23 @@ def adopt(checkpoint: str, out: Path, *, tokens: int | None = None, revision: st
     write_digests(Path(out))
 
 
-def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | None = None) -> Path:
+def soup(checkpoints: list[str | Path], out: str | Path) -> Path:
     """Average checkpoints of one architecture ("model soup") into a Hugging Face directory with the first one's
-    tokenizer. `weights` are shares, equal by default; `soup.json` records checkpoints and weights.
+    tokenizer. `soup.json` records checkpoints and weights.
 
-    Raises ValueError for fewer than two checkpoints, unusable weights, models of different shape, or an `out` with
-    anything but a soup in it."""
-    if len(checkpoints) < 2 or (weights is not None and len(weights) != len(checkpoints)):
-        raise ValueError(
-            f"soup: give two or more checkpoints and as many weights; found {len(checkpoints)} and {weights}"
-        )
-    shares = torch.tensor(weights or [1.0] * len(checkpoints), dtype=torch.float64)
-    if not (shares >= 0).all() or not 0 < shares.sum() < torch.inf:
-        raise ValueError(f"soup: weights are {weights}; they must be numbers of 0 or more and not all 0")
+    Raises ValueError for fewer than two checkpoints, models of different shape, or an `out` with anything but a soup in
+    it."""
+    if len(checkpoints) < 2:
+        raise ValueError(f"soup: give two or more checkpoints; found {len(checkpoints)}")
+    share = 1 / len(checkpoints)
     model = load_causal_lm(checkpoints[0])
-    total = {name: p.detach().double() * float(shares[0] / shares.sum()) for name, p in model.named_parameters()}
-    for checkpoint, share in zip(checkpoints[1:], shares[1:] / shares.sum(), strict=True):
+    total = {name: p.detach().double() * share for name, p in model.named_parameters()}
+    for checkpoint in checkpoints[1:]:
         parts = dict(load_causal_lm(checkpoint).named_parameters())
         if {n: p.shape for n, p in parts.items()} != {n: p.shape for n, p in total.items()}:
             raise ValueError(f"soup: {checkpoint} is not of the same architecture as {checkpoints[0]}")
         for name, value in total.items():
-            value += parts[name].detach().double() * float(share)
+            value += parts[name].detach().double() * share
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(total[name])
@@ -298,6 +294,6 @@ def soup(checkpoints: list[str | Path], out: str | Path, weights: list[float] | 
     with atomic(out, over="soup.json") as temporary:
         model.save_pretrained(temporary)
         load_tokenizer(checkpoints[0]).save_pretrained(temporary)
-        made_of = {"checkpoints": [checkpoint_name(c) for c in checkpoints], "weights": shares.tolist()}
+        made_of = {"checkpoints": [checkpoint_name(c) for c in checkpoints], "weights": [1.0] * len(checkpoints)}
         write_json(made_of, temporary / "soup.json")
     return out

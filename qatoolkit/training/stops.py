@@ -5,7 +5,6 @@ scheduler may then run the same command again, which resumes bit for bit.
 """
 
 import errno
-import fcntl
 import os
 import re
 import signal
@@ -14,6 +13,8 @@ import threading
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from qatoolkit.core.files import hold_lock
 
 AGAIN = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -66,10 +67,23 @@ def lock_folder(job, leader: bool):
     if leader:
         out.mkdir(parents=True, exist_ok=True)
         try:
-            file = _open_lock(path, job)
+            file = hold_lock(path, wait=False)
+        except BlockingIOError:
+            holder = "another process"
+            with suppress(FileNotFoundError):  # it has just ended
+                holder = path.read_text().strip() or holder
+            raise InUse(
+                f"job {job.name!r}: {holder} is already training in {job.out}; wait until it has ended, or give "
+                "another `out`"
+            ) from None
         except OSError as error:
             if error.errno not in UNLOCKABLE:
                 raise
+    if file:
+        with suppress(OSError):  # a full disk
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
     try:
         yield
     finally:
@@ -79,31 +93,6 @@ def lock_folder(job, leader: bool):
         if leader:
             with suppress(OSError):  # a job that failed before it wrote anything leaves no folder
                 out.rmdir()
-
-
-def _open_lock(path: Path, job):
-    """The lock file, open and locked."""
-    while True:
-        file = open(path, "a+")  # noqa: SIM115 (stays open while locked)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            with file:
-                holder = file.read().strip() or "another process"
-            raise InUse(
-                f"job {job.name!r}: {holder} is already training in {job.out}; wait until it has ended, or give "
-                "another `out`"
-            ) from None
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                break
-        file.close()  # the previous holder has just removed it
-    with suppress(OSError):  # a full disk
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-    return file
 
 
 def is_full(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from qatoolkit.core.stats import accuracy, cells, mcnemar
 from qatoolkit.evaluation.cloze import load_model
 from qatoolkit.evaluation.evaluate import TasksUnavailable, evaluate
 from qatoolkit.evaluation.probe import probe, probe_tasks
-from qatoolkit.evaluation.samples import COLUMNS, RandomSeeds, digest_model, manifests
+from qatoolkit.evaluation.samples import COLUMNS, RandomSeeds, digest_model
 from qatoolkit.evaluation.suites import list_tasks, paper12, resolve_suite
 from qatoolkit.evaluation.tasks import export_tasks
 from qatoolkit.run.tables import evaluation as views
@@ -144,6 +144,10 @@ def only(samples):
     return task
 
 
+def manifests(folder):
+    return [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/manifest.json")]
+
+
 def test_rows_of_a_file_that_are_not_asked_are_counted_and_told(model, tmp_path):
     for form in ("cloze", "letter", None):
         said = []
@@ -157,7 +161,7 @@ def test_rows_of_a_file_that_are_not_asked_are_counted_and_told(model, tmp_path)
     again = evaluate(model, written(tmp_path / "mine.jsonl", [*RAW, RAW[0]]), folder=tmp_path / "e")
     assert only(again)["left_out"]["duplicate"] == 2
     assert views.evaluated_tasks(again)["left_out"].tolist() == [4]
-    assert manifests(tmp_path / "e")["left_out"].map(lambda counts: sum(counts.values())).eq(3).all()
+    assert {sum(task["left_out"].values()) for task in manifests(tmp_path / "e")} == {3}
 
 
 @pytest.mark.parametrize("form", ["cloze", "letter", None])
@@ -242,7 +246,7 @@ def test_prompts_that_the_model_could_not_hold_are_counted(model, tmp_path, form
     assert "truncated" not in said[-1]
     assert only(evaluate(model, {"mine": table}, fewshot=39, **settings))["cut"] == 40
     assert "40 prompts were truncated on the left to the model's context" in said[-1]
-    assert set(manifests(tmp_path)["cut"]) == {0, 40}
+    assert {task["cut"] for task in manifests(tmp_path)} == {0, 40}
 
 
 def test_a_model_that_cannot_be_asked_says_why(model, tmp_path, monkeypatch):
@@ -370,7 +374,7 @@ def test_what_was_run_is_recorded(model, tmp_path):
     about = samples.attrs["evaluation"]
     assert about["seeds"] == {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 7}
     assert about["digest"] == digest_model(model)
-    [row] = manifests(tmp_path / "e").to_dict("records")
+    [row] = manifests(tmp_path / "e")
     assert (row["task"], row["n"], row["version"], row["fewshot"]) == ("mine", 5, "1.0", 0)
     assert row["lm_eval"] == about["lm_eval"]
     assert row["model"] == str(model)

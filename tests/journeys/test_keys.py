@@ -120,7 +120,7 @@ def asking(ledger, url, *, client=None, kind=Teacher, parse=None, n=3):
     def call():
         endpoint = None if client else Endpoint(base_url=url)
         options = {"client": client} if client else {"endpoint": endpoint}
-        batch = {"poll": 0.01, "log": shown.append} if kind is BatchTeacher else {}
+        batch = {"log": shown.append} if kind is BatchTeacher else {}
         teacher = kind(
             "textbook", ledger=ledger, attempts=2, backoff=0.01, in_flight=2, max_tokens=20, **options, **batch
         )
@@ -243,7 +243,8 @@ def test_an_openai_client_shows_its_key_no_more_than_the_own_transport(door, key
 @pytest.mark.parametrize(
     "case", ["401 as JSON", "401 as text", "401 with other escapes", "404", "500", "no JSON", "no answer"]
 )
-def test_batches_show_no_key_either(door, key, nowhere, ledger, case):
+def test_batches_show_no_key_either(door, key, nowhere, ledger, case, monkeypatch):
+    monkeypatch.setattr("qatoolkit.teacher.batch_client.POLL", 0.01)
     door.answer = (REFUSALS | FAILURES)[case]
     call, shown = asking(ledger, door.url, kind=BatchTeacher)
     told = failing(call)

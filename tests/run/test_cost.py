@@ -1,5 +1,6 @@
 """What a synthesis will take is counted before it starts."""
 
+import asyncio
 import json
 
 import pytest
@@ -83,7 +84,7 @@ def test_earlier_requests_replace_the_assumptions(tmp_path):
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         for i in range(ENOUGH):
             attempt = Attempt(str(i), profile.teacher.refiner, "r", "s", 0.0, 2.0, 200, "ok", 100, 50, 0, 0.0)
-            ledger.put(attempt, "{}", "{}")
+            asyncio.run(ledger.put(attempt, "{}", "{}"))
         table = estimate(profile, ledger)
     known = table[table["model"] == profile.teacher.refiner]
     assert known["measured"].all()
@@ -109,7 +110,7 @@ def test_what_the_ledger_has_answered_is_not_asked_for_again(tmp_path):
             "measured": False,
         }
         attempt = Attempt(teacher.keys(messages)[2], teacher.model, "", "", 0.0, 1.0, 200, "ok")
-        ledger.put(attempt, "{}", "{}")
+        asyncio.run(ledger.put(attempt, "{}", "{}"))
         after = estimate_requests(teacher, messages)
     assert (after["requests"], after["answered"], after["prompt_tokens"]) == (3, 1, 11)
 

@@ -18,7 +18,7 @@ from aiohttp import web
 from qatoolkit.run.profiles import load_profile
 from qatoolkit.run.stages import teachers as stages
 from qatoolkit.run.store import open_run
-from qatoolkit.teacher import prompts
+from qatoolkit.teacher import batch_client, prompts
 from qatoolkit.teacher.batch_client import BatchTeacher
 from qatoolkit.teacher.client import BudgetError, Endpoint, Teacher, TeacherError
 from qatoolkit.teacher.ledger import Ledger
@@ -133,10 +133,11 @@ def ledger(tmp_path):
 @pytest.fixture
 def teacher(ledger, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(batch_client, "POLL", 0.02)
 
     def make(url, kind=BatchTeacher, model="textbook-err15", **options):
         if kind is BatchTeacher:
-            options = {"poll": 0.05, "log": lambda text: None, **options}
+            options = {"log": lambda text: None, **options}
         options = {"ledger": ledger, "backoff": 0.01, "max_tokens": 500, "price": PRICE, **options}
         return kind(model, endpoint=Endpoint(base_url=url, name="test"), **options)
 
@@ -198,11 +199,13 @@ def test_corrections_and_retakes_leave_together_in_a_later_batch(serve, proxy, t
     assert 2 <= batches(door) <= 4
 
 
-def test_requests_are_split_at_the_limits_of_a_file(serve, proxy, teacher, questions):
+def test_requests_are_split_at_the_limits_of_a_file(serve, proxy, teacher, questions, monkeypatch):
     door = proxy(serve()[0])
-    assert teacher(door.url, requests_per_file=7).ask(questions[:20])["outcome"].eq("ok").all()
+    monkeypatch.setattr(batch_client, "FILE_LIMITS", (7, 10**6))
+    assert teacher(door.url).ask(questions[:20])["outcome"].eq("ok").all()
     assert batches(door) == door.calls.count("POST /v1/files") == 3
-    assert teacher(door.url, bytes_per_file=5_000).ask(questions[20:40])["outcome"].eq("ok").all()
+    monkeypatch.setattr(batch_client, "FILE_LIMITS", (1000, 5_000))
+    assert teacher(door.url).ask(questions[20:40])["outcome"].eq("ok").all()
     assert batches(door) >= 6
 
 
@@ -329,16 +332,17 @@ def test_a_client_that_died_before_it_knew_of_its_batch_finds_it(serve, proxy, t
 
 CLIENT = """
 import json, sys
-from qatoolkit.teacher.batch_client import BatchTeacher
+from qatoolkit.teacher import batch_client
 from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.teacher.settings import Price
 from qatoolkit.teacher.client import Endpoint
 
-url, path, questions, poll = sys.argv[1:]
+url, path, questions = sys.argv[1:]
+batch_client.POLL, batch_client.FILE_LIMITS = 0.05, (15, 10**6)
 with Ledger(path) as ledger:
-    teacher = BatchTeacher(
+    teacher = batch_client.BatchTeacher(
         "textbook-err15", endpoint=Endpoint(base_url=url, name="test"), ledger=ledger, price=Price(input=1.0, output=10.0),
-        max_tokens=500, run="r", stage="s", requests_per_file=15, poll=float(poll), log=lambda said: print(said, flush=True)
+        max_tokens=500, run="r", stage="s", log=lambda said: print(said, flush=True)
     )
     print(len(teacher.ask(json.loads(questions))))
 """
@@ -347,7 +351,7 @@ with Ledger(path) as ledger:
 @pytest.mark.parametrize("when", ["requests submitted", ": in_progress", ": completed"])
 def test_a_killed_client_resumes_its_batches_and_nothing_is_answered_twice(serve, teacher, ledger, questions, when):
     url, answered = serve("latency=0.03")
-    command = [sys.executable, "-c", CLIENT, url, str(ledger.path), json.dumps(questions[:30]), "0.05"]
+    command = [sys.executable, "-c", CLIENT, url, str(ledger.path), json.dumps(questions[:30])]
     client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     for said in client.stdout:
         if when in said:
@@ -373,7 +377,7 @@ def test_what_others_asked_in_a_resumed_batch_is_kept_too(serve, proxy, teacher,
     door = proxy(url)
     door.meddle = lambda method, path, answer: (503, "") if "/batches/" in path else answer
     with pytest.raises(TeacherError, match="picked up"):
-        teacher(door.url, attempts=2, poll=0.01).ask(questions[:10])
+        teacher(door.url, attempts=2).ask(questions[:10])
     door.meddle = lambda method, path, answer: answer
     assert teacher(door.url).ask(questions[:1] + questions[10:11])["outcome"].eq("ok").all()
     assert teacher(door.url).ask(questions[:10])["cached"].all()
@@ -388,13 +392,14 @@ def test_a_batch_the_server_does_not_know_is_submitted_again_where_that_is_free_
     door.meddle = lambda method, path, answer: (503, "") if "/batches/" in path else answer
     for _ in range(2):
         with pytest.raises(TeacherError, match="picked up"):
-            teacher(door.url, attempts=2, poll=0.01).ask(questions[:3])
+            teacher(door.url, attempts=2).ask(questions[:3])
     fresh = serve(fresh=True)[0]  # knows nothing of it
     monkeypatch.setattr(Endpoint, "is_local", property(lambda self: False))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(TeacherError, match=r"teacher\.forget\('batch_\w+'\)"):
         teacher(fresh).ask(questions[:3])
     monkeypatch.undo()
+    monkeypatch.setattr(batch_client, "POLL", 0.02)
     (batch,) = ledger.read("SELECT DISTINCT batch FROM batches")[0]
     table = teacher(fresh).ask(questions[:2])  # a local server that was restarted
     assert table.loc[:, ["outcome", "attempts"]].to_numpy().tolist() == [["ok", 2]] * 2
@@ -406,7 +411,7 @@ def test_two_that_submit_the_same_at_once_submit_it_once(serve, teacher, ledger,
     url, answered = serve()
     tables = []
     with Ledger(ledger.path) as other:
-        askers = [teacher(url, poll=0.05), teacher(url, ledger=other, poll=0.05)]
+        askers = [teacher(url), teacher(url, ledger=other)]
         threads = [
             threading.Thread(target=lambda asker=asker: tables.append(asker.ask(questions[:12]))) for asker in askers
         ]
@@ -439,7 +444,7 @@ def test_nothing_is_submitted_that_could_exceed_the_budget(serve, proxy, teacher
 def test_a_budget_counts_what_is_still_outstanding(serve, proxy, teacher, questions):
     door = proxy(serve()[0])
     door.meddle = lambda method, path, answer: (503, "") if "/batches/" in path else answer
-    settings = {"run": "r", "stage": "s", "max_tokens": 100, "attempts": 2, "poll": 0.01}
+    settings = {"run": "r", "stage": "s", "max_tokens": 100, "attempts": 2}
     with pytest.raises(TeacherError, match="picked up"):
         teacher(door.url, **settings).ask(questions[:5])
     with pytest.raises(BudgetError, match=r"requests in flight may cost \$0\.00[1-9]"):
@@ -490,14 +495,8 @@ def test_a_profile_switches_every_stage_to_batches(tmp_path, monkeypatch, questi
 
 
 def test_wrong_use_is_explained(teacher):
-    for options, message in (
-        ({"discount": 1.5}, "discount is 1.5"),
-        ({"poll": 0}, "poll is 0"),
-        ({"requests_per_file": 0}, "requests_per_file is 0"),
-        ({"client": object()}, "takes no client"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            teacher("http://127.0.0.1:9/v1", **options)
+    with pytest.raises(ValueError, match="takes no client"):
+        teacher("http://127.0.0.1:9/v1", client=object())
     assert teacher("http://127.0.0.1:9/v1").ask([]).empty
 
 

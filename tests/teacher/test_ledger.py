@@ -29,6 +29,10 @@ def attempt(key: str, **changes) -> Attempt:
     return Attempt(**{"key": key, **row, "outcome": "ok", **changes})
 
 
+def put(ledger: Ledger, *record):
+    asyncio.run(ledger.put(*record))
+
+
 @pytest.fixture
 def ledger(tmp_path):
     with Ledger(tmp_path / "deep" / "ledger.db") as ledger:
@@ -70,8 +74,8 @@ def test_a_request_that_is_not_json_is_refused():
 def test_what_is_put_is_there_for_the_next_session(tmp_path):
     path = tmp_path / "ledger.db"
     with Ledger(path) as ledger:
-        ledger.put(attempt("k1"), '{"q":1}', '{"content":"沸点"}')
-        ledger.put(attempt("k2", outcome="http_500", status=500))
+        put(ledger, attempt("k1"), '{"q":1}', '{"content":"沸点"}')
+        put(ledger, attempt("k2", outcome="http_500", status=500))
         ledger.flush()
     with Ledger(path) as ledger:
         assert ledger.get(["k1", "k2", "k3"]) == {"k1": {"content": "沸点"}}
@@ -80,21 +84,21 @@ def test_what_is_put_is_there_for_the_next_session(tmp_path):
 
 
 def test_the_first_response_under_a_key_stands(ledger):
-    ledger.put(attempt("k"), "{}", '{"n":1}')
-    ledger.put(attempt("k"), "{}", '{"n":2}')
+    put(ledger, attempt("k"), "{}", '{"n":1}')
+    put(ledger, attempt("k"), "{}", '{"n":2}')
     assert ledger.get(["k"]) == {"k": {"n": 1}}
     assert len(ledger.attempts()) == 2
 
 
 def test_many_threads_and_a_loop_share_one_writer(ledger):
     async def many(start):
-        await asyncio.gather(*(ledger.aput(attempt(f"a{start + i}"), "{}", "{}") for i in range(300)))
+        await asyncio.gather(*(ledger.put(attempt(f"a{start + i}"), "{}", "{}") for i in range(300)))
 
     threads = [threading.Thread(target=lambda i=i: asyncio.run(many(i * 300))) for i in range(3)]
     for thread in threads:
         thread.start()
     for i in range(50):
-        ledger.put(attempt(f"b{i}"), "{}", "{}")
+        put(ledger, attempt(f"b{i}"), "{}", "{}")
     for thread in threads:
         thread.join()
     assert len(ledger.get([f"a{i}" for i in range(900)] + [f"b{i}" for i in range(50)])) == 950
@@ -102,12 +106,12 @@ def test_many_threads_and_a_loop_share_one_writer(ledger):
 
 def test_two_processes_may_write_the_same_file(tmp_path):
     script = """if True:
-        import sys
+        import asyncio, sys
         from qatoolkit.teacher.ledger import Attempt, Ledger
         with Ledger(sys.argv[1]) as ledger:
             for i in range(100):
                 key = f"{sys.argv[2]}-{i}"
-                ledger.put(Attempt(key, "m", "r", "s", 0.0, 0.1, 200, "ok"), "{}", "{}")
+                asyncio.run(ledger.put(Attempt(key, "m", "r", "s", 0.0, 0.1, 200, "ok"), "{}", "{}"))
     """
     command = [sys.executable, "-c", script, str(tmp_path / "ledger.db")]
     writers = [subprocess.Popen([*command, name]) for name in ("a", "b", "c")]
@@ -118,11 +122,11 @@ def test_two_processes_may_write_the_same_file(tmp_path):
 
 def test_a_put_that_returned_survives_kill_9(tmp_path):
     script = """if True:
-        import os, signal, sys
+        import asyncio, os, signal, sys
         from qatoolkit.teacher.ledger import Attempt, Ledger
         ledger = Ledger(sys.argv[1])
         for i in range(20):
-            ledger.put(Attempt(f"k{i}", "m", "r", "s", 0.0, 0.1, 200, "ok"), "{}", "{}")
+            asyncio.run(ledger.put(Attempt(f"k{i}", "m", "r", "s", 0.0, 0.1, 200, "ok"), "{}", "{}"))
         os.kill(os.getpid(), signal.SIGKILL)
     """
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "ledger.db")]).returncode == -9
@@ -132,11 +136,11 @@ def test_a_put_that_returned_survives_kill_9(tmp_path):
 
 def test_spend_adds_up_by_model_and_stage_and_counts_what_has_no_price(ledger):
     used = {"prompt_tokens": 10, "completion_tokens": 100, "reasoning_tokens": 60}
-    ledger.put(attempt("a", **used, cost=0.25))
-    ledger.put(attempt("b", **used, cost=0.5))
-    ledger.put(attempt("c", **used, model="unlisted"))
-    ledger.put(attempt("d", outcome="http_500", status=500))
-    ledger.put(attempt("e", **used, cost=4.0, run="other"))
+    put(ledger, attempt("a", **used, cost=0.25))
+    put(ledger, attempt("b", **used, cost=0.5))
+    put(ledger, attempt("c", **used, model="unlisted"))
+    put(ledger, attempt("d", outcome="http_500", status=500))
+    put(ledger, attempt("e", **used, cost=4.0, run="other"))
     spend = ledger.spend("r").set_index("model")
     assert spend.loc["m", ["attempts", "prompt_tokens", "reasoning_tokens"]].tolist() == [3, 20, 120]
     assert spend.loc["m", ["cost", "unpriced"]].tolist() == [0.75, 0]
@@ -145,8 +149,8 @@ def test_spend_adds_up_by_model_and_stage_and_counts_what_has_no_price(ledger):
 
 
 def test_an_answer_whose_usage_the_server_left_out_is_not_free(ledger):
-    ledger.put(attempt("a", cost=0.25), "{}", "{}")
-    ledger.put(attempt("b"), '{"asked": "b"}', "{}")
+    put(ledger, attempt("a", cost=0.25), "{}", "{}")
+    put(ledger, attempt("b"), '{"asked": "b"}', "{}")
     assert ledger.spend("r")[["cost", "unpriced"]].to_numpy().tolist() == [[0.25, 1]]
     assert ledger.costs(["a", "b"]).set_index("key")["cost"].isna().to_dict() == {"a": False, "b": True}
 
@@ -156,7 +160,7 @@ def test_one_write_that_fails_does_not_take_others_down(ledger):
 
     def write(key):
         try:
-            ledger.put(attempt(key), "{}", "{}")
+            put(ledger, attempt(key), "{}", "{}")
         except RuntimeError as error:
             errors.append(str(error))
 
@@ -171,12 +175,12 @@ def test_one_write_that_fails_does_not_take_others_down(ledger):
 
 
 def test_a_full_disk_is_an_error_not_a_hang(ledger):
-    ledger.put(attempt("before"), "{}", "{}")
+    put(ledger, attempt("before"), "{}", "{}")
     pages = sqlite3.connect(ledger.path).execute("PRAGMA page_count").fetchone()[0]
     with Ledger(ledger.path) as full:
         full._writer_connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own full disk
         with pytest.raises(RuntimeError, match="full; free the disk"):
-            full.put(attempt("big"), "{}", f'"{"x" * 100_000}"')
+            put(full, attempt("big"), "{}", f'"{"x" * 100_000}"')
         assert list(full.get(["before", "big"])) == ["before"]
 
 
@@ -196,7 +200,7 @@ def test_a_closed_ledger_says_so(tmp_path):
     ledger.close()
     ledger.close()
     with pytest.raises(RuntimeError, match="closed"):
-        ledger.put(attempt("k"))
+        put(ledger, attempt("k"))
 
 
 def test_the_price_is_the_one_in_force_on_the_day():

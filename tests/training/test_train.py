@@ -187,16 +187,13 @@ def test_a_hook_sees_every_step_and_changes_nothing(world, trunk, tmp_path):
 def test_a_soup_is_the_mean_of_its_checkpoints(trunk, tmp_path):
     out, _ = trunk
     parts = [AutoModelForCausalLM.from_pretrained(out / "a" / name) for name in ("at-0.5", "at-1")]
-    soup([out / "a" / "at-0.5", out / "a" / "at-1"], tmp_path / "soup", weights=[1, 3])
+    soup([out / "a" / "at-0.5", out / "a" / "at-1"], tmp_path / "soup")
     mixed = AutoModelForCausalLM.from_pretrained(tmp_path / "soup")
     for p, a, b in zip(mixed.parameters(), *(m.parameters() for m in parts), strict=True):
-        torch.testing.assert_close(p, a / 4 + 3 * b / 4)
+        torch.testing.assert_close(p, (a + b) / 2)
     AutoTokenizer.from_pretrained(tmp_path / "soup")
     with pytest.raises(ValueError, match="two or more"):
         soup([out / "a"], tmp_path / "x")
-    for odd in ([1, float("nan")], [1, float("inf")], [1, -1]):
-        with pytest.raises(ValueError, match="soup: weights are"):
-            soup([out / "a", out / "b"], tmp_path / "x", weights=odd)
     both = [out / "a" / "at-0.5", out / "a"]
     soup(both, tmp_path / "soup")  # a soup may be made again, other things are left alone
     before = weights(out / "a")
