@@ -6,10 +6,8 @@ letter, so the texts of the choices are scored after "Question: ... Answer:", as
 
 import copy
 import os
-import threading
 import warnings
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +21,6 @@ SMALL = 256  # tokens; a smaller batch costs more than the padding it saves
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32_768}  # more is not faster on a CPU, with its small caches
 MOST_TOGETHER = 16  # continuations in one sequence; more would cost more in attention than they save
 MOST_LOGITS = 2**26  # at a time (256 MiB): a large vocabulary times many scored tokens would fill the memory
-SMALL_MODEL = 2**26  # bytes of weights
 PREFIX = 32  # tokens; the shortest shared prefix that is worth reading only once
 
 
@@ -97,25 +94,6 @@ def score(
         table = table.drop(index=table.index[long])
     pairs = [truncate(*pair, most) for pair in pairs]
     return _judge(table, score_pairs(model, pairs, batch_tokens)[0], [len(answer) for _, answer in pairs])
-
-
-def score_each(models: Iterable[str | Path], table: pd.DataFrame, *, blind: bool = False) -> list[pd.DataFrame]:
-    """`score` of several models, by Hugging Face directory. On a CPU small ones are scored two at a time, on a thread
-    each: one of them does not keep two threads busy."""
-    import torch
-
-    def scored(model) -> pd.DataFrame:
-        with loading:  # transformers changes global state while it loads
-            found = load_model(model)
-        if side_by_side:
-            torch.set_num_threads(1)
-        return score(*found, table, blind=blind)
-
-    models, loading = list(models), threading.Lock()
-    size = max((path.stat().st_size for model in models for path in Path(model).glob("*.safetensors")), default=0)
-    side_by_side = not torch.cuda.is_available() and 0 < size <= SMALL_MODEL and len(os.sched_getaffinity(0)) > 1
-    with ThreadPoolExecutor(1 + side_by_side) as pool:
-        return list(pool.map(scored, models))
 
 
 def encode(tokenizer, texts: list[str], **special) -> list[list[int]]:
