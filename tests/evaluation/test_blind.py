@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from qatoolkit.core.prompt_format import as_prompt_and_answer
 from qatoolkit.core.qa_table import qa_table
 from qatoolkit.evaluation.blind import blind_by_model, blind_to_training
-from qatoolkit.evaluation.cloze import CHOSEN, load_model, score, score_each
+from qatoolkit.evaluation.cloze import CHOSEN, load_model, score
 from qatoolkit.evaluation.evaluate import evaluate
 from qatoolkit.evaluation.exams import Exam
 from qatoolkit.evaluation.task_tables import task_tables
@@ -96,19 +96,6 @@ def test_a_reader_of_answers_alone_takes_the_choice_that_is_most_often_right():
 def test_a_model_is_asked_without_the_question(model):
     table = exam()
     assert blind_by_model(model, table).tolist() == by_hand(model, table, "")["correct"].tolist()
-
-
-def test_models_scored_side_by_side_answer_as_alone(model, tmp_path):
-    torch.manual_seed(2)
-    other = AutoModelForCausalLM.from_config(load_model(model)[0].config)
-    other.save_pretrained(tmp_path)
-    load_model(model)[1].save_pretrained(tmp_path)
-    table, folders = exam(200), [model, tmp_path, model]
-    for blind in (False, True):
-        together = score_each(folders, table, blind=blind)
-        for folder, found in zip(folders, together, strict=True):
-            pd.testing.assert_frame_equal(found, score(*load_model(folder), table, blind=blind), rtol=1e-4)
-    assert not together[0]["margin"].equals(together[1]["margin"])
 
 
 def test_blind_scores_need_one_right_choice(model):

@@ -9,8 +9,8 @@ from qatoolkit.core.artifacts import Artifact
 from qatoolkit.core.stats import CELL, accuracy, cells, corrected, in_cells, mcnemar, paired_difference
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.evaluation.bits import bits_difference, bits_per_byte, mean_bits_per_byte
-from qatoolkit.evaluation.blind import blind_to_training
-from qatoolkit.evaluation.cloze import score_each
+from qatoolkit.evaluation.blind import blind_by_model, blind_to_training
+from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.evaluation.probe import UNLABELLED, fill_labels
 from qatoolkit.run.contracts import stage
@@ -96,13 +96,13 @@ def blind(run: Run, models: dict[str, Path]) -> pd.DataFrame:
     data), `blind_model` the one that the arm's model finds most likely without the question."""
     rows, parts = choice_rows(run), []
     unique = rows.drop_duplicates("id")
-    read = score_each(models.values(), unique, blind=True) if len(rows) else [rows.assign(correct=None)] * len(models)
-    for arm, samples in zip(models, read, strict=True):
+    for arm, model in models.items():
         data = arm_table(run, arm) if arm in run.profile.arms else pd.DataFrame()
         found = rows[["exam", "id"]].assign(arm=arm, blind_training=None)
         if len(data) and len(rows):
             found["blind_training"] = blind_to_training(rows, data)
-        parts.append(found.assign(blind_model=rows["id"].map(samples.set_index("id")["correct"].astype(object))))
+        by_model = pd.Series(blind_by_model(model, unique).to_numpy(), unique["id"], dtype=object)
+        parts.append(found.assign(blind_model=rows["id"].map(by_model)))
     return pd.concat(parts, ignore_index=True).astype(dict.fromkeys(BLIND, "boolean"))
 
 
@@ -193,10 +193,9 @@ def score_models(run: Run, paths) -> dict[str, pd.DataFrame]:
     rows, found = exam_rows(run), {}
     not_cloze = set(choice_exams(run)) - set(rows["exam"])
     others = [exam for exam in exams_to_evaluate(run) if exam.name in not_cloze]
-    done, paths = run.artifacts / "scores", list(dict.fromkeys(paths))
-    scored = dict(zip(paths, score_each(paths, rows), strict=True)) if len(rows) else {}
-    for path in paths:
-        parts = [rows[["id", *CELL]].merge(scored[path], on="id")] if len(rows) else []
+    done = run.artifacts / "scores"
+    for path in dict.fromkeys(paths):
+        parts = [rows[["id", *CELL]].merge(score(*load_model(path), rows), on="id")] if len(rows) else []
         if others:
             samples = evaluate_exams(path, others, scorer="fast", folder=done)
             parts.append(with_exam_labels(run, samples)[["id", *CELL, "correct", "margin"]])

@@ -16,6 +16,7 @@ from qatoolkit.run.store import Run
 
 REFERENCE = "reference"
 KEY = ["arm", "ablation", "seed"]
+TRAINING = ("student", "midtrain")  # groups of dials that change no data
 LONGEST = 60  # characters in the name of a variant's folder
 
 
@@ -29,6 +30,8 @@ def variant(run: Run, dials: dict) -> tuple[Run, str]:
     arm = run.profile.arm_of(dials)
     turned = {name: value for name, value in dials.items() if name != "arm"}
     sets = {name: None for name in run.profile.arms if name != arm}
+    if all(dial.split(".")[0] in TRAINING for dial in turned):
+        sets = {}  # as many sets are curated as in the run, so that this is not done again
     name = re.sub(r"[^\w.-]+", "_", f"{arm}-{ablation_name(dials)}")
     name = name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{key_of(dials)[:8]}"
     other = run.variant(name, turned | {"arms": sets, "compare": (), "ablations": ()})
