@@ -125,6 +125,7 @@ def mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> dict:
 
 
 def mcnemar_p(a_only: int, b_only: int) -> float:
+    """The two-sided p of `mcnemar` from its counts."""
     from scipy import stats
 
     n = a_only + b_only

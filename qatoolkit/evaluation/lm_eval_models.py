@@ -1,5 +1,5 @@
-"""lm-eval's Hugging Face model in two versions: CountingHFLM, for reported numbers, counts truncated prompts and
-unfinished replies; FastScorer, for long suites and sweeps, takes its log-likelihoods from `cloze`.
+"""lm-eval's Hugging Face model in two versions: CountingHFLM (`evaluate.scorer: hf`, the default) counts truncated
+prompts and unfinished replies; FastScorer (`fast`) takes its log-likelihoods from `cloze`. Both give the same answers.
 
 Tokenisation, beginning-of-sequence tokens, truncation, rolling windows and generation are lm-eval's code; FastScorer
 replaces only the scoring of (context, continuation) pairs.

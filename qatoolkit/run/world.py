@@ -139,7 +139,7 @@ class TextbookWorld:
 
         teacher = kept_teacher if self._log else local_teacher  # a run keeps it for its next stage
         with teacher(self._settings, log=self._log) as url:
-            yield Endpoint(base_url=url, name="offline-textbook")
+            yield Endpoint(base_url=url, name=f"offline-textbook-{self.EDITION}")
 
     def ladder(self) -> tuple[LadderSettings, ...]:
         return ()

@@ -16,19 +16,17 @@ class Reader:
 
     def __init__(self, book: Textbook):
         self.book = book
-        self.names, self.nouns, self.relations = {}, {}, {}
+        self.names, self.nouns, self.ones, self.relations = {}, {}, {}, {}
         self.wordings = []
         for language in ("en", "zh"):
             self.names[language] = {e.name(language).casefold(): e for e in book.entities.values()}
-            self.nouns[language] = _group(
-                (words.casefold(), t.id)
-                for t in book.tables.values()
-                for words in dict.fromkeys((t.noun(language), t.one(language)))
-            )
+            self.nouns[language] = _group((t.noun(language).casefold(), t.id) for t in book.tables.values())
+            self.ones[language] = _group((t.one(language).casefold(), t.id) for t in book.tables.values())
             self.relations[language] = _group((r.name(language).casefold(), r) for r in book.relations.values())
             slots = {
                 "e": self.names[language],
-                **dict.fromkeys(("noun", "one"), self.nouns[language]),
+                "noun": self.nouns[language],
+                "one": self.ones[language],
                 "top": {word for kind in TOP.values() for word in kind[language]},
                 **dict.fromkeys(("r", "r1", "r2", "r3"), self.relations[language]),
             }
@@ -89,7 +87,8 @@ class Reader:
         if "e" in found:
             return self.names[language][found["e"]]
         holders = self._value_index.get((first.id, language, found.get("v", "")), [])
-        if len(holders) == 1 and first.table in self.nouns[language].get(found.get("noun") or found["one"], ()):
+        kind = self.ones[language].get(found["one"]) if "one" in found else self.nouns[language].get(found["noun"])
+        if len(holders) == 1 and first.table in kind:
             return holders[0]
         return None
 

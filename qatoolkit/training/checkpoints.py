@@ -272,7 +272,7 @@ def adopt(checkpoint: str, out: Path, *, tokens: int | None = None, revision: st
 
 def soup(checkpoints: list[str | Path], out: str | Path) -> Path:
     """Average checkpoints of one architecture ("model soup") into a Hugging Face directory with the first one's
-    tokenizer. `soup.json` records checkpoints and weights.
+    tokenizer. `soup.json` records the checkpoints.
 
     Raises ValueError for fewer than two checkpoints, models of different shape, or an `out` with anything but a soup in
     it."""
@@ -294,6 +294,5 @@ def soup(checkpoints: list[str | Path], out: str | Path) -> Path:
     with atomic(out, over="soup.json") as temporary:
         model.save_pretrained(temporary)
         load_tokenizer(checkpoints[0]).save_pretrained(temporary)
-        made_of = {"checkpoints": [checkpoint_name(c) for c in checkpoints], "weights": [1.0] * len(checkpoints)}
-        write_json(made_of, temporary / "soup.json")
+        write_json({"checkpoints": [checkpoint_name(c) for c in checkpoints]}, temporary / "soup.json")
     return out

@@ -16,7 +16,7 @@ from qatoolkit.run.store import Run
 
 REFERENCE = "reference"
 KEY = ["arm", "ablation", "seed"]
-TRAINING = ("student", "midtrain")  # groups of dials that change no data
+READ_BY_BASE = ("midtrain.tokens", "midtrain.rate")  # a new base can mean a new plan, and so new questions
 LONGEST = 60  # characters in the name of a variant's folder
 
 
@@ -29,9 +29,8 @@ def variant(run: Run, dials: dict) -> tuple[Run, str]:
     """The run with an ablation's dials turned and its stages made up to curation, and the ablation's arm."""
     arm = run.profile.arm_of(dials)
     turned = {name: value for name, value in dials.items() if name != "arm"}
-    sets = {name: None for name in run.profile.arms if name != arm}
-    if all(dial.split(".")[0] in TRAINING for dial in turned):
-        sets = {}  # as many sets are curated as in the run, so that this is not done again
+    only_trained = all(dial.startswith("midtrain.") and dial not in READ_BY_BASE for dial in turned)
+    sets = {} if only_trained else {name: None for name in run.profile.arms if name != arm}  # {}: as curated in the run
     name = re.sub(r"[^\w.-]+", "_", f"{arm}-{ablation_name(dials)}")
     name = name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{key_of(dials)[:8]}"
     other = run.variant(name, turned | {"arms": sets, "compare": (), "ablations": ()})
