@@ -43,7 +43,7 @@ def written(one, file: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("start", ["scratch", "checkpoint"])
+@pytest.mark.parametrize("start", [pytest.param("scratch", marks=pytest.mark.slow), "checkpoint"])
 def test_two_processes_lose_what_one_loses(world, tmp_path, start):
     # 9 blocks a step, 2 at a time: uneven between the processes, with padding for the one that has none left
     settings = {"batch": 9, "micro_batch": 2, "tokens": 12_000, "z_loss": 1e-4, "loss_on": "answer"}
