@@ -87,8 +87,8 @@ class Reader:
         if "e" in found:
             return self.names[language][found["e"]]
         holders = self._value_index.get((first.id, language, found.get("v", "")), [])
-        kinds = self.ones[language] if "one" in found else self.nouns[language]
-        if len(holders) == 1 and first.table in kinds[found["one" if "one" in found else "noun"]]:
+        slot, kinds = ("one", self.ones) if "one" in found else ("noun", self.nouns)
+        if len(holders) == 1 and first.table in kinds[language][found[slot]]:
             return holders[0]
         return None
 
