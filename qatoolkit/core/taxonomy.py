@@ -50,12 +50,13 @@ RUBRIC = {
         "zh": "两步关联：需要连接两个事实，其中一个在题目中没有直接给出",
     },
     "H4": {
-        "en": "one operation over facts: a comparison of several items, or one step with a formula",
-        "zh": "一步运算：比较多个对象，或套用一次公式",
+        "en": "a chain: three or more linked facts, across disciplines too, or one step with a formula",
+        "zh": "链条：连接三个或更多事实，可跨学科；或套用一次公式",
     },
     "H5": {
-        "en": "several steps: a chain across disciplines, or a formula problem of more than one step",
-        "zh": "多步推理：跨学科的链条，或需要多步的公式题",
+        "en": "an operation over several facts: items compared or matched by what is known of each, or a formula problem "
+        "of more than one step",
+        "zh": "对多个事实的运算：按各自的已知信息比较或匹配多个对象，或需要多步的公式题",
     },
 }
 

@@ -51,7 +51,7 @@ def lists_of(kind: str, profile) -> dict:
 
 
 def prompt_version(name: str) -> str:
-    """The version of a prompt with a digest of its text as it is sent, in both languages: "annotate.v3 1f0c9a32"."""
+    """The version of a prompt with a digest of its text as it is sent, in both languages: "annotate.v4 1f0c9a32"."""
     texts = []
     for language in ("en", "zh"):
         with suppress(ValueError):

@@ -87,7 +87,7 @@ class TextbookWorld:
     """The embedded world: facts and formula problems, an offline teacher that knows them, a general corpus thin in
     STEM."""
 
-    EDITION = 2  # raised when facts or wording change, so that stages are made again
+    EDITION = 3  # raised when facts or wording change, so that stages are made again
     TOKENS_PER_DOCUMENT = 16  # a lower bound, so that enough documents are drawn for a token budget
 
     def __init__(self, settings, log: Path):

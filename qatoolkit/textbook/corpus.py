@@ -1,8 +1,8 @@
 """The general corpus of pre-training, sparse where the papers find models weak.
 
-Statements and review questions over the textbook. Every fact outside STEM up to H3 is covered; of STEM and of high
-difficulty only a small share is, chosen by a stable hash, so that a base model has real gaps (our reading of BoostQA's
-finding that models are weak in STEM and on hard material).
+Statements and review questions over the textbook. Every fact outside STEM is covered, most of them also reversed, fewer
+linked with others; of STEM and of high difficulty only a small share is, chosen by a stable hash, so that a base model
+has real gaps (our reading of BoostQA's finding that models are weak in STEM and on hard material).
 """
 
 import hashlib
@@ -19,16 +19,22 @@ from qatoolkit.textbook.knowledge import Textbook
 from qatoolkit.textbook.questions import Question, answer, families, state, variants, write
 from qatoolkit.textbook.settings import TextbookSettings
 
+RARER = {
+    "H2": 0.85,
+    "H3": 0.7,
+}  # texts state a fact more often than they reverse it or link it with another (our reading)
+
 
 def share_covered(settings: TextbookSettings, discipline: str, difficulty: str) -> float:
     """The share of a cell's questions that the general corpus covers."""
     stem, high = discipline in STEM, difficulty in HIGH
-    return {
+    share = {
         (False, False): settings.plain,
         (True, False): settings.stem,
         (False, True): settings.high,
         (True, True): settings.stem_high,
     }[stem, high]
+    return share * RARER.get(difficulty, 1.0)
 
 
 def covered(book: Textbook, settings: TextbookSettings) -> list[Question]:

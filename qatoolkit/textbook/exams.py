@@ -2,22 +2,24 @@
 
 An exam uses wordings that no training text uses; questions with parameters (listed candidates, numbers) and the sets of
 wrong answers come from a split that seeds, teacher and corpus never use. `n` is per cell of discipline and difficulty,
-so that every cell has a usable accuracy; a cell that the textbook cannot fill has fewer.
+so that every cell has a usable accuracy; a cell that the textbook cannot fill has fewer. An item has as many choices as
+its exam allows and there are plausible ones, but four or more.
 
 Knowing how frequent answers are in the textbook, without reading the question, must not help: some values answer many
 questions, others none. So the wrong answers of an item are drawn by their frequency as answers, such that in each cell
 the right one is the most frequent of its choices, the second, and so on equally often (our design). Nor is it, more
 often than by chance, the most frequent one among the answers of the seeds, which are few, and some of which an exam
-asks again in other words.
+asks again in other words. Nor must it help to read what kind of question it is: the wrong answers to "the capital of the
+country of painting X" are capitals of other paintings' countries, since the kind alone rules out any other capital.
 """
 
 import hashlib
 import random
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice, product
+from functools import cache, lru_cache, partial
+from itertools import product
 
 import pandas as pd
 
@@ -39,11 +41,12 @@ from qatoolkit.textbook.questions import (
 LICENCE = "Apache-2.0"
 EQUAL = 1e-9  # shares that differ by less count as equal
 DRAWN = 40  # questions per relation or kind of problem with parameters
+FEWEST = 4  # choices of an item
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exam:
-    """One exam: language, number of choices (0: open answer), difficulties, and whether it has formula problems
+    """One exam: language, largest number of choices (0: open answer), difficulties, and whether it has formula problems
     only."""
 
     name: str
@@ -142,33 +145,61 @@ def exam(book: Textbook, name: str, n: int, seed: int = 0, *, seeds: int = 0) ->
             continue
         if spec.problems_only:
             pool = [q for q in pool if q.form == "problem"]
-        cell = _Cell(spec.choices, rng, seed_answers(book, spec.language, seeds, seed) if seeds else None)
-        rows += islice((r for q in pool if (r := _item(book, spec, q, cell, rng))), n)
+        read = seed_answers(book, spec.language, seeds, seed) if seeds else None
+        cell = cache(partial(_Cell, rng=rng, read=read))
+        rows += _fill(pool, n, lambda q, cell=cell: _item(book, spec, q, cell, rng))
     return qa_table(rows, source=name, licence=LICENCE)
 
 
-def _item(book: Textbook, spec: Exam, q: Question, cell: _Cell, rng: random.Random) -> dict | None:
+def _fill(pool: list[Question], n: int, make: Callable[[Question], dict | None]) -> list[dict]:
+    """Up to `n` rows from a cell's questions. What would unbalance the cell at its turn is tried again after the
+    others."""
+    rows, left, before = [], deque(pool), -1
+    while left and before < len(rows) < n:
+        before = len(rows)
+        for _ in range(len(left)):
+            q = left.popleft()
+            row = make(q) if len(rows) < n else None
+            if row:
+                rows.append(row)
+            else:
+                left.append(q)
+    return rows
+
+
+def _item(book: Textbook, spec: Exam, q: Question, cell: Callable[[int], _Cell], rng: random.Random) -> dict | None:
     """One exam row, or None if there are too few wrong answers."""
-    row = question_row(book, q, spec.language, "exam", 0)
+    row = question_row(book, q, spec.language, "exam", rng.randrange(variants(q, spec.language, "exam")))
     if not spec.choices:
         return row | {"answer": answer(book, q, spec.language)}
-    choices = _with_choices(book, q, spec.language, cell, rng, "exam")
+    choices = _with_choices(book, q, spec.language, spec.choices, cell, rng, "exam")
     return choices and row | choices
 
 
 def _with_choices(
-    book: Textbook, q: Question, language: str, cell: _Cell, rng: random.Random, wanted: str
+    book: Textbook,
+    q: Question,
+    language: str,
+    most: int,
+    cell_of: Callable[[int], _Cell],
+    rng: random.Random,
+    wanted: str,
 ) -> dict | None:
-    """The answer, choices in random order, and the answer's index; None if there are too few wrong answers, or only
-    such that would give the right one a rank it had too often."""
+    """The answer, up to `most` choices in random order, and the answer's index; None if there are too few wrong answers,
+    or only such that would give the right one a rank it had too often. `cell_of`: the counts by number of choices."""
     truth, common = answer(book, q, language), answer_shares(book, language)
     wrong = wrong_answers(book, q, language, None, rng)
+    if len(wrong) < FEWEST - 1:
+        return None
+    n = max(FEWEST, min(most, len(wrong)))  # leaves one out, where possible: a set that is all there is tells its split
+    cell = cell_of(n)
     above, below = [], []
+    tie = rng.random()
     for w in wrong:
-        (above if _ahead(common[w] - common[truth], rng) else below).append(w)
-    read = {w for w in wrong if cell.read is not None and _ahead(cell.read[w] - cell.read[truth], rng)}
-    n = len(cell.used)
-    for rank, first in product(cell.ranks(), cell.turns()):
+        (above if _ahead(common[w] - common[truth], tie, rng) else below).append(w)
+    tie = rng.random()
+    read = {w for w in wrong if cell.read is not None and _ahead(cell.read[w] - cell.read[truth], tie, rng)}
+    for first, rank in product(cell.turns(), cell.ranks()):
         pools = [[w for w in pool if not (first and w in read)] for pool in (above, below)]
         if rank > len(pools[0]) or n - 1 - rank > len(pools[1]):
             continue
@@ -183,9 +214,10 @@ def _with_choices(
     return None
 
 
-def _ahead(difference: float, rng: random.Random) -> bool:
-    """Whether a wrong answer counts as more frequent than the right one; ties are broken at random."""
-    return difference > EQUAL or (abs(difference) <= EQUAL and rng.random() < 0.5)
+def _ahead(difference: float, tie: float, rng: random.Random) -> bool:
+    """Whether a wrong answer counts as more frequent than the right one; ties are broken at random, with the
+    probability `tie`, which an item draws once, so that among n equals each is first one time in n."""
+    return difference > EQUAL or (abs(difference) <= EQUAL and rng.random() < tie)
 
 
 @lru_cache(maxsize=8)
@@ -227,14 +259,14 @@ def seed_questions(book: Textbook, language: str, n: int, seed: int = 0) -> pd.D
     rng = random.Random(f"seeds/{language}/{seed}")
     rows = []
     for pool in pools(book, rng, "train", 4, 4 * n).values():
-        cell = _Cell(4, rng)
-        rows += islice((row for q in pool if (row := _seed(book, q, language, cell, rng))), n)
+        cell = cache(partial(_Cell, rng=rng))
+        rows += _fill(pool, n, lambda q, cell=cell: _seed(book, q, language, cell, rng))
     return qa_table(rows, source="textbook", licence=LICENCE, strategy="seed").drop_duplicates("id")
 
 
-def _seed(book: Textbook, q: Question, language: str, cell: _Cell, rng: random.Random) -> dict | None:
+def _seed(book: Textbook, q: Question, language: str, cell: Callable[[int], _Cell], rng: random.Random) -> dict | None:
     """One seed row, or None if there are too few wrong answers."""
-    choices = _with_choices(book, q, language, cell, rng, "train")
+    choices = _with_choices(book, q, language, FEWEST, cell, rng, "train")
     if not choices:
         return None
     return question_row(book, q, language, "train", rng.randrange(variants(q, language, "train"))) | choices

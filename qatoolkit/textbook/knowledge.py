@@ -133,14 +133,16 @@ class Textbook:
         for tables in by_discipline.values():
             left = entities
             for table in sorted(tables, key=lambda t: -_kinds(columns[t.id])):
-                full = sorted(table.entities, key=lambda e, t=table: -sum(r.column in e.values for r in columns[t.id]))
-                chosen[table.id].update(e.en for e in full[:left])
-                left -= min(left, len(full))
-        for table in self.tables.values():
-            for relation in columns[table.id]:
-                if relation.target:
-                    targets = {e.values.get(relation.column) for e in table.entities if e.en in chosen[table.id]}
-                    chosen[relation.target].update(targets - {None})
+                chosen[table.id].update(e.en for e in _representative(table, columns[table.id])[:left])
+                left -= min(left, len(table.entities))
+        pending = [self.entities[name] for names in chosen.values() for name in names]
+        while pending:
+            e = pending.pop()
+            for relation in columns[e.table]:
+                name = e.values.get(relation.column) if relation.target else None
+                if name and name not in chosen[relation.target]:
+                    chosen[relation.target].add(name)
+                    pending.append(self.entities[name])
         return Textbook(
             {
                 t.id: replace(
@@ -154,6 +156,16 @@ class Textbook:
             whole=self.whole,
             families=families,
         )
+
+
+def _representative(table: Table, columns: tuple[Relation, ...]) -> list[Entity]:
+    """The entities of a table, the ones with the fewest empty cells first; of equally full ones, those that refer to
+    different entities first, so that a small part has several answers to each kind of question."""
+    seen, turns = Counter(), {}
+    for e in table.entities:
+        targets = tuple(e.values.get(r.column) for r in columns if r.target)
+        turns[e.en], seen[targets] = seen[targets], seen[targets] + 1
+    return sorted(table.entities, key=lambda e: (-sum(r.column in e.values for r in columns), turns[e.en]))
 
 
 def _keep_relations(entity: Entity, relations: tuple[Relation, ...]) -> Entity:

@@ -18,7 +18,7 @@ from qatoolkit.textbook import problems
 from qatoolkit.textbook.frames import FRAMES, TOP
 from qatoolkit.textbook.knowledge import Entity, Relation, Textbook
 
-LEVEL = {"recall": "H1", "reverse": "H2", "hop": "H3", "follow": "H3", "compare": "H4", "alike": "H4", "chain": "H5"}
+LEVEL = {"recall": "H1", "reverse": "H2", "hop": "H3", "follow": "H3", "chain": "H4", "compare": "H5", "alike": "H5"}
 SEPARATOR = {"en": ", ", "zh": "、"}
 
 
@@ -113,6 +113,16 @@ def _last_step(book: Textbook, q: Question) -> tuple[Entity, Relation]:
     return book.entities[q.entity.values[reference.column]], relation
 
 
+def _ends(book: Textbook, q: Question) -> tuple[Entity, ...]:
+    """The entities whose value answers this kind of question: what no other entity refers to would be ruled out without
+    reading the question."""
+    if q.form in ("recall", "hop"):
+        return book.tables[q.entity.table].entities
+    asked = [e for e in book.tables[q.entity.table].entities if q.form != "chain" or book.identifies(e, q.relations[0])]
+    referring = (e.values.get(q.relations[-2].column) for e in asked)
+    return tuple(book.entities[name] for name in dict.fromkeys(referring) if name)
+
+
 def wrong_answers(book: Textbook, q: Question, language: str, n: int | None, rng: random.Random) -> list[str]:
     """Up to `n` wrong answers (None: all there are) of the same kind as the true one, in random order."""
     truth = answer(book, q, language)
@@ -126,8 +136,7 @@ def wrong_answers(book: Textbook, q: Question, language: str, n: int | None, rng
         entities = book.tables[q.entity.table].entities
         pool = [e.name(language) for e in entities if q.relations[0].column in e.values]
     else:
-        holder, relation = _last_step(book, q)
-        pool = [book.value(e, relation, language) for e in book.tables[holder.table].entities]
+        pool = [book.value(e, q.relations[-1], language) for e in _ends(book, q)]
     pool = sorted({p for p in pool if p is not None and p != truth})
     return rng.sample(pool, len(pool) if n is None else min(n, len(pool)))
 

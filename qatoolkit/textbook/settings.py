@@ -19,9 +19,9 @@ class TextbookSettings(Settings):
     exam: Positive = 20
     """Exam questions per cell."""
     plain: Share = 1.0
-    """Share of questions outside STEM, up to H3, that the general corpus covers."""
+    """Share of questions outside STEM, at H1, that the general corpus covers; 0.85 of it at H2 and 0.7 at H3."""
     stem: Share = 0.12
-    """The same in STEM, up to H3."""
+    """The same in STEM."""
     high: Share = 0.06
     """The same outside STEM, at H4 and H5."""
     stem_high: Share = 0.04

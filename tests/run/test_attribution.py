@@ -11,7 +11,7 @@ from qatoolkit.run.stages.evaluation import exam_rows
 from qatoolkit.run.store import open_run
 
 pytestmark = pytest.mark.timeout(900)
-PLANTED = ["H3", "H5"]
+PLANTED = ["H3", "H4"]
 TOKENS = 40_000
 
 
@@ -84,7 +84,7 @@ def test_the_other_parts_keep_their_dose_unless_they_are_to_be_repeated(run):
 def test_parts_of_a_mixture_by_ratio_take_their_share_of_its_set(run):
     mixed = run.variant("mixed", {"arms": {"boostqa": {"boostqa": 0.75, "seeds": 0.25}}})
     rows = parts_of(run, "boostqa", "difficulty")
-    rows = pd.concat([rows, rows[rows["part"] == "H5"].assign(dataset="seeds", part="other")], ignore_index=True)
+    rows = pd.concat([rows, rows[rows["part"] == "H4"].assign(dataset="seeds", part="other")], ignore_index=True)
     job = part_job(mixed, "boostqa", "x", rows[rows["part"] != "H3"], rows, "replay", 10_000)
     of_set = rows[rows["dataset"] == "boostqa"]
     share = attributions.tokens_of(run, of_set[of_set["part"] != "H3"]) / attributions.tokens_of(run, of_set)
@@ -117,7 +117,7 @@ def test_a_small_part_is_told_of_and_trained_only_when_named(run):
         ({"by": "difficulty", "how": "with"}, "how is 'with'; it must be one of without, alone"),
         ({"seeds": 0}, "seeds is 0; it must be a whole number from 1"),
         ({"arm": "general_control"}, "arm is 'general_control'; it must be one that trains on data: seeds_only"),
-        ({"by": "difficulty", "only": ["H9"]}, "no part is called 'H9'; there are H3, H5"),
+        ({"by": "difficulty", "only": ["H9"]}, "no part is called 'H9'; there are H3, H4"),
     ],
 )
 def test_what_can_not_be_traced_is_refused_before_anything_is_trained(run, asked, says):

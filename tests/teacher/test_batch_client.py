@@ -448,7 +448,7 @@ def test_a_budget_counts_what_is_still_outstanding(serve, proxy, teacher, questi
     with pytest.raises(TeacherError, match="picked up"):
         teacher(door.url, **settings).ask(questions[:5])
     with pytest.raises(BudgetError, match=r"requests in flight may cost \$0\.00[1-9]"):
-        teacher(door.url, budget=0.01, **settings).ask(questions[5:15])
+        teacher(door.url, budget=0.008, **settings).ask(questions[5:15])
 
 
 def test_the_key_appears_nowhere_but_in_the_request(

@@ -9,9 +9,10 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from qatoolkit.core.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES, HIGH, STEM
+from qatoolkit.core.taxonomy import DIFFICULTIES, DISCIPLINES, GRADES, HIGH, LABELS, STEM
 from qatoolkit.core.text import normalise
 from qatoolkit.run.profiles import PROFILES
+from qatoolkit.run.world import TextbookWorld
 from qatoolkit.textbook import corpus, exams, knowledge, problems
 from qatoolkit.textbook.frames import FRAMES
 from qatoolkit.textbook.questions import answer, questions, split, state, variants, write
@@ -118,8 +119,8 @@ def heaps(world):
 def test_no_exam_question_occurs_in_a_training_text(world, heaps):
     for language, heap in heaps.items():
         asked = {normalise(row.question) for e, row in world.items() if e.language == language}
-        assert len(asked) > 150
-        assert not [q for q in random.Random(0).sample(sorted(asked), 150) if q in heap]
+        assert len(asked) > 50
+        assert not [q for q in random.Random(0).sample(sorted(asked), min(len(asked), 150)) if q in heap]
 
 
 def test_every_exam_wording_has_a_piece_that_no_training_text_contains(world, heaps):
@@ -236,7 +237,26 @@ def test_who_reads_no_question_scores_no_better_than_by_guessing(world):
             excess = blind_excess(table, counts[exam.language])
             weak = table["discipline"].isin(STEM) | table["difficulty"].isin(HIGH)
             found = {part: float(rows.mean()) for part, rows in (("all", excess), ("weak", excess[weak]))}
-            assert all(-0.08 <= points <= 0.05 for points in found.values()), (name, found)
+            assert all(-0.1 <= points <= 0.05 for points in found.values()), (name, found)
+
+
+@pytest.mark.parametrize("name", ["textbook_en", "textbook_zh", "textbook_pro"])
+def test_the_kind_of_question_does_not_give_the_answer_away(name, reader):
+    """Of the choices of "the capital of the country of painting X", the most frequent one among paintings' countries
+    is no more often right than chance: no choice belongs to countries of which there is no painting."""
+    settings, language = WORLDS["demo"], exams.EXAMS[name].language
+    book, counts = parts(settings)[language], {}
+    for q in questions(book):
+        counts.setdefault((q.form, q.relations), Counter())[answer(book, q, language)] += 1
+    tables = [exams.exam(book, name, settings.exam, seed, seeds=settings.seeds) for seed in range(3)]
+    excess = []
+    for _, row in pd.concat(tables).iterrows():
+        q = reader.read(row["question"])[0]
+        if kind := counts.get((q.form, q.relations)):
+            assert all(kind[choice] for choice in row["choices"]) or q.form in ("recall", "reverse", "hop")
+            excess.append(blind_excess(row.to_frame().T, kind))
+    assert len(excess) > 50
+    assert abs(float(pd.concat(excess).mean())) <= 0.06
 
 
 @pytest.mark.parametrize("name", ["textbook_en", "textbook_zh", "textbook_pro"])
@@ -273,8 +293,8 @@ def test_labels_and_answer_are_those_of_the_question(world, reader):
 def test_the_answer_is_one_of_the_choices_and_the_others_differ(world):
     for exam, row in world.items():
         if exam.choices:
-            assert len(row.choices) == exam.choices
-            assert len({normalise(choice) for choice in row.choices}) == exam.choices, row.choices
+            assert exams.FEWEST <= len(row.choices) <= exam.choices
+            assert len({normalise(choice) for choice in row.choices}) == len(row.choices), row.choices
             assert row.choices[int(row.answer_index)] == row.answer
         else:
             assert row.choices is None
@@ -284,9 +304,11 @@ def test_the_answer_is_one_of_the_choices_and_the_others_differ(world):
 def test_the_right_choice_stands_anywhere(world):
     for name, table in world.exams.items():
         if n := exams.EXAMS[name].choices:
-            shares = table["answer_index"].value_counts(normalize=True)
-            assert len(shares) == n
-            assert shares.max() < 1.9 / n, name
+            for many, items in table.groupby(table["choices"].str.len()):
+                shares = items["answer_index"].value_counts(normalize=True)
+                assert set(shares.index) <= set(range(many))
+                assert many <= n
+                assert len(items) < 150 or (len(shares) == many and shares.max() < 1.9 / many), (name, many)
 
 
 def test_exams_hold_every_discipline_and_no_question_twice(world):
@@ -332,5 +354,27 @@ def test_the_corpus_is_thin_in_stem_and_in_hard_material(world):
     shares = {weak: [] for weak in (True, False)}
     for cell, pool in whole.items():
         shares[cell[0] in STEM or cell[1] in HIGH].append(held[cell] / len(pool))
-    assert min(shares[False]) == 1.0
+    assert min(shares[False]) > 0.5
+    stated, reversed_, linked = (
+        [held[c] / len(pool) for c, pool in whole.items() if c[1] == level and c[0] not in STEM]
+        for level in ("H1", "H2", "H3")
+    )
+    assert min(stated) == 1.0
+    assert sum(stated) / len(stated) > sum(reversed_) / len(reversed_) > sum(linked) / len(linked)
     assert sum(shares[True]) / len(shares[True]) < 0.2
+
+
+def test_a_world_with_other_content_is_a_new_edition():
+    """Results are kept under keys that hold the edition, so a changed world would be taken for the old one."""
+    world = World(TextbookSettings(entities=4, entities_zh=3, relations=3, families=8, seeds=3, exam=2))
+    texts = []
+    for table in (*world.exams.values(), *world.seeds.values()):
+        texts += [
+            table[[*table.columns.intersection(("question", "answer", *LABELS))]].to_csv(),
+            str(list(table["choices"])),
+        ]
+    texts += list(corpus.documents(world.books, 400, world.settings)["text"])
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    assert (TextbookWorld.EDITION, digest) == (3, "030245619f775601"), (
+        "raise TextbookWorld.EDITION, and write its digest here"
+    )

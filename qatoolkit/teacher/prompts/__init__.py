@@ -18,11 +18,11 @@ __all__ = ["VERSIONS", "add", "as_text", "messages", "read_json", "shown", "temp
 HERE = Path(__file__).parent
 
 VERSIONS = {
-    "annotate": 3,
+    "annotate": 4,
     "knowledge_points": 2,
-    "multi_grade": 2,
-    "high_difficulty": 2,
-    "link": 3,
+    "multi_grade": 3,
+    "high_difficulty": 3,
+    "link": 4,
     "refine": 1,
     "solve": 1,
 }
@@ -40,7 +40,7 @@ def add(folder: Path) -> None:
 
 
 def version(name: str) -> str:
-    """The version in use, as stored with every row: "annotate.v3"."""
+    """The version in use, as stored with every row: "annotate.v4"."""
     return f"{name}.v{VERSIONS[name]}"
 
 
