@@ -19,10 +19,8 @@ from qatoolkit.textbook.knowledge import Textbook
 from qatoolkit.textbook.questions import Question, answer, families, state, variants, write
 from qatoolkit.textbook.settings import TextbookSettings
 
-RARER = {
-    "H2": 0.85,
-    "H3": 0.7,
-}  # texts state a fact more often than they reverse it or link it with another (our reading)
+# Texts state a fact more often than they reverse it or link it with another (our reading).
+RARER = {"H2": 0.85, "H3": 0.7}
 
 
 def share_covered(settings: TextbookSettings, discipline: str, difficulty: str) -> float:
