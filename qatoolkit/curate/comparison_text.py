@@ -7,23 +7,26 @@ not share one empty signature, and two questions that differ in one number or na
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, lru_cache
+from itertools import islice
 
+import numpy as np
 import pandas as pd
 
 from qatoolkit.answers.readers import answer_key
 from qatoolkit.core.text import CJK, ONES, TENS, is_missing, nfkc
+from qatoolkit.curate.words import WordTable, plain_classes
 
-_LETTER = rf"[^\W\d_{CJK}]"
+_LETTER = rf"[^\W\d_〇{CJK}]"
 SEPARATOR = "\0"  # a token of its own, between texts that are tokenised together
-_NUMBER = r"\d+(?:\.\d+)?"
+_NUMBER = r"\d+(?:\.\d+)*"
 _GROUPED = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
 _NUMERALS = "零〇一二两三四五六七八九十百千万亿"
 _NUMERAL = rf"(?:[{_NUMERALS}](?<!千)|千(?![米克瓦卡焦帕伏赫]))+"  # 五千米 is 5 km, not 5000 m
 # Latin words come first: the most frequent case, matched without trying the other scripts.
 _TOKEN = re.compile(
-    rf"[a-z]++(?:'[a-z]++)*+(?![^\x00-\x7f])|{_NUMERAL}|[{CJK}]|{_LETTER}+(?:'{_LETTER}+)*|{_NUMBER}|\0"
+    rf"[a-z]++(?:'[a-z]++)*+(?!'?[^\x00-\x7f])|{_NUMERAL}|[{CJK}]|{_LETTER}+(?:'{_LETTER}+)*|{_NUMBER}|\0"
 )
 _ASCII = re.compile(rf"[a-z]+(?:'[a-z]+)*|{_NUMBER}|\0")  # the same for ASCII text
 _BETWEEN = dict.fromkeys((i for i in range(128) if not re.match(r"[a-z\d'.\0]", chr(i))), " ")
@@ -51,8 +54,12 @@ _OPERATOR = re.compile(r"[+*/^=<>≤≥≠∧∨¬⊃≡·×÷√∪∩∈⊂]|(
 _NEGATION = re.compile(r"\b(?:no|not|never|except|least|without|cannot|\w+n't)\b|[不没未非无]|除了|最[小少低]")
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
 _HAN = frozenset(_NUMERALS)
+_CHINESE = re.compile(_NUMERAL)
 _NUMERAL_SIGN = re.compile(f"[{_NUMERALS}]")
 _WORDED = frozenset([*ONES, *TENS])
+_SPELT = _WORDED | {*SCALES, "and", "point"}
+_BATCH = 4000  # texts
+_LONGEST = 64  # words of a spelt-out number
 
 
 def comparable(text) -> str:
@@ -118,6 +125,51 @@ def _split(text: str) -> list[str]:
         else:
             found.append(word)
     return found
+
+
+def read_tokens(texts: Iterable[str], id_of: Callable[[str], int]) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
+    """The ids of the `tokens` of many texts, each followed by a SEPARATOR: the texts as compared, joined; ids, int32;
+    where each token begins and ends in the joined text, int64 [2, tokens]; how many each text has, int64."""
+    plain = (_GROUPED.sub("", text) if "," in text else text for text in map(comparable, texts))
+    joined, numbers, spans, counts, words = WordTable(plain_classes()).read(plain)
+    ids = np.fromiter(map(id_of, words), np.int32, len(words))[numbers]
+    kept = np.ones(len(ids), dtype=bool)
+    for runs in (_english_runs(numbers, words), _chinese_runs(numbers, words, joined, spans)):
+        for first, after, number in runs:
+            ids[first], spans[1, first] = id_of(number), spans[1, after - 1]
+            kept[first + 1 : after] = False
+    counts = np.bincount(np.repeat(np.arange(len(counts)), counts)[kept], minlength=len(counts))
+    return joined, ids[kept], spans[:, kept], counts
+
+
+def token_ids(texts: Iterable[str], id_of: Callable[[str], int]) -> Iterator[np.ndarray]:
+    """The ids of each text's `tokens`, int32."""
+    texts = iter(texts)
+    while batch := list(islice(texts, _BATCH)):
+        _, ids, _, counts = read_tokens(batch, id_of)
+        yield from (run[:-1] for run in np.split(ids, np.cumsum(counts)[:-1]))
+
+
+def _english_runs(numbers: np.ndarray, words: list[str]) -> Iterator[tuple[int, int, str]]:
+    begins, spelt = (np.fromiter((word in which for word in words), bool, len(words)) for which in (_WORDED, _SPELT))
+    positions, ends = np.flatnonzero(begins[numbers]), np.flatnonzero(~spelt[numbers])
+    done = 0
+    for i, end in zip(positions.tolist(), ends[np.searchsorted(ends, positions)].tolist(), strict=True):
+        if i >= done:
+            run = [words[number] for number in numbers[i : min(end, i + _LONGEST)].tolist()]
+            value, length = _read_english(run, 0)
+            done = i + length
+            yield i, done, value
+
+
+def _chinese_runs(numbers: np.ndarray, words: list[str], joined: str, spans) -> Iterator[tuple[int, int, str]]:
+    numeral = np.fromiter((word in _HAN for word in words), bool, len(words))
+    done = 0
+    for i in np.flatnonzero(numeral[numbers]).tolist():
+        if i >= done and (found := _CHINESE.match(joined, spans[0, i])):
+            done = i + len(found[0])  # each character is a word
+            if len(value := _read_chinese(found[0])) == 1:
+                yield i, done, value[0]
 
 
 def _number_word_positions(words: list[str]) -> list[int]:
@@ -230,11 +282,6 @@ def option_of(answer, choices, index=None):
 def option_set(choices) -> frozenset[str] | None:
     """The canonical forms of the choices, unordered; None without choices."""
     return None if choices is None else frozenset(answer_key(choice) for choice in choices)
-
-
-def join(words: Sequence[str]) -> str:
-    """Join tokens into readable text, without spaces between CJK characters."""
-    return re.sub(rf"(?<=[{CJK}]) (?=[{CJK}])", "", " ".join(words))
 
 
 def values_of(table: pd.DataFrame, name: str) -> list:

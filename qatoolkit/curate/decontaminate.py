@@ -12,7 +12,7 @@ import pandas as pd
 
 from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.qa_table import require
-from qatoolkit.curate.comparison_text import SEPARATOR, comparable, join, stem, text_of, tokens, values_of
+from qatoolkit.curate.comparison_text import SEPARATOR, comparable, read_tokens, stem, text_of, values_of
 from qatoolkit.curate.exam_arrays import COVERAGE, EXACT, PARTS, REWORDED, SHORT, TEMPLATE
 from qatoolkit.curate.exam_index import ExamIndex, answers_of
 from qatoolkit.curate.settings import CurateSettings
@@ -38,7 +38,7 @@ def decontaminate(
     templates: bool = False,
 ) -> pd.DataFrame:
     """Rows that contain an exam question, the best hit per row and exam: row (position), id, exam, exam_id, rule, part,
-    score, matched (tokens of the row).
+    score, matched (the row's text, normalised).
 
     The question, choices, rationale and answer of a row are searched, normalised by `tokens`. An item is searched for
     in parts: the question, each sub-question, the last sentence of a passage. Rules:
@@ -67,9 +67,8 @@ def decontaminate(
 
     require("the table to decontaminate", table, "id", "question")
     index = exams if isinstance(exams, ExamIndex) else ExamIndex.build(exams, n=n, n_cjk=n_cjk, stock=stock)
-    found, ids = [], table["id"].to_numpy()
-    items = {name: index.items[name].tolist() for name in ("exam", "id", "question", "choices", "answer")}
-    for start, rows, words, coded in _chunks(table, index) if len(index) else ():
+    found, ids, items = [], table["id"].to_numpy(), index.lists
+    for start, rows, joined, spans, coded in _chunks(table, index) if len(index) else ():
         hits = np.zeros((len(rows) * CANDIDATES, 6))
         hits = hits[: find(*coded, index.arrays, min_overlap, min_share, evidence, hits)]
         best: dict[tuple[int, str], tuple] = {}
@@ -82,7 +81,8 @@ def decontaminate(
             loose = score < SURE and PARTS[index.part_name[part]] == "question"
             rule = _recheck(rule, loose, rows[row], *(items[name][item] for name in ("question", "choices", "answer")))
             if rule > (0 if templates else TEMPLATE) and rule > best.get(key, (0,))[0]:
-                best[key] = rule, score, item, part, join(words[row][int(first) : int(last)])[:300]
+                begin, end = spans[0, coded[1][row] + int(first)], spans[1, coded[1][row] + int(last) - 1]
+                best[key] = rule, score, item, part, " ".join(joined[begin:end].replace(SEPARATOR, " ").split())[:300]
         found += [
             (start + row, ids[start + row], exam, items["id"][item], RULES[rule], PARTS[index.part_name[part]],
              score, matched)
@@ -108,17 +108,19 @@ def index_exams(
 
 
 def _chunks(table: pd.DataFrame, index: ExamIndex) -> Iterator[tuple]:
-    """Rows in chunks: (first row, texts by column, tokens, (token ids, offsets, number of tokens of the question))."""
+    """Rows in chunks: (first row, texts by column, all of them joined, where each token is in that, (token ids, offsets,
+    number of tokens of the question))."""
     for start in range(0, len(table), _CHUNK):
         chunk = table.iloc[start : start + _CHUNK]
         rows = list(zip(*(values_of(chunk, name) for name in _COLUMNS), answers_of(chunk), strict=True))
-        words, question_lengths = [], []
-        for question, choices, rationale, _, answer in rows:
-            texts = stem(question), *(choices if choices is not None else ()), rationale, answer
-            words.append(tokens(f" {SEPARATOR} ".join(map(text_of, texts))))
-            question_lengths.append(words[-1].index(SEPARATOR))
-        offsets = np.r_[0, np.cumsum([len(text) + 1 for text in words])].astype(np.int64)
-        yield start, rows, words, (index.encode(words), offsets, np.array(question_lengths, dtype=np.int64))
+        texts = ((stem(question), *(choices if choices is not None else ()), rationale, answer)
+                 for question, choices, rationale, _, answer in rows)  # fmt: skip
+        whole = (f" {SEPARATOR} ".join(map(text_of, each)) for each in texts)
+        joined, coded, spans, counts = read_tokens(whole, index.vocabulary.__getitem__)
+        offsets = np.r_[0, np.cumsum(counts)]
+        separators = np.flatnonzero(coded == 0)
+        asked = separators[np.searchsorted(separators, offsets[:-1])] - offsets[:-1]
+        yield start, rows, joined, spans, (coded, offsets, asked)
 
 
 def _recheck(rule: int, loose: bool, row: tuple, question: str, choices, answer: str) -> int:

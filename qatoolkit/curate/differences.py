@@ -18,6 +18,7 @@ import numpy as np
 
 from qatoolkit.core.text import CJK
 from qatoolkit.curate.comparison_text import simplified, stem, without_markup
+from qatoolkit.curate.words import WordTable, plain_classes
 
 _OPERATORS = {"+": "plus", "*": "times", "/": "divided", "^": "power", "=": "equals", "<": "less", ">": "greater"}
 _OPERATORS |= {"≤": "leq", "≥": "geq", "≠": "neq", "×": "times", "·": "cdot", "÷": "div", "−": "minus", "-": "minus"}
@@ -146,26 +147,15 @@ class Vocabulary:
         self.guard, self.codes = guard, []
         self._forms: dict[str, int] = {}
         self._ids: list[int] = []  # by number of the word; -1 is dropped
-        self._keys, self._numbers = np.zeros(1 << 16, dtype=np.uint64), np.zeros(1 << 16, dtype=np.int32)
+        self._table = WordTable(_classes())
 
     def read(self, texts: Iterable) -> tuple[np.ndarray, np.ndarray]:
         """Ids of the words of each text in one array, int32, and the number of words of each, int64.
 
         Articles and the like are left out, unless a text has no other words ("Is there?", "???"): then all are kept."""
-        from qatoolkit.curate.compiled import words as loops
-
         texts = [without_asking(text) if self.guard else stem(text) for text in texts]
-        joined = "".join(f"{text}\0" for text in texts)
-        points = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        ends = np.cumsum([len(text) + 1 for text in texts])
-        first, last = np.empty((2, len(points)), dtype=np.int64)
-        hashes, counts = np.empty(len(points), dtype=np.uint64), np.zeros(len(texts), dtype=np.int64)
-        found = loops.split(points, _classes(), ends, first, last, hashes, counts)
-        known = len(self._ids)
-        self._grow(known + found)
-        numbers, new = np.empty(found, dtype=np.int32), np.empty(known + found, dtype=np.int64)
-        now = loops.number(hashes[:found], self._keys, self._numbers, known, numbers, new)
-        self._ids += [self._id(joined[first[i] : last[i]]) for i in new[known:now]]
+        _, numbers, _, counts, new = self._table.read(texts)
+        self._ids += map(self._id, new)
         ids = np.array(self._ids, dtype=np.int32)[numbers]
         rows = np.repeat(np.arange(len(texts)), counts)[ids >= 0]
         ids = ids[ids >= 0]
@@ -192,39 +182,17 @@ class Vocabulary:
             self.codes.append(digest(form))
         return self._forms[form]
 
-    def _grow(self, words: int) -> None:
-        """Make the table at least twice as long as the words that may be in it."""
-        from qatoolkit.curate.compiled import words as loops
-
-        if 2 * words <= len(self._keys):
-            return
-        keys, numbers = self._keys, self._numbers
-        size = 1 << (2 * words).bit_length()
-        self._keys, self._numbers = np.zeros(size, dtype=np.uint64), np.zeros(size, dtype=np.int32)
-        full = keys != 0
-        order = np.argsort(numbers[full])
-        out, new = np.empty(len(order), dtype=np.int32), np.empty(len(order), dtype=np.int64)
-        loops.number(keys[full][order], self._keys, self._numbers, 0, out, new)
-
 
 @cache
 def _classes() -> np.ndarray:
     """The class of every code point, as `compiled.words` names them."""
     from qatoolkit.curate.compiled import words as loops
 
-    classes = np.zeros(0x110000, dtype=np.uint8)
-    every = "".join(map(chr, range(len(classes))))
-    for what, pattern in (
-        (loops.LETTER, r"[^\W\d_]+"),
-        (loops.DIGIT, r"\d+"),
-        (loops.SPACE, r"\s+"),
-        (loops.CJK, f"[{CJK}]+"),
-    ):
-        for found in re.finditer(pattern, every):
-            classes[found.start() : found.end()] = what
+    classes = plain_classes().copy()
+    classes[0] = loops.OTHER
     for sign in _OPERATORS:
         classes[ord(sign)] = loops.OPERATOR
-    signs = {"_": loops.UNDERSCORE, "'": loops.APOSTROPHE, "’": loops.APOSTROPHE, ".": loops.POINT, ",": loops.POINT}
+    signs = {"_": loops.UNDERSCORE, "’": loops.APOSTROPHE, ",": loops.POINT}
     signs |= {"\\": loops.BACKSLASH, "-": loops.HYPHEN, "~": loops.TILDE, "*": loops.STAR}
     for sign, what in signs.items():
         classes[ord(sign)] = what

@@ -1,13 +1,13 @@
 """Builds the arrays of an exam index: parts of items, document frequencies, stock phrases, n-grams and their places."""
 
+import itertools
 import re
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from qatoolkit.core.text import is_cjk
-from qatoolkit.curate.comparison_text import SEPARATOR, stem, text_of, tokens
+from qatoolkit.curate.comparison_text import SEPARATOR, stem, text_of, token_ids, tokens
 
 PARTS = ("question", "sub-question", "last sentence")
 EXACT, COVERAGE, SHORT, REWORDED, TEMPLATE = 5, 4, 3, 2, 1  # rules of decontamination, the strictest first
@@ -46,26 +46,26 @@ def build_arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference:
     from qatoolkit.curate.compiled import exam_rules as rules
 
     numbers = _Numbers()
-
-    def ids_of(words: Iterable[str]) -> np.ndarray:
-        return np.fromiter(map(numbers.__getitem__, words), np.int32)
-
-    ids_of(sorted(NEGATIONS))
+    for word in sorted(NEGATIONS):
+        numbers[word]
+    asked = [parts_of(*row) for row in zip(items["question"], items["choices"], strict=True)]
+    coded = token_ids((text for pieces in asked for _, text in pieces), numbers.__getitem__)
+    every = (text for choices in items["choices"] if choices is not None for text in choices)
+    coded_options = token_ids(every, numbers.__getitem__)
     parts, part_item, part_name, options, part_options, documents = [], [], [], [], [0], []
-    for item, (question, choices) in enumerate(zip(items["question"], items["choices"], strict=True)):
-        first = len(options)
-        for name, text in parts_of(question, choices):
-            words = ids_of(tokens(text))
+    for item, (pieces, choices) in enumerate(zip(asked, items["choices"], strict=True)):
+        own = list(itertools.islice(coded_options, 0 if choices is None else len(choices)))
+        for name, text in pieces:
+            words = next(coded)
             if len(words) < (1 if name == "question" else (n_cjk if is_cjk(text.strip()[:1]) else n)):
                 continue
             parts.append(words)
             part_item.append(item)
             part_name.append(PARTS.index(name))
-            if name == "question" and choices is not None:
-                options += [ids_of(tokens(choice)) for choice in choices]
-            part_options.append(len(options))
             if name == "question":
-                documents.append(np.unique(np.concatenate([words, *options[first:]])))
+                options += own
+                documents.append(np.unique(np.concatenate([words, *own])))
+            part_options.append(len(options))
     words, size = list(numbers), len(numbers) + 3
     part_item, part_name = np.array(part_item, np.int32), np.array(part_name, np.uint8)
     kind = np.array([0, 0, rules.NUMBER, *map(_kind, words)], np.uint8)
@@ -73,7 +73,7 @@ def build_arrays(items: pd.DataFrame, n: int, n_cjk: int, stock: int, reference:
     flat_options, option_offsets = _flat(options)
     part_options = np.array(part_options, np.int64)
 
-    coded = [ids_of([*tokens(text), SEPARATOR]) for text in reference]  # includes words that no exam has
+    coded = list(token_ids((f"{text} {SEPARATOR}" for text in reference), numbers.__getitem__))  # with words of no exam
     documents += map(np.unique, coded)
     frequency = np.bincount(_flat(documents)[0], minlength=size)[:size]
     documents = max(_FLAT, len(documents))

@@ -2,7 +2,6 @@
 
 Arrays on the disk are memory-mapped, so that workers of one machine share them."""
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,14 +13,14 @@ from qatoolkit.core.files import atomic, read_json, write_json
 from qatoolkit.curate.comparison_text import SEPARATOR, option_of, text_of, values_of
 from qatoolkit.curate.exam_arrays import build_arrays
 
-VERSION = 1  # of the files
+VERSION = 2  # of the files
 _BLOCK = 10_000  # items that are digested together
 
 
 class ExamIndex:
     """Items of exams, indexed for `decontaminate`. Created by `build`, or by `open` from a folder.
 
-    `items`: a table (exam, id, question, choices, answer). `about`: the settings, a digest of the exams, their
+    `items`: a table (exam, id, question, choices, answer); `lists`: its columns. `about`: the settings, a digest of the exams, their
     number."""
 
     def __init__(self, about: dict, items: pd.DataFrame, words: Sequence[str], arrays: Mapping[str, np.ndarray]):
@@ -29,6 +28,7 @@ class ExamIndex:
 
         self.about, self.items = about, items
         self.vocabulary = _Vocabulary(zip([SEPARATOR, *words], [0, *range(3, len(words) + 3)], strict=True))
+        self.lists = {name: items[name].tolist() for name in items}
         rest = dict(arrays)
         self.part_item, self.part_name = rest.pop("part_item"), rest.pop("part_name")
         self.arrays = Arrays(**rest)
@@ -92,11 +92,6 @@ class ExamIndex:
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{folder} is damaged ({error}); remove it and build it again") from None
         return cls(about, items, words if words != [""] else [], arrays)
-
-    def encode(self, texts: Iterable[Sequence[str]]) -> np.ndarray:
-        """Token ids of tokenised texts, a separator after each, in one array."""
-        words = itertools.chain.from_iterable((*text, SEPARATOR) for text in texts)
-        return np.fromiter(map(self.vocabulary.__getitem__, words), dtype=np.int32)
 
 
 class _Vocabulary(dict):

@@ -1,5 +1,6 @@
 """Decontamination: what is found in which disguise, what is no evidence, and an index that is built once."""
 
+import random
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from conftest import ROOT
 from curate_tables import qa, real, real_data
 
-from qatoolkit.curate.comparison_text import stem, tokens
+from qatoolkit.curate.comparison_text import stem, token_ids, tokens
 from qatoolkit.curate.controls import KINDS, controls, plant
 from qatoolkit.curate.curate import curate
 from qatoolkit.curate.decontaminate import decontaminate
@@ -18,6 +19,8 @@ from qatoolkit.curate.exam_index import ExamIndex
 STORY = "A baker in the old town fills 36 trays with rolls before sunrise and sells 29 of them on the market square"
 ASKED = f"{STORY}. How many trays are left for the afternoon guests?"
 STORY_ZH = "果园里的老师傅早上摘了三十六筐苹果，中午卖给镇上的学校二十九筐，请问下午还剩下多少筐苹果没有卖出去？"
+PIECES = """a b ' ’ . , - _ 1 2３ ½ ² ① ٣ 二 四十 一千 千克 千万别 〇 é Ω ﬁ ẞ \\frac &nbsp; <b> 1,200 1.2.3 don't 個
+one hundred and twenty point zero million"""
 
 
 def _rule(row, item, **options) -> str | None:
@@ -46,6 +49,19 @@ def _rule(row, item, **options) -> str | None:
 )
 def test_tokens_are_the_same_however_a_text_is_written(text, same):
     assert tokens(text) == tokens(same)
+
+
+def test_texts_read_together_have_the_tokens_they_have_alone():
+    chance, words = random.Random(0), []
+    pieces = [*PIECES.split(), "\0", "\n", "\u200b", "two hundred"]
+    texts = ["".join(chance.choice(pieces) + chance.choice(["", " "]) for _ in range(12)) for _ in range(5000)]
+
+    def number_of(word):
+        words.append(word)
+        return len(words) - 1
+
+    together = [[words[i] for i in run.tolist()] for run in token_ids(texts, number_of)]
+    assert together == list(map(tokens, texts))
 
 
 @pytest.mark.parametrize("number", ["7. ", "(12) ", "Question 3: ", "Q3. ", "第5题 ", "例2：", "二、", "3. (5 分) "])
