@@ -38,12 +38,13 @@ def plant(
     kinds: Iterable[str] | None = None,
     n: int = 100,
     seed: int = 0,
-    translations: Mapping[str, str] | None = None,
+    translations: Mapping[str, Mapping] | None = None,
 ) -> pd.DataFrame:
     """Disguised exam questions: the exam's columns, `kind` and `planted` (the id of the original), with new ids.
 
     At most `n` for each kind of `KINDS` and language, from the questions that the kind can change (reordering needs
-    choices). `translations` are questions by id, for the kind "translated". ValueError for an unknown kind."""
+    choices). `translations` has `question` and `answer` in another language by id, for the kind "translated". ValueError
+    for an unknown kind."""
     kinds = list(KINDS if kinds is None else kinds)
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"unknown kind {unknown[0]!r}; allowed: {', '.join(KINDS)}")
@@ -87,7 +88,7 @@ def controls(
     kinds: Iterable[str] | None = None,
     n: int = 100,
     seed: int = 0,
-    translations: Mapping[str, str] | None = None,
+    translations: Mapping[str, Mapping] | None = None,
 ) -> pd.DataFrame:
     """Recall and precision of decontamination by kind of disguise and language, from exam questions planted beside
     `table`, which should be clean: kind, language, n, found, recall with Wilson's 95% interval, clean (rows of the
@@ -216,6 +217,10 @@ def _zero_width(item, rng, language, words, translation):
     return {"question": "".join(c + rng.choice(("\u200b", "\u200d", "\u2060", "", "")) for c in item["question"])}
 
 
+def _translated(item, rng, language, words, translation):
+    return {"choices": None, **translation} if translation else None
+
+
 def _replaced(share: float):
     def disguise(item, rng, language, words, translation):
         pattern = re.compile(f"[{CJK}]") if language == "zh" else _WORD
@@ -243,5 +248,5 @@ KINDS = {
     "zero-width": _zero_width,
     "10% replaced": _replaced(0.1),
     "30% replaced": _replaced(0.3),
-    "translated": lambda item, rng, language, words, translation: {"question": translation} if translation else None,
+    "translated": _translated,
 }

@@ -45,6 +45,9 @@ class Truth(Protocol):
     def labels(self, question: str) -> dict[str, str | None]:
         """Discipline, difficulty and grade by construction."""
 
+    def translation(self, question: str) -> dict[str, str] | None:
+        """The same `question` in another language and its `answer`; None if the world has none."""
+
 
 class World(Protocol):
     """Where a run's seeds, exams, general text, teachers and checkpoints come from."""

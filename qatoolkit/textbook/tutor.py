@@ -130,6 +130,15 @@ class Tutor:
         found = self.reader.read(question)
         return {name: getattr(found[0], name) if found else None for name in LABELS}
 
+    def translation(self, question: str) -> dict[str, str] | None:
+        """Question and answer in the other language, as an exam would word it; None for one that is not from the
+        textbook."""
+        if (found := self.reader.read(question)) is None:
+            return None
+        q, language, _ = found
+        other = "en" if language == "zh" else "zh"
+        return {"question": write(self.book, q, other, "exam"), "answer": answer(self.book, q, other)}
+
     # --- synthesis ---------------------------------------------------------------------------------------------------
 
     def multi_grade(self, request: dict, rng: random.Random, rate: float) -> tuple[dict, str]:

@@ -278,7 +278,7 @@ def test_controls_plant_each_kind_and_report_recall_and_precision():
         (ASKED, "7"), (STORY_ZH, "7"), ("Which is a noble gas?", "Argon"), choices=[None, None, ["Argon", "Copper"]]
     )
     exam["language"] = ["en", "zh", "en"]
-    planted = plant(exam, n=5, translations={"q1": "An orchard question in English, please."})
+    planted = plant(exam, n=5, translations={"q1": {"question": "An orchard question in English, please."}})
     assert set(planted["kind"]) == set(KINDS)
     assert planted["id"].is_unique
     changed = planted[planted["kind"].isin(["wraps", "zero-width", "digits as words", "embedded", "10% replaced"])]

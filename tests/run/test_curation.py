@@ -128,6 +128,8 @@ def test_a_run_tells_what_decontamination_finds_of_planted_exam_questions(smoke)
     plain = found.loc[["verbatim", "re-punctuated", "renumbered", "zero-width", "wraps"]]
     assert (plain["n"] > 0).all()
     assert (plain["recall"] >= 0.95).all()
+    assert (found.loc["translated", "n"] > 0).all()  # all twelve kinds are planted
+    assert (found.loc["translated", "recall"] < 0.9).all()  # a translation has no words of the exam
     assert (found["lost"] == 0).all()  # the curated set was cleaned before
     report = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "Decontamination" in report

@@ -119,6 +119,16 @@ def test_our_own_client_gets_the_same(served, teacher, seeds, tutor):
     assert (said["completion_tokens"] > said["reasoning_tokens"]).all()
 
 
+def test_a_translation_asks_the_same_and_has_the_true_answer(seeds, tutor):
+    for question in seeds["question"].iloc[::20]:
+        other = tutor.translation(question)
+        (one, language, _), (two, other_language, _) = map(tutor.reader.read, (question, other["question"]))
+        assert one.key() == two.key()
+        assert language != other_language
+        assert tutor.is_correct(other["question"], other["answer"])
+    assert tutor.translation("What is the weather like today?") is None
+
+
 def test_the_same_request_gets_the_same_answer(client, seeds):
     messages = prompts.messages("solve", "en", question=seeds["question"].iloc[3])
     said = [

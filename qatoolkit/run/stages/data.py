@@ -1,6 +1,6 @@
 """Stages on data: exams, seeds, their labels, and curation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import pandas as pd
@@ -248,7 +248,17 @@ def curate(run: Run, *, log=print) -> Outputs:
         outputs["report"] = pd.concat(reports, ignore_index=True) if reports else pd.DataFrame()
         if used and against and (n := run.profile.curate.controls):
             clean = outputs[run.profile.main_set or used[0]]
-            outputs["controls"] = controls(clean, against, run.profile.curate, index=index, n=n, seed=run.seed)
+            beside = {"n": n, "seed": run.seed, "translations": _translations(run, against)}
+            outputs["controls"] = controls(clean, against, run.profile.curate, index=index, **beside)
         return outputs
 
     return run.complete("curate", spec, make, log=log)
+
+
+def _translations(run: Run, exams: Mapping[str, pd.DataFrame]) -> dict[str, dict]:
+    """Exam questions in another language, by id, as far as the world knows them."""
+    truth = run.world.truth()
+    if truth is None:
+        return {}
+    asked = pd.concat(exams.values()).set_index("id")["question"].map(truth.translation)
+    return asked.dropna().to_dict()
