@@ -16,6 +16,7 @@ _SYMBOLS = """H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn F
 Nb Mo Ag Cd Sn Sb Te I Xe Cs Ba La Ce W Pt Au Hg Pb Bi U"""
 _ELEMENTS = frozenset(_SYMBOLS.split())
 _ISOTOPE = re.compile(r"([A-Z][a-z]?|[A-Za-z][a-z]{2,})-(\d{1,3})|(\d{1,3})([A-Z][a-z]?)")
+_MASSES = ("10", "11", "18", "19", "39", "40", "41")  # of boron, fluorine and potassium: B-12, F-16 and K-9 are codes
 _SHELL = re.compile(r"[1-7][spdf]\d{1,2}(?![spdf])")
 _ORBITALS = re.compile(r"(?:\[[A-Z][a-z]\]\s*)?(?:[1-7][spdf]\^?\{?\d{1,2}\}?\s*)+|d?sp(?:\^?\{?\d\}?d?)*")
 
@@ -59,6 +60,14 @@ def composition(text: str) -> dict[str, int] | None:
     return groups[0] if len(groups) == 1 else None
 
 
+def is_reaction(text: str) -> bool:
+    """Whether a text with one "=" is a chemical reaction, which has a direction: 2H2 + O2 = 2H2O."""
+    sides = [re.sub(r"^\d+", "", part.strip()) for part in re.split(r"[+=]", re.sub(r"\((?:aq|s|l|g)\)", "", text))]
+    known = (set(re.findall("[A-Z][a-z]?", side)) <= _ELEMENTS for side in sides)
+    formulas = (re.fullmatch(r"(?:[A-Z][a-z]?\d*|\(|\)\d*)+", side) for side in sides)
+    return text.count("=") == 1 and any(map(composition, sides)) and all(known) and all(formulas)
+
+
 def _letters(text: str) -> list[str]:
     return sorted(c for c in text if c.isalnum())
 
@@ -88,6 +97,10 @@ def same_isotope(a: str, b: str) -> bool | None:
     if not all(found):
         return False
     (name_a, mass_a), (name_b, mass_b) = ((m[1] or m[4], m[2] or m[3]) for m in found)
+    if any(len(name) < 3 and name not in _ELEMENTS for name in (name_a, name_b)):
+        return False
+    if bool(found[0][1]) != bool(found[1][1]) and {name_a, name_b} & {"B", "F", "K"} and mass_a not in _MASSES:
+        return None
     if mass_a != mass_b or name_a.casefold() == name_b.casefold():
         return mass_a == mass_b
     return None if (len(name_a) < 3) != (len(name_b) < 3) else False

@@ -9,6 +9,7 @@ _SEPARATOR = re.compile(r"[(\[{]|[)\]}]|[,;、]|\s(?:and|or|&)\s|[和或与及]|
 _SEMICOLON = re.compile(r"[(\[{]|[)\]}]|;")
 _NAME = re.compile(r"([A-Za-zα-ω]\w{0,3})\s*=\s*([^=]+)")
 _ROOT = re.compile(r"([A-Za-z])_?\{?\d\}?")
+_IN_ORDER = re.compile(r"^[\u4e00-\u9fff]{0,8}(?:分别|依次)(?:等于|[是为])?\s*:?\s*|,?\s+respectively$")
 _RATIO_WORDS = re.compile(
     r"(?:in\s+)?(?:(?:the|a)\s+)?ratio\s+(?:(?:is|of)\s+)?(?=\d)|\s+(?:is\s+)?to\s+(?=\d)", re.IGNORECASE
 )
@@ -38,6 +39,11 @@ class Several(NamedTuple):
     def named(self) -> bool:
         return len(set(self.names)) == len(self.members)
 
+    @property
+    def coordinates(self) -> bool:
+        """Whether the names are different letters, as in x = 1, y = 2, not x1 = 1, x2 = 2."""
+        return self.named and len({_ROOT.sub(r"\1", name) for name in self.names}) == len(self.members)
+
     def are_roots(self, other: "Several") -> bool:
         """Whether one list numbers its names (x1 = 1, x2 = 2) and the other does not (x = 1 or x = 2)."""
         bare = [{_ROOT.sub(r"\1", name) for name in found.names} for found in (self, other)]
@@ -61,6 +67,8 @@ def read_list(text: str) -> Several | None:
     if len(text) > 1 and text.count("±") == 1 and len(text) <= 60:
         return Several([text.replace("±", "+").lstrip("+ "), text.replace("±", "-")], "", "、")
     brackets, inner = "", text
+    in_order = _IN_ORDER.sub("", text)
+    text, brackets, inner = (in_order, "()", in_order) if in_order != text else (text, brackets, inner)
     if len(text) > 1 and text[0] in "([{" and text[-1] in ")]}" and _closes_last(text):
         brackets, inner = text[0] + text[-1], text[1:-1]
     grouped = re.search(r"\d,\d{3}(?!\d)", inner) and re.search(r",\s", inner)  # 1,200, 1,300
@@ -100,7 +108,7 @@ def read_list(text: str) -> Several | None:
     joiner = next((j for j in ("and", "or", "、") if j in joiners), ",")
     head = _NAME.fullmatch(members[0])
     if head and not any("=" in m for m in members[1:]):  # x = 1 or 2
-        members[0] = head[2].strip()
+        members = [f"{head[1]} = {member}" for member in (head[2].strip(), *members[1:])]
     return Several(members, brackets, joiner)
 
 

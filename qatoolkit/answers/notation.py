@@ -18,12 +18,12 @@ _FUNCTION_WORDS = (
 )
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 _LETTERS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
-_GREEK = {
+GREEK = {
     name: unicodedata.lookup(f"GREEK {kind} LETTER {'LAMDA' if name.casefold() == 'lambda' else name.upper()}")
     for lower in _LETTERS.split()
     for name, kind in ((lower, "SMALL"), (lower.title(), "CAPITAL"))
 }
-_SIGNS = _GREEK | {
+_SIGNS = GREEK | {
     "varepsilon": "ε", "vartheta": "θ", "varphi": "φ", "infty": "∞", "angle": "∠", "triangle": "△", "pm": "±",
     "times": "×", "cdot": "·", "div": "÷", "le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "geq": "≥",
     "geqslant": "≥", "lt": "<", "gt": ">", "ne": "≠", "neq": "≠", "approx": "≈", "cup": "∪", "cap": "∩", "in": "∈",
@@ -81,8 +81,8 @@ _ARTICLE = re.compile(
 )
 # Punctuation that never changes an answer; not decimal points, factorials, primes or minus signs.
 _SOFT_PUNCTUATION = re.compile(
-    r"[;?\"`。，；：！？、“”《》「」]|[.,:](?=\s|$)|(?<=[^\W\d_]{2})[.,:](?!\d)|(?<=[^\W\d_]{2})!|(?<![\w'])'"
-    r"|(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})"
+    r"[;?\"`。，；：！？、“”《》「」]|[.,:](?=\s|$)|(?<=[^\W\d_]{2})[.,:](?!\d)|(?<=[^\W\d_]{3})!|(?<![\w'])'"
+    r"|(?<=[^\W\d_]{3})-(?=[^\W\d_]{2})|(?<=[^\W\d_]{2})-(?=[^\W\d_]{3})"
 )
 _BRACKETS = re.compile(r"[()\[\]{}]")  # only style among words, but not if they group: 2(x+1), p and (q or r)
 _GROUPED = re.compile(r"[\d=+*/^<>|∨∧¬]|\b(?:and|or|not|[A-Za-z])\b|[且或非]")
@@ -135,7 +135,10 @@ PHRASES = (
     {"empty set", "∅", r"\emptyset", "\\varnothing", "空集", "{}"},
 )
 _BESIDE_CJK = re.compile(rf"(?<=[{CJK}])\s+|\s+(?=[{CJK}])")
-_DOUBLED = re.compile(r"(?:([A-Za-z])\1)+")
+_DOUBLED = re.compile(r"(?:([A-Z])\1)+|([A-Z])\2{2}", re.IGNORECASE)
+_BETWEEN = re.compile(r"\s*([;、]|[:,.](?=\s))\s*(?=\S)")
+_ATOM = rf"(?:\d|(?<![^\W_])[A-Za-z](?![^\W_])|[{CJK}])"
+_MARKED = re.compile(rf"{_ATOM}\s*(?:[;、]|[:,.](?=\s))\s*{_ATOM}")
 
 
 def clean(text, *, unwrap: bool = True) -> str:
@@ -210,12 +213,14 @@ def _replace_command(found: re.Match) -> str:
     if plain is None:
         return found[0]
     after = found.string[found.end() : found.end() + 1]
-    return plain + (" " if plain[0] != "\\" and found[1] in _GREEK and after.isalpha() else "")
+    return plain + (" " if plain[0] != "\\" and found[1] in GREEK and after.isalpha() else "")
 
 
 def _join_subscript(found: re.Match) -> str:
     """H_2 becomes H2, but a logarithm keeps the subscript of its base."""
-    return found[0] if found.string[: found.start()].endswith(("log", "ln")) else found[1] or found[2]
+    before = found.string[: found.start()]
+    is_base = before.endswith(("log", "ln")) or re.search(r"\([\dA-F]+\)$", before)  # (1010)_2
+    return found[0] if is_base else found[1] or found[2]
 
 
 def labelled(text: str) -> tuple[str, str, bool] | None:
@@ -233,7 +238,10 @@ def labelled(text: str) -> tuple[str, str, bool] | None:
 
 def words(text: str, *, fold: bool = True) -> str:
     """The words without articles and soft punctuation. With `fold` all are case-folded, else only those whose case is
-    mere style."""
+    mere style. Marks between numbers, single letters and Chinese terms stay: 3, 4 is not 3: 4, nor 二十、三 二十三."""
+    if _MARKED.search(text):
+        pieces = (piece if i % 2 else words(piece, fold=fold) for i, piece in enumerate(_BETWEEN.split(text)))
+        return " ".join(piece for piece in pieces if piece)
     text = _ARTICLE.sub(" ", text)
     text = re.sub(r"^[(\[]?\s*([A-Za-z]+)\s*[)\]]$", r"\1", text)
     text = text if _GROUPED.search(text) else _BRACKETS.sub(" ", text)
@@ -249,7 +257,8 @@ def same_spelling(a: str, b: str) -> bool | None:
         return False
     plain_a, plain_b = (" ".join(map(_spell_plainly, _INITIALS.sub("", text).split())) for text in (a, b))
     if len(plain_a) > 3 and plain_a == plain_b:
-        return True
+        accents = [re.sub(r"[^\u0300-\u036f]", "", unicodedata.normalize("NFD", text)) for text in (a, b)]
+        return None if all(accents) and accents[0] != accents[1] else True
     if len({words(_HYPHEN.sub(" ", text), fold=False) for text in (a, b)}) == 1:
         return True
     if "".join(plain_a.split()) == "".join(plain_b.split()) or _differ_by_inflection(plain_a.split(), plain_b.split()):
@@ -291,7 +300,7 @@ def _spell_plainly(word: str) -> str:
         return str(number)
     if case_coded(word) and len(word) < 4:
         return word
-    plain = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c)).casefold()
+    plain = unicodedata.normalize("NFC", re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFD", word))).casefold()
     for british, american in _BRITISH:
         plain = british.sub(american, plain)
     return re.sub(r"(?<=[A-Za-z])-|-(?!\d)|(?<!\d)\.|\.(?!\d)", "", plain)  # but -5, 3-6 and 3.6 keep their marks
@@ -311,7 +320,7 @@ def case_coded(word: str) -> bool:
     if not letters or not letters.isascii() or word.casefold() in FUNCTION_WORDS - {"a", "an", "as", "at", "no"}:
         return False
     plain = letters.isupper() or letters.islower() or letters[1:].islower()
-    return len(letters) <= 2 or not plain or _DOUBLED.fullmatch(letters) is not None
+    return len(letters) <= 2 or not plain or _DOUBLED.fullmatch(letters) is not None  # AABB, Aabb, Bbb
 
 
 def boolean(text: str) -> bool | None:

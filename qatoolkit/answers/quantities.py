@@ -10,7 +10,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from qatoolkit.answers.notation import FUNCTION_WORDS, is_cjk_text
+from qatoolkit.answers.notation import FUNCTION_WORDS, GREEK, is_cjk_text
 from qatoolkit.answers.units import Unit, units
 from qatoolkit.core.text import ONES, TENS
 
@@ -24,13 +24,13 @@ _FRACTION = re.compile(r"([+-]?)\s*(\d+)?\s*\\frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\
 _QUANTITY = re.compile(
     rf"(?P<currency>(?:US|A|C)?\$|[€£¥₹]|(?:USD|EUR|GBP|CNY|RMB|JPY|INR|Rs\.?)(?=\s*\d))?\s*"
     rf"(?:(?P<whole>[+-]?\d+)\s+(?:and\s+)?(?=\d+\s*/))?(?P<top>{_NUMBER})(?:\s*/\s*(?P<bottom>\d+(?:\.\d+)?)(?![\d.]))?"
-    r"\s*(?P<times>万亿|[千百十]?万|亿|[千百](?=[个只名位人元]|\s|$)|(?:hundred|thousand|million|billion|trillion|dozen)\b)?"
+    r"\s*(?P<times>万亿|[千百十]?万|亿|[千百](?=[个只名位人元]|\s|$)|(?:hundred|thousand|million|billion|trillion|quadrillion|lakh|crore|dozen)s?\b)?"
     r"\s*(?P<percent>(?:%|‰|percent\b|per cent\b)?)(?P<unit>.{0,60})",
     re.IGNORECASE,
 )
 _TIMES = {  # powers of ten
     "万亿": 12, "亿": 8, "千万": 7, "百万": 6, "十万": 5, "万": 4, "千": 3, "百": 2, "hundred": 2, "thousand": 3, "million": 6, "billion": 9,
-    "trillion": 12,
+    "trillion": 12, "quadrillion": 15, "lakh": 5, "crore": 7,
 }  # fmt: skip
 # What may follow a number as its unit or noun; anything else is algebra (2x, 3i, 2 pi, 5!, 2(x+1)) or several numbers.
 _UNIT = re.compile(
@@ -45,7 +45,9 @@ _MEASURES = re.compile(
     "[支次种人天年月日元米克秒度倍岁页份件台间套枚颗块筐袋盒瓶杯组头匹朵根片双对户家层步行列排队吨艘架首笔]"
 )
 _COUNTERS = frozenset("个只名位人条头匹张件")
-_NOT_NOUN = re.compile("[以之分倍折成多余半点时上下内外到至比十百千万亿]")  # 5 or more, a half, times, o'clock
+_NOT_NOUN = re.compile(
+    "[以之分倍折成多余半点时上下内外到至比十百千万亿的]|[次平立]方|未满|不足|超过"
+)  # 5 or more, 5的平方
 _ENGLISH = ONES | TENS
 _ORDINALS = {
     "first": "one", "second": "two", "third": "three", "fifth": "five", "eighth": "eight", "ninth": "nine",
@@ -53,11 +55,16 @@ _ORDINALS = {
 }  # fmt: skip
 _ORDINALS |= {f"{word}th": word for word in ONES if word not in ("three", "five", "eight", "nine", "twelve")}
 _ORDINALS |= {f"{word[:-1]}ieth": word for word in TENS}
-_LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
+_LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_LARGE |= {"quadrillion": 10**15, "lakh": 10**5, "crore": 10**7}
 _PARTS = {
     "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
     "tenth": 10, "hundredth": 100,
 }  # fmt: skip
+_NO_UNIT = re.compile(  # next to a number these change its value
+    rf"(?:{'|'.join(w for w in (*_PARTS, *_LARGE, *GREEK, 'ten', 'score', 'gross', 'pair', 'couple', 'infinity'))})(?:th)?s?"
+    r"|[a-z]{2,}(?<!se)ed|thrice|twice"
+)
 _PART = re.compile(rf"(?:(?P<whole>[a-z ]+) and )?(?:(?P<top>[a-z]+) )?(?P<part>{'|'.join(_PARTS)})s?")
 _NUMERAL = rf"[{_ZH}]{{1,24}}"
 _CHINESE = re.compile(
@@ -73,6 +80,7 @@ _MIXED_NUMERAL = re.compile(r"(?:\d[千百十]?[万亿千百十]){2,}\d?")
 _MONEY = re.compile(r"([kKmM]|[bB]n?)\.?")
 _MONEY_TIMES = {"k": 3, "m": 6, "b": 9, "bn": 9}
 _SPACED = re.compile(r"^[+-]?\d{1,3}(?: \d{3})+(?:,\d{1,2})?(?![\d/ ,])")
+_IN_PARTS = re.compile(r"\d+/\d+(?=\s*[^\W\d_])")
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d_]+|°|['\"])(?:\s+(?:and\s+)?|,\s*(?:and\s+)?|(?=\d)|$)")
 
 
@@ -163,7 +171,7 @@ def quantity(text: str) -> Quantity | None:
         value, places = value / 10, None if places is None else places + 1
     if money:
         value, places = value * 10 ** _MONEY_TIMES[money[1].casefold()], None
-    times = (found["times"] or "").casefold()
+    times = (found["times"] or "").casefold().removesuffix("s")
     if times == "dozen":
         value, places = value * 12, None
     elif times:
@@ -187,6 +195,9 @@ def same_number(a: str, b: str) -> bool | str | None:
     if x is None or y is None:
         return "not numbers"
     equal = _rounds_to(x.value, x.places, y.value, y.places)
+    if equal and x.unit and _IN_PARTS.match(a) and a != b and (not units(x.unit) or "hg" in x.unit.casefold()):
+        written = [_IN_PARTS.match(text) for text in (a, b)]  # 120/80 mmHg, 3/4 time: no fractions
+        equal = None if not all(written) or written[0][0] != written[1][0] else equal
     if x.percent != y.percent:  # "50%" answers "what share" as 0.5 and "what percentage" as 50
         scaled = [q.value / 100 if q.percent else q.value for q in (x, y)]
         places = [None if q.places is None else q.places + 2 * q.percent for q in (x, y)]
@@ -208,7 +219,7 @@ def _compare_with_bare(other: Quantity, equal: bool) -> bool | None:
         return equal
     if other.doubtful:
         return None if equal else False
-    if any(w.removesuffix("s") in _PARTS or w in _LARGE for w in words):
+    if any(_NO_UNIT.fullmatch(w) for w in words):
         return None
     if units(other.unit) or other.unit.casefold() in ("in total", "in all", "altogether", "of them", "each"):
         return equal

@@ -1,5 +1,6 @@
 """Ranges of numbers in answers: "5 to 10", and intervals as brackets, inequalities or words ("at least 5")."""
 
+import functools
 import itertools
 import re
 from collections.abc import Callable
@@ -48,9 +49,11 @@ def intervals(text: str) -> tuple[str, list[tuple[str, str, bool, bool]]] | None
         return None
     text = re.sub(r"^\{\s*[a-z]\s*[|:](.*)\}$", r"\1", text).strip()
     text = re.sub(r"^[a-z]\s*∈\s*", "", text).replace("<=", "≤").replace(">=", "≥")
-    if (bound := _BOUND.match(text)) and re.match(r"\s*(?:[-+$€£¥.\d√π]|\\frac)", text[bound.end() :]):
-        text = f"{list(_WORDS)[int(bound.lastgroup[1:])]} {text[bound.end() :]}"
+    if (bound := _BOUND.match(text)) and re.match(r"\s*[是为]?\s*(?:[-+$€£¥.\d√π]|\\frac)", text[bound.end() :]):
+        text = f"{list(_WORDS)[int(bound.lastgroup[1:])]} {text[bound.end() :].strip().lstrip('是为')}"
     names, found = set(), []
+    if re.search(r"\)\s*(?:or|或)\s*\(", text):  # two points, or two intervals
+        return None
     for part in re.split(r"∪|\bor\b|或", text):
         if brackets := _BRACKETS.fullmatch(part.strip()):
             names.add("[")
@@ -92,7 +95,7 @@ def same_intervals(a: list, b: list, same: Callable[[str, str], bool | None]) ->
     """Compare unions of intervals, in any order, by their ends (with `same`) and whether the ends are included."""
     if len(a) != len(b):
         return None
-    verdicts = []
+    verdicts, same = [], functools.cache(same)
     for order in itertools.permutations(b):
         ends = [
             False if (x[2], x[3]) != (y[2], y[3]) else same(x[0], y[0]) and same(x[1], y[1])

@@ -5,7 +5,14 @@ import re
 from collections import Counter
 
 from qatoolkit.answers.algebra import WORKER, math_tokens
-from qatoolkit.answers.formulas import read_measured, read_orbitals, same_formula, same_isotope, same_measured
+from qatoolkit.answers.formulas import (
+    is_reaction,
+    read_measured,
+    read_orbitals,
+    same_formula,
+    same_isotope,
+    same_measured,
+)
 from qatoolkit.answers.lists import Several, read_list, read_ratio
 from qatoolkit.answers.notation import (
     FUNCTION_WORDS,
@@ -46,6 +53,11 @@ _POINT = re.compile(r"([A-Z]'?)(\([^()]*,[^()]*\))")
 _DESCRIBED = re.compile(
     r"(?P<name>(?:the|its|their|his|her)\s+[a-z][a-z ]{1,40}?(?=\s)|[\u4e00-\u9fff]{1,10}(?<!不))"
     r"(?:\s+(?:is|was|are|were|equals)\s|是|为|等于)\s*(?P<value>[-+$€£¥.\d].*)",
+    re.IGNORECASE,
+)
+_QUALIFIED = re.compile(  # "all but x = 3", 至少是5: not the value itself
+    r"\b(?:not|never|no|but|except|besides|unless|until|when|if|without|any|all|every|each|other|false|undefined|least|most)\b"
+    r"|[不没未非]|至[少多]|最[少多]|[大小高低多少]于|超[过出]|除|可能|也许|分别|依次",
     re.IGNORECASE,
 )
 _FUNCTION = re.compile(r"^(?:[fghy]\([a-z]\)|([fghy]'(?:\([a-z]\))?|dy/dx|\\frac\{dy\}\{dx\}))$")
@@ -113,7 +125,7 @@ def _times(a: str, b: str, _):
 
 
 def _ranges(a: str, b: str, _):
-    verdict = same_ranges(a, b, same)
+    verdict = same_ranges(a, b, lambda x, y: same(x, y, _LIST_SECONDS))
     return OPEN if verdict == "no ranges" else verdict
 
 
@@ -121,6 +133,8 @@ def _points(a: str, b: str, seconds: float):
     points = [_POINT.fullmatch(text) for text in (a, b)]
     if not any(points) or quantity(a) or quantity(b):  # next to a number, P(4, 2) may be one
         return OPEN
+    if not all(points) and any(m and m[1] in "NU" for m in points):  # N(0, 1) may be a distribution
+        return None
     values = [m[2] if m else text for m, text in zip(points, (a, b), strict=True)]
     return same(*values, seconds) if len({m[1] for m in points if m}) < 2 else None
 
@@ -150,8 +164,7 @@ def _sizes(a: str, b: str, _):
 
 def _names(a: str, b: str, seconds: float):
     """A named value: "x = 5" is the answer 5."""
-    named = [_NAMED.fullmatch(text) or _DESCRIBED.fullmatch(text) for text in (a, b)]
-    names = [m["name"] for m in named if m]
+    names = [m["name"] for m in map(_named, (a, b)) if m]
     if any(name[0] in "yd" for name in names):  # y is f(x), y' is dy/dx
         names = [_FUNCTION.sub(lambda m: "y'" if m[1] else "y", name) for name in names]
     same_name, equations = len(names) == 2 and names[0] == names[1], "=" in a and "=" in b
@@ -163,10 +176,14 @@ def _names(a: str, b: str, seconds: float):
     return verdict
 
 
+def _named(text: str) -> re.Match | None:
+    found = _NAMED.fullmatch(text) or _DESCRIBED.fullmatch(text)
+    return None if found and _QUALIFIED.search(found["name"]) else found
+
+
 def _values(a: str, b: str) -> list[str]:
     """The texts, without the name if they are named values."""
-    named = ((text, _NAMED.fullmatch(text) or _DESCRIBED.fullmatch(text)) for text in (a, b))
-    return [m["value"].strip() if m else text for text, m in named]
+    return [m["value"].strip() if (m := _named(text)) else text for text in (a, b)]
 
 
 def _numbers(a: str, b: str, _):
@@ -229,6 +246,15 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
         return False
     if a.named and b.named:  # x = 1, y = 2 in any order
         a, b = a.by_name(), b.by_name()
+    elif a.coordinates or b.coordinates:  # x = 1, y = 2 is the point (1, 2)
+        named, other = (a, b) if a.coordinates else (b, a)
+        if not other.names and other.brackets == "()":
+            a, b = named.by_name()._replace(brackets="()"), other
+        elif not other.names:
+            verdicts = _compare_each(named.values(other), other.members, seconds)
+            if all(verdicts) and named.by_name().members == named.members:
+                return True
+            return None if _same_members(named.values(other), other.members) is not False else False
     values_a, values_b = a.values(b), b.values(a)
     verdicts = _compare_each(values_a, values_b, seconds)
     if False not in verdicts:
@@ -250,7 +276,9 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
         )
     if a.brackets and b.brackets and not (a.free and b.free):
         return None if "{}" in brackets and _same_members(values_a, values_b) is not False else False
-    free = a.free or b.free or (not any(brackets) and _differ_by_unit(a.members) and _differ_by_unit(b.members))
+    free = ((a.free or b.free) and not {"()", "[]"} & brackets) or (
+        not any(brackets) and _differ_by_unit(a.members) and _differ_by_unit(b.members)
+    )
     permuted = _same_members(values_a, values_b)
     return permuted if permuted is False or (free and {a.joiner, b.joiner} != {"and", "or"}) else None
 
@@ -299,6 +327,8 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
         return None
     if (isotope := same_isotope(a, b)) is not False:
         return isotope
+    if is_reaction(a) and is_reaction(b):
+        a, b = a.replace("=", "→"), b.replace("=", "→")
     tokens_a, tokens_b = math_tokens(a), math_tokens(b)
     if tokens_a or tokens_b:  # next to a*b, ab is mathematics
         tokens_a, tokens_b = tokens_a or math_tokens(a, evident=True), tokens_b or math_tokens(b, evident=True)
@@ -312,7 +342,7 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     if (shells := read_orbitals(a)) and shells == read_orbitals(b):
         return True
     if _is_spaced(a) and _is_spaced(b) and "".join(a.split()) == "".join(b.split()):
-        return True
+        return None if re.fullmatch(r"[A-Za-z]+(?:\s+[A-Za-z]+)*", min(a, b, key=len)) else True  # a moral, amoral
     if tokens_a and tokens_b:
         return equal
     if words_a.replace("~", "") == words_b.replace("~", ""):
@@ -353,7 +383,9 @@ def _same_text(a: str, b: str, seconds: float) -> bool | None:
     ):
         return None  # one is more specific: Paris, and Paris in France
     return (
-        None if len(a) == len(b) < 5 and a.isalpha() and a.islower() and sorted(words_a) == sorted(words_b) else False
+        None
+        if len(a) == len(b) < 5 and a.isalpha() and (a.islower() or len(a) == 2) and sorted(words_a) == sorted(words_b)
+        else False
     )
 
 

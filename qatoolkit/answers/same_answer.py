@@ -127,7 +127,7 @@ def _compare(a: str, b: str) -> bool | None:
     if not a or not b:
         return None
     if max(len(a), len(b)) > LONGEST_NOTATION:  # too long to be notation or a short answer
-        return True if a == b or words(a, fold=False) == words(b, fold=False) else None
+        return True if a == b or (words(a, fold=False) or a) == (words(b, fold=False) or b) else None
     label_a, label_b = labelled(a), labelled(b)
     if a == b or not (label_a or label_b):
         return same(a, b)
