@@ -59,6 +59,7 @@ def math_tokens(text: str, *, evident: bool = False) -> list[str] | None:
     text = re.sub(r"\b(sin|cos|tan|ln|log)(?=[xyzt]\b|[αθ])", r"\1 ", text)
     text = re.sub(r"\\?(?<![A-Za-z])pi(?![A-Za-z])", " π ", text)
     text = re.sub(r"\\sqrt\s*\[(\d+)\]", r" root(\1)", text)
+    text = re.sub(r"(?<![A-Za-z\\])lg(?=\s*[\d(a-z])", r" \\log_{10} ", text)
     text = _count_combinations(text)
     plain = _NO_WORDS.sub("", text)
     if (
@@ -244,7 +245,9 @@ def _build(tokens: list[str]):
             return sympy.binomial(group(), group())
         if token == "root":
             degree = group()
-            return group() ** (1 / degree)
+            value = group()
+            odd = degree.is_Integer and degree % 2 == 1 and value.is_number and value.is_negative
+            return -((-value) ** (1 / degree)) if odd else value ** (1 / degree)
         if token == "sqrt":
             return sympy.sqrt(atom())
         if token == "log" and peek() == "_":
@@ -320,6 +323,14 @@ def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | Non
     return True if sympy.simplify(difference) == 0 or agreed >= (4 if symbols else 1) else None
 
 
+def _may_share_solutions(a, b) -> bool:
+    """Whether two equations in one unknown may have the same solutions though they differ: 2^x = 8 and x = 3."""
+    import sympy
+
+    symbols = a.free_symbols | b.free_symbols
+    return len(symbols) == 1 and any(sympy.degree(e, *symbols) != 1 if e.is_polynomial() else True for e in (a, b))
+
+
 def _half_unit(places: int):
     """Half a unit in the last decimal place."""
     import sympy
@@ -348,6 +359,8 @@ def _serve() -> None:
             equations = ("=" in a) + ("=" in b)
             verdict = _equivalent(_build(a), _build(b), places, equations == 2)
             verdict = None if verdict and equations == 1 else verdict  # x - 1 = 0, and x - 1
+            if verdict is False and equations == 2 and _may_share_solutions(_build(a), _build(b)):
+                verdict = None
         except Exception:
             verdict = None
         signal.setitimer(signal.ITIMER_PROF, 0)

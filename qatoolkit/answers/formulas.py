@@ -68,6 +68,15 @@ def is_reaction(text: str) -> bool:
     return text.count("=") == 1 and any(map(composition, sides)) and all(known) and all(formulas)
 
 
+def is_symbol(text: str) -> bool:
+    """Whether a text is the formula of a compound, an element, a Greek letter or a unit, which also has a name."""
+    plain = re.sub(r"^\d+|[+-]$", "", text)
+    parts = re.findall(r"[A-Z][a-z]?|[()\d]", plain)
+    compound = "".join(parts) == plain and {part for part in parts if part.isalpha()} <= _ELEMENTS
+    named = compound and (len(plain) < 2 or re.search(r"[a-z\d]", plain))
+    return bool(plain and (named or re.fullmatch("[α-ωΑ-ΩΩ]", plain) or (len(plain) < 9 and units(plain))))
+
+
 def _letters(text: str) -> list[str]:
     return sorted(c for c in text if c.isalnum())
 

@@ -29,7 +29,7 @@ _SIGNS = GREEK | {
     "geqslant": "≥", "lt": "<", "gt": ">", "ne": "≠", "neq": "≠", "approx": "≈", "cup": "∪", "cap": "∩", "in": "∈",
     "to": "→", "rightarrow": "→", "longrightarrow": "→", "perp": "⊥", "parallel": "∥", "circ": "°", "degree": "°",
     "langle": "(", "rangle": ")", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrace": "{", "rbrace": "}", "ldots": "...", "dots": "...",
-    "cdots": "...", "prime": "'", "textgreater": ">", "textless": "<", "lor": "∨", "vee": "∨", "land": "∧", "wedge": "∧", "neg": "¬", "lnot": "¬",
+    "cdots": "...", "prime": "'", "textgreater": ">", "textless": "<", "lor": "∨", "therefore": "∴", "rightleftharpoons": "⇌", "vee": "∨", "land": "∧", "wedge": "∧", "neg": "¬", "lnot": "¬",
     "overrightarrow": r"\vec", "overline": r"\bar", "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac",
     "dbinom": r"\binom", "tbinom": r"\binom", "ohm": "Ω", "lg": r"\log_{10}", "micro": "μ", "euro": "€", "pounds": "£",
 }  # fmt: skip
@@ -47,7 +47,7 @@ _TEXT_COMMAND = re.compile(
 _SINGLE = r"(?:\d|[A-Za-zα-ωπ]|\\sqrt\s*(?:\d|\{[^{}]*\}))"
 _BARE_TOP = re.compile(rf"\\(frac|binom)\s*({_SINGLE})\s*")
 _BARE_BOTTOM = re.compile(rf"\\(frac|binom)\s*({GROUP})\s*({_SINGLE})")
-_PLAIN_CHARACTERS = str.maketrans("−–—⁄∕’‘′∶⋅∙•㏒", "---//''':···l")
+_PLAIN_CHARACTERS = str.maketrans("−–—⁄∕’‘′∶⋅∙•㏒≦≧⩽⩾", "---//''':···l≤≥≤≥")
 _CIRCLED = re.compile("[①-⑳]")  # names of statements, not numbers
 _GROUPED_TERMS = re.compile(
     r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*[-+*/×÷^]\s*(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)+"
@@ -56,10 +56,10 @@ _NUMBERED = re.compile(r"(?:\(\d\)\s*(?:(?:[,、;和与]|and\s)\s*)?){2,9}")  # 
 _NUMBER = r"(?=[-+±]?\s*[$€£¥]?\s*\.?\d|[-+]?\\frac|[零一二两三四五六七八九十百千半])"
 _ANNOUNCED = re.compile(
     r"(?:i\s+(?:think|believe)\s+(?:that\s+)?)?(?:(?:so|thus|hence|therefore|then|and)\b\s*,?\s*)*(?:(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best)\s+)?"
-    r"(?:answer|result|solution|(?:choice|option)(?=\s+(?:is|are|:)))(?:\s+to\s+(?:this|the)\s+(?:question|problem))?"
-    r"\s*(?::|=|(?:is|are|equals|will be|would be|must be|should be)\b)|(?:choice|option)(?=\s*\(?[A-J]\)?$))\s*:?\s*"
+    r"(?:answers?|results?|solutions?|(?:choice|option)s?(?=\s+(?:is|are|:)))(?:\s+to\s+(?:this|the)\s+(?:question|problem))?"
+    r"\s*(?::|=|(?:is|are|equals|will be|would be|must be|should be)\b)|(?:choice|option)s?(?=\s*\(?[A-J]\)?(?:\s*(?:,|and|&)\s*\(?[A-J]\)?)*$))\s*:?\s*"
     r"|(?:the|this)\s+(?:statement|claim|assertion)\s+is\s+(?=(?:true|false|correct|incorrect)$)"
-    r"|(?:so|thus|hence|therefore)\s*,\s*|(?:ans|final)\s*:\s*|(?:final\s+)?answer\s*\n\s*|(?:解得|可得|求得)\s*[:,]?\s*|####\s+"
+    r"|(?:so|thus|hence|therefore)\s*,\s*|(?:so\s+)?we\s+(?:get|have|find|obtain)\s+(?=\S{1,9}\s*=)|(?:∴|解:|综上所述|即)\s*[,:]?\s*(?=[A-Za-z\d])|(?:ans|final)\s*:\s*|(?:final\s+)?answer\s*\n\s*|(?:解得|可得|求得)\s*[:,]?\s*|####\s+"
     r"|(?:所以|因此|因而|故|综上|则)?\s*[,:]?\s*(?:(?:本题|该题)?(?:的)?(?:正确|最终|最后)?(?:的)?(?:答案|结果|选项)\s*"
     r"(?:就是|应该是|应为|等于|是|为|选)?\s*:?(?<!案)(?<!果)(?<!项)|答\s*:|(?:本题|该题|此题)?(?:应选|选择?|选项)(?=\s*:?\s*[A-J]{1,5}$))\s*:?\s*|(?:所以|因此|故)\s*,?\s*(?=[A-Za-z\d])",
     re.IGNORECASE,
@@ -92,7 +92,7 @@ _HYPHEN = re.compile(
 )
 _INITIALS = re.compile(r"(?<=\b[A-Z])\.\s*(?=[A-Z])|(?<=[a-z])\.(?=\s)")
 _INFLECTIONS = ["es", "s", "a", "um", "us", "i", "on", "ed", "ing", "d"]
-_ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
+ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 _ROMAN_NUMERAL = re.compile(r"(?=[IVXLCDM]{2})M{0,3}(?:C[MD]|D?C{0,3})(?:X[CL]|L?X{0,3})(?:I[XV]|V?I{0,3})")
 _BRITISH = [
     (re.compile(british), american)
@@ -101,8 +101,27 @@ _BRITISH = [
         (r"(?<=[a-z]{2})ae(?=m|o)|\bae(?=s)|(?<=\bh)ae|(?<=\bp)ae(?=d)|\boe(?=s|d)", "e"), (r"(?<=[a-z]{4})ll(?=ed\b|ing\b)", "l"), (r"\bsulph", "sulf"), (r"\balumini", "alumin"),
     )
 ]  # fmt: skip
-_YES = {"yes", "true", "correct", "是", "是的", "对", "正确", "√", "✓", "✔"}
-_NO = {"no", "false", "incorrect", "wrong", "否", "不是", "错", "错误", "不对", "不正确", "×", "✗", "✘"}
+_YES = {"yes", "true", "correct", "是", "是的", "对", "对的", "没错", "正确", "正确的", "√", "✓", "✔"}
+_NO = {
+    "no",
+    "false",
+    "incorrect",
+    "wrong",
+    "untrue",
+    "not true",
+    "not correct",
+    "否",
+    "不是",
+    "错",
+    "错的",
+    "错误",
+    "错误的",
+    "不对",
+    "不正确",
+    "×",
+    "✗",
+    "✘",
+}
 PHRASES = (
     {
         "no solution",
@@ -119,7 +138,8 @@ PHRASES = (
     {"cannot be determined", "can't be determined", "can not be determined", "无法确定", "不能确定"},
     {"does not exist", "dne", "不存在"},
     {"infinity", "∞", "无穷大", "无穷"},
-    {"infinitely many solutions", "无数解", "无穷多解"},
+    {"infinitely many solutions", "infinite solutions", "无数解", "无穷多解", "无数个解", "无穷多个解"},
+    {"infinitely many", "无数个", "无穷多个"},
     {
         "all real numbers",
         "all reals",
@@ -148,7 +168,7 @@ def clean(text, *, unwrap: bool = True) -> str:
     text = nfkc(_CIRCLED.sub(lambda m: f"#{ord(m[0]) - 0x245F}", str(text))).translate(_PLAIN_CHARACTERS)
     if len(text) > LONGEST_NOTATION:
         return text.strip().rstrip("。.;；,，").strip()
-    text = text.replace("{,}", ",").replace("+∞", "∞").replace("->", "→").replace(" != ", " ≠ ")
+    text = text.replace("{,}", ",").replace("+∞", "∞").replace("-->", "→").replace("->", "→").replace(" != ", " ≠ ")
     text = re.sub(r"(?<=\d\d0)'(?=s\b)", "", text)  # the 1990's
     text = _MATRIX.sub(_matrix_as_list, text) if "matrix" in text or "{array}" in text else text
     if "\\" in text:
@@ -172,8 +192,7 @@ def clean(text, *, unwrap: bool = True) -> str:
         text = _APPROXIMATE_AFTER.sub("", _strip_prefix(_APPROXIMATE, _strip_prefix(_ANNOUNCED, text)))
         text = _ONLY.sub("", text)
         text = (quoted[1] or quoted[3]).strip() if (quoted := _QUOTED.fullmatch(text)) else text
-        boxed = _BOXED.fullmatch(text)
-        text = boxed[1][1:-1].strip() if boxed else text
+        text = _BOXED.sub(lambda m: m[1][1:-1].strip(), text) if text.count("boxed") == 1 else text
         if text == before:
             break
     if "," in text and _GROUPED_TERMS.fullmatch(text):
@@ -202,7 +221,7 @@ def _simplify_latex(text: str) -> str:
     if "\\frac" in text or "\\binom" in text:
         text = _BARE_TOP.sub(r"\\\1{\2}", text)
         text = _BARE_BOTTOM.sub(r"\\\1\2{\3}", text)
-    text = re.sub(r"\^\{?\s*°\s*\}?", "°", text)
+    text = re.sub(r"(?<=[A-Za-zα-ω])_\{([A-Za-z])\}", r"_\1", re.sub(r"\^\{?\s*°\s*\}?", "°", text))
     text = re.sub(r"\^\{(\d*[+-])\}|\^(\d*[+-])$", r"\1\2", text)  # the charge of an ion
     text = re.sub(r"(?<=[A-Za-z)\]])_(?:\{(\d+)\}|(\d+))(?![.\d])", _join_subscript, text)
     return re.sub(r"\^\{\s*(-?\w)\s*\}", r"^\1", text)
@@ -303,14 +322,16 @@ def _spell_plainly(word: str) -> str:
     plain = unicodedata.normalize("NFC", re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFD", word))).casefold()
     for british, american in _BRITISH:
         plain = british.sub(american, plain)
-    return re.sub(r"(?<=[A-Za-z])-|-(?!\d)|(?<!\d)\.|\.(?!\d)", "", plain)  # but -5, 3-6 and 3.6 keep their marks
+    return re.sub(
+        r"(?<=[A-Za-z]{3})-|(?<=[A-Za-z])-(?=[A-Za-z]{3})|(?<!\d)\.|\.(?!\d)", "", plain
+    )  # but -5, 3-6 and 3.6 keep their marks
 
 
 def roman_number(word: str) -> int | None:
     """The value of a Roman numeral of two letters or more, XIV; None for any other text."""
     if not _ROMAN_NUMERAL.fullmatch(word):
         return None
-    values = [_ROMAN[letter] for letter in word]
+    values = [ROMAN[letter] for letter in word]
     return sum(v if v >= after else -v for v, after in zip(values, [*values[1:], 0], strict=True))
 
 

@@ -11,8 +11,9 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from qatoolkit.answers.notation import FUNCTION_WORDS, GREEK, is_cjk_text
+from qatoolkit.answers.numerals import ENGLISH, LARGE, ORDINALS, read_cardinal, read_numeral
 from qatoolkit.answers.units import Unit, units
-from qatoolkit.core.text import ONES, TENS
+from qatoolkit.core.text import TENS
 
 _MAX_EXACT_DIGITS = 400  # longer numbers count as text: 1e999999999 must not be expanded
 
@@ -48,23 +49,15 @@ _COUNTERS = frozenset("个只名位人条头匹张件")
 _NOT_NOUN = re.compile(
     "[以之分倍折成多余半点时上下内外到至比十百千万亿的]|[次平立]方|未满|不足|超过"
 )  # 5 or more, 5的平方
-_ENGLISH = ONES | TENS
-_ORDINALS = {
-    "first": "one", "second": "two", "third": "three", "fifth": "five", "eighth": "eight", "ninth": "nine",
-    "twelfth": "twelve",
-}  # fmt: skip
-_ORDINALS |= {f"{word}th": word for word in ONES if word not in ("three", "five", "eight", "nine", "twelve")}
-_ORDINALS |= {f"{word[:-1]}ieth": word for word in TENS}
-_LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_LARGE |= {"quadrillion": 10**15, "lakh": 10**5, "crore": 10**7}
 _PARTS = {
     "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
     "tenth": 10, "hundredth": 100,
 }  # fmt: skip
 _NO_UNIT = re.compile(  # next to a number these change its value
-    rf"(?:{'|'.join(w for w in (*_PARTS, *_LARGE, *GREEK, 'ten', 'score', 'gross', 'pair', 'couple', 'infinity'))})(?:th)?s?"
+    rf"(?:{'|'.join(w for w in (*_PARTS, *LARGE, *GREEK, 'ten', 'score', 'gross', 'pair', 'couple', 'infinity'))})(?:th)?s?"
     r"|[a-z]{2,}(?<!se)ed|thrice|twice"
 )
+_NO_MEASURE = re.compile(f"^[的来多余几]|方根|阶乘|[相倒]反?数|未满|^(?:pi|{'|'.join(GREEK)})\b")  # 5的立方, 50来个
 _PART = re.compile(rf"(?:(?P<whole>[a-z ]+) and )?(?:(?P<top>[a-z]+) )?(?P<part>{'|'.join(_PARTS)})s?")
 _NUMERAL = rf"[{_ZH}]{{1,24}}"
 _CHINESE = re.compile(
@@ -115,7 +108,7 @@ def quantity(text: str) -> Quantity | None:
     text = _SPACED.sub(lambda m: m[0].replace(" ", "").replace(",", "."), text)
     text = _FRACTION.sub(lambda m: f"{m[1]}{m[2] + ' ' if m[2] else ''}{m[3]}/{m[4]}", text)
     text = re.sub(r"(?<=\d)又(?=\d+/\d)", " ", text)
-    text = re.sub(r"^(?:minus\s+|negative\s+|负\s*)(?=[\d.$])", "-", text, flags=re.IGNORECASE)
+    text = re.sub(r"^(?:minus\s+|negative\s+|负\s*|零下\s*)(?=[\d.$])", "-", text, flags=re.IGNORECASE)
     text = (
         re.sub(r"(?<![^+-])10\^\{?([+-]?\d{1,3})\}?(?![\d.])", r"1e\1", text)
         if text.lstrip("+-").startswith("10^")
@@ -137,6 +130,8 @@ def quantity(text: str) -> Quantity | None:
     unit = found["unit"]
     glued = bool(unit) and not text[found.start("unit") - 1].isspace() and not found["percent"]
     unit = unit.strip()
+    if _NO_MEASURE.search(unit):
+        return None
     if unit and (not _UNIT.fullmatch(unit) or _ALGEBRA.match(unit)):
         return _read_chinese(text) if "分之" in unit else None
     money = _MONEY.fullmatch(unit) if found["currency"] else None  # $1.2M
@@ -240,10 +235,14 @@ def _compare_units(x: Quantity, y: Quantity, equal: bool) -> bool | None:
         if any(dict(unit_x.bases).keys() & {"bit"} for unit_x, _ in comparable):  # 1 KB has 1000 or 1024 bytes
             factor = _base_size(x, comparable[0][0]) / (_base_size(y, comparable[0][1]) or 1)
             return None if 0.85 < factor < 1.18 else False
+        if comparable and re.search("month|year|yr|月|年", f"{x.unit} {y.unit}", re.IGNORECASE):  # 3 months, 90 days
+            factor = _base_size(x, comparable[0][0]) / (_base_size(y, comparable[0][1]) or 1)
+            return None if 0.97 < factor < 1.03 else False
         return False if not equal or (comparable and not x.doubtful and not y.doubtful) else None
     languages = is_cjk_text(x.unit) != is_cjk_text(y.unit)
     if not equal:
-        return None if languages and (known_x or known_y) else False
+        other = "" if bool(known_x) == bool(known_y) else y.unit if known_x else x.unit
+        return None if (languages and (known_x or known_y)) or re.fullmatch("[A-Za-z]{1,4}", other) else False
     if known_x or known_y or languages or {x.unit, y.unit} <= _COUNTERS:
         return None
     words = [re.findall(r"[^\W\d_]+", q.unit.casefold()) for q in (x, y)]
@@ -312,38 +311,28 @@ def _read_english(text: str) -> Quantity | None:
     sign = -1 if re.match("(?:minus|negative) ", text) else 1
     text = text.split(" ", 1)[1] if sign < 0 else text
     words = text.split()
-    position = next((i for i, word in enumerate(words[:6]) if word in _ORDINALS), 0)
-    if words and words[position] in _ORDINALS and (position == 0 or words[position - 1] in TENS):
-        number = _read_cardinal([*words[:position], _ORDINALS[words[position]]])
+    position = next((i for i, word in enumerate(words[:6]) if word in ORDINALS), 0)
+    if words and words[position] in ORDINALS and (position == 0 or words[position - 1] in TENS):
+        number = read_cardinal([*words[:position], ORDINALS[words[position]]])
         return None if number is None else Quantity(Fraction(number), unit=" ".join(["th", *words[position + 1 :]]))
     if found := _PART.fullmatch(text):
-        top = 1 if found["top"] in ("a", "one") or text == "half" else _read_cardinal([found["top"]])
-        whole = _read_cardinal(found["whole"].split()) if found["whole"] else 0
+        top = 1 if found["top"] in ("a", "one") or text == "half" else read_cardinal([found["top"]])
+        whole = read_cardinal(found["whole"].split()) if found["whole"] else 0
         return None if top is None or whole is None else Quantity(sign * (whole + Fraction(top, _PARTS[found["part"]])))
-    if re.fullmatch(f"half a (?:{'|'.join(_LARGE)})", text):
-        return Quantity(sign * Fraction(_LARGE[text.split()[-1]], 2))
-    words = ["one", *text.split()[1:]] if re.match(f"a (?:{'|'.join(_LARGE)})", text) else text.split()
-    n = next((i for i, w in enumerate(words[:12]) if w not in _ENGLISH and w not in _LARGE and w != "and"), len(words))
-    value, rest = _read_cardinal(words[:n]), words[n:]
+    if re.fullmatch(f"half a (?:{'|'.join(LARGE)})", text):
+        return Quantity(sign * Fraction(LARGE[text.split()[-1]], 2))
+    words = ["one", *text.split()[1:]] if re.match(f"a (?:{'|'.join(LARGE)})", text) else text.split()
+    if words.count("point") == 1 and (at := words.index("point")) and len(words) - at <= 9:  # one point five
+        digits = [ENGLISH.get(word, 10) for word in words[at + 1 :]]
+        whole = read_cardinal(words[:at])
+        if whole is None or not digits or max(digits) > 9:
+            return None
+        return Quantity(sign * Fraction(f"{whole}.{''.join(map(str, digits))}"), len(digits))
+    n = next((i for i, w in enumerate(words[:12]) if w not in ENGLISH and w not in LARGE and w != "and"), len(words))
+    value, rest = read_cardinal(words[:n]), words[n:]
     if value is None or len(rest) > 3 or FUNCTION_WORDS.intersection(rest):
         return None
     return Quantity(sign * Fraction(value), None, rest == ["percent"], "" if rest == ["percent"] else " ".join(rest))
-
-
-def _read_cardinal(words: list[str | None]) -> int | None:
-    total = group = 0
-    for word in words:
-        value = _ENGLISH.get(word)
-        if value is not None:
-            if group % 10 or (group % 100 and value > 9):  # five thirty
-                return None
-            group += value
-        elif word in _LARGE and group:
-            group *= _LARGE[word]
-            total, group = (total + group, 0) if _LARGE[word] > 100 else (total, group)
-        elif word != "and" or not total + group:
-            return None
-    return total + group if words and words[-1] != "and" else None
 
 
 def _read_chinese(text: str) -> Quantity | None:
@@ -359,13 +348,13 @@ def _read_chinese(text: str) -> Quantity | None:
     if found["half"]:
         value = Fraction(-1 if found["minus"] else 1, 2)
         return None if found["ordinal"] or (unit and not units(unit)) else Quantity(value, None, False, unit)
-    value, bottom, mixed = (_read_numeral(found[name]) for name in ("whole", "bottom", "mixed"))
+    value, bottom, mixed = (read_numeral(found[name]) for name in ("whole", "bottom", "mixed"))
     if value is None or bottom == 0 or (found["bottom"] and bottom is None) or (found["mixed"] and mixed is None):
         return None
     places = None
     if found["part"]:
         places = len(found["part"])
-        value += Fraction(_read_numeral(found["part"]), 10**places)
+        value += Fraction(read_numeral(found["part"]), 10**places)
     if bottom:
         value = value / bottom + (mixed or 0)
     if found["tenths"]:  # 八折 is 80%, 七五折 75%
@@ -373,20 +362,3 @@ def _read_chinese(text: str) -> Quantity | None:
     doubtful = found["whole"][-1] in "千百" and bool(units(found["whole"][-1] + unit)) if unit else False
     doubtful = doubtful or unit == "角"  # 三角
     return Quantity(-value if found["minus"] else value, places, percent, unit, doubtful)
-
-
-def _read_numeral(text: str | None) -> Fraction | None:
-    """The value of Chinese numerals: 两千零二十, 一亿三千万, 二〇二四, 壹佰, and 一百五 for 150."""
-    if not text:
-        return None
-    if text[0].isdigit():
-        return Fraction(text)
-    digits = "零一二三四五六七八九"
-    if all(c in digits + "〇幺" for c in text):
-        return Fraction(int("".join(str(digits.index({"〇": "零", "幺": "一"}.get(c, c))) for c in text)))
-    import cn2an
-
-    try:
-        return Fraction(cn2an.cn2an(text, "normal"))
-    except ValueError:
-        return None

@@ -5,32 +5,17 @@ import re
 from collections import Counter
 
 from qatoolkit.answers.algebra import WORKER, math_tokens
-from qatoolkit.answers.formulas import (
-    is_reaction,
-    read_measured,
-    read_orbitals,
-    same_formula,
-    same_isotope,
-    same_measured,
-)
+from qatoolkit.answers.formulas import read_measured, same_measured
 from qatoolkit.answers.lists import Several, read_list, read_ratio
-from qatoolkit.answers.notation import (
-    FUNCTION_WORDS,
-    PHRASES,
-    boolean,
-    clean,
-    is_cjk_text,
-    roman_number,
-    same_spelling,
-    words,
-)
-from qatoolkit.answers.quantities import HAS_NUMBER, quantity, same_number
-from qatoolkit.answers.ranges import RELATION, same_ranges, same_relation
+from qatoolkit.answers.notation import boolean, clean, roman_number, words
+from qatoolkit.answers.prose import same_text
+from qatoolkit.answers.quantities import quantity, same_number
+from qatoolkit.answers.ranges import same_ranges
 from qatoolkit.answers.times import read_clock, read_date, same_date, same_time
+from qatoolkit.answers.units import units
 
 OPEN = "open"
 
-_PROSE_WORDS = 12  # longer texts may mean the same in different words: undecided
 _LIST_SECONDS = 0.5  # for all algebra in one list; after that it is undecided
 
 _NAMED = re.compile(
@@ -40,13 +25,6 @@ _NAMED = re.compile(
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
 _SHORT = re.compile(r"([+-]?(?:\d{1,3}(?:,\d{3})+|\d{1,15})(?:\.\d{1,15})?)([kKmM]|[bB]n?)")
 _SHORT_TIMES = {"k": 3, "m": 6, "b": 9, "bn": 9}
-_OF_CHOICES = re.compile(
-    r"both|neither|either|(?:all|none|both|neither|any)(?: of (?:above|these|them|two))?|以上[都皆均].*", re.IGNORECASE
-)
-_NOTHING = re.compile(
-    r"none|nothing|no (?:real )?(?:solutions?|roots?|such \w+)|empty set|∅|undefined|not defined|does not exist|dne|没有|无|无解|空集|不存在|无意义",
-    re.IGNORECASE,
-)
 _EXPLAINED = re.compile(r"(\w{1,9})(?:\s*[,;:-]|\.(?=\s+[A-Z]))\s*\S")  # Yes, it is
 _NEGATES = re.compile(r"\b(?:not|true|false|yes|no)\b|[不非]", re.IGNORECASE)
 _POINT = re.compile(r"([A-Z]'?)(\([^()]*,[^()]*\))")
@@ -61,9 +39,6 @@ _QUALIFIED = re.compile(  # "all but x = 3", 至少是5: not the value itself
     re.IGNORECASE,
 )
 _FUNCTION = re.compile(r"^(?:[fghy]\([a-z]\)|([fghy]'(?:\([a-z]\))?|dy/dx|\\frac\{dy\}\{dx\}))$")
-_IMPLIED = re.compile(r"none|nothing|nil|once|twice|thrice|single|double|triple|a pair|a couple|没有|无", re.IGNORECASE)
-_LONG = 480
-_CODE = re.compile(r"\d*[A-Za-z]+\d[A-Za-z\d]*")
 
 
 def same(a: str, b: str, seconds: float = 0.0) -> bool | None:
@@ -150,8 +125,11 @@ def _hours(a: str, b: str, _):
     if bool(time_a) == bool(time_b) or not (quantity(a) or quantity(b)):
         return OPEN
     other = quantity(b) if time_a else quantity(a)
-    hour = other is not None and not other.unit and other.value % 12 == (time_a or time_b)[0] // 60 % 12
-    return None if hour else False
+    if other is None:
+        return OPEN
+    hour = not other.unit and other.value % 12 == (time_a or time_b)[0] // 60 % 12
+    lasts = ":" in a + b and {unit.bases for unit in units(other.unit)} == {units("s")[0].bases}  # 1:30, 90 minutes
+    return None if hour or lasts else False
 
 
 def _sizes(a: str, b: str, _):
@@ -225,7 +203,9 @@ def _lists(a: str, b: str, seconds: float):
         if found and all(quantity(m) or math_tokens(m, evident=True) for m in found.members):
             other = quantity(text)  # "1,5" may be a decimal, 3 ± 0.1 a number
             if other or (found.free and math_tokens(text)):
-                undecided = (other and _decimal(found) == other.value) or re.search(r"[^\s=] *±", f"{a}\n{b}")
+                undecided = (
+                    (other and _decimal(found) == other.value) or re.search(r"[^\s=] *±", f"{a}\n{b}") or "=" in text
+                )
                 return None if undecided else False
     return OPEN
 
@@ -315,86 +295,11 @@ def _same_members(a: list[str], b: list[str]) -> bool | None:
     return False if plain else None
 
 
-def _same_text(a: str, b: str, seconds: float) -> bool | None:
-    """Compare all other texts: by words, then as formulas, then by rules for prose."""
-    words_a, words_b = words(a, fold=False), words(b, fold=False)
-    if any({words_a.casefold(), words_b.casefold()} <= phrase for phrase in PHRASES):
-        return True
-    chosen = [_OF_CHOICES.fullmatch(text) for text in (words_a, words_b)]
-    if all(chosen) or (any(chosen) and (read_list(a) or read_list(b) or re.fullmatch("[A-J]", min(a, b, key=len)))):
-        return None  # both, and A and B
-    if all(_NOTHING.fullmatch(text) for text in (words_a, words_b)):
-        return None
-    if (isotope := same_isotope(a, b)) is not False:
-        return isotope
-    if is_reaction(a) and is_reaction(b):
-        a, b = a.replace("=", "→"), b.replace("=", "→")
-    tokens_a, tokens_b = math_tokens(a), math_tokens(b)
-    if tokens_a or tokens_b:  # next to a*b, ab is mathematics
-        tokens_a, tokens_b = tokens_a or math_tokens(a, evident=True), tokens_b or math_tokens(b, evident=True)
-    equal = same_formula(a, b, tokens_a, tokens_b, seconds) if tokens_a and tokens_b else None
-    if equal and a != b and _CODE.fullmatch(a) and _CODE.fullmatch(b):  # r2d2 and d2r2 are hardly products
-        return None
-    if equal and a != b and all(text.lstrip("{}").startswith("^") for text in (a, b)):  # ^3P_2 and ^3P_3 are terms
-        return None
-    if equal or words_a.casefold() == words_b.casefold():
-        return equal or None
-    if (shells := read_orbitals(a)) and shells == read_orbitals(b):
-        return True
-    if _is_spaced(a) and _is_spaced(b) and "".join(a.split()) == "".join(b.split()):
-        return None if re.fullmatch(r"[A-Za-z]+(?:\s+[A-Za-z]+)*", min(a, b, key=len)) else True  # a moral, amoral
-    if tokens_a and tokens_b:
-        return equal
-    if words_a.replace("~", "") == words_b.replace("~", ""):
-        return None  # ~ is a negation, or a space in LaTeX
-    if a.count("'") + a.count('"') > 1 and a.replace("'", '"') == b.replace("'", '"'):
-        return True
-    if (spelling := same_spelling(a, b)) is not False:
-        return spelling
-    if ("→" in a) != ("→" in b) and ("=" in a or "=" in b):  # a reaction
-        return same_relation(
-            a.replace("=", "→"), b.replace("=", "→"), lambda x, y: _compare_each(x, y, seconds or _LIST_SECONDS)
-        )
-    if RELATION.search(a) and RELATION.search(b):
-        return same_relation(a, b, lambda x, y: _compare_each(x, y, seconds or _LIST_SECONDS))
-    numbers = [quantity(text) is not None for text in (a, b)]
-    if max(len(a), len(b)) > _LONG or (
-        True in numbers and any(_IMPLIED.fullmatch(text) for text in (words_a, words_b))
-    ):
-        return None
-    if re.findall(r"\d+", a) == re.findall(r"\d+", b) != [] and not re.search(r"[^\W\d]|[-+]", a + b):
-        return None  # 1, 2 and 1 2
-    if numbers[0] != numbers[1] and not HAS_NUMBER.search(b if numbers[0] else a):
-        return False
-    if is_cjk_text(a) != is_cjk_text(b) and re.search(r"[A-Za-z]{2}", b if is_cjk_text(a) else a):
-        return None  # two languages
-    if min(len(re.findall(r"[\u3400-\u9fff]{2}|[a-zA-Z]+", t)) for t in (a, b)) > _PROSE_WORDS:
-        return None
-    if any(re.search(r"[\\^_=<>≤≥≠∪∩∈{}|/*+∨∧¬→]|(?<=\d)-", text) for text in (a, b)):
-        plain = [re.fullmatch(r"[^\W\d_]+(?:[\s-][^\W\d_]+)*", text) for text in (a, b)]
-        return False if any(plain) and (tokens_a or tokens_b) else None
-    bags = [sorted(text.casefold().split()) for text in (words_a, words_b)]
-    if bags[0] == bags[1]:
-        order_matters = (len(bags[0]) > 1 and FUNCTION_WORDS - {"then"} & set(bags[0])) or re.search(r"\d", words_a)
-        return False if order_matters else None
-    short, long = sorted((words_a.casefold(), words_b.casefold()), key=len)
-    if (len(short) >= 2 or any(numbers) or re.fullmatch("[A-J]", min(words_a, words_b, key=len))) and re.search(
-        rf"(?<![A-Za-z\d.]){re.escape(short)}(?![A-Za-z\d]|\.\d)" if short.isascii() else re.escape(short), long
-    ):
-        return None  # one is more specific: Paris, and Paris in France
-    return (
-        None
-        if len(a) == len(b) < 5 and a.isalpha() and (a.islower() or len(a) == 2) and sorted(words_a) == sorted(words_b)
-        else False
-    )
-
-
-def _is_spaced(text: str) -> bool:
-    """Whether spaces are only layout: they separate neither words nor digits."""
-    return not re.search(r"[A-Za-z]{2,}\s+[A-Za-z]{2}|\d\s+\d|[\u3400-\u9fff]", text)
+def _texts(a: str, b: str, seconds: float):
+    return same_text(a, b, seconds, lambda x, y: _compare_each(x, y, seconds or _LIST_SECONDS))
 
 
 READERS = (
     _words, _yes_or_no, _shortened, _dates, _ratios, _times, _ranges, _points, _closed_forms, _hours, _sizes, _names,
-    _numbers, _option_letters, _lists, _same_text,
+    _numbers, _option_letters, _lists, _texts,
 )  # fmt: skip

@@ -20,6 +20,9 @@ JPY = [money_jpy] = _ = yen = 日元
 KB = 1000 byte
 角 = 0.1 CNY
 斤 = 0.5 kg
+两 = 0.05 kg
+尺 = 1 / 3 m
+寸 = 1 / 30 m
 里 = 500 m = 华里
 亩 = 2000 / 3 m ** 2
 INR = [money_inr] = ₹ = rupee = rs = 卢比

@@ -77,6 +77,11 @@ SAME = {
     "combinations": [
         ("6C2 × 3C1", "45"), ("C(6,2)·C(3,1)", "45"), (r"$C_6^2 C_3^1$", "45"), (r"$2A_4^2$", "24"), (r"\binom{6}{2} + 1", "16"), ("4,000/110,000", "2/55"),
     ],
+    "names, lists and units": [
+        ("p = 4, q = 9", "(4, 9)"), ("分别为7和9", "7, 9"), ("8 and 6, respectively", "(8, 6)"), ("y = 4 or 6", "y = 4 or y = 6"), ("kJ", "kilojoule"), ("4 crore", "40,000,000"),
+        ("7 hundreds", "700"), ("three point one four", "3.14"), ("零下3℃", "-3 ℃"), ("四千分之三", "3/4000"), (r"\sqrt[3]{-27}", "-3"), ("lg 1000", "3"), (r"y = \boxed{7}", "7"),
+        ("6尺", "2米"), ("We find y = 8", "y = 8"), ("Options B and D", "BD"), (r"z ⩽ 4", "z ≤ 4"), ("CH4 + 2O2 = CO2 + 2H2O", "CH4 + 2O2 → CO2 + 2H2O"),
+    ],
     "labels and hyphens": [
         ("(2)(4)", "②④"), ("(1) and (3)", "(1)(3)"), (r"\boxed{(1)(3)}", "(1)(3)"), ("(10), (20)", "10, 20"), ("X-ray", "X ray"), ("two-year", "two year"), ("5-day trip", "5 day trip"), ("B-cell", "B cell"), ("t-distribution", "t distribution"),
     ],
@@ -100,17 +105,18 @@ DIFFERENT = {
     "ranges": [("5-10", "5 to 11"), ("(2, 5)", "2 ≤ x ≤ 5"), ("x > 3", "[3, ∞)"), ("at least 5", "at most 5"), ("more than 5", "at least 5"), ("大于5", "不大于5"), ("5-10 km", "5-10 m")],
     "kinds": [("A(2,3)", "A(3,2)"), ("1:2:3", "3:2:1"), ("∞", "-∞"), ("NO2", "N2O"), ("36π cm", "35π cm"), ("x^2 + y = 1", "x^2 - y = 1"), ("No, 5 is odd", "yes"), ("Louis XIV", "Louis XVI"), (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}")],
     "numbers": [("5", "-5"), ("0.33", "1/3"), ("9.11", "9.1"), ("5!", "5"), ("10²", "102"), ("1½", "5.5"), ("3 million", "3"), ("1e3", "1e-3"), ("1/2", "2/1")],
-    "numerals in words": [("二〇二四", "4"), ("万", "0"), ("三成", "3%"), ("一百", "一千"), ("two-thirds", "3/2"), ("five thirty", "35"), ("三分之一", "三分之二")],
+    "numerals in words": [("二〇二四", "4"), ("万", "0"), ("三成", "3%"), ("一百", "一千"), ("two-thirds", "3/2"), ("三分之一", "三分之二")],
     "units": [("1.5 km", "15 km"), ("5 km", "5 m"), ("5 mL", "5 L"), ("5 mW", "5 MW"), ("16 cm^2", "16 m^2"), ("3 h", "3 min"), ("12 eggs", "12 apples"), ("3 dogs", "3 cats"), ("2 h 30 min", "30 h 2 min"), ("5 ft 6 in", "6 ft 5 in"), ("2千克", "2克")],
     "several": [("3 and 8", "4 and 6"), ("1, 2", "1, 3"), ("±7", "7"), ("(0,1)", "[0,1]"), ("(3, 4)", "(4, 3)"), ("x = 1, y = 2", "x = 2, y = 1"), ("5 to 7", "7 to 5"), ("2 of 5", "5 of 2"), ("3:4", "4:3"), ("12:00", "1:00"), ("8 am", "8 pm"), ("{3,5}", "{3}"), ("x=1 or x=2", "x=1")],
     "mathematics": [("2x", "2"), (r"2\pi", "2"), ("x+1", "x-1"), ("|x|", "x"), ("x = 2", "y = 2"), ("x + y = 3", "x + 3"), ("x^2 + y^2 = 1", "x^2 + y^2 = 4"), ("x²", "x2"), ("x>3", "x≥3"), ("2^{77232917}-2", "2^{77232917}+2"), (r"6.6/10^{34}", r"1.1/10^{34}"), ("a > b > c", "c > b > a")],
     "words": [("yes", "no"), ("Paris", "London"), ("RNA to DNA", "DNA to RNA"), ("GATTACA", "ATTACAG"), ("AUG", "GUA"), ("III and IV", "IV and VI"), ("q and not r", "r and not q"), ("b to a", "a to b"), ("left of right", "right of left"), ("增大", "减小")],
     "short for a number": [("XIX", "21"), ("I and II", "III"), ("4k", "400"), ("7C3", "21"), ("4P2 * 3", "4C2 * 3"), ("one in four", "one in five"), ("C-14", "C-12"), ("1.60e-19 J", "2 eV")],
+    "order and direction": [("p = 4 and q = 9", "(9, 4)"), ("分别为7和9", "分别为9和7"), ("6 trillion", "6")],
     "announced": [("The answer is 42.", "43"), ("B. London", "Paris"), ("The correct answer is C", "D"), ("答案是42", "24")],
 }  # fmt: skip
 UNDECIDED = {
     "kinds": [
-        ("ln x", "log x"), ("x^2+C", "x^2 + c"), (r"\frac{d}{dx} x^2", "2x"), ("3 to 4", "3:4"), ("May 5", "May 5, 1990"), ("1 GB", "1024 MB"), ("3个", "3只"), ("none", "0"), ("true", "not false"), ("x_1 = 2, x_2 = 1", "x_1 = 1, x_2 = 2"),
+        ("five thirty", "35"), ("ln x", "log x"), ("x^2+C", "x^2 + c"), (r"\frac{d}{dx} x^2", "2x"), ("3 to 4", "3:4"), ("May 5", "May 5, 1990"), ("1 GB", "1024 MB"), ("3个", "3只"), ("none", "0"), ("true", "not false"), ("x_1 = 2, x_2 = 1", "x_1 = 1, x_2 = 2"),
         ("now here", "nowhere"), ("^3P_2", "^3P_3"), ("cats", "cat"), ("WHO", "World Health Organization"), ("S. aureus", "Staphylococcus aureus"), ("Mt. Everest", "Mount Everest"), ("C2H5OH", "CH3CH2OH"), ("NaCl(aq)", "NaCl"), ("1,2,3,4", "1 2 3 4"), ("2,5 million", "2.5 million"), ("5 or more", "at least 5"),
         ("the minimum is 5", "the maximum is 5"), ("x is 5", "y is 5"), ("甲是5", "乙是5"), ("A(2,3)", "B(2,3)"), ("(" * 400 + "x" + ")" * 400, "x"),
     ],
@@ -118,6 +124,11 @@ UNDECIDED = {
     "of the choices": [("both", "A and B"), ("neither", "neither of them"), ("all of the above", "A, B and C"), ("none of these", "D"), ("no solution", "∅"), ("undefined", "does not exist")],
     "short for a number": [("5K", "5000"), ("2.5M", "2,500,000"), ("uranium-238", "U-238")],
     "missing": [("", "5"), (None, "x")],
+    "marks alone": [("南、西", "南西"), ("p : q", "p, q"), ("7: 45", "7, 45")],
+    "symbols and words": [
+        ("CH4", "methane"), ("Fe", "iron"), ("Hg", "汞"), ("GDP", "gross domestic product"), ("z cubed", "z^3"), ("quarter past six", "6:15"), ("Feb", "February"), ("Henry V", "Henry 5"),
+        ("impure", "not pure"), ("30% decrease", "a decrease of 30%"), ("2.718...", "e"), ("3^x = 9", "x = 2"), ("18 months", "540 days"), ("90 kmph", "25 m/s"), ("2:15", "135 minutes"),
+    ],
     "units": [("60 km/h", "60 km"), ("3 m/s", "3 m/s/s"), ("5 N m", "5 N"), ("5 square metres", "5 metres"), ("5 apples per box", "5 apples"), ("$5", "€5"), ("5 Gy", "5 Sv"), ("5m", "5"), ("2人", "2 people"), ("5以上", "5"), ("3 quarters", "3")],
     "case": [("Co", "CO"), ("AaBb", "aabb"), ("AABB", "aabb"), ("Bb x Bb", "bb x BB")],
     "order": [("56, 65", "65, 56"), ("green, then red", "red, then green"), ("s p d f", "d f p s"), ("AC", "CA"), ("{0, 1}", "(0, 1)"), ("1 or 2", "1 and 2"), ("8 x 3", "4 x 6"), ("1:10", "2:20")],
@@ -126,6 +137,11 @@ UNDECIDED = {
     "says more": [("Paris, in the north", "Paris"), ("E. coli", "E"), ("~H", r"\mathrm{~H}")],
 }  # fmt: skip
 NEVER_SAME = [
+    ("2Na + Cl2 = 2NaCl", "2NaCl = 2Na + Cl2"), ("9 tens", "9"), ("至多为7", "7"), ("最少是6", "6"), ("不会是8", "8"), ("不都为1", "1"), ("all but y = 4", "4"), ("undefined for z = 2", "2"), ("p = 4 and q = 9", "9 and 4"), ("q = 4, p = 9", "(4, 9)"),
+    ("z = 4, 6", "z = 4, w = 6"), ("4 and 9", "(9, 4)"), ("(2,5) or (6,7)", "(2,5)∪(6,7)"), ("N(1,4)", "(1,4)"), ("8的倒数", "8"), ("4的立方", "4"), ("70未满", "70"), ("9 dozens", "9"),
+    ("7 doubled", "7"), ("4 sigma", "4"), ("6, 7; 8", "6; 7, 8"), ("丙、丁；戊", "丙；丁、戊"), ("三十、六", "三十六"), ("[5 6; 7 8]", "[5 6 7 8]"), ("pq!", "pq"), ("uv-wz", "uv wz"),
+    ("Bbdd", "bbdd"), ("Eee", "eee"), ("130/90 mmHg", "65/45 mmHg"), ("9/8 time", "18/16 time"), ("mā", "mǎ"), ("bā ba", "bà ba"), ("ハス", "バス"), ("a political", "apolitical"),
+    ("K-2", "2K"), ("Z-3", "3Z"), ("(110)_2", "220"), ("2KClO3 = 2KCl + 3O2", "2KCl + 3O2 = 2KClO3"), ("[" * 3000, "]" * 3000),
     ("The answer is (1)(2)", "(2)"), ("9C4", "9C5"), ("6C2^2", "6"), ("Mg-25", "mg 25"), ("2 km or 3 miles", "2 km, 3 miles"), ("7-8 days", "78 days"), ("version 4.1", "version 41"), ("甲或乙", "甲、乙"), ("(2)(4)", "(4)"), ("(1)(3)(4)", "(3)(4)"), ("(1)(3)", "3"), ("6C2*3C1", "6C1*3C2"), ("k9b4", "b4k9"), ("falls by 3", "falls by -3"), ("Rs. 70", "Rs. -70"), ("低于5米", "低于-5米"), ("4,000/110,000", "4,000/101,000"), ("3 + 4 = 7", "2 + 5 = 7"),
     (r"\frac{1}{3} = \frac{2}{5}", r"\frac{1}{3} = \frac{2}{7}"), ("t^2 = t", "t^2 - t"),
     ("III only", "I and II only"), ("I and III", "IIII"), ("mix", "1009"), ("5k", "5 kg"), ("second in line", "2 in"), ("3 in 5", "3 in"),
