@@ -17,8 +17,11 @@ DEPTH = 64  # none of our prompts needs deeper nesting
 _QUOTE = "[\"'“”]"
 _SPACE = "[\\s\u200b\u2060\ufeff]"
 _KEY = rf"(?:{_SPACE}|(?://|#)[^\n]*\n)*+(?:{_QUOTE}[^\"'“”{{}}\n]*+{_QUOTE}|‘[^‘’{{}}\n]*+’){_SPACE}*[:：]"
+_VALUE = rf"{_SPACE}*+[:：]{_SPACE}*+(?:\Z|(?!{_QUOTE}?(?:\.\.\.|…|<))[\[{{\d\-\"'“‘])"  # not that of a mere form
 _START = re.compile(rf"\{{(?={_SPACE}*\}}|{_KEY})|\[(?={_SPACE}*(?:{_QUOTE}|‘|\{{{_KEY}))")
+_SEVERAL = "several JSON objects have {!r}, and differ; answer with exactly one, the one that counts"
 _THOUGHT = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning|scratchpad)>|◁/think▷|\[/THINK\]", re.IGNORECASE)
+_DRAFT = re.compile(r"\A\s*<(analysis|reflection)>.*?</\1>", re.IGNORECASE | re.DOTALL)
 _TOKEN = re.compile(
     rf"{_SPACE}++|(?://|#)[^\n]*+|/\*.*?\*/|(?P<bracket>[{{}}\[\]])|(?P<mark>[,，:：])"
     r'|"(?P<double>[^"\\]*+(?:\\.[^"\\]*+)*+)"|\'(?P<single>[^\'\\]*+(?:\\.[^\'\\]*+)*+)\''
@@ -28,6 +31,8 @@ _TOKEN = re.compile(
 _BARE = {"True": "true", "False": "false", "None": "null"}
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")  # other languages too: +5, .5, 5., 007
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+# 1,000 or 1,5 in a list that writes its commas with a space.
+_COMMAS = re.compile(r"(?<=, )-?[\d.]++,-?[\d.]|-?[\d.]++(?:,0\d\d(?!\d)|,-?[\d.]++, )")
 _MARK = {"，": ",", "：": ":"}
 
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|xa[0d]|.)", re.DOTALL)  # \xa0 and \xad are Python's
@@ -65,9 +70,11 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
     With `bare_list`, a list instead of an object becomes the value of `key`. ValueError, worded for the model, if there
     is no object, one is cut off, none can be read, or several have `key` with different values: a draft and its
     correction, or questions in two parts."""
+    content = _DRAFT.sub("", content)
     answer = _THOUGHT.split(content)[-1]
     content = answer if "{" in answer else content
     objects, with_key, bare, problem, position = [], [], None, "", 0
+    again = re.compile(rf"{_QUOTE}{re.escape(str(key))}{_QUOTE}{_VALUE}")
     while start := _START.search(content, position):
         if start[0] == "[" and not bare_list:
             position = start.end()
@@ -75,9 +82,9 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
         try:
             text, position = _to_strict(content, start.start())
         except ValueError:
-            if with_key:  # it is text after an object with the key
-                break
-            raise
+            if not with_key or again.search(content, start.start()):
+                raise
+            break  # it is text after an object with the key
         try:
             value = json.loads(
                 text, parse_constant=str, parse_int=_read_number, parse_float=_read_number, object_pairs_hook=_unique
@@ -86,6 +93,8 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
             raise
         except ValueError as error:  # a set, or a mere description of the format
             problem = problem or str(error)
+            if with_key and again.search(text):
+                raise ValueError(_SEVERAL.format(key)) from error
             continue
         if isinstance(value, list):
             if bare and value not in ([], bare):
@@ -96,7 +105,7 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
             if key in value:
                 with_key.append(value)
     if any(value[key] != with_key[0][key] for value in with_key):
-        raise ValueError(f"several JSON objects have {key!r}, and differ; answer with exactly one, the one that counts")
+        raise ValueError(_SEVERAL.format(key))
     if with_key:
         return with_key[0]
     if bare:
@@ -147,14 +156,16 @@ def _to_strict(content: str, start: int) -> tuple[str, int]:
         elif kind == "mark":
             text = _MARK.get(text, text)
         elif kind == "bare":
-            text = _BARE.get(text, text)
+            text = (written.pop() if written[-1] == "-" else "") + _BARE.get(text, text)
+            if _COMMAS.match(content, token.start()):
+                raise ValueError("commas in numbers look like those between them; write numbers without, as in 1000")
             if _NUMBER.fullmatch(text) and not _JSON_NUMBER.fullmatch(text):
                 text = json.dumps(text)
         else:
             text = json.dumps(_unescape(text))
         written.append(text)
         if not open_brackets:
-            return "".join(written), position
+            return " ".join(written), position
 
 
 def _unescape(body: str) -> str:
