@@ -35,8 +35,11 @@ _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _COMMAS = re.compile(r"(?<=, )-?[\d.]++,-?[\d.]|-?[\d.]++(?:,0\d\d(?!\d)|,-?[\d.]++, )")
 _MARK = {"，": ",", "：": ":"}
 
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|xa[0d]|.)", re.DOTALL)  # \xa0 and \xad are Python's
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|xa[0d]|\\{3}|.)", re.DOTALL)  # \xa0 and \xad are Python's
 _CONTROL = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_ENVIRONMENT = re.compile(r"(?<!\\)\\(?:begin|end)\{")  # with one backslash
+_WITH_ARGUMENT = re.compile(r"[A-Za-z]{2,}\{")
+_LETTERS = re.compile("[A-Za-z]{3}")
 _NAME = re.compile("[A-Za-z]+")
 _CERTAIN = re.compile(r"\\[bf][A-Za-z]")  # texts never have a backspace or form feed before a letter
 # Start and end of formulae, with or without escaped backslashes.
@@ -104,7 +107,8 @@ def read_json(content: str, key: str | None = None, *, bare_list: bool = False) 
             objects.append(value)
             if key in value:
                 with_key.append(value)
-    if any(value[key] != with_key[0][key] for value in with_key):
+    cut = re.search(rf"\{{{_SPACE}*+{_QUOTE}(\w*)\Z", content)  # in its first key
+    if with_key and cut and key.startswith(cut[1]) or any(value[key] != with_key[0][key] for value in with_key):
         raise ValueError(_SEVERAL.format(key))
     if with_key:
         return with_key[0]
@@ -157,7 +161,7 @@ def _to_strict(content: str, start: int) -> tuple[str, int]:
             text = _MARK.get(text, text)
         elif kind == "bare":
             text = (written.pop() if written[-1] == "-" else "") + _BARE.get(text, text)
-            if _COMMAS.match(content, token.start()):
+            if open_brackets[-1] == "]" and _COMMAS.match(content, token.start()):
                 raise ValueError("commas in numbers look like those between them; write numbers without, as in 1000")
             if _NUMBER.fullmatch(text) and not _JSON_NUMBER.fullmatch(text):
                 text = json.dumps(text)
@@ -174,20 +178,28 @@ def _unescape(body: str) -> str:
         escapes = list(_ESCAPE.finditer(body))
         formulae = _find_formulae(body)
         # Does the model escape backslashes? Then they are doubled before a letter, a bracket or another backslash. In a
-        # text with bare commands, a single letter may also follow the end of a matrix row.
+        # text with bare commands, a single letter may also follow the end of a matrix row, and in a bare environment
+        # whose row ends are not doubled all but a command.
         bare = any((len(e[1]) == 1 and e[1] not in "\"'\\/bfnrtu") or _CERTAIN.match(body, e.start()) for e in escapes)
-        doubled = [body[e.end() : e.end() + 2] for e in escapes if e[1] == "\\"]
-        escaped = any(
-            re.match(r"[A-Za-z]{2}|[(\[{]|\\\\" if bare else r"[A-Za-z(\[{]|\\\\", after) for after in doubled
-        )
+        escaped = any(e[1] == "\\\\\\" for e in escapes)
+        edges = [edge.start() for edge in _ENVIRONMENT.finditer(body)]
+        rows = range(edges[0], edges[-1]) if edges and not escaped else range(0)
+        doubled = [e for e in escapes if e[1] == "\\"]
+        rows = {e.start() for e in doubled if e.start() in rows and not _WITH_ARGUMENT.match(body, e.end())}
+        if any(_LETTERS.match(body, at + 2) for at in rows):
+            raise ValueError("some LaTeX commands have two backslashes and some one; write two, and four to end a row")
+        sign = re.compile(r"[A-Za-z]{2}|[(\[{]" if bare else r"[A-Za-z(\[{]")
+        escaped = escaped or any(sign.match(body, e.end()) for e in doubled if e.start() not in rows)
         bare = not escaped and (bare or any(_KNOWN.match(body, e.start()) for e in escapes))
 
         def replace(escape: re.Match) -> str:
             code = escape[1]
+            if code == "\\" * 3:
+                return "\\\\"
             if len(code) > 1:
                 return chr(int(code[1:], 16))
             if code == "\\":  # in a text without escapes, two end a matrix row
-                return "\\\\" if bare else "\\"
+                return "\\\\" if bare or escape.start() in rows else "\\"
             if code in _CONTROL and not _is_command(body, escape.start(), formulae, escaped, bare):
                 return _CONTROL[code]
             return code if code in "\"'/" else escape[0]
