@@ -1,10 +1,10 @@
 """Reads JSON as models write it: inside text and fences, with Python quotes, trailing commas, and LaTeX with single
 backslashes.
 
-Only spelling is repaired, never structure: numbers stay as written, and a repeated key or what may mean two things is an
-error. A truncated object is one too, so that the teacher is asked again and a list is never shorter than the model meant. (Libraries that
-repair JSON close open brackets, and read "\\frac" as a form feed and "rac", as the JSON grammar says but no model
-means.)
+Only spelling is repaired, never structure: numbers stay as written, and a repeated key or what may mean two things is
+an error. A truncated object is one too, so that the teacher is asked again and a list is never shorter than the model
+meant. (Libraries that repair JSON close open brackets, and read "\\frac" as a form feed and "rac", as the JSON grammar
+says but no model means.)
 """
 
 import json
