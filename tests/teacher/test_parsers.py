@@ -134,6 +134,11 @@ def test_an_object_is_found_in_any_talk(value, talk, indent):
         ('{"answer": "\\u4e2d\\ud83d\\ude00"}', {"answer": "中😀"}),
         ('{"answer": "half \\ud83d"}', {"answer": "half \ufffd"}),
         ('{"answer": NaN}', {"answer": "NaN"}),
+        ('{"answer": [- 5, [1,2,3]]}', {"answer": [-5, [1, 2, 3]]}),
+        ('｛"answer"："｛1｝"，"b"：“y”｝', {"answer": "｛1｝", "b": "y"}),
+        (r"{\"answer\": \"say \\\"x\\\" \\n $\\frac{1}{2}$\"}", {"answer": 'say "x" \n $\\frac{1}{2}$'}),
+        ('<reflection>{"answer": "y"}?</reflection>{"answer": "x"}', {"answer": "x"}),
+        ('{"answer": "</analysis>{"}', {"answer": "</analysis>{"}),
     ],
 )
 def test_what_models_write_instead_of_json_is_read_for_what_it_means(written, meant):
@@ -222,6 +227,26 @@ def test_numbers_stay_as_they_were_written(written, meant):
     assert read_json(f'{{"answer": {written}}}') == {"answer": meant}
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "[4 5]",
+        "8 9",
+        "7 /* or */ 8",
+        "6 # six\n 5",
+        "2 e3",
+        "[[0 1], [1 0]]",
+        "3. 14",
+        "[2,000]",
+        "[3,200, 4]",
+        "[1,5, 2,5]",
+    ],
+)
+def test_what_may_be_one_number_or_several_is_refused(written):
+    with pytest.raises(ValueError, match=r"number|cannot be read"):
+        read_json(f'{{"answer": {written}}}')
+
+
 def test_a_repeated_key_is_refused_unless_it_says_the_same():
     assert read_json('{"answer": "x", "why": "w", "answer": "x"}') == {"answer": "x", "why": "w"}
     for twice in (
@@ -232,6 +257,54 @@ def test_a_repeated_key_is_refused_unless_it_says_the_same():
     ):
         with pytest.raises(ValueError, match="twice, with different values"):
             read_json(twice, "answer")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (r"\begin{cases} t \\[3mm] u \\(v) \\{w} \\ \end{cases}", None),
+        (r"$\left[\begin{matrix}pq\\rs\\\hline 1\\2\end{matrix}\right]$", None),
+        (r"\begin{cases} 1 \\ 2 \end{cases}, that is \\(x\\)", r"\begin{cases} 1 \\ 2 \end{cases}, that is \(x\)"),
+        (r"\begin{cases} 1 & x \\geq 0 \\\\ 2 \end{cases}", r"\begin{cases} 1 & x \geq 0 \\ 2 \end{cases}"),
+        (r"\\begin{matrix}pq\\\\rs\\\\[2pt] \\nu\\end{matrix}", r"\begin{matrix}pq\\rs\\[2pt] \nu\end{matrix}"),
+    ],
+)
+def test_the_ends_of_rows_stay(written, meant):
+    """`meant` None: exactly as written."""
+    assert read_json(f'{{"answer": "{written}"}}') == {"answer": written if meant is None else meant}
+
+
+def test_a_command_that_may_be_the_end_of_a_row_is_refused():
+    with pytest.raises(ValueError, match="four to end a row"):
+        read_json(r'{"answer": "\begin{cases} 1 & x \\geq 0 \\ 2 \end{cases}"}')
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        # At the start, next to an operator or between symbols.
+        *((text, None) for text in (r"\nu", r"\nu_k", r"\ni", r"\neg(p)", r"\nless 7", r"\tr(B)", r"\tiny", r"\b{y}")),
+        *((text, None) for text in (r"(\neg q)", r"z = \nu", r"g(t)\ne h(t)", r"B \ni b", r"PQ \nparallel RS")),
+        (r"where the frequency is \nu_1 and", None),
+        # Among escaped commands.
+        (r"$\\sqrt{2} \ne \\pi$ and $\\mu \nsubseteq K$", r"$\sqrt{2} \ne \pi$ and $\mu \nsubseteq K$"),
+        (r"\\pi \to \\mu", r"\pi \to \mu"),
+        # Line feeds and tabs.
+        (r"v = 3\nu_0 = 4", "v = 3\nu_0 = 4"),
+        (r"Which?\n\ni) $\mu$\nii) $\pi$", "Which?\n\ni) $\\mu$\nii) $\\pi$"),
+        (r"\nmid-term", "\nmid-term"),
+        (r"\tr\tp", "\tr\tp"),
+        (r"\ni think", "\ni think"),
+        (r"foo(\ni, j)", "foo(\ni, j)"),
+        (r"Q1 (5)\ne 3", "Q1 (5)\ne 3"),
+        (r"$$\nab = \\pi\n$$, $$c = \\pi \\\\ \nde = 3$$", "$$\nab = \\pi\n$$, $$c = \\pi \\\\ \nde = 3$$"),
+        (r"$\\pi$\nthen $\\mu$", "$\\pi$\nthen $\\mu$"),
+        (r"\\pi = 3\nu = 4", "\\pi = 3\nu = 4"),
+    ],
+)
+def test_a_line_feed_or_tab_is_none_where_a_formula_has_a_command(written, meant):
+    """`meant` None: exactly as written."""
+    assert read_json(f'{{"answer": "{written}"}}') == {"answer": written if meant is None else meant}
 
 
 FORMULAE = (
@@ -299,6 +372,8 @@ def test_prose_is_never_made_an_object(prose):
             '{"' + "a" * 100_000,
             "“" * 100_000,
             "</think>{" * 20_000,
+            '{"answer": "' + r"x \nab y " * 10_000 + '"}',
+            '{"answer": "' + r"\begin{a} \\ " * 10_000 + r'\end{a}"}',
         ),
     ],
     ids=lambda text: f"{text[:10]}...",
@@ -331,6 +406,22 @@ def test_objects_that_differ_in_what_was_asked_for_are_asked_for_again():
     with pytest.raises(ValueError, match="several JSON objects have 'answer', and differ"):
         read_json(draft, "answer")
     assert read_json('{"answer": "5"} So: {"answer": "5", "rationale": "r"} {"oth', "answer") == {"answer": "5"}
+
+
+@pytest.mark.parametrize(
+    "second",
+    ['{"answer": "6', '{"answer":', '{"ans', "{'answer': 'it's 6'}", '{"why": "w", "answer": [1', '{"answer": 6 7}'],
+)
+def test_a_second_object_that_is_cut_or_broken_is_asked_for_again(second):
+    with pytest.raises(ValueError, match="JSON"):
+        read_json('{"answer": "5"} No: ' + second, "answer")
+
+
+@pytest.mark.parametrize(
+    "form", ['{"answer": ...}', '{"answer": "...", "why": ...}', '{"answer": text}', "{'why': 'it's"]
+)
+def test_a_form_after_the_object_is_no_second_one(form):
+    assert read_json('{"answer": "5"} The form is ' + form, "answer") == {"answer": "5"}
 
 
 def test_the_object_with_what_was_asked_for_is_taken():
