@@ -31,8 +31,8 @@ _TOKEN = re.compile(
 _BARE = {"True": "true", "False": "false", "None": "null"}
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")  # other languages too: +5, .5, 5., 007
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
-# 1,000 or 1,5 in a list that writes its commas with a space.
-_COMMAS = re.compile(r"(?<=, )-?[\d.]++,-?[\d.]|-?[\d.]++(?:,0\d\d(?!\d)|,-?[\d.]++, )")
+# 1,000 in a list, or 1,250 where other commas have a space behind them.
+_COMMAS = re.compile(r"-?\d{1,3}(?:,0\d\d(?!\d)|,\d{3}, )|(?<=, )-?\d{1,3},\d{3}(?!\d)")
 _MARK = {"，": ",", "：": ":", "｛": "{", "｝": "}"}
 
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|xa[0d]|\\{3}|.)", re.DOTALL)  # \xa0 and \xad are Python's

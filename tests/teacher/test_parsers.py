@@ -239,12 +239,16 @@ def test_numbers_stay_as_they_were_written(written, meant):
         "3. 14",
         "[2,000]",
         "[3,200, 4]",
-        "[1,5, 2,5]",
+        "[4, 3,200]",
     ],
 )
 def test_what_may_be_one_number_or_several_is_refused(written):
     with pytest.raises(ValueError, match=r"number|cannot be read"):
         read_json(f'{{"answer": {written}}}')
+
+
+def test_a_valid_list_is_read_however_its_commas_are_spaced():
+    assert read_json('{"answer": [1,2, 3,4]}') == {"answer": [1, 2, 3, 4]}
 
 
 def test_a_repeated_key_is_refused_unless_it_says_the_same():
