@@ -255,8 +255,10 @@ def _parse_lines(text):
 
 def _records(document):
     """The records of a JSON document: a list, lists in an object, id -> record, or name -> column."""
+    if isinstance(document, list):
+        return [inner for record in document for inner in _unnest(record) or [record]]
     if not isinstance(document, Mapping):
-        return document if isinstance(document, list) else [document]
+        return [document]
     if nested := _unnest(document):
         return nested
     values, layout = list(document.values()), find_layout(document).fields
@@ -265,29 +267,35 @@ def _records(document):
     if values and all(isinstance(v, list | dict) and len(v) == len(values[0]) for v in values) and "question" in layout:
         columns = [v if isinstance(v, list) else list(v.values()) for v in values]
         return [dict(zip(document, row, strict=True)) for row in zip(*columns, strict=True)]
-    lists = [v for v in values if isinstance(v, list) and any(isinstance(x, Mapping) for x in v)]
-    if lists:
-        return [inner for part in lists for record in part for inner in _unnest(record) or [record]]
+    if any(map(_has_records, values)):
+        objects = {
+            k: rows for k, v in document.items() if isinstance(v, Mapping) and any(map(_asks, rows := _records(v)))
+        }
+        return [r for k, v in document.items() for r in (_records(v) if _has_records(v) else objects.get(k, []))]
     if values and all(isinstance(v, Mapping) for v in values):
-        if any("question" in find_layout(v).fields for v in values):
+        if any(map(_asks, values)):
             return [{"id": key, **value} for key, value in document.items()]
         return [record for value in values for record in _records(value)]
     return [document]
 
 
 def _unnest(record):
-    """The questions nested in the lists of a record without a question, with its other cells: SQuAD's paragraphs and
-    qas."""
-    if not isinstance(record, Mapping) or "question" in find_layout(record).fields:
+    """The questions nested in the lists of a record without a question, each with the record's other cells: SQuAD's
+    paragraphs and qas. Members of these lists that are no questions are kept as they are."""
+    if not isinstance(record, Mapping) or not any(map(_has_records, record.values())) or _asks(record):
         return []
-    cells = {k: v for k, v in record.items() if not isinstance(v, list | Mapping)}
-    inner = [
-        r for v in record.values() if isinstance(v, list) and v and all(isinstance(x, Mapping) for x in v) for r in v
-    ]
-    if not cells or not inner:
-        return []
-    nested = [[cells | r] if "question" in find_layout(r).fields else [cells | x for x in _unnest(r)] for r in inner]
-    return [r for part in nested for r in part] if all(nested) else []
+    nested = {k: [(r, [r] if _asks(r) else _unnest(r)) for r in v] for k, v in record.items() if _has_records(v)}
+    nested = {k: pairs for k, pairs in nested.items() if any(inner for _, inner in pairs)}
+    cells = {k: v for k, v in record.items() if k not in nested}
+    return [row for pairs in nested.values() for r, inner in pairs for row in [cells | x for x in inner] or [r]]
+
+
+def _has_records(value):
+    return isinstance(value, list) and any(isinstance(x, Mapping) for x in value)
+
+
+def _asks(record):
+    return isinstance(record, Mapping) and "question" in find_layout(record).fields
 
 
 def _parse_csv(text, encoding):
@@ -353,7 +361,8 @@ def _fitness(lines, delimiter):
 
 def _is_mmlu(header, parsed):
     """Whether the first line is a row of question, choices and letter instead of a header."""
-    if len(header) < 4 or {"question", "answer"} & set(find_layout(header).fields):
+    fields = find_layout(header).fields
+    if len(header) < 4 or "question" in fields or fields.get("answer", header[-1]) != header[-1]:
         return False
     whole = [cells for _, cells, fault in parsed if fault is None]
     letters = sum(cells[-1].strip() in tuple("ABCDEFGHIJ"[: len(header) - 2]) for cells in whole)

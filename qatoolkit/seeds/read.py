@@ -15,11 +15,12 @@ import pandas as pd
 
 from qatoolkit.core.qa_table import COLUMNS, qa_id, validate
 from qatoolkit.core.text import normalise
-from qatoolkit.seeds.choices import REASONS, Fault, escape_surrogates, is_blank, vote_on_order
+from qatoolkit.seeds.choices import REASONS, Fault, escape_surrogates, is_blank
 from qatoolkit.seeds.columns import Draft, draft_row, finish_row
 from qatoolkit.seeds.files import SUB_FOLDER, Source, read_sources
 from qatoolkit.seeds.fitting import Columns, find_layout, get, has
 from qatoolkit.seeds.layouts import NAMES
+from qatoolkit.seeds.readings import vote_on_order
 
 EXTRA = ("source_id", "subject", "level", "origin", "file", "row")
 REJECT_COLUMNS = ("source", "file", "row", "reason", "detail", "raw")

@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qatoolkit.core.qa_table import REQUIRED, validate
-from qatoolkit.seeds.choices import REASONS, find_readings, make_choices, parse_choices, split_options
+from qatoolkit.seeds.choices import REASONS, make_choices, parse_choices, split_options
 from qatoolkit.seeds.columns import detect_language
 from qatoolkit.seeds.files import READERS
 from qatoolkit.seeds.layouts import LAYOUTS, Layout
 from qatoolkit.seeds.read import REJECT_COLUMNS, layout_report, quality_report, read_seeds, summary
+from qatoolkit.seeds.readings import find_readings
 
 SAMPLES = ROOT / "data" / "samples"
 needs_real_data = pytest.mark.skipif(
