@@ -51,7 +51,7 @@ def draft_row(record: Mapping, columns: Columns) -> Draft:
     cell = {name: get(record, c) for name, c in fields.items() if name not in ("question", "choices", "wrong")}
     if "question" not in fields:
         raise _missing_field("question", record)
-    question = _read_question(record, cell, fields)
+    question = _read_question(record, fields)
     if not any(c.isalnum() for c in question):
         raise Fault("empty_question", f"column {fields['question']} has {question[:60]!r}")
     value, rationale = unwrap(cell.get("answer")), _as_text(cell.get("rationale"))
@@ -149,14 +149,15 @@ def _as_text(cell):
     return clean(cell)
 
 
-def _read_question(record, cell, fields):
+def _read_question(record, fields):
     """The question, after the passage it is about or before the input of its instruction."""
     column = fields["question"]
     cells = [get(record, c) for c in column] if isinstance(column, tuple) else [get(record, column)]
     if any(isinstance(a, list | dict) for a in cells):
         raise Fault("no_question", f"column {column} has a {type(cells[0]).__name__}, not a text")
-    question, context = " ".join(filter(None, map(clean, cells))), cell.get("context")
-    context = _as_text(context) if isinstance(context, str | list | tuple) else ""
+    question, passages = " ".join(filter(None, map(clean, cells))), fields.get("context", ())
+    passages = [get(record, c) for c in ([passages] if isinstance(passages, str) else passages)]
+    context = "\n\n".join(filter(None, (_as_text(p) for p in passages if isinstance(p, str | list | tuple))))
     if not question or not context:
         return question
     first, second = (question, context) if simplify(fields["context"]) == "input" else (context, question)

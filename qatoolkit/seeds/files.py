@@ -24,18 +24,21 @@ import lzma
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.seeds.choices import Fault, escape_surrogates
+from qatoolkit.seeds.choices import Fault, escape_surrogates, simplify
 from qatoolkit.seeds.decoding import decode
 from qatoolkit.seeds.fitting import find_layout
+from qatoolkit.seeds.layouts import NAMES
 from qatoolkit.seeds.tables import as_native, check_width, frame_records, parquet_records
 
 SUB_FOLDER = "a sub-folder"
 MAX_BYTES = 4 << 30  # per unpacked file
 _COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_PASSAGES = {name.split(".")[0] for name in NAMES["context"].split()}
 _DELIMITERS = ",;\t|^~:"
 
 
@@ -215,7 +218,7 @@ def read_json_lines(path: Path) -> Source:
     rows = _parse_lines(text)
     if rows[0][2]:
         try:
-            return Source(how=f"JSON{encoding}", rows=_numbered(_records(json.loads(text))))
+            return Source(how=f"JSON{encoding}", rows=_numbered(_read_document(text)))
         except (ValueError, RecursionError):
             pass  # keep the lines and their faults
     return Source(how=f"JSON lines{encoding}", rows=rows)
@@ -232,7 +235,7 @@ def _read_text(data):
 def _parse_json(text, encoding):
     """A JSON document, or JSON lines."""
     try:
-        return Source(how=f"JSON{encoding}", rows=_numbered(_records(json.loads(text))))
+        return Source(how=f"JSON{encoding}", rows=_numbered(_read_document(text)))
     except (ValueError, RecursionError) as error:
         rows = _parse_lines(text)
         if all(fault for _, _, fault in rows):
@@ -253,6 +256,11 @@ def _parse_lines(text):
     return rows
 
 
+def _read_document(text):
+    _has_question.cache_clear()  # a layout may have been added
+    return _records(json.loads(text))
+
+
 def _records(document):
     """The records of a JSON document: a list, lists in an object, id -> record, or name -> column."""
     if isinstance(document, list):
@@ -268,10 +276,7 @@ def _records(document):
         columns = [v if isinstance(v, list) else list(v.values()) for v in values]
         return [dict(zip(document, row, strict=True)) for row in zip(*columns, strict=True)]
     if any(map(_has_records, values)):
-        objects = {
-            k: rows for k, v in document.items() if isinstance(v, Mapping) and any(map(_asks, rows := _records(v)))
-        }
-        return [r for k, v in document.items() for r in (_records(v) if _has_records(v) else objects.get(k, []))]
+        return [record for v in values if _has_records(v) for record in v]
     if values and all(isinstance(v, Mapping) for v in values):
         if any(map(_asks, values)):
             return [{"id": key, **value} for key, value in document.items()]
@@ -280,14 +285,22 @@ def _records(document):
 
 
 def _unnest(record):
-    """The questions nested in the lists of a record without a question, each with the record's other cells: SQuAD's
-    paragraphs and qas. Members of these lists that are no questions are kept as they are."""
+    """The questions nested in a record without a question, each with the record's other texts and its passage: SQuAD's
+    paragraphs and qas. Other members of the lists with questions, and of lists beside them, are kept as they are."""
     if not isinstance(record, Mapping) or not any(map(_has_records, record.values())) or _asks(record):
         return []
-    nested = {k: [(r, [r] if _asks(r) else _unnest(r)) for r in v] for k, v in record.items() if _has_records(v)}
-    nested = {k: pairs for k, pairs in nested.items() if any(inner for _, inner in pairs)}
-    cells = {k: v for k, v in record.items() if k not in nested}
-    return [row for pairs in nested.values() for r, inner in pairs for row in [cells | x for x in inner] or [r]]
+    passage = [k for k in record if simplify(k) in _PASSAGES]
+    parts = {k: v if isinstance(v, list) else _records(v) for k, v in record.items() if k not in passage and _holds(v)}
+    nested = [(r, [r] if _asks(r) else _unnest(r)) for part in parts.values() for r in part]
+    if not any(inner for _, inner in nested):
+        return []
+    cells = {k: v for k, v in record.items() if k in passage or not isinstance(v, list | Mapping)}
+    return [row for r, inner in nested for row in [cells | x for x in inner] or [r]]
+
+
+def _holds(value):
+    """Whether a value is a list with records, or an object with questions in it."""
+    return _has_records(value) or (isinstance(value, Mapping) and any(map(_asks, _records(value))))
 
 
 def _has_records(value):
@@ -295,7 +308,12 @@ def _has_records(value):
 
 
 def _asks(record):
-    return isinstance(record, Mapping) and "question" in find_layout(record).fields
+    return isinstance(record, Mapping) and _has_question(tuple(record))
+
+
+@lru_cache(maxsize=1000)
+def _has_question(columns):
+    return "question" in find_layout(columns).fields
 
 
 def _parse_csv(text, encoding):

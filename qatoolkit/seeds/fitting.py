@@ -26,10 +26,10 @@ _INNER = ("wrong", "marks", "mark")  # fields that only a layout or a mapping ca
 _WORK = ("solution", "output", "completion", "response")  # worked solutions, never a fallback for an empty answer key
 _MARKS = re.compile(r"[a-j]|\d")
 _KEYLIKE = re.compile(
-    r"unit|answer|option|choice|distractor|solution|correct|wrong|label|target|gold|truth|alias|candidate|ending"
+    r"unit|answer|option|choice|distractor|solution|correct|wrong|label|target|gold|truth|alias|candidate|ending|table|passage"
     r"|答案|选项|選項|干扰项"
 )
-_WORDS = re.compile(r"(?:[^\W\d_]{2,}\W+){2}[^\W\d_]|[\u3400-\u9fff]{8}")  # three words, or eight Han characters
+_WORDS = re.compile(r"(?:[^\W\d_]{2,}\W+){2}\w|[\u3400-\u9fff]{8}|\n")  # three words, eight Han characters or two lines
 _METADATA = re.compile(
     r"(?:type|start|end|format|length|len|count|num|number|url|ids?|score|time|model)s?\Z|\An(?:um)?(?=answers|options|choices)"
 )
@@ -299,7 +299,12 @@ def _suits(name, row, column, fields):
         if name == "question":
             return isinstance(column, tuple) or (isinstance(cell, str) and any(c.isalpha() for c in cell))
         if name == "context":
-            return isinstance(cell, str | list) and bool(cell) and not _repeats_row(row, cell, fields)
+            return (
+                isinstance(cell, str | list)
+                and bool(cell)
+                and not _repeats_row(row, cell, fields)
+                and not _is_table(cell)
+            )
         if name in ("unit", "power"):
             return (is_unit if name == "unit" else is_power)(cell)
         if name == "choices":
@@ -371,6 +376,12 @@ def _agreeing(column, best, fields, rows):
             continue
     base = max(("index from 0", "index from 1"), key=lambda r: agree[r])
     return (base,) if 2 * agree[base] >= len(rows) else ()
+
+
+def _is_table(cell):
+    """Whether a list has rows of equal length, whose cells no longer belong together as lines of text."""
+    rows = cell if isinstance(cell, list) and len(cell) > 1 else [[]]
+    return all(isinstance(r, list) and len(r) == len(rows[0]) > 1 and all(isinstance(c, str) for c in r) for r in rows)
 
 
 def _find_unused(columns, fields, rows):

@@ -11,7 +11,10 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _REPEATED_ANSWER = re.compile(
     r"\n\s*(?:So )?(?:the )?answer is\b.*", re.IGNORECASE | re.DOTALL
 )  # "#### 12, The answer is: 12"
-_FINAL = re.compile(r"(.*(?:\A|\n|\S[ \t]))####[ \t]*\n?([^\n#]*)", re.DOTALL)  # the last line is "#### 12"
+_FINAL = re.compile(  # "… #### 12", or a last line "#### twelve" without headings before it
+    r"(?P<work>.*)####\s*(?P<number>[-+$]*[\d.,/:]*%?)|(?P<lines>(?:(?!####).)*(?:\A|\n)[ \t]*)####\s*(?P<text>[^\n]+)",
+    re.DOTALL,
+)
 _BARE = re.compile(r"-?\d+(?:[.,]\d+)*%?|[A-Za-z](?![A-Za-z])")  # the content of a box without braces or an end
 _FORMULA_END = re.compile(r"\$|\\[)\]]")
 _BETWEEN = re.compile(r"(?:[\s$,;&、，和与或]|\band\b|\bor\b|\\text\{ ?(?:and|or) ?\}|\\q?quad\b|\\[()\[\],; ])*")
@@ -53,13 +56,10 @@ def unwrap(value: object) -> object:
 
 
 def _check_marks(answers):
-    """Raises Fault for answers of which some are marked wrong, or marked by a word that is neither right nor wrong."""
+    """Raises Fault if some answers are marked wrong, or by a word that is neither right nor wrong."""
     marks = [as_truth(v[k]) for v in answers for k in v if simplify(k) in FLAGS and v[k] is not None]
     if not all(marks):
-        raise Fault(
-            "marked_wrong" if not any(m is None for m in marks) and not any(marks) else "bad_choices",
-            f"answers {str(answers)[:60]}",
-        )
+        raise Fault("bad_choices" if True in marks or None in marks else "marked_wrong", f"answers {str(answers)[:60]}")
 
 
 def _get_text(cell):
@@ -98,7 +98,8 @@ def split_work(value: object, rationale: str) -> tuple[object, str]:
         return value, rationale
     text = clean(value)
     if final := _FINAL.fullmatch(_REPEATED_ANSWER.sub("", text)):
-        return final[2], rationale or clean(final[1])
+        work, value = (final["lines"], final["text"]) if final["text"] else (final["work"], final["number"])
+        return value, rationale or clean(work)
     boxes = [_read_box(text, mark) for mark in _BOX.finditer(text)]
     found = list(dict.fromkeys(content for content, *_ in boxes))
     if not found:

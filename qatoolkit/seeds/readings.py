@@ -104,7 +104,7 @@ def _match_text(text, choices):
 def _match_index(text, choices, base):
     if text and text in _CIRCLED:
         text = str(_CIRCLED.index(text) + 1) if base else ""
-    if not _INTEGER.fullmatch(text := text.strip("()（）")):
+    if not _INTEGER.fullmatch(text):
         return ()
     position = math.floor(float(text)) - base
     return (position,) if 0 <= position < len(choices.texts) else ()
