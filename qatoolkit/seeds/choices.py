@@ -51,36 +51,15 @@ _OPTION = {
 }
 INLINE_LETTER = re.compile(_MARK.replace("{0}", "A-Za-z") + r"\s*(?P<text>.*)", re.DOTALL)
 FLAGS = [
-    "correct",
-    "iscorrect",
-    "isanswer",
-    "isright",
-    "right",
-    "istrue",
-    "iscorrectanswer",
-    "correctans",
-    "selected",
+    "correct", "iscorrect", "isanswer", "isright", "right", "istrue", "iscorrectanswer", "correctans", "selected",
     "isselected",
-]
+]  # fmt: skip
 _SCORES = ("label", "score", "weight", "fraction", "answer")  # marks if they are 0 and 1, or 0 and 100
 _TEXT_KEYS = [
-    "text",
-    "content",
-    "value",
-    "option",
-    "choice",
-    "answer",
-    "body",
-    "optiontext",
-    "choicetext",
-    "answertext",
-    "description",
-    "val",
-    "内容",
-    "选项",
-    "label",
-    "name",
-]
+    "text", "content", "value", "option", "choice", "answer", "body", "optiontext", "choicetext", "answertext",
+    "description", "val", "内容", "选项", "label", "name",
+]  # fmt: skip
+_LABEL_KEYS = ("label", "name")  # texts only beside other labels
 _NUMBER_KEYS = ["index", "idx", "order", "number", "num", "no", "position", "pos", "value", "序号", "编号"]
 _MARK_KEY = re.compile("(?:label|key|id|letter|aoval|identifier)$")
 _LINE_LETTER = re.compile(r"(?P<mark>[A-Z])\s+(?P<text>.+)", re.DOTALL)
@@ -321,27 +300,29 @@ def _from_dict(value):
 
 def _from_dicts(value):
     """Texts, labels and marked positions of [{"label": "A", "text": …, "correct": true}, …]. A key with a name for texts
-    is a label if it holds A, B, C beside a key with texts. If no key has a known name for the text, the only other key
-    with texts is used."""
+    is a label if it holds A, B, C beside another text. If no key has a known name for the text, the only other key with
+    texts is used."""
     rows = [{simplify(k): v for k, v in row.items()} for row in value]
     cells = {k: [row.get(k) for row in rows] for k in rows[0]}
     flag = next((k for k in (*FLAGS, *_SCORES) if k in cells and _are_marks(k, cells)), None)
-    named = [k for k in _TEXT_KEYS if k in cells and k != flag]
-    text = next((k for k in named if not _are_labels(cells[k], k)), next(iter(named), None))
-    rest = [k for k in cells if k not in (text, flag)]
-    label = next((k for k in rest if _MARK_KEY.search(k)), next((k for k in rest if _are_labels(cells[k], k)), None))
-    others = [k for k in rest if k != label and all(isinstance(c, str) for c in cells[k])]
-    if text is None and len(others) != 1:
+    keys = [k for k in cells if k != flag and _are_labels(cells[k], k)]
+    names = [k for k in _TEXT_KEYS if k in cells and k != flag and (keys or k not in _LABEL_KEYS)]
+    others = [k for k in cells if k not in (flag, *keys) and all(isinstance(c, str) for c in cells[k])]
+    others = [k for k in others if not _MARK_KEY.search(k)] if len(others) > 1 else others
+    sure = [k for k in names if k in ("text", "content")] or (others if len(others) == 1 else [])
+    text = next(iter([k for k in names if k not in keys] or sure or [k for k in names if k not in _LABEL_KEYS]), None)
+    if text is None:
         raise Fault("bad_choices", f"objects with the keys {', '.join(cells)[:60]}")
+    label = next((k for k in cells if k not in (text, flag) and (_MARK_KEY.search(k) or k in keys)), None)
     labels = [normalise_label(c) for c in cells[label]] if label else None
-    return cells[text or others[0]], labels, tuple(i for i, c in enumerate(cells.get(flag, ())) if _as_mark(c))
+    return cells[text], labels, tuple(i for i, c in enumerate(cells.get(flag, ())) if _as_mark(c))
 
 
 def _are_labels(cells, key):
     """Whether the cells of a key are A, B, C in any order, or 1, 2, 3 where its name allows numbers."""
-    texts = sorted(map(normalise_label, cells))
+    texts = sorted(normalise_label(c) for c in cells) if all(len(str(c)) < 12 for c in cells) else []
     numbers = [[str(i + base) for i in range(len(texts))] for base in (0, 1)] if key in _NUMBER_KEYS else []
-    return texts in (list(LETTERS[: len(texts)]), *numbers) or _is_series(texts)
+    return bool(texts) and (texts in (list(LETTERS[: len(texts)]), *numbers) or _is_series(texts))
 
 
 def _are_marks(key, cells):

@@ -1074,6 +1074,19 @@ def test_a_choice_is_named_by_its_own_letter_or_number_not_by_its_place(options)
     assert {frozenset(c) for c in table["choices"]} == {frozenset({"oak", "tin", "silk"})}
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        [{"label": "(i)", "statement": "oak"}, {"label": "(ii)", "statement": "tin"}],
+        [{"label": "A", "wording": "oak"}, {"label": "B", "wording": "tin"}],
+        [{"option": "A", "wording": "oak"}, {"option": "B", "wording": "tin"}],
+        [{"index": 0, "text": "oak", "correct": None}, {"index": 1, "text": "tin", "correct": None}],
+    ],
+)
+def test_objects_with_one_text_each_are_choices_whatever_its_name(options):
+    assert one(question=Q, options=options, answer="tin")["choices"] == ["oak", "tin"]
+
+
 def test_letters_of_choices_need_not_begin_at_a_and_initials_name_no_choice():
     assert one(question=Q, choices=["F. oak", "G. tin", "H. silk", "J. wool"], answer="J")["answer"] == "wool"
     assert one(question=Q, choices=["J. Oak", "T. Tin", "K. Silk"], answer="A")["answer"] == "J. Oak"
