@@ -1,22 +1,14 @@
-"""Choices and answer of one seed row in the layouts of benchmarks, and the faults for which a row is rejected.
-
-An answer such as "2" can be a choice's text, an index from 0 or an index from 1. One row cannot decide this, but all
-rows of a source can: `find_readings` lists every reading that fits a row, `vote_on_order` lets the rows vote, and `resolve`
-applies the result (our reading: the papers do not say how their seeds were read).
-"""
+"""The choices of one seed row in the layouts of benchmarks, and the faults for which a row is rejected."""
 
 import ast
 import json
-import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Integral
-from string import ascii_uppercase as _LETTERS
+from string import ascii_uppercase as LETTERS
 
-from qatoolkit.core.text import is_missing, normalise
+from qatoolkit.core.text import is_missing
 
 MAX_CHARS = 20_000  # per text; longer ones are dumps or attacks, not questions
 
@@ -34,6 +26,8 @@ REASONS = {
     "empty_answer": "the answer is empty",
     "withheld": "the answer key is withheld (-1, ? or the like)",
     "marked_wrong": "the row says that its answer is wrong",
+    "unanswerable": "the row says that its question has no answer",
+    "two_answers": "two columns name different choices as the answer",
     "unclear_box": "a box (\\boxed) without a clear end, or several with text between them",
     "unclear_number": "answer, unit and power of ten contradict each other",
     "nested_answer": "the answer is an object, or a list of lists of texts",
@@ -48,10 +42,6 @@ REASONS = {
     "conflicting_answer": "an accepted row gives another answer to the same question and choices",
 }
 
-READINGS = (  # on a tie, the first wins
-    "mark", "letter", "text", "index from 0", "index from 1", "wordings of one answer", "parts of one answer",
-)  # fmt: skip
-
 _EDGES = " \t\r\n\f\v\u00a0\u3000\u200b\u2060\ufeff"
 _UNPAIRED = re.compile("[\ud800-\udfff]")
 _MARK = r"(?:[(（【\[]\s?(?P<a>[{0}])\s?[)）】\]]|(?P<b>[{0}])\s?(?P<c>[.．、:：)）]))"  # (A) or A.
@@ -59,22 +49,26 @@ _OPTION = {
     lower: re.compile(r"(?<![A-Za-z0-9\\{$^_])" + _MARK.replace("{0}", letters))
     for lower, letters in ((False, "A-J"), (True, "A-Ja-j"))
 }
-_INLINE_LETTER = re.compile(_MARK.replace("{0}", "A-Za-z") + r"\s*(?P<text>.*)", re.DOTALL)
-_ANNOUNCED = (  # before a letter: "The correct answer is", "答案：", "故选"
-    r"(?:(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)s?(?:\s+is)?"
-    r"|(?:正确)?答案(?:是|为)?|[故应]*选项?)\s*[:：]?)?"
-)
-_LETTER_ANSWER = re.compile(  # no semicolons: "B; C" answers two blanks
-    rf"(?i:{_ANNOUNCED})[\s\[(（【*]*(?P<letters>[A-Z](?:(?:\s*(?:[,，、/&+和与]|\band\b)\s*|\s*)[A-Z])*)[\])）】*]*\s*[.．。]?"
-)
-_ONE_LETTER = re.compile(r"[(（\[]?([a-z])[)）\].]*")
+INLINE_LETTER = re.compile(_MARK.replace("{0}", "A-Za-z") + r"\s*(?P<text>.*)", re.DOTALL)
+FLAGS = [
+    "correct", "iscorrect", "isanswer", "isright", "right", "istrue", "iscorrectanswer", "correctans", "selected",
+    "isselected",
+]  # fmt: skip
+_SCORES = ("label", "score", "weight", "fraction", "answer")  # marks if they are 0 and 1, or 0 and 100
+_TEXT_KEYS = [
+    "text", "content", "value", "option", "choice", "answer", "body", "optiontext", "choicetext", "answertext",
+    "description", "val", "内容", "选项", "label", "name",
+]  # fmt: skip
+_LABEL_KEYS = ("label", "name")  # texts only beside other labels
+_NUMBER_KEYS = ["index", "idx", "order", "number", "num", "no", "position", "pos", "value", "序号", "编号"]
 _MARK_KEY = re.compile("(?:label|key|id|letter|aoval|identifier)$")
 _LINE_LETTER = re.compile(r"(?P<mark>[A-Z])\s+(?P<text>.+)", re.DOTALL)
 _NUMBERED = re.compile(r"[(（]?(?P<mark>[1-9]\d?)(?:[)）、]\s*|\.\s+)(?P<text>.+)", re.DOTALL)
 _TEXTS = re.compile(r"(?:answer|option|choice)?(?:text|str|content|value|option|choice)s?")
+_REPLIES = {"yes": True, "y": True, "是": True, "no": False, "n": False, "否": False}
+_TRUTH = _REPLIES | dict.fromkeys(["1", "true", "correct", "right", "t", "对", "正确"], True)
+_TRUTH |= dict.fromkeys(["0", "false", "incorrect", "wrong", "f", "错", "错误"], False)
 _LABEL = re.compile(r"(?i:option|choice|answer|opt)?[ _]?\(?([A-Za-z])[).]?")
-_WITHHELD = re.compile(r"(?i)-1(?:\.0)?|\?+|n/?a|hidden|withheld|unknown|null|none")
-_INTEGER = re.compile(r"\d{1,3}(?:\.0)?")
 _ARRAY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=\w+)?\)", re.DOTALL)
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
 
@@ -101,6 +95,15 @@ class Choices:
     labels: tuple[str, ...]
     numbers: bool = False
     right: tuple[int, ...] = ()
+
+
+def as_truth(value: object, column: str = "") -> bool | None:
+    """True or False for 1, 0, "true", "correct", "no" and the like; None for anything else, and for yes and no in a
+    column of labels."""
+    if isinstance(value, str):
+        word = value.strip().casefold()
+        return None if word in _REPLIES and simplify(column) == "label" else _TRUTH.get(word)
+    return bool(value) if isinstance(value, bool | int | float) and value in (0, 1) else None
 
 
 def simplify(name: object) -> str:
@@ -169,7 +172,7 @@ def split_options(text: str, *, lower: bool = False) -> tuple[str, list[str]] | 
             letters, begins, ends = zip(*marks[first:after], strict=True)
             stops = [*begins[1:], marks[after][1] if after < len(marks) else len(text)]
             options = [text[end:stop].strip(_EDGES) for end, stop in zip(ends, stops, strict=True)]
-            if len(options) > 1 and _LETTERS.startswith("".join(letters)) and all(options):
+            if len(options) > 1 and LETTERS.startswith("".join(letters)) and all(options):
                 lists.append((len(options), begins[0], stops[-1], options))
     most = max((n for n, *_ in lists), default=0)
     longest = [x for x in lists if x[0] == most]
@@ -207,29 +210,37 @@ def make_choices(
 ) -> Choices:
     """Validated choices, with labels inside the texts ("A) 5", "B) 6") removed. Raises Fault as `parse_choices`
     does."""
-    labelled = [_INLINE_LETTER.fullmatch(t) for t in texts]
-    if all(labelled) and [(m["a"] or m["b"]).upper() for m in labelled] == list(_LETTERS[: len(labelled)]):
-        texts = [m["text"].strip(_EDGES) for m in labelled]
-    lettered = [_LINE_LETTER.fullmatch(t) for t in texts]
-    if len(texts) > 2 and all(lettered) and [m["mark"] for m in lettered] == list(_LETTERS[: len(texts)]):
-        texts = [m["text"].strip(_EDGES) for m in lettered]
-    numbered = [_NUMBERED.fullmatch(t) for t in texts]
-    if all(numbered) and [m["mark"] for m in numbered] == [str(i + 1) for i in range(len(texts))]:
-        texts, labels = [m["text"].strip(_EDGES) for m in numbered], labels or [m["mark"] for m in numbered]
+    usual, given = list(LETTERS[: len(texts)]), labels
+    for pattern in (INLINE_LETTER, _LINE_LETTER, _NUMBERED):
+        found = [pattern.fullmatch(t) for t in texts]
+        if not all(found) or (pattern is _LINE_LETTER and len(texts) < 3):
+            continue
+        marks = [next(filter(None, m.groups())).upper() for m in found]
+        first = usual if pattern is not _NUMBERED else [str(i + 1) for i in range(len(texts))]
+        if marks == first or (not given and (sorted(marks) == sorted(first) or _is_series(marks))):
+            texts = [m["text"].strip(_EDGES) for m in found]
+            labels = labels or (None if marks == usual else marks)
+        elif not given and pattern is INLINE_LETTER:  # "A" is neither the first choice nor the one with "A." before it
+            labels = [f"{u}?" if u in marks and u != mark else u for u, mark in zip(usual, marks, strict=False)]
     if len(texts) < 2:
         raise Fault("one_choice", repr(texts[0][:60]) if texts else "none")
     if not all(texts):
         raise Fault("empty_choice", f"choice {texts.index('') + 1} of {len(texts)}")
-    if len(texts) > len(_LETTERS):
+    if len(texts) > len(LETTERS):
         raise Fault("bad_choices", f"{len(texts)} choices, more than there are letters")
     # Compared without case folding or NFKC: Aa and AA are different choices, as are 2² and 22.
     plain = [" ".join(t.split()) for t in texts]
     if len(set(plain)) < len(plain):
         raise Fault("duplicate_choices", repr(next(p for p in plain if plain.count(p) > 1)[:60]))
-    labels = tuple(labels or _LETTERS[: len(texts)])
+    labels = tuple(labels or LETTERS[: len(texts)])
     if len(set(labels)) != len(texts):
         raise Fault("bad_choices", f"{len(texts)} texts and the labels {', '.join(labels)[:60]}")
     return Choices(texts=tuple(texts), labels=labels, numbers=numbers, right=right)
+
+
+def _is_series(marks):
+    """Whether three marks or more are letters in a row, with or without the I: F, G, H, J."""
+    return len(marks) > 2 and any("".join(marks) in letters for letters in (LETTERS, LETTERS.replace("I", "")))
 
 
 def _split_cell(text):
@@ -259,9 +270,10 @@ def _flatten(value):
         return value
     items = [w if isinstance(v, str) and isinstance(w := parse_literal(v), dict) else _unwrap_single(v) for v in value]
     if items and all(isinstance(v, list | tuple) and len(v) == 2 for v in items):
-        names = [str(v[0]).strip("()[]. ").upper() for v in items]
-        if names == list(_LETTERS[: len(items)]):
-            return dict(zip(names, (v[1] for v in items), strict=True))
+        for pairs in (items, [v[::-1] for v in items]):
+            names = [str(v[0]).strip("()[]. ").upper() for v in pairs]
+            if sorted(names) == list(LETTERS[: len(items)]):
+                return dict(zip(names, (v[1] for v in pairs), strict=True))
     return items
 
 
@@ -278,120 +290,57 @@ def _from_dict(value):
     text = next((k for k in names if _TEXTS.fullmatch(k)), None)
     if text:
         labels = next((v for k, v in names.items() if k != text and re.search("label|key|id|letter", k)), None)
-        return names[text], None if labels is None else [_normalise_label(x) for x in labels]
+        return names[text], None if labels is None else [normalise_label(x) for x in labels]
     keys = sorted(value, key=lambda k: (len(str(k)), str(k)))
     while len(keys) > 2 and is_blank(value[keys[-1]]):  # questions with fewer options leave the last ones empty
         keys.pop()
-    texts, labels = [value[k] for k in keys], [_normalise_label(k) for k in keys]
+    texts, labels = [value[k] for k in keys], [normalise_label(k) for k in keys]
     return _from_dicts(texts)[0] if texts and all(isinstance(t, dict) for t in texts) else texts, labels
 
 
 def _from_dicts(value):
-    """Texts, labels and marked positions of [{"label": "A", "text": …, "correct": true}, …]. If no key has a known name
-    for the text, the only other key with texts is used."""
+    """Texts, labels and marked positions of [{"label": "A", "text": …, "correct": true}, …]. A key with a name for texts
+    is a label if it holds A, B, C beside another text. If no key has a known name for the text, the only other key with
+    texts is used."""
     rows = [{simplify(k): v for k, v in row.items()} for row in value]
-    names = ("text", "content", "value", "option", "choice", "answer", "body", "optiontext", "choicetext", "answertext")
-    flags = ("correct", "iscorrect", "isanswer", "isright", "right", "istrue")
-    text = next((k for k in names if k in rows[0]), None)
-    label = next((k for k in rows[0] if k not in names and _MARK_KEY.search(k)), None)
-    flag = next((k for k in flags if k in rows[0]), None)
-    others = [k for k in rows[0] if k not in (label, flag) and all(isinstance(row.get(k), str) for row in rows)]
-    if text is None and len(others) != 1:
-        raise Fault("bad_choices", f"objects with the keys {', '.join(rows[0])[:60]}")
-    right = tuple(i for i, row in enumerate(rows) if flag and row.get(flag) in (True, 1, "true", "True", "1"))
-    labels = [_normalise_label(row.get(label)) for row in rows] if label else None
-    return [row.get(text or others[0]) for row in rows], labels, right
+    cells = {k: [row.get(k) for row in rows] for k in rows[0]}
+    flag = next((k for k in (*FLAGS, *_SCORES) if k in cells and _are_marks(k, cells)), None)
+    keys = [k for k in cells if k != flag and _are_labels(cells[k], k)]
+    names = [k for k in _TEXT_KEYS if k in cells and k != flag and (keys or k not in _LABEL_KEYS)]
+    others = [k for k in cells if k not in (flag, *keys) and all(isinstance(c, str) for c in cells[k])]
+    others = [k for k in others if not _MARK_KEY.search(k)] if len(others) > 1 else others
+    sure = [k for k in names if k in ("text", "content")] or (others if len(others) == 1 else [])
+    text = next(iter([k for k in names if k not in keys] or sure or [k for k in names if k not in _LABEL_KEYS]), None)
+    if text is None:
+        raise Fault("bad_choices", f"objects with the keys {', '.join(cells)[:60]}")
+    label = next((k for k in cells if k not in (text, flag) and (_MARK_KEY.search(k) or k in keys)), None)
+    labels = [normalise_label(c) for c in cells[label]] if label else None
+    return cells[text], labels, tuple(i for i, c in enumerate(cells.get(flag, ())) if _as_mark(c))
 
 
-def _normalise_label(value):
+def _are_labels(cells, key):
+    """Whether the cells of a key are A, B, C in any order, or 1, 2, 3 where its name allows numbers."""
+    texts = sorted(normalise_label(c) for c in cells) if all(len(str(c)) < 12 for c in cells) else []
+    numbers = [[str(i + base) for i in range(len(texts))] for base in (0, 1)] if key in _NUMBER_KEYS else []
+    return bool(texts) and (texts in (list(LETTERS[: len(texts)]), *numbers) or _is_series(texts))
+
+
+def _are_marks(key, cells):
+    """Whether a key marks objects as right and wrong. A score or label does so only if it tells them apart, and is no
+    numbering, beside another key with texts."""
+    marks = [_as_mark(c) for c in cells[key]]
+    if None in marks or key in FLAGS:
+        return None not in marks
+    ids = [k for k in cells if (k != key and _MARK_KEY.search(k)) or k in _NUMBER_KEYS]
+    numbering = [str(c) for c in cells[key]] == ["0", "1"] and key == "label" and not ids
+    return len(set(marks)) == 2 and not numbering and any(k in cells for k in _TEXT_KEYS if k not in _SCORES)
+
+
+def _as_mark(cell):
+    return False if cell is None else True if cell == 100 and cell is not True else as_truth(cell)
+
+
+def normalise_label(value: object) -> str:
     """A label in the form used by answers: "a" and "option_a" become "A"."""
     found = _LABEL.fullmatch(text := clean(value))
     return found[1].upper() if found else text
-
-
-def find_readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]]:
-    """Every reading that fits an answer (a value or a list) -> the positions of the choices it then names."""
-    parts = list(answer) if isinstance(answer, list | tuple) else [answer]
-    numbers = all(isinstance(p, Integral) and not isinstance(p, bool) for p in parts)
-    texts = [clean(p) for p in parts]
-    found = {
-        "letter": [_match_letter(t, choices) for t in texts],
-        "text": [_match_text(t, choices) for t in texts],
-        "index from 0": [_match_index(t, choices, 0) for t in texts],
-        "index from 1": [_match_index(t, choices, 1) for t in texts],
-    }
-    result = {}
-    for reading, positions in found.items():
-        flat = tuple(p for ps in positions for p in ps)
-        if positions and all(positions) and len(set(flat)) == len(flat):
-            result[reading] = flat
-    if numbers and not choices.numbers and "index from 0" in result:
-        # a number beside choices written as text is an index, even where it equals the text of a choice
-        result.pop("text", None)
-    return result
-
-
-def _match_letter(text, choices):
-    if (label := text if text in choices.labels else _normalise_label(text)) in choices.labels:
-        return (choices.labels.index(label),)
-    if m := _INLINE_LETTER.fullmatch(text):
-        letter = (m["a"] or m["b"]).upper()
-        if m["text"] and letter in choices.labels:
-            position = choices.labels.index(letter)
-            if normalise(m["text"]) == normalise(choices.texts[position]):
-                return (position,)
-    if len(text) > 80:
-        return ()
-    if m := _LETTER_ANSWER.fullmatch(text):
-        letters = re.findall("[A-Z]", m["letters"])
-    elif m := _ONE_LETTER.fullmatch(text):
-        letters = [m[1].upper()]
-    else:
-        return ()
-    if len(set(letters)) < len(letters) or not set(letters) <= set(choices.labels):
-        return ()
-    return tuple(choices.labels.index(letter) for letter in letters)
-
-
-def _match_text(text, choices):
-    if text in choices.texts:
-        return (choices.texts.index(text),)
-    plain = normalise(text)
-    same = [i for i, choice in enumerate(choices.texts) if normalise(choice) == plain]
-    return tuple(same) if len(same) == 1 else ()
-
-
-def _match_index(text, choices, base):
-    if not _INTEGER.fullmatch(text):
-        return ()
-    position = math.floor(float(text)) - base
-    return (position,) if 0 <= position < len(choices.texts) else ()
-
-
-def vote_on_order(
-    rows: Iterable[Mapping[str, tuple[int, ...]]], base: int | None = None
-) -> tuple[tuple[str, ...], str]:
-    """The readings to try, best first, by the votes of one source's rows, and a description of the best with any tie.
-
-    All indices of a source have the same base. If both bases fit equally well, the layout's `base` is used, else 0."""
-    votes = Counter(reading for found in rows for reading in found)
-    best = max(READINGS, key=lambda r: (votes[r], r == f"index from {base}", -READINGS.index(r)))
-    tied = [r for r in READINGS if r.startswith("index") and r != best and votes[r] == votes[best]]
-    note = f" ({', '.join(tied)} fits as well)" if tied and best.startswith("index") and base is None else ""
-    return tuple(dict.fromkeys((best, "letter", "text"))), best + note
-
-
-def resolve(answer: str, choices: Choices, found: Mapping, order: Iterable[str]) -> tuple[str, int | None]:
-    """The text of the right choice and its index, or letters ("BD") and None if several are right.
-
-    Raises Fault if no reading in `order` fits."""
-    positions = next((found[reading] for reading in order if reading in found), None)
-    if positions is None:
-        if _WITHHELD.fullmatch(answer):
-            raise Fault("withheld", f"{answer!r} with {len(choices.texts)} choices")
-        pointer = _INTEGER.fullmatch(answer) or _LETTER_ANSWER.fullmatch(answer[:80]) or _ONE_LETTER.fullmatch(answer)
-        reason = "answer_outside_choices" if pointer else "answer_not_in_choices"
-        raise Fault(reason, f"{answer[:60]!r} with {len(choices.texts)} choices")
-    if len(positions) == 1:
-        return choices.texts[positions[0]], positions[0]
-    return "".join(_LETTERS[p] for p in sorted(positions)), None

@@ -10,22 +10,26 @@ from qatoolkit.core.text import normalise
 from qatoolkit.seeds.choices import (
     Choices,
     Fault,
+    as_truth,
     clean,
-    find_readings,
     is_blank,
     make_choices,
     parse_literal,
-    resolve,
     simplify,
     split_options,
 )
-from qatoolkit.seeds.fitting import Columns, as_truth, get, read_choices, read_marked
+from qatoolkit.seeds.fitting import Columns, get, read_choices, read_marked
+from qatoolkit.seeds.layouts import POINTERS
 from qatoolkit.seeds.open_answers import as_wordings, read_list, split_work, unwrap, with_unit
+from qatoolkit.seeds.readings import find_readings, resolve
 
 _LANGUAGES = dict.fromkeys(("en", "eng", "english", "英文"), "en")
 _LANGUAGES |= dict.fromkeys(("zh", "cn", "zho", "chinese", "中文"), "zh")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z][a-z]+")  # neither LaTeX commands nor points such as ABC
+_UNANSWERABLE = re.compile(
+    r"(?i)no[ _]?answer(?:[ _](?:present|found|available))?\.?|un-?answerable|cannot ?answer|not ?found"
+)
 _ADDRESS = re.compile(r"https?://\S+")
 _OTHER_SCRIPT = re.compile(r"[\u0400-\u07ff\u0900-\u0fff\u3040-\u30ff\uac00-\ud7af]")  # Cyrillic to Hangul
 
@@ -47,18 +51,25 @@ def draft_row(record: Mapping, columns: Columns) -> Draft:
     cell = {name: get(record, c) for name, c in fields.items() if name not in ("question", "choices", "wrong")}
     if "question" not in fields:
         raise _missing_field("question", record)
-    question = _read_question(record, cell, fields)
+    question = _read_question(record, fields)
     if not any(c.isalnum() for c in question):
         raise Fault("empty_question", f"column {fields['question']} has {question[:60]!r}")
     value, rationale = unwrap(cell.get("answer")), _as_text(cell.get("rationale"))
-    if "mark" in cell and as_truth(cell["mark"]) is False:
+    if "mark" in cell and as_truth(cell["mark"], fields["mark"]) is False:
         raise Fault("marked_wrong", f"column {fields['mark']} has {cell['mark']!r}")
     choices = _read_row_choices(record, fields, question, value)
+    if not choices and (as_truth(cell.get("impossible")) or as_truth(cell.get("answerable")) is False):
+        raise Fault("unanswerable", f"column {fields.get('impossible') or fields['answerable']}")
     texts, found = (), {}
     if choices:
         if isinstance(value, str) and "\\boxed" in value:
             value, rationale = split_work(value, rationale)
         found = _find_row_readings(value, choices, fields)
+        for column, readings in columns.checks.items():
+            named = find_readings(get(record, column), choices)
+            named = {named[reading] for reading in readings if reading in named}
+            if found and named and not named & set(found.values()):
+                raise Fault("two_answers", f"{str(value)[:40]!r}, but {column} has {str(get(record, column))[:40]!r}")
     else:
         texts, kind = read_list(value, columns.lists)
         found = {kind: ()} if texts else {}
@@ -73,6 +84,8 @@ def draft_row(record: Mapping, columns: Columns) -> Draft:
     answer = ", ".join(map(clean, value)) if _is_texts(value) else clean(value)
     if not answer and "mark" not in found:
         raise Fault("empty_answer", f"column {fields['answer']} is empty")
+    if not choices and _UNANSWERABLE.fullmatch(answer):
+        raise Fault("unanswerable", f"the answer is {answer!r}")
     row = _read_labels(record, cell) | {"question": question, "answer": answer, "rationale": rationale or None}
     row["aliases"] = as_wordings(cell["aliases"]) if cell.get("aliases") else ()
     row["language"] = _read_language(cell.get("language"), question, choices)
@@ -136,14 +149,15 @@ def _as_text(cell):
     return clean(cell)
 
 
-def _read_question(record, cell, fields):
+def _read_question(record, fields):
     """The question, after the passage it is about or before the input of its instruction."""
     column = fields["question"]
     cells = [get(record, c) for c in column] if isinstance(column, tuple) else [get(record, column)]
     if any(isinstance(a, list | dict) for a in cells):
         raise Fault("no_question", f"column {column} has a {type(cells[0]).__name__}, not a text")
-    question, context = " ".join(filter(None, map(clean, cells))), cell.get("context")
-    context = _as_text(context) if isinstance(context, str | list | tuple) else ""
+    question, passages = " ".join(filter(None, map(clean, cells))), fields.get("context", ())
+    passages = [get(record, c) for c in ([passages] if isinstance(passages, str) else passages)]
+    context = "\n\n".join(filter(None, (_as_text(p) for p in passages if isinstance(p, str | list | tuple))))
     if not question or not context:
         return question
     first, second = (question, context) if simplify(fields["context"]) == "input" else (context, question)
@@ -170,8 +184,9 @@ def _read_embedded(question, value, stem, options, unread, column):
     Letters out of order ("D, A, C") fill several blanks, so such a question keeps no choices. A number names an option
     only if its column is called so (label, correct_option), since it may be the answer itself."""
     names = isinstance(column, str) and simplify(column).endswith(
-        ("label", "option", "choice", "cop", "key", "correct")
+        ("label", "option", "choice", "cop", "key", "correct", *POINTERS)
     )
+    blanks = isinstance(value, str) and re.search("[;；|]", value)  # "A; C" answers two of them
     try:
         choices = make_choices(options)
     except Fault:
@@ -179,7 +194,7 @@ def _read_embedded(question, value, stem, options, unread, column):
     found = {
         reading: positions
         for reading, positions in find_readings(value, choices).items()
-        if (names or reading in ("letter", "text")) and list(positions) == sorted(positions)
+        if (names or reading in ("letter", "text")) and list(positions) == sorted(positions) and not blanks
     }
     return (stem, choices, found) if found and any(c.isalnum() for c in stem) else (question, None, unread)
 

@@ -24,18 +24,21 @@ import lzma
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
-from qatoolkit.seeds.choices import Fault, escape_surrogates
+from qatoolkit.seeds.choices import Fault, escape_surrogates, simplify
 from qatoolkit.seeds.decoding import decode
 from qatoolkit.seeds.fitting import find_layout
+from qatoolkit.seeds.layouts import NAMES
 from qatoolkit.seeds.tables import as_native, check_width, frame_records, parquet_records
 
 SUB_FOLDER = "a sub-folder"
 MAX_BYTES = 4 << 30  # per unpacked file
 _COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_PASSAGES = {name.split(".")[0] for name in NAMES["context"].split()}
 _DELIMITERS = ",;\t|^~:"
 
 
@@ -215,7 +218,7 @@ def read_json_lines(path: Path) -> Source:
     rows = _parse_lines(text)
     if rows[0][2]:
         try:
-            return Source(how=f"JSON{encoding}", rows=_numbered(_records(json.loads(text))))
+            return Source(how=f"JSON{encoding}", rows=_numbered(_read_document(text)))
         except (ValueError, RecursionError):
             pass  # keep the lines and their faults
     return Source(how=f"JSON lines{encoding}", rows=rows)
@@ -232,7 +235,7 @@ def _read_text(data):
 def _parse_json(text, encoding):
     """A JSON document, or JSON lines."""
     try:
-        return Source(how=f"JSON{encoding}", rows=_numbered(_records(json.loads(text))))
+        return Source(how=f"JSON{encoding}", rows=_numbered(_read_document(text)))
     except (ValueError, RecursionError) as error:
         rows = _parse_lines(text)
         if all(fault for _, _, fault in rows):
@@ -253,10 +256,17 @@ def _parse_lines(text):
     return rows
 
 
+def _read_document(text):
+    _has_question.cache_clear()  # a layout may have been added
+    return _records(json.loads(text))
+
+
 def _records(document):
     """The records of a JSON document: a list, lists in an object, id -> record, or name -> column."""
+    if isinstance(document, list):
+        return [inner for record in document for inner in _unnest(record) or [record]]
     if not isinstance(document, Mapping):
-        return document if isinstance(document, list) else [document]
+        return [document]
     if nested := _unnest(document):
         return nested
     values, layout = list(document.values()), find_layout(document).fields
@@ -265,29 +275,45 @@ def _records(document):
     if values and all(isinstance(v, list | dict) and len(v) == len(values[0]) for v in values) and "question" in layout:
         columns = [v if isinstance(v, list) else list(v.values()) for v in values]
         return [dict(zip(document, row, strict=True)) for row in zip(*columns, strict=True)]
-    lists = [v for v in values if isinstance(v, list) and any(isinstance(x, Mapping) for x in v)]
-    if lists:
-        return [inner for part in lists for record in part for inner in _unnest(record) or [record]]
+    if any(map(_has_records, values)):
+        return [record for v in values if _has_records(v) for record in v]
     if values and all(isinstance(v, Mapping) for v in values):
-        if any("question" in find_layout(v).fields for v in values):
+        if any(map(_asks, values)):
             return [{"id": key, **value} for key, value in document.items()]
         return [record for value in values for record in _records(value)]
     return [document]
 
 
 def _unnest(record):
-    """The questions nested in the lists of a record without a question, with its other cells: SQuAD's paragraphs and
-    qas."""
-    if not isinstance(record, Mapping) or "question" in find_layout(record).fields:
+    """The questions nested in a record without a question, each with the record's other texts and its passage: SQuAD's
+    paragraphs and qas. Other members of the lists with questions, and of lists beside them, are kept as they are."""
+    if not isinstance(record, Mapping) or not any(map(_has_records, record.values())) or _asks(record):
         return []
-    cells = {k: v for k, v in record.items() if not isinstance(v, list | Mapping)}
-    inner = [
-        r for v in record.values() if isinstance(v, list) and v and all(isinstance(x, Mapping) for x in v) for r in v
-    ]
-    if not cells or not inner:
+    passage = [k for k in record if simplify(k) in _PASSAGES]
+    parts = {k: v if isinstance(v, list) else _records(v) for k, v in record.items() if k not in passage and _holds(v)}
+    nested = [(r, [r] if _asks(r) else _unnest(r)) for part in parts.values() for r in part]
+    if not any(inner for _, inner in nested):
         return []
-    nested = [[cells | r] if "question" in find_layout(r).fields else [cells | x for x in _unnest(r)] for r in inner]
-    return [r for part in nested for r in part] if all(nested) else []
+    cells = {k: v for k, v in record.items() if k in passage or not isinstance(v, list | Mapping)}
+    return [row for r, inner in nested for row in [cells | x for x in inner] or [r]]
+
+
+def _holds(value):
+    """Whether a value is a list with records, or an object with questions in it."""
+    return _has_records(value) or (isinstance(value, Mapping) and any(map(_asks, _records(value))))
+
+
+def _has_records(value):
+    return isinstance(value, list) and any(isinstance(x, Mapping) for x in value)
+
+
+def _asks(record):
+    return isinstance(record, Mapping) and _has_question(tuple(record))
+
+
+@lru_cache(maxsize=1000)
+def _has_question(columns):
+    return "question" in find_layout(columns).fields
 
 
 def _parse_csv(text, encoding):
@@ -353,7 +379,8 @@ def _fitness(lines, delimiter):
 
 def _is_mmlu(header, parsed):
     """Whether the first line is a row of question, choices and letter instead of a header."""
-    if len(header) < 4 or {"question", "answer"} & set(find_layout(header).fields):
+    fields = find_layout(header).fields
+    if len(header) < 4 or "question" in fields or fields.get("answer", header[-1]) != header[-1]:
         return False
     whole = [cells for _, cells, fault in parsed if fault is None]
     letters = sum(cells[-1].strip() in tuple("ABCDEFGHIJ"[: len(header) - 2]) for cells in whole)

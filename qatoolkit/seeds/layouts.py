@@ -7,7 +7,8 @@ something together. The last entry that fits the rows wins, so an appended one t
     qt.seeds.LAYOUTS.append(qt.seeds.Layout(name="flash cards", columns={"question": "front", "answer": "back"}))
 
 In both, a dot leads into a nested object ("answer.value") or to the only message of a role ("messages.user"), and a
-star matches numbered or lettered columns (option* is option1, option2, ... or optiona, optionb, ...).
+star matches numbered or lettered columns (option* is option1, option2, ... or optiona, optionb, ...). Columns
+joined by a plus are used together (title+body).
 """
 
 from collections.abc import Mapping
@@ -18,8 +19,8 @@ _RIGHT = [
     "answer", "correctanswer", "correct", "correctoption", "correctchoice", "gold", "rightanswer", "goldanswer",
     "goldenanswer", "trueanswer", "target", "expectedanswer", "referenceanswer", "groundtruth",
 ]  # fmt: skip
-_ENDS = ("", "key", "label", "letter", "option", "choice", "text", *POINTERS)
-KEYS = " ".join([*(right + end for right in _RIGHT for end in _ENDS), *(f"{right}s" for right in _RIGHT[1:])])
+ENDS = ("", "key", "label", "letter", "option", "choice", "text", *POINTERS)
+KEYS = " ".join([*(right + end for right in _RIGHT for end in ENDS), *(f"{right}s" for right in _RIGHT[1:])])
 _WRONG = [
     f"{wrong}{what}{end}"
     for end in ("s", "*", "")
@@ -28,8 +29,10 @@ _WRONG = [
 ]
 _QUESTION = (
     "question questiontext qtext questionstr query questionstem stem problem problemstatement problemtext ctx prompt instruction"
-    " body input inputs content 题目 題目 问题 問題 题干 q originaltext"
+    " questiontitle+questionbody questiontitle+questioncontent questiontitle title+body body input inputs content"
+    " 题目 題目 问题 問題 题干 试题 q originaltext"
 )
+LATE_QUESTIONS = {"choices": "statement", "answer": "title"}  # used beside this field if nothing better is found
 _CHOICES = (
     "choices options candidates endings alternatives answerchoices answeroptions answeroptionlist optionlist choicelist"
     " choice option 选项 選項"
@@ -47,16 +50,21 @@ NAMES = {
     + " option* choice* opt* op* answer* ans* answerchoice* mcanswer* ending* candidate* alternative* sol* 选项* *",
     "answer": f"{KEYS} finalanswer finalans ans golden finaldecision answervalue bestanswer"
     " cop ra answerlatex label output completion response answers possibleanswers acceptableanswers shortanswers"
-    f" answer.value answer.number answer.text answers.text answersspans.spans solution 答案 正确答案 参考答案 {_REPLIES} a",
+    " answer.value answer.number answer.text answers.text answersspans.spans solution exactanswer groundtruthanswer"
+    f" answernumber 答案 正确答案 参考答案 标准答案 正确选项 回答 {_REPLIES} a",
     "wrong": "wrong",
     "marks": "marks",
     "mark": "mark",
+    "impossible": "isimpossible impossible unanswerable isunanswerable noanswer",
+    "answerable": "answerable isanswerable hasanswer",
     "aliases": "aliases answer.aliases answeraliases answeralias correctanswers acceptedanswers acceptableanswers"
     " possibleanswers alternativeanswers alternateanswers oaliases answers",
     "power": "power exponent poweroften orderofmagnitude multiplier factor",
     "unit": "unit units answerunit answer.unit scale",
-    "context": "context contexts context.contexts context.sentences context.paragraphs passage article story paragraph"
-    " document documentstr dialogue dialog narrative premise florespassage background input body hint text 材料",
+    "context": "context contexts context.contexts context.sentences context.paragraphs background+situation passage"
+    " article story paragraph document documentstr dialogue dialog narrative premise florespassage background input body"
+    " hint text 材料 situation plot sentence contract scenario premises table selftext passage.text context.text"
+    " document.summary.text",
     "rationale": "rationale explanation analysis reasoning cot cotcontent chainofthought exp longanswer answeranalysis"
     " generatedsolution support facts solution 解析 解答",
     "language": "language lang",
@@ -100,8 +108,17 @@ LAYOUTS: list[Layout] = [
         known="MultiRC, WikiQA",
     ),
     Layout(
+        name="one response a row, marked right or wrong",
+        columns={"answer": "response output completion prediction", "mark": "iscorrect correct"},
+    ),
+    Layout(
         name="text and answer",
         columns={"question": "text", "answer": "answer", "source_id": "index"},
+        known="LegalBench",
+    ),
+    Layout(
+        name="question, text and answer",
+        columns={"question": "question", "context": "text", "answer": "answer", "source_id": "index"},
         known="LegalBench",
     ),
     Layout(

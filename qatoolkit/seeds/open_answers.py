@@ -5,12 +5,16 @@ import re
 from itertools import pairwise
 
 from qatoolkit.core.text import normalise
-from qatoolkit.seeds.choices import Fault, clean, is_blank, parse_literal
+from qatoolkit.seeds.choices import FLAGS, Fault, as_truth, clean, is_blank, parse_literal, simplify
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _REPEATED_ANSWER = re.compile(
     r"\n\s*(?:So )?(?:the )?answer is\b.*", re.IGNORECASE | re.DOTALL
 )  # "#### 12, The answer is: 12"
+_FINAL = re.compile(  # "… #### 12", or a last line "#### twelve" without headings before it
+    r"(?P<work>.*)####\s*(?P<number>[-+$]*[\d.,/:]*%?)|(?P<lines>(?:(?!####).)*(?:\A|\n)[ \t]*)####\s*(?P<text>[^\n]+)",
+    re.DOTALL,
+)
 _BARE = re.compile(r"-?\d+(?:[.,]\d+)*%?|[A-Za-z](?![A-Za-z])")  # the content of a box without braces or an end
 _FORMULA_END = re.compile(r"\$|\\[)\]]")
 _BETWEEN = re.compile(r"(?:[\s$,;&、，和与或]|\band\b|\bor\b|\\text\{ ?(?:and|or) ?\}|\\q?quad\b|\\[()\[\],; ])*")
@@ -41,6 +45,7 @@ def unwrap(value: object) -> object:
     if isinstance(value, dict):
         value = value if _get_text(value) is None else _get_text(value)
     if isinstance(value, list | tuple):
+        _check_marks([v for v in value if isinstance(v, dict)])
         value = [_get_text(v) if isinstance(v, dict) and _get_text(v) is not None else v for v in value]
         value = (
             list(dict.fromkeys(value))
@@ -48,6 +53,13 @@ def unwrap(value: object) -> object:
             else value
         )
     return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) else value
+
+
+def _check_marks(answers):
+    """Raises Fault if some answers are marked wrong, or by a word that is neither right nor wrong."""
+    marks = [as_truth(v[k]) for v in answers for k in v if simplify(k) in FLAGS and v[k] is not None]
+    if not all(marks):
+        raise Fault("bad_choices" if True in marks or None in marks else "marked_wrong", f"answers {str(answers)[:60]}")
 
 
 def _get_text(cell):
@@ -84,11 +96,10 @@ def split_work(value: object, rationale: str) -> tuple[object, str]:
     Raises Fault for a box without a clear end, and for several boxes with text between them."""
     if not isinstance(value, str):
         return value, rationale
-    if "####" in value:
-        work, _, value = clean(value).rpartition("####")
-        value = _REPEATED_ANSWER.sub("", value)
-        return value, rationale or clean(work)
     text = clean(value)
+    if final := _FINAL.fullmatch(_REPEATED_ANSWER.sub("", text)):
+        work, value = (final["lines"], final["text"]) if final["text"] else (final["work"], final["number"])
+        return value, rationale or clean(work)
     boxes = [_read_box(text, mark) for mark in _BOX.finditer(text)]
     found = list(dict.fromkeys(content for content, *_ in boxes))
     if not found:

@@ -15,11 +15,12 @@ import pandas as pd
 
 from qatoolkit.core.qa_table import COLUMNS, qa_id, validate
 from qatoolkit.core.text import normalise
-from qatoolkit.seeds.choices import REASONS, Fault, escape_surrogates, is_blank, vote_on_order
+from qatoolkit.seeds.choices import REASONS, Fault, escape_surrogates, is_blank
 from qatoolkit.seeds.columns import Draft, draft_row, finish_row
 from qatoolkit.seeds.files import SUB_FOLDER, Source, read_sources
 from qatoolkit.seeds.fitting import Columns, find_layout, get, has
 from qatoolkit.seeds.layouts import NAMES
+from qatoolkit.seeds.readings import vote_on_order
 
 EXTRA = ("source_id", "subject", "level", "origin", "file", "row")
 REJECT_COLUMNS = ("source", "file", "row", "reason", "detail", "raw")
@@ -227,7 +228,7 @@ def quality_report(table: pd.DataFrame, rejects: pd.DataFrame) -> pd.DataFrame:
     """Accepted and rejected rows of every source: one row per source and reason, with "accepted" as the first reason.
 
     Columns: source, rows_in, accepted, rejected (of the source), reason, meaning, count, share (of rows_in), example,
-    read_as (how its files were read) and unused (unused columns that look like options or answers); the last two are
+    read_as (how its files were read) and unused (unused columns that look like options or answers, or hold sentences); the last two are
     None if the table lost its attrs. `count` adds up to rows_in. A folder entry that was not read has its own row with
     the reason "not_read" and a count of 0.
 
@@ -266,7 +267,7 @@ def layout_report(table: pd.DataFrame) -> pd.DataFrame:
 
     Columns: file, rows, layout (an entry of `layouts.LAYOUTS`, or "by names"), the columns of question, options and
     answer, others (further fields, with their column if its name differs), answers (how they were read), and unused
-    (unused columns that look like options or answers). Empty if the table lost its attrs."""
+    (unused columns that look like options or answers, or hold sentences). Empty if the table lost its attrs."""
     rows = []
     for line in table.attrs.get("layouts", []):
         known = {name: line[name] for name in NAMES if name in line}

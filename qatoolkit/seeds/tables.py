@@ -1,11 +1,15 @@
 """Tables as lists of dicts with plain Python values."""
 
 import datetime
+from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
 
+import numpy as np
 import pandas as pd
 
+NARROW = (np.dtype("float32"), np.dtype("float16"))  # 0.1 in them is not 0.1 as a float, but is written so
+_NARROW_TYPES = {"float": np.float32, "halffloat": np.float16}  # by their names in Parquet
 MAX_COLUMNS = 1_000  # wider tables are not tables of questions, and take minutes
 
 
@@ -33,7 +37,8 @@ def as_native(value: object) -> object:
     if isinstance(value, Decimal):
         return f"{value:f}"
     if hasattr(value, "tolist"):
-        value = value.tolist()
+        short = getattr(value, "dtype", None) in NARROW
+        value = (value.astype(str).astype(float) if short else value).tolist()
     if isinstance(value, list | tuple):
         return [as_native(v) for v in value]
     return value
@@ -49,10 +54,12 @@ def as_integers(cells: list) -> list:
 
 
 def frame_records(frame: pd.DataFrame) -> list[dict]:
-    """The rows of a DataFrame. ValueError for one that is too wide."""
+    """The rows of a DataFrame. ValueError for one that is too wide or has two columns of one name."""
     check_width(frame.shape[1])
-    floats = [i for i, kind in enumerate(frame.dtypes) if kind == "float64"]
-    cells = {i: as_integers(frame.iloc[:, i].tolist()) for i in floats}
+    if twice := [name for name, n in Counter(map(str, frame.columns)).items() if n > 1]:
+        raise ValueError(f"the table has several columns named {twice[0]!r}")
+    floats = [i for i, kind in enumerate(frame.dtypes) if kind in (np.dtype(float), *NARROW)]
+    cells = {i: as_integers(as_native(frame.iloc[:, i].to_numpy())) for i in floats}
     columns = [cells.get(i, frame.iloc[:, i].array) for i in range(frame.shape[1])]
     return [dict(zip(frame.columns, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -70,7 +77,9 @@ def parquet_records(data: bytes) -> list[dict]:
     columns = []
     for column in table.columns:
         cells = column.to_pylist()
-        if pa.types.is_float64(column.type):
+        if narrow := _NARROW_TYPES.get(str(column.type)):
+            cells = [None if cell is None else float(str(narrow(cell))) for cell in cells]
+        if pa.types.is_floating(column.type):
             cells = as_integers(cells)
         elif not _is_plain(column.type):
             cells = list(map(as_native, cells))

@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qatoolkit.core.qa_table import REQUIRED, validate
-from qatoolkit.seeds.choices import REASONS, find_readings, make_choices, parse_choices, split_options
+from qatoolkit.seeds.choices import REASONS, make_choices, parse_choices, split_options
 from qatoolkit.seeds.columns import detect_language
 from qatoolkit.seeds.files import READERS
 from qatoolkit.seeds.layouts import LAYOUTS, Layout
 from qatoolkit.seeds.read import REJECT_COLUMNS, layout_report, quality_report, read_seeds, summary
+from qatoolkit.seeds.readings import find_readings
 
 SAMPLES = ROOT / "data" / "samples"
 needs_real_data = pytest.mark.skipif(
@@ -1044,3 +1045,137 @@ def test_raw_samples_of_awkward_formats_read_without_loss():
     assert read_as["mmlu_redux_anatomy.semicolon.csv"] == "CSV, delimiter ';', answers by index from 0"
     assert "mac_roman" in read_as["mmlu_redux_moral_scenarios.not-utf8.csv"]
     assert table["question"].str.contains("’").any()
+
+
+PAIRS = list(zip("BAC", ("oak", "tin", "silk"), strict=True))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [f"{c}. {t}" for c, t in PAIRS],
+        [f"{c} {t}" for c, t in PAIRS],
+        [[c, t] for c, t in PAIRS],
+        [[t, c] for c, t in PAIRS],
+        *(
+            [{label: c, text: t} for c, t in PAIRS]
+            for label, text in [("option", "description"), ("value", "label"), ("choice", "content"), ("opt", "val")]
+        ),
+        [{"选项": c, "内容": t} for c, t in PAIRS],
+        [{"number": "ABC".index(c) + 1, "text": t} for c, t in PAIRS],
+    ],
+)
+def test_a_choice_is_named_by_its_own_letter_or_number_not_by_its_place(options):
+    rows = [{"question": f"Which is {t}?", "options": options, "answer": c} for c, t in PAIRS]
+    if isinstance(options[0], dict) and "number" in options[0]:
+        rows = [row | {"answer": "ABC".index(row["answer"]) + 1} for row in rows]
+    table, rejects = read_seeds(rows)
+    assert (table["answer"].tolist(), len(rejects)) == (["oak", "tin", "silk"], 0)
+    assert {frozenset(c) for c in table["choices"]} == {frozenset({"oak", "tin", "silk"})}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [{"label": "(i)", "statement": "oak"}, {"label": "(ii)", "statement": "tin"}],
+        [{"label": "A", "wording": "oak"}, {"label": "B", "wording": "tin"}],
+        [{"option": "A", "wording": "oak"}, {"option": "B", "wording": "tin"}],
+        [{"index": 0, "text": "oak", "correct": None}, {"index": 1, "text": "tin", "correct": None}],
+    ],
+)
+def test_objects_with_one_text_each_are_choices_whatever_its_name(options):
+    assert one(question=Q, options=options, answer="tin")["choices"] == ["oak", "tin"]
+
+
+def test_letters_of_choices_need_not_begin_at_a_and_initials_name_no_choice():
+    assert one(question=Q, choices=["F. oak", "G. tin", "H. silk", "J. wool"], answer="J")["answer"] == "wool"
+    assert one(question=Q, choices=["J. Oak", "T. Tin", "K. Silk"], answer="A")["answer"] == "J. Oak"
+    assert reason(question=Q, choices=["J. Oak", "T. Tin", "A. Silk"], answer="A") == "answer_outside_choices"
+    assert one(question=Q, choices="1. oak\n2. tin\n3. silk", answer="B")["answer"] == "tin"
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [(a, "oak") for a in ("Ans: B", "Ans. B", "B选项", "$B$", "②", "The answer is (B) oak", "Option B: oak", "oak.")]
+    + [(a, "AC") for a in ("A;C", "A|C", "(A) and (C)", "[A], [C]")],
+)
+def test_an_answer_names_choices_in_many_ways(answer, right):
+    assert one(question=Q, choices=["tin", "oak", "silk", "wool"], answer=answer)["answer"] == right
+
+
+@pytest.mark.parametrize(
+    ("answer", "final"),
+    [
+        ("Boil.\n\n#### Step 2\nAdd tea.", None),
+        ("#### Step 1\nBoil.\n\n#### Step 2", None),
+        ("The sign #### begins a heading.", None),
+        ("2 + 3 #### 5", "5"),
+        ("Look.\n#### an oak", "an oak"),
+    ],
+)
+def test_only_a_last_line_after_four_signs_is_a_final_answer(answer, final):
+    assert one(question=Q, answer=answer)["answer"] == (final or answer)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16"])
+@pytest.mark.parametrize("saved", [False, True])
+def test_short_floats_read_as_they_are_written(kind, saved, tmp_path):
+    if saved and kind == "float16":
+        pytest.skip("pandas writes no float16")
+    for cells, expected in (([0.1, 0.5], ["0.1", "0.5"]), ([3, None, 4], ["3", "4"])):
+        frame = pd.DataFrame({"question": [f"Number {i}?" for i, _ in enumerate(cells)]})
+        frame["answer"] = pd.Series(cells, dtype=kind)
+        if saved:
+            frame.to_parquet(tmp_path / "x.parquet")
+        assert read_seeds(tmp_path / "x.parquet" if saved else frame)[0]["answer"].tolist() == expected
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused():
+    with pytest.raises(ValueError, match="several columns named 'answer'"):
+        read_seeds(pd.DataFrame([["Which?", "tin", "oak"]], columns=["question", "answer", "answer"]))
+
+
+ASKED = {"question": "Whose hat?", "answer": "Ann"}
+TOLD = "Ann has a hat.\n\nWhose hat?"
+
+
+@pytest.mark.parametrize(
+    ("document", "questions", "refused"),
+    [
+        ({"passage": "Ann has a hat.", "questions": [ASKED, {"note": "x"}]}, [TOLD], 1),
+        ([{"id": 1, "dialogue": ["Ann has a hat."], "questions": [ASKED]}], [TOLD], 0),
+        ({"data": [{"id": 1, "passage": {"text": "Ann has a hat."}, "questions": [ASKED]}]}, [TOLD], 0),
+        (
+            {
+                "data": [
+                    {
+                        "title": "t",
+                        "paragraphs": [{"context": "Ann has a hat.", "qas": [ASKED]}, {"context": "x", "qas": []}],
+                    }
+                ]
+            },
+            [TOLD],
+            1,
+        ),
+        (
+            {"train": [ASKED], "test": {"0": {"question": "Whose shoe?", "answer": "Bob"}}},
+            ["Whose hat?", "Whose shoe?"],
+            0,
+        ),
+        (
+            {"questions": [ASKED], "bonus": {"question": "Whose shoe?", "answer": "Bob"}},
+            ["Whose hat?", "Whose shoe?"],
+            0,
+        ),
+        ({"id": 1, "questions": [{"question": "Whose hat?"}], "answers": [{"answer": "Ann"}]}, [], 2),
+    ],
+)
+def test_nothing_beside_or_above_nested_questions_is_lost(document, questions, refused, tmp_path):
+    table, rejects = read_seeds(write(tmp_path / "x.json", json.dumps(document)))
+    assert (table["question"].tolist(), len(rejects)) == (questions, refused)
+
+
+def test_a_table_of_mmlu_without_a_header_may_begin_with_the_answer_a(tmp_path):
+    text = "".join(f"Which is {i}?,oak,tin,silk,wool,{c}\n" for i, c in enumerate("ABCD"))
+    table, rejects = read_seeds(write(tmp_path / "x.csv", text))
+    assert (table["answer"].tolist(), len(rejects)) == (["oak", "tin", "silk", "wool"], 0)

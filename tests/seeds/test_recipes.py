@@ -803,6 +803,149 @@ RECIPES = {
         ["cold", "oak"],
         question="Name the opposite.\n\nhot",
     ),
+    "alpaca, with its formatted text": recipe(
+        "instruction, input, output, text",
+        [
+            (
+                "Name the opposite.",
+                "hot",
+                "cold",
+                "### Instruction: Name the opposite. ### Input: hot ### Response: cold",
+            ),
+            *((f"Name a {t}.", "", t, f"### Instruction: Name a {t}. ### Response: {t}") for t in FOUR),
+        ],
+        ["cold", *FOUR],
+        question="Name the opposite.\n\nhot",
+        unused="text",
+    ),
+    "answers with weights": recipe(
+        "question, answers",
+        [
+            (METAL, [{"text": "oak", "weight": 0}, {"text": "copper", "weight": 100}]),
+            (PLANT, [{"text": "oak", "weight": 100}, {"text": "copper", "weight": 0}]),
+        ],
+        ["copper", "oak"],
+        choices=2,
+    ),
+    "multirc, nested": recipe(
+        "question, answers",
+        [
+            (METAL, [{"text": "oak", "label": 0, "idx": 0}, {"text": "copper", "label": 1, "idx": 1}]),
+            (PLANT, [{"text": "oak", "label": 1, "idx": 0}, {"text": "copper", "label": 0, "idx": 1}]),
+        ],
+        ["copper", "oak"],
+        choices=2,
+    ),
+    "answers marked by words": recipe(
+        "question, answers",
+        [
+            (METAL, [{"answer": "oak", "correct": "N"}, {"answer": "copper", "correct": "Y"}]),
+            (PLANT, [{"answer": "oak", "correct": "Y"}, {"answer": "copper", "correct": "N"}]),
+        ],
+        ["copper", "oak"],
+        choices=2,
+    ),
+    "answers marked by words that are unclear": recipe(
+        "question, answers",
+        [
+            (METAL, [{"text": "oak", "correct": "partly"}, {"text": "copper", "correct": "mostly"}]),
+            (PLANT, [{"text": "oak"}]),
+        ],
+        ["!bad_choices", "oak"],
+    ),
+    "candidates and their marks": recipe(
+        "question, answers, correct",
+        [(METAL, FOUR, [True, False, False, False]), (PLANT, FOUR, [False, True, False, False])],
+        ["copper", "oak"],
+        choices=4,
+    ),
+    "one-hot labels": recipe(
+        "question, choices, label", [(METAL, FOUR[:2], [1, 0]), (PLANT, FOUR[:2], [0, 1])], ["copper", "oak"], choices=2
+    ),
+    "superglue boolq": recipe(
+        "question, passage, idx, label, note",
+        [(RED, PASSAGE, 0, 1, "x"), (METAL, PASSAGE, 1, 0, "x")],
+        ["!no_answer", "!no_answer"],
+    ),
+    "musique": recipe(
+        "question, answer, answerable", [(METAL, "copper", True), (PLANT, "oak", False)], ["copper", "!unanswerable"]
+    ),
+    "ms marco": recipe(
+        "query, answers", [(METAL, ["Copper."]), (PLANT, ["No Answer Present."])], ["Copper.", "!unanswerable"]
+    ),
+    "responses marked wrong": recipe(
+        "question, response, is_correct", [(METAL, "copper", True), (METAL, "oak", False)], ["copper", "!marked_wrong"]
+    ),
+    "labels in words": recipe(
+        "question, answer, label",
+        [(METAL, "copper", "correct"), (METAL, "oak", "incorrect")],
+        ["copper", "!marked_wrong"],
+    ),
+    "an index that contradicts the answer": recipe(
+        "question, choices, answer, answer_index",
+        [(METAL, FOUR, "copper", 0), (PLANT, FOUR, "oak", 1), ("Which is spun?", FOUR, "cotton", 1)],
+        ["copper", "oak", "!two_answers"],
+        choices=4,
+    ),
+    "a text that contradicts the letter": recipe(
+        "question, choices, answer, answer_text",
+        [(METAL, FOUR, "A", "copper"), (PLANT, FOUR, "B", "wool")],
+        ["copper", "!two_answers"],
+        choices=4,
+    ),
+    "ropes": recipe(
+        "background, situation, question, answers",
+        [("Heat melts ice.", "Ann's cup is hot.", "Whose ice melts?", {"text": ["Ann's"]})],
+        ["Ann's"],
+        question="Heat melts ice.\n\nAnn's cup is hot.\n\nWhose ice melts?",
+    ),
+    "narrativeqa": recipe(
+        "document, question, answers",
+        [({"summary": {"text": PASSAGE}, "text": "long"}, {"text": RED}, [{"text": "red"}, {"text": "It is red."}])],
+        ["red"],
+        question=f"{PASSAGE}\n\n{RED}",
+        aliases=["It is red."],
+    ),
+    "finqa": recipe(
+        "pre_text, table, question, answer",
+        [(["the rent was 5 in 2001."], [["year", "rent"], ["2001", "5"]], "What was the rent?", "5")],
+        ["5"],
+        question="What was the rent?",
+        unused="pre_text, table",
+    ),
+    "yahoo answers": recipe(
+        "question_title, question_content, best_answer",
+        [("Why is the sky blue?", "I wonder.", "Scattering."), ("Why do cats purr?", "", "They vibrate.")],
+        ["Scattering.", "They vibrate."],
+        question="Why is the sky blue? I wonder.",
+    ),
+    "eli5": recipe(
+        "title, selftext, answers",
+        [(METAL, "", {"text": ["Copper."]}), (PLANT, "", {"text": ["Oak."]})],
+        ["Copper.", "Oak."],
+    ),
+    "jec-qa": recipe(
+        "statement, option_list, answer",
+        [
+            (METAL, dict(zip("ABCD", FOUR, strict=True)), ["A"]),
+            (PLANT, dict(zip("ABCD", FOUR, strict=True)), ["B", "C"]),
+        ],
+        ["copper", "BC"],
+        choices=4,
+    ),
+    "a chinese exam": recipe(
+        "试题, 选项1, 选项2, 标准答案",
+        [("哪个是金属？", "铜", "橡木", "1"), ("哪个是树？", "铜", "橡木", "2")],
+        ["铜", "橡木"],
+        choices=2,
+    ),
+    "mgsm": recipe("question, answer, answer_number", [("3 - 1 = ?", None, 2), ("3 - 2 = ?", None, 1)], ["2", "1"]),
+    "bioasq": recipe(
+        "body, exact_answer",
+        [(METAL, [["copper", "red metal"]]), (PLANT, [["oak"]])],
+        ["copper", "oak"],
+        aliases=["red metal"],
+    ),
 }
 
 
@@ -819,6 +962,8 @@ def test_data_sets_read_as_their_authors_meant(name, saved, tmp_path):
         row.row: f"!{row.reason}" for row in rejects.itertuples()
     }
     assert [got[i] for i in sorted(got)] == expected
+    if not len(table):
+        return
     row = table.iloc[0]
     assert len(row["choices"] or ()) == first.get("choices", 0)
     if row["choices"]:
