@@ -295,7 +295,7 @@ def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | Non
     if equations and a.free_symbols == b.free_symbols:
         point = {s: sympy.Rational(i, 7) for i, s in enumerate(sorted(a.free_symbols, key=str), 11)}
         factor = (a / b).subs(point)
-        b = b * factor if factor.is_finite and factor.is_rational and factor != 0 else b
+        b = b * factor if factor.is_finite and factor != 0 else b
     if {a, b} <= {sympy.oo, -sympy.oo}:
         return a == b
     difference, agreed = a - b, 0
@@ -324,11 +324,14 @@ def _equivalent(a, b, places: int | None, equations: bool = False) -> bool | Non
 
 
 def _may_share_solutions(a, b) -> bool:
-    """Whether two equations in one unknown may have the same solutions though they differ: 2^x = 8 and x = 3."""
+    """Whether two equations may have the same solutions though they differ: 2^x = 8 and x = 3, E = mv^2/2 and
+    v = sqrt(2E/m)."""
     import sympy
 
-    symbols = a.free_symbols | b.free_symbols
-    return len(symbols) == 1 and any(sympy.degree(e, *symbols) != 1 if e.is_polynomial() else True for e in (a, b))
+    a, b = (sympy.fraction(sympy.together(side))[0] for side in (a, b))
+    symbols, polynomials = a.free_symbols | b.free_symbols, [side.is_polynomial() for side in (a, b)]
+    degrees = [sympy.degree(side, *symbols) for side in (a, b)] if len(symbols) == 1 and all(polynomials) else [1]
+    return len(set(polynomials)) == 2 or len(set(degrees)) == 2 or (len(symbols) == 1 and not any(polynomials))
 
 
 def _half_unit(places: int):

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 
 from qatoolkit.answers.algebra import WORKER, has_names, math_tokens
+from qatoolkit.answers.notation import FUNCTION_WORDS
 from qatoolkit.answers.quantities import decimal_places, quantity
 from qatoolkit.answers.units import Unit, units
 
@@ -63,18 +64,32 @@ def composition(text: str) -> dict[str, int] | None:
 def is_reaction(text: str) -> bool:
     """Whether a text with one "=" is a chemical reaction, which has a direction: 2H2 + O2 = 2H2O."""
     sides = [re.sub(r"^\d+", "", part.strip()) for part in re.split(r"[+=]", re.sub(r"\((?:aq|s|l|g)\)", "", text))]
-    known = (set(re.findall("[A-Z][a-z]?", side)) <= _ELEMENTS for side in sides)
+    elements = set(re.findall("[A-Z][a-z]?", text))
     formulas = (re.fullmatch(r"(?:[A-Z][a-z]?\d*|\(|\)\d*)+", side) for side in sides)
-    return text.count("=") == 1 and any(map(composition, sides)) and all(known) and all(formulas)
+    balanced = "+" in text or re.search(r"(?:^|=)\s*\d", text)  # P1V1 = P2V2 and V = V1 + V2 are physics
+    return bool(
+        text.count("=") == 1
+        and balanced
+        and 1 < len(elements & _ELEMENTS) == len(elements)
+        and any(map(composition, sides))
+        and all(formulas)
+    )
 
 
 def is_symbol(text: str) -> bool:
     """Whether a text is the formula of a compound, an element, a Greek letter or a unit, which also has a name."""
-    plain = re.sub(r"^\d+|[+-]$", "", text)
+    plain = re.sub(r"[+-]$", "", text)
     parts = re.findall(r"[A-Z][a-z]?|[()\d]", plain)
     compound = "".join(parts) == plain and {part for part in parts if part.isalpha()} <= _ELEMENTS
     named = compound and (len(plain) < 2 or re.search(r"[a-z\d]", plain))
-    return bool(plain and (named or re.fullmatch("[α-ωΑ-ΩΩ]", plain) or (len(plain) < 9 and units(plain))))
+    return bool(
+        plain
+        and (
+            named
+            or re.fullmatch("[α-ωΑ-ΩΩ]", plain)
+            or (units(plain) and (len(plain) < 5 or re.search(r"[/·^²³]", plain)) and plain not in FUNCTION_WORDS)
+        )
+    )
 
 
 def _letters(text: str) -> list[str]:

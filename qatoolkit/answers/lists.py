@@ -9,7 +9,7 @@ _SEPARATOR = re.compile(r"[(\[{]|[)\]}]|[,;、]|\s(?:and|or|&)\s|[和或与及]|
 _SEMICOLON = re.compile(r"[(\[{]|[)\]}]|;")
 _NAME = re.compile(r"([A-Za-zα-ω]\w{0,3})\s*=\s*([^=]+)")
 _ROOT = re.compile(r"([A-Za-z])_?\{?\d\}?")
-_IN_ORDER = re.compile(r"^[\u4e00-\u9fff]{0,8}(?:分别|依次)(?:等于|[是为])?\s*:?\s*|,?\s+respectively$")
+_IN_ORDER = re.compile(r"^([\u4e00-\u9fff]{0,8})(?:分别|依次)(?:等于|[是为])?\s*:?\s*|,?\s+respectively$")
 _RATIO_WORDS = re.compile(
     r"(?:in\s+)?(?:(?:the|a)\s+)?ratio\s+(?:(?:is|of)\s+)?(?=\d)|\s+(?:is\s+)?to\s+(?=\d)", re.IGNORECASE
 )
@@ -18,11 +18,13 @@ _RATIO = re.compile(r"\d+(?:\.\d+)?(?:\s*[:比]\s*\d+(?:\.\d+)?){1,7}")
 
 
 class Several(NamedTuple):
-    """The members of a list, the brackets around it ("" for none), and the joiner: "and", "or", "、" or ","."""
+    """The members of a list, the brackets around it ("" for none), the joiner ("and", "or", "、" or ",") and what is
+    before 分别."""
 
     members: list[str]
     brackets: str
     joiner: str
+    subject: str = ""
 
     @property
     def free(self) -> bool:
@@ -67,8 +69,10 @@ def read_list(text: str) -> Several | None:
     if len(text) > 1 and text.count("±") == 1 and len(text) <= 60:
         return Several([text.replace("±", "+").lstrip("+ "), text.replace("±", "-")], "", "、")
     brackets, inner = "", text
-    in_order = _IN_ORDER.sub("", text)
-    text, brackets, inner = (in_order, "()", in_order) if in_order != text else (text, brackets, inner)
+    subject = ""
+    if in_order := _IN_ORDER.search(text):
+        subject, brackets = in_order[1] or "", "()"
+        text = inner = _IN_ORDER.sub("", text)
     if len(text) > 1 and text[0] in "([{" and text[-1] in ")]}" and _closes_last(text):
         brackets, inner = text[0] + text[-1], text[1:-1]
     grouped = re.search(r"\d,\d{3}(?!\d)", inner) and re.search(r",\s", inner)  # 1,200, 1,300
@@ -109,7 +113,7 @@ def read_list(text: str) -> Several | None:
     head = _NAME.fullmatch(members[0])
     if head and not any("=" in m for m in members[1:]):  # x = 1 or 2
         members = [f"{head[1]} = {member}" for member in (head[2].strip(), *members[1:])]
-    return Several(members, brackets, joiner)
+    return Several(members, brackets, joiner, subject)
 
 
 def _closes_last(text: str) -> bool:

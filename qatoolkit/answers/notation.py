@@ -41,6 +41,7 @@ _DECORATION = re.compile(
 _BOLD = re.compile(r"(?<![\w)])\*\*\s*([^*]+?)\s*\*\*(?![\w(])")
 GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"  # three levels
 _BOXED = re.compile(rf"\\f?boxed\s*({GROUP})")
+_ONE_BOX = re.compile(r"(?:(?!.*boxed.*boxed).*[=≈:\s])?\\f?boxed.*")
 _TEXT_COMMAND = re.compile(
     r"\\(?:text|textbf|textrm|mathrm|mathbf|mathit|rm|bf|operatorname|mbox|ce|mathsf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
@@ -186,13 +187,13 @@ def clean(text, *, unwrap: bool = True) -> str:
     if "\\" in text or "√" in text or "^" in text or "_" in text:
         text = _simplify_latex(text.strip())
     text = _BOLD.sub(r"\1", re.sub(r"^#{1,6}\s+", "", text.strip()))
-    text = text.rstrip("。.;；,，").strip() + "..." * bool(re.search(r"\.\d+\.{3}$", text))
+    text = text.rstrip("。.;；,，~ ").strip() + "..." * bool(re.search(r"\.\d+\.{3}$", text))
     for _ in range(3 if unwrap else 0):
         before = text
         text = _APPROXIMATE_AFTER.sub("", _strip_prefix(_APPROXIMATE, _strip_prefix(_ANNOUNCED, text)))
         text = _ONLY.sub("", text)
         text = (quoted[1] or quoted[3]).strip() if (quoted := _QUOTED.fullmatch(text)) else text
-        text = _BOXED.sub(lambda m: m[1][1:-1].strip(), text) if text.count("boxed") == 1 else text
+        text = _BOXED.sub(lambda m: m[1][1:-1].strip(), text) if _ONE_BOX.fullmatch(text) else text
         if text == before:
             break
     if "," in text and _GROUPED_TERMS.fullmatch(text):
@@ -337,6 +338,8 @@ def roman_number(word: str) -> int | None:
 
 def case_coded(word: str) -> bool:
     """Whether letter case may carry meaning: Co or CO, Aa or aa, AABB or aabb, NaCl; not in Paris, PARIS or Of."""
+    if is_cjk_text(word):  # Aa型
+        return any(map(case_coded, re.findall("[A-Za-z]+", word)))
     letters = "".join(c for c in word if c.isalpha())
     if not letters or not letters.isascii() or word.casefold() in FUNCTION_WORDS - {"a", "an", "as", "at", "no"}:
         return False

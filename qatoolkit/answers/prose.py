@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from qatoolkit.answers.algebra import math_tokens
 from qatoolkit.answers.formulas import is_reaction, is_symbol, read_orbitals, same_formula, same_isotope
-from qatoolkit.answers.lists import read_list
+from qatoolkit.answers.lists import read_list, read_ratio
 from qatoolkit.answers.notation import (
     FUNCTION_WORDS,
     GREEK,
@@ -46,6 +46,12 @@ def same_text(a: str, b: str, seconds: float, each: Callable[[list, list], list]
     words_a, words_b = words(a, fold=False), words(b, fold=False)
     if any({words_a.casefold(), words_b.casefold()} <= phrase for phrase in PHRASES):
         return True
+    if not re.search("[+-]$", f"{a}\n{b}", re.MULTILINE) and units(a)[:1] == units(b)[:1] != ():
+        return True
+    if ("=" in a) != ("=" in b):  # 12 × 5 = 60, and 60
+        equation, value = (a, b) if "=" in a else (b, a)
+        if each([equation.rsplit("=", 1)[1].strip()], [value]) == [True]:
+            return None
     chosen = [_OF_CHOICES.fullmatch(text) for text in (words_a, words_b)]
     if all(chosen) or (any(chosen) and (read_list(a) or read_list(b) or re.fullmatch("[A-J]", min(a, b, key=len)))):
         return None  # both, and A and B
@@ -75,8 +81,6 @@ def same_text(a: str, b: str, seconds: float, each: Callable[[list, list], list]
         return None  # ~ is a negation, or a space in LaTeX
     if a.count("'") + a.count('"') > 1 and a.replace("'", '"') == b.replace("'", '"'):
         return True
-    if max(len(a), len(b)) > 1 and set(units(a)) & set(units(b)):
-        return True
     if (spelling := same_spelling(a, b)) is not False:
         return spelling
     if ("→" in a) != ("→" in b) and ("=" in a or "=" in b):  # a reaction
@@ -95,7 +99,9 @@ def same_text(a: str, b: str, seconds: float, each: Callable[[list, list], list]
     if re.findall(r"\d+", a) == re.findall(r"\d+", b) != [] and not re.search(r"[^\W\d]|[-+]", a + b):
         return None  # 1, 2 and 1 2
     if numbers[0] != numbers[1]:
-        return None if HAS_NUMBER.search(b if numbers[0] else a) else False
+        other = b if numbers[0] else a
+        counted = re.search(r"\d", other) or (re.match("半|负|零下", other) or HAS_NUMBER.match(other))
+        return None if counted and not read_ratio(other) else False
     if is_cjk_text(a) != is_cjk_text(b) and re.search(r"[A-Za-z]{2}", b if is_cjk_text(a) else a):
         return None  # two languages
     if min(len(re.findall(r"[\u3400-\u9fff]{2}|[a-zA-Z]+", t)) for t in (a, b)) > _PROSE_WORDS:
@@ -129,22 +135,36 @@ def _may_be_spelt_out(short: str, long: str) -> bool:
     3:30 and half past three, Jan and January, World War I and World War 1, impossible and not possible."""
     in_words = re.search(r"\b(?!and\b)\w?[a-z]{3}|[\u3400-\u9fff]", long) and not re.search(r"[\d=^+*/<>]", long)
     if in_words and (
-        is_symbol(short) or _abbreviates(short, long) or (_SPELT.search(long) and re.search(r"[\d=^+*/∞π√!]|\\", short))
+        (is_symbol(short) and not units(long))
+        or _abbreviates(short, long)
+        or (_SPELT.search(long) and re.search(r"[\d=^+*/∞π√!]|\\", short))
     ):
         return True
     one, two = (re.sub(r"\b[IVX]\b", lambda m: str(ROMAN[m[0]]), text) for text in (short, long))
     if one == two or (short.isalpha() and long.isalpha() and 3 <= len(short) < 5 and long.startswith(short)):
         return True
-    return re.sub(r"^(?:un|in|im|ir|il|non-?|不)", "", short.casefold()) == re.sub(r"^(?:not |不)", "", long.casefold())
+    if len(short) > 1 and is_cjk_text(short) and not re.search("[不没非无]", short + long) and _is_within(short, long):
+        return True
+    denied = long.casefold().removeprefix("not ")
+    return (
+        denied != long.casefold()
+        and re.fullmatch(rf"(?:un|in|im|ir|il|non-?){re.escape(denied)}", short.casefold()) is not None
+    )
 
 
 def _abbreviates(short: str, long: str) -> bool:
-    letters = iter(long.casefold())  # DNA and deoxyribonucleic acid
-    return re.fullmatch("[A-Z]{2,6}", short) is not None and all(letter in letters for letter in short.casefold())
+    short = re.sub("^[Tt]he ", "", short)
+    return re.fullmatch("[A-Z]{2,6}", short) is not None and _is_within(short.casefold(), long.casefold())
+
+
+def _is_within(short: str, long: str) -> bool:
+    """Whether the characters of a text are in another in this order: DNA, deoxyribonucleic acid."""
+    rest = iter(long)
+    return all(character in rest for character in short)
 
 
 def _content(bag: list[str]) -> list[str]:
-    return [word for word in bag if word not in FUNCTION_WORDS]
+    return [word for word in bag if word not in ("of", "the", "a", "an")]
 
 
 def _is_spaced(text: str) -> bool:

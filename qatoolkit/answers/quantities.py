@@ -55,9 +55,9 @@ _PARTS = {
 }  # fmt: skip
 _NO_UNIT = re.compile(  # next to a number these change its value
     rf"(?:{'|'.join(w for w in (*_PARTS, *LARGE, *GREEK, 'ten', 'score', 'gross', 'pair', 'couple', 'infinity'))})(?:th)?s?"
-    r"|[a-z]{2,}(?<!se)ed|thrice|twice"
+    r"|squared|cubed|doubled|tripled|quadrupled|halved|thrice|twice"
 )
-_NO_MEASURE = re.compile(f"^[的来多余几]|方根|阶乘|[相倒]反?数|未满|^(?:pi|{'|'.join(GREEK)})\b")  # 5的立方, 50来个
+_NO_MEASURE = re.compile(f"^[的来多余几]|方根|阶乘|[相倒]反?数|未满|^(?:pi|{'|'.join(GREEK)})$")  # 5的立方, 50来个
 _PART = re.compile(rf"(?:(?P<whole>[a-z ]+) and )?(?:(?P<top>[a-z]+) )?(?P<part>{'|'.join(_PARTS)})s?")
 _NUMERAL = rf"[{_ZH}]{{1,24}}"
 _CHINESE = re.compile(
@@ -73,7 +73,7 @@ _MIXED_NUMERAL = re.compile(r"(?:\d[千百十]?[万亿千百十]){2,}\d?")
 _MONEY = re.compile(r"([kKmM]|[bB]n?)\.?")
 _MONEY_TIMES = {"k": 3, "m": 6, "b": 9, "bn": 9}
 _SPACED = re.compile(r"^[+-]?\d{1,3}(?: \d{3})+(?:,\d{1,2})?(?![\d/ ,])")
-_IN_PARTS = re.compile(r"\d+/\d+(?=\s*[^\W\d_])")
+_NO_FRACTION = re.compile("time|vision|eyesight|mm ?Hg", re.IGNORECASE)
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d_]+|°|['\"])(?:\s+(?:and\s+)?|,\s*(?:and\s+)?|(?=\d)|$)")
 
 
@@ -190,9 +190,8 @@ def same_number(a: str, b: str) -> bool | str | None:
     if x is None or y is None:
         return "not numbers"
     equal = _rounds_to(x.value, x.places, y.value, y.places)
-    if equal and x.unit and _IN_PARTS.match(a) and a != b and (not units(x.unit) or "hg" in x.unit.casefold()):
-        written = [_IN_PARTS.match(text) for text in (a, b)]  # 120/80 mmHg, 3/4 time: no fractions
-        equal = None if not all(written) or written[0][0] != written[1][0] else equal
+    if equal and a != b and _NO_FRACTION.fullmatch(x.unit or y.unit) and "/" in a + b:  # 120/80 mmHg, 3/4 time
+        return None
     if x.percent != y.percent:  # "50%" answers "what share" as 0.5 and "what percentage" as 50
         scaled = [q.value / 100 if q.percent else q.value for q in (x, y)]
         places = [None if q.places is None else q.places + 2 * q.percent for q in (x, y)]

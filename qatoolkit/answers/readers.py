@@ -34,8 +34,8 @@ _DESCRIBED = re.compile(
     re.IGNORECASE,
 )
 _QUALIFIED = re.compile(  # "all but x = 3", 至少是5: not the value itself
-    r"\b(?:not|never|no|but|except|besides|unless|until|when|if|without|any|all|every|each|other|false|undefined|least|most)\b"
-    r"|[不没未非]|至[少多]|最[少多]|[大小高低多少]于|超[过出]|除|可能|也许|分别|依次",
+    r"\b(?:not|but|except|besides|unless|when|if|without|false|undefined)\b"
+    r"|(?:至[少多]|最[多少]|[不没].{0,3}|未必|也许|可能|超过的?|分别|依次)$",
     re.IGNORECASE,
 )
 _FUNCTION = re.compile(r"^(?:[fghy]\([a-z]\)|([fghy]'(?:\([a-z]\))?|dy/dx|\\frac\{dy\}\{dx\}))$")
@@ -226,15 +226,12 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
         return False
     if a.named and b.named:  # x = 1, y = 2 in any order
         a, b = a.by_name(), b.by_name()
-    elif a.coordinates or b.coordinates:  # x = 1, y = 2 is the point (1, 2)
+    elif a.coordinates != b.coordinates:
         named, other = (a, b) if a.coordinates else (b, a)
-        if not other.names and other.brackets == "()":
-            a, b = named.by_name()._replace(brackets="()"), other
-        elif not other.names:
-            verdicts = _compare_each(named.values(other), other.members, seconds)
-            if all(verdicts) and named.by_name().members == named.members:
-                return True
-            return None if _same_members(named.values(other), other.members) is not False else False
+        if not other.names and all(quantity(m) or math_tokens(m, evident=True) for m in other.members):
+            return _same_coordinates(named, other, seconds)
+    elif a.subject and b.subject and a.subject != b.subject:  # 长和宽分别为5和3, 宽和长分别为5和3
+        return None
     values_a, values_b = a.values(b), b.values(a)
     verdicts = _compare_each(values_a, values_b, seconds)
     if False not in verdicts:
@@ -256,11 +253,24 @@ def _same_lists(a: Several, b: Several, seconds: float) -> bool | None:
         )
     if a.brackets and b.brackets and not (a.free and b.free):
         return None if "{}" in brackets and _same_members(values_a, values_b) is not False else False
-    free = ((a.free or b.free) and not {"()", "[]"} & brackets) or (
+    blanks = any(boolean(member) is not None for member in a.members)  # 对、错、对
+    free = ((a.free or b.free) and not {"()", "[]"} & brackets and not blanks) or (
         not any(brackets) and _differ_by_unit(a.members) and _differ_by_unit(b.members)
     )
     permuted = _same_members(values_a, values_b)
     return permuted if permuted is False or (free and {a.joiner, b.joiner} != {"and", "or"}) else None
+
+
+def _same_coordinates(named: Several, other: Several, seconds: float) -> bool | None:
+    """Compare x = 1, y = 2 and values without names: (1, 2)."""
+    axes = set(named.names) <= {"x", "y", "z"}
+    in_order = named.by_name() if axes else named
+    verdicts = _compare_each(in_order.values(other), other.members, seconds)
+    if all(verdicts) and (other.brackets == "()" or in_order.members == named.members):
+        return True
+    if axes and other.brackets == "()":
+        return False if False in verdicts else None
+    return None if _same_members(named.values(other), other.members) is not False else False
 
 
 def _differ_by_unit(members: list[str]) -> bool:

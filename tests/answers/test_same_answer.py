@@ -78,6 +78,8 @@ SAME = {
         ("6C2 × 3C1", "45"), ("C(6,2)·C(3,1)", "45"), (r"$C_6^2 C_3^1$", "45"), (r"$2A_4^2$", "24"), (r"\binom{6}{2} + 1", "16"), ("4,000/110,000", "2/55"),
     ],
     "names, lists and units": [
+        ("k = 5, b = -3", "(5, -3)"), ("the other zero is -4", "-4"), ("the least common multiple is 36", "36"), ("被除数是45", "45"), ("可能性是1/5", "1/5"), ("7 shaded squares", "7"),
+        ("y = √5x + 1", "√5x - y + 1 = 0"), ("C = 2πr", "r = C/(2π)"), ("Pa", "N/m^2"),
         ("p = 4, q = 9", "(4, 9)"), ("分别为7和9", "7, 9"), ("8 and 6, respectively", "(8, 6)"), ("y = 4 or 6", "y = 4 or y = 6"), ("kJ", "kilojoule"), ("4 crore", "40,000,000"),
         ("7 hundreds", "700"), ("three point one four", "3.14"), ("零下3℃", "-3 ℃"), ("四千分之三", "3/4000"), (r"\sqrt[3]{-27}", "-3"), ("lg 1000", "3"), (r"y = \boxed{7}", "7"),
         ("6尺", "2米"), ("We find y = 8", "y = 8"), ("Options B and D", "BD"), (r"z ⩽ 4", "z ≤ 4"), ("CH4 + 2O2 = CO2 + 2H2O", "CH4 + 2O2 → CO2 + 2H2O"),
@@ -111,7 +113,8 @@ DIFFERENT = {
     "mathematics": [("2x", "2"), (r"2\pi", "2"), ("x+1", "x-1"), ("|x|", "x"), ("x = 2", "y = 2"), ("x + y = 3", "x + 3"), ("x^2 + y^2 = 1", "x^2 + y^2 = 4"), ("x²", "x2"), ("x>3", "x≥3"), ("2^{77232917}-2", "2^{77232917}+2"), (r"6.6/10^{34}", r"1.1/10^{34}"), ("a > b > c", "c > b > a")],
     "words": [("yes", "no"), ("Paris", "London"), ("RNA to DNA", "DNA to RNA"), ("GATTACA", "ATTACAG"), ("AUG", "GUA"), ("III and IV", "IV and VI"), ("q and not r", "r and not q"), ("b to a", "a to b"), ("left of right", "right of left"), ("增大", "减小")],
     "short for a number": [("XIX", "21"), ("I and II", "III"), ("4k", "400"), ("7C3", "21"), ("4P2 * 3", "4C2 * 3"), ("one in four", "one in five"), ("C-14", "C-12"), ("1.60e-19 J", "2 eV")],
-    "order and direction": [("p = 4 and q = 9", "(9, 4)"), ("分别为7和9", "分别为9和7"), ("6 trillion", "6")],
+    "opposites": [("legal", "illegal"), ("能", "不能"), ("hours", "days"), ("with friction", "without friction"), ("more costly", "less costly"), ("4:7", "9"), ("z^2-3z+2=0", "z^2-3z+1=0")],
+    "order and direction": [("x = 4 and y = 9", "(9, 4)"), ("分别为7和9", "分别为9和7"), ("6 trillion", "6")],
     "announced": [("The answer is 42.", "43"), ("B. London", "Paris"), ("The correct answer is C", "D"), ("答案是42", "24")],
 }  # fmt: skip
 UNDECIDED = {
@@ -124,6 +127,7 @@ UNDECIDED = {
     "of the choices": [("both", "A and B"), ("neither", "neither of them"), ("all of the above", "A, B and C"), ("none of these", "D"), ("no solution", "∅"), ("undefined", "does not exist")],
     "short for a number": [("5K", "5000"), ("2.5M", "2,500,000"), ("uranium-238", "U-238")],
     "missing": [("", "5"), (None, "x")],
+    "equations": [("A = 4πr^2", "r = √(A/(4π))"), ("9 × 4 = 36", "36"), ("tan β = 3", "3"), ("q = 2, r = 5", "quotient 2, remainder 5"), ("第二次世界大战", "二战")],
     "marks alone": [("南、西", "南西"), ("p : q", "p, q"), ("7: 45", "7, 45")],
     "symbols and words": [
         ("CH4", "methane"), ("Fe", "iron"), ("Hg", "汞"), ("GDP", "gross domestic product"), ("z cubed", "z^3"), ("quarter past six", "6:15"), ("Feb", "February"), ("Henry V", "Henry 5"),
@@ -137,7 +141,8 @@ UNDECIDED = {
     "says more": [("Paris, in the north", "Paris"), ("E. coli", "E"), ("~H", r"\mathrm{~H}")],
 }  # fmt: skip
 NEVER_SAME = [
-    ("2Na + Cl2 = 2NaCl", "2NaCl = 2Na + Cl2"), ("9 tens", "9"), ("至多为7", "7"), ("最少是6", "6"), ("不会是8", "8"), ("不都为1", "1"), ("all but y = 4", "4"), ("undefined for z = 2", "2"), ("p = 4 and q = 9", "9 and 4"), ("q = 4, p = 9", "(4, 9)"),
+    ("2Na + Cl2 = 2NaCl", "2NaCl = 2Na + Cl2"), ("9 tens", "9"), ("至多为7", "7"), ("最少是6", "6"), ("不会是8", "8"), ("不都为1", "1"), ("all but y = 4", "4"), ("undefined for z = 2", "2"), ("p = 4 and q = 9", "9 and 4"), ("y = 4, x = 9", "(4, 9)"), ("甲和乙分别为4和9", "乙和甲分别为4和9"), ("pound", "pound sterling"), ("Cl-", "Cl"), (r"3\boxed{4}", "34"), ("Dd型", "dd型"),
+    ("对、错、错", "错、错、对"), ("70/110 mmHg", "7/11 mmHg"),
     ("z = 4, 6", "z = 4, w = 6"), ("4 and 9", "(9, 4)"), ("(2,5) or (6,7)", "(2,5)∪(6,7)"), ("N(1,4)", "(1,4)"), ("8的倒数", "8"), ("4的立方", "4"), ("70未满", "70"), ("9 dozens", "9"),
     ("7 doubled", "7"), ("4 sigma", "4"), ("6, 7; 8", "6; 7, 8"), ("丙、丁；戊", "丙；丁、戊"), ("三十、六", "三十六"), ("[5 6; 7 8]", "[5 6 7 8]"), ("pq!", "pq"), ("uv-wz", "uv wz"),
     ("Bbdd", "bbdd"), ("Eee", "eee"), ("130/90 mmHg", "65/45 mmHg"), ("9/8 time", "18/16 time"), ("mā", "mǎ"), ("bā ba", "bà ba"), ("ハス", "バス"), ("a political", "apolitical"),
