@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 
 from qatoolkit.answers.algebra import WORKER, has_names, math_tokens
-from qatoolkit.answers.notation import FUNCTION_WORDS
 from qatoolkit.answers.quantities import decimal_places, quantity
 from qatoolkit.answers.units import Unit, units
 
@@ -77,19 +76,13 @@ def is_reaction(text: str) -> bool:
 
 
 def is_symbol(text: str) -> bool:
-    """Whether a text is the formula of a compound, an element, a Greek letter or a unit, which also has a name."""
+    """Whether a text is the formula of a compound, an element or a Greek letter, which also has a name."""
     plain = re.sub(r"[+-]$", "", text)
     parts = re.findall(r"[A-Z][a-z]?|[()\d]", plain)
-    compound = "".join(parts) == plain and {part for part in parts if part.isalpha()} <= _ELEMENTS
+    elements = {part for part in parts if part.isalpha()}
+    compound = "".join(parts) == plain and set() < elements <= _ELEMENTS
     named = compound and (len(plain) < 2 or re.search(r"[a-z\d]", plain))
-    return bool(
-        plain
-        and (
-            named
-            or re.fullmatch("[α-ωΑ-ΩΩ]", plain)
-            or (units(plain) and (len(plain) < 5 or re.search(r"[/·^²³]", plain)) and plain not in FUNCTION_WORDS)
-        )
-    )
+    return bool(named or re.fullmatch("[α-ωΑ-ΩΩ]", plain))
 
 
 def _letters(text: str) -> list[str]:

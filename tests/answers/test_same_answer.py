@@ -113,7 +113,7 @@ DIFFERENT = {
     "mathematics": [("2x", "2"), (r"2\pi", "2"), ("x+1", "x-1"), ("|x|", "x"), ("x = 2", "y = 2"), ("x + y = 3", "x + 3"), ("x^2 + y^2 = 1", "x^2 + y^2 = 4"), ("x²", "x2"), ("x>3", "x≥3"), ("2^{77232917}-2", "2^{77232917}+2"), (r"6.6/10^{34}", r"1.1/10^{34}"), ("a > b > c", "c > b > a")],
     "words": [("yes", "no"), ("Paris", "London"), ("RNA to DNA", "DNA to RNA"), ("GATTACA", "ATTACAG"), ("AUG", "GUA"), ("III and IV", "IV and VI"), ("q and not r", "r and not q"), ("b to a", "a to b"), ("left of right", "right of left"), ("增大", "减小")],
     "short for a number": [("XIX", "21"), ("I and II", "III"), ("4k", "400"), ("7C3", "21"), ("4P2 * 3", "4C2 * 3"), ("one in four", "one in five"), ("C-14", "C-12"), ("1.60e-19 J", "2 eV")],
-    "opposites": [("legal", "illegal"), ("能", "不能"), ("hours", "days"), ("with friction", "without friction"), ("more costly", "less costly"), ("4:7", "9"), ("z^2-3z+2=0", "z^2-3z+1=0")],
+    "opposites": [("the pendulum clock", "48"), ("7", "the United States"), ("legal", "illegal"), ("能", "不能"), ("hours", "days"), ("with friction", "without friction"), ("more costly", "less costly"), ("4:7", "9"), ("z^2-3z+2=0", "z^2-3z+1=0")],
     "order and direction": [("x = 4 and y = 9", "(9, 4)"), ("分别为7和9", "分别为9和7"), ("6 trillion", "6")],
     "announced": [("The answer is 42.", "43"), ("B. London", "Paris"), ("The correct answer is C", "D"), ("答案是42", "24")],
 }  # fmt: skip
