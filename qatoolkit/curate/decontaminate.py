@@ -12,7 +12,8 @@ import pandas as pd
 
 from qatoolkit.answers.same_answer import same_answer
 from qatoolkit.core.qa_table import require
-from qatoolkit.curate.comparison_text import SEPARATOR, comparable, read_tokens, stem, text_of, values_of
+from qatoolkit.core.text import is_cjk
+from qatoolkit.curate.comparison_text import SEPARATOR, comparable, read_tokens, stem, text_of, tokens, values_of
 from qatoolkit.curate.exam_arrays import COVERAGE, EXACT, PARTS, REWORDED, SHORT, TEMPLATE
 from qatoolkit.curate.exam_index import ExamIndex, answers_of
 from qatoolkit.curate.settings import CurateSettings
@@ -22,6 +23,9 @@ SURE = 0.9  # below this score, a different answer means a different question
 COLUMNS = ["row", "id", "exam", "exam_id", "rule", "part", "score", "matched"]
 _COLUMNS = ("question", "choices", "rationale", "answer")
 _CHUNK = 4000  # rows looked up together
+_FUNCTIONS = frozenset(
+    ("sin", "cos", "tan", "cot", "sec", "csc", "ln", "log", "lg", "exp", "sqrt", "lim", "max", "min")
+)
 _SIGN = re.compile(r"[+=<>≤≥≠×÷√]|(?<![^\W\d_])(?<!-)[-−](?=\s*(?:\d|\(|[^\W\d_](?![^\W\d_])))")
 
 
@@ -49,10 +53,11 @@ def decontaminate(
     - `reworded`, or `short` for items without n-grams: in an alignment with the row, `min_share` of the part's weight
       matches, or half of it and three of four options.
 
-    Except for `exact`, the matching tokens must weigh `evidence` nats (sum of log inverse document frequencies), their
-    numbers and negations must be the same, and below a score of 0.9 the answers must not be certainly different; else
-    the hit is a `template`: no contamination, listed only with `templates`. ValueError for an exam without a question
-    column.
+    Except for `exact`, the matching tokens must weigh `evidence` nats (sum of log inverse document frequencies) and
+    their numbers and negations must be the same. Below a score of 0.9 the answers must not be certainly different, and
+    then or where words are replaced the row must have half of the item's formulas, compared by three symbols in a row.
+    Else the hit is a `template`: no contamination, listed only with `templates`. ValueError for an exam without a
+    question column.
 
     >>> import qatoolkit as qt
     >>> import pandas as pd
@@ -78,8 +83,9 @@ def decontaminate(
             key = (row, items["exam"][item])
             if rule <= best.get(key, (0,))[0]:
                 continue
-            loose = score < SURE and PARTS[index.part_name[part]] == "question"
-            rule = _recheck(rule, loose, rows[row], *(items[name][item] for name in ("question", "choices", "answer")))
+            whole = PARTS[index.part_name[part]] == "question"
+            item_of = (items[name][item] for name in ("question", "choices", "answer"))
+            rule = _recheck(rule, whole, score < SURE, rows[row], *item_of)
             if rule > (0 if templates else TEMPLATE) and rule > best.get(key, (0,))[0]:
                 begin, end = spans[0, coded[1][row] + int(first)], spans[1, coded[1][row] + int(last) - 1]
                 best[key] = rule, score, item, part, " ".join(joined[begin:end].replace(SEPARATOR, " ").split())[:300]
@@ -123,8 +129,9 @@ def _chunks(table: pd.DataFrame, index: ExamIndex) -> Iterator[tuple]:
         yield start, rows, joined, spans, (coded, offsets, asked)
 
 
-def _recheck(rule: int, loose: bool, row: tuple, question: str, choices, answer: str) -> int:
-    """The hit's rule after options, signs and, where the match is `loose`, answers are compared; 0 if it is no hit.
+def _recheck(rule: int, whole: bool, loose: bool, row: tuple, question: str, choices, answer: str) -> int:
+    """The hit's rule after options and, for a `whole` question, signs, answers (if the match is `loose`) and formulas
+    are compared; 0 if it is no hit.
 
     Many stems are only "Which of the following is true?", and a passage has several questions: where both have options,
     half of them must be shared, or the answer."""
@@ -136,12 +143,25 @@ def _recheck(rule: int, loose: bool, row: tuple, question: str, choices, answer:
         row_signs, exam_signs = _signs(row_question), _signs(question)
         inlined = options is None and choices is not None
         return EXACT if row_signs == exam_signs or (inlined and not exam_signs - row_signs) else TEMPLATE
+    reworded = rule in (SHORT, REWORDED)
+    if not whole or not (loose or reworded):
+        return rule
     if loose and same_answer(others[-1], answer) is False:
         return TEMPLATE
-    if rule in (SHORT, REWORDED) and (signs := _signs(question)):
-        texts = (row_question, *(options if options is not None else ()), *others)
-        return TEMPLATE if signs - _signs(" ".join(map(text_of, texts))) else rule
-    return rule
+    text = SEPARATOR.join(map(text_of, (row_question, *(options if options is not None else ()), *others)))
+    if reworded and _signs(question) - _signs(text):
+        return TEMPLATE
+    formulas = _formulas(stem(question))
+    return TEMPLATE if len(formulas - _formulas(text)) > len(formulas) / 2 else rule
+
+
+def _formulas(text: str) -> set[tuple[str, ...]]:
+    """Every three symbols of a text that follow each other: numbers, letters, functions."""
+    symbols = [
+        word if word[0].isdigit() or (len(word) == 1 and not is_cjk(word)) or word in _FUNCTIONS else SEPARATOR
+        for word in tokens(text)
+    ]
+    return {each for each in zip(symbols, symbols[1:], symbols[2:], strict=False) if SEPARATOR not in each}
 
 
 def _signs(text) -> Counter:

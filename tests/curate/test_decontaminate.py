@@ -233,6 +233,52 @@ def test_another_answer_or_another_number_makes_a_partly_matching_question_a_tem
     assert decontaminate(rows, exam)["row"].tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    ("row", "item", "same"),
+    [
+        (
+            "Determine the largest eigenvalue of the symmetric matrix with rows (2, 1, 5) and (1, 4, 0)",
+            "Determine the largest eigenvalue of the symmetric matrix with rows (4, 0, 1) and (2, 5, 1)",
+            False,
+        ),
+        (
+            "Simplify the Boolean expression A B + A C + B C as far as possible",
+            "Simplify the Boolean expression P Q + Q R + R P S as far as possible",
+            False,
+        ),
+        (
+            "求函数 $y = a x^2 + b x + 3$ 的图象与坐标轴围成的三角形的面积",
+            "求函数 $y = 3 \\sin x + \\cos x$ 的图象与坐标轴围成的三角形的面积",
+            False,
+        ),
+        (
+            "求函数 $y = a x^2 + b x + 3$ 的图象与坐标轴围成的三角形的面积",
+            "试求函数 $y = a x^2 + b x + 3$ 的图形和两坐标轴所围成三角形的面积",
+            True,
+        ),
+        (
+            "Compute the derivative of the function f(x) = x^3 sin x at the point where the tangent is horizontal",
+            "Find the derivative of the function f(x) = x^3 sin x at a point at which the tangent is horizontal",
+            True,
+        ),
+    ],
+)
+def test_the_same_words_about_another_formula_are_another_question(row, item, same):
+    for one, other in ((row, item), (item, row)):
+        rule = _rule((one, "7"), (other, "7"), templates=True)
+        assert (rule in ("coverage", "reworded")) if same else rule == "template"
+
+
+def test_a_number_that_only_the_options_have_is_not_the_questions():
+    rows = [
+        qa((f"How many necklaces are there of two colours if each necklace has n beads and n is {n}?", "7"))
+        for n in (9, 14)
+    ]
+    for table in rows:
+        table["choices"] = [["9", "14", "21", "35"]]
+    assert decontaminate(rows[0], {"e": rows[1]}, templates=True)["rule"].tolist() == ["template"]
+
+
 def test_an_index_is_built_once_and_opened_by_another_process_with_the_same_hits(tmp_path):
     exams = {"en": qa((ASKED, "7"), ("What is DNA?", "x")), "zh": qa((STORY_ZH, "7"))}
     table = qa((f"I ask: {ASKED}", "7"), (STORY_ZH, "7"), ("what is dna", "y"))

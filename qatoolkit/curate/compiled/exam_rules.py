@@ -20,7 +20,7 @@ BUCKETS = 20  # bits: sorted keys are looked up in the bucket of their first bit
 FEW = 12  # one in so many numbers or negations may differ: in a long passage some are written in another way
 WHOLE = 0.95  # share required of a sub-question, which is short and often a phrase
 CLAUSE = 4  # words that are enough for a different question
-GAP = 0.3  # nats that an inserted token costs in an alignment
+GAP, BREAK = 0.3, 3.0  # nats that an inserted token, or a change of text, costs in an alignment
 
 _A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _29, _SHIFT = np.uint64(29), np.uint64(64 - BUCKETS)
@@ -161,7 +161,7 @@ def has_clause(ids, kind, step):
 @njit(nogil=True, cache=True)
 def align(part, worth, row, kind, scores, moves):
     # The best alignment of a whole part within a row: matched weight and tokens, the matched span of the row, and
-    # whether it is another question. A skipped token of the part costs nothing, an inserted one GAP.
+    # whether it is another question. A skipped token of the part costs nothing.
     m, n = len(part), len(row)
     scores[: n + 1] = 0.0
     for i in range(1, m + 1):
@@ -173,7 +173,7 @@ def align(part, worth, row, kind, scores, moves):
             through = corner + (worth[i - 1] if token == row[j - 1] else 0.0)
             if through >= best and row[j - 1]:
                 best, move = through, np.uint8(0)
-            insert = scores[j - 1] - GAP
+            insert = scores[j - 1] - (GAP if row[j - 1] else BREAK)
             if insert > best:
                 best, move = insert, np.uint8(2)
             corner, scores[j] = scores[j], best
