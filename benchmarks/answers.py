@@ -2,7 +2,7 @@
 
     python benchmarks/answers.py [--quick] [--data FOLDER] [--pairs FILE]
 
-Every answer of the question sets in `--data` (or QATOOLKIT_REAL_DATA; default: data/ and our textbook) is rewritten by
+Every answer of the question sets in `--data` (or QATOOLKIT_REAL_DATA, see tests; null without them) is rewritten by
 rules, once into the same answer (units, separators, fractions, percent, scientific notation, LaTeX, Chinese numerals,
 text around it) and once into a different answer (number, sign, unit, order, another choice of the question, the answer
 of another question), which is then also written in one of the ways of the first kind. Counted: equal answers judged
@@ -340,17 +340,21 @@ def clock_hard_cases(n: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer answers, under 50 s")
-    parser.add_argument("--data", default=os.environ.get("QATOOLKIT_REAL_DATA", Path(__file__).parents[1] / "data"))
+    parser.add_argument(
+        "--data", default=os.environ.get("QATOOLKIT_REAL_DATA", Path(__file__).parents[2] / "shared" / "data")
+    )
     parser.add_argument("--pairs", help="JSONL of a, b, right")
     parser.add_argument("--wrong", action="store_true", help="print what went wrong")
     arguments = parser.parse_args()
     from qatoolkit.answers.same_answer import same_answer
     from qatoolkit.seeds import read_seeds
 
-    table, _ = read_seeds(arguments.data)
-    rows = table[["answer", "choices", "answer_index", "source"]].to_dict("records")
-    pools = table.groupby("source")["answer"].apply(list)
-    rows = [row | {"pool": pools[row["source"]]} for row in rows]
+    rows = []
+    if Path(arguments.data).is_dir():
+        table, _ = read_seeds(arguments.data)
+        pools = table.groupby("source")["answer"].apply(list)
+        rows = table[["answer", "choices", "answer_index", "source"]].to_dict("records")
+        rows = [row | {"pool": pools[row["source"]]} for row in rows]
     n_ours, n_peers = (2_000, 150) if arguments.quick else (len(rows), 1_500)
     random.Random(0).shuffle(rows)
     pairs = make_pairs(rows[:n_ours], 1)
@@ -378,10 +382,9 @@ def main() -> None:
             print(f"{name}, pairs: {known[name]}")
     hard = clock_hard_cases(15 if arguments.quick else 60)
     print(hard)
-    ratios = {
-        name: round(ours[name], 5) for name in ("wrong_same", "wrong_different", "undecided_same", "undecided_other")
-    }
-    for name in judged.keys() - {"ours"}:
+    measured = ("wrong_same", "wrong_different", "undecided_same", "undecided_other")
+    ratios = {name: round(ours[name], 5) if pairs else None for name in measured}
+    for name in judged.keys() - {"ours"} if pairs else ():
         ratios |= {f"{name}_{key}": round(judged[name][key], 4) for key in ("wrong_same", "wrong_different")}
         ratios[f"speed_vs_{name}"] = round(judged["ours"]["pairs_a_second"] / judged[name]["pairs_a_second"], 2)
     print(json.dumps({"benchmark": "answers", "ratios": ratios, "pairs": len(pairs), "known": known, "hard": hard}))
