@@ -25,7 +25,7 @@ _NAMED = re.compile(
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
 _SHORT = re.compile(r"([+-]?(?:\d{1,3}(?:,\d{3})+|\d{1,15})(?:\.\d{1,15})?)([kKmM]|[bB]n?)")
 _SHORT_TIMES = {"k": 3, "m": 6, "b": 9, "bn": 9}
-_EXPLAINED = re.compile(r"(\w{1,9})(?:\s*[,;:-]|\.(?=\s+[A-Z]))\s*\S")  # Yes, it is
+_EXPLAINED = re.compile(r"(\w{1,9})(?:\s*[,;:-]|\.(?=\s+[A-Z]))\s*(\S.*)", re.DOTALL)  # Yes, it is
 _NEGATES = re.compile(r"\b(?:not|true|false|yes|no)\b|[不非]", re.IGNORECASE)
 _POINT = re.compile(r"([A-Z]'?)(\([^()]*,[^()]*\))")
 _DESCRIBED = re.compile(
@@ -69,6 +69,8 @@ def _words(a: str, b: str, _):
 def _yes_or_no(a: str, b: str, _):
     yes_a, yes_b = boolean(a), boolean(b)
     if (yes_a is None) != (yes_b is None) and (reason := _EXPLAINED.match(b if yes_b is None else a)):
+        if any(boolean(part.strip()) is not None for part in re.split(r"[,;、/]|\band\b", reason[2])):
+            return None  # True, False: one verdict for each of two statements
         yes_a, yes_b = (boolean(reason[1]) if yes is None else yes for yes in (yes_a, yes_b))
     if yes_a is not None and yes_b is not None and not re.fullmatch("[A-Z]{2}", a + b):  # N and F are elements too
         return yes_a == yes_b

@@ -60,8 +60,8 @@ def prompt_version(name: str) -> str:
 
 
 # The version of each stage's contract; raised when the same inputs would give another result.
-VERSIONS = dict.fromkeys([*NOTEBOOKS, *BESIDE], 1) | dict.fromkeys(PACKAGED, 8) | {
-    "exams": 3, "seeds": 5, "probe": 8, "plan": 3, "error_rates": 6, "curate": 10, "evaluate": 8, "scaling": 6,
+VERSIONS = dict.fromkeys([*NOTEBOOKS, *BESIDE], 1) | dict.fromkeys(PACKAGED, 9) | {
+    "exams": 3, "seeds": 5, "probe": 8, "plan": 3, "error_rates": 6, "curate": 10, "evaluate": 9, "scaling": 6,
     "ablations": 4, "rounds": 2,
 }  # fmt: skip
 

@@ -153,7 +153,7 @@ NEVER_SAME = [
     ("N", "F"), ("third", "a third"), ("second", "2 seconds"), ("1 second", "first"), ("twenty-fifth", "4"), ("first grade", "1 grade"), ("filled", "filed"), ("well", "we'll"), ("f(x) = 2x", "g(x) = 2x"), ("Sun", "Sunday"), ("三角", "3"), ("√2 g", "√2"), (r"\mathbb{N}", "no"),
     ("和不是5", "5"), ("超过5", "不超过5"), ("≤5", "<5"), ("up to 5", "5"), ("II", "11"), ("No. 5", "No"), (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), ("A + B → C", "C → A + B"), ("1/x = 2", "x = 2"), ("x(x-1) = 0", "x = 1"), ("x/y = z", "x = y/z"),
     ("The answer is not 5", "5"), ("三角形", "3"), ("5 or more", "5"), ("二氧化碳", "2"), ("一定", "1"), ("2ab", "2"), ("2as", "2"), ("3 and a half", "3"), ("p and (q or r)", "(p and q) or r"), ("~p", "p"), ("f(x)", "f'(x)"), ("5%", "5 kg"), ("①②", "12"),
-    ("1.0 GeV/c^2", "1.0 GeV/c^6"), ("2 kg 300 g", "2 gk 300 g"), ("a:b", "a.b"), ("1e3", "e3"), ("1s2", "1"), ("3 times x", "3 times"), ("A → B", "B → A"), ("3,003", "003,3"), ("5 boys and 3 girls", "3 boys and 5 girls"), ("3月5日", "5月3日"), ("甲比乙大", "乙比甲大"), ("rods; cones and cells", "cones and cells; rods"),
+    ("1.0 GeV/c^2", "1.0 GeV/c^6"), ("2 kg 300 g", "2 gk 300 g"), ("a:b", "a.b"), ("1e3", "e3"), ("1s2", "1"), ("3 times x", "3 times"), ("A → B", "B → A"), ("3,003", "003,3"), ("5 boys and 3 girls", "3 boys and 5 girls"), ("3月5日", "5月3日"), ("甲比乙大", "乙比甲大"), ("True, True", "Yes"), ("yes, no", "yes"), ("错, 对", "错"), ("F and T", "F"), ("rods; cones and cells", "cones and cells; rods"),
 ]  # fmt: skip
 
 
