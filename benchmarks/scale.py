@@ -12,8 +12,8 @@
    teacher; one is killed (-9) meanwhile. `paid_twice`: requests that the server answered more than once, beyond those
    that the worker had in flight; it must be 0.
 
-The peer is Ray Data alone: `map_batches` of the same step over the same files; `rows_vs_ray_data` is our rate through
-Ray over its rate. The last line is one JSON object.
+The peer is Ray Data alone: `map_batches` of the same step over the same files. `rows_vs_ray_data` is its time over ours
+through Ray, from a started Ray to the last file, since it may write all rows at once. The last line is one JSON object.
 """
 
 import argparse
@@ -187,7 +187,9 @@ def fresh(name: str, *arguments) -> dict:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{name} {arguments}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(
+        next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))
+    )  # Ray prints too
 
 
 def draw(found: dict[str, list[dict]], place: Path) -> None:
@@ -221,10 +223,15 @@ def main() -> None:
         by = {}
         for engine in ("local", "ray") if quick else ("local", "ray", "ray_data"):
             by[engine] = found = fresh("rows", engine, source, str(folder / engine), per_shard)
-            found["rate"] = found["n"] / max(found["rest"], 1e-9)
-            start = found.get("ray", 0) + found["first"] - (by["local"]["first"] if engine != "local" else 0)
-            print(f"{engine}: {found['rate']:,.0f} rows/s after the first shard; start {start:.1f} s")
-            found["start"] = start if engine != "local" else 0.0
+            found["seconds"] = found["first"] + found["rest"]
+            found["rate"] = found["n"] / found["rest"] if found["rest"] else None
+            found["start"] = found.get("ray", 0) + found["first"] - by["local"]["first"] if found["rate"] else None
+            rate = (
+                f"{found['rate']:,.0f} rows/s after the first shard, start {found['start']:.1f} s"
+                if found["rate"]
+                else "one file"
+            )
+            print(f"{engine}: {found['seconds']:.1f} s; {rate}")
         same = all(digest(folder / "local" / part) == digest(folder / "ray" / part) for part in ("kept", "rejects")
                    if (folder / "local" / part).exists())  # fmt: skip
         print(f"same rows: {same}")
@@ -247,7 +254,7 @@ def main() -> None:
     ratios = {
         "same_rows": float(same),
         "ray_vs_local": round(by["ray"]["rate"] / by["local"]["rate"], 3),
-        "rows_vs_ray_data": round(by["ray"]["rate"] / by["ray_data"]["rate"], 3) if "ray_data" in by else None,
+        "rows_vs_ray_data": round(by["ray_data"]["seconds"] / by["ray"]["seconds"], 3) if "ray_data" in by else None,
         "memory_1m_vs_10k": None if quick else round(max(last.values()) / max(p[0]["mib"] for p in used.values()), 3),
         "paid_twice": paid["paid_twice"] if paid["killed"] else None,
     }
