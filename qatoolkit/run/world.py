@@ -6,6 +6,8 @@ profile: the embedded textbook, which needs no key, GPU or download, or the sour
 Only this module and the command line import the textbook."""
 
 import os
+import shlex
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from qatoolkit.core.files import digest
 from qatoolkit.evaluation.exams import Exam
 from qatoolkit.evaluation.settings import MMLU_REDUX, TEXTBOOK, ExamSettings
 from qatoolkit.evaluation.suites import paper12
+from qatoolkit.evaluation.tasks import METRIC_LIST
 from qatoolkit.scaling.settings import LadderSettings
 from qatoolkit.seeds.files import READERS
 from qatoolkit.seeds.read import read_seeds
@@ -25,7 +28,8 @@ from qatoolkit.teacher.client import Endpoint
 from qatoolkit.teacher.settings import OFFLINE
 from qatoolkit.training.defaults import check_rate
 from qatoolkit.training.flops import architecture
-from qatoolkit.training.hub import load_config
+from qatoolkit.training.hub import check_checkpoint
+from qatoolkit.training.launch import LIST
 from qatoolkit.training.tokens import TOKEN_FILE, text_documents
 
 PYTHON = "python"  # general text: the help pages that come with Python
@@ -57,8 +61,9 @@ class World(Protocol):
         """What the world's content depends on, by part (seeds, exams, general) or as a whole: part of the key of every
         stage that reads it."""
 
-    def check(self) -> None:
-        """ValueError names every part that is missing, before anything is spent."""
+    def check(self, *, ask_hub: bool = True) -> None:
+        """ValueError or OSError for a part that is missing or can't be used, before anything is spent. Without
+        `ask_hub` only parts on this machine are opened."""
 
     def seeds(self, folder: Path, seed: int) -> list[str | Path]:
         """Seed questions as `read_seeds` takes them; files that the world writes itself go below `folder`."""
@@ -106,10 +111,8 @@ class TextbookWorld:
 
         return parts(self._settings)
 
-    def require(self) -> None:
+    def check(self, *, ask_hub: bool = True) -> None:
         pass
-
-    check = require
 
     def seeds(self, folder: Path, seed: int) -> list[str | Path]:
         from qatoolkit.textbook.sources import write_sources
@@ -177,7 +180,7 @@ class OwnWorld:
             "general": [general.column, *(_source_key(s, self._textbook) for s in (*self._general, "|", *held_out))],
         }
 
-    def require(self) -> None:
+    def _require(self) -> None:
         """ValueError names every part that the profile does not name, or whose files do not exist."""
         profile, missing = self._profile, []
         if not self._sources:
@@ -194,6 +197,11 @@ class OwnWorld:
             raise ValueError(f"profile {profile.name!r} does not set: {'; '.join(missing)}")
         places = {"seeds.sources": self._sources, "general.sources": self._general}
         places |= {"general.held_out": profile.general.held_out}
+        places |= {
+            f"exams.{name}": (one.source,)
+            for name, one in self._exams.items()
+            if Path(one.source).suffix in READERS and not one.optional
+        }
         for dial, named in places.items():
             for source in named:
                 if source not in (TEXTBOOK, PYTHON) and not source.startswith("hf:") and not Path(source).exists():
@@ -205,18 +213,32 @@ class OwnWorld:
                 if (path := Path(source)).exists() and not (path.is_file() or path.is_dir()):
                     raise ValueError(f"profile {profile.name!r}: {dial} names {source}, which is not a file or folder")
 
-    def check(self) -> None:
-        """`require`, and ValueError for a checkpoint that can't be opened or a learning rate far above what is usual
-        for its size."""
-        self.require()
-        settings = self._profile.midtrain
-        for entry in (self._profile.student, *self._profile.ladder):
-            if entry.checkpoint:
-                config = load_config(entry.checkpoint, entry.revision)
-                if settings.learning_rate:
-                    size = architecture(config).parameters
-                    where = "midtrain.learning_rate"
-                    check_rate(settings.learning_rate, size, accepted=settings.accept_rate, where=where)
+    def check(self, *, ask_hub: bool = True) -> None:
+        """Errors as in `World.check`, also for a part that would stop the run after others were paid for: a checkpoint
+        that no training can start from, a learning rate far above what is usual for its size, general text without a
+        text, a launch command that is not there."""
+        self._require()
+        profile = self._profile
+        for entry in (profile.student, *profile.ladder):
+            if entry.checkpoint and (ask_hub or Path(entry.checkpoint).exists()):
+                config = check_checkpoint(entry.checkpoint, entry.revision)
+                if rate := profile.midtrain.learning_rate:
+                    size, where = architecture(config).parameters, "midtrain.learning_rate"
+                    check_rate(rate, size, accepted=profile.midtrain.accept_rate, where=where)
+        for dial, sources in (("sources", self._general), ("held_out", profile.general.held_out)):
+            for source in sources if not self._token_folder else ():
+                if source in (TEXTBOOK, PYTHON) or not Path(source).exists():
+                    continue
+                try:
+                    if next(text_documents([source], profile.general.column), None) is None:
+                        raise ValueError(f"{source} has no text; name another file or folder")
+                except ValueError as error:
+                    raise ValueError(f"general.{dial}: {error}") from None
+        launch = profile.student.launch
+        if launch and launch != LIST and not shutil.which(command := shlex.split(launch)[0]):
+            raise ValueError(
+                f"student.launch: {command} is not a command of this machine; install it, or name its path"
+            )
 
     def seeds(self, folder: Path, seed: int) -> list[str | Path]:
         found = []
@@ -327,9 +349,22 @@ def _read_exam(name: str, about: ExamSettings, seed: int) -> pd.DataFrame | Exam
     is_table = source != about.source or about.source.startswith("hf:") or place.exists() or place.suffix in READERS
     if has_tasks or not is_table:
         return Exam(**options, suite=about.source, limit=about.limit)
-    table, rejects = read_seeds(source)
+    try:
+        table, rejects = read_seeds(source)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"exams.{name}: {error}") from None
     if table.empty:
         raise ValueError(f"exams.{name}: no question could be read from {about.source} ({len(rejects)} rejects)")
+    known = {metric["metric"] for metric in METRIC_LIST} | {"exact_match"}
+    if about.metric not in (None, *known):
+        raise ValueError(
+            f"exams.{name}: metric is {about.metric!r}; a file's questions have {', '.join(sorted(known))}"
+        )
+    if (about.fewshot or 0) >= len(table):
+        raise ValueError(
+            f"exams.{name}: fewshot is {about.fewshot}, but {about.source} has {len(table)} question(s), of which one "
+            "is asked; give fewer examples"
+        )
     if about.subjects:
         table = with_disciplines(table, about.subjects)
     return Exam(**options, table=_sample_rows(table, about.limit, seed))

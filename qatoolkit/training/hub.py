@@ -84,6 +84,31 @@ def load_causal_lm(checkpoint: str | Path, revision: str | None = None, **settin
     return require_all_weights(checkpoint, model, info)
 
 
+def check_checkpoint(checkpoint: str | Path, revision: str | None = None):
+    """The configuration of a checkpoint that a training could start from. Its weights are not loaded, so that this
+    takes seconds for a model of any size; of a model on the hub only the small files are fetched.
+
+    Raises what `load_causal_lm` and `load_tokenizer` raise, and ValueError for a tokenizer without an end-of-text token
+    or with ids beyond the model's embedding."""
+    config = load_config(checkpoint, revision)
+    _check_causal(checkpoint, config)
+    require_safe(checkpoint)
+    tokenizer = load_tokenizer(checkpoint, revision)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"{checkpoint}: its tokenizer has no end-of-text token to end documents with; name one as eos_token in "
+            "its tokenizer_config.json"
+        )
+    highest = max(i for token, i in tokenizer.get_vocab().items() if token != tokenizer.pad_token)
+    rows = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    if rows and highest >= rows:
+        raise ValueError(
+            f"{checkpoint}: its tokenizer has ids up to {highest:,}, but its embedding has {rows:,} rows; save the "
+            "tokenizer it was trained with there"
+        )
+    return config
+
+
 # for `from_pretrained`, which fills in missing weights at random
 COMPLETE = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
@@ -134,6 +159,8 @@ def _locate(checkpoint: str | Path, revision: str | None) -> tuple[str, dict]:
         _check_folder(Path(checkpoint))
         require_undamaged(checkpoint, COPY_AGAIN, without=(".safetensors",))
         return str(checkpoint), {}
+    if Path(checkpoint).is_file():
+        raise ValueError(f"{checkpoint} is a file; name the folder of the model that it belongs to, or a .gguf file")
     if not _on_a_hub(str(checkpoint)):
         raise NoCheckpoint(
             f"{str(checkpoint)!r} is not a folder in {Path.cwd()}, and it is a path, not a name on a hub, so the hub "
@@ -160,7 +187,7 @@ def _open(load, checkpoint: str | Path, source: tuple[str, dict], **settings):
     except SafetensorError as error:
         raise OSError(f"the weights of {checkpoint} are damaged ({error}); copy them again") from None
     except Exception as error:
-        cause = first_line(error)
+        cause = first_line(error) if first_line(error)[-1:] != ":" else " ".join(str(error).split())[:300]
         if "trust_remote_code" in str(error):
             raise ValueError(_needs_code(checkpoint)) from None
         if "gguf_file" in options:  # an unsupported architecture or quantisation type raises any error

@@ -269,7 +269,7 @@ def _read_json_lines(path: Path, column: str) -> Iterator[str]:
             try:
                 text = json.loads(line)[column] if line.strip() else ""
             except (ValueError, KeyError, TypeError):
-                text = None
-            if not isinstance(text, str):
+                text = 0
+            if not isinstance(text, str | None):
                 raise ValueError(f"{path}, line {number}: not a JSON object with a text in {column!r}")
-            yield text
+            yield text or ""

@@ -127,6 +127,59 @@ def test_a_named_file_that_does_not_exist_is_said_before_anything_is_spent(tmp_p
     assert not teacher.asked
 
 
+def _without_eos(folder):
+    config = folder / "student" / "tokenizer_config.json"
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps({k: v for k, v in settings.items() if k != "eos_token"}))
+
+
+def _with_pickles(folder):
+    (folder / "small" / "model.safetensors").rename(folder / "small" / "pytorch_model.bin")
+
+
+def _with_more_tokens(folder):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "student-early")
+    tokenizer.add_tokens([f"<more {i}>" for i in range(40)])
+    tokenizer.save_pretrained(folder / "student-early")
+
+
+@pytest.mark.parametrize(
+    ("breaks", "dials", "said"),
+    [
+        (_without_eos, {}, r"student: its tokenizer has no end-of-text token"),
+        (_with_pickles, {}, r"small has its weights only in the pickle pytorch_model\.bin"),
+        (_with_more_tokens, {}, r"student-early: its tokenizer has ids up to .* but its embedding has"),
+        (lambda f: (f / "text" / "numbers.txt").write_text("\n \n"), {}, r"general\.sources: .*text has no text"),
+        (
+            lambda f: (f / "text" / "more.txt").write_bytes(b"caf\xe9"),
+            {},
+            r"general\.sources: .*more\.txt is damaged or",
+        ),
+        (lambda f: (f / "exam.jsonl").unlink(), {}, r"exams\.final names .*exam\.jsonl, which does not exist"),
+        (
+            lambda f: None,
+            {"student.launch": "no-such-command run"},
+            r"student\.launch: no-such-command is not a command",
+        ),
+        (lambda f: None, {"exams.final.fewshot": 99}, r"exams\.final: fewshot is 99, but .* 32 question"),
+        (lambda f: None, {"exams.final.metric": "acc_foo"}, r"exams\.final: metric is 'acc_foo'"),
+    ],
+)
+def test_a_part_that_would_stop_the_run_later_is_said_before_anything_is_spent(tmp_path, teacher, breaks, dials, said):
+    profile = write_world(tmp_path / "mine", teacher.url)
+    breaks(tmp_path / "mine")
+    with pytest.raises((ValueError, OSError), match=said):
+        stages.run_to(open_run("mine", profile=profile, root=tmp_path / "results", **dials), "annotate", log=str)
+    assert not teacher.asked
+    if not dials:
+        command = [sys.executable, "-m", "qatoolkit.run.cli", "plan", "--profile", profile]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(tmp_path), cwd=ROOT)
+        assert done.returncode in (1, 2)
+        assert done.stderr.startswith("qatoolkit: ")
+
+
 def test_the_numbers_of_another_profile_do_not_carry_over_to_a_checkpoint(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("profile: demo\nstudent: {checkpoint: some/model, batch: 4}\n", encoding="utf-8")

@@ -47,9 +47,14 @@ def exams(run: Run, folder) -> dict:
             found = task_tables(exam.resolve(folder / "tasks"), limit=exam.limit)
             table = pd.concat(found.values(), ignore_index=True)
         if run.profile.probe.on == "exams":
-            part, table = split_exam(table, run.profile.probe.share, run.seed)
+            try:
+                part, table = split_exam(table, run.profile.probe.share, run.seed)
+            except ValueError as error:
+                raise ValueError(f"exams.{name}: {error}") from None
             probed.append(part.assign(exam=name))
         tables[name] = table
+    if not tables:
+        raise ValueError("no exam is left: each one is optional and could not be opened (see above)")
     more = {"probe_questions": pd.concat(probed, ignore_index=True)} if probed else {}
     return tables | more | {"about": about}
 
