@@ -248,9 +248,11 @@ def adopt(checkpoint: str, out: Path, *, tokens: int | None = None, revision: st
 
     `tokens`: published number of pre-training tokens. Initial compute is then 6 x parameters x tokens, the usual rule
     (Kaplan et al., "Scaling Laws for Neural Language Models", 2020), since document lengths are unknown; without
-    `tokens` both count as 0. `revision`: a branch, tag or commit on the hub."""
+    `tokens` both count as 0. `revision`: a branch, tag or commit on the hub. ValueError for a model that does not
+    separate packed documents, or whose weights are not finite."""
     config, tokenizer = load_config(checkpoint, revision), load_tokenizer(checkpoint, revision)
     model = load_causal_lm(checkpoint, revision, config=config)
+    _require_apart(checkpoint, model)
     parameters, file = sum(p.numel() for p in model.parameters()), find_gguf(checkpoint)
     manifest = {
         "name": checkpoint_name(checkpoint),
@@ -268,6 +270,29 @@ def adopt(checkpoint: str, out: Path, *, tokens: int | None = None, revision: st
     tokenizer.save_pretrained(out)
     write_json(manifest, Path(out) / "training.json")
     write_digests(Path(out))
+
+
+def _require_apart(checkpoint: str, model) -> None:
+    """ValueError unless two packed documents are read as each of them alone, with transformers' attention or ours:
+    mid-training packs documents."""
+    from qatoolkit.training.attention import documents_of, register
+    from qatoolkit.training.losses import Scored, shortcuts_that_fit
+
+    length, vocabulary = 8, model.get_input_embeddings().weight.shape[0]
+    ids, positions = (torch.arange(2 * length)[None] + 5) % vocabulary, torch.arange(length).repeat(2)[None]
+    register()
+    scored = Scored(model, fused_loss=False, packed_attention=True)
+    try:
+        documents, second = documents_of(positions.numpy(), "cpu"), (length, 2 * length)
+        fits = shortcuts_that_fit(scored, ids, positions, documents, second)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}; copy it again") from None
+    scored.packed_attention = False
+    if not any(fits.values()):
+        raise ValueError(
+            f"{checkpoint} is a {type(model).__name__}, which mixes packed documents: its positions do not come from "
+            "position ids; name a model of another architecture"
+        )
 
 
 def soup(checkpoints: list[str | Path], out: str | Path) -> Path:

@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     BertForMaskedLM,
+    BloomConfig,
     GPTNeoXConfig,
     LlamaConfig,
     Qwen2Config,
@@ -132,6 +133,25 @@ def test_a_model_in_several_files_is_opened_and_adopted_whole(whole, tmp_path):
     for place in (folder, tmp_path / "base"):
         assert torch.equal(logits(load_causal_lm(place)), logits(model))
         assert load_tokenizer(place).decode(load_tokenizer(place)(TEXT).input_ids) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (BloomConfig(vocab_size=300, hidden_size=32, n_layer=1, n_head=4), "BloomForCausalLM, which mixes packed"),
+        (LlamaConfig(vocab_size=300, num_key_value_heads=2, **SMALL), "not finite"),
+    ],
+)
+def test_a_model_that_no_training_can_use_is_refused_when_it_is_adopted(whole, tmp_path, config, said):
+    model = AutoModelForCausalLM.from_config(config)
+    if "finite" in said:
+        torch.nn.init.constant_(model.get_output_embeddings().weight, torch.nan)
+    model.save_pretrained(tmp_path / "model")
+    load_tokenizer(whole[0]).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=said) as caught:
+        adopt(str(tmp_path / "model"), tmp_path / "out")
+    assert str(caught.value).startswith(str(tmp_path / "model"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_published_tokens_count_as_compute_by_the_rule_of_six(whole, tmp_path):
