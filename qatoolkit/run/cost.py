@@ -171,10 +171,10 @@ def _count_on_seeds(profile: Profile, seeds: pd.DataFrame | None) -> list[tuple]
 
 def _count_exam_labels(profile: Profile) -> int:
     """The most exam questions that the annotator can be asked to label: those of files on this machine without
-    discipline or difficulty, at most `evaluate.label`; that number if an exam's questions are not known here."""
+    discipline or difficulty, at most `evaluate.label`; that number if an exam is optional or not on this machine."""
     most, found = profile.evaluate.label, 0
     for exam in (exam for exam in profile.exams.values() if exam.source != TEXTBOOK):  # whose exams are labelled
-        if not (files := _files(exam.source)) or not _is_countable(files):
+        if exam.optional or not (files := _files(exam.source)) or not _is_countable(files):
             return most
         unlabelled = int(read_seeds(exam.source)[0][CELL].isna().any(axis=1).sum())
         found += min(unlabelled, exam.limit or unlabelled)
