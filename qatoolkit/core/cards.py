@@ -50,6 +50,7 @@ _FIELDS = {
     "prompt_version": "version of the prompt",
     "licence": "licence of the row or its seed",
     "verified": "whether the answer passed a check",
+    "flagged": "reasons for which curation doubts the row but keeps it, joined by commas; null for none",
 }
 _COSTS = "## Costs\n\nWhat was paid for, wasted calls included; USD is blank if a price is unknown."
 _CURATION = "## Curation\n\nRows kept, rejected or only flagged, and why; shares are of the strategy's rows."
@@ -69,7 +70,7 @@ _RATE = (
 _MODEL_LIMITS = """\
 - Not a chat model: mid-training comes before instruction tuning, and no safety training was done.
 - Not a source of facts, nor of medical, legal or financial advice.
-- Scores on exams not in the table above mean nothing until the training data is decontaminated against them."""
+- A score on an exam means nothing until the training data is decontaminated against it."""
 
 
 def dataset_card(
@@ -205,7 +206,7 @@ def model_card(manifest: Mapping) -> str:
         parts.append(_markdown(pd.DataFrame(evaluation)))
         parts.append("Compare only with scores of the same harness, prompt format and number of examples.")
     else:
-        parts.append("None was recorded.")
+        parts.append("This card was written without scores. An evaluation afterwards does not change it.")
     if manifest.get("versions"):
         parts += ["## Software", _settings(manifest["versions"])]
     return _card(head, manifest["name"], parts, _MODEL_LIMITS)

@@ -39,7 +39,7 @@ POSITIONS = 1024  # assumed block of a model whose configuration is not on this 
 QA_TOKENS = 1000  # of a question with answer and rationale, as it is trained on
 LARGE = 1e16  # FLOPs, about a day of a CPU: a larger training is estimated for a GPU even if this machine has none
 H100 = {"device_bytes": 80 * 2**30, "flops_per_second": 0.4 * 989e12}
-TRIAL, CONSENSUS = 200, 4  # of the stages `adjustment` and `consensus`: rows, further answers to each
+TRIAL, CONSENSUS = 200, 4  # of the stages `adjustment` and `consensus`: questions; further answers to each (consensus)
 UPSTREAM = ("world", "textbook", "exams", "seeds", "annotate", "probe", "student")  # of a plan and its seeds
 ENOUGH = 30  # requests to a model before its means in the ledger replace `USUAL`
 
@@ -72,15 +72,12 @@ def parts(profile: Profile) -> pd.DataFrame:
     named += [] if profile.exams else [("exams", other, "exams")]
     named += [("general text", source, "general.sources") for source in profile.general.sources or (other,)]
     model = f"trained here, size {student.size}" if other == "textbook" else other
-    named.append(("model", _revised(student) if student.checkpoint else model, "student.checkpoint"))
-    named += [("on the scaling axes", _revised(entry), "ladder") for entry in profile.ladder]
+    models = [" ".join(filter(None, (one.checkpoint, one.revision))) for one in (student, *profile.ladder)]
+    named.append(("model", models[0] if student.checkpoint else model, "student.checkpoint"))
+    named += [("on the scaling axes", one, "ladder") for one in models[1:]]
     named.append(("teacher", where, "teacher.base_url"))
     rows = [(part, source, _size(source, dial), dial) for part, source, dial in named]
     return pd.DataFrame(rows, columns=["part", "from", "size", "dial"])
-
-
-def _revised(entry) -> str:
-    return f"{entry.checkpoint} {entry.revision}" if entry.revision else entry.checkpoint
 
 
 def _size(source: str, dial: str) -> str:
@@ -89,11 +86,15 @@ def _size(source: str, dial: str) -> str:
         return f"{len(paper12())} benchmarks"
     if not (files := _files(source)):
         return ""
-    size = sum(p.stat().st_size for p in files)
-    if dial in ("seeds.sources", "exams") and size <= COUNTED and not any(p.suffix == ".yaml" for p in files):
+    if dial in ("seeds.sources", "exams") and _is_countable(files):
         table, rejects = read_seeds(source)
         return f"{len(table):,} questions, {len(rejects):,} rejects"
-    return f"{len(files):,} files, {size / 1e6:,.1f} MB"
+    return f"{len(files):,} files, {sum(p.stat().st_size for p in files) / 1e6:,.1f} MB"
+
+
+def _is_countable(files: list[Path]) -> bool:
+    """Whether files are question sets (no lm-eval tasks) that are small enough to be read for an estimate."""
+    return sum(p.stat().st_size for p in files) <= COUNTED and not any(p.suffix == ".yaml" for p in files)
 
 
 def _files(source: str) -> list[Path]:
@@ -131,10 +132,11 @@ def requests(
     teacher, shares, rows = profile.teacher, shares or {}, _count_on_seeds(profile, seeds)
     for name in (name for name in profile.used_sets if name in profile.data):
         rows += _count_writing(name, *profile.data_set(name), shares)
-    if "linkqa" in profile.used_sets:  # the trial of notebook 05b: each walk is asked about twice
-        n = 2 * TRIAL
-        rows.append(("adjustment", "synthesise", teacher.synthesiser, n / profile.linkqa.questions_per_path))
-        rows.append(("adjustment", "annotate", teacher.annotator, n))
+    if "linkqa" in profile.used_sets:  # the trial of notebook 05b: every question may be requested once more, alone
+        walks = 2 * math.ceil(TRIAL / 2 / profile.linkqa.questions_per_path)
+        n = walks * profile.linkqa.questions_per_path
+        rows.append(("adjustment", "synthesise", teacher.synthesiser, walks + n))
+        rows.append(("adjustment", "annotate", teacher.annotator, 2 * n))
     for dials in profile.ablations:
         for name, chosen, other in rewritten(profile, dials):
             rows += _count_writing(f"variants/{name}", chosen, other, shares)
@@ -158,14 +160,25 @@ def _count_on_seeds(profile: Profile, seeds: pd.DataFrame | None) -> list[tuple]
     if n is not None:
         stated = seeds[list(LABELS)].notna().all(axis=1).sum() if settings.labels == "missing" else 0
         named = seeds["knowledge_points"].notna().sum() if settings.knowledge_points == "missing" else 0
-        own = any(exam.source != TEXTBOOK for exam in profile.exams.values())
-        labels = settings.samples * (n - stated + profile.evaluate.label * own) + n - named
+        labels = settings.samples * (n - stated + _count_exam_labels(profile)) + n - named
     rows = [("annotate", "annotate", teacher.annotator, None if n is None else labels)]
     if profile.world == TEXTBOOK or TEXTBOOK in profile.seeds.sources:  # notebook 02 tries a consensus
         rows.append(("consensus", "annotate", teacher.annotator, TRIAL * CONSENSUS))
     if measure.k:
         rows.append(("pass_rates", "measure", measure.strong or teacher.refiner, None if n is None else n * measure.k))
     return rows
+
+
+def _count_exam_labels(profile: Profile) -> int:
+    """The most exam questions that the annotator can be asked to label: those of files on this machine without
+    discipline or difficulty, at most `evaluate.label`; that number if an exam is optional or not on this machine."""
+    most, found = profile.evaluate.label, 0
+    for exam in (exam for exam in profile.exams.values() if exam.source != TEXTBOOK):  # whose exams are labelled
+        if exam.optional or not (files := _files(exam.source)) or not _is_countable(files):
+            return most
+        unlabelled = int(read_seeds(exam.source)[0][CELL].isna().any(axis=1).sum())
+        found += min(unlabelled, exam.limit or unlabelled)
+    return min(most, found)
 
 
 def _count_writing(stage: str, chosen: Strategy, profile: Profile, shares: Mapping[str, float]) -> list[tuple]:
@@ -274,21 +287,14 @@ def estimate_training(profile: Profile):
             )
     cuda = torch.cuda.is_available()
     large = 6 * architecture(config).parameters * profile.midtrain.tokens > LARGE
-    if cuda or not large:
-        where, device = "on this machine", {}
-    else:
+    where, device = "on this machine", {}
+    if large and not cuda:
         where, device = "on one H100, assumed: 80 GiB, 0.4 of its 989 TFLOP/s in dense bfloat16", H100
     if student.checkpoint and not here:
         where += f" ({student.checkpoint} is not on this machine and counts as the rung {student.size})"
     tokens, gpu = profile.midtrain.tokens, cuda or large
-    found = defaults(
-        config,
-        tokens=tokens,
-        gpu=gpu,
-        device_bytes=device.get("device_bytes"),
-        block=student.block,
-        batch=student.batch,
-    )
+    fixed = {"block": student.block, "batch": student.batch}
+    found = defaults(config, tokens=tokens, gpu=gpu, device_bytes=device.get("device_bytes"), **fixed)
     manner = {name: getattr(student, name) for name in found if name != "learning_rate"}
     if all(value is not None for name, value in manner.items() if name != "micro_batch"):
         manner = {}
@@ -338,15 +344,12 @@ def estimate_requests(teacher: Teacher, messages: list, task: str = "annotate") 
 
 def mean_usage(ledger: Ledger) -> dict[str, Usual]:
     """Mean tokens and seconds of the answered requests to each model that has enough of them."""
-    attempts = ledger.attempts().dropna(subset=["prompt_tokens", "completion_tokens"])
+    columns = ["prompt_tokens", "completion_tokens", "seconds"]
     return {
-        model: Usual(
-            prompt=round(rows["prompt_tokens"].mean()),
-            completion=round(rows["completion_tokens"].mean()),
-            seconds=float(rows["seconds"].mean()),
-        )
-        for model, rows in attempts.groupby("model")
+        model: Usual(prompt=round(prompt), completion=round(completion), seconds=float(seconds))
+        for model, rows in ledger.attempts().dropna(subset=columns).groupby("model")
         if len(rows) >= ENOUGH
+        for prompt, completion, seconds in [rows[columns].mean()]
     }
 
 

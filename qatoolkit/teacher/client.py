@@ -30,7 +30,7 @@ from qatoolkit.teacher.ledger import Ledger, cache_key, canonical, plain_json
 from qatoolkit.teacher.limits import BudgetError, Pace, TeacherError
 from qatoolkit.teacher.prices import price_of
 from qatoolkit.teacher.sender import RowCost, Sender
-from qatoolkit.teacher.settings import Price, problem_of
+from qatoolkit.teacher.settings import Price, problem_of, read_price
 from qatoolkit.teacher.transport import Endpoint, Send
 
 __all__ = ["BudgetError", "Endpoint", "Teacher", "TeacherError"]
@@ -49,7 +49,7 @@ class Teacher:
     is no other default. `requests_per_minute` and `tokens_per_minute` are a provider's limits, which are not exceeded;
     tokens are estimated before a request and corrected after it. `budget` is the most that `run` and `stage` may spend
     on this model in this ledger, in USD, including earlier sessions and other processes; it needs a price, from
-    prices.csv or `price`. With `client=openai.AsyncOpenAI(...)` (or Azure, or any subclass), requests go through that
+    prices.csv or `price` (a `Price` or a mapping of its fields, {"input": 0.27, "output": 1.1}). With `client=openai.AsyncOpenAI(...)` (or Azure, or any subclass), requests go through that
     client, about a fifth as fast as the built-in transport; do not share it with another event loop. With `progress`,
     every `ask` that takes more than a second shows its rate, the time left and the USD spent. With `shared`, processes
     that use this model and ledger at the same time divide `in_flight` and the limits per minute among them, and divide
@@ -82,13 +82,14 @@ class Teacher:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         budget: float | None = None,
-        price: Price | None = None,
+        price: Price | Mapping[str, float] | None = None,
         client: Any = None,
         progress: bool = False,
         shared: bool = False,
     ):
         limits = {"in_flight": in_flight, "attempts": attempts, "timeout": timeout}
         rates = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+        rates["max_tokens"] = max_tokens
         for name, value in (limits | {n: v for n, v in rates.items() if v is not None}).items():
             if not value > 0:
                 raise ValueError(f"Teacher {name} is {value!r}: give a number above 0")
@@ -99,7 +100,7 @@ class Teacher:
             endpoint = Endpoint(base_url=str(client.base_url)) if client else Endpoint.from_env()
         self.endpoint = endpoint
         self.timeout, self.attempts, self.in_flight = timeout, attempts, in_flight
-        self.price = price or price_of(model)
+        self.price = read_price(price) or price_of(model)
         self._backoff, self._progress, self._labels = backoff, progress, (model, run, stage)
         temperature = None if temperature is None else float(temperature)
         sampling = {"max_tokens": max_tokens, "temperature": temperature, **(extra or {})}
@@ -314,7 +315,12 @@ class Teacher:
         if budget is None:
             return None
         if self.price is None:
-            raise ValueError(f"budget={budget} needs a price; {self.model!r} is not in prices.csv: give price=")
+            raise ValueError(
+                f"budget={budget} needs a price; {self.model!r} is not in prices.csv: give price= (in a profile "
+                f"teacher.price: {{{self.model}: {{input: ..., output: ...}}}}, USD per million tokens)"
+            )
         if not self._bounded:
-            raise ValueError(f"budget={budget} needs an upper bound on each answer: set max_tokens")
+            raise ValueError(
+                f"budget={budget} needs an upper bound on each answer: set max_tokens (in a profile teacher.max_tokens)"
+            )
         return Budget(self.ledger, self._labels, budget)

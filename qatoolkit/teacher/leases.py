@@ -158,8 +158,8 @@ class Budget:
                 what = "request may cost" if len(most) == 1 else f"{len(most)} requests may cost"
                 raise BudgetError(
                     f"budget of ${self.limit:g} reached: this run has spent ${spent:.4f}{in_flight} and the next "
-                    f"{what} ${sum(most.values()):.4f}; raise budget= or lower max_tokens, then run again: answers so "
-                    "far are in the ledger"
+                    f"{what} ${sum(most.values()):.4f}; raise budget= or lower max_tokens (in a profile "
+                    "teacher.budget, teacher.max_tokens), then run again: answers so far are in the ledger"
                 )
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._settled.wait(), POLL_SECONDS)

@@ -36,11 +36,11 @@ class Gate:
 
     The breaker trips at 5 x `in_flight` transient failures without an answer between them, or after `PATIENCE` seconds
     of them (the `attempts` of a single request never trip it), and at `REJECTED` requests in a row that the server
-    rejects for good, or fewer before its first answer.
+    rejects for good, or fewer before its first answer. `at`, the server's URL, is named in its messages.
     """
 
-    def __init__(self, in_flight: int, *, attempts: int):
-        self.ceiling = in_flight
+    def __init__(self, in_flight: int, *, attempts: int, at: str = "base_url"):
+        self.ceiling, self.at = in_flight, at
         self.limit = float(in_flight)
         self.active = 0
         self.answered = 0
@@ -151,8 +151,9 @@ class Gate:
         if self._rejects >= (REJECTED if self.answered else min(REJECTED, self._most_failures)):
             rejects, self._rejects = self._rejects, 0
             raise TeacherError(
-                f"{rejects} requests in a row were rejected, the last with {error}. Check the account, the model and "
-                "the request (extra, max_tokens, length of prompts), then run again: answers so far are in the ledger"
+                f"{rejects} requests in a row were rejected, the last with {error}. Check the account at {self.at}, "
+                "the model and the request (extra, max_tokens, length of prompts), then run again: answers so far are "
+                "in the ledger"
             )
 
     def failed(self, error: str, *, excused: float = 0.0) -> None:
@@ -168,8 +169,9 @@ class Gate:
         if self._failures >= self._most_failures or (self._failures > self._few_failures and lasting > PATIENCE):
             failures, self._failures = self._failures, 0
             raise TeacherError(
-                f"{failures} requests failed in a row, the last with {error}. Check that the server is up and "
-                "that base_url, model and key are right, then run again: answers so far are in the ledger"
+                f"{failures} requests to {self.at} failed in a row, the last with {error}. Check that the server is up "
+                "and that base_url (which usually ends in /v1), model and key are right, then run again: answers so "
+                "far are in the ledger"
             )
 
 

@@ -55,7 +55,7 @@ class Sender:
     sharers: Callable[[], int] | None = None
 
     def __post_init__(self):
-        self.gate = Gate(self.in_flight, attempts=self.attempts)
+        self.gate = Gate(self.in_flight, attempts=self.attempts, at=self.endpoint.base_url)
         self._flying: set[asyncio.Task] = set()  # tasks with a request in flight or an unrecorded answer
         self._ending: WeakSet[asyncio.Task] = WeakSet()
         self._tokens = 0.0  # running mean of a request's tokens, prompt and answer

@@ -31,6 +31,19 @@ class Price(Settings):
         return (fresh * self.input + cached_tokens * cached + completion_tokens * self.output) / 1e6
 
 
+def read_price(price: Price | Mapping[str, float] | None) -> Price | None:
+    """A price given as such or as a mapping of its fields. ValueError, one line, for anything else."""
+    if price is None or isinstance(price, Price):
+        return price
+    example = 'give {"input": 0.27, "output": 1.1}, USD per million tokens, or a qatoolkit.teacher.settings.Price'
+    if not isinstance(price, Mapping):
+        raise ValueError(f"Teacher price is {price!r}: {example}")
+    try:
+        return Price(**price)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Teacher price: {error}; {example}") from None
+
+
 class TeacherSettings(Settings):
     """The models behind the endpoint and the client's limits."""
 

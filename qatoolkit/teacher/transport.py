@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from qatoolkit.teacher.limits import TeacherError
 from qatoolkit.teacher.settings import check_url, check_variables
 
 BOUND = 16 << 20  # most bytes of an answer, after decompression
+SHOWN = 80  # characters of a useless answer that a message shows
 REDIRECTS = (301, 302, 303, 307, 308)
 REMEDIES = {  # HTTP statuses that neither a retry nor another prompt can change -> remedy
     401: "check the key in {key_env}",
@@ -226,6 +228,24 @@ def sdk_transport(client: Any, endpoint: Endpoint) -> Send:
             return Response(None, {}, redact(f"{type(error.__cause__ or error).__name__}: {error}"), "connection")
 
     return send
+
+
+def explain_failure(endpoint: Endpoint, outcome: str, error: str) -> str:
+    """Why an endpoint answers nothing, in words: where, the first `SHOWN` characters of what came back, and what to
+    check. `outcome` and `error` are those of a row of `Teacher.ask`."""
+    kind, status = outcome.partition("_")[::2]
+    came = re.sub(r"^\d+: (no chat completion but )?", "", error.rpartition("correction failed: ")[2])
+    status = int(status) if kind == "http" and status.isdigit() else 0
+    if 200 <= status < 300:
+        what, check = f"no chat completion (status {status}) from", "base_url is that of the API, not of a web page"
+    elif status:
+        name = next((f" {one.phrase}" for one in HTTPStatus if one == status), "")
+        what, check = f"status {status}{name} from", "the server is up and base_url, model and request are right"
+    else:
+        what = {"connection": "no connection to", "timeout": "no answer in time from"}.get(outcome, f"{outcome} at")
+        check = "the server is up and base_url is right"
+    shown = endpoint.redact(" ".join(came.split())).strip("'\"")[:SHOWN]
+    return f"{what} {endpoint.base_url}: {shown!r}; check that {check} (it usually ends in /v1)"
 
 
 def remedy_of(response: Response, reply: Reply, endpoint: Endpoint, model: str) -> str | None:

@@ -121,6 +121,20 @@ def test_a_model_card_shows_scores_mixture_and_what_it_is_not_for():
     assert "not for" in card
 
 
+def test_a_model_card_without_scores_points_at_no_table():
+    card = model_card({"name": "student"})
+    assert "This card was written without scores" in card
+    assert "above" not in card
+
+
+def test_every_field_of_a_curated_set_has_a_meaning():
+    kept, _, _ = curate(_table())
+    card = dataset_card(kept[[c for c in kept if c in ("id", "question", "source", "licence", "flagged")]], name="demo")
+    fields = card.partition("## Fields")[2].partition("## What")[0]
+    assert "| `flagged` | reasons" in fields
+    assert "|  |" not in fields
+
+
 def test_missing_essentials_are_named():
     with pytest.raises(ValueError, match="source"):
         dataset_card(_table().drop(columns="source"), name="demo")

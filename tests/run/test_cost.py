@@ -5,11 +5,13 @@ import json
 
 import pytest
 import torch
-from own_world import write_world
+from own_world import ArithmeticTeacher, write_world
 
+from qatoolkit.run import stages
 from qatoolkit.run.cli import main
 from qatoolkit.run.cost import (
     ENOUGH,
+    TRIAL,
     USUAL,
     describe,
     estimate,
@@ -19,6 +21,7 @@ from qatoolkit.run.cost import (
     requests,
 )
 from qatoolkit.run.profiles import load_profile
+from qatoolkit.run.store import open_run
 from qatoolkit.teacher.client import Endpoint, Teacher
 from qatoolkit.teacher.ledger import Attempt, Ledger
 
@@ -47,6 +50,55 @@ def test_labels_are_counted_from_the_seeds_that_are_at_hand(tmp_path):
     assert read_local_seeds(away) is None
     unknown = estimate(away).set_index("stage").loc["annotate"]
     assert unknown[["requests", "prompt_tokens", "usd", "hours"]].isna().all()
+
+
+def test_exam_questions_of_files_are_counted_as_far_as_they_lack_labels(tmp_path):
+    profile = write_world(tmp_path / "mine", "http://127.0.0.1:9/v1")
+    exam = tmp_path / "mine" / "exam.jsonl"
+    n = len(exam.read_text().splitlines())
+
+    def labels(**dials):
+        turned = load_profile(profile, **dials)
+        seeds = read_local_seeds(turned)
+        return requests(turned, seeds=seeds).set_index("stage")["requests"]["annotate"] - 2 * len(seeds)
+
+    assert 0 < n == labels() < load_profile(profile).evaluate.label
+    assert labels(**{"evaluate.label": 5}) == 5
+    assert labels(exams={"final": {"source": str(exam), "limit": 7}}) == 7
+    assert labels(exams={"final": {"source": "textbook"}}) == 0
+    assert labels(exams={"final": str(exam), "other": "hf:somebody/exam"}) == 2000  # unknown without the hub
+    rows = [json.loads(line) | {"discipline": "mathematics", "difficulty": "H1"} for line in exam.open()]
+    (tmp_path / "labelled.jsonl").write_text("\n".join(map(json.dumps, [*rows[:20], {**rows[20], "difficulty": None}])))
+    assert labels(exams={"final": str(tmp_path / "labelled.jsonl")}) == 1
+
+
+class NeverAsAsked(ArithmeticTeacher):
+    """Labels every question H1, so that each one that asks for another level is requested again."""
+
+    def _annotate(self, given) -> dict:
+        return super()._annotate(given) | {"discipline": "mathematics", "difficulty": "H1"}
+
+
+@pytest.mark.parametrize("each", [3, 7])
+def test_the_plan_counts_the_trial_of_difficulty_where_every_walk_and_every_question_counts(
+    tmp_path, monkeypatch, trained_here, each
+):
+    monkeypatch.setenv("QATOOLKIT_RESULTS", str(tmp_path))
+    server = NeverAsAsked()
+    try:
+        dials = {"plan.rule": "uniform", "linkqa.questions_per_path": each, "evaluate.label": 0}
+        run = open_run("mine", profile=write_world(tmp_path / "mine", server.url), **dials)
+        stages.run_to(run, "plan", log=str)
+        stages.synthesise(run, "linkqa", log=str)
+        server.asked.clear()
+        levels = stages.adjustment(run, adjust={"mathematics": {"H5": 1.0}}, log=str).levels
+    finally:
+        server.close()
+    table = requests(run.profile).set_index(["stage", "task"])["requests"]["adjustment"]
+    assert levels.groupby("difficulties")["asked"].sum().between(0.9 * TRIAL / 2, TRIAL / 2 + each).all()
+    assert server.asked.count("link") <= table["synthesise"]
+    assert server.asked.count("annotate") <= table["annotate"]
+    assert len(server.asked) > table.sum() / 2
 
 
 def test_ablations_that_write_anew_are_counted_and_others_are_not():

@@ -109,7 +109,9 @@ def test_the_plan_counts_what_every_stage_sends(smoke):
     assert set(sent.index) <= set(asked.index)
     assert sent["annotate"] == asked["annotate"]
     assert (sent <= 1.1 * asked[sent.index]).all()
-    assert sent.sum() >= 0.8 * asked.sum()
+    # its count is an upper bound that only a study of few disciplines comes near (test_cost.py)
+    assert sent["adjustment"] <= asked["adjustment"]
+    assert sent.drop("adjustment").sum() >= 0.8 * asked.drop("adjustment").sum()
 
 
 def test_second_run_does_nothing_and_says_so(smoke):

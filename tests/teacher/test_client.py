@@ -20,6 +20,7 @@ from qatoolkit.teacher.client import BudgetError, Endpoint, Teacher, TeacherErro
 from qatoolkit.teacher.completions import read_completion
 from qatoolkit.teacher.ledger import Ledger
 from qatoolkit.teacher.settings import Price
+from qatoolkit.teacher.transport import explain_failure
 
 KEY = "sk-very-secret-4711"
 
@@ -442,10 +443,61 @@ def test_a_budget_that_cannot_be_kept_is_refused(teacher):
         teacher(budget=1, max_tokens=None)
 
 
+def test_a_price_may_be_a_mapping_and_a_wrong_one_is_refused_at_once(teacher):
+    table = teacher(price={"input": 1, "output": 10}).ask(["q"])
+    assert table["cost"].tolist() == [pytest.approx((10 * 1 + 30 * 10) / 1e6)]
+    for price in ({"input": 1.0}, {"in": 1.0, "output": 2.0}, {"input": -1.0, "output": 2.0}, {1: 2}, 0.27):
+        with pytest.raises(ValueError, match=r"^Teacher price.*give \{\"input\": 0\.27") as caught:
+            teacher(price=price)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("most", [0, -5])
+def test_answers_without_a_token_are_refused(teacher, most):
+    with pytest.raises(ValueError, match=rf"^Teacher max_tokens is {most}: give a number above 0$"):
+        teacher(max_tokens=most)
+
+
+def test_errors_about_money_name_the_dials_of_a_profile_too(teacher):
+    with pytest.raises(ValueError, match=r"give price= \(in a profile teacher\.price: \{unlisted: \{input: "):
+        Teacher("unlisted", endpoint=Endpoint(base_url="http://127.0.0.1:1"), ledger=teacher().ledger, budget=1)
+    with pytest.raises(BudgetError, match=r"raise budget= .*in a profile teacher\.budget, teacher\.max_tokens"):
+        teacher(price={"input": 1.0, "output": 10.0}, budget=1e-6).ask(["q"])
+
+
+LOGIN = "<!DOCTYPE html>\n<html><head><title>Log in to continue</title></head>" + "<p>Welcome</p>" * 30
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        (lambda: web.Response(text=LOGIN, content_type="text/html"), "no chat completion (status 200) from {url}: "),
+        (lambda: failure(500, f"broken, not you, Bearer {KEY}"), "status 500 Internal Server Error from {url}: "),
+        (lambda: None, "no connection to {url}: "),
+    ],
+)
+def test_a_useless_answer_is_explained_with_what_came_back_and_no_key(server, teacher, monkeypatch, response, words):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.answer = lambda prompt, nth: response()
+    asked = teacher(attempts=1)
+    row = asked.ask(["q"]).iloc[0]
+    said = explain_failure(asked.endpoint, row["outcome"], row["error"])
+    assert said.startswith(words.format(url=server.url))
+    assert "check that" in said
+    assert "/v1)" in said
+    assert KEY not in said
+    assert len(said.splitlines()) == 1
+    if "200" in words:
+        assert "<!DOCTYPE html>" in said
+        assert "Log in to continue" in said
+        assert "Welcome</p><p>Welcome" not in said
+
+
 def test_a_dead_server_stops_the_run_and_says_what_to_do(server, teacher, ledger):
     teacher().ask(["before"])
     dead = Endpoint(base_url="http://127.0.0.1:9/v1", name="test")  # nobody listens there
-    with pytest.raises(TeacherError, match=r"failed in a row, the last with .*Check that the server is up"):
+    words = r"to http://127\.0\.0\.1:9/v1 failed in a row, the last with .*Check that the server is up"
+    with pytest.raises(TeacherError, match=words):
         teacher(endpoint=dead, in_flight=4).ask([f"p{i}" for i in range(100)])
     assert len(ledger.attempts()) <= 1 + 5 * 4 + 4
     assert teacher(endpoint=dead).ask(["before"])["cached"].all()

@@ -1,6 +1,7 @@
 """Stages on synthesis: the data sets of the profile, each written with its strategy, and the effect of a teacher's
 errors."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -235,9 +236,10 @@ def walk_control(run: Run, folder, *, difficulty: dict, n: int = 2000) -> dict:
 
 @stage("adjustment", reads=("annotate", "plan", "linkqa"), settings=("teacher", "linkqa"), prompts=("link", "annotate"))
 def adjustment(run: Run, folder, *, adjust: dict, n: int = 200) -> dict:
-    """A trial of difficulty adjustment on `n` walks that favour the disciplines of `adjust`: questions asked for,
-    labelled, and the divergence of the labels from the target in nats, by discipline and difficulty, with the plan's
-    difficulties and with `adjust`. `qt.tables.adjustment_estimate` estimates the cost."""
+    """A trial of difficulty adjustment with about `n` questions along walks that favour the disciplines of `adjust`:
+    questions asked for, labelled, and the divergence of the labels from the target in nats, by discipline and
+    difficulty, half of them with the plan's difficulties, half with `adjust`. A question that misses its level is
+    requested once more. `qt.tables.adjustment_estimate` estimates the cost."""
     tables = []
     with teachers(run, "adjustment") as roles:
         for name, asked in adjustment_requests(run, adjust, n).items():
@@ -248,15 +250,18 @@ def adjustment(run: Run, folder, *, adjust: dict, n: int = 200) -> dict:
 
 
 def adjustment_requests(run: Run, adjust: dict, n: int) -> dict[str, pd.DataFrame]:
-    """The requests of the stage `adjustment`, with the plan's difficulties and with those of `adjust`."""
+    """The requests of the stage `adjustment`, with the plan's difficulties and with those of `adjust`: along the same
+    walks, the first of `n` that are in the disciplines of `adjust` and suffice for `n` / 2 questions."""
     seeds, plan, settings = run.read("annotate").seeds, run.read("plan").budget, run.profile.linkqa
     focus = {(d, level): 20.0 for d in adjust for level in DIFFICULTIES}
     graph = KPGraph.load(run.read("linkqa").graph)
     paths = sample_paths(
         graph, n, settings.length, alpha=settings.alpha, beta=settings.beta, focus=focus, seed=run.seed
     )
-    found = {}
-    for name, shares in (("plan", None), ("adjusted", {d: dict(s) for d, s in adjust.items()})):
-        asked = linkqa.requests(paths, seeds, plan, replace(settings, adjust=shares), run.seed)
-        found[name] = asked[asked["asked_discipline"].isin(list(adjust))]
-    return found
+    asked = linkqa.requests(paths, seeds, plan, replace(settings, adjust=None), run.seed)
+    walks = [row["round"] for row in asked.loc[asked["asked_discipline"].isin(list(adjust)), "payload"]]
+    paths = paths[paths["path"].isin(walks[: math.ceil(n / 2 / settings.questions_per_path)])]
+    return {
+        name: linkqa.requests(paths, seeds, plan, replace(settings, adjust=shares), run.seed)
+        for name, shares in (("plan", None), ("adjusted", {d: dict(s) for d, s in adjust.items()}))
+    }
