@@ -15,6 +15,7 @@ from qatoolkit.core.display import InOneLine
 from qatoolkit.core.files import locked
 from qatoolkit.teacher.calls import is_transient
 from qatoolkit.teacher.client import Teacher, TeacherError
+from qatoolkit.teacher.transport import explain_failure
 
 
 class Incomplete(InOneLine, RuntimeError):
@@ -30,6 +31,7 @@ class AnswerCounts:
 
     def __init__(self):
         self.rows, self.rejected, self.missing, self.at = 0, Counter(), Counter(), ""
+        self._why = ""  # what was wrong with the first call that got no answer at all, always for the same reason
 
     def watch(self, teacher: Teacher) -> Teacher:
         """The teacher, with every table that its `ask` returns counted here."""
@@ -47,6 +49,9 @@ class AnswerCounts:
                 self.missing["not asked"] += sum(key not in answered for key in keys)
                 raise
             self.count(answers)
+            if not self._why and is_useless(answers):
+                outcome, error = answers[["outcome", "error"]].iloc[0]
+                self._why = "; " + explain_failure(teacher.endpoint, outcome, error)
             return answers
 
         teacher.ask = counted
@@ -63,7 +68,7 @@ class AnswerCounts:
             (self.missing if endpoint_failed or is_transient(reason) else self.rejected)[reason] += n
 
     def __str__(self) -> str:
-        where = f"; no connection to {self.at}" if self.missing["connection"] else ""
+        where = self._why or (f"; no connection to {self.at}" if self.missing["connection"] else "")
         return f"{self.missing.total():,} of {self.rows:,} rows are missing ({_listed(self.missing)}){where}"
 
     def require(self, accepted: float) -> None:
@@ -75,6 +80,13 @@ class AnswerCounts:
         """The counts for a manifest: rows asked for, rejected and missing; empty if nothing was asked."""
         counts = {"rows": self.rows, "rejected": dict(self.rejected), "missing": dict(self.missing)}
         return {"teachers": counts} if self.rows else {}
+
+
+def is_useless(answers: pd.DataFrame) -> bool:
+    """Whether all rows of a call failed in one way that is the endpoint's fault: no connection, no answer in time, or
+    an HTTP error."""
+    reasons = set(answers["outcome"])
+    return len(reasons) == 1 and reasons.pop().startswith(("http_", "connection", "timeout"))
 
 
 def _listed(counts: dict) -> str:

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shlex
 import sqlite3
 import sys
 import threading
@@ -128,7 +129,8 @@ def new(folder: Annotated[Path, typer.Argument(help="the folder to make; its nam
 
     for path in new_study(folder):
         print(path)
-    print(f"put your data into {folder / 'data'}, then: qatoolkit plan --profile {folder / folder.resolve().name}.yaml")
+    profile = shlex.quote(f"{folder / folder.resolve().name}.yaml")
+    print(f"put your data into {folder / 'data'}, then: qatoolkit plan --profile {profile}")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Commands that look at settings and at what no run needs."""
 
 import json
+import shlex
 
 import pytest
 
@@ -78,6 +79,13 @@ def test_a_command_that_takes_long_says_that_it_works(capsys, monkeypatch):
     monkeypatch.setattr(cli, "PATIENCE", 60.0)
     assert main(["settings", "probe"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_the_command_after_a_new_study_can_be_pasted_whatever_its_name(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "my study"]) == 0
+    command = capsys.readouterr().out.partition("then: ")[2]
+    assert shlex.split(command) == ["qatoolkit", "plan", "--profile", "my study/my study.yaml"]
 
 
 def test_a_new_study_can_be_planned_at_once_and_nothing_is_overwritten(tmp_path, capsys, monkeypatch):

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pandas as pd
 import pytest
+from aiohttp import web
 from own_world import ArithmeticTeacher, ask
 from teacher_server import failure
 
@@ -18,6 +19,7 @@ from qatoolkit.run.store import MissingUpstream, open_run
 from qatoolkit.teacher.calls import is_transient
 
 N = 40
+LOGIN = "<!DOCTYPE html>\n<html><head><title>Log in to continue</title></head>"
 UNIFORM = {
     "plan": {"rule": "uniform", "questions": 60},
     "student": {"size": "xxs", "tokens": 5_000},
@@ -29,11 +31,14 @@ class Unreliable(ArithmeticTeacher):
     """Answers some requests as `fail(task, given, nth)` says, others as it should; counts what it answered."""
 
     def __init__(self):
+        self.respond = None
         self.fail, self.answered = (lambda task, given, nth: None), Counter()
         self._nth = Counter()
         super().__init__()
 
     async def _handle(self, request):
+        if self.respond:
+            return self.respond()
         body = await request.json()
         messages = body["messages"]
         task, given = messages[0]["content"].split()[1].strip(","), json.loads(messages[1]["content"])
@@ -168,6 +173,29 @@ def test_a_dead_teacher_finishes_nothing_however_few_the_rows(opened, teacher):
     with pytest.raises(Incomplete, match=rf"{N} of {N} rows are missing \(connection {N}\); no connection to http"):
         stages.annotate(run, log=str)
     assert run.manifest("annotate") is None
+
+
+@pytest.mark.parametrize(
+    ("respond", "words"),
+    [
+        (
+            lambda: web.Response(text=LOGIN, content_type="text/html"),
+            "no chat completion \\(status 200\\) from {}: .*Log in",
+        ),
+        (lambda: failure(500, "worn out"), "status 500 Internal Server Error from {}: 'worn out'; check that"),
+    ],
+)
+def test_a_server_that_answers_nothing_of_use_is_named_with_what_it_says(opened, teacher, respond, words):
+    run = opened()
+    stages.run_to(run, "seeds", log=str)
+    teacher.respond = respond
+    with pytest.raises(
+        Incomplete, match=rf"{N} of {N} rows are missing \(http_\d+ {N}\); " + words.format(teacher.url)
+    ):
+        stages.annotate(run, log=str)
+    assert "it usually ends in /v1" in run.notes.read()["annotate"]
+    teacher.respond = None
+    assert annotated(opened()).rejects.empty
 
 
 def test_a_stage_where_every_row_is_refused_by_the_server_is_not_finished(opened, teacher):
