@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qatoolkit.core.prompt_format import PROMPT
+from qatoolkit.core.prompt_format import LETTERS, PROMPT, as_prompt_and_answer
 from qatoolkit.training.hub import load_causal_lm, load_tokenizer
 
 SMALL = 256  # tokens; a smaller batch costs more than the padding it saves
@@ -50,14 +50,15 @@ def check_fit(name: str | Path, model, tokenizer) -> None:
 
 
 def score(
-    model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None, *, blind: bool = False
+    model, tokenizer, table: pd.DataFrame, batch_tokens: int | None = None, *, blind: bool = False, form: str = "cloze"
 ) -> pd.DataFrame:
     """Cloze-score a multiple-choice QA table: columns id, predicted, correct, margin (log-likelihood of the right
     choice minus that of the best wrong one, in nats), per_byte and per_token (whether the right choice is the most
     likely one per UTF-8 byte and per token), bits_per_byte and probability (of the right choice; the latter with the
     likelihoods of the choices scaled to add up to 1).
 
-    `blind` leaves the question out of the prompt. Rows with a choice longer than the model's context are left out, with
+    `blind` leaves the question out of the prompt. With the `form` "letter" the prompt lists the choices as A. B. C. and
+    the letters are scored, as in the exported tasks of that form. Rows with a choice longer than the model's context are left out, with
     a warning that names them. ValueError for rows without choices or without a single right one, and for answers of
     zero tokens."""
     if table["choices"].isna().any():
@@ -68,8 +69,14 @@ def score(
         raise ValueError(
             f"score: row {table['answer_index'].isna().idxmax()} has no single right choice; leave such rows out"
         )
-    questions = [""] * len(table) if blind else table["question"]
-    contexts = [PROMPT[lang][0].format(question=text) for lang, text in zip(table["language"], questions, strict=True)]
+    questions, listed = [""] * len(table) if blind else table["question"], [()] * len(table)
+    if form == "letter":
+        listed = table["choices"]
+        table = table.assign(choices=[list(LETTERS[: len(choices)]) for choices in listed])
+    contexts = [
+        as_prompt_and_answer(text, "", language, choices=choices)[0]
+        for text, language, choices in zip(questions, table["language"], listed, strict=True)
+    ]
     wholes = [
         context + PROMPT[row.language][1] + choice
         for row, context in zip(table.itertuples(), contexts, strict=True)

@@ -32,7 +32,8 @@ from qatoolkit.evaluation.samples import (
     tidy,
 )
 from qatoolkit.evaluation.suites import Entry, Suite, list_tasks, resolve_suite
-from qatoolkit.training.hub import load_tokenizer
+from qatoolkit.training import hub
+from qatoolkit.training.hub import load_config, load_tokenizer
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 _REPORTED = (
@@ -96,7 +97,7 @@ def evaluate(
     than the model's context; they have no sample); the last three are None for your own lm-eval model.
 
     Raises ValueError for an unknown suite, task, model, scorer or dtype, for more examples than a task has, for a model
-    with missing weights or NaN outputs, for an answer of zero tokens, and for a task without a question that can be
+    that is not causal, has no end-of-text token, missing weights or NaN outputs, for an answer of zero tokens, and for a task without a question that can be
     asked. Raises TasksUnavailable for tasks whose data or packages are missing, after all others have run."""
     examinee = Examinee(model, scorer=scorer, batch=batch, dtype=dtype, seeds=seeds, folder=folder, log=log)
     check_counts(fewshot, limit)
@@ -305,11 +306,26 @@ def load_lm(model, scorer, batch, dtype):
         return scorer
     from qatoolkit.evaluation.lm_eval_models import CountingHFLM, FastScorer
 
-    tokenizer = load_tokenizer(model)
+    tokenizer, config = load_tokenizer(model), load_config(model)
+    check_causal(model, config)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the tokenizer of {model} has no end-of-text token, so nothing can be asked or written with it; name one "
+            "as eos_token in its tokenizer_config.json"
+        )
     with no_progress_bars():
         lm = {"hf": CountingHFLM, "fast": FastScorer}[scorer](pretrained=str(model), batch_size=batch, dtype=dtype)
+    check_causal(model, config, lm.model)
     check_fit(model, lm.model, tokenizer)
     return lm
+
+
+def check_causal(name: str | Path, config, model=None) -> None:
+    """ValueError for a configuration that is not that of a causal model, and for a model that reads ahead, as in
+    `training.hub.load_causal_lm`."""
+    hub._check_causal(name, config)
+    if model is not None and getattr(config, "is_decoder", None) is False and hub._reads_ahead(model):
+        raise ValueError(hub._not_causal(name, config))
 
 
 def _set_examples(task, shots: int | None) -> None:

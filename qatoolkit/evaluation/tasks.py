@@ -5,6 +5,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from string import ascii_uppercase as LETTERS
 
@@ -17,6 +18,7 @@ from qatoolkit.core.qa_table import as_lists, validate
 from qatoolkit.core.taxonomy import LABELS
 
 FORMS = ("letter", "cloze", "generative")
+ENOUGH, ONE_POSITION = 20, 0.8  # questions and their share with the right choice at one position, to warn of it
 SHORTEST = 16  # lowest limit of tokens for open answers
 METRICS = Path(__file__).with_name("task_metrics.py")  # copied beside cloze tasks
 KEPT = ("id", "question", "choices", "answer", "answer_index", *LABELS)
@@ -43,7 +45,8 @@ def export_tasks(
     cloze if every row has choices, else generative. `examples`, tables by exam name, are shown in few-shot prompts in
     their order, as in MMLU; without them lm-eval draws examples from the other questions of the exam.
 
-    Raises ValueError for a table that is not a QA table, an invalid file name, an unknown form, mixed languages, letter
+    Warns of an exam whose right choice is nearly always at one position (`warn_of_position`). Raises ValueError for a
+    table that is not a QA table, an invalid file name, an unknown form, mixed languages, letter
     or cloze without choices or with several right ones, more choices than letters, and a folder with other files in
     it."""
     import yaml
@@ -59,6 +62,8 @@ def export_tasks(
             check_name(name, "exam")
             table = check_exam(name, table)
             chosen = choose_form(table, form)  # examples have the same form
+            if chosen != "generative":
+                warn_of_position(name, table)
             files = {"test": (f"{name}.jsonl", table)}
             if name in examples:
                 files["examples"] = (f"{name}.examples.jsonl", check_exam(f"{name} (examples)", examples[name]))
@@ -92,6 +97,19 @@ def check_exam(name: str, table: pd.DataFrame) -> pd.DataFrame:
 def choose_form(table: pd.DataFrame, form: str | None) -> str:
     """`form`, or the default for this exam: cloze if every row has choices, else generative."""
     return form or ("cloze" if table["choices"].notna().all() else "generative")
+
+
+def warn_of_position(name: str, table: pd.DataFrame) -> None:
+    """UserWarning if one position holds nearly all right answers of an exam with choices: it can then be passed by
+    always choosing this position, without knowledge."""
+    right = table.loc[table["choices"].map(lambda choices: choices is not None and len(choices) > 1), "answer_index"]
+    shares = right.dropna().value_counts(normalize=True)
+    if right.notna().sum() >= ENOUGH and shares.iloc[0] >= ONE_POSITION:
+        warnings.warn(
+            f"exam {name!r}: choice {int(shares.index[0]) + 1} is the right one in {shares.iloc[0]:.0%} of "
+            f"{right.notna().sum():,} questions, which always choosing it gets without knowledge; shuffle the choices",
+            stacklevel=3,
+        )
 
 
 def has_several_answers(table: pd.DataFrame) -> pd.Series:

@@ -1,6 +1,8 @@
 """Scores beside accuracy: per byte, per token, bits per byte, and those of who does not read the question."""
 
 import json
+import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,11 +12,13 @@ from transformers import AutoModelForCausalLM
 
 from qatoolkit.core.prompt_format import as_prompt_and_answer
 from qatoolkit.core.qa_table import qa_table
-from qatoolkit.evaluation.blind import blind_by_model, blind_to_training
+from qatoolkit.evaluation.blind import blind_by_model, blind_to_position, blind_to_training
 from qatoolkit.evaluation.cloze import CHOSEN, load_model, score
 from qatoolkit.evaluation.evaluate import evaluate
 from qatoolkit.evaluation.exams import Exam
 from qatoolkit.evaluation.task_tables import task_tables
+from qatoolkit.evaluation.tasks import export_tasks
+from qatoolkit.run.stages import evaluation as stage
 from qatoolkit.run.stages.evaluation import judge_samples
 from qatoolkit.training import ladder
 from qatoolkit.training.tokens import train_tokenizer
@@ -91,6 +95,66 @@ def test_a_reader_of_answers_alone_takes_the_choice_that_is_most_often_right():
     unknown = qa_table([{"question": "Who?", "answer": "Plato"}], **ABOUT)
     many = exam(2000)
     assert abs(blind_to_training(many, unknown).mean() - 0.25) < 0.04  # nothing known: guessing
+
+
+def first_is_right(n, k=4):
+    rows = [
+        {"question": f"Glorb {i}?", "answer": f"blip {i}", "choices": [f"blip {i + j}" for j in range(k)]}
+        for i in range(n)
+    ]
+    return qa_table([row | {"answer_index": 0} for row in rows], **ABOUT)
+
+
+def test_a_reader_of_positions_passes_an_exam_whose_right_choice_is_always_the_first():
+    table = first_is_right(30)
+    training = first_is_right(50).assign(answer="unseen")
+    assert blind_to_training(table, training).mean() < 0.7
+    assert blind_to_position(table, training).all()
+    assert 0.1 < blind_to_position(exam(200), training).mean() < 0.4
+    other = blind_to_position(first_is_right(400), first_is_right(50, k=3))  # no question with four choices: guessing
+    assert abs(other.mean() - 0.25) < 0.07
+    for nothing in (
+        training.assign(answer_index=pd.array([None] * 50, dtype="Int64")),
+        training.drop(columns="choices"),
+    ):
+        assert blind_to_position(table, nothing).isna().all()
+
+
+def test_the_blind_scores_of_a_stage_have_the_reader_of_positions(model, monkeypatch):
+    table, training = first_is_right(30).assign(exam="glorb"), first_is_right(50)
+    about = SimpleNamespace(about={"glorb": {"form": "letter"}})
+    run = SimpleNamespace(read=lambda name: about, profile=SimpleNamespace(arms={"arm": ("seeds",), "plain": ()}))
+    monkeypatch.setattr(stage, "choice_rows", lambda run: table)
+    monkeypatch.setattr(stage, "arm_table", lambda run, arm: training if arm == "arm" else training.head(0))
+    found = stage.blind(run, {"base": model, "arm": model, "plain": model})
+    scores = found.groupby("arm")["blind_position"]
+    assert scores.count().to_dict() == {"base": 0, "arm": 30, "plain": 0}
+    assert scores.mean()["arm"] == 1
+    by_letter = blind_by_model(model, table, form="letter").tolist()
+    assert found.loc[found["arm"] == "base", "blind_model"].tolist() == by_letter
+    samples = found[found["arm"] == "arm"].assign(correct=True, chance=0.25, discipline="law", difficulty="H1")
+    weak = pd.DataFrame({"discipline": ["law"], "difficulty": ["H1"]})
+    row = stage.over_blind(samples, weak, resamples=50, seed=0).iloc[0]
+    assert (row["reader"], row["blind"], row["difference"]) == ("position", 1, 0)
+
+
+def test_letters_are_scored_as_in_the_exported_task(model):
+    table = exam()
+    wanted = evaluate(model, {"rivers": table}, form="letter", scorer="fast").set_index("id").loc[table["id"]]
+    found = score(*load_model(model), table, form="letter")
+    assert found["correct"].tolist() == wanted["correct"].tolist()
+    np.testing.assert_allclose(found["margin"], wanted["margin"], rtol=1e-4)
+
+
+def test_an_exam_with_its_right_choices_at_one_position_is_told(tmp_path):
+    with pytest.warns(
+        UserWarning, match="exam 'glorb': choice 1 is the right one in 100% of 30 .*; shuffle the choices"
+    ):
+        export_tasks({"glorb": first_is_right(30)}, tmp_path / "a", form="letter")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        export_tasks({"few": first_is_right(19), "mixed": exam(40)}, tmp_path / "b")
+        export_tasks({"open": first_is_right(30)}, tmp_path / "c", form="generative")
 
 
 def test_a_model_is_asked_without_the_question(model):

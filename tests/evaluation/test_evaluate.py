@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from qatoolkit.core.qa_table import qa_table
 from qatoolkit.core.stats import accuracy, difference_over_seeds, mcnemar, paired_difference, wilson
 from qatoolkit.evaluation.cloze import load_model, score, score_pairs
 from qatoolkit.evaluation.evaluate import evaluate
@@ -14,6 +15,9 @@ from qatoolkit.synthesis.budget import apportion
 from qatoolkit.textbook import exams, knowledge
 from qatoolkit.training import ladder
 from qatoolkit.training.tokens import train_tokenizer
+
+RIVERS = qa_table([{"question": "Which river?", "answer": "Po"}], language="en", source="rivers")
+RIVERS = RIVERS.assign(choices=[["Po", "Rhône"]], answer_index=0)
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +141,33 @@ def test_samples_of_a_graded_metric_are_not_counted_as_right_or_wrong():
     for compare in (paired_difference, mcnemar):
         with pytest.raises(ValueError, match="2 samples have no right or wrong"):
             compare(graded, graded.assign(correct=True))
+
+
+@pytest.mark.parametrize("scorer", ["hf", "fast"])
+@pytest.mark.parametrize("kind", ["T5Config", "BertConfig"])
+def test_a_model_that_is_not_causal_is_refused_in_one_sentence(kind, scorer, tmp_path):
+    import transformers
+
+    sizes = {"T5Config": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 2}}
+    bert = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokenizer = train_tokenizer(["Which river?"], 280)
+    config = getattr(transformers, kind)(vocab_size=len(tokenizer), **sizes.get(kind, bert))
+    made = transformers.T5ForConditionalGeneration if kind == "T5Config" else transformers.BertForMaskedLM
+    made(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path.name} is a (T5|Bert)For.*, not a causal language model"):
+        evaluate(tmp_path, {"rivers": RIVERS}, scorer=scorer)
+
+
+@pytest.mark.parametrize("scorer", ["hf", "fast"])
+def test_a_tokenizer_without_an_end_of_text_token_is_named(scorer, tmp_path):
+    import transformers
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = train_tokenizer(["Which river?"], 280)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"no end-of-text token.*name one as eos_token in its tokenizer_config\.json"):
+        evaluate(tmp_path, {"rivers": RIVERS}, scorer=scorer)

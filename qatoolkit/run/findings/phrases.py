@@ -53,8 +53,15 @@ def meaning(found, gain: str = "a gain", loss: str = "a loss") -> str:
     return gain if found["low"] > 0 else loss
 
 
-def by_reason(counts: pd.DataFrame) -> str:
+def without_repeats(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `on` and `n` without those of weak cells where these are all cells, so that nothing is said twice."""
+    n = rows.groupby("on")["n"].max() if len(rows) else {}
+    same = "weak" in n and "all" in n and n["weak"] == n["all"]
+    return rows[rows["on"] != "weak"] if same else rows
+
+
+def by_reason(counts: pd.DataFrame, column: str = "count") -> str:
     """Counts by reason, the three most frequent first."""
-    ranked = counts.groupby("reason")["count"].sum().sort_values(ascending=False, kind="stable")
+    ranked = counts.groupby("reason")[column].sum().sort_values(ascending=False, kind="stable")
     rest = f", other {ranked.iloc[3:].sum():,}" if len(ranked) > 3 else ""
     return ", ".join(f"{reason.replace('_', ' ')} {n:,}" for reason, n in ranked.iloc[:3].items()) + rest

@@ -5,11 +5,30 @@ import pandas as pd
 from qatoolkit.core.taxonomy import HIGH, STEM
 from qatoolkit.evaluation.probe import UNLABELLED
 from qatoolkit.figures.style import AXES, arm_name, dial_name, short_count, signed
-from qatoolkit.run.findings.phrases import WHERE, in_each, meaning, percent, points, right, unpaired
+from qatoolkit.run.findings.phrases import (
+    WHERE,
+    by_reason,
+    in_each,
+    meaning,
+    percent,
+    points,
+    right,
+    unpaired,
+    without_repeats,
+)
 from qatoolkit.run.store import Run
 from qatoolkit.run.tables.evaluation import arm_scores, training_seeds
 from qatoolkit.run.tables.measured import difficulty_agreement, pass_rates_by_level
 
+REPEATED = 4  # readings of a text up to which new text is hardly better (Muennighoff et al., arXiv 2305.16264)
+SPAN = 2  # the least ratio of an axis's ends that a change per tenfold is told from
+BEYOND = "a slope of more than 100 points is beyond what a factor of {} can show"
+FEW = 20  # questions; an interval over fewer says little about what can be seen
+READERS = {
+    "training": "the answer most common in its data",
+    "model": "the model without the question",
+    "position": "the position most often right in its data",
+}
 FORMS = {"choices": "questions with choices", "open": "open questions"}
 
 
@@ -63,13 +82,42 @@ def midtrain(run: Run):
     read = [f"{arm_name(row.arm)} {row.epochs:.1f} times" for row in mixed.itertuples() if row.qa]
     often = f"; their questions were read: {', '.join(read)}" if read else ""
     yield f"Each of {len(mixed)} arms read {short_count(tokens)} tokens from the same base{often}."
+    yield from empty_arms(run).values()
+    if (repeated := mixed[mixed["general_epochs"] > REPEATED]["general_epochs"].sort_values(ascending=False)).size:
+        listed = ", ".join(f"{arm_name(mixed['arm'][i])} {times:,.0f} times" for i, times in repeated.items())
+        yield (
+            f"General text was read up to {repeated.iloc[0]:,.0f} times: {listed}. A comparison with it is then one with "
+            "memorised text; give the world more general text, or train on fewer tokens."
+        )
+
+
+def empty_arms(run: Run) -> dict[str, str]:
+    """A sentence for each arm that has data sets but no question left after curation, by arm."""
+    said, report = {}, run.read("curate").report
+    for row in run.read("midtrain").mixtures.itertuples():
+        sets = list(run.profile.arms.get(row.arm, ()))
+        if row.documents or not sets:
+            continue
+        lost = report[report["dataset"].isin(sets) & report["outcome"].eq("rejected")] if len(report) else report
+        why = f": all {lost['rows'].sum():,} were removed ({by_reason(lost, 'rows')})" if len(lost) else ""
+        said[row.arm] = (
+            f"{arm_name(row.arm)} has no questions left{why}; it read general text only, as the general control, so "
+            "it is not ranked or compared."
+        )
+    return said
 
 
 def evaluate(run: Run):
-    stored = run.read("evaluate")
+    stored, empty = run.read("evaluate"), empty_arms(run)
     table = stored.comparisons.dropna(subset="difference") if len(stored.comparisons) else pd.DataFrame()
     main, ranked = run.profile.main_arm, arm_scores(run)
-    for on in ("weak", "all"):
+    ranked = ranked[~ranked["arm"].isin(empty)]
+    yield from empty.values()
+    beyond = without_repeats(stored.over_blind)
+    all_weak = len(beyond) < len(stored.over_blind)
+    if all_weak:
+        yield "All questions are in weak cells, so what is said over all is said of these."
+    for on in ("all",) if all_weak else ("weak", "all"):
         order = ranked.dropna(subset=f"{on} accuracy").sort_values(f"{on} accuracy", ascending=False, kind="stable")
         if order.empty:
             continue
@@ -80,26 +128,42 @@ def evaluate(run: Run):
         guess = f"; guessing {percent(guessing.iloc[0])}" if len(guessing) else ""
         yield f"Accuracy {WHERE[on]}, the best first: {listed}{guess}."
     for (a, b), rows in table.groupby(["a", "b"], sort=False) if len(table) else ():
-        yield f"{arm_name(a)} compared with {arm_name(b)}: {in_each(rows)}."
+        if not {a, b} & set(empty):
+            yield f"{arm_name(a)} compared with {arm_name(b)}: {in_each(without_repeats(rows))}."
+    if main in empty:
+        return
+    beyond = beyond[beyond["arm"] == main].sort_values("on", ascending=False)  # weak cells first
+    for row in beyond.head(1).to_dict("records"):
+        says = meaning(row, "more than can be had without the question", "less than without the question")
+        yield (
+            f"{arm_name(main)} {WHERE[row['on']]} compared with its best blind reader, {READERS[row['reader']]} "
+            f"({percent(row['blind'])}): {points(row)} ({says})."
+        )
     unread = stored.gains_by_blind
-    unread = unread[(unread["a"] == main) & (unread["blind"] == "wrong")].dropna(subset="difference")
+    unread = unread[(unread["a"] == main) & (unread["blind"] == "wrong") & ~unread["b"].isin(empty)]
+    unread = unread.dropna(subset="difference")
     if len(unread):
         each = ", ".join(
             f"{points(row)} over {arm_name(row['b'])} ({meaning(row)})" for row in unread.to_dict("records")
         )
         yield (
-            f"Where the answer most common in its data is wrong (weak cells), the difference of {arm_name(main)} is {each}. Only a gain there "
-            "can't come from choosing the most common answer."
+            f"Where the answer most common in its data is wrong (weak cells), the difference of {arm_name(main)} is "
+            f"{each}. Only a gain there can't come from choosing the most common answer; it could still come from what "
+            "the other blind readers know."
         )
     for row in stored.general[stored.general["arm"] == main].dropna(subset="difference").to_dict("records"):
+        ends = f"{signed(row['low'], 3)} to {signed(row['high'], 3)}, {row['documents']:,} documents"
         yield (
-            f"Bits per byte on held-out general text, compared with the base: {signed(row['difference'], 3)} "
-            f"({signed(row['low'], 3)} to {signed(row['high'], 3)}, {row['documents']:,} documents); lower is better."
+            f"Bits per byte on held-out general text, {arm_name(main)} compared with the base: "
+            f"{signed(row['difference'], 3)} ({ends if row['documents'] > 1 else '1 document'}); lower is better."
         )
 
 
 def scaling(run: Run):
-    stored = run.read("scaling")
+    stored, main = run.read("scaling"), run.profile.main_arm
+    if said := empty_arms(run).get(main):
+        yield said
+        return
     for axis, rows in stored.points.dropna(subset="gain").groupby("axis", sort=False):
         (label, unit, write), gains = AXES[axis], []
         for row in rows.sort_values("x").iloc[[0, -1]].to_dict("records"):
@@ -108,14 +172,19 @@ def scaling(run: Run):
         arm, over = arm_name(row["arm"]), arm_name(row["over"])
         yield f"{label.capitalize()}: {arm} compared with {over} {' and '.join(gains)}, paired."
     for row in stored.gains.to_dict("records"):
+        x = stored.points.loc[stored.points["axis"].eq(row["axis"]) & stored.points["gain"].notna(), "x"]
+        if (span := round(x.max() / x.min(), 1)) < SPAN or abs(row["slope"]) > 1:
+            spans = "the axis spans only a factor of {}" if span < SPAN else BEYOND
+            yield f"{AXES[row['axis']][0].capitalize()}: {spans.format(f'{span:.1f}')}: no slope of the gain is given."
+            continue
         slope, low, high = (signed(100 * row[name], 1) for name in ("slope", "low", "high"))
         says = {"grows": "a gain that grows", "shrinks": "a gain that shrinks"}.get(row["says"], "no clear change")
         yield (
             f"Per tenfold {AXES[row['axis']][0]} that gain changes by {slope} points ({low} to {high}, "
             f"{row['n']} points on the axis): {says}."
         )
-    main = stored.checks[stored.checks["arm"] == run.profile.main_arm] if len(stored.checks) else stored.checks
-    for row in main.to_dict("records"):
+    checks = stored.checks[stored.checks["arm"] == main] if len(stored.checks) else stored.checks
+    for row in checks.to_dict("records"):
         forecast, low, high = (100 * row[name] for name in ("forecast_accuracy", "low", "high"))
         yield (
             f"{AXES[row['axis']][0].capitalize()}: from the {row['points']} smaller points, {arm_name(row['arm'])} at the largest "
@@ -130,17 +199,19 @@ def ablations(run: Run):
     tokens = short_count(round(profile.midtrain.tokens * profile.ablation_tokens))
     if len(table):
         yield f"Ablated arms were trained again, on {tokens} tokens, {percent(profile.ablation_tokens)} of mid-training."
-    for on, rows in table.dropna(subset="difference").groupby("on", sort=False):
+    for on, rows in without_repeats(table.dropna(subset="difference")).groupby("on", sort=False):
         clear, seeds = rows[rows["p_holm"] < 0.05], rows["seeds"].max()
         listed = "; ".join(f"{dial_name(row['ablation'])} {points(row)}" for row in clear.to_dict("records"))
         half = 100 * (rows["high"] - rows["low"]).median() / 2
+        unseen = f"; effects below {half:.{int(half < 1)}f} points at least are not seen"
+        unseen = unseen if half >= 0.05 and rows["n"].max() >= FEW else ""
         yield (
             f"Changed settings that move the accuracy {WHERE[on]} (Holm-corrected p below 0.05): {listed or 'none'}. "
             f"{len(rows) - len(clear)} of {len(rows)} make no clear difference with n {rows['n'].max():,.0f}"
-            f"{f' over {seeds} training seeds' if seeds > 1 else ''}; effects below {half:.0f} points at least are not seen."
+            f"{f' over {seeds} training seeds' if seeds > 1 else ''}{unseen}."
         )
     seeds = training_seeds(run).dropna(subset="difference")
-    for row in seeds[seeds["interval"].eq("both")].to_dict("records"):
+    for row in without_repeats(seeds[seeds["interval"].eq("both")]).to_dict("records"):
         yield (
             f"At this size {arm_name(profile.main_arm)} compared with {arm_name(profile.control)}, over training seeds "
             f"({row['seed']}): {points(row)} {WHERE[row['on']]} ({meaning(row)}); the interval is over seeds and questions."
@@ -152,6 +223,7 @@ def rounds(run: Run):
     table, made = stored.comparisons, stored.rounds
     for b, rows in table[table["a"] == "rounds"].dropna(subset="difference").groupby("b", sort=False):
         over = "one pass of as many tokens and questions" if b == "one_pass" else b.replace("_", " ")
+        rows = without_repeats(rows)
         rows = rows.assign(key=rows["on"].map({"weak": 0, "all": 1})).dropna(subset="key").sort_values("key")
         seeds = int(rows["seeds"].max())
         over += f", over {seeds} training seeds" if seeds > 1 else ""

@@ -9,7 +9,7 @@ from qatoolkit.core.artifacts import Artifact
 from qatoolkit.core.stats import CELL, accuracy, cells, corrected, in_cells, mcnemar, paired_difference
 from qatoolkit.core.taxonomy import LABELS
 from qatoolkit.evaluation.bits import bits_difference, bits_per_byte, mean_bits_per_byte
-from qatoolkit.evaluation.blind import blind_by_model, blind_to_training
+from qatoolkit.evaluation.blind import blind_by_model, blind_to_position, blind_to_training
 from qatoolkit.evaluation.cloze import load_model, score
 from qatoolkit.evaluation.exams import evaluate_exams
 from qatoolkit.evaluation.probe import UNLABELLED, fill_labels
@@ -20,7 +20,7 @@ from qatoolkit.run.stages.training import arm_table
 from qatoolkit.run.stages.weakness import weak_parts
 from qatoolkit.run.store import Run
 
-BLIND = ["blind_training", "blind_model"]
+BLIND = ["blind_training", "blind_model", "blind_position"]
 EXTRAS = ["exact", "undecided", "per_byte", "per_token", "bits_per_byte", "chance", *BLIND]
 
 
@@ -46,7 +46,7 @@ def evaluate(run: Run, folder: Path) -> dict:
     `over_blind` and `gains_by_blind` compare accuracies and differences with the blind readers (`evaluation.blind`),
     which do not see the question. Besides accuracy, `exams` has the means of `EXTRAS`: for written answers exact
     match and the share that could not be judged; for choices accuracy per byte and per token, bits per byte of the
-    right choice, guessing, and the scores of the two blind readers."""
+    right choice, guessing, and the scores of the blind readers (`BLIND`)."""
     settings, exams = run.profile.evaluate, exams_to_evaluate(run)
     done = run.artifacts / "scores"
     models = {arm: run.model(arm) for arm in (BASE, *run.profile.arms)}
@@ -74,7 +74,7 @@ def evaluate(run: Run, folder: Path) -> dict:
 
 
 def exam_scores(samples: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by arm and exam, with the means of `EXTRAS`, and in `blind` the higher of the two blind scores."""
+    """Accuracy by arm and exam, with the means of `EXTRAS`, and in `blind` the highest of the blind scores."""
     means = samples.astype(dict.fromkeys(EXTRAS, float)).groupby(["arm", "exam"])[EXTRAS].mean().reset_index()
     return accuracy(samples, ["arm", "exam"]).merge(means.assign(blind=means[BLIND].max(axis=1)))
 
@@ -91,18 +91,25 @@ def judge_samples(samples: pd.DataFrame, judge: str) -> pd.DataFrame:
 
 
 def blind(run: Run, models: dict[str, Path]) -> pd.DataFrame:
-    """Whether the two blind readers answer right, for every arm and multiple-choice question with one right choice
-    (arm, exam, id): `blind_training` takes the choice most often right in the arm's data (null for an arm without
-    data), `blind_model` the one that the arm's model finds most likely without the question."""
-    rows, parts = choice_rows(run), []
-    unique = rows.drop_duplicates("id")
+    """Whether the blind readers answer right, for every arm and multiple-choice question with one right choice (arm,
+    exam, id): `blind_training` takes the choice most often right in the arm's data (null for an arm without data),
+    `blind_position` the position most often right there (null for one without choices), `blind_model` the choice that
+    the arm's model finds most likely without the question, by letter in exams of the form `letter`."""
+    rows, about, parts = choice_rows(run), run.read("exams").about, []
+    forms = rows["exam"].map(lambda name: "letter" if about[name]["form"] == "letter" else "cloze")
+    by_form = {form: part.drop_duplicates("id") for form, part in rows.groupby(forms.to_numpy())}
     for arm, model in models.items():
         data = arm_table(run, arm) if arm in run.profile.arms else pd.DataFrame()
-        found = rows[["exam", "id"]].assign(arm=arm, blind_training=None)
+        found = rows[["exam", "id"]].assign(arm=arm, **dict.fromkeys(BLIND))
         if len(data) and len(rows):
-            found["blind_training"] = blind_to_training(rows, data)
-        by_model = pd.Series(blind_by_model(model, unique).to_numpy(), unique["id"], dtype=object)
-        parts.append(found.assign(blind_model=rows["id"].map(by_model)))
+            found["blind_training"], found["blind_position"] = (
+                blind_to_training(rows, data),
+                blind_to_position(rows, data),
+            )
+        for form, unique in by_form.items():
+            by_model = pd.Series(blind_by_model(model, unique, form=form).to_numpy(), unique["id"], dtype=object)
+            found.loc[forms == form, "blind_model"] = rows["id"].map(by_model)
+        parts.append(found)
     return pd.concat(parts, ignore_index=True).astype(dict.fromkeys(BLIND, "boolean"))
 
 
@@ -145,7 +152,7 @@ def comparisons(samples: pd.DataFrame, weak: pd.DataFrame, pairs, *, resamples: 
 
 def over_blind(samples: pd.DataFrame, weak: pd.DataFrame, *, resamples: int, seed: int) -> pd.DataFrame:
     """The accuracy of every arm on the multiple-choice exams compared with the blind readers (`evaluation.blind`), in
-    the weak cells and over all: arm, on, n, accuracy, guessing, blind (the better reader's score; `reader` names it),
+    the weak cells and over all: arm, on, n, accuracy, guessing, blind (the best reader's score; `reader` names it),
     and the paired difference of accuracy and blind score, with its 95% bootstrap interval."""
     rows = []
     for arm, of_arm in samples[samples["blind_model"].notna()].groupby("arm", sort=False):
