@@ -58,9 +58,9 @@ def score(
     likelihoods of the choices scaled to add up to 1).
 
     `blind` leaves the question out of the prompt. With the `form` "letter" the prompt lists the choices as A. B. C. and
-    the letters are scored, as in the exported tasks of that form. Rows with a choice longer than the model's context are left out, with
-    a warning that names them. ValueError for rows without choices or without a single right one, and for answers of
-    zero tokens."""
+    the letters are scored, as in the exported tasks of that form. Rows with a choice longer than the model's context
+    are left out, with a warning that names them. ValueError for rows without choices or without a single right one, and
+    for answers of zero tokens."""
     if table["choices"].isna().any():
         raise ValueError(
             f"score: row {table['choices'].isna().idxmax()} has no choices; open answers go through lm-eval"

@@ -97,8 +97,9 @@ def evaluate(
     than the model's context; they have no sample); the last three are None for your own lm-eval model.
 
     Raises ValueError for an unknown suite, task, model, scorer or dtype, for more examples than a task has, for a model
-    that is not causal, has no end-of-text token, missing weights or NaN outputs, for an answer of zero tokens, and for a task without a question that can be
-    asked. Raises TasksUnavailable for tasks whose data or packages are missing, after all others have run."""
+    that is not causal, has no end-of-text token, missing weights or NaN outputs, for an answer of zero tokens, and for
+    a task without a question that can be asked. Raises TasksUnavailable for tasks whose data or packages are missing,
+    after all others have run."""
     examinee = Examinee(model, scorer=scorer, batch=batch, dtype=dtype, seeds=seeds, folder=folder, log=log)
     check_counts(fewshot, limit)
     with tempfile.TemporaryDirectory() as workplace:

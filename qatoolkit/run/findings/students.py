@@ -86,8 +86,8 @@ def midtrain(run: Run):
     if (repeated := mixed[mixed["general_epochs"] > REPEATED]["general_epochs"].sort_values(ascending=False)).size:
         listed = ", ".join(f"{arm_name(mixed['arm'][i])} {times:,.0f} times" for i, times in repeated.items())
         yield (
-            f"General text was read up to {repeated.iloc[0]:,.0f} times: {listed}. A comparison with it is then one with "
-            "memorised text; give the world more general text, or train on fewer tokens."
+            f"General text was read up to {repeated.iloc[0]:,.0f} times: {listed}. A comparison with it is then one "
+            "with memorised text; give the world more general text, or train on fewer tokens."
         )
 
 
