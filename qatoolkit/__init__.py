@@ -49,7 +49,7 @@ __getattr__, __dir__, __all__ = lazily(
         "evaluation.evaluate": "evaluate",
         "evaluation.probe": "probe probe_tasks",
         "evaluation.pass_rates": "measure_difficulty",
-        "evaluation.blind": "blind_by_model blind_to_training",
+        "evaluation.blind": "blind_by_model blind_to_position blind_to_training",
         "scaling.fits": "fit_scaling",
         "scaling.forecast": "forecast check_forecast forecast_errors gain_by_scale compute_optimal",
         "scaling.recipe": "propose_setting",

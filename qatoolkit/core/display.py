@@ -27,7 +27,7 @@ CELL = "padding:3px 10px;border-bottom:1px solid rgba(128,128,128,0.3)"
 # Column names by how their values are written: shares in percent, differences in points, p-values.
 PERCENT = re.compile(
     r"(.*[ _])?(accuracy|share|error_rate|degraded|guessing|chance|replay|recall|precision|packed|padded|untouched"
-    r"|blind(_training|_model)?|(coverage|wrong)(_before|_second|_after|_aimed)?)"
+    r"|blind(_training|_model|_position)?|(coverage|wrong)(_before|_second|_after|_aimed)?)"
 )
 POINTS = re.compile(r"(.*[ _])?(difference|gain|slope)")
 SCROLLS = '<div style="overflow-x:auto">'

@@ -32,8 +32,7 @@ from qatoolkit.evaluation.samples import (
     tidy,
 )
 from qatoolkit.evaluation.suites import Entry, Suite, list_tasks, resolve_suite
-from qatoolkit.training import hub
-from qatoolkit.training.hub import load_config, load_tokenizer
+from qatoolkit.training.hub import check_causal, load_config, load_tokenizer
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 _REPORTED = (
@@ -319,14 +318,6 @@ def load_lm(model, scorer, batch, dtype):
     check_causal(model, config, lm.model)
     check_fit(model, lm.model, tokenizer)
     return lm
-
-
-def check_causal(name: str | Path, config, model=None) -> None:
-    """ValueError for a configuration that is not that of a causal model, and for a model that reads ahead, as in
-    `training.hub.load_causal_lm`."""
-    hub._check_causal(name, config)
-    if model is not None and getattr(config, "is_decoder", None) is False and hub._reads_ahead(model):
-        raise ValueError(hub._not_causal(name, config))
 
 
 def _set_examples(task, shots: int | None) -> None:

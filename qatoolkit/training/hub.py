@@ -71,7 +71,7 @@ def load_causal_lm(checkpoint: str | Path, revision: str | None = None, **settin
     logging.disable_progress_bar()
     modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # the module's progress bar can't be switched off
     config = settings.pop("config", None) or load_config(checkpoint, revision)
-    _check_causal(checkpoint, config)
+    check_causal(checkpoint, config)
     source = _locate(checkpoint, revision)
     require_safe(checkpoint)
     settings = {"dtype": "auto", "use_safetensors": True, "config": config} | COMPLETE | settings
@@ -79,8 +79,7 @@ def load_causal_lm(checkpoint: str | Path, revision: str | None = None, **settin
         settings |= {"quantization_config": GgufConfig(dequantize=True)}
         settings["dtype"] = torch.float32 if settings["dtype"] == "auto" else settings["dtype"]
     model, info = _open(AutoModelForCausalLM.from_pretrained, checkpoint, source, **settings)
-    if getattr(config, "is_decoder", None) is False and _reads_ahead(model):
-        raise ValueError(_not_causal(checkpoint, config))
+    check_causal(checkpoint, config, model)
     return require_all_weights(checkpoint, model, info)
 
 
@@ -91,7 +90,7 @@ def check_checkpoint(checkpoint: str | Path, revision: str | None = None):
     Raises what `load_causal_lm` and `load_tokenizer` raise, and ValueError for a tokenizer without an end-of-text token
     or with ids beyond the model's embedding."""
     config = load_config(checkpoint, revision)
-    _check_causal(checkpoint, config)
+    check_causal(checkpoint, config)
     require_safe(checkpoint)
     tokenizer = load_tokenizer(checkpoint, revision)
     if tokenizer.eos_token_id is None:
@@ -107,6 +106,18 @@ def check_checkpoint(checkpoint: str | Path, revision: str | None = None):
             "tokenizer it was trained with there"
         )
     return config
+
+
+def check_causal(checkpoint: str | Path, config, model=None) -> None:
+    """ValueError if transformers has no causal model for the configuration, or the `model` reads ahead."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING as MODELS
+
+    unknown = type(config) not in MODELS and type(config.get_text_config(decoder=True)) not in MODELS
+    if unknown or (model is not None and getattr(config, "is_decoder", None) is False and _reads_ahead(model)):
+        architecture = (getattr(config, "architectures", None) or [config.model_type])[0]
+        raise ValueError(
+            f"{checkpoint} is a {architecture}, not a causal language model (left to right); name one that is"
+        )
 
 
 # for `from_pretrained`, which fills in missing weights at random
@@ -316,19 +327,6 @@ def _check_weights(folder: Path) -> None:
                 pass
         except (OSError, SafetensorError) as error:
             raise OSError(f"the weights of {folder} are damaged: {name} ({error}); copy it again") from None
-
-
-def _check_causal(checkpoint: str | Path, config) -> None:
-    """ValueError if transformers has no causal model for the configuration."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING as MODELS
-
-    if type(config) not in MODELS and type(config.get_text_config(decoder=True)) not in MODELS:
-        raise ValueError(_not_causal(checkpoint, config))
-
-
-def _not_causal(checkpoint: str | Path, config) -> str:
-    architecture = (getattr(config, "architectures", None) or [config.model_type])[0]
-    return f"{checkpoint} is a {architecture}, not a causal language model (left to right); name one that is"
 
 
 def _reads_ahead(model) -> bool:
