@@ -61,7 +61,7 @@ def prompt_version(name: str) -> str:
 
 # The version of each stage's contract; raised when the same inputs would give another result.
 VERSIONS = dict.fromkeys([*NOTEBOOKS, *BESIDE], 1) | dict.fromkeys(PACKAGED, 9) | {
-    "exams": 3, "seeds": 5, "probe": 8, "plan": 3, "error_rates": 6, "curate": 10, "evaluate": 10, "scaling": 6,
+    "exams": 3, "seeds": 6, "probe": 8, "plan": 3, "error_rates": 6, "curate": 10, "evaluate": 10, "scaling": 6,
     "ablations": 4, "adjustment": 2, "rounds": 2,
 }  # fmt: skip
 

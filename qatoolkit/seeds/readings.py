@@ -15,7 +15,8 @@ from qatoolkit.core.text import normalise
 from qatoolkit.seeds.choices import INLINE_LETTER, LETTERS, Choices, Fault, as_truth, clean, normalise_label
 
 READINGS = (  # on a tie, the first wins
-    "mark", "letter", "text", "index from 0", "index from 1", "wordings of one answer", "parts of one answer",
+    "mark", "letter", "text", "index from 0", "index from 1", "number as text", "wordings of one answer",
+    "parts of one answer",
 )  # fmt: skip
 
 _ANNOUNCED = (  # before an answer: "The correct answer is", "答案：", "故选"
@@ -51,9 +52,9 @@ def find_readings(answer: object, choices: Choices) -> dict[str, tuple[int, ...]
         flat = tuple(p for ps in positions for p in ps)
         if positions and all(positions) and len(set(flat)) == len(flat):
             result[reading] = flat
-    if numbers and not choices.numbers and "index from 0" in result:
-        # a number beside choices written as text is an index, even where it equals the text of a choice
-        result.pop("text", None)
+    if numbers and not choices.numbers and "text" in result:
+        # beside choices written as text a number is rather an index, unless it is a choice's text in more rows
+        result["number as text"] = result.pop("text")
     return result
 
 
@@ -117,10 +118,13 @@ def vote_on_order(
 
     All indices of a source have the same base. If both bases fit equally well, the layout's `base` is used, else 0."""
     votes = Counter(reading for found in rows for reading in found)
+    if votes["number as text"]:
+        votes["number as text"] += votes["text"]
     best = max(READINGS, key=lambda r: (votes[r], r == f"index from {base}", -READINGS.index(r)))
     tied = [r for r in READINGS if r.startswith("index") and r != best and votes[r] == votes[best]]
     note = f" ({', '.join(tied)} fits as well)" if tied and best.startswith("index") and base is None else ""
-    return tuple(dict.fromkeys((best, "letter", "text"))), best + note
+    texts = ("text",) if best.startswith("index") else ("text", "number as text")
+    return tuple(dict.fromkeys((best, "letter", *texts))), best + note
 
 
 def resolve(answer: str, choices: Choices, found: Mapping, order: Iterable[str]) -> tuple[str, int | None]:

@@ -438,6 +438,25 @@ def answers(choices, given):
     return list(table["answer"]), table.attrs["read_as"]["rows"]
 
 
+@pytest.mark.parametrize(
+    ("answers", "right"),
+    [
+        ([1, 2, 3, 4], ["4", "3", "2", "1"]),  # an index fits as often as the text
+        ([1, 2, 3, 4, 22], ["1", "2", "3", "4", "22"]),  # the text fits one row more
+        ([0, 1, 2, 3, 22], ["4", "3", "2", "1", None]),  # and here an index does
+        ([2, 4, "3", 22], ["2", "4", "3", "22"]),
+    ],
+)
+def test_a_number_beside_choices_of_numbers_is_read_one_way_in_all_rows(answers, right):
+    rows = [
+        {"question": f"What is {i} and {a}?", "choices": ["22" if a == 22 else "4", "3", "2", "1"], "answer": a}
+        for i, a in enumerate(answers)
+    ]
+    table, rejects = read_seeds([rows])
+    assert table["answer"].tolist() == [a for a in right if a]
+    assert rejects["reason"].tolist() == ["answer_outside_choices"] * right.count(None)
+
+
 def test_an_index_counts_from_where_most_rows_say():
     assert answers(["x", "y", "z"], [0, 1, 2]) == (["x", "y", "z"], "rows, answers by index from 0")
     assert answers(["x", "y", "z"], [1, 2, 3]) == (["x", "y", "z"], "rows, answers by index from 1")
