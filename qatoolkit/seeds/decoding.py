@@ -21,7 +21,7 @@ def decode(data: bytes) -> tuple[str, str]:
             raise ValueError(f"broken UTF-16 ({error.reason})") from None
     head = data[: 1 << 16]
     if len(head.translate(None, _CONTROL)) < 0.95 * len(head):
-        raise ValueError("it is binary, neither text nor Parquet")
+        raise ValueError("it is binary, neither text nor Parquet; save it as .jsonl, .csv or .parquet")
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     invalid = len(_INVALID.findall(text))
     if not invalid:
